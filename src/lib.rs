@@ -1,0 +1,90 @@
+//! What `crossbeam` and `std::sync` are to threads, for processes: futex-based locks, semaphores and events in shared memory that has no name.
+//!
+//! **Any participant may be killed or stopped at any instruction, and everyone else goes on.** What a dead process held is handed to the next, with a typed
+//! error where its data may be half written.
+//!
+//! ```standalone_crate
+//! use crossproc::{Event, Lock, Shm, process, shared};
+//!
+//! shared! {
+//!     struct Board {
+//!         hits: Lock<u64>,
+//!         go: Event,
+//!     }
+//! }
+//!
+//! fn main() -> std::io::Result<()> {
+//!     let board = Shm::new(Board { hits: Lock::new(0), go: Event::new() })?;
+//!     let mut children = Vec::new();
+//!     for _ in 0..4 {
+//!         let board = board.clone();
+//!         children.push(process::fork(move || -> std::io::Result<()> {
+//!             board.go.wait();
+//!             *board.hits.lock()? += 1;
+//!             Ok(())
+//!         })?);
+//!     }
+//!     board.go.set();
+//!     for child in &children {
+//!         assert!(child.join()?.success());
+//!     }
+//!     assert_eq!(*board.hits.lock()?, 4);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What there is
+//!
+//! | type | is | when a participant dies |
+//! |---|---|---|
+//! | [`Shm<T>`](Shm) | a value or a slice in memory that processes share | the memory goes with its last user |
+//! | [`Lock<T>`](Lock) | mutual exclusion around plain data | the next one to lock gets [`LockError::OwnerDied`] and the guard |
+//! | [`Semaphore`] | a number of permits without owners | permits that it had taken are gone, and nothing else |
+//! | [`Event`] | something that happens | nothing; also not if it died while setting it |
+//! | [`Fixed<T>`](Fixed) | plain data that is set at creation | nothing |
+//! | [`process`] | forked children, started programs, handles for them | its [`Child`](process::Child) tells how it ended; its daemons die with it |
+//!
+//! Structs of one's own, with primitives as fields, are declared with [`shared!`]. Primitives have a `const fn new`, are valid at any
+//! address in any mapping, and work between the threads of one process, too.
+//!
+//! # What all operations have in common
+//! - **Time.** What blocks has a `try_` form, a `_timeout` form and a `_deadline` form. Deadlines are absolute, on `CLOCK_MONOTONIC`, and bound the whole call. A signal handler that
+//!   runs meanwhile changes nothing.
+//! - **Cost.** An uncontended operation makes no system call and allocates nothing; a wake-up is a system call only when someone sleeps.
+//! - **Slices.** Sleepers look at the state again every 100 ms ([`set_slice`]), which bounds the delay from any wake-up that is lost nevertheless.
+//!
+//! # Whom it trusts
+//! Participants are programs of one owner that follow the protocol and may crash at any point. One that writes anything
+//! anywhere into the shared memory can spoil data and refuse to cooperate, but it cannot make this crate index out of bounds, follow a
+//! pointer, panic, or spin for ever. What it cannot be kept from is to change the value of a [`Lock`] while another has it locked: do not share memory with a
+//! program that you would not run.
+//!
+//! # Fork, exec, threads
+//! Everything belongs to a thread: locks are owned by threads, wherever they run. A forked child has its parent's handles and none of its locks; `exec` and the end of a
+//! thread release what it held, as its death. The rules for fork in a program with threads are in [`process`].
+//!
+//! # Where it runs
+//! 64-bit Linux from 5.4 on, with glibc or musl, and with `/proc` mounted. From 6.2 on the kernel completes the wake-ups of the dead by itself; before that,
+//! some take a slice. All participants must be in one pid namespace, which is checked when memory is attached.
+
+pub use bytemuck;
+pub use crossproc_sys::robust::Error as RobustListError;
+
+mod event;
+mod fixed;
+mod lock;
+pub mod process;
+mod region;
+mod semaphore;
+mod shared;
+mod shm;
+mod wait;
+
+pub use self::event::{Event, EventError};
+pub use self::fixed::Fixed;
+pub use self::lock::{Lock, LockError, LockGuard};
+pub use self::region::RegionError;
+pub use self::semaphore::{Semaphore, SemaphoreError};
+pub use self::shared::{Fingerprint, Plain, Shared};
+pub use self::shm::{Contents, Shm};
+pub use self::wait::{set_slice, slice};

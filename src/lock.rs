@@ -1,0 +1,324 @@
+//! [`Lock`]: mutual exclusion between processes that survives its owner.
+
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
+use core::time::Duration;
+use std::io;
+use std::time::Instant;
+
+pub(crate) mod state;
+
+use self::state::{Acquired, RawLock, Refused};
+use crate::shared::{Fingerprint, Plain, Shared};
+use crate::wait::Waiter;
+
+/// A value that one thread of one process at a time may use, in memory that processes share.
+///
+/// It corresponds to `std::sync::Mutex` and to Python's `multiprocessing.Lock` around a `Value`. Place it in a struct declared with
+/// [`shared!`](crate::shared!) or straight in a [`Shm`](crate::Shm). `T` is [plain data](Plain): every
+/// sequence of bytes is a valid value, because after an owner's death the data may be half written.
+///
+/// # Blocking and fairness
+/// [`lock`](Lock::lock) looks at a held lock for a few microseconds, then sleeps. A free lock goes to whoever comes first, also before a
+/// waiter that was just woken; sleepers are woken in the order in which they went to sleep. Uncontended, neither locking nor unlocking makes a system
+/// call; the first operation of each thread makes a few.
+///
+/// # Memory ordering
+/// Unlocking *synchronises with* the next locking: what an owner wrote, in this value or elsewhere, its successor sees. That holds for an owner that died, too,
+/// as far as it got.
+///
+/// # Process death
+/// An owner that dies, by whatever cause, or ends its thread, or calls `exec`, loses the lock at once: the kernel frees it and wakes a waiter.
+/// The next to lock gets [`LockError::OwnerDied`] with the guard in it. It looks at the data, repairs it, and
+/// calls [`LockGuard::recover`]; a guard that is dropped without that passes `OwnerDied` on to the next one. A waiter that dies is
+/// as if it had never come. A thread that is stopped keeps the lock.
+///
+/// # Fork
+/// A child does not inherit its parent's locks: for the child they are held by another. A guard that was carried into the child does
+/// nothing when it is dropped there, and must not be used: the parent holds the lock.
+///
+/// # Errors
+/// Every form gives [`LockError`]. A thread may hold 1,984 locks at a time.
+///
+/// # Signal handlers
+/// Not for them, as no mutex is.
+///
+/// # Examples
+/// ```standalone_crate
+/// use crossproc::{Lock, LockError, Shm, process};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let account = Shm::new(Lock::new([100_u64, 0]))?;
+///
+/// let theirs = account.clone();
+/// let child = process::fork(move || -> () {
+///     let mut both = theirs.lock().unwrap();
+///     both[0] -= 10;
+///     std::process::abort(); // ... and the other half is never written
+/// })?;
+/// child.join()?;
+///
+/// let mut both = match account.lock() {
+///     Ok(guard) => guard,
+///     Err(LockError::OwnerDied(mut guard)) => {
+///         guard[1] = 100 - guard[0];
+///         guard.recover()
+///     }
+///     Err(error) => return Err(error.into()),
+/// };
+/// assert_eq!(*both, [90, 10]);
+/// both[1] += 1;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Source
+/// The word and its list are those of the kernel's robust futexes, as glibc's `pthread_mutex_t` with `PTHREAD_MUTEX_ROBUST` uses them; unlike there, the
+/// waiters' flag is kept on unlock. See `DESIGN.md`.
+#[repr(C)]
+pub struct Lock<T> {
+    raw: RawLock,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is reached by one thread at a time (`RawLock`), which may be any: hence `Send`, and that suffices, as for `std::sync::Mutex`.
+unsafe impl<T: Send> Sync for Lock<T> {}
+
+// SAFETY: a word and an entry that are atomics, and plain data, for which every sequence of bytes is valid; no pointer that
+// is followed: entries are written for the kernel and never read back.
+unsafe impl<T: Plain> Shared for Lock<T> {
+    fn layout(to: &mut Fingerprint) {
+        to.name("Lock").plain::<T>();
+    }
+}
+
+impl<T: Plain> Lock<T> {
+    /// A free lock around `value`.
+    pub const fn new(value: T) -> Self {
+        Lock { raw: RawLock::new(), value: UnsafeCell::new(value) }
+    }
+
+    /// Locks, and waits as long as it takes.
+    ///
+    /// # Errors
+    /// [`OwnerDied`](LockError::OwnerDied) with the guard, [`Deadlock`](LockError::Deadlock), [`TooManyHeld`](LockError::TooManyHeld),
+    /// [`Unavailable`](LockError::Unavailable).
+    #[inline]
+    pub fn lock(&self) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
+        self.guard(self.raw.lock(Waiter::forever))
+    }
+
+    /// Locks if the lock is free.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](LockError::WouldBlock) if another thread holds it; otherwise as [`lock`](Lock::lock).
+    #[inline]
+    pub fn try_lock(&self) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
+        self.guard(self.raw.try_lock())
+    }
+
+    /// Locks, and waits for `timeout` at most. Zero tries once; [`Duration::MAX`] waits for ever.
+    ///
+    /// # Errors
+    /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](Lock::lock).
+    #[inline]
+    pub fn lock_timeout(&self, timeout: Duration) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
+        self.guard(self.raw.lock(|| Waiter::timeout(timeout)))
+    }
+
+    /// Locks, and waits until `deadline` at most. A past one tries once.
+    ///
+    /// # Errors
+    /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](Lock::lock).
+    #[inline]
+    pub fn lock_deadline(&self, deadline: Instant) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
+        self.guard(self.raw.lock(|| Waiter::deadline(deadline)))
+    }
+
+    /// The value, without locking: nobody else has it.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    /// The owner's TID, if it is locked. It may have changed by the time this returns.
+    #[must_use]
+    pub fn owner(&self) -> Option<u32> {
+        self.raw.owner()
+    }
+
+    #[inline]
+    fn guard(&self, acquired: Result<Acquired, Refused>) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
+        let guard = LockGuard { lock: self, stays_here: PhantomData };
+        match acquired {
+            Ok(Acquired::Whole) => Ok(guard),
+            Ok(Acquired::OwnerDied) => Err(LockError::OwnerDied(guard)),
+            Err(refused) => {
+                // Nothing is held: nothing to unlock.
+                core::mem::forget(guard);
+                Err(refused.into())
+            }
+        }
+    }
+}
+
+impl<T: Plain + Default> Default for Lock<T> {
+    fn default() -> Self {
+        Lock::new(T::default())
+    }
+}
+
+impl<T: Plain> From<T> for Lock<T> {
+    fn from(value: T) -> Self {
+        Lock::new(value)
+    }
+}
+
+impl<T> fmt::Debug for Lock<T> {
+    /// Shows the owner, not the value: it does not lock.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock").field("owner", &self.raw.owner()).finish_non_exhaustive()
+    }
+}
+
+/// The right to use a [`Lock`]'s value; dropping it unlocks. It stays in its thread, because the kernel knows the owner by thread.
+///
+/// A guard that is leaked keeps the lock until its thread ends, which counts as its owner's death.
+#[must_use = "dropping the guard unlocks at once"]
+pub struct LockGuard<'a, T: Plain> {
+    lock: &'a Lock<T>,
+    /// Neither `Send` nor `Sync`: nor does a reference to it get into a forked child, for which the parent holds the lock.
+    stays_here: PhantomData<*const ()>,
+}
+
+impl<T: Plain> LockGuard<'_, T> {
+    /// Declares the value whole again, after [`LockError::OwnerDied`]: the next one to lock gets it without that error. Without
+    /// such a death it does nothing.
+    pub fn recover(self) -> Self {
+        self.lock.raw.recover();
+        self
+    }
+
+    /// Whether an owner died and nobody has [recovered](LockGuard::recover) the value since.
+    #[must_use]
+    pub fn is_inconsistent(&self) -> bool {
+        self.lock.raw.is_inconsistent()
+    }
+}
+
+impl<T: Plain> Deref for LockGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the guard's thread holds the lock, and the borrow of the guard excludes a `&mut T` in this thread.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T: Plain> DerefMut for LockGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; the guard is borrowed exclusively.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T: Plain> Drop for LockGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.raw.unlock();
+    }
+}
+
+impl<T: Plain + fmt::Debug> fmt::Debug for LockGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl<T: Plain + fmt::Display> fmt::Display for LockGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&**self, f)
+    }
+}
+
+/// Why a lock was not acquired, or, in the case of [`OwnerDied`](LockError::OwnerDied), under which circumstances it was.
+///
+/// `G` is the guard. With `?` it becomes an [`io::Error`] without the guard, so that an owner's death is passed on to the next one.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError<G> {
+    /// The lock is acquired, and its last owner died while it held it: the value may be half written.
+    #[error("the lock's owner died while it held it: repair the value and call recover() on the guard")]
+    OwnerDied(G),
+    /// The calling thread holds the lock already.
+    #[error("this thread holds the lock already: waiting for it would never end")]
+    Deadlock,
+    /// Another thread holds the lock.
+    #[error("the lock is held by another thread")]
+    WouldBlock,
+    /// Another thread held the lock until the deadline.
+    #[error("the lock was held by another thread until the deadline")]
+    TimedOut,
+    /// The calling thread holds as many locks as the kernel is willing to free for it when it dies.
+    #[error("this thread holds {} locks, more would not be freed if it died: unlock some first", crossproc_sys::robust::MAX_HELD)]
+    TooManyHeld,
+    /// The calling thread can hold no robust lock.
+    #[error("this thread can hold no lock that survives it")]
+    Unavailable(#[source] crossproc_sys::robust::Error),
+}
+
+impl<G> LockError<G> {
+    /// The error without the guard. If it is [`OwnerDied`](LockError::OwnerDied), this unlocks and passes it on to the next one.
+    pub fn without_guard(self) -> LockError<()> {
+        match self {
+            LockError::OwnerDied(_) => LockError::OwnerDied(()),
+            LockError::Deadlock => LockError::Deadlock,
+            LockError::WouldBlock => LockError::WouldBlock,
+            LockError::TimedOut => LockError::TimedOut,
+            LockError::TooManyHeld => LockError::TooManyHeld,
+            LockError::Unavailable(source) => LockError::Unavailable(source),
+        }
+    }
+}
+
+impl<G> fmt::Debug for LockError<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LockError::OwnerDied(_) => f.write_str("OwnerDied(..)"),
+            LockError::Deadlock => f.write_str("Deadlock"),
+            LockError::WouldBlock => f.write_str("WouldBlock"),
+            LockError::TimedOut => f.write_str("TimedOut"),
+            LockError::TooManyHeld => f.write_str("TooManyHeld"),
+            LockError::Unavailable(source) => f.debug_tuple("Unavailable").field(source).finish(),
+        }
+    }
+}
+
+impl<G> From<Refused> for LockError<G> {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Deadlock => LockError::Deadlock,
+            Refused::WouldBlock => LockError::WouldBlock,
+            Refused::TimedOut => LockError::TimedOut,
+            Refused::TooManyHeld => LockError::TooManyHeld,
+            Refused::Unavailable(source) => LockError::Unavailable(source),
+        }
+    }
+}
+
+impl<G> From<LockError<G>> for io::Error {
+    fn from(error: LockError<G>) -> Self {
+        let kind = match error {
+            LockError::WouldBlock => io::ErrorKind::WouldBlock,
+            LockError::TimedOut => io::ErrorKind::TimedOut,
+            LockError::Deadlock => io::ErrorKind::Deadlock,
+            LockError::OwnerDied(_) | LockError::TooManyHeld | LockError::Unavailable(_) => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error.without_guard())
+    }
+}

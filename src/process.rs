@@ -1,0 +1,190 @@
+//! Processes that share handles: [`fork`] for a closure, [`CommandExt`] for another program, [`Child`] for both.
+//!
+//! # What a forked child inherits
+//! Handles: the mappings are shared, as are the descriptors. No locks: what a thread of the parent holds stays its own, and for the child it is
+//! held by another. The crate's state of the calling thread is not copied but made anew, in however the child was forked.
+//!
+//! # Fork in a program with threads
+//! Only the thread that forks exists in the child. Whatever another thread was in the middle of stays so for ever: a lock of the standard output,
+//! of an allocator that does not know about `fork`, of any library. A child may then do only what is async-signal-safe, and
+//! with glibc also allocate. [`fork`] therefore refuses if there are other threads; [`Builder::fork_with_threads`] leaves it to its caller. To start
+//! workers from such a program, fork before the first thread, or start a program with [`CommandExt`].
+//!
+//! Locks of this crate are no problem in either: they belong to their thread, and the child's are its own.
+//!
+//! # Daemons
+//! A [daemon](Builder::daemon) is killed (SIGKILL) when the process that started it ends, also when that is killed itself. The end of the
+//! *thread* that started it does nothing, unlike with `PR_SET_PDEATHSIG`.
+
+#![allow(unsafe_code)]
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crossproc_sys::pidfd;
+use crossproc_sys::process::{self as sys, Lifeline};
+use rustix::io::{read, retry_on_intr, write};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+mod child;
+mod command;
+
+pub use self::child::Child;
+pub use self::command::{CommandExt, Handle, InheritError, inherited};
+
+/// The exit status of a child whose closure panicked, that of a Rust program whose `main` did.
+const PANICKED: i32 = 101;
+
+/// Forks a child that runs `body` and exits with the [code](Exit) of its result: [`Builder::fork`] with the defaults.
+///
+/// # Errors
+/// As for [`Builder::fork`].
+///
+/// # Examples
+/// ```no_run
+/// use crossproc::{Lock, Shm, process};
+///
+/// fn main() -> std::io::Result<()> {
+///     let total = Shm::new(Lock::new(0_u64))?;
+///     let theirs = total.clone();
+///     let child = process::fork(move || *theirs.lock().unwrap() += 1)?;
+///     assert!(child.join()?.success());
+///     assert_eq!(*total.lock()?, 1);
+///     Ok(())
+/// }
+/// ```
+pub fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> io::Result<Child> {
+    Builder::new().fork(body)
+}
+
+/// How to start a child.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    daemon: bool,
+}
+
+impl Builder {
+    /// A child that may outlive this process.
+    #[must_use]
+    pub fn new() -> Self {
+        Builder::default()
+    }
+
+    /// Whether the child is killed when this process ends. See the [module](self).
+    #[must_use]
+    pub fn daemon(mut self, daemon: bool) -> Self {
+        self.daemon = daemon;
+        self
+    }
+
+    /// Forks a child that runs `body` and exits with the [code](Exit) of its result; 101 if it panics.
+    ///
+    /// The child ends as by `_exit`: no destructor of what it inherited runs, no handler of the parent's `atexit`. The standard output is flushed
+    /// before the fork and at the end of the child.
+    ///
+    /// `body` is `Send`, so that no guard of a lock gets into the child: the parent holds the lock.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] if this process has other threads; see the [module](self). Otherwise what the system says: no memory, no
+    /// descriptor, too many processes, no `/proc`. The child has not run then.
+    pub fn fork<R: Exit>(&self, body: impl FnOnce() -> R + Send) -> io::Result<Child> {
+        let threads = sys::threads()?;
+        if threads != 1 {
+            let message = format!(
+                "this process has {threads} threads, of which a forked child would have one: \
+                 fork before they start, use process::CommandExt, or see Builder::fork_with_threads"
+            );
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        }
+        // SAFETY: there are no other threads, and only this one could start any.
+        unsafe { self.fork_flushing(body, true) }
+    }
+
+    /// [`fork`](Builder::fork), also if this process has other threads. The child does not flush the standard output.
+    ///
+    /// # Safety
+    /// If this process has other threads, `body` calls only what is async-signal-safe, or what its caller knows not to depend on anything
+    /// that another thread may be in the middle of.
+    ///
+    /// # Errors
+    /// What the system says: no memory, no descriptor, too many processes, no `/proc`. The child has not run then.
+    pub unsafe fn fork_with_threads<R: Exit>(&self, body: impl FnOnce() -> R + Send) -> io::Result<Child> {
+        // SAFETY: the caller's.
+        unsafe { self.fork_flushing(body, false) }
+    }
+
+    /// # Safety
+    /// As for `fork_with_threads`; `flush_in_child` only if there are no other threads.
+    unsafe fn fork_flushing<R: Exit>(&self, body: impl FnOnce() -> R, flush_in_child: bool) -> io::Result<Child> {
+        let line = if self.daemon { Some(Lifeline::of_this_process()?) } else { None };
+        // What is in the buffer now is the parent's to print, once.
+        io::stdout().flush()?;
+        // The child waits for a byte until the parent has its pidfd, so that it cannot be reaped by anybody before that.
+        let (gate, opener) = pipe_with(PipeFlags::CLOEXEC)?;
+        // SAFETY: the caller's; until `body`, the child only reads, polls, opens and closes.
+        match unsafe { sys::fork() }? {
+            None => {
+                drop(opener);
+                sys::exit_now(run(&gate, line, body, flush_in_child))
+            }
+            Some(pid) => {
+                drop(gate);
+                // Without the byte the child sees the end of the pipe, and ends.
+                let pidfd = pidfd::open(pid)?;
+                retry_on_intr(|| write(&opener, &[1]))?;
+                Ok(Child::new(pid, pidfd))
+            }
+        }
+    }
+}
+
+/// The child's life, and its exit code.
+fn run<R: Exit>(gate: &OwnedFd, line: Option<Lifeline>, body: impl FnOnce() -> R, flush: bool) -> i32 {
+    const NOT_STARTED: i32 = 127;
+    if let Some(line) = line {
+        if let Err(error) = line.tie() {
+            eprintln!("crossproc: a daemon could not be tied to its parent: {error}");
+            return NOT_STARTED;
+        }
+    }
+    if retry_on_intr(|| read(gate, &mut [0])) != Ok(1) {
+        return NOT_STARTED;
+    }
+    let code = catch_unwind(AssertUnwindSafe(|| body().code())).unwrap_or(PANICKED);
+    if flush && io::stdout().flush().is_err() && code == 0 {
+        return 1;
+    }
+    code
+}
+
+/// What a forked child's closure may return, and the exit code that it means.
+pub trait Exit {
+    /// The exit code: 0 is success; the system keeps the lowest 8 bits.
+    fn code(self) -> i32;
+}
+
+impl Exit for () {
+    fn code(self) -> i32 {
+        0
+    }
+}
+
+impl Exit for i32 {
+    fn code(self) -> i32 {
+        self
+    }
+}
+
+impl<T: Exit, E: core::fmt::Debug> Exit for Result<T, E> {
+    /// An error is printed to the standard error and means 1, as from `main`.
+    fn code(self) -> i32 {
+        match self {
+            Ok(value) => value.code(),
+            Err(error) => {
+                eprintln!("Error: {error:?}");
+                1
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! [`Child`]: a process that this one started.
+
+use core::time::Duration;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::ExitStatus;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use crossproc_sys::pidfd;
+use rustix::process::{Pid, Signal};
+
+use crate::wait::Waiter;
+
+/// A process that this one started, by [`fork`](super::fork) or [`CommandExt::start`](super::CommandExt::start).
+///
+/// It is known by a pidfd, so that no operation can ever hit another process that was given the same pid. Several threads may use it at once. Dropping
+/// it leaves the process alone; unless it is joined, it stays a zombie after its end until this process ends, too.
+///
+/// The descriptor ([`AsFd`]) becomes readable when the process ends, for use with `poll`.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+    status: OnceLock<ExitStatus>,
+}
+
+impl Child {
+    pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
+        Child { pid, pidfd, status: OnceLock::new() }
+    }
+
+    /// The pid. Once the child is joined, another process may be given it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.pid.as_raw_nonzero().get() as u32
+    }
+
+    /// Waits until the process has ended, as long as it takes: its exit code, or the signal that killed it. The second time it is the same.
+    ///
+    /// # Errors
+    /// `ECHILD`: someone else took the status: a wait for any child, SIGCHLD being ignored, or this is not the process that started the child.
+    pub fn join(&self) -> io::Result<ExitStatus> {
+        self.join_until(&Waiter::forever())
+    }
+
+    /// Waits until the process has ended, for `timeout` at most. Zero looks once; [`Duration::MAX`] waits for ever.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`]; otherwise as [`join`](Child::join).
+    pub fn join_timeout(&self, timeout: Duration) -> io::Result<ExitStatus> {
+        self.join_until(&Waiter::timeout(timeout))
+    }
+
+    /// Waits until the process has ended, until `deadline` at most. A past one looks once.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`]; otherwise as [`join`](Child::join).
+    pub fn join_deadline(&self, deadline: Instant) -> io::Result<ExitStatus> {
+        self.join_until(&Waiter::deadline(deadline))
+    }
+
+    /// The exit status if the process has ended, `None` while it runs.
+    ///
+    /// # Errors
+    /// As [`join`](Child::join).
+    pub fn try_join(&self) -> io::Result<Option<ExitStatus>> {
+        if let Some(&status) = self.status.get() {
+            return Ok(Some(status));
+        }
+        match pidfd::reap(&self.pidfd) {
+            Ok(None) => Ok(None),
+            Ok(Some(status)) => Ok(Some(*self.status.get_or_init(|| status))),
+            // Another thread may have reaped it since.
+            Err(error) => self.status.get().map(|&status| Some(status)).ok_or(error),
+        }
+    }
+
+    /// Whether the process has not ended. It may have by the time this returns; once false it stays so.
+    ///
+    /// # Errors
+    /// No memory for `poll(2)`.
+    pub fn is_alive(&self) -> io::Result<bool> {
+        Ok(!pidfd::wait(&self.pidfd, Some(0))?)
+    }
+
+    /// Asks the process to end (SIGTERM). To one that has ended this does nothing.
+    ///
+    /// # Errors
+    /// `EPERM`: the process changed its user.
+    pub fn terminate(&self) -> io::Result<()> {
+        pidfd::signal(&self.pidfd, Signal::TERM)
+    }
+
+    /// Ends the process (SIGKILL). To one that has ended this does nothing.
+    ///
+    /// # Errors
+    /// `EPERM`: the process changed its user.
+    pub fn kill(&self) -> io::Result<()> {
+        pidfd::signal(&self.pidfd, Signal::KILL)
+    }
+
+    /// Stops the process (SIGSTOP): it keeps what it holds and does nothing until [`resume`](Child::resume).
+    ///
+    /// # Errors
+    /// `EPERM`: the process changed its user.
+    pub fn stop(&self) -> io::Result<()> {
+        pidfd::signal(&self.pidfd, Signal::STOP)
+    }
+
+    /// Lets a stopped process go on (SIGCONT).
+    ///
+    /// # Errors
+    /// `EPERM`: the process changed its user.
+    pub fn resume(&self) -> io::Result<()> {
+        pidfd::signal(&self.pidfd, Signal::CONT)
+    }
+
+    fn join_until(&self, waiter: &Waiter) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.try_join()? {
+                return Ok(status);
+            }
+            if !pidfd::wait(&self.pidfd, waiter.until())? {
+                let message = format!("process {} was alive at the deadline", self.pid);
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+            // It has ended. Should another thread be about to reap it, its status is there in a moment: the next round finds it.
+        }
+    }
+}
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}

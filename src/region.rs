@@ -1,0 +1,313 @@
+//! The memory that a handle stands for: a sealed memfd with a header page that says what it holds.
+//!
+//! | offset | what |
+//! |---|---|
+//! | 0 | the [`Header`] |
+//! | 4,096 | the contents |
+
+#![allow(unsafe_code)]
+
+use core::mem::offset_of;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crossproc_sys::memory::{self, Mapping, SEALS};
+use crossproc_sys::namespace::{self, PidNamespace};
+use rustix::fs::SealFlags;
+
+/// Where the contents begin: a page, so any alignment up to that is kept.
+pub(crate) const CONTENTS: usize = 4_096;
+
+/// "crossprc" in the byte order of the program that made the region.
+const MAGIC: u64 = u64::from_be_bytes(*b"crossprc");
+
+/// The version of the layout of header and primitives. Any change that another build would misread makes it a new one.
+const ABI: u32 = 1;
+
+/// Pointer width in bits, and the libc whose robust list the locks fit.
+const WORD: u32 = usize::BITS | if cfg!(target_env = "musl") { MUSL } else { 0 };
+const MUSL: u32 = 1 << 16;
+
+const INITIALISED: u32 = 1;
+
+/// All in atomics: a peer may write anything at any time. Relaxed but for `initialised`, which orders them.
+#[repr(C)]
+struct Header {
+    magic: AtomicU64,
+    abi: AtomicU32,
+    word: AtomicU32,
+    /// The pid namespace in which the TIDs in here mean something.
+    namespace_device: AtomicU64,
+    namespace_inode: AtomicU64,
+    /// Of one element.
+    size: AtomicU64,
+    align: AtomicU64,
+    /// How many elements.
+    count: AtomicU64,
+    fingerprint: AtomicU64,
+    /// Stored last, with Release; loaded before the fields above but magic, ABI and word, with Acquire.
+    initialised: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Header>() <= CONTENTS && offset_of!(Header, initialised) == 64);
+
+/// What a region holds: `count` elements of one type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) size: usize,
+    pub(crate) align: usize,
+    pub(crate) fingerprint: u64,
+    /// Otherwise there is one element.
+    pub(crate) is_slice: bool,
+}
+
+impl Layout {
+    /// How long a region with `count` elements is, if that can be.
+    fn region_len(self, count: u64) -> Option<usize> {
+        let contents = usize::try_from(count).ok()?.checked_mul(self.size)?;
+        contents.checked_add(CONTENTS).filter(|&len| isize::try_from(len).is_ok())
+    }
+}
+
+/// A mapped region and its descriptor.
+#[derive(Debug)]
+pub(crate) struct Region {
+    mapping: Mapping,
+    file: OwnedFd,
+    count: usize,
+}
+
+impl Region {
+    /// A new region with zeroed contents, which `fill` then writes: it gets the address of the first element. Only after that can it be attached.
+    pub(crate) fn create(layout: Layout, count: usize, fill: impl FnOnce(NonNull<u8>)) -> Result<Self, RegionError> {
+        assert!(layout.align <= CONTENTS, "alignments up to {CONTENTS} bytes are supported, not {}", layout.align);
+        let len = layout.region_len(count as u64).ok_or(RegionError::TooLarge { size: layout.size, count })?;
+        let failed = |source| RegionError::Create { len, source };
+        let namespace = namespace::first().map_err(failed)?;
+        let file = memory::create(len as u64).map_err(failed)?;
+        let mapping = Mapping::new(&file, len).map_err(failed)?;
+        let region = Region { mapping, file, count };
+        fill(region.contents());
+        region.header().describe(layout, count as u64, namespace);
+        Ok(region)
+    }
+
+    /// Maps a region that another process made, if it is one, and holds what `layout` says.
+    pub(crate) fn attach(file: OwnedFd, layout: Layout, type_name: &'static str) -> Result<Self, RegionError> {
+        let os = |what| move |source| RegionError::Attach { what, source };
+        let seals = memory::seals(&file).map_err(os("reading its seals"))?.ok_or(RegionError::NotMemfd)?;
+        if !seals.contains(SEALS) {
+            return Err(RegionError::NotSealed { missing: seal_names(SEALS - seals) });
+        }
+        // Sealed against shrinking and growing, so this is its length for good.
+        let len = memory::len(&file).map_err(os("reading its length"))?;
+        if len < CONTENTS as u64 {
+            return Err(RegionError::TooShort { len, needed: CONTENTS as u64 });
+        }
+        let mapped = usize::try_from(len).map_err(|_| RegionError::TooShort { len, needed: CONTENTS as u64 })?;
+        let namespace = namespace::current().map_err(os("finding out the pid namespace"))?;
+        let mapping = Mapping::new(&file, mapped).map_err(os("mapping it"))?;
+        let mut region = Region { mapping, file, count: 0 };
+        let count = region.header().check(layout, type_name, namespace)?;
+        match layout.region_len(count) {
+            Some(needed) if needed <= mapped => region.count = count as usize,
+            needed => return Err(RegionError::TooShort { len, needed: needed.map_or(u64::MAX, |needed| needed as u64) }),
+        }
+        Ok(region)
+    }
+
+    /// The first element.
+    pub(crate) fn contents(&self) -> NonNull<u8> {
+        // SAFETY: a region is at least as long as what stands before its contents.
+        unsafe { self.mapping.start().add(CONTENTS) }
+    }
+
+    /// How many elements there are; checked against the length of the region.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: a region is at least a page long and aligned to one; the header is all atomics, for which any bytes will do.
+        unsafe { self.mapping.start().cast().as_ref() }
+    }
+}
+
+impl AsFd for Region {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Header {
+    fn describe(&self, layout: Layout, count: u64, namespace: PidNamespace) {
+        self.magic.store(MAGIC, Relaxed);
+        self.abi.store(ABI, Relaxed);
+        self.word.store(WORD, Relaxed);
+        self.namespace_device.store(namespace.device, Relaxed);
+        self.namespace_inode.store(namespace.inode, Relaxed);
+        self.size.store(layout.size as u64, Relaxed);
+        self.align.store(layout.align as u64, Relaxed);
+        self.count.store(count, Relaxed);
+        self.fingerprint.store(layout.fingerprint, Relaxed);
+        // Release: pairs with the Acquire in `check`; the contents were filled before.
+        self.initialised.store(INITIALISED, Release);
+    }
+
+    /// How many elements it claims to hold; everything else is as it must be.
+    fn check(&self, layout: Layout, type_name: &'static str, namespace: PidNamespace) -> Result<u64, RegionError> {
+        // Acquire: pairs with the Release in `describe`.
+        let initialised = self.initialised.load(Acquire) == INITIALISED;
+        match self.magic.load(Relaxed) {
+            MAGIC => {}
+            0 if !initialised => return Err(RegionError::NotInitialised),
+            found if found == MAGIC.swap_bytes() => return Err(RegionError::OtherWordSize { found: "the other byte order".into() }),
+            found => return Err(RegionError::ForeignMagic { found }),
+        }
+        match self.abi.load(Relaxed) {
+            ABI => {}
+            found => return Err(RegionError::OtherAbi { found, expected: ABI }),
+        }
+        match self.word.load(Relaxed) {
+            WORD => {}
+            found => return Err(RegionError::OtherWordSize { found: word_name(found) }),
+        }
+        if !initialised {
+            return Err(RegionError::NotInitialised);
+        }
+        let (device, inode) = (self.namespace_device.load(Relaxed), self.namespace_inode.load(Relaxed));
+        if (PidNamespace { device, inode }) != namespace {
+            return Err(RegionError::OtherPidNamespace { found: inode, expected: namespace.inode });
+        }
+        let (size, align) = (self.size.load(Relaxed), self.align.load(Relaxed));
+        let (fingerprint, count) = (self.fingerprint.load(Relaxed), self.count.load(Relaxed));
+        let same = (size, align, fingerprint) == (layout.size as u64, layout.align as u64, layout.fingerprint);
+        if !same || (count != 1 && !layout.is_slice) {
+            return Err(RegionError::OtherLayout {
+                type_name,
+                size: layout.size,
+                found_size: size,
+                align: layout.align,
+                found_align: align,
+            });
+        }
+        Ok(count)
+    }
+}
+
+fn seal_names(missing: SealFlags) -> String {
+    let names: Vec<_> = missing.iter_names().map(|(name, _)| name).collect();
+    names.join(", ")
+}
+
+fn word_name(word: u32) -> String {
+    format!("{} bits, {}", word & !MUSL, if word & MUSL != 0 { "musl" } else { "glibc" })
+}
+
+/// Why shared memory could not be created or attached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegionError {
+    /// No memory could be had for it: too little is left, or no descriptor is free.
+    #[error("no shared memory of {len} bytes could be created")]
+    Create {
+        /// How many bytes were asked for.
+        len: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It would be longer than an address space.
+    #[error("{count} elements of {size} bytes are more than an address space holds")]
+    TooLarge {
+        /// The size of an element in bytes.
+        size: usize,
+        /// How many were asked for.
+        count: usize,
+    },
+    /// The descriptor is not that of a memfd.
+    #[error("the descriptor is not a memfd: it was not made by this crate")]
+    NotMemfd,
+    /// The memfd's size is not sealed: whoever maps it could be killed by its shrinking.
+    #[error("the memfd is not sealed, {missing} is missing: it was not made by this crate")]
+    NotSealed {
+        /// The seals that it lacks.
+        missing: String,
+    },
+    /// There are fewer bytes than the header, or what it says, needs.
+    #[error("the region is {len} bytes long and would need {needed}")]
+    TooShort {
+        /// How long it is, in bytes.
+        len: u64,
+        /// How long it must be.
+        needed: u64,
+    },
+    /// It does not begin as this crate's regions do.
+    #[error("the memfd begins with {found:#018x}: it was not made by this crate")]
+    ForeignMagic {
+        /// What it begins with.
+        found: u64,
+    },
+    /// Another version of this crate made it, with another layout of the primitives.
+    #[error("the region has ABI {found}, this program has {expected}: build both with versions of crossproc that agree")]
+    OtherAbi {
+        /// The ABI of its maker.
+        found: u32,
+        /// The ABI of this program.
+        expected: u32,
+    },
+    /// A program for another kind of machine, or libc, made it.
+    #[error("the region was made by a program of another word size ({found})")]
+    OtherWordSize {
+        /// What its maker had.
+        found: String,
+    },
+    /// It holds another type, or the same one as another build lays it out.
+    #[error(
+        "the region holds something else than `{type_name}` as this program lays it out: \
+         elements of {found_size} bytes aligned to {found_align} there, of {size} aligned to {align} here"
+    )]
+    OtherLayout {
+        /// What was asked for.
+        type_name: &'static str,
+        /// Its size in bytes.
+        size: usize,
+        /// The size in the region's header.
+        found_size: u64,
+        /// Its alignment in bytes.
+        align: usize,
+        /// The alignment in the region's header.
+        found_align: u64,
+    },
+    /// Its maker has not finished, or died before that.
+    #[error("the region is not initialised: whoever made it has not finished, or died before")]
+    NotInitialised,
+    /// It belongs to processes of another pid namespace, whose locks name their owners by TIDs that mean nothing here.
+    #[error("the region belongs to pid namespace {found}, this process is in {expected}: start it in the same one")]
+    OtherPidNamespace {
+        /// The inode of the region's namespace.
+        found: u64,
+        /// The inode of this process's.
+        expected: u64,
+    },
+    /// The system refused something on the way.
+    #[error("the region could not be attached: {what} failed")]
+    Attach {
+        /// What was refused.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl From<RegionError> for io::Error {
+    fn from(error: RegionError) -> Self {
+        let kind = match &error {
+            RegionError::Create { source, .. } | RegionError::Attach { source, .. } => source.kind(),
+            RegionError::TooLarge { .. } => io::ErrorKind::InvalidInput,
+            _ => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, error)
+    }
+}

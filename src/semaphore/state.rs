@@ -1,0 +1,194 @@
+//! The state machine of the semaphore.
+//!
+//! # Goal
+//! Of the permits that were released, each is acquired once at most. Nobody sleeps while there are permits, though any participant may die or be
+//! stopped at any instruction.
+//!
+//! # The word
+//! 64 bits; the futex is the low half. Its TID bits are always 0, which makes the kernel wake one sleeper when a thread dies that
+//! has the word as its robust list's pending entry (`crossproc_sys::robust`).
+//!
+//! | bits | name | meaning |
+//! |---|---|---|
+//! | 0-29 | | always 0 |
+//! | 30 | `AVAILABLE` | the value is not 0: it makes the futex tell a sleeper so |
+//! | 31 | `WAITERS` | someone may be asleep |
+//! | 32-63 | value | how many permits there are |
+//!
+//! `acquire` takes one from the value, `release` adds to it; `AVAILABLE` follows in the same exchange. A waiter adds `WAITERS` to a value of 0, and
+//! sleeps while the futex is `WAITERS` alone.
+//!
+//! # Why no wake-up is lost
+//! It is the lock's argument (`lock::state`): releaser and sleepers have the word pending, `WAITERS` is kept until a wake found nobody, whoever has
+//! slept leaves the flag behind, also when it gives up. What a semaphore adds: there may be several permits and one of the wake-ups for them may
+//! be the kernel's for a dead releaser, which is one only. So whoever has slept and leaves permits behind wakes the next.
+//!
+//! # Memory ordering
+//! `release` is Release, `acquire` Acquire; all changes are exchanges and continue the release sequence, so an acquirer is ordered after
+//! every release whose permit could have been the one it got.
+
+use crossproc_sys::atomic::AtomicU64;
+use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
+use crossproc_sys::futex;
+use crossproc_sys::robust;
+
+use crate::wait::{TimedOut, Waiter};
+
+const AVAILABLE: u64 = 1 << 30;
+const WAITERS: u64 = 1 << 31;
+const ONE: u64 = 1 << 32;
+
+/// The semaphore without its methods for the public.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct RawSemaphore {
+    word: AtomicU64,
+}
+
+/// The value would not fit 32 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Overflow;
+
+impl RawSemaphore {
+    pub(crate) const fn new(value: u32) -> Self {
+        let available = if value == 0 { 0 } else { AVAILABLE };
+        RawSemaphore { word: AtomicU64::new((value as u64 * ONE) | available) }
+    }
+
+    pub(crate) fn value(&self) -> u32 {
+        value(self.word.load(Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn try_acquire(&self) -> bool {
+        self.take(0).is_some()
+    }
+
+    /// Takes one permit, keeping the flags and adding `and`, if there is one: what the word is then.
+    #[inline]
+    fn take(&self, and: u64) -> Option<u64> {
+        let mut seen = self.word.load(Relaxed);
+        while value(seen) != 0 {
+            let left = seen - ONE;
+            let left = if value(left) == 0 { left & !AVAILABLE } else { left } | and;
+            // Acquire: pairs with the Release in `add`.
+            match self.word.compare_exchange_weak(seen, left, Acquire, Relaxed) {
+                Ok(_) => return Some(left),
+                Err(now) => seen = now,
+            }
+        }
+        None
+    }
+
+    #[inline]
+    pub(crate) fn acquire(&self, waiter: impl FnOnce() -> Waiter) -> Result<(), TimedOut> {
+        if self.try_acquire() { Ok(()) } else { self.acquire_contended(&mut waiter()) }
+    }
+
+    #[cold]
+    fn acquire_contended(&self, waiter: &mut Waiter) -> Result<(), TimedOut> {
+        // A thread without a list waits all the same: should it die in here, a slice wakes whom it was to wake.
+        let thread = robust::current().ok();
+        let before = thread.map(|thread| thread.begin(&self.word));
+        let result = self.acquire_pending(waiter);
+        if let (Some(thread), Some(before)) = (thread, before) {
+            thread.end(before);
+        }
+        result
+    }
+
+    fn acquire_pending(&self, waiter: &mut Waiter) -> Result<(), TimedOut> {
+        // Once this thread has slept, others may sleep whom nothing but this thread knows of.
+        let mut kept = 0;
+        loop {
+            if let Some(left) = self.take(kept) {
+                if kept != 0 && value(left) != 0 {
+                    futex::wake(&self.word, 1);
+                }
+                return Ok(());
+            }
+            let seen = self.word.load(Relaxed);
+            if value(seen) != 0 {
+                continue;
+            }
+            let marked = seen & WAITERS != 0;
+            if waiter.check().is_err() {
+                if marked || kept == 0 || self.mark(seen) {
+                    return Err(TimedOut);
+                }
+                continue;
+            }
+            // Only while nobody sleeps: a spinner would be ahead of them.
+            if !marked && (waiter.spin(|| self.value() != 0) || !self.mark(seen)) {
+                continue;
+            }
+            kept = WAITERS;
+            // The futex as it was seen, whatever a peer has put there: a sleep that always failed would spin.
+            waiter.sleep(&self.word, (seen | WAITERS) as u32);
+        }
+    }
+
+    fn mark(&self, seen: u64) -> bool {
+        // Relaxed: the flag orders nothing.
+        self.word.compare_exchange(seen, seen | WAITERS, Relaxed, Relaxed).is_ok()
+    }
+
+    #[inline]
+    pub(crate) fn release(&self, count: u32) -> Result<(), Overflow> {
+        match self.add(count, WAITERS) {
+            Ok(_) => Ok(()),
+            Err(Some(overflow)) => Err(overflow),
+            Err(None) => self.release_contended(count),
+        }
+    }
+
+    /// Adds permits: what the word is then. `Err(None)` if one of the bits `unless` is set.
+    #[inline]
+    fn add(&self, count: u32, unless: u64) -> Result<u64, Option<Overflow>> {
+        let mut seen = self.word.load(Relaxed);
+        loop {
+            if seen & unless != 0 {
+                return Err(None);
+            }
+            if count == 0 {
+                return Ok(seen);
+            }
+            let more = seen.checked_add(u64::from(count) * ONE).ok_or(Some(Overflow))? | AVAILABLE;
+            // Release: pairs with the Acquire in `take`.
+            match self.word.compare_exchange_weak(seen, more, Release, Relaxed) {
+                Ok(_) => return Ok(more),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    #[cold]
+    fn release_contended(&self, count: u32) -> Result<(), Overflow> {
+        // A thread without a list releases all the same: should it die in here, a slice wakes whom it did not.
+        let thread = robust::current().ok();
+        let before = thread.map(|thread| thread.begin(&self.word));
+        // Without bits to stop at, the only error is the overflow.
+        let added = self.add(count, 0).map_err(|_| Overflow);
+        if let Ok(more) = added {
+            self.wake(more, count);
+        }
+        if let (Some(thread), Some(before)) = (thread, before) {
+            thread.end(before);
+        }
+        added.map(|_| ())
+    }
+
+    fn wake(&self, released: u64, count: u32) {
+        if released & WAITERS == 0 || futex::wake(&self.word, count) != 0 {
+            return;
+        }
+        // Nobody was asleep. Relaxed: the flag orders nothing.
+        if self.word.compare_exchange(released, released & !WAITERS, Relaxed, Relaxed).is_ok() {
+            futex::wake(&self.word, count);
+        }
+    }
+}
+
+fn value(word: u64) -> u32 {
+    (word / ONE) as u32
+}

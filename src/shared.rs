@@ -1,0 +1,185 @@
+//! What may lie in memory that other processes write: [`Shared`], [`Plain`], and [`shared!`](crate::shared!) for structs of one's own.
+
+#![allow(unsafe_code)]
+
+use core::any::type_name;
+use core::sync::atomic;
+
+use bytemuck::AnyBitPattern;
+
+/// Data for which every sequence of bytes is a valid value, and which means the same in every process: integers, floats, arrays of them, and structs
+/// that derive [`bytemuck::AnyBitPattern`].
+///
+/// No pointers, no references, no `bool`, `char` or enums: a process may die halfway through writing one, and its peers read what is there. `Plain` data
+/// is reached through something that orders the accesses, such as a [`Lock`](crate::Lock), or copied out of a [`Fixed`](crate::Fixed).
+///
+/// ```
+/// use crossproc::{Lock, bytemuck::AnyBitPattern};
+///
+/// #[derive(Clone, Copy, AnyBitPattern)]
+/// #[bytemuck(crate = "crossproc::bytemuck")]
+/// #[repr(C)]
+/// struct Position { x: f64, y: f64 }
+///
+/// static HERE: Lock<Position> = Lock::new(Position { x: 0.0, y: 0.0 });
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not plain data: some bytes that a dying process may leave are no valid value of it",
+    label = "not plain data",
+    note = "integers, floats, arrays of them, and structs that derive `bytemuck::AnyBitPattern` are; there can be no pointers, references, `bool`, `char`, enums"
+)]
+pub trait Plain: AnyBitPattern + Send {}
+
+// `Send` keeps raw pointers out, also where bytemuck is compiled with them as plain data.
+impl<T: AnyBitPattern + Send> Plain for T {}
+
+/// Types whose values may be used, by shared reference, in memory that other processes write at the same time.
+///
+/// They are: the atomics except `AtomicBool` and `AtomicPtr`, this crate's primitives, arrays of those, and structs of those that are declared with
+/// [`shared!`](crate::shared!). A plain integer is not among them: a reference to it would promise the compiler that nobody changes it.
+/// Use an atomic, a [`Lock`](crate::Lock) around it, or [`Fixed`](crate::Fixed) for what is set once.
+///
+/// # Safety
+/// - Every sequence of bytes of this size is a valid value, and may change to another at any time while a `&Self` exists: all
+///   bytes are atomics, or in `UnsafeCell`s that are accessed under a protocol.
+/// - There are no pointers, and the address does not matter: the value may be mapped at several at once.
+/// - The layout is fixed (`repr(C)` or `transparent`), and [`layout`](Shared::layout) describes it.
+/// - There is nothing to drop.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot lie in memory that other processes write",
+    label = "not `Shared`",
+    note = "atomics (but not `AtomicBool`, `AtomicPtr`), this crate's primitives, arrays of those and structs declared with `crossproc::shared!` can",
+    note = "put plain data such as integers into a `Lock<T>`, or into a `Fixed<T>` if it is set once"
+)]
+pub unsafe trait Shared: Sync + 'static {
+    /// Adds the layout of this type to a fingerprint. Two types of which one program may take the other's memory for its own give the same.
+    fn layout(to: &mut Fingerprint);
+}
+
+/// A hash of a type's layout, by which a program recognises memory that another program, or another build of it, laid out differently.
+///
+/// It is FNV-1a over the names of types and fields, their sizes, alignments and offsets.
+#[derive(Debug, Clone)]
+pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const FNV_PRIME: u64 = 0x0100_0000_01b3;
+
+    /// The fingerprint of a type.
+    #[must_use]
+    pub fn of<T: Shared>() -> u64 {
+        let mut fingerprint = Fingerprint(Self::FNV_OFFSET);
+        fingerprint.shared::<T>();
+        fingerprint.0
+    }
+
+    /// Adds a name: of a type, a field, or what distinguishes otherwise equal layouts.
+    pub fn name(&mut self, name: &str) -> &mut Self {
+        // The length keeps adjacent names apart.
+        self.number(name.len()).bytes(name.as_bytes())
+    }
+
+    /// Adds a number: a length, an offset.
+    pub fn number(&mut self, number: usize) -> &mut Self {
+        self.bytes(&(number as u64).to_le_bytes())
+    }
+
+    /// Adds another shared type: its size, its alignment and its layout.
+    pub fn shared<T: Shared>(&mut self) -> &mut Self {
+        self.number(size_of::<T>()).number(align_of::<T>());
+        T::layout(self);
+        self
+    }
+
+    /// Adds a plain type: its size, its alignment and its name without the path, which may differ between the programs that share it.
+    pub fn plain<T: Plain>(&mut self) -> &mut Self {
+        self.number(size_of::<T>()).number(align_of::<T>());
+        for word in type_name::<T>().split_inclusive(|c: char| !c.is_alphanumeric() && c != '_' && c != ':') {
+            self.name(word.rsplit("::").next().unwrap_or(word));
+        }
+        self
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0 = bytes.iter().fold(self.0, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(Self::FNV_PRIME));
+        self
+    }
+}
+
+macro_rules! shared_atomics {
+    ($($atomic:ident)*) => {$(
+        // SAFETY: an atomic integer: all bytes are in it, every value is valid.
+        unsafe impl Shared for atomic::$atomic {
+            fn layout(to: &mut Fingerprint) {
+                to.name(stringify!($atomic));
+            }
+        }
+    )*};
+}
+
+shared_atomics!(AtomicU8 AtomicU16 AtomicU32 AtomicU64 AtomicUsize AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize);
+
+// SAFETY: its elements one after the other, with nothing between them.
+unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
+    fn layout(to: &mut Fingerprint) {
+        to.name("array").number(N).shared::<T>();
+    }
+}
+
+/// Declares a struct that can lie in shared memory.
+///
+/// The struct becomes `#[repr(C)]` and [`Shared`](trait@crate::Shared). Each field's type is checked at compile time, and so is that there is nothing to drop.
+/// Structs with parameters are not taken; implement [`Shared`](trait@crate::Shared) by hand for them.
+///
+/// ```
+/// use crossproc::{Event, Fixed, Lock, Shm, shared};
+/// use std::sync::atomic::AtomicU64;
+///
+/// shared! {
+///     /// What all workers see.
+///     pub struct Board {
+///         pub hits: Lock<u64>,
+///         pub ready: Event,
+///         pub limit: Fixed<u32>,
+///         per_worker: [AtomicU64; 4],
+///     }
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// let board = Shm::new(Board {
+///     hits: Lock::new(0),
+///     ready: Event::new(),
+///     limit: Fixed::new(10),
+///     per_worker: Default::default(),
+/// })?;
+/// *board.hits.lock()? += 1;
+/// # Ok(())
+/// # }
+/// ```
+#[macro_export]
+macro_rules! shared {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $field_vis:vis $field:ident: $type:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        $vis struct $name { $($(#[$field_meta])* $field_vis $field: $type,)* }
+
+        const _: () = {
+            const fn field<T: $crate::Shared>() {}
+            $(field::<$type>();)*
+            assert!(
+                !::core::mem::needs_drop::<$name>(),
+                concat!(stringify!($name), " is dropped: nobody would do that for the last process that dies"),
+            );
+        };
+
+        // SAFETY: `repr(C)`, every field is `Shared`, and there is nothing to drop: checked above.
+        #[allow(unsafe_code)]
+        unsafe impl $crate::Shared for $name {
+            fn layout(to: &mut $crate::Fingerprint) {
+                to.name(stringify!($name));
+                $(to.name(stringify!($field)).number(::core::mem::offset_of!($name, $field)).shared::<$type>();)*
+            }
+        }
+    };
+}

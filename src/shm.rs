@@ -1,0 +1,200 @@
+//! [`Shm`]: a value, or a slice, in memory that processes share.
+
+#![allow(unsafe_code)]
+#![allow(private_interfaces, reason = "the sealed trait's methods are for this crate alone")]
+
+use core::any::type_name;
+use core::fmt;
+use core::ops::Deref;
+use core::ptr::NonNull;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::region::{Layout, Region, RegionError};
+use crate::shared::{Fingerprint, Shared};
+
+/// A handle to a `T`, or a slice `[T]`, in memory that any number of processes share: what [`Arc`] is to threads.
+///
+/// The memory is an anonymous file (memfd) without a name, sealed so that its size stays, with all its pages allocated. It exists as long as any
+/// process has a handle to it, and goes with the last one, however that one ended. Forked children inherit handles; other programs get
+/// the [descriptor](AsFd) and [attach](Shm::attach) to it.
+///
+/// `T` is [`Shared`]: atomics, primitives, and structs declared with [`shared!`](crate::shared!). It is never dropped.
+///
+/// # Blocking
+/// Nothing here blocks, but for the kernel's search for free pages. Using the contents makes no system call.
+///
+/// # Memory ordering
+/// Creating *synchronises with* attaching: what was written at creation is seen by whoever attaches.
+///
+/// # Process death
+/// A creator that dies halfway leaves a region that cannot be attached, and that is gone with its descriptor.
+///
+/// # Examples
+/// An array of counters that a child adds to:
+/// ```standalone_crate
+/// use crossproc::{Shm, process};
+/// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let table: Shm<[AtomicU64]> = Shm::from_fn(1024, |_| AtomicU64::new(0))?;
+/// let theirs = table.clone();
+/// let child = process::fork(move || { theirs[7].fetch_add(1, Relaxed); })?;
+/// child.join()?;
+/// assert_eq!(table[7].load(Relaxed), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Shm<T: ?Sized + Contents> {
+    /// Into the region, which keeps it mapped.
+    contents: NonNull<T>,
+    region: Arc<Region>,
+}
+
+// SAFETY: a handle gives `&T` and never a `T`, so being `Sync` is all that is asked of `T`, which `Shared` includes.
+unsafe impl<T: ?Sized + Contents> Send for Shm<T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Contents> Sync for Shm<T> {}
+
+/// What a [`Shm`] can hold: a `T` or a slice `[T]` of [`Shared`] types. Implemented for these two and nothing else.
+pub trait Contents: sealed::Contents {}
+
+impl<T: Shared> Contents for T {}
+impl<T: Shared> Contents for [T] {}
+
+mod sealed {
+    use super::{Layout, NonNull};
+
+    pub trait Contents {
+        #[doc(hidden)]
+        fn layout() -> Layout;
+        #[doc(hidden)]
+        fn at(first: NonNull<u8>, count: usize) -> NonNull<Self>;
+    }
+}
+
+fn layout_of<T: Shared>(fingerprint: u64, is_slice: bool) -> Layout {
+    const { assert!(!core::mem::needs_drop::<T>(), "what is shared is never dropped, so there can be nothing to drop") };
+    Layout { size: size_of::<T>(), align: align_of::<T>(), fingerprint, is_slice }
+}
+
+impl<T: Shared> sealed::Contents for T {
+    fn layout() -> Layout {
+        layout_of::<T>(Fingerprint::of::<T>(), false)
+    }
+
+    fn at(first: NonNull<u8>, _count: usize) -> NonNull<T> {
+        first.cast()
+    }
+}
+
+impl<T: Shared> sealed::Contents for [T] {
+    fn layout() -> Layout {
+        // A fingerprint of its own: one element is not a slice of one.
+        layout_of::<T>(!Fingerprint::of::<T>(), true)
+    }
+
+    fn at(first: NonNull<u8>, count: usize) -> NonNull<[T]> {
+        NonNull::slice_from_raw_parts(first.cast(), count)
+    }
+}
+
+impl<T: Shared> Shm<T> {
+    /// Moves `value` into new shared memory.
+    ///
+    /// # Errors
+    /// [`RegionError::Create`] if there is no memory or no descriptor for it.
+    ///
+    /// # Panics
+    /// If `T` must be aligned to more than 4,096 bytes.
+    pub fn new(value: T) -> Result<Self, RegionError> {
+        let write = |at: NonNull<u8>| {
+            // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a page, and nobody else's yet.
+            unsafe { at.cast::<T>().write(value) };
+        };
+        Region::create(<T as sealed::Contents>::layout(), 1, write).map(Shm::of)
+    }
+}
+
+impl<T: Shared> Shm<[T]> {
+    /// A slice of `len` elements in new shared memory, each made by `element` from its index.
+    ///
+    /// # Errors
+    /// [`RegionError::Create`] if there is no memory or no descriptor for it, [`RegionError::TooLarge`] if no address space could hold it.
+    ///
+    /// # Panics
+    /// If `element` does, or `T` must be aligned to more than 4,096 bytes.
+    pub fn from_fn(len: usize, mut element: impl FnMut(usize) -> T) -> Result<Self, RegionError> {
+        let write = |at: NonNull<u8>| {
+            for index in 0..len {
+                // SAFETY: `create` gives the address of `len` elements, of which this is one.
+                let at = unsafe { at.cast::<T>().add(index) };
+                // SAFETY: mapped, writable, aligned as the first one, and nobody else's yet.
+                unsafe { at.write(element(index)) };
+            }
+        };
+        Region::create(<[T] as sealed::Contents>::layout(), len, write).map(Shm::of)
+    }
+}
+
+impl<T: ?Sized + Contents> Shm<T> {
+    /// Maps what another process has created, from its descriptor. The descriptor is closed with the last clone, or at once if this fails.
+    ///
+    /// Nothing in the file is trusted: that it is a memfd whose size cannot change, that it was made by this crate, for the same kind of machine and the same
+    /// pid namespace, that it holds a `T` laid out as in this program, and that it was finished, is checked first.
+    ///
+    /// # Errors
+    /// [`RegionError`] has a variant for each of these.
+    ///
+    /// # Examples
+    /// ```
+    /// use crossproc::{Event, Shm};
+    /// use std::os::fd::AsFd;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let event = Shm::new(Event::new())?;
+    /// let again: Shm<Event> = Shm::attach(event.as_fd().try_clone_to_owned()?)?;
+    /// again.set();
+    /// assert!(event.is_set());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
+        Region::attach(file.into(), T::layout(), type_name::<T>()).map(Shm::of)
+    }
+
+    fn of(region: Region) -> Self {
+        Shm { contents: T::at(region.contents(), region.count()), region: Arc::new(region) }
+    }
+}
+
+impl<T: ?Sized + Contents> Deref for Shm<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the region holds as many elements of `T`'s element type as its count says: written by `new` or `from_fn`, or checked
+        // by `attach`; they are `Shared`, so any bytes are valid and may change. It stays mapped as long as `self.region`.
+        unsafe { self.contents.as_ref() }
+    }
+}
+
+impl<T: ?Sized + Contents> Clone for Shm<T> {
+    /// Another handle in this process, to the same mapping.
+    fn clone(&self) -> Self {
+        Shm { contents: self.contents, region: Arc::clone(&self.region) }
+    }
+}
+
+impl<T: ?Sized + Contents> AsFd for Shm<T> {
+    /// The descriptor that other processes [attach](Shm::attach) to; close-on-exec.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.region.as_fd()
+    }
+}
+
+impl<T: ?Sized + Contents + fmt::Debug> fmt::Debug for Shm<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}

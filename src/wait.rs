@@ -1,0 +1,142 @@
+//! How everything in this crate waits: first it looks again for a moment, then it sleeps in slices, until a deadline on the monotonic clock.
+
+use core::cell::Cell;
+use core::hint;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::time::Duration;
+use std::time::Instant;
+
+use crossproc_sys::clock;
+use crossproc_sys::futex::{self, Awake, MAX_SPINS, Word};
+
+const DEFAULT_SLICE: u64 = 100_000_000;
+const SLICES_OFF: u64 = 0;
+
+/// The length of a slice in nanoseconds. Relaxed everywhere: it orders nothing, a stale value is one more slice of the old length.
+static SLICE: AtomicU64 = AtomicU64::new(DEFAULT_SLICE);
+
+/// The length of the slices that every sleep of this process is cut into; `None` if sleeps are not cut.
+#[must_use]
+pub fn slice() -> Option<Duration> {
+    match SLICE.load(Relaxed) {
+        SLICES_OFF => None,
+        nanos => Some(Duration::from_nanos(nanos)),
+    }
+}
+
+/// Sets the length of the slices that every sleep of this process is cut into, from its next sleep on. 100 ms at the start.
+///
+/// After each slice a sleeper looks at the state again, without the caller noticing. This bounds the delay from a
+/// wake-up that was lost because a process died or was stopped at the wrong instruction of it. A shorter slice
+/// bounds it tighter and costs a system call per slice and sleeper; `None` leaves sleepers to the wake-ups alone, which this crate's own tests do
+/// so that slices hide nothing. Lengths under 1 µs count as 1 µs.
+///
+/// Forked children inherit it, executed programs do not.
+pub fn set_slice(slice: Option<Duration>) {
+    let nanos = slice.map_or(SLICES_OFF, |slice| u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX).max(1_000));
+    SLICE.store(nanos, Relaxed);
+}
+
+/// The deadline has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimedOut;
+
+/// One blocking call's time: how long it may still take, and whether it has spun already.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    /// In [`clock::now`]'s nanoseconds; `None`: waits for ever.
+    deadline: Option<u64>,
+    timed_out: bool,
+    has_spun: bool,
+}
+
+impl Waiter {
+    pub(crate) fn forever() -> Self {
+        Waiter { deadline: None, timed_out: false, has_spun: false }
+    }
+
+    /// From now on for `timeout`; one beyond the clock's 584 years is for ever.
+    pub(crate) fn timeout(timeout: Duration) -> Self {
+        let nanos = u64::try_from(timeout.as_nanos()).ok();
+        let deadline = nanos.and_then(|nanos| clock::now().checked_add(nanos));
+        Waiter { deadline, ..Waiter::forever() }
+    }
+
+    /// Until `deadline`: a past one is due at once.
+    pub(crate) fn deadline(deadline: Instant) -> Self {
+        // Both clocks are CLOCK_MONOTONIC; what passes between the two readings is all that is added.
+        Waiter::timeout(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// The deadline in [`clock::now`]'s nanoseconds, if there is one.
+    pub(crate) fn until(&self) -> Option<u64> {
+        self.deadline
+    }
+
+    pub(crate) fn check(&self) -> Result<(), TimedOut> {
+        match self.deadline {
+            Some(deadline) if self.timed_out || clock::now() >= deadline => Err(TimedOut),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at the state for a while before the first sleep of a call, and not again after it. Says whether `look` said yes.
+    pub(crate) fn spin(&mut self, look: impl FnMut() -> bool) -> bool {
+        !core::mem::replace(&mut self.has_spun, true) && spin(look)
+    }
+
+    /// Sleeps while the futex holds `expected`, for a slice at most. When it returns, look at the state before sleeping again.
+    pub(crate) fn sleep<W: Word>(&mut self, word: &W, expected: u32) {
+        let slice = SLICE.load(Relaxed);
+        let slice_end = (slice != SLICES_OFF).then(|| clock::now().saturating_add(slice));
+        let until = match (self.deadline, slice_end) {
+            (Some(deadline), Some(slice_end)) => Some(deadline.min(slice_end)),
+            (deadline, slice_end) => deadline.or(slice_end),
+        };
+        let awake = futex::wait(word, expected, until);
+        // A call that a signal handler interrupted goes on, towards the same deadline.
+        self.timed_out = awake == Awake::TimedOut && until == self.deadline;
+    }
+}
+
+/// The CPUs that this process may run on, counted at its first wait; 0: not yet.
+static CPUS: AtomicU32 = AtomicU32::new(0);
+
+#[cold]
+fn count_cpus() -> u32 {
+    let cpus = crossproc_sys::process::cpus();
+    CPUS.store(cpus, Relaxed);
+    cpus
+}
+
+/// How many looks at the least, so that one success can raise the number again.
+const MIN_SPINS: u32 = 4;
+/// After so many waits in which spinning was in vain, one spins to the full.
+const PROBE_EVERY: u32 = 16;
+
+thread_local! {
+    /// How often this thread looks before it sleeps, learned from its own waits, and how many of them in a row were in vain.
+    static SPINS: Cell<(u32, u32)> = const { Cell::new((MAX_SPINS, 0)) };
+}
+
+fn spin(mut look: impl FnMut() -> bool) -> bool {
+    let cpus = match CPUS.load(Relaxed) {
+        0 => count_cpus(),
+        cpus => cpus,
+    };
+    // On one CPU, whoever would change the state runs only once this thread sleeps.
+    if cpus == 1 {
+        return false;
+    }
+    let (budget, in_vain) = SPINS.get();
+    let budget = if in_vain % PROBE_EVERY == PROBE_EVERY - 1 { MAX_SPINS } else { budget };
+    for used in 0..budget {
+        if look() {
+            SPINS.set(((used * 4).clamp(MIN_SPINS, MAX_SPINS).max(budget.min(MAX_SPINS / 2)), 0));
+            return true;
+        }
+        hint::spin_loop();
+    }
+    SPINS.set(((budget / 2).max(MIN_SPINS), in_vain.wrapping_add(1)));
+    false
+}

@@ -1,0 +1,24 @@
+//! The Linux system calls under [`crossproc`](https://docs.rs/crossproc), and nothing else: no policy, no primitives.
+//!
+//! Each wrapper names the call, its errnos and who handles them. Errnos that only a bug in the caller can
+//! produce (EFAULT, EINVAL from our own arguments) panic; everything that can happen in a correct program is a value.
+//!
+//! Under `cfg(crossproc_loom)` the atomics, the futex and the robust list are models, so that the state
+//! machines built on them run unchanged in [loom](https://docs.rs/loom); see the module `model` there.
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("crossproc is for 64-bit Linux: it rests on the kernel's futexes and 64-bit robust lists");
+
+#[cfg_attr(crossproc_loom, path = "model/atomic.rs")]
+pub mod atomic;
+pub mod clock;
+#[cfg_attr(crossproc_loom, path = "model/futex.rs")]
+pub mod futex;
+pub mod memory;
+#[cfg(crossproc_loom)]
+pub mod model;
+pub mod namespace;
+pub mod pidfd;
+pub mod process;
+#[cfg_attr(crossproc_loom, path = "model/robust.rs")]
+pub mod robust;

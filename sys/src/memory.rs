@@ -1,0 +1,110 @@
+//! Memory that processes share: `memfd_create(2)`, seals, `fallocate(2)`, `mmap(2)`.
+//!
+//! References: <https://man7.org/linux/man-pages/man2/memfd_create.2.html>,
+//! <https://man7.org/linux/man-pages/man2/F_GET_SEALS.2const.html>
+
+#![allow(unsafe_code)]
+
+use core::ffi::c_void;
+use core::ptr::{self, NonNull};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::robust;
+
+/// The seals of every region: its size is fixed, and so are the seals.
+pub const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// A new anonymous file of `len` bytes, every page of it allocated, its size sealed.
+///
+/// # Errors
+/// EMFILE, ENFILE: no descriptor is free. ENOSPC, ENOMEM: no memory for the pages. EFBIG, EINVAL: `len` is 0 or more
+/// than a file can have. EPERM: a policy forbids memfds. All go to the caller; EINTR is retried here.
+pub fn create(len: u64) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = match memfd_create(c"crossproc", flags | MemfdFlags::NOEXEC_SEAL) {
+        // Before Linux 6.3 the flag is unknown.
+        Err(Errno::INVAL) => memfd_create(c"crossproc", flags)?,
+        made => made?,
+    };
+    retry_on_intr(|| ftruncate(&file, len))?;
+    retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, len))?;
+    fcntl_add_seals(&file, SEALS)?;
+    Ok(file)
+}
+
+/// The seals of a file, or `None` for one that cannot have any, which no memfd is.
+///
+/// # Errors
+/// EBADF cannot happen to a borrowed descriptor; anything else is the caller's to report. EINVAL is the `None`.
+pub fn seals(file: impl AsFd) -> io::Result<Option<SealFlags>> {
+    match fcntl_get_seals(file) {
+        Ok(seals) => Ok(Some(seals)),
+        Err(Errno::INVAL) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The length of a file in bytes.
+///
+/// # Errors
+/// What `fstat` reports; none is expected of an open descriptor.
+pub fn len(file: impl AsFd) -> io::Result<u64> {
+    Ok(u64::try_from(fstat(file)?.st_size).unwrap_or(0))
+}
+
+/// A shared, writable mapping of a whole file, unmapped on drop.
+#[derive(Debug)]
+pub struct Mapping {
+    start: NonNull<c_void>,
+    len: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to the thread that made it; this type gives out its address and nothing else.
+unsafe impl Send for Mapping {}
+// SAFETY: as above: no method of `&Mapping` touches the memory.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `len` bytes of `file`. Touching pages beyond the file's end raises SIGBUS: check its size and seals first.
+    ///
+    /// # Errors
+    /// ENOMEM: no address space, or too many mappings. EACCES, EPERM: the file is not open for writing, or sealed against it.
+    /// EINVAL: `len` is 0. All go to the caller.
+    pub fn new(file: impl AsFd, len: usize) -> io::Result<Self> {
+        // SAFETY: no address is asked for, so the kernel picks one where nothing is mapped, and nothing that exists is changed.
+        let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0) }?;
+        let start = NonNull::new(start).ok_or(Errno::NOMEM)?;
+        Ok(Mapping { start, len })
+    }
+
+    /// Where the mapping begins: aligned to a page.
+    #[must_use]
+    pub fn start(&self) -> NonNull<u8> {
+        self.start.cast()
+    }
+
+    /// How many bytes are mapped.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a mapping is never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // A guard that was leaked still stands in its thread's robust list. Were its node unmapped, the kernel's walk at
+        // that thread's exit would stop there and leave the locks behind it owned for ever: keep the mapping instead.
+        if robust::any_held_within(self.start.addr().get(), self.len) {
+            return;
+        }
+        // SAFETY: `new` made exactly this mapping; whoever holds a pointer into it borrows `self` or owns a share of it.
+        let unmapped = unsafe { munmap(self.start.as_ptr(), self.len) };
+        debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
+    }
+}

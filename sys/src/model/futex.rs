@@ -1,0 +1,175 @@
+//! The futex of the models. See [`model`](crate::model).
+
+use core::cell::Cell;
+use core::ptr;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use loom::sync::{Condvar, Mutex};
+
+use crate::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use crate::model::{Futexes, WORLD, step};
+use crate::robust::{OWNER_DIED, TID_MASK, WAITERS};
+
+/// No spinning: loom explores every order of the accesses anyway.
+pub const MAX_SPINS: u32 = 0;
+
+/// As in the real module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the real module")]
+pub enum Awake {
+    Look,
+    Interrupted,
+    TimedOut,
+}
+
+/// A word that threads can sleep on, as in the real module, with what the kernel does to it.
+pub trait Word: 'static {
+    /// What the futex is known by.
+    #[doc(hidden)]
+    fn address(&self) -> usize;
+    /// The kernel's load of the futex's 32 bits.
+    #[doc(hidden)]
+    fn peek(&self) -> u32;
+    /// The kernel's exchange for a dying owner: OWNER_DIED for the TID. Says whether to wake one.
+    #[doc(hidden)]
+    fn owner_died(&self, tid: u32) -> bool;
+}
+
+impl Word for AtomicU32 {
+    fn address(&self) -> usize {
+        ptr::from_ref(self).addr()
+    }
+
+    fn peek(&self) -> u32 {
+        self.loom().load(Relaxed)
+    }
+
+    fn owner_died(&self, tid: u32) -> bool {
+        let word = self.loom();
+        let mut seen = word.load(Relaxed);
+        while seen & TID_MASK == tid {
+            match word.compare_exchange(seen, seen & WAITERS | OWNER_DIED, SeqCst, Relaxed) {
+                Ok(_) => return seen & WAITERS != 0,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+}
+
+impl Word for AtomicU64 {
+    fn address(&self) -> usize {
+        ptr::from_ref(self).addr()
+    }
+
+    fn peek(&self) -> u32 {
+        self.loom().load(Relaxed) as u32
+    }
+
+    fn owner_died(&self, _tid: u32) -> bool {
+        assert_eq!(self.peek() & TID_MASK, 0, "the low half of a 64-bit state is taken for a lock's word");
+        false
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Futex {
+    asleep: Mutex<VecDeque<Rc<Sleeper>>>,
+}
+
+struct Sleeper {
+    woken: Condvar,
+    has_deadline: bool,
+    result: Cell<Option<Awake>>,
+}
+
+impl Futex {
+    fn wake(&self, count: u32) -> u32 {
+        let mut asleep = self.asleep.lock().unwrap();
+        let count = asleep.len().min(count as usize);
+        for sleeper in asleep.drain(..count) {
+            sleeper.end(Awake::Look);
+        }
+        count as u32
+    }
+
+    pub(crate) fn expire(&self) {
+        let mut asleep = self.asleep.lock().unwrap();
+        for sleeper in asleep.iter().filter(|sleeper| sleeper.has_deadline) {
+            sleeper.end(Awake::TimedOut);
+        }
+        asleep.retain(|sleeper| !sleeper.has_deadline);
+    }
+}
+
+impl Sleeper {
+    fn end(&self, result: Awake) {
+        self.result.set(Some(result));
+        self.woken.notify_one();
+    }
+}
+
+fn futex_of(address: usize) -> Rc<Futex> {
+    WORLD.with_borrow_mut(|world| Rc::clone(world.queues.entry(address).or_default()))
+}
+
+fn expired() -> bool {
+    WORLD.with_borrow(|world| world.expired)
+}
+
+/// As in the real module; a deadline passes when the model says so.
+pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
+    if !step() {
+        return Awake::Look;
+    }
+    let awake = match WORLD.with_borrow(|world| world.futexes) {
+        Futexes::Sleep => sleep(word, expected, deadline.is_some()),
+        Futexes::Look => look(word, expected, deadline.is_some()),
+    };
+    // Woken and killed before it could act on it: a moment of its own.
+    step();
+    awake
+}
+
+fn sleep<W: Word>(word: &W, expected: u32, has_deadline: bool) -> Awake {
+    let futex = futex_of(word.address());
+    let mut asleep = futex.asleep.lock().unwrap();
+    if word.peek() != expected {
+        return Awake::Look;
+    }
+    if has_deadline && expired() {
+        return Awake::TimedOut;
+    }
+    let me = Rc::new(Sleeper { woken: Condvar::new(), has_deadline, result: Cell::new(None) });
+    asleep.push_back(Rc::clone(&me));
+    loop {
+        if let Some(result) = me.result.get() {
+            return result;
+        }
+        asleep = me.woken.wait(asleep).unwrap();
+    }
+}
+
+fn look<W: Word>(word: &W, expected: u32, has_deadline: bool) -> Awake {
+    while word.peek() == expected {
+        if has_deadline && expired() {
+            return Awake::TimedOut;
+        }
+        loom::thread::yield_now();
+    }
+    Awake::Look
+}
+
+/// As in the real module.
+pub fn wake<W: Word>(word: &W, count: u32) -> u32 {
+    if step() { wake_at(word.address(), count) } else { 0 }
+}
+
+pub(crate) fn wake_at(address: usize, count: u32) -> u32 {
+    match WORLD.with_borrow(|world| world.futexes) {
+        Futexes::Sleep => futex_of(address).wake(count),
+        // Nobody sleeps, and whoever looks will see: claim that all were woken, so that flags stay.
+        Futexes::Look => count,
+    }
+}

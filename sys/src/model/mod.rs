@@ -1,0 +1,142 @@
+//! The world that the models under `cfg(crossproc_loom)` run in: atomics, futexes and dying threads for loom.
+//!
+//! The crate's types keep their layout and their `const fn new` here: a modelled atomic is a plain word whose address leads to
+//! a loom atomic, made on first use in each execution. Loom runs all its threads on one thread of the system, so the
+//! world is thread-local.
+//!
+//! Two futexes ([`Futexes`]): one that sleeps finds lost wake-ups; its mutex orders whatever meets in it, and so hides a
+//! missing Acquire or Release, which the other one, that only looks at the word, finds.
+//!
+//! A participant may be **killed** before its k-th step ([`participant`]), a step being one access to an atomic, one call on a
+//! futex, one change of its robust list. The kernel's part at a thread's end is done as
+//! [`robust`](crate::robust) describes it. What a killed thread's destructors would do does not happen.
+
+use core::cell::{Cell, RefCell};
+use core::sync::atomic::{AtomicU64 as Counter, Ordering::*};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use loom::sync::atomic::{AtomicU32, AtomicU64};
+use loom::thread::ThreadId;
+
+use crate::futex::Futex;
+use crate::robust::Thread;
+
+/// Which futex the executions run with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Futexes {
+    /// A queue under a mutex: a waiter that nobody wakes stays asleep, which loom reports as a deadlock.
+    #[default]
+    Sleep,
+    /// Looks at the word with Relaxed loads until it has changed: synchronises with nobody.
+    Look,
+}
+
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) futexes: Futexes,
+    pub(crate) words32: HashMap<usize, Rc<AtomicU32>>,
+    pub(crate) words64: HashMap<usize, Rc<AtomicU64>>,
+    pub(crate) queues: HashMap<usize, Rc<Futex>>,
+    pub(crate) expired: bool,
+    participants: HashMap<ThreadId, Rc<Participant>>,
+}
+
+#[derive(Default)]
+struct Participant {
+    thread: Thread,
+    /// Steps left; `None` for one that is not to be killed.
+    left: Cell<Option<usize>>,
+    dead: Cell<bool>,
+}
+
+thread_local! {
+    pub(crate) static WORLD: RefCell<World> = RefCell::default();
+}
+
+/// The payload with which a killed participant unwinds.
+struct Killed;
+
+/// How a participant ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Its closure returned.
+    Returned,
+    /// Killed on the way.
+    Killed,
+}
+
+/// Explores the executions of `model` with at most `preemptions` preemptions each and says how many there were.
+///
+/// # Panics
+/// What loom reports: a panic in the model, a deadlock, a data race.
+pub fn explore(futexes: Futexes, preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) -> u64 {
+    let executions = Arc::new(Counter::new(0));
+    let counted = Arc::clone(&executions);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.max_branches = 20_000;
+    builder.check(move || {
+        counted.fetch_add(1, Relaxed);
+        WORLD.replace(World { futexes, ..World::default() });
+        model();
+    });
+    WORLD.take();
+    executions.load(Relaxed)
+}
+
+/// Runs `body` as the participant `tid` in the calling loom thread; with `Some(k)` it is killed before its step `k`, if it gets that far.
+pub fn participant(tid: u32, killed_at: Option<usize>, body: impl FnOnce()) -> End {
+    let me = Rc::new(Participant { thread: Thread::new(tid), left: Cell::new(killed_at), dead: Cell::new(false) });
+    let id = loom::thread::current().id();
+    WORLD.with_borrow_mut(|world| world.participants.insert(id, Rc::clone(&me)));
+    let end = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(()) => End::Returned,
+        Err(payload) if payload.is::<Killed>() => End::Killed,
+        Err(payload) => resume_unwind(payload),
+    };
+    me.left.set(None);
+    me.dead.set(false);
+    me.thread.die();
+    end
+}
+
+/// Lets every deadline pass: those asleep with one return, and those that come later do not sleep.
+pub fn expire() {
+    let queues: Vec<_> = WORLD.with_borrow_mut(|world| {
+        world.expired = true;
+        world.queues.values().cloned().collect()
+    });
+    for queue in queues {
+        queue.expire();
+    }
+}
+
+fn me() -> Option<Rc<Participant>> {
+    let id = loom::thread::current().id();
+    WORLD.with_borrow(|world| world.participants.get(&id).cloned())
+}
+
+/// One step of the calling thread: false if it is dead, and whatever it does has no effect.
+pub(crate) fn step() -> bool {
+    let Some(me) = me() else { return true };
+    if me.dead.get() {
+        return false;
+    }
+    match me.left.get() {
+        Some(0) => {
+            me.dead.set(true);
+            resume_unwind(Box::new(Killed))
+        }
+        left => me.left.set(left.map(|left| left - 1)),
+    }
+    true
+}
+
+/// Runs `use_it` on the calling participant's robust list.
+pub(crate) fn current_thread() -> Option<*const Thread> {
+    // The participant is kept by the world until the execution ends.
+    me().map(|me| core::ptr::from_ref(&me.thread))
+}

@@ -1,0 +1,157 @@
+//! The robust list of the models: what a thread holds and works on, and what the kernel does when it dies. See [`model`](crate::model).
+
+#![allow(unsafe_code)]
+
+use core::cell::{Cell, RefCell};
+use core::ptr;
+
+use crate::atomic::AtomicU32;
+use crate::futex::{Word, wake_at};
+use crate::model::{current_thread, step};
+
+pub use limits::{MAX_HELD, OWNER_DIED, TID_MASK, WAITERS};
+
+#[allow(missing_docs, reason = "as in the real module")]
+mod limits {
+    pub const TID_MASK: u32 = 0x3fff_ffff;
+    pub const OWNER_DIED: u32 = 0x4000_0000;
+    pub const WAITERS: u32 = 0x8000_0000;
+    pub const MAX_HELD: usize = 1_984;
+}
+
+/// As in the real module, without the entry: the model's list is a vector.
+#[derive(Debug)]
+pub struct RobustWord {
+    word: AtomicU32,
+}
+
+#[allow(missing_docs, reason = "as in the real module")]
+impl RobustWord {
+    pub const fn new() -> Self {
+        RobustWord { word: AtomicU32::new(0) }
+    }
+
+    pub fn word(&self) -> &AtomicU32 {
+        &self.word
+    }
+}
+
+impl Default for RobustWord {
+    fn default() -> Self {
+        RobustWord::new()
+    }
+}
+
+/// As in the real module.
+#[derive(Debug)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "as in the real module")]
+pub enum Error {
+    NoList,
+}
+
+impl core::fmt::Display for Error {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("not a participant of the model")
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// As in the real module.
+#[derive(Default)]
+#[allow(missing_docs, reason = "as in the real module")]
+pub struct Thread {
+    tid: u32,
+    held: RefCell<Vec<*const RobustWord>>,
+    pending: Cell<Option<*const dyn Word>>,
+}
+
+impl core::fmt::Debug for Thread {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Thread").field("tid", &self.tid).finish_non_exhaustive()
+    }
+}
+
+/// As in the real module.
+#[derive(Debug)]
+pub struct Pending(Option<*const dyn Word>);
+
+/// As in the real module.
+///
+/// # Errors
+/// The calling loom thread is no participant.
+pub fn current() -> Result<&'static Thread, Error> {
+    let thread = current_thread().ok_or(Error::NoList)?;
+    // SAFETY: the world keeps the participant until its execution ends, and nothing here outlives an execution.
+    Ok(unsafe { &*thread })
+}
+
+#[allow(missing_docs, reason = "as in the real module")]
+impl Thread {
+    pub(crate) fn new(tid: u32) -> Self {
+        Thread { tid, ..Thread::default() }
+    }
+
+    pub fn tid(&self) -> u32 {
+        self.tid
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.held.borrow().len() < MAX_HELD
+    }
+
+    pub fn begin<W: Word>(&self, word: &W) -> Pending {
+        let before = self.pending.get();
+        if step() {
+            self.pending.set(Some(ptr::from_ref(word)));
+        }
+        Pending(before)
+    }
+
+    pub fn end(&self, before: Pending) {
+        if step() {
+            self.pending.set(before.0);
+        }
+    }
+
+    pub fn link(&self, lock: &RobustWord) {
+        if step() {
+            self.held.borrow_mut().push(lock);
+        }
+    }
+
+    pub fn unlink(&self, lock: &RobustWord) -> bool {
+        if !step() {
+            return false;
+        }
+        let mut held = self.held.borrow_mut();
+        let found = held.iter().rposition(|&entry| ptr::eq(entry, lock));
+        found.map(|index| held.remove(index)).is_some()
+    }
+
+    /// The kernel's walk at the thread's end.
+    pub(crate) fn die(&self) {
+        let pending = self.pending.take();
+        for lock in self.held.take().into_iter().rev() {
+            // SAFETY: models keep their locks until the execution ends.
+            let word = unsafe { &*lock }.word();
+            if pending.is_none_or(|pending| !ptr::addr_eq(pending, word)) && word.owner_died(self.tid) {
+                wake_at(word.address(), 1);
+            }
+        }
+        if let Some(pending) = pending {
+            // SAFETY: as above.
+            let word = unsafe { &*pending };
+            if word.peek() & TID_MASK == 0 || word.owner_died(self.tid) {
+                wake_at(word.address(), 1);
+            }
+        }
+    }
+}
+
+/// Models map nothing.
+#[must_use]
+pub fn any_held_within(_start: usize, _len: usize) -> bool {
+    false
+}

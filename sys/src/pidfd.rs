@@ -1,0 +1,74 @@
+//! Child processes by descriptor: `pidfd_open(2)`, `pidfd_send_signal(2)`, `waitid(P_PIDFD)`.
+//!
+//! A pidfd names one process for as long as it is open, so a signal or a wait can never hit another that was given the same pid.
+//! Linux 5.4.
+//!
+//! References: <https://man7.org/linux/man-pages/man2/pidfd_open.2.html>, <https://man7.org/linux/man-pages/man2/waitid.2.html>
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+
+use crate::clock;
+
+/// A descriptor (close-on-exec) for a child of this process that has not been waited for, which is what makes it free of races.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM: the caller reports them. ESRCH: the child is gone because someone else waited for it, or SIGCHLD is ignored.
+pub fn open(child: Pid) -> io::Result<OwnedFd> {
+    Ok(pidfd_open(child, PidfdFlags::empty())?)
+}
+
+/// Sends a signal. To a process that has ended nothing is sent, and that is no error.
+///
+/// # Errors
+/// EPERM: the process changed its user. The caller reports it; ESRCH is taken as success.
+pub fn signal(process: impl AsFd, signal: Signal) -> io::Result<()> {
+    match pidfd_send_signal(process, signal) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Sleeps until the process has ended or the deadline has passed; says whether it has ended. It is not reaped.
+///
+/// # Errors
+/// ENOMEM of `poll(2)`, which the caller reports. EINTR is handled here, against the same deadline.
+pub fn wait(process: impl AsFd, deadline: Option<u64>) -> io::Result<bool> {
+    let process = process.as_fd();
+    loop {
+        let left = deadline.map(|deadline| clock::timespec(deadline.saturating_sub(clock::now())));
+        let mut ended = [PollFd::new(&process, PollFlags::IN)];
+        match poll(&mut ended, left.as_ref()) {
+            Ok(0) if deadline.is_some_and(|deadline| clock::now() >= deadline) => return Ok(false),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Reaps the process if it has ended: its exit status, or `None` while it runs.
+///
+/// # Errors
+/// ECHILD: it is not a child of this process, or its status was taken by someone else (SIGCHLD ignored, a wait for any child).
+pub fn reap(process: impl AsFd) -> io::Result<Option<ExitStatus>> {
+    let process = process.as_fd();
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let Some(status) = retry_on_intr(|| waitid(WaitId::PidFd(process), options))? else {
+        return Ok(None);
+    };
+    // The encoding of wait(2): the exit code in bits 8-15, or the signal in bits 0-6 with bit 7 for a core dump.
+    const CORE_DUMPED: i32 = 0x80;
+    let raw = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => (code & 0xff) << 8,
+        (None, Some(signal)) => signal | if status.dumped() { CORE_DUMPED } else { 0 },
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(ExitStatus::from_raw(raw)))
+}

@@ -1,0 +1,138 @@
+//! `fork(2)`, and a line by which a process dies with the one that made it.
+
+#![allow(unsafe_code)]
+
+use core::sync::atomic::{AtomicI32, Ordering::*};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, fcntl_setfl, open, openat, stat};
+use rustix::path::DecInt;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+
+/// How many threads the process has, by the number of folders in `/proc/self/task`.
+///
+/// # Errors
+/// ENOENT or EACCES: `/proc` is not mounted, or hidden. The caller reports it.
+pub fn threads() -> io::Result<u64> {
+    // A folder has a link from its parent, one from itself, and one from each folder in it.
+    Ok(stat("/proc/self/task")?.st_nlink.saturating_sub(2))
+}
+
+/// `fork(3)`, libc's, with its handlers: `None` in the child.
+///
+/// # Safety
+/// In a process with other threads the child may call only what is async-signal-safe until it calls `exec` or `_exit`: any lock may be
+/// held by a thread that does not exist in it.
+///
+/// # Errors
+/// EAGAIN, ENOMEM: a limit, or no memory. The caller reports them.
+pub unsafe fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: the caller keeps to the contract above.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        child => Ok(Pid::from_raw(child)),
+    }
+}
+
+/// `_exit(2)`: ends the process without running destructors or handlers, as a forked child must.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process; nothing runs after it.
+    unsafe { libc::_exit(code) }
+}
+
+/// A pipe on which nothing is ever written: this process holds the only end for writing, so its own death, however it comes,
+/// closes it, and the kernel then sends SIGKILL to every process that has [tied](Lifeline::tie) itself to it.
+///
+/// The kernel's own `PR_SET_PDEATHSIG` would follow the *thread* that forked, which may end long before its process.
+#[derive(Debug, Clone, Copy)]
+pub struct Lifeline {
+    read: RawFd,
+}
+
+/// `fcntl`'s F_SETSIG of `asm-generic/fcntl.h`, which the libc crate lacks.
+const F_SETSIG: i32 = 10;
+
+/// The end for writing, or -1. A forked child closes its copy, or it would keep its siblings alive.
+static LINE_WRITE: AtomicI32 = AtomicI32::new(-1);
+/// The end for reading, from which each child opens one of its own, or -1.
+static LINE_READ: AtomicI32 = AtomicI32::new(-1);
+
+impl Lifeline {
+    /// The calling process's line, made on first use: two descriptors (close-on-exec) for as long as it lives.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM: the caller reports them.
+    pub fn of_this_process() -> io::Result<Lifeline> {
+        static MAKING: Mutex<bool> = Mutex::new(false);
+        // Poisoned only by a panic in here, of which there is none; the flag it guards is whole either way.
+        let mut handled = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*handled {
+            // SAFETY: the handler only loads, stores and closes, all of which a forked child may do.
+            let failed = unsafe { libc::pthread_atfork(None, None, Some(drop_parents_line)) };
+            if failed != 0 {
+                return Err(io::Error::from_raw_os_error(failed));
+            }
+            *handled = true;
+        }
+        if LINE_READ.load(Relaxed) == -1 {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            LINE_WRITE.store(write.into_raw_fd(), Relaxed);
+            LINE_READ.store(read.into_raw_fd(), Relaxed);
+        }
+        Ok(Lifeline { read: LINE_READ.load(Relaxed) })
+    }
+
+    /// In the child: from here on it gets SIGKILL when the process that the line belongs to ends; at once if it has ended already.
+    /// Async-signal-safe. It lasts across `exec`, at the price of one descriptor that stays open.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE; ENOENT: no `/proc`. The child reports them and ends.
+    pub fn tie(self) -> io::Result<()> {
+        // A descriptor of its own: owner and signal belong to an open file, which the parent's is for all its children.
+        let numbers = open(c"/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let line = openat(&numbers, DecInt::new(self.read), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+        close_number(self.read);
+        let this_process = rustix::process::getpid().as_raw_nonzero().get();
+        // SAFETY: F_SETOWN takes an integer; a positive one is a process.
+        check(unsafe { libc::fcntl(line.as_raw_fd(), libc::F_SETOWN, this_process) })?;
+        // SAFETY: F_SETSIG takes an integer.
+        check(unsafe { libc::fcntl(line.as_raw_fd(), F_SETSIG, libc::SIGKILL) })?;
+        fcntl_setfl(&line, OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32))?;
+        // Whoever died before the last call was not signalled about.
+        let mut gone = [PollFd::new(&line, PollFlags::IN)];
+        if poll(&mut gone, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? != 0 {
+            exit_now(128 + libc::SIGKILL);
+        }
+        // Open until the process ends.
+        let _ = line.into_raw_fd();
+        Ok(())
+    }
+}
+
+extern "C" fn drop_parents_line() {
+    // The end for reading stays open for `tie`; this process's own line will be another pipe.
+    close_number(LINE_WRITE.swap(-1, Relaxed));
+    LINE_READ.store(-1, Relaxed);
+}
+
+fn close_number(number: RawFd) {
+    if number != -1 {
+        // SAFETY: the number was put there by `into_raw_fd` and taken out again by exactly one swap.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How many CPUs the calling thread may run on, by `sched_getaffinity(2)`: at least 1, and 2 if the call fails
+/// (EINVAL: more CPUs than the mask can name), which is to say "several".
+#[must_use]
+pub fn cpus() -> u32 {
+    rustix::thread::sched_getaffinity(None).map_or(2, |set| set.count().max(1))
+}

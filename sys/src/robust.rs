@@ -1,0 +1,516 @@
+//! The robust list: what the kernel does for a thread that dies in the middle of something.
+//!
+//! # What the kernel does
+//! Every thread has one list of the futexes that it owns, and one *pending* entry for the futex that it is working on. When the
+//! thread ends, in whatever way, or calls `exec`, the kernel walks the list. Where a futex word's TID bits
+//! are the dying thread's, it stores `OWNER_DIED` in their place, keeps `WAITERS`, and wakes one waiter if that was set. The pending entry is
+//! treated last, and in one more way: if the TID bits are **zero**, one waiter is woken and the word stays as it is. That rule is there for
+//! an unlock that was cut off before its wake; the crate uses it for everything that sleeps (see [`Thread::begin`]).
+//! Kernels before 6.2 apply the rule only to a word that is zero as a whole.
+//!
+//! # How we live in libc's list
+//! There is one list per thread and libc owns it. An entry's distance to its futex word is fixed per thread, by libc, so
+//! entries of another library must have libc's layout: [`RobustWord`].
+//! Our entries stand between two private sentinels, `first` and `last`, that are spliced into libc's list once per thread:
+//!
+//! ```text
+//! libc's head -> libc's newer mutexes -> first -> our newest .. our oldest -> last -> libc's older mutexes -> head
+//! ```
+//!
+//! libc edits the neighbours of its own mutexes only, so the most it touches of ours are the sentinels' outer links. Our own links are
+//! single and lie in shared memory, where a peer may scribble: their order is kept in [`Thread::held`], private memory, and a
+//! node is written but never read back. Only the kernel reads it.
+//!
+//! # Invariants
+//! 1. A `Thread`'s cells are used by its own thread alone. What other threads may touch are the atomics: `last`'s word, `next_thread`, `depth`, `held`.
+//! 2. Between two instructions of any function here, the chain from libc's head is whole: each store either prepares what is not yet
+//!    linked, or switches one link. The kernel walks it in the dying thread's own context, after the last instruction that ran,
+//!    so program order is all that is needed: compiler fences, no CPU ones.
+//! 3. `last`'s word holds the TID of the thread that the record belongs to. The kernel replaces it with `OWNER_DIED` when it has walked past
+//!    `last`, after which nothing reads the record any more: that is how a record becomes free for another thread.
+//! 4. Records are mapped `MADV_WIPEONFORK`: in a forked child they read as zero, however it was forked, so that `tid` 0 means "not set
+//!    up in this process". libc starts the child with an empty list.
+//!
+//! References: <https://docs.kernel.org/locking/robust-futexes.html>, <https://man7.org/linux/man-pages/man2/get_robust_list.2.html>,
+//! the kernel's `handle_futex_death`, glibc's `nptl/descr.h` (`ENQUEUE_MUTEX_BOTH`), musl's `pthread_mutex_trylock.c`.
+
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+use core::mem::{MaybeUninit, offset_of};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*, compiler_fence};
+use std::io;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::thread::gettid;
+
+use crate::atomic::AtomicU32;
+use crate::futex::Word;
+use crate::namespace;
+
+/// The TID bits of a robust futex word.
+pub const TID_MASK: u32 = 0x3fff_ffff;
+/// Set by the kernel when the owner died.
+pub const OWNER_DIED: u32 = 0x4000_0000;
+/// Set by whoever sleeps, or may sleep: the kernel wakes only if it is set.
+pub const WAITERS: u32 = 0x8000_0000;
+
+/// The most locks that one thread may hold. The kernel's walk stops after 2,048 entries; the sentinels and libc's own robust mutexes need some.
+pub const MAX_HELD: usize = 1_984;
+
+/// From an entry to its futex word, as libc registered it for every thread.
+const FUTEX_OFFSET: isize = if cfg!(target_env = "musl") { -28 } else { -32 };
+
+const _: () = assert!(offset_of!(RobustWord, word) as isize - offset_of!(RobustWord, next) as isize == FUTEX_OFFSET);
+const _: () = assert!(size_of::<RobustWord>() == 40 && align_of::<RobustWord>() == 8);
+
+/// A futex word with its entry for the robust list, laid out as libc's `pthread_mutex_t` lays out its own.
+#[derive(Debug)]
+#[repr(C, align(8))]
+pub struct RobustWord {
+    #[cfg(target_env = "musl")]
+    _kind: AtomicU32,
+    word: AtomicU32,
+    #[cfg(not(target_env = "musl"))]
+    _reserved: AtomicU32,
+    _unused: [AtomicU32; 4],
+    /// Where libc expects the address of the entry before; used in sentinels only.
+    prev: AtomicUsize,
+    /// The entry: the address of the next one.
+    next: AtomicUsize,
+}
+
+impl RobustWord {
+    /// A word that is 0: free.
+    #[must_use]
+    pub const fn new() -> Self {
+        RobustWord {
+            #[cfg(target_env = "musl")]
+            _kind: AtomicU32::new(0),
+            word: AtomicU32::new(0),
+            #[cfg(not(target_env = "musl"))]
+            _reserved: AtomicU32::new(0),
+            _unused: [const { AtomicU32::new(0) }; 4],
+            prev: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// The futex word. Bits 0-29: the owner's TID, 0 when free; bit 30: [`OWNER_DIED`]; bit 31: [`WAITERS`].
+    #[inline]
+    #[must_use]
+    pub fn word(&self) -> &AtomicU32 {
+        &self.word
+    }
+
+    #[inline]
+    fn entry(&self) -> usize {
+        ptr::from_ref(&self.next).expose_provenance()
+    }
+}
+
+impl Default for RobustWord {
+    fn default() -> Self {
+        RobustWord::new()
+    }
+}
+
+/// Why this thread can have no robust list.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// libc has registered no list for this thread: it was not made by libc (a raw `clone`).
+    NoList,
+    /// libc's list has another layout than the one this program was compiled for.
+    OtherLayout {
+        /// The distance that libc registered.
+        futex_offset: isize,
+    },
+    /// This process was forked into another pid namespace than its parent's, whose locks it can see.
+    OtherPidNamespace,
+    /// A system call failed: `/proc` is not there to tell the pid namespace, or there is no memory for the thread's record.
+    Os(io::Error),
+}
+
+impl core::fmt::Display for Error {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Error::NoList => f.write_str("libc has registered no robust list for this thread: start threads and processes through libc"),
+            Error::OtherLayout { futex_offset } => {
+                write!(f, "libc's robust list has its futex words at {futex_offset}, this program was compiled for {FUTEX_OFFSET}")
+            }
+            Error::OtherPidNamespace => {
+                f.write_str("forked into another pid namespace: exec before using locks, which name their owner by TID")
+            }
+            Error::Os(_) => f.write_str("the thread's robust list could not be set up"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Os(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<rustix::io::Errno> for Error {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Error::Os(errno.into())
+    }
+}
+
+/// The kernel's `struct robust_list_head`, which lies in libc's thread descriptor.
+#[repr(C)]
+struct Head {
+    list: Cell<usize>,
+    futex_offset: Cell<isize>,
+    list_op_pending: Cell<usize>,
+}
+
+/// A thread's place in its robust list.
+#[repr(C)]
+pub struct Thread {
+    /// The owner's TID; 0 in a forked child, whose copy is wiped (invariant 4).
+    tid: Cell<u32>,
+    /// How many of `held` count. Written by the thread alone.
+    depth: AtomicUsize,
+    /// libc's head: its `list_op_pending` is the kernel's.
+    head: Cell<*const Head>,
+    first: RobustWord,
+    last: RobustWord,
+    next_thread: AtomicPtr<Thread>,
+    /// The entries between the sentinels, the oldest first. Written by the thread alone; others look for what was leaked.
+    held: [AtomicUsize; MAX_HELD],
+}
+
+impl core::fmt::Debug for Thread {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Thread").field("tid", &self.tid).field("held", &self.depth).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// The calling thread's record: null until its first use. Without drop glue, so it works in destructors of other thread-locals too.
+    static RECORD: Cell<*const Thread> = const { Cell::new(ptr::null()) };
+}
+
+/// The calling thread's record, set up on first use.
+///
+/// # Errors
+/// [`Error`]; nothing was changed then, and the next call tries again.
+#[inline]
+pub fn current() -> Result<&'static Thread, Error> {
+    let record = RECORD.get();
+    if !record.is_null() {
+        // SAFETY: RECORD points to a record that is never unmapped and that belongs to this thread (invariant 1), in a forked child to
+        // the same address with zeroes in it, which are a valid `Thread`.
+        let thread = unsafe { &*record };
+        if thread.tid.get() != 0 {
+            return Ok(thread);
+        }
+    }
+    set_up()
+}
+
+impl Thread {
+    /// The thread's TID.
+    #[inline]
+    #[must_use]
+    pub fn tid(&self) -> u32 {
+        self.tid.get()
+    }
+
+    /// Whether one more lock can be held.
+    #[inline]
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.depth.load(Relaxed) < MAX_HELD
+    }
+
+    /// Names the futex that this thread is going to work on; to be followed by [`end`](Thread::end) with the result.
+    ///
+    /// If the thread dies in between, the kernel looks at the word: TID bits that are the thread's become `OWNER_DIED`; if the TID bits are 0, it
+    /// wakes one waiter. So whoever changes a word and then wakes, and whoever may have consumed a wake-up and not yet acted on it,
+    /// does so between `begin` and `end`, and the wake-up outlives it. The word need not be a lock: the low half of a 64-bit state
+    /// whose TID bits are always 0 has the second rule alone.
+    ///
+    /// What was pending before is returned, for a signal handler that interrupts another operation.
+    #[inline]
+    pub fn begin<W: Word>(&self, word: &W) -> Pending {
+        let pending = &self.head().list_op_pending;
+        let before = pending.get();
+        pending.set(ptr::from_ref(word.futex()).addr().wrapping_add_signed(-FUTEX_OFFSET));
+        compiler_fence(SeqCst);
+        Pending(before)
+    }
+
+    /// Ends what [`begin`](Thread::begin) began.
+    #[inline]
+    pub fn end(&self, before: Pending) {
+        compiler_fence(SeqCst);
+        self.head().list_op_pending.set(before.0);
+    }
+
+    /// Links a lock that this thread has just acquired: between `begin` and `end`, and only if there was [room](Thread::has_room).
+    #[inline]
+    pub fn link(&self, lock: &RobustWord) {
+        let depth = self.depth.load(Relaxed);
+        self.held[depth].store(lock.entry(), Relaxed);
+        self.depth.store(depth + 1, Relaxed);
+        lock.next.store(self.first.next.load(Relaxed), Relaxed);
+        compiler_fence(SeqCst);
+        self.first.next.store(lock.entry(), Relaxed);
+        compiler_fence(SeqCst);
+    }
+
+    /// Unlinks a lock that this thread is about to release, between `begin` and `end`. Says whether the thread held it: a guard that was
+    /// carried into a forked child finds its lock held by the parent.
+    #[inline]
+    #[must_use]
+    pub fn unlink(&self, lock: &RobustWord) -> bool {
+        compiler_fence(SeqCst);
+        let depth = self.depth.load(Relaxed);
+        if depth != 0 && self.held[depth - 1].load(Relaxed) == lock.entry() {
+            self.depth.store(depth - 1, Relaxed);
+            self.first.next.store(self.below(depth - 1), Relaxed);
+        } else if !self.unlink_older(lock) {
+            return false;
+        }
+        compiler_fence(SeqCst);
+        true
+    }
+
+    /// The entry that follows the one at `index` of `held`.
+    #[inline]
+    fn below(&self, index: usize) -> usize {
+        if index == 0 { self.last.entry() } else { self.held[index - 1].load(Relaxed) }
+    }
+
+    #[cold]
+    fn unlink_older(&self, lock: &RobustWord) -> bool {
+        let held = &self.held[..self.depth.load(Relaxed)];
+        let Some(index) = held.iter().rposition(|entry| entry.load(Relaxed) == lock.entry()) else {
+            return false;
+        };
+        let newer = ptr::with_exposed_provenance::<AtomicUsize>(held[index + 1].load(Relaxed));
+        // SAFETY: an entry in `held` is the `next` of a lock that this thread holds; its memory stays mapped as long as it is held, because
+        // its guard borrows the region, and a region with a leaked guard is never unmapped (`Mapping::drop`).
+        let newer = unsafe { &*newer };
+        newer.store(self.below(index), Relaxed);
+        for (entry, above) in held[index..].iter().zip(&held[index + 1..]) {
+            entry.store(above.load(Relaxed), Relaxed);
+        }
+        self.depth.store(held.len() - 1, Relaxed);
+        true
+    }
+
+    #[inline]
+    fn head(&self) -> &Head {
+        // SAFETY: set by `set_up` to what the kernel has registered for this thread; it lies in libc's descriptor of the
+        // thread, which outlives every instruction that the thread executes.
+        unsafe { &*self.head.get() }
+    }
+}
+
+/// What was pending when an operation began.
+#[derive(Debug)]
+#[must_use = "an operation that began must end"]
+pub struct Pending(usize);
+
+/// Whether any thread of this process holds a lock whose entry lies in the `len` bytes from address `start` on.
+/// Exact for memory in which no lock is being taken or released: for the rest it may err to either side.
+#[must_use]
+pub fn any_held_within(start: usize, len: usize) -> bool {
+    records().any(|thread| {
+        let depth = thread.depth.load(Relaxed).min(MAX_HELD);
+        // From the newest down: a removal moves later entries towards the front, so one that stays is never stepped over.
+        let mut held = thread.held[..depth].iter().rev();
+        !thread.is_free() && held.any(|entry| entry.load(Relaxed).wrapping_sub(start) < len)
+    })
+}
+
+#[cold]
+fn set_up() -> Result<&'static Thread, Error> {
+    let head = registered_head()?;
+    if namespace::current().map_err(Error::Os)? != namespace::first().map_err(Error::Os)? {
+        return Err(Error::OtherPidNamespace);
+    }
+    let tid = gettid().as_raw_nonzero().get() as u32;
+    let record = match NonNull::new(RECORD.get().cast_mut()) {
+        // Forked: the record is this thread's still, wiped, and no longer among the records (the pool is wiped too).
+        Some(wiped) => {
+            // SAFETY: as in `current`.
+            let thread = unsafe { wiped.as_ref() };
+            thread.last.word.store(tid, Relaxed);
+            publish(wiped)?;
+            thread
+        }
+        None => match records().find(|thread| thread.claim(tid)) {
+            Some(thread) => thread,
+            None => {
+                let mapped = map_record()?;
+                // SAFETY: mapped for good, zeroed, aligned to a page: a valid `Thread`.
+                let thread = unsafe { mapped.as_ref() };
+                thread.last.word.store(tid, Relaxed);
+                publish(mapped)?;
+                thread
+            }
+        },
+    };
+    record.splice(head);
+    record.tid.set(tid);
+    RECORD.set(record);
+    Ok(record)
+}
+
+impl Thread {
+    /// Whether the thread that this record belonged to is gone for good (invariant 3), or there never was one.
+    fn is_free(&self) -> bool {
+        let owner = self.last.word.load(Relaxed);
+        owner == 0 || owner & OWNER_DIED != 0
+    }
+
+    fn claim(&self, tid: u32) -> bool {
+        let owner = self.last.word.load(Relaxed);
+        // Acquire: pairs with the kernel's exchange, a full barrier, after its last read of the record.
+        self.is_free() && self.last.word.compare_exchange(owner, tid, Acquire, Relaxed).is_ok()
+    }
+
+    /// Puts the two sentinels at the front of libc's list. Nothing of ours is between them yet.
+    fn splice(&self, head: &'static Head) {
+        self.head.set(head);
+        self.depth.store(0, Relaxed);
+        // glibc leaves this as it was in the parent when it starts a forked child.
+        head.list_op_pending.set(0);
+        let head_entry = ptr::from_ref(&head.list).expose_provenance();
+        // With libc's flag for a priority-inheritance mutex in bit 0, which the kernel needs: copied as it is.
+        let older = head.list.get();
+        self.first.prev.store(head_entry, Relaxed);
+        self.first.next.store(self.last.entry(), Relaxed);
+        self.last.prev.store(self.first.entry(), Relaxed);
+        self.last.next.store(older, Relaxed);
+        compiler_fence(SeqCst);
+        head.list.set(self.first.entry());
+        compiler_fence(SeqCst);
+        if older != head_entry {
+            let before_older = (older & !1) - (offset_of!(RobustWord, next) - offset_of!(RobustWord, prev));
+            let prev = ptr::with_exposed_provenance::<AtomicUsize>(before_older);
+            // SAFETY: an entry of libc's list is the `next` of a mutex that this thread holds, and `prev` stands before it, in
+            // the layout that libc has registered and `set_up` has checked. Only this thread edits its list.
+            let prev = unsafe { &*prev };
+            prev.store(self.last.entry(), Relaxed);
+        }
+    }
+}
+
+/// What libc has registered for the calling thread, checked against the layout of [`RobustWord`].
+fn registered_head() -> Result<&'static Head, Error> {
+    let mut head = get_robust_list()?;
+    if head.is_null() {
+        // musl registers a thread's list when it locks its first robust mutex.
+        lock_a_robust_mutex();
+        head = get_robust_list()?;
+    }
+    // SAFETY: the kernel gives back what libc has registered for this very thread, in its descriptor, which outlives the thread's code.
+    let head: &'static Head = unsafe { head.as_ref() }.ok_or(Error::NoList)?;
+    match head.futex_offset.get() {
+        FUTEX_OFFSET => Ok(head),
+        futex_offset => Err(Error::OtherLayout { futex_offset }),
+    }
+}
+
+/// `get_robust_list(2)` for the calling thread, which has no errnos: neither does it ask for another thread, nor give a bad pointer.
+fn get_robust_list() -> Result<*const Head, Error> {
+    let mut head: *const Head = ptr::null();
+    let mut len: usize = 0;
+    // SAFETY: the call writes a pointer and a size where its two arguments point.
+    let failed = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
+    if failed != 0 {
+        return Err(Error::Os(io::Error::last_os_error()));
+    }
+    Ok(if len == size_of::<Head>() { head } else { ptr::null() })
+}
+
+fn lock_a_robust_mutex() {
+    let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+    let mut mutex = MaybeUninit::<libc::pthread_mutex_t>::uninit();
+    // SAFETY: initialises the attributes.
+    unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) };
+    // SAFETY: initialised by the line above.
+    unsafe { libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST) };
+    // SAFETY: initialises the mutex from initialised attributes.
+    unsafe { libc::pthread_mutex_init(mutex.as_mut_ptr(), attributes.as_ptr()) };
+    // SAFETY: initialised, and nobody else knows it.
+    unsafe { libc::pthread_mutex_lock(mutex.as_mut_ptr()) };
+    // SAFETY: held by this thread since the line above; once unlocked, the list does not name it any more.
+    unsafe { libc::pthread_mutex_unlock(mutex.as_mut_ptr()) };
+    // SAFETY: unlocked, and not used again.
+    unsafe { libc::pthread_mutex_destroy(mutex.as_mut_ptr()) };
+    // SAFETY: not used again.
+    unsafe { libc::pthread_mutexattr_destroy(attributes.as_mut_ptr()) };
+}
+
+/// Where the first of the process's records stands: on a page of its own that is wiped on fork, null before the first use.
+static POOL: AtomicPtr<AtomicPtr<Thread>> = AtomicPtr::new(ptr::null_mut());
+
+/// All the records of this process. They are never unmapped: a thread that is gone leaves its own to the next one.
+fn records() -> impl Iterator<Item = &'static Thread> {
+    // Acquire: pairs with the Release in `publish`, as does the one below: what a pointer leads to is there.
+    let pool = NonNull::new(POOL.load(Acquire));
+    // SAFETY: once set, POOL points to a page that stays mapped and holds an `AtomicPtr`.
+    let first = pool.map_or(ptr::null_mut(), |pool| unsafe { pool.as_ref() }.load(Acquire));
+    // SAFETY: records are published whole and stay mapped; of other threads' only the atomics are used (invariant 1).
+    let at = |record: *mut Thread| unsafe { record.as_ref() };
+    core::iter::successors(at(first), move |thread| at(thread.next_thread.load(Acquire)))
+}
+
+/// Adds a record to those that `records` finds.
+fn publish(record: NonNull<Thread>) -> Result<(), Error> {
+    let mut pool = POOL.load(Acquire);
+    if pool.is_null() {
+        let page = map_wiped_on_fork(size_of::<AtomicPtr<Thread>>())?.cast();
+        // Release: pairs with the Acquire in `records`. Acquire on failure: another thread's page is used instead.
+        pool = match POOL.compare_exchange(ptr::null_mut(), page.as_ptr(), Release, Acquire) {
+            Ok(_) => page.as_ptr(),
+            Err(others) => {
+                // SAFETY: mapped above, with this length, and known to nobody.
+                let _ = unsafe { munmap(page.as_ptr().cast(), size_of::<AtomicPtr<Thread>>()) };
+                others
+            }
+        };
+    }
+    // SAFETY: not null, so it is the page that stays mapped.
+    let first = unsafe { &*pool };
+    // SAFETY: the caller's record is mapped for good.
+    let next = &unsafe { record.as_ref() }.next_thread;
+    let mut seen = first.load(Relaxed);
+    loop {
+        next.store(seen, Relaxed);
+        // Release: pairs with the Acquire in `records`.
+        match first.compare_exchange_weak(seen, record.as_ptr(), Release, Relaxed) {
+            Ok(_) => return Ok(()),
+            Err(now) => seen = now,
+        }
+    }
+}
+
+fn map_record() -> Result<NonNull<Thread>, Error> {
+    map_wiped_on_fork(size_of::<Thread>()).map(NonNull::cast)
+}
+
+/// Private zeroed pages that read as zero again in a forked child (invariant 4).
+fn map_wiped_on_fork(len: usize) -> Result<NonNull<core::ffi::c_void>, Error> {
+    // SAFETY: no address is asked for, so nothing that exists is changed.
+    let start = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }?;
+    // SAFETY: the range was mapped by the line above and holds nothing yet.
+    if let Err(errno) = unsafe { madvise(start, len, Advice::LinuxWipeOnFork) } {
+        // SAFETY: as above; nobody else knows it.
+        let _ = unsafe { munmap(start, len) };
+        return Err(errno.into());
+    }
+    NonNull::new(start).ok_or(Error::Os(io::ErrorKind::OutOfMemory.into()))
+}
