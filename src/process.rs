@@ -24,8 +24,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crossproc_sys::pidfd;
 use crossproc_sys::process::{self as sys, Lifeline};
-use rustix::io::{read, retry_on_intr, write};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::io::{read, retry_on_intr};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+use rustix::process::{WaitOptions, waitpid};
 
 mod child;
 mod command;
@@ -121,7 +122,8 @@ impl Builder {
         // What is in the buffer now is the parent's to print, once.
         io::stdout().flush()?;
         // The child waits for a byte until the parent has its pidfd, so that it cannot be reaped by anybody before that.
-        let (gate, opener) = pipe_with(PipeFlags::CLOEXEC)?;
+        // A socket, because writing to a pipe whose reader has died could kill this process (SIGPIPE).
+        let (gate, opener) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         // SAFETY: the caller's; until `body`, the child only reads, polls, opens and closes.
         match unsafe { sys::fork() }? {
             None => {
@@ -130,10 +132,19 @@ impl Builder {
             }
             Some(pid) => {
                 drop(gate);
-                // Without the byte the child sees the end of the pipe, and ends.
-                let pidfd = pidfd::open(pid)?;
-                retry_on_intr(|| write(&opener, &[1]))?;
-                Ok(Child::new(pid, pidfd))
+                match pidfd::open(pid) {
+                    Ok(pidfd) => {
+                        // An error means that the child has ended already, which joining it will tell.
+                        let _ = retry_on_intr(|| send(&opener, &[1], SendFlags::NOSIGNAL));
+                        Ok(Child::new(pid, pidfd))
+                    }
+                    Err(error) => {
+                        // Without the byte the child sees the end of the stream, and ends.
+                        drop(opener);
+                        let _ = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
+                        Err(error)
+                    }
+                }
             }
         }
     }

@@ -125,7 +125,7 @@ fn spin(mut look: impl FnMut() -> bool) -> bool {
         cpus => cpus,
     };
     // On one CPU, whoever would change the state runs only once this thread sleeps.
-    if cpus == 1 {
+    if cpus == 1 || MAX_SPINS == 0 {
         return false;
     }
     let (budget, in_vain) = SPINS.get();

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crossproc_sys::pidfd;
@@ -22,12 +22,13 @@ use crate::wait::Waiter;
 pub struct Child {
     pid: Pid,
     pidfd: OwnedFd,
-    status: OnceLock<ExitStatus>,
+    /// Once it has been reaped.
+    status: Mutex<Option<ExitStatus>>,
 }
 
 impl Child {
     pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
-        Child { pid, pidfd, status: OnceLock::new() }
+        Child { pid, pidfd, status: Mutex::new(None) }
     }
 
     /// The pid. Once the child is joined, another process may be given it.
@@ -65,15 +66,12 @@ impl Child {
     /// # Errors
     /// As [`join`](Child::join).
     pub fn try_join(&self) -> io::Result<Option<ExitStatus>> {
-        if let Some(&status) = self.status.get() {
-            return Ok(Some(status));
+        // Held while reaping, so that nobody finds the child reaped and its status not yet here. Nothing in between panics or blocks.
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if status.is_none() {
+            *status = pidfd::reap(&self.pidfd)?;
         }
-        match pidfd::reap(&self.pidfd) {
-            Ok(None) => Ok(None),
-            Ok(Some(status)) => Ok(Some(*self.status.get_or_init(|| status))),
-            // Another thread may have reaped it since.
-            Err(error) => self.status.get().map(|&status| Some(status)).ok_or(error),
-        }
+        Ok(*status)
     }
 
     /// Whether the process has not ended. It may have by the time this returns; once false it stays so.
@@ -125,7 +123,6 @@ impl Child {
                 let message = format!("process {} was alive at the deadline", self.pid);
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
-            // It has ended. Should another thread be about to reap it, its status is there in a moment: the next round finds it.
         }
     }
 }

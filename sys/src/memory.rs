@@ -7,12 +7,14 @@
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::process::{Resource, getrlimit};
 
 use crate::robust;
 
@@ -25,6 +27,7 @@ pub const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(Seal
 /// EMFILE, ENFILE: no descriptor is free. ENOSPC, ENOMEM: no memory for the pages. EFBIG, EINVAL: `len` is 0 or more
 /// than a file can have. EPERM: a policy forbids memfds. All go to the caller; EINTR is retried here.
 pub fn create(len: u64) -> io::Result<OwnedFd> {
+    check_room(len)?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = match memfd_create(c"crossproc", flags | MemfdFlags::NOEXEC_SEAL) {
         // Before Linux 6.3 the flag is unknown.
@@ -35,6 +38,34 @@ pub fn create(len: u64) -> io::Result<OwnedFd> {
     retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, len))?;
     fcntl_add_seals(&file, SEALS)?;
     Ok(file)
+}
+
+/// From this many bytes on, the memory that is left is looked at first.
+const LARGE: u64 = 1 << 20;
+
+/// Refuses what the kernel would not refuse but punish: it sends SIGXFSZ for a file over `RLIMIT_FSIZE`, and allocates the pages of a
+/// memfd, which has no limit of its own, until it has to kill processes for memory.
+///
+/// What is left may be gone a moment later, and a control group may allow less: this is for sizes that are out of the question.
+fn check_room(len: u64) -> io::Result<()> {
+    if getrlimit(Resource::Fsize).current.is_some_and(|most| len > most) {
+        return Err(Errno::FBIG.into());
+    }
+    if len >= LARGE && available_memory()?.is_some_and(|left| len > left) {
+        return Err(Errno::NOMEM.into());
+    }
+    Ok(())
+}
+
+/// How many bytes programs can still get, by `/proc/meminfo`; `None` if it does not say.
+fn available_memory() -> io::Result<Option<u64>> {
+    let report = fs::read_to_string("/proc/meminfo")?;
+    let kilobytes = |name: &str| {
+        let line = report.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    let left = |memory: u64| memory.saturating_add(kilobytes("SwapFree:").unwrap_or(0)).saturating_mul(1024);
+    Ok(kilobytes("MemAvailable:").map(left))
 }
 
 /// The seals of a file, or `None` for one that cannot have any, which no memfd is.

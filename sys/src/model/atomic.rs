@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 pub use core::sync::atomic::Ordering;
 
-use crate::model::{WORLD, step};
+use crate::model::{WORLD, count_write, step};
 
 macro_rules! modelled {
     ($name:ident, $plain:ty, $words:ident) => {
@@ -38,15 +38,28 @@ macro_rules! modelled {
             pub fn store(&self, value: $plain, order: Ordering) {
                 if step() {
                     self.loom().store(value, order);
+                    count_write();
                 }
             }
 
             pub fn fetch_and(&self, value: $plain, order: Ordering) -> $plain {
-                if step() { self.loom().fetch_and(value, order) } else { 0 }
+                if !step() {
+                    return 0;
+                }
+                let before = self.loom().fetch_and(value, order);
+                count_write();
+                before
             }
 
             pub fn compare_exchange(&self, current: $plain, new: $plain, success: Ordering, failure: Ordering) -> Result<$plain, $plain> {
-                if step() { self.loom().compare_exchange(current, new, success, failure) } else { Ok(current) }
+                if !step() {
+                    return Ok(current);
+                }
+                let result = self.loom().compare_exchange(current, new, success, failure);
+                if result.is_ok() {
+                    count_write();
+                }
+                result
             }
 
             pub fn compare_exchange_weak(

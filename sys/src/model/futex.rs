@@ -111,7 +111,14 @@ impl Sleeper {
 }
 
 fn futex_of(address: usize) -> Rc<Futex> {
-    WORLD.with_borrow_mut(|world| Rc::clone(world.queues.entry(address).or_default()))
+    WORLD.with_borrow_mut(|world| {
+        if let Some((_, known)) = world.queues.iter().find(|(at, _)| *at == address) {
+            return Rc::clone(known);
+        }
+        let new = Rc::<Futex>::default();
+        world.queues.push((address, Rc::clone(&new)));
+        new
+    })
 }
 
 fn expired() -> bool {

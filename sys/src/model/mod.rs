@@ -1,7 +1,7 @@
 //! The world that the models under `cfg(crossproc_loom)` run in: atomics, futexes and dying threads for loom.
 //!
 //! The crate's types keep their layout and their `const fn new` here: a modelled atomic is a plain word whose address leads to
-//! a loom atomic, made on first use in each execution. Loom runs all its threads on one thread of the system, so the
+//! a loom atomic, made on first use in each execution. (Make that first use where the word is made: for loom it is its creation.) Loom runs all its threads on one thread of the system, so the
 //! world is thread-local.
 //!
 //! Two futexes ([`Futexes`]): one that sleeps finds lost wake-ups; its mutex orders whatever meets in it, and so hides a
@@ -39,7 +39,8 @@ pub(crate) struct World {
     pub(crate) futexes: Futexes,
     pub(crate) words32: HashMap<usize, Rc<AtomicU32>>,
     pub(crate) words64: HashMap<usize, Rc<AtomicU64>>,
-    pub(crate) queues: HashMap<usize, Rc<Futex>>,
+    /// By address, in the order of their first use: an execution must not depend on addresses.
+    pub(crate) queues: Vec<(usize, Rc<Futex>)>,
     pub(crate) expired: bool,
     participants: HashMap<ThreadId, Rc<Participant>>,
 }
@@ -50,6 +51,7 @@ struct Participant {
     /// Steps left; `None` for one that is not to be killed.
     left: Cell<Option<usize>>,
     dead: Cell<bool>,
+    writes: Cell<usize>,
 }
 
 thread_local! {
@@ -61,11 +63,11 @@ struct Killed;
 
 /// How a participant ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// Its closure returned.
-    Returned,
-    /// Killed on the way.
-    Killed,
+pub struct End {
+    /// Killed on the way; otherwise its closure returned.
+    pub killed: bool,
+    /// How many changes it made to atomics: exchanges that succeeded, stores.
+    pub writes: usize,
 }
 
 /// Explores the executions of `model` with at most `preemptions` preemptions each and says how many there were.
@@ -89,25 +91,26 @@ pub fn explore(futexes: Futexes, preemptions: Option<usize>, model: impl Fn() + 
 
 /// Runs `body` as the participant `tid` in the calling loom thread; with `Some(k)` it is killed before its step `k`, if it gets that far.
 pub fn participant(tid: u32, killed_at: Option<usize>, body: impl FnOnce()) -> End {
-    let me = Rc::new(Participant { thread: Thread::new(tid), left: Cell::new(killed_at), dead: Cell::new(false) });
+    let me = Rc::new(Participant { thread: Thread::new(tid), left: Cell::new(killed_at), ..Participant::default() });
     let id = loom::thread::current().id();
     WORLD.with_borrow_mut(|world| world.participants.insert(id, Rc::clone(&me)));
-    let end = match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(()) => End::Returned,
-        Err(payload) if payload.is::<Killed>() => End::Killed,
+    let killed = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(()) => false,
+        Err(payload) if payload.is::<Killed>() => true,
         Err(payload) => resume_unwind(payload),
     };
+    let writes = me.writes.get();
     me.left.set(None);
     me.dead.set(false);
     me.thread.die();
-    end
+    End { killed, writes }
 }
 
 /// Lets every deadline pass: those asleep with one return, and those that come later do not sleep.
 pub fn expire() {
     let queues: Vec<_> = WORLD.with_borrow_mut(|world| {
         world.expired = true;
-        world.queues.values().cloned().collect()
+        world.queues.iter().map(|(_, queue)| Rc::clone(queue)).collect()
     });
     for queue in queues {
         queue.expire();
@@ -135,7 +138,14 @@ pub(crate) fn step() -> bool {
     true
 }
 
-/// Runs `use_it` on the calling participant's robust list.
+/// Counts a change that the calling participant has made.
+pub(crate) fn count_write() {
+    if let Some(me) = me() {
+        me.writes.set(me.writes.get() + 1);
+    }
+}
+
+/// The calling participant's robust list.
 pub(crate) fn current_thread() -> Option<*const Thread> {
     // The participant is kept by the world until the execution ends.
     me().map(|me| core::ptr::from_ref(&me.thread))

@@ -1,0 +1,9 @@
+use crossproc::shared;
+
+shared! {
+    struct Board {
+        field: u64,
+    }
+}
+
+fn main() {}

@@ -1,0 +1,9 @@
+use crossproc::shared;
+
+shared! {
+    struct Board {
+        field: crossproc::Lock<bool>,
+    }
+}
+
+fn main() {}

@@ -1,0 +1,13 @@
+use crossproc::{Event, shared};
+
+shared! {
+    struct Board {
+        ready: Event,
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {}
+}
+
+fn main() {}

@@ -1,0 +1,51 @@
+//! Children for the tests, and how to wait for what they do.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crossproc::process::{Builder, Child, Exit};
+use crossproc::set_slice;
+
+/// How long anything may take before a test fails instead of hanging.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A child that dies with the test. Slices are off in it and in the test, so that they hide nothing.
+pub(crate) fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
+    set_slice(None);
+    // SAFETY: the children use the crate, atomics and system calls; should one panic, its message may wait for a lock of the
+    // standard error that another test holds, and the test fails by its patience.
+    unsafe { Builder::new().daemon(true).fork_with_threads(body) }.expect("a child can be forked")
+}
+
+/// Joins children and fails unless each has exited with 0.
+pub(crate) fn join_all(children: impl IntoIterator<Item = Child>) {
+    for child in children {
+        let status = child.join_timeout(PATIENCE).expect("the child ends in time");
+        assert!(status.success(), "a child ended with {status}");
+    }
+}
+
+/// Kills a child and waits until it is gone.
+pub(crate) fn kill(child: &Child) {
+    child.kill().expect("the child is ours");
+    child.join_timeout(PATIENCE).expect("a killed child ends");
+}
+
+/// Waits until `state` holds.
+pub(crate) fn wait_until(what: &str, mut state: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !state() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until the process is asleep in a futex call.
+pub(crate) fn wait_until_asleep(child: &Child) {
+    let of_futex = format!("{} ", libc::SYS_futex);
+    let path = format!("/proc/{}/syscall", child.id());
+    wait_until("a child sleeps in futex", || fs::read_to_string(&path).is_ok_and(|call| call.starts_with(&of_futex)));
+}

@@ -1,0 +1,90 @@
+//! Loom models of the real primitives: `ci/loom.sh` runs them, with `--cfg crossproc_loom`.
+//!
+//! Each prints how many executions it explored. A model with the futex that [`Look`]s finds a missing Acquire or Release; one with the futex
+//! that [`Sleep`]s finds a lost wake-up; in a kill model one participant is killed before its step k, for every k that it reaches.
+
+#![cfg(crossproc_loom)]
+#![allow(unsafe_code)]
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use crossproc::set_slice;
+use crossproc_sys::model::{End, Futexes, explore, participant};
+use loom::cell::UnsafeCell;
+use loom::thread::{self, JoinHandle};
+
+mod event;
+mod lock;
+mod semaphore;
+
+/// Explores a model in which nobody is killed.
+fn model(name: &str, futexes: Futexes, preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
+    set_slice(None);
+    let executions = explore(futexes, preemptions, model);
+    println!("{name}: {executions} executions ({futexes:?}, {})", bound(preemptions));
+}
+
+/// Explores a model once for each step at which its victim can be killed. The model gets the step, and says whether the victim died of it.
+fn kill_model(name: &str, preemptions: Option<usize>, model: impl Fn(usize) -> End + Send + Sync + 'static) {
+    set_slice(None);
+    let model = Arc::new(model);
+    let mut executions = 0;
+    for killed_at in 0.. {
+        let was_killed = Arc::new(AtomicBool::new(false));
+        let (model, noted) = (Arc::clone(&model), Arc::clone(&was_killed));
+        executions += explore(Futexes::Sleep, preemptions, move || {
+            if model(killed_at).killed {
+                noted.store(true, Relaxed);
+            }
+        });
+        if !was_killed.load(Relaxed) {
+            println!("{name}: {executions} executions (Sleep, killed at each of {killed_at} steps, {})", bound(preemptions));
+            return;
+        }
+    }
+}
+
+fn bound(preemptions: Option<usize>) -> String {
+    preemptions.map_or("every interleaving".into(), |most| format!("up to {most} preemptions"))
+}
+
+/// What the participants share. It is used once where it is made, which for loom is when its atomics are made.
+fn share<P: Debug>(shared: P) -> Arc<P> {
+    let shared = Arc::new(shared);
+    let _ = format!("{shared:?}");
+    shared
+}
+
+/// A participant in a thread of its own. (What races stands in threads like this: loom does not reorder the loads of a model's main thread.)
+fn spawn<P: 'static>(tid: u32, killed_at: Option<usize>, shared: &Arc<P>, body: impl FnOnce(&P) + 'static) -> JoinHandle<End> {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || participant(tid, killed_at, || body(&shared)))
+}
+
+fn join(thread: JoinHandle<End>) -> End {
+    thread.join().expect("a participant's panic ends the model")
+}
+
+fn join_all<const N: usize>(threads: [JoinHandle<End>; N]) {
+    for thread in threads {
+        join(thread);
+    }
+}
+
+/// Data that loom watches for races.
+#[derive(Debug, Default)]
+struct Watched(UnsafeCell<u64>);
+
+impl Watched {
+    fn add(&self, count: u64) {
+        // SAFETY: the model holds the lock, or has not told anybody yet; loom fails if that is not so.
+        self.0.with_mut(|value| unsafe { *value += count });
+    }
+
+    fn get(&self) -> u64 {
+        // SAFETY: as in `add`.
+        self.0.with(|value| unsafe { *value })
+    }
+}

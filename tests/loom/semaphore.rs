@@ -1,0 +1,118 @@
+//! Models of `Semaphore`.
+
+use std::time::Duration;
+
+use crossproc::Semaphore;
+use crossproc_sys::model::Futexes::{Look, Sleep};
+use crossproc_sys::model::{expire, participant};
+
+use crate::{Watched, join, join_all, kill_model, model, share, spawn};
+
+fn acquire_and_release(shared: &Semaphore) {
+    shared.acquire();
+    shared.release().unwrap();
+}
+
+#[test]
+fn an_acquirer_sees_what_the_releaser_wrote() {
+    model("semaphore: an_acquirer_sees_what_the_releaser_wrote", Look, None, || {
+        let shared = share((Semaphore::new(0), Watched::default()));
+        let releaser = spawn(1, None, &shared, |(shared, data)| {
+            data.add(1);
+            shared.release().unwrap();
+        });
+        let acquirer = spawn(2, None, &shared, |(shared, data)| {
+            shared.acquire();
+            assert_eq!(data.get(), 1);
+        });
+        join_all([releaser, acquirer]);
+    });
+}
+
+#[test]
+fn one_permit_excludes() {
+    model("semaphore: one_permit_excludes", Look, Some(3), || {
+        let shared = share((Semaphore::new(1), Watched::default()));
+        let threads = [1, 2].map(|tid| {
+            spawn(tid, None, &shared, |(shared, data)| {
+                shared.acquire();
+                data.add(1);
+                shared.release().unwrap();
+            })
+        });
+        join_all(threads);
+        assert_eq!((shared.1.get(), shared.0.value()), (2, 1));
+    });
+}
+
+#[test]
+fn nobody_sleeps_while_there_are_permits() {
+    model("semaphore: nobody_sleeps_while_there_are_permits", Sleep, Some(2), || {
+        let shared = share(Semaphore::new(1));
+        join_all([1, 2, 3].map(|tid| spawn(tid, None, &shared, acquire_and_release)));
+        assert_eq!(shared.value(), 1);
+    });
+}
+
+#[test]
+fn several_permits_wake_several() {
+    model("semaphore: several_permits_wake_several", Sleep, Some(1), || {
+        let shared = share(Semaphore::new(0));
+        let acquirers = [1, 2, 3].map(|tid| spawn(tid, None, &shared, Semaphore::acquire));
+        participant(4, None, || {
+            shared.release_many(2).unwrap();
+            shared.release().unwrap();
+        });
+        join_all(acquirers);
+        assert_eq!(shared.value(), 0);
+    });
+}
+
+#[test]
+fn a_time_out_strands_nobody_and_takes_nothing() {
+    model("semaphore: a_time_out_strands_nobody_and_takes_nothing", Sleep, Some(2), || {
+        let shared = share(Semaphore::new(1));
+        let impatient = spawn(1, None, &shared, |shared| {
+            if shared.acquire_timeout(Duration::from_secs(3600)).is_ok() {
+                shared.release().unwrap();
+            }
+        });
+        let others = [2, 3].map(|tid| spawn(tid, None, &shared, acquire_and_release));
+        expire();
+        join(impatient);
+        join_all(others);
+        assert_eq!(shared.value(), 1);
+    });
+}
+
+#[test]
+fn a_releaser_killed_anywhere_has_released_or_has_not() {
+    kill_model("semaphore: a_releaser_killed_anywhere_has_released_or_has_not", Some(1), |killed_at| {
+        let shared = share(Semaphore::new(0));
+        let acquirers = [1, 2].map(|tid| spawn(tid, None, &shared, Semaphore::acquire));
+        let end = join(spawn(3, Some(killed_at), &shared, |shared| shared.release_many(2).unwrap()));
+        if end.writes == 0 {
+            participant(4, None, || shared.release_many(2).unwrap());
+        }
+        join_all(acquirers);
+        assert_eq!(shared.value(), 0);
+        end
+    });
+}
+
+#[test]
+fn an_acquirer_killed_anywhere_has_one_permit_or_none() {
+    kill_model("semaphore: an_acquirer_killed_anywhere_has_one_permit_or_none", Some(1), |killed_at| {
+        let shared = share(Semaphore::new(0));
+        let victim = spawn(1, Some(killed_at), &shared, Semaphore::acquire);
+        let survivor = spawn(2, None, &shared, Semaphore::acquire);
+        let releaser = spawn(3, None, &shared, |shared| {
+            shared.release().unwrap();
+            shared.release().unwrap();
+        });
+        join_all([survivor, releaser]);
+        let end = join(victim);
+        assert!(shared.value() <= 1 && (end.killed || shared.value() == 0));
+        end
+    });
+}

@@ -1,0 +1,63 @@
+//! Uncontended operations make no system call: a child in seccomp's strict mode would be killed by the first one.
+
+#![allow(unsafe_code)]
+
+use crossproc::{Event, Lock, Semaphore, Shm, shared};
+
+mod forked;
+use forked::{fork, join_all};
+
+shared! {
+    struct All {
+        lock: Lock<u64>,
+        semaphore: Semaphore,
+        event: Event,
+    }
+}
+
+/// Allows read, write, exit and sigreturn, and kills at anything else.
+fn enter_strict_mode() {
+    // SAFETY: changes what this process may do, nothing else.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) }, 0);
+}
+
+/// The one way to end that strict mode allows: `_exit` would end all threads, by another call.
+fn exit(code: i64) -> ! {
+    loop {
+        // SAFETY: ends the only thread.
+        unsafe { libc::syscall(libc::SYS_exit, code) };
+    }
+}
+
+const ROUNDS: u64 = 1_000_000;
+
+#[test]
+fn a_million_uncontended_operations_make_no_system_call() {
+    let all = Shm::new(All { lock: Lock::new(0), semaphore: Semaphore::new(1), event: Event::new() }).unwrap();
+    let theirs = all.clone();
+    join_all([fork(move || -> () {
+        // A thread's first lock makes a few.
+        drop(theirs.lock.lock());
+        enter_strict_mode();
+        for _ in 0..ROUNDS {
+            *theirs.lock.lock().unwrap() += 1;
+            theirs.semaphore.acquire();
+            theirs.semaphore.release().unwrap();
+            theirs.event.set();
+            theirs.event.wait();
+            theirs.event.clear();
+        }
+        exit(0)
+    })]);
+    assert_eq!(*all.lock.lock().unwrap(), ROUNDS);
+}
+
+#[test]
+fn strict_mode_would_have_noticed() {
+    let child = fork(|| -> () {
+        enter_strict_mode();
+        let _ = rustix::process::getpid();
+        exit(0)
+    });
+    assert!(!child.join().unwrap().success());
+}

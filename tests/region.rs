@@ -1,0 +1,283 @@
+//! Shared memory: what is the same in two mappings, and what is refused.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+
+use crossproc::{Event, Fixed, Lock, LockError, RegionError, Shm, shared};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+mod forked;
+use forked::{fork, join_all};
+
+shared! {
+    #[derive(Debug)]
+    struct Board {
+        hits: Lock<u64>,
+        ready: Event,
+        limit: Fixed<u32>,
+        cells: [AtomicU32; 3],
+    }
+}
+
+fn board() -> Shm<Board> {
+    let cells = [1, 2, 3].map(AtomicU32::new);
+    Shm::new(Board { hits: Lock::new(5), ready: Event::new(), limit: Fixed::new(9), cells }).unwrap()
+}
+
+fn descriptor_of(region: &impl AsFd) -> OwnedFd {
+    region.as_fd().try_clone_to_owned().unwrap()
+}
+
+#[test]
+fn two_mappings_are_one_memory() {
+    let one = board();
+    let other: Shm<Board> = Shm::attach(descriptor_of(&one)).unwrap();
+    *one.hits.lock().unwrap() += 1;
+    assert_eq!((*other.hits.lock().unwrap(), other.limit.get()), (6, 9));
+    assert_ne!(&raw const *one, &raw const *other);
+    let guard = one.hits.lock().unwrap();
+    // The same lock at another address, and the same owner.
+    assert!(matches!(other.hits.try_lock(), Err(LockError::Deadlock)));
+    drop(guard);
+    drop(one);
+    other.ready.set();
+    assert!(other.ready.is_set());
+}
+
+#[test]
+fn a_slice_has_its_length_and_its_elements() {
+    for len in [0, 1, 7, 4096, 100_000] {
+        let one: Shm<[AtomicU64]> = Shm::from_fn(len, |index| AtomicU64::new(index as u64)).unwrap();
+        let other: Shm<[AtomicU64]> = Shm::attach(descriptor_of(&one)).unwrap();
+        assert_eq!(other.len(), len);
+        assert!(other.iter().enumerate().all(|(index, element)| element.load(Relaxed) == index as u64));
+    }
+}
+
+#[test]
+fn its_size_is_sealed_and_it_closes_on_exec() {
+    let file = File::from(descriptor_of(&board()));
+    let len = file.metadata().unwrap().len();
+    assert!(file.set_len(0).is_err() && file.set_len(len * 2).is_err());
+    let flags = rustix::io::fcntl_getfd(board().as_fd()).unwrap();
+    assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+}
+
+/// A sealed memfd with these bytes.
+fn memfd(bytes: &[u8]) -> OwnedFd {
+    let file = File::from(memfd_create(c"test", MemfdFlags::ALLOW_SEALING).unwrap());
+    file.write_all_at(bytes, 0).unwrap();
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).unwrap();
+    file.into()
+}
+
+fn bytes_of(region: &impl AsFd) -> Vec<u8> {
+    let file = File::from(descriptor_of(region));
+    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+/// A copy of a region with some bytes of it changed.
+fn altered(offset: usize, to: &[u8]) -> OwnedFd {
+    let mut bytes = bytes_of(&board());
+    bytes[offset..offset + to.len()].copy_from_slice(to);
+    memfd(&bytes)
+}
+
+fn refused(file: OwnedFd) -> RegionError {
+    let error = Shm::<Board>::attach(file).unwrap_err();
+    println!("{error}");
+    error
+}
+
+// Offsets in the header: src/region.rs.
+const MAGIC: usize = 0;
+const ABI: usize = 8;
+const WORD: usize = 12;
+const NAMESPACE_INODE: usize = 24;
+const SIZE: usize = 32;
+const COUNT: usize = 48;
+const FINGERPRINT: usize = 56;
+const INITIALISED: usize = 64;
+
+#[test]
+fn an_unaltered_copy_is_accepted() {
+    let copy: Shm<Board> = Shm::attach(altered(0, &[])).unwrap();
+    assert_eq!(*copy.hits.lock().unwrap(), 5);
+}
+
+#[test]
+fn what_is_no_memfd_is_refused() {
+    let (pipe, _writer) = rustix::pipe::pipe().unwrap();
+    assert!(matches!(refused(pipe), RegionError::NotMemfd));
+    assert!(matches!(refused(File::open("/dev/null").unwrap().into()), RegionError::NotMemfd));
+    assert!(matches!(refused(File::open("/proc/self/exe").unwrap().into()), RegionError::NotMemfd));
+}
+
+#[test]
+fn an_unsealed_memfd_is_refused() {
+    let file = File::from(memfd_create(c"test", MemfdFlags::ALLOW_SEALING).unwrap());
+    file.write_all_at(&bytes_of(&board()), 0).unwrap();
+    fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+    assert!(matches!(refused(file.into()), RegionError::NotSealed { missing } if missing == "SEAL, SHRINK"));
+}
+
+#[test]
+fn a_short_region_is_refused() {
+    assert!(matches!(refused(memfd(&[])), RegionError::TooShort { len: 0, needed: 4096 }));
+    assert!(matches!(refused(memfd(&[0; 4095])), RegionError::TooShort { len: 4095, .. }));
+    let whole = bytes_of(&board());
+    assert!(matches!(refused(memfd(&whole[..whole.len() - 1])), RegionError::TooShort { .. }));
+}
+
+#[test]
+fn a_slice_that_claims_to_be_longer_than_its_region_is_refused() {
+    let slice: Shm<[AtomicU64]> = Shm::from_fn(4, |_| AtomicU64::new(0)).unwrap();
+    for count in [5, u64::MAX, u64::MAX / 8 + 2, 1 << 61] {
+        let mut bytes = bytes_of(&slice);
+        bytes[COUNT..COUNT + 8].copy_from_slice(&count.to_ne_bytes());
+        let error = Shm::<[AtomicU64]>::attach(memfd(&bytes)).unwrap_err();
+        assert!(matches!(error, RegionError::TooShort { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_foreign_beginning_is_refused() {
+    assert!(matches!(refused(altered(MAGIC, b"\x7fELF")), RegionError::ForeignMagic { .. }));
+}
+
+#[test]
+fn another_abi_is_refused() {
+    let error = refused(altered(ABI, &77_u32.to_ne_bytes()));
+    assert!(matches!(error, RegionError::OtherAbi { found: 77, .. }));
+}
+
+#[test]
+fn another_word_size_or_byte_order_is_refused() {
+    assert!(matches!(refused(altered(WORD, &32_u32.to_ne_bytes())), RegionError::OtherWordSize { .. }));
+    let mut swapped = bytes_of(&board())[..8].to_vec();
+    swapped.reverse();
+    assert!(matches!(refused(altered(MAGIC, &swapped)), RegionError::OtherWordSize { .. }));
+}
+
+#[test]
+fn another_pid_namespace_is_refused() {
+    assert!(matches!(refused(altered(NAMESPACE_INODE, &[1])), RegionError::OtherPidNamespace { .. }));
+}
+
+#[test]
+fn an_unfinished_region_is_refused() {
+    assert!(matches!(refused(altered(INITIALISED, &[0])), RegionError::NotInitialised));
+    assert!(matches!(refused(memfd(&[0; 8192])), RegionError::NotInitialised));
+}
+
+shared! {
+    #[derive(Debug)]
+    struct OtherNames {
+        hits: Lock<u64>,
+        steady: Event,
+        limit: Fixed<u32>,
+        cells: [AtomicU32; 3],
+    }
+}
+
+mod another_build {
+    use super::*;
+
+    shared! {
+        #[derive(Debug)]
+        pub(crate) struct Board {
+            ready: Event,
+            hits: Lock<u64>,
+            limit: Fixed<u32>,
+            cells: [AtomicU32; 3],
+        }
+    }
+}
+
+#[test]
+fn another_layout_is_refused() {
+    assert!(matches!(refused(altered(SIZE, &[1])), RegionError::OtherLayout { .. }));
+    assert!(matches!(refused(altered(FINGERPRINT, &[1, 2, 3])), RegionError::OtherLayout { .. }));
+    assert!(matches!(refused(altered(COUNT, &[0])), RegionError::OtherLayout { .. }));
+    let other = |error| matches!(error, RegionError::OtherLayout { .. });
+    assert!(other(Shm::<Event>::attach(descriptor_of(&board())).unwrap_err()));
+    assert!(other(Shm::<OtherNames>::attach(descriptor_of(&board())).unwrap_err()), "fields of other names");
+    assert!(other(Shm::<another_build::Board>::attach(descriptor_of(&board())).unwrap_err()), "fields in another order");
+    assert!(other(Shm::<[Board]>::attach(descriptor_of(&board())).unwrap_err()), "a slice is not a value");
+    let one = Shm::new(AtomicU32::new(0)).unwrap();
+    assert!(other(Shm::<AtomicU64>::attach(descriptor_of(&one)).unwrap_err()));
+    assert!(other(Shm::<std::sync::atomic::AtomicI32>::attach(descriptor_of(&one)).unwrap_err()));
+    let slice: Shm<[AtomicU32]> = Shm::from_fn(1, |_| AtomicU32::new(0)).unwrap();
+    assert!(other(Shm::<AtomicU32>::attach(descriptor_of(&slice)).unwrap_err()));
+    let plain = Shm::new(Lock::new([0_u32; 2])).unwrap();
+    assert!(other(Shm::<Lock<u64>>::attach(descriptor_of(&plain)).unwrap_err()));
+    assert!(other(Shm::<Lock<[i32; 2]>>::attach(descriptor_of(&plain)).unwrap_err()));
+    assert!(Shm::<Lock<[u32; 2]>>::attach(descriptor_of(&plain)).is_ok());
+}
+
+#[test]
+fn running_out_is_an_error_at_creation() {
+    let error = Shm::<[AtomicU64]>::from_fn(usize::MAX / 4, |_| unreachable!("nothing is made")).unwrap_err();
+    assert!(matches!(error, RegionError::TooLarge { .. }), "{error}");
+    // More than any machine has: the pages are not promised but allocated.
+    let error = Shm::<[AtomicU64]>::from_fn(1 << 50, |_| unreachable!("nothing is made")).unwrap_err();
+    assert!(matches!(error, RegionError::Create { .. }), "{error}");
+    join_all([fork(|| {
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, rustix::process::Rlimit { current: Some(3), maximum: Some(3) })
+            .unwrap();
+        assert!(matches!(Shm::new(Event::new()), Err(RegionError::Create { .. })));
+    })]);
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    join_all([fork(|| {
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let mut maps = String::new();
+        let before = open();
+        for _ in 0..100 {
+            let region = board();
+            let again: Shm<Board> = Shm::attach(descriptor_of(&region)).unwrap();
+            drop(Shm::<Event>::attach(descriptor_of(&again)));
+            drop(Shm::<Board>::attach(File::open("/dev/null").unwrap()));
+        }
+        assert_eq!(open(), before);
+        File::open("/proc/self/maps").unwrap().read_to_string(&mut maps).unwrap();
+        // What other tests of this process have mapped at the moment of the fork may be there, a hundred of ours may not.
+        assert!(maps.matches("memfd:crossproc").count() < 50);
+    })]);
+}
+
+#[test]
+fn a_child_in_another_pid_namespace_can_neither_attach_nor_lock() {
+    let region = board();
+    join_all([fork(move || {
+        // SAFETY: only this process's later children are affected.
+        let separated = unsafe { libc::unshare(libc::CLONE_NEWPID) } == 0
+            // SAFETY: as above; without privileges it takes a user namespace, too.
+            || unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) } == 0;
+        assert!(separated, "this test needs the right to make a pid namespace");
+        join_all([fork(move || {
+            let refused = Shm::<Board>::attach(descriptor_of(&region)).unwrap_err();
+            assert!(matches!(refused, RegionError::OtherPidNamespace { .. }), "{refused}");
+            let refused = region.hits.lock().unwrap_err();
+            assert!(matches!(refused, LockError::Unavailable(_)), "{refused}");
+        })]);
+    })]);
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_an_error_and_not_a_signal() {
+    join_all([fork(|| {
+        rustix::process::setrlimit(rustix::process::Resource::Fsize, rustix::process::Rlimit { current: Some(4096), maximum: Some(4096) })
+            .unwrap();
+        assert!(matches!(Shm::new(Event::new()), Err(RegionError::Create { .. })));
+    })]);
+}
