@@ -37,6 +37,9 @@ use crate::wait::Waiter;
 /// calls [`LockGuard::recover`]; a guard that is dropped without that passes `OwnerDied` on to the next one. A waiter that dies is
 /// as if it had never come. A thread that is stopped keeps the lock.
 ///
+/// What a dead owner had written is in the order of its machine's instructions, which the compiler may have changed. Where its successor draws
+/// conclusions from one write about another, put a `core::sync::atomic::compiler_fence` between the two, or use atomics beside the lock.
+///
 /// # Fork
 /// A child does not inherit its parent's locks: for the child they are held by another. A guard that was carried into the child does
 /// nothing when it is dropped there, and must not be used: the parent holds the lock.

@@ -12,6 +12,10 @@
 //!
 //! Locks of this crate are no problem in either: they belong to their thread, and the child's are its own.
 //!
+//! # SIGCHLD
+//! A process that ignores SIGCHLD, which it may have inherited, has its children reaped by the kernel: their exit status is lost, and joining them is an error. A wait for
+//! any child, by a library or a handler, does the same. Give the signal its default again before the first child.
+//!
 //! # Daemons
 //! A [daemon](Builder::daemon) is killed (SIGKILL) when the process that started it ends, also when that is killed itself. The end of the
 //! *thread* that started it does nothing, unlike with `PR_SET_PDEATHSIG`.

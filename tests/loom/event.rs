@@ -76,7 +76,7 @@ fn all_who_wait_return() {
 
 #[test]
 fn a_waiter_returns_from_a_set_that_is_undone_at_once() {
-    model("event: a_waiter_returns_from_a_set_that_is_undone_at_once", Look, None, || {
+    model("event: a_waiter_returns_from_a_set_that_is_undone_at_once", Look, Some(2), || {
         let shared = watched();
         let waiter = spawn(1, None, &shared, |(shared, data)| {
             if shared.wait_timeout(Duration::from_secs(3600)).is_ok() {

@@ -57,7 +57,7 @@ fn share<P: Debug>(shared: P) -> Arc<P> {
     shared
 }
 
-/// A participant in a thread of its own. (What races stands in threads like this: loom does not reorder the loads of a model's main thread.)
+/// A participant in a thread of its own.
 fn spawn<P: 'static>(tid: u32, killed_at: Option<usize>, shared: &Arc<P>, body: impl FnOnce(&P) + 'static) -> JoinHandle<End> {
     let shared = Arc::clone(shared);
     thread::spawn(move || participant(tid, killed_at, || body(&shared)))

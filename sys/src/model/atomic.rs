@@ -1,11 +1,40 @@
 //! Atomics that lead to loom's by their address: `const fn new` and the layout of the real ones. See [`model`](crate::model).
 
+use core::ops::Deref;
 use core::ptr;
 use std::rc::Rc;
 
 pub use core::sync::atomic::Ordering;
 
 use crate::model::{WORLD, count_write, step};
+
+/// Loom's atomic, and one more to which every load writes first.
+///
+/// Loom tries another order of two accesses only if the later one is the next to touch the atomic after the earlier one, and for it a thread's own load
+/// before its exchange stands between the exchange and somebody else's load. The turns, which are read-modify-writes and order nothing else, make
+/// it try both orders of any two accesses.
+pub(crate) struct Watched<A> {
+    turn: loom::sync::atomic::AtomicU32,
+    word: A,
+}
+
+impl<A> Watched<A> {
+    fn new(word: A) -> Self {
+        Watched { turn: loom::sync::atomic::AtomicU32::new(0), word }
+    }
+
+    fn take_turn(&self) {
+        self.turn.fetch_add(0, Ordering::Relaxed);
+    }
+}
+
+impl<A> Deref for Watched<A> {
+    type Target = A;
+
+    fn deref(&self) -> &A {
+        &self.word
+    }
+}
 
 macro_rules! modelled {
     ($name:ident, $plain:ty, $words:ident) => {
@@ -23,16 +52,23 @@ macro_rules! modelled {
                 $name { initial: core::sync::atomic::$name::new(value) }
             }
 
-            pub(crate) fn loom(&self) -> Rc<loom::sync::atomic::$name> {
+            pub(crate) fn loom(&self) -> Rc<Watched<loom::sync::atomic::$name>> {
                 let address = ptr::from_ref(self).addr();
                 WORLD.with_borrow_mut(|world| {
-                    let made = || Rc::new(loom::sync::atomic::$name::new(self.initial.load(Ordering::Relaxed)));
+                    let made = || Rc::new(Watched::new(loom::sync::atomic::$name::new(self.initial.load(Ordering::Relaxed))));
                     Rc::clone(world.$words.entry(address).or_insert_with(made))
                 })
             }
 
+            /// A load without a step: the kernel's, or part of one.
+            pub(crate) fn peek(&self, order: Ordering) -> $plain {
+                let word = self.loom();
+                word.take_turn();
+                word.load(order)
+            }
+
             pub fn load(&self, order: Ordering) -> $plain {
-                if step() { self.loom().load(order) } else { 0 }
+                if step() { self.peek(order) } else { 0 }
             }
 
             pub fn store(&self, value: $plain, order: Ordering) {

@@ -30,7 +30,7 @@ pub trait Word: 'static {
     fn address(&self) -> usize;
     /// The kernel's load of the futex's 32 bits.
     #[doc(hidden)]
-    fn peek(&self) -> u32;
+    fn low(&self) -> u32;
     /// The kernel's exchange for a dying owner: OWNER_DIED for the TID. Says whether to wake one.
     #[doc(hidden)]
     fn owner_died(&self, tid: u32) -> bool;
@@ -41,13 +41,13 @@ impl Word for AtomicU32 {
         ptr::from_ref(self).addr()
     }
 
-    fn peek(&self) -> u32 {
-        self.loom().load(Relaxed)
+    fn low(&self) -> u32 {
+        self.peek(Relaxed)
     }
 
     fn owner_died(&self, tid: u32) -> bool {
         let word = self.loom();
-        let mut seen = word.load(Relaxed);
+        let mut seen = self.peek(Relaxed);
         while seen & TID_MASK == tid {
             match word.compare_exchange(seen, seen & WAITERS | OWNER_DIED, SeqCst, Relaxed) {
                 Ok(_) => return seen & WAITERS != 0,
@@ -63,12 +63,12 @@ impl Word for AtomicU64 {
         ptr::from_ref(self).addr()
     }
 
-    fn peek(&self) -> u32 {
-        self.loom().load(Relaxed) as u32
+    fn low(&self) -> u32 {
+        self.peek(Relaxed) as u32
     }
 
     fn owner_died(&self, _tid: u32) -> bool {
-        assert_eq!(self.peek() & TID_MASK, 0, "the low half of a 64-bit state is taken for a lock's word");
+        assert_eq!(self.low() & TID_MASK, 0, "the low half of a 64-bit state is taken for a lock's word");
         false
     }
 }
@@ -142,7 +142,7 @@ pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
 fn sleep<W: Word>(word: &W, expected: u32, has_deadline: bool) -> Awake {
     let futex = futex_of(word.address());
     let mut asleep = futex.asleep.lock().unwrap();
-    if word.peek() != expected {
+    if word.low() != expected {
         return Awake::Look;
     }
     if has_deadline && expired() {
@@ -159,7 +159,7 @@ fn sleep<W: Word>(word: &W, expected: u32, has_deadline: bool) -> Awake {
 }
 
 fn look<W: Word>(word: &W, expected: u32, has_deadline: bool) -> Awake {
-    while word.peek() == expected {
+    while word.low() == expected {
         if has_deadline && expired() {
             return Awake::TimedOut;
         }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use loom::sync::atomic::{AtomicU32, AtomicU64};
 use loom::thread::ThreadId;
 
+use crate::atomic::Watched;
 use crate::futex::Futex;
 use crate::robust::Thread;
 
@@ -37,8 +38,8 @@ pub enum Futexes {
 #[derive(Default)]
 pub(crate) struct World {
     pub(crate) futexes: Futexes,
-    pub(crate) words32: HashMap<usize, Rc<AtomicU32>>,
-    pub(crate) words64: HashMap<usize, Rc<AtomicU64>>,
+    pub(crate) words32: HashMap<usize, Rc<Watched<AtomicU32>>>,
+    pub(crate) words64: HashMap<usize, Rc<Watched<AtomicU64>>>,
     /// By address, in the order of their first use: an execution must not depend on addresses.
     pub(crate) queues: Vec<(usize, Rc<Futex>)>,
     pub(crate) expired: bool,

@@ -143,7 +143,7 @@ impl Thread {
         if let Some(pending) = pending {
             // SAFETY: as above.
             let word = unsafe { &*pending };
-            if word.peek() & TID_MASK == 0 || word.owner_died(self.tid) {
+            if word.low() & TID_MASK == 0 || word.owner_died(self.tid) {
                 wake_at(word.address(), 1);
             }
         }

@@ -1,0 +1,62 @@
+//! What other processes and other threads rely on: sizes, alignments, auto traits.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+use crossproc::process::Child;
+use crossproc::{Event, Fixed, Lock, LockError, LockGuard, Plain, RegionError, Semaphore, Shared, Shm};
+use static_assertions::{assert_eq_align, assert_eq_size, assert_impl_all, assert_not_impl_any, const_assert_eq};
+
+// The robust list's entry is 32 bytes after the word.
+const_assert_eq!(size_of::<Lock<()>>(), 40);
+const_assert_eq!(size_of::<Lock<u64>>(), 48);
+assert_eq_size!(Event, Semaphore, AtomicU64);
+assert_eq_align!(Event, Semaphore, Lock<u8>, AtomicU64);
+assert_eq_size!(Fixed<[u16; 3]>, [u16; 3]);
+
+assert_impl_all!(Shm<Event>: Send, Sync, Clone);
+assert_impl_all!(Shm<[AtomicU32]>: Send, Sync, Clone);
+assert_impl_all!(Lock<u64>: Send, Sync, Shared);
+assert_impl_all!([Event; 2]: Shared);
+assert_impl_all!(Child: Send, Sync);
+assert_impl_all!(RegionError: Send, Sync, std::error::Error);
+assert_impl_all!(LockError<()>: Send, Sync, std::error::Error);
+assert_impl_all!([f64; 4]: Plain);
+
+// The kernel knows the owner by its thread, and a forked child is another.
+assert_not_impl_any!(LockGuard<'static, u64>: Send, Sync);
+// A reference to one would promise that nobody writes.
+assert_not_impl_any!(u64: Shared);
+assert_not_impl_any!([u8; 4]: Shared);
+// Not every byte is one.
+assert_not_impl_any!(bool: Plain);
+assert_not_impl_any!(char: Plain);
+assert_not_impl_any!(*const u8: Plain, Shared);
+
+#[test]
+fn primitives_can_be_statics_and_work_between_threads() {
+    static LOCK: Lock<u64> = Lock::new(0);
+    static DONE: Semaphore = Semaphore::new(0);
+    for _ in 0..2 {
+        std::thread::spawn(|| {
+            *LOCK.lock().unwrap() += 1;
+            DONE.release().unwrap();
+        });
+    }
+    DONE.acquire();
+    DONE.acquire();
+    assert_eq!(*LOCK.lock().unwrap(), 2);
+}
+
+#[test]
+fn a_slice_of_sleep_can_be_chosen() {
+    use std::time::Duration;
+    assert_eq!(crossproc::slice(), Some(Duration::from_millis(100)));
+    crossproc::set_slice(Some(Duration::from_millis(1)));
+    assert_eq!(crossproc::slice(), Some(Duration::from_millis(1)));
+    // Many slices make one wait.
+    assert!(Event::new().wait_timeout(Duration::from_millis(20)).is_err());
+    crossproc::set_slice(None);
+    assert_eq!(crossproc::slice(), None);
+    crossproc::set_slice(Some(Duration::ZERO));
+    assert_eq!(crossproc::slice(), Some(Duration::from_micros(1)));
+}
