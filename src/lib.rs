@@ -56,7 +56,8 @@
 //! # Whom it trusts
 //! Participants are programs of one owner that follow the protocol and may crash at any point. One that writes anything
 //! anywhere into the shared memory can spoil data and refuse to cooperate, but it cannot make this crate index out of bounds, follow a
-//! pointer, panic, or spin for ever. What it cannot be kept from is to change the value of a [`Lock`] while another has it locked: do not share memory with a
+//! pointer, panic, or spin for ever. The kernel does follow the entries of locks that a thread holds when it *ends*: end no thread with locks held
+//! beside such a peer. What it cannot be kept from is to change the value of a [`Lock`] while another has it locked: do not share memory with a
 //! program that you would not run.
 //!
 //! # Fork, exec, threads

@@ -32,7 +32,8 @@ use crate::wait::Waiter;
 /// as far as it got.
 ///
 /// # Process death
-/// An owner that dies, by whatever cause, or ends its thread, or calls `exec`, loses the lock at once: the kernel frees it and wakes a waiter.
+/// An owner that dies, by whatever cause, or ends its thread, or calls `exec`, loses the lock at once: the kernel frees it and wakes a waiter. (One exception is the
+/// kernel's: `exec` by a thread that is not its process's first one leaves that thread's locks owned by nobody that exists. Unlock before.)
 /// The next to lock gets [`LockError::OwnerDied`] with the guard in it. It looks at the data, repairs it, and
 /// calls [`LockGuard::recover`]; a guard that is dropped without that passes `OwnerDied` on to the next one. A waiter that dies is
 /// as if it had never come. A thread that is stopped keeps the lock.
@@ -42,10 +43,11 @@ use crate::wait::Waiter;
 ///
 /// # Fork
 /// A child does not inherit its parent's locks: for the child they are held by another. A guard that was carried into the child does
-/// nothing when it is dropped there, and must not be used: the parent holds the lock.
+/// nothing when it is dropped there, and must not be used: the parent holds the lock. A lock that is *not* in shared memory, such as a `static`, is
+/// copied into the child as it is, and stays locked there if anybody held it.
 ///
 /// # Errors
-/// Every form gives [`LockError`]. A thread may hold 1,984 locks at a time.
+/// Every form gives [`LockError`]. A thread may hold 1,000 locks at a time.
 ///
 /// # Signal handlers
 /// Not for them, as no mutex is.
@@ -155,15 +157,11 @@ impl<T: Plain> Lock<T> {
 
     #[inline]
     fn guard(&self, acquired: Result<Acquired, Refused>) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        let guard = LockGuard { lock: self, stays_here: PhantomData };
+        let guard = |tid| LockGuard { lock: self, tid, stays_here: PhantomData };
         match acquired {
-            Ok(Acquired::Whole) => Ok(guard),
-            Ok(Acquired::OwnerDied) => Err(LockError::OwnerDied(guard)),
-            Err(refused) => {
-                // Nothing is held: nothing to unlock.
-                core::mem::forget(guard);
-                Err(refused.into())
-            }
+            Ok(Acquired { tid, owner_died: false }) => Ok(guard(tid)),
+            Ok(Acquired { tid, owner_died: true }) => Err(LockError::OwnerDied(guard(tid))),
+            Err(refused) => Err(refused.into()),
         }
     }
 }
@@ -189,10 +187,12 @@ impl<T> fmt::Debug for Lock<T> {
 
 /// The right to use a [`Lock`]'s value; dropping it unlocks. It stays in its thread, because the kernel knows the owner by thread.
 ///
-/// A guard that is leaked keeps the lock until its thread ends, which counts as its owner's death.
+/// A guard that is leaked keeps the lock until its thread ends, which counts as its owner's death. If the lock is not in a [`Shm`](crate::Shm) and its memory is
+/// used for something else meanwhile, locks that the thread took after it may not be freed when it dies.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct LockGuard<'a, T: Plain> {
     lock: &'a Lock<T>,
+    tid: u32,
     /// Neither `Send` nor `Sync`: nor does a reference to it get into a forked child, for which the parent holds the lock.
     stays_here: PhantomData<*const ()>,
 }
@@ -233,7 +233,7 @@ impl<T: Plain> DerefMut for LockGuard<'_, T> {
 impl<T: Plain> Drop for LockGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.lock.raw.unlock();
+        self.lock.raw.unlock(self.tid);
     }
 }
 

@@ -17,11 +17,13 @@
 //! any child, by a library or a handler, does the same. Give the signal its default again before the first child.
 //!
 //! # Daemons
-//! A [daemon](Builder::daemon) is killed (SIGKILL) when the process that started it ends, also when that is killed itself. The end of the
-//! *thread* that started it does nothing, unlike with `PR_SET_PDEATHSIG`.
+//! A [daemon](Builder::daemon) is killed (SIGKILL) when the process that started it ends or calls `exec`, also when that is killed itself. The end of the
+//! *thread* that started it does nothing, unlike with `PR_SET_PDEATHSIG`. A daemon that changes its user while it starts cannot be tied and does not run;
+//! one that changes it later cannot be killed that way.
 
 #![allow(unsafe_code)]
 
+use core::mem;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -154,23 +156,41 @@ impl Builder {
     }
 }
 
+/// Ends the process when it is dropped: nothing may unwind out of a forked child into its copy of the parent's code.
+struct NoWayBack;
+
+impl Drop for NoWayBack {
+    fn drop(&mut self) {
+        sys::exit_now(PANICKED)
+    }
+}
+
 /// The child's life, and its exit code.
 fn run<R: Exit>(gate: &OwnedFd, line: Option<Lifeline>, body: impl FnOnce() -> R, flush: bool) -> i32 {
     const NOT_STARTED: i32 = 127;
-    if let Some(line) = line {
-        if let Err(error) = line.tie() {
-            eprintln!("crossproc: a daemon could not be tied to its parent: {error}");
-            return NOT_STARTED;
+    let no_way_back = NoWayBack;
+    match line.map(Lifeline::tie) {
+        None => sys::let_go(),
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            sys::complain(&["crossproc: a daemon could not be tied to its parent: ", &error.kind().to_string(), "\n"]);
+            sys::exit_now(NOT_STARTED)
         }
     }
     if retry_on_intr(|| read(gate, &mut [0])) != Ok(1) {
-        return NOT_STARTED;
+        sys::exit_now(NOT_STARTED);
     }
-    let code = catch_unwind(AssertUnwindSafe(|| body().code())).unwrap_or(PANICKED);
-    if flush && io::stdout().flush().is_err() && code == 0 {
-        return 1;
-    }
-    code
+    let code = match catch_unwind(AssertUnwindSafe(|| body().code())) {
+        Ok(code) => code,
+        Err(payload) => {
+            // Its destructor might panic, too.
+            mem::forget(payload);
+            PANICKED
+        }
+    };
+    let flushed = !flush || io::stdout().flush().is_ok();
+    mem::forget(no_way_back);
+    if flushed || code != 0 { code } else { 1 }
 }
 
 /// What a forked child's closure may return, and the exit code that it means.

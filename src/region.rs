@@ -82,7 +82,6 @@ pub(crate) struct Region {
 impl Region {
     /// A new region with zeroed contents, which `fill` then writes: it gets the address of the first element. Only after that can it be attached.
     pub(crate) fn create(layout: Layout, count: usize, fill: impl FnOnce(NonNull<u8>)) -> Result<Self, RegionError> {
-        assert!(layout.align <= CONTENTS, "alignments up to {CONTENTS} bytes are supported, not {}", layout.align);
         let len = layout.region_len(count as u64).ok_or(RegionError::TooLarge { size: layout.size, count })?;
         let failed = |source| RegionError::Create { len, source };
         let namespace = namespace::first().map_err(failed)?;
@@ -108,6 +107,10 @@ impl Region {
         }
         let mapped = usize::try_from(len).map_err(|_| RegionError::TooShort { len, needed: CONTENTS as u64 })?;
         let namespace = namespace::current().map_err(os("finding out the pid namespace"))?;
+        let expected = namespace::first().map_err(os("finding out the pid namespace"))?;
+        if namespace != expected {
+            return Err(RegionError::OtherPidNamespace { found: namespace.inode, expected: expected.inode });
+        }
         let mapping = Mapping::new(&file, mapped).map_err(os("mapping it"))?;
         let mut region = Region { mapping, file, count: 0 };
         let count = region.header().check(layout, type_name, namespace)?;
@@ -284,7 +287,7 @@ pub enum RegionError {
     #[error("the region is not initialised: whoever made it has not finished, or died before")]
     NotInitialised,
     /// It belongs to processes of another pid namespace, whose locks name their owners by TIDs that mean nothing here.
-    #[error("the region belongs to pid namespace {found}, this process is in {expected}: start it in the same one")]
+    #[error("the region belongs to pid namespace {found}, this process to {expected}: start it in the same one")]
     OtherPidNamespace {
         /// The inode of the region's namespace.
         found: u64,

@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::region::{Layout, Region, RegionError};
+use crate::region::{CONTENTS, Layout, Region, RegionError};
 use crate::shared::{Fingerprint, Shared};
 
 /// A handle to a `T`, or a slice `[T]`, in memory that any number of processes share: what [`Arc`] is to threads.
@@ -75,6 +75,7 @@ mod sealed {
 
 fn layout_of<T: Shared>(fingerprint: u64, is_slice: bool) -> Layout {
     const { assert!(!core::mem::needs_drop::<T>(), "what is shared is never dropped, so there can be nothing to drop") };
+    const { assert!(align_of::<T>() <= CONTENTS, "shared memory is aligned to 4,096 bytes at most") };
     Layout { size: size_of::<T>(), align: align_of::<T>(), fingerprint, is_slice }
 }
 
@@ -102,11 +103,10 @@ impl<T: Shared> sealed::Contents for [T] {
 impl<T: Shared> Shm<T> {
     /// Moves `value` into new shared memory.
     ///
+    /// An alignment of `T` beyond 4,096 bytes does not compile.
+    ///
     /// # Errors
     /// [`RegionError::Create`] if there is no memory or no descriptor for it.
-    ///
-    /// # Panics
-    /// If `T` must be aligned to more than 4,096 bytes.
     pub fn new(value: T) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
             // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a page, and nobody else's yet.
@@ -123,7 +123,7 @@ impl<T: Shared> Shm<[T]> {
     /// [`RegionError::Create`] if there is no memory or no descriptor for it, [`RegionError::TooLarge`] if no address space could hold it.
     ///
     /// # Panics
-    /// If `element` does, or `T` must be aligned to more than 4,096 bytes.
+    /// If `element` does.
     pub fn from_fn(len: usize, mut element: impl FnMut(usize) -> T) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
             for index in 0..len {

@@ -7,7 +7,7 @@ use core::time::Duration;
 use std::time::Instant;
 
 use crossproc_sys::clock;
-use crossproc_sys::futex::{self, Awake, MAX_SPINS, Word};
+use crossproc_sys::futex::{Awake, MAX_SPINS};
 
 const DEFAULT_SLICE: u64 = 100_000_000;
 const SLICES_OFF: u64 = 0;
@@ -85,15 +85,16 @@ impl Waiter {
         !core::mem::replace(&mut self.has_spun, true) && spin(look)
     }
 
-    /// Sleeps while the futex holds `expected`, for a slice at most. When it returns, look at the state before sleeping again.
-    pub(crate) fn sleep<W: Word>(&mut self, word: &W, expected: u32) {
+    /// Sleeps for a slice at most. When it returns, look at the state before sleeping again.
+    /// `wait` is the futex call, which gets the end of the slice.
+    pub(crate) fn sleep(&mut self, wait: impl FnOnce(Option<u64>) -> Awake) {
         let slice = SLICE.load(Relaxed);
         let slice_end = (slice != SLICES_OFF).then(|| clock::now().saturating_add(slice));
         let until = match (self.deadline, slice_end) {
             (Some(deadline), Some(slice_end)) => Some(deadline.min(slice_end)),
             (deadline, slice_end) => deadline.or(slice_end),
         };
-        let awake = futex::wait(word, expected, until);
+        let awake = wait(until);
         // A call that a signal handler interrupted goes on, towards the same deadline.
         self.timed_out = awake == Awake::TimedOut && until == self.deadline;
     }

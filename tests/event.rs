@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossproc::{Event, EventError, Semaphore, Shm, shared};
 
 mod forked;
-use forked::{PATIENCE, fork, join_all, kill, wait_until_asleep};
+use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
 
 #[test]
 fn all_who_sleep_return_and_those_who_come_later_do_not_wait() {
@@ -40,6 +40,29 @@ fn a_set_that_is_cleared_at_once_releases_all_who_slept() {
         event.clear();
         join_all(waiters);
     }
+}
+
+/// The kernel puts a waiter that was stopped back to sleep if the futex looks as it did before.
+#[test]
+fn a_waiter_that_was_stopped_returns_from_a_set_that_was_cleared_meanwhile() {
+    let event = Shm::new(Event::new()).unwrap();
+    let waiter = || {
+        let event = event.clone();
+        fork(move || event.wait())
+    };
+    let stopped = waiter();
+    wait_until_asleep(&stopped);
+    stopped.stop().unwrap();
+    let state = format!("/proc/{}/stat", stopped.id());
+    wait_until("it is stopped", || std::fs::read_to_string(&state).unwrap().contains(") T "));
+    event.set();
+    event.clear();
+    let later = waiter();
+    wait_until_asleep(&later);
+    stopped.resume().unwrap();
+    join_all([stopped]);
+    event.set();
+    join_all([later]);
 }
 
 #[test]

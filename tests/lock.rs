@@ -196,7 +196,7 @@ fn unlocking_in_any_order_keeps_the_rest_recoverable() {
 }
 
 #[test]
-fn a_thread_may_hold_1984_and_all_are_recovered() {
+fn a_thread_may_hold_a_thousand_and_all_are_recovered() {
     const MOST: usize = crossproc_sys::robust::MAX_HELD;
     let locks: Shm<[Lock<u64>]> = Shm::from_fn(MOST + 1, |_| Lock::new(0)).unwrap();
     let theirs = locks.clone();
@@ -266,6 +266,66 @@ fn a_leaked_guard_keeps_its_memory_so_that_older_locks_are_still_freed() {
         });
     });
     assert!(recovered(&outer).1);
+}
+
+#[test]
+fn memory_of_a_lock_whose_guard_was_leaked_is_not_written_any_more() {
+    let older = Lock::new(0_u64);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let guard = older.lock().unwrap();
+            let mut reused = Box::new(Lock::new(0_u64));
+            std::mem::forget(reused.lock());
+            // Something else is there now.
+            *reused = Lock::new(0);
+            drop(guard);
+            let bytes: *const [u8; size_of::<Lock<u64>>()] = (&raw const *reused).cast();
+            // SAFETY: all of it was initialised, and nobody has it.
+            assert_eq!(unsafe { bytes.read() }, [0; size_of::<Lock<u64>>()]);
+        });
+    });
+}
+
+#[test]
+fn locks_that_are_passed_along_hand_over_hand_are_recoverable_at_any_point() {
+    const LINKS: usize = 5_000;
+    let chain: Shm<[Lock<u64>]> = Shm::from_fn(LINKS, |_| Lock::new(0)).unwrap();
+    let theirs = chain.clone();
+    join_all([fork(move || {
+        // One below that stays, so that the record is never empty.
+        std::mem::forget(theirs[0].lock());
+        let mut held = theirs[1].lock().unwrap();
+        for link in &theirs[2..] {
+            let next = link.lock().unwrap();
+            drop(std::mem::replace(&mut held, next));
+        }
+        std::mem::forget(held);
+    })]);
+    let died = chain.iter().map(|lock| recovered(lock).1);
+    assert!(died.enumerate().all(|(index, died)| died == [0, LINKS - 1].contains(&index)));
+}
+
+#[test]
+fn a_guards_copy_in_a_forked_child_does_not_free_what_the_child_has_taken() {
+    let lock = Shm::new(Lock::new(0_u64)).unwrap();
+    let freed = Shm::new(Event::new()).unwrap();
+    let guard = lock.lock().unwrap();
+    // SAFETY: the child uses the crate and ends by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        freed.wait();
+        let own = lock.lock();
+        drop(guard);
+        let still_held = matches!(lock.try_lock(), Err(LockError::Deadlock));
+        drop(own);
+        crossproc_sys::process::exit_now(if still_held { 0 } else { 1 });
+    }
+    drop(guard);
+    freed.set();
+    let mut status = 0;
+    // SAFETY: waits for the child above and writes its status.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0);
 }
 
 #[test]

@@ -31,6 +31,13 @@ fn a_child_tells_how_it_ended() {
     assert_eq!(code(fork(|| Ok::<(), ()>(()))), Some(0));
     assert_eq!(code(fork(|| Err::<i32, &str>("a message on the standard error"))), Some(1));
     assert_eq!(code(fork(|| -> () { std::panic::resume_unwind(Box::new(())) })), Some(101));
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            std::panic::resume_unwind(Box::new(()));
+        }
+    }
+    assert_eq!(code(fork(|| -> () { std::panic::panic_any(Bomb) })), Some(101), "nothing unwinds into the parent's code");
     let child = fork(|| -> () { park() });
     assert!(child.is_alive().unwrap());
     assert_eq!(child.try_join().unwrap(), None);
@@ -349,7 +356,9 @@ fn a_started_program_can_be_a_daemon() {
     let (theirs, board_of_parent) = (family.clone(), board.clone());
     let parent = fork(move || -> () {
         let mut command = this_program("role_of_a_started_program");
-        command.share("board", &board_of_parent).unwrap().share("number_2", &number).unwrap().daemon().unwrap();
+        command.share("board", &board_of_parent).unwrap().share("number_2", &number).unwrap();
+        // The second time changes nothing.
+        command.daemon().unwrap().daemon().unwrap();
         // Two of one command: each hangs on the line by itself.
         for index in 0..2 {
             let child = command.start().unwrap();

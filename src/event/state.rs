@@ -17,7 +17,8 @@
 //! | 33-63 | generation | how often it was set, modulo 2^31 |
 //!
 //! `set` adds one to the generation and sets `SET`; if there were `WAITERS`, it exchanges them for `WAKING`, wakes all and takes `WAKING` out.
-//! `clear` takes `SET` out and leaves the rest. A waiter adds `WAITERS` and sleeps while the futex is `WAITERS` alone.
+//! `clear` takes `SET` out and leaves the rest. A waiter adds `WAITERS` and sleeps while *both* halves are as it saw them: the low half alone looks the same
+//! after a `set`, a `clear` and another one's wait, and whoever was stopped, or interrupted, in the kernel would be put to sleep on that by its restart of the call.
 //!
 //! # Why no wake-up is lost
 //! *Invariant: while someone sleeps who need not, `WAKING` is set, and a thread is awake that will wake all, or dies trying, which wakes one.*
@@ -161,8 +162,7 @@ impl RawEvent {
                 }
             }
             has_slept = true;
-            // The futex as it was seen, whatever a peer has put there: a sleep that always failed would spin.
-            waiter.sleep(&self.word, (seen | WAITERS) as u32);
+            waiter.sleep(|until| futex::wait_whole(&self.word, seen | WAITERS, until));
         }
     }
 }

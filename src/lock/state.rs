@@ -32,6 +32,13 @@
 //! as it left it, and wakes once more after that, for one who went to sleep in between. Whoever has slept takes the lock with `WAITERS`, and
 //! puts it back when it gives up: others may sleep whom that last exchange made invisible.
 //!
+//! # What is left to slices
+//! The exchange that clears the flag may find the word as its thread left it, though others have slept, locked and unlocked since. The second wake
+//! mends that, and so does whoever was woken in between; if *both* die at that point, and a newcomer locks before the kernel looks at the word of the second, the other
+//! sleepers are found by nobody. In full: T0 unlocks, wakes nobody, and stops before it clears. W1, that was about to sleep, locks; W2 sleeps; W1 unlocks, and
+//! stops before it wakes. T0 clears and dies, W1 dies; T3 has locked meanwhile, and unlocks a word without `WAITERS`. W2 sleeps on, for a slice. A thread that is *stopped* between
+//! freeing a lock and waking has the same effect for as long, and the same cure.
+//!
 //! # Memory ordering
 //! The exchange that takes the lock is Acquire, the one that frees it Release; exchanges by waiters are part of the release sequence. A
 //! dead owner's writes are ordered by the kernel's own exchange, a full barrier, in the dead thread's context.
@@ -49,11 +56,12 @@ pub(crate) struct RawLock {
     robust: RobustWord,
 }
 
-/// How a lock was acquired.
+/// A lock that was acquired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Acquired {
-    Whole,
-    OwnerDied,
+pub(crate) struct Acquired {
+    /// The thread that holds it.
+    pub(crate) tid: u32,
+    pub(crate) owner_died: bool,
 }
 
 /// Why it was not.
@@ -96,7 +104,7 @@ impl RawLock {
         let before = thread.begin(word);
         // Acquire: pairs with the Release exchanges of `unlock`.
         let acquired = match word.compare_exchange(0, thread.tid(), Acquire, Relaxed) {
-            Ok(_) => Ok(Acquired::Whole),
+            Ok(_) => Ok(Acquired { tid: thread.tid(), owner_died: false }),
             Err(_) => contended(self, thread),
         };
         if acquired.is_ok() {
@@ -113,8 +121,7 @@ impl RawLock {
         while owner(seen) == 0 {
             // Acquire: pairs with the Release exchanges of `unlock`.
             match word.compare_exchange_weak(seen, seen | thread.tid() | and, Acquire, Relaxed) {
-                Ok(_) if seen & OWNER_DIED != 0 => return Ok(Acquired::OwnerDied),
-                Ok(_) => return Ok(Acquired::Whole),
+                Ok(_) => return Ok(Acquired { tid: thread.tid(), owner_died: seen & OWNER_DIED != 0 }),
                 Err(now) => seen = now,
             }
         }
@@ -151,7 +158,7 @@ impl RawLock {
                 }
             }
             kept = WAITERS;
-            waiter.sleep(word, seen | WAITERS);
+            waiter.sleep(|until| futex::wait(word, seen | WAITERS, until));
         }
     }
 
@@ -171,11 +178,15 @@ impl RawLock {
         false
     }
 
-    /// Frees the lock; `OWNER_DIED` stays if nobody took it out. Does nothing if the calling thread does not hold it.
+    /// Frees the lock that the thread `tid` has acquired; `OWNER_DIED` stays if nobody took it out. Does nothing in another thread: a guard that was
+    /// carried into a forked child must not free what its parent holds, nor what the child has acquired since.
     #[inline]
-    pub(crate) fn unlock(&self) {
+    pub(crate) fn unlock(&self, tid: u32) {
         // A thread that holds something has its list.
         let Ok(thread) = robust::current() else { return };
+        if thread.tid() != tid {
+            return;
+        }
         let word = self.robust.word();
         let before = thread.begin(word);
         // Release: pairs with the Acquire exchanges of `acquire` and `take_free`.

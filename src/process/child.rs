@@ -5,12 +5,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use crossproc_sys::pidfd;
 use rustix::process::{Pid, Signal};
 
 use crate::wait::Waiter;
+
+/// Between two looks at a child that has ended and cannot be reaped.
+const AGAIN: Duration = Duration::from_millis(1);
 
 /// A process that this one started, by [`fork`](super::fork) or [`CommandExt::start`](super::CommandExt::start).
 ///
@@ -116,12 +120,17 @@ impl Child {
 
     fn join_until(&self, waiter: &Waiter) -> io::Result<ExitStatus> {
         loop {
+            let has_ended = pidfd::wait(&self.pidfd, waiter.until())?;
             if let Some(status) = self.try_join()? {
                 return Ok(status);
             }
-            if !pidfd::wait(&self.pidfd, waiter.until())? {
-                let message = format!("process {} was alive at the deadline", self.pid);
+            if waiter.check().is_err() {
+                let message = format!("process {} had not ended at the deadline", self.pid);
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+            if has_ended {
+                // Ended, and not to be reaped before a debugger lets go of it, of which nothing tells: look again in a while.
+                thread::sleep(AGAIN);
             }
         }
     }

@@ -62,7 +62,8 @@ pub trait CommandExt {
     /// [`io::ErrorKind::InvalidInput`] if the name is empty or has anything but ASCII letters, digits and `_`; no free descriptor.
     fn share<H: Handle>(&mut self, name: &str, handle: &H) -> io::Result<&mut Command>;
 
-    /// Has the program killed (SIGKILL) when this process ends, however it ends. See the [module](super). It lasts through a later `exec`.
+    /// Has the program killed (SIGKILL) when this process ends, however it ends. See the [module](super). It lasts through a later `exec`. For commands
+    /// that are started: `exec` by this process ties nothing.
     ///
     /// # Errors
     /// No free descriptor, no memory.

@@ -124,7 +124,7 @@ impl RawSemaphore {
             }
             kept = WAITERS;
             // The futex as it was seen, whatever a peer has put there: a sleep that always failed would spin.
-            waiter.sleep(&self.word, (seen | WAITERS) as u32);
+            waiter.sleep(|until| futex::wait(&self.word, (seen | WAITERS) as u32, until));
         }
     }
 

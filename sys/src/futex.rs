@@ -8,8 +8,9 @@
 #![allow(unsafe_code)]
 
 use core::num::NonZeroU32;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rustix::io::Errno;
-use rustix::thread::futex;
+use rustix::thread::{ClockId, futex};
 
 use crate::atomic::{AtomicU32, AtomicU64};
 use crate::clock::timespec;
@@ -69,6 +70,44 @@ pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
         Err(Errno::INTR) => Awake::Interrupted,
         Err(Errno::TIMEDOUT) => Awake::TimedOut,
         Err(errno) => panic!("futex wait: {errno}"),
+    }
+}
+
+/// `futex_waitv` on both halves of a word: sleeps while all its 64 bits are `expected`, until `deadline` if there is one. A [`wake`] of the word, which is one of the low half, ends it.
+///
+/// The low half is queued on before the high half is compared, so a change of the high half that comes with a wake is either seen or woken by, also when the kernel
+/// starts the call again, after a stop or a signal. Linux 5.16; before that, or where a filter refuses the call, only the low half is compared.
+///
+/// EAGAIN, EINTR and ETIMEDOUT are the three results; ENOSYS and EPERM are handled here. Memory ordering: none.
+///
+/// # Panics
+/// As [`wait`].
+pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awake {
+    static HAS_WAITV: AtomicBool = AtomicBool::new(true);
+    let low = word.futex();
+    if !HAS_WAITV.load(Relaxed) {
+        return wait(word, expected as u32, deadline);
+    }
+    let half = |address: *mut u32, value: u64| {
+        let mut half = futex::Wait::new();
+        half.uaddr = futex::WaitPtr::new(address.cast());
+        half.val = value;
+        half.flags = futex::WaitFlags::SIZE_U32;
+        half
+    };
+    // The other half of the eight bytes.
+    let high = (low.as_ptr().addr() ^ size_of::<u32>()) as isize - low.as_ptr().addr() as isize;
+    let halves = [half(low.as_ptr(), expected & u64::from(u32::MAX)), half(low.as_ptr().wrapping_byte_offset(high), expected >> u32::BITS)];
+    let until = deadline.map(timespec);
+    match futex::waitv(&halves, futex::WaitvFlags::empty(), until.as_ref(), ClockId::Monotonic) {
+        Ok(_) | Err(Errno::AGAIN) => Awake::Look,
+        Err(Errno::INTR) => Awake::Interrupted,
+        Err(Errno::TIMEDOUT) => Awake::TimedOut,
+        Err(Errno::NOSYS | Errno::PERM) => {
+            HAS_WAITV.store(false, Relaxed);
+            wait(word, expected as u32, deadline)
+        }
+        Err(errno) => panic!("futex waitv: {errno}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which pid namespace this process is in: a lock names its owner by a TID, which means nothing in another one.
 
+use core::sync::atomic::{AtomicU64, Ordering::*};
 use std::io;
-use std::sync::OnceLock;
 
 use rustix::fs::stat;
 
@@ -29,10 +29,17 @@ pub fn current() -> io::Result<PidNamespace> {
 /// # Errors
 /// As [`current`], the first time.
 pub fn first() -> io::Result<PidNamespace> {
-    static FIRST: OnceLock<PidNamespace> = OnceLock::new();
-    if let Some(&known) = FIRST.get() {
-        return Ok(known);
+    // Not a `OnceLock`: a signal handler that interrupted its initialisation would wait for it for ever. All who store, store the same.
+    static DEVICE: AtomicU64 = AtomicU64::new(0);
+    static INODE: AtomicU64 = AtomicU64::new(UNKNOWN);
+    const UNKNOWN: u64 = 0;
+    // Acquire: pairs with the Release below, for the device.
+    let inode = INODE.load(Acquire);
+    if inode != UNKNOWN {
+        return Ok(PidNamespace { device: DEVICE.load(Relaxed), inode });
     }
     let found = current()?;
-    Ok(*FIRST.get_or_init(|| found))
+    DEVICE.store(found.device, Relaxed);
+    INODE.store(found.inode, Release);
+    Ok(found)
 }

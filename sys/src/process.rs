@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open, openat, stat};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::path::DecInt;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
@@ -47,6 +48,8 @@ pub fn exit_now(code: i32) -> ! {
 /// A pipe on which nothing is ever written: this process holds the only end for writing, so its own death, however it comes,
 /// closes it, and the kernel then sends SIGKILL to every process that has [tied](Lifeline::tie) itself to it.
 ///
+/// What may still keep the end open: a child by a raw system call, which runs no handlers, for as long as it lives and does not `exec`.
+///
 /// The kernel's own `PR_SET_PDEATHSIG` would follow the *thread* that forked, which may end long before its process.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifeline {
@@ -60,6 +63,10 @@ const F_SETSIG: i32 = 10;
 static LINE_WRITE: AtomicI32 = AtomicI32::new(-1);
 /// The end for reading, from which each child opens one of its own, or -1.
 static LINE_READ: AtomicI32 = AtomicI32::new(-1);
+/// In a forked child, its copy of the parent's end for reading, until it is tied to it, or lets go of it.
+static INHERITED: AtomicI32 = AtomicI32::new(-1);
+/// In a forked child, the number of the line that it is tied to, or -1.
+static TIED: AtomicI32 = AtomicI32::new(-1);
 
 impl Lifeline {
     /// The calling process's line, made on first use: two descriptors (close-on-exec) for as long as it lives.
@@ -87,11 +94,19 @@ impl Lifeline {
     }
 
     /// In the child: from here on it gets SIGKILL when the process that the line belongs to ends; at once if it has ended already.
-    /// Async-signal-safe. It lasts across `exec`, at the price of one descriptor that stays open.
+    /// The second time does nothing. Async-signal-safe. It lasts across `exec`, at the price of one descriptor that stays open.
     ///
     /// # Errors
-    /// EMFILE, ENFILE; ENOENT: no `/proc`. The child reports them and ends.
+    /// EMFILE, ENFILE; ENOENT: no `/proc`; EACCES: the process has changed its user since; EBADF: it is no child of the process that the line
+    /// belongs to. The child reports them and ends.
     pub fn tie(self) -> io::Result<()> {
+        if TIED.load(Relaxed) == self.read {
+            return Ok(());
+        }
+        if INHERITED.compare_exchange(self.read, -1, Relaxed, Relaxed).is_err() {
+            return Err(Errno::BADF.into());
+        }
+        TIED.store(self.read, Relaxed);
         // A descriptor of its own: owner and signal belong to an open file, which the parent's is for all its children.
         let numbers = open(c"/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let line = openat(&numbers, DecInt::new(self.read), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
@@ -104,7 +119,7 @@ impl Lifeline {
         fcntl_setfl(&line, OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32))?;
         // Whoever died before the last call was not signalled about.
         let mut gone = [PollFd::new(&line, PollFlags::IN)];
-        if poll(&mut gone, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? != 0 {
+        if retry_on_intr(|| poll(&mut gone, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))? != 0 {
             exit_now(128 + libc::SIGKILL);
         }
         // Open until the process ends.
@@ -113,10 +128,23 @@ impl Lifeline {
     }
 }
 
+/// In a forked child that is no daemon: closes what it inherited of its parent's line. Async-signal-safe.
+pub fn let_go() {
+    close_number(INHERITED.swap(-1, Relaxed));
+}
+
+/// Writes a message to the standard error, without a lock, without allocating, and whether it can be written or not.
+pub fn complain(parts: &[&str]) {
+    for part in parts {
+        let _ = retry_on_intr(|| rustix::io::write(rustix::stdio::stderr(), part.as_bytes()));
+    }
+}
+
 extern "C" fn drop_parents_line() {
     // The end for reading stays open for `tie`; this process's own line will be another pipe.
     close_number(LINE_WRITE.swap(-1, Relaxed));
-    LINE_READ.store(-1, Relaxed);
+    TIED.store(-1, Relaxed);
+    close_number(INHERITED.swap(LINE_READ.swap(-1, Relaxed), Relaxed));
 }
 
 fn close_number(number: RawFd) {

@@ -11,18 +11,19 @@
 //! # How we live in libc's list
 //! There is one list per thread and libc owns it. An entry's distance to its futex word is fixed per thread, by libc, so
 //! entries of another library must have libc's layout: [`RobustWord`].
-//! Our entries stand between two private sentinels, `first` and `last`, that are spliced into libc's list once per thread:
+//! Ours stand between two private sentinels, the first of `slots` and `last`, which are spliced into libc's list once per thread. Each lock hangs on a
+//! private slot of its own, and points to the next slot:
 //!
 //! ```text
-//! libc's head -> libc's newer mutexes -> first -> our newest .. our oldest -> last -> libc's older mutexes -> head
+//! libc's newer mutexes -> slot 0 -> lock A -> slot 1 -> slot 2 -> lock C -> slot 3 -> last -> libc's older mutexes
 //! ```
 //!
-//! libc edits the neighbours of its own mutexes only, so the most it touches of ours are the sentinels' outer links. Our own links are
-//! single and lie in shared memory, where a peer may scribble: their order is kept in [`Thread::held`], private memory, and a
-//! node is written but never read back. Only the kernel reads it.
+//! libc edits the neighbours of its own mutexes only, so the most it touches of ours are the sentinels' outer links. Locks lie in shared memory, where
+//! a peer may scribble, or in memory that was freed because a guard was leaked: so a lock's entry is written when the lock is taken, by its
+//! own guard's borrow, and never again and never read. Only the kernel reads it. Whatever has to change later is in a slot.
 //!
 //! # Invariants
-//! 1. A `Thread`'s cells are used by its own thread alone. What other threads may touch are the atomics: `last`'s word, `next_thread`, `depth`, `held`.
+//! 1. A `Thread`'s cells are used by its own thread alone. What other threads may touch are the atomics: `last`'s word, `next_thread`, `used`, `slots`.
 //! 2. Between two instructions of any function here, the chain from libc's head is whole: each store either prepares what is not yet
 //!    linked, or switches one link. The kernel walks it in the dying thread's own context, after the last instruction that ran,
 //!    so program order is all that is needed: compiler fences, no CPU ones.
@@ -30,6 +31,11 @@
 //!    `last`, after which nothing reads the record any more: that is how a record becomes free for another thread.
 //! 4. Records are mapped `MADV_WIPEONFORK`: in a forked child they read as zero, however it was forked, so that `tid` 0 means "not set
 //!    up in this process". libc starts the child with an empty list.
+//! 5. Slot k, for k < `used`, points to the lock that is held in it, or to slot k + 1: a hole. Slot `used` points to `last`.
+//!
+//! # What is beyond it
+//! A thread that calls `exec` and is not its process's first one is given the first one's TID *before* the kernel walks its list, which then fits none of its locks: they stay
+//! owned by a TID that is gone. A signal handler that interrupts an operation, runs one itself, and is killed in there: only the outer one is pending.
 //!
 //! References: <https://docs.kernel.org/locking/robust-futexes.html>, <https://man7.org/linux/man-pages/man2/get_robust_list.2.html>,
 //! the kernel's `handle_futex_death`, glibc's `nptl/descr.h` (`ENQUEUE_MUTEX_BOTH`), musl's `pthread_mutex_trylock.c`.
@@ -56,8 +62,8 @@ pub const OWNER_DIED: u32 = 0x4000_0000;
 /// Set by whoever sleeps, or may sleep: the kernel wakes only if it is set.
 pub const WAITERS: u32 = 0x8000_0000;
 
-/// The most locks that one thread may hold. The kernel's walk stops after 2,048 entries; the sentinels and libc's own robust mutexes need some.
-pub const MAX_HELD: usize = 1_984;
+/// The most locks that one thread may hold. The kernel's walk stops after 2,048 entries, two for each lock; libc's own robust mutexes need some.
+pub const MAX_HELD: usize = 1_000;
 
 /// From an entry to its futex word, as libc registered it for every thread.
 const FUTEX_OFFSET: isize = if cfg!(target_env = "musl") { -28 } else { -32 };
@@ -86,8 +92,9 @@ impl RobustWord {
     #[must_use]
     pub const fn new() -> Self {
         RobustWord {
+            // Process-shared: musl looks at it when a thread ends.
             #[cfg(target_env = "musl")]
-            _kind: AtomicU32::new(0),
+            _kind: AtomicU32::new(128),
             word: AtomicU32::new(0),
             #[cfg(not(target_env = "musl"))]
             _reserved: AtomicU32::new(0),
@@ -176,20 +183,24 @@ struct Head {
 pub struct Thread {
     /// The owner's TID; 0 in a forked child, whose copy is wiped (invariant 4).
     tid: Cell<u32>,
-    /// How many of `held` count. Written by the thread alone.
-    depth: AtomicUsize,
+    /// How many of `slots` are in use, holes among them. Written by the thread alone.
+    used: AtomicUsize,
+    /// How many of those are holes.
+    holes: Cell<usize>,
     /// libc's head: its `list_op_pending` is the kernel's.
     head: Cell<*const Head>,
-    first: RobustWord,
     last: RobustWord,
     next_thread: AtomicPtr<Thread>,
-    /// The entries between the sentinels, the oldest first. Written by the thread alone; others look for what was leaked.
-    held: [AtomicUsize; MAX_HELD],
+    /// What the locks hang on (invariant 5). Written by the thread alone; others look for what was leaked.
+    slots: [RobustWord; MAX_HELD + 1],
 }
 
 impl core::fmt::Debug for Thread {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Thread").field("tid", &self.tid).field("held", &self.depth).finish_non_exhaustive()
+        f.debug_struct("Thread")
+            .field("tid", &self.tid)
+            .field("held", &(self.used.load(Relaxed) - self.holes.get()))
+            .finish_non_exhaustive()
     }
 }
 
@@ -228,7 +239,7 @@ impl Thread {
     #[inline]
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.depth.load(Relaxed) < MAX_HELD
+        self.used.load(Relaxed) < MAX_HELD || self.holes.get() != 0
     }
 
     /// Names the futex that this thread is going to work on; to be followed by [`end`](Thread::end) with the result.
@@ -238,12 +249,14 @@ impl Thread {
     /// does so between `begin` and `end`, and the wake-up outlives it. The word need not be a lock: the low half of a 64-bit state
     /// whose TID bits are always 0 has the second rule alone.
     ///
-    /// What was pending before is returned, for a signal handler that interrupts another operation.
+    /// In a signal handler that has interrupted another operation, that one stays pending: what it may leave behind is worse.
     #[inline]
     pub fn begin<W: Word>(&self, word: &W) -> Pending {
         let pending = &self.head().list_op_pending;
         let before = pending.get();
-        pending.set(ptr::from_ref(word.futex()).addr().wrapping_add_signed(-FUTEX_OFFSET));
+        if before == 0 {
+            pending.set(ptr::from_ref(word.futex()).addr().wrapping_add_signed(-FUTEX_OFFSET));
+        }
         compiler_fence(SeqCst);
         Pending(before)
     }
@@ -258,25 +271,31 @@ impl Thread {
     /// Links a lock that this thread has just acquired: between `begin` and `end`, and only if there was [room](Thread::has_room).
     #[inline]
     pub fn link(&self, lock: &RobustWord) {
-        let depth = self.depth.load(Relaxed);
-        self.held[depth].store(lock.entry(), Relaxed);
-        self.depth.store(depth + 1, Relaxed);
-        lock.next.store(self.first.next.load(Relaxed), Relaxed);
+        let used = self.used.load(Relaxed);
+        let index = if self.holes.get() == 0 { used } else { self.take_hole() };
+        let (slot, next) = (&self.slots[index], &self.slots[index + 1]);
+        if index == used {
+            next.next.store(self.last.entry(), Relaxed);
+            self.used.store(used + 1, Relaxed);
+        }
+        lock.next.store(next.entry(), Relaxed);
         compiler_fence(SeqCst);
-        self.first.next.store(lock.entry(), Relaxed);
+        slot.next.store(lock.entry(), Relaxed);
         compiler_fence(SeqCst);
     }
 
-    /// Unlinks a lock that this thread is about to release, between `begin` and `end`. Says whether the thread held it: a guard that was
-    /// carried into a forked child finds its lock held by the parent.
+    /// Unlinks a lock that this thread is about to release, between `begin` and `end`. Says whether the thread held it.
     #[inline]
     #[must_use]
     pub fn unlink(&self, lock: &RobustWord) -> bool {
         compiler_fence(SeqCst);
-        let depth = self.depth.load(Relaxed);
-        if depth != 0 && self.held[depth - 1].load(Relaxed) == lock.entry() {
-            self.depth.store(depth - 1, Relaxed);
-            self.first.next.store(self.below(depth - 1), Relaxed);
+        let used = self.used.load(Relaxed);
+        if used != 0 && self.slots[used - 1].next.load(Relaxed) == lock.entry() {
+            self.slots[used - 1].next.store(self.last.entry(), Relaxed);
+            self.used.store(used - 1, Relaxed);
+            if self.holes.get() != 0 {
+                self.drop_trailing_holes();
+            }
         } else if !self.unlink_older(lock) {
             return false;
         }
@@ -284,28 +303,39 @@ impl Thread {
         true
     }
 
-    /// The entry that follows the one at `index` of `held`.
-    #[inline]
-    fn below(&self, index: usize) -> usize {
-        if index == 0 { self.last.entry() } else { self.held[index - 1].load(Relaxed) }
+    #[cold]
+    fn unlink_older(&self, lock: &RobustWord) -> bool {
+        let slots = &self.slots[..self.used.load(Relaxed)];
+        // The newest: an older one of the same address was leaked, and its memory used again.
+        let Some(index) = slots.iter().rposition(|slot| slot.next.load(Relaxed) == lock.entry()) else {
+            return false;
+        };
+        self.slots[index].next.store(self.slots[index + 1].entry(), Relaxed);
+        self.holes.set(self.holes.get() + 1);
+        true
+    }
+
+    fn is_hole(&self, index: usize) -> bool {
+        self.slots[index].next.load(Relaxed) == self.slots[index + 1].entry()
+    }
+
+    /// A hole that is none any more: the caller fills it. There is one.
+    #[cold]
+    fn take_hole(&self) -> usize {
+        self.holes.set(self.holes.get() - 1);
+        let used = self.used.load(Relaxed);
+        (0..used).find(|&index| self.is_hole(index)).unwrap_or(used)
     }
 
     #[cold]
-    fn unlink_older(&self, lock: &RobustWord) -> bool {
-        let held = &self.held[..self.depth.load(Relaxed)];
-        let Some(index) = held.iter().rposition(|entry| entry.load(Relaxed) == lock.entry()) else {
-            return false;
-        };
-        let newer = ptr::with_exposed_provenance::<AtomicUsize>(held[index + 1].load(Relaxed));
-        // SAFETY: an entry in `held` is the `next` of a lock that this thread holds; its memory stays mapped as long as it is held, because
-        // its guard borrows the region, and a region with a leaked guard is never unmapped (`Mapping::drop`).
-        let newer = unsafe { &*newer };
-        newer.store(self.below(index), Relaxed);
-        for (entry, above) in held[index..].iter().zip(&held[index + 1..]) {
-            entry.store(above.load(Relaxed), Relaxed);
+    fn drop_trailing_holes(&self) {
+        let mut used = self.used.load(Relaxed);
+        while used != 0 && self.is_hole(used - 1) {
+            used -= 1;
+            self.slots[used].next.store(self.last.entry(), Relaxed);
+            self.used.store(used, Relaxed);
+            self.holes.set(self.holes.get() - 1);
         }
-        self.depth.store(held.len() - 1, Relaxed);
-        true
     }
 
     #[inline]
@@ -325,41 +355,60 @@ pub struct Pending(usize);
 /// Exact for memory in which no lock is being taken or released: for the rest it may err to either side.
 #[must_use]
 pub fn any_held_within(start: usize, len: usize) -> bool {
-    records().any(|thread| {
-        let depth = thread.depth.load(Relaxed).min(MAX_HELD);
-        // From the newest down: a removal moves later entries towards the front, so one that stays is never stepped over.
-        let mut held = thread.held[..depth].iter().rev();
-        !thread.is_free() && held.any(|entry| entry.load(Relaxed).wrapping_sub(start) < len)
-    })
+    let is_within = |slot: &RobustWord| slot.next.load(Relaxed).wrapping_sub(start) < len;
+    records().any(|thread| !thread.is_free() && thread.slots[..thread.used.load(Relaxed).min(MAX_HELD)].iter().any(is_within))
+}
+
+/// Signals are blocked while this exists, in the calling thread.
+struct BlockedSignals(libc::sigset_t);
+
+impl BlockedSignals {
+    fn block() -> Self {
+        let mut all = MaybeUninit::uninit();
+        // SAFETY: initialises the set.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: reads an initialised set and writes another. It cannot fail: the first argument is one of the three that there are.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+        // SAFETY: written by the call above.
+        BlockedSignals(unsafe { before.assume_init() })
+    }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        // SAFETY: reads the set that `block` was given.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+    }
 }
 
 #[cold]
 fn set_up() -> Result<&'static Thread, Error> {
+    // A handler that needs the record must not come in between and make it, too.
+    let _blocked = BlockedSignals::block();
+    let wiped = NonNull::new(RECORD.get().cast_mut());
+    // SAFETY: as in `current`.
+    if let Some(done) = wiped.map(|record| unsafe { record.as_ref() }).filter(|thread| thread.tid.get() != 0) {
+        // ... or did before they were blocked.
+        return Ok(done);
+    }
     let head = registered_head()?;
     if namespace::current().map_err(Error::Os)? != namespace::first().map_err(Error::Os)? {
         return Err(Error::OtherPidNamespace);
     }
     let tid = gettid().as_raw_nonzero().get() as u32;
-    let record = match NonNull::new(RECORD.get().cast_mut()) {
-        // Forked: the record is this thread's still, wiped, and no longer among the records (the pool is wiped too).
-        Some(wiped) => {
-            // SAFETY: as in `current`.
-            let thread = unsafe { wiped.as_ref() };
+    let reused = if wiped.is_none() { records().find(|thread| thread.claim(tid)) } else { None };
+    let record = match reused {
+        Some(thread) => thread,
+        None => {
+            // One that was wiped by a fork is this thread's still, and no longer among the records: the pool is wiped, too.
+            let record = wiped.map_or_else(map_record, Ok)?;
+            // SAFETY: mapped for good, zeroed, aligned to a page: a valid `Thread`.
+            let thread = unsafe { record.as_ref() };
             thread.last.word.store(tid, Relaxed);
-            publish(wiped)?;
+            publish(record)?;
             thread
         }
-        None => match records().find(|thread| thread.claim(tid)) {
-            Some(thread) => thread,
-            None => {
-                let mapped = map_record()?;
-                // SAFETY: mapped for good, zeroed, aligned to a page: a valid `Thread`.
-                let thread = unsafe { mapped.as_ref() };
-                thread.last.word.store(tid, Relaxed);
-                publish(mapped)?;
-                thread
-            }
-        },
     };
     record.splice(head);
     record.tid.set(tid);
@@ -383,18 +432,19 @@ impl Thread {
     /// Puts the two sentinels at the front of libc's list. Nothing of ours is between them yet.
     fn splice(&self, head: &'static Head) {
         self.head.set(head);
-        self.depth.store(0, Relaxed);
+        self.used.store(0, Relaxed);
+        self.holes.set(0);
         // glibc leaves this as it was in the parent when it starts a forked child.
         head.list_op_pending.set(0);
         let head_entry = ptr::from_ref(&head.list).expose_provenance();
         // With libc's flag for a priority-inheritance mutex in bit 0, which the kernel needs: copied as it is.
         let older = head.list.get();
-        self.first.prev.store(head_entry, Relaxed);
-        self.first.next.store(self.last.entry(), Relaxed);
-        self.last.prev.store(self.first.entry(), Relaxed);
+        self.slots[0].prev.store(head_entry, Relaxed);
+        self.slots[0].next.store(self.last.entry(), Relaxed);
+        self.last.prev.store(self.slots[0].entry(), Relaxed);
         self.last.next.store(older, Relaxed);
         compiler_fence(SeqCst);
-        head.list.set(self.first.entry());
+        head.list.set(self.slots[0].entry());
         compiler_fence(SeqCst);
         if older != head_entry {
             let before_older = (older & !1) - (offset_of!(RobustWord, next) - offset_of!(RobustWord, prev));

@@ -45,7 +45,9 @@ pub(crate) fn wait_until(what: &str, mut state: impl FnMut() -> bool) {
 
 /// Waits until the process is asleep in a futex call.
 pub(crate) fn wait_until_asleep(child: &Child) {
-    let of_futex = format!("{} ", libc::SYS_futex);
+    let calls = [libc::SYS_futex, libc::SYS_futex_waitv].map(|call| format!("{call} "));
     let path = format!("/proc/{}/syscall", child.id());
-    wait_until("a child sleeps in futex", || fs::read_to_string(&path).is_ok_and(|call| call.starts_with(&of_futex)));
+    wait_until("a child sleeps in futex", || {
+        fs::read_to_string(&path).is_ok_and(|call| calls.iter().any(|of_futex| call.starts_with(of_futex)))
+    });
 }

@@ -127,22 +127,31 @@ fn expired() -> bool {
 
 /// As in the real module; a deadline passes when the model says so.
 pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
+    wait_while(word.address(), || word.low() == expected, deadline.is_some())
+}
+
+/// As in the real module.
+pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awake {
+    wait_while(word.address(), || word.peek(Relaxed) == expected, deadline.is_some())
+}
+
+fn wait_while(address: usize, as_expected: impl Fn() -> bool, has_deadline: bool) -> Awake {
     if !step() {
         return Awake::Look;
     }
     let awake = match WORLD.with_borrow(|world| world.futexes) {
-        Futexes::Sleep => sleep(word, expected, deadline.is_some()),
-        Futexes::Look => look(word, expected, deadline.is_some()),
+        Futexes::Sleep => sleep(address, as_expected, has_deadline),
+        Futexes::Look => look(as_expected, has_deadline),
     };
     // Woken and killed before it could act on it: a moment of its own.
     step();
     awake
 }
 
-fn sleep<W: Word>(word: &W, expected: u32, has_deadline: bool) -> Awake {
-    let futex = futex_of(word.address());
+fn sleep(address: usize, as_expected: impl Fn() -> bool, has_deadline: bool) -> Awake {
+    let futex = futex_of(address);
     let mut asleep = futex.asleep.lock().unwrap();
-    if word.low() != expected {
+    if !as_expected() {
         return Awake::Look;
     }
     if has_deadline && expired() {
@@ -158,8 +167,8 @@ fn sleep<W: Word>(word: &W, expected: u32, has_deadline: bool) -> Awake {
     }
 }
 
-fn look<W: Word>(word: &W, expected: u32, has_deadline: bool) -> Awake {
-    while word.low() == expected {
+fn look(as_expected: impl Fn() -> bool, has_deadline: bool) -> Awake {
+    while as_expected() {
         if has_deadline && expired() {
             return Awake::TimedOut;
         }

@@ -16,7 +16,7 @@ mod limits {
     pub const TID_MASK: u32 = 0x3fff_ffff;
     pub const OWNER_DIED: u32 = 0x4000_0000;
     pub const WAITERS: u32 = 0x8000_0000;
-    pub const MAX_HELD: usize = 1_984;
+    pub const MAX_HELD: usize = 1_000;
 }
 
 /// As in the real module, without the entry: the model's list is a vector.
@@ -103,7 +103,7 @@ impl Thread {
 
     pub fn begin<W: Word>(&self, word: &W) -> Pending {
         let before = self.pending.get();
-        if step() {
+        if step() && before.is_none() {
             self.pending.set(Some(ptr::from_ref(word)));
         }
         Pending(before)
