@@ -114,7 +114,7 @@ impl<T: Plain> Lock<T> {
     /// [`Unavailable`](LockError::Unavailable).
     #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        self.guard(self.raw.lock(Waiter::forever))
+        self.guard(|raw| raw.lock_contended(Waiter::forever()))
     }
 
     /// Locks if the lock is free.
@@ -123,7 +123,7 @@ impl<T: Plain> Lock<T> {
     /// [`WouldBlock`](LockError::WouldBlock) if another thread holds it; otherwise as [`lock`](Lock::lock).
     #[inline]
     pub fn try_lock(&self) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        self.guard(self.raw.try_lock())
+        self.guard(RawLock::try_lock_contended)
     }
 
     /// Locks, and waits for `timeout` at most. Zero tries once; [`Duration::MAX`] waits for ever.
@@ -132,7 +132,7 @@ impl<T: Plain> Lock<T> {
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](Lock::lock).
     #[inline]
     pub fn lock_timeout(&self, timeout: Duration) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        self.guard(self.raw.lock(|| Waiter::timeout(timeout)))
+        self.guard(|raw| raw.lock_contended(Waiter::timeout(timeout)))
     }
 
     /// Locks, and waits until `deadline` at most. A past one tries once.
@@ -141,7 +141,7 @@ impl<T: Plain> Lock<T> {
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](Lock::lock).
     #[inline]
     pub fn lock_deadline(&self, deadline: Instant) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        self.guard(self.raw.lock(|| Waiter::deadline(deadline)))
+        self.guard(|raw| raw.lock_contended(Waiter::deadline(deadline)))
     }
 
     /// The value, without locking: nobody else has it.
@@ -155,10 +155,17 @@ impl<T: Plain> Lock<T> {
         self.raw.owner()
     }
 
+    /// A guard, by `contended` if the short way fails.
     #[inline]
-    fn guard(&self, acquired: Result<Acquired, Refused>) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
+    fn guard(
+        &self,
+        contended: impl FnOnce(&RawLock) -> Result<Acquired, Refused>,
+    ) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
         let guard = |tid| LockGuard { lock: self, tid, stays_here: PhantomData };
-        match acquired {
+        if let Some(tid) = self.raw.lock_uncontended() {
+            return Ok(guard(tid));
+        }
+        match contended(&self.raw) {
             Ok(Acquired { tid, owner_died: false }) => Ok(guard(tid)),
             Ok(Acquired { tid, owner_died: true }) => Err(LockError::OwnerDied(guard(tid))),
             Err(refused) => Err(refused.into()),

@@ -83,7 +83,7 @@ impl RawEvent {
     fn set_contended(&self) {
         // A thread without a list sets the event all the same: should it die in here, a slice wakes whom it did not.
         let thread = robust::current().ok();
-        let before = thread.map(|thread| thread.begin(&self.word));
+        let before = thread.map(|thread| thread.begin_nested(&self.word));
         let mut seen = self.word.load(Relaxed);
         loop {
             // Release: as in `set`.
@@ -93,7 +93,7 @@ impl RawEvent {
             }
         }
         if let (Some(thread), Some(before)) = (thread, before) {
-            thread.end(before);
+            thread.end_nested(before);
         }
     }
 
@@ -133,10 +133,10 @@ impl RawEvent {
     fn wait_contended(&self, begun_in: u64, waiter: &mut Waiter) -> Result<(), TimedOut> {
         // A thread without a list waits all the same: should it die in here, a slice wakes whom it was to wake.
         let thread = robust::current().ok();
-        let before = thread.map(|thread| thread.begin(&self.word));
+        let before = thread.map(|thread| thread.begin_nested(&self.word));
         let result = self.wait_pending(begun_in, waiter);
         if let (Some(thread), Some(before)) = (thread, before) {
-            thread.end(before);
+            thread.end_nested(before);
         }
         result
     }

@@ -79,38 +79,47 @@ impl RawLock {
         RawLock { robust: RobustWord::new() }
     }
 
-    /// Takes the lock if it is free.
+    /// Takes the lock if it is free and its data is whole, and the thread is set up: the TID under which it is held.
     #[inline]
-    pub(crate) fn try_lock(&self) -> Result<Acquired, Refused> {
+    pub(crate) fn lock_uncontended(&self) -> Option<u32> {
+        let thread = robust::ready()?;
+        let slot = thread.free_slot()?;
+        let word = self.robust.word();
+        thread.begin(word);
+        // Acquire: pairs with the Release exchanges of `unlock`.
+        let is_acquired = word.compare_exchange(0, thread.tid(), Acquire, Relaxed).is_ok();
+        if is_acquired {
+            thread.link(slot, &self.robust);
+        }
+        thread.end();
+        is_acquired.then(|| thread.tid())
+    }
+
+    /// Takes the lock if it is free, whatever [`lock_uncontended`](RawLock::lock_uncontended) found.
+    #[cold]
+    pub(crate) fn try_lock_contended(&self) -> Result<Acquired, Refused> {
         self.acquire(|lock, thread| {
-            lock.take_free(thread, 0).map_err(|word| if owner(word) == thread.tid() { Refused::Deadlock } else { Refused::WouldBlock })
+            let held = |word| if owner(word) == thread.tid() { Refused::Deadlock } else { Refused::WouldBlock };
+            lock.take_free(thread, 0).map_err(held)
         })
     }
 
-    /// Takes the lock, waiting as long as the waiter lets it.
-    #[inline]
-    pub(crate) fn lock(&self, waiter: impl FnOnce() -> Waiter) -> Result<Acquired, Refused> {
-        self.acquire(|lock, thread| lock.lock_contended(thread, &mut waiter()))
+    /// Takes the lock, waiting as long as the waiter lets it, whatever [`lock_uncontended`](RawLock::lock_uncontended) found.
+    #[cold]
+    pub(crate) fn lock_contended(&self, mut waiter: Waiter) -> Result<Acquired, Refused> {
+        self.acquire(|lock, thread| lock.wait_and_take(thread, &mut waiter))
     }
 
-    /// The frame of every acquisition: `contended` runs when the first exchange has found the lock not free and whole.
-    #[inline]
-    fn acquire(&self, contended: impl FnOnce(&Self, &Thread) -> Result<Acquired, Refused>) -> Result<Acquired, Refused> {
+    /// The frame of an acquisition by `take`.
+    fn acquire(&self, take: impl FnOnce(&Self, &Thread) -> Result<Acquired, Refused>) -> Result<Acquired, Refused> {
         let thread = robust::current().map_err(Refused::Unavailable)?;
-        if !thread.has_room() {
-            return Err(Refused::TooManyHeld);
-        }
-        let word = self.robust.word();
-        let before = thread.begin(word);
-        // Acquire: pairs with the Release exchanges of `unlock`.
-        let acquired = match word.compare_exchange(0, thread.tid(), Acquire, Relaxed) {
-            Ok(_) => Ok(Acquired { tid: thread.tid(), owner_died: false }),
-            Err(_) => contended(self, thread),
-        };
+        let slot = thread.free_slot().ok_or(Refused::TooManyHeld)?;
+        thread.begin(self.robust.word());
+        let acquired = take(self, thread);
         if acquired.is_ok() {
-            thread.link(&self.robust);
+            thread.link(slot, &self.robust);
         }
-        thread.end(before);
+        thread.end();
         acquired
     }
 
@@ -128,8 +137,7 @@ impl RawLock {
         Err(seen)
     }
 
-    #[cold]
-    fn lock_contended(&self, thread: &Thread, waiter: &mut Waiter) -> Result<Acquired, Refused> {
+    fn wait_and_take(&self, thread: &Thread, waiter: &mut Waiter) -> Result<Acquired, Refused> {
         let word = self.robust.word();
         // Once this thread has slept, others may sleep whom nothing but this thread knows of.
         let mut kept = 0;
@@ -182,18 +190,15 @@ impl RawLock {
     /// carried into a forked child must not free what its parent holds, nor what the child has acquired since.
     #[inline]
     pub(crate) fn unlock(&self, tid: u32) {
-        // A thread that holds something has its list.
-        let Ok(thread) = robust::current() else { return };
-        if thread.tid() != tid {
-            return;
-        }
+        // A thread that holds something is set up.
+        let Some(thread) = robust::ready().filter(|thread| thread.tid() == tid) else { return };
         let word = self.robust.word();
-        let before = thread.begin(word);
-        // Release: pairs with the Acquire exchanges of `acquire` and `take_free`.
-        if thread.unlink(&self.robust) && word.compare_exchange(thread.tid(), 0, Release, Relaxed).is_err() {
+        thread.begin(word);
+        // Release: pairs with the Acquire exchanges of `lock_uncontended` and `take_free`.
+        if thread.unlink(&self.robust) && word.compare_exchange(tid, 0, Release, Relaxed).is_err() {
             self.unlock_contended(thread);
         }
-        thread.end(before);
+        thread.end();
     }
 
     #[cold]
@@ -206,7 +211,7 @@ impl RawLock {
                 return;
             }
             let freed = seen & !TID_MASK;
-            // Release: pairs with the Acquire exchanges of `acquire` and `take_free`.
+            // Release: pairs with the Acquire exchanges of `lock_uncontended` and `take_free`.
             match word.compare_exchange_weak(seen, freed, Release, Relaxed) {
                 Ok(_) => break freed,
                 Err(now) => seen = now,

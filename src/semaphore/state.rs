@@ -89,10 +89,10 @@ impl RawSemaphore {
     fn acquire_contended(&self, waiter: &mut Waiter) -> Result<(), TimedOut> {
         // A thread without a list waits all the same: should it die in here, a slice wakes whom it was to wake.
         let thread = robust::current().ok();
-        let before = thread.map(|thread| thread.begin(&self.word));
+        let before = thread.map(|thread| thread.begin_nested(&self.word));
         let result = self.acquire_pending(waiter);
         if let (Some(thread), Some(before)) = (thread, before) {
-            thread.end(before);
+            thread.end_nested(before);
         }
         result
     }
@@ -166,14 +166,14 @@ impl RawSemaphore {
     fn release_contended(&self, count: u32) -> Result<(), Overflow> {
         // A thread without a list releases all the same: should it die in here, a slice wakes whom it did not.
         let thread = robust::current().ok();
-        let before = thread.map(|thread| thread.begin(&self.word));
+        let before = thread.map(|thread| thread.begin_nested(&self.word));
         // Without bits to stop at, the only error is the overflow.
         let added = self.add(count, 0).map_err(|_| Overflow);
         if let Ok(more) = added {
             self.wake(more, count);
         }
         if let (Some(thread), Some(before)) = (thread, before) {
-            thread.end(before);
+            thread.end_nested(before);
         }
         added.map(|_| ())
     }

@@ -15,7 +15,7 @@
 //! private slot of its own, and points to the next slot:
 //!
 //! ```text
-//! libc's newer mutexes -> slot 0 -> lock A -> slot 1 -> slot 2 -> lock C -> slot 3 -> last -> libc's older mutexes
+//! libc's newer mutexes -> slot 0 -> lock A -> slot 1 (free) -> slot 2 -> lock C -> slot 3 -> last -> libc's older mutexes
 //! ```
 //!
 //! libc edits the neighbours of its own mutexes only, so the most it touches of ours are the sentinels' outer links. Locks lie in shared memory, where
@@ -23,7 +23,7 @@
 //! own guard's borrow, and never again and never read. Only the kernel reads it. Whatever has to change later is in a slot.
 //!
 //! # Invariants
-//! 1. A `Thread`'s cells are used by its own thread alone. What other threads may touch are the atomics: `last`'s word, `next_thread`, `used`, `slots`.
+//! 1. A `Thread`'s cells are used by its own thread alone. What other threads may touch are the atomics: `last`'s word, `next_thread`, `made`, `slots`.
 //! 2. Between two instructions of any function here, the chain from libc's head is whole: each store either prepares what is not yet
 //!    linked, or switches one link. The kernel walks it in the dying thread's own context, after the last instruction that ran,
 //!    so program order is all that is needed: compiler fences, no CPU ones.
@@ -31,7 +31,8 @@
 //!    `last`, after which nothing reads the record any more: that is how a record becomes free for another thread.
 //! 4. Records are mapped `MADV_WIPEONFORK`: in a forked child they read as zero, however it was forked, so that `tid` 0 means "not set
 //!    up in this process". libc starts the child with an empty list.
-//! 5. Slot k, for k < `used`, points to the lock that is held in it, or to slot k + 1: a hole. Slot `used` points to `last`.
+//! 5. Slot k, for k < `made`, points to the lock that hangs on it, or, if it is free, to slot k + 1. Slot `made` points to `last`. So the chain goes
+//!    through all slots that were ever needed, and taking and freeing one is one store.
 //!
 //! # What is beyond it
 //! A thread that calls `exec` and is not its process's first one is given the first one's TID *before* the kernel walks its list, which then fits none of its locks: they stay
@@ -183,10 +184,8 @@ struct Head {
 pub struct Thread {
     /// The owner's TID; 0 in a forked child, whose copy is wiped (invariant 4).
     tid: Cell<u32>,
-    /// How many of `slots` are in use, holes among them. Written by the thread alone.
-    used: AtomicUsize,
-    /// How many of those are holes.
-    holes: Cell<usize>,
+    /// How many of `slots` can be used so far (invariant 5). Written by the thread alone.
+    made: AtomicUsize,
     /// libc's head: its `list_op_pending` is the kernel's.
     head: Cell<*const Head>,
     last: RobustWord,
@@ -197,16 +196,36 @@ pub struct Thread {
 
 impl core::fmt::Debug for Thread {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Thread")
-            .field("tid", &self.tid)
-            .field("held", &(self.used.load(Relaxed) - self.holes.get()))
-            .finish_non_exhaustive()
+        f.debug_struct("Thread").field("tid", &self.tid).field("slots", &self.made).finish_non_exhaustive()
     }
 }
 
+/// The record of a thread that has none: all zero, and never written.
+struct Unset(Thread);
+// SAFETY: nobody writes to it: `ready` gives it to nobody, `set_up` replaces it.
+unsafe impl Sync for Unset {}
+static UNSET: Unset = Unset(Thread {
+    tid: Cell::new(0),
+    made: AtomicUsize::new(0),
+    head: Cell::new(ptr::null()),
+    last: RobustWord::new(),
+    next_thread: AtomicPtr::new(ptr::null_mut()),
+    slots: [const { RobustWord::new() }; MAX_HELD + 1],
+});
+
 thread_local! {
-    /// The calling thread's record: null until its first use. Without drop glue, so it works in destructors of other thread-locals too.
-    static RECORD: Cell<*const Thread> = const { Cell::new(ptr::null()) };
+    /// The calling thread's record. Without drop glue, so it works in destructors of other thread-locals too.
+    static RECORD: Cell<*const Thread> = const { Cell::new(&raw const UNSET.0) };
+}
+
+/// The calling thread's record, if it is set up.
+#[inline]
+#[must_use]
+pub fn ready() -> Option<&'static Thread> {
+    // SAFETY: RECORD points to `UNSET`, or to a record that is never unmapped and that belongs to this thread (invariant 1), in a forked child to
+    // the same address with zeroes in it, which are a valid `Thread`.
+    let thread = unsafe { &*RECORD.get() };
+    (thread.tid.get() != 0).then_some(thread)
 }
 
 /// The calling thread's record, set up on first use.
@@ -215,16 +234,14 @@ thread_local! {
 /// [`Error`]; nothing was changed then, and the next call tries again.
 #[inline]
 pub fn current() -> Result<&'static Thread, Error> {
-    let record = RECORD.get();
-    if !record.is_null() {
-        // SAFETY: RECORD points to a record that is never unmapped and that belongs to this thread (invariant 1), in a forked child to
-        // the same address with zeroes in it, which are a valid `Thread`.
-        let thread = unsafe { &*record };
-        if thread.tid.get() != 0 {
-            return Ok(thread);
-        }
-    }
-    set_up()
+    ready().map_or_else(set_up, Ok)
+}
+
+/// A place in the list for one more lock.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot<'a> {
+    slot: &'a RobustWord,
+    next: &'a RobustWord,
 }
 
 impl Thread {
@@ -235,11 +252,34 @@ impl Thread {
         self.tid.get()
     }
 
-    /// Whether one more lock can be held.
+    /// A free slot; `None` if this thread holds [`MAX_HELD`] locks.
     #[inline]
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.used.load(Relaxed) < MAX_HELD || self.holes.get() != 0
+    pub fn free_slot(&self) -> Option<Slot<'_>> {
+        let first = self.slot(0);
+        if first.is_free() { Some(first) } else { self.later_free_slot() }
+    }
+
+    #[cold]
+    fn later_free_slot(&self) -> Option<Slot<'_>> {
+        let made = self.made.load(Relaxed);
+        if let Some(free) = (1..made).map(|index| self.slot(index)).find(|slot| slot.is_free()) {
+            return Some(free);
+        }
+        if made == MAX_HELD {
+            return None;
+        }
+        // One more: its end first, then the link to it.
+        self.slots[made + 1].next.store(self.last.entry(), Relaxed);
+        compiler_fence(SeqCst);
+        self.slots[made].next.store(self.slots[made + 1].entry(), Relaxed);
+        self.made.store(made + 1, Relaxed);
+        Some(self.slot(made))
+    }
+
+    #[inline]
+    fn slot(&self, index: usize) -> Slot<'_> {
+        Slot { slot: &self.slots[index], next: &self.slots[index + 1] }
     }
 
     /// Names the futex that this thread is going to work on; to be followed by [`end`](Thread::end) with the result.
@@ -249,38 +289,42 @@ impl Thread {
     /// does so between `begin` and `end`, and the wake-up outlives it. The word need not be a lock: the low half of a 64-bit state
     /// whose TID bits are always 0 has the second rule alone.
     ///
-    /// In a signal handler that has interrupted another operation, that one stays pending: what it may leave behind is worse.
+    /// A lock's operation is not for signal handlers, so nothing else is pending. For others there is [`begin_nested`](Thread::begin_nested).
     #[inline]
-    pub fn begin<W: Word>(&self, word: &W) -> Pending {
-        let pending = &self.head().list_op_pending;
-        let before = pending.get();
-        if before == 0 {
-            pending.set(ptr::from_ref(word.futex()).addr().wrapping_add_signed(-FUTEX_OFFSET));
-        }
+    pub fn begin<W: Word>(&self, word: &W) {
+        self.head().list_op_pending.set(ptr::from_ref(word.futex()).addr().wrapping_add_signed(-FUTEX_OFFSET));
         compiler_fence(SeqCst);
-        Pending(before)
     }
 
     /// Ends what [`begin`](Thread::begin) began.
     #[inline]
-    pub fn end(&self, before: Pending) {
+    pub fn end(&self) {
+        compiler_fence(SeqCst);
+        self.head().list_op_pending.set(0);
+    }
+
+    /// [`begin`](Thread::begin) for operations that a signal handler may use. If it has interrupted another operation, that one stays pending: what that one may
+    /// leave behind is worse.
+    pub fn begin_nested<W: Word>(&self, word: &W) -> Pending {
+        let before = self.head().list_op_pending.get();
+        if before == 0 {
+            self.begin(word);
+        }
+        Pending(before)
+    }
+
+    /// Ends what [`begin_nested`](Thread::begin_nested) began.
+    pub fn end_nested(&self, before: Pending) {
         compiler_fence(SeqCst);
         self.head().list_op_pending.set(before.0);
     }
 
-    /// Links a lock that this thread has just acquired: between `begin` and `end`, and only if there was [room](Thread::has_room).
+    /// Links a lock that this thread has just acquired, in a [free slot](Thread::free_slot) of its own: between `begin` and `end`.
     #[inline]
-    pub fn link(&self, lock: &RobustWord) {
-        let used = self.used.load(Relaxed);
-        let index = if self.holes.get() == 0 { used } else { self.take_hole() };
-        let (slot, next) = (&self.slots[index], &self.slots[index + 1]);
-        if index == used {
-            next.next.store(self.last.entry(), Relaxed);
-            self.used.store(used + 1, Relaxed);
-        }
-        lock.next.store(next.entry(), Relaxed);
+    pub fn link(&self, free: Slot<'_>, lock: &RobustWord) {
+        lock.next.store(free.next.entry(), Relaxed);
         compiler_fence(SeqCst);
-        slot.next.store(lock.entry(), Relaxed);
+        free.slot.next.store(lock.entry(), Relaxed);
         compiler_fence(SeqCst);
     }
 
@@ -289,53 +333,19 @@ impl Thread {
     #[must_use]
     pub fn unlink(&self, lock: &RobustWord) -> bool {
         compiler_fence(SeqCst);
-        let used = self.used.load(Relaxed);
-        if used != 0 && self.slots[used - 1].next.load(Relaxed) == lock.entry() {
-            self.slots[used - 1].next.store(self.last.entry(), Relaxed);
-            self.used.store(used - 1, Relaxed);
-            if self.holes.get() != 0 {
-                self.drop_trailing_holes();
-            }
-        } else if !self.unlink_older(lock) {
-            return false;
+        let first = self.slot(0);
+        let slot = if first.holds(lock) { Some(first) } else { self.later_slot_of(lock) };
+        if let Some(Slot { slot, next }) = slot {
+            slot.next.store(next.entry(), Relaxed);
         }
         compiler_fence(SeqCst);
-        true
+        slot.is_some()
     }
 
     #[cold]
-    fn unlink_older(&self, lock: &RobustWord) -> bool {
-        let slots = &self.slots[..self.used.load(Relaxed)];
-        // The newest: an older one of the same address was leaked, and its memory used again.
-        let Some(index) = slots.iter().rposition(|slot| slot.next.load(Relaxed) == lock.entry()) else {
-            return false;
-        };
-        self.slots[index].next.store(self.slots[index + 1].entry(), Relaxed);
-        self.holes.set(self.holes.get() + 1);
-        true
-    }
-
-    fn is_hole(&self, index: usize) -> bool {
-        self.slots[index].next.load(Relaxed) == self.slots[index + 1].entry()
-    }
-
-    /// A hole that is none any more: the caller fills it. There is one.
-    #[cold]
-    fn take_hole(&self) -> usize {
-        self.holes.set(self.holes.get() - 1);
-        let used = self.used.load(Relaxed);
-        (0..used).find(|&index| self.is_hole(index)).unwrap_or(used)
-    }
-
-    #[cold]
-    fn drop_trailing_holes(&self) {
-        let mut used = self.used.load(Relaxed);
-        while used != 0 && self.is_hole(used - 1) {
-            used -= 1;
-            self.slots[used].next.store(self.last.entry(), Relaxed);
-            self.used.store(used, Relaxed);
-            self.holes.set(self.holes.get() - 1);
-        }
+    fn later_slot_of(&self, lock: &RobustWord) -> Option<Slot<'_>> {
+        // The last: one before it of the same address was leaked, and its memory used again.
+        (1..self.made.load(Relaxed)).rev().map(|index| self.slot(index)).find(|slot| slot.holds(lock))
     }
 
     #[inline]
@@ -343,6 +353,18 @@ impl Thread {
         // SAFETY: set by `set_up` to what the kernel has registered for this thread; it lies in libc's descriptor of the
         // thread, which outlives every instruction that the thread executes.
         unsafe { &*self.head.get() }
+    }
+}
+
+impl Slot<'_> {
+    #[inline]
+    fn is_free(self) -> bool {
+        self.slot.next.load(Relaxed) == self.next.entry()
+    }
+
+    #[inline]
+    fn holds(self, lock: &RobustWord) -> bool {
+        self.slot.next.load(Relaxed) == lock.entry()
     }
 }
 
@@ -356,7 +378,7 @@ pub struct Pending(usize);
 #[must_use]
 pub fn any_held_within(start: usize, len: usize) -> bool {
     let is_within = |slot: &RobustWord| slot.next.load(Relaxed).wrapping_sub(start) < len;
-    records().any(|thread| !thread.is_free() && thread.slots[..thread.used.load(Relaxed).min(MAX_HELD)].iter().any(is_within))
+    records().any(|thread| !thread.is_free() && thread.slots[..thread.made.load(Relaxed).min(MAX_HELD)].iter().any(is_within))
 }
 
 /// Signals are blocked while this exists, in the calling thread.
@@ -386,12 +408,11 @@ impl Drop for BlockedSignals {
 fn set_up() -> Result<&'static Thread, Error> {
     // A handler that needs the record must not come in between and make it, too.
     let _blocked = BlockedSignals::block();
-    let wiped = NonNull::new(RECORD.get().cast_mut());
-    // SAFETY: as in `current`.
-    if let Some(done) = wiped.map(|record| unsafe { record.as_ref() }).filter(|thread| thread.tid.get() != 0) {
+    if let Some(done) = ready() {
         // ... or did before they were blocked.
         return Ok(done);
     }
+    let wiped = Some(RECORD.get()).filter(|&record| !ptr::eq(record, &raw const UNSET.0));
     let head = registered_head()?;
     if namespace::current().map_err(Error::Os)? != namespace::first().map_err(Error::Os)? {
         return Err(Error::OtherPidNamespace);
@@ -402,7 +423,7 @@ fn set_up() -> Result<&'static Thread, Error> {
         Some(thread) => thread,
         None => {
             // One that was wiped by a fork is this thread's still, and no longer among the records: the pool is wiped, too.
-            let record = wiped.map_or_else(map_record, Ok)?;
+            let record = wiped.and_then(|record| NonNull::new(record.cast_mut())).map_or_else(map_record, Ok)?;
             // SAFETY: mapped for good, zeroed, aligned to a page: a valid `Thread`.
             let thread = unsafe { record.as_ref() };
             thread.last.word.store(tid, Relaxed);
@@ -432,15 +453,15 @@ impl Thread {
     /// Puts the two sentinels at the front of libc's list. Nothing of ours is between them yet.
     fn splice(&self, head: &'static Head) {
         self.head.set(head);
-        self.used.store(0, Relaxed);
-        self.holes.set(0);
+        self.made.store(1, Relaxed);
         // glibc leaves this as it was in the parent when it starts a forked child.
         head.list_op_pending.set(0);
         let head_entry = ptr::from_ref(&head.list).expose_provenance();
         // With libc's flag for a priority-inheritance mutex in bit 0, which the kernel needs: copied as it is.
         let older = head.list.get();
         self.slots[0].prev.store(head_entry, Relaxed);
-        self.slots[0].next.store(self.last.entry(), Relaxed);
+        self.slots[0].next.store(self.slots[1].entry(), Relaxed);
+        self.slots[1].next.store(self.last.entry(), Relaxed);
         self.last.prev.store(self.slots[0].entry(), Relaxed);
         self.last.next.store(older, Relaxed);
         compiler_fence(SeqCst);

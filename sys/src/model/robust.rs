@@ -78,6 +78,16 @@ impl core::fmt::Debug for Thread {
 pub struct Pending(Option<*const dyn Word>);
 
 /// As in the real module.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot;
+
+/// As in the real module.
+#[must_use]
+pub fn ready() -> Option<&'static Thread> {
+    current().ok()
+}
+
+/// As in the real module.
 ///
 /// # Errors
 /// The calling loom thread is no participant.
@@ -97,25 +107,37 @@ impl Thread {
         self.tid
     }
 
-    pub fn has_room(&self) -> bool {
-        self.held.borrow().len() < MAX_HELD
+    pub fn free_slot(&self) -> Option<Slot> {
+        (self.held.borrow().len() < MAX_HELD).then_some(Slot)
     }
 
-    pub fn begin<W: Word>(&self, word: &W) -> Pending {
-        let before = self.pending.get();
-        if step() && before.is_none() {
+    pub fn begin<W: Word>(&self, word: &W) {
+        if step() {
             self.pending.set(Some(ptr::from_ref(word)));
+        }
+    }
+
+    pub fn end(&self) {
+        if step() {
+            self.pending.set(None);
+        }
+    }
+
+    pub fn begin_nested<W: Word>(&self, word: &W) -> Pending {
+        let before = self.pending.get();
+        if before.is_none() {
+            self.begin(word);
         }
         Pending(before)
     }
 
-    pub fn end(&self, before: Pending) {
+    pub fn end_nested(&self, before: Pending) {
         if step() {
             self.pending.set(before.0);
         }
     }
 
-    pub fn link(&self, lock: &RobustWord) {
+    pub fn link(&self, _free: Slot, lock: &RobustWord) {
         if step() {
             self.held.borrow_mut().push(lock);
         }
