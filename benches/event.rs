@@ -1,0 +1,136 @@
+//! [`crossproc::Event`] beside one made of a mutex and a condition variable, and beside a bare futex.
+
+mod harness;
+
+mod rivals {
+    pub(crate) mod flag;
+    pub(crate) mod futex_flag;
+    pub(crate) mod posix_semaphore;
+    pub(crate) mod pthread_event;
+}
+
+use core::ops::Deref;
+
+use criterion::Criterion;
+use crossproc::{Event, Shared, Shm};
+
+use self::harness::placement::Placement;
+use self::harness::ratios::Ratios;
+use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
+use self::harness::team::Team;
+use self::rivals::flag::Flag;
+use self::rivals::futex_flag::FutexFlag;
+use self::rivals::pthread_event::PthreadEvent;
+
+fn main() {
+    harness::run("Event", groups, compare);
+}
+
+impl<const SLICED: bool> Flag for FutexFlag<SLICED> {
+    #[inline]
+    fn set(&self) {
+        FutexFlag::set(self);
+    }
+
+    #[inline]
+    fn clear(&self) {
+        FutexFlag::clear(self);
+    }
+
+    #[inline]
+    fn wait(&self) {
+        FutexFlag::wait(self);
+    }
+}
+
+/// An event, and how it is measured.
+struct Contestant {
+    name: &'static str,
+    /// Set, wait, clear in one thread.
+    alone: fn() -> Sampler,
+    /// There and back between two processes.
+    ping_pong: fn(Placement) -> Sampler,
+}
+
+const CROSSPROC: Contestant = Contestant { name: "crossproc Event", alone: || alone(event()), ping_pong: |on| ping_pong(on, event) };
+const PTHREAD: Contestant = Contestant {
+    name: "pthread mutex + cond pshared",
+    alone: || alone(PthreadEvent::shared()),
+    ping_pong: |on| ping_pong(on, PthreadEvent::shared),
+};
+const RAW_FUTEX: Contestant = Contestant {
+    name: "raw futex, same spinning",
+    alone: || alone(futex_flag::<false>()),
+    ping_pong: |on| ping_pong(on, futex_flag::<false>),
+};
+const SLICED_FUTEX: Contestant = Contestant {
+    name: "raw futex, same spinning and slices",
+    alone: || alone(futex_flag::<true>()),
+    ping_pong: |on| ping_pong(on, futex_flag::<true>),
+};
+
+const CONTESTANTS: [Contestant; 4] = [CROSSPROC, PTHREAD, RAW_FUTEX, SLICED_FUTEX];
+
+fn event() -> Shm<Event> {
+    Shm::new(Event::new()).unwrap()
+}
+
+fn futex_flag<const SLICED: bool>() -> Shm<FutexFlag<SLICED>> {
+    Shm::new(FutexFlag::new()).unwrap()
+}
+
+fn alone<F: Flag + 'static>(flag: impl Deref<Target = F> + 'static) -> Sampler {
+    repeated(flag, |flag| {
+        flag.set();
+        flag.wait();
+        flag.clear();
+    })
+}
+
+fn ping_pong<F: Flag + Shared>(placement: Placement, flag: fn() -> Shm<F>) -> Sampler {
+    // Each in memory of its own, and so on cache lines of its own.
+    let (ping, pong) = (flag(), flag());
+    rounds(Team::of_processes(2, placement, move |index, trips| {
+        for _ in 0..trips {
+            if index == 0 {
+                ping.set();
+                pong.wait();
+                pong.clear();
+            } else {
+                ping.wait();
+                ping.clear();
+                pong.set();
+            }
+        }
+    }))
+}
+
+const PLACEMENTS: [Placement; 5] =
+    [Placement::TWO_CPUS, Placement::ONE_CPU, Placement::TWO_CPUS_FROM_START, Placement::ONE_CPU_FROM_START, Placement::FREE];
+
+fn groups(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("event: set, wait, clear in one thread");
+    for Contestant { name, alone, .. } in &CONTESTANTS {
+        benchmark(&mut group, name, alone);
+    }
+    group.finish();
+    for placement in [Placement::TWO_CPUS, Placement::ONE_CPU].into_iter().filter(|placement| placement.is_possible()) {
+        let mut group = criterion.benchmark_group(format!("event: ping-pong of two processes, {}", placement.name));
+        for Contestant { name, ping_pong, .. } in &CONTESTANTS {
+            benchmark(&mut group, name, || ping_pong(placement));
+        }
+        group.finish();
+    }
+}
+
+fn compare(ratios: &mut Ratios) {
+    for rival in [PTHREAD, RAW_FUTEX] {
+        ratios.compare("set + wait + clear", None, (CROSSPROC.alone)(), rival.name, (rival.alone)());
+    }
+    for placement in PLACEMENTS.into_iter().filter(|placement| placement.is_possible()) {
+        let operation = format!("ping-pong, {}", placement.name);
+        for (rival, bar) in [(RAW_FUTEX, Some(1.1)), (SLICED_FUTEX, None), (PTHREAD, None)] {
+            ratios.compare(&operation, bar, (CROSSPROC.ping_pong)(placement), rival.name, (rival.ping_pong)(placement));
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! How the benchmarks of this crate measure: criterion's groups first, for a history of each operation by itself, then a table of ratios.
+//!
+//! `cargo bench` does both, `cargo bench -- ratios` only the tables; with any other argument, a filter or a baseline, there is
+//! criterion alone. `cargo bench -- --test` and `cargo test --benches` see that everything runs.
+
+use core::time::Duration;
+use std::env;
+
+use criterion::Criterion;
+
+mod machine;
+pub(crate) mod placement;
+pub(crate) mod ratios;
+pub(crate) mod sampler;
+pub(crate) mod team;
+
+use self::ratios::{Effort, Ratios};
+
+/// The benchmark's `main`.
+pub(crate) fn run(title: &'static str, groups: impl FnOnce(&mut Criterion), compare: impl FnOnce(&mut Ratios)) {
+    let (flags, others): (Vec<String>, Vec<String>) =
+        env::args().skip(1).partition(|argument| argument == "--bench" || argument == "--test");
+    // As criterion decides it: cargo gives `--bench` only for `cargo bench`.
+    let is_trial = flags.iter().any(|flag| flag == "--test") || flags.is_empty();
+    let ratios_alone = others == ["ratios"];
+    if !ratios_alone {
+        let mut criterion = Criterion::default()
+            .without_plots()
+            .sample_size(20)
+            .warm_up_time(Duration::from_millis(200))
+            .measurement_time(Duration::from_millis(700))
+            .configure_from_args();
+        groups(&mut criterion);
+        criterion.final_summary();
+    }
+    if ratios_alone || others.is_empty() {
+        let mut ratios = Ratios::new(title, if is_trial { Effort::TRIAL } else { Effort::FULL });
+        compare(&mut ratios);
+        ratios.print();
+    }
+}

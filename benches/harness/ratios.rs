@@ -1,0 +1,168 @@
+//! Ratios that can be relied on where single times cannot: of two times that were taken one right after the other, many times over.
+
+use core::fmt;
+use core::time::Duration;
+
+use super::machine;
+use super::sampler::Sampler;
+
+/// How thoroughly to measure.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    pairs: usize,
+    /// How long one sample takes, about.
+    sample: Duration,
+}
+
+impl Effort {
+    /// For a result.
+    pub(crate) const FULL: Effort = Effort { pairs: 41, sample: Duration::from_millis(12) };
+    /// To see that it runs.
+    pub(crate) const TRIAL: Effort = Effort { pairs: 1, sample: Duration::from_micros(20) };
+
+    fn is_trial(self) -> bool {
+        self.pairs == Effort::TRIAL.pairs
+    }
+}
+
+/// The comparisons of one benchmark.
+pub(crate) struct Ratios {
+    title: &'static str,
+    effort: Effort,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    operation: String,
+    rival: String,
+    ours: Quartiles,
+    theirs: Quartiles,
+    ratio: Quartiles,
+    bar: Option<f64>,
+}
+
+impl Ratios {
+    pub(crate) fn new(title: &'static str, effort: Effort) -> Self {
+        Ratios { title, effort, rows: Vec::new() }
+    }
+
+    /// Measures `ours` against `theirs`, which do the same `operation`. `bar` is the greatest ratio that was promised.
+    pub(crate) fn compare(&mut self, operation: &str, bar: Option<f64>, mut ours: Sampler, rival: &str, mut theirs: Sampler) {
+        let our_amount = calibrate(&mut ours, self.effort.sample);
+        let their_amount = calibrate(&mut theirs, self.effort.sample);
+        let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
+        for _ in 0..self.effort.pairs {
+            // Who is first changes by chance: what the first leaves in caches and clock rates is not always the same one's.
+            if fastrand::bool() {
+                our_times.push(nanos_each(&mut ours, our_amount));
+                their_times.push(nanos_each(&mut theirs, their_amount));
+            } else {
+                their_times.push(nanos_each(&mut theirs, their_amount));
+                our_times.push(nanos_each(&mut ours, our_amount));
+            }
+        }
+        let ratios = our_times.iter().zip(&their_times).map(|(ours, theirs)| ours / theirs).collect();
+        self.rows.push(Row {
+            operation: operation.to_owned(),
+            rival: rival.to_owned(),
+            ours: Quartiles::of(our_times),
+            theirs: Quartiles::of(their_times),
+            ratio: Quartiles::of(ratios),
+            bar,
+        });
+    }
+
+    /// Prints the table; after a trial, how many rows it would have.
+    pub(crate) fn print(&self) {
+        if self.effort.is_trial() {
+            println!("{} ratios: {} comparisons run", self.title, self.rows.len());
+            return;
+        }
+        let Effort { pairs, sample } = self.effort;
+        println!("\n{}: time of crossproc / time of the rival", self.title);
+        println!(
+            "Medians of {pairs} alternated pairs of samples of {sample:?}, with the quartiles of the pairs' ratios.\n{}\n",
+            machine::description()
+        );
+        let mut cells = vec![["operation", "rival", "crossproc", "rival", "ratio", "quartiles", "bar", ""].map(str::to_owned)];
+        cells.extend(self.rows.iter().map(Row::cells));
+        print_aligned(&cells);
+    }
+}
+
+impl Row {
+    fn cells(&self) -> [String; 8] {
+        let bar = self.bar.map_or(String::new(), |bar| format!("<= {bar:.2}"));
+        let verdict = match self.bar {
+            None => "",
+            Some(bar) if self.ratio.median <= bar => "ok",
+            Some(_) => "MISSED",
+        };
+        [
+            self.operation.clone(),
+            self.rival.clone(),
+            Nanos(self.ours.median).to_string(),
+            Nanos(self.theirs.median).to_string(),
+            format!("{:.3}", self.ratio.median),
+            format!("{:.3} .. {:.3}", self.ratio.first, self.ratio.third),
+            bar,
+            verdict.to_owned(),
+        ]
+    }
+}
+
+struct Nanos(f64);
+
+impl fmt::Display for Nanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decimals = if self.0 < 100.0 { 2 } else { 0 };
+        write!(f, "{:.decimals$} ns", self.0)
+    }
+}
+
+/// How much to do for a sample of about that length.
+fn calibrate(sampler: &mut Sampler, sample: Duration) -> u64 {
+    let mut amount = 1;
+    loop {
+        let took = sampler(amount);
+        if took * 4 >= sample {
+            let exact = amount as f64 * sample.as_secs_f64() / took.as_secs_f64();
+            return (exact as u64).max(1);
+        }
+        amount *= 2;
+    }
+}
+
+fn nanos_each(sampler: &mut Sampler, amount: u64) -> f64 {
+    sampler(amount).as_nanos() as f64 / amount as f64
+}
+
+struct Quartiles {
+    first: f64,
+    median: f64,
+    third: f64,
+}
+
+impl Quartiles {
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let place = share * (values.len() - 1) as f64;
+            let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
+            below + (above - below) * place.fract()
+        };
+        Quartiles { first: at(0.25), median: at(0.5), third: at(0.75) }
+    }
+}
+
+/// As a table in Markdown, whose columns are aligned for those who read it as it is.
+fn print_aligned(rows: &[[String; 8]]) {
+    let widths: [usize; 8] = core::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    for (index, row) in rows.iter().enumerate() {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        println!("| {} |", cells.join(" | "));
+        if index == 0 {
+            println!("|{}|", widths.map(|width| "-".repeat(width + 2)).join("|"));
+        }
+    }
+}

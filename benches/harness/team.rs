@@ -1,0 +1,138 @@
+//! Processes, or threads, that work in rounds: they start together, and the time of a round is from the first one's start to the last one's end.
+
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+use core::time::Duration;
+use std::thread;
+
+use crossproc::process::{Builder, Child};
+use crossproc::{Event, Shm, shared};
+use crossproc_sys::clock;
+
+use super::placement::Placement;
+use crate::rivals::posix_semaphore::PosixSemaphore;
+
+pub(crate) const MAX_MEMBERS: usize = 8;
+
+/// How much is done in the first round, which nobody measures: pages are touched, robust lists set up, CPUs counted.
+const FIRST_ROUND: u64 = 64;
+
+shared! {
+    struct Rounds {
+        /// Set in turns, so that nobody can go through twice.
+        go: [Event; 2],
+        /// What a round is about. This and the times need no ordering of their own: `go` comes after it, `finished` after them.
+        amount: AtomicU64,
+        started: [AtomicU64; MAX_MEMBERS],
+        ended: [AtomicU64; MAX_MEMBERS],
+    }
+}
+
+/// No round has this amount: it is the end.
+const DISMISSED: u64 = u64::MAX;
+
+/// The members, and what they share with the process that commands them.
+pub(crate) struct Team {
+    rounds: Shm<Rounds>,
+    /// A `sem_t`, and not the crate's: the process that commands must not have waited in the crate when it forks, because members would
+    /// inherit what the crate has learned about its CPUs.
+    finished: Shm<PosixSemaphore>,
+    members: usize,
+    turn: usize,
+    children: Vec<Child>,
+}
+
+impl Team {
+    /// A team of as many processes, whose member `index` calls `work(index, amount)` in each round.
+    pub(crate) fn of_processes(members: usize, placement: Placement, work: impl Fn(usize, u64) + Sync) -> Team {
+        let mut team = Team::without_members(members);
+        for index in 0..members {
+            let (rounds, finished, work) = (&team.rounds, &team.finished, &work);
+            let child = Builder::new().daemon(true).fork(|| attend(rounds, finished, index, placement, work));
+            team.children.push(child.expect("a member cannot be forked"));
+        }
+        team.round(FIRST_ROUND);
+        team
+    }
+
+    /// A team of as many threads of one process, which is not this one: this one must stay without other threads, to fork.
+    #[allow(dead_code, reason = "only some primitives have rivals that are for threads")]
+    pub(crate) fn of_threads(members: usize, work: impl Fn(usize, u64) + Sync) -> Team {
+        let mut team = Team::without_members(members);
+        let (rounds, finished, work) = (&team.rounds, &team.finished, &work);
+        let child = Builder::new().daemon(true).fork(|| {
+            thread::scope(|scope| {
+                for index in 0..members {
+                    scope.spawn(move || attend(rounds, finished, index, Placement::FREE, work));
+                }
+            });
+        });
+        team.children.push(child.expect("a process for the threads cannot be forked"));
+        team.round(FIRST_ROUND);
+        team
+    }
+
+    fn without_members(members: usize) -> Team {
+        assert!(members <= MAX_MEMBERS);
+        let rounds =
+            Rounds { go: [const { Event::new() }; 2], amount: AtomicU64::new(0), started: Default::default(), ended: Default::default() };
+        Team { rounds: Shm::new(rounds).unwrap(), finished: PosixSemaphore::shared(0), members, turn: 0, children: Vec::new() }
+    }
+
+    /// One round: how long it took.
+    pub(crate) fn round(&mut self, amount: u64) -> Duration {
+        self.rounds.amount.store(amount, Relaxed);
+        self.rounds.go[self.turn].set();
+        for _ in 0..self.members {
+            while !self.finished.wait_timeout(Duration::from_secs(1)) {
+                assert!(self.children.iter().all(|child| child.is_alive().unwrap()), "a member has died");
+            }
+        }
+        self.rounds.go[self.turn].clear();
+        self.turn ^= 1;
+        let times = |of: &[AtomicU64; MAX_MEMBERS]| of.each_ref().map(|time| time.load(Relaxed));
+        let started = times(&self.rounds.started)[..self.members].iter().copied().min();
+        let ended = times(&self.rounds.ended)[..self.members].iter().copied().max();
+        Duration::from_nanos(ended.unwrap_or(0) - started.unwrap_or(0))
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.rounds.amount.store(DISMISSED, Relaxed);
+        self.rounds.go[self.turn].set();
+        for child in &self.children {
+            if thread::panicking() {
+                // It may wait for one that has died.
+                let _ = child.kill();
+            }
+            let status = child.join().unwrap();
+            assert!(status.success() || thread::panicking(), "a member ended with {status}");
+        }
+    }
+}
+
+/// The part of `all` that falls to member `index` of `members`.
+#[allow(dead_code, reason = "where all members do everything together, there is nothing to share")]
+pub(crate) fn share(all: u64, index: usize, members: usize) -> u64 {
+    all / members as u64 + u64::from((index as u64) < all % members as u64)
+}
+
+/// A member's life.
+fn attend(rounds: &Rounds, finished: &PosixSemaphore, index: usize, placement: Placement, work: &impl Fn(usize, u64)) {
+    placement.apply(index, true);
+    for round in 0_usize.. {
+        if round == 1 {
+            placement.apply(index, false);
+        }
+        rounds.go[round % 2].wait();
+        let amount = rounds.amount.load(Relaxed);
+        if amount == DISMISSED {
+            return;
+        }
+        rounds.started[index].store(clock::now(), Relaxed);
+        work(index, amount);
+        rounds.ended[index].store(clock::now(), Relaxed);
+        finished.post();
+    }
+}

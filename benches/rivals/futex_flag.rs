@@ -1,0 +1,87 @@
+//! The least that a flag with a waiter is made of: a word that is a futex.
+
+#![allow(unsafe_code)]
+
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use crossproc::{Fingerprint, Shared};
+use crossproc_sys::futex;
+
+/// The crate's own way to spin and to sleep in slices, from its own source: the rival does the same, whatever becomes of it.
+#[path = "../../src/wait.rs"]
+#[allow(dead_code, unreachable_pub, reason = "only its spinning and its slices are used here")]
+mod wait;
+
+use self::wait::Waiter;
+
+const UNSET: u32 = 0;
+const SET: u32 = 1;
+/// Unset, and someone may be asleep.
+const WAITED_FOR: u32 = 2;
+
+/// A flag that is set, waited for and cleared by two threads in turns, with no regard for the dead, and a wake-up that is cleared
+/// away too soon is lost: what remains is what the kernel and the cache lines cost. If `SLICED`, that includes a time-out in the kernel for every sleep.
+#[repr(transparent)]
+pub(crate) struct FutexFlag<const SLICED: bool> {
+    word: AtomicU32,
+}
+
+// SAFETY: one atomic; every value of it is valid.
+unsafe impl<const SLICED: bool> Shared for FutexFlag<SLICED> {
+    fn layout(to: &mut Fingerprint) {
+        to.name("FutexFlag");
+    }
+}
+
+impl<const SLICED: bool> FutexFlag<SLICED> {
+    pub(crate) const fn new() -> Self {
+        FutexFlag { word: AtomicU32::new(UNSET) }
+    }
+
+    #[inline]
+    pub(crate) fn set(&self) {
+        // Release: pairs with the Acquire in `wait`.
+        if self.word.swap(SET, Release) == WAITED_FOR {
+            futex::wake(&self.word, u32::MAX);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn clear(&self) {
+        // Relaxed on failure: there was nothing to clear. Acquire: pairs with the Release in `set`.
+        let _ = self.word.compare_exchange(SET, UNSET, Acquire, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn wait(&self) {
+        // Acquire: pairs with the Release in `set`.
+        if self.word.load(Acquire) != SET {
+            self.wait_contended();
+        }
+    }
+
+    #[cold]
+    fn wait_contended(&self) {
+        let mut waiter = Waiter::forever();
+        loop {
+            // Acquire: pairs with the Release in `set`.
+            let seen = self.word.load(Acquire);
+            if seen == SET {
+                return;
+            }
+            if seen == UNSET {
+                // Relaxed, as the exchange: the loop loads again, with Acquire, before it returns.
+                let spun = waiter.spin(|| self.word.load(Relaxed) == SET);
+                if spun || self.word.compare_exchange(UNSET, WAITED_FOR, Relaxed, Relaxed).is_err() {
+                    continue;
+                }
+            }
+            if SLICED {
+                waiter.sleep(|until| futex::wait(&self.word, WAITED_FOR, until));
+            } else {
+                futex::wait(&self.word, WAITED_FOR, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What all locks have in common, and the locks that need no more than an adapter.
+
+use core::ops::DerefMut;
+
+use crossproc::{Lock, Plain};
+
+/// A value that one at a time may use.
+pub(crate) trait MutualExclusion {
+    type Value;
+
+    /// Locks, runs `section` on the value, unlocks.
+    fn with(&self, section: impl FnOnce(&mut Self::Value));
+}
+
+impl<T: Plain> MutualExclusion for Lock<T> {
+    type Value = T;
+
+    #[inline]
+    fn with(&self, section: impl FnOnce(&mut T)) {
+        section(self.lock().unwrap().deref_mut());
+    }
+}
+
+impl<T> MutualExclusion for std::sync::Mutex<T> {
+    type Value = T;
+
+    #[inline]
+    fn with(&self, section: impl FnOnce(&mut T)) {
+        section(self.lock().unwrap().deref_mut());
+    }
+}
+
+impl<T> MutualExclusion for parking_lot::Mutex<T> {
+    type Value = T;
+
+    #[inline]
+    fn with(&self, section: impl FnOnce(&mut T)) {
+        section(self.lock().deref_mut());
+    }
+}

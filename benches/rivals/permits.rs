@@ -1,0 +1,50 @@
+//! What all semaphores have in common.
+
+use crossproc::Semaphore;
+
+use super::futex_flag::FutexFlag;
+use super::posix_semaphore::PosixSemaphore;
+
+/// A number of permits.
+pub(crate) trait Permits {
+    fn acquire(&self);
+    fn release(&self);
+}
+
+impl Permits for Semaphore {
+    #[inline]
+    fn acquire(&self) {
+        Semaphore::acquire(self);
+    }
+
+    #[inline]
+    fn release(&self) {
+        Semaphore::release(self).unwrap();
+    }
+}
+
+impl Permits for PosixSemaphore {
+    #[inline]
+    fn acquire(&self) {
+        PosixSemaphore::wait(self);
+    }
+
+    #[inline]
+    fn release(&self) {
+        PosixSemaphore::post(self);
+    }
+}
+
+/// One permit at most, and one who waits for it.
+impl<const SLICED: bool> Permits for FutexFlag<SLICED> {
+    #[inline]
+    fn acquire(&self) {
+        self.wait();
+        self.clear();
+    }
+
+    #[inline]
+    fn release(&self) {
+        self.set();
+    }
+}

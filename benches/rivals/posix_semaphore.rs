@@ -1,0 +1,69 @@
+//! `sem_t` between processes.
+
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::time::Duration;
+use std::io;
+use std::time::SystemTime;
+
+use crossproc::{Fingerprint, Shared, Shm};
+
+/// Only ever made by [`shared`](PosixSemaphore::shared), which initialises it where it lies.
+#[repr(transparent)]
+pub(crate) struct PosixSemaphore {
+    semaphore: UnsafeCell<MaybeUninit<libc::sem_t>>,
+}
+
+// SAFETY: made to be used by several threads at once.
+unsafe impl Sync for PosixSemaphore {}
+
+// SAFETY: to Rust all bytes are valid: `MaybeUninit` in an `UnsafeCell`. That they hold nothing wild is libc's trust in its users; here
+// they are the benchmark's processes, which reach it through libc alone. `repr(transparent)`, nothing to drop.
+unsafe impl Shared for PosixSemaphore {
+    fn layout(to: &mut Fingerprint) {
+        to.name("PosixSemaphore").number(size_of::<libc::sem_t>());
+    }
+}
+
+impl PosixSemaphore {
+    /// A process-shared semaphore in memory of its own. It is never destroyed: the memory goes with its last user, and libc keeps nothing else for it.
+    pub(crate) fn shared(value: u32) -> Shm<Self> {
+        const BETWEEN_PROCESSES: libc::c_int = 1;
+        let placed = Shm::new(PosixSemaphore { semaphore: UnsafeCell::new(MaybeUninit::uninit()) }).unwrap();
+        // SAFETY: it lies in mapped, writable memory that nobody else knows yet, and is not initialised.
+        succeeded(unsafe { libc::sem_init(placed.get(), BETWEEN_PROCESSES, value) });
+        placed
+    }
+
+    #[inline]
+    pub(crate) fn post(&self) {
+        // SAFETY: initialised by `shared`, at this place in its memory, and never destroyed.
+        succeeded(unsafe { libc::sem_post(self.get()) });
+    }
+
+    #[inline]
+    #[allow(dead_code, reason = "only the benchmark of semaphores waits without end")]
+    pub(crate) fn wait(&self) {
+        // SAFETY: as in `post`.
+        succeeded(unsafe { libc::sem_wait(self.get()) });
+    }
+
+    /// Says whether there was a permit before `timeout` was over, by the wall clock.
+    pub(crate) fn wait_timeout(&self, timeout: Duration) -> bool {
+        let until = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() + timeout;
+        let until = libc::timespec { tv_sec: until.as_secs() as libc::time_t, tv_nsec: until.subsec_nanos().into() };
+        // SAFETY: as in `post`; the time is this function's own.
+        unsafe { libc::sem_timedwait(self.get(), &raw const until) == 0 }
+    }
+
+    fn get(&self) -> *mut libc::sem_t {
+        self.semaphore.get().cast()
+    }
+}
+
+#[inline]
+fn succeeded(result: libc::c_int) {
+    assert_eq!(result, 0, "a call on a semaphore failed: {}", io::Error::last_os_error());
+}

@@ -1,0 +1,102 @@
+//! An event made of a mutex and a condition variable, as one makes it with pthreads.
+
+#![allow(unsafe_code)]
+
+use core::cell::{Cell, UnsafeCell};
+use core::mem::MaybeUninit;
+
+use crossproc::{Fingerprint, Shared, Shm};
+
+use super::flag::Flag;
+
+/// Only ever made by [`shared`](PthreadEvent::shared), which initialises what is libc's where it lies.
+#[repr(C)]
+pub(crate) struct PthreadEvent {
+    mutex: UnsafeCell<MaybeUninit<libc::pthread_mutex_t>>,
+    condition: UnsafeCell<MaybeUninit<libc::pthread_cond_t>>,
+    is_set: Cell<u32>,
+}
+
+// SAFETY: `is_set` is reached by the mutex's owner alone; mutex and condition are made to be shared.
+unsafe impl Sync for PthreadEvent {}
+
+// SAFETY: to Rust all bytes are valid: `MaybeUninit`s and an integer, in cells. That libc's own hold nothing wild is libc's trust in its users; here
+// they are the benchmark's processes, which reach them through libc alone. `repr(C)`, nothing to drop.
+unsafe impl Shared for PthreadEvent {
+    fn layout(to: &mut Fingerprint) {
+        to.name("PthreadEvent").number(size_of::<libc::pthread_mutex_t>()).number(size_of::<libc::pthread_cond_t>());
+    }
+}
+
+impl PthreadEvent {
+    /// An event that is not set, in memory of its own, which goes with its last user: libc keeps nothing else for it.
+    pub(crate) fn shared() -> Shm<Self> {
+        let placed = Shm::new(PthreadEvent {
+            mutex: UnsafeCell::new(MaybeUninit::uninit()),
+            condition: UnsafeCell::new(MaybeUninit::uninit()),
+            is_set: Cell::new(0),
+        })
+        .unwrap();
+        let mut of_mutex = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+        // SAFETY: initialises the attributes, which are this function's own.
+        succeeded(unsafe { libc::pthread_mutexattr_init(of_mutex.as_mut_ptr()) });
+        // SAFETY: initialised by the line before; the constant is one of the two that the call takes.
+        succeeded(unsafe { libc::pthread_mutexattr_setpshared(of_mutex.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) });
+        // SAFETY: the mutex lies in mapped, writable memory that nobody else knows yet, and is not initialised; the attributes are.
+        succeeded(unsafe { libc::pthread_mutex_init(placed.mutex(), of_mutex.as_ptr()) });
+        let mut of_condition = MaybeUninit::<libc::pthread_condattr_t>::uninit();
+        // SAFETY: initialises the attributes, which are this function's own.
+        succeeded(unsafe { libc::pthread_condattr_init(of_condition.as_mut_ptr()) });
+        // SAFETY: initialised by the line before; the constant is one of the two that the call takes.
+        succeeded(unsafe { libc::pthread_condattr_setpshared(of_condition.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) });
+        // SAFETY: as for the mutex.
+        succeeded(unsafe { libc::pthread_cond_init(placed.condition(), of_condition.as_ptr()) });
+        placed
+    }
+
+    fn mutex(&self) -> *mut libc::pthread_mutex_t {
+        self.mutex.get().cast()
+    }
+
+    fn condition(&self) -> *mut libc::pthread_cond_t {
+        self.condition.get().cast()
+    }
+
+    /// Runs `section` on the flag, with the mutex.
+    #[inline]
+    fn locked(&self, section: impl FnOnce(&Cell<u32>)) {
+        // SAFETY: initialised by `shared`, at this place in its memory, and never destroyed.
+        succeeded(unsafe { libc::pthread_mutex_lock(self.mutex()) });
+        section(&self.is_set);
+        // SAFETY: as for the lock; owned by this thread.
+        succeeded(unsafe { libc::pthread_mutex_unlock(self.mutex()) });
+    }
+}
+
+impl Flag for PthreadEvent {
+    fn set(&self) {
+        self.locked(|is_set| {
+            is_set.set(1);
+            // SAFETY: initialised by `shared`, and never destroyed.
+            succeeded(unsafe { libc::pthread_cond_broadcast(self.condition()) });
+        });
+    }
+
+    fn clear(&self) {
+        self.locked(|is_set| is_set.set(0));
+    }
+
+    fn wait(&self) {
+        self.locked(|is_set| {
+            while is_set.get() == 0 {
+                // SAFETY: both are initialised by `shared`; this thread owns the mutex, and no thread waits here with another.
+                succeeded(unsafe { libc::pthread_cond_wait(self.condition(), self.mutex()) });
+            }
+        });
+    }
+}
+
+#[inline]
+fn succeeded(errno: libc::c_int) {
+    assert_eq!(errno, 0, "a pthread call failed");
+}

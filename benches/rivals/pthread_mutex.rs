@@ -1,0 +1,79 @@
+//! `pthread_mutex_t` between processes, around a value.
+
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+
+use crossproc::{Fingerprint, Plain, Shared, Shm};
+
+use super::mutual_exclusion::MutualExclusion;
+
+/// What happens to a mutex when its owner dies.
+#[derive(Clone, Copy)]
+pub(crate) enum Robustness {
+    /// `PTHREAD_MUTEX_STALLED`: nothing, nobody ever gets it.
+    Plain = libc::PTHREAD_MUTEX_STALLED as isize,
+    /// `PTHREAD_MUTEX_ROBUST`: the next one to lock gets it, with EOWNERDEAD.
+    Robust = libc::PTHREAD_MUTEX_ROBUST as isize,
+}
+
+/// Only ever made by [`shared`](PthreadMutex::shared), which initialises the mutex where it lies.
+#[repr(C)]
+pub(crate) struct PthreadMutex<T> {
+    mutex: UnsafeCell<MaybeUninit<libc::pthread_mutex_t>>,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is reached by the mutex's owner alone, who may be any thread; the mutex is made to be shared.
+unsafe impl<T: Send> Sync for PthreadMutex<T> {}
+
+// SAFETY: to Rust all bytes are valid: `MaybeUninit` and plain data, both in `UnsafeCell`. That the mutex's own hold nothing wild is libc's trust in
+// its users; here they are the benchmark's processes, which reach it through libc alone. `repr(C)`, nothing to drop.
+unsafe impl<T: Plain> Shared for PthreadMutex<T> {
+    fn layout(to: &mut Fingerprint) {
+        to.name("PthreadMutex").number(size_of::<libc::pthread_mutex_t>()).plain::<T>();
+    }
+}
+
+impl<T: Plain> PthreadMutex<T> {
+    /// A process-shared mutex in memory of its own. It is never destroyed: the memory goes with its last user, and libc keeps nothing else for it.
+    pub(crate) fn shared(robustness: Robustness, value: T) -> Shm<Self> {
+        let placed = Shm::new(PthreadMutex { mutex: UnsafeCell::new(MaybeUninit::uninit()), value: UnsafeCell::new(value) }).unwrap();
+        let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+        // SAFETY: initialises the attributes, which are this function's own.
+        succeeded(unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) });
+        // SAFETY: initialised by the line before; the constant is one of the two that the call takes.
+        succeeded(unsafe { libc::pthread_mutexattr_setpshared(attributes.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) });
+        // SAFETY: initialised above; `Robustness` has the two values that the call takes.
+        succeeded(unsafe { libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), robustness as libc::c_int) });
+        // SAFETY: the mutex lies in mapped, writable memory that nobody else knows yet, and is not initialised; the attributes are.
+        succeeded(unsafe { libc::pthread_mutex_init(placed.mutex(), attributes.as_ptr()) });
+        placed
+    }
+}
+
+impl<T> PthreadMutex<T> {
+    fn mutex(&self) -> *mut libc::pthread_mutex_t {
+        self.mutex.get().cast()
+    }
+}
+
+impl<T> MutualExclusion for PthreadMutex<T> {
+    type Value = T;
+
+    #[inline]
+    fn with(&self, section: impl FnOnce(&mut T)) {
+        // SAFETY: initialised by `shared`, at this place in its memory, and never destroyed.
+        succeeded(unsafe { libc::pthread_mutex_lock(self.mutex()) });
+        // SAFETY: this thread owns the mutex since the line before and until the unlock below, which the borrow does not outlive.
+        section(unsafe { &mut *self.value.get() });
+        // SAFETY: as for the lock; owned by this thread.
+        succeeded(unsafe { libc::pthread_mutex_unlock(self.mutex()) });
+    }
+}
+
+#[inline]
+fn succeeded(errno: libc::c_int) {
+    assert_eq!(errno, 0, "a pthread call failed");
+}
