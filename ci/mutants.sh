@@ -8,6 +8,18 @@ trap 'rm -rf "$copy"' EXIT
 mkdir -p target/loom
 cp -r Cargo.toml Cargo.lock src sys tests benches examples ci "$copy"
 survivors=0 caught=0
+
+# Runs the models until the first one fails, or all are done.
+run() {
+    (cd "$copy" && CARGO_TARGET_DIR="$OLDPWD/target/loom" RUSTFLAGS="--cfg crossproc_loom" RUST_BACKTRACE=0 \
+        exec timeout 400 cargo test --release --test loom "$1") >"$copy/log" 2>&1 &
+    while kill -0 $! 2>/dev/null && ! grep -q '\.\.\. FAILED$' "$copy/log"; do
+        sleep 0.2
+    done
+    kill $! 2>/dev/null || true
+    wait $! || true
+}
+
 while IFS=$'\t' read -r name file substitution models; do
     case $name in '#'* | '') continue ;; *"${1:-}"*) ;; *) continue ;; esac
     cp "$file" "$copy/$file"
@@ -17,17 +29,16 @@ while IFS=$'\t' read -r name file substitution models; do
         survivors=$((survivors + 1))
         continue
     fi
-    if (cd "$copy" && CARGO_TARGET_DIR="$OLDPWD/target/loom" RUSTFLAGS="--cfg crossproc_loom" RUST_BACKTRACE=0 \
-        timeout 300 cargo test --quiet --release --test loom "$models") >"$copy/log" 2>&1; then
-        printf 'SURVIVED  %s\n' "$name"
-        survivors=$((survivors + 1))
-    elif grep -q 'could not compile' "$copy/log"; then
+    run "$models"
+    if grep -q 'could not compile' "$copy/log"; then
         printf 'NO BUILD  %s\n' "$name"
         survivors=$((survivors + 1))
-    else
-        failed=$(grep -A99 '^failures:$' "$copy/log" | sed -n 's/^    //p' | sort -u | paste -sd ' ')
-        printf 'caught    %s: %s\n' "$name" "${failed:-only by its time limit}"
+    elif failed=$(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$copy/log" | head -1) && [ -n "$failed" ]; then
+        printf 'caught    %s: by %s\n' "$name" "$failed"
         caught=$((caught + 1))
+    else
+        printf 'SURVIVED  %s\n' "$name"
+        survivors=$((survivors + 1))
     fi
     cp "$file" "$copy/$file"
 done <ci/mutants.txt
