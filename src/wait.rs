@@ -120,6 +120,7 @@ thread_local! {
     static SPINS: Cell<(u32, u32)> = const { Cell::new((MAX_SPINS, 0)) };
 }
 
+#[allow(clippy::unnecessary_min_or_max, reason = "MAX_SPINS is 0 in the models")]
 fn spin(mut look: impl FnMut() -> bool) -> bool {
     let cpus = match CPUS.load(Relaxed) {
         0 => count_cpus(),
@@ -133,7 +134,7 @@ fn spin(mut look: impl FnMut() -> bool) -> bool {
     let budget = if in_vain % PROBE_EVERY == PROBE_EVERY - 1 { MAX_SPINS } else { budget };
     for used in 0..budget {
         if look() {
-            SPINS.set(((used * 4).clamp(MIN_SPINS, MAX_SPINS).max(budget.min(MAX_SPINS / 2)), 0));
+            SPINS.set(((used * 4).min(MAX_SPINS).max(budget / 2).max(MIN_SPINS), 0));
             return true;
         }
         hint::spin_loop();

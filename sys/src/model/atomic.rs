@@ -1,5 +1,7 @@
 //! Atomics that lead to loom's by their address: `const fn new` and the layout of the real ones. See [`model`](crate::model).
 
+#![allow(clippy::must_use_candidate, reason = "as in the real module")]
+
 use core::ops::Deref;
 use core::ptr;
 use std::rc::Rc;

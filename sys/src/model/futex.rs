@@ -1,5 +1,7 @@
 //! The futex of the models. See [`model`](crate::model).
 
+#![allow(clippy::must_use_candidate, reason = "as in the real module")]
+
 use core::cell::Cell;
 use core::ptr;
 use std::collections::VecDeque;

@@ -1,6 +1,7 @@
 //! The robust list of the models: what a thread holds and works on, and what the kernel does when it dies. See [`model`](crate::model).
 
 #![allow(unsafe_code)]
+#![allow(clippy::must_use_candidate, reason = "as in the real module")]
 
 use core::cell::{Cell, RefCell};
 use core::ptr;
