@@ -254,13 +254,13 @@ fn what_a_forked_child_takes_is_recovered_when_it_dies_also_if_its_parent_held_l
 }
 
 #[test]
-fn a_leaked_guard_keeps_its_memory_so_that_older_locks_are_still_freed() {
+fn a_leaked_guard_keeps_its_memory_so_that_later_locks_are_still_freed() {
     let outer = Lock::new(0_u64);
     thread::scope(|scope| {
         scope.spawn(|| {
-            std::mem::forget(outer.lock());
             let gone = Shm::new(Lock::new(0_u64)).unwrap();
             std::mem::forget(gone.lock());
+            std::mem::forget(outer.lock());
             // Were the mapping gone, the kernel's walk would stop at it, before `outer`.
             drop(gone);
         });

@@ -154,3 +154,21 @@ fn a_waiter_killed_anywhere_strands_nobody() {
         join(victim)
     });
 }
+
+#[test]
+fn a_setter_and_a_waiter_killed_anywhere_strand_nobody() {
+    // The waiter's moments are sampled: every second step.
+    for second in (0..12).step_by(2) {
+        let name = format!("event: a_setter_and_a_waiter_killed_anywhere_strand_nobody, the waiter at {second}");
+        kill_model(&name, Some(1), move |killed_at| {
+            let shared = share(Event::new());
+            let waiters = [(1, Some(second)), (2, None)].map(|(tid, at)| spawn(tid, at, &shared, Event::wait));
+            let end = join(spawn(3, Some(killed_at), &shared, Event::set));
+            if end.writes == 0 {
+                participant(4, None, || shared.set());
+            }
+            join_all(waiters);
+            end
+        });
+    }
+}

@@ -116,3 +116,21 @@ fn an_acquirer_killed_anywhere_has_one_permit_or_none() {
         end
     });
 }
+
+#[test]
+fn a_releaser_and_an_acquirer_killed_anywhere_strand_nobody() {
+    // The acquirer's moments are sampled: every second step.
+    for second in (0..12).step_by(2) {
+        let name = format!("semaphore: a_releaser_and_an_acquirer_killed_anywhere_strand_nobody, the acquirer at {second}");
+        kill_model(&name, Some(1), move |killed_at| {
+            let shared = share(Semaphore::new(0));
+            let acquirers = [(1, Some(second)), (2, None)].map(|(tid, at)| spawn(tid, at, &shared, Semaphore::acquire));
+            let end = join(spawn(3, Some(killed_at), &shared, |shared| shared.release_many(2).unwrap()));
+            if end.writes == 0 {
+                participant(4, None, || shared.release_many(2).unwrap());
+            }
+            join_all(acquirers);
+            end
+        });
+    }
+}
