@@ -271,7 +271,7 @@ impl Thread {
         }
         // One more: its end first, then the link to it.
         self.slots[made + 1].next.store(self.last.entry(), Relaxed);
-        compiler_fence(SeqCst);
+        in_program_order();
         self.slots[made].next.store(self.slots[made + 1].entry(), Relaxed);
         self.made.store(made + 1, Relaxed);
         Some(self.slot(made))
@@ -293,13 +293,13 @@ impl Thread {
     #[inline]
     pub fn begin<W: Word>(&self, word: &W) {
         self.head().list_op_pending.set(ptr::from_ref(word.futex()).addr().wrapping_add_signed(-FUTEX_OFFSET));
-        compiler_fence(SeqCst);
+        in_program_order();
     }
 
     /// Ends what [`begin`](Thread::begin) began.
     #[inline]
     pub fn end(&self) {
-        compiler_fence(SeqCst);
+        in_program_order();
         self.head().list_op_pending.set(0);
     }
 
@@ -315,7 +315,7 @@ impl Thread {
 
     /// Ends what [`begin_nested`](Thread::begin_nested) began.
     pub fn end_nested(&self, before: Pending) {
-        compiler_fence(SeqCst);
+        in_program_order();
         self.head().list_op_pending.set(before.0);
     }
 
@@ -323,22 +323,22 @@ impl Thread {
     #[inline]
     pub fn link(&self, free: Slot<'_>, lock: &RobustWord) {
         lock.next.store(free.next.entry(), Relaxed);
-        compiler_fence(SeqCst);
+        in_program_order();
         free.slot.next.store(lock.entry(), Relaxed);
-        compiler_fence(SeqCst);
+        in_program_order();
     }
 
     /// Unlinks a lock that this thread is about to release, between `begin` and `end`. Says whether the thread held it.
     #[inline]
     #[must_use]
     pub fn unlink(&self, lock: &RobustWord) -> bool {
-        compiler_fence(SeqCst);
+        in_program_order();
         let first = self.slot(0);
         let slot = if first.holds(lock) { Some(first) } else { self.later_slot_of(lock) };
         if let Some(Slot { slot, next }) = slot {
             slot.next.store(next.entry(), Relaxed);
         }
-        compiler_fence(SeqCst);
+        in_program_order();
         slot.is_some()
     }
 
@@ -464,9 +464,9 @@ impl Thread {
         self.slots[1].next.store(self.last.entry(), Relaxed);
         self.last.prev.store(self.slots[0].entry(), Relaxed);
         self.last.next.store(older, Relaxed);
-        compiler_fence(SeqCst);
+        in_program_order();
         head.list.set(self.slots[0].entry());
-        compiler_fence(SeqCst);
+        in_program_order();
         if older != head_entry {
             let before_older = (older & !1) - (offset_of!(RobustWord, next) - offset_of!(RobustWord, prev));
             let prev = ptr::with_exposed_provenance::<AtomicUsize>(before_older);
@@ -476,6 +476,13 @@ impl Thread {
             prev.store(self.last.entry(), Relaxed);
         }
     }
+}
+
+/// Keeps the stores before it before the stores after it, for the kernel's walk in this thread's own context (invariant 2). SeqCst is the one ordering of
+/// a compiler fence that forbids moving a store across it in both directions; it costs no instruction.
+#[inline]
+fn in_program_order() {
+    compiler_fence(SeqCst);
 }
 
 /// What libc has registered for the calling thread, checked against the layout of [`RobustWord`].

@@ -51,6 +51,7 @@ impl Word for AtomicU32 {
         let word = self.loom();
         let mut seen = self.peek(Relaxed);
         while seen & TID_MASK == tid {
+            // SeqCst: the kernel's exchange is a full barrier.
             match word.compare_exchange(seen, seen & WAITERS | OWNER_DIED, SeqCst, Relaxed) {
                 Ok(_) => return seen & WAITERS != 0,
                 Err(now) => seen = now,
