@@ -11,7 +11,7 @@ pub(crate) mod state;
 
 use self::state::RawEvent;
 use crate::shared::{Fingerprint, Shared};
-use crate::wait::{TimedOut, Waiter};
+use crate::wait::{Ended, Wait};
 
 /// A flag that any number of threads of any processes can wait for, set by hand and cleared by hand.
 ///
@@ -94,7 +94,7 @@ impl Event {
     #[inline]
     pub fn wait(&self) {
         // Without a deadline there is no time-out.
-        let _ = self.raw.wait(Waiter::forever);
+        let _ = self.raw.wait(|| Wait::FOREVER);
     }
 
     /// Returns whether the event is set, as a `Result`: the form of `wait` that does not block.
@@ -112,7 +112,7 @@ impl Event {
     /// [`EventError::TimedOut`].
     #[inline]
     pub fn wait_timeout(&self, timeout: Duration) -> Result<(), EventError> {
-        Ok(self.raw.wait(|| Waiter::timeout(timeout))?)
+        Ok(self.raw.wait(|| Wait::timeout(timeout))?)
     }
 
     /// Waits until the event is set, until `deadline` at most. A past one looks once.
@@ -121,7 +121,16 @@ impl Event {
     /// [`EventError::TimedOut`].
     #[inline]
     pub fn wait_deadline(&self, deadline: Instant) -> Result<(), EventError> {
-        Ok(self.raw.wait(|| Waiter::deadline(deadline))?)
+        Ok(self.raw.wait(|| Wait::deadline(deadline))?)
+    }
+
+    /// Waits until the event is set, as `wait` says.
+    ///
+    /// # Errors
+    /// [`EventError::TimedOut`], and [`EventError::Interrupted`] if `wait` is interruptible.
+    #[inline]
+    pub fn wait_with(&self, wait: Wait) -> Result<(), EventError> {
+        Ok(self.raw.wait(|| wait)?)
     }
 }
 
@@ -147,11 +156,17 @@ pub enum EventError {
     /// The event was not set until the deadline.
     #[error("the event was not set until the deadline")]
     TimedOut,
+    /// A signal handler ran while the thread waited, interruptibly.
+    #[error("a signal handler ran while waiting for the event")]
+    Interrupted,
 }
 
-impl From<TimedOut> for EventError {
-    fn from(_: TimedOut) -> Self {
-        EventError::TimedOut
+impl From<Ended> for EventError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::TimedOut => EventError::TimedOut,
+            Ended::Interrupted => EventError::Interrupted,
+        }
     }
 }
 
@@ -160,6 +175,7 @@ impl From<EventError> for io::Error {
         let kind = match error {
             EventError::WouldBlock => io::ErrorKind::WouldBlock,
             EventError::TimedOut => io::ErrorKind::TimedOut,
+            EventError::Interrupted => io::ErrorKind::Interrupted,
         };
         io::Error::new(kind, error)
     }

@@ -12,9 +12,9 @@ use std::time::Instant;
 
 pub(crate) mod state;
 
-use self::state::{Acquired, RawLock, Refused};
+use self::state::{RawLock, Refused};
 use crate::shared::{Fingerprint, Plain, Shared};
-use crate::wait::Waiter;
+use crate::wait::Wait;
 
 /// A value that one thread of one process at a time may use, in memory that processes share.
 ///
@@ -86,7 +86,7 @@ use crate::wait::Waiter;
 /// waiters' flag is kept on unlock. See `DESIGN.md`.
 #[repr(C)]
 pub struct Lock<T> {
-    raw: RawLock,
+    pub(crate) raw: RawLock,
     value: UnsafeCell<T>,
 }
 
@@ -114,7 +114,7 @@ impl<T: Plain> Lock<T> {
     /// [`Unavailable`](LockError::Unavailable).
     #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        self.guard(|raw| raw.lock_contended(Waiter::forever()))
+        self.guard(|raw| raw.lock_contended(Wait::FOREVER))
     }
 
     /// Locks if the lock is free.
@@ -132,7 +132,7 @@ impl<T: Plain> Lock<T> {
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](Lock::lock).
     #[inline]
     pub fn lock_timeout(&self, timeout: Duration) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        self.guard(|raw| raw.lock_contended(Waiter::timeout(timeout)))
+        self.guard(|raw| raw.lock_contended(Wait::timeout(timeout)))
     }
 
     /// Locks, and waits until `deadline` at most. A past one tries once.
@@ -141,7 +141,54 @@ impl<T: Plain> Lock<T> {
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](Lock::lock).
     #[inline]
     pub fn lock_deadline(&self, deadline: Instant) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        self.guard(|raw| raw.lock_contended(Waiter::deadline(deadline)))
+        self.guard(|raw| raw.lock_contended(Wait::deadline(deadline)))
+    }
+
+    /// Locks, and waits as `wait` says.
+    ///
+    /// # Errors
+    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is interruptible; otherwise as [`lock`](Lock::lock).
+    #[inline]
+    pub fn lock_with(&self, wait: Wait) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
+        self.guard(|raw| raw.lock_contended(wait))
+    }
+
+    /// Releases the lock that this thread has acquired, by [`acquire`](Lock::acquire) or by a guard that was leaked. An owner's death that nobody has recovered
+    /// from is passed on.
+    ///
+    /// # Errors
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has changed.
+    ///
+    /// # Safety
+    /// No guard or reference to the value that this thread got by holding the lock is used any more.
+    pub unsafe fn force_release(&self) -> Result<(), LockError<()>> {
+        self.raw.release().then_some(()).ok_or(LockError::NotOwner)
+    }
+
+    /// The value, for whoever holds the lock by [`acquire`](Lock::acquire). A peer may write it at any time if the calling thread does not hold the lock.
+    pub fn data_ptr(&self) -> *mut T {
+        self.value.get()
+    }
+
+    /// Locks without a guard, for callers that unlock in another function: language bindings. Waits as `wait` says.
+    ///
+    /// It is to be released in the same thread, by [`force_release`](Lock::force_release), or, for a `Lock<()>`, by the safe [`release`](Lock::release).
+    ///
+    /// # Errors
+    /// As [`lock_with`](Lock::lock_with), but that an owner has died is told in [`Acquired`], because the lock is acquired then.
+    #[inline]
+    pub fn acquire(&self, wait: Wait) -> Result<Acquired, LockError<()>> {
+        let owner_died = match self.raw.lock_uncontended() {
+            Some(_) => false,
+            None => self.raw.lock_contended(wait)?.owner_died,
+        };
+        Ok(Acquired { owner_died })
+    }
+
+    /// Whether the calling thread holds the lock.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        self.raw.is_owned()
     }
 
     /// The value, without locking: nobody else has it.
@@ -159,18 +206,61 @@ impl<T: Plain> Lock<T> {
     #[inline]
     fn guard(
         &self,
-        contended: impl FnOnce(&RawLock) -> Result<Acquired, Refused>,
+        contended: impl FnOnce(&RawLock) -> Result<state::Acquired, Refused>,
     ) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
         let guard = |tid| LockGuard { lock: self, tid, stays_here: PhantomData };
         if let Some(tid) = self.raw.lock_uncontended() {
             return Ok(guard(tid));
         }
         match contended(&self.raw) {
-            Ok(Acquired { tid, owner_died: false }) => Ok(guard(tid)),
-            Ok(Acquired { tid, owner_died: true }) => Err(LockError::OwnerDied(guard(tid))),
+            Ok(acquired) if acquired.owner_died => Err(LockError::OwnerDied(guard(acquired.tid))),
+            Ok(acquired) => Ok(guard(acquired.tid)),
             Err(refused) => Err(refused.into()),
         }
     }
+}
+
+impl Lock<()> {
+    /// Releases the lock that this thread has acquired. An owner's death that nobody has recovered from is passed on.
+    ///
+    /// ```
+    /// use crossproc::{Lock, LockError, Wait};
+    ///
+    /// static LOCK: Lock<()> = Lock::new(());
+    ///
+    /// assert!(!LOCK.acquire(Wait::FOREVER)?.owner_died);
+    /// assert!(LOCK.is_owned());
+    /// LOCK.release()?;
+    /// assert!(matches!(LOCK.release(), Err(LockError::NotOwner)));
+    /// # Ok::<(), LockError<()>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has changed.
+    pub fn release(&self) -> Result<(), LockError<()>> {
+        // SAFETY: there is nothing in the value that a guard or a reference could be used for.
+        unsafe { self.force_release() }
+    }
+
+    /// Declares whole again what the lock protects, after [`Acquired::owner_died`].
+    ///
+    /// # Errors
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has changed.
+    pub fn recover(&self) -> Result<(), LockError<()>> {
+        if !self.is_owned() {
+            return Err(LockError::NotOwner);
+        }
+        self.raw.recover();
+        Ok(())
+    }
+}
+
+/// A lock that was acquired without a guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "its owner may have died: what it protects is half written then"]
+pub struct Acquired {
+    /// An owner died while it held the lock, and nobody has recovered since: what it protects may be half written.
+    pub owner_died: bool,
 }
 
 impl<T: Plain + Default> Default for Lock<T> {
@@ -216,6 +306,10 @@ impl<T: Plain> LockGuard<'_, T> {
     #[must_use]
     pub fn is_inconsistent(&self) -> bool {
         self.lock.raw.is_inconsistent()
+    }
+
+    pub(crate) fn raw(&self) -> &RawLock {
+        &self.lock.raw
     }
 }
 
@@ -274,6 +368,15 @@ pub enum LockError<G> {
     /// Another thread held the lock until the deadline.
     #[error("the lock was held by another thread until the deadline")]
     TimedOut,
+    /// A signal handler ran while the thread waited, interruptibly.
+    #[error("a signal handler ran while waiting for the lock")]
+    Interrupted,
+    /// The calling thread does not hold the lock that it releases.
+    #[error("this thread does not hold the lock: only its owner can release it")]
+    NotOwner,
+    /// The calling thread holds the [`RLock`](crate::RLock) as often as can be counted.
+    #[error("this thread holds the lock {} times: it is locked more often than unlocked", u32::MAX)]
+    TooDeep,
     /// The calling thread holds as many locks as the kernel is willing to free for it when it dies.
     #[error("this thread holds {} locks, more would not be freed if it died: unlock some first", crossproc_sys::robust::MAX_HELD)]
     TooManyHeld,
@@ -290,6 +393,9 @@ impl<G> LockError<G> {
             LockError::Deadlock => LockError::Deadlock,
             LockError::WouldBlock => LockError::WouldBlock,
             LockError::TimedOut => LockError::TimedOut,
+            LockError::Interrupted => LockError::Interrupted,
+            LockError::NotOwner => LockError::NotOwner,
+            LockError::TooDeep => LockError::TooDeep,
             LockError::TooManyHeld => LockError::TooManyHeld,
             LockError::Unavailable(source) => LockError::Unavailable(source),
         }
@@ -303,6 +409,9 @@ impl<G> fmt::Debug for LockError<G> {
             LockError::Deadlock => f.write_str("Deadlock"),
             LockError::WouldBlock => f.write_str("WouldBlock"),
             LockError::TimedOut => f.write_str("TimedOut"),
+            LockError::Interrupted => f.write_str("Interrupted"),
+            LockError::NotOwner => f.write_str("NotOwner"),
+            LockError::TooDeep => f.write_str("TooDeep"),
             LockError::TooManyHeld => f.write_str("TooManyHeld"),
             LockError::Unavailable(source) => f.debug_tuple("Unavailable").field(source).finish(),
         }
@@ -315,6 +424,8 @@ impl<G> From<Refused> for LockError<G> {
             Refused::Deadlock => LockError::Deadlock,
             Refused::WouldBlock => LockError::WouldBlock,
             Refused::TimedOut => LockError::TimedOut,
+            Refused::Interrupted => LockError::Interrupted,
+            Refused::TooDeep => LockError::TooDeep,
             Refused::TooManyHeld => LockError::TooManyHeld,
             Refused::Unavailable(source) => LockError::Unavailable(source),
         }
@@ -327,7 +438,9 @@ impl<G> From<LockError<G>> for io::Error {
             LockError::WouldBlock => io::ErrorKind::WouldBlock,
             LockError::TimedOut => io::ErrorKind::TimedOut,
             LockError::Deadlock => io::ErrorKind::Deadlock,
-            LockError::OwnerDied(_) | LockError::TooManyHeld | LockError::Unavailable(_) => io::ErrorKind::Other,
+            LockError::Interrupted => io::ErrorKind::Interrupted,
+            LockError::NotOwner => io::ErrorKind::PermissionDenied,
+            LockError::OwnerDied(_) | LockError::TooDeep | LockError::TooManyHeld | LockError::Unavailable(_) => io::ErrorKind::Other,
         };
         io::Error::new(kind, error.without_guard())
     }

@@ -3,15 +3,19 @@
 #![allow(unsafe_code)]
 
 use core::fmt;
+use core::marker::PhantomData;
 use core::time::Duration;
 use std::io;
 use std::time::Instant;
+
+use crossproc_sys::atomic::AtomicU32;
+use crossproc_sys::atomic::Ordering::Relaxed;
 
 pub(crate) mod state;
 
 use self::state::{Overflow, RawSemaphore};
 use crate::shared::{Fingerprint, Shared};
-use crate::wait::{TimedOut, Waiter};
+use crate::wait::{Ended, Wait};
 
 /// A number of permits that threads of any processes acquire and release.
 ///
@@ -78,38 +82,8 @@ impl Semaphore {
         Semaphore { raw: RawSemaphore::new(value) }
     }
 
-    /// Takes a permit, and waits for one as long as it takes.
-    #[inline]
-    pub fn acquire(&self) {
-        // Without a deadline there is no time-out.
-        let _ = self.raw.acquire(Waiter::forever);
-    }
-
-    /// Takes a permit if there is one.
-    ///
-    /// # Errors
-    /// [`SemaphoreError::WouldBlock`] if there is none.
-    #[inline]
-    pub fn try_acquire(&self) -> Result<(), SemaphoreError> {
-        if self.raw.try_acquire() { Ok(()) } else { Err(SemaphoreError::WouldBlock) }
-    }
-
-    /// Takes a permit, and waits for one for `timeout` at most. Zero tries once; [`Duration::MAX`] waits for ever.
-    ///
-    /// # Errors
-    /// [`SemaphoreError::TimedOut`].
-    #[inline]
-    pub fn acquire_timeout(&self, timeout: Duration) -> Result<(), SemaphoreError> {
-        Ok(self.raw.acquire(|| Waiter::timeout(timeout))?)
-    }
-
-    /// Takes a permit, and waits for one until `deadline` at most. A past one tries once.
-    ///
-    /// # Errors
-    /// [`SemaphoreError::TimedOut`].
-    #[inline]
-    pub fn acquire_deadline(&self, deadline: Instant) -> Result<(), SemaphoreError> {
-        Ok(self.raw.acquire(|| Waiter::deadline(deadline))?)
+    fn guard(&self) -> SemaphoreGuard<'_> {
+        SemaphoreGuard { raw: &self.raw, most: Semaphore::MAX, stays_here: PhantomData }
     }
 
     /// Adds one permit and wakes a waiter, if there is one.
@@ -127,19 +101,213 @@ impl Semaphore {
     /// [`SemaphoreError::Overflow`] if there would be more than [`MAX`](Semaphore::MAX); nothing has changed.
     #[inline]
     pub fn release_many(&self, count: u32) -> Result<(), SemaphoreError> {
-        Ok(self.raw.release(count)?)
-    }
-
-    /// How many permits there are. It may have changed by the time this returns.
-    #[must_use]
-    pub fn value(&self) -> u32 {
-        self.raw.value()
+        Ok(self.raw.release(count, Semaphore::MAX)?)
     }
 }
 
 impl fmt::Debug for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Semaphore").field("value", &self.value()).finish_non_exhaustive()
+    }
+}
+
+/// What a bounded semaphore has in common with one that is not.
+macro_rules! acquiring {
+    ($semaphore:ident) => {
+        impl $semaphore {
+            /// Takes a permit, and waits for one as long as it takes.
+            #[inline]
+            pub fn acquire(&self) {
+                // Without a deadline there is no time-out.
+                let _ = self.raw.acquire(|| Wait::FOREVER);
+            }
+
+            /// Takes a permit if there is one.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::WouldBlock`] if there is none.
+            #[inline]
+            pub fn try_acquire(&self) -> Result<(), SemaphoreError> {
+                if self.raw.try_acquire() { Ok(()) } else { Err(SemaphoreError::WouldBlock) }
+            }
+
+            /// Takes a permit, and waits for one for `timeout` at most. Zero tries once; [`Duration::MAX`] waits for ever.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::TimedOut`].
+            #[inline]
+            pub fn acquire_timeout(&self, timeout: Duration) -> Result<(), SemaphoreError> {
+                Ok(self.raw.acquire(|| Wait::timeout(timeout))?)
+            }
+
+            /// Takes a permit, and waits for one until `deadline` at most. A past one tries once.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::TimedOut`].
+            #[inline]
+            pub fn acquire_deadline(&self, deadline: Instant) -> Result<(), SemaphoreError> {
+                Ok(self.raw.acquire(|| Wait::deadline(deadline))?)
+            }
+
+            /// Takes a permit, and waits for one as `wait` says.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::TimedOut`], and [`SemaphoreError::Interrupted`] if `wait` is interruptible.
+            #[inline]
+            pub fn acquire_with(&self, wait: Wait) -> Result<(), SemaphoreError> {
+                Ok(self.raw.acquire(|| wait)?)
+            }
+
+            /// [Acquires](Self::acquire) a permit that the guard releases.
+            #[inline]
+            pub fn access(&self) -> SemaphoreGuard<'_> {
+                self.acquire();
+                self.guard()
+            }
+
+            /// [Acquires](Self::try_acquire) a permit that the guard releases, if there is one.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::WouldBlock`] if there is none.
+            #[inline]
+            pub fn try_access(&self) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+                self.try_acquire().map(|()| self.guard())
+            }
+
+            /// [Acquires](Self::acquire_timeout) a permit that the guard releases, and waits for one for `timeout` at most.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::TimedOut`].
+            #[inline]
+            pub fn access_timeout(&self, timeout: Duration) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+                self.acquire_timeout(timeout).map(|()| self.guard())
+            }
+
+            /// [Acquires](Self::acquire_deadline) a permit that the guard releases, and waits for one until `deadline` at most.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::TimedOut`].
+            #[inline]
+            pub fn access_deadline(&self, deadline: Instant) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+                self.acquire_deadline(deadline).map(|()| self.guard())
+            }
+
+            /// [Acquires](Self::acquire_with) a permit that the guard releases, and waits for one as `wait` says.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::TimedOut`], and [`SemaphoreError::Interrupted`] if `wait` is interruptible.
+            #[inline]
+            pub fn access_with(&self, wait: Wait) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+                self.acquire_with(wait).map(|()| self.guard())
+            }
+
+            /// How many permits there are. It may have changed by the time this returns.
+            #[must_use]
+            pub fn value(&self) -> u32 {
+                self.raw.value()
+            }
+        }
+    };
+}
+
+acquiring!(Semaphore);
+acquiring!(BoundedSemaphore);
+
+/// A permit of a [`Semaphore`] or [`BoundedSemaphore`]; dropping it releases that.
+///
+/// It stays in its thread, and with it in its process: a copy in a forked child would release the permit once more. A process that forks by itself must not drop what it carries into the child.
+#[must_use = "dropping the guard releases its permit at once"]
+pub struct SemaphoreGuard<'a> {
+    raw: &'a RawSemaphore,
+    most: u32,
+    stays_here: PhantomData<*const ()>,
+}
+
+impl Drop for SemaphoreGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // There is room for a permit that was taken, unless others have released what they had not: that is their error.
+        let _ = self.raw.release(1, self.most);
+    }
+}
+
+impl fmt::Debug for SemaphoreGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SemaphoreGuard").finish_non_exhaustive()
+    }
+}
+
+/// A [`Semaphore`] that never has more permits than it began with.
+///
+/// It corresponds to Python's `multiprocessing.BoundedSemaphore`: a release too many is an error, and changes nothing, however many release at once. Everything else is as for the
+/// [`Semaphore`], also that permits have no owner, and are gone with a process that dies. For permits that come back then, see [`Permits`](crate::Permits).
+///
+/// # Examples
+/// ```
+/// use crossproc::{BoundedSemaphore, SemaphoreError};
+///
+/// static CONNECTIONS: BoundedSemaphore = BoundedSemaphore::new(2);
+///
+/// let connection = CONNECTIONS.access();
+/// assert_eq!((CONNECTIONS.value(), CONNECTIONS.bound()), (1, 2));
+/// drop(connection);
+/// assert_eq!(CONNECTIONS.release(), Err(SemaphoreError::OverRelease { bound: 2 }));
+/// ```
+#[repr(C)]
+pub struct BoundedSemaphore {
+    raw: RawSemaphore,
+    /// Never written after its creation. Relaxed.
+    bound: AtomicU32,
+    _padding: u32,
+}
+
+// SAFETY: two atomics; every value of them is valid, and the bound is compared only.
+unsafe impl Shared for BoundedSemaphore {
+    fn layout(to: &mut Fingerprint) {
+        to.name("BoundedSemaphore");
+    }
+}
+
+impl BoundedSemaphore {
+    /// A semaphore with `bound` permits, and never more.
+    #[must_use]
+    pub const fn new(bound: u32) -> Self {
+        BoundedSemaphore { raw: RawSemaphore::new(bound), bound: AtomicU32::new(bound), _padding: 0 }
+    }
+
+    fn guard(&self) -> SemaphoreGuard<'_> {
+        SemaphoreGuard { raw: &self.raw, most: self.bound(), stays_here: PhantomData }
+    }
+
+    /// Adds one permit and wakes a waiter, if there is one.
+    ///
+    /// # Errors
+    /// [`SemaphoreError::OverRelease`] if all permits are there; nothing has changed.
+    #[inline]
+    pub fn release(&self) -> Result<(), SemaphoreError> {
+        self.release_many(1)
+    }
+
+    /// Adds `count` permits in one step and wakes as many waiters. Zero does nothing.
+    ///
+    /// # Errors
+    /// [`SemaphoreError::OverRelease`] if there would be more than the bound; nothing has changed.
+    #[inline]
+    pub fn release_many(&self, count: u32) -> Result<(), SemaphoreError> {
+        let bound = self.bound();
+        self.raw.release(count, bound).map_err(|Overflow| SemaphoreError::OverRelease { bound })
+    }
+
+    /// How many permits there can be.
+    #[must_use]
+    pub fn bound(&self) -> u32 {
+        self.bound.load(Relaxed)
+    }
+}
+
+impl fmt::Debug for BoundedSemaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundedSemaphore").field("value", &self.value()).field("bound", &self.bound()).finish_non_exhaustive()
     }
 }
 
@@ -156,11 +324,23 @@ pub enum SemaphoreError {
     /// There would be more permits than a semaphore can count.
     #[error("the semaphore would have more than {} permits: it was released more often than acquired", Semaphore::MAX)]
     Overflow,
+    /// A bounded semaphore would have more permits than it began with.
+    #[error("the semaphore would have more than its {bound} permits: it was released more often than acquired")]
+    OverRelease {
+        /// How many it began with.
+        bound: u32,
+    },
+    /// A signal handler ran while the thread waited, interruptibly.
+    #[error("a signal handler ran while waiting for a permit")]
+    Interrupted,
 }
 
-impl From<TimedOut> for SemaphoreError {
-    fn from(_: TimedOut) -> Self {
-        SemaphoreError::TimedOut
+impl From<Ended> for SemaphoreError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::TimedOut => SemaphoreError::TimedOut,
+            Ended::Interrupted => SemaphoreError::Interrupted,
+        }
     }
 }
 
@@ -175,7 +355,8 @@ impl From<SemaphoreError> for io::Error {
         let kind = match error {
             SemaphoreError::WouldBlock => io::ErrorKind::WouldBlock,
             SemaphoreError::TimedOut => io::ErrorKind::TimedOut,
-            SemaphoreError::Overflow => io::ErrorKind::Other,
+            SemaphoreError::Interrupted => io::ErrorKind::Interrupted,
+            SemaphoreError::Overflow | SemaphoreError::OverRelease { .. } => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)
     }

@@ -37,45 +37,92 @@ pub fn set_slice(slice: Option<Duration>) {
     SLICE.store(nanos, Relaxed);
 }
 
-/// The deadline has passed.
+/// How long a call may wait, and whether a signal ends it: what the `_with` form of every blocking operation takes.
+///
+/// It holds an absolute deadline on `CLOCK_MONOTONIC`, so the same one can be used again after an interruption.
+///
+/// ```
+/// use crossproc::{Event, EventError, Wait};
+/// use std::time::Duration;
+///
+/// static READY: Event = Event::new();
+///
+/// let wait = Wait::timeout(Duration::from_millis(10)).interruptible();
+/// let result = loop {
+///     match READY.wait_with(wait) {
+///         Err(EventError::Interrupted) => { /* a signal handler ran: see what it wants, then go on */ }
+///         result => break result,
+///     }
+/// };
+/// assert_eq!(result, Err(EventError::TimedOut));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TimedOut;
+pub struct Wait {
+    /// In [`clock::now`]'s nanoseconds; `None`: waits for ever.
+    deadline: Option<u64>,
+    is_interruptible: bool,
+}
+
+impl Wait {
+    /// As long as it takes.
+    pub const FOREVER: Wait = Wait { deadline: None, is_interruptible: false };
+    /// Not at all: the deadline has passed.
+    pub const NONE: Wait = Wait { deadline: Some(0), is_interruptible: false };
+
+    /// From now on for `timeout`; one beyond the clock's 584 years, such as [`Duration::MAX`], is for ever.
+    #[must_use]
+    pub fn timeout(timeout: Duration) -> Self {
+        let nanos = u64::try_from(timeout.as_nanos()).ok();
+        let deadline = nanos.and_then(|nanos| clock::now().checked_add(nanos));
+        Wait { deadline, ..Wait::FOREVER }
+    }
+
+    /// Until `deadline`: a past one is due at once.
+    #[must_use]
+    pub fn deadline(deadline: Instant) -> Self {
+        // Both clocks are CLOCK_MONOTONIC; what passes between the two readings is all that is added.
+        Wait::timeout(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// The same, but it ends, with an error of its own, when a signal handler has run in the waiting thread while it slept.
+    ///
+    /// For language bindings, which run their own handlers then and go on with the same deadline. A handler that runs just before the thread falls asleep is not noticed, as with
+    /// every system call. One that was installed with `SA_RESTART` may not be noticed either: it asks the kernel to go on sleeping, and the kernel does so where no time-out is due.
+    #[must_use]
+    pub const fn interruptible(self) -> Self {
+        Wait { is_interruptible: true, ..self }
+    }
+}
+
+/// Why a wait ended before the state was as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    TimedOut,
+    Interrupted,
+}
 
 /// One blocking call's time: how long it may still take, and whether it has spun already.
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    /// In [`clock::now`]'s nanoseconds; `None`: waits for ever.
-    deadline: Option<u64>,
-    timed_out: bool,
+    wait: Wait,
+    ended: Option<Ended>,
     has_spun: bool,
 }
 
 impl Waiter {
-    pub(crate) fn forever() -> Self {
-        Waiter { deadline: None, timed_out: false, has_spun: false }
-    }
-
-    /// From now on for `timeout`; one beyond the clock's 584 years is for ever.
-    pub(crate) fn timeout(timeout: Duration) -> Self {
-        let nanos = u64::try_from(timeout.as_nanos()).ok();
-        let deadline = nanos.and_then(|nanos| clock::now().checked_add(nanos));
-        Waiter { deadline, ..Waiter::forever() }
-    }
-
-    /// Until `deadline`: a past one is due at once.
-    pub(crate) fn deadline(deadline: Instant) -> Self {
-        // Both clocks are CLOCK_MONOTONIC; what passes between the two readings is all that is added.
-        Waiter::timeout(deadline.saturating_duration_since(Instant::now()))
+    pub(crate) fn new(wait: Wait) -> Self {
+        Waiter { wait, ended: None, has_spun: false }
     }
 
     /// The deadline in [`clock::now`]'s nanoseconds, if there is one.
     pub(crate) fn until(&self) -> Option<u64> {
-        self.deadline
+        self.wait.deadline
     }
 
-    pub(crate) fn check(&self) -> Result<(), TimedOut> {
-        match self.deadline {
-            Some(deadline) if self.timed_out || clock::now() >= deadline => Err(TimedOut),
+    pub(crate) fn check(&self) -> Result<(), Ended> {
+        match (self.ended, self.wait.deadline) {
+            (Some(ended), _) => Err(ended),
+            (None, Some(deadline)) if clock::now() >= deadline => Err(Ended::TimedOut),
             _ => Ok(()),
         }
     }
@@ -86,19 +133,30 @@ impl Waiter {
     }
 
     /// Sleeps for a slice at most. When it returns, look at the state before sleeping again.
-    /// `wait` is the futex call, which gets the end of the slice.
-    pub(crate) fn sleep(&mut self, wait: impl FnOnce(Option<u64>) -> Awake) {
+    /// `wait` is the futex call, which gets the end of the slice. Returns how it ended.
+    pub(crate) fn sleep(&mut self, wait: impl FnOnce(Option<u64>) -> Awake) -> Awake {
         let slice = SLICE.load(Relaxed);
         let slice_end = (slice != SLICES_OFF).then(|| clock::now().saturating_add(slice));
-        let until = match (self.deadline, slice_end) {
+        let deadline = self.wait.deadline;
+        let until = match (deadline, slice_end) {
             (Some(deadline), Some(slice_end)) => Some(deadline.min(slice_end)),
+            // With some time-out the kernel does not restart the call after a handler with SA_RESTART.
+            (None, None) if self.wait.is_interruptible => Some(NEVER),
             (deadline, slice_end) => deadline.or(slice_end),
         };
         let awake = wait(until);
-        // A call that a signal handler interrupted goes on, towards the same deadline.
-        self.timed_out = awake == Awake::TimedOut && until == self.deadline;
+        self.ended = match awake {
+            Awake::TimedOut if until == deadline => Some(Ended::TimedOut),
+            Awake::Interrupted if self.wait.is_interruptible => Some(Ended::Interrupted),
+            // A call that a signal handler interrupted goes on, towards the same deadline.
+            _ => None,
+        };
+        awake
     }
 }
+
+/// 292 years after the start: the end of the kernel's clock.
+const NEVER: u64 = i64::MAX as u64;
 
 /// The CPUs that this process may run on, counted at its first wait; 0: not yet.
 static CPUS: AtomicU32 = AtomicU32::new(0);

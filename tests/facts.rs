@@ -3,12 +3,23 @@
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use crossproc::process::Child;
-use crossproc::{Event, Fixed, Lock, LockError, LockGuard, Plain, RegionError, Semaphore, Shared, Shm};
+use crossproc::{
+    Barrier, BarrierError, BoundedSemaphore, Condition, ConditionError, Event, Fixed, Lock, LockError, LockGuard, Once, OnceError, Permit,
+    Permits, PermitsError, Plain, RLock, RLockGuard, RegionError, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, SemaphoreGuard,
+    Shared, Shm, Wait,
+};
 use static_assertions::{assert_eq_align, assert_eq_size, assert_impl_all, assert_not_impl_any, const_assert_eq};
 
 // The robust list's entry is 32 bytes after the word.
-const_assert_eq!(size_of::<Lock<()>>(), 40);
-const_assert_eq!(size_of::<Lock<u64>>(), 48);
+const_assert_eq!(size_of::<Lock<()>>(), 48);
+const_assert_eq!(size_of::<Lock<u64>>(), 56);
+const_assert_eq!(size_of::<RLock<u64>>(), 64);
+const_assert_eq!(size_of::<Condition>(), 16);
+const_assert_eq!(size_of::<Barrier>(), 16);
+const_assert_eq!(size_of::<BoundedSemaphore>(), 16);
+const_assert_eq!(size_of::<Once>(), 56);
+const_assert_eq!(size_of::<Permits<3>>(), 8 + 3 * 40);
+const_assert_eq!(size_of::<RwLock<u64>>(), 48 + 8 + (8 + 32 * 40) + 8);
 assert_eq_size!(Event, Semaphore, AtomicU64);
 assert_eq_align!(Event, Semaphore, Lock<u8>, AtomicU64);
 assert_eq_size!(Fixed<[u16; 3]>, [u16; 3]);
@@ -17,6 +28,18 @@ assert_impl_all!(Shm<Event>: Send, Sync, Clone);
 assert_impl_all!(Shm<[AtomicU32]>: Send, Sync, Clone);
 assert_impl_all!(Lock<u64>: Send, Sync, Shared);
 assert_impl_all!([Event; 2]: Shared);
+assert_impl_all!(RLock<u64>: Send, Sync, Shared);
+assert_impl_all!(RwLock<u64>: Send, Sync, Shared);
+assert_impl_all!(Permits<2>: Send, Sync, Shared);
+assert_impl_all!(BoundedSemaphore: Send, Sync, Shared);
+assert_impl_all!(Condition: Send, Sync, Shared);
+assert_impl_all!(Barrier: Send, Sync, Shared);
+assert_impl_all!(Once: Send, Sync, Shared);
+assert_impl_all!(Wait: Send, Sync, Copy);
+assert_impl_all!(OnceError: Send, Sync, std::error::Error);
+assert_impl_all!(PermitsError: Send, Sync, std::error::Error);
+assert_impl_all!(BarrierError: Send, Sync, std::error::Error);
+assert_impl_all!(ConditionError: Send, Sync, std::error::Error);
 assert_impl_all!(Child: Send, Sync);
 assert_impl_all!(RegionError: Send, Sync, std::error::Error);
 assert_impl_all!(LockError<()>: Send, Sync, std::error::Error);
@@ -24,6 +47,11 @@ assert_impl_all!([f64; 4]: Plain);
 
 // The kernel knows the owner by its thread, and a forked child is another.
 assert_not_impl_any!(LockGuard<'static, u64>: Send, Sync);
+assert_not_impl_any!(RLockGuard<'static, u64>: Send, Sync);
+assert_not_impl_any!(RwLockReadGuard<'static, u64>: Send, Sync);
+assert_not_impl_any!(RwLockWriteGuard<'static, u64>: Send, Sync);
+assert_not_impl_any!(Permit<'static, 2>: Send, Sync);
+assert_not_impl_any!(SemaphoreGuard<'static>: Send, Sync);
 // A reference to one would promise that nobody writes.
 assert_not_impl_any!(u64: Shared);
 assert_not_impl_any!([u8; 4]: Shared);

@@ -13,7 +13,7 @@ use crossproc_sys::futex;
 #[allow(dead_code, unreachable_pub, reason = "only its spinning and its slices are used here")]
 mod wait;
 
-use self::wait::Waiter;
+use self::wait::{Wait, Waiter};
 
 const UNSET: u32 = 0;
 const SET: u32 = 1;
@@ -63,7 +63,7 @@ impl<const SLICED: bool> FutexFlag<SLICED> {
 
     #[cold]
     fn wait_contended(&self) {
-        let mut waiter = Waiter::forever();
+        let mut waiter = Waiter::new(Wait::FOREVER);
         loop {
             // Acquire: pairs with the Release in `set`.
             let seen = self.word.load(Acquire);

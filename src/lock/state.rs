@@ -32,6 +32,12 @@
 //! as it left it, and wakes once more after that, for one who went to sleep in between. Whoever has slept takes the lock with `WAITERS`, and
 //! puts it back when it gives up: others may sleep whom that last exchange made invisible.
 //!
+//! # Fairness
+//! A free lock goes to whoever comes first. A waiter that was woken [`MAX_LOSSES`] times and found the lock taken each time writes its TID into a second word, `starving`: from
+//! then on whoever finds the lock free and marked stands back, so that the starving one has it after the owners that it has now, one for each other thread at most. `WAITERS` is kept as
+//! long, so nobody passes by the short way. It is a hint and excludes nobody: who has stood back for [`STAND_BACK`] takes the lock all the same, and the
+//! hint out, because the starving one may be dead or stopped. `try_lock` does not stand back.
+//!
 //! # What is left to slices
 //! The exchange that clears the flag may find the word as its thread left it, though others have slept, locked and unlocked since. The second wake
 //! mends that, and so does whoever was woken in between; if *both* die at that point, and a newcomer locks before the kernel looks at the word of the second, the other
@@ -44,16 +50,25 @@
 //! dead owner's writes are ordered by the kernel's own exchange, a full barrier, in the dead thread's context.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
-use crossproc_sys::futex;
+use crossproc_sys::atomic::{AtomicU32, Ordering};
+use crossproc_sys::futex::{self, Awake, MAX_LOSSES};
 use crossproc_sys::robust::{self, OWNER_DIED, RobustWord, TID_MASK, Thread, WAITERS};
 
-use crate::wait::Waiter;
+use crate::wait::{Ended, Wait, Waiter};
+
+/// How long others stand back for a starving waiter, in nanoseconds: many times what it takes to wake up.
+const STAND_BACK: u64 = 1_000_000;
+/// In `starving`: someone stands back, and is to be woken.
+const STOOD_BACK: u32 = 1 << 31;
 
 /// The lock without its data: what is shared.
 #[derive(Debug, Default)]
-#[repr(transparent)]
+#[repr(C)]
 pub(crate) struct RawLock {
     robust: RobustWord,
+    /// Bits 0-29: the TID of a waiter that starves, 0: none; bit 31: [`STOOD_BACK`]. Relaxed everywhere: it is a hint.
+    starving: AtomicU32,
+    _padding: u32,
 }
 
 /// A lock that was acquired.
@@ -70,13 +85,24 @@ pub(crate) enum Refused {
     Deadlock,
     WouldBlock,
     TimedOut,
+    Interrupted,
+    TooDeep,
     TooManyHeld,
     Unavailable(robust::Error),
 }
 
+impl From<Ended> for Refused {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::TimedOut => Refused::TimedOut,
+            Ended::Interrupted => Refused::Interrupted,
+        }
+    }
+}
+
 impl RawLock {
     pub(crate) const fn new() -> Self {
-        RawLock { robust: RobustWord::new() }
+        RawLock { robust: RobustWord::new(), starving: AtomicU32::new(0), _padding: 0 }
     }
 
     /// Takes the lock if it is free and its data is whole, and the thread is set up: the TID under which it is held.
@@ -100,14 +126,28 @@ impl RawLock {
     pub(crate) fn try_lock_contended(&self) -> Result<Acquired, Refused> {
         self.acquire(|lock, thread| {
             let held = |word| if owner(word) == thread.tid() { Refused::Deadlock } else { Refused::WouldBlock };
-            lock.take_free(thread, 0).map_err(held)
+            lock.take_free(thread, 0, |_| true).map_err(held)
         })
     }
 
-    /// Takes the lock, waiting as long as the waiter lets it, whatever [`lock_uncontended`](RawLock::lock_uncontended) found.
+    /// Takes the lock, waiting as long as it may, whatever [`lock_uncontended`](RawLock::lock_uncontended) found.
     #[cold]
-    pub(crate) fn lock_contended(&self, mut waiter: Waiter) -> Result<Acquired, Refused> {
-        self.acquire(|lock, thread| lock.wait_and_take(thread, &mut waiter))
+    pub(crate) fn lock_contended(&self, wait: Wait) -> Result<Acquired, Refused> {
+        self.acquire(|lock, thread| lock.wait_and_take(thread, &mut Waiter::new(wait)))
+    }
+
+    /// Takes the lock that this thread has just freed, to sleep meanwhile. It waits as long as it takes.
+    pub(crate) fn relock(&self) -> Acquired {
+        if let Some(tid) = self.lock_uncontended() {
+            return Acquired { tid, owner_died: false };
+        }
+        let relocked = self.acquire(|lock, thread| match lock.wait_and_take(thread, &mut Waiter::new(Wait::FOREVER)) {
+            // A peer has scribbled on the word: nobody else has the lock.
+            Err(Refused::Deadlock) => Ok(Acquired { tid: thread.tid(), owner_died: lock.is_inconsistent() }),
+            result => result,
+        });
+        // The thread is set up, and has the slot free that it used before.
+        relocked.expect("a lock that was held can be held again")
     }
 
     /// The frame of an acquisition by `take`.
@@ -123,11 +163,11 @@ impl RawLock {
         acquired
     }
 
-    /// Exchanges TID 0 for the thread's, keeping the flags and adding `and`; or gives back a word with an owner in it.
-    fn take_free(&self, thread: &Thread, and: u32) -> Result<Acquired, u32> {
+    /// Exchanges TID 0 for the thread's, keeping the flags and adding `and`, if the word as it is then `may` be taken; otherwise gives it back.
+    fn take_free(&self, thread: &Thread, and: u32, may: impl Fn(u32) -> bool) -> Result<Acquired, u32> {
         let word = self.robust.word();
         let mut seen = word.load(Relaxed);
-        while owner(seen) == 0 {
+        while owner(seen) == 0 && may(seen) {
             // Acquire: pairs with the Release exchanges of `unlock`.
             match word.compare_exchange_weak(seen, seen | thread.tid() | and, Acquire, Relaxed) {
                 Ok(_) => return Ok(Acquired { tid: thread.tid(), owner_died: seen & OWNER_DIED != 0 }),
@@ -141,19 +181,36 @@ impl RawLock {
         let word = self.robust.word();
         // Once this thread has slept, others may sleep whom nothing but this thread knows of.
         let mut kept = 0;
+        let mut losses = 0;
         loop {
-            let seen = match self.take_free(thread, kept) {
-                Ok(acquired) => return Ok(acquired),
+            let is_over = waiter.check();
+            let may = |seen| is_over.is_err() || seen & WAITERS == 0 || !self.is_starving_other(thread);
+            let seen = match self.take_free(thread, kept, may) {
+                Ok(acquired) => {
+                    self.starve_no_more(thread, losses);
+                    return Ok(acquired);
+                }
                 Err(seen) => seen,
             };
             if owner(seen) == thread.tid() {
                 return Err(Refused::Deadlock);
             }
-            if waiter.check().is_err() {
+            if let Err(ended) = is_over {
                 match self.give_up(kept) {
-                    true => return Err(Refused::TimedOut),
+                    true => {
+                        self.starve_no_more(thread, losses);
+                        return Err(ended.into());
+                    }
                     false => continue,
                 }
+            }
+            if owner(seen) == 0 {
+                self.stand_back(thread, kept, waiter);
+                continue;
+            }
+            if kept != 0 {
+                losses += 1;
+                self.starve(thread, losses);
             }
             if seen & WAITERS == 0 {
                 // Only while nobody sleeps: a spinner would be ahead of them.
@@ -167,6 +224,67 @@ impl RawLock {
             }
             kept = WAITERS;
             waiter.sleep(|until| futex::wait(word, seen | WAITERS, until));
+        }
+    }
+
+    /// Whether another waiter starves.
+    fn is_starving_other(&self, thread: &Thread) -> bool {
+        let starving = owner(self.starving.load(Relaxed));
+        starving != 0 && starving != thread.tid()
+    }
+
+    /// Says that this thread starves, if it has lost often enough and no other does.
+    fn starve(&self, thread: &Thread, losses: u32) {
+        if losses >= MAX_LOSSES {
+            let _ = self.starving.compare_exchange(0, thread.tid(), Relaxed, Relaxed);
+        }
+    }
+
+    fn starve_no_more(&self, thread: &Thread, losses: u32) {
+        if losses >= MAX_LOSSES {
+            self.feed(thread.tid());
+        }
+    }
+
+    /// Lets nobody stand back for the thread `starving` any longer.
+    fn feed(&self, starving: u32) {
+        let mut seen = self.starving.load(Relaxed);
+        while owner(seen) == starving {
+            match self.starving.compare_exchange_weak(seen, 0, Relaxed, Relaxed) {
+                Ok(_) if seen & STOOD_BACK != 0 => {
+                    futex::wake(&self.starving, u32::MAX);
+                    return;
+                }
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Leaves a free lock to the one that starves, for a while.
+    fn stand_back(&self, thread: &Thread, kept: u32, waiter: &mut Waiter) {
+        let seen = self.starving.load(Relaxed);
+        if matches!(owner(seen), 0) || owner(seen) == thread.tid() {
+            return;
+        }
+        if kept != 0 {
+            // The wake-up that this thread has had may be what the starving one sleeps for.
+            futex::wake(self.robust.word(), 1);
+        }
+        let marked = seen | STOOD_BACK;
+        if seen != marked && self.starving.compare_exchange(seen, marked, Relaxed, Relaxed).is_err() {
+            return;
+        }
+        let mut was_in_vain = false;
+        waiter.sleep(|slice_end| match futex::wait_briefly(&self.starving, marked, STAND_BACK, slice_end) {
+            Awake::TimedOut => {
+                was_in_vain = true;
+                Awake::Changed
+            }
+            awake => awake,
+        });
+        if was_in_vain {
+            self.feed(owner(seen));
         }
     }
 
@@ -201,6 +319,15 @@ impl RawLock {
         thread.end();
     }
 
+    /// Frees the lock if the calling thread holds it, and says whether it did.
+    pub(crate) fn release(&self) -> bool {
+        let tid = self.owned_by();
+        if let Some(tid) = tid {
+            self.unlock(tid);
+        }
+        tid.is_some()
+    }
+
     #[cold]
     fn unlock_contended(&self, thread: &Thread) {
         let word = self.robust.word();
@@ -217,10 +344,10 @@ impl RawLock {
                 Err(now) => seen = now,
             }
         };
-        if freed & WAITERS == 0 || futex::wake(word, 1) != 0 {
+        if freed & WAITERS == 0 || futex::wake(word, 1) != 0 || self.starving.load(Relaxed) != 0 {
             return;
         }
-        // Nobody was asleep. Relaxed: the flag orders nothing.
+        // Nobody was asleep, and nobody starves. Relaxed: the flag orders nothing.
         if word.compare_exchange(freed, freed & !WAITERS, Relaxed, Relaxed).is_ok() {
             futex::wake(word, 1);
         }
@@ -235,6 +362,78 @@ impl RawLock {
     /// Whether `OWNER_DIED` stands in the word. Stable for the owner, a hint for anybody else.
     pub(crate) fn is_inconsistent(&self) -> bool {
         self.robust.word().load(Relaxed) & OWNER_DIED != 0
+    }
+
+    /// The calling thread's TID, if it holds the lock. Stable: only this thread can make it so, or not so.
+    #[inline]
+    pub(crate) fn owned_by(&self) -> Option<u32> {
+        robust::ready().map(Thread::tid).filter(|&tid| owner(self.robust.word().load(Relaxed)) == tid)
+    }
+
+    /// Whether the calling thread holds the lock.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.owned_by().is_some()
+    }
+
+    /// [`recover`](RawLock::recover), if there is something to recover from.
+    #[inline]
+    pub(crate) fn recover_if_inconsistent(&self) {
+        if self.is_inconsistent() {
+            self.recover();
+        }
+    }
+
+    /// Makes the next owner learn of a death, though this one only gives up. For the owner only.
+    pub(crate) fn spoil(&self) {
+        // Relaxed: as in `recover`.
+        self.robust.word().fetch_or(OWNER_DIED, Relaxed);
+    }
+
+    /// Whether anybody holds the lock: for those that are not to hold it, but to keep out of its owner's way. Acquire, at least, pairs with the Release exchanges of `unlock`.
+    #[inline]
+    pub(crate) fn has_owner(&self, order: Ordering) -> bool {
+        owner(self.robust.word().load(order)) != 0
+    }
+
+    /// Waits until nobody holds the lock, without taking it. Any number may do that: whoever was woken wakes the next.
+    #[cold]
+    pub(crate) fn wait_until_free(&self, waiter: &mut Waiter) -> Result<(), Refused> {
+        let thread = robust::current().map_err(Refused::Unavailable)?;
+        thread.begin(self.robust.word());
+        let result = self.wait_pending_until_free(thread, waiter);
+        thread.end();
+        result
+    }
+
+    fn wait_pending_until_free(&self, thread: &Thread, waiter: &mut Waiter) -> Result<(), Refused> {
+        let word = self.robust.word();
+        let mut kept = 0;
+        loop {
+            let seen = word.load(Relaxed);
+            if owner(seen) == 0 {
+                if kept != 0 {
+                    futex::wake(word, 1);
+                }
+                return Ok(());
+            }
+            if owner(seen) == thread.tid() {
+                return Err(Refused::Deadlock);
+            }
+            if let Err(ended) = waiter.check() {
+                match self.give_up(kept) {
+                    true => return Err(ended.into()),
+                    false => continue,
+                }
+            }
+            if seen & WAITERS == 0 {
+                let spun = waiter.spin(|| owner(word.load(Relaxed)) == 0);
+                if spun || word.compare_exchange(seen, seen | WAITERS, Relaxed, Relaxed).is_err() {
+                    continue;
+                }
+            }
+            kept = WAITERS;
+            waiter.sleep(|until| futex::wait(word, seen | WAITERS, until));
+        }
     }
 
     /// The owner's TID. A hint: it may be stale by now.

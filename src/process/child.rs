@@ -11,7 +11,7 @@ use std::time::Instant;
 use crossproc_sys::pidfd;
 use rustix::process::{Pid, Signal};
 
-use crate::wait::Waiter;
+use crate::wait::{Wait, Waiter};
 
 /// Between two looks at a child that has ended and cannot be reaped.
 const AGAIN: Duration = Duration::from_millis(1);
@@ -46,7 +46,7 @@ impl Child {
     /// # Errors
     /// `ECHILD`: someone else took the status: a wait for any child, SIGCHLD being ignored, or this is not the process that started the child.
     pub fn join(&self) -> io::Result<ExitStatus> {
-        self.join_until(&Waiter::forever())
+        self.join_until(Wait::FOREVER)
     }
 
     /// Waits until the process has ended, for `timeout` at most. Zero looks once; [`Duration::MAX`] waits for ever.
@@ -54,7 +54,7 @@ impl Child {
     /// # Errors
     /// [`io::ErrorKind::TimedOut`]; otherwise as [`join`](Child::join).
     pub fn join_timeout(&self, timeout: Duration) -> io::Result<ExitStatus> {
-        self.join_until(&Waiter::timeout(timeout))
+        self.join_until(Wait::timeout(timeout))
     }
 
     /// Waits until the process has ended, until `deadline` at most. A past one looks once.
@@ -62,7 +62,7 @@ impl Child {
     /// # Errors
     /// [`io::ErrorKind::TimedOut`]; otherwise as [`join`](Child::join).
     pub fn join_deadline(&self, deadline: Instant) -> io::Result<ExitStatus> {
-        self.join_until(&Waiter::deadline(deadline))
+        self.join_until(Wait::deadline(deadline))
     }
 
     /// The exit status if the process has ended, `None` while it runs.
@@ -118,7 +118,8 @@ impl Child {
         pidfd::signal(&self.pidfd, Signal::CONT)
     }
 
-    fn join_until(&self, waiter: &Waiter) -> io::Result<ExitStatus> {
+    fn join_until(&self, wait: Wait) -> io::Result<ExitStatus> {
+        let waiter = Waiter::new(wait);
         loop {
             let has_ended = pidfd::wait(&self.pidfd, waiter.until())?;
             if let Some(status) = self.try_join()? {

@@ -30,9 +30,9 @@
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::futex;
-use crossproc_sys::robust;
 
-use crate::wait::{TimedOut, Waiter};
+use crate::pending::while_pending;
+use crate::wait::{Ended, Wait, Waiter};
 
 const AVAILABLE: u64 = 1 << 30;
 const WAITERS: u64 = 1 << 31;
@@ -45,7 +45,7 @@ pub(crate) struct RawSemaphore {
     word: AtomicU64,
 }
 
-/// The value would not fit 32 bits.
+/// The value would be more than it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Overflow;
 
@@ -81,23 +81,16 @@ impl RawSemaphore {
     }
 
     #[inline]
-    pub(crate) fn acquire(&self, waiter: impl FnOnce() -> Waiter) -> Result<(), TimedOut> {
-        if self.try_acquire() { Ok(()) } else { self.acquire_contended(&mut waiter()) }
+    pub(crate) fn acquire(&self, wait: impl FnOnce() -> Wait) -> Result<(), Ended> {
+        if self.try_acquire() { Ok(()) } else { self.acquire_contended(wait()) }
     }
 
     #[cold]
-    fn acquire_contended(&self, waiter: &mut Waiter) -> Result<(), TimedOut> {
-        // A thread without a list waits all the same: should it die in here, a slice wakes whom it was to wake.
-        let thread = robust::current().ok();
-        let before = thread.map(|thread| thread.begin_nested(&self.word));
-        let result = self.acquire_pending(waiter);
-        if let (Some(thread), Some(before)) = (thread, before) {
-            thread.end_nested(before);
-        }
-        result
+    fn acquire_contended(&self, wait: Wait) -> Result<(), Ended> {
+        while_pending(&self.word, || self.acquire_pending(&mut Waiter::new(wait)))
     }
 
-    fn acquire_pending(&self, waiter: &mut Waiter) -> Result<(), TimedOut> {
+    fn acquire_pending(&self, waiter: &mut Waiter) -> Result<(), Ended> {
         // Once this thread has slept, others may sleep whom nothing but this thread knows of.
         let mut kept = 0;
         loop {
@@ -112,9 +105,9 @@ impl RawSemaphore {
                 continue;
             }
             let marked = seen & WAITERS != 0;
-            if waiter.check().is_err() {
+            if let Err(ended) = waiter.check() {
                 if marked || kept == 0 || self.mark(seen) {
-                    return Err(TimedOut);
+                    return Err(ended);
                 }
                 continue;
             }
@@ -133,18 +126,19 @@ impl RawSemaphore {
         self.word.compare_exchange(seen, seen | WAITERS, Relaxed, Relaxed).is_ok()
     }
 
+    /// Adds permits, if there are not more than `most` then.
     #[inline]
-    pub(crate) fn release(&self, count: u32) -> Result<(), Overflow> {
-        match self.add(count, WAITERS) {
+    pub(crate) fn release(&self, count: u32, most: u32) -> Result<(), Overflow> {
+        match self.add(count, most, WAITERS) {
             Ok(_) => Ok(()),
             Err(Some(overflow)) => Err(overflow),
-            Err(None) => self.release_contended(count),
+            Err(None) => self.release_contended(count, most),
         }
     }
 
     /// Adds permits: what the word is then. `Err(None)` if one of the bits `unless` is set.
     #[inline]
-    fn add(&self, count: u32, unless: u64) -> Result<u64, Option<Overflow>> {
+    fn add(&self, count: u32, most: u32, unless: u64) -> Result<u64, Option<Overflow>> {
         let mut seen = self.word.load(Relaxed);
         loop {
             if seen & unless != 0 {
@@ -153,7 +147,10 @@ impl RawSemaphore {
             if count == 0 {
                 return Ok(seen);
             }
-            let more = seen.checked_add(u64::from(count) * ONE).ok_or(Some(Overflow))? | AVAILABLE;
+            if most.checked_sub(value(seen)).is_none_or(|room| room < count) {
+                return Err(Some(Overflow));
+            }
+            let more = (seen + u64::from(count) * ONE) | AVAILABLE;
             // Release: pairs with the Acquire in `take`.
             match self.word.compare_exchange_weak(seen, more, Release, Relaxed) {
                 Ok(_) => return Ok(more),
@@ -163,19 +160,13 @@ impl RawSemaphore {
     }
 
     #[cold]
-    fn release_contended(&self, count: u32) -> Result<(), Overflow> {
-        // A thread without a list releases all the same: should it die in here, a slice wakes whom it did not.
-        let thread = robust::current().ok();
-        let before = thread.map(|thread| thread.begin_nested(&self.word));
-        // Without bits to stop at, the only error is the overflow.
-        let added = self.add(count, 0).map_err(|_| Overflow);
-        if let Ok(more) = added {
+    fn release_contended(&self, count: u32, most: u32) -> Result<(), Overflow> {
+        while_pending(&self.word, || {
+            // Without bits to stop at, the only error is the overflow.
+            let more = self.add(count, most, 0).map_err(|_| Overflow)?;
             self.wake(more, count);
-        }
-        if let (Some(thread), Some(before)) = (thread, before) {
-            thread.end_nested(before);
-        }
-        added.map(|_| ())
+            Ok(())
+        })
     }
 
     fn wake(&self, released: u64, count: u32) {

@@ -7,18 +7,22 @@
 
 #![allow(unsafe_code)]
 
+use core::marker::PhantomData;
 use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rustix::io::Errno;
 use rustix::thread::{ClockId, futex};
 
 use crate::atomic::{AtomicU32, AtomicU64};
-use crate::clock::timespec;
+use crate::clock::{self, timespec};
 
 const ANY: NonZeroU32 = NonZeroU32::MAX;
 
 /// How often a waiter may look at a word before it sleeps, at most. One look with its pause takes about 20 ns.
 pub const MAX_SPINS: u32 = 128;
+
+/// How often a waiter may be woken in vain, because others were faster, before they stand back for it.
+pub const MAX_LOSSES: u32 = 16;
 
 /// A word that threads can sleep on: an `AtomicU32`, or the low 32 bits of an `AtomicU64`.
 pub trait Word {
@@ -49,8 +53,10 @@ impl Word for AtomicU64 {
 /// Why a sleep ended. None of them says that what the sleeper waits for has happened: look at the word again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Awake {
-    /// Woken, or the word did not hold the expected value (EAGAIN), or for no reason.
-    Look,
+    /// By a [`wake`], the kernel's for a dead thread, or for no reason.
+    Woken,
+    /// The word did not hold the expected value (EAGAIN): it did not sleep.
+    Changed,
     /// A signal handler ran (EINTR).
     Interrupted,
     /// The deadline has passed (ETIMEDOUT).
@@ -66,49 +72,95 @@ pub enum Awake {
 pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
     let until = deadline.map(timespec);
     match futex::wait_bitset(word.futex(), futex::Flags::empty(), expected, until.as_ref(), ANY) {
-        Ok(()) | Err(Errno::AGAIN) => Awake::Look,
+        Ok(()) => Awake::Woken,
+        Err(Errno::AGAIN) => Awake::Changed,
         Err(Errno::INTR) => Awake::Interrupted,
         Err(Errno::TIMEDOUT) => Awake::TimedOut,
         Err(errno) => panic!("futex wait: {errno}"),
     }
 }
 
-/// `futex_waitv` on both halves of a word: sleeps while all its 64 bits are `expected`, until `deadline` if there is one. A [`wake`] of the word, which is one of the low half, ends it.
+/// [`wait`] for `nanos` at most, and not longer than until `deadline`.
+pub fn wait_briefly<W: Word>(word: &W, expected: u32, nanos: u64, deadline: Option<u64>) -> Awake {
+    let until = clock::now().saturating_add(nanos);
+    wait(word, expected, Some(deadline.map_or(until, |deadline| deadline.min(until))))
+}
+
+/// The most words that [`wait_any`] can watch.
+pub const MAX_WATCHED: usize = 128;
+
+/// Whether the kernel has `futex_waitv` and no filter refuses it, as far as is known.
+static HAS_WAITV: AtomicBool = AtomicBool::new(true);
+
+/// A word to be watched by [`wait_any`], and what it holds as long as there is reason to sleep.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Watch<'a>(futex::Wait, PhantomData<&'a AtomicU32>);
+
+impl core::fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("Watch").field(&self.0.val).finish()
+    }
+}
+
+impl<'a> Watch<'a> {
+    /// Watches a word of 32 bits, or the low half of one of 64.
+    pub fn new<W: Word>(word: &'a W, expected: u32) -> Self {
+        Watch::at(word.futex().as_ptr(), expected)
+    }
+
+    /// Watches both halves of a word, the low one first. A [`wake`] of the word is one of the low half.
+    #[must_use]
+    pub fn whole(word: &'a AtomicU64, expected: u64) -> [Self; 2] {
+        let low = word.futex().as_ptr();
+        // The other half of the eight bytes.
+        let high = (low.addr() ^ size_of::<u32>()) as isize - low.addr() as isize;
+        [Watch::at(low, expected as u32), Watch::at(low.wrapping_byte_offset(high), (expected >> u32::BITS) as u32)]
+    }
+
+    fn at(address: *mut u32, expected: u32) -> Self {
+        let mut wait = futex::Wait::new();
+        wait.uaddr = futex::WaitPtr::new(address.cast());
+        wait.val = expected.into();
+        wait.flags = futex::WaitFlags::SIZE_U32;
+        Watch(wait, PhantomData)
+    }
+}
+
+/// `futex_waitv`: sleeps while all of the words hold what is expected of them, until `deadline` if there is one; a wake of any ends it. Linux 5.16. `None` if the kernel does not have
+/// the call, or a filter refuses it.
 ///
-/// The low half is queued on before the high half is compared, so a change of the high half that comes with a wake is either seen or woken by, also when the kernel
-/// starts the call again, after a stop or a signal. Linux 5.16; before that, or where a filter refuses the call, only the low half is compared.
+/// Each word is queued on before the next is compared, so a change of a later one that comes with a wake of an earlier one is either seen or woken by, also when the kernel
+/// starts the call again, after a stop or a signal.
 ///
-/// EAGAIN, EINTR and ETIMEDOUT are the three results; ENOSYS and EPERM are handled here. Memory ordering: none.
+/// EAGAIN, EINTR and ETIMEDOUT are three of the results; ENOSYS and EPERM the fourth. Memory ordering: none.
 ///
 /// # Panics
-/// As [`wait`].
-pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awake {
-    static HAS_WAITV: AtomicBool = AtomicBool::new(true);
-    let low = word.futex();
+/// On any other errno, as [`wait`]. If there are more than [`MAX_WATCHED`] words.
+pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
     if !HAS_WAITV.load(Relaxed) {
-        return wait(word, expected as u32, deadline);
+        return None;
     }
-    let half = |address: *mut u32, value: u64| {
-        let mut half = futex::Wait::new();
-        half.uaddr = futex::WaitPtr::new(address.cast());
-        half.val = value;
-        half.flags = futex::WaitFlags::SIZE_U32;
-        half
-    };
-    // The other half of the eight bytes.
-    let high = (low.as_ptr().addr() ^ size_of::<u32>()) as isize - low.as_ptr().addr() as isize;
-    let halves = [half(low.as_ptr(), expected & u64::from(u32::MAX)), half(low.as_ptr().wrapping_byte_offset(high), expected >> u32::BITS)];
+    let waits = core::ptr::slice_from_raw_parts(words.as_ptr().cast::<futex::Wait>(), words.len());
+    // SAFETY: a `Watch` is a `futex::Wait` (`repr(transparent)`), and the slice is that of `words`, borrowed as long.
+    let waits = unsafe { &*waits };
     let until = deadline.map(timespec);
-    match futex::waitv(&halves, futex::WaitvFlags::empty(), until.as_ref(), ClockId::Monotonic) {
-        Ok(_) | Err(Errno::AGAIN) => Awake::Look,
-        Err(Errno::INTR) => Awake::Interrupted,
-        Err(Errno::TIMEDOUT) => Awake::TimedOut,
+    match futex::waitv(waits, futex::WaitvFlags::empty(), until.as_ref(), ClockId::Monotonic) {
+        Ok(_) => Some(Awake::Woken),
+        Err(Errno::AGAIN) => Some(Awake::Changed),
+        Err(Errno::INTR) => Some(Awake::Interrupted),
+        Err(Errno::TIMEDOUT) => Some(Awake::TimedOut),
         Err(Errno::NOSYS | Errno::PERM) => {
             HAS_WAITV.store(false, Relaxed);
-            wait(word, expected as u32, deadline)
+            None
         }
         Err(errno) => panic!("futex waitv: {errno}"),
     }
+}
+
+/// [`wait_any`] on both halves of a word: sleeps while all its 64 bits are `expected`. A [`wake`] of the word ends it. Where there is no such call, only the low half is compared.
+pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awake {
+    wait_any(&Watch::whole(word, expected), deadline).unwrap_or_else(|| wait(word, expected as u32, deadline))
 }
 
 /// `FUTEX_WAKE`: wakes at most `count` of those asleep on the word and says how many they were.

@@ -481,7 +481,7 @@ impl Thread {
 /// Keeps the stores before it before the stores after it, for the kernel's walk in this thread's own context (invariant 2). SeqCst is the one ordering of
 /// a compiler fence that forbids moving a store across it in both directions; it costs no instruction.
 #[inline]
-fn in_program_order() {
+pub fn in_program_order() {
     compiler_fence(SeqCst);
 }
 

@@ -38,6 +38,21 @@ impl<A> Deref for Watched<A> {
     }
 }
 
+/// loom takes a SeqCst access for an AcqRel one, but knows the fence. With one after each exchange and before each load, whoever
+/// exchanges one word and then loads another is ordered with those who do the reverse, which is what SeqCst accesses are used for here.
+fn fence_if_seq_cst(order: Ordering) {
+    if order == Ordering::SeqCst {
+        loom::sync::atomic::fence(Ordering::SeqCst);
+    }
+}
+
+/// A fence, as in the standard library.
+pub fn fence(order: Ordering) {
+    if step() {
+        loom::sync::atomic::fence(order);
+    }
+}
+
 macro_rules! modelled {
     ($name:ident, $plain:ty, $words:ident) => {
         /// A modelled atomic.
@@ -70,7 +85,11 @@ macro_rules! modelled {
             }
 
             pub fn load(&self, order: Ordering) -> $plain {
-                if step() { self.peek(order) } else { 0 }
+                if !step() {
+                    return 0;
+                }
+                fence_if_seq_cst(order);
+                self.peek(order)
             }
 
             pub fn store(&self, value: $plain, order: Ordering) {
@@ -81,10 +100,26 @@ macro_rules! modelled {
             }
 
             pub fn fetch_and(&self, value: $plain, order: Ordering) -> $plain {
+                self.change(|word| word.fetch_and(value, order))
+            }
+
+            pub fn fetch_add(&self, value: $plain, order: Ordering) -> $plain {
+                self.change(|word| word.fetch_add(value, order))
+            }
+
+            pub fn fetch_or(&self, value: $plain, order: Ordering) -> $plain {
+                self.change(|word| word.fetch_or(value, order))
+            }
+
+            pub fn swap(&self, value: $plain, order: Ordering) -> $plain {
+                self.change(|word| word.swap(value, order))
+            }
+
+            fn change(&self, change: impl FnOnce(&loom::sync::atomic::$name) -> $plain) -> $plain {
                 if !step() {
                     return 0;
                 }
-                let before = self.loom().fetch_and(value, order);
+                let before = change(&self.loom());
                 count_write();
                 before
             }
@@ -94,6 +129,7 @@ macro_rules! modelled {
                     return Ok(current);
                 }
                 let result = self.loom().compare_exchange(current, new, success, failure);
+                fence_if_seq_cst(success);
                 if result.is_ok() {
                     count_write();
                 }

@@ -16,11 +16,15 @@ use crate::robust::{OWNER_DIED, TID_MASK, WAITERS};
 /// No spinning: loom explores every order of the accesses anyway.
 pub const MAX_SPINS: u32 = 0;
 
+/// One lost lock makes a waiter starve, so that the models get there.
+pub const MAX_LOSSES: u32 = 1;
+
 /// As in the real module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "as in the real module")]
 pub enum Awake {
-    Look,
+    Woken,
+    Changed,
     Interrupted,
     TimedOut,
 }
@@ -81,7 +85,10 @@ pub(crate) struct Futex {
     asleep: Mutex<VecDeque<Rc<Sleeper>>>,
 }
 
+/// A thread that sleeps on one or more words. A wake counts each of its places in a queue for itself, as the kernel's does until the thread has run.
 struct Sleeper {
+    /// Held while `result` is set, so that none is set between the look and the sleep.
+    turn: Mutex<()>,
     woken: Condvar,
     has_deadline: bool,
     result: Cell<Option<Awake>>,
@@ -92,7 +99,7 @@ impl Futex {
         let mut asleep = self.asleep.lock().unwrap();
         let count = asleep.len().min(count as usize);
         for sleeper in asleep.drain(..count) {
-            sleeper.end(Awake::Look);
+            sleeper.end(Awake::Woken);
         }
         count as u32
     }
@@ -104,12 +111,39 @@ impl Futex {
         }
         asleep.retain(|sleeper| !sleeper.has_deadline);
     }
+
+    /// Queues a sleeper if the word is as it expects.
+    fn queue(&self, sleeper: &Rc<Sleeper>, as_expected: impl Fn() -> bool) -> bool {
+        let mut asleep = self.asleep.lock().unwrap();
+        let queued = as_expected();
+        if queued {
+            asleep.push_back(Rc::clone(sleeper));
+        }
+        queued
+    }
+
+    fn unqueue(&self, sleeper: &Rc<Sleeper>) {
+        self.asleep.lock().unwrap().retain(|other| !Rc::ptr_eq(other, sleeper));
+    }
 }
 
 impl Sleeper {
     fn end(&self, result: Awake) {
-        self.result.set(Some(result));
-        self.woken.notify_one();
+        let _turn = self.turn.lock().unwrap();
+        if self.result.get().is_none() {
+            self.result.set(Some(result));
+            self.woken.notify_one();
+        }
+    }
+
+    fn sleep(&self) -> Awake {
+        let mut turn = self.turn.lock().unwrap();
+        loop {
+            if let Some(result) = self.result.get() {
+                return result;
+            }
+            turn = self.woken.wait(turn).unwrap();
+        }
     }
 }
 
@@ -128,46 +162,82 @@ fn expired() -> bool {
     WORLD.with_borrow(|world| world.expired)
 }
 
+/// As in the real module.
+pub const MAX_WATCHED: usize = 128;
+
+/// As in the real module.
+pub struct Watch<'a> {
+    address: usize,
+    as_expected: Rc<dyn Fn() -> bool + 'a>,
+}
+
+impl core::fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+#[allow(missing_docs, reason = "as in the real module")]
+impl<'a> Watch<'a> {
+    pub fn new<W: Word>(word: &'a W, expected: u32) -> Self {
+        Watch { address: word.address(), as_expected: Rc::new(move || word.low() == expected) }
+    }
+
+    /// Both halves at once: whoever is woken is woken through the low one.
+    pub fn whole(word: &'a AtomicU64, expected: u64) -> [Self; 1] {
+        [Watch { address: word.address(), as_expected: Rc::new(move || word.peek(Relaxed) == expected) }]
+    }
+}
+
 /// As in the real module; a deadline passes when the model says so.
 pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
-    wait_while(word.address(), || word.low() == expected, deadline.is_some())
+    wait_on(&[Watch::new(word, expected)], deadline.is_some())
+}
+
+/// As in the real module, but the time is always over: what it waits for may come or not, and must not be relied on.
+pub fn wait_briefly<W: Word>(_word: &W, _expected: u32, _nanos: u64, _deadline: Option<u64>) -> Awake {
+    step();
+    Awake::TimedOut
 }
 
 /// As in the real module.
 pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awake {
-    wait_while(word.address(), || word.peek(Relaxed) == expected, deadline.is_some())
+    wait_on(&Watch::whole(word, expected), deadline.is_some())
 }
 
-fn wait_while(address: usize, as_expected: impl Fn() -> bool, has_deadline: bool) -> Awake {
+/// As in the real module.
+pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
+    Some(wait_on(words, deadline.is_some()))
+}
+
+fn wait_on(words: &[Watch<'_>], has_deadline: bool) -> Awake {
     if !step() {
-        return Awake::Look;
+        return Awake::Changed;
     }
     let awake = match WORLD.with_borrow(|world| world.futexes) {
-        Futexes::Sleep => sleep(address, as_expected, has_deadline),
-        Futexes::Look => look(as_expected, has_deadline),
+        Futexes::Sleep => sleep(words, has_deadline),
+        Futexes::Look => look(|| words.iter().all(|word| (word.as_expected)()), has_deadline),
     };
     // Woken and killed before it could act on it: a moment of its own.
     step();
     awake
 }
 
-fn sleep(address: usize, as_expected: impl Fn() -> bool, has_deadline: bool) -> Awake {
-    let futex = futex_of(address);
-    let mut asleep = futex.asleep.lock().unwrap();
-    if !as_expected() {
-        return Awake::Look;
+fn sleep(words: &[Watch<'_>], has_deadline: bool) -> Awake {
+    let me = Rc::new(Sleeper { turn: Mutex::new(()), woken: Condvar::new(), has_deadline, result: Cell::new(None) });
+    let queues: Vec<_> = words.iter().map(|word| futex_of(word.address)).collect();
+    let queued = words.iter().zip(&queues).take_while(|(word, queue)| queue.queue(&me, || (word.as_expected)())).count();
+    if queued < words.len() {
+        me.end(Awake::Changed);
     }
     if has_deadline && expired() {
-        return Awake::TimedOut;
+        me.end(Awake::TimedOut);
     }
-    let me = Rc::new(Sleeper { woken: Condvar::new(), has_deadline, result: Cell::new(None) });
-    asleep.push_back(Rc::clone(&me));
-    loop {
-        if let Some(result) = me.result.get() {
-            return result;
-        }
-        asleep = me.woken.wait(asleep).unwrap();
+    let awake = me.sleep();
+    for queue in &queues[..queued] {
+        queue.unqueue(&me);
     }
+    awake
 }
 
 fn look(as_expected: impl Fn() -> bool, has_deadline: bool) -> Awake {
@@ -177,7 +247,7 @@ fn look(as_expected: impl Fn() -> bool, has_deadline: bool) -> Awake {
         }
         loom::thread::yield_now();
     }
-    Awake::Look
+    Awake::Changed
 }
 
 /// As in the real module.

@@ -173,6 +173,9 @@ impl Thread {
     }
 }
 
+/// As in the real module; the model has no compiler to keep in order.
+pub fn in_program_order() {}
+
 /// Models map nothing.
 #[must_use]
 pub fn any_held_within(_start: usize, _len: usize) -> bool {

@@ -1,0 +1,350 @@
+//! [`RLock`]: a lock that its owner may acquire again.
+
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+use core::fmt;
+use core::marker::PhantomData;
+use core::ops::Deref;
+use core::time::Duration;
+use std::time::Instant;
+
+use crossproc_sys::atomic::AtomicU32;
+use crossproc_sys::atomic::Ordering::Relaxed;
+
+use crate::lock::state::{self, RawLock, Refused};
+use crate::lock::{Acquired, LockError};
+use crate::shared::{Fingerprint, Plain, Shared};
+use crate::wait::Wait;
+
+/// A value that one thread of one process at a time may use, and that this thread may lock again while it has it locked.
+///
+/// It corresponds to `std::sync::ReentrantLock` and to Python's `multiprocessing.RLock`. Since one thread may have several guards of it at once, a guard gives a
+/// shared reference: to a [`Cell`], through which plain data is read and replaced.
+///
+/// Blocking, fairness, memory ordering, fork and signal handlers are as for [`Lock`](crate::Lock), and so is what a death does: the owner and its depth are gone, and the
+/// next owner gets [`LockError::OwnerDied`], until one of them has [recovered](RLockGuard::recover) the value.
+///
+/// # Errors
+/// Every form gives [`LockError`]; never [`Deadlock`](LockError::Deadlock), but [`TooDeep`](LockError::TooDeep) at 2^32 - 1 guards of one thread.
+///
+/// # Examples
+/// ```
+/// use crossproc::{RLock, LockError};
+///
+/// static TOTAL: RLock<u64> = RLock::new(0);
+///
+/// fn add(count: u64) -> Result<(), LockError<()>> {
+///     let total = TOTAL.lock().map_err(LockError::without_guard)?;
+///     total.set(total.get() + count);
+///     Ok(())
+/// }
+///
+/// let total = TOTAL.lock().map_err(LockError::without_guard)?;
+/// add(2)?; // locks it again
+/// assert_eq!((total.get(), TOTAL.depth()), (2, 1));
+/// # Ok::<(), LockError<()>>(())
+/// ```
+///
+/// # Source
+/// The [`Lock`](crate::Lock) with a count beside it, as in `std`'s and everybody's re-entrant mutexes.
+#[repr(C)]
+pub struct RLock<T> {
+    pub(crate) raw: RawRLock,
+    value: Cell<T>,
+}
+
+/// The lock and how often its owner holds it.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct RawRLock {
+    lock: RawLock,
+    /// Written by the owner alone, which sets it when it comes: what a dead one has left there counts for nothing. Relaxed: the lock orders it.
+    depth: AtomicU32,
+    _padding: u32,
+}
+
+impl RawRLock {
+    const fn new() -> Self {
+        RawRLock { lock: RawLock::new(), depth: AtomicU32::new(0), _padding: 0 }
+    }
+
+    /// One more for the owner; `None` if the calling thread is not that.
+    #[inline]
+    fn lock_again(&self) -> Option<Result<state::Acquired, Refused>> {
+        let tid = self.lock.owned_by()?;
+        // Relaxed: this thread's own.
+        let deeper = self.depth.load(Relaxed).checked_add(1);
+        Some(deeper.ok_or(Refused::TooDeep).map(|deeper| {
+            self.depth.store(deeper, Relaxed);
+            state::Acquired { tid, owner_died: self.lock.is_inconsistent() }
+        }))
+    }
+
+    #[inline]
+    fn lock(&self, contended: impl FnOnce(&RawLock) -> Result<state::Acquired, Refused>) -> Result<state::Acquired, Refused> {
+        let acquired = match self.lock.lock_uncontended() {
+            Some(tid) => state::Acquired { tid, owner_died: false },
+            None => match self.lock_again() {
+                Some(again) => return again,
+                None => contended(&self.lock)?,
+            },
+        };
+        self.depth.store(1, Relaxed);
+        Ok(acquired)
+    }
+
+    /// One less for the owner `tid`, and none at the last. Nothing in another thread, as for the [`RawLock`].
+    #[inline]
+    fn unlock(&self, tid: u32) {
+        if self.lock.owned_by() != Some(tid) {
+            return;
+        }
+        match self.depth.load(Relaxed) {
+            0 | 1 => self.lock.unlock(tid),
+            depth => self.depth.store(depth - 1, Relaxed),
+        }
+    }
+
+    /// Frees the lock if the calling thread holds it, at any depth, which it says.
+    pub(crate) fn release_whole(&self) -> u32 {
+        let depth = self.depth.load(Relaxed);
+        self.lock.release();
+        depth
+    }
+
+    pub(crate) fn is_owned(&self) -> bool {
+        self.lock.is_owned()
+    }
+
+    /// What [`release_whole`](RawRLock::release_whole) has undone.
+    pub(crate) fn relock(&self, depth: u32) -> state::Acquired {
+        let acquired = self.lock.relock();
+        self.depth.store(depth, Relaxed);
+        acquired
+    }
+
+    fn depth(&self) -> u32 {
+        if self.lock.is_owned() { self.depth.load(Relaxed) } else { 0 }
+    }
+}
+
+// SAFETY: the value is reached by one thread at a time (`RawRLock`), which may be any: hence `Send`, and that suffices, as for `std::sync::ReentrantLock`.
+unsafe impl<T: Send> Sync for RLock<T> {}
+
+// SAFETY: words and an entry that are atomics, and plain data in a cell, for which every sequence of bytes is valid; no pointer that
+// is followed: entries are written for the kernel and never read back.
+unsafe impl<T: Plain> Shared for RLock<T> {
+    fn layout(to: &mut Fingerprint) {
+        to.name("RLock").plain::<T>();
+    }
+}
+
+impl<T: Plain> RLock<T> {
+    /// A free lock around `value`.
+    pub const fn new(value: T) -> Self {
+        RLock { raw: RawRLock::new(), value: Cell::new(value) }
+    }
+
+    /// Locks, once more if this thread holds the lock, and waits as long as it takes.
+    ///
+    /// # Errors
+    /// [`OwnerDied`](LockError::OwnerDied) with the guard, [`TooDeep`](LockError::TooDeep), [`TooManyHeld`](LockError::TooManyHeld),
+    /// [`Unavailable`](LockError::Unavailable).
+    #[inline]
+    pub fn lock(&self) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
+        self.guard(|raw| raw.lock_contended(Wait::FOREVER))
+    }
+
+    /// Locks if the lock is free or this thread's.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](LockError::WouldBlock) if another thread holds it; otherwise as [`lock`](RLock::lock).
+    #[inline]
+    pub fn try_lock(&self) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
+        self.guard(RawLock::try_lock_contended)
+    }
+
+    /// Locks, and waits for `timeout` at most. Zero tries once; [`Duration::MAX`] waits for ever.
+    ///
+    /// # Errors
+    /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](RLock::lock).
+    #[inline]
+    pub fn lock_timeout(&self, timeout: Duration) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
+        self.guard(|raw| raw.lock_contended(Wait::timeout(timeout)))
+    }
+
+    /// Locks, and waits until `deadline` at most. A past one tries once.
+    ///
+    /// # Errors
+    /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](RLock::lock).
+    #[inline]
+    pub fn lock_deadline(&self, deadline: Instant) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
+        self.guard(|raw| raw.lock_contended(Wait::deadline(deadline)))
+    }
+
+    /// Locks, and waits as `wait` says.
+    ///
+    /// # Errors
+    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is interruptible; otherwise as [`lock`](RLock::lock).
+    #[inline]
+    pub fn lock_with(&self, wait: Wait) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
+        self.guard(|raw| raw.lock_contended(wait))
+    }
+
+    /// Locks without a guard, for callers that unlock in another function: language bindings. Waits as `wait` says.
+    ///
+    /// It is to be released in the same thread, as often as it was acquired, by [`force_release`](RLock::force_release), or, for an `RLock<()>`, by the safe [`release`](RLock::release).
+    ///
+    /// # Errors
+    /// As [`lock_with`](RLock::lock_with), but that an owner has died is told in [`Acquired`], because the lock is acquired then.
+    #[inline]
+    pub fn acquire(&self, wait: Wait) -> Result<Acquired, LockError<()>> {
+        let acquired = self.raw.lock(|raw| raw.lock_contended(wait))?;
+        Ok(Acquired { owner_died: acquired.owner_died })
+    }
+
+    /// Releases once the lock that this thread has acquired, by [`acquire`](RLock::acquire) or by a guard that was leaked.
+    ///
+    /// # Errors
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has changed.
+    ///
+    /// # Safety
+    /// If it is the last time, no guard or reference to the value that this thread got by holding the lock is used any more.
+    pub unsafe fn force_release(&self) -> Result<(), LockError<()>> {
+        let tid = self.raw.lock.owned_by().ok_or(LockError::NotOwner)?;
+        self.raw.unlock(tid);
+        Ok(())
+    }
+
+    /// Whether the calling thread holds the lock.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        self.raw.lock.is_owned()
+    }
+
+    /// How often the calling thread holds the lock.
+    #[must_use]
+    pub fn depth(&self) -> u32 {
+        self.raw.depth()
+    }
+
+    /// The owner's TID, if it is locked. It may have changed by the time this returns.
+    #[must_use]
+    pub fn owner(&self) -> Option<u32> {
+        self.raw.lock.owner()
+    }
+
+    /// The value, without locking: nobody else has it.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    #[inline]
+    fn guard(
+        &self,
+        contended: impl FnOnce(&RawLock) -> Result<state::Acquired, Refused>,
+    ) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
+        match self.raw.lock(contended) {
+            Ok(acquired) => {
+                let guard = RLockGuard { lock: self, tid: acquired.tid, stays_here: PhantomData };
+                if acquired.owner_died { Err(LockError::OwnerDied(guard)) } else { Ok(guard) }
+            }
+            Err(refused) => Err(refused.into()),
+        }
+    }
+}
+
+impl RLock<()> {
+    /// Releases once the lock that this thread has acquired. At the last time, an owner's death that nobody has recovered from is passed on.
+    ///
+    /// # Errors
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has changed.
+    pub fn release(&self) -> Result<(), LockError<()>> {
+        // SAFETY: there is nothing in the value that a guard or a reference could be used for.
+        unsafe { self.force_release() }
+    }
+
+    /// Declares whole again what the lock protects, after [`Acquired::owner_died`].
+    ///
+    /// # Errors
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has changed.
+    pub fn recover(&self) -> Result<(), LockError<()>> {
+        if !self.is_owned() {
+            return Err(LockError::NotOwner);
+        }
+        self.raw.lock.recover();
+        Ok(())
+    }
+}
+
+impl<T: Plain + Default> Default for RLock<T> {
+    fn default() -> Self {
+        RLock::new(T::default())
+    }
+}
+
+impl<T: Plain> From<T> for RLock<T> {
+    fn from(value: T) -> Self {
+        RLock::new(value)
+    }
+}
+
+impl<T> fmt::Debug for RLock<T> {
+    /// Shows the owner, not the value: it does not lock.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RLock").field("owner", &self.raw.lock.owner()).finish_non_exhaustive()
+    }
+}
+
+/// The right to use an [`RLock`]'s value; dropping the last one of a thread unlocks. It stays in its thread, because the kernel knows the owner by thread.
+///
+/// A guard that is leaked keeps the lock until its thread ends, which counts as its owner's death.
+#[must_use = "dropping the guard unlocks at once"]
+pub struct RLockGuard<'a, T: Plain> {
+    lock: &'a RLock<T>,
+    tid: u32,
+    stays_here: PhantomData<*const ()>,
+}
+
+impl<T: Plain> RLockGuard<'_, T> {
+    /// Declares the value whole again, after [`LockError::OwnerDied`]: the next one to lock gets it without that error. Without
+    /// such a death it does nothing.
+    pub fn recover(self) -> Self {
+        self.lock.raw.lock.recover();
+        self
+    }
+
+    /// Whether an owner died and nobody has [recovered](RLockGuard::recover) the value since.
+    #[must_use]
+    pub fn is_inconsistent(&self) -> bool {
+        self.lock.raw.lock.is_inconsistent()
+    }
+
+    pub(crate) fn raw(&self) -> &RawRLock {
+        &self.lock.raw
+    }
+}
+
+impl<T: Plain> Deref for RLockGuard<'_, T> {
+    type Target = Cell<T>;
+
+    #[inline]
+    fn deref(&self) -> &Cell<T> {
+        // The guard's thread holds the lock, and the reference stays in this thread: a cell is not `Sync`.
+        &self.lock.value
+    }
+}
+
+impl<T: Plain> Drop for RLockGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.raw.unlock(self.tid);
+    }
+}
+
+impl<T: Plain + fmt::Debug> fmt::Debug for RLockGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.get(), f)
+    }
+}
