@@ -103,7 +103,7 @@ impl<const ROUND: u64> Broadcast<ROUND> {
             waiter.check()?;
             if seen & WAITERS == 0 {
                 // Relaxed, as the exchange: the loop loads again, with Acquire, before it returns.
-                let spun = waiter.spin(|| look(self.word.load(Relaxed), awake).is_some());
+                let spun = awake.is_none() && waiter.spin(|| look(self.word.load(Relaxed), None).is_some());
                 if spun || self.word.compare_exchange(seen, seen | WAITERS, Relaxed, Relaxed).is_err() {
                     continue;
                 }

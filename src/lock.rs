@@ -24,7 +24,8 @@ use crate::wait::Wait;
 ///
 /// # Blocking and fairness
 /// [`lock`](Lock::lock) looks at a held lock for a few microseconds, then sleeps. A free lock goes to whoever comes first, also before a
-/// waiter that was just woken; sleepers are woken in the order in which they went to sleep. Uncontended, neither locking nor unlocking makes a system
+/// waiter that was just woken; sleepers are woken in the order in which they went to sleep. A waiter that was woken eight times and found the lock taken each time is waited for: the others leave the
+/// lock to it, for 10 ms at most, in case it is dead or stopped. So nobody starves, but for those that [`try_lock`](Lock::try_lock) starves, which does not wait for anyone. Uncontended, neither locking nor unlocking makes a system
 /// call; the first operation of each thread makes a few.
 ///
 /// # Memory ordering

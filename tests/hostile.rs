@@ -5,7 +5,9 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use crossproc::{Event, Fixed, Lock, LockError, Semaphore, Shm, shared};
+use crossproc::{
+    Barrier, BoundedSemaphore, Condition, Event, Fixed, Lock, LockError, Once, Permits, RLock, RwLock, Semaphore, Shm, Wait, shared,
+};
 use crossproc_sys::memory::Mapping;
 
 mod forked;
@@ -14,15 +16,34 @@ use forked::{PATIENCE, fork, kill};
 shared! {
     struct All {
         locks: [Lock<u64>; 4],
+        rlock: RLock<u64>,
+        rwlock: RwLock<u64, 2>,
         semaphore: Semaphore,
+        bounded: BoundedSemaphore,
+        permits: Permits<3>,
         event: Event,
+        condition: Condition,
+        barrier: Barrier,
+        once: Once,
         fixed: Fixed<[u64; 4]>,
     }
 }
 
 fn new() -> Shm<All> {
-    Shm::new(All { locks: [const { Lock::new(0) }; 4], semaphore: Semaphore::new(1), event: Event::new(), fixed: Fixed::new([0; 4]) })
-        .unwrap()
+    Shm::new(All {
+        locks: [const { Lock::new(0) }; 4],
+        rlock: RLock::new(0),
+        rwlock: RwLock::new(0),
+        semaphore: Semaphore::new(1),
+        bounded: BoundedSemaphore::new(1),
+        permits: Permits::new(),
+        event: Event::new(),
+        condition: Condition::new(),
+        barrier: Barrier::new(2),
+        once: Once::new(),
+        fixed: Fixed::new([0; 4]),
+    })
+    .unwrap()
 }
 
 /// Values with a meaning somewhere, so that states are hit that random ones never reach.
@@ -57,6 +78,7 @@ fn operate(all: &All, until: Instant) {
         let two = all.locks[1].try_lock();
         drop(one);
         drop(two);
+        operate_on_the_others(all, short);
         let _ = all.semaphore.acquire_timeout(short);
         let _ = all.semaphore.release();
         let _ = all.semaphore.release_many(u32::MAX);
@@ -66,6 +88,41 @@ fn operate(all: &All, until: Instant) {
         let _ = all.fixed.get();
         let _ = format!("{:?} {:?} {:?}", all.locks[0], all.semaphore, all.event);
     }
+}
+
+fn operate_on_the_others(all: &All, short: Duration) {
+    let outer = all.rlock.lock_timeout(short);
+    drop(all.rlock.lock_timeout(short));
+    drop(outer);
+    for _ in 0..2 {
+        let one = all.rwlock.read_timeout(short);
+        let two = all.rwlock.try_read();
+        drop(one);
+        drop(two);
+    }
+    match all.rwlock.write_timeout(short) {
+        Ok(mut guard) => *guard = guard.wrapping_add(1),
+        Err(LockError::OwnerDied(guard)) => drop(guard.recover()),
+        Err(_) => {}
+    }
+    let _ = all.bounded.access_timeout(short);
+    let _ = all.bounded.release_many(u32::MAX);
+    let permits = [all.permits.acquire_timeout(short), all.permits.try_acquire(), all.permits.try_acquire(), all.permits.try_acquire()];
+    drop(permits);
+    // With a lock that nobody scribbles on: a condition waits for its lock as long as that takes.
+    let own = Lock::new(());
+    let mut guard = own.lock().unwrap();
+    let _ = all.condition.wait_timeout(&mut guard, short);
+    all.condition.notify(2);
+    all.condition.notify_all();
+    if let Ok(arrival) = all.barrier.arrive() {
+        let _ = all.barrier.wait_for(arrival, Wait::timeout(short));
+    }
+    let _ = all.barrier.wait_timeout(short);
+    all.barrier.abort();
+    all.barrier.reset();
+    let _ = all.once.call_once_timeout(short, |_| ());
+    let _ = format!("{:?} {:?} {:?} {:?} {:?} {:?}", all.rlock, all.rwlock, all.bounded, all.permits, all.barrier, all.once);
 }
 
 #[test]

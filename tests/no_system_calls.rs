@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crossproc::{Event, Lock, Semaphore, Shm, shared};
+use crossproc::{Barrier, BoundedSemaphore, Condition, Event, Lock, Once, Permits, RLock, RwLock, Semaphore, Shm, shared};
 
 mod forked;
 use forked::{fork, join_all};
@@ -10,8 +10,15 @@ use forked::{fork, join_all};
 shared! {
     struct All {
         lock: Lock<u64>,
+        rlock: RLock<u64>,
+        rwlock: RwLock<u64>,
         semaphore: Semaphore,
+        bounded: BoundedSemaphore,
+        permits: Permits<4>,
         event: Event,
+        condition: Condition,
+        barrier: Barrier,
+        once: Once,
     }
 }
 
@@ -33,7 +40,19 @@ const ROUNDS: u64 = 1_000_000;
 
 #[test]
 fn a_million_uncontended_operations_make_no_system_call() {
-    let all = Shm::new(All { lock: Lock::new(0), semaphore: Semaphore::new(1), event: Event::new() }).unwrap();
+    let all = Shm::new(All {
+        lock: Lock::new(0),
+        rlock: RLock::new(0),
+        rwlock: RwLock::new(0),
+        semaphore: Semaphore::new(1),
+        bounded: BoundedSemaphore::new(1),
+        permits: Permits::new(),
+        event: Event::new(),
+        condition: Condition::new(),
+        barrier: Barrier::new(1),
+        once: Once::new(),
+    })
+    .unwrap();
     let theirs = all.clone();
     join_all([fork(move || -> () {
         // A thread's first lock makes a few.
@@ -41,15 +60,27 @@ fn a_million_uncontended_operations_make_no_system_call() {
         enter_strict_mode();
         for _ in 0..ROUNDS {
             *theirs.lock.lock().unwrap() += 1;
+            let rlock = theirs.rlock.lock().unwrap();
+            theirs.rlock.lock().unwrap().set(rlock.get() + 1);
+            drop(rlock);
+            *theirs.rwlock.write().unwrap() += 1;
+            drop((theirs.rwlock.read().unwrap(), theirs.rwlock.read().unwrap()));
             theirs.semaphore.acquire();
             theirs.semaphore.release().unwrap();
+            drop(theirs.bounded.access());
+            assert!(theirs.bounded.release().is_err());
+            drop((theirs.permits.acquire().unwrap(), theirs.permits.acquire().unwrap()));
+            theirs.condition.notify_one();
+            theirs.condition.notify_all();
+            theirs.barrier.wait().unwrap();
+            theirs.once.call_once(|_| ()).unwrap();
             theirs.event.set();
             theirs.event.wait();
             theirs.event.clear();
         }
         exit(0)
     })]);
-    assert_eq!(*all.lock.lock().unwrap(), ROUNDS);
+    assert_eq!((*all.lock.lock().unwrap(), all.rlock.lock().unwrap().get(), *all.rwlock.read().unwrap()), (ROUNDS, ROUNDS, ROUNDS));
 }
 
 #[test]

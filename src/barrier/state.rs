@@ -94,7 +94,7 @@ impl RawBarrier {
                     return Ok(None);
                 } else {
                     // AcqRel: as above.
-                    match self.state.word().compare_exchange_weak(seen, seen + ONE_PARTY, AcqRel, Relaxed) {
+                    match self.state.word().compare_exchange_weak(seen, seen.wrapping_add(ONE_PARTY), AcqRel, Relaxed) {
                         Ok(_) => return Ok(Some(seen)),
                         Err(now) => seen = now,
                     }

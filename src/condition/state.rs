@@ -22,7 +22,7 @@
 //! # Those that die
 //! Waiters and notifiers have the word pending while they sleep and wake, so the kernel wakes another one for one who was woken and dies, and one for a notifier that dies before it wakes.
 //! A waiter that was woken and dies *while it waits for the lock* has the lock pending instead. Therefore it adds one to `owed` before, and takes it away when it has the lock; a sleeper that finds
-//! something owed at the end of a slice, and that `some` has changed since it began, takes it and returns. If the other one was not dead but slow, that is a wake-up too many.
+//! something owed at the ends of two slices in a row, and that `some` has changed since it began, takes it and returns. If the other one was not dead but that slow, it is a wake-up too many.
 //! What is left to slices is this alone. A waiter that dies after that has died with the lock: the next owner is told.
 //!
 //! # Overflow
@@ -31,6 +31,7 @@
 //! # Memory ordering
 //! None: the lock that is held around what is waited for orders it, and also `WAITERS`: a notifier that has had the lock after a waiter sees its flag.
 
+use core::cell::Cell;
 use core::convert::Infallible;
 
 use crossproc_sys::atomic::AtomicU32;
@@ -85,12 +86,13 @@ impl RawCondition {
 
     /// Waits, without the lock.
     pub(crate) fn sleep(&self, begun: Begun, wait: Wait) -> Result<Notified, Ended> {
+        let was_owed = Cell::new(false);
         let is_notified = |seen: u64, awake| match (seen ^ begun.0) & (SOME | ALL) {
             0 => false,
             changed if changed & ALL != 0 => true,
             _ => match awake {
                 Some(Awake::Woken) => true,
-                Some(Awake::TimedOut) => self.take_owed(),
+                Some(Awake::TimedOut) => was_owed.replace(self.owed.load(Relaxed) != 0) && self.take_owed(),
                 _ => false,
             },
         };

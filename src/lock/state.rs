@@ -56,8 +56,8 @@ use crossproc_sys::robust::{self, OWNER_DIED, RobustWord, TID_MASK, Thread, WAIT
 
 use crate::wait::{Ended, Wait, Waiter};
 
-/// How long others stand back for a starving waiter, in nanoseconds: many times what it takes to wake up.
-const STAND_BACK: u64 = 1_000_000;
+/// How long others stand back for a starving waiter, in nanoseconds: what a wake-up may take on a busy machine.
+const STAND_BACK: u64 = 10_000_000;
 /// In `starving`: someone stands back, and is to be woken.
 const STOOD_BACK: u32 = 1 << 31;
 

@@ -22,7 +22,7 @@ const ANY: NonZeroU32 = NonZeroU32::MAX;
 pub const MAX_SPINS: u32 = 128;
 
 /// How often a waiter may be woken in vain, because others were faster, before they stand back for it.
-pub const MAX_LOSSES: u32 = 16;
+pub const MAX_LOSSES: u32 = 8;
 
 /// A word that threads can sleep on: an `AtomicU32`, or the low 32 bits of an `AtomicU64`.
 pub trait Word {

@@ -21,7 +21,7 @@ pub(crate) struct Watched<A> {
 }
 
 impl<A> Watched<A> {
-    fn new(word: A) -> Self {
+    pub(crate) fn new(word: A) -> Self {
         Watched { turn: loom::sync::atomic::AtomicU32::new(0), word }
     }
 
@@ -56,7 +56,7 @@ pub fn fence(order: Ordering) {
 macro_rules! modelled {
     ($name:ident, $plain:ty, $words:ident) => {
         /// A modelled atomic.
-        #[derive(Debug)]
+        #[derive(Debug, Default)]
         #[repr(transparent)]
         pub struct $name {
             /// What loom's atomic starts with; never written.
@@ -71,10 +71,9 @@ macro_rules! modelled {
 
             pub(crate) fn loom(&self) -> Rc<Watched<loom::sync::atomic::$name>> {
                 let address = ptr::from_ref(self).addr();
-                WORLD.with_borrow_mut(|world| {
-                    let made = || Rc::new(Watched::new(loom::sync::atomic::$name::new(self.initial.load(Ordering::Relaxed))));
-                    Rc::clone(world.$words.entry(address).or_insert_with(made))
-                })
+                let initial = self.initial.load(Ordering::Relaxed);
+                let new = || loom::sync::atomic::$name::new(initial);
+                WORLD.with_borrow_mut(|world| world.$words.get(address, initial == 0, new))
             }
 
             /// A load without a step: the kernel's, or part of one.

@@ -7,10 +7,11 @@ use core::ptr;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use loom::sync::{Condvar, Mutex};
+use loom::sync::Mutex;
+use loom::thread::Thread;
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering::*};
-use crate::model::{Futexes, WORLD, step};
+use crate::model::{Futexes, WORLD, expired, step};
 use crate::robust::{OWNER_DIED, TID_MASK, WAITERS};
 
 /// No spinning: loom explores every order of the accesses anyway.
@@ -86,11 +87,12 @@ pub(crate) struct Futex {
 }
 
 /// A thread that sleeps on one or more words. A wake counts each of its places in a queue for itself, as the kernel's does until the thread has run.
+///
+/// Between a look at a cell and the next parking loom switches to no other thread.
 struct Sleeper {
-    /// Held while `result` is set, so that none is set between the look and the sleep.
-    turn: Mutex<()>,
-    woken: Condvar,
+    thread: Thread,
     has_deadline: bool,
+    is_parked: Cell<bool>,
     result: Cell<Option<Awake>>,
 }
 
@@ -112,14 +114,18 @@ impl Futex {
         asleep.retain(|sleeper| !sleeper.has_deadline);
     }
 
-    /// Queues a sleeper if the word is as it expects.
-    fn queue(&self, sleeper: &Rc<Sleeper>, as_expected: impl Fn() -> bool) -> bool {
+    /// Queues a sleeper if the word is as it expects, and its time is not over; otherwise that is its result.
+    fn queue(&self, sleeper: &Rc<Sleeper>, word: &Watch<'_>) -> bool {
         let mut asleep = self.asleep.lock().unwrap();
-        let queued = as_expected();
-        if queued {
+        if !word.is_as_expected() {
+            sleeper.end(Awake::Changed);
+        } else if sleeper.has_deadline && expired() {
+            sleeper.end(Awake::TimedOut);
+        } else {
             asleep.push_back(Rc::clone(sleeper));
+            return true;
         }
-        queued
+        false
     }
 
     fn unqueue(&self, sleeper: &Rc<Sleeper>) {
@@ -128,21 +134,28 @@ impl Futex {
 }
 
 impl Sleeper {
+    fn new(has_deadline: bool) -> Rc<Self> {
+        let thread = loom::thread::current();
+        Rc::new(Sleeper { thread, has_deadline, is_parked: Cell::new(false), result: Cell::new(None) })
+    }
+
     fn end(&self, result: Awake) {
-        let _turn = self.turn.lock().unwrap();
         if self.result.get().is_none() {
             self.result.set(Some(result));
-            self.woken.notify_one();
+            // Otherwise it may stand before another queue's mutex, and loom would let it in.
+            if self.is_parked.get() {
+                self.thread.unpark();
+            }
         }
     }
 
     fn sleep(&self) -> Awake {
-        let mut turn = self.turn.lock().unwrap();
         loop {
             if let Some(result) = self.result.get() {
                 return result;
             }
-            turn = self.woken.wait(turn).unwrap();
+            self.is_parked.set(true);
+            loom::thread::park();
         }
     }
 }
@@ -158,17 +171,18 @@ fn futex_of(address: usize) -> Rc<Futex> {
     })
 }
 
-fn expired() -> bool {
-    WORLD.with_borrow(|world| world.expired)
-}
-
 /// As in the real module.
 pub const MAX_WATCHED: usize = 128;
 
 /// As in the real module.
-pub struct Watch<'a> {
-    address: usize,
-    as_expected: Rc<dyn Fn() -> bool + 'a>,
+#[derive(Clone, Copy)]
+pub struct Watch<'a>(Watched<'a>);
+
+#[derive(Clone, Copy)]
+enum Watched<'a> {
+    Low(&'a dyn Word, u32),
+    /// Both halves at once: whoever is woken is woken through the low one.
+    Whole(&'a AtomicU64, u64),
 }
 
 impl core::fmt::Debug for Watch<'_> {
@@ -180,12 +194,25 @@ impl core::fmt::Debug for Watch<'_> {
 #[allow(missing_docs, reason = "as in the real module")]
 impl<'a> Watch<'a> {
     pub fn new<W: Word>(word: &'a W, expected: u32) -> Self {
-        Watch { address: word.address(), as_expected: Rc::new(move || word.low() == expected) }
+        Watch(Watched::Low(word, expected))
     }
 
-    /// Both halves at once: whoever is woken is woken through the low one.
     pub fn whole(word: &'a AtomicU64, expected: u64) -> [Self; 1] {
-        [Watch { address: word.address(), as_expected: Rc::new(move || word.peek(Relaxed) == expected) }]
+        [Watch(Watched::Whole(word, expected))]
+    }
+
+    fn address(&self) -> usize {
+        match self.0 {
+            Watched::Low(word, _) => word.address(),
+            Watched::Whole(word, _) => word.address(),
+        }
+    }
+
+    fn is_as_expected(&self) -> bool {
+        match self.0 {
+            Watched::Low(word, expected) => word.low() == expected,
+            Watched::Whole(word, expected) => word.peek(Relaxed) == expected,
+        }
     }
 }
 
@@ -216,7 +243,7 @@ fn wait_on(words: &[Watch<'_>], has_deadline: bool) -> Awake {
     }
     let awake = match WORLD.with_borrow(|world| world.futexes) {
         Futexes::Sleep => sleep(words, has_deadline),
-        Futexes::Look => look(|| words.iter().all(|word| (word.as_expected)()), has_deadline),
+        Futexes::Look => look(words, has_deadline),
     };
     // Woken and killed before it could act on it: a moment of its own.
     step();
@@ -224,24 +251,21 @@ fn wait_on(words: &[Watch<'_>], has_deadline: bool) -> Awake {
 }
 
 fn sleep(words: &[Watch<'_>], has_deadline: bool) -> Awake {
-    let me = Rc::new(Sleeper { turn: Mutex::new(()), woken: Condvar::new(), has_deadline, result: Cell::new(None) });
-    let queues: Vec<_> = words.iter().map(|word| futex_of(word.address)).collect();
-    let queued = words.iter().zip(&queues).take_while(|(word, queue)| queue.queue(&me, || (word.as_expected)())).count();
-    if queued < words.len() {
-        me.end(Awake::Changed);
-    }
-    if has_deadline && expired() {
-        me.end(Awake::TimedOut);
-    }
+    let me = Sleeper::new(has_deadline);
+    let queues: Vec<_> = words.iter().map(|word| futex_of(word.address())).collect();
+    let queued = words.iter().zip(&queues).take_while(|(word, queue)| queue.queue(&me, word)).count();
     let awake = me.sleep();
-    for queue in &queues[..queued] {
-        queue.unqueue(&me);
+    // Whoever sleeps on one word has been taken out of its queue.
+    if words.len() > 1 {
+        for queue in &queues[..queued] {
+            queue.unqueue(&me);
+        }
     }
     awake
 }
 
-fn look(as_expected: impl Fn() -> bool, has_deadline: bool) -> Awake {
-    while as_expected() {
+fn look(words: &[Watch<'_>], has_deadline: bool) -> Awake {
+    while words.iter().all(Watch::is_as_expected) {
         if has_deadline && expired() {
             return Awake::TimedOut;
         }

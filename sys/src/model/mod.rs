@@ -1,8 +1,8 @@
 //! The world that the models under `cfg(crossproc_loom)` run in: atomics, futexes and dying threads for loom.
 //!
 //! The crate's types keep their layout and their `const fn new` here: a modelled atomic is a plain word whose address leads to
-//! a loom atomic, made on first use in each execution. (Make that first use where the word is made: for loom it is its creation.) Loom runs all its threads on one thread of the system, so the
-//! world is thread-local.
+//! a loom atomic. (Those of words that do not start as zero are made on first use: make that where the word is made, for loom it is its creation.) Loom runs all its threads on one thread
+//! of the system, so the world is thread-local.
 //!
 //! Two futexes ([`Futexes`]): one that sleeps finds lost wake-ups; its mutex orders whatever meets in it, and so hides a
 //! missing Acquire or Release, which the other one, that only looks at the word, finds.
@@ -38,12 +38,38 @@ pub enum Futexes {
 #[derive(Default)]
 pub(crate) struct World {
     pub(crate) futexes: Futexes,
-    pub(crate) words32: HashMap<usize, Rc<Watched<AtomicU32>>>,
-    pub(crate) words64: HashMap<usize, Rc<Watched<AtomicU64>>>,
+    pub(crate) words32: Words<AtomicU32>,
+    pub(crate) words64: Words<AtomicU64>,
     /// By address, in the order of their first use: an execution must not depend on addresses.
     pub(crate) queues: Vec<(usize, Rc<Futex>)>,
-    pub(crate) expired: bool,
+    /// 1 once every deadline has passed; loom's own, so that it tries the sleeps before and after.
+    expired: Option<Rc<AtomicU32>>,
     participants: HashMap<ThreadId, Rc<Participant>>,
+}
+
+/// Loom's atomics by the addresses of the modelled ones.
+pub(crate) struct Words<A> {
+    known: HashMap<usize, Rc<Watched<A>>>,
+    /// Made before any thread, as loom demands, for words that start as zeros.
+    zeros: Vec<Rc<Watched<A>>>,
+}
+
+impl<A> Default for Words<A> {
+    fn default() -> Self {
+        Words { known: HashMap::new(), zeros: Vec::new() }
+    }
+}
+
+impl<A> Words<A> {
+    fn with_zeros(count: usize, zero: impl Fn() -> A) -> Self {
+        Words { zeros: (0..count).map(|_| Rc::new(Watched::new(zero()))).collect(), ..Words::default() }
+    }
+
+    pub(crate) fn get(&mut self, address: usize, is_zero: bool, new: impl FnOnce() -> A) -> Rc<Watched<A>> {
+        let zeros = &mut self.zeros;
+        let make = || if is_zero { zeros.pop() } else { None }.unwrap_or_else(|| Rc::new(Watched::new(new())));
+        Rc::clone(self.known.entry(address).or_insert_with(make))
+    }
 }
 
 #[derive(Default)]
@@ -54,6 +80,10 @@ struct Participant {
     dead: Cell<bool>,
     writes: Cell<usize>,
 }
+
+/// As many words as the largest of the models' primitives has.
+const ZEROS_32: usize = 6;
+const ZEROS_64: usize = 2;
 
 thread_local! {
     pub(crate) static WORLD: RefCell<World> = RefCell::default();
@@ -83,7 +113,13 @@ pub fn explore(futexes: Futexes, preemptions: Option<usize>, model: impl Fn() + 
     builder.max_branches = 20_000;
     builder.check(move || {
         counted.fetch_add(1, Relaxed);
-        WORLD.replace(World { futexes, ..World::default() });
+        WORLD.replace(World {
+            futexes,
+            words32: Words::with_zeros(ZEROS_32, || AtomicU32::new(0)),
+            words64: Words::with_zeros(ZEROS_64, || AtomicU64::new(0)),
+            expired: Some(Rc::default()),
+            ..World::default()
+        });
         model();
     });
     WORLD.take();
@@ -109,13 +145,21 @@ pub fn participant(tid: u32, killed_at: Option<usize>, body: impl FnOnce()) -> E
 
 /// Lets every deadline pass: those asleep with one return, and those that come later do not sleep.
 pub fn expire() {
-    let queues: Vec<_> = WORLD.with_borrow_mut(|world| {
-        world.expired = true;
-        world.queues.iter().map(|(_, queue)| Rc::clone(queue)).collect()
-    });
+    expiry().fetch_or(1, Relaxed);
+    let queues: Vec<_> = WORLD.with_borrow(|world| world.queues.iter().map(|(_, queue)| Rc::clone(queue)).collect());
     for queue in queues {
         queue.expire();
     }
+}
+
+/// Whether it has.
+pub(crate) fn expired() -> bool {
+    // An exchange, so that it is not of before.
+    expiry().fetch_or(0, Relaxed) != 0
+}
+
+fn expiry() -> Rc<AtomicU32> {
+    WORLD.with_borrow(|world| world.expired.clone()).expect("the model has begun")
 }
 
 fn me() -> Option<Rc<Participant>> {

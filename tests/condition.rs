@@ -1,0 +1,324 @@
+//! `Condition` between processes: with both locks, time, and those that die.
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicU32, Ordering::*};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossproc::process::Child;
+use crossproc::{Condition, ConditionError, Event, Lock, LockError, LockGuard, RLock, Shm, Wait, set_slice, shared};
+
+mod forked;
+use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
+
+shared! {
+    struct Store {
+        items: Lock<u32>,
+        arrived: Condition,
+        woken: AtomicU32,
+        go_on: Event,
+    }
+}
+
+fn store() -> Shm<Store> {
+    Shm::new(Store { items: Lock::new(0), arrived: Condition::new(), woken: AtomicU32::new(0), go_on: Event::new() }).unwrap()
+}
+
+fn lock(lock: &Lock<u32>) -> LockGuard<'_, u32> {
+    lock.lock_timeout(PATIENCE).map_err(LockError::without_guard).unwrap()
+}
+
+/// A process that waits once for a notification, and counts that it got it.
+fn waiter(store: &Shm<Store>) -> Child {
+    let store = store.clone();
+    let child = fork(move || {
+        let mut items = lock(&store.items);
+        store.arrived.wait(&mut items).unwrap();
+        drop(items);
+        store.woken.fetch_add(1, Relaxed);
+    });
+    wait_until_asleep(&child);
+    child
+}
+
+#[test]
+fn each_item_is_taken_once() {
+    const ITEMS: u32 = 2_000;
+    let all = store();
+    let consumers = [(); 3].map(|()| {
+        let all = all.clone();
+        fork(move || {
+            for _ in 0..ITEMS {
+                let mut items = lock(&all.items);
+                all.arrived.wait_while(&mut items, |items| *items == 0).unwrap();
+                *items -= 1;
+            }
+        })
+    });
+    for _ in 0..3 * ITEMS {
+        *lock(&all.items) += 1;
+        all.arrived.notify_one();
+    }
+    join_all(consumers);
+    assert_eq!(*lock(&all.items), 0);
+}
+
+#[test]
+fn a_notification_wakes_as_many_as_it_says() {
+    let all = store();
+    let waiters: Vec<_> = (0..6).map(|_| waiter(&all)).collect();
+    for (count, woken) in [(1, 1), (3, 4), (1, 5)] {
+        all.arrived.notify(count);
+        wait_until("as many return", || all.woken.load(Relaxed) == woken);
+        // The others are asleep, and stay so.
+        let asleep = waiters.iter().filter(|child| child.is_alive().unwrap()).count();
+        assert!(asleep as u32 >= 6 - woken);
+    }
+    all.arrived.notify(0);
+    assert_eq!(all.woken.load(Relaxed), 5);
+    // More than there are.
+    all.arrived.notify(7);
+    join_all(waiters);
+    assert_eq!(all.woken.load(Relaxed), 6);
+    all.arrived.notify_all();
+}
+
+/// Sleeps are cut into slices, of which nobody notices anything.
+#[test]
+fn slices_do_not_show() {
+    let all = store();
+    let sliced = |slice| {
+        let all = all.clone();
+        let child = fork(move || {
+            set_slice(slice);
+            let mut items = lock(&all.items);
+            all.arrived.wait(&mut items).unwrap();
+            drop(items);
+            all.woken.fetch_add(1, Relaxed);
+        });
+        wait_until_asleep(&child);
+        child
+    };
+    let first = sliced(None);
+    let others = [(); 3].map(|()| sliced(Some(Duration::from_millis(4))));
+    // Those with slices queue again and again behind it, so it is the one that each notification wakes.
+    for child in others.iter().chain([&first]) {
+        assert!(child.is_alive().unwrap());
+    }
+    all.arrived.notify_one();
+    wait_until("one returns", || all.woken.load(Relaxed) == 1);
+    let until = Instant::now() + Duration::from_millis(100);
+    wait_until("many slices are over", || Instant::now() > until);
+    assert_eq!(all.woken.load(Relaxed), 1);
+    all.arrived.notify_all();
+    join_all(others.into_iter().chain([first]));
+}
+
+#[test]
+fn notify_all_does_not_wait_for_the_dead_or_the_stopped() {
+    let all = store();
+    let mut waiters: Vec<_> = (0..4).map(|_| waiter(&all)).collect();
+    kill(&waiters.remove(0));
+    waiters[0].stop().unwrap();
+    let began = Instant::now();
+    all.arrived.notify_all();
+    assert!(began.elapsed() < Duration::from_secs(1));
+    wait_until("the others return", || all.woken.load(Relaxed) == 2);
+    waiters[0].resume().unwrap();
+    join_all(waiters);
+}
+
+#[test]
+fn a_time_out_has_the_lock_again() {
+    let all = store();
+    let mut items = lock(&all.items);
+    for wait in [Wait::NONE, Wait::timeout(Duration::from_millis(20))] {
+        assert_eq!(all.arrived.wait_with(&mut items, wait), Err(ConditionError::TimedOut));
+        assert!(all.items.is_owned());
+    }
+    assert_eq!(all.arrived.wait_timeout(&mut items, Duration::ZERO), Err(ConditionError::TimedOut));
+    assert_eq!(all.arrived.wait_deadline(&mut items, Instant::now()), Err(ConditionError::TimedOut));
+    let began = Instant::now();
+    let never = |items: &mut u32| *items == 0;
+    assert_eq!(all.arrived.wait_while_timeout(&mut items, Duration::from_millis(30), never), Err(ConditionError::TimedOut));
+    assert!(began.elapsed() >= Duration::from_millis(30));
+    assert_eq!(all.arrived.wait_while_deadline(&mut items, began, |_| false), Ok(()));
+    *items += 1;
+}
+
+#[test]
+fn an_rlock_is_released_whole_and_held_as_often_again() {
+    shared! {
+        struct Nested {
+            lock: RLock<u32>,
+            changed: Condition,
+        }
+    }
+    let all = Shm::new(Nested { lock: RLock::new(0), changed: Condition::new() }).unwrap();
+    let theirs = all.clone();
+    let waiter = fork(move || {
+        let _outer = theirs.lock.lock().unwrap();
+        let _middle = theirs.lock.lock().unwrap();
+        let mut inner = theirs.lock.lock().unwrap();
+        theirs.changed.wait_while(&mut inner, |value| value.get() == 0).unwrap();
+        assert_eq!((theirs.lock.depth(), inner.get()), (3, 7));
+    });
+    wait_until_asleep(&waiter);
+    all.lock.lock_timeout(PATIENCE).unwrap().set(7);
+    all.changed.notify_one();
+    join_all([waiter]);
+    assert!(all.lock.try_lock().is_ok());
+}
+
+#[test]
+fn a_lock_without_a_guard_can_be_waited_with_by_its_owner() {
+    shared! {
+        struct Bare {
+            lock: Lock<()>,
+            nested: RLock<()>,
+            changed: Condition,
+            is_so: AtomicU32,
+        }
+    }
+    let all = Shm::new(Bare { lock: Lock::new(()), nested: RLock::new(()), changed: Condition::new(), is_so: AtomicU32::new(0) }).unwrap();
+    assert_eq!(all.changed.wait(&mut &all.lock), Err(ConditionError::NotOwner));
+    assert_eq!(all.changed.wait(&mut &all.nested), Err(ConditionError::NotOwner));
+    let theirs = all.clone();
+    let waiters = [false, true].map(|nested| {
+        let all = theirs.clone();
+        let child = fork(move || {
+            if nested {
+                let _ = (all.nested.acquire(Wait::FOREVER).unwrap(), all.nested.acquire(Wait::FOREVER).unwrap());
+                all.changed.wait_while(&mut &all.nested, |_| all.is_so.load(Relaxed) == 0).unwrap();
+                assert_eq!(all.nested.depth(), 2);
+            } else {
+                let _ = all.lock.acquire(Wait::FOREVER).unwrap();
+                all.changed.wait_while(&mut &all.lock, |_| all.is_so.load(Relaxed) == 0).unwrap();
+                all.lock.release().unwrap();
+            }
+        });
+        wait_until_asleep(&child);
+        child
+    });
+    for acquired in [all.lock.acquire(Wait::FOREVER), all.nested.acquire(Wait::FOREVER)] {
+        assert!(!acquired.unwrap().owner_died);
+    }
+    all.is_so.store(1, Relaxed);
+    all.lock.release().unwrap();
+    all.nested.release().unwrap();
+    all.changed.notify_all();
+    join_all(waiters);
+}
+
+#[test]
+fn a_waiter_learns_that_an_owner_died_meanwhile() {
+    let all = store();
+    let theirs = all.clone();
+    let waiter = fork(move || {
+        let mut items = lock(&theirs.items);
+        assert_eq!(theirs.arrived.wait(&mut items), Err(ConditionError::OwnerDied));
+        assert!(items.is_inconsistent());
+        *items.recover() = 3;
+    });
+    wait_until_asleep(&waiter);
+    let theirs = all.clone();
+    let owner = fork(move || {
+        let _items = lock(&theirs.items);
+        theirs.go_on.set();
+        thread::park();
+    });
+    all.go_on.wait();
+    all.arrived.notify_one();
+    kill(&owner);
+    join_all([waiter]);
+    assert_eq!(*lock(&all.items), 3);
+}
+
+/// One that was notified and dies before it has the lock: the other one gets the notification, here within two slices, since the first dies waiting for the lock.
+#[test]
+fn a_notification_of_one_that_dies_is_another_ones() {
+    let all = store();
+    let waiters = [(); 2].map(|()| {
+        let all = all.clone();
+        let child = fork(move || {
+            set_slice(Some(Duration::from_millis(10)));
+            let mut items = lock(&all.items);
+            all.arrived.wait_while(&mut items, |items| *items == 0).unwrap();
+            *items -= 1;
+        });
+        wait_until_asleep(&child);
+        child
+    });
+    let mut items = lock(&all.items);
+    *items = 1;
+    all.arrived.notify_one();
+    let waits_for_lock = |child: &Child| {
+        let call = std::fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap_or_default();
+        // A futex of 32 bits is what the lock is waited for with; the condition is waited for with `futex_waitv`.
+        call.starts_with(&format!("{} ", libc::SYS_futex))
+    };
+    let mut notified = None;
+    wait_until("the one that was notified waits for the lock", || {
+        notified = waiters.iter().position(waits_for_lock);
+        notified.is_some()
+    });
+    let notified = notified.unwrap();
+    kill(&waiters[notified]);
+    drop(items);
+    assert!(waiters[1 - notified].join_timeout(PATIENCE).unwrap().success());
+    assert_eq!(*lock(&all.items), 0);
+}
+
+/// Notifiers and waiters are killed at random moments; the living get every item that is there when all is over.
+#[test]
+fn participants_killed_at_random_moments_strand_nobody() {
+    let all = store();
+    let survivors = [(); 2].map(|()| {
+        let all = all.clone();
+        fork(move || {
+            set_slice(Some(Duration::from_millis(10)));
+            while all.woken.load(Relaxed) == 0 {
+                let mut items = match all.items.lock() {
+                    Ok(items) => items,
+                    Err(LockError::OwnerDied(items)) => items.recover(),
+                    Err(error) => panic!("{error}"),
+                };
+                match all.arrived.wait_while(&mut items, |items| *items == 0 && all.woken.load(Relaxed) == 0) {
+                    Ok(()) => *items = items.saturating_sub(1),
+                    Err(ConditionError::OwnerDied) => drop(items.recover()),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    });
+    for round in 0..200 {
+        let theirs = all.clone();
+        let victim = fork(move || -> () {
+            loop {
+                let mut items = match theirs.items.lock() {
+                    Ok(items) => items,
+                    Err(LockError::OwnerDied(items)) => items.recover(),
+                    Err(error) => panic!("{error}"),
+                };
+                *items += 1;
+                if *items % 3 == 0 {
+                    let _ = theirs.arrived.wait_timeout(&mut items, Duration::from_micros(50));
+                }
+                drop(items);
+                theirs.arrived.notify(1 + round % 2);
+            }
+        });
+        let until = Instant::now() + Duration::from_micros(fastrand::u64(100..2_000));
+        while Instant::now() < until {
+            thread::yield_now();
+        }
+        kill(&victim);
+    }
+    all.woken.store(1, Relaxed);
+    wait_until("the survivors return", || {
+        all.arrived.notify_all();
+        survivors.iter().all(|child| !child.is_alive().unwrap())
+    });
+    join_all(survivors);
+}

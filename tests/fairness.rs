@@ -1,0 +1,149 @@
+//! Who waits for a lock gets it, whatever the others do.
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::time::{Duration, Instant};
+
+use crossproc::process::Child;
+use crossproc::{Lock, LockError, Shm, shared};
+
+mod forked;
+use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
+
+shared! {
+    struct Contest {
+        lock: Lock<()>,
+        /// How often the rivals have had the lock.
+        hands: AtomicU64,
+        over: AtomicU32,
+    }
+}
+
+fn contest() -> Shm<Contest> {
+    Shm::new(Contest { lock: Lock::new(()), hands: AtomicU64::new(0), over: AtomicU32::new(0) }).unwrap()
+}
+
+/// How often a waiter may lose a lock before others stand back for it: `crossproc_sys::futex::MAX_LOSSES`.
+const LOSSES: u64 = 8;
+
+/// Runs the calling process on that CPU alone, if there is one: what is woken there does not push the rivals off theirs.
+fn pin(cpu: usize) {
+    // SAFETY: an array of integers: zeroes are a valid value, the empty set.
+    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    // SAFETY: sets a bit below CPU_SETSIZE.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: reads as many bytes as `set` has. It fails where there is no such CPU, and the test is less hard then.
+    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+}
+
+/// A process that has the lock for 100 µs again and again, with nothing in between.
+fn rival(contest: &Shm<Contest>) -> Child {
+    let contest = contest.clone();
+    fork(move || {
+        pin(0);
+        while contest.over.load(Relaxed) == 0 {
+            let _guard = contest.lock.lock().map_err(LockError::without_guard).unwrap();
+            contest.hands.fetch_add(1, Relaxed);
+            let until = Instant::now() + Duration::from_micros(100);
+            while Instant::now() < until {
+                std::hint::spin_loop();
+            }
+        }
+    })
+}
+
+/// How often this thread has gone to sleep.
+fn sleeps() -> u64 {
+    // SAFETY: integers: zeroes are valid.
+    let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
+    // SAFETY: writes the usage of the calling thread.
+    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) }, 0);
+    usage.ru_nvcsw as u64
+}
+
+#[test]
+fn a_waiter_gets_the_lock_after_a_bounded_number_of_wake_ups() {
+    const ROUNDS: usize = 100;
+    for rivals in [1, 3] {
+        let contest = contest();
+        let children: Vec<_> = (0..rivals).map(|_| rival(&contest)).collect();
+        let theirs = contest.clone();
+        let waiter = fork(move || {
+            pin(1);
+            let mut counts: Vec<_> = (0..ROUNDS)
+                .map(|_| {
+                    let before = theirs.hands.load(Relaxed);
+                    wait_until("a rival has the lock", || theirs.hands.load(Relaxed) != before);
+                    let (slept, hands) = (sleeps(), theirs.hands.load(Relaxed));
+                    let _guard = theirs.lock.lock_timeout(PATIENCE).map_err(LockError::without_guard).unwrap();
+                    (sleeps() - slept, theirs.hands.load(Relaxed) - hands)
+                })
+                .collect();
+            counts.sort_unstable();
+            let (median, worst) = (counts[ROUNDS / 2], counts[ROUNDS - 1]);
+            println!("{rivals} rivals: sleeps and other owners until it had the lock, median {median:?}, worst {worst:?}");
+            // Those that it loses, one more for the owner who has the lock when it says that it starves, and on a busy machine some for which it wakes up later than they stand back.
+            assert!(median.0 <= LOSSES + 2, "median {median:?}");
+            assert!(worst.0 <= 4 * LOSSES, "worst {worst:?}");
+        });
+        join_all([waiter]);
+        contest.over.store(1, Relaxed);
+        join_all(children);
+    }
+}
+
+/// One that starves, and is stopped or killed while the others stand back for it, costs them ten milliseconds, once.
+#[test]
+fn a_starving_waiter_that_stops_or_dies_holds_nobody_up() {
+    for is_killed in [false, true] {
+        let contest = contest();
+        let rivals = [(); 2].map(|()| rival(&contest));
+        wait_until("the rivals are at it", || contest.hands.load(Relaxed) > 10);
+        for _ in 0..20 {
+            let theirs = contest.clone();
+            let starving = fork(move || drop(theirs.lock.lock().map_err(LockError::without_guard)));
+            // Long enough for some losses, different each time.
+            let losses = contest.hands.load(Relaxed) + fastrand::u64(..2 * LOSSES);
+            wait_until("it has lost some", || contest.hands.load(Relaxed) >= losses);
+            if is_killed {
+                kill(&starving);
+            } else {
+                starving.stop().unwrap();
+            }
+            let before = contest.hands.load(Relaxed);
+            let began = Instant::now();
+            wait_until("the rivals go on", || contest.hands.load(Relaxed) > before + 20);
+            assert!(began.elapsed() < Duration::from_secs(5), "{:?} for twenty owners", began.elapsed());
+            kill(&starving);
+        }
+        contest.over.store(1, Relaxed);
+        join_all(rivals);
+    }
+}
+
+/// Sleepers are served in the order in which they went to sleep, when nobody comes in between.
+#[test]
+fn sleepers_are_served_in_order() {
+    shared! {
+        struct Queue {
+            lock: Lock<u32>,
+            order: [AtomicU32; 4],
+        }
+    }
+    let queue = Shm::new(Queue { lock: Lock::new(0), order: Default::default() }).unwrap();
+    let guard = queue.lock.lock().unwrap();
+    let sleepers = [0, 1, 2, 3].map(|me: usize| {
+        let queue = queue.clone();
+        let child = fork(move || {
+            let mut served = queue.lock.lock().unwrap();
+            *served += 1;
+            queue.order[me].store(*served, Relaxed);
+        });
+        wait_until_asleep(&child);
+        child
+    });
+    drop(guard);
+    join_all(sleepers);
+    assert_eq!(queue.order.each_ref().map(|place| place.load(Relaxed)), [1, 2, 3, 4]);
+}
