@@ -194,19 +194,24 @@ impl<const N: usize> Cells<N> {
     #[inline]
     fn take(&self, thread: &Thread, index: usize, kept: u32) -> Result<Option<Taken>, Refused> {
         let cell = &self.cells[index];
-        let seen = cell.word().load(Relaxed);
+        let mut seen = cell.word().load(Relaxed);
         if owner(seen) != 0 {
             return Ok(None);
         }
         let slot = thread.free_slot().ok_or(Refused::TooManyHeld)?;
         thread.begin(cell.word());
-        // Acquire: pairs with the Release in `release`. SeqCst: see `rwlock::state`.
-        let is_taken = cell.word().compare_exchange(seen, thread.tid() | seen & WAITERS | kept, SeqCst, Relaxed).is_ok();
-        if is_taken {
-            thread.link(slot, cell);
+        while owner(seen) == 0 {
+            // Acquire: pairs with the Release in `release`. SeqCst: see `rwlock::state`.
+            match cell.word().compare_exchange_weak(seen, thread.tid() | seen & WAITERS | kept, SeqCst, Relaxed) {
+                Ok(_) => {
+                    thread.link(slot, cell);
+                    break;
+                }
+                Err(now) => seen = now,
+            }
         }
         thread.end();
-        Ok(is_taken.then_some(Taken { tid: thread.tid(), index }))
+        Ok((owner(seen) == 0).then_some(Taken { tid: thread.tid(), index }))
     }
 
     /// Takes a free cell, or marks them all. The gate is pending before and after.

@@ -1,4 +1,4 @@
-//! What `crossbeam` and `std::sync` are to threads, for processes: futex-based locks, semaphores and events in shared memory that has no name.
+//! What `crossbeam` and `std::sync` are to threads, for processes: futex-based locks, semaphores, events, conditions and barriers in shared memory that has no name.
 //!
 //! **Any participant may be killed or stopped at any instruction, and everyone else goes on.** What a dead process held is handed to the next, with a typed
 //! error where its data may be half written.
@@ -39,8 +39,15 @@
 //! |---|---|---|
 //! | [`Shm<T>`](Shm) | a value or a slice in memory that processes share | the memory goes with its last user |
 //! | [`Lock<T>`](Lock) | mutual exclusion around plain data | the next one to lock gets [`LockError::OwnerDied`] and the guard |
+//! | [`RLock<T>`](RLock) | the same, for owners that lock again | the same, at whatever depth |
+//! | [`RwLock<T>`](RwLock) | several readers or one writer | a reader is gone; after a writer, the next ones get [`LockError::OwnerDied`] and the guard |
+//! | [`Once`] | something that is done once | the next one does it |
 //! | [`Semaphore`] | a number of permits without owners | permits that it had taken are gone, and nothing else |
+//! | [`BoundedSemaphore`] | the same, never more than at the start | the same |
+//! | [`Permits<N>`](Permits) | permits that belong to their holders | they are back at once |
 //! | [`Event`] | something that happens | nothing; also not if it died while setting it |
+//! | [`Condition`] | a change of what a lock protects | nothing; its notification is another waiter's |
+//! | [`Barrier`] | parties that wait for each other | it counts if it had arrived; otherwise the others' time-out breaks the barrier |
 //! | [`Fixed<T>`](Fixed) | plain data that is set at creation | nothing |
 //! | [`process`] | forked children, started programs, handles for them | its [`Child`](process::Child) tells how it ended; its daemons die with it |
 //!
@@ -49,7 +56,7 @@
 //!
 //! # What all operations have in common
 //! - **Time.** What blocks has a `try_` form, a `_timeout` form and a `_deadline` form. Deadlines are absolute, on `CLOCK_MONOTONIC`, and bound the whole call. A signal handler that
-//!   runs meanwhile changes nothing.
+//!   runs meanwhile changes nothing, unless that is asked for: the `_with` form takes a [`Wait`], which may be interruptible.
 //! - **Cost.** An uncontended operation makes no system call and allocates nothing; a wake-up is a system call only when someone sleeps.
 //! - **Slices.** Sleepers look at the state again every 100 ms ([`set_slice`]), which bounds the delay from any wake-up that is lost nevertheless.
 //!
