@@ -5,8 +5,9 @@ mod harness;
 mod rivals {
     pub(crate) mod flag;
     pub(crate) mod futex_flag;
+    pub(crate) mod monitor;
     pub(crate) mod posix_semaphore;
-    pub(crate) mod pthread_event;
+    pub(crate) mod pthread_monitor;
 }
 
 use core::ops::Deref;
@@ -20,7 +21,8 @@ use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
 use self::harness::team::Team;
 use self::rivals::flag::Flag;
 use self::rivals::futex_flag::FutexFlag;
-use self::rivals::pthread_event::PthreadEvent;
+use self::rivals::monitor::Monitor;
+use self::rivals::pthread_monitor::PthreadMonitor;
 
 fn main() {
     harness::run("Event", groups, compare);
@@ -43,6 +45,28 @@ impl<const SLICED: bool> Flag for FutexFlag<SLICED> {
     }
 }
 
+/// An event as one makes it with pthreads.
+impl Flag for PthreadMonitor {
+    fn set(&self) {
+        self.wait_while(|[is_set, _]| {
+            *is_set = 1;
+            self.notify_all();
+            false
+        });
+    }
+
+    fn clear(&self) {
+        self.wait_while(|[is_set, _]| {
+            *is_set = 0;
+            false
+        });
+    }
+
+    fn wait(&self) {
+        self.wait_while(|&mut [is_set, _]| is_set == 0);
+    }
+}
+
 /// An event, and how it is measured.
 struct Contestant {
     name: &'static str,
@@ -55,8 +79,8 @@ struct Contestant {
 const CROSSPROC: Contestant = Contestant { name: "crossproc Event", alone: || alone(event()), ping_pong: |on| ping_pong(on, event) };
 const PTHREAD: Contestant = Contestant {
     name: "pthread mutex + cond pshared",
-    alone: || alone(PthreadEvent::shared()),
-    ping_pong: |on| ping_pong(on, PthreadEvent::shared),
+    alone: || alone(PthreadMonitor::shared()),
+    ping_pong: |on| ping_pong(on, PthreadMonitor::shared),
 };
 const RAW_FUTEX: Contestant = Contestant {
     name: "raw futex, same spinning",
@@ -105,16 +129,13 @@ fn ping_pong<F: Flag + Shared>(placement: Placement, flag: fn() -> Shm<F>) -> Sa
     }))
 }
 
-const PLACEMENTS: [Placement; 5] =
-    [Placement::TWO_CPUS, Placement::ONE_CPU, Placement::TWO_CPUS_FROM_START, Placement::ONE_CPU_FROM_START, Placement::FREE];
-
 fn groups(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("event: set, wait, clear in one thread");
     for Contestant { name, alone, .. } in &CONTESTANTS {
         benchmark(&mut group, name, alone);
     }
     group.finish();
-    for placement in [Placement::TWO_CPUS, Placement::ONE_CPU].into_iter().filter(|placement| placement.is_possible()) {
+    for placement in Placement::pinned() {
         let mut group = criterion.benchmark_group(format!("event: ping-pong of two processes, {}", placement.name));
         for Contestant { name, ping_pong, .. } in &CONTESTANTS {
             benchmark(&mut group, name, || ping_pong(placement));
@@ -127,7 +148,7 @@ fn compare(ratios: &mut Ratios) {
     for rival in [PTHREAD, RAW_FUTEX] {
         ratios.compare("set + wait + clear", None, (CROSSPROC.alone)(), rival.name, (rival.alone)());
     }
-    for placement in PLACEMENTS.into_iter().filter(|placement| placement.is_possible()) {
+    for placement in Placement::all() {
         let operation = format!("ping-pong, {}", placement.name);
         for (rival, bar) in [(RAW_FUTEX, Some(1.1)), (SLICED_FUTEX, None), (PTHREAD, None)] {
             ratios.compare(&operation, bar, (CROSSPROC.ping_pong)(placement), rival.name, (rival.ping_pong)(placement));

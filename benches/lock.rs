@@ -98,7 +98,7 @@ fn contended<L: MutualExclusion<Value = Counters>>(processes: usize, placement: 
 }
 
 fn contended_by_threads(threads: usize, lock: impl MutualExclusion<Value = Counters> + Sync) -> Sampler {
-    rounds(Team::of_threads(threads, |index, sections| work(&lock, share(sections, index, threads))))
+    rounds(Team::of_threads(threads, Placement::FREE, |index, sections| work(&lock, share(sections, index, threads))))
 }
 
 /// A member's sections, with the least possible between them.

@@ -4,22 +4,20 @@ mod harness;
 
 mod rivals {
     pub(crate) mod futex_flag;
+    pub(crate) mod limit;
     pub(crate) mod permits;
     pub(crate) mod posix_semaphore;
 }
-
-use core::ops::Deref;
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
 
 use criterion::Criterion;
 use crossproc::{Semaphore, Shared, Shm};
 
 use self::harness::placement::Placement;
 use self::harness::ratios::Ratios;
-use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
-use self::harness::team::{Team, share};
+use self::harness::sampler::{Sampler, benchmark, rounds};
+use self::harness::team::Team;
 use self::rivals::futex_flag::FutexFlag;
+use self::rivals::limit::{contended, pair};
 use self::rivals::permits::Permits;
 use self::rivals::posix_semaphore::PosixSemaphore;
 
@@ -41,24 +39,18 @@ const POSIX: &str = "sem_t pshared";
 const RAW_FUTEX: &str = "raw futex, same spinning";
 const SLICED_FUTEX: &str = "raw futex, same spinning and slices";
 
-fn pair<P: Permits + 'static>(permits: impl Deref<Target = P> + 'static) -> Sampler {
-    repeated(permits, |permits| {
-        permits.acquire();
-        permits.release();
-    })
-}
+/// One permit at most, and one who waits for it.
+impl<const SLICED: bool> Permits for FutexFlag<SLICED> {
+    #[inline]
+    fn acquire(&self) {
+        self.wait();
+        self.clear();
+    }
 
-/// So many processes that share a given number of short sections, for which there is one permit.
-fn contended<P: Permits + Shared>(processes: usize, permit: Shm<P>) -> Sampler {
-    let counters: Shm<[AtomicU64; 4]> = Shm::new(Default::default()).unwrap();
-    rounds(Team::of_processes(processes, Placement::FREE, move |index, sections| {
-        for _ in 0..share(sections, index, processes) {
-            permit.acquire();
-            // Relaxed, and no exchange: who has the permit is alone here, and the permit orders it.
-            counters.iter().for_each(|counter| counter.store(counter.load(Relaxed) + 1, Relaxed));
-            permit.release();
-        }
-    }))
+    #[inline]
+    fn release(&self) {
+        self.set();
+    }
 }
 
 fn ping_pong<P: Permits + Shared>(placement: Placement, permits: fn(u32) -> Shm<P>) -> Sampler {
@@ -78,9 +70,6 @@ fn ping_pong<P: Permits + Shared>(placement: Placement, permits: fn(u32) -> Shm<
     }))
 }
 
-const PLACEMENTS: [Placement; 5] =
-    [Placement::TWO_CPUS, Placement::ONE_CPU, Placement::TWO_CPUS_FROM_START, Placement::ONE_CPU_FROM_START, Placement::FREE];
-
 fn groups(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("semaphore: acquire and release, uncontended");
     benchmark(&mut group, CROSSPROC, || pair(semaphore(1)));
@@ -92,7 +81,7 @@ fn groups(criterion: &mut Criterion) {
         benchmark(&mut group, POSIX, || contended(processes, PosixSemaphore::shared(1)));
         group.finish();
     }
-    for placement in [Placement::TWO_CPUS, Placement::ONE_CPU].into_iter().filter(|placement| placement.is_possible()) {
+    for placement in Placement::pinned() {
         let mut group = criterion.benchmark_group(format!("semaphore: ping-pong of two processes, {}", placement.name));
         benchmark(&mut group, CROSSPROC, || ping_pong(placement, semaphore));
         benchmark(&mut group, POSIX, || ping_pong(placement, PosixSemaphore::shared));
@@ -111,7 +100,7 @@ fn compare(ratios: &mut Ratios) {
         let theirs = contended(processes, PosixSemaphore::shared(1));
         ratios.compare(&operation, None, contended(processes, semaphore(1)), POSIX, theirs);
     }
-    for placement in PLACEMENTS.into_iter().filter(|placement| placement.is_possible()) {
+    for placement in Placement::all() {
         let operation = format!("ping-pong, {}", placement.name);
         let ours = || ping_pong(placement, semaphore);
         ratios.compare(&operation, Some(1.1), ours(), RAW_FUTEX, ping_pong(placement, futex_flag::<false>));

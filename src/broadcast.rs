@@ -10,10 +10,11 @@
 //! | 30 | | the primitive's own. It changes when sleepers are to look again: kernels before 5.16 compare the low half alone |
 //! | 31 | `WAITERS` | since all were last woken, someone went to sleep |
 //! | 32 | `WAKING` | those who slept when all were last to be woken may not have been yet |
-//! | 33-63 | | the primitive's own. Those in `ROUND` change whenever all are to be woken |
+//! | 33 | `SEVERAL` | beside `WAITERS`: perhaps more than one |
+//! | 34-63 | | the primitive's own. Those in `ROUND` change whenever all are to be woken |
 //!
-//! Whoever changes the word so that all are to look again exchanges `WAITERS` for `WAKING`, wakes all, and takes `WAKING` out. A waiter adds `WAITERS` and sleeps while *both*
-//! halves are as it saw them: the low half alone may look the same after several changes, and whoever was stopped, or interrupted, in the kernel would be put to sleep
+//! Whoever changes the word so that all are to look again exchanges `WAITERS` and `SEVERAL` for `WAKING`, wakes all, and takes `WAKING` out. For `WAITERS` alone it wakes and has done: the kernel can do that for it. A waiter adds
+//! `WAITERS`, or, if that is there already, `SEVERAL`, and sleeps while *both* halves are as it saw them: the low half alone may look the same after several changes, and whoever was stopped, or interrupted, in the kernel would be put to sleep
 //! on that by its restart of the call.
 //!
 //! # Why no wake-up is lost
@@ -32,6 +33,7 @@ use crate::wait::{Ended, Waiter};
 
 pub(crate) const WAITERS: u64 = 1 << 31;
 pub(crate) const WAKING: u64 = 1 << 32;
+const SEVERAL: u64 = 1 << 33;
 
 /// The word. `ROUND`: the bits that tell apart whose sleepers are being woken.
 #[derive(Debug)]
@@ -56,10 +58,14 @@ impl<const ROUND: u64> Broadcast<ROUND> {
         let mut seen = self.word.load(Relaxed);
         loop {
             let after = next(seen)?;
-            let after = if seen & WAITERS == 0 { after } else { after & !WAITERS | WAKING };
+            let after = if seen & SEVERAL == 0 { after } else { after | WAKING } & !(WAITERS | SEVERAL);
             match self.word.compare_exchange_weak(seen, after, order, Relaxed) {
                 Ok(_) => {
-                    self.finish_waking(after);
+                    if after & WAKING == 0 && seen & WAITERS != 0 {
+                        futex::wake(&self.word, u32::MAX);
+                    } else {
+                        self.finish_waking(after);
+                    }
                     return Ok(seen);
                 }
                 Err(now) => seen = now,
@@ -83,13 +89,26 @@ impl<const ROUND: u64> Broadcast<ROUND> {
         }
     }
 
-    /// Sleeps until `look` sees in the word what it waits for, or the waiter's time is over. It is also told how the last sleep ended, if there was one.
-    pub(crate) fn wait<R>(&self, waiter: &mut Waiter, look: impl Fn(u64, Option<Awake>) -> Option<R>) -> Result<R, Ended> {
-        while_pending(&self.word, || self.wait_pending(waiter, look))
+    /// Sleeps until `look` sees in the word what it waits for, or the waiter's time is over.
+    pub(crate) fn wait<R>(&self, waiter: &mut Waiter, look: impl Fn(u64) -> Option<R>) -> Result<R, Ended> {
+        while_pending(&self.word, || self.wait_pending(waiter, None, |seen, _| look(seen)))
     }
 
-    /// [`wait`](Broadcast::wait), where the word is pending already.
-    pub(crate) fn wait_pending<R>(&self, waiter: &mut Waiter, look: impl Fn(u64, Option<Awake>) -> Option<R>) -> Result<R, Ended> {
+    /// Says that somebody is going to sleep, for whom the word was `seen`: what it is then.
+    pub(crate) fn mark(&self, seen: u64) -> Result<u64, u64> {
+        let marked = if seen & WAITERS == 0 { seen | WAITERS } else { seen | SEVERAL };
+        // Relaxed: the flags order nothing.
+        if marked == seen { Ok(seen) } else { self.word.compare_exchange(seen, marked, Relaxed, Relaxed).map(|_| marked) }
+    }
+
+    /// [`wait`](Broadcast::wait), where the word is pending already. `marked`: what it was when this thread [marked](Broadcast::mark) it, if it has. `look` is also told how the last sleep ended, if there
+    /// was one, and on what word.
+    pub(crate) fn wait_pending<R>(
+        &self,
+        waiter: &mut Waiter,
+        mut marked: Option<u64>,
+        look: impl Fn(u64, Option<(Awake, u64)>) -> Option<R>,
+    ) -> Result<R, Ended> {
         let mut awake = None;
         loop {
             // Acquire: pairs with the exchange in `change`.
@@ -101,14 +120,15 @@ impl<const ROUND: u64> Broadcast<ROUND> {
                 return Ok(result);
             }
             waiter.check()?;
-            if seen & WAITERS == 0 {
-                // Relaxed, as the exchange: the loop loads again, with Acquire, before it returns.
-                let spun = awake.is_none() && waiter.spin(|| look(self.word.load(Relaxed), None).is_some());
-                if spun || self.word.compare_exchange(seen, seen | WAITERS, Relaxed, Relaxed).is_err() {
-                    continue;
-                }
+            if seen & WAITERS == 0 && awake.is_none() && waiter.spin(|| look(self.word.load(Relaxed), None).is_some()) {
+                // Loads again, with Acquire, before it returns.
+                continue;
             }
-            awake = Some(waiter.sleep(|until| futex::wait_whole(&self.word, seen | WAITERS, until)));
+            // If nothing has changed since, the mark is this thread's own.
+            let expected = if marked == Some(seen) { Ok(seen) } else { self.mark(seen) };
+            let Ok(expected) = expected else { continue };
+            marked = Some(expected);
+            awake = Some((waiter.sleep(|until| futex::wait_whole(&self.word, expected, until)), expected));
         }
     }
 }

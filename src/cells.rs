@@ -26,11 +26,13 @@
 //! # Why no wake-up is lost
 //! *Invariant: while someone sleeps, each held cell is marked, or a thread is awake that will look at all cells, or dies trying, which wakes another one.* A waiter has the gate pending: the kernel wakes another one through it if one
 //! that was woken dies. For the exchange that takes or frees a cell this cell is pending instead; should the thread die there, the kernel marks it free, or finds it so, and wakes one who sleeps on it.
-//! The mark stays on a freed cell, so one who takes it before those that were woken look has it, too; it is taken out when nobody was asleep: who comes later finds the cell free, or marks it again.
-//! The kernel may wake the same sleeper for several cells. So whoever has slept and finds another cell free wakes the next.
+//! The mark stays on a freed cell, so one who takes it before those that were woken look has it, too. It is taken out when nobody was asleep, after which a second wake finds those who slept since: the exchange may find the cell
+//! as it was left though others have taken, marked and freed it meanwhile.
+//! The kernel may wake the same sleeper for several cells. So whoever has slept and finds another cell free wakes the next, before it turns to one, since that is pending then, and after; and so does whoever has slept until all are free.
 //!
 //! # What is left to slices
-//! Nothing where the kernel has `futex_waitv` (5.16) and completes the wake-ups of the dead (6.2), up to 126 cells. Otherwise, and for the cells beyond, only the gate wakes, and the cells of the dead are found at the end of a slice.
+//! What a thread that is *stopped* when it was woken, or before it wakes, keeps from others. No death where the kernel has `futex_waitv` (5.16) and completes the wake-ups of the dead (6.2), up to 126 cells. Otherwise, and for the cells beyond,
+//! only the gate wakes, and the cells of the dead are found at the end of a slice.
 //!
 //! # Memory ordering
 //! Taking a cell is an Acquire, freeing it a Release. It is SeqCst besides for the readers' lock, where a reader takes a cell and then looks for a writer: see `rwlock::state`.
@@ -105,7 +107,7 @@ impl<const N: usize> Cells<N> {
                 Err(refused) => break Err(refused),
             }
         };
-        if result.is_ok() && kept != 0 && self.free() != 0 {
+        if kept != 0 && self.free() != 0 {
             futex::wake(&self.gate, 1);
         }
         thread.end();
@@ -117,6 +119,7 @@ impl<const N: usize> Cells<N> {
     pub(crate) fn wait_until_free(&self, waiter: &mut Waiter) -> Result<(), Refused> {
         let thread = robust::current().map_err(Refused::Unavailable)?;
         thread.begin(&self.gate);
+        let mut has_slept = false;
         let result = loop {
             let held = self.mark_all();
             if held.words.iter().any(|&word| owner(word) == thread.tid()) {
@@ -128,8 +131,13 @@ impl<const N: usize> Cells<N> {
             if let Err(ended) = waiter.check() {
                 break Err(ended.into());
             }
+            has_slept = true;
             self.sleep(waiter, &held);
         };
+        if has_slept {
+            // What woke this thread may have been for one who waits for a cell.
+            futex::wake(&self.gate, 1);
+        }
         thread.end();
         result
     }
@@ -177,9 +185,9 @@ impl<const N: usize> Cells<N> {
         thread.begin(&self.gate);
         // Release: pairs with the Acquire in `take_or_mark` and `mark_all`: who sees this generation sees the cell free.
         self.gate.fetch_add(ONE_GENERATION, Release);
-        if futex::wake(&self.gate, count) == 0 {
-            // Nobody was asleep, and who comes now looks at the cell. Relaxed: the mark orders nothing.
-            let _ = word.compare_exchange(WAITERS, 0, Relaxed, Relaxed);
+        // Nobody was asleep: the mark goes. Relaxed: it orders nothing.
+        if futex::wake(&self.gate, count) == 0 && word.compare_exchange(WAITERS, 0, Relaxed, Relaxed).is_ok() {
+            futex::wake(&self.gate, count);
         }
     }
 
@@ -226,6 +234,9 @@ impl<const N: usize> Cells<N> {
                         break;
                     }
                     None => {
+                        if kept != 0 && self.free() > 1 {
+                            futex::wake(&self.gate, 1);
+                        }
                         let taken = self.take(thread, index, kept);
                         thread.begin(&self.gate);
                         if let Some(taken) = taken? {

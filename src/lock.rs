@@ -24,8 +24,8 @@ use crate::wait::Wait;
 ///
 /// # Blocking and fairness
 /// [`lock`](Lock::lock) looks at a held lock for a few microseconds, then sleeps. A free lock goes to whoever comes first, also before a
-/// waiter that was just woken; sleepers are woken in the order in which they went to sleep. A waiter that was woken eight times and found the lock taken each time is waited for: the others leave the
-/// lock to it, for 10 ms at most, in case it is dead or stopped. So nobody starves, but for those that [`try_lock`](Lock::try_lock) starves, which does not wait for anyone. Uncontended, neither locking nor unlocking makes a system
+/// waiter that was just woken; sleepers are woken in the order in which they went to sleep, as each does anew at the end of a [slice](crate::set_slice). A waiter that was woken eight times and found the lock taken each time is waited for: the others leave the
+/// lock to it, for 10 ms at most, in case it is dead or stopped. So nobody starves, unless others poll by [`try_lock`](Lock::try_lock) or by short time-outs, which do not wait that long for anyone. Uncontended, neither locking nor unlocking makes a system
 /// call; the first operation of each thread makes a few.
 ///
 /// # Memory ordering
@@ -286,7 +286,7 @@ impl<T> fmt::Debug for Lock<T> {
 /// The right to use a [`Lock`]'s value; dropping it unlocks. It stays in its thread, because the kernel knows the owner by thread.
 ///
 /// A guard that is leaked keeps the lock until its thread ends, which counts as its owner's death. If the lock is not in a [`Shm`](crate::Shm) and its memory is
-/// used for something else meanwhile, locks that the thread took after it may not be freed when it dies.
+/// used for something else meanwhile, locks that the thread took after it may not be freed when it dies, and the kernel may then set a bit in what is there, if that looks like the thread's TID.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct LockGuard<'a, T: Plain> {
     lock: &'a Lock<T>,

@@ -20,7 +20,7 @@ use crate::wait::{Wait, Waiter};
 ///
 /// # Blocking and fairness
 /// [`acquire`](Permits::acquire) looks at all permits, then sleeps until one is free. A free permit goes to whoever comes first, also before a
-/// waiter that was just woken; sleepers are woken in the order in which they went to sleep. Releasing does not block. Without sleepers, no operation
+/// waiter that was just woken; sleepers are woken in the order in which they went to sleep, as each does anew at the end of a [slice](crate::set_slice). Releasing does not block. Without sleepers, no operation
 /// makes a system call.
 ///
 /// # Memory ordering

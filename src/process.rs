@@ -90,7 +90,8 @@ impl Builder {
     /// The child ends as by `_exit`: no destructor of what it inherited runs, no handler of the parent's `atexit`. The standard output is flushed
     /// before the fork and at the end of the child.
     ///
-    /// `body` is `Send`, so that no guard of a lock gets into the child: the parent holds the lock.
+    /// `body` is `Send`, so that no guard of a lock gets into the child: the parent holds the lock. What the compiler cannot see is a guard in a `thread_local!`, of which the child has a copy:
+    /// it must not use that.
     ///
     /// # Errors
     /// [`io::ErrorKind::Unsupported`] if this process has other threads; see the [module](self). Otherwise what the system says: no memory, no

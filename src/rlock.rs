@@ -106,11 +106,15 @@ impl RawRLock {
         }
     }
 
-    /// Frees the lock if the calling thread holds it, at any depth, which it says.
+    /// Frees the lock, which the calling thread holds, at any depth, which it says.
     pub(crate) fn release_whole(&self) -> u32 {
         let depth = self.depth.load(Relaxed);
-        self.lock.release();
+        self.lock.release_anyhow();
         depth
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lock.is_idle()
     }
 
     pub(crate) fn is_owned(&self) -> bool {
@@ -118,10 +122,10 @@ impl RawRLock {
     }
 
     /// What [`release_whole`](RawRLock::release_whole) has undone.
-    pub(crate) fn relock(&self, depth: u32) -> state::Acquired {
-        let acquired = self.lock.relock();
+    pub(crate) fn relock(&self, depth: u32) -> bool {
+        let owner_died = self.lock.relock();
         self.depth.store(depth, Relaxed);
-        acquired
+        owner_died
     }
 
     fn depth(&self) -> u32 {

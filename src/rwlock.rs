@@ -100,7 +100,7 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
         self.reading(|| Some(Wait::FOREVER))
     }
 
-    /// Locks for reading if no writer is there, or waits, and not too many read.
+    /// Locks for reading if no writer is there, or waits, or [tries](RwLock::try_write), and not too many read.
     ///
     /// # Errors
     /// [`WouldBlock`](LockError::WouldBlock); otherwise as [`read`](RwLock::read).

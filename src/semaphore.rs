@@ -24,7 +24,7 @@ use crate::wait::{Ended, Wait};
 ///
 /// # Blocking and fairness
 /// [`acquire`](Semaphore::acquire) looks at a semaphore without permits for a few microseconds, then sleeps. A permit goes to whoever comes first, also
-/// before a waiter that was just woken; sleepers are woken in the order in which they went to sleep. No other operation blocks. Without sleepers, no operation
+/// before a waiter that was just woken; sleepers are woken in the order in which they went to sleep, as each does anew at the end of a [slice](crate::set_slice). No other operation blocks. Without sleepers, no operation
 /// makes a system call.
 ///
 /// # Memory ordering

@@ -87,7 +87,8 @@ impl Wait {
     /// The same, but it ends, with an error of its own, when a signal handler has run in the waiting thread while it slept.
     ///
     /// For language bindings, which run their own handlers then and go on with the same deadline. A handler that runs just before the thread falls asleep is not noticed, as with
-    /// every system call. One that was installed with `SA_RESTART` may not be noticed either: it asks the kernel to go on sleeping, and the kernel does so where no time-out is due.
+    /// every system call. One that was installed with `SA_RESTART` asks the kernel to go on sleeping: it is noticed in a wait for a lock or a semaphore all the same, and not in one for an event, a condition, a barrier, a permit,
+    /// or for readers to leave, which sleep by `futex_waitv`.
     #[must_use]
     pub const fn interruptible(self) -> Self {
         Wait { is_interruptible: true, ..self }

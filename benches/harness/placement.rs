@@ -10,6 +10,7 @@ use std::io;
 /// The last matters because a process may decide by the number of its CPUs whether spinning makes sense, and count them once.
 #[derive(Clone, Copy)]
 pub(crate) struct Placement {
+    #[allow(dead_code, reason = "where there is one placement only, it needs no name")]
     pub(crate) name: &'static str,
     /// On how many CPUs the members are pinned in turn; 0: wherever the scheduler puts them.
     cpus: usize,
@@ -17,6 +18,7 @@ pub(crate) struct Placement {
     from_start: bool,
 }
 
+#[allow(dead_code, reason = "not every primitive is measured in all of them")]
 impl Placement {
     pub(crate) const FREE: Placement = Placement { name: "CPUs as the scheduler likes", cpus: 0, from_start: false };
     pub(crate) const TWO_CPUS: Placement = Placement { name: "two CPUs", cpus: 2, from_start: false };
@@ -25,6 +27,17 @@ impl Placement {
         Placement { name: "two CPUs, pinned before the first wait", cpus: 2, from_start: true };
     pub(crate) const ONE_CPU_FROM_START: Placement =
         Placement { name: "same CPU, pinned before the first wait", cpus: 1, from_start: true };
+
+    /// Pinned, once the members have waited.
+    pub(crate) fn pinned() -> impl Iterator<Item = Placement> {
+        [Placement::TWO_CPUS, Placement::ONE_CPU].into_iter().filter(|placement| placement.is_possible())
+    }
+
+    /// All that there are enough CPUs for.
+    pub(crate) fn all() -> impl Iterator<Item = Placement> {
+        let from_start = [Placement::TWO_CPUS_FROM_START, Placement::ONE_CPU_FROM_START];
+        Placement::pinned().chain(from_start.into_iter().filter(|placement| placement.is_possible())).chain([Placement::FREE])
+    }
 
     /// Whether there are enough CPUs for it.
     pub(crate) fn is_possible(self) -> bool {

@@ -57,13 +57,13 @@ impl Team {
 
     /// A team of as many threads of one process, which is not this one: this one must stay without other threads, to fork.
     #[allow(dead_code, reason = "only some primitives have rivals that are for threads")]
-    pub(crate) fn of_threads(members: usize, work: impl Fn(usize, u64) + Sync) -> Team {
+    pub(crate) fn of_threads(members: usize, placement: Placement, work: impl Fn(usize, u64) + Sync) -> Team {
         let mut team = Team::without_members(members);
         let (rounds, finished, work) = (&team.rounds, &team.finished, &work);
         let child = Builder::new().daemon(true).fork(|| {
             thread::scope(|scope| {
                 for index in 0..members {
-                    scope.spawn(move || attend(rounds, finished, index, Placement::FREE, work));
+                    scope.spawn(move || attend(rounds, finished, index, placement, work));
                 }
             });
         });

@@ -2,7 +2,6 @@
 
 use crossproc::Semaphore;
 
-use super::futex_flag::FutexFlag;
 use super::posix_semaphore::PosixSemaphore;
 
 /// A number of permits.
@@ -32,19 +31,5 @@ impl Permits for PosixSemaphore {
     #[inline]
     fn release(&self) {
         PosixSemaphore::post(self);
-    }
-}
-
-/// One permit at most, and one who waits for it.
-impl<const SLICED: bool> Permits for FutexFlag<SLICED> {
-    #[inline]
-    fn acquire(&self) {
-        self.wait();
-        self.clear();
-    }
-
-    #[inline]
-    fn release(&self) {
-        self.set();
     }
 }

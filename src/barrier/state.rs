@@ -8,15 +8,18 @@
 //! | bits | name | meaning |
 //! |---|---|---|
 //! | 30 | `TURN` | changes whenever waiters are to look again |
-//! | 31, 32 | `WAITERS`, `WAKING` | [`Broadcast`]'s |
-//! | 33 | `BROKEN` | the phase is broken, until a reset |
-//! | 34-49 | count | how many have arrived in this phase |
-//! | 50-53 | resets | how the last phases ended, the latest in bit 50: 1 by a reset, 0 by all arriving |
-//! | 54-63 | phase | how many phases have ended, modulo 2^10 |
+//! | 31-33 | `WAITERS`, `WAKING`, `SEVERAL` | [`Broadcast`]'s |
+//! | 34 | `BROKEN` | the phase is broken, until a reset |
+//! | 35-50 | count | how many have arrived in this phase |
+//! | 51-54 | resets | how the last phases ended, the latest in bit 51: 1 by a reset, 0 by all arriving |
+//! | 55-63 | phase | how many phases have ended, modulo 2^9 |
 //!
 //! Arriving adds one to the count; the last to arrive begins a new phase with count 0 instead. A party whose time is over sets `BROKEN`, if its phase has not ended, as `abort` does; `reset` begins a new phase in which nothing is broken.
-//! A waiter looks whether the phase is its own: while it is, `BROKEN` ends the wait. Afterwards, the bit in `resets` that belongs to its phase says how that ended, also if others have ended since: four of them, and
-//! more than one only after resets, or with more participants than parties, since a phase does not end without its parties.
+//! A waiter looks whether the phase is its own: while it is, `BROKEN` ends the wait. Afterwards, the bit in `resets` that belongs to its phase says how that ended, as long as four phases at most have ended since. A phase does
+//! not end without its parties, so more than one can only have ended since by resets, or with more participants than parties; if more than four have, the bit is gone, and any reset among the last four counts for it.
+//!
+//! # Overflow
+//! A waiter that is stopped while exactly 2^9 phases end, most of them by resets, takes a later phase for its own.
 //!
 //! # Memory ordering
 //! Arriving is AcqRel: the last to arrive is ordered after all others, and whoever sees the new phase (Acquire) after it. All changes are exchanges and continue the release sequence.
@@ -30,12 +33,12 @@ use crate::pending::while_pending;
 use crate::wait::{Ended, Wait, Waiter};
 
 const TURN: u64 = 1 << 30;
-const BROKEN: u64 = 1 << 33;
-const ONE_PARTY: u64 = 1 << 34;
+const BROKEN: u64 = 1 << 34;
+const ONE_PARTY: u64 = 1 << 35;
 const COUNT: u64 = 0xffff * ONE_PARTY;
-const LAST_RESET: u64 = 1 << 50;
+const LAST_RESET: u64 = 1 << 51;
 const RESETS: u64 = 0xf * LAST_RESET;
-const ONE_PHASE: u64 = 1 << 54;
+const ONE_PHASE: u64 = 1 << 55;
 const PHASE: u64 = !(ONE_PHASE - 1);
 
 /// The most parties that the count can tell.
@@ -111,7 +114,7 @@ impl RawBarrier {
         }
         let mut waiter = Waiter::new(wait);
         while_pending(self.state.word(), || {
-            let result = match self.state.wait_pending(&mut waiter, |seen, _| outcome(seen, arrived)) {
+            let result = match self.state.wait_pending(&mut waiter, None, |seen, _| outcome(seen, arrived)) {
                 Ok(outcome) => outcome,
                 Err(Ended::Interrupted) => return Err(Failed::Ended(Ended::Interrupted)),
                 Err(Ended::TimedOut) => {
@@ -170,7 +173,10 @@ fn outcome(seen: u64, arrived: Arrived) -> Option<Result<(), Broken>> {
     match ended_since {
         0 if seen & BROKEN != 0 => Some(Err(Broken)),
         0 => None,
-        // Bits that have gone are those of phases that ended by themselves, as far as anybody knows.
-        phases => Some(if seen & RESETS & LAST_RESET.checked_shl(phases as u32 - 1).unwrap_or(0) == 0 { Ok(()) } else { Err(Broken) }),
+        phases => {
+            let of_phase = LAST_RESET.checked_shl(phases as u32 - 1).unwrap_or(0) & RESETS;
+            let of_phase = if of_phase == 0 { RESETS } else { of_phase };
+            Some(if seen & of_phase == 0 { Ok(()) } else { Err(Broken) })
+        }
     }
 }

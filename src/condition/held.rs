@@ -19,6 +19,8 @@ pub(super) mod sealed {
         fn is_held(&self) -> bool;
         /// Frees the lock, however often it is held, which it says.
         fn release_whole(&mut self) -> u32;
+        /// Whether nobody holds it, or waits for it.
+        fn is_idle(&self) -> bool;
         /// Holds it as often again. Whether an owner died.
         fn relock(&mut self, depth: u32) -> bool;
     }
@@ -38,12 +40,16 @@ impl<T: Plain> sealed::Held for LockGuard<'_, T> {
     }
 
     fn release_whole(&mut self) -> u32 {
-        self.raw().release();
+        self.raw().release_anyhow();
         1
     }
 
+    fn is_idle(&self) -> bool {
+        self.raw().is_idle()
+    }
+
     fn relock(&mut self, _: u32) -> bool {
-        self.raw().relock().owner_died
+        self.raw().relock()
     }
 }
 
@@ -64,8 +70,12 @@ impl<T: Plain> sealed::Held for RLockGuard<'_, T> {
         self.raw().release_whole()
     }
 
+    fn is_idle(&self) -> bool {
+        self.raw().is_idle()
+    }
+
     fn relock(&mut self, depth: u32) -> bool {
-        self.raw().relock(depth).owner_died
+        self.raw().relock(depth)
     }
 }
 
@@ -83,12 +93,16 @@ impl sealed::Held for &Lock<()> {
     }
 
     fn release_whole(&mut self) -> u32 {
-        self.raw.release();
+        self.raw.release_anyhow();
         1
     }
 
+    fn is_idle(&self) -> bool {
+        self.raw.is_idle()
+    }
+
     fn relock(&mut self, _: u32) -> bool {
-        self.raw.relock().owner_died
+        self.raw.relock()
     }
 }
 
@@ -109,7 +123,11 @@ impl sealed::Held for &RLock<()> {
         self.raw.release_whole()
     }
 
+    fn is_idle(&self) -> bool {
+        self.raw.is_idle()
+    }
+
     fn relock(&mut self, depth: u32) -> bool {
-        self.raw.relock(depth).owner_died
+        self.raw.relock(depth)
     }
 }

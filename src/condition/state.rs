@@ -8,25 +8,26 @@
 //! | bits | name | meaning |
 //! |---|---|---|
 //! | 30 | `TURN` | changes with every notification |
-//! | 31, 32 | `WAITERS`, `WAKING` | [`Broadcast`]'s |
-//! | 33-47 | some | how often some were to be woken, modulo 2^15 |
+//! | 31-33 | `WAITERS`, `WAKING`, `SEVERAL` | [`Broadcast`]'s |
+//! | 34-47 | some | how often some were to be woken, modulo 2^14 |
 //! | 48-63 | all | how often all were to be woken, modulo 2^16 |
 //!
-//! A waiter sets `WAITERS` and reads the word while it has the lock, frees the lock, and sleeps. It returns when `all` has changed since; or when it was woken and `some` has changed since. The end
-//! of a slice is neither, so it does not show.
+//! A waiter marks the word and remembers it while it has the lock, frees the lock, and sleeps. It returns when `all` has changed since; when it was woken and `some` has changed since; and when it finds
+//! `some` changed while it was not asleep yet. The end of a slice is none of these, so it does not show.
 //!
 //! `notify_all` adds one to `all` and wakes everybody, as [`Broadcast`] does it. `notify(n)` adds one to `some`, and lets the kernel wake `n`. If these were fewer than `n`, then all who slept are
-//! awake; but some may not sleep *yet*, or not at this moment, between two slices. They are told by adding one to `all`, which also takes `WAITERS` out. So whoever does not sleep misses nothing, and whoever
-//! sleeps is woken by its own notification alone. Without `WAITERS` there is nobody to notify, and nothing to do.
+//! awake; those that are between two slices at that moment are told by adding one to `all`, which also takes the marks out. And if the kernel wakes one that has begun *after* the notification, and so finds
+//! nothing changed, the one that it was meant for may not have been asleep: all are told, but for the one that tells them. (It may also have been woken by the kernel for a waiter that died.) Without marks there is nobody to notify, and nothing to do.
 //!
 //! # Those that die
 //! Waiters and notifiers have the word pending while they sleep and wake, so the kernel wakes another one for one who was woken and dies, and one for a notifier that dies before it wakes.
-//! A waiter that was woken and dies *while it waits for the lock* has the lock pending instead. Therefore it adds one to `owed` before, and takes it away when it has the lock; a sleeper that finds
-//! something owed at the ends of two slices in a row, and that `some` has changed since it began, takes it and returns. If the other one was not dead but that slow, it is a wake-up too many.
-//! What is left to slices is this alone. A waiter that dies after that has died with the lock: the next owner is told.
+//! A waiter that was woken and dies *while it waits for the lock* has the lock pending instead. Therefore it adds one to `owed` before, and takes it away when it has the lock. A sleeper that finds
+//! something owed at the ends of two slices in a row, and the lock free with nobody waiting for it, knows that whoever is owed it does not come for it, takes it and returns, if `some` has changed since it began.
+//! What is left to slices is this alone, and those that are stopped when they were woken, or are about to wake others.
+//! A waiter that dies after that has died with the lock: the next owner is told.
 //!
 //! # Overflow
-//! A waiter that is stopped between its look and its sleep while exactly 2^15 or 2^16 notifications take place may miss them.
+//! A waiter that is stopped between its look and its sleep while exactly 2^14 or 2^16 notifications take place may miss them.
 //!
 //! # Memory ordering
 //! None: the lock that is held around what is waited for orders it, and also `WAITERS`: a notifier that has had the lock after a waiter sees its flag.
@@ -43,7 +44,7 @@ use crate::pending::while_pending;
 use crate::wait::{Ended, Wait, Waiter};
 
 const TURN: u64 = 1 << 30;
-const ONE_SOME: u64 = 1 << 33;
+const ONE_SOME: u64 = 1 << 34;
 const ONE_ALL: u64 = 1 << 48;
 const ALL: u64 = !(ONE_ALL - 1);
 const SOME: u64 = (ONE_ALL - 1) & !(ONE_SOME - 1);
@@ -74,30 +75,34 @@ impl RawCondition {
 
     /// Begins to wait, with the lock.
     pub(crate) fn begin(&self) -> Begun {
-        let mut seen = self.state.word().load(Relaxed);
-        while seen & WAITERS == 0 {
-            match self.state.word().compare_exchange_weak(seen, seen | WAITERS, Relaxed, Relaxed) {
-                Ok(_) => break,
-                Err(now) => seen = now,
+        loop {
+            if let Ok(marked) = self.state.mark(self.state.word().load(Relaxed)) {
+                return Begun(marked);
             }
         }
-        Begun(seen)
     }
 
-    /// Waits, without the lock.
-    pub(crate) fn sleep(&self, begun: Begun, wait: Wait) -> Result<Notified, Ended> {
+    /// Waits, without the lock, of which the third says whether nobody has it or waits for it.
+    pub(crate) fn sleep(&self, begun: Begun, wait: Wait, is_idle: impl Fn() -> bool) -> Result<Notified, Ended> {
+        let begun_in = Cell::new(begun.0);
         let was_owed = Cell::new(false);
-        let is_notified = |seen: u64, awake| match (seen ^ begun.0) & (SOME | ALL) {
-            0 => false,
+        let is_notified = |seen: u64, awake| match (seen ^ begun_in.get()) & (SOME | ALL) {
+            0 => {
+                if matches!(awake, Some((Awake::Woken, _))) {
+                    begun_in.set(after_all(self.wake_all(TURN), TURN));
+                }
+                false
+            }
             changed if changed & ALL != 0 => true,
             _ => match awake {
-                Some(Awake::Woken) => true,
-                Some(Awake::TimedOut) => was_owed.replace(self.owed.load(Relaxed) != 0) && self.take_owed(),
-                _ => false,
+                None | Some((Awake::Woken, _)) => true,
+                Some((Awake::Changed, since)) => (seen ^ since) & SOME != 0,
+                Some((Awake::TimedOut, _)) => was_owed.replace(self.owed.load(Relaxed) != 0) && is_idle() && self.take_owed(),
+                Some((Awake::Interrupted, _)) => false,
             },
         };
         while_pending(self.state.word(), || {
-            self.state.wait_pending(&mut Waiter::new(wait), |seen, awake| is_notified(seen, awake).then_some(()))?;
+            self.state.wait_pending(&mut Waiter::new(wait), Some(begun.0), |seen, awake| is_notified(seen, awake).then_some(()))?;
             self.owed.fetch_add(1, Relaxed);
             Ok(Notified)
         })
@@ -130,7 +135,7 @@ impl RawCondition {
     #[inline]
     pub(crate) fn notify_all(&self) {
         if self.state.word().load(Relaxed) & (WAITERS | WAKING) != 0 {
-            while_pending(self.state.word(), || self.wake_all());
+            while_pending(self.state.word(), || self.wake_all(TURN));
         }
     }
 
@@ -142,13 +147,16 @@ impl RawCondition {
                 seen = now;
             }
             if futex::wake(self.state.word(), count) < count {
-                self.wake_all();
+                // `TURN` has changed already.
+                self.wake_all(0);
             }
         });
     }
 
-    fn wake_all(&self) {
-        let Ok(_) = self.state.change(Relaxed, |seen| Ok::<_, Infallible>(after_all(seen)));
+    /// Has everybody return: what the word was before.
+    fn wake_all(&self, turn: u64) -> u64 {
+        let Ok(before) = self.state.change(Relaxed, |seen| Ok::<_, Infallible>(after_all(seen, turn)));
+        before
     }
 }
 
@@ -156,6 +164,6 @@ fn after_some(seen: u64) -> u64 {
     (seen & !SOME | seen.wrapping_add(ONE_SOME) & SOME) ^ TURN
 }
 
-fn after_all(seen: u64) -> u64 {
-    seen.wrapping_add(ONE_ALL) ^ TURN
+fn after_all(seen: u64, turn: u64) -> u64 {
+    seen.wrapping_add(ONE_ALL) ^ turn
 }

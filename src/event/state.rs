@@ -8,13 +8,13 @@
 //! | bits | name | meaning |
 //! |---|---|---|
 //! | 30 | `SET` | the event is set |
-//! | 31, 32 | `WAITERS`, `WAKING` | [`Broadcast`]'s |
-//! | 33-63 | generation | how often it was set, modulo 2^31 |
+//! | 31-33 | `WAITERS`, `WAKING`, `SEVERAL` | [`Broadcast`]'s |
+//! | 34-63 | generation | how often it was set, modulo 2^30 |
 //!
 //! `set` adds one to the generation and sets `SET`. `clear` takes `SET` out and leaves the rest.
 //!
 //! # Overflow
-//! A sleeper that is stopped while the event is set and cleared exactly 2^31 times sees nothing of it, and waits for the next time.
+//! A sleeper that is stopped while the event is set and cleared exactly 2^30 times sees nothing of it, and waits for the next time.
 //!
 //! # Memory ordering
 //! `set` is Release also where it finds the event set; waiting and `is_set` are Acquire. All changes are exchanges, so they continue the release
@@ -29,7 +29,7 @@ use crate::pending::while_pending;
 use crate::wait::{Ended, Wait, Waiter};
 
 const SET: u64 = 1 << 30;
-const ONE_GENERATION: u64 = 1 << 33;
+const ONE_GENERATION: u64 = 1 << 34;
 const GENERATION: u64 = !(ONE_GENERATION - 1);
 
 /// The event without its methods for the public.
@@ -90,7 +90,7 @@ impl RawEvent {
     #[cold]
     fn wait_contended(&self, begun_in: u64, wait: Wait) -> Result<(), Ended> {
         let is_over = |seen: u64| seen & SET != 0 || seen & GENERATION != begun_in;
-        self.state.wait(&mut Waiter::new(wait), |seen, _| is_over(seen).then_some(()))
+        self.state.wait(&mut Waiter::new(wait), |seen| is_over(seen).then_some(()))
     }
 }
 

@@ -36,7 +36,7 @@
 //! A free lock goes to whoever comes first. A waiter that was woken [`MAX_LOSSES`] times and found the lock taken each time writes its TID into a second word, `starving`: from
 //! then on whoever finds the lock free and marked stands back, so that the starving one has it after the owners that it has now, one for each other thread at most. `WAITERS` is kept as
 //! long, so nobody passes by the short way. It is a hint and excludes nobody: who has stood back for [`STAND_BACK`] takes the lock all the same, and the
-//! hint out, because the starving one may be dead or stopped. `try_lock` does not stand back.
+//! hint out, because the starving one may be dead or stopped. `try_lock` does not stand back, nor does one whose time is over.
 //!
 //! # What is left to slices
 //! The exchange that clears the flag may find the word as its thread left it, though others have slept, locked and unlocked since. The second wake
@@ -136,18 +136,18 @@ impl RawLock {
         self.acquire(|lock, thread| lock.wait_and_take(thread, &mut Waiter::new(wait)))
     }
 
-    /// Takes the lock that this thread has just freed, to sleep meanwhile. It waits as long as it takes.
-    pub(crate) fn relock(&self) -> Acquired {
-        if let Some(tid) = self.lock_uncontended() {
-            return Acquired { tid, owner_died: false };
+    /// Takes the lock that this thread has just freed, to sleep meanwhile. It waits as long as it takes. Whether an owner died.
+    pub(crate) fn relock(&self) -> bool {
+        if self.lock_uncontended().is_some() {
+            return false;
         }
         let relocked = self.acquire(|lock, thread| match lock.wait_and_take(thread, &mut Waiter::new(Wait::FOREVER)) {
             // A peer has scribbled on the word: nobody else has the lock.
-            Err(Refused::Deadlock) => Ok(Acquired { tid: thread.tid(), owner_died: lock.is_inconsistent() }),
+            Err(Refused::Deadlock) => Ok(Acquired { tid: thread.tid(), owner_died: true }),
             result => result,
         });
-        // The thread is set up, and has the slot free that it used before.
-        relocked.expect("a lock that was held can be held again")
+        // The thread is set up, and has the slot free that it used before: an error, too, is a scribbling peer's doing.
+        relocked.map_or(true, |acquired| acquired.owner_died)
     }
 
     /// The frame of an acquisition by `take`.
@@ -181,7 +181,9 @@ impl RawLock {
         let word = self.robust.word();
         // Once this thread has slept, others may sleep whom nothing but this thread knows of.
         let mut kept = 0;
+        // How often this thread was woken in vain.
         let mut losses = 0;
+        let mut was_woken = false;
         loop {
             let is_over = waiter.check();
             let may = |seen| is_over.is_err() || seen & WAITERS == 0 || !self.is_starving_other(thread);
@@ -208,7 +210,7 @@ impl RawLock {
                 self.stand_back(thread, kept, waiter);
                 continue;
             }
-            if kept != 0 {
+            if core::mem::take(&mut was_woken) {
                 losses += 1;
                 self.starve(thread, losses);
             }
@@ -223,7 +225,7 @@ impl RawLock {
                 }
             }
             kept = WAITERS;
-            waiter.sleep(|until| futex::wait(word, seen | WAITERS, until));
+            was_woken = waiter.sleep(|until| futex::wait(word, seen | WAITERS, until)) == Awake::Woken;
         }
     }
 
@@ -276,12 +278,15 @@ impl RawLock {
             return;
         }
         let mut was_in_vain = false;
-        waiter.sleep(|slice_end| match futex::wait_briefly(&self.starving, marked, STAND_BACK, slice_end) {
-            Awake::TimedOut => {
+        let deadline = waiter.until();
+        // It is short enough to do without slices.
+        waiter.sleep(|_| match futex::wait_briefly(&self.starving, marked, STAND_BACK, deadline) {
+            None => {
                 was_in_vain = true;
                 Awake::Changed
             }
-            awake => awake,
+            Some(Awake::TimedOut) => Awake::Changed,
+            Some(awake) => awake,
         });
         if was_in_vain {
             self.feed(owner(seen));
@@ -326,6 +331,18 @@ impl RawLock {
             self.unlock(tid);
         }
         tid.is_some()
+    }
+
+    /// Frees the lock that the calling thread holds, and takes it out of its list even if a peer has scribbled on the word.
+    pub(crate) fn release_anyhow(&self) {
+        if let Some(thread) = robust::ready() {
+            self.unlock(thread.tid());
+        }
+    }
+
+    /// Whether nobody holds the lock, or may wait for it. A hint.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.robust.word().load(Relaxed) & (TID_MASK | WAITERS) == 0
     }
 
     #[cold]

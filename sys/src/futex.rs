@@ -80,10 +80,11 @@ pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
     }
 }
 
-/// [`wait`] for `nanos` at most, and not longer than until `deadline`.
-pub fn wait_briefly<W: Word>(word: &W, expected: u32, nanos: u64, deadline: Option<u64>) -> Awake {
+/// [`wait`] for `nanos` at most, and not longer than until `deadline`. `None` if all of `nanos` is over.
+pub fn wait_briefly<W: Word>(word: &W, expected: u32, nanos: u64, deadline: Option<u64>) -> Option<Awake> {
     let until = clock::now().saturating_add(nanos);
-    wait(word, expected, Some(deadline.map_or(until, |deadline| deadline.min(until))))
+    let awake = wait(word, expected, Some(deadline.map_or(until, |deadline| deadline.min(until))));
+    (awake != Awake::TimedOut || clock::now() < until).then_some(awake)
 }
 
 /// The most words that [`wait_any`] can watch.
@@ -128,12 +129,12 @@ impl<'a> Watch<'a> {
 }
 
 /// `futex_waitv`: sleeps while all of the words hold what is expected of them, until `deadline` if there is one; a wake of any ends it. Linux 5.16. `None` if the kernel does not have
-/// the call, or a filter refuses it.
+/// the call, or not the memory for it, or a filter refuses it.
 ///
 /// Each word is queued on before the next is compared, so a change of a later one that comes with a wake of an earlier one is either seen or woken by, also when the kernel
 /// starts the call again, after a stop or a signal.
 ///
-/// EAGAIN, EINTR and ETIMEDOUT are three of the results; ENOSYS and EPERM the fourth. Memory ordering: none.
+/// EAGAIN, EINTR and ETIMEDOUT are three of the results; ENOSYS, EPERM and ENOMEM the fourth. Memory ordering: none.
 ///
 /// # Panics
 /// On any other errno, as [`wait`]. If there are more than [`MAX_WATCHED`] words.
@@ -150,6 +151,7 @@ pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
         Err(Errno::AGAIN) => Some(Awake::Changed),
         Err(Errno::INTR) => Some(Awake::Interrupted),
         Err(Errno::TIMEDOUT) => Some(Awake::TimedOut),
+        Err(Errno::NOMEM) => None,
         Err(Errno::NOSYS | Errno::PERM) => {
             HAS_WAITV.store(false, Relaxed);
             None

@@ -1,40 +1,40 @@
-//! An event made of a mutex and a condition variable, as one makes it with pthreads.
+//! A mutex and a condition variable of pthreads, between processes.
 
 #![allow(unsafe_code)]
 
-use core::cell::{Cell, UnsafeCell};
+use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 
 use crossproc::{Fingerprint, Shared, Shm};
 
-use super::flag::Flag;
+use super::monitor::{Monitor, Value};
 
-/// Only ever made by [`shared`](PthreadEvent::shared), which initialises what is libc's where it lies.
+/// Only ever made by [`shared`](PthreadMonitor::shared), which initialises what is libc's where it lies.
 #[repr(C)]
-pub(crate) struct PthreadEvent {
+pub(crate) struct PthreadMonitor {
     mutex: UnsafeCell<MaybeUninit<libc::pthread_mutex_t>>,
     condition: UnsafeCell<MaybeUninit<libc::pthread_cond_t>>,
-    is_set: Cell<u32>,
+    value: UnsafeCell<Value>,
 }
 
-// SAFETY: `is_set` is reached by the mutex's owner alone; mutex and condition are made to be shared.
-unsafe impl Sync for PthreadEvent {}
+// SAFETY: the value is reached by the mutex's owner alone; mutex and condition are made to be shared.
+unsafe impl Sync for PthreadMonitor {}
 
-// SAFETY: to Rust all bytes are valid: `MaybeUninit`s and an integer, in cells. That libc's own hold nothing wild is libc's trust in its users; here
+// SAFETY: to Rust all bytes are valid: `MaybeUninit`s and integers, in `UnsafeCell`s. That libc's own hold nothing wild is libc's trust in its users; here
 // they are the benchmark's processes, which reach them through libc alone. `repr(C)`, nothing to drop.
-unsafe impl Shared for PthreadEvent {
+unsafe impl Shared for PthreadMonitor {
     fn layout(to: &mut Fingerprint) {
-        to.name("PthreadEvent").number(size_of::<libc::pthread_mutex_t>()).number(size_of::<libc::pthread_cond_t>());
+        to.name("PthreadMonitor").number(size_of::<libc::pthread_mutex_t>()).number(size_of::<libc::pthread_cond_t>());
     }
 }
 
-impl PthreadEvent {
-    /// An event that is not set, in memory of its own, which goes with its last user: libc keeps nothing else for it.
+impl PthreadMonitor {
+    /// A value of zeroes, in memory of its own, which goes with its last user: libc keeps nothing else for it.
     pub(crate) fn shared() -> Shm<Self> {
-        let placed = Shm::new(PthreadEvent {
+        let placed = Shm::new(PthreadMonitor {
             mutex: UnsafeCell::new(MaybeUninit::uninit()),
             condition: UnsafeCell::new(MaybeUninit::uninit()),
-            is_set: Cell::new(0),
+            value: UnsafeCell::new(Value::default()),
         })
         .unwrap();
         let mut of_mutex = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
@@ -61,38 +61,32 @@ impl PthreadEvent {
     fn condition(&self) -> *mut libc::pthread_cond_t {
         self.condition.get().cast()
     }
+}
 
-    /// Runs `section` on the flag, with the mutex.
+impl Monitor for PthreadMonitor {
     #[inline]
-    fn locked(&self, section: impl FnOnce(&Cell<u32>)) {
+    fn wait_while(&self, mut condition: impl FnMut(&mut Value) -> bool) {
         // SAFETY: initialised by `shared`, at this place in its memory, and never destroyed.
         succeeded(unsafe { libc::pthread_mutex_lock(self.mutex()) });
-        section(&self.is_set);
+        // SAFETY: this thread owns the mutex whenever this is evaluated, and the borrow ends with the call of `condition`.
+        while condition(unsafe { &mut *self.value.get() }) {
+            // SAFETY: both are initialised by `shared`; this thread owns the mutex, and no thread waits here with another.
+            succeeded(unsafe { libc::pthread_cond_wait(self.condition(), self.mutex()) });
+        }
         // SAFETY: as for the lock; owned by this thread.
         succeeded(unsafe { libc::pthread_mutex_unlock(self.mutex()) });
     }
-}
 
-impl Flag for PthreadEvent {
-    fn set(&self) {
-        self.locked(|is_set| {
-            is_set.set(1);
-            // SAFETY: initialised by `shared`, and never destroyed.
-            succeeded(unsafe { libc::pthread_cond_broadcast(self.condition()) });
-        });
+    #[inline]
+    fn notify_one(&self) {
+        // SAFETY: initialised by `shared`, and never destroyed.
+        succeeded(unsafe { libc::pthread_cond_signal(self.condition()) });
     }
 
-    fn clear(&self) {
-        self.locked(|is_set| is_set.set(0));
-    }
-
-    fn wait(&self) {
-        self.locked(|is_set| {
-            while is_set.get() == 0 {
-                // SAFETY: both are initialised by `shared`; this thread owns the mutex, and no thread waits here with another.
-                succeeded(unsafe { libc::pthread_cond_wait(self.condition(), self.mutex()) });
-            }
-        });
+    #[inline]
+    fn notify_all(&self) {
+        // SAFETY: as in `notify_one`.
+        succeeded(unsafe { libc::pthread_cond_broadcast(self.condition()) });
     }
 }
 

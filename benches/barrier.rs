@@ -1,0 +1,107 @@
+//! [`crossproc::Barrier`] beside the barrier of pthreads, and beside that of threads.
+
+mod harness;
+
+mod rivals {
+    pub(crate) mod meeting;
+    pub(crate) mod posix_semaphore;
+    pub(crate) mod pthread_barrier;
+}
+
+use core::ops::Deref;
+
+use criterion::Criterion;
+use crossproc::{Barrier, Shm};
+
+use self::harness::placement::Placement;
+use self::harness::ratios::Ratios;
+use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
+use self::harness::team::Team;
+use self::rivals::meeting::Meeting;
+use self::rivals::pthread_barrier::PthreadBarrier;
+
+fn main() {
+    harness::run("Barrier", groups, compare);
+}
+
+/// A barrier, and how it is measured.
+struct Contestant {
+    name: &'static str,
+    /// A phase of one, who never waits.
+    alone: fn() -> Sampler,
+    /// Phases of so many processes, or threads.
+    phases: fn(usize, Placement) -> Sampler,
+}
+
+const CROSSPROC: Contestant = Contestant {
+    name: "crossproc Barrier",
+    alone: || alone(crossproc(1)),
+    phases: |processes, placement| phases(processes, placement, crossproc(processes)),
+};
+
+const PTHREAD: Contestant = Contestant {
+    name: "pthread pshared",
+    alone: || alone(PthreadBarrier::shared(1)),
+    phases: |processes, placement| phases(processes, placement, PthreadBarrier::shared(processes as u32)),
+};
+
+const STD: Contestant = Contestant {
+    name: "std (threads only)",
+    alone: || alone(Box::new(std::sync::Barrier::new(1))),
+    phases: |threads, placement| {
+        let barrier = std::sync::Barrier::new(threads);
+        rounds(Team::of_threads(threads, placement, |_, phases| pass(&barrier, phases)))
+    },
+};
+
+const CONTESTANTS: [Contestant; 3] = [CROSSPROC, PTHREAD, STD];
+
+fn crossproc(parties: usize) -> Shm<Barrier> {
+    Shm::new(Barrier::new(parties as u32)).unwrap()
+}
+
+fn alone<M: Meeting + 'static>(barrier: impl Deref<Target = M> + 'static) -> Sampler {
+    repeated(barrier, M::wait)
+}
+
+fn phases<M: Meeting>(processes: usize, placement: Placement, barrier: impl Deref<Target = M> + Sync) -> Sampler {
+    rounds(Team::of_processes(processes, placement, |_, phases| pass(&*barrier, phases)))
+}
+
+fn pass(barrier: &impl Meeting, phases: u64) {
+    for _ in 0..phases {
+        barrier.wait();
+    }
+}
+
+fn groups(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("barrier: a phase of one, alone");
+    for Contestant { name, alone, .. } in &CONTESTANTS {
+        benchmark(&mut group, name, alone);
+    }
+    group.finish();
+    for processes in [2, 4, 8] {
+        for placement in Placement::pinned() {
+            let mut group = criterion.benchmark_group(format!("barrier: a phase of {processes} processes, {}", placement.name));
+            for Contestant { name, phases, .. } in &CONTESTANTS {
+                benchmark(&mut group, name, || phases(processes, placement));
+            }
+            group.finish();
+        }
+    }
+}
+
+fn compare(ratios: &mut Ratios) {
+    for rival in [PTHREAD, STD] {
+        ratios.compare("a phase of one, alone", None, (CROSSPROC.alone)(), rival.name, (rival.alone)());
+    }
+    for processes in [2, 4, 8] {
+        for placement in Placement::all() {
+            let operation = format!("a phase of {processes} processes, {}", placement.name);
+            let bar = (processes == 2).then_some(0.8);
+            for (rival, bar) in [(PTHREAD, bar), (STD, None)] {
+                ratios.compare(&operation, bar, (CROSSPROC.phases)(processes, placement), rival.name, (rival.phases)(processes, placement));
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! [`crossproc::Condition`] with a [`crossproc::Lock`] beside other locks with conditions, and beside bare futexes.
+
+mod harness;
+
+mod rivals {
+    pub(crate) mod futex_flag;
+    pub(crate) mod monitor;
+    pub(crate) mod posix_semaphore;
+    pub(crate) mod pthread_monitor;
+}
+
+use core::ops::Deref;
+
+use criterion::Criterion;
+use crossproc::{Condition, Lock, Shm, shared};
+
+use self::harness::placement::Placement;
+use self::harness::ratios::Ratios;
+use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
+use self::harness::team::{MAX_MEMBERS, Team};
+use self::rivals::futex_flag::FutexFlag;
+use self::rivals::monitor::{Monitor, Value};
+use self::rivals::pthread_monitor::PthreadMonitor;
+
+fn main() {
+    harness::run("Condition", groups, compare);
+}
+
+shared! {
+    struct LockAndCondition {
+        lock: Lock<Value>,
+        condition: Condition,
+    }
+}
+
+impl Monitor for LockAndCondition {
+    #[inline]
+    fn wait_while(&self, condition: impl FnMut(&mut Value) -> bool) {
+        let mut value = self.lock.lock().unwrap();
+        self.condition.wait_while(&mut value, condition).unwrap();
+    }
+
+    #[inline]
+    fn notify_one(&self) {
+        self.condition.notify_one();
+    }
+
+    #[inline]
+    fn notify_all(&self) {
+        self.condition.notify_all();
+    }
+}
+
+#[derive(Default)]
+struct Std {
+    mutex: std::sync::Mutex<Value>,
+    condition: std::sync::Condvar,
+}
+
+impl Monitor for Std {
+    #[inline]
+    fn wait_while(&self, condition: impl FnMut(&mut Value) -> bool) {
+        drop(self.condition.wait_while(self.mutex.lock().unwrap(), condition).unwrap());
+    }
+
+    #[inline]
+    fn notify_one(&self) {
+        self.condition.notify_one();
+    }
+
+    #[inline]
+    fn notify_all(&self) {
+        self.condition.notify_all();
+    }
+}
+
+#[derive(Default)]
+struct ParkingLot {
+    mutex: parking_lot::Mutex<Value>,
+    condition: parking_lot::Condvar,
+}
+
+impl Monitor for ParkingLot {
+    #[inline]
+    fn wait_while(&self, condition: impl FnMut(&mut Value) -> bool) {
+        self.condition.wait_while(&mut self.mutex.lock(), condition);
+    }
+
+    #[inline]
+    fn notify_one(&self) {
+        self.condition.notify_one();
+    }
+
+    #[inline]
+    fn notify_all(&self) {
+        self.condition.notify_all();
+    }
+}
+
+/// When one notifies of a change.
+#[derive(Clone, Copy)]
+enum Notify {
+    WithLock,
+    AfterUnlock,
+}
+
+/// A lock with a condition, and how it is measured.
+struct Contestant {
+    name: &'static str,
+    /// One notification where nobody waits.
+    notify_one: fn() -> Sampler,
+    /// All, where nobody waits.
+    notify_all: fn() -> Sampler,
+    /// There and back between two processes, or threads.
+    ping_pong: fn(Placement, Notify) -> Sampler,
+    /// One of eight processes, or threads, wakes the seven others, each in its turn.
+    broadcast: fn(Placement) -> Sampler,
+}
+
+const CROSSPROC: Contestant = Contestant {
+    name: "crossproc Lock + Condition",
+    notify_one: || notify_one(crossproc()),
+    notify_all: || notify_all(crossproc()),
+    ping_pong: |placement, notify| ping_pong(placement, notify, crossproc()),
+    broadcast: |placement| broadcast(placement, crossproc()),
+};
+
+const PTHREAD: Contestant = Contestant {
+    name: "pthread mutex + cond pshared",
+    notify_one: || notify_one(PthreadMonitor::shared()),
+    notify_all: || notify_all(PthreadMonitor::shared()),
+    ping_pong: |placement, notify| ping_pong(placement, notify, PthreadMonitor::shared()),
+    broadcast: |placement| broadcast(placement, PthreadMonitor::shared()),
+};
+
+const STD: Contestant = Contestant {
+    name: "std (threads only)",
+    notify_one: || notify_one(Box::<Std>::default()),
+    notify_all: || notify_all(Box::<Std>::default()),
+    ping_pong: |placement, notify| ping_pong_of_threads(placement, notify, &Std::default()),
+    broadcast: |placement| broadcast_of_threads(placement, &Std::default()),
+};
+
+const PARKING_LOT: Contestant = Contestant {
+    name: "parking_lot (threads only)",
+    notify_one: || notify_one(Box::<ParkingLot>::default()),
+    notify_all: || notify_all(Box::<ParkingLot>::default()),
+    ping_pong: |placement, notify| ping_pong_of_threads(placement, notify, &ParkingLot::default()),
+    broadcast: |placement| broadcast_of_threads(placement, &ParkingLot::default()),
+};
+
+const CONTESTANTS: [Contestant; 4] = [CROSSPROC, PTHREAD, STD, PARKING_LOT];
+
+const RAW_FUTEX: &str = "raw futex, same spinning";
+const SLICED_FUTEX: &str = "raw futex, same spinning and slices";
+
+fn crossproc() -> Shm<LockAndCondition> {
+    Shm::new(LockAndCondition { lock: Lock::new(Value::default()), condition: Condition::new() }).unwrap()
+}
+
+fn notify_one<M: Monitor + 'static>(monitor: impl Deref<Target = M> + 'static) -> Sampler {
+    repeated(monitor, M::notify_one)
+}
+
+fn notify_all<M: Monitor + 'static>(monitor: impl Deref<Target = M> + 'static) -> Sampler {
+    repeated(monitor, M::notify_all)
+}
+
+fn ping_pong<M: Monitor>(placement: Placement, notify: Notify, monitor: impl Deref<Target = M> + Sync) -> Sampler {
+    rounds(Team::of_processes(2, placement, |index, trips| take_turns(&*monitor, notify, index as u32, trips)))
+}
+
+fn ping_pong_of_threads(placement: Placement, notify: Notify, monitor: &(impl Monitor + Sync)) -> Sampler {
+    rounds(Team::of_threads(2, placement, |index, trips| take_turns(monitor, notify, index as u32, trips)))
+}
+
+/// Waits for the own turn, and gives it to the other one, again and again.
+fn take_turns(monitor: &impl Monitor, notify: Notify, own: u32, trips: u64) {
+    for _ in 0..trips {
+        monitor.wait_while(|[turn, _]| {
+            if *turn != own {
+                return true;
+            }
+            *turn = 1 - own;
+            if let Notify::WithLock = notify {
+                monitor.notify_one();
+            }
+            false
+        });
+        if let Notify::AfterUnlock = notify {
+            monitor.notify_one();
+        }
+    }
+}
+
+/// The same, without a lock, and without a value beside the futexes.
+fn ping_pong_of_futexes<const SLICED: bool>(placement: Placement) -> Sampler {
+    // Each in memory of its own, and so on cache lines of its own.
+    let turns: [Shm<FutexFlag<SLICED>>; 2] = core::array::from_fn(|_| Shm::new(FutexFlag::new()).unwrap());
+    turns[0].set();
+    rounds(Team::of_processes(2, placement, move |index, trips| {
+        for _ in 0..trips {
+            turns[index].wait();
+            turns[index].clear();
+            turns[1 - index].set();
+        }
+    }))
+}
+
+fn broadcast<M: Monitor>(placement: Placement, monitor: impl Deref<Target = M> + Sync) -> Sampler {
+    rounds(Team::of_processes(MAX_MEMBERS, placement, |_, phases| meet(&*monitor, phases)))
+}
+
+fn broadcast_of_threads(placement: Placement, monitor: &(impl Monitor + Sync)) -> Sampler {
+    rounds(Team::of_threads(MAX_MEMBERS, placement, |_, phases| meet(monitor, phases)))
+}
+
+/// Arrives, and waits for all others: the last one to arrive notifies them.
+fn meet(monitor: &impl Monitor, phases: u64) {
+    for _ in 0..phases {
+        let mut own_phase = None;
+        let mut is_last = false;
+        monitor.wait_while(|[arrived, phase]| {
+            let own = *own_phase.get_or_insert_with(|| {
+                let own = *phase;
+                *arrived += 1;
+                is_last = *arrived == MAX_MEMBERS as u32;
+                if is_last {
+                    *arrived = 0;
+                    *phase = phase.wrapping_add(1);
+                }
+                own
+            });
+            *phase == own
+        });
+        if is_last {
+            monitor.notify_all();
+        }
+    }
+}
+
+fn groups(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("condition: notify one, nobody waits");
+    for Contestant { name, notify_one, .. } in &CONTESTANTS {
+        benchmark(&mut group, name, notify_one);
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("condition: notify all, nobody waits");
+    for Contestant { name, notify_all, .. } in &CONTESTANTS {
+        benchmark(&mut group, name, notify_all);
+    }
+    group.finish();
+    for placement in Placement::pinned() {
+        let mut group = criterion.benchmark_group(format!("condition: ping-pong of two processes, {}", placement.name));
+        for Contestant { name, ping_pong, .. } in &CONTESTANTS {
+            benchmark(&mut group, name, || ping_pong(placement, Notify::AfterUnlock));
+        }
+        benchmark(&mut group, RAW_FUTEX, || ping_pong_of_futexes::<false>(placement));
+        group.finish();
+    }
+    let mut group = criterion.benchmark_group("condition: notify all, seven processes wait");
+    for Contestant { name, broadcast, .. } in &CONTESTANTS {
+        benchmark(&mut group, name, || broadcast(Placement::FREE));
+    }
+    group.finish();
+}
+
+fn compare(ratios: &mut Ratios) {
+    for rival in [PTHREAD, STD, PARKING_LOT] {
+        ratios.compare("notify one, nobody waits", None, (CROSSPROC.notify_one)(), rival.name, (rival.notify_one)());
+        ratios.compare("notify all, nobody waits", None, (CROSSPROC.notify_all)(), rival.name, (rival.notify_all)());
+    }
+    for placement in Placement::all() {
+        let operation = format!("ping-pong, {}", placement.name);
+        let ours = || (CROSSPROC.ping_pong)(placement, Notify::AfterUnlock);
+        ratios.compare(&operation, Some(1.1), ours(), RAW_FUTEX, ping_pong_of_futexes::<false>(placement));
+        ratios.compare(&operation, None, ours(), SLICED_FUTEX, ping_pong_of_futexes::<true>(placement));
+        for rival in [PTHREAD, STD, PARKING_LOT] {
+            ratios.compare(&operation, None, ours(), rival.name, (rival.ping_pong)(placement, Notify::AfterUnlock));
+        }
+    }
+    for placement in Placement::pinned() {
+        let operation = format!("ping-pong, notifying with the lock, {}", placement.name);
+        let ours = (CROSSPROC.ping_pong)(placement, Notify::WithLock);
+        ratios.compare(&operation, None, ours, PTHREAD.name, (PTHREAD.ping_pong)(placement, Notify::WithLock));
+    }
+    for rival in [PTHREAD, STD, PARKING_LOT] {
+        for placement in [Placement::FREE, Placement::ONE_CPU] {
+            let operation = format!("notify all, seven processes wait, {}", placement.name);
+            ratios.compare(&operation, None, (CROSSPROC.broadcast)(placement), rival.name, (rival.broadcast)(placement));
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! [`crossproc::Permits`] beside the semaphore of System V that gives back what the dead had, and beside those that do not.
+
+mod harness;
+
+mod rivals {
+    pub(crate) mod limit;
+    pub(crate) mod permits;
+    pub(crate) mod posix_semaphore;
+    pub(crate) mod sysv_semaphore;
+}
+
+use criterion::Criterion;
+use crossproc::{Permits, Semaphore, Shm};
+
+use self::harness::ratios::Ratios;
+use self::harness::sampler::{Sampler, benchmark};
+use self::rivals::limit::{Limit, contended, pair};
+use self::rivals::posix_semaphore::PosixSemaphore;
+use self::rivals::sysv_semaphore::SysvSemaphore;
+
+fn main() {
+    harness::run("Permits", groups, compare);
+}
+
+impl<const N: usize> Limit for Permits<N> {
+    #[inline]
+    fn with_permit(&self, section: impl FnOnce()) {
+        let permit = self.acquire().unwrap();
+        section();
+        drop(permit);
+    }
+}
+
+/// Something with a number of permits, and how it is measured.
+struct Contestant {
+    name: &'static str,
+    /// Acquire and release, of so many.
+    pair: fn(u16) -> Sampler,
+    /// So many processes that share a given number of short sections, with so many permits.
+    contended: fn(usize, u16) -> Sampler,
+}
+
+const CROSSPROC: Contestant = Contestant {
+    name: "crossproc Permits",
+    pair: |permits| match permits {
+        1 => pair(shared::<1>()),
+        10 => pair(shared::<10>()),
+        64 => pair(shared::<64>()),
+        _ => unreachable!("a number of permits that is not compiled in"),
+    },
+    contended: |processes, permits| match permits {
+        1 => contended(processes, shared::<1>()),
+        4 => contended(processes, shared::<4>()),
+        _ => unreachable!("a number of permits that is not compiled in"),
+    },
+};
+
+const POSIX: Contestant = Contestant {
+    name: "sem_t pshared",
+    pair: |permits| pair(PosixSemaphore::shared(permits.into())),
+    contended: |processes, permits| contended(processes, PosixSemaphore::shared(permits.into())),
+};
+
+const SYSV: Contestant = Contestant {
+    name: "System V, SEM_UNDO",
+    pair: |permits| pair(Box::new(SysvSemaphore::new(permits))),
+    contended: |processes, permits| contended(processes, Box::new(SysvSemaphore::new(permits))),
+};
+
+const SEMAPHORE: Contestant = Contestant {
+    name: "crossproc Semaphore",
+    pair: |permits| pair(semaphore(permits)),
+    contended: |processes, permits| contended(processes, semaphore(permits)),
+};
+
+const RIVALS: [Contestant; 3] = [POSIX, SYSV, SEMAPHORE];
+
+fn shared<const N: usize>() -> Shm<Permits<N>> {
+    Shm::new(Permits::new()).unwrap()
+}
+
+fn semaphore(permits: u16) -> Shm<Semaphore> {
+    Shm::new(Semaphore::new(permits.into())).unwrap()
+}
+
+fn groups(criterion: &mut Criterion) {
+    for permits in [1, 10, 64] {
+        let mut group = criterion.benchmark_group(format!("permits: acquire and release, uncontended, of {permits}"));
+        for Contestant { name, pair, .. } in [CROSSPROC].iter().chain(&RIVALS) {
+            benchmark(&mut group, name, || pair(permits));
+        }
+        group.finish();
+    }
+    for (processes, permits) in [(2, 1), (8, 1), (8, 4)] {
+        let mut group = criterion.benchmark_group(format!("permits: a short section, {processes} processes, permits for {permits}"));
+        for Contestant { name, contended, .. } in [CROSSPROC].iter().chain(&RIVALS) {
+            benchmark(&mut group, name, || contended(processes, permits));
+        }
+        group.finish();
+    }
+}
+
+fn compare(ratios: &mut Ratios) {
+    for permits in [1, 10, 64] {
+        for rival in RIVALS {
+            let operation = format!("acquire + release, of {permits}");
+            ratios.compare(&operation, None, (CROSSPROC.pair)(permits), rival.name, (rival.pair)(permits));
+        }
+    }
+    for permits in [1, 4] {
+        for processes in [2, 4, 8] {
+            for rival in RIVALS {
+                let operation = format!("a section of {processes} processes, permits for {permits}");
+                let ours = (CROSSPROC.contended)(processes, permits);
+                ratios.compare(&operation, None, ours, rival.name, (rival.contended)(processes, permits));
+            }
+        }
+    }
+}

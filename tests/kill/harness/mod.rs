@@ -1,0 +1,29 @@
+//! A process is killed, or stopped, after each single instruction of an operation, and the others must go on.
+//!
+//! # One run
+//! 1. The [`Case`] makes its board, in memory that all processes share. A process may put it into a state and end.
+//! 2. The victim is forked and traced. It prepares itself, up to the operation.
+//! 3. The companions come, one after the other, each until it sleeps, pauses or has ended; then two fresh survivors, which pause.
+//! 4. The victim makes single steps. Whenever it falls asleep, which is a point of its own, the companions that pause go on.
+//! 5. At the run's point it is killed, or left as it is: in a ptrace-stop, or, if it sleeps, stopped by SIGSTOP.
+//! 6. Companions go on, and have nobody but each other: whoever is asleep then must have a reason to be.
+//! 7. The survivors run their script. Nobody may be asleep after it, but for a reason that a *stopped* victim gives.
+//! 8. A stopped victim goes on and must come to its end, and so must all others. Then the case looks at its board.
+//!
+//! Everything runs on one CPU, so that operations do not spin, which makes their instructions few and (nearly) the same in each run.
+//!
+//! # A strand
+//! With slices off and everybody asleep in a futex call without a time-out, nobody is left who could wake anybody. So this is not a question of time: they are looked at for
+//! [`STRANDED_FOR`] more, only because the looks are not one instant.
+
+mod arena;
+mod case;
+mod process;
+mod run;
+mod table;
+mod victim;
+
+pub(crate) use self::case::{Case, End, Me, Mode, Subject};
+pub(crate) use self::run::{LATE, SLICE, STRANDED_FOR};
+pub(crate) use self::table::{Extent, Table};
+pub(crate) use self::victim::can_trace;

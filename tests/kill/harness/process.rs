@@ -1,0 +1,312 @@
+//! The processes of a run: how they begin, sleep and end.
+
+use core::cell::Cell;
+use core::mem::MaybeUninit;
+use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use core::time::Duration;
+use std::fs::File;
+use std::io::Read;
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Instant;
+
+use super::arena::{Arena, PAUSED, RUNNING, SEATS, Seat, futex_wake};
+use super::case::Me;
+use super::run::Fault;
+
+/// How long a preparation may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Opens all the gates that there can be.
+const ALL_GATES: u32 = u32::MAX / 2;
+
+/// How a process sleeps in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asleep {
+    /// In a futex call with a time-out.
+    Timed,
+    /// In one without.
+    Untimed,
+}
+
+/// Whether the process sleeps in a futex call. `None`: not, or it runs, or it is gone.
+pub(crate) fn asleep(pid: i32) -> Option<Asleep> {
+    let mut line = [0; 256];
+    let len = File::open(format!("/proc/{pid}/syscall")).ok()?.read(&mut line).ok()?;
+    let mut fields = core::str::from_utf8(&line[..len]).ok()?.split_ascii_whitespace();
+    let call: i64 = fields.next()?.parse().ok()?;
+    if call != libc::SYS_futex && call != libc::SYS_futex_waitv {
+        return None;
+    }
+    // The fourth argument of both is the time-out.
+    Some(if fields.nth(3)? == "0x0" { Asleep::Untimed } else { Asleep::Timed })
+}
+
+/// Whether a traced process sleeps in a futex call. A traced one may also be at the end of the call, stopped: the line about its call is the same then.
+pub(crate) fn is_traced_asleep(pid: i32) -> bool {
+    let is_sleeping = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'));
+    asleep(pid).is_some() && std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(is_sleeping)
+}
+
+/// A child's status as `waitpid` gives it; `None` if it has nothing to tell.
+pub(crate) fn wait_for(pid: i32, flags: i32) -> Option<i32> {
+    loop {
+        let mut status = 0;
+        // SAFETY: writes the status of a child where its argument points.
+        match unsafe { libc::waitpid(pid, &raw mut status, flags | libc::__WALL) } {
+            0 => return None,
+            -1 => assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EINTR), "the child is ours and unreaped"),
+            _ => return Some(status),
+        }
+    }
+}
+
+pub(crate) fn signal(pid: i32, signal: i32) {
+    // SAFETY: signals a child that was not reaped, so the pid is its own.
+    unsafe { libc::kill(pid, signal) };
+}
+
+fn sigchld() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: initialises the set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: initialised by the line above, and the signal exists.
+    unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD) };
+    // SAFETY: initialised above.
+    unsafe { set.assume_init() }
+}
+
+fn mask_sigchld(how: i32) {
+    let set = sigchld();
+    // SAFETY: reads an initialised set.
+    unsafe { libc::pthread_sigmask(how, &raw const set, ptr::null_mut()) };
+}
+
+/// Lets the others run until a child has something to tell, or for a moment.
+pub(crate) fn let_others_run() {
+    let set = sigchld();
+    let moment = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
+    // SAFETY: reads an initialised set and a time.
+    unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const moment) };
+}
+
+/// To be called once: SIGCHLD is waited for, a child's panic is noted in its seat, all run on one CPU.
+pub(crate) fn set_up(arena: &Arena) {
+    mask_sigchld(libc::SIG_BLOCK);
+    // SAFETY: takes numbers. Without it, the kernel makes short sleeps 50 µs longer.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+    // SAFETY: all zero is an empty set.
+    let mut cpus: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: no arguments.
+    let cpu = unsafe { libc::sched_getcpu() };
+    // SAFETY: the set is initialised; an index beyond it would be ignored.
+    unsafe { libc::CPU_SET(usize::try_from(cpu).unwrap_or(0), &mut cpus) };
+    // SAFETY: reads the set, with its size.
+    let failed = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cpus) };
+    assert_eq!(failed, 0, "the harness can be pinned to the CPU that it runs on");
+    let control = arena.control;
+    let default = panic::take_hook();
+    panic::set_hook(Box::new(move |info| match control.seats.get(MY_SEAT.load(SeqCst)) {
+        Some(seat) => seat.complain(&info.to_string().replace('\n', " ")),
+        None => default(info),
+    }));
+}
+
+/// The seat of this process; in the tracer, none.
+static MY_SEAT: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+struct Process {
+    pid: i32,
+    seat: &'static Seat,
+    status: Option<i32>,
+}
+
+impl Process {
+    fn poll(&mut self) -> Option<i32> {
+        if self.status.is_none() {
+            self.status = wait_for(self.pid, libc::WNOHANG);
+        }
+        self.status
+    }
+
+    fn failure(&self) -> Option<String> {
+        match self.status {
+            None | Some(0) => None,
+            Some(status) if libc::WIFSIGNALED(status) => Some(format!("was ended by signal {}", libc::WTERMSIG(status))),
+            Some(_) => Some(self.seat.complaint()),
+        }
+    }
+}
+
+/// The processes of a run. They are killed and reaped when it is dropped.
+pub(crate) struct Crew {
+    arena: Arena,
+    members: Vec<Process>,
+}
+
+/// A member's number, in order of appearance.
+pub(crate) type Member = usize;
+
+/// What the others have come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    Ended,
+    /// Those who have not ended are asleep, for a reason.
+    Waiting,
+    /// Those who have not ended are asleep, without a reason.
+    Stranded(String),
+}
+
+impl Crew {
+    pub(crate) fn new(arena: Arena) -> Self {
+        Crew { arena, members: Vec::with_capacity(SEATS) }
+    }
+
+    /// Forks a process that runs `body` and ends without destructors of what it inherited.
+    pub(crate) fn fork(&mut self, index: usize, body: impl FnOnce(&Me)) -> Result<Member, Fault> {
+        let number = self.members.len();
+        let seat = &self.arena.control.seats[number];
+        // SAFETY: no arguments.
+        let parent = unsafe { libc::getpid() };
+        // SAFETY: this process has one thread, so the child may do whatever it could.
+        match unsafe { libc::fork() } {
+            -1 => Err(Fault::Broken(format!("fork: {}", std::io::Error::last_os_error()))),
+            0 => {
+                MY_SEAT.store(number, SeqCst);
+                // SAFETY: takes numbers.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                mask_sigchld(libc::SIG_UNBLOCK);
+                // SAFETY: no arguments.
+                if unsafe { libc::getppid() } != parent {
+                    crossproc_sys::process::exit_now(2);
+                }
+                let me = Me { control: self.arena.control, seat, index, passed: Cell::new(0) };
+                let code = i32::from(panic::catch_unwind(AssertUnwindSafe(|| body(&me))).is_err());
+                seat.ended_at.store(crossproc_sys::clock::now(), SeqCst);
+                crossproc_sys::process::exit_now(code)
+            }
+            pid => {
+                self.members.push(Process { pid, seat, status: None });
+                Ok(number)
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self, member: Member) -> i32 {
+        self.members[member].pid
+    }
+
+    pub(crate) fn complaint(&self, member: Member) -> String {
+        self.members[member].seat.complaint()
+    }
+
+    /// Notes that the member was reaped elsewhere.
+    pub(crate) fn note_end(&mut self, member: Member) {
+        self.members[member].status = Some(0);
+    }
+
+    /// Waits until the member sleeps in what is under test, pauses, or has ended.
+    pub(crate) fn settle(&mut self, member: Member) -> Result<(), Fault> {
+        let deadline = Instant::now() + PATIENCE;
+        let process = &mut self.members[member];
+        while process.poll().is_none() && process.seat.state.load(SeqCst) != PAUSED && asleep(process.pid).is_none() {
+            if Instant::now() > deadline {
+                return Err(Fault::Broken(format!("process {member} neither sleeps, pauses nor ends")));
+            }
+            let_others_run();
+        }
+        process.failure().map_or(Ok(()), |text| Err(Fault::Broken(format!("process {member}: {text}"))))
+    }
+
+    /// Lets those of the members who pause go on, one after the other, each until it has settled again. Says whether there was one.
+    pub(crate) fn next_gates(&mut self, members: core::ops::Range<Member>) -> Result<bool, Fault> {
+        let mut has_any = false;
+        for member in members {
+            let process = &mut self.members[member];
+            if process.poll().is_none() && process.seat.state.load(SeqCst) == PAUSED {
+                has_any = true;
+                process.seat.state.store(RUNNING, SeqCst);
+                process.seat.opened.fetch_add(1, SeqCst);
+                futex_wake(&process.seat.opened);
+                self.settle(member)?;
+            }
+        }
+        Ok(has_any)
+    }
+
+    /// Lets the members run to their ends.
+    pub(crate) fn all_gates(&self, members: core::ops::Range<Member>) {
+        for process in &self.members[members] {
+            process.seat.state.store(RUNNING, SeqCst);
+            process.seat.opened.store(ALL_GATES, SeqCst);
+            futex_wake(&process.seat.opened);
+        }
+    }
+
+    pub(crate) fn unfinished(&mut self, members: core::ops::Range<Member>) -> u32 {
+        self.members[members].iter_mut().filter_map(|process| process.poll().is_none().then_some(())).count() as u32
+    }
+
+    /// When the last of the members had done its script.
+    pub(crate) fn ended_at(&self, members: core::ops::Range<Member>) -> u64 {
+        self.members[members].iter().map(|process| process.seat.ended_at.load(SeqCst)).max().unwrap_or(0)
+    }
+
+    /// Waits until the members have ended, or are asleep for good: a strand is that for `stranded_for`, or being asleep, also with time-outs, after `limit`.
+    pub(crate) fn wait(
+        &mut self,
+        members: core::ops::Range<Member>,
+        may_wait: impl Fn() -> bool,
+        stranded_for: Duration,
+        limit: Duration,
+    ) -> Result<Awaited, Fault> {
+        let began = Instant::now();
+        let mut asleep_since: Option<Instant> = None;
+        loop {
+            let mut left = Vec::new();
+            for member in members.clone() {
+                let process = &mut self.members[member];
+                match process.poll() {
+                    None => left.push((member, asleep(process.pid))),
+                    Some(_) => {
+                        if let Some(text) = process.failure() {
+                            return Err(Fault::Broken(format!("process {member}: {text}")));
+                        }
+                    }
+                }
+            }
+            if left.is_empty() {
+                return Ok(Awaited::Ended);
+            }
+            let who = || left.iter().map(|(member, how)| format!("process {member} ({how:?})")).collect::<Vec<_>>().join(", ");
+            if left.iter().all(|(_, how)| how.is_some()) {
+                let since = *asleep_since.get_or_insert_with(Instant::now);
+                let is_again = since.elapsed() > Duration::from_micros(40);
+                if is_again && may_wait() {
+                    return Ok(Awaited::Waiting);
+                }
+                if since.elapsed() > stranded_for && left.iter().all(|&(_, how)| how == Some(Asleep::Untimed)) {
+                    return Ok(Awaited::Stranded(who()));
+                }
+            } else {
+                asleep_since = None;
+            }
+            // Who runs and runs may be short of the CPU, which others want, too.
+            if began.elapsed() > if asleep_since.is_some() { limit } else { PATIENCE } {
+                return Ok(Awaited::Stranded(format!("{} after {:?}", who(), began.elapsed())));
+            }
+            let_others_run();
+        }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        for process in &mut self.members {
+            if process.poll().is_none_or(|status| !libc::WIFEXITED(status) && !libc::WIFSIGNALED(status)) {
+                signal(process.pid, libc::SIGKILL);
+                // A traced one may tell of a stop first.
+                while !wait_for(process.pid, 0).is_some_and(|status| libc::WIFEXITED(status) || libc::WIFSIGNALED(status)) {}
+            }
+        }
+    }
+}

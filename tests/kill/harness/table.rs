@@ -1,0 +1,195 @@
+//! The points of a case, and a row about it.
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Instant;
+
+use super::arena::Arena;
+use super::case::{Mode, Subject};
+use super::process;
+use super::run::{Fault, Plan, Report, run};
+
+/// So many violations of a case are printed.
+const PRINTED: usize = 5;
+/// So many runs in turn that were over before their point are the end of a case.
+const MOST_BEYOND: usize = 5;
+/// How often a late run, or one with a strand, is tried in all: only what happens each time counts.
+const LATE_TRIES: usize = 3;
+const STRANDED_TRIES: usize = 2;
+
+/// How many of the points are tried.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Extent {
+    All,
+    /// As many as can be in this time, evenly spread, the most telling ones first.
+    For(Duration),
+}
+
+/// Runs cases and prints a row for each.
+pub(crate) struct Table {
+    arena: Arena,
+    is_fail_fast: bool,
+    pub(crate) runs: usize,
+    pub(crate) of_runs: usize,
+    pub(crate) violations: usize,
+}
+
+#[derive(Default)]
+struct Row {
+    instructions: usize,
+    sleeps: usize,
+    kills: usize,
+    stops: usize,
+    of_runs: usize,
+    worst: [Duration; 2],
+    /// Of kills, of stops.
+    known_strands: [usize; 2],
+    violations: usize,
+}
+
+impl Table {
+    pub(crate) fn new(is_fail_fast: bool) -> Self {
+        let arena = Arena::map();
+        process::set_up(&arena);
+        println!(
+            "{:<66} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9} {:>7} {:>5}",
+            "operation", "instr.", "sleeps", "kills", "stops", "worst on", "worst off", "strands", "viol."
+        );
+        Table { arena, is_fail_fast, runs: 0, of_runs: 0, violations: 0 }
+    }
+
+    /// Kills and stops at the points of one case, with slices on and off.
+    pub(crate) fn case(&mut self, subject: &dyn Subject, extent: Extent) {
+        let mut row = Row::default();
+        let undisturbed = Plan { mode: Mode::Stop, has_slices: false, point: usize::MAX };
+        let whole = self.judge(subject, undisturbed, &mut row);
+        row = Row { instructions: whole.walk.points, sleeps: whole.walk.asleep.len(), violations: row.violations, ..Row::default() };
+        let parts = [(Mode::Kill, false), (Mode::Kill, true), (Mode::Stop, false), (Mode::Stop, true)];
+        for (mode, has_slices) in parts {
+            let began = Instant::now();
+            let mut beyond = 0;
+            for point in points(subject, &whole, extent) {
+                let report = self.judge(subject, Plan { mode, has_slices, point }, &mut row);
+                // In this run it took fewer instructions, and was over. A single one may have taken another way.
+                beyond = if report.walk.points < point && report.fault.is_none() { beyond + 1 } else { 0 };
+                let is_late = matches!(extent, Extent::For(time) if began.elapsed() > time / parts.len() as u32);
+                if beyond == MOST_BEYOND || is_late {
+                    break;
+                }
+            }
+            row.of_runs += whole.walk.points + 1;
+        }
+        self.print(subject, &row);
+        self.runs += row.kills + row.stops;
+        self.of_runs += row.of_runs;
+        self.violations += row.violations;
+    }
+
+    /// Runs it, again if a fault could be the machine's, and notes it in the row.
+    fn judge(&mut self, subject: &dyn Subject, plan: Plan, row: &mut Row) -> Report {
+        let mut tries = 0;
+        let report = loop {
+            let report = run(&self.arena, subject, plan);
+            tries += 1;
+            let most = match report.fault {
+                Some(Fault::Late(_)) => LATE_TRIES,
+                Some(Fault::Stranded(_)) => STRANDED_TRIES,
+                Some(Fault::Broken(_)) | None => 1,
+            };
+            if tries >= most {
+                break report;
+            }
+        };
+        match plan.mode {
+            Mode::Kill => row.kills += 1,
+            Mode::Stop => row.stops += 1,
+        }
+        let worst = &mut row.worst[usize::from(plan.has_slices)];
+        *worst = (*worst).max(report.took.unwrap_or_default());
+        if report.was_known_strand {
+            row.known_strands[usize::from(plan.mode == Mode::Stop)] += 1;
+            self.judge(subject, Plan { has_slices: true, ..plan }, row);
+        }
+        if let Some(fault) = &report.fault {
+            row.violations += 1;
+            if row.violations <= PRINTED {
+                complain(subject, plan, &report, fault);
+            }
+            if self.is_fail_fast {
+                std::process::exit(1);
+            }
+        }
+        report
+    }
+
+    fn print(&self, subject: &dyn Subject, row: &Row) {
+        let [off, on] = row.worst.map(|worst| format!("{:.1} ms", worst.as_secs_f64() * 1e3));
+        println!(
+            "{:<66} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9} {:>7} {:>5}",
+            subject.name(),
+            row.instructions,
+            row.sleeps,
+            row.kills,
+            row.stops,
+            on,
+            off,
+            row.known_strands.iter().sum::<usize>(),
+            row.violations
+        );
+        for (mode, reason) in &subject.traits().known_strands {
+            let strands = row.known_strands[usize::from(*mode == Mode::Stop)];
+            if strands != 0 {
+                println!("    {strands} strands with slices off ({mode:?}): {reason}");
+            }
+        }
+    }
+}
+
+/// The points to try, in this order.
+fn points(subject: &dyn Subject, whole: &Report, extent: Extent) -> Box<dyn Iterator<Item = usize>> {
+    let last = whole.walk.points;
+    match (extent, subject.traits().most_points) {
+        // Until one is found to be beyond the end.
+        (Extent::All, None) => Box::new(0..last.saturating_mul(2) + 100),
+        (Extent::All, Some(most)) => Box::new(telling_first(whole, last).take(most)),
+        (Extent::For(_), most) => Box::new(telling_first(whole, last).take(most.unwrap_or(usize::MAX))),
+    }
+}
+
+/// The ends, the sleeps and the system calls, then all the others such that those that come first are evenly spread.
+fn telling_first(whole: &Report, last: usize) -> impl Iterator<Item = usize> + use<> {
+    let calls = whole.walk.calls.iter().flat_map(|&call| [call, call + 1]);
+    let telling: Vec<usize> = whole.walk.asleep.iter().copied().chain([last, 0]).chain(calls).filter(|&point| point <= last).collect();
+    let bits = (last + 1).next_power_of_two().ilog2();
+    let spread = (0..1_usize << bits).map(move |index| index.reverse_bits().checked_shr(usize::BITS - bits).unwrap_or(0));
+    let mut seen = BTreeSet::new();
+    telling.into_iter().chain(spread.filter(move |&point| point <= last)).filter(move |&point| seen.insert(point))
+}
+
+fn complain(subject: &dyn Subject, plan: Plan, report: &Report, fault: &Fault) {
+    let what = match (plan.mode, plan.point) {
+        (_, usize::MAX) => "undisturbed".into(),
+        (Mode::Kill, point) => format!("killed after {point}"),
+        (Mode::Stop, point) => format!("stopped after {point}"),
+    };
+    let slices = if plan.has_slices { "on" } else { "off" };
+    let asleep = if report.walk.asleep.contains(&report.walk.points) { ", asleep" } else { "" };
+    println!("VIOLATION {}: {what}{asleep}, slices {slices}: {fault}", subject.name());
+    if let Some(place) = report.walk.at.and_then(source_of) {
+        println!("    before {place}");
+    }
+}
+
+/// Function and line of an instruction, where it can be found out.
+fn source_of(at: usize) -> Option<String> {
+    let program = std::env::current_exe().ok()?;
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let name = program.to_str()?;
+    let of_program = |line: &&str| line.ends_with(name);
+    let base = usize::from_str_radix(maps.lines().find(of_program)?.split('-').next()?, 16).ok()?;
+    let offset = at.checked_sub(base)?;
+    let output = Command::new("addr2line").args(["-f", "-i", "-C", "-s", "-e", name, &format!("{offset:#x}")]).output().ok()?;
+    let lines = String::from_utf8(output.stdout).ok()?;
+    Some(lines.lines().take(6).collect::<Vec<_>>().join(" ")).filter(|place| !place.starts_with("??"))
+}

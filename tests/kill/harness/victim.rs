@@ -1,0 +1,216 @@
+//! The process that makes single steps, and is killed or stopped after one of them.
+
+use core::sync::atomic::Ordering::SeqCst;
+use core::time::Duration;
+use std::time::Instant;
+
+use super::arena::{Arena, Seat};
+use super::case::Operation;
+use super::process::{Crew, Member, is_traced_asleep, let_others_run, signal, wait_for};
+use super::run::Fault;
+
+/// How long a victim may sleep that nobody keeps asleep, and how long its preparation may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A trap, for the tracer to begin at the next instruction.
+#[inline(always)]
+pub(crate) fn trap() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: raises SIGTRAP, which the tracer takes.
+    unsafe {
+        core::arch::asm!("int3");
+    };
+}
+
+/// Whether this machine, this kernel and what confines us allow it.
+pub(crate) fn can_trace() -> Result<(), String> {
+    if !cfg!(target_arch = "x86_64") {
+        return Err("knows the trap instruction of x86_64 only".into());
+    }
+    // SAFETY: this process has one thread.
+    match unsafe { libc::fork() } {
+        0 => crossproc_sys::process::exit_now(i32::from(ptrace(libc::PTRACE_TRACEME, 0, 0, 0) != 0)),
+        -1 => Err("cannot fork".into()),
+        child => match wait_for(child, 0) {
+            Some(0) => Ok(()),
+            _ => Err("ptrace is not allowed here".into()),
+        },
+    }
+}
+
+fn ptrace(request: libc::c_uint, pid: i32, address: usize, data: usize) -> i64 {
+    // SAFETY: of the requests that are used here none writes to this process: PEEKUSER and PEEKTEXT return what they read, the others take numbers.
+    unsafe { libc::ptrace(request, pid, address, data) }
+}
+
+/// How far a victim came.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Walk {
+    /// Instructions, and falls into sleep.
+    pub(crate) points: usize,
+    /// The points at which it was asleep.
+    pub(crate) asleep: Vec<usize>,
+    /// The points before a system call.
+    pub(crate) calls: Vec<usize>,
+    /// The operation has returned.
+    pub(crate) is_completed: bool,
+    /// The address of the next instruction.
+    pub(crate) at: Option<usize>,
+}
+
+pub(crate) struct Victim {
+    pub(crate) member: Member,
+    pub(crate) pid: i32,
+    seat: &'static Seat,
+    is_asleep: bool,
+}
+
+impl Victim {
+    /// Forks it, and waits until it is at the first instruction of the operation.
+    pub(crate) fn prepare(crew: &mut Crew, arena: &Arena, script: impl FnOnce(&Operation)) -> Result<Victim, Fault> {
+        let member = crew.fork(0, |me| {
+            ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+            script(&Operation { seat: me.seat });
+        })?;
+        let victim = Victim { member, pid: crew.pid(member), seat: &arena.control.seats[member], is_asleep: false };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match wait_for(victim.pid, libc::WNOHANG) {
+                None if Instant::now() > deadline => return Err(Fault::Broken("the victim's preparation does not end".into())),
+                None => let_others_run(),
+                Some(status) if libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP => break,
+                Some(status) => return Err(victim.unexpected(crew, status)),
+            }
+        }
+        ptrace(libc::PTRACE_SETOPTIONS, victim.pid, 0, libc::PTRACE_O_EXITKILL as usize);
+        Ok(victim)
+    }
+
+    fn unexpected(&self, crew: &mut Crew, status: i32) -> Fault {
+        if libc::WIFSTOPPED(status) {
+            return Fault::Broken(format!("the victim got signal {}", libc::WSTOPSIG(status)));
+        }
+        crew.note_end(self.member);
+        Fault::Broken(format!("the victim ended with {status:#x}: {}", crew.complaint(self.member)))
+    }
+
+    pub(crate) fn tid(&self) -> u32 {
+        self.pid as u32
+    }
+
+    /// Makes steps until the point, or until the operation is over. When it has fallen asleep and is to go on, `unblock` is called as long as that changes something.
+    pub(crate) fn walk(
+        &mut self,
+        crew: &mut Crew,
+        point: usize,
+        mut unblock: impl FnMut(&mut Crew) -> Result<bool, Fault>,
+    ) -> Result<Walk, Fault> {
+        let mut walk = Walk::default();
+        while walk.points < point && self.seat.is_completed.load(SeqCst) == 0 {
+            // Again, if those who went on have not woken it, but another.
+            while self.is_asleep && unblock(crew)? && is_traced_asleep(self.pid) {}
+            let is_call = !self.is_asleep && self.is_at_call();
+            if is_call {
+                walk.calls.push(walk.points);
+            }
+            self.step(crew, is_call)?;
+            walk.points += 1;
+            if self.is_asleep {
+                walk.asleep.push(walk.points);
+            }
+        }
+        walk.is_completed = self.seat.is_completed.load(SeqCst) != 0;
+        walk.at = self.next_instruction();
+        Ok(walk)
+    }
+
+    /// One instruction; one that sleeps is two steps: one to fall asleep and one to return.
+    fn step(&mut self, crew: &mut Crew, is_call: bool) -> Result<(), Fault> {
+        let may_sleep = is_call && !self.is_asleep;
+        if !self.is_asleep {
+            ptrace(libc::PTRACE_SINGLESTEP, self.pid, 0, 0);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let flags = if is_call || self.is_asleep { libc::WNOHANG } else { 0 };
+        loop {
+            match wait_for(self.pid, flags) {
+                Some(status) if libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP => {
+                    self.is_asleep = false;
+                    return Ok(());
+                }
+                Some(status) => return Err(self.unexpected(crew, status)),
+                None if may_sleep && is_traced_asleep(self.pid) => {
+                    self.is_asleep = true;
+                    return Ok(());
+                }
+                None if Instant::now() > deadline => {
+                    return Err(Fault::Broken("the victim sleeps on though nobody keeps it asleep".into()));
+                }
+                None => let_others_run(),
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn next_instruction(&self) -> Option<usize> {
+        let rip = core::mem::offset_of!(libc::user_regs_struct, rip);
+        Some(ptrace(libc::PTRACE_PEEKUSER, self.pid, rip, 0) as usize).filter(|_| !self.is_asleep)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn next_instruction(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether the next instruction is a system call, as far as this is known: where not, any instruction is waited for in the way that is slower.
+    fn is_at_call(&self) -> bool {
+        const SYSCALL: i64 = 0x050f;
+        self.next_instruction().is_none_or(|at| ptrace(libc::PTRACE_PEEKTEXT, self.pid, at, 0) & 0xffff == SYSCALL)
+    }
+
+    /// Kills it, and waits until the kernel has done everything that it does for the dead.
+    pub(crate) fn kill(&mut self, crew: &mut Crew) {
+        signal(self.pid, libc::SIGKILL);
+        while !wait_for(self.pid, 0).is_some_and(|status| libc::WIFSIGNALED(status) || libc::WIFEXITED(status)) {}
+        crew.note_end(self.member);
+    }
+
+    /// Makes steps until `is_time`, and kills it.
+    pub(crate) fn die_when(&mut self, crew: &mut Crew, is_time: impl Fn() -> bool) -> Result<(), Fault> {
+        while !is_time() {
+            if self.seat.is_completed.load(SeqCst) != 0 {
+                return Err(Fault::Broken("the one that is to die before the victim had no reason to".into()));
+            }
+            let is_call = !self.is_asleep && self.is_at_call();
+            self.step(crew, is_call)?;
+        }
+        self.kill(crew);
+        Ok(())
+    }
+
+    /// Stops it where it is.
+    pub(crate) fn stop(&mut self, crew: &mut Crew) -> Result<(), Fault> {
+        if self.is_asleep {
+            // The signal takes it out of its sleep, as it would without a tracer; then it is stopped by it and not by the tracer.
+            signal(self.pid, libc::SIGSTOP);
+            match wait_for(self.pid, 0) {
+                Some(status) if libc::WIFSTOPPED(status) => ptrace(libc::PTRACE_DETACH, self.pid, 0, libc::SIGSTOP as usize),
+                Some(status) => return Err(self.unexpected(crew, status)),
+                None => 0,
+            };
+            if !wait_for(self.pid, libc::WUNTRACED).is_some_and(|status| libc::WIFSTOPPED(status)) {
+                return Err(Fault::Broken("the victim cannot be stopped".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a stopped one run to its end, untraced.
+    pub(crate) fn go_on(&self) {
+        if self.is_asleep {
+            signal(self.pid, libc::SIGCONT);
+        } else {
+            ptrace(libc::PTRACE_DETACH, self.pid, 0, 0);
+        }
+    }
+}
