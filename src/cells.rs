@@ -84,7 +84,21 @@ impl<const N: usize> Cells<N> {
     #[inline]
     pub(crate) fn try_take(&self) -> Result<Option<Taken>, Refused> {
         let thread = robust::current().map_err(Refused::Unavailable)?;
-        Ok(self.from_own(thread).map(|index| self.take(thread, index, 0)).find(|taken| !matches!(taken, Ok(None))).transpose()?.flatten())
+        match self.take(thread, self.own(thread), 0)? {
+            Some(taken) => Ok(Some(taken)),
+            None => self.try_take_another(thread),
+        }
+    }
+
+    /// [`try_take`](Cells::try_take), where the thread's own cell was not free.
+    #[cold]
+    fn try_take_another(&self, thread: &Thread) -> Result<Option<Taken>, Refused> {
+        for index in self.beginning_with_own(thread).skip(1) {
+            if let Some(taken) = self.take(thread, index, 0)? {
+                return Ok(Some(taken));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes a cell, waiting for one as long as the waiter lets it. [`Refused::Deadlock`] if the thread holds all of them.
@@ -191,10 +205,14 @@ impl<const N: usize> Cells<N> {
         }
     }
 
-    /// The indices, beginning with another one for each thread.
+    /// Where a thread looks first: threads with different TIDs mostly at different places.
     #[inline]
-    fn from_own(&self, thread: &Thread) -> impl Iterator<Item = usize> + use<N> {
-        let own = thread.tid() as usize % N.max(1);
+    fn own(&self, thread: &Thread) -> usize {
+        thread.tid() as usize % N.max(1)
+    }
+
+    fn beginning_with_own(&self, thread: &Thread) -> impl Iterator<Item = usize> + use<N> {
+        let own = self.own(thread);
         (own..N).chain(0..own)
     }
 
@@ -226,7 +244,7 @@ impl<const N: usize> Cells<N> {
     fn take_or_mark(&self, thread: &Thread, kept: u32) -> Result<Result<Taken, AllHeld<N>>, Refused> {
         // Acquire: pairs with the Release in `release_marked`.
         let mut held = AllHeld { gate: self.gate.load(Acquire), words: [0; N] };
-        for index in self.from_own(thread) {
+        for index in self.beginning_with_own(thread) {
             loop {
                 match self.mark(index) {
                     Some(word) => {

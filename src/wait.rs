@@ -171,12 +171,16 @@ fn count_cpus() -> u32 {
 
 /// How many looks at the least, so that one success can raise the number again.
 const MIN_SPINS: u32 = 4;
-/// After so many waits in which spinning was in vain, one spins to the full.
+/// How many there are worth a try: a hand-over between two CPUs takes less.
+const SHORT_SPINS: u32 = 128;
+/// After so many waits in which spinning was in vain, one spins for that long.
 const PROBE_EVERY: u32 = 16;
+/// After so many, one spins to the full, which is as long as it takes to wake another up: only so two that sleep for each other in turns come to spin for each other.
+const LONG_PROBE_EVERY: u32 = 512;
 
 thread_local! {
     /// How often this thread looks before it sleeps, learned from its own waits, and how many of them in a row were in vain.
-    static SPINS: Cell<(u32, u32)> = const { Cell::new((MAX_SPINS, 0)) };
+    static SPINS: Cell<(u32, u32)> = const { Cell::new((if MAX_SPINS < SHORT_SPINS { MAX_SPINS } else { SHORT_SPINS }, 0)) };
 }
 
 #[allow(clippy::unnecessary_min_or_max, reason = "MAX_SPINS is 0 in the models")]
@@ -189,8 +193,12 @@ fn spin(mut look: impl FnMut() -> bool) -> bool {
     if cpus == 1 || MAX_SPINS == 0 {
         return false;
     }
-    let (budget, in_vain) = SPINS.get();
-    let budget = if in_vain % PROBE_EVERY == PROBE_EVERY - 1 { MAX_SPINS } else { budget };
+    let (learned, in_vain) = SPINS.get();
+    let budget = match in_vain + 1 {
+        vain if vain % LONG_PROBE_EVERY == 0 => MAX_SPINS,
+        vain if vain % PROBE_EVERY == 0 => learned.max(SHORT_SPINS),
+        _ => learned,
+    };
     for used in 0..budget {
         if look() {
             SPINS.set(((used * 4).min(MAX_SPINS).max(budget / 2).max(MIN_SPINS), 0));
@@ -198,6 +206,6 @@ fn spin(mut look: impl FnMut() -> bool) -> bool {
         }
         hint::spin_loop();
     }
-    SPINS.set(((budget / 2).max(MIN_SPINS), in_vain.wrapping_add(1)));
+    SPINS.set(((learned / 2).max(MIN_SPINS), in_vain.wrapping_add(1) % LONG_PROBE_EVERY));
     false
 }

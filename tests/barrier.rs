@@ -164,6 +164,18 @@ fn a_party_arrives_first_and_waits_later() {
 }
 
 #[test]
+fn a_phase_that_was_reset_stays_so_however_late_one_looks() {
+    let barrier = Barrier::new(3);
+    let arrivals = [(); 2].map(|()| barrier.arrive().unwrap());
+    for resets in 1..20 {
+        barrier.reset();
+        for arrival in arrivals {
+            assert_eq!(barrier.wait_for(arrival, Wait::NONE), Err(BarrierError::Broken), "after {resets} resets");
+        }
+    }
+}
+
+#[test]
 fn one_party_never_waits() {
     let barrier = Barrier::new(1);
     for _ in 0..3 {

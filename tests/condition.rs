@@ -115,6 +115,35 @@ fn slices_do_not_show() {
     join_all(others.into_iter().chain([first]));
 }
 
+/// One that was notified, and waits for the lock for many slices, is not taken for dead.
+#[test]
+fn a_notification_under_a_lock_that_is_held_for_long_wakes_one() {
+    let all = store();
+    let waiters = [(); 4].map(|()| {
+        let all = all.clone();
+        let child = fork(move || {
+            set_slice(Some(Duration::from_millis(4)));
+            let mut items = lock(&all.items);
+            all.arrived.wait(&mut items).unwrap();
+            drop(items);
+            all.woken.fetch_add(1, Relaxed);
+        });
+        wait_until_asleep(&child);
+        child
+    });
+    let items = lock(&all.items);
+    all.arrived.notify_one();
+    let until = Instant::now() + Duration::from_millis(80);
+    wait_until("many slices are over", || Instant::now() > until);
+    drop(items);
+    wait_until("one returns", || all.woken.load(Relaxed) >= 1);
+    let until = Instant::now() + Duration::from_millis(80);
+    wait_until("many more are over", || Instant::now() > until);
+    assert_eq!(all.woken.load(Relaxed), 1);
+    all.arrived.notify_all();
+    join_all(waiters);
+}
+
 #[test]
 fn notify_all_does_not_wait_for_the_dead_or_the_stopped() {
     let all = store();

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossproc::process::Child;
-use crossproc::{BoundedSemaphore, Event, Permits, PermitsError, SemaphoreError, Shm, Wait, set_slice, shared};
+use crossproc::{BoundedSemaphore, Event, Lock, Permits, PermitsError, SemaphoreError, Shm, Wait, set_slice, shared};
 
 mod forked;
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
@@ -194,6 +194,27 @@ fn waiting_for_a_permit_times_out_in_every_form() {
     assert!(began.elapsed() >= Duration::from_millis(20));
     kill(&holder);
     assert!(permits.acquire_timeout(Duration::MAX).is_ok());
+}
+
+/// One that is woken and cannot take the permit, because it holds all that a thread may hold, wakes the next.
+#[test]
+fn a_waiter_that_fails_passes_its_wake_up_on() {
+    let permits: Shm<Permits<1>> = Shm::new(Permits::new()).unwrap();
+    let permit = permits.acquire().unwrap();
+    let theirs = permits.clone();
+    let full = fork(move || {
+        let locks: Vec<Lock<u8>> = (0..1_000).map(|_| Lock::new(0)).collect();
+        let _guards: Vec<_> = locks.iter().map(|lock| lock.lock().unwrap()).collect();
+        assert!(matches!(theirs.acquire(), Err(PermitsError::TooManyHeld)));
+        thread::park();
+    });
+    wait_until_asleep(&full);
+    let theirs = permits.clone();
+    let next = fork(move || drop(theirs.acquire().unwrap()));
+    wait_until_asleep(&next);
+    drop(permit);
+    join_all([next]);
+    kill(&full);
 }
 
 #[test]

@@ -162,6 +162,40 @@ fn a_writer_that_dies_waiting_has_changed_nothing() {
     assert_eq!(*book.pages.read().unwrap(), [0, 2]);
 }
 
+/// The kernel wakes one for a dead reader: the writer, which must pass it on to one that waits for a reader's place.
+#[test]
+fn a_writer_passes_a_dead_readers_wake_up_on() {
+    shared! {
+        struct Single {
+            pages: RwLock<u64, 1>,
+            opened: Event,
+        }
+    }
+    let book = Shm::new(Single { pages: RwLock::new(0), opened: Event::new() }).unwrap();
+    let theirs = book.clone();
+    let reader = fork(move || {
+        let _pages = theirs.pages.read().unwrap();
+        theirs.opened.set();
+        thread::park();
+    });
+    book.opened.wait();
+    let theirs = book.clone();
+    let second = fork(move || drop(theirs.pages.read().unwrap()));
+    wait_until_asleep(&second);
+    let theirs = book.clone();
+    let writer = fork(move || *theirs.pages.write().unwrap() += 1);
+    wait_until_asleep(&writer);
+    // It queues again, behind the writer.
+    second.stop().unwrap();
+    let state = format!("/proc/{}/stat", second.id());
+    wait_until("it is stopped", || std::fs::read_to_string(&state).unwrap().contains(") T "));
+    second.resume().unwrap();
+    wait_until("it has gone on", || !std::fs::read_to_string(&state).unwrap().contains(") T "));
+    wait_until_asleep(&second);
+    kill(&reader);
+    join_all([writer, second]);
+}
+
 #[test]
 fn whoever_would_wait_for_itself_is_told() {
     let book = book();

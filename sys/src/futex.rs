@@ -19,7 +19,7 @@ use crate::clock::{self, timespec};
 const ANY: NonZeroU32 = NonZeroU32::MAX;
 
 /// How often a waiter may look at a word before it sleeps, at most. One look with its pause takes about 20 ns.
-pub const MAX_SPINS: u32 = 128;
+pub const MAX_SPINS: u32 = 2_048;
 
 /// How often a waiter may be woken in vain, because others were faster, before they stand back for it.
 pub const MAX_LOSSES: u32 = 8;
