@@ -33,7 +33,7 @@ use crate::wait::{Ended, Wait};
 ///
 /// # Process death
 /// A waiter that dies leaves nothing behind: notifying never waits for it. If it was notified, and dies before it has the lock, another waiter gets the notification: at once, or, if it died while it
-/// waited for the lock, two [slices](crate::set_slice) after that lock is idle. If it dies with the lock, the next owner gets `OwnerDied`, and should notify the others.
+/// waited for the lock, two [slices](crate::set_slice) later, once that lock is free. If it dies with the lock, the next owner gets `OwnerDied`, and should notify the others.
 /// A notifier that dies has notified as many as it wanted, or fewer: `notify_all` all or nobody. What it changed before is
 /// not taken back, so where a change must not go without its notification, use a [`Semaphore`](crate::Semaphore), whose release is both in one.
 /// If an owner of the lock dies during a wait, the wait returns [`OwnerDied`](ConditionError::OwnerDied), with the lock.
@@ -129,7 +129,7 @@ impl Condition {
         }
         let begun = self.raw.begin();
         let depth = held.release_whole();
-        let result = self.raw.sleep(begun, wait, || held.is_idle());
+        let result = self.raw.sleep(begun, wait, || held.is_free());
         let owner_died = held.relock(depth);
         let result = result.map(|notified| self.raw.has_lock(notified));
         // The caller looks at what it waits for, and at the clock, once more anyway; that the data is half written it would not see.

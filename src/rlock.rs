@@ -113,8 +113,8 @@ impl RawRLock {
         depth
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
-        self.lock.is_idle()
+    pub(crate) fn is_free(&self) -> bool {
+        self.lock.owner().is_none()
     }
 
     pub(crate) fn is_owned(&self) -> bool {

@@ -288,7 +288,7 @@ fn eight_processes_survive_each_others_deaths() {
         if Instant::now() < next_kill {
             continue;
         }
-        next_kill += Duration::from_micros(fastrand::u64(..40_000));
+        next_kill += Duration::from_micros(fastrand::u64(..35_000));
         let victim = fastrand::usize(..WORKERS);
         if fastrand::u32(..8) == 0 {
             workers[victim].child.stop().unwrap();

@@ -19,8 +19,8 @@ pub(super) mod sealed {
         fn is_held(&self) -> bool;
         /// Frees the lock, however often it is held, which it says.
         fn release_whole(&mut self) -> u32;
-        /// Whether nobody holds it, or waits for it.
-        fn is_idle(&self) -> bool;
+        /// Whether nobody holds it.
+        fn is_free(&self) -> bool;
         /// Holds it as often again. Whether an owner died.
         fn relock(&mut self, depth: u32) -> bool;
     }
@@ -44,8 +44,8 @@ impl<T: Plain> sealed::Held for LockGuard<'_, T> {
         1
     }
 
-    fn is_idle(&self) -> bool {
-        self.raw().is_idle()
+    fn is_free(&self) -> bool {
+        self.raw().owner().is_none()
     }
 
     fn relock(&mut self, _: u32) -> bool {
@@ -70,8 +70,8 @@ impl<T: Plain> sealed::Held for RLockGuard<'_, T> {
         self.raw().release_whole()
     }
 
-    fn is_idle(&self) -> bool {
-        self.raw().is_idle()
+    fn is_free(&self) -> bool {
+        self.raw().is_free()
     }
 
     fn relock(&mut self, depth: u32) -> bool {
@@ -97,8 +97,8 @@ impl sealed::Held for &Lock<()> {
         1
     }
 
-    fn is_idle(&self) -> bool {
-        self.raw.is_idle()
+    fn is_free(&self) -> bool {
+        self.raw.owner().is_none()
     }
 
     fn relock(&mut self, _: u32) -> bool {
@@ -123,8 +123,8 @@ impl sealed::Held for &RLock<()> {
         self.raw.release_whole()
     }
 
-    fn is_idle(&self) -> bool {
-        self.raw.is_idle()
+    fn is_free(&self) -> bool {
+        self.raw.is_free()
     }
 
     fn relock(&mut self, depth: u32) -> bool {

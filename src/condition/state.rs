@@ -16,13 +16,20 @@
 //! `some` changed while it was not asleep yet. The end of a slice is none of these, so it does not show.
 //!
 //! `notify_all` adds one to `all` and wakes everybody, as [`Broadcast`] does it. `notify(n)` adds one to `some`, and lets the kernel wake `n`. If these were fewer than `n`, then all who slept are
-//! awake; those that are between two slices at that moment are told by adding one to `all`, which also takes the marks out. And if the kernel wakes one that has begun *after* the notification, and so finds
-//! nothing changed, the one that it was meant for may not have been asleep: all are told, but for the one that tells them. (It may also have been woken by the kernel for a waiter that died.) Without marks there is nobody to notify, and nothing to do.
+//! awake; those that are between two slices at that moment are told by adding one to `all`, which also takes the marks out. If the kernel wakes one that has begun *after* the notification, and so finds
+//! nothing changed, the one that it was meant for may have queued behind it since: it notifies one more, and goes on waiting. (It may also have been woken for a waiter that died; then one returns for nothing.) Without marks there is nobody to
+//! notify, and nothing to do.
 //!
 //! # Those that die
 //! Waiters and notifiers have the word pending while they sleep and wake, so the kernel wakes another one for one who was woken and dies, and one for a notifier that dies before it wakes.
 //! A waiter that was woken and dies *while it waits for the lock* has the lock pending instead. Therefore it adds one to `owed` before, and takes it away when it has the lock. A sleeper that finds
-//! something owed at the ends of two slices in a row, and the lock free with nobody waiting for it, knows that whoever is owed it does not come for it, takes it and returns, if `some` has changed since it began.
+//! the same owed at the ends of two slices in a row, and the lock free, knows that whoever is owed it does not come for it, takes it and returns, if `some` has changed since it began.
+//!
+//! | bits of `owed` | meaning |
+//! |---|---|
+//! | 0-15 | how many were woken and do not have the lock yet, or died before they had it |
+//! | 16-31 | how often that has changed, modulo 2^16 |
+//!
 //! What is left to slices is this alone, and those that are stopped when they were woken, or are about to wake others.
 //! A waiter that dies after that has died with the lock: the next owner is told.
 //!
@@ -49,12 +56,15 @@ const ONE_ALL: u64 = 1 << 48;
 const ALL: u64 = !(ONE_ALL - 1);
 const SOME: u64 = (ONE_ALL - 1) & !(ONE_SOME - 1);
 
+const OWED: u32 = 0xffff;
+const ONE_CHANGE: u32 = 1 << 16;
+
 /// The condition without its methods for the public.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct RawCondition {
     state: Broadcast<ALL>,
-    /// How many were woken and do not have the lock yet, or died before they had it.
+    /// Relaxed everywhere: it is looked at long after.
     owed: AtomicU32,
     _padding: u32,
 }
@@ -82,14 +92,15 @@ impl RawCondition {
         }
     }
 
-    /// Waits, without the lock, of which the third says whether nobody has it or waits for it.
-    pub(crate) fn sleep(&self, begun: Begun, wait: Wait, is_idle: impl Fn() -> bool) -> Result<Notified, Ended> {
+    /// Waits, without the lock, of which the third says whether it is free.
+    pub(crate) fn sleep(&self, begun: Begun, wait: Wait, is_free: impl Fn() -> bool) -> Result<Notified, Ended> {
         let begun_in = Cell::new(begun.0);
-        let was_owed = Cell::new(false);
+        let was_owed = Cell::new(0);
         let is_notified = |seen: u64, awake| match (seen ^ begun_in.get()) & (SOME | ALL) {
             0 => {
                 if matches!(awake, Some((Awake::Woken, _))) {
-                    begun_in.set(after_all(self.wake_all(TURN), TURN));
+                    // This one's own does not count.
+                    begun_in.set(self.notify_pending(1));
                 }
                 false
             }
@@ -97,13 +108,16 @@ impl RawCondition {
             _ => match awake {
                 None | Some((Awake::Woken, _)) => true,
                 Some((Awake::Changed, since)) => (seen ^ since) & SOME != 0,
-                Some((Awake::TimedOut, _)) => was_owed.replace(self.owed.load(Relaxed) != 0) && is_idle() && self.take_owed(),
+                Some((Awake::TimedOut, _)) => {
+                    let owed = self.owed.load(Relaxed);
+                    was_owed.replace(owed) == owed && is_free() && self.take_owed()
+                }
                 Some((Awake::Interrupted, _)) => false,
             },
         };
         while_pending(self.state.word(), || {
             self.state.wait_pending(&mut Waiter::new(wait), Some(begun.0), |seen, awake| is_notified(seen, awake).then_some(()))?;
-            self.owed.fetch_add(1, Relaxed);
+            self.owed.fetch_add(ONE_CHANGE + 1, Relaxed);
             Ok(Notified)
         })
     }
@@ -116,8 +130,8 @@ impl RawCondition {
     /// Takes one from what is owed, if there is anything.
     fn take_owed(&self) -> bool {
         let mut seen = self.owed.load(Relaxed);
-        while seen != 0 {
-            match self.owed.compare_exchange_weak(seen, seen - 1, Relaxed, Relaxed) {
+        while seen & OWED != 0 {
+            match self.owed.compare_exchange_weak(seen, seen.wrapping_add(ONE_CHANGE) - 1, Relaxed, Relaxed) {
                 Ok(_) => return true,
                 Err(now) => seen = now,
             }
@@ -141,22 +155,25 @@ impl RawCondition {
 
     #[cold]
     fn notify_contended(&self, count: u32) {
-        while_pending(self.state.word(), || {
-            let mut seen = self.state.word().load(Relaxed);
-            while let Err(now) = self.state.word().compare_exchange_weak(seen, after_some(seen), Relaxed, Relaxed) {
-                seen = now;
-            }
-            if futex::wake(self.state.word(), count) < count {
-                // `TURN` has changed already.
-                self.wake_all(0);
-            }
-        });
+        while_pending(self.state.word(), || self.notify_pending(count));
     }
 
-    /// Has everybody return: what the word was before.
-    fn wake_all(&self, turn: u64) -> u64 {
-        let Ok(before) = self.state.change(Relaxed, |seen| Ok::<_, Infallible>(after_all(seen, turn)));
-        before
+    /// Notifies, with the word pending already: what that has made of the word.
+    fn notify_pending(&self, count: u32) -> u64 {
+        let mut seen = self.state.word().load(Relaxed);
+        while let Err(now) = self.state.word().compare_exchange_weak(seen, after_some(seen), Relaxed, Relaxed) {
+            seen = now;
+        }
+        if futex::wake(self.state.word(), count) < count {
+            // `TURN` has changed already.
+            self.wake_all(0);
+        }
+        after_some(seen)
+    }
+
+    /// Has everybody return who has begun before.
+    fn wake_all(&self, turn: u64) {
+        let Ok(_) = self.state.change(Relaxed, |seen| Ok::<_, Infallible>(after_all(seen, turn)));
     }
 }
 

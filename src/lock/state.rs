@@ -340,11 +340,6 @@ impl RawLock {
         }
     }
 
-    /// Whether nobody holds the lock, or may wait for it. A hint.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.robust.word().load(Relaxed) & (TID_MASK | WAITERS) == 0
-    }
-
     #[cold]
     fn unlock_contended(&self, thread: &Thread) {
         let word = self.robust.word();
