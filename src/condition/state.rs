@@ -99,8 +99,11 @@ impl RawCondition {
         let is_notified = |seen: u64, awake| match (seen ^ begun_in.get()) & (SOME | ALL) {
             0 => {
                 if matches!(awake, Some((Awake::Woken, _))) {
-                    // This one's own does not count.
-                    begun_in.set(self.notify_pending(1));
+                    let before = self.notify_pending(1);
+                    // This one's own does not count; one that came in between does.
+                    if (before ^ begun_in.get()) & (SOME | ALL) == 0 {
+                        begun_in.set(after_some(before));
+                    }
                 }
                 false
             }
@@ -158,7 +161,7 @@ impl RawCondition {
         while_pending(self.state.word(), || self.notify_pending(count));
     }
 
-    /// Notifies, with the word pending already: what that has made of the word.
+    /// Notifies, with the word pending already: what the word was before.
     fn notify_pending(&self, count: u32) -> u64 {
         let mut seen = self.state.word().load(Relaxed);
         while let Err(now) = self.state.word().compare_exchange_weak(seen, after_some(seen), Relaxed, Relaxed) {
@@ -168,7 +171,7 @@ impl RawCondition {
             // `TURN` has changed already.
             self.wake_all(0);
         }
-        after_some(seen)
+        seen
     }
 
     /// Has everybody return who has begun before.

@@ -157,8 +157,8 @@ fn a_waiter_killed_anywhere_strands_nobody() {
 
 #[test]
 fn a_setter_and_a_waiter_killed_anywhere_strand_nobody() {
-    // The waiter's moments are sampled: every second step.
-    for second in (0..12).step_by(2) {
+    // The waiter's moments are sampled: every fourth step.
+    for second in (0..12).step_by(4) {
         let name = format!("event: a_setter_and_a_waiter_killed_anywhere_strand_nobody, the waiter at {second}");
         kill_model(&name, Some(1), move |killed_at| {
             let shared = share(Event::new());

@@ -6,7 +6,7 @@ use crossproc::{Lock, LockError, LockGuard};
 use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::{expire, participant};
 
-use crate::{Watched, join, join_all, kill_model, model, share, spawn};
+use crate::{Watched, join, join_all, kill_model, model, sampled_kill_model, share, spawn};
 
 /// Locks whatever the state is; the second says whether the last owner had died.
 fn lock(lock: &Lock<u64>) -> (LockGuard<'_, u64>, bool) {
@@ -19,6 +19,11 @@ fn lock(lock: &Lock<u64>) -> (LockGuard<'_, u64>, bool) {
 
 fn add_one(shared: &Lock<u64>) {
     *lock(shared).0 += 1;
+}
+
+fn add_two(shared: &Lock<u64>) {
+    add_one(shared);
+    add_one(shared);
 }
 
 fn add_one_watched((shared, data): &(Lock<u64>, Watched)) {
@@ -76,11 +81,7 @@ fn nobody_sleeps_on_a_free_lock() {
 fn nobody_sleeps_on_a_free_lock_after_two_rounds() {
     model("lock: nobody_sleeps_on_a_free_lock_after_two_rounds", Sleep, Some(2), || {
         let shared = share(Lock::new(0));
-        let twice = |shared: &Lock<u64>| {
-            add_one(shared);
-            add_one(shared);
-        };
-        join_all([1, 2, 3].map(|tid| spawn(tid, None, &shared, twice)));
+        join_all([1, 2, 3].map(|tid| spawn(tid, None, &shared, add_two)));
     });
 }
 
@@ -157,5 +158,48 @@ fn a_guard_that_is_not_recovered_passes_the_death_on() {
         let passers = [2, 3].map(|tid| spawn(tid, None, &shared, |shared| assert!(matches!(shared.lock(), Err(LockError::OwnerDied(_))))));
         join_all(passers);
         participant(4, None, || assert!(lock(&shared).1));
+    });
+}
+
+/// In the models one loss makes a waiter starve.
+#[test]
+fn a_starving_waiter_killed_anywhere_strands_nobody() {
+    sampled_kill_model("lock: a_starving_waiter_killed_anywhere_strands_nobody", Some(2), 2, |killed_at| {
+        let shared = share(Lock::new(0));
+        let victim = spawn(1, Some(killed_at), &shared, add_one);
+        let other = spawn(2, None, &shared, add_two);
+        participant(3, None, || add_two(&shared));
+        let end = join(victim);
+        join(other);
+        end
+    });
+}
+
+#[test]
+fn one_killed_while_another_starves_strands_nobody() {
+    kill_model("lock: one_killed_while_another_starves_strands_nobody", Some(2), |killed_at| {
+        let shared = share(Lock::new(0));
+        let victim = spawn(1, Some(killed_at), &shared, add_two);
+        let starving = spawn(2, None, &shared, add_one);
+        participant(3, None, || add_one(&shared));
+        let end = join(victim);
+        join(starving);
+        end
+    });
+}
+
+#[test]
+fn a_starving_waiters_time_out_strands_nobody() {
+    model("lock: a_starving_waiters_time_out_strands_nobody", Sleep, Some(2), || {
+        let shared = share(Lock::new(0));
+        let impatient = spawn(1, None, &shared, |shared| match shared.lock_timeout(Duration::from_secs(3600)) {
+            Ok(mut guard) => *guard += 1,
+            Err(LockError::TimedOut) => {}
+            Err(error) => panic!("{error:?}"),
+        });
+        let others = [2, 3].map(|tid| spawn(tid, None, &shared, add_two));
+        expire();
+        join(impatient);
+        join_all(others);
     });
 }

@@ -15,8 +15,14 @@ use crossproc_sys::model::{End, Futexes, explore, participant};
 use loom::cell::UnsafeCell;
 use loom::thread::{self, JoinHandle};
 
+mod barrier;
+mod condition;
 mod event;
 mod lock;
+mod once;
+mod permits;
+mod rlock;
+mod rwlock;
 mod semaphore;
 
 /// Explores a model in which nobody is killed.
@@ -28,10 +34,15 @@ fn model(name: &str, futexes: Futexes, preemptions: Option<usize>, model: impl F
 
 /// Explores a model once for each step at which its victim can be killed. The model gets the step, and says whether the victim died of it.
 fn kill_model(name: &str, preemptions: Option<usize>, model: impl Fn(usize) -> End + Send + Sync + 'static) {
+    sampled_kill_model(name, preemptions, 1, model);
+}
+
+/// [`kill_model`] for one step in `every`, where all would take too long.
+fn sampled_kill_model(name: &str, preemptions: Option<usize>, every: usize, model: impl Fn(usize) -> End + Send + Sync + 'static) {
     set_slice(None);
     let model = Arc::new(model);
     let mut executions = 0;
-    for killed_at in 0.. {
+    for killed_at in (0..).step_by(every) {
         let was_killed = Arc::new(AtomicBool::new(false));
         let (model, noted) = (Arc::clone(&model), Arc::clone(&was_killed));
         executions += explore(Futexes::Sleep, preemptions, move || {
@@ -40,7 +51,8 @@ fn kill_model(name: &str, preemptions: Option<usize>, model: impl Fn(usize) -> E
             }
         });
         if !was_killed.load(Relaxed) {
-            println!("{name}: {executions} executions (Sleep, killed at each of {killed_at} steps, {})", bound(preemptions));
+            let steps = if every == 1 { format!("each of {killed_at} steps") } else { format!("one in {every} of {killed_at} steps") };
+            println!("{name}: {executions} executions (Sleep, killed at {steps}, {})", bound(preemptions));
             return;
         }
     }

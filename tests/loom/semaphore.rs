@@ -1,8 +1,9 @@
 //! Models of `Semaphore`.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use crossproc::Semaphore;
+use crossproc::{BoundedSemaphore, Semaphore, SemaphoreError};
 use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::{expire, participant};
 
@@ -119,8 +120,8 @@ fn an_acquirer_killed_anywhere_has_one_permit_or_none() {
 
 #[test]
 fn a_releaser_and_an_acquirer_killed_anywhere_strand_nobody() {
-    // The acquirer's moments are sampled: every second step.
-    for second in (0..12).step_by(2) {
+    // The acquirer's moments are sampled: every fourth step.
+    for second in (0..12).step_by(4) {
         let name = format!("semaphore: a_releaser_and_an_acquirer_killed_anywhere_strand_nobody, the acquirer at {second}");
         kill_model(&name, Some(1), move |killed_at| {
             let shared = share(Semaphore::new(0));
@@ -133,4 +134,57 @@ fn a_releaser_and_an_acquirer_killed_anywhere_strand_nobody() {
             end
         });
     }
+}
+
+/// Releases, and counts it unless it is one too many.
+fn release_and_count((shared, released): &(BoundedSemaphore, AtomicU32)) {
+    match shared.release() {
+        Ok(()) => _ = released.fetch_add(1, Relaxed),
+        Err(SemaphoreError::OverRelease { .. }) => {}
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+#[test]
+fn of_two_releases_at_once_the_bound_allows_one() {
+    model("semaphore: of_two_releases_at_once_the_bound_allows_one", Sleep, None, || {
+        let shared = share((BoundedSemaphore::new(2), AtomicU32::new(0)));
+        participant(1, None, || shared.0.acquire());
+        join_all([2, 3].map(|tid| spawn(tid, None, &shared, release_and_count)));
+        assert_eq!((shared.1.load(Relaxed), shared.0.value()), (1, 2));
+    });
+}
+
+#[test]
+fn releases_that_find_a_sleeper_keep_to_the_bound() {
+    model("semaphore: releases_that_find_a_sleeper_keep_to_the_bound", Sleep, Some(2), || {
+        let shared = share((BoundedSemaphore::new(1), AtomicU32::new(0)));
+        participant(1, None, || shared.0.acquire());
+        let acquirer = spawn(2, None, &shared, |(shared, _)| shared.acquire());
+        join_all([3, 4].map(|tid| spawn(tid, None, &shared, release_and_count)));
+        join(acquirer);
+        // The second is one too many if it comes before the acquirer.
+        let released = shared.1.load(Relaxed);
+        assert!(released >= 1, "a release that the bound allows was refused");
+        assert_eq!(shared.0.value(), released - 1);
+    });
+}
+
+#[test]
+fn a_release_too_many_leaves_the_acquirers_as_they_are() {
+    model("semaphore: a_release_too_many_leaves_the_acquirers_as_they_are", Sleep, Some(2), || {
+        let shared = share((BoundedSemaphore::new(1), AtomicU32::new(0)));
+        let acquirers = [1, 2].map(|tid| {
+            spawn(tid, None, &shared, |(shared, released)| {
+                shared.acquire();
+                // Taken by somebody's release too many.
+                if shared.release().is_err() {
+                    released.fetch_sub(1, Relaxed);
+                }
+            })
+        });
+        participant(3, None, || release_and_count(&shared));
+        join_all(acquirers);
+        assert_eq!((shared.1.load(Relaxed), shared.0.value()), (0, 1));
+    });
 }

@@ -70,10 +70,22 @@ impl Operation {
     /// The operation. Every instruction of it is a point to be killed or stopped at.
     #[inline(always)]
     pub(crate) fn step<R>(&self, operation: impl FnOnce() -> R) -> R {
-        super::victim::trap();
+        self.begin();
         let result = operation();
-        self.seat.is_completed.store(1, SeqCst);
+        self.end();
         result
+    }
+
+    /// The operation begins here: where [`step`](Operation::step) does not fit.
+    #[inline(always)]
+    pub(crate) fn begin(&self) {
+        super::victim::trap();
+    }
+
+    /// It ends here.
+    #[inline(always)]
+    pub(crate) fn end(&self) {
+        self.seat.is_completed.store(1, SeqCst);
     }
 }
 

@@ -23,7 +23,7 @@ mod run;
 mod table;
 mod victim;
 
-pub(crate) use self::case::{Case, End, Me, Mode, Subject};
+pub(crate) use self::case::{Case, End, Me, Mode, Moment, Operation, Subject};
 pub(crate) use self::run::{LATE, SLICE, STRANDED_FOR};
 pub(crate) use self::table::{Extent, Table};
 pub(crate) use self::victim::can_trace;

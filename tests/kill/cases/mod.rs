@@ -1,0 +1,57 @@
+//! The cases: for each primitive, each operation in each state that makes a difference.
+
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use core::time::Duration;
+
+use crossproc::{Event, Lock, Semaphore};
+
+use crate::harness::Subject;
+
+mod barrier;
+mod bounded;
+mod condition;
+mod event;
+mod lock;
+mod once;
+mod permits;
+mod rlock;
+mod rwlock;
+mod semaphore;
+
+pub(crate) fn all() -> Vec<Box<dyn Subject>> {
+    [
+        lock::cases(),
+        rlock::cases(),
+        rwlock::cases(),
+        once::cases(),
+        event::cases(),
+        semaphore::cases(),
+        bounded::cases(),
+        permits::cases(),
+        condition::cases(),
+        barrier::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Long enough to fall asleep in single steps, mostly; if not, the run has fewer points, and is as good.
+const EXPIRES: Duration = Duration::from_millis(10);
+
+/// Something for which whoever was woken, or is about to wake, is stopped.
+const WAKER_STOPPED: &str = "the stopped one has freed it and woken nobody yet, or was woken and has not acted; the next to free it wakes";
+
+/// What a thread does at its first operations only, so that a case is not about it.
+fn warm_up() {
+    drop(Lock::new(0_u64).lock());
+    let _ = Event::new().wait_timeout(Duration::from_micros(50));
+    let _ = Semaphore::new(0).acquire_timeout(Duration::from_micros(50));
+}
+
+/// The first 64 bits of a primitive: what its module says about its word, where the public methods do not tell.
+fn word<T>(primitive: &T) -> u64 {
+    assert!(size_of::<T>() >= 8 && align_of::<T>() >= 8, "it begins with a word");
+    // SAFETY: large and aligned enough, and all of it is atomics.
+    unsafe { AtomicU64::from_ptr((&raw const *primitive).cast_mut().cast()) }.load(SeqCst)
+}

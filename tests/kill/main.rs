@@ -1,0 +1,54 @@
+//! Death and stop at every single instruction: `ci/kill.sh` runs it; see [`harness`].
+//!
+//! Without arguments a few points of all but the longest cases are tried, in some seconds. `--sample`: more, in four minutes. `--all`: every one.
+//! A NAME: only cases whose name contains it. `--fail-fast`: ends at the first violation. The exit code is 1 if there was any.
+
+#![allow(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+mod cases;
+mod harness;
+
+use harness::{Extent, LATE, SLICE, STRANDED_FOR, Table, can_trace};
+
+/// The time of a run without arguments.
+const QUICK: Duration = Duration::from_secs(10);
+const SAMPLE: Duration = Duration::from_secs(220);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    if has("--list") {
+        return ExitCode::SUCCESS;
+    }
+    if let Err(reason) = can_trace() {
+        println!("the kill harness cannot run: {reason}");
+        return if has("--all") || has("--sample") { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    let mut cases = cases::all();
+    cases.retain(|case| filters.is_empty() || filters.iter().any(|filter| case.name().contains(*filter)));
+    let is_quick = !has("--all") && !has("--sample");
+    // The long ones are for those who ask for them.
+    cases.retain(|case| !is_quick || !filters.is_empty() || case.traits().most_points.is_none());
+
+    let began = Instant::now();
+    let whole = if is_quick { QUICK } else { SAMPLE };
+    let mut table = Table::new(has("--fail-fast"));
+    for (index, case) in cases.iter().enumerate() {
+        let left = whole.saturating_sub(began.elapsed());
+        let extent = if has("--all") { Extent::All } else { Extent::For(left / (cases.len() - index) as u32) };
+        table.case(case.as_ref(), extent);
+    }
+    println!(
+        "{} cases, {} runs of {} in {:.0} s; {} violations. Slices on: {SLICE:?}, late after {LATE:?}; off: stranded if asleep for {STRANDED_FOR:?}.",
+        cases.len(),
+        table.runs,
+        table.of_runs,
+        began.elapsed().as_secs_f64(),
+        table.violations
+    );
+    if table.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
