@@ -133,7 +133,7 @@ fn past_deadlines_break_it_and_endless_ones_do_not() {
         all.barrier.reset();
     }
     let theirs = all.clone();
-    let waiter = fork(move || drop(theirs.barrier.wait_timeout(Duration::MAX).unwrap()));
+    let waiter = fork(move || assert!(!theirs.barrier.wait_timeout(Duration::MAX).unwrap().is_leader()));
     wait_until_asleep(&waiter);
     // The last one passes, whatever its deadline.
     assert!(all.barrier.wait_timeout(Duration::ZERO).is_ok());

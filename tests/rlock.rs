@@ -127,7 +127,7 @@ fn an_acquisition_without_a_guard_tells_of_a_dead_owner() {
     let lock = Shm::new(Lock::new(())).unwrap();
     let theirs = lock.clone();
     // It ends with the lock in its hands.
-    let owner = fork(move || drop(theirs.acquire(Wait::FOREVER).unwrap()));
+    let owner = fork(move || assert!(!theirs.acquire(Wait::FOREVER).unwrap().owner_died));
     owner.join().unwrap();
     assert!(lock.acquire(Wait::FOREVER).unwrap().owner_died);
     lock.release().unwrap();

@@ -63,7 +63,7 @@ pub enum Awake {
     TimedOut,
 }
 
-/// `FUTEX_WAIT_BITSET`: sleeps while the word holds `expected`, until `deadline` ([`clock::now`](crate::clock::now)'s nanoseconds) if there is one.
+/// `FUTEX_WAIT_BITSET`: sleeps while the word holds `expected`, until `deadline` ([`clock::now`]'s nanoseconds) if there is one.
 ///
 /// EAGAIN, EINTR and ETIMEDOUT are the three results. Memory ordering: none.
 ///

@@ -9,7 +9,7 @@ use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::{expire, participant};
 use loom::thread;
 
-use crate::{Watched, join, join_all, kill_model, model, sampled_kill_model, share, spawn};
+use crate::{Watched, join, join_all, kill_model, model, share, spawn};
 
 /// For ever, in slices: the models are without, and an interruptible wait is over and begins anew as one with slices does.
 const SLICES: Wait = Wait::FOREVER.interruptible();
@@ -300,9 +300,12 @@ fn one_killed_while_it_notifies_one_leaves_a_condition_that_works() {
 /// The kernel wakes one for a dead notifier, who finds nothing changed, and tells the next; meanwhile there is a notification, and another one begins to wait.
 #[test]
 fn a_notification_after_a_wake_up_for_nothing_is_not_lost() {
-    sampled_kill_model("condition: a_notification_after_a_wake_up_for_nothing_is_not_lost", Some(1), 1, |killed_at| {
+    kill_model("condition: a_notification_after_a_wake_up_for_nothing_is_not_lost", Some(2), |killed_at| {
         let shared = empty();
-        let waiter = spawn(1, None, &shared, take);
+        let waiter = spawn(1, None, &shared, |shared| {
+            take(shared);
+            shared.changed.notify_all();
+        });
         let notifiers = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
@@ -314,14 +317,12 @@ fn a_notification_after_a_wake_up_for_nothing_is_not_lost() {
                 end
             })
         };
-        let late = spawn(4, None, &shared, |shared| {
-            let mut items = lock(&shared.items);
-            let _ = shared.changed.wait_timeout(&mut items, LONG);
-        });
         let end = join(notifiers);
+        participant(4, None, || {
+            let mut items = lock(&shared.items);
+            shared.changed.wait_while(&mut items, |items| *items != 0).unwrap();
+        });
         join(waiter);
-        expire();
-        join(late);
         end
     });
 }
