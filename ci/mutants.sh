@@ -15,7 +15,8 @@ survivors=0 caught=0
 case $by in
 loom)
     list=ci/mutants.txt
-    failure='\.\.\. FAILED$'
+    # A deadlock found in one thread's destructors aborts the whole.
+    failure='\.\.\. FAILED$|signal: 6'
     check() {
         CARGO_TARGET_DIR="$OLDPWD/target/mutants-loom" RUSTFLAGS="--cfg crossproc_loom" RUST_BACKTRACE=0 CARGO_INCREMENTAL=1 CARGO_PROFILE_RELEASE_DEBUG=0 \
             exec timeout 400 cargo --config profile.release.package.crossproc.opt-level=1 test --release --test loom "$1"
@@ -60,7 +61,7 @@ while IFS=$'\t' read -r name file substitution filter; do
     elif noticed=$(grep -m1 -E "$failure" "$copy/log"); then
         printf 'caught    %s: %s\n' "$name" "${noticed:0:160}"
         caught=$((caught + 1))
-    elif [[ $name =~ ' ('(4|old|slice|bound)')'$ ]]; then
+    elif [[ $name =~ ' ('(4|old|slice|bound|model|pair|kill|test)')'$ ]]; then
         printf 'survived  %s, as is known\n' "$name"
     else
         printf 'SURVIVED  %s\n' "$name"

@@ -300,30 +300,63 @@ fn one_killed_while_it_notifies_one_leaves_a_condition_that_works() {
 /// The kernel wakes one for a dead notifier, who finds nothing changed, and tells the next; meanwhile there is a notification, and another one begins to wait.
 #[test]
 fn a_notification_after_a_wake_up_for_nothing_is_not_lost() {
-    kill_model("condition: a_notification_after_a_wake_up_for_nothing_is_not_lost", Some(2), |killed_at| {
+    model("condition: a_notification_after_a_wake_up_for_nothing_is_not_lost", Sleep, Some(3), || {
         let shared = empty();
         let waiter = spawn(1, None, &shared, |shared| {
             take(shared);
             shared.changed.notify_all();
         });
-        let notifiers = {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || {
-                let end = participant(2, Some(killed_at), || shared.changed.notify_one());
-                participant(3, None, || {
-                    put(&shared, 1);
-                    shared.changed.notify_all();
-                });
-                end
-            })
-        };
-        let end = join(notifiers);
+        let theirs = Arc::clone(&shared);
+        let notifiers = thread::spawn(move || {
+            // At its fourth step it would change the word, which is pending.
+            let end = participant(2, Some(3), || theirs.changed.notify_one());
+            assert_eq!(end.writes, 0);
+            participant(3, None, || {
+                put(&theirs, 1);
+                theirs.changed.notify_all();
+            });
+        });
+        notifiers.join().unwrap();
         participant(4, None, || {
             let mut items = lock(&shared.items);
             shared.changed.wait_while(&mut items, |items| *items != 0).unwrap();
         });
         join(waiter);
+    });
+}
+
+#[test]
+fn one_killed_while_it_notifies_one_has_notified_it_or_has_not() {
+    kill_model("condition: one_killed_while_it_notifies_one_has_notified_it_or_has_not", Some(3), |killed_at| {
+        let shared = empty();
+        let waiter = spawn(1, None, &shared, take);
+        participant(2, None, || put(&shared, 1));
+        let end = participant(3, Some(killed_at), || shared.changed.notify_one());
+        if end.writes == 0 {
+            participant(4, None, || shared.changed.notify_one());
+        }
+        join(waiter);
         end
+    });
+}
+
+/// Once the time is over, a wait in slices never sleeps again: it is between two slices.
+#[test]
+fn a_notification_between_two_slices_is_not_lost() {
+    model("condition: a_notification_between_two_slices_is_not_lost", Sleep, Some(2), || {
+        let shared = empty();
+        let waiter = spawn(1, None, &shared, |shared| {
+            let mut items = lock(&shared.items);
+            while *items == 0 {
+                shared.changed.wait_with(&mut items, SLICES).unwrap();
+            }
+        });
+        expire();
+        participant(2, None, || {
+            put(&shared, 1);
+            shared.changed.notify_one();
+        });
+        join(waiter);
     });
 }
 
