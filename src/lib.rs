@@ -89,6 +89,7 @@ mod once;
 mod pending;
 mod permits;
 pub mod process;
+mod queue;
 mod region;
 mod rlock;
 mod rwlock;
@@ -104,6 +105,10 @@ pub use self::fixed::Fixed;
 pub use self::lock::{Acquired, Lock, LockError, LockGuard};
 pub use self::once::{Once, OnceError, OnceState};
 pub use self::permits::{Permit, Permits, PermitsError};
+pub use self::queue::{
+    ByteQueue, DeadLetter, Item, JoinableByteQueue, JoinableQueue, Loan, PutError, PutManyError, Queue, QueueError, QueueOptions, Received,
+    Task,
+};
 pub use self::region::RegionError;
 pub use self::rlock::{RLock, RLockGuard};
 pub use self::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};

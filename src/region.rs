@@ -83,9 +83,24 @@ impl Region {
     /// A new region with zeroed contents, which `fill` then writes: it gets the address of the first element. Only after that can it be attached.
     pub(crate) fn create(layout: Layout, count: usize, fill: impl FnOnce(NonNull<u8>)) -> Result<Self, RegionError> {
         let len = layout.region_len(count as u64).ok_or(RegionError::TooLarge { size: layout.size, count })?;
+        Self::create_with_holes(layout, count, len - CONTENTS, &[(0, len - CONTENTS)], fill)
+    }
+
+    /// The same with contents of `len` bytes, which are at least as many as `count` elements need, and of which only some ranges are
+    /// [allocated](Region::allocate): offsets and lengths.
+    pub(crate) fn create_with_holes(
+        layout: Layout,
+        count: usize,
+        len: usize,
+        allocated: &[(usize, usize)],
+        fill: impl FnOnce(NonNull<u8>),
+    ) -> Result<Self, RegionError> {
+        let len = len.checked_add(CONTENTS).ok_or(RegionError::TooLarge { size: layout.size, count })?;
         let failed = |source| RegionError::Create { len, source };
         let namespace = namespace::first().map_err(failed)?;
-        let file = memory::create(len as u64).map_err(failed)?;
+        let contents = allocated.iter().map(|&(offset, len)| ((CONTENTS + offset) as u64, len as u64));
+        let ranges: Vec<(u64, u64)> = core::iter::once((0, CONTENTS as u64)).chain(contents).collect();
+        let file = memory::create(len as u64, &ranges).map_err(failed)?;
         let mapping = Mapping::new(&file, len).map_err(failed)?;
         let region = Region { mapping, file, count };
         fill(region.contents());
@@ -130,6 +145,16 @@ impl Region {
     /// How many elements there are; checked against the length of the region.
     pub(crate) fn count(&self) -> usize {
         self.count
+    }
+
+    /// How many bytes the contents have.
+    pub(crate) fn len(&self) -> usize {
+        self.mapping.len() - CONTENTS
+    }
+
+    /// Allocates a range of the contents that was left a hole.
+    pub(crate) fn allocate(&self, offset: usize, len: usize) -> io::Result<()> {
+        memory::allocate(&self.file, (CONTENTS + offset) as u64, len as u64)
     }
 
     fn header(&self) -> &Header {
@@ -229,6 +254,12 @@ pub enum RegionError {
         /// How many were asked for.
         count: usize,
     },
+    /// A queue cannot be like that.
+    #[error("there can be no such queue: {what}")]
+    UnsuitableQueue {
+        /// What is wrong, and what would do.
+        what: String,
+    },
     /// The descriptor is not that of a memfd.
     #[error("the descriptor is not a memfd: it was not made by this crate")]
     NotMemfd,
@@ -308,7 +339,7 @@ impl From<RegionError> for io::Error {
     fn from(error: RegionError) -> Self {
         let kind = match &error {
             RegionError::Create { source, .. } | RegionError::Attach { source, .. } => source.kind(),
-            RegionError::TooLarge { .. } => io::ErrorKind::InvalidInput,
+            RegionError::TooLarge { .. } | RegionError::UnsuitableQueue { .. } => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::InvalidData,
         };
         io::Error::new(kind, error)

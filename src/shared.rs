@@ -66,12 +66,20 @@ impl Fingerprint {
     const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const FNV_PRIME: u64 = 0x0100_0000_01b3;
 
+    pub(crate) fn new() -> Self {
+        Fingerprint(Self::FNV_OFFSET)
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0
+    }
+
     /// The fingerprint of a type.
     #[must_use]
     pub fn of<T: Shared>() -> u64 {
-        let mut fingerprint = Fingerprint(Self::FNV_OFFSET);
+        let mut fingerprint = Fingerprint::new();
         fingerprint.shared::<T>();
-        fingerprint.0
+        fingerprint.value()
     }
 
     /// Adds a name: of a type, a field, or what distinguishes otherwise equal layouts.

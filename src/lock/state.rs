@@ -51,7 +51,7 @@
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::atomic::{AtomicU32, Ordering};
-use crossproc_sys::futex::{self, Awake, MAX_LOSSES};
+use crossproc_sys::futex::{self, Awake, MAX_LOSSES, Watch};
 use crossproc_sys::robust::{self, OWNER_DIED, RobustWord, TID_MASK, Thread, WAITERS};
 
 use crate::wait::{Ended, Wait, Waiter};
@@ -405,6 +405,23 @@ impl RawLock {
     #[inline]
     pub(crate) fn has_owner(&self, order: Ordering) -> bool {
         owner(self.robust.word().load(order)) != 0
+    }
+
+    /// The word, for one who sleeps until the lock's owner is another, along with other things; `None` if there is no owner.
+    pub(crate) fn watch(&self) -> Option<Watch<'_>> {
+        let word = self.robust.word();
+        let mut seen = word.load(Relaxed);
+        while owner(seen) != 0 {
+            if seen & WAITERS != 0 {
+                return Some(Watch::new(word, seen));
+            }
+            // Relaxed: the flag orders nothing.
+            match word.compare_exchange_weak(seen, seen | WAITERS, Relaxed, Relaxed) {
+                Ok(_) => return Some(Watch::new(word, seen | WAITERS)),
+                Err(now) => seen = now,
+            }
+        }
+        None
     }
 
     /// Waits until nobody holds the lock, without taking it. Any number may do that: whoever was woken wakes the next.

@@ -21,13 +21,14 @@ use crate::robust;
 /// The seals of every region: its size is fixed, and so are the seals.
 pub const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// A new anonymous file of `len` bytes, every page of it allocated, its size sealed.
+/// A new anonymous file of `len` bytes, its size sealed, with the pages of some ranges (offset and length) allocated. The rest is a hole, for [`allocate`].
 ///
 /// # Errors
 /// EMFILE, ENFILE: no descriptor is free. ENOSPC, ENOMEM: no memory for the pages. EFBIG, EINVAL: `len` is 0 or more
 /// than a file can have. EPERM: a policy forbids memfds. All go to the caller; EINTR is retried here.
-pub fn create(len: u64) -> io::Result<OwnedFd> {
-    check_room(len)?;
+pub fn create(len: u64, allocated: &[(u64, u64)]) -> io::Result<OwnedFd> {
+    check_size(len)?;
+    check_room(allocated.iter().map(|(_, len)| len).sum())?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = match memfd_create(c"crossproc", flags | MemfdFlags::NOEXEC_SEAL) {
         // Before Linux 6.3 the flag is unknown.
@@ -35,22 +36,34 @@ pub fn create(len: u64) -> io::Result<OwnedFd> {
         made => made?,
     };
     retry_on_intr(|| ftruncate(&file, len))?;
-    retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, len))?;
+    for &(offset, len) in allocated {
+        retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), offset, len))?;
+    }
     fcntl_add_seals(&file, SEALS)?;
     Ok(file)
+}
+
+/// Allocates the pages of a range that was left a hole; those that are there already stay as they are.
+///
+/// # Errors
+/// ENOSPC, ENOMEM: no memory for them. All go to the caller; EINTR is retried here.
+pub fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    check_room(len)?;
+    Ok(retry_on_intr(|| fallocate(file.as_fd(), FallocateFlags::empty(), offset, len))?)
 }
 
 /// From this many bytes on, the memory that is left is looked at first.
 const LARGE: u64 = 1 << 20;
 
-/// Refuses what the kernel would not refuse but punish: it sends SIGXFSZ for a file over `RLIMIT_FSIZE`, and allocates the pages of a
-/// memfd, which has no limit of its own, until it has to kill processes for memory.
+/// Refuses what the kernel would not refuse but punish: it sends SIGXFSZ for a file over `RLIMIT_FSIZE`.
+fn check_size(len: u64) -> io::Result<()> {
+    if getrlimit(Resource::Fsize).current.is_some_and(|most| len > most) { Err(Errno::FBIG.into()) } else { Ok(()) }
+}
+
+/// Refuses what the kernel would try: it allocates the pages of a memfd, which has no limit of its own, until it has to kill processes for memory.
 ///
 /// What is left may be gone a moment later, and a control group may allow less: this is for sizes that are out of the question.
 fn check_room(len: u64) -> io::Result<()> {
-    if getrlimit(Resource::Fsize).current.is_some_and(|most| len > most) {
-        return Err(Errno::FBIG.into());
-    }
     if len >= LARGE && available_memory()?.is_some_and(|left| len > left) {
         return Err(Errno::NOMEM.into());
     }

@@ -1,0 +1,168 @@
+//! [`Loan`] and [`Received`]: slots that a thread has for itself, to write and to read in place.
+
+#![allow(unsafe_code)]
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+use std::rc::Rc;
+
+use crossproc_sys::atomic::Ordering::Relaxed;
+
+use super::attached::{Attached, Handle};
+use super::check_len;
+use super::error::{PutError, QueueError};
+use super::forms::forms;
+use super::item::Item;
+use crate::wait::Wait;
+
+/// A place of the thread's own that is in use, and the slot in it.
+///
+/// *Invariant: the slot exists, was in the place when this was made, and nobody else has it as long as this does: the place is not used for anything else.*
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) attached: Rc<Attached>,
+    pub(crate) place: usize,
+    slot: usize,
+}
+
+impl Held {
+    /// A place that `fill` puts a slot into.
+    pub(crate) fn new(handle: &Handle, fill: impl FnOnce(&Attached, usize) -> Result<(), QueueError>) -> Result<Self, QueueError> {
+        let attached = handle.attached_again()?;
+        let place = attached.occupy()?;
+        let filled = fill(&attached, place).and_then(|()| Ok(attached.ground().slot(&attached.member, place)?));
+        match filled {
+            Ok(slot) => Ok(Held { attached, place, slot }),
+            Err(error) => {
+                attached.vacate(place);
+                Err(error)
+            }
+        }
+    }
+
+    /// How many bytes there are, no more than there is room for, whatever a peer has written there. All of them, where items are of one size.
+    fn len(&self) -> usize {
+        let ground = self.attached.ground();
+        // Relaxed: the slot is this participant's, the exchange has ordered it.
+        (ground.payload_len(self.slot).load(Relaxed) as usize).min(ground.shape.size as usize)
+    }
+
+    fn set_len(&self, len: usize) {
+        // Relaxed: the exchange orders it.
+        self.attached.ground().payload_len(self.slot).store(len as u32, Relaxed);
+    }
+
+    /// What is in the slot.
+    pub(crate) fn item<T: ?Sized + Item>(&self) -> NonNull<T> {
+        T::at(self.attached.ground().payload(self.slot), self.len())
+    }
+
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
+}
+
+/// A slot to write an item into, and to [send](Loan::send). Dropped, it is free again and nothing was sent. It stays in its thread.
+///
+/// One that is leaked is lost to its thread until that ends.
+#[must_use = "what is not sent is gone"]
+pub struct Loan<'a, T: ?Sized + Item> {
+    held: ManuallyDrop<Held>,
+    queue: PhantomData<(&'a (), *mut T)>,
+}
+
+impl<'a, T: ?Sized + Item> Loan<'a, T> {
+    pub(crate) fn new(handle: &'a Handle, len: usize) -> Result<Self, QueueError> {
+        check_len(handle, len)?;
+        let held = Held::new(handle, |_, _| Ok(()))?;
+        held.set_len(len);
+        held.attached.prepare(held.slot);
+        Ok(Loan { held: ManuallyDrop::new(held), queue: PhantomData })
+    }
+
+    forms! {
+        /// Puts what was written behind all other items, without copying it.
+        send, try_send, send_timeout, send_deadline, send_with
+        (self) -> Result<(), PutError<Self>>, Self::send_until,
+        errors "[`Closed`](QueueError::Closed), with the loan. [`NotOwner`](QueueError::NotOwner) in a forked child.",
+        now "[`Full`](QueueError::Full), with the loan."
+    }
+
+    fn send_until(self, wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutError<Self>> {
+        let sent = match self.held.attached.is_of_this_thread() {
+            true => self.held.attached.send(self.held.place, wait),
+            false => Err(QueueError::NotOwner),
+        };
+        // Dropped, the place is free: with another slot in it, if this one was sent.
+        sent.map_err(|error| PutError { value: self, error })
+    }
+}
+
+impl<T: ?Sized + Item> Drop for Loan<'_, T> {
+    fn drop(&mut self) {
+        self.held.attached.vacate(self.held.place);
+        // SAFETY: nothing uses it after this.
+        unsafe { ManuallyDrop::drop(&mut self.held) };
+    }
+}
+
+impl<T: ?Sized + Item> Deref for Loan<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the slot is this thread's alone (invariant of `Held`), holds a `T`, of which any bytes make one, and stays mapped with `attached`.
+        unsafe { self.held.item::<T>().as_ref() }
+    }
+}
+
+impl<T: ?Sized + Item> DerefMut for Loan<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above; the loan is borrowed mutably.
+        unsafe { self.held.item::<T>().as_mut() }
+    }
+}
+
+impl<T: ?Sized + Item> fmt::Debug for Loan<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loan").finish_non_exhaustive()
+    }
+}
+
+/// An item that was taken out of a queue, to be read where it lies. Dropped, its slot is free again. It stays in its thread.
+///
+/// One that is leaked is lost to its thread until that ends.
+pub struct Received<'a, T: ?Sized + Item> {
+    held: Held,
+    queue: PhantomData<(&'a (), *const T)>,
+}
+
+impl<'a, T: ?Sized + Item> Received<'a, T> {
+    pub(crate) fn new(handle: &'a Handle, wait: Option<impl FnOnce() -> Wait>) -> Result<Self, QueueError> {
+        let held = Held::new(handle, |attached, place| attached.receive(place, wait))?;
+        Ok(Received { held, queue: PhantomData })
+    }
+}
+
+impl<T: ?Sized + Item> Drop for Received<'_, T> {
+    fn drop(&mut self) {
+        self.held.attached.vacate(self.held.place);
+    }
+}
+
+impl<T: ?Sized + Item> Deref for Received<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the slot is this thread's alone (invariant of `Held`), holds a `T`, of which any bytes make one, and stays mapped with `attached`.
+        unsafe { self.held.item::<T>().as_ref() }
+    }
+}
+
+impl<T: ?Sized + Item> fmt::Debug for Received<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received").finish_non_exhaustive()
+    }
+}

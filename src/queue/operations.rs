@@ -1,0 +1,221 @@
+//! What a participant does, with the waiting and the places that it takes: between the public types and the state machine.
+
+#![allow(unsafe_code)]
+
+use core::ptr::NonNull;
+
+use crossproc_sys::atomic::Ordering::Relaxed;
+
+use super::attached::Attached;
+use super::error::QueueError;
+use super::exchange::{Refused, Ring, Which};
+use super::waiting::Side;
+use crate::wait::{Wait, Waiter};
+
+/// How much of a batch is put before `tail` is advanced, so that getters can begin.
+const BATCH: usize = 32;
+
+impl Attached {
+    /// Writes an item into a slot of the participant's own, and puts that.
+    #[inline]
+    pub(crate) fn put(&self, wait: Option<impl FnOnce() -> Wait>, write: impl FnOnce(NonNull<u8>, usize)) -> Result<(), QueueError> {
+        let place = self.ground().free_place(&self.member);
+        let slot = self.ground().slot(&self.member, place)?;
+        self.prepare(slot);
+        write(self.ground().payload(slot), slot);
+        self.send(place, wait)
+    }
+
+    /// Puts what is in a place.
+    #[inline]
+    pub(crate) fn send(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+        let ground = self.ground();
+        let put = |ring: &Ring<'_>| ground.put(&self.member, ring, place).map(|flags| (flags, 1));
+        match (ground.at_once(self.thread, Side::Putters, put), wait) {
+            (Err(Refused::Full), Some(wait)) => {
+                let sleep = |ring: &Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
+                Ok(ground.waiting(self.thread, Side::Putters, &mut Waiter::new(wait()), put, sleep)?)
+            }
+            (result, _) => Ok(result?),
+        }
+    }
+
+    /// A new item in the slot has not been tried by anybody.
+    #[inline]
+    pub(crate) fn prepare(&self, slot: usize) {
+        if self.ground().shape.is_joinable {
+            // Relaxed: the exchange orders it.
+            self.ground().attempts(slot).store(0, Relaxed);
+        }
+    }
+
+    /// Gets the first item into a place.
+    #[inline]
+    pub(crate) fn receive(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+        let ground = self.ground();
+        let get = |ring: &Ring<'_>| match ground.shape.is_joinable {
+            false => ground.get(&self.member, ring, place).map(|flags| (flags, 1)),
+            true => ground.take_task(&self.member, ring, place),
+        };
+        match (ground.at_once(self.thread, Side::Getters, get), wait) {
+            (Err(Refused::Empty), Some(wait)) => {
+                let sleep = |ring: &Ring<'_>, waiter: &mut Waiter| match ground.shape.is_joinable {
+                    false => ground.sleep(ring, Side::Getters, waiter),
+                    true => ground.sleep_for_task(self.thread, &self.member, ring, waiter),
+                };
+                Ok(ground.waiting(self.thread, Side::Getters, &mut Waiter::new(wait()), get, sleep)?)
+            }
+            (result, _) => Ok(result?),
+        }
+    }
+
+    /// Gets the first item and reads it, for which it needs no place for longer. Not for tasks.
+    #[inline]
+    pub(crate) fn get<R>(&self, wait: Option<impl FnOnce() -> Wait>, read: impl FnOnce(NonNull<u8>, usize) -> R) -> Result<R, QueueError> {
+        let place = self.ground().free_place(&self.member);
+        self.receive(place, wait)?;
+        let slot = self.ground().slot(&self.member, place)?;
+        Ok(read(self.ground().payload(slot), slot))
+    }
+
+    /// Puts `count` items, each written by `write` from its number: how many there were before an error. With `wait`, it waits for room for all of them.
+    pub(crate) fn put_many(
+        &self,
+        count: usize,
+        wait: Option<impl FnOnce() -> Wait>,
+        write: impl Fn(NonNull<u8>, usize, usize),
+    ) -> (usize, Option<QueueError>) {
+        let ground = self.ground();
+        let place = ground.free_place(&self.member);
+        let mut put = 0;
+        let mut waiter = None;
+        let mut wait = wait;
+        while put < count {
+            let mut some = |ring: &Ring<'_>| {
+                let mut cursor = ring.puts();
+                let before = put;
+                let refused = loop {
+                    if put == count || put - before == BATCH {
+                        break None;
+                    }
+                    let slot = ground.slot(&self.member, place)?;
+                    self.prepare(slot);
+                    write(ground.payload(slot), slot, put);
+                    if let Err(refused) = ground.put_next(&self.member, ring, place, &mut cursor) {
+                        break Some(refused);
+                    }
+                    put += 1;
+                };
+                match (refused, put - before) {
+                    (Some(refused), 0) => Err(refused),
+                    (_, done) => Ok((cursor.finish(ring), done)),
+                }
+            };
+            let result = match (ground.at_once(self.thread, Side::Putters, &mut some), &mut waiter, wait.take()) {
+                (Err(Refused::Full), waiter, wait) if waiter.is_some() || wait.is_some() => {
+                    let waiter = waiter.get_or_insert_with(|| Waiter::new(wait.map_or(Wait::NONE, |wait| wait())));
+                    let sleep = |ring: &Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
+                    ground.waiting(self.thread, Side::Putters, waiter, &mut some, sleep).map_err(QueueError::from)
+                }
+                (result, _, unused) => {
+                    wait = unused;
+                    result.map_err(QueueError::from)
+                }
+            };
+            if let Err(error) = result {
+                return (put, Some(error));
+            }
+        }
+        (put, None)
+    }
+
+    /// Gets as many items as there are, but no more than `most`, and at least one, each read by `read`. Not for tasks.
+    pub(crate) fn get_many(
+        &self,
+        most: usize,
+        wait: Option<impl FnOnce() -> Wait>,
+        mut read: impl FnMut(NonNull<u8>, usize),
+    ) -> Result<usize, QueueError> {
+        let ground = self.ground();
+        let place = ground.free_place(&self.member);
+        let mut count = 0;
+        let mut some = |ring: &Ring<'_>| {
+            let mut cursor = ring.gets();
+            let refused = loop {
+                if count == most {
+                    break None;
+                }
+                if let Err(refused) = ground.get_next(&self.member, ring, place, &mut cursor) {
+                    break Some(refused);
+                }
+                count += 1;
+                let slot = ground.slot(&self.member, place)?;
+                read(ground.payload(slot), slot);
+            };
+            match (refused, count) {
+                (Some(refused), 0) => Err(refused),
+                _ => Ok((cursor.finish(ring), count)),
+            }
+        };
+        match (ground.at_once(self.thread, Side::Getters, &mut some), wait) {
+            (Err(Refused::Empty), Some(wait)) => {
+                let sleep = |ring: &Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Getters, waiter);
+                ground.waiting(self.thread, Side::Getters, &mut Waiter::new(wait()), &mut some, sleep)?;
+            }
+            (result, _) => result?,
+        }
+        Ok(count)
+    }
+
+    /// A place for a loan, or something received.
+    pub(crate) fn occupy(&self) -> Result<usize, QueueError> {
+        self.ground().occupy(&self.member).ok_or(QueueError::TooManyLoans { limit: self.ground().most_loans() })
+    }
+
+    /// The place is not in use any more. Nothing in a forked child: it is the parent's.
+    pub(crate) fn vacate(&self, place: usize) {
+        if self.is_of_this_thread() {
+            self.ground().vacate(&self.member, place);
+        }
+    }
+
+    /// The task in a place is done.
+    pub(crate) fn finish_task(&self, place: usize) {
+        if self.is_of_this_thread() {
+            self.thread.begin(&self.ground().control().roster.0);
+            self.ground().finish_task(&self.member, place);
+            self.thread.end();
+            self.ground().vacate(&self.member, place);
+        }
+    }
+
+    /// The task in a place is for somebody else.
+    pub(crate) fn return_task(&self, place: usize) {
+        if self.is_of_this_thread() {
+            self.thread.begin(&self.ground().control().roster.0);
+            self.ground().return_task(&self.member, place);
+            self.thread.end();
+            // Whoever takes it leaves another slot there, which `reclaim` then makes usable; or a dead letter's.
+            self.member.returned.set(self.member.returned.get() | 1 << place);
+        }
+    }
+
+    /// Whether the participant has a task in hand.
+    pub(crate) fn has_task(&self) -> bool {
+        let busy = self.member.busy.get() & !self.member.returned.get();
+        // Relaxed: only this thread makes it so, or not so.
+        (0..64).any(|place| busy & 1 << place != 0 && self.ground().place(self.member.id, place).load(Relaxed) & super::words::TASK != 0)
+    }
+
+    /// Takes the first dead letter into a place.
+    pub(crate) fn receive_letter(&self, place: usize) -> Result<(), QueueError> {
+        let ground = self.ground();
+        if ground.shape.letters == 0 {
+            return Err(QueueError::Empty);
+        }
+        self.thread.begin(&ground.control().roster.0);
+        let result = ground.get(&self.member, &ground.ring(Which::Letters), place);
+        self.thread.end();
+        Ok(result.map(|_| ())?)
+    }
+}

@@ -1,0 +1,198 @@
+//! [`QueueOptions`]: how a queue is created, and attached.
+
+#![allow(unsafe_code)]
+
+use core::ptr::NonNull;
+use std::os::fd::OwnedFd;
+
+use crossproc_sys::atomic::Ordering::Relaxed;
+
+use super::attached::Handle;
+use super::ground::Ground;
+use super::item::{check, sealed::Item as _};
+use super::shape::{Plan, Shape};
+use super::{JoinableQueue, KIND, Queue, joinable};
+use crate::region::{Layout, Region, RegionError};
+use crate::shared::Plain;
+
+/// How a queue is created. What is not said is as in [`new`](QueueOptions::new).
+///
+/// ```
+/// use crossproc::{Queue, QueueOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let queue: Queue<u64> = QueueOptions::new().participants(16).loans(8).create(1000)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct QueueOptions {
+    participants: usize,
+    loans: usize,
+    attempts: u32,
+    dead_letters: usize,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        QueueOptions::new()
+    }
+}
+
+impl QueueOptions {
+    /// 1,024 participants, 3 loans for each, attempts without end.
+    #[must_use]
+    pub fn new() -> Self {
+        QueueOptions { participants: 1_024, loans: 3, attempts: 0, dead_letters: 0 }
+    }
+
+    /// How many threads may take part at the same time, in all processes together. Each that ever did costs a record of 128 bytes or more, and `loans` + 1 slots.
+    #[must_use]
+    pub fn participants(mut self, most: usize) -> Self {
+        self.participants = most;
+        self
+    }
+
+    /// How many items a participant may have loaned, received, or in hand as tasks at the same time: 1 to 63.
+    #[must_use]
+    pub fn loans(mut self, most: usize) -> Self {
+        self.loans = most;
+        self
+    }
+
+    /// For a [`JoinableQueue`]: a task that was given out `most` times and came back each time becomes a dead letter instead, if there is room for it among `letters` of them; otherwise it is given out again. `most` 0: never.
+    #[must_use]
+    pub fn attempts(mut self, most: u32, letters: usize) -> Self {
+        self.attempts = most;
+        self.dead_letters = letters;
+        self
+    }
+
+    /// A [`Queue`] for `capacity` items, 1 to 2^20.
+    ///
+    /// # Errors
+    /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
+    pub fn create<T: Plain>(&self, capacity: usize) -> Result<Queue<T>, RegionError> {
+        let shape = self.shape(capacity, size_of::<T>(), align_of::<T>(), false);
+        create(shape, T::layout(KIND)).map(Queue::of)
+    }
+
+    /// A [`ByteQueue`](super::ByteQueue) for `capacity` messages, 1 to 2^20, of `max_len` bytes at most.
+    ///
+    /// # Errors
+    /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
+    pub fn create_bytes(&self, capacity: usize, max_len: usize) -> Result<Queue<[u8]>, RegionError> {
+        create(self.shape(capacity, max_len, 1, false), <[u8]>::layout(KIND)).map(Queue::of)
+    }
+
+    /// A [`JoinableQueue`] for `capacity` tasks, 1 to 2^20.
+    ///
+    /// # Errors
+    /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
+    pub fn create_joinable<T: Plain>(&self, capacity: usize) -> Result<JoinableQueue<T>, RegionError> {
+        let shape = self.shape(capacity, size_of::<T>(), align_of::<T>(), true);
+        create(shape, T::layout(joinable::KIND)).map(JoinableQueue::of)
+    }
+
+    /// A [`JoinableByteQueue`](super::JoinableByteQueue) for `capacity` tasks, 1 to 2^20, of `max_len` bytes at most.
+    ///
+    /// # Errors
+    /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
+    pub fn create_joinable_bytes(&self, capacity: usize, max_len: usize) -> Result<JoinableQueue<[u8]>, RegionError> {
+        create(self.shape(capacity, max_len, 1, true), <[u8]>::layout(joinable::KIND)).map(JoinableQueue::of)
+    }
+
+    fn shape(&self, capacity: usize, size: usize, align: usize, is_joinable: bool) -> Shape {
+        // What does not fit is refused as too much.
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX / 2);
+        Shape {
+            capacity: number(capacity),
+            letters: if is_joinable { number(self.dead_letters) } else { 0 },
+            ids: number(self.participants),
+            places: number(self.loans).saturating_add(1),
+            attempts: self.attempts,
+            is_joinable,
+            size: size as u64,
+            align: number(align),
+        }
+    }
+}
+
+fn create(shape: Shape, layout: Layout) -> Result<Handle, RegionError> {
+    let plan = check(&shape)?;
+    let fill = |base: NonNull<u8>| {
+        // SAFETY: `base` leads to `plan.len` bytes, page aligned; the region keeps them mapped for longer than this closure.
+        let ground = unsafe { Ground::new(base, shape, plan) };
+        shape.store(&ground);
+        ground.fill();
+    };
+    let count = usize::try_from(shape.capacity).unwrap_or(usize::MAX);
+    let region = Region::create_with_holes(layout, count, plan.len, &plan.common(&shape), fill)?;
+    Ok(handle(region, shape, plan))
+}
+
+/// For a region whose contents are as long as the plan says.
+fn handle(region: Region, shape: Shape, plan: Plan) -> Handle {
+    // SAFETY: the handle keeps the region, and with it the mapping, for as long as it keeps the ground.
+    let ground = unsafe { Ground::new(region.contents(), shape, plan) };
+    Handle::new(ground, region)
+}
+
+/// Makes a handle of a descriptor, if it is a queue of such items.
+pub(crate) fn attach(file: OwnedFd, layout: Layout, name: &'static str, is_joinable: bool) -> Result<Handle, RegionError> {
+    let region = Region::attach(file, layout, name)?;
+    let too_short = |needed: usize| RegionError::TooShort { len: region.len() as u64, needed: needed as u64 };
+    if region.len() < size_of::<super::ground::Control>() {
+        return Err(too_short(size_of::<super::ground::Control>()));
+    }
+    let shape = Shape::load(region.contents());
+    let is_expected =
+        shape.is_joinable == is_joinable && shape.align as usize == layout.align && (layout.size == 1 || shape.size == layout.size as u64);
+    let plan = check(&shape)?;
+    if !is_expected {
+        return Err(RegionError::UnsuitableQueue { what: format!("its own account of its items is not that of {name}") });
+    }
+    if plan.len > region.len() {
+        return Err(too_short(plan.len));
+    }
+    Ok(handle(region, shape, plan))
+}
+
+impl Shape {
+    fn store(&self, ground: &Ground) {
+        let numbers = [
+            self.capacity.into(),
+            self.letters.into(),
+            self.ids.into(),
+            self.places.into(),
+            self.attempts.into(),
+            self.is_joinable.into(),
+            self.size,
+            self.align.into(),
+        ];
+        for (to, number) in ground.control().shape.iter().zip(numbers) {
+            // Relaxed: whoever attaches is ordered after it.
+            to.store(number, Relaxed);
+        }
+    }
+
+    /// What a region's beginning says, which is at least as long as the control words. Not to be believed.
+    fn load(base: NonNull<u8>) -> Self {
+        let control = base.cast::<super::ground::Control>();
+        // SAFETY: mapped, as the caller says, page aligned, and all atomics.
+        let control = unsafe { control.as_ref() };
+        // Each once: the copy is what is checked and used.
+        let numbers = control.shape.each_ref().map(|number| number.load(Relaxed));
+        let number = |index: usize| u32::try_from(numbers[index]).unwrap_or(u32::MAX / 2);
+        Shape {
+            capacity: number(0),
+            letters: number(1),
+            ids: number(2),
+            places: number(3),
+            attempts: number(4),
+            is_joinable: numbers[5] != 0,
+            size: numbers[6],
+            align: number(7),
+        }
+    }
+}

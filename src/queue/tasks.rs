@@ -1,0 +1,297 @@
+//! Tasks: items that are not gone with whoever took them.
+//!
+//! # Goal
+//! A task is unfinished from its put until somebody says that it is done, or until it is a dead letter. While it is unfinished it is in the ring, in somebody's hand, or waits to be taken again; whatever dies, none is lost, none is
+//! in two hands, and who waits for all of them to be done learns when that is so.
+//!
+//! # How
+//! A get leaves its slot in the participant's place with the mark `TASK`. When it is done, the mark goes. A participant that gives one back turns the mark into `RETURNED`, and whoever has taken over
+//! the id of a dead one does so with all that it had: the place itself is where others find the task. They take it by an exchange like any other, of the slot in their own place for the one in there, which is
+//! announced, completed and settled like any other. So tasks do not need room in a ring to come back. `returned` tells when to look for them.
+//!
+//! # Who notices a death
+//! Whoever sleeps for a task, or until all are done, watches the tokens of all other participants. The kernel marks a dead one's and wakes one who sleeps on it; that one takes it over. A new participant wakes all
+//! sleepers through the roster, so that they watch it, too. Of more than 118 participants the others are only looked at at the end of a slice.
+//!
+//! # When all is done
+//! If the ring is empty, no place has a mark, nobody is about to complete a get, and in the time of that look nothing was put (`tail`) and nothing moved between places (`moves`, which
+//! is advanced after the announcement and before the exchange). `joins` is advanced, and its sleepers woken, whenever a task is finished while the ring is empty and somebody may wait.
+
+use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use crossproc_sys::atomic::{AtomicU64, fence};
+use crossproc_sys::futex::{self, Watch};
+use crossproc_sys::robust::Thread;
+
+use super::exchange::{Member, Refused, Ring, Which};
+use super::ground::Ground;
+use super::waiting::{Failure, Side, Watches, mark, wake};
+use super::words::{CLOSED, FLAGS, FULL, INDEX, RETURNED, TASK, WAITERS, cycle, index, position};
+use crate::wait::Waiter;
+
+/// In `returned`: there may be some.
+const SOME: u64 = 1;
+const ONE_RETURN: u64 = 2;
+const ONE_JOIN: u64 = 1 << 32;
+const ONE_MEMBER: u64 = 1 << 30;
+
+/// As many as the kernel watches at once.
+const MOST_WATCHED: usize = futex::MAX_WATCHED;
+
+impl Ground {
+    /// Takes a task for a place: one that was given back, or else the first one.
+    pub(crate) fn take_task(&self, member: &Member, ring: &Ring<'_>, place: usize) -> Result<(u64, usize), Refused> {
+        // Acquire: pairs with the Release in `tell_of_return`.
+        let returned = self.control().returned.load(Acquire);
+        let flags = if returned & SOME != 0 && self.take_returned(member, place, returned)? {
+            0
+        } else if self.is_crammed(member) {
+            // The last free place is for the tasks in the others, which somebody else must just have taken.
+            return Err(Refused::Empty);
+        } else {
+            match self.get(member, ring, place) {
+                // It may come back from whoever has it.
+                Err(Refused::Closed) if self.others_have_tasks(member) => return Err(Refused::Empty),
+                result => result?,
+            }
+        };
+        let attempts = self.attempts(self.slot(member, place)?);
+        // Relaxed, both: the slot is this participant's, and the exchange is what orders it for the next one's.
+        attempts.store(attempts.load(Relaxed).saturating_add(1), Relaxed);
+        Ok((flags, 1))
+    }
+
+    /// Takes a task from a place where it was left, if there is one.
+    #[cold]
+    fn take_returned(&self, member: &Member, place: usize, returned: u64) -> Result<bool, Refused> {
+        // Its own first: see `is_crammed`.
+        for id in core::iter::once(member.id).chain(0..self.used()) {
+            for other in 0..self.shape.places as usize {
+                let word = self.place(id, other);
+                // Acquire: pairs with the Release in `return_task`.
+                let seen = word.load(Acquire);
+                if seen & RETURNED == 0 {
+                    continue;
+                }
+                if self.exchange(member, place, self.site_of_place(id, other), word, seen)? {
+                    self.complete(member, place, index(seen), TASK);
+                    return Ok(true);
+                }
+            }
+        }
+        // Relaxed: it is a hint, and says nothing that has not been looked at.
+        let _ = self.control().returned.compare_exchange(returned, returned & !SOME, Relaxed, Relaxed);
+        Ok(false)
+    }
+
+    /// The task in a place is done. Pending, as below.
+    pub(crate) fn finish_task(&self, member: &Member, place: usize) {
+        let word = self.place(member.id, place);
+        // Release: pairs with the Acquire in `may_have_task`: whatever was done for the task happened before a join returns.
+        word.store(word.load(Relaxed) & !FLAGS, Release);
+        self.note_finished();
+    }
+
+    /// A task was finished: tells who waits for that, if it may have been the last one.
+    fn note_finished(&self) {
+        // SeqCst: the place was stored before, `joins` is loaded after it. Who joins marks `joins` first and then looks at places. One of the two sees the other.
+        fence(SeqCst);
+        let joins = &self.control().joins;
+        if joins.load(Relaxed) & WAITERS != 0 && self.ring(Which::Items).count() == 0 {
+            self.wake_joins();
+        }
+    }
+
+    fn wake_joins(&self) {
+        let joins = &self.control().joins;
+        joins.fetch_add(ONE_JOIN, Release);
+        wake(joins, u32::MAX);
+    }
+
+    /// Gives the task in a place to whoever comes, or puts it to the dead letters. The roster is pending.
+    pub(crate) fn return_task(&self, member: &Member, place: usize) {
+        let word = self.place(member.id, place);
+        let seen = word.load(Relaxed);
+        let Ok(slot) = self.slot(member, place) else { return };
+        let limit = self.shape.attempts;
+        // Relaxed: as in `take_task`.
+        if limit != 0 && self.attempts(slot).load(Relaxed) >= limit && self.put(member, &self.ring(Which::Letters), place).is_ok() {
+            self.note_finished();
+            return;
+        }
+        // Release: pairs with the Acquire in `take_returned`.
+        word.store(seen & !FLAGS | RETURNED, Release);
+        self.tell_of_return();
+    }
+
+    /// All that a participant has in hand. The roster is pending.
+    pub(crate) fn return_tasks(&self, id: usize) {
+        if !self.shape.is_joinable {
+            return;
+        }
+        let mut any_returned = false;
+        for place in 0..self.shape.places as usize {
+            // Acquire: the participant may have been another thread.
+            let word = self.place(id, place).load(Acquire);
+            if word & TASK != 0 {
+                self.return_task(&Member::new(id), place);
+            }
+            any_returned |= word & RETURNED != 0;
+        }
+        if any_returned {
+            // Perhaps it died before it could say so.
+            self.tell_of_return();
+        }
+        // Whoever waits for the dead one's tasks to be done looks again.
+        self.wake_joins();
+    }
+
+    fn tell_of_return(&self) {
+        let returned = &self.control().returned;
+        let mut seen = returned.load(Relaxed);
+        // Release: pairs with the Acquire in `take_task`.
+        while let Err(now) = returned.compare_exchange(seen, seen.wrapping_add(ONE_RETURN) | SOME, Release, Relaxed) {
+            seen = now;
+        }
+        let ring = self.ring(Which::Items);
+        wake(ring.tail(), 1);
+        self.wake_joins();
+    }
+
+    /// A participant has come: all who sleep look at everything again, and at it, too.
+    pub(crate) fn announce_member(&self) {
+        if self.shape.is_joinable {
+            let roster = &self.control().roster.0;
+            // Release: pairs with the Acquire in `sleep_for_task`: the token is taken.
+            roster.fetch_add(ONE_MEMBER, Release);
+            futex::wake(roster, u32::MAX);
+        }
+    }
+
+    fn others_have_tasks(&self, member: &Member) -> bool {
+        (0..self.used()).any(|id| id != member.id && self.may_have_task(id)) || (self.has_returned(member.id))
+    }
+
+    /// Whether a task waits in one of this participant's places.
+    fn has_returned(&self, id: usize) -> bool {
+        (0..self.shape.places as usize).any(|place| self.place(id, place).load(Acquire) & RETURNED != 0)
+    }
+
+    /// Whether a task is unfinished. Exact, if nobody is in the middle of anything; otherwise it was so at some time during the call.
+    pub(crate) fn has_unfinished(&self) -> bool {
+        let control = self.control();
+        let ring = self.ring(Which::Items);
+        loop {
+            let (head, tail) = (ring.head().load(Acquire), ring.tail().load(Acquire));
+            // Acquire: pairs with the Release in `exchange`: what was announced before is seen below.
+            let moves = control.moves.load(Acquire);
+            let is_empty = position(head) == position(tail)
+                && ring.site(position(tail)).is_ok_and(|at| self.entry(at).load(Acquire) & !INDEX != cycle(tail) | FULL);
+            if !is_empty || (0..self.used()).any(|id| self.may_have_task(id)) {
+                return true;
+            }
+            if position(ring.tail().load(Acquire)) == position(tail) && control.moves.load(Acquire) == moves {
+                return false;
+            }
+        }
+    }
+
+    /// Waits until no task is unfinished.
+    #[cold]
+    pub(crate) fn join(&self, thread: &Thread, id: usize, waiter: &mut Waiter) -> Result<(), Failure> {
+        let roster = &self.control().roster.0;
+        thread.begin(roster);
+        let result = loop {
+            if self.bury(thread) {
+                thread.begin(roster);
+            }
+            if !self.has_unfinished() {
+                break Ok(());
+            }
+            if let Err(ended) = waiter.check() {
+                break Err(ended.into());
+            }
+            self.sleep_until_finished(id, waiter, || self.has_unfinished());
+        };
+        thread.end();
+        result
+    }
+
+    /// Sleeps for a slice at most, until a task is finished, or comes back, or somebody dies.
+    fn sleep_until_finished(&self, id: usize, waiter: &mut Waiter, must_wait: impl FnOnce() -> bool) {
+        let control = self.control();
+        let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
+        let Some(marked) = mark(&control.joins) else { return };
+        // SeqCst: as in `note_finished`.
+        fence(SeqCst);
+        if !must_wait() {
+            return;
+        }
+        let mut watches = Watches::<MOST_WATCHED>::new();
+        watches.add(Watch::whole(&control.joins, marked));
+        watches.add(Watch::whole(&control.returned, returned));
+        self.sleep_watching_tokens(id, waiter, watches, in_roster, &control.joins, marked);
+    }
+
+    /// Sleeps for a slice at most while there is no task to take, and none that could be. Whether it did.
+    pub(crate) fn sleep_for_task(&self, thread: &Thread, member: &Member, ring: &Ring<'_>, waiter: &mut Waiter) -> bool {
+        let control = self.control();
+        if self.bury(thread) {
+            thread.begin(&control.roster.0);
+            return false;
+        }
+        if (ring.head().load(Acquire) | ring.tail().load(Acquire)) & CLOSED != 0 {
+            self.sleep_until_finished(member.id, waiter, || self.others_have_tasks(member));
+            return true;
+        }
+        // Acquire: pair with the Releases in `announce_member` and `return_task`.
+        let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
+        let Some(marked) = mark(ring.tail()) else { return false };
+        let Some((cell, entry)) = self.obstacle(ring, Side::Getters, marked) else { return false };
+        if returned & SOME != 0 {
+            return false;
+        }
+        let mut watches = Watches::<MOST_WATCHED>::new();
+        watches.add(Watch::whole(ring.tail(), marked));
+        watches.add([Watch::new(cell, entry as u32)]);
+        watches.add(Watch::whole(&control.returned, returned));
+        self.sleep_watching_tokens(member.id, waiter, watches, in_roster, ring.tail(), marked);
+        true
+    }
+
+    fn sleep_watching_tokens<'a>(
+        &'a self,
+        id: usize,
+        waiter: &mut Waiter,
+        mut watches: Watches<'a, MOST_WATCHED>,
+        in_roster: u64,
+        word: &'a AtomicU64,
+        seen: u64,
+    ) {
+        let roster = Watch::whole(&self.control().roster.0, in_roster);
+        for other in (0..self.used()).filter(|&other| other != id) {
+            if watches.len() + roster.len() == MOST_WATCHED {
+                break;
+            }
+            if self.is_dead(other) {
+                return;
+            }
+            if let Some(watch) = self.record(other).token.watch() {
+                watches.add([watch]);
+            }
+        }
+        let others = watches.len();
+        watches.add(roster);
+        if watches.sleep(waiter, word, seen) >= others {
+            self.do_for_the_dead(&self.ring(Which::Items));
+            self.wake_joins();
+        }
+    }
+
+    /// How many tasks are unfinished. A hint: it may be stale by now.
+    pub(crate) fn count_unfinished(&self) -> usize {
+        let in_hand = (0..self.used()).flat_map(|id| (0..self.shape.places as usize).map(move |place| self.place(id, place)));
+        // Relaxed: a hint.
+        let in_hand = in_hand.filter(|place| place.load(Relaxed) & (TASK | RETURNED) != 0).count();
+        self.ring(Which::Items).count() + in_hand
+    }
+}
