@@ -47,8 +47,8 @@ use core::cell::Cell;
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use super::ground::{Counters, Ground};
-use super::words::{CLOSED, FLAGS, FULL, INDEX, RETURNED, ROUND, SEALED, TASK, cycle, distance, exchanged, index, next, position, with};
+use super::ground::{Counters, Ground, Site};
+use super::words::{CLOSED, FLAGS, FULL, INDEX, RETURNED, ROUND, SEALED, TASK, cycle, distance, exchanged, index, is_before, lap_after, next, position, with};
 
 /// `seen`, of one who tries nothing.
 pub(crate) const NOTHING: u64 = 0;
@@ -77,6 +77,8 @@ pub(crate) enum Which {
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) id: usize,
+    /// Where its record is.
+    pub(crate) site: Site,
     /// The items' counters as last seen: they may be further by now.
     head: Cell<u64>,
     tail: Cell<u64>,
@@ -118,8 +120,9 @@ pub(crate) struct Found {
 }
 
 impl Member {
-    pub(crate) fn new(id: usize) -> Self {
-        Member { id, head: Cell::new(ROUND), tail: Cell::new(ROUND), busy: Cell::new(0), returned: Cell::new(0) }
+    pub(crate) fn new(ground: &Ground, id: usize) -> Self {
+        let site = ground.site_of(id);
+        Member { id, site, head: Cell::new(ROUND), tail: Cell::new(ROUND), busy: Cell::new(0), returned: Cell::new(0) }
     }
 }
 
@@ -166,10 +169,10 @@ impl<'a> Cursor<'a> {
     }
 
     /// Of the next operation: behind the last one, if that is known, or else what the counter says.
-    #[inline]
-    fn position(&mut self, ring: &Ring<'_>) -> u64 {
+    #[inline(always)]
+    fn position(&mut self) -> u64 {
         if !core::mem::replace(&mut self.is_next_known, false) {
-            self.finish(ring);
+            self.finish();
             // Acquire: pairs with the Release in `advance`.
             self.seen = self.counter.load(Acquire);
             self.next = position(self.seen);
@@ -178,7 +181,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The operation at the position has been done.
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, ring: &Ring<'_>) -> &mut Self {
         self.next = next(self.next, ring.len);
         self.behind += 1;
@@ -187,30 +190,30 @@ impl<'a> Cursor<'a> {
     }
 
     /// Advances the counter past the operations that have been done: the flags that it had whenever that was so.
-    #[inline]
-    pub(crate) fn finish(&mut self, ring: &Ring<'_>) -> u64 {
+    #[inline(always)]
+    pub(crate) fn finish(&mut self) -> u64 {
         if core::mem::take(&mut self.behind) != 0 {
-            self.flags |= advance(self.counter, self.seen, self.next, ring);
+            self.flags |= advance(self.counter, self.seen, self.next);
         }
         self.flags
     }
 }
 
 /// Advances a counter that was `seen` to a position, unless it is past it: what flags it has then.
-#[inline]
-fn advance(counter: &AtomicU64, mut seen: u64, to: u64, ring: &Ring<'_>) -> u64 {
+#[inline(always)]
+fn advance(counter: &AtomicU64, mut seen: u64, to: u64) -> u64 {
     loop {
         // Release: pairs with the Acquire loads of counters: whoever sees it past an entry sees the exchange there. Acquire on failure: as those.
         match counter.compare_exchange(seen, to | seen & FLAGS, Release, Acquire) {
             Ok(_) => return seen & FLAGS,
-            Err(now) if distance(position(now), to, ring.len) >= 0 => return now & FLAGS,
+            Err(now) if !is_before(position(now), to) => return now & FLAGS,
             Err(now) => seen = now,
         }
     }
 }
 
 impl Ground {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ring(&self, which: Which) -> Ring<'_> {
         let control = self.control();
         match which {
@@ -235,93 +238,108 @@ impl Ground {
     }
 
     /// The slot in a place of a participant's own.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn slot(&self, member: &Member, place: usize) -> Result<usize, Refused> {
         // Relaxed: nobody else stores there, but for one who takes a returned task, after which `reclaim` has looked.
-        let slot = index(self.place(member.id, place).load(Relaxed));
+        let slot = index(self.place_at(member.site, place).load(Relaxed));
         if self.has_slot(slot) { Ok(slot) } else { Err(Refused::Corrupt) }
     }
 
     /// Puts the slot in a place behind all others. The flags of `tail` after it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(&self, member: &Member, ring: &Ring<'_>, place: usize) -> Result<u64, Refused> {
         let mut cursor = ring.puts();
-        let found = self.exchange_at(member, place, || self.find_room(member, ring, &mut cursor))?;
-        let flags = cursor.step(ring).finish(ring);
-        self.complete(member, place, index(found.entry), 0);
-        Ok(flags)
+        for _ in 0..MOST_ROUNDS {
+            if let Some(found) = self.find_room(member, ring, &mut cursor)? {
+                if let Some(word) = self.exchange(member, place, found.at, self.entry(found.at), found.entry)? {
+                    let flags = cursor.step(ring).finish();
+                    self.complete(member, place, word, index(found.entry), 0);
+                    return Ok(flags);
+                }
+            }
+        }
+        Err(Refused::Corrupt)
     }
 
     /// Exchanges the slot in a place for that of the first item. The flags of `head` after it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, member: &Member, ring: &Ring<'_>, place: usize) -> Result<u64, Refused> {
         let mut cursor = ring.gets();
-        let found = self.exchange_at(member, place, || self.find_item(member, ring, &mut cursor))?;
-        let flags = cursor.step(ring).finish(ring);
-        self.complete(member, place, index(found.entry), self.flags_of_got(ring));
-        Ok(flags)
+        for _ in 0..MOST_ROUNDS {
+            if let Some(found) = self.find_item(member, ring, &mut cursor)? {
+                if let Some(word) = self.exchange(member, place, found.at, self.entry(found.at), found.entry)? {
+                    let flags = cursor.step(ring).finish();
+                    self.complete(member, place, word, index(found.entry), self.flags_of_got(ring));
+                    return Ok(flags);
+                }
+            }
+        }
+        Err(Refused::Corrupt)
     }
 
     /// [`put`](Ground::put) of one of several, whose `tail` is advanced when the cursor [finishes](Cursor::finish).
     #[inline]
     pub(crate) fn put_next(&self, member: &Member, ring: &Ring<'_>, place: usize, cursor: &mut Cursor<'_>) -> Result<(), Refused> {
-        let found = self.exchange_at(member, place, || self.find_room(member, ring, cursor))?;
-        cursor.step(ring);
-        self.complete(member, place, index(found.entry), 0);
-        Ok(())
+        for _ in 0..MOST_ROUNDS {
+            if let Some(found) = self.find_room(member, ring, cursor)? {
+                if let Some(word) = self.exchange(member, place, found.at, self.entry(found.at), found.entry)? {
+                    cursor.step(ring);
+                    self.complete(member, place, word, index(found.entry), 0);
+                    return Ok(());
+                }
+            }
+        }
+        Err(Refused::Corrupt)
     }
 
     /// [`get`](Ground::get) of one of several, whose `head` is advanced when the cursor [finishes](Cursor::finish).
     #[inline]
     pub(crate) fn get_next(&self, member: &Member, ring: &Ring<'_>, place: usize, cursor: &mut Cursor<'_>) -> Result<(), Refused> {
-        let found = self.exchange_at(member, place, || self.find_item(member, ring, cursor))?;
-        cursor.step(ring);
-        self.complete(member, place, index(found.entry), self.flags_of_got(ring));
-        Ok(())
-    }
-
-    /// Exchanges the slot in a place for that of an entry which is found anew as long as others are faster.
-    #[inline]
-    fn exchange_at(&self, member: &Member, place: usize, mut find: impl FnMut() -> Result<Found, Refused>) -> Result<Found, Refused> {
         for _ in 0..MOST_ROUNDS {
-            let found = find()?;
-            if self.exchange(member, place, found.at, self.entry(found.at), found.entry)? {
-                return Ok(found);
+            if let Some(found) = self.find_item(member, ring, cursor)? {
+                if let Some(word) = self.exchange(member, place, found.at, self.entry(found.at), found.entry)? {
+                    cursor.step(ring);
+                    self.complete(member, place, word, index(found.entry), self.flags_of_got(ring));
+                    return Ok(());
+                }
             }
         }
         Err(Refused::Corrupt)
     }
 
-    #[inline]
+    #[inline(always)]
     fn flags_of_got(&self, ring: &Ring<'_>) -> u64 {
         if self.shape.is_joinable && ring.which == Which::Items { TASK } else { 0 }
     }
 
-    /// The entry for the next put, which is empty.
-    #[inline]
-    fn find_room(&self, member: &Member, ring: &Ring<'_>, cursor: &mut Cursor<'_>) -> Result<Found, Refused> {
-        for _ in 0..MOST_ROUNDS {
-            let tail = cursor.position(ring);
-            if cursor.seen & CLOSED != 0 {
-                return Err(Refused::Closed);
-            }
-            if distance(tail, member.head(ring), ring.len) >= ring.len as i64 && !self.look_for_room(member, ring, tail)? {
-                continue;
-            }
-            let at = ring.site(tail)?;
-            // Acquire: pairs with the Release of the exchange that made it so.
-            let entry = self.entry(at).load(Acquire);
-            match entry & !INDEX {
-                empty if empty == cycle(tail) => return Ok(Found { at, entry }),
-                full if full == cycle(tail) | FULL => {
-                    // Its putter has not finished.
-                    advance(ring.tail(), tail, next(tail, ring.len), ring);
-                }
-                sealed if sealed == cycle(tail) | SEALED => return Err(Refused::Closed),
-                _ => {}
-            }
+    /// The entry for the next put, if it is empty; otherwise somebody may have been helped.
+    #[inline(always)]
+    fn find_room(&self, member: &Member, ring: &Ring<'_>, cursor: &mut Cursor<'_>) -> Result<Option<Found>, Refused> {
+        let tail = cursor.position();
+        if cursor.seen & CLOSED != 0 {
+            return Err(Refused::Closed);
         }
-        Err(Refused::Corrupt)
+        if !is_before(tail, lap_after(member.head(ring))) && !self.look_for_room(member, ring, tail)? {
+            return Ok(None);
+        }
+        let at = ring.site(tail)?;
+        // Acquire: pairs with the Release of the exchange that made it so.
+        let entry = self.entry(at).load(Acquire);
+        let state = entry & !INDEX;
+        if state == cycle(tail) { Ok(Some(Found { at, entry })) } else { self.not_empty(ring, tail, state).map(|()| None) }
+    }
+
+    /// What a put does that finds another entry at `tail`.
+    #[cold]
+    fn not_empty(&self, ring: &Ring<'_>, tail: u64, state: u64) -> Result<(), Refused> {
+        if state == cycle(tail) | SEALED {
+            return Err(Refused::Closed);
+        }
+        if state == cycle(tail) | FULL {
+            // Its putter has not finished.
+            advance(ring.tail(), tail, next(tail, ring.len));
+        }
+        Ok(())
     }
 
     /// Whether `tail` is less than the whole ring ahead of `head`; if not so, somebody else may have to be helped first.
@@ -333,46 +351,61 @@ impl Ground {
         if ring.which == Which::Items {
             member.head.set(head);
         }
-        if distance(tail, head, ring.len) < ring.len as i64 {
+        if is_before(tail, lap_after(head)) {
             return Ok(true);
         }
         // Acquire: as in `find_room`.
-        match self.entry(ring.site(head)?).load(Acquire) & !INDEX & !SEALED {
-            full if full == cycle(head) | FULL => return Err(Refused::Full),
-            empty if empty == cycle(head).wrapping_add(ROUND) => {
-                // Its getter has not finished.
-                advance(ring.head(), seen, next(head, ring.len), ring);
-            }
-            _ => {}
+        let state = self.entry(ring.site(head)?).load(Acquire) & !(INDEX | SEALED);
+        if state == cycle(head) | FULL {
+            return Err(Refused::Full);
+        }
+        if state == lap_after(cycle(head)) {
+            // Its getter has not finished.
+            advance(ring.head(), seen, next(head, ring.len));
         }
         Ok(false)
     }
 
-    /// The entry for the next get, which is full, and which `tail` is past.
-    #[inline]
-    fn find_item(&self, member: &Member, ring: &Ring<'_>, cursor: &mut Cursor<'_>) -> Result<Found, Refused> {
-        for _ in 0..MOST_ROUNDS {
-            let head = cursor.position(ring);
-            let at = ring.site(head)?;
-            // Acquire: as in `find_room`; the payload comes with it.
-            let entry = self.entry(at).load(Acquire);
-            let state = entry & !INDEX;
-            if state == cycle(head) | FULL {
-                if distance(member.tail(ring), head, ring.len) <= 0 {
-                    self.help_putter(member, ring, head);
-                }
-                return Ok(Found { at, entry });
-            }
-            if state & !SEALED == cycle(head) {
-                if let Some(refused) = self.find_empty(ring, at, entry, cursor.seen) {
-                    return Err(refused);
-                }
-            } else if state & !SEALED == cycle(head).wrapping_add(ROUND) {
-                // Its getter has not finished.
-                advance(ring.head(), head, next(head, ring.len), ring);
-            }
+    /// The entry for the next get, if it is full; then `tail` is past it. Otherwise somebody may have been helped.
+    #[inline(always)]
+    fn find_item(&self, member: &Member, ring: &Ring<'_>, cursor: &mut Cursor<'_>) -> Result<Option<Found>, Refused> {
+        let head = cursor.position();
+        let at = ring.site(head)?;
+        // Acquire: as in `find_room`; the payload comes with it.
+        let entry = self.entry(at).load(Acquire);
+        if entry & !INDEX != cycle(head) | FULL {
+            return self.not_full(ring, head, cursor.seen, at, entry).map(|()| None);
         }
-        Err(Refused::Corrupt)
+        if !is_before(head, member.tail(ring)) {
+            self.help_putter(member, ring, head);
+        }
+        Ok(Some(Found { at, entry }))
+    }
+
+    /// What a get does that finds another entry at `head`. After a close nobody is told so before the entry is sealed, so that no put that was on its way comes after it.
+    #[cold]
+    fn not_full(&self, ring: &Ring<'_>, head: u64, seen: u64, at: usize, entry: u64) -> Result<(), Refused> {
+        let state = entry & !(INDEX | SEALED);
+        if state == lap_after(cycle(head)) {
+            // Its getter has not finished.
+            advance(ring.head(), head, next(head, ring.len));
+        }
+        if state != cycle(head) {
+            return Ok(());
+        }
+        if entry & SEALED != 0 {
+            return Err(Refused::Closed);
+        }
+        // Acquire: pairs with the Release in `close`, as does the load of `head`.
+        if (seen | ring.tail().load(Acquire)) & CLOSED == 0 {
+            return Err(Refused::Empty);
+        }
+        self.close(ring);
+        // Relaxed: it publishes nothing.
+        match self.entry(at).compare_exchange(entry, entry | SEALED, Relaxed, Relaxed) {
+            Ok(_) => Err(Refused::Closed),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Sees that `tail` is past the item at `head`: otherwise it would be behind `head`, and the next putter would find an entry of a later cycle there.
@@ -381,28 +414,12 @@ impl Ground {
         // Acquire: pairs with the Release in `advance`.
         let mut tail = ring.tail().load(Acquire);
         if position(tail) == head {
-            advance(ring.tail(), tail, next(head, ring.len), ring);
+            advance(ring.tail(), tail, next(head, ring.len));
             tail = next(head, ring.len);
         }
         if ring.which == Which::Items {
             member.tail.set(position(tail));
         }
-    }
-
-    /// What an empty entry at `head` means, or nothing if it is no longer empty. After a close nobody is told so before the entry is sealed, so that no put that was on its way comes after it.
-    #[cold]
-    fn find_empty(&self, ring: &Ring<'_>, at: usize, entry: u64, head: u64) -> Option<Refused> {
-        if entry & SEALED != 0 {
-            return Some(Refused::Closed);
-        }
-        // Acquire: pairs with the Release in `close`, as does the load of `head`.
-        if (head | ring.tail().load(Acquire)) & CLOSED == 0 {
-            return Some(Refused::Empty);
-        }
-        self.close(ring);
-        // Relaxed: it publishes nothing.
-        let is_sealed = self.entry(at).compare_exchange(entry, entry | SEALED, Relaxed, Relaxed).is_ok();
-        is_sealed.then_some(Refused::Closed)
     }
 
     /// Marks both counters. `tail` comes last: what it says is what counts, and then those who sleep on either have something to see.
@@ -412,38 +429,47 @@ impl Ground {
         ring.tail().fetch_or(CLOSED, Release);
     }
 
-    /// Announces and tries: whether the word was as seen.
-    #[inline]
-    pub(crate) fn exchange(&self, member: &Member, place: usize, at: usize, cell: &AtomicU64, seen: u64) -> Result<bool, Refused> {
-        let spare = self.slot(member, place)?;
-        if !self.has_slot(index(seen)) {
+    /// Announces and tries: the place's word, if it was exchanged.
+    #[inline(always)]
+    pub(crate) fn exchange(&self, member: &Member, place: usize, at: usize, cell: &AtomicU64, seen: u64) -> Result<Option<u64>, Refused> {
+        let word = self.announce(member, place, at, seen)?;
+        Ok(self.swap(member, cell, seen, word).then_some(word))
+    }
+
+    /// Says what is going to be tried: the place's word.
+    #[inline(always)]
+    pub(crate) fn announce(&self, member: &Member, place: usize, at: usize, seen: u64) -> Result<u64, Refused> {
+        // Relaxed: as in `slot`.
+        let word = self.place_at(member.site, place).load(Relaxed);
+        if !self.has_slot(index(word)) || !self.has_slot(index(seen)) {
             return Err(Refused::Corrupt);
         }
-        let record = self.record(member.id);
+        let record = self.record_at(member.site);
         // Release, both: pair with the Acquire loads in `happened`.
         record.site.store(at as u64 | (place as u64) << 32, Release);
         record.seen.store(seen, Release);
-        if seen & RETURNED != 0 {
-            // Release: pairs with the Acquire in `has_unfinished`.
-            self.control().moves.fetch_add(1, Release);
-        }
-        // AcqRel: pairs with itself, and with the loads of entries. See the top.
-        let is_done = cell.compare_exchange(seen, exchanged(seen, spare), AcqRel, Relaxed).is_ok();
-        if !is_done {
-            // Release: so that the site is not changed before.
-            record.seen.store(NOTHING, Release);
-        }
-        Ok(is_done)
+        Ok(word)
     }
 
-    /// Notes that a slot was got, for a place that then has these flags.
-    #[inline]
-    pub(crate) fn complete(&self, member: &Member, place: usize, slot: usize, flags: u64) {
+    /// Tries what was announced, with the slot in the place's word.
+    #[inline(always)]
+    pub(crate) fn swap(&self, member: &Member, cell: &AtomicU64, seen: u64, word: u64) -> bool {
+        // AcqRel: pairs with itself, and with the loads of entries. See the top.
+        let is_done = cell.compare_exchange(seen, exchanged(seen, index(word)), AcqRel, Relaxed).is_ok();
+        if !is_done {
+            // Release: so that the site is not changed before.
+            self.record_at(member.site).seen.store(NOTHING, Release);
+        }
+        is_done
+    }
+
+    /// Notes that a slot was got, for a place whose word is given, and then has these flags.
+    #[inline(always)]
+    pub(crate) fn complete(&self, member: &Member, place: usize, word: u64, slot: usize, flags: u64) {
         // Release, all three: pair with the Acquire loads in `happened` and `settle`, which are in the reverse order.
         self.taker(slot).store(member.id as u32 + 1, Release);
-        let word = self.place(member.id, place);
-        word.store(with(word.load(Relaxed), flags, slot), Release);
-        self.record(member.id).seen.store(NOTHING, Release);
+        self.place_at(member.site, place).store(with(word, flags, slot), Release);
+        self.record_at(member.site).seen.store(NOTHING, Release);
     }
 
     /// For whoever has taken over a participant's id: finds out whether what that one announced has happened, and completes it.
@@ -460,7 +486,7 @@ impl Ground {
             let is_sound = self.has_slot(spare) && self.has_slot(want);
             if is_sound && spare != want && self.happened(id, seen, spare) {
                 let is_task = self.shape.is_joinable && seen & (FULL | RETURNED) != 0 && !self.is_letter(record.site.load(Relaxed));
-                self.complete(&Member::new(id), place, want, if is_task { TASK } else { 0 });
+                self.complete(&Member::new(self, id), place, word, want, if is_task { TASK } else { 0 });
                 return;
             }
         }

@@ -61,10 +61,22 @@ pub(crate) struct Record {
     pub(crate) site: AtomicU64,
 }
 
+/// Where a participant's record is, in bytes from the first one. Less than the ground's length.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site(usize);
+
 /// A queue's memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ground {
     base: NonNull<u8>,
+    /// Into `base`: what the plan says, as pointers.
+    entries: NonNull<u8>,
+    records: NonNull<u8>,
+    slots: NonNull<u8>,
+    /// `plan.slot_stride`.
+    stride: usize,
+    /// `shape.slots()`.
+    count: usize,
     pub(crate) shape: Shape,
     pub(crate) plan: Plan,
 }
@@ -74,86 +86,101 @@ unsafe impl Send for Ground {}
 // SAFETY: as above.
 unsafe impl Sync for Ground {}
 
+/// `T`s at an offset, of which this is one.
+///
+/// # Safety
+/// The plan of the ground that gives the reference away has a `T` there, which is all atomics.
+#[inline(always)]
+unsafe fn at<'a, T>(start: NonNull<u8>, offset: usize) -> &'a T {
+    // SAFETY: the caller's: inside the memory (invariant 1).
+    let at = unsafe { start.add(offset) };
+    // SAFETY: mapped as long as the ground, aligned as the plan has it, and valid whatever it holds (invariant 2).
+    unsafe { at.cast().as_ref() }
+}
+
 impl Ground {
     /// # Safety
     /// Invariant 1, as long as the ground and its copies are used.
     pub(crate) unsafe fn new(base: NonNull<u8>, shape: Shape, plan: Plan) -> Self {
-        Ground { base, shape, plan }
+        // SAFETY: less than the plan's length.
+        let entries = unsafe { base.add(plan.entries) };
+        // SAFETY: as above.
+        let records = unsafe { base.add(plan.records) };
+        // SAFETY: as above.
+        let slots = unsafe { base.add(plan.slots) };
+        Ground { base, entries, records, slots, stride: plan.slot_stride, count: shape.slots(), shape, plan }
     }
 
-    /// `T`s at an offset, of which this is one.
-    ///
-    /// # Safety
-    /// The plan has a `T` there, which is all atomics.
-    #[inline]
-    unsafe fn at<T>(&self, offset: usize) -> &T {
-        // SAFETY: the caller's: inside the memory (invariant 1).
-        let at = unsafe { self.base.add(offset) };
-        // SAFETY: mapped as long as the ground, aligned as the plan has it, and valid whatever it holds (invariant 2).
-        unsafe { at.cast().as_ref() }
-    }
-
-    #[inline]
+    #[inline(always)]
     pub(crate) fn control(&self) -> &Control {
         // SAFETY: it is what the plan begins with.
-        unsafe { self.at(0) }
+        unsafe { at(self.base, 0) }
     }
 
     /// An entry of either ring: the letters' follow the items'.
-    #[inline]
-    pub(crate) fn entry(&self, at: usize) -> &AtomicU64 {
-        debug_assert!(at < self.shape.entries());
+    #[inline(always)]
+    pub(crate) fn entry(&self, index: usize) -> &AtomicU64 {
+        debug_assert!(index < self.shape.entries());
         // SAFETY: callers compare it with the ring's length, which is the shape's.
-        unsafe { self.at(self.plan.entries + at * size_of::<AtomicU64>()) }
+        unsafe { at(self.entries, index * size_of::<AtomicU64>()) }
+    }
+
+    pub(crate) fn site_of(&self, id: usize) -> Site {
+        debug_assert!(id < self.shape.ids as usize);
+        Site(id * self.plan.record_stride)
     }
 
     #[inline]
     pub(crate) fn record(&self, id: usize) -> &Record {
-        debug_assert!(id < self.shape.ids as usize);
+        self.record_at(self.site_of(id))
+    }
+
+    #[inline(always)]
+    pub(crate) fn record_at(&self, site: Site) -> &Record {
         // SAFETY: ids are less than `used`, which is compared with the shape wherever it is read.
-        unsafe { self.at(self.plan.records + id * self.plan.record_stride) }
+        unsafe { at(self.records, site.0) }
     }
 
     #[inline]
     pub(crate) fn place(&self, id: usize, place: usize) -> &AtomicU64 {
-        debug_assert!(id < self.shape.ids as usize && place < self.shape.places as usize);
+        self.place_at(self.site_of(id), place)
+    }
+
+    #[inline(always)]
+    pub(crate) fn place_at(&self, site: Site, place: usize) -> &AtomicU64 {
+        debug_assert!(place < self.shape.places as usize);
         // SAFETY: places follow the record, and there are as many as the shape says, with which callers compare.
-        unsafe { self.at(self.plan.records + id * self.plan.record_stride + size_of::<Record>() + place * size_of::<AtomicU64>()) }
+        unsafe { at(self.records, site.0 + size_of::<Record>() + place * size_of::<AtomicU64>()) }
     }
 
     /// The word that a [site](Record::site) names, if it can.
-    pub(crate) fn cell(&self, at: usize) -> Option<&AtomicU64> {
+    pub(crate) fn cell(&self, index: usize) -> Option<&AtomicU64> {
         let entries = self.shape.entries();
-        if at < entries {
-            return Some(self.entry(at));
+        if index < entries {
+            return Some(self.entry(index));
         }
-        let (id, place) = self.place_at(at)?;
-        Some(self.place(id, place))
+        let places = self.shape.places as usize;
+        let (id, place) = ((index - entries) / places, (index - entries) % places);
+        (id < self.shape.ids as usize).then(|| self.place(id, place))
     }
 
-    /// How a site names a place.
+    /// How a [site](Record::site) names a place.
     pub(crate) fn site_of_place(&self, id: usize, place: usize) -> usize {
         self.shape.first_slot(id) + place
     }
 
-    fn place_at(&self, at: usize) -> Option<(usize, usize)> {
-        let at = at.checked_sub(self.shape.entries())?;
-        let places = self.shape.places as usize;
-        (at / places < self.shape.ids as usize).then_some((at / places, at % places))
-    }
-
     /// Whether there is such a slot.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has_slot(&self, slot: usize) -> bool {
-        slot < self.shape.slots()
+        slot < self.count
     }
 
     /// Who took the slot last: an id and 1.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn taker(&self, slot: usize) -> &AtomicU32 {
         debug_assert!(self.has_slot(slot));
         // SAFETY: callers compare the slot with the shape; a slot begins with it.
-        unsafe { self.at(self.plan.slots + slot * self.plan.slot_stride) }
+        unsafe { at(self.slots, slot * self.stride) }
     }
 
     /// How many bytes its payload has, where that is not always the same.
@@ -161,7 +188,7 @@ impl Ground {
     pub(crate) fn payload_len(&self, slot: usize) -> &AtomicU32 {
         debug_assert!(self.has_slot(slot));
         // SAFETY: as `taker`, which it follows.
-        unsafe { self.at(self.plan.slots + slot * self.plan.slot_stride + size_of::<AtomicU32>()) }
+        unsafe { at(self.slots, slot * self.stride + size_of::<AtomicU32>()) }
     }
 
     /// How often it was given out. For tasks.
@@ -169,14 +196,14 @@ impl Ground {
     pub(crate) fn attempts(&self, slot: usize) -> &AtomicU32 {
         debug_assert!(self.has_slot(slot) && self.shape.is_joinable);
         // SAFETY: as `taker`; the header of a task has it.
-        unsafe { self.at(self.plan.slots + slot * self.plan.slot_stride + super::shape::HEADER) }
+        unsafe { at(self.slots, slot * self.stride + super::shape::HEADER) }
     }
 
     /// Where the payload is: `shape.size` bytes, aligned to `shape.align`, valid for whoever has the slot (invariant 3).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn payload(&self, slot: usize) -> NonNull<u8> {
         debug_assert!(self.has_slot(slot));
         // SAFETY: inside the slot, which is inside the memory.
-        unsafe { self.base.add(self.plan.slots + slot * self.plan.slot_stride + self.plan.payload) }
+        unsafe { self.slots.add(slot * self.stride + self.plan.payload) }
     }
 }

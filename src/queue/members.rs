@@ -69,7 +69,7 @@ impl Ground {
         thread.end();
         // Everything of the dead one is done.
         self.record(id).token.recover_if_inconsistent();
-        let member = Member::new(id);
+        let member = Member::new(self, id);
         let places = 0..self.shape.places as usize;
         let returned = places.filter(|&place| self.place(id, place).load(Acquire) & RETURNED != 0).fold(0, |bits, place| bits | 1 << place);
         member.busy.set(returned);

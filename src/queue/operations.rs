@@ -17,7 +17,7 @@ const BATCH: usize = 32;
 
 impl Attached {
     /// Writes an item into a slot of the participant's own, and puts that.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(&self, wait: Option<impl FnOnce() -> Wait>, write: impl FnOnce(NonNull<u8>, usize)) -> Result<(), QueueError> {
         let place = self.ground().free_place(&self.member);
         let slot = self.ground().slot(&self.member, place)?;
@@ -27,7 +27,7 @@ impl Attached {
     }
 
     /// Puts what is in a place.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
         let ground = self.ground();
         let put = |ring: &Ring<'_>| ground.put(&self.member, ring, place).map(|flags| (flags, 1));
@@ -41,7 +41,7 @@ impl Attached {
     }
 
     /// A new item in the slot has not been tried by anybody.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn prepare(&self, slot: usize) {
         if self.ground().shape.is_joinable {
             // Relaxed: the exchange orders it.
@@ -50,7 +50,7 @@ impl Attached {
     }
 
     /// Gets the first item into a place.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn receive(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
         let ground = self.ground();
         let get = |ring: &Ring<'_>| match ground.shape.is_joinable {
@@ -70,7 +70,7 @@ impl Attached {
     }
 
     /// Gets the first item and reads it, for which it needs no place for longer. Not for tasks.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get<R>(&self, wait: Option<impl FnOnce() -> Wait>, read: impl FnOnce(NonNull<u8>, usize) -> R) -> Result<R, QueueError> {
         let place = self.ground().free_place(&self.member);
         self.receive(place, wait)?;
@@ -108,7 +108,7 @@ impl Attached {
                 };
                 match (refused, put - before) {
                     (Some(refused), 0) => Err(refused),
-                    (_, done) => Ok((cursor.finish(ring), done)),
+                    (_, done) => Ok((cursor.finish(), done)),
                 }
             };
             let result = match (ground.at_once(self.thread, Side::Putters, &mut some), &mut waiter, wait.take()) {
@@ -154,7 +154,7 @@ impl Attached {
             };
             match (refused, count) {
                 (Some(refused), 0) => Err(refused),
-                _ => Ok((cursor.finish(ring), count)),
+                _ => Ok((cursor.finish(), count)),
             }
         };
         match (ground.at_once(self.thread, Side::Getters, &mut some), wait) {

@@ -72,8 +72,11 @@ impl Ground {
                 if seen & RETURNED == 0 {
                     continue;
                 }
-                if self.exchange(member, place, self.site_of_place(id, other), word, seen)? {
-                    self.complete(member, place, index(seen), TASK);
+                let own = self.announce(member, place, self.site_of_place(id, other), seen)?;
+                // Release: pairs with the Acquire in `has_unfinished`. After the announcement, before the exchange.
+                self.control().moves.fetch_add(1, Release);
+                if self.swap(member, word, seen, own) {
+                    self.complete(member, place, own, index(seen), TASK);
                     return Ok(true);
                 }
             }
@@ -133,7 +136,7 @@ impl Ground {
             // Acquire: the participant may have been another thread.
             let word = self.place(id, place).load(Acquire);
             if word & TASK != 0 {
-                self.return_task(&Member::new(id), place);
+                self.return_task(&Member::new(self, id), place);
             }
             any_returned |= word & RETURNED != 0;
         }

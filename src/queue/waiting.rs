@@ -27,7 +27,7 @@ use crossproc_sys::robust::Thread;
 
 use super::exchange::{Refused, Ring, Which};
 use super::ground::Ground;
-use super::words::{CLOSED, FULL, INDEX, WAITERS, cycle, distance, position};
+use super::words::{CLOSED, FULL, INDEX, WAITERS, cycle, is_before, lap_after, position};
 use crate::wait::{Ended, Waiter};
 
 /// Who waits, or is woken.
@@ -99,7 +99,7 @@ impl<'a, const N: usize> Watches<'a, N> {
 
 impl Ground {
     /// One operation on the items, whose wakes outlive the thread. `operate` gives the flags of the counter that it has advanced, and how many it put or got.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at_once(
         &self,
         thread: &Thread,
@@ -215,10 +215,9 @@ impl Ground {
         let at = ring.site(position(head)).ok()?;
         let cell = self.entry(at);
         let entry = cell.load(Acquire);
-        let count = distance(position(tail), position(head), ring.len);
         let is_blocked = match side {
-            Side::Getters => count == 0 && entry & !INDEX == cycle(head),
-            Side::Putters => count >= ring.len as i64 && entry & !INDEX == cycle(head) | FULL,
+            Side::Getters => position(tail) == position(head) && entry & !INDEX == cycle(head),
+            Side::Putters => !is_before(position(tail), lap_after(position(head))) && entry & !INDEX == cycle(head) | FULL,
         };
         (is_blocked && (head | tail) & CLOSED == 0).then_some((cell, entry))
     }

@@ -58,8 +58,19 @@ pub(crate) fn next(position: u64, len: u64) -> u64 {
     if (position & INDEX) + 1 < len { position + 1 } else { cycle(position).wrapping_add(ROUND) }
 }
 
-/// How many entries `to` is ahead of `from`, in a ring of `len`; less than 0 if it is behind.
+/// Whether a position is before another one: half of all cycles are before the other half.
 #[inline]
+pub(crate) fn is_before(position: u64, other: u64) -> bool {
+    (position.wrapping_sub(other) as i64) < 0
+}
+
+/// The position a whole ring after one.
+#[inline]
+pub(crate) fn lap_after(position: u64) -> u64 {
+    position.wrapping_add(ROUND)
+}
+
+/// How many entries `to` is ahead of `from`, in a ring of `len`; less than 0 if it is behind.
 pub(crate) fn distance(to: u64, from: u64, len: u64) -> i64 {
     let laps = cycle(to).wrapping_sub(cycle(from)) as i64 >> ROUND_SHIFT;
     laps.wrapping_mul(len as i64) + (index(to) as i64 - index(from) as i64)
@@ -90,6 +101,8 @@ mod tests {
             let mut at = ROUND;
             for step in 0..3 * len.min(100) {
                 assert_eq!(distance(at, ROUND, len), step as i64);
+                assert_eq!(is_before(ROUND, at), step > 0);
+                assert_eq!(is_before(at, lap_after(ROUND)), step < len);
                 assert_eq!(distance(ROUND, at, len), -(step as i64));
                 at = next(at, len);
             }
@@ -104,6 +117,7 @@ mod tests {
         assert_eq!(after, 0);
         assert_eq!(distance(after, last, 1), 1);
         assert_eq!(distance(last, after, 1), -1);
+        assert!(is_before(last, after) && !is_before(after, last));
     }
 
     #[test]
