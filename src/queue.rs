@@ -346,7 +346,7 @@ impl<T: ?Sized + Item> Queue<T> {
     /// How many items there are. It may have changed by the time this returns.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.handle.ground().ring(Which::Items).count()
+        count(&self.handle, Which::Items)
     }
 
     /// Whether there are none. It may have changed by the time this returns.
@@ -366,6 +366,10 @@ impl<T: ?Sized + Item> Queue<T> {
     pub fn capacity(&self) -> usize {
         self.handle.ground().shape.capacity as usize
     }
+}
+
+fn count(handle: &Handle, which: Which) -> usize {
+    handle.ground().count(&handle.ground().ring(which))
 }
 
 fn is_closed(handle: &Handle) -> bool {

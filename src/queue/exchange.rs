@@ -9,17 +9,20 @@
 //! swaps the slot in a place for the one in an entry, by which the entry becomes full, or empty in the next cycle (`words`). What a slot holds is written before it is put and read
 //! after it was got, when nobody else can reach it: nothing is ever half published, and nothing is copied.
 //!
+//! The entries alone say what is in the queue. The put at a position is done when its entry is full in the position's cycle, the get when it is empty in the next one; `tail` is the first position that nothing was put at, `head` the first
+//! one that nothing was got from. Both are found by going on from a position that is known to be no further:
+//!
 //! ```text
-//! put:  the entry at `tail` is  empty, this cycle  -> exchange, then advance `tail`
-//!                               full, this cycle   -> its putter has not advanced `tail`: do it, again
-//! get:  the entry at `head` is  full, this cycle   -> see that `tail` is past it, exchange, then advance `head`
-//!                               empty, next cycle  -> its getter has not advanced `head`: do it, again
-//!                               empty, this cycle  -> Empty
+//! a put, at the entry of a position:  empty, this cycle         -> exchange: all before it were put
+//!                                     full, this cycle; later   -> on to the next position
+//!                                     full, the cycle before    -> Full: nothing was got from there, a whole ring ago
+//! a get:                              full, this cycle          -> exchange: all before it were got
+//!                                     empty, next cycle; later  -> on to the next position
+//!                                     empty, this cycle         -> Empty: nothing was put there
 //! ```
 //!
-//! Anything else means that the counter was read too long ago. The counters only ever lag behind the entries, and whoever finds one lagging advances it, so nobody waits for anybody. A put needs to know that `head` is not as far
-//! behind as the ring is long; a participant remembers the last `head` that it saw, which can only be too small, and looks again when that does not do. If `tail - head` is the
-//! capacity and the entry at `head` is full, then at the time of that look the queue was full.
+//! So an operation is done with its one exchange: there is nothing that others would have to finish for one who stopped after it. Each participant remembers where it was; `tail` and `head` in shared memory are
+//! for others to begin from, they lag behind, and are advanced by whoever finds that they do by more than a few positions ([`LAG`]). It goes wrong for nobody if they are not.
 //!
 //! # Who owns what, after a death
 //! An operation is one exchange on the ring, but who owns which slot afterwards is in two places: the entry, and the participant's place. The exchange cannot change both.
@@ -36,25 +39,31 @@
 //! What the last one in that list reads last is the `taker`, because the announcement is taken back after that is noted.
 //!
 //! # Memory ordering
-//! The exchange is AcqRel: Release for the payload and the announcement, Acquire for those of whoever left the slot there; exchanges continue each other's release sequences. Counters are advanced with Release
-//! and read with Acquire: who sees one past an entry sees that entry's exchange. `taker`, the place and the end of the announcement are stored in this order, each with Release, and read in the reverse one with Acquire.
+//! The exchange is AcqRel: Release for the payload and the announcement, Acquire for those of whoever left the slot there; exchanges continue each other's release sequences. It is SeqCst besides, for those who
+//! sleep: see `waiting`. Shared positions are advanced with Release and read with Acquire: who begins at one sees the exchanges before it. `taker`, the place and the end of the announcement are stored in this order, each with Release, and
+//! read in the reverse one with Acquire.
 //!
 //! # Source
-//! Our own. The ring with cycles is D. Vyukov's bounded MPMC queue; that counters are advanced by whoever comes first is as in M. Michael's and M. Scott's queue. See `DESIGN.md`.
+//! Our own. Entries with cycles are from D. Vyukov's bounded MPMC queue. See `DESIGN.md`.
 
 use core::cell::Cell;
 
 use crossproc_sys::atomic::AtomicU64;
-use crossproc_sys::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use super::ground::{Counters, Ground, Site};
-use super::words::{CLOSED, FLAGS, FULL, INDEX, RETURNED, ROUND, SEALED, TASK, cycle, distance, exchanged, index, is_before, lap_after, next, position, with};
+use super::words::{
+    CLOSED, FLAGS, FULL, INDEX, RETURNED, ROUND, SEALED, TASK, cycle, distance, exchanged, index, is_before, next, position, with,
+};
 
 /// `seen`, of one who tries nothing.
 pub(crate) const NOTHING: u64 = 0;
 
 /// After so many rounds without a result a peer must have scribbled on the words: each round of a true one is somebody else's success.
 const MOST_ROUNDS: u32 = 1 << 20;
+
+/// How far a shared position may lag behind what a participant knows before it advances it.
+pub(crate) const LAG: u64 = 8;
 
 /// Why there was no exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +88,7 @@ pub(crate) struct Member {
     pub(crate) id: usize,
     /// Where its record is.
     pub(crate) site: Site,
-    /// The items' counters as last seen: they may be further by now.
+    /// Positions in the ring of items before which all was got, and put.
     head: Cell<u64>,
     tail: Cell<u64>,
     /// The places, by bits, that are in use: loaned, received, or not given back by whoever may take a returned task from there.
@@ -90,33 +99,57 @@ pub(crate) struct Member {
 
 /// A ring of the ground.
 pub(crate) struct Ring<'a> {
-    which: Which,
+    pub(crate) which: Which,
     counters: &'a Counters,
     /// Its first entry.
     first: usize,
     pub(crate) len: u64,
 }
 
-/// Where the next operations of one kind go: ahead of their counter while they are in a row.
-#[derive(Debug)]
-pub(crate) struct Cursor<'a> {
-    counter: &'a AtomicU64,
-    /// The counter as it was read, with its flags.
-    seen: u64,
-    /// The position of the next operation.
-    next: u64,
-    /// It is behind an operation of this cursor's, and nothing has been found against it.
-    is_next_known: bool,
-    /// How many operations the counter is behind, unless somebody else has advanced it.
-    behind: usize,
-    flags: u64,
+/// What an operation looks for: its end of the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Tail,
+    Head,
 }
 
-/// An entry that may be exchanged.
+/// Where an end of a ring is, and the entry there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
-    at: usize,
-    entry: u64,
+    pub(crate) position: u64,
+    pub(crate) at: usize,
+    pub(crate) entry: u64,
+}
+
+impl Found {
+    /// The entry without its slot, as how much it is ahead of what it is in the position's cycle before the put: 0, or [`FULL`], or more; or less than 0.
+    #[inline(always)]
+    fn state(&self) -> i64 {
+        (self.entry & !INDEX).wrapping_sub(cycle(self.position)) as i64
+    }
+
+    /// Nothing was put there. It may be sealed.
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state() & !(SEALED as i64) == 0
+    }
+
+    #[inline(always)]
+    fn is_sealed(&self) -> bool {
+        self.entry & SEALED != 0
+    }
+
+    /// It was put and not got.
+    #[inline(always)]
+    fn is_full(&self) -> bool {
+        self.state() == FULL as i64
+    }
+
+    /// What was put a whole ring ago was not got.
+    #[inline(always)]
+    pub(crate) fn is_full_since_last_cycle(&self) -> bool {
+        self.state() == FULL as i64 - ROUND as i64
+    }
 }
 
 impl Member {
@@ -124,89 +157,49 @@ impl Member {
         let site = ground.site_of(id);
         Member { id, site, head: Cell::new(ROUND), tail: Cell::new(ROUND), busy: Cell::new(0), returned: Cell::new(0) }
     }
+
+    fn position(&self, end: End) -> &Cell<u64> {
+        match end {
+            End::Tail => &self.tail,
+            End::Head => &self.head,
+        }
+    }
 }
 
 impl Ring<'_> {
+    #[inline(always)]
     pub(crate) fn tail(&self) -> &AtomicU64 {
         &self.counters.tail.0
     }
 
+    #[inline(always)]
     pub(crate) fn head(&self) -> &AtomicU64 {
         &self.counters.head.0
     }
 
+    #[inline(always)]
+    fn shared(&self, end: End) -> &AtomicU64 {
+        match end {
+            End::Tail => self.tail(),
+            End::Head => self.head(),
+        }
+    }
+
     /// Where the entry of a position is, if there is such an entry.
-    #[inline]
-    pub(crate) fn site(&self, position: u64) -> Result<usize, Refused> {
+    #[inline(always)]
+    fn site(&self, position: u64) -> Result<usize, Refused> {
         let index = index(position);
         if index as u64 >= self.len { Err(Refused::Corrupt) } else { Ok(self.first + index) }
     }
-
-    /// For puts.
-    #[inline]
-    pub(crate) fn puts(&self) -> Cursor<'_> {
-        Cursor::new(self.tail())
-    }
-
-    /// For gets.
-    #[inline]
-    pub(crate) fn gets(&self) -> Cursor<'_> {
-        Cursor::new(self.head())
-    }
-
-    /// How many are in it. A hint: it may be stale by now, and unfinished operations may count or not.
-    pub(crate) fn count(&self) -> usize {
-        let head = self.head().load(Acquire);
-        let count = distance(position(self.tail().load(Acquire)), position(head), self.len);
-        count.clamp(0, self.len as i64) as usize
-    }
 }
 
-impl<'a> Cursor<'a> {
-    #[inline]
-    fn new(counter: &'a AtomicU64) -> Self {
-        Cursor { counter, seen: 0, next: 0, is_next_known: false, behind: 0, flags: 0 }
-    }
-
-    /// Of the next operation: behind the last one, if that is known, or else what the counter says.
-    #[inline(always)]
-    fn position(&mut self) -> u64 {
-        if !core::mem::replace(&mut self.is_next_known, false) {
-            self.finish();
-            // Acquire: pairs with the Release in `advance`.
-            self.seen = self.counter.load(Acquire);
-            self.next = position(self.seen);
-        }
-        self.next
-    }
-
-    /// The operation at the position has been done.
-    #[inline(always)]
-    fn step(&mut self, ring: &Ring<'_>) -> &mut Self {
-        self.next = next(self.next, ring.len);
-        self.behind += 1;
-        self.is_next_known = true;
-        self
-    }
-
-    /// Advances the counter past the operations that have been done: the flags that it had whenever that was so.
-    #[inline(always)]
-    pub(crate) fn finish(&mut self) -> u64 {
-        if core::mem::take(&mut self.behind) != 0 {
-            self.flags |= advance(self.counter, self.seen, self.next);
-        }
-        self.flags
-    }
-}
-
-/// Advances a counter that was `seen` to a position, unless it is past it: what flags it has then.
-#[inline(always)]
-fn advance(counter: &AtomicU64, mut seen: u64, to: u64) -> u64 {
-    loop {
-        // Release: pairs with the Acquire loads of counters: whoever sees it past an entry sees the exchange there. Acquire on failure: as those.
+/// Advances a shared position that was `seen`, unless it is past that.
+#[cold]
+fn advance(counter: &AtomicU64, mut seen: u64, to: u64) {
+    while is_before(position(seen), to) {
+        // Release: pairs with the Acquire loads of positions: whoever begins there sees the exchanges before it. Acquire on failure: as those.
         match counter.compare_exchange(seen, to | seen & FLAGS, Release, Acquire) {
-            Ok(_) => return seen & FLAGS,
-            Err(now) if !is_before(position(now), to) => return now & FLAGS,
+            Ok(_) => return,
             Err(now) => seen = now,
         }
     }
@@ -248,177 +241,142 @@ impl Ground {
     /// Puts the slot in a place behind all others. The flags of `tail` after it.
     #[inline(always)]
     pub(crate) fn put(&self, member: &Member, ring: &Ring<'_>, place: usize) -> Result<u64, Refused> {
-        let mut cursor = ring.puts();
-        for _ in 0..MOST_ROUNDS {
-            if let Some(found) = self.find_room(member, ring, &mut cursor)? {
-                if let Some(word) = self.exchange(member, place, found.at, self.entry(found.at), found.entry)? {
-                    let flags = cursor.step(ring).finish();
-                    self.complete(member, place, word, index(found.entry), 0);
-                    return Ok(flags);
-                }
-            }
+        // Acquire: pairs with the Release in `advance`, and in `close`.
+        let seen = ring.tail().load(Acquire);
+        if seen & CLOSED != 0 {
+            return Err(Refused::Closed);
         }
-        Err(Refused::Corrupt)
+        self.operate(member, ring, place, End::Tail, seen)
     }
 
     /// Exchanges the slot in a place for that of the first item. The flags of `head` after it.
     #[inline(always)]
     pub(crate) fn get(&self, member: &Member, ring: &Ring<'_>, place: usize) -> Result<u64, Refused> {
-        let mut cursor = ring.gets();
-        for _ in 0..MOST_ROUNDS {
-            if let Some(found) = self.find_item(member, ring, &mut cursor)? {
-                if let Some(word) = self.exchange(member, place, found.at, self.entry(found.at), found.entry)? {
-                    let flags = cursor.step(ring).finish();
-                    self.complete(member, place, word, index(found.entry), self.flags_of_got(ring));
-                    return Ok(flags);
-                }
-            }
-        }
-        Err(Refused::Corrupt)
-    }
-
-    /// [`put`](Ground::put) of one of several, whose `tail` is advanced when the cursor [finishes](Cursor::finish).
-    #[inline]
-    pub(crate) fn put_next(&self, member: &Member, ring: &Ring<'_>, place: usize, cursor: &mut Cursor<'_>) -> Result<(), Refused> {
-        for _ in 0..MOST_ROUNDS {
-            if let Some(found) = self.find_room(member, ring, cursor)? {
-                if let Some(word) = self.exchange(member, place, found.at, self.entry(found.at), found.entry)? {
-                    cursor.step(ring);
-                    self.complete(member, place, word, index(found.entry), 0);
-                    return Ok(());
-                }
-            }
-        }
-        Err(Refused::Corrupt)
-    }
-
-    /// [`get`](Ground::get) of one of several, whose `head` is advanced when the cursor [finishes](Cursor::finish).
-    #[inline]
-    pub(crate) fn get_next(&self, member: &Member, ring: &Ring<'_>, place: usize, cursor: &mut Cursor<'_>) -> Result<(), Refused> {
-        for _ in 0..MOST_ROUNDS {
-            if let Some(found) = self.find_item(member, ring, cursor)? {
-                if let Some(word) = self.exchange(member, place, found.at, self.entry(found.at), found.entry)? {
-                    cursor.step(ring);
-                    self.complete(member, place, word, index(found.entry), self.flags_of_got(ring));
-                    return Ok(());
-                }
-            }
-        }
-        Err(Refused::Corrupt)
-    }
-
-    #[inline(always)]
-    fn flags_of_got(&self, ring: &Ring<'_>) -> u64 {
-        if self.shape.is_joinable && ring.which == Which::Items { TASK } else { 0 }
-    }
-
-    /// The entry for the next put, if it is empty; otherwise somebody may have been helped.
-    #[inline(always)]
-    fn find_room(&self, member: &Member, ring: &Ring<'_>, cursor: &mut Cursor<'_>) -> Result<Option<Found>, Refused> {
-        let tail = cursor.position();
-        if cursor.seen & CLOSED != 0 {
-            return Err(Refused::Closed);
-        }
-        if !is_before(tail, lap_after(member.head(ring))) && !self.look_for_room(member, ring, tail)? {
-            return Ok(None);
-        }
-        let at = ring.site(tail)?;
-        // Acquire: pairs with the Release of the exchange that made it so.
-        let entry = self.entry(at).load(Acquire);
-        let state = entry & !INDEX;
-        if state == cycle(tail) { Ok(Some(Found { at, entry })) } else { self.not_empty(ring, tail, state).map(|()| None) }
-    }
-
-    /// What a put does that finds another entry at `tail`.
-    #[cold]
-    fn not_empty(&self, ring: &Ring<'_>, tail: u64, state: u64) -> Result<(), Refused> {
-        if state == cycle(tail) | SEALED {
-            return Err(Refused::Closed);
-        }
-        if state == cycle(tail) | FULL {
-            // Its putter has not finished.
-            advance(ring.tail(), tail, next(tail, ring.len));
-        }
-        Ok(())
-    }
-
-    /// Whether `tail` is less than the whole ring ahead of `head`; if not so, somebody else may have to be helped first.
-    #[cold]
-    fn look_for_room(&self, member: &Member, ring: &Ring<'_>, tail: u64) -> Result<bool, Refused> {
-        // Acquire: pairs with the Release in `advance`.
+        // Acquire: as in `put`.
         let seen = ring.head().load(Acquire);
-        let head = position(seen);
-        if ring.which == Which::Items {
-            member.head.set(head);
+        self.operate(member, ring, place, End::Head, seen)
+    }
+
+    #[inline(always)]
+    fn operate(&self, member: &Member, ring: &Ring<'_>, place: usize, end: End, seen: u64) -> Result<u64, Refused> {
+        let mut from = self.begin(member, ring, end, seen);
+        for _ in 0..MOST_ROUNDS {
+            let found = self.look(ring, from)?;
+            let is_right = match end {
+                End::Tail => found.state() == 0,
+                End::Head => found.is_full(),
+            };
+            if !is_right {
+                from = self.go_on(ring, end, &found)?;
+                continue;
+            }
+            let cell = self.entry(found.at);
+            let word = self.announce(member, place, found.at, found.entry)?;
+            if !self.swap(member, cell, found.entry, word) {
+                continue;
+            }
+            let flags = self.is_task(ring, end);
+            return Ok(self.end(member, ring, end, place, word, &found, flags));
         }
-        if is_before(tail, lap_after(head)) {
-            return Ok(true);
+        Err(Refused::Corrupt)
+    }
+
+    /// The mark of a place that something was got into.
+    #[inline(always)]
+    fn is_task(&self, ring: &Ring<'_>, end: End) -> u64 {
+        if self.shape.is_joinable && ring.which == Which::Items && end == End::Head { TASK } else { 0 }
+    }
+
+    /// The position to begin at: the further one of what this participant and what all know.
+    #[inline(always)]
+    fn begin(&self, member: &Member, ring: &Ring<'_>, end: End, seen: u64) -> u64 {
+        let shared = position(seen);
+        // Of the other ring no participant remembers anything: it is seldom used.
+        let own = if ring.which == Which::Items { member.position(end).get() } else { shared };
+        if is_before(own, shared) { shared } else { own }
+    }
+
+    #[inline(always)]
+    fn look(&self, ring: &Ring<'_>, position: u64) -> Result<Found, Refused> {
+        let at = ring.site(position)?;
+        // Acquire: pairs with the Release of the exchange that made it so; the payload comes with it.
+        Ok(Found { position, at, entry: self.entry(at).load(Acquire) })
+    }
+
+    /// What an operation does that finds no entry to exchange at a position: the next position to look at.
+    #[cold]
+    fn go_on(&self, ring: &Ring<'_>, end: End, found: &Found) -> Result<u64, Refused> {
+        if found.is_empty() {
+            // Sealed, if it is `tail` that was looked for.
+            return match end {
+                End::Tail => Err(Refused::Closed),
+                End::Head => self.find_empty(ring, found).map(|()| found.position),
+            };
         }
-        // Acquire: as in `find_room`.
-        let state = self.entry(ring.site(head)?).load(Acquire) & !(INDEX | SEALED);
-        if state == cycle(head) | FULL {
+        if end == End::Tail && found.is_full_since_last_cycle() {
             return Err(Refused::Full);
         }
-        if state == lap_after(cycle(head)) {
-            // Its getter has not finished.
-            advance(ring.head(), seen, next(head, ring.len));
-        }
-        Ok(false)
+        // Behind the position, which can only be by a load that was too early: it is looked at again.
+        Ok(if found.state() < 0 { found.position } else { next(found.position, ring.len) })
     }
 
-    /// The entry for the next get, if it is full; then `tail` is past it. Otherwise somebody may have been helped.
-    #[inline(always)]
-    fn find_item(&self, member: &Member, ring: &Ring<'_>, cursor: &mut Cursor<'_>) -> Result<Option<Found>, Refused> {
-        let head = cursor.position();
-        let at = ring.site(head)?;
-        // Acquire: as in `find_room`; the payload comes with it.
-        let entry = self.entry(at).load(Acquire);
-        if entry & !INDEX != cycle(head) | FULL {
-            return self.not_full(ring, head, cursor.seen, at, entry).map(|()| None);
-        }
-        if !is_before(head, member.tail(ring)) {
-            self.help_putter(member, ring, head);
-        }
-        Ok(Some(Found { at, entry }))
-    }
-
-    /// What a get does that finds another entry at `head`. After a close nobody is told so before the entry is sealed, so that no put that was on its way comes after it.
-    #[cold]
-    fn not_full(&self, ring: &Ring<'_>, head: u64, seen: u64, at: usize, entry: u64) -> Result<(), Refused> {
-        let state = entry & !(INDEX | SEALED);
-        if state == lap_after(cycle(head)) {
-            // Its getter has not finished.
-            advance(ring.head(), head, next(head, ring.len));
-        }
-        if state != cycle(head) {
-            return Ok(());
-        }
-        if entry & SEALED != 0 {
+    /// What an empty entry at `head` means; nothing, if it is not empty any more. After a close nobody is told so before the entry is sealed, so that no put that was on its way comes after it.
+    fn find_empty(&self, ring: &Ring<'_>, found: &Found) -> Result<(), Refused> {
+        if found.is_sealed() {
             return Err(Refused::Closed);
         }
-        // Acquire: pairs with the Release in `close`, as does the load of `head`.
-        if (seen | ring.tail().load(Acquire)) & CLOSED == 0 {
+        // Acquire: pairs with the Release in `close`.
+        if (ring.head().load(Acquire) | ring.tail().load(Acquire)) & CLOSED == 0 {
             return Err(Refused::Empty);
         }
         self.close(ring);
         // Relaxed: it publishes nothing.
-        match self.entry(at).compare_exchange(entry, entry | SEALED, Relaxed, Relaxed) {
+        match self.entry(found.at).compare_exchange(found.entry, found.entry | SEALED, Relaxed, Relaxed) {
             Ok(_) => Err(Refused::Closed),
             Err(_) => Ok(()),
         }
     }
 
-    /// Sees that `tail` is past the item at `head`: otherwise it would be behind `head`, and the next putter would find an entry of a later cycle there.
-    #[cold]
-    fn help_putter(&self, member: &Member, ring: &Ring<'_>, head: u64) {
-        // Acquire: pairs with the Release in `advance`.
-        let mut tail = ring.tail().load(Acquire);
-        if position(tail) == head {
-            advance(ring.tail(), tail, next(head, ring.len));
-            tail = next(head, ring.len);
-        }
+    /// After the exchange: what it was for, and where to go on. The flags of the shared position.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "all of it is in registers, this is the hot path")]
+    fn end(&self, member: &Member, ring: &Ring<'_>, end: End, place: usize, word: u64, found: &Found, flags: u64) -> u64 {
+        // SeqCst: after the exchange, which is SeqCst, too. Whoever goes to sleep marks the shared position first and has the entry looked at then: one of the two sees the other.
+        let shared = ring.shared(end).load(SeqCst);
+        self.complete(member, place, word, index(found.entry), flags);
+        let next = next(found.position, ring.len);
         if ring.which == Which::Items {
-            member.tail.set(position(tail));
+            member.position(end).set(next);
+        }
+        if next.wrapping_sub(position(shared)) as i64 >= LAG as i64 {
+            advance(ring.shared(end), shared, next);
+        }
+        shared & FLAGS
+    }
+
+    /// Where an end of the ring is, without changing anything. Exact, if nobody operates on it; otherwise it was there at some time during the call.
+    pub(crate) fn find(&self, ring: &Ring<'_>, end: End) -> Result<Found, Refused> {
+        // Acquire: as in `put`.
+        let mut from = position(ring.shared(end).load(Acquire));
+        for _ in 0..MOST_ROUNDS {
+            let found = self.look(ring, from)?;
+            let is_there = match end {
+                End::Tail => found.is_empty() || found.is_full_since_last_cycle(),
+                End::Head => found.is_empty() || found.is_full(),
+            };
+            if is_there {
+                return Ok(found);
+            }
+            from = if found.state() < 0 { from } else { next(from, ring.len) };
+        }
+        Err(Refused::Corrupt)
+    }
+
+    /// How many are in a ring. A hint: it may be stale by now.
+    pub(crate) fn count(&self, ring: &Ring<'_>) -> usize {
+        match (self.find(ring, End::Head), self.find(ring, End::Tail)) {
+            (Ok(head), Ok(tail)) => distance(tail.position, head.position, ring.len).clamp(0, ring.len as i64) as usize,
+            _ => 0,
         }
     }
 
@@ -427,13 +385,6 @@ impl Ground {
         // Release: pairs with the Acquire loads of counters.
         ring.head().fetch_or(CLOSED, Release);
         ring.tail().fetch_or(CLOSED, Release);
-    }
-
-    /// Announces and tries: the place's word, if it was exchanged.
-    #[inline(always)]
-    pub(crate) fn exchange(&self, member: &Member, place: usize, at: usize, cell: &AtomicU64, seen: u64) -> Result<Option<u64>, Refused> {
-        let word = self.announce(member, place, at, seen)?;
-        Ok(self.swap(member, cell, seen, word).then_some(word))
     }
 
     /// Says what is going to be tried: the place's word.
@@ -454,8 +405,8 @@ impl Ground {
     /// Tries what was announced, with the slot in the place's word.
     #[inline(always)]
     pub(crate) fn swap(&self, member: &Member, cell: &AtomicU64, seen: u64, word: u64) -> bool {
-        // AcqRel: pairs with itself, and with the loads of entries. See the top.
-        let is_done = cell.compare_exchange(seen, exchanged(seen, index(word)), AcqRel, Relaxed).is_ok();
+        // AcqRel: pairs with itself, and with the loads of entries. SeqCst besides: see `end`.
+        let is_done = cell.compare_exchange(seen, exchanged(seen, index(word)), SeqCst, Relaxed).is_ok();
         if !is_done {
             // Release: so that the site is not changed before.
             self.record_at(member.site).seen.store(NOTHING, Release);
@@ -534,24 +485,5 @@ impl Ground {
     pub(crate) fn used(&self) -> usize {
         // Acquire: pairs with the Release in `attach`: their memory is there.
         (self.control().used.load(Acquire) as usize).min(self.shape.ids as usize)
-    }
-}
-
-impl Member {
-    #[inline]
-    fn head(&self, ring: &Ring<'_>) -> u64 {
-        match ring.which {
-            Which::Items => self.head.get(),
-            // Not remembered: it is seldom used. A whole ring behind.
-            Which::Letters => position(ring.head().load(Acquire)),
-        }
-    }
-
-    #[inline]
-    fn tail(&self, ring: &Ring<'_>) -> u64 {
-        match ring.which {
-            Which::Items => self.tail.get(),
-            Which::Letters => position(ring.tail().load(Acquire)),
-        }
     }
 }

@@ -14,6 +14,7 @@ use std::time::Instant;
 use crossproc_sys::atomic::Ordering::Relaxed;
 
 use super::attached::Handle;
+use super::count;
 use super::error::{PutError, PutManyError, QueueError};
 use super::exchange::Which;
 use super::forms::forms;
@@ -249,7 +250,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     #[must_use]
     pub fn dead_letters(&self) -> usize {
         let ground = self.handle.ground();
-        if ground.shape.letters == 0 { 0 } else { ground.ring(Which::Letters).count() }
+        if ground.shape.letters == 0 { 0 } else { count(&self.handle, Which::Letters) }
     }
 
     /// Closes the queue: puts fail from now on, and gets once no task is unfinished. A put that is under way at the same time may succeed, and is got. All who wait are told. It cannot be opened again.
@@ -269,7 +270,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// How many tasks wait that nobody has taken yet. It may have changed by the time this returns.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.handle.ground().ring(Which::Items).count()
+        count(&self.handle, Which::Items)
     }
 
     /// Whether there are none. It may have changed by the time this returns.

@@ -12,9 +12,6 @@ use super::exchange::{Refused, Ring, Which};
 use super::waiting::Side;
 use crate::wait::{Wait, Waiter};
 
-/// How much of a batch is put before `tail` is advanced, so that getters can begin.
-const BATCH: usize = 32;
-
 impl Attached {
     /// Writes an item into a slot of the participant's own, and puts that.
     #[inline(always)]
@@ -88,45 +85,35 @@ impl Attached {
         let ground = self.ground();
         let place = ground.free_place(&self.member);
         let mut put = 0;
-        let mut waiter = None;
-        let mut wait = wait;
-        while put < count {
-            let mut some = |ring: &Ring<'_>| {
-                let mut cursor = ring.puts();
-                let before = put;
-                let refused = loop {
-                    if put == count || put - before == BATCH {
-                        break None;
-                    }
-                    let slot = ground.slot(&self.member, place)?;
-                    self.prepare(slot);
-                    write(ground.payload(slot), slot, put);
-                    if let Err(refused) = ground.put_next(&self.member, ring, place, &mut cursor) {
-                        break Some(refused);
-                    }
-                    put += 1;
-                };
-                match (refused, put - before) {
-                    (Some(refused), 0) => Err(refused),
-                    (_, done) => Ok((cursor.finish(), done)),
+        let some = |ring: &Ring<'_>, put: &mut usize| {
+            let before = *put;
+            let mut flags = 0;
+            while *put < count {
+                let slot = ground.slot(&self.member, place)?;
+                self.prepare(slot);
+                write(ground.payload(slot), slot, *put);
+                match ground.put(&self.member, ring, place) {
+                    Ok(now) => flags |= now,
+                    Err(refused) if *put == before => return Err(refused),
+                    Err(_) => break,
                 }
-            };
-            let result = match (ground.at_once(self.thread, Side::Putters, &mut some), &mut waiter, wait.take()) {
-                (Err(Refused::Full), waiter, wait) if waiter.is_some() || wait.is_some() => {
-                    let waiter = waiter.get_or_insert_with(|| Waiter::new(wait.map_or(Wait::NONE, |wait| wait())));
-                    let sleep = |ring: &Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
-                    ground.waiting(self.thread, Side::Putters, waiter, &mut some, sleep).map_err(QueueError::from)
-                }
-                (result, _, unused) => {
-                    wait = unused;
-                    result.map_err(QueueError::from)
-                }
-            };
-            if let Err(error) = result {
-                return (put, Some(error));
+                *put += 1;
             }
+            Ok((flags, *put - before))
+        };
+        let mut result = ground.at_once(self.thread, Side::Putters, |ring| some(ring, &mut put)).map_err(QueueError::from);
+        if let (Ok(()) | Err(QueueError::Full), Some(wait)) = (&result, wait) {
+            let mut waiter = Waiter::new(wait());
+            result = Ok(());
+            while put < count && result.is_ok() {
+                let sleep = |ring: &Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
+                result =
+                    ground.waiting(self.thread, Side::Putters, &mut waiter, |ring| some(ring, &mut put), sleep).map_err(QueueError::from);
+            }
+        } else if put < count && result.is_ok() {
+            result = Err(QueueError::Full);
         }
-        (put, None)
+        (put, result.err())
     }
 
     /// Gets as many items as there are, but no more than `most`, and at least one, each read by `read`. Not for tasks.
@@ -140,22 +127,18 @@ impl Attached {
         let place = ground.free_place(&self.member);
         let mut count = 0;
         let mut some = |ring: &Ring<'_>| {
-            let mut cursor = ring.gets();
-            let refused = loop {
-                if count == most {
-                    break None;
-                }
-                if let Err(refused) = ground.get_next(&self.member, ring, place, &mut cursor) {
-                    break Some(refused);
+            let mut flags = 0;
+            while count < most {
+                match ground.get(&self.member, ring, place) {
+                    Ok(now) => flags |= now,
+                    Err(refused) if count == 0 => return Err(refused),
+                    Err(_) => break,
                 }
                 count += 1;
                 let slot = ground.slot(&self.member, place)?;
                 read(ground.payload(slot), slot);
-            };
-            match (refused, count) {
-                (Some(refused), 0) => Err(refused),
-                _ => Ok((cursor.finish(), count)),
             }
+            Ok((flags, count))
         };
         match (ground.at_once(self.thread, Side::Getters, &mut some), wait) {
             (Err(Refused::Empty), Some(wait)) => {

@@ -14,7 +14,7 @@
 //! sleepers through the roster, so that they watch it, too. Of more than 118 participants the others are only looked at at the end of a slice.
 //!
 //! # When all is done
-//! If the ring is empty, no place has a mark, nobody is about to complete a get, and in the time of that look nothing was put (`tail`) and nothing moved between places (`moves`, which
+//! If the ring is empty, no place has a mark, nobody is about to complete a get, and in the time of that look nothing was put (the entry at `head` is as it was) and nothing moved between places (`moves`, which
 //! is advanced after the announcement and before the exchange). `joins` is advanced, and its sleepers woken, whenever a task is finished while the ring is empty and somebody may wait.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -22,10 +22,10 @@ use crossproc_sys::atomic::{AtomicU64, fence};
 use crossproc_sys::futex::{self, Watch};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{Member, Refused, Ring, Which};
+use super::exchange::{End, Found, Member, Refused, Ring, Which};
 use super::ground::Ground;
 use super::waiting::{Failure, Side, Watches, mark, wake};
-use super::words::{CLOSED, FLAGS, FULL, INDEX, RETURNED, TASK, WAITERS, cycle, index, position};
+use super::words::{CLOSED, FLAGS, RETURNED, TASK, WAITERS, index};
 use crate::wait::Waiter;
 
 /// In `returned`: there may be some.
@@ -99,7 +99,7 @@ impl Ground {
         // SeqCst: the place was stored before, `joins` is loaded after it. Who joins marks `joins` first and then looks at places. One of the two sees the other.
         fence(SeqCst);
         let joins = &self.control().joins;
-        if joins.load(Relaxed) & WAITERS != 0 && self.ring(Which::Items).count() == 0 {
+        if joins.load(Relaxed) & WAITERS != 0 && self.count(&self.ring(Which::Items)) == 0 {
             self.wake_joins();
         }
     }
@@ -184,15 +184,15 @@ impl Ground {
         let control = self.control();
         let ring = self.ring(Which::Items);
         loop {
-            let (head, tail) = (ring.head().load(Acquire), ring.tail().load(Acquire));
-            // Acquire: pairs with the Release in `exchange`: what was announced before is seen below.
+            // Acquire: pairs with the Release in `take_returned`: what was announced before is seen below.
             let moves = control.moves.load(Acquire);
-            let is_empty = position(head) == position(tail)
-                && ring.site(position(tail)).is_ok_and(|at| self.entry(at).load(Acquire) & !INDEX != cycle(tail) | FULL);
-            if !is_empty || (0..self.used()).any(|id| self.may_have_task(id)) {
+            let is_empty = |found: &Found| found.is_empty();
+            let Some(end) = self.find(&ring, End::Head).ok().filter(is_empty) else { return true };
+            if (0..self.used()).any(|id| self.may_have_task(id)) {
                 return true;
             }
-            if position(ring.tail().load(Acquire)) == position(tail) && control.moves.load(Acquire) == moves {
+            // Acquire, both: before any task that was seen to be finished, what its worker put was put.
+            if self.entry(end.at).load(Acquire) == end.entry && control.moves.load(Acquire) == moves {
                 return false;
             }
         }
@@ -223,9 +223,8 @@ impl Ground {
     fn sleep_until_finished(&self, id: usize, waiter: &mut Waiter, must_wait: impl FnOnce() -> bool) {
         let control = self.control();
         let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
+        // The fence in there is what `note_finished` needs, too.
         let Some(marked) = mark(&control.joins) else { return };
-        // SeqCst: as in `note_finished`.
-        fence(SeqCst);
         if !must_wait() {
             return;
         }
@@ -249,7 +248,7 @@ impl Ground {
         // Acquire: pair with the Releases in `announce_member` and `return_task`.
         let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
         let Some(marked) = mark(ring.tail()) else { return false };
-        let Some((cell, entry)) = self.obstacle(ring, Side::Getters, marked) else { return false };
+        let Some((cell, entry)) = self.obstacle(ring, Side::Getters) else { return false };
         if returned & SOME != 0 {
             return false;
         }
@@ -295,6 +294,6 @@ impl Ground {
         let in_hand = (0..self.used()).flat_map(|id| (0..self.shape.places as usize).map(move |place| self.place(id, place)));
         // Relaxed: a hint.
         let in_hand = in_hand.filter(|place| place.load(Relaxed) & (TASK | RETURNED) != 0).count();
-        self.ring(Which::Items).count() + in_hand
+        self.count(&self.ring(Which::Items)) + in_hand
     }
 }

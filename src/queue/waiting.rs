@@ -4,30 +4,30 @@
 //! Nobody sleeps while there is something for it, though any participant may die or be stopped at any instruction; without sleepers there is no system call.
 //!
 //! # How
-//! Getters sleep on `tail`, which a put advances, putters on `head`. A sleeper marks that word with `WAITERS` first; whoever then advances it sees the mark in the same exchange. The mark stays until a wake has found fewer sleepers
+//! Getters sleep on `tail`, putters on `head`. A sleeper marks that word with `WAITERS` first, and watches the *entry* that keeps it from going on: the one at `head`, which is empty while there is
+//! nothing to get, or the one at `tail`, which is full while there is no room. Whoever exchanges an entry looks for the mark afterwards, and wakes one. The mark stays until a wake has found fewer sleepers
 //! than it would have woken; after it was taken out, all are woken who came since (as for the lock, see `lock::state`).
 //!
-//! The exchange on the entry comes before the counter is advanced, and a participant may die in between. So a sleeper also watches the *entry*: the one at `head`, which is empty while there is
-//! nothing to get, and full while there is no room. And all watch the `roster`, the low bits of which are 0: everybody has it pending in every operation, so that the kernel wakes one sleeper when anybody dies in one
+//! Between its exchange and its wake a participant may die. So all watch the `roster`, too, the low bits of which are 0: everybody has it pending in every operation, so that the kernel wakes one sleeper when anybody dies in one
 //! (`crossproc_sys::robust`). Who is woken through it does what the dead one may have left undone: it wakes one of either side, and then looks for itself.
 //! Whoever has slept and leaves items, or room, behind wakes the next, because a wake may have been meant for several.
 //!
 //! # Why no wake-up is lost
 //! *Invariant: while someone sleeps who need not, a thread is awake that will wake it, or dies trying, which wakes another one to do it.* The kernel queues a sleeper on all its words before it compares them. An exchange before that is seen in
-//! the entry. After it, the exchange is by one who advances the counter next, and sees the mark, or who dies, and then the kernel wakes one through the roster; that one is a participant, too.
+//! the entry. One after it is by a participant that then sees the mark, which was there before (this is what SeqCst is for), or that dies, and then the kernel wakes one through the roster; that one is a participant, too.
 //!
 //! # What is left to slices
-//! Kernels before 5.16, which have no `futex_waitv`: there the counter alone is watched. Before 6.2 the kernel wakes nobody through the roster. A thread that is *stopped* between its exchange and its wake keeps a
+//! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched. Before 6.2 the kernel wakes nobody through the roster. A thread that is *stopped* between its exchange and its wake keeps a
 //! sleeper waiting for as long, unless others operate.
 
-use crossproc_sys::atomic::AtomicU64;
-use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
+use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use crossproc_sys::atomic::{AtomicU64, fence};
 use crossproc_sys::futex::{self, Awake, Watch};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{Refused, Ring, Which};
+use super::exchange::{End, Refused, Ring, Which};
 use super::ground::Ground;
-use super::words::{CLOSED, FULL, INDEX, WAITERS, cycle, is_before, lap_after, position};
+use super::words::{CLOSED, WAITERS};
 use crate::wait::{Ended, Waiter};
 
 /// Who waits, or is woken.
@@ -145,7 +145,7 @@ impl Ground {
             if let Err(ended) = waiter.check() {
                 break Err(ended.into());
             }
-            if !waiter.spin(|| self.obstacle(&ring, side, side.word(&ring).load(Relaxed)).is_none()) {
+            if !waiter.spin(|| self.obstacle(&ring, side).is_none()) {
                 has_slept |= sleep(&ring, waiter);
             }
         };
@@ -171,7 +171,7 @@ impl Ground {
         let seen = word.load(Acquire);
         match failure {
             Some(Failure::Refused(_)) => self.wake_all(ring),
-            None if seen & WAITERS != 0 && self.obstacle(ring, side, seen).is_none() => wake(word, 1),
+            None if seen & WAITERS != 0 && self.obstacle(ring, side).is_none() => wake(word, 1),
             _ => {}
         }
     }
@@ -187,7 +187,7 @@ impl Ground {
         let in_roster = roster.load(Acquire);
         let word = side.word(ring);
         let Some(marked) = mark(word) else { return false };
-        let Some((cell, entry)) = self.obstacle(ring, side, marked) else { return false };
+        let Some((cell, entry)) = self.obstacle(ring, side) else { return false };
         let mut watches = Watches::<6>::new();
         watches.add(Watch::whole(word, marked));
         watches.add([Watch::new(cell, entry as u32)]);
@@ -205,21 +205,20 @@ impl Ground {
         wake(ring.head(), 1);
     }
 
-    /// The entry that keeps this side from going on, and its word, if the counter that it waits for is `seen`.
-    pub(crate) fn obstacle(&self, ring: &Ring<'_>, side: Side, seen: u64) -> Option<(&AtomicU64, u64)> {
-        // Acquire, both: pair with the Release in `advance`, and of the exchanges. What is seen too late here the kernel sees.
-        let (head, tail) = match side {
-            Side::Getters => (ring.head().load(Acquire), seen),
-            Side::Putters => (seen, ring.tail().load(Acquire)),
+    /// The entry that keeps this side from going on, and its word.
+    pub(crate) fn obstacle(&self, ring: &Ring<'_>, side: Side) -> Option<(&AtomicU64, u64)> {
+        let end = match side {
+            Side::Getters => End::Head,
+            Side::Putters => End::Tail,
         };
-        let at = ring.site(position(head)).ok()?;
-        let cell = self.entry(at);
-        let entry = cell.load(Acquire);
+        let found = self.find(ring, end).ok()?;
         let is_blocked = match side {
-            Side::Getters => position(tail) == position(head) && entry & !INDEX == cycle(head),
-            Side::Putters => !is_before(position(tail), lap_after(position(head))) && entry & !INDEX == cycle(head) | FULL,
+            Side::Getters => found.is_empty(),
+            Side::Putters => found.is_full_since_last_cycle(),
         };
-        (is_blocked && (head | tail) & CLOSED == 0).then_some((cell, entry))
+        // Acquire: pairs with the Release in `close`. What is seen too late here the kernel sees.
+        let flags = ring.head().load(Acquire) | ring.tail().load(Acquire);
+        (is_blocked && flags & CLOSED == 0).then(|| (self.entry(found.at), found.entry))
     }
 
     /// Closes the queue for puts, and tells all who sleep.
@@ -257,10 +256,15 @@ impl<const N: usize> Watches<'_, N> {
 
 /// Says that somebody is going to sleep on the word: what it is then, unless it changes all the time.
 pub(crate) fn mark(word: &AtomicU64) -> Option<u64> {
-    let seen = word.load(Acquire);
+    // Relaxed, all: the mark orders nothing by itself.
+    let seen = word.load(Relaxed);
     let marked = seen | WAITERS;
-    // Relaxed: the mark orders nothing.
-    (seen == marked || word.compare_exchange(seen, marked, Relaxed, Relaxed).is_ok()).then_some(marked)
+    if seen != marked && word.compare_exchange(seen, marked, Relaxed, Relaxed).is_err() {
+        return None;
+    }
+    // SeqCst: the mark is before the look at the entry. Who exchanges that looks for the mark afterwards, see `Ground::end`.
+    fence(SeqCst);
+    Some(marked)
 }
 
 /// Wakes `count` of those who sleep on a counter. If they are fewer the mark goes, and those who have come since are woken, too.
