@@ -1,4 +1,4 @@
-//! What `crossbeam` and `std::sync` are to threads, for processes: futex-based locks, semaphores, events, conditions and barriers in shared memory that has no name.
+//! What `crossbeam` and `std::sync` are to threads, for processes: futex-based locks, semaphores, events, conditions and barriers, and lock-free queues, in shared memory that has no name.
 //!
 //! **Any participant may be killed or stopped at any instruction, and everyone else goes on.** What a dead process held is handed to the next, with a typed
 //! error where its data may be half written.
@@ -48,6 +48,8 @@
 //! | [`Event`] | something that happens | nothing; also not if it died while setting it |
 //! | [`Condition`] | a change of what a lock protects | nothing; its notification is another waiter's |
 //! | [`Barrier`] | parties that wait for each other | it counts if it had arrived; otherwise the others' time-out breaks the barrier |
+//! | [`Queue<T>`](Queue), [`ByteQueue`] | a bounded queue, lock-free, written and read in place | what it put is there, or was not put; what it had got is gone; nothing else |
+//! | [`JoinableQueue<T>`](JoinableQueue), [`JoinableByteQueue`] | a queue of tasks | its tasks are another's |
 //! | [`Fixed<T>`](Fixed) | plain data that is set at creation | nothing |
 //! | [`process`] | forked children, started programs, handles for them | its [`Child`](process::Child) tells how it ended; its daemons die with it |
 //!
@@ -57,7 +59,7 @@
 //! # What all operations have in common
 //! - **Time.** What blocks has a `try_` form, a `_timeout` form and a `_deadline` form. Deadlines are absolute, on `CLOCK_MONOTONIC`, and bound the whole call. A signal handler that
 //!   runs meanwhile changes nothing, unless that is asked for: the `_with` form takes a [`Wait`], which may be interruptible.
-//! - **Cost.** An uncontended operation makes no system call and allocates nothing; a wake-up is a system call only when someone sleeps.
+//! - **Cost.** An uncontended operation makes no system call and allocates nothing; a wake-up is a system call only when someone sleeps. (A thread's first one sets up its robust list, and its part in a queue.)
 //! - **Slices.** Sleepers look at the state again every 100 ms ([`set_slice`]), which bounds the delay from any wake-up that is lost nevertheless.
 //!
 //! # Whom it trusts

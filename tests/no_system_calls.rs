@@ -2,7 +2,9 @@
 
 #![allow(unsafe_code)]
 
-use crossproc::{Barrier, BoundedSemaphore, Condition, Event, Lock, Once, Permits, RLock, RwLock, Semaphore, Shm, shared};
+use crossproc::{
+    Barrier, BoundedSemaphore, ByteQueue, Condition, Event, JoinableQueue, Lock, Once, Permits, Queue, RLock, RwLock, Semaphore, Shm, shared,
+};
 
 mod forked;
 use forked::{fork, join_all};
@@ -81,6 +83,40 @@ fn a_million_uncontended_operations_make_no_system_call() {
         exit(0)
     })]);
     assert_eq!((*all.lock.lock().unwrap(), all.rlock.lock().unwrap().get(), *all.rwlock.read().unwrap()), (ROUNDS, ROUNDS, ROUNDS));
+}
+
+#[test]
+fn a_million_items_make_no_system_call() {
+    let (numbers, messages, tasks) = (Queue::<u64>::new(100).unwrap(), ByteQueue::new(3, 16).unwrap(), JoinableQueue::<u64>::new(7).unwrap());
+    join_all([fork(move || -> () {
+        // A thread's first operation on a queue makes a few.
+        numbers.put(0).unwrap();
+        numbers.get().unwrap();
+        messages.put(b"").unwrap();
+        drop(messages.receive().unwrap());
+        tasks.put(0).unwrap();
+        tasks.get().unwrap().done();
+        let mut some = Vec::with_capacity(100);
+        enter_strict_mode();
+        for round in 0..ROUNDS {
+            numbers.put(round).unwrap();
+            numbers.try_put_many(&[1, 2, 3]).unwrap();
+            assert_eq!(numbers.get().unwrap(), round);
+            numbers.get_many(&mut some, 3).unwrap();
+            some.clear();
+            assert!(numbers.try_get().is_err());
+            messages.put(b"hello").unwrap();
+            assert_eq!(*messages.receive().unwrap(), *b"hello");
+            let mut loan = messages.loan(1).unwrap();
+            loan[0] = 1;
+            loan.send().unwrap();
+            drop(messages.receive().unwrap());
+            tasks.put(round).unwrap();
+            tasks.get().unwrap().done();
+            tasks.join().unwrap();
+        }
+        exit(0)
+    })]);
 }
 
 #[test]

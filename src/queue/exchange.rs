@@ -65,6 +65,9 @@ const MOST_ROUNDS: u32 = 1 << 20;
 /// How far a shared position may lag behind what a participant knows before it advances it.
 pub(crate) const LAG: u64 = 8;
 
+/// After so many positions that others have been at, a participant looks where they are by now.
+const LOOK_AGAIN: u32 = 16;
+
 /// Why there was no exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -260,14 +263,14 @@ impl Ground {
     #[inline(always)]
     fn operate(&self, member: &Member, ring: &Ring<'_>, place: usize, end: End, seen: u64) -> Result<u64, Refused> {
         let mut from = self.begin(member, ring, end, seen);
-        for _ in 0..MOST_ROUNDS {
+        for round in 1..MOST_ROUNDS {
             let found = self.look(ring, from)?;
             let is_right = match end {
                 End::Tail => found.state() == 0,
                 End::Head => found.is_full(),
             };
             if !is_right {
-                from = self.go_on(ring, end, &found)?;
+                from = self.go_on(ring, end, &found, round)?;
                 continue;
             }
             let cell = self.entry(found.at);
@@ -305,7 +308,7 @@ impl Ground {
 
     /// What an operation does that finds no entry to exchange at a position: the next position to look at.
     #[cold]
-    fn go_on(&self, ring: &Ring<'_>, end: End, found: &Found) -> Result<u64, Refused> {
+    fn go_on(&self, ring: &Ring<'_>, end: End, found: &Found, round: u32) -> Result<u64, Refused> {
         if found.is_empty() {
             // Sealed, if it is `tail` that was looked for.
             return match end {
@@ -317,7 +320,18 @@ impl Ground {
             return Err(Refused::Full);
         }
         // Behind the position, which can only be by a load that was too early: it is looked at again.
-        Ok(if found.state() < 0 { found.position } else { next(found.position, ring.len) })
+        let next = if found.state() < 0 { found.position } else { next(found.position, ring.len) };
+        Ok(self.catch_up(ring, end, next, round))
+    }
+
+    /// A position, or now and then the shared one if that is further: while this thread did not run, others may have gone on for long.
+    fn catch_up(&self, ring: &Ring<'_>, end: End, from: u64, round: u32) -> u64 {
+        if round % LOOK_AGAIN != 0 {
+            return from;
+        }
+        // Acquire: as in `put`.
+        let shared = position(ring.shared(end).load(Acquire));
+        if is_before(from, shared) { shared } else { from }
     }
 
     /// What an empty entry at `head` means; nothing, if it is not empty any more. After a close nobody is told so before the entry is sealed, so that no put that was on its way comes after it.
@@ -358,7 +372,7 @@ impl Ground {
     pub(crate) fn find(&self, ring: &Ring<'_>, end: End) -> Result<Found, Refused> {
         // Acquire: as in `put`.
         let mut from = position(ring.shared(end).load(Acquire));
-        for _ in 0..MOST_ROUNDS {
+        for round in 1..MOST_ROUNDS {
             let found = self.look(ring, from)?;
             let is_there = match end {
                 End::Tail => found.is_empty() || found.is_full_since_last_cycle(),
@@ -367,7 +381,7 @@ impl Ground {
             if is_there {
                 return Ok(found);
             }
-            from = if found.state() < 0 { from } else { next(from, ring.len) };
+            from = self.catch_up(ring, end, if found.state() < 0 { from } else { next(from, ring.len) }, round);
         }
         Err(Refused::Corrupt)
     }
