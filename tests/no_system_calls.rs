@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 
 use crossproc::{
-    Barrier, BoundedSemaphore, ByteQueue, Condition, Event, JoinableQueue, Lock, Once, Permits, Queue, RLock, RwLock, Semaphore, Shm, shared,
+    Barrier, BoundedSemaphore, ByteQueue, Condition, Event, JoinableQueue, Lock, Once, Permits, Queue, RLock, RwLock, Semaphore, Shm,
+    shared,
 };
 
 mod forked;
@@ -87,7 +88,8 @@ fn a_million_uncontended_operations_make_no_system_call() {
 
 #[test]
 fn a_million_items_make_no_system_call() {
-    let (numbers, messages, tasks) = (Queue::<u64>::new(100).unwrap(), ByteQueue::new(3, 16).unwrap(), JoinableQueue::<u64>::new(7).unwrap());
+    let (numbers, messages, tasks) =
+        (Queue::<u64>::new(100).unwrap(), ByteQueue::new(3, 16).unwrap(), JoinableQueue::<u64>::new(7).unwrap());
     join_all([fork(move || -> () {
         // A thread's first operation on a queue makes a few.
         numbers.put(0).unwrap();

@@ -1,7 +1,7 @@
 //! Which threads of this process take part in which queue.
 //!
 //! A thread becomes a participant when it first uses a queue, and is one until it ends, or until the last handle of the process is gone: then the thread that dropped it at once, and others when they end or attach to something else.
-//! In a forked child the copies of its parent's participations are recognised by their TID, and mean nothing.
+//! In a forked child the copies of its parent's participations are recognised by the session of the thread's record, and mean nothing.
 
 #![allow(unsafe_code)]
 
@@ -38,9 +38,9 @@ pub(crate) struct Handle(Arc<Inner>);
 pub(crate) struct Attached {
     pub(crate) inner: Arc<Inner>,
     pub(crate) member: Member,
-    /// The record of the thread, and its TID: in a forked child it has another, or none.
+    /// The record of the thread, and its session: in a forked child it has another, or none.
     pub(crate) thread: &'static Thread,
-    tid: u32,
+    session: u64,
 }
 
 thread_local! {
@@ -144,7 +144,7 @@ impl Handle {
             NoMember::Lock(_) => QueueError::TooManyHeld,
             NoMember::Corrupt => QueueError::Spoiled,
         })?;
-        Ok(Attached { inner: Arc::clone(&self.0), member, thread, tid: thread.tid() })
+        Ok(Attached { inner: Arc::clone(&self.0), member, thread, session: thread.session() })
     }
 }
 
@@ -179,7 +179,7 @@ impl Inner {
 impl Attached {
     #[inline]
     pub(crate) fn is_of_this_thread(&self) -> bool {
-        self.thread.tid() == self.tid
+        self.thread.session() == self.session
     }
 
     #[inline]

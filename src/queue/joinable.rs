@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crossproc_sys::atomic::Ordering::Relaxed;
 
-use super::attached::Handle;
+use super::attached::{Attached, Handle};
 use super::count;
 use super::error::{PutError, PutManyError, QueueError};
 use super::exchange::Which;
@@ -242,7 +242,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// # Errors
     /// [`Empty`](QueueError::Empty) if there is none, [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
     pub fn dead_letter(&self) -> Result<DeadLetter<'_, T>, QueueError> {
-        let held = Held::new(&self.handle, |attached, place| attached.receive_letter(place))?;
+        let held = Held::new(&self.handle, Attached::receive_letter)?;
         Ok(DeadLetter { held, queue: PhantomData })
     }
 

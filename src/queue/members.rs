@@ -83,7 +83,7 @@ impl Ground {
             let word = self.place(id, place);
             // Acquire: pairs with the exchange of one who took a returned task from there.
             let seen = match word.load(Acquire) {
-                0 => ROUND | self.shape.first_slot(id) as u64 + place as u64,
+                0 => ROUND | (self.shape.first_slot(id) + place) as u64,
                 seen => seen,
             };
             let slot = index(seen);
@@ -107,7 +107,7 @@ impl Ground {
         self.record(member.id).token.unlock(thread.tid());
     }
 
-    /// Settles what the dead have left, and gives their tasks to whoever comes. Their ids are free after it. Whether there was one.
+    /// Settles what the dead have left, and gives their tasks to whoever comes. Their ids are free after it. Whether there was one. The roster is pending before and after it.
     #[cold]
     pub(crate) fn bury(&self, thread: &Thread) -> bool {
         let mut any = false;
@@ -122,6 +122,8 @@ impl Ground {
                 any = true;
             }
         }
+        // A token was pending instead.
+        thread.begin(&self.control().roster.0);
         any
     }
 

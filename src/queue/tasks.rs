@@ -201,12 +201,9 @@ impl Ground {
     /// Waits until no task is unfinished.
     #[cold]
     pub(crate) fn join(&self, thread: &Thread, id: usize, waiter: &mut Waiter) -> Result<(), Failure> {
-        let roster = &self.control().roster.0;
-        thread.begin(roster);
+        thread.begin(&self.control().roster.0);
         let result = loop {
-            if self.bury(thread) {
-                thread.begin(roster);
-            }
+            self.bury(thread);
             if !self.has_unfinished() {
                 break Ok(());
             }
@@ -238,7 +235,6 @@ impl Ground {
     pub(crate) fn sleep_for_task(&self, thread: &Thread, member: &Member, ring: &Ring<'_>, waiter: &mut Waiter) -> bool {
         let control = self.control();
         if self.bury(thread) {
-            thread.begin(&control.roster.0);
             return false;
         }
         if (ring.head().load(Acquire) | ring.tail().load(Acquire)) & CLOSED != 0 {

@@ -118,7 +118,7 @@ mod tests {
         let empty = ROUND | 5;
         let full = exchanged(empty, 7);
         assert_eq!(full, ROUND | FULL | 7);
-        assert_eq!(exchanged(full, 9), 2 * ROUND | 9);
-        assert_eq!(exchanged(ROUND | RETURNED | 3, 4), 2 * ROUND | 4);
+        assert_eq!(exchanged(full, 9), (2 * ROUND) | 9);
+        assert_eq!(exchanged(ROUND | RETURNED | 3, 4), (2 * ROUND) | 4);
     }
 }

@@ -53,6 +53,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::thread::gettid;
 
 use crate::atomic::AtomicU32;
+use crate::clock;
 use crate::futex::Word;
 use crate::namespace;
 
@@ -184,6 +185,8 @@ struct Head {
 pub struct Thread {
     /// The owner's TID; 0 in a forked child, whose copy is wiped (invariant 4).
     tid: Cell<u32>,
+    /// When it was set up, and so another for each thread that ever has this record, also where a TID is given out again; 0 with `tid`.
+    session: Cell<u64>,
     /// How many of `slots` can be used so far (invariant 5). Written by the thread alone.
     made: AtomicUsize,
     /// libc's head: its `list_op_pending` is the kernel's.
@@ -206,6 +209,7 @@ struct Unset(Thread);
 unsafe impl Sync for Unset {}
 static UNSET: Unset = Unset(Thread {
     tid: Cell::new(0),
+    session: Cell::new(0),
     made: AtomicUsize::new(0),
     head: Cell::new(ptr::null()),
     last: RobustWord::new(),
@@ -250,6 +254,13 @@ impl Thread {
     #[must_use]
     pub fn tid(&self) -> u32 {
         self.tid.get()
+    }
+
+    /// What tells this thread from every other one that has, or had, this record: its forked children's first threads, too. Not 0 but in a child in which it was not set up.
+    #[inline]
+    #[must_use]
+    pub fn session(&self) -> u64 {
+        self.session.get()
     }
 
     /// A free slot; `None` if this thread holds [`MAX_HELD`] locks.
@@ -432,6 +443,7 @@ fn set_up() -> Result<&'static Thread, Error> {
         }
     };
     record.splice(head);
+    record.session.set(clock::now().max(1));
     record.tid.set(tid);
     RECORD.set(record);
     Ok(record)

@@ -108,6 +108,10 @@ impl Thread {
         self.tid
     }
 
+    pub fn session(&self) -> u64 {
+        self.tid.into()
+    }
+
     pub fn free_slot(&self) -> Option<Slot> {
         (self.held.borrow().len() < MAX_HELD).then_some(Slot)
     }
