@@ -202,9 +202,11 @@ impl<T: Plain> Queue<T> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn put_value<T: Plain>(handle: &Handle, value: T, wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutError<T>> {
-    let write = |payload: NonNull<u8>, _| {
+    let ground = handle.ground();
+    let write = |payload: NonNull<u8>, slot| {
+        ground.prepare(slot);
         // SAFETY: the payload of a slot that is this participant's, with room for a `T`, and aligned for it: the shape was made, or checked, for it.
         unsafe { payload.cast::<T>().write(value) };
     };
@@ -213,7 +215,9 @@ fn put_value<T: Plain>(handle: &Handle, value: T, wait: Option<impl FnOnce() -> 
 }
 
 fn put_values<T: Plain>(handle: &Handle, values: &[T], wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutManyError> {
-    let write = |payload: NonNull<u8>, _, index: usize| {
+    let ground = handle.ground();
+    let write = |payload: NonNull<u8>, slot, index: usize| {
+        ground.prepare(slot);
         // SAFETY: as in `put_value`.
         unsafe { payload.cast::<T>().write(values[index]) };
     };
@@ -291,6 +295,7 @@ fn put_bytes(handle: &Handle, message: &[u8], wait: Option<impl FnOnce() -> Wait
     let ground = handle.ground();
     check_len(handle, message.len())?;
     let write = |payload: NonNull<u8>, slot: usize| {
+        ground.prepare(slot);
         // Relaxed: the exchange orders it.
         ground.payload_len(slot).store(message.len() as u32, Relaxed);
         // SAFETY: the payload of a slot that is this participant's has as many bytes: checked above. It is shared memory, and the message is not in it, or in another slot.
@@ -369,7 +374,7 @@ impl<T: ?Sized + Item> Queue<T> {
 }
 
 fn count(handle: &Handle, which: Which) -> usize {
-    handle.ground().count(&handle.ground().ring(which))
+    handle.ground().count(handle.ground().ring(which))
 }
 
 fn is_closed(handle: &Handle) -> bool {

@@ -36,7 +36,9 @@ pub(crate) struct Handle(Arc<Inner>);
 /// A thread's participation.
 #[derive(Debug)]
 pub(crate) struct Attached {
-    pub(crate) inner: Arc<Inner>,
+    inner: Arc<Inner>,
+    /// That of `inner`, which keeps it mapped.
+    ground: Ground,
     pub(crate) member: Member,
     /// The record of the thread, and its session: in a forked child it has another, or none.
     pub(crate) thread: &'static Thread,
@@ -63,7 +65,7 @@ impl Handle {
         Handle(Arc::new(Inner { ground, region, handles: AtomicUsize::new(1) }))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ground(&self) -> &Ground {
         &self.0.ground
     }
@@ -73,7 +75,7 @@ impl Handle {
     }
 
     /// Does something as a participant, which the calling thread becomes if it is none yet.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn with<R>(&self, operate: impl FnOnce(&Attached) -> R) -> Result<R, QueueError> {
         let (inner, attached) = LAST.get();
         if ptr::eq(inner, Arc::as_ptr(&self.0)) {
@@ -144,7 +146,7 @@ impl Handle {
             NoMember::Lock(_) => QueueError::TooManyHeld,
             NoMember::Corrupt => QueueError::Spoiled,
         })?;
-        Ok(Attached { inner: Arc::clone(&self.0), member, thread, session: thread.session() })
+        Ok(Attached { inner: Arc::clone(&self.0), ground: *ground, member, thread, session: thread.session() })
     }
 }
 
@@ -177,21 +179,21 @@ impl Inner {
 }
 
 impl Attached {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_of_this_thread(&self) -> bool {
         self.thread.session() == self.session
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ground(&self) -> &Ground {
-        &self.inner.ground
+        &self.ground
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
         if self.is_of_this_thread() {
-            self.inner.ground.detach(self.thread, &self.member);
+            self.ground.detach(self.thread, &self.member);
         }
     }
 }

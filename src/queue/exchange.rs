@@ -101,12 +101,10 @@ pub(crate) struct Member {
 }
 
 /// A ring of the ground.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Ring<'a> {
-    pub(crate) which: Which,
-    counters: &'a Counters,
-    /// Its first entry.
-    first: usize,
-    pub(crate) len: u64,
+    ground: &'a Ground,
+    which: Which,
 }
 
 /// What an operation looks for: its end of the ring.
@@ -127,30 +125,30 @@ pub(crate) struct Found {
 impl Found {
     /// The entry without its slot, as how much it is ahead of what it is in the position's cycle before the put: 0, or [`FULL`], or more; or less than 0.
     #[inline(always)]
-    fn state(&self) -> i64 {
+    fn state(self) -> i64 {
         (self.entry & !INDEX).wrapping_sub(cycle(self.position)) as i64
     }
 
     /// Nothing was put there. It may be sealed.
     #[inline(always)]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.state() & !(SEALED as i64) == 0
     }
 
     #[inline(always)]
-    fn is_sealed(&self) -> bool {
+    fn is_sealed(self) -> bool {
         self.entry & SEALED != 0
     }
 
     /// It was put and not got.
     #[inline(always)]
-    fn is_full(&self) -> bool {
+    fn is_full(self) -> bool {
         self.state() == FULL as i64
     }
 
     /// What was put a whole ring ago was not got.
     #[inline(always)]
-    pub(crate) fn is_full_since_last_cycle(&self) -> bool {
+    pub(crate) fn is_full_since_last_cycle(self) -> bool {
         self.state() == FULL as i64 - ROUND as i64
     }
 }
@@ -169,30 +167,48 @@ impl Member {
     }
 }
 
-impl Ring<'_> {
+impl<'a> Ring<'a> {
     #[inline(always)]
-    pub(crate) fn tail(&self) -> &AtomicU64 {
-        &self.counters.tail.0
+    fn counters(self) -> &'a Counters {
+        match self.which {
+            Which::Items => &self.ground.control().items,
+            Which::Letters => &self.ground.control().letters,
+        }
     }
 
     #[inline(always)]
-    pub(crate) fn head(&self) -> &AtomicU64 {
-        &self.counters.head.0
+    pub(crate) fn tail(self) -> &'a AtomicU64 {
+        &self.counters().tail.0
     }
 
     #[inline(always)]
-    fn shared(&self, end: End) -> &AtomicU64 {
+    pub(crate) fn head(self) -> &'a AtomicU64 {
+        &self.counters().head.0
+    }
+
+    #[inline(always)]
+    fn shared(self, end: End) -> &'a AtomicU64 {
         match end {
             End::Tail => self.tail(),
             End::Head => self.head(),
         }
     }
 
+    /// How many entries it has.
+    #[inline(always)]
+    fn len(self) -> u64 {
+        match self.which {
+            Which::Items => self.ground.shape.capacity.into(),
+            Which::Letters => self.ground.shape.letters.into(),
+        }
+    }
+
     /// Where the entry of a position is, if there is such an entry.
     #[inline(always)]
-    fn site(&self, position: u64) -> Result<usize, Refused> {
+    fn site(self, position: u64) -> Result<usize, Refused> {
         let index = index(position);
-        if index as u64 >= self.len { Err(Refused::Corrupt) } else { Ok(self.first + index) }
+        let first = if self.which == Which::Items { 0 } else { self.ground.shape.capacity as usize };
+        if index as u64 >= self.len() { Err(Refused::Corrupt) } else { Ok(first + index) }
     }
 }
 
@@ -211,13 +227,7 @@ fn advance(counter: &AtomicU64, mut seen: u64, to: u64) {
 impl Ground {
     #[inline(always)]
     pub(crate) fn ring(&self, which: Which) -> Ring<'_> {
-        let control = self.control();
-        match which {
-            Which::Items => Ring { which, counters: &control.items, first: 0, len: self.shape.capacity.into() },
-            Which::Letters => {
-                Ring { which, counters: &control.letters, first: self.shape.capacity as usize, len: self.shape.letters.into() }
-            }
-        }
+        Ring { ground: self, which }
     }
 
     /// Makes the words of a new queue, in memory that is zero.
@@ -227,9 +237,9 @@ impl Ground {
             // Relaxed: whoever attaches is ordered after all of this.
             ring.tail().store(ROUND, Relaxed);
             ring.head().store(ROUND, Relaxed);
-            for at in ring.first..ring.first + ring.len as usize {
-                self.entry(at).store(ROUND | at as u64, Relaxed);
-            }
+        }
+        for at in 0..self.shape.entries() {
+            self.entry(at).store(ROUND | at as u64, Relaxed);
         }
     }
 
@@ -243,25 +253,25 @@ impl Ground {
 
     /// Puts the slot in a place behind all others. The flags of `tail` after it.
     #[inline(always)]
-    pub(crate) fn put(&self, member: &Member, ring: &Ring<'_>, place: usize) -> Result<u64, Refused> {
+    pub(crate) fn put(&self, member: &Member, ring: Ring<'_>, place: usize) -> Result<u64, Refused> {
         // Acquire: pairs with the Release in `advance`, and in `close`.
         let seen = ring.tail().load(Acquire);
         if seen & CLOSED != 0 {
             return Err(Refused::Closed);
         }
-        self.operate(member, ring, place, End::Tail, seen)
+        self.operate(member, ring, place, End::Tail, seen, 0)
     }
 
-    /// Exchanges the slot in a place for that of the first item. The flags of `head` after it.
+    /// Exchanges the slot in a place, which gets this mark, for that of the first item. The flags of `head` after it.
     #[inline(always)]
-    pub(crate) fn get(&self, member: &Member, ring: &Ring<'_>, place: usize) -> Result<u64, Refused> {
+    pub(crate) fn get(&self, member: &Member, ring: Ring<'_>, place: usize, mark: u64) -> Result<u64, Refused> {
         // Acquire: as in `put`.
         let seen = ring.head().load(Acquire);
-        self.operate(member, ring, place, End::Head, seen)
+        self.operate(member, ring, place, End::Head, seen, mark)
     }
 
     #[inline(always)]
-    fn operate(&self, member: &Member, ring: &Ring<'_>, place: usize, end: End, seen: u64) -> Result<u64, Refused> {
+    fn operate(&self, member: &Member, ring: Ring<'_>, place: usize, end: End, seen: u64, mark: u64) -> Result<u64, Refused> {
         let mut from = self.begin(member, ring, end, seen);
         for round in 1..MOST_ROUNDS {
             let found = self.look(ring, from)?;
@@ -270,7 +280,7 @@ impl Ground {
                 End::Head => found.is_full(),
             };
             if !is_right {
-                from = self.go_on(ring, end, &found, round)?;
+                from = self.go_on(ring, end, found.position, found.entry, round)?;
                 continue;
             }
             let cell = self.entry(found.at);
@@ -278,21 +288,14 @@ impl Ground {
             if !self.swap(member, cell, found.entry, word) {
                 continue;
             }
-            let flags = self.is_task(ring, end);
-            return Ok(self.end(member, ring, end, place, word, &found, flags));
+            return Ok(self.end(member, ring, end, place, word, found, mark));
         }
         Err(Refused::Corrupt)
     }
 
-    /// The mark of a place that something was got into.
-    #[inline(always)]
-    fn is_task(&self, ring: &Ring<'_>, end: End) -> u64 {
-        if self.shape.is_joinable && ring.which == Which::Items && end == End::Head { TASK } else { 0 }
-    }
-
     /// The position to begin at: the further one of what this participant and what all know.
     #[inline(always)]
-    fn begin(&self, member: &Member, ring: &Ring<'_>, end: End, seen: u64) -> u64 {
+    fn begin(&self, member: &Member, ring: Ring<'_>, end: End, seen: u64) -> u64 {
         let shared = position(seen);
         // Of the other ring no participant remembers anything: it is seldom used.
         let own = if ring.which == Which::Items { member.position(end).get() } else { shared };
@@ -300,7 +303,7 @@ impl Ground {
     }
 
     #[inline(always)]
-    fn look(&self, ring: &Ring<'_>, position: u64) -> Result<Found, Refused> {
+    fn look(&self, ring: Ring<'_>, position: u64) -> Result<Found, Refused> {
         let at = ring.site(position)?;
         // Acquire: pairs with the Release of the exchange that made it so; the payload comes with it.
         Ok(Found { position, at, entry: self.entry(at).load(Acquire) })
@@ -308,7 +311,8 @@ impl Ground {
 
     /// What an operation does that finds no entry to exchange at a position: the next position to look at.
     #[cold]
-    fn go_on(&self, ring: &Ring<'_>, end: End, found: &Found, round: u32) -> Result<u64, Refused> {
+    fn go_on(&self, ring: Ring<'_>, end: End, position: u64, entry: u64, round: u32) -> Result<u64, Refused> {
+        let found = Found { position, at: ring.site(position)?, entry };
         if found.is_empty() {
             // Sealed, if it is `tail` that was looked for.
             return match end {
@@ -320,12 +324,12 @@ impl Ground {
             return Err(Refused::Full);
         }
         // Behind the position, which can only be by a load that was too early: it is looked at again.
-        let next = if found.state() < 0 { found.position } else { next(found.position, ring.len) };
+        let next = if found.state() < 0 { found.position } else { next(found.position, ring.len()) };
         Ok(self.catch_up(ring, end, next, round))
     }
 
     /// A position, or now and then the shared one if that is further: while this thread did not run, others may have gone on for long.
-    fn catch_up(&self, ring: &Ring<'_>, end: End, from: u64, round: u32) -> u64 {
+    fn catch_up(&self, ring: Ring<'_>, end: End, from: u64, round: u32) -> u64 {
         if round % LOOK_AGAIN != 0 {
             return from;
         }
@@ -335,7 +339,7 @@ impl Ground {
     }
 
     /// What an empty entry at `head` means; nothing, if it is not empty any more. After a close nobody is told so before the entry is sealed, so that no put that was on its way comes after it.
-    fn find_empty(&self, ring: &Ring<'_>, found: &Found) -> Result<(), Refused> {
+    fn find_empty(&self, ring: Ring<'_>, found: Found) -> Result<(), Refused> {
         if found.is_sealed() {
             return Err(Refused::Closed);
         }
@@ -354,11 +358,11 @@ impl Ground {
     /// After the exchange: what it was for, and where to go on. The flags of the shared position.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "all of it is in registers, this is the hot path")]
-    fn end(&self, member: &Member, ring: &Ring<'_>, end: End, place: usize, word: u64, found: &Found, flags: u64) -> u64 {
+    fn end(&self, member: &Member, ring: Ring<'_>, end: End, place: usize, word: u64, found: Found, mark: u64) -> u64 {
         // SeqCst: after the exchange, which is SeqCst, too. Whoever goes to sleep marks the shared position first and has the entry looked at then: one of the two sees the other.
         let shared = ring.shared(end).load(SeqCst);
-        self.complete(member, place, word, index(found.entry), flags);
-        let next = next(found.position, ring.len);
+        self.complete(member, place, word, index(found.entry), mark);
+        let next = next(found.position, ring.len());
         if ring.which == Which::Items {
             member.position(end).set(next);
         }
@@ -369,7 +373,7 @@ impl Ground {
     }
 
     /// Where an end of the ring is, without changing anything. Exact, if nobody operates on it; otherwise it was there at some time during the call.
-    pub(crate) fn find(&self, ring: &Ring<'_>, end: End) -> Result<Found, Refused> {
+    pub(crate) fn find(&self, ring: Ring<'_>, end: End) -> Result<Found, Refused> {
         // Acquire: as in `put`.
         let mut from = position(ring.shared(end).load(Acquire));
         for round in 1..MOST_ROUNDS {
@@ -381,21 +385,21 @@ impl Ground {
             if is_there {
                 return Ok(found);
             }
-            from = self.catch_up(ring, end, if found.state() < 0 { from } else { next(from, ring.len) }, round);
+            from = self.catch_up(ring, end, if found.state() < 0 { from } else { next(from, ring.len()) }, round);
         }
         Err(Refused::Corrupt)
     }
 
     /// How many are in a ring. A hint: it may be stale by now.
-    pub(crate) fn count(&self, ring: &Ring<'_>) -> usize {
+    pub(crate) fn count(&self, ring: Ring<'_>) -> usize {
         match (self.find(ring, End::Head), self.find(ring, End::Tail)) {
-            (Ok(head), Ok(tail)) => distance(tail.position, head.position, ring.len).clamp(0, ring.len as i64) as usize,
+            (Ok(head), Ok(tail)) => distance(tail.position, head.position, ring.len()).clamp(0, ring.len() as i64) as usize,
             _ => 0,
         }
     }
 
     /// Marks both counters. `tail` comes last: what it says is what counts, and then those who sleep on either have something to see.
-    pub(crate) fn close(&self, ring: &Ring<'_>) {
+    pub(crate) fn close(&self, ring: Ring<'_>) {
         // Release: pairs with the Acquire loads of counters.
         ring.head().fetch_or(CLOSED, Release);
         ring.tail().fetch_or(CLOSED, Release);

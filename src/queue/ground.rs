@@ -9,6 +9,7 @@
 
 use core::ptr::NonNull;
 
+use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::atomic::{AtomicU32, AtomicU64};
 
 use super::shape::{Plan, Shape};
@@ -197,6 +198,15 @@ impl Ground {
         debug_assert!(self.has_slot(slot) && self.shape.is_joinable);
         // SAFETY: as `taker`; the header of a task has it.
         unsafe { at(self.slots, slot * self.stride + super::shape::HEADER) }
+    }
+
+    /// A new item in the slot was never given out.
+    #[inline(always)]
+    pub(crate) fn prepare(&self, slot: usize) {
+        if self.shape.is_joinable {
+            // Relaxed: the exchange orders it.
+            self.attempts(slot).store(0, Relaxed);
+        }
     }
 
     /// Where the payload is: `shape.size` bytes, aligned to `shape.align`, valid for whoever has the slot (invariant 3).

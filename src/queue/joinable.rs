@@ -190,7 +190,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     }
 
     fn get_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Task<'_, T>, QueueError> {
-        let held = Held::new(&self.handle, |attached, place| attached.receive(place, wait))?;
+        let held = Held::new(&self.handle, |attached, place| attached.receive_task(place, wait))?;
         Ok(Task { held, queue: PhantomData })
     }
 

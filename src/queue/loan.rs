@@ -79,7 +79,7 @@ impl<'a, T: ?Sized + Item> Loan<'a, T> {
         check_len(handle, len)?;
         let held = Held::new(handle, |_, _| Ok(()))?;
         held.set_len(len);
-        held.attached.prepare(held.slot);
+        held.attached.ground().prepare(held.slot);
         Ok(Loan { held: ManuallyDrop::new(held), queue: PhantomData })
     }
 

@@ -18,7 +18,6 @@ impl Attached {
     pub(crate) fn put(&self, wait: Option<impl FnOnce() -> Wait>, write: impl FnOnce(NonNull<u8>, usize)) -> Result<(), QueueError> {
         let place = self.ground().free_place(&self.member);
         let slot = self.ground().slot(&self.member, place)?;
-        self.prepare(slot);
         write(self.ground().payload(slot), slot);
         self.send(place, wait)
     }
@@ -26,41 +25,45 @@ impl Attached {
     /// Puts what is in a place.
     #[inline(always)]
     pub(crate) fn send(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
-        let ground = self.ground();
-        let put = |ring: &Ring<'_>| ground.put(&self.member, ring, place).map(|flags| (flags, 1));
-        match (ground.at_once(self.thread, Side::Putters, put), wait) {
-            (Err(Refused::Full), Some(wait)) => {
-                let sleep = |ring: &Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
-                Ok(ground.waiting(self.thread, Side::Putters, &mut Waiter::new(wait()), put, sleep)?)
-            }
+        let put = |ring: Ring<'_>| self.ground().put(&self.member, ring, place).map(|flags| (flags, 1));
+        match (self.ground().at_once(self.thread, Side::Putters, put), wait) {
+            (Err(Refused::Full), Some(wait)) => self.send_waiting(place, wait()),
             (result, _) => Ok(result?),
         }
     }
 
-    /// A new item in the slot has not been tried by anybody.
+    #[cold]
+    fn send_waiting(&self, place: usize, wait: Wait) -> Result<(), QueueError> {
+        let put = |ring: Ring<'_>| self.ground().put(&self.member, ring, place).map(|flags| (flags, 1));
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground().sleep(ring, Side::Putters, waiter);
+        Ok(self.ground().waiting(self.thread, Side::Putters, &mut Waiter::new(wait), put, sleep)?)
+    }
+
+    /// Gets the first item into a place. Not for tasks.
     #[inline(always)]
-    pub(crate) fn prepare(&self, slot: usize) {
-        if self.ground().shape.is_joinable {
-            // Relaxed: the exchange orders it.
-            self.ground().attempts(slot).store(0, Relaxed);
+    pub(crate) fn receive(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+        let get = |ring: Ring<'_>| self.ground().get(&self.member, ring, place, 0).map(|flags| (flags, 1));
+        match (self.ground().at_once(self.thread, Side::Getters, get), wait) {
+            (Err(Refused::Empty), Some(wait)) => self.receive_waiting(place, wait()),
+            (result, _) => Ok(result?),
         }
     }
 
-    /// Gets the first item into a place.
-    #[inline(always)]
-    pub(crate) fn receive(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+    #[cold]
+    fn receive_waiting(&self, place: usize, wait: Wait) -> Result<(), QueueError> {
+        let get = |ring: Ring<'_>| self.ground().get(&self.member, ring, place, 0).map(|flags| (flags, 1));
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground().sleep(ring, Side::Getters, waiter);
+        Ok(self.ground().waiting(self.thread, Side::Getters, &mut Waiter::new(wait), get, sleep)?)
+    }
+
+    /// Takes a task into a place.
+    pub(crate) fn receive_task(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
         let ground = self.ground();
-        let get = |ring: &Ring<'_>| match ground.shape.is_joinable {
-            false => ground.get(&self.member, ring, place).map(|flags| (flags, 1)),
-            true => ground.take_task(&self.member, ring, place),
-        };
-        match (ground.at_once(self.thread, Side::Getters, get), wait) {
+        let take = |ring: Ring<'_>| ground.take_task(&self.member, ring, place);
+        match (ground.at_once(self.thread, Side::Getters, take), wait) {
             (Err(Refused::Empty), Some(wait)) => {
-                let sleep = |ring: &Ring<'_>, waiter: &mut Waiter| match ground.shape.is_joinable {
-                    false => ground.sleep(ring, Side::Getters, waiter),
-                    true => ground.sleep_for_task(self.thread, &self.member, ring, waiter),
-                };
-                Ok(ground.waiting(self.thread, Side::Getters, &mut Waiter::new(wait()), get, sleep)?)
+                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep_for_task(self.thread, &self.member, ring, waiter);
+                Ok(ground.waiting(self.thread, Side::Getters, &mut Waiter::new(wait()), take, sleep)?)
             }
             (result, _) => Ok(result?),
         }
@@ -85,12 +88,11 @@ impl Attached {
         let ground = self.ground();
         let place = ground.free_place(&self.member);
         let mut put = 0;
-        let some = |ring: &Ring<'_>, put: &mut usize| {
+        let some = |ring: Ring<'_>, put: &mut usize| {
             let before = *put;
             let mut flags = 0;
             while *put < count {
                 let slot = ground.slot(&self.member, place)?;
-                self.prepare(slot);
                 write(ground.payload(slot), slot, *put);
                 match ground.put(&self.member, ring, place) {
                     Ok(now) => flags |= now,
@@ -106,7 +108,7 @@ impl Attached {
             let mut waiter = Waiter::new(wait());
             result = Ok(());
             while put < count && result.is_ok() {
-                let sleep = |ring: &Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
+                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
                 result =
                     ground.waiting(self.thread, Side::Putters, &mut waiter, |ring| some(ring, &mut put), sleep).map_err(QueueError::from);
             }
@@ -126,10 +128,10 @@ impl Attached {
         let ground = self.ground();
         let place = ground.free_place(&self.member);
         let mut count = 0;
-        let mut some = |ring: &Ring<'_>| {
+        let mut some = |ring: Ring<'_>| {
             let mut flags = 0;
             while count < most {
-                match ground.get(&self.member, ring, place) {
+                match ground.get(&self.member, ring, place, 0) {
                     Ok(now) => flags |= now,
                     Err(refused) if count == 0 => return Err(refused),
                     Err(_) => break,
@@ -142,7 +144,7 @@ impl Attached {
         };
         match (ground.at_once(self.thread, Side::Getters, &mut some), wait) {
             (Err(Refused::Empty), Some(wait)) => {
-                let sleep = |ring: &Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Getters, waiter);
+                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Getters, waiter);
                 ground.waiting(self.thread, Side::Getters, &mut Waiter::new(wait()), &mut some, sleep)?;
             }
             (result, _) => result?,
@@ -197,7 +199,7 @@ impl Attached {
             return Err(QueueError::Empty);
         }
         self.thread.begin(&ground.control().roster.0);
-        let result = ground.get(&self.member, &ground.ring(Which::Letters), place);
+        let result = ground.get(&self.member, ground.ring(Which::Letters), place, 0);
         self.thread.end();
         Ok(result.map(|_| ())?)
     }

@@ -39,7 +39,7 @@ const MOST_WATCHED: usize = futex::MAX_WATCHED;
 
 impl Ground {
     /// Takes a task for a place: one that was given back, or else the first one.
-    pub(crate) fn take_task(&self, member: &Member, ring: &Ring<'_>, place: usize) -> Result<(u64, usize), Refused> {
+    pub(crate) fn take_task(&self, member: &Member, ring: Ring<'_>, place: usize) -> Result<(u64, usize), Refused> {
         // Acquire: pairs with the Release in `tell_of_return`.
         let returned = self.control().returned.load(Acquire);
         let flags = if returned & SOME != 0 && self.take_returned(member, place, returned)? {
@@ -48,7 +48,7 @@ impl Ground {
             // The last free place is for the tasks in the others, which somebody else must just have taken.
             return Err(Refused::Empty);
         } else {
-            match self.get(member, ring, place) {
+            match self.get(member, ring, place, TASK) {
                 // It may come back from whoever has it.
                 Err(Refused::Closed) if self.others_have_tasks(member) => return Err(Refused::Empty),
                 result => result?,
@@ -99,7 +99,7 @@ impl Ground {
         // SeqCst: the place was stored before, `joins` is loaded after it. Who joins marks `joins` first and then looks at places. One of the two sees the other.
         fence(SeqCst);
         let joins = &self.control().joins;
-        if joins.load(Relaxed) & WAITERS != 0 && self.count(&self.ring(Which::Items)) == 0 {
+        if joins.load(Relaxed) & WAITERS != 0 && self.count(self.ring(Which::Items)) == 0 {
             self.wake_joins();
         }
     }
@@ -117,7 +117,7 @@ impl Ground {
         let Ok(slot) = self.slot(member, place) else { return };
         let limit = self.shape.attempts;
         // Relaxed: as in `take_task`.
-        if limit != 0 && self.attempts(slot).load(Relaxed) >= limit && self.put(member, &self.ring(Which::Letters), place).is_ok() {
+        if limit != 0 && self.attempts(slot).load(Relaxed) >= limit && self.put(member, self.ring(Which::Letters), place).is_ok() {
             self.note_finished();
             return;
         }
@@ -187,7 +187,7 @@ impl Ground {
             // Acquire: pairs with the Release in `take_returned`: what was announced before is seen below.
             let moves = control.moves.load(Acquire);
             let is_empty = |found: &Found| found.is_empty();
-            let Some(end) = self.find(&ring, End::Head).ok().filter(is_empty) else { return true };
+            let Some(end) = self.find(ring, End::Head).ok().filter(is_empty) else { return true };
             if (0..self.used()).any(|id| self.may_have_task(id)) {
                 return true;
             }
@@ -232,7 +232,7 @@ impl Ground {
     }
 
     /// Sleeps for a slice at most while there is no task to take, and none that could be. Whether it did.
-    pub(crate) fn sleep_for_task(&self, thread: &Thread, member: &Member, ring: &Ring<'_>, waiter: &mut Waiter) -> bool {
+    pub(crate) fn sleep_for_task(&self, thread: &Thread, member: &Member, ring: Ring<'_>, waiter: &mut Waiter) -> bool {
         let control = self.control();
         if self.bury(thread) {
             return false;
@@ -280,7 +280,7 @@ impl Ground {
         let others = watches.len();
         watches.add(roster);
         if watches.sleep(waiter, word, seen) >= others {
-            self.do_for_the_dead(&self.ring(Which::Items));
+            self.do_for_the_dead(self.ring(Which::Items));
             self.wake_joins();
         }
     }
@@ -290,6 +290,6 @@ impl Ground {
         let in_hand = (0..self.used()).flat_map(|id| (0..self.shape.places as usize).map(move |place| self.place(id, place)));
         // Relaxed: a hint.
         let in_hand = in_hand.filter(|place| place.load(Relaxed) & (TASK | RETURNED) != 0).count();
-        self.count(&self.ring(Which::Items)) + in_hand
+        self.count(self.ring(Which::Items)) + in_hand
     }
 }

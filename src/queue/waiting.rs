@@ -62,7 +62,7 @@ impl From<Ended> for Failure {
 
 impl Side {
     /// What they sleep on.
-    fn word<'a>(self, ring: &'a Ring<'_>) -> &'a AtomicU64 {
+    fn word<'a>(self, ring: Ring<'a>) -> &'a AtomicU64 {
         match self {
             Side::Getters => ring.tail(),
             Side::Putters => ring.head(),
@@ -104,14 +104,14 @@ impl Ground {
         &self,
         thread: &Thread,
         side: Side,
-        operate: impl FnOnce(&Ring<'_>) -> Result<(u64, usize), Refused>,
+        operate: impl FnOnce(Ring<'_>) -> Result<(u64, usize), Refused>,
     ) -> Result<(), Refused> {
         thread.begin(&self.control().roster.0);
         let ring = self.ring(Which::Items);
-        let result = operate(&ring);
+        let result = operate(ring);
         if let Ok((flags, count)) = result {
             if flags & WAITERS != 0 {
-                self.wake_other_side(&ring, side, count);
+                self.wake_other_side(ring, side, count);
             }
         }
         thread.end();
@@ -125,17 +125,17 @@ impl Ground {
         thread: &Thread,
         side: Side,
         waiter: &mut Waiter,
-        mut operate: impl FnMut(&Ring<'_>) -> Result<(u64, usize), Refused>,
-        mut sleep: impl FnMut(&Ring<'_>, &mut Waiter) -> bool,
+        mut operate: impl FnMut(Ring<'_>) -> Result<(u64, usize), Refused>,
+        mut sleep: impl FnMut(Ring<'_>, &mut Waiter) -> bool,
     ) -> Result<(), Failure> {
         thread.begin(&self.control().roster.0);
         let ring = self.ring(Which::Items);
         let mut has_slept = false;
         let result = loop {
-            match operate(&ring) {
+            match operate(ring) {
                 Ok((flags, count)) => {
                     if flags & WAITERS != 0 {
-                        self.wake_other_side(&ring, side, count);
+                        self.wake_other_side(ring, side, count);
                     }
                     break Ok(());
                 }
@@ -145,19 +145,19 @@ impl Ground {
             if let Err(ended) = waiter.check() {
                 break Err(ended.into());
             }
-            if !waiter.spin(|| self.obstacle(&ring, side).is_none()) {
-                has_slept |= sleep(&ring, waiter);
+            if !waiter.spin(|| self.obstacle(ring, side).is_none()) {
+                has_slept |= sleep(ring, waiter);
             }
         };
         if has_slept {
-            self.pass_on(&ring, side, result.as_ref().err());
+            self.pass_on(ring, side, result.as_ref().err());
         }
         thread.end();
         result
     }
 
     #[cold]
-    fn wake_other_side(&self, ring: &Ring<'_>, side: Side, count: usize) {
+    fn wake_other_side(&self, ring: Ring<'_>, side: Side, count: usize) {
         let word = match side {
             Side::Getters => ring.head(),
             Side::Putters => ring.tail(),
@@ -166,7 +166,7 @@ impl Ground {
     }
 
     /// What whoever has slept does for the others: there may have been one wake for several of them.
-    fn pass_on(&self, ring: &Ring<'_>, side: Side, failure: Option<&Failure>) {
+    fn pass_on(&self, ring: Ring<'_>, side: Side, failure: Option<&Failure>) {
         let word = side.word(ring);
         let seen = word.load(Acquire);
         match failure {
@@ -176,13 +176,13 @@ impl Ground {
         }
     }
 
-    pub(crate) fn wake_all(&self, ring: &Ring<'_>) {
+    pub(crate) fn wake_all(&self, ring: Ring<'_>) {
         wake(ring.tail(), u32::MAX);
         wake(ring.head(), u32::MAX);
     }
 
     /// Sleeps for a slice at most while there is nothing to do for this side. Whether it did sleep.
-    pub(crate) fn sleep(&self, ring: &Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
+    pub(crate) fn sleep(&self, ring: Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
         let roster = &self.control().roster.0;
         let in_roster = roster.load(Acquire);
         let word = side.word(ring);
@@ -200,13 +200,13 @@ impl Ground {
     }
 
     /// For one who was woken because somebody has died in an operation: wakes whom that one may have been about to wake.
-    pub(crate) fn do_for_the_dead(&self, ring: &Ring<'_>) {
+    pub(crate) fn do_for_the_dead(&self, ring: Ring<'_>) {
         wake(ring.tail(), 1);
         wake(ring.head(), 1);
     }
 
     /// The entry that keeps this side from going on, and its word.
-    pub(crate) fn obstacle(&self, ring: &Ring<'_>, side: Side) -> Option<(&AtomicU64, u64)> {
+    pub(crate) fn obstacle(&self, ring: Ring<'_>, side: Side) -> Option<(&AtomicU64, u64)> {
         let end = match side {
             Side::Getters => End::Head,
             Side::Putters => End::Tail,
@@ -225,8 +225,8 @@ impl Ground {
     pub(crate) fn close_and_wake(&self, thread: &Thread) {
         thread.begin(&self.control().roster.0);
         let ring = self.ring(Which::Items);
-        self.close(&ring);
-        self.wake_all(&ring);
+        self.close(ring);
+        self.wake_all(ring);
         thread.end();
     }
 }

@@ -46,14 +46,13 @@
 use core::cell::Cell;
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*, compiler_fence};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::*, compiler_fence};
 use std::io;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::thread::gettid;
 
 use crate::atomic::AtomicU32;
-use crate::clock;
 use crate::futex::Word;
 use crate::namespace;
 
@@ -185,7 +184,7 @@ struct Head {
 pub struct Thread {
     /// The owner's TID; 0 in a forked child, whose copy is wiped (invariant 4).
     tid: Cell<u32>,
-    /// When it was set up, and so another for each thread that ever has this record, also where a TID is given out again; 0 with `tid`.
+    /// Another one for each thread that ever has this record, also where a TID is given out again; 0 with `tid`.
     session: Cell<u64>,
     /// How many of `slots` can be used so far (invariant 5). Written by the thread alone.
     made: AtomicUsize,
@@ -415,6 +414,9 @@ impl Drop for BlockedSignals {
     }
 }
 
+/// How many records were ever set up, in this process and before it was forked.
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
+
 #[cold]
 fn set_up() -> Result<&'static Thread, Error> {
     // A handler that needs the record must not come in between and make it, too.
@@ -443,7 +445,8 @@ fn set_up() -> Result<&'static Thread, Error> {
         }
     };
     record.splice(head);
-    record.session.set(clock::now().max(1));
+    // Relaxed: nothing but the number itself counts. A child goes on from its parent's count, so it gives out none that any copy in it could have.
+    record.session.set(1 + SESSIONS.fetch_add(1, Relaxed));
     record.tid.set(tid);
     RECORD.set(record);
     Ok(record)
