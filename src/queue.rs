@@ -339,7 +339,7 @@ impl<T: ?Sized + Item> Queue<T> {
     /// # Errors
     /// Those of becoming a participant.
     pub fn close(&self) -> Result<(), QueueError> {
-        self.handle.with(|attached| attached.ground().close_and_wake(attached.thread))
+        self.handle.with(|attached| attached.ground().close(attached.thread))
     }
 
     /// Whether it is closed for puts. Once true it stays so.

@@ -2,7 +2,9 @@
 
 mod forked;
 
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use core::time::Duration;
+use std::time::Instant;
 
 use crossproc::{JoinableByteQueue, JoinableQueue, QueueError, QueueOptions};
 
@@ -114,4 +116,83 @@ fn a_closed_queue_gives_out_tasks_until_all_are_finished() {
     kill(&idle);
     drop(task);
     join_all([worker]);
+}
+
+#[test]
+fn returned_tasks_leave_a_place_for_every_operation() {
+    for loans in [1, 3, 63] {
+        let tasks: JoinableQueue<u64> = QueueOptions::new().loans(loans).create_joinable(loans + 1).unwrap();
+        let all: Vec<u64> = (0..loans as u64).collect();
+        tasks.put_many(&all).unwrap();
+        let in_hand: Vec<_> = (0..loans).map(|_| tasks.get().unwrap()).collect();
+        drop(in_hand);
+        // As many of its places as may be are in use by what it returned.
+        assert!(matches!(tasks.loan(), Err(QueueError::TooManyLoans { .. })));
+        tasks.put(100).unwrap();
+        let mut got: Vec<u64> = (0..loans)
+            .map(|_| {
+                let task = tasks.get().unwrap();
+                let (value, attempts) = (*task, task.attempts());
+                assert_eq!(attempts, 2);
+                task.done();
+                value
+            })
+            .collect();
+        got.sort_unstable();
+        assert_eq!(got, all);
+        assert_eq!(*tasks.get().unwrap(), 100);
+    }
+}
+
+/// Runs `turn` in this thread, again and again for a while, and `other` in another as long.
+fn side_by_side(other: impl Fn() + Sync, turn: impl Fn()) {
+    let end = Instant::now() + Duration::from_millis(1500);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while Instant::now() < end {
+                other();
+            }
+        });
+        while Instant::now() < end {
+            turn();
+        }
+    });
+}
+
+#[test]
+fn a_join_does_not_return_while_a_task_is_in_hand() {
+    let tasks = JoinableQueue::<u64>::new(4).unwrap();
+    // Odd: a task exists, and is not done.
+    let state = AtomicU64::new(0);
+    let worker = || {
+        tasks.put(0).unwrap();
+        state.fetch_add(1, SeqCst);
+        let task = tasks.get().unwrap();
+        state.fetch_add(1, SeqCst);
+        task.done();
+    };
+    side_by_side(worker, || {
+        let before = state.load(SeqCst);
+        let joined = tasks.join_timeout(Duration::ZERO).is_ok();
+        assert!(!(joined && before % 2 == 1 && state.load(SeqCst) == before), "joined, and a task is in hand");
+    });
+}
+
+#[test]
+fn a_task_that_moves_from_hand_to_hand_is_unfinished() {
+    let tasks = JoinableQueue::<u64>::new(4).unwrap();
+    tasks.put(0).unwrap();
+    // Both give it back: it is always in one of four hands and places.
+    let fumble = || drop(tasks.get_timeout(Duration::from_millis(1)));
+    std::thread::scope(|scope| {
+        let end = Instant::now() + Duration::from_millis(1500);
+        scope.spawn(|| {
+            while Instant::now() < end {
+                assert!(tasks.join_timeout(Duration::ZERO).is_err(), "joined, and the task was never done");
+            }
+        });
+        side_by_side(fumble, fumble);
+    });
+    tasks.get().unwrap().done();
+    tasks.join().unwrap();
 }

@@ -60,7 +60,7 @@ use super::words::{
 pub(crate) const NOTHING: u64 = 0;
 
 /// After so many rounds without a result a peer must have scribbled on the words: each round of a true one is somebody else's success.
-const MOST_ROUNDS: u32 = 1 << 20;
+pub(crate) const MOST_ROUNDS: u32 = 1 << 20;
 
 /// How far a shared position may lag behind what a participant knows before it advances it.
 pub(crate) const LAG: u64 = 8;
@@ -136,7 +136,7 @@ impl Found {
     }
 
     #[inline(always)]
-    fn is_sealed(self) -> bool {
+    pub(crate) fn is_sealed(self) -> bool {
         self.entry & SEALED != 0
     }
 
@@ -299,7 +299,8 @@ impl Ground {
         let shared = position(seen);
         // Of the other ring no participant remembers anything: it is seldom used.
         let own = if ring.which == Which::Items { member.position(end).get() } else { shared };
-        if is_before(own, shared) { shared } else { own }
+        // Its own is less than `LAG` ahead, or else it was `advance`d; if it seems to be more it is behind, however far.
+        if own.wrapping_sub(shared) < LAG { own } else { shared }
     }
 
     #[inline(always)]
@@ -347,7 +348,7 @@ impl Ground {
         if (ring.head().load(Acquire) | ring.tail().load(Acquire)) & CLOSED == 0 {
             return Err(Refused::Empty);
         }
-        self.close(ring);
+        self.finish_close(ring);
         // Relaxed: it publishes nothing.
         match self.entry(found.at).compare_exchange(found.entry, found.entry | SEALED, Relaxed, Relaxed) {
             Ok(_) => Err(Refused::Closed),
@@ -396,13 +397,6 @@ impl Ground {
             (Ok(head), Ok(tail)) => distance(tail.position, head.position, ring.len()).clamp(0, ring.len() as i64) as usize,
             _ => 0,
         }
-    }
-
-    /// Marks both counters. `tail` comes last: what it says is what counts, and then those who sleep on either have something to see.
-    pub(crate) fn close(&self, ring: Ring<'_>) {
-        // Release: pairs with the Acquire loads of counters.
-        ring.head().fetch_or(CLOSED, Release);
-        ring.tail().fetch_or(CLOSED, Release);
     }
 
     /// Says what is going to be tried: the place's word.
@@ -462,14 +456,16 @@ impl Ground {
         record.seen.store(NOTHING, Release);
     }
 
-    /// The slot that a participant offers for what it announces, if that has not been completed.
-    pub(crate) fn announced_spare(&self, id: usize) -> Option<usize> {
-        let record = self.record(id);
-        if self.is_letter(record.site.load(Acquire)) {
-            return None;
+    /// Whether what a participant announces, which is a get, is there still to be got, or was got by it and is not completed. As for `happened`, it must not go on meanwhile.
+    pub(crate) fn is_about_task(&self, id: usize, seen: u64) -> bool {
+        let site = self.record(id).site.load(Acquire);
+        let (Some(cell), Some(place)) = (self.cell(site as u32 as usize), self.announced_place(id)) else { return false };
+        if self.is_letter(site) {
+            return false;
         }
-        let spare = index(self.place(id, self.announced_place(id)?).load(Acquire));
-        (self.has_slot(spare) && spare != index(record.seen.load(Acquire))).then_some(spare)
+        // Acquire, both: as in `happened`.
+        let spare = index(self.place(id, place).load(Acquire));
+        cell.load(Acquire) == seen || (self.has_slot(spare) && spare != index(seen) && self.happened(id, seen, spare))
     }
 
     fn announced_place(&self, id: usize) -> Option<usize> {

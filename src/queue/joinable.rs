@@ -190,7 +190,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     }
 
     fn get_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Task<'_, T>, QueueError> {
-        let held = Held::new(&self.handle, |attached, place| attached.receive_task(place, wait))?;
+        let held = Held::of(&self.handle, |attached| attached.receive_task(wait))?;
         Ok(Task { held, queue: PhantomData })
     }
 
@@ -258,7 +258,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// # Errors
     /// Those of becoming a participant.
     pub fn close(&self) -> Result<(), QueueError> {
-        self.handle.with(|attached| attached.ground().close_and_wake(attached.thread))
+        self.handle.with(|attached| attached.ground().close(attached.thread))
     }
 
     /// Whether it is closed for puts. Once true it stays so.

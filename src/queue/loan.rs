@@ -31,16 +31,24 @@ pub(crate) struct Held {
 impl Held {
     /// A place that `fill` puts a slot into.
     pub(crate) fn new(handle: &Handle, fill: impl FnOnce(&Attached, usize) -> Result<(), QueueError>) -> Result<Self, QueueError> {
-        let attached = handle.attached_again()?;
-        let place = attached.occupy()?;
-        let filled = fill(&attached, place).and_then(|()| Ok(attached.ground().slot(&attached.member, place)?));
-        match filled {
-            Ok(slot) => Ok(Held { attached, place, slot }),
-            Err(error) => {
-                attached.vacate(place);
-                Err(error)
+        Held::of(handle, |attached| {
+            let place = attached.occupy()?;
+            match fill(attached, place) {
+                Ok(()) => Ok(place),
+                Err(error) => {
+                    attached.vacate(place);
+                    Err(error)
+                }
             }
-        }
+        })
+    }
+
+    /// A place that `occupy` has occupied.
+    pub(crate) fn of(handle: &Handle, occupy: impl FnOnce(&Attached) -> Result<usize, QueueError>) -> Result<Self, QueueError> {
+        let attached = handle.attached_again()?;
+        let place = occupy(&attached)?;
+        let slot = attached.ground().slot(&attached.member, place)?;
+        Ok(Held { attached, place, slot })
     }
 
     /// How many bytes there are, no more than there is room for, whatever a peer has written there. All of them, where items are of one size.

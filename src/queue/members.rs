@@ -11,9 +11,9 @@ use std::io;
 use crossproc_sys::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{Member, Refused};
+use super::exchange::{MOST_ROUNDS, Member, Refused};
 use super::ground::Ground;
-use super::words::{FLAGS, RETURNED, ROUND, TASK, index};
+use super::words::{FLAGS, RETURNED, ROUND, TASK, index, with};
 use crate::lock::state::Refused as Unlockable;
 
 /// Why a thread could not become a participant.
@@ -62,39 +62,50 @@ impl Ground {
     /// What the new holder of a token does first.
     fn enter(&self, thread: &Thread, id: usize) -> Result<Member, NoMember> {
         self.settle(id);
-        self.furnish(id).map_err(|_| NoMember::Corrupt)?;
         thread.begin(&self.control().roster.0);
         self.return_tasks(id);
         self.announce_member();
         thread.end();
+        let token = &self.record(id).token;
+        let Ok(returned) = self.furnish(id) else {
+            // It must not stay in the thread's list: the memory is going to be unmapped.
+            token.unlock(thread.tid());
+            return Err(NoMember::Corrupt);
+        };
         // Everything of the dead one is done.
-        self.record(id).token.recover_if_inconsistent();
+        token.recover_if_inconsistent();
         let member = Member::new(self, id);
-        let places = 0..self.shape.places as usize;
-        let returned = places.filter(|&place| self.place(id, place).load(Acquire) & RETURNED != 0).fold(0, |bits, place| bits | 1 << place);
         member.busy.set(returned);
         member.returned.set(returned);
         Ok(member)
     }
 
-    /// Gives an id that was never used its first slots, and notes it as the taker of those that others have left in its places.
-    fn furnish(&self, id: usize) -> Result<(), Refused> {
+    /// Gives an id that was never used its first slots, and notes it as the taker of what is in its places: the places, by bits, with a returned task, of which it is not.
+    fn furnish(&self, id: usize) -> Result<u64, Refused> {
+        let mut returned = 0;
         for place in 0..self.shape.places as usize {
-            let word = self.place(id, place);
             // Acquire: pairs with the exchange of one who took a returned task from there.
-            let seen = match word.load(Acquire) {
-                0 => ROUND | (self.shape.first_slot(id) + place) as u64,
-                seen => seen,
-            };
-            let slot = index(seen);
-            if !self.has_slot(slot) {
-                return Err(Refused::Corrupt);
-            }
+            let seen = self.place(id, place).load(Acquire);
             if seen & RETURNED == 0 {
-                // Release, both: pair with the Acquire loads in `happened` and of places. Before the slot is in the place: it would not be known as its own otherwise.
-                self.taker(slot).store(id as u32 + 1, Release);
-                word.store(seen, Release);
+                self.claim(id, place, seen)?;
+            } else {
+                returned |= 1 << place;
             }
+        }
+        Ok(returned)
+    }
+
+    /// Makes the slot in a place the participant's own: the one that somebody has left there for a returned task, or the first one. Before it is used: it would not be known as its own otherwise.
+    fn claim(&self, id: usize, place: usize, seen: u64) -> Result<(), Refused> {
+        let word = if seen == 0 { ROUND | (self.shape.first_slot(id) + place) as u64 } else { seen };
+        let slot = index(word);
+        if !self.has_slot(slot) {
+            return Err(Refused::Corrupt);
+        }
+        // Release, both: pair with the Acquire loads in `happened` and of places.
+        self.taker(slot).store(id as u32 + 1, Release);
+        if seen == 0 {
+            self.place(id, place).store(word, Release);
         }
         Ok(())
     }
@@ -141,10 +152,10 @@ impl Ground {
     /// A place of the participant's own that is not in use, and is from now on; `None` if that would be too many.
     #[inline]
     pub(crate) fn occupy(&self, member: &Member) -> Option<usize> {
-        if member.busy.get().count_ones() as usize >= self.most_loans() {
+        let is_limit = || member.busy.get().count_ones() as usize >= self.most_loans();
+        if is_limit() {
             self.reclaim(member);
-            // A returned task that nobody has taken yet can be taken by this participant itself: see `take_task`.
-            if (member.busy.get() & !member.returned.get()).count_ones() as usize >= self.most_loans() {
+            if is_limit() {
                 return None;
             }
         }
@@ -159,29 +170,32 @@ impl Ground {
         member.busy.set(member.busy.get() & !(1 << place));
     }
 
-    /// Whether no place is left that is not in use.
-    pub(crate) fn is_crammed(&self, member: &Member) -> bool {
-        let is_full = || member.busy.get().count_ones() >= self.shape.places;
-        is_full() && {
-            self.reclaim(member);
-            is_full()
-        }
-    }
-
     /// Makes places usable again from which others have taken the task that was returned there.
     #[cold]
     fn reclaim(&self, member: &Member) {
-        let returned = member.returned.get();
-        for place in (0..self.shape.places as usize).filter(|place| returned & 1 << place != 0) {
+        for place in bits(member.returned.get()) {
             // Acquire: pairs with the exchange of the one who took it.
             let word = self.place(member.id, place).load(Acquire);
-            if word & RETURNED == 0 && self.has_slot(index(word)) {
-                // Release: pairs with the Acquire in `happened`. Before it is used: see `furnish`.
-                self.taker(index(word)).store(member.id as u32 + 1, Release);
+            if word & RETURNED == 0 && self.claim(member.id, place, word).is_ok() {
                 member.returned.set(member.returned.get() & !(1 << place));
                 member.busy.set(member.busy.get() & !(1 << place));
             }
         }
+    }
+
+    /// Takes back a task that the participant itself has returned, and that nobody else has taken: the place, which has been in use all the time.
+    pub(crate) fn retake(&self, member: &Member) -> Option<usize> {
+        bits(member.returned.get()).find(|&place| {
+            let word = self.place(member.id, place);
+            let seen = word.load(Relaxed);
+            // Its own slot stays in its own place: nothing has to be announced. Relaxed: nobody else has changed what it was.
+            let is_mine = seen & RETURNED != 0
+                && word.compare_exchange(seen, with(seen, TASK, index(seen)).wrapping_add(ROUND), Relaxed, Relaxed).is_ok();
+            if is_mine {
+                member.returned.set(member.returned.get() & !(1 << place));
+            }
+            is_mine
+        })
     }
 
     /// Whether the holder of this id's token has died, and nobody has taken it since.
@@ -190,16 +204,30 @@ impl Ground {
         token.owner().is_none() && token.is_inconsistent()
     }
 
-    /// Whether a participant has a task in hand, or may be about to take one.
-    pub(crate) fn may_have_task(&self, id: usize) -> bool {
-        // Acquire: pairs with the Release in `complete`: what was announced before is in a place, if it is announced no longer.
+    /// Whether a participant has a task in hand, or in a place for others, or has got one that is not in a place yet.
+    pub(crate) fn has_task(&self, id: usize) -> bool {
         let record = self.record(id);
-        let seen = record.seen.load(Acquire);
-        let places = || (0..self.shape.places as usize).map(|place| self.place(id, place).load(Acquire));
-        if places().any(|word| word & (TASK | RETURNED) != 0) {
-            return true;
+        for _ in 0..MOST_ROUNDS {
+            // Acquire: pairs with the Release in `complete`: what was announced before is in a place, if it is announced no longer.
+            let seen = record.seen.load(Acquire);
+            if (0..self.shape.places as usize).any(|place| self.place(id, place).load(Acquire) & (TASK | RETURNED) != 0) {
+                return true;
+            }
+            if seen & FLAGS == 0 {
+                // A put is not about a task, but for one to the dead letters, which is marked until it is done.
+                return false;
+            }
+            let is_task = self.is_about_task(id, seen);
+            if record.seen.load(Acquire) == seen {
+                return is_task;
+            }
+            // It went on meanwhile: what was seen may be of either.
         }
-        // A put is not about a task.
-        seen & FLAGS != 0 && self.announced_spare(id).is_some_and(|spare| self.happened(id, seen, spare))
+        true
     }
+}
+
+/// The numbers of the bits that are set.
+fn bits(of: u64) -> impl Iterator<Item = usize> {
+    (0..u64::BITS as usize).filter(move |bit| of & 1 << bit != 0)
 }

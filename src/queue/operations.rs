@@ -10,6 +10,7 @@ use super::attached::Attached;
 use super::error::QueueError;
 use super::exchange::{Refused, Ring, Which};
 use super::waiting::Side;
+use super::words::WAITERS;
 use crate::wait::{Wait, Waiter};
 
 impl Attached {
@@ -56,8 +57,30 @@ impl Attached {
         Ok(self.ground().waiting(self.thread, Side::Getters, &mut Waiter::new(wait), get, sleep)?)
     }
 
-    /// Takes a task into a place.
-    pub(crate) fn receive_task(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+    /// Takes a task: the place that it is in.
+    pub(crate) fn receive_task(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<usize, QueueError> {
+        let place = loop {
+            if let Some(place) = self.ground().retake(&self.member) {
+                break place;
+            }
+            match self.ground().occupy(&self.member) {
+                Some(place) => {
+                    if let Err(error) = self.take_task(place, wait) {
+                        self.vacate(place);
+                        return Err(error);
+                    }
+                    break place;
+                }
+                // Others have just taken what was returned: its places can be reclaimed.
+                None if self.member.returned.get() != 0 => {}
+                None => return Err(self.too_many_loans()),
+            }
+        };
+        self.ground().count_attempt(&self.member, place)?;
+        Ok(place)
+    }
+
+    fn take_task(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
         let ground = self.ground();
         let take = |ring: Ring<'_>| ground.take_task(&self.member, ring, place);
         match (ground.at_once(self.thread, Side::Getters, take), wait) {
@@ -88,34 +111,47 @@ impl Attached {
         let ground = self.ground();
         let place = ground.free_place(&self.member);
         let mut put = 0;
+        // One after the other, until somebody is to be woken.
         let some = |ring: Ring<'_>, put: &mut usize| {
             let before = *put;
-            let mut flags = 0;
             while *put < count {
                 let slot = ground.slot(&self.member, place)?;
                 write(ground.payload(slot), slot, *put);
                 match ground.put(&self.member, ring, place) {
-                    Ok(now) => flags |= now,
+                    Ok(flags) => {
+                        *put += 1;
+                        if flags & WAITERS != 0 {
+                            return Ok((flags, *put - before));
+                        }
+                    }
                     Err(refused) if *put == before => return Err(refused),
                     Err(_) => break,
                 }
-                *put += 1;
             }
-            Ok((flags, *put - before))
+            Ok((0, *put - before))
         };
-        let mut result = ground.at_once(self.thread, Side::Putters, |ring| some(ring, &mut put)).map_err(QueueError::from);
-        if let (Ok(()) | Err(QueueError::Full), Some(wait)) = (&result, wait) {
-            let mut waiter = Waiter::new(wait());
-            result = Ok(());
-            while put < count && result.is_ok() {
-                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
-                result =
-                    ground.waiting(self.thread, Side::Putters, &mut waiter, |ring| some(ring, &mut put), sleep).map_err(QueueError::from);
+        let mut waiter = None;
+        let mut wait = wait;
+        while put < count {
+            let refused = match ground.at_once(self.thread, Side::Putters, |ring| some(ring, &mut put)) {
+                Ok(()) => continue,
+                Err(refused) => refused,
+            };
+            if let Some(wait) = wait.take() {
+                waiter = Some(Waiter::new(wait()));
             }
-        } else if put < count && result.is_ok() {
-            result = Err(QueueError::Full);
+            let result = match (&mut waiter, refused) {
+                (Some(waiter), Refused::Full) => {
+                    let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
+                    ground.waiting(self.thread, Side::Putters, waiter, |ring| some(ring, &mut put), sleep).map_err(QueueError::from)
+                }
+                _ => Err(refused.into()),
+            };
+            if let Err(error) = result {
+                return (put, Some(error));
+            }
         }
-        (put, result.err())
+        (put, None)
     }
 
     /// Gets as many items as there are, but no more than `most`, and at least one, each read by `read`. Not for tasks.
@@ -127,34 +163,46 @@ impl Attached {
     ) -> Result<usize, QueueError> {
         let ground = self.ground();
         let place = ground.free_place(&self.member);
-        let mut count = 0;
-        let mut some = |ring: Ring<'_>| {
-            let mut flags = 0;
-            while count < most {
+        // One after the other, until somebody is to be woken.
+        let mut some = |ring: Ring<'_>, got: &mut usize| {
+            let before = *got;
+            while *got < most {
                 match ground.get(&self.member, ring, place, 0) {
-                    Ok(now) => flags |= now,
-                    Err(refused) if count == 0 => return Err(refused),
+                    Ok(flags) => {
+                        *got += 1;
+                        let slot = ground.slot(&self.member, place)?;
+                        read(ground.payload(slot), slot);
+                        if flags & WAITERS != 0 {
+                            return Ok((flags, *got - before));
+                        }
+                    }
+                    Err(refused) if *got == before => return Err(refused),
                     Err(_) => break,
                 }
-                count += 1;
-                let slot = ground.slot(&self.member, place)?;
-                read(ground.payload(slot), slot);
             }
-            Ok((flags, count))
+            Ok((0, *got - before))
         };
-        match (ground.at_once(self.thread, Side::Getters, &mut some), wait) {
+        let mut got = 0;
+        match (ground.at_once(self.thread, Side::Getters, |ring| some(ring, &mut got)), wait) {
             (Err(Refused::Empty), Some(wait)) => {
                 let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Getters, waiter);
-                ground.waiting(self.thread, Side::Getters, &mut Waiter::new(wait()), &mut some, sleep)?;
+                let waiter = &mut Waiter::new(wait());
+                ground.waiting(self.thread, Side::Getters, waiter, |ring| some(ring, &mut got), sleep)?;
             }
             (result, _) => result?,
         }
-        Ok(count)
+        // What is there besides.
+        while got < most && ground.at_once(self.thread, Side::Getters, |ring| some(ring, &mut got)).is_ok() {}
+        Ok(got)
     }
 
     /// A place for a loan, or something received.
     pub(crate) fn occupy(&self) -> Result<usize, QueueError> {
-        self.ground().occupy(&self.member).ok_or(QueueError::TooManyLoans { limit: self.ground().most_loans() })
+        self.ground().occupy(&self.member).ok_or_else(|| self.too_many_loans())
+    }
+
+    fn too_many_loans(&self) -> QueueError {
+        QueueError::TooManyLoans { limit: self.ground().most_loans() }
     }
 
     /// The place is not in use any more. Nothing in a forked child: it is the parent's.

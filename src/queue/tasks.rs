@@ -25,7 +25,7 @@ use crossproc_sys::robust::Thread;
 use super::exchange::{End, Found, Member, Refused, Ring, Which};
 use super::ground::Ground;
 use super::waiting::{Failure, Side, Watches, mark, wake};
-use super::words::{CLOSED, FLAGS, RETURNED, TASK, WAITERS, index};
+use super::words::{FLAGS, RETURNED, TASK, WAITERS, index};
 use crate::wait::Waiter;
 
 /// In `returned`: there may be some.
@@ -42,29 +42,28 @@ impl Ground {
     pub(crate) fn take_task(&self, member: &Member, ring: Ring<'_>, place: usize) -> Result<(u64, usize), Refused> {
         // Acquire: pairs with the Release in `tell_of_return`.
         let returned = self.control().returned.load(Acquire);
-        let flags = if returned & SOME != 0 && self.take_returned(member, place, returned)? {
-            0
-        } else if self.is_crammed(member) {
-            // The last free place is for the tasks in the others, which somebody else must just have taken.
-            return Err(Refused::Empty);
-        } else {
-            match self.get(member, ring, place, TASK) {
-                // It may come back from whoever has it.
-                Err(Refused::Closed) if self.others_have_tasks(member) => return Err(Refused::Empty),
-                result => result?,
-            }
-        };
+        if returned & SOME != 0 && self.take_returned(member, place, returned)? {
+            return Ok((0, 1));
+        }
+        match self.get(member, ring, place, TASK) {
+            // It may come back from whoever has it.
+            Err(Refused::Closed) if self.has_unfinished(Some(member.id)) => Err(Refused::Empty),
+            result => result.map(|flags| (flags, 1)),
+        }
+    }
+
+    /// The task in a place has been given out once more.
+    pub(crate) fn count_attempt(&self, member: &Member, place: usize) -> Result<(), Refused> {
         let attempts = self.attempts(self.slot(member, place)?);
         // Relaxed, both: the slot is this participant's, and the exchange is what orders it for the next one's.
         attempts.store(attempts.load(Relaxed).saturating_add(1), Relaxed);
-        Ok((flags, 1))
+        Ok(())
     }
 
     /// Takes a task from a place where it was left, if there is one.
     #[cold]
     fn take_returned(&self, member: &Member, place: usize, returned: u64) -> Result<bool, Refused> {
-        // Its own first: see `is_crammed`.
-        for id in core::iter::once(member.id).chain(0..self.used()) {
+        for id in 0..self.used() {
             for other in 0..self.shape.places as usize {
                 let word = self.place(id, other);
                 // Acquire: pairs with the Release in `return_task`.
@@ -170,25 +169,16 @@ impl Ground {
         }
     }
 
-    fn others_have_tasks(&self, member: &Member) -> bool {
-        (0..self.used()).any(|id| id != member.id && self.may_have_task(id)) || (self.has_returned(member.id))
-    }
-
-    /// Whether a task waits in one of this participant's places.
-    fn has_returned(&self, id: usize) -> bool {
-        (0..self.shape.places as usize).any(|place| self.place(id, place).load(Acquire) & RETURNED != 0)
-    }
-
-    /// Whether a task is unfinished. Exact, if nobody is in the middle of anything; otherwise it was so at some time during the call.
-    pub(crate) fn has_unfinished(&self) -> bool {
+    /// Whether a task is unfinished, other than those in the hands of `except`. Exact, if nobody is in the middle of anything; otherwise it was so at some time during the call.
+    pub(crate) fn has_unfinished(&self, except: Option<usize>) -> bool {
         let control = self.control();
         let ring = self.ring(Which::Items);
         loop {
             // Acquire: pairs with the Release in `take_returned`: what was announced before is seen below.
             let moves = control.moves.load(Acquire);
-            let is_empty = |found: &Found| found.is_empty();
-            let Some(end) = self.find(ring, End::Head).ok().filter(is_empty) else { return true };
-            if (0..self.used()).any(|id| self.may_have_task(id)) {
+            let Some(end) = self.find(ring, End::Head).ok().filter(|found| found.is_empty()) else { return true };
+            let has_task = |id| if except == Some(id) { self.has_returned(id) } else { self.has_task(id) };
+            if (0..self.used()).any(has_task) {
                 return true;
             }
             // Acquire, both: before any task that was seen to be finished, what its worker put was put.
@@ -198,53 +188,58 @@ impl Ground {
         }
     }
 
+    /// Whether a task waits in one of a participant's places.
+    fn has_returned(&self, id: usize) -> bool {
+        (0..self.shape.places as usize).any(|place| self.place(id, place).load(Acquire) & RETURNED != 0)
+    }
+
     /// Waits until no task is unfinished.
     #[cold]
     pub(crate) fn join(&self, thread: &Thread, id: usize, waiter: &mut Waiter) -> Result<(), Failure> {
         thread.begin(&self.control().roster.0);
         let result = loop {
             self.bury(thread);
-            if !self.has_unfinished() {
+            if !self.has_unfinished(None) {
                 break Ok(());
             }
             if let Err(ended) = waiter.check() {
                 break Err(ended.into());
             }
-            self.sleep_until_finished(id, waiter, || self.has_unfinished());
+            self.sleep_until_finished(thread, id, waiter, |_| self.has_unfinished(None));
         };
         thread.end();
         result
     }
 
-    /// Sleeps for a slice at most, until a task is finished, or comes back, or somebody dies.
-    fn sleep_until_finished(&self, id: usize, waiter: &mut Waiter, must_wait: impl FnOnce() -> bool) {
+    /// Sleeps for a slice at most, until a task is finished, or comes back, or somebody dies, if it must wait, which it is asked with what `returned` was. The roster is pending.
+    fn sleep_until_finished(&self, thread: &Thread, id: usize, waiter: &mut Waiter, must_wait: impl FnOnce(u64) -> bool) -> bool {
         let control = self.control();
+        // Acquire: pair with the Releases in `announce_member` and `tell_of_return`.
         let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
         // The fence in there is what `note_finished` needs, too.
-        let Some(marked) = mark(&control.joins) else { return };
-        if !must_wait() {
-            return;
+        let Some(marked) = mark(&control.joins) else { return false };
+        if !must_wait(returned) {
+            return false;
         }
         let mut watches = Watches::<MOST_WATCHED>::new();
         watches.add(Watch::whole(&control.joins, marked));
         watches.add(Watch::whole(&control.returned, returned));
-        self.sleep_watching_tokens(id, waiter, watches, in_roster, &control.joins, marked);
+        self.sleep_watching_tokens(thread, id, waiter, watches, in_roster, &control.joins, marked)
     }
 
-    /// Sleeps for a slice at most while there is no task to take, and none that could be. Whether it did.
+    /// Sleeps for a slice at most while there is no task to take, and none that could be. Whether it did. The roster is pending.
     pub(crate) fn sleep_for_task(&self, thread: &Thread, member: &Member, ring: Ring<'_>, waiter: &mut Waiter) -> bool {
         let control = self.control();
-        if self.bury(thread) {
-            return false;
-        }
-        if (ring.head().load(Acquire) | ring.tail().load(Acquire)) & CLOSED != 0 {
-            self.sleep_until_finished(member.id, waiter, || self.others_have_tasks(member));
-            return true;
-        }
-        // Acquire: pair with the Releases in `announce_member` and `return_task`.
+        // Acquire: pair with the Releases in `announce_member` and `tell_of_return`.
         let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
         let Some(marked) = mark(ring.tail()) else { return false };
-        let Some((cell, entry)) = self.obstacle(ring, Side::Getters) else { return false };
+        let Some((cell, entry)) = self.obstacle(ring, Side::Getters) else {
+            self.finish_close(ring);
+            // Nothing can be put any more if it is sealed; a get seals it.
+            let is_sealed = self.find(ring, End::Head).is_ok_and(Found::is_sealed);
+            let must_wait = |returned| returned & SOME == 0 && self.has_unfinished(Some(member.id));
+            return is_sealed && self.sleep_until_finished(thread, member.id, waiter, must_wait);
+        };
         if returned & SOME != 0 {
             return false;
         }
@@ -252,29 +247,34 @@ impl Ground {
         watches.add(Watch::whole(ring.tail(), marked));
         watches.add([Watch::new(cell, entry as u32)]);
         watches.add(Watch::whole(&control.returned, returned));
-        self.sleep_watching_tokens(member.id, waiter, watches, in_roster, ring.tail(), marked);
-        true
+        self.sleep_watching_tokens(thread, member.id, waiter, watches, in_roster, ring.tail(), marked)
     }
 
+    /// Whoever it is woken by, the dead come first: the kernel's wake for one may have come together with another, which would be all that is left of it.
+    #[allow(clippy::too_many_arguments, reason = "two callers, and what they have looked at")]
     fn sleep_watching_tokens<'a>(
         &'a self,
+        thread: &Thread,
         id: usize,
         waiter: &mut Waiter,
         mut watches: Watches<'a, MOST_WATCHED>,
         in_roster: u64,
         word: &'a AtomicU64,
         seen: u64,
-    ) {
+    ) -> bool {
         let roster = Watch::whole(&self.control().roster.0, in_roster);
         for other in (0..self.used()).filter(|&other| other != id) {
             if watches.len() + roster.len() == MOST_WATCHED {
                 break;
             }
-            if self.is_dead(other) {
-                return;
-            }
-            if let Some(watch) = self.record(other).token.watch() {
-                watches.add([watch]);
+            match self.record(other).token.watch() {
+                Some(watch) => watches.add([watch]),
+                // A thread that can hold no more tokens leaves it to others.
+                None if self.is_dead(other) && thread.free_slot().is_some() => {
+                    self.bury(thread);
+                    return false;
+                }
+                None => {}
             }
         }
         let others = watches.len();
@@ -283,6 +283,8 @@ impl Ground {
             self.do_for_the_dead(self.ring(Which::Items));
             self.wake_joins();
         }
+        self.bury(thread);
+        true
     }
 
     /// How many tasks are unfinished. A hint: it may be stale by now.

@@ -20,12 +20,12 @@
 //! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched. Before 6.2 the kernel wakes nobody through the roster. A thread that is *stopped* between its exchange and its wake keeps a
 //! sleeper waiting for as long, unless others operate.
 
-use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crossproc_sys::atomic::{AtomicU64, fence};
 use crossproc_sys::futex::{self, Awake, Watch};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{End, Refused, Ring, Which};
+use super::exchange::{End, MOST_ROUNDS, Refused, Ring, Which};
 use super::ground::Ground;
 use super::words::{CLOSED, WAITERS};
 use crate::wait::{Ended, Waiter};
@@ -131,6 +131,7 @@ impl Ground {
         thread.begin(&self.control().roster.0);
         let ring = self.ring(Which::Items);
         let mut has_slept = false;
+        let mut rounds = 0;
         let result = loop {
             match operate(ring) {
                 Ok((flags, count)) => {
@@ -146,7 +147,12 @@ impl Ground {
                 break Err(ended.into());
             }
             if !waiter.spin(|| self.obstacle(ring, side).is_none()) {
-                has_slept |= sleep(ring, waiter);
+                let slept = sleep(ring, waiter);
+                has_slept |= slept;
+                rounds = if slept { 0 } else { rounds + 1 };
+                if rounds == MOST_ROUNDS {
+                    break Err(Refused::Corrupt.into());
+                }
             }
         };
         if has_slept {
@@ -187,7 +193,10 @@ impl Ground {
         let in_roster = roster.load(Acquire);
         let word = side.word(ring);
         let Some(marked) = mark(word) else { return false };
-        let Some((cell, entry)) = self.obstacle(ring, side) else { return false };
+        let Some((cell, entry)) = self.obstacle(ring, side) else {
+            self.finish_close(ring);
+            return false;
+        };
         let mut watches = Watches::<6>::new();
         watches.add(Watch::whole(word, marked));
         watches.add([Watch::new(cell, entry as u32)]);
@@ -199,10 +208,9 @@ impl Ground {
         true
     }
 
-    /// For one who was woken because somebody has died in an operation: wakes whom that one may have been about to wake.
+    /// For one who was woken because somebody has died in an operation: wakes all whom that one may have been about to wake. That can be any number of them: it may have taken out the mark.
     pub(crate) fn do_for_the_dead(&self, ring: Ring<'_>) {
-        wake(ring.tail(), 1);
-        wake(ring.head(), 1);
+        self.wake_all(ring);
     }
 
     /// The entry that keeps this side from going on, and its word.
@@ -222,12 +230,26 @@ impl Ground {
     }
 
     /// Closes the queue for puts, and tells all who sleep.
-    pub(crate) fn close_and_wake(&self, thread: &Thread) {
+    ///
+    /// `head` is marked first, so that who is about to sleep on it, for room, has something to see should the closer die in between; `tail` is what counts. Whoever finds one marked and not the other does the rest.
+    pub(crate) fn close(&self, thread: &Thread) {
         thread.begin(&self.control().roster.0);
         let ring = self.ring(Which::Items);
-        self.close(ring);
-        self.wake_all(ring);
+        // Release: pairs with the Acquire loads of positions.
+        ring.head().fetch_or(CLOSED, Release);
+        self.finish_close(ring);
         thread.end();
+    }
+
+    /// Does what a closer may have left undone, if it has begun.
+    pub(crate) fn finish_close(&self, ring: Ring<'_>) {
+        // Acquire, both: pair with the Release here and in `close`.
+        let (head, tail) = (ring.head().load(Acquire), ring.tail().load(Acquire));
+        if (head | tail) & CLOSED != 0 && head & tail & CLOSED == 0 {
+            ring.head().fetch_or(CLOSED, Release);
+            ring.tail().fetch_or(CLOSED, Release);
+            self.wake_all(ring);
+        }
     }
 }
 
