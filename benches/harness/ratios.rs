@@ -9,9 +9,9 @@ use super::sampler::Sampler;
 /// How thoroughly to measure.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
-    pairs: usize,
+    pub(crate) pairs: usize,
     /// How long one sample takes, about.
-    sample: Duration,
+    pub(crate) sample: Duration,
 }
 
 impl Effort {
@@ -20,7 +20,7 @@ impl Effort {
     /// To see that it runs.
     pub(crate) const TRIAL: Effort = Effort { pairs: 1, sample: Duration::from_micros(20) };
 
-    fn is_trial(self) -> bool {
+    pub(crate) fn is_trial(self) -> bool {
         self.pairs == Effort::TRIAL.pairs
     }
 }
@@ -28,6 +28,8 @@ impl Effort {
 /// The comparisons of one benchmark.
 pub(crate) struct Ratios {
     title: &'static str,
+    /// Packages.
+    rivals: &'static [&'static str],
     effort: Effort,
     rows: Vec<Row>,
 }
@@ -42,8 +44,9 @@ struct Row {
 }
 
 impl Ratios {
-    pub(crate) fn new(title: &'static str, effort: Effort) -> Self {
-        Ratios { title, effort, rows: Vec::new() }
+    /// `rivals` are the packages whose versions the table names.
+    pub(crate) fn new(title: &'static str, rivals: &'static [&'static str], effort: Effort) -> Self {
+        Ratios { title, rivals, effort, rows: Vec::new() }
     }
 
     /// Measures `ours` against `theirs`, which do the same `operation`. `bar` is the greatest ratio that was promised.
@@ -82,7 +85,7 @@ impl Ratios {
         println!("\n{}: time of crossproc / time of the rival", self.title);
         println!(
             "Medians of {pairs} alternated pairs of samples of {sample:?}, with the quartiles of the pairs' ratios.\n{}\n",
-            machine::description()
+            machine::description(self.rivals)
         );
         let mut cells = vec![["operation", "rival", "crossproc", "rival", "ratio", "quartiles", "bar", ""].map(str::to_owned)];
         cells.extend(self.rows.iter().map(Row::cells));
@@ -111,7 +114,7 @@ impl Row {
     }
 }
 
-struct Nanos(f64);
+pub(crate) struct Nanos(pub(crate) f64);
 
 impl fmt::Display for Nanos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,7 +124,7 @@ impl fmt::Display for Nanos {
 }
 
 /// How much to do for a sample of about that length.
-fn calibrate(sampler: &mut Sampler, sample: Duration) -> u64 {
+pub(crate) fn calibrate(sampler: &mut Sampler, sample: Duration) -> u64 {
     let mut amount = 1;
     loop {
         let took = sampler(amount);
@@ -133,18 +136,18 @@ fn calibrate(sampler: &mut Sampler, sample: Duration) -> u64 {
     }
 }
 
-fn nanos_each(sampler: &mut Sampler, amount: u64) -> f64 {
+pub(crate) fn nanos_each(sampler: &mut Sampler, amount: u64) -> f64 {
     sampler(amount).as_nanos() as f64 / amount as f64
 }
 
-struct Quartiles {
-    first: f64,
-    median: f64,
-    third: f64,
+pub(crate) struct Quartiles {
+    pub(crate) first: f64,
+    pub(crate) median: f64,
+    pub(crate) third: f64,
 }
 
 impl Quartiles {
-    fn of(mut values: Vec<f64>) -> Self {
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |share: f64| {
             let place = share * (values.len() - 1) as f64;
@@ -156,8 +159,8 @@ impl Quartiles {
 }
 
 /// As a table in Markdown, whose columns are aligned for those who read it as it is.
-fn print_aligned(rows: &[[String; 8]]) {
-    let widths: [usize; 8] = core::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+pub(crate) fn print_aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
+    let widths: [usize; COLUMNS] = core::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     for (index, row) in rows.iter().enumerate() {
         let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         println!("| {} |", cells.join(" | "));
