@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::time::Duration;
+use std::time::Instant;
 
 use super::machine;
 use super::sampler::Sampler;
@@ -50,18 +51,19 @@ impl Ratios {
     }
 
     /// Measures `ours` against `theirs`, which do the same `operation`. `bar` is the greatest ratio that was promised.
-    pub(crate) fn compare(&mut self, operation: &str, bar: Option<f64>, mut ours: Sampler, rival: &str, mut theirs: Sampler) {
-        let our_amount = calibrate(&mut ours, self.effort.sample);
-        let their_amount = calibrate(&mut theirs, self.effort.sample);
+    pub(crate) fn compare(&mut self, operation: &str, bar: Option<f64>, ours: Sampler, rival: &str, theirs: Sampler) {
+        let mut ours = Paced::new(ours, self.effort.sample);
+        let mut theirs = Paced::new(theirs, self.effort.sample);
         let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
-        for _ in 0..self.effort.pairs {
+        let start = Instant::now();
+        while our_times.len() < self.effort.pairs && (our_times.len() < ENOUGH || start.elapsed() < PATIENCE) {
             // Who is first changes by chance: what the first leaves in caches and clock rates is not always the same one's.
             if fastrand::bool() {
-                our_times.push(nanos_each(&mut ours, our_amount));
-                their_times.push(nanos_each(&mut theirs, their_amount));
+                our_times.push(ours.nanos_each());
+                their_times.push(theirs.nanos_each());
             } else {
-                their_times.push(nanos_each(&mut theirs, their_amount));
-                our_times.push(nanos_each(&mut ours, our_amount));
+                their_times.push(theirs.nanos_each());
+                our_times.push(ours.nanos_each());
             }
         }
         let ratios = our_times.iter().zip(&their_times).map(|(ours, theirs)| ours / theirs).collect();
@@ -123,21 +125,47 @@ impl fmt::Display for Nanos {
     }
 }
 
-/// How much to do for a sample of about that length.
-pub(crate) fn calibrate(sampler: &mut Sampler, sample: Duration) -> u64 {
-    let mut amount = 1;
-    loop {
-        let took = sampler(amount);
-        if took * 4 >= sample {
-            let exact = amount as f64 * sample.as_secs_f64() / took.as_secs_f64();
-            return (exact as u64).max(1);
-        }
-        amount *= 2;
-    }
+/// A comparison that has taken this long makes do with fewer pairs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// As many as it makes do with.
+pub(crate) const ENOUGH: usize = 5;
+
+/// A sampler that does as much as takes about a given time.
+pub(crate) struct Paced {
+    sampler: Sampler,
+    amount: u64,
+    sample: Duration,
 }
 
-pub(crate) fn nanos_each(sampler: &mut Sampler, amount: u64) -> f64 {
-    sampler(amount).as_nanos() as f64 / amount as f64
+impl Paced {
+    pub(crate) fn new(sampler: Sampler, sample: Duration) -> Paced {
+        let mut paced = Paced { sampler, amount: 1, sample };
+        loop {
+            let took = (paced.sampler)(paced.amount);
+            if took * 4 >= sample {
+                paced.adapt(took);
+                return paced;
+            }
+            paced.amount *= 2;
+        }
+    }
+
+    /// One sample: the time of each.
+    pub(crate) fn nanos_each(&mut self) -> f64 {
+        let took = (self.sampler)(self.amount);
+        let nanos = took.as_nanos() as f64 / self.amount as f64;
+        // Some are a thousand times slower once they stand in each other's way, and nobody can tell beforehand.
+        if took > self.sample * 4 || took * 4 < self.sample {
+            self.adapt(took);
+        }
+        nanos
+    }
+
+    fn adapt(&mut self, took: Duration) {
+        let exact = self.amount as f64 * self.sample.as_secs_f64() / took.as_secs_f64();
+        self.amount = (exact as u64).clamp(1, self.amount.saturating_mul(4));
+    }
 }
 
 pub(crate) struct Quartiles {

@@ -4,6 +4,7 @@
 
 use core::mem::MaybeUninit;
 use std::ffi::CString;
+use std::fs;
 use std::io;
 use std::process;
 use std::ptr;
@@ -27,24 +28,24 @@ impl<const WORDS: usize> MessageQueue for PosixMq<WORDS> {
         blocking_get: true,
         batches: false,
         alone: usize::MAX,
-        remark: "mq_timedreceive",
+        remark: "as many messages as the limits in /proc/sys/fs/mqueue let it: 10, if nobody has changed them",
     };
 
     fn new(capacity: usize) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        raise_limit();
         let name = format!("/crossproc-rivals-{}-{}", process::id(), COUNT.fetch_add(1, Relaxed));
         let name = CString::new(name).expect("a name without zeroes");
         // SAFETY: integers only: zeroes are a valid value.
         let mut attributes: libc::mq_attr = unsafe { MaybeUninit::zeroed().assume_init() };
-        attributes.mq_maxmsg = capacity as libc::c_long;
+        let most = fs::read_to_string("/proc/sys/fs/mqueue/msg_max").ok().and_then(|most| most.trim().parse().ok());
+        attributes.mq_maxmsg = most.unwrap_or(10).min(capacity as libc::c_long);
         attributes.mq_msgsize = (WORDS * 8) as libc::c_long;
         let flags = libc::O_RDWR | libc::O_CLOEXEC;
         // SAFETY: the name ends with a zero; mode and attributes are those that O_CREAT asks for, the latter live until the call is over.
         let waiting = unsafe { libc::mq_open(name.as_ptr(), flags | libc::O_CREAT | libc::O_EXCL, 0o600, &raw mut attributes) };
         if waiting == -1 {
             let error = io::Error::last_os_error();
-            return Err(format!("mq_open of {capacity} messages of {} bytes: {error}", WORDS * 8));
+            return Err(format!("no queue of {} messages of {} bytes: {error}", attributes.mq_maxmsg, WORDS * 8));
         }
         // SAFETY: the name ends with a zero, and nothing is to be created.
         let trying = unsafe { libc::mq_open(name.as_ptr(), flags | libc::O_NONBLOCK) };
@@ -130,11 +131,4 @@ fn again(what: &str) {
     let code = error.raw_os_error();
     let is_expected = [libc::EAGAIN, libc::ETIMEDOUT, libc::EINTR].iter().any(|&expected| code == Some(expected));
     assert!(is_expected, "a message queue cannot be {what}: {error}");
-}
-
-/// Who may, has as many bytes in queues as wanted; others get what `RLIMIT_MSGQUEUE` leaves them, or an error from `mq_open`.
-fn raise_limit() {
-    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: reads the limit, which is this function's own.
-    unsafe { libc::setrlimit(libc::RLIMIT_MSGQUEUE, &raw const limit) };
 }

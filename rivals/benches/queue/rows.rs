@@ -65,7 +65,10 @@ pub(crate) fn rows() -> Vec<Row> {
             rows.push(row(&format!("1p1c {how}, {}", placement.name), Layout::Processes { pairs: 1, placement }, calls, 1));
         }
         for pairs in [2, 4, 8, 16] {
-            rows.push(row(&format!("{pairs}p{pairs}c {how}"), Layout::Processes { pairs, placement: Placement::FREE }, calls, 1));
+            for placement in [Placement::FREE].into_iter().chain([Placement::TWO_CPUS].into_iter().filter(|two| two.is_possible())) {
+                let name = format!("{pairs}p{pairs}c {how}, {}", placement.name);
+                rows.push(row(&name, Layout::Processes { pairs, placement }, calls, 1));
+            }
         }
     }
     for (words, size) in [(8, "64 B"), (512, "4 KiB"), (8192, "64 KiB"), (131_072, "1 MiB")] {

@@ -1,9 +1,11 @@
 //! Times of all queues, row by row.
 
+use core::time::Duration;
+use std::time::Instant;
+
 use crate::PACKAGES;
 use crate::harness::machine;
-use crate::harness::ratios::{Effort, Nanos, Quartiles, calibrate, nanos_each, print_aligned};
-use crate::harness::sampler::Sampler;
+use crate::harness::ratios::{ENOUGH, Effort, Nanos, PATIENCE, Paced, Quartiles, print_aligned};
 use crate::rows::{MISSING, RIVALS, Row, rows};
 use crate::work::SPINS;
 
@@ -18,7 +20,11 @@ pub(crate) fn print(effort: Effort, is_wanted: impl Fn(&str, &str) -> bool) {
         let (mut runners, mut absent) = (Vec::new(), Vec::new());
         for rival in rivals {
             match rival.sampler(&row) {
-                Ok(sampler) => runners.push(Runner::new(rival.name, sampler, effort)),
+                Ok(sampler) => {
+                    let start = Instant::now();
+                    let paced = Paced::new(sampler, effort.sample);
+                    runners.push(Runner { name: rival.name, paced, times: Vec::new(), spent: start.elapsed() });
+                }
                 Err(reason) => absent.push(format!("{}: {reason}", rival.name)),
             }
         }
@@ -54,16 +60,9 @@ fn introduce(effort: Effort) {
 
 struct Runner {
     name: &'static str,
-    sampler: Sampler,
-    amount: u64,
+    paced: Paced,
     times: Vec<f64>,
-}
-
-impl Runner {
-    fn new(name: &'static str, mut sampler: Sampler, effort: Effort) -> Runner {
-        let amount = calibrate(&mut sampler, effort.sample);
-        Runner { name, sampler, amount, times: Vec::new() }
-    }
+    spent: Duration,
 }
 
 /// In turns, each time in another order, so that what changes on the machine changes for all.
@@ -71,15 +70,20 @@ fn measure(row: &Row, runners: &mut [Runner], effort: Effort) {
     for _ in 0..effort.pairs {
         fastrand::shuffle(runners);
         for runner in &mut *runners {
-            runner.times.push(nanos_each(&mut runner.sampler, runner.amount));
+            if runner.times.len() < ENOUGH || runner.spent < PATIENCE {
+                let start = Instant::now();
+                runner.times.push(runner.paced.nanos_each());
+                runner.spent += start.elapsed();
+            }
         }
     }
     runners.sort_by_key(|runner| RIVALS.iter().position(|rival| rival.name == runner.name));
     println!("\n### {}, capacity {}\n", row.name, row.capacity);
-    let mut cells = vec![["queue", "an item", "quartiles"].map(str::to_owned)];
+    let mut cells = vec![["queue", "an item", "quartiles", "samples"].map(str::to_owned)];
     for runner in runners {
+        let samples = runner.times.len().to_string();
         let Quartiles { first, median, third } = Quartiles::of(core::mem::take(&mut runner.times));
-        cells.push([runner.name.to_owned(), Nanos(median).to_string(), format!("{} .. {}", Nanos(first), Nanos(third))]);
+        cells.push([runner.name.to_owned(), Nanos(median).to_string(), format!("{} .. {}", Nanos(first), Nanos(third)), samples]);
     }
     print_aligned(&cells);
 }
