@@ -3,13 +3,13 @@
 use core::hint::spin_loop;
 use core::ops::Range;
 use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 use core::time::Duration;
 use std::thread;
 use std::time::Instant;
 
 use crossproc::{Shm, shared};
-use crossproc_rivals::{MessageQueue, Side};
+use crossproc_rivals::{MessageQueue, Side, TIMEOUT};
 
 use crate::harness::placement::Placement;
 use crate::harness::sampler::{Sampler, repeated};
@@ -22,7 +22,7 @@ shared! {
         /// The sums of all values since the beginning.
         sum_put: AtomicU64,
         sum_got: AtomicU64,
-        /// Items of this round: those of producers that are done, and of consumers that are, or that see whether they are.
+        /// Items of this round.
         put: AtomicU64,
         got: AtomicU64,
         /// Producers that have put all that they will put in this round.
@@ -31,6 +31,9 @@ shared! {
         cut: AtomicU64,
     }
 }
+
+/// After all items of a round, once for each consumer: it has nothing more to do.
+const END: u64 = u64::MAX;
 
 /// Looks at the queue, with a pause after each, before the processor is given away after each further look.
 pub(crate) const SPINS: u32 = 64;
@@ -98,8 +101,8 @@ impl<Q> Measured<Q> {
 #[inline]
 fn put_and_get<Q: MessageQueue>(queue: &Q) {
     // Some queues have no room for a moment after the get before.
-    until(|| queue.try_put(1).then_some(()), || false);
-    assert_eq!(until(|| queue.try_get(), || false), Some(1));
+    until(|| queue.try_put(1).then_some(()));
+    assert_eq!(until(|| queue.try_get()), 1);
 }
 
 /// What the members have to do.
@@ -111,7 +114,7 @@ struct Job<'a, Q> {
 }
 
 impl<Q: MessageQueue> Job<'_, Q> {
-    /// The part of member `index`: the first half puts, the second half gets, all of them a fixed share.
+    /// The part of member `index`: the first half puts a fixed share each, the second half gets what there is.
     fn work(&self, index: usize, amount: u64) {
         let (queue, pairs) = (self.queue, self.pairs);
         if index < pairs {
@@ -125,11 +128,10 @@ impl<Q: MessageQueue> Job<'_, Q> {
             }
         } else {
             queue.attach(Side::Consumer);
-            let share = share(amount, index - pairs, pairs);
             match self.calls {
-                Calls::Trying => self.consume(share, || queue.try_get()),
-                Calls::Waiting => self.consume(share, || queue.get_timeout()),
-                Calls::Batches => self.consume_batches(share),
+                Calls::Trying => self.consume(|| until(|| queue.try_get())),
+                Calls::Waiting => self.consume(|| in_time(|| queue.get_timeout())),
+                Calls::Batches => self.consume_batches(),
             }
         }
     }
@@ -138,7 +140,7 @@ impl<Q: MessageQueue> Job<'_, Q> {
     fn produce(&self, values: Range<u64>, put: impl Fn(u64) -> bool) {
         let (start, mut sum, mut count) = (Instant::now(), 0_u64, 0);
         for value in values {
-            until(|| put(value).then_some(()), || false);
+            until(|| put(value).then_some(()));
             sum = sum.wrapping_add(value);
             count += 1;
             if count % LOOK_EVERY == 0 && self.is_cut(start) {
@@ -156,8 +158,8 @@ impl<Q: MessageQueue> Job<'_, Q> {
             batch.extend(values.by_ref().take(BATCH));
             let mut rest = &batch[..];
             while !rest.is_empty() {
-                let put = until(|| Some(self.queue.put_batch(rest)).filter(|&put| put > 0), || false);
-                rest = &rest[put.unwrap_or(0)..];
+                let put = until(|| Some(self.queue.put_batch(rest)).filter(|&put| put > 0));
+                rest = &rest[put..];
             }
             sum = batch.iter().copied().fold(sum, u64::wrapping_add);
             count += batch.len() as u64;
@@ -165,53 +167,52 @@ impl<Q: MessageQueue> Job<'_, Q> {
         self.produced(sum, count);
     }
 
-    #[inline]
-    fn consume(&self, share: u64, get: impl Fn() -> Option<u64>) {
-        let (mut sum, mut count) = (0_u64, 0);
-        while count < share {
-            let Some(value) = until(&get, || self.is_over()) else { break };
-            sum = sum.wrapping_add(value);
-            count += 1;
-        }
-        self.consumed(sum, count, count < share);
-    }
-
-    fn consume_batches(&self, share: u64) {
-        let (mut sum, mut count) = (0_u64, 0);
-        let mut batch: Vec<u64> = Vec::with_capacity(BATCH);
-        while count < share {
-            let most = (share - count).min(BATCH as u64) as usize;
-            let Some(got) = until(|| Some(self.queue.get_batch(&mut batch, most)).filter(|&got| got > 0), || self.is_over()) else {
-                break;
-            };
-            assert_eq!(got, batch.len());
-            count += got as u64;
-            sum = batch.drain(..).fold(sum, u64::wrapping_add);
-        }
-        self.consumed(sum, count, count < share);
-    }
-
     fn produced(&self, sum: u64, count: u64) {
         self.tally.sum_put.fetch_add(sum, Relaxed);
         self.tally.put.fetch_add(count, Relaxed);
-        // Release: pairs with the Acquire in `is_over`. Who finds all done knows how much was put.
-        self.tally.done.fetch_add(1, Release);
-    }
-
-    /// `is_short`: the round was cut short, and somebody may still have to get something.
-    fn consumed(&self, mut sum: u64, count: u64, is_short: bool) {
-        self.tally.got.fetch_add(count, Relaxed);
-        // `put` does not change any more: a round is short for a consumer only once all producers are done.
-        while is_short && self.tally.got.load(Relaxed) < self.tally.put.load(Relaxed) {
-            match self.queue.try_get() {
-                Some(value) => {
-                    sum = sum.wrapping_add(value);
-                    self.tally.got.fetch_add(1, Relaxed);
-                }
-                None => thread::yield_now(),
+        // AcqRel: between the producers; the last one puts the ends after all that the others have put.
+        if self.tally.done.fetch_add(1, AcqRel) + 1 == self.pairs as u64 {
+            for _ in 0..self.pairs {
+                until(|| self.queue.try_put(END).then_some(()));
             }
         }
+    }
+
+    #[inline]
+    fn consume(&self, get: impl Fn() -> u64) {
+        let (mut sum, mut count) = (0_u64, 0);
+        loop {
+            let value = get();
+            if value == END {
+                return self.consumed(sum, count);
+            }
+            sum = sum.wrapping_add(value);
+            count += 1;
+        }
+    }
+
+    fn consume_batches(&self) {
+        let (mut sum, mut count) = (0_u64, 0);
+        let mut batch: Vec<u64> = Vec::with_capacity(BATCH);
+        loop {
+            until(|| Some(self.queue.get_batch(&mut batch, BATCH)).filter(|&got| got > 0));
+            let items = batch.iter().position(|&value| value == END).unwrap_or(batch.len());
+            count += items as u64;
+            sum = batch[..items].iter().copied().fold(sum, u64::wrapping_add);
+            if items < batch.len() {
+                // Those of others.
+                for end in batch.drain(items + 1..) {
+                    until(|| self.queue.try_put(end).then_some(()));
+                }
+                return self.consumed(sum, count);
+            }
+            batch.clear();
+        }
+    }
+
+    fn consumed(&self, sum: u64, count: u64) {
         self.tally.sum_got.fetch_add(sum, Relaxed);
+        self.tally.got.fetch_add(count, Relaxed);
     }
 
     /// Says whether the round, which began at `start`, takes too long.
@@ -222,38 +223,38 @@ impl<Q: MessageQueue> Job<'_, Q> {
         }
         self.tally.cut.load(Relaxed) != 0
     }
+}
 
-    /// Says whether there is no more to come than what was put, and that less than what was wanted.
-    #[inline]
-    fn is_over(&self) -> bool {
-        // Acquire: pairs with the Release in `produced`.
-        self.tally.cut.load(Relaxed) != 0 && self.tally.done.load(Acquire) == self.pairs as u64
+/// Tries it until it succeeds. The same for all queues.
+#[inline]
+fn until<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    match attempt() {
+        Some(done) => done,
+        None => until_later(attempt),
     }
 }
 
-/// Tries it until it succeeds, or is of no use any more. The same for all queues.
-#[inline]
-fn until<T>(mut attempt: impl FnMut() -> Option<T>, is_useless: impl Fn() -> bool) -> Option<T> {
-    attempt().or_else(|| until_later(attempt, is_useless))
-}
-
 #[cold]
-fn until_later<T>(mut attempt: impl FnMut() -> Option<T>, is_useless: impl Fn() -> bool) -> Option<T> {
+fn until_later<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     for _ in 0..SPINS {
         spin_loop();
         if let Some(done) = attempt() {
-            return Some(done);
+            return done;
         }
     }
     let start = Instant::now();
     loop {
-        if is_useless() {
-            return None;
-        }
         thread::yield_now();
         if let Some(done) = attempt() {
-            return Some(done);
+            return done;
         }
         assert!(start.elapsed() < LOST_AFTER, "nothing, and no room, for {LOST_AFTER:?}: something was lost");
     }
+}
+
+/// What waits, for at most [`TIMEOUT`], until it succeeds.
+#[inline]
+fn in_time<T>(attempt: impl Fn() -> Option<T>) -> T {
+    let attempts = LOST_AFTER.as_secs() / TIMEOUT.as_secs();
+    (0..attempts).find_map(|_| attempt()).unwrap_or_else(|| panic!("nothing for {LOST_AFTER:?}: something was lost"))
 }
