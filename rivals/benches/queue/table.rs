@@ -31,7 +31,10 @@ pub(crate) fn print(effort: Effort, is_wanted: impl Fn(&str, &str) -> bool) {
         count += runners.len();
         if !effort.is_trial() && !runners.is_empty() {
             measure(&row, &mut runners, effort);
-            println!("\nNot measured: {}.", absent.join("; "));
+            if !absent.is_empty() {
+                println!("\nNot measured: {}.", absent.join("; "));
+            }
+            println!();
         }
     }
     if effort.is_trial() {
@@ -42,10 +45,9 @@ pub(crate) fn print(effort: Effort, is_wanted: impl Fn(&str, &str) -> bool) {
 fn introduce(effort: Effort) {
     println!(
         "Time of an item, put and got, between as many producers (p) as consumers (c), which are processes.\n\
-         Items of 8 bytes if nothing else is said, of which only the first 8 are written and read; {}.\n\
+         Items of 8 bytes if nothing else is said, of which only the first 8 are written and read; room for 1024, or for 16 MiB.\n\
          What did not succeed is tried again: {SPINS} times with a pause between, then with sched_yield between.\n\
          {} samples of {:?} of each, in turns.\n{}\n",
-        "room for 1024, or for 16 MiB",
         effort.pairs,
         effort.sample,
         machine::description(PACKAGES)
@@ -56,6 +58,7 @@ fn introduce(effort: Effort) {
     for (name, reason) in MISSING {
         println!("- {name} is missing: {reason}");
     }
+    println!();
 }
 
 struct Runner {
@@ -78,7 +81,7 @@ fn measure(row: &Row, runners: &mut [Runner], effort: Effort) {
         }
     }
     runners.sort_by_key(|runner| RIVALS.iter().position(|rival| rival.name == runner.name));
-    println!("\n### {}, capacity {}\n", row.name, row.capacity);
+    println!("### {}, capacity {}\n", row.name, row.capacity);
     let mut cells = vec![["queue", "an item", "quartiles", "samples"].map(str::to_owned)];
     for runner in runners {
         let samples = runner.times.len().to_string();
