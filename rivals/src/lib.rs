@@ -42,7 +42,7 @@ pub trait MessageQueue: Sized + Sync + 'static {
         self.try_put(value)
     }
 
-    /// Waits for a value for as long as [`TIMEOUT`]. `None`: again.
+    /// Waits for a value for as long as [`TIMEOUT`], or less if others got it. `None`: again.
     fn get_timeout(&self) -> Option<u64>;
 
     /// Puts some of the first of `values`, and says how many.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use crossproc::{Shm, shared};
-use crossproc_rivals::{MessageQueue, Side, TIMEOUT};
+use crossproc_rivals::{MessageQueue, Side};
 
 use crate::harness::placement::Placement;
 use crate::harness::sampler::{Sampler, repeated};
@@ -252,9 +252,19 @@ fn until_later<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What waits, for at most [`TIMEOUT`], until it succeeds.
+/// What waits, each time for as long as it likes, until it succeeds.
 #[inline]
 fn in_time<T>(attempt: impl Fn() -> Option<T>) -> T {
-    let attempts = LOST_AFTER.as_secs() / TIMEOUT.as_secs();
-    (0..attempts).find_map(|_| attempt()).unwrap_or_else(|| panic!("nothing for {LOST_AFTER:?}: something was lost"))
+    attempt().unwrap_or_else(|| in_time_later(attempt))
+}
+
+#[cold]
+fn in_time_later<T>(attempt: impl Fn() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(done) = attempt() {
+            return done;
+        }
+        assert!(start.elapsed() < LOST_AFTER, "nothing for {LOST_AFTER:?}: something was lost");
+    }
 }
