@@ -6,14 +6,14 @@ use std::fs;
 use std::process::Command;
 use std::thread;
 
-/// Three lines. What cannot be found out is said to be unknown.
-pub(crate) fn description() -> String {
+/// Three lines. What cannot be found out is said to be unknown. `rivals` are packages.
+pub(crate) fn description(rivals: &[&str]) -> String {
     let cpus = thread::available_parallelism().map_or_else(|_| "? CPUs".to_owned(), |cpus| format!("{cpus} CPUs"));
     let rustc = output("rustc", &["--version"]).unwrap_or_else(|| "rustc unknown".to_owned());
+    let rivals: String = rivals.iter().map(|rival| format!(", {rival} {}", locked_version(rival).unwrap_or_else(unknown))).collect();
     format!(
-        "rivals:  {}, parking_lot {}, std of {rustc}\nmachine: {}, {cpus}, Linux {}\ncommit:  {}",
+        "rivals:  {}{rivals}, std of {rustc}\nmachine: {}, {cpus}, Linux {}\ncommit:  {}",
         libc_version(),
-        locked_version("parking_lot").unwrap_or_else(unknown),
         cpu_model().unwrap_or_else(unknown),
         fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| unknown(), |release| release.trim().to_owned()),
         commit().unwrap_or_else(unknown),

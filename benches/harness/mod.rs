@@ -8,7 +8,7 @@ use std::env;
 
 use criterion::Criterion;
 
-mod machine;
+pub(crate) mod machine;
 pub(crate) mod placement;
 pub(crate) mod ratios;
 pub(crate) mod sampler;
@@ -34,7 +34,7 @@ pub(crate) fn run(title: &'static str, groups: impl FnOnce(&mut Criterion), comp
         criterion.final_summary();
     }
     if ratios_alone || others.is_empty() {
-        let mut ratios = Ratios::new(title, if is_trial { Effort::TRIAL } else { Effort::FULL });
+        let mut ratios = Ratios::new(title, &["parking_lot"], if is_trial { Effort::TRIAL } else { Effort::FULL });
         compare(&mut ratios);
         ratios.print();
     }

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::time::Duration;
+use std::time::Instant;
 
 use super::machine;
 use super::sampler::Sampler;
@@ -9,9 +10,9 @@ use super::sampler::Sampler;
 /// How thoroughly to measure.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
-    pairs: usize,
+    pub(crate) pairs: usize,
     /// How long one sample takes, about.
-    sample: Duration,
+    pub(crate) sample: Duration,
 }
 
 impl Effort {
@@ -20,7 +21,7 @@ impl Effort {
     /// To see that it runs.
     pub(crate) const TRIAL: Effort = Effort { pairs: 1, sample: Duration::from_micros(20) };
 
-    fn is_trial(self) -> bool {
+    pub(crate) fn is_trial(self) -> bool {
         self.pairs == Effort::TRIAL.pairs
     }
 }
@@ -28,6 +29,8 @@ impl Effort {
 /// The comparisons of one benchmark.
 pub(crate) struct Ratios {
     title: &'static str,
+    /// Packages.
+    rivals: &'static [&'static str],
     effort: Effort,
     rows: Vec<Row>,
 }
@@ -42,23 +45,25 @@ struct Row {
 }
 
 impl Ratios {
-    pub(crate) fn new(title: &'static str, effort: Effort) -> Self {
-        Ratios { title, effort, rows: Vec::new() }
+    /// `rivals` are the packages whose versions the table names.
+    pub(crate) fn new(title: &'static str, rivals: &'static [&'static str], effort: Effort) -> Self {
+        Ratios { title, rivals, effort, rows: Vec::new() }
     }
 
     /// Measures `ours` against `theirs`, which do the same `operation`. `bar` is the greatest ratio that was promised.
-    pub(crate) fn compare(&mut self, operation: &str, bar: Option<f64>, mut ours: Sampler, rival: &str, mut theirs: Sampler) {
-        let our_amount = calibrate(&mut ours, self.effort.sample);
-        let their_amount = calibrate(&mut theirs, self.effort.sample);
+    pub(crate) fn compare(&mut self, operation: &str, bar: Option<f64>, ours: Sampler, rival: &str, theirs: Sampler) {
+        let mut ours = Paced::new(ours, self.effort.sample);
+        let mut theirs = Paced::new(theirs, self.effort.sample);
         let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
-        for _ in 0..self.effort.pairs {
+        let start = Instant::now();
+        while our_times.len() < self.effort.pairs && (our_times.len() < ENOUGH || start.elapsed() < PATIENCE) {
             // Who is first changes by chance: what the first leaves in caches and clock rates is not always the same one's.
             if fastrand::bool() {
-                our_times.push(nanos_each(&mut ours, our_amount));
-                their_times.push(nanos_each(&mut theirs, their_amount));
+                our_times.push(ours.nanos_each());
+                their_times.push(theirs.nanos_each());
             } else {
-                their_times.push(nanos_each(&mut theirs, their_amount));
-                our_times.push(nanos_each(&mut ours, our_amount));
+                their_times.push(theirs.nanos_each());
+                our_times.push(ours.nanos_each());
             }
         }
         let ratios = our_times.iter().zip(&their_times).map(|(ours, theirs)| ours / theirs).collect();
@@ -82,7 +87,7 @@ impl Ratios {
         println!("\n{}: time of crossproc / time of the rival", self.title);
         println!(
             "Medians of {pairs} alternated pairs of samples of {sample:?}, with the quartiles of the pairs' ratios.\n{}\n",
-            machine::description()
+            machine::description(self.rivals)
         );
         let mut cells = vec![["operation", "rival", "crossproc", "rival", "ratio", "quartiles", "bar", ""].map(str::to_owned)];
         cells.extend(self.rows.iter().map(Row::cells));
@@ -111,7 +116,7 @@ impl Row {
     }
 }
 
-struct Nanos(f64);
+pub(crate) struct Nanos(pub(crate) f64);
 
 impl fmt::Display for Nanos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,31 +125,57 @@ impl fmt::Display for Nanos {
     }
 }
 
-/// How much to do for a sample of about that length.
-fn calibrate(sampler: &mut Sampler, sample: Duration) -> u64 {
-    let mut amount = 1;
-    loop {
-        let took = sampler(amount);
-        if took * 4 >= sample {
-            let exact = amount as f64 * sample.as_secs_f64() / took.as_secs_f64();
-            return (exact as u64).max(1);
+/// A comparison that has taken this long makes do with fewer pairs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// As many as it makes do with.
+pub(crate) const ENOUGH: usize = 5;
+
+/// A sampler that does as much as takes about a given time.
+pub(crate) struct Paced {
+    sampler: Sampler,
+    amount: u64,
+    sample: Duration,
+}
+
+impl Paced {
+    pub(crate) fn new(sampler: Sampler, sample: Duration) -> Paced {
+        let mut paced = Paced { sampler, amount: 1, sample };
+        loop {
+            let took = (paced.sampler)(paced.amount);
+            if took * 4 >= sample {
+                paced.adapt(took);
+                return paced;
+            }
+            paced.amount *= 2;
         }
-        amount *= 2;
+    }
+
+    /// One sample: the time of each.
+    pub(crate) fn nanos_each(&mut self) -> f64 {
+        let took = (self.sampler)(self.amount);
+        let nanos = took.as_nanos() as f64 / self.amount as f64;
+        // Some are a thousand times slower once they stand in each other's way, and nobody can tell beforehand.
+        if took > self.sample * 4 || took * 4 < self.sample {
+            self.adapt(took);
+        }
+        nanos
+    }
+
+    fn adapt(&mut self, took: Duration) {
+        let exact = self.amount as f64 * self.sample.as_secs_f64() / took.as_secs_f64();
+        self.amount = (exact as u64).clamp(1, self.amount.saturating_mul(4));
     }
 }
 
-fn nanos_each(sampler: &mut Sampler, amount: u64) -> f64 {
-    sampler(amount).as_nanos() as f64 / amount as f64
-}
-
-struct Quartiles {
-    first: f64,
-    median: f64,
-    third: f64,
+pub(crate) struct Quartiles {
+    pub(crate) first: f64,
+    pub(crate) median: f64,
+    pub(crate) third: f64,
 }
 
 impl Quartiles {
-    fn of(mut values: Vec<f64>) -> Self {
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |share: f64| {
             let place = share * (values.len() - 1) as f64;
@@ -156,8 +187,8 @@ impl Quartiles {
 }
 
 /// As a table in Markdown, whose columns are aligned for those who read it as it is.
-fn print_aligned(rows: &[[String; 8]]) {
-    let widths: [usize; 8] = core::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+pub(crate) fn print_aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
+    let widths: [usize; COLUMNS] = core::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     for (index, row) in rows.iter().enumerate() {
         let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         println!("| {} |", cells.join(" | "));

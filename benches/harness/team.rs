@@ -12,7 +12,7 @@ use crossproc_sys::clock;
 use super::placement::Placement;
 use crate::rivals::posix_semaphore::PosixSemaphore;
 
-pub(crate) const MAX_MEMBERS: usize = 8;
+pub(crate) const MAX_MEMBERS: usize = 32;
 
 /// How much is done in the first round, which nobody measures: pages are touched, robust lists set up, CPUs counted.
 const FIRST_ROUND: u64 = 64;
