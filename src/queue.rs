@@ -124,7 +124,7 @@ pub struct Queue<T: ?Sized + Item> {
 /// use crossproc::ByteQueue;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let queue = ByteQueue::new(8, 1024)?;
+/// let queue = ByteQueue::with_max_len(8, 1024)?;
 /// queue.put(b"hello")?;
 /// assert_eq!(queue.get()?, b"hello");
 /// # Ok(())
@@ -240,7 +240,7 @@ impl Queue<[u8]> {
     ///
     /// # Errors
     /// [`RegionError`]: no memory or no descriptor for it, or a capacity that cannot be.
-    pub fn new(capacity: usize, max_len: usize) -> Result<Self, RegionError> {
+    pub fn with_max_len(capacity: usize, max_len: usize) -> Result<Self, RegionError> {
         QueueOptions::new().create_bytes(capacity, max_len)
     }
 

@@ -184,8 +184,8 @@ fn a_task_that_moves_from_hand_to_hand_is_unfinished() {
     tasks.put(0).unwrap();
     // Both give it back: it is always in one of four hands and places.
     let fumble = || drop(tasks.get_timeout(Duration::from_millis(1)));
+    let end = Instant::now() + Duration::from_millis(1500);
     std::thread::scope(|scope| {
-        let end = Instant::now() + Duration::from_millis(1500);
         scope.spawn(|| {
             while Instant::now() < end {
                 assert!(tasks.join_timeout(Duration::ZERO).is_err(), "joined, and the task was never done");

@@ -89,7 +89,7 @@ fn a_million_uncontended_operations_make_no_system_call() {
 #[test]
 fn a_million_items_make_no_system_call() {
     let (numbers, messages, tasks) =
-        (Queue::<u64>::new(100).unwrap(), ByteQueue::new(3, 16).unwrap(), JoinableQueue::<u64>::new(7).unwrap());
+        (Queue::<u64>::new(100).unwrap(), ByteQueue::with_max_len(3, 16).unwrap(), JoinableQueue::<u64>::new(7).unwrap());
     join_all([fork(move || -> () {
         // A thread's first operation on a queue makes a few.
         numbers.put(0).unwrap();

@@ -83,7 +83,7 @@ fn four_producers_and_four_consumers_lose_nothing() {
 
 #[test]
 fn messages_of_any_length_come_through() {
-    let queue = ByteQueue::new(3, 100).unwrap();
+    let queue = ByteQueue::with_max_len(3, 100).unwrap();
     for len in 0..=100 {
         let message: Vec<u8> = (0..len).collect();
         queue.put(&message).unwrap();
@@ -271,7 +271,7 @@ fn what_is_attached_must_be_a_queue_of_the_same_items() {
     assert!(matches!(ByteQueue::attach(fd(&numbers)), Err(RegionError::OtherLayout { .. })));
     assert!(matches!(JoinableQueue::<u64>::attach(fd(&numbers)), Err(RegionError::OtherLayout { .. })));
     assert!(matches!(Shm::<[AtomicU64]>::attach(fd(&numbers)), Err(RegionError::OtherLayout { .. })));
-    let bytes = ByteQueue::new(2, 10).unwrap();
+    let bytes = ByteQueue::with_max_len(2, 10).unwrap();
     assert_eq!(ByteQueue::attach(fd(&bytes)).unwrap().max_len(), 10);
 }
 

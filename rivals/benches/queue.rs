@@ -43,16 +43,9 @@ fn main() {
     let effort = if is_trial { Effort::TRIAL } else { Effort::FULL };
     let (modes, filters): (Vec<String>, Vec<String>) = others.into_iter().partition(|argument| argument == "ratios");
     let is_wanted = |row: &str, rival: &str| filters.iter().all(|filter| row.contains(filter) || rival.contains(filter));
-    match rows::ours() {
-        Ok(ours) if is_trial || !modes.is_empty() => {
-            table::print(effort, is_wanted);
-            compare(ours, effort, is_wanted);
-        }
-        Ok(_) => table::print(effort, is_wanted),
-        Err(reason) => {
-            table::print(effort, is_wanted);
-            println!("\nNo ratios: {reason}.");
-        }
+    table::print(effort, is_wanted);
+    if is_trial || !modes.is_empty() {
+        compare(rows::ours(), effort, is_wanted);
     }
 }
 

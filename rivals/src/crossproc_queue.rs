@@ -24,7 +24,7 @@ impl<const WORDS: usize> MessageQueue for CrossprocQueue<WORDS> {
         }
         let mut loan = self.0.loan().expect("nothing to loan");
         loan[0] = value;
-        loan.send().is_ok()
+        loan.try_send().is_ok()
     }
 
     #[inline]
@@ -32,7 +32,7 @@ impl<const WORDS: usize> MessageQueue for CrossprocQueue<WORDS> {
         if WORDS == 1 {
             return self.0.try_get().ok().map(|message| message[0]);
         }
-        self.0.receive().ok().map(|message| message[0])
+        self.0.try_receive().ok().map(|message| message[0])
     }
 
     #[inline]

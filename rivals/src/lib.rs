@@ -4,7 +4,7 @@ use core::time::Duration;
 
 pub mod cloudtoid;
 pub mod crossbeam;
-#[cfg(feature = "queue")]
+
 pub mod crossproc_queue;
 pub mod iceoryx;
 pub mod ipc_channel;

@@ -137,7 +137,7 @@ impl JoinableQueue<[u8]> {
     ///
     /// # Errors
     /// [`RegionError`]: no memory or no descriptor for it, or a capacity that cannot be.
-    pub fn new(capacity: usize, max_len: usize) -> Result<Self, RegionError> {
+    pub fn with_max_len(capacity: usize, max_len: usize) -> Result<Self, RegionError> {
         QueueOptions::new().create_joinable_bytes(capacity, max_len)
     }
 

@@ -2,7 +2,7 @@
 
 use crossproc_rivals::cloudtoid::Cloudtoid;
 use crossproc_rivals::crossbeam::{Array, Channel};
-#[cfg(feature = "queue")]
+
 use crossproc_rivals::crossproc_queue::CrossprocQueue;
 use crossproc_rivals::iceoryx::Iceoryx;
 use crossproc_rivals::ipc_channel::IpcChannel;
@@ -141,9 +141,8 @@ macro_rules! rival {
     };
 }
 
-/// All, and crossproc's queue first, if it is there.
+/// All, and crossproc's queue first.
 pub(crate) const RIVALS: &[Rival] = &[
-    #[cfg(feature = "queue")]
     rival!("crossproc", CrossprocQueue),
     #[cfg(feature = "shaq")]
     rival!("shaq", Shaq),
@@ -159,14 +158,12 @@ pub(crate) const RIVALS: &[Rival] = &[
 
 /// Who is missing, and why.
 pub(crate) const MISSING: &[(&str, &str)] = &[
-    #[cfg(not(feature = "queue"))]
-    ("crossproc", "built without the feature `queue`"),
     #[cfg(not(feature = "shaq"))]
     ("shaq", "built without the feature `shaq`, which takes a nightly compiler"),
     ("Python's multiprocessing.Queue", "takes an interpreter; a pipe behind a lock and a thread, microseconds a message"),
 ];
 
-/// crossproc's queue, or why it cannot be compared.
-pub(crate) fn ours() -> Result<&'static Rival, &'static str> {
-    RIVALS.iter().find(|rival| rival.name == "crossproc").ok_or("built without the feature `queue`")
+/// crossproc's queue.
+pub(crate) fn ours() -> &'static Rival {
+    &RIVALS[0]
 }
