@@ -14,6 +14,8 @@ mod event;
 mod lock;
 mod once;
 mod permits;
+mod queue;
+mod queue_words;
 mod rlock;
 mod rwlock;
 mod semaphore;
@@ -30,6 +32,7 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         permits::cases(),
         condition::cases(),
         barrier::cases(),
+        queue::cases(),
     ]
     .into_iter()
     .flatten()
