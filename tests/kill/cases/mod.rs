@@ -11,6 +11,7 @@ mod barrier;
 mod bounded;
 mod condition;
 mod event;
+mod joinable;
 mod lock;
 mod once;
 mod permits;
@@ -33,6 +34,7 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         condition::cases(),
         barrier::cases(),
         queue::cases(),
+        joinable::cases(),
     ]
     .into_iter()
     .flatten()

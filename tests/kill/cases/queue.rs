@@ -199,7 +199,12 @@ fn leave(board: &Board, leaves: Leaves) {
         Leaves::Room => {
             board.drain(SURVIVOR);
         }
-        Leaves::Closed => board.queue.close().expect("a participant"),
+        Leaves::Closed => {
+            board.queue.close().expect("a participant");
+            board.drain(SURVIVOR);
+            // Perhaps it is one before that of somebody whose put is on its way: then that one is told.
+            board.flag.store(u32::from(matches!(board.queue.try_get(), Err(QueueError::Closed))), SeqCst);
+        }
     }
 }
 
@@ -225,6 +230,9 @@ fn check(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
         .collect();
     board.words.check_slots()?;
     drop(all);
+    if board.queue.is_closed() && board.flag.load(SeqCst) != 0 && !board.queue.is_empty() {
+        return Err("there is an item, though somebody was told that there never will be".into());
+    }
     check_capacity(board)?;
     if matches!(effect, Effect::Closes) && (!end.was_killed || end.was_completed) && !board.queue.is_closed() {
         return Err(format!("it is not closed; {end:?}"));
@@ -557,7 +565,7 @@ fn alone() -> Vec<Box<dyn Subject>> {
     add("close", closing, |_, _| Effect::Closes);
     // Its first operation, as one whose id is new, and as one who takes over that of a dead one.
     for shift in [0, 1] {
-        let case = case("put, the first operation of a thread", 2, shift, 0, Effect::Puts(1), Leaves::Room).most_points(400);
+        let case = case("put, the first operation", 2, shift, 0, Effect::Puts(1), Leaves::Room).most_points(400);
         cases.push(Box::new(case.victim(|board, operation| {
             warm_up();
             putting(board, operation, VICTIM);
@@ -647,6 +655,9 @@ fn closing_cases() -> Vec<Box<dyn Subject>> {
     let among = |name: &str, capacity: usize, items: usize| case(name, capacity, 1, items, Effect::Closes, Leaves::Closed);
     let until = |name: &str, capacity: usize, items: usize| case(name, capacity, 1, items, Effect::Nothing, Leaves::Closed);
     vec![
+        known(victim(case("put, others close", 2, 1, 0, Effect::Puts(1), Leaves::Closed), trying_to_put)),
+        known(victim(case("send, others close", 1, 1, 0, Effect::Puts(1), Leaves::Closed), trying_to_send)),
+        known(victim(case("get, others close", 2, 1, 1, Effect::Takes(1), Leaves::Closed), trying_to_get)),
         known(victim(among("close, 2 getters sleep", 2, 0).companions(2, getter), closing)),
         known(victim(among("close, 2 putters sleep", 2, 2).companions(2, putter), closing)),
         known(victim(until("get, then closed", 1, 0).companion(closer), getting)),
@@ -720,13 +731,12 @@ fn adopting() -> Vec<Box<dyn Subject>> {
             };
             let victims = if after < capacity { Effect::Puts(1) } else { Effect::Nothing };
             let what = if is_put { "put" } else { "get" };
-            let alone =
-                case(&format!("try_put, a participant for one that died, {what} {stage:?}"), capacity, 4, items, victims, Leaves::Item);
+            let alone = case(&format!("try_put as one that died, {what} {stage:?}"), capacity, 4, items, victims, Leaves::Item);
             cases.push(comes(with_peer(alone, 0, Fate::Dies, stage, effect, operate)));
             // The word has gone on, by one whose own operation is over, or not, or who is dead.
             for further in 0..3 {
-                let how = ["went on", "went on by one stopped", "went on by one that died"][further];
-                let name = format!("try_put, a participant for one that died, {what} {stage:?}, {how}");
+                let how = ["went on", "by one stopped", "by one dead"][further];
+                let name = format!("try_put as one that died, {what} {stage:?}, {how}");
                 // The next one at that word: of the same kind if it was only announced, otherwise of the other kind.
                 let next_puts = is_put == (stage == Stage::Announced);
                 let (next, its): (Operate, _) =

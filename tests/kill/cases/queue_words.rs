@@ -19,6 +19,7 @@ const CONTENTS: usize = 4096;
 const TAIL: usize = 128;
 const HEAD: usize = 256;
 const USED: usize = 768;
+const RETURNS: usize = 776;
 const ENTRIES: usize = 896;
 const RECORDS: usize = 4096;
 /// In a record.
@@ -144,6 +145,11 @@ impl Words {
     /// Whether anybody has come as far as this.
     pub(crate) fn has_any_come_to(&self, stage: Stage) -> bool {
         (0..self.used()).any(|id| self.has_come_to(id, stage))
+    }
+
+    /// Whether those who look for a task look for one that came back.
+    pub(crate) fn tells_of_returned(&self) -> bool {
+        self.word(RETURNS) & 1 != 0
     }
 
     fn next(&self, position: u64) -> u64 {
