@@ -11,9 +11,12 @@ mod barrier;
 mod bounded;
 mod condition;
 mod event;
+mod joinable;
 mod lock;
 mod once;
 mod permits;
+mod queue;
+mod queue_words;
 mod rlock;
 mod rwlock;
 mod semaphore;
@@ -30,6 +33,8 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         permits::cases(),
         condition::cases(),
         barrier::cases(),
+        queue::cases(),
+        joinable::cases(),
     ]
     .into_iter()
     .flatten()

@@ -99,11 +99,28 @@ enum Companion<B> {
     Dies { script: Script<B, Operation>, when: Box<dyn Fn(&B) -> bool> },
 }
 
+/// What comes of one who is stepped into the middle of an operation before the victim begins its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is killed there.
+    Dies,
+    /// It stays there until all others have come to their ends.
+    Stops,
+}
+
+/// Somebody in the middle of an operation.
+struct Peer<B> {
+    fate: Fate,
+    script: Script<B, Operation>,
+    when: Box<dyn Fn(&B) -> bool>,
+}
+
 /// A case: how it comes about, the operation, and what must hold after it.
 pub(crate) struct Case<B> {
     name: String,
     make: Box<dyn Fn() -> B>,
     before: Option<Before<B>>,
+    peers: Vec<Peer<B>>,
     companions: Vec<Companion<B>>,
     victim: Script<B, Operation>,
     survivor: Script<B, Me>,
@@ -131,6 +148,7 @@ impl<B: 'static> Case<B> {
             name: name.into(),
             make: Box::new(make),
             before: None,
+            peers: Vec::new(),
             companions: Vec::new(),
             victim: Box::new(|_, operation| operation.step(|| ())),
             survivor: Box::new(|_, _| ()),
@@ -145,6 +163,13 @@ impl<B: 'static> Case<B> {
     /// A process of its own runs this first, and ends without destructors: what it then holds, it dies with.
     pub(crate) fn before(mut self, script: impl Fn(&B) + 'static) -> Self {
         self.before = Some(Box::new(script));
+        self
+    }
+
+    /// A process that prepares itself before the victim does, and is stepped through its operation after that, up to the first instruction after which the board is
+    /// as `when` says. Of several each goes that far before the next begins.
+    pub(crate) fn peer(mut self, fate: Fate, script: impl Fn(&B, &Operation) + 'static, when: impl Fn(&B) -> bool + 'static) -> Self {
+        self.peers.push(Peer { fate, script: Box::new(script), when: Box::new(when) });
         self
     }
 
@@ -234,6 +259,10 @@ pub(crate) trait Subject {
     fn place(&self, arena: &Arena);
     fn clear(&self);
     fn run_before(&self);
+    fn peers(&self) -> usize;
+    fn fate(&self, peer: usize) -> Fate;
+    fn has_come_far_enough(&self, peer: usize) -> bool;
+    fn run_peer(&self, peer: usize, operation: &Operation);
     fn is_dying(&self, companion: usize) -> bool;
     fn is_to_die(&self, companion: usize) -> bool;
     fn run_companion(&self, me: &Me);
@@ -280,6 +309,22 @@ impl<B: 'static> Subject for Case<B> {
         if let Some(before) = &self.before {
             before(self.board());
         }
+    }
+
+    fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    fn fate(&self, peer: usize) -> Fate {
+        self.peers[peer].fate
+    }
+
+    fn has_come_far_enough(&self, peer: usize) -> bool {
+        (self.peers[peer].when)(self.board())
+    }
+
+    fn run_peer(&self, peer: usize, operation: &Operation) {
+        (self.peers[peer].script)(self.board(), operation);
     }
 
     fn run_companion(&self, me: &Me) {

@@ -2,13 +2,13 @@
 //!
 //! # One run
 //! 1. The [`Case`] makes its board, in memory that all processes share. A process may put it into a state and end.
-//! 2. The victim is forked and traced. It prepares itself, up to the operation.
+//! 2. The victim is forked and traced. It prepares itself, up to the operation. Peers, if there are any, have done so before, and are stepped into the middle of theirs then: they are killed there, or stay there to the end.
 //! 3. The companions come, one after the other, each until it sleeps, pauses or has ended; then two fresh survivors, which pause.
 //! 4. The victim makes single steps. Whenever it falls asleep, which is a point of its own, the companions that pause go on.
 //! 5. At the run's point it is killed, or left as it is: in a ptrace-stop, or, if it sleeps, stopped by SIGSTOP.
 //! 6. Companions go on, and have nobody but each other: whoever is asleep then must have a reason to be.
 //! 7. The survivors run their script. Nobody may be asleep after it, but for a reason that a *stopped* victim gives.
-//! 8. A stopped victim goes on and must come to its end, and so must all others. Then the case looks at its board.
+//! 8. A stopped victim goes on and must come to its end, and so must all others, and at last the peers who were left in the middle. Then the case looks at its board.
 //!
 //! Everything runs on one CPU, so that operations do not spin, which makes their instructions few and (nearly) the same in each run.
 //!
@@ -23,7 +23,7 @@ mod run;
 mod table;
 mod victim;
 
-pub(crate) use self::case::{Case, End, Me, Mode, Moment, Operation, Subject};
+pub(crate) use self::case::{Case, End, Fate, Me, Mode, Moment, Operation, Subject};
 pub(crate) use self::run::{LATE, SLICE, STRANDED_FOR};
 pub(crate) use self::table::{Extent, Table};
 pub(crate) use self::victim::can_trace;

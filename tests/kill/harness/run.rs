@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering::SeqCst;
 use core::time::Duration;
 
 use super::arena::Arena;
-use super::case::{End, Mode, Moment, Subject};
+use super::case::{End, Fate, Mode, Moment, Subject};
 use super::process::{Awaited, Crew};
 use super::victim::{Victim, Walk};
 
@@ -63,7 +63,18 @@ pub(crate) fn run(arena: &Arena, subject: &dyn Subject, plan: Plan) -> Report {
     crossproc::set_slice(plan.has_slices.then_some(SLICE));
     subject.place(arena);
     let mut report = Report::default();
-    let mut run = Run { arena, subject, plan, crew: Crew::new(*arena), first: 0, fresh: 0, end: 0, dying: Vec::new(), report: &mut report };
+    let mut run = Run {
+        arena,
+        subject,
+        plan,
+        crew: Crew::new(*arena),
+        first: 0,
+        fresh: 0,
+        end: 0,
+        halted: Vec::new(),
+        dying: Vec::new(),
+        report: &mut report,
+    };
     if let Err(fault) = run.go() {
         run.report.fault = Some(fault);
     }
@@ -81,6 +92,8 @@ struct Run<'a> {
     first: usize,
     fresh: usize,
     end: usize,
+    /// The peers who are stopped.
+    halted: Vec<Victim>,
     /// Which companions are to die before the victim, if they have not yet.
     dying: Vec<(usize, Victim)>,
     report: &'a mut Report,
@@ -121,6 +134,10 @@ impl Run<'_> {
             let all = victim.member..self.end;
             self.await_end(all, "after the victim went on")?;
         }
+        for peer in core::mem::take(&mut self.halted) {
+            peer.go_on();
+            self.await_end(peer.member..peer.member + 1, "after all others have ended")?;
+        }
         self.subject.checked(&end).map_err(Fault::Broken)
     }
 
@@ -135,7 +152,18 @@ impl Run<'_> {
             })?;
             self.await_end(member..member + 1, "before the victim came")?;
         }
+        let mut peers = Vec::new();
+        for index in 0..subject.peers() {
+            peers.push(Victim::prepare(&mut self.crew, self.arena, |operation| subject.run_peer(index, operation))?);
+        }
         let victim = Victim::prepare(&mut self.crew, self.arena, |operation| subject.run_victim(operation))?;
+        for (index, mut peer) in peers.into_iter().enumerate() {
+            peer.walk_until(&mut self.crew, || subject.has_come_far_enough(index))?;
+            match subject.fate(index) {
+                Fate::Dies => peer.kill(&mut self.crew),
+                Fate::Stops => self.halted.push(peer),
+            }
+        }
         self.first = victim.member + 1;
         self.fresh = self.first + subject.companions();
         self.end = self.fresh + SURVIVORS;

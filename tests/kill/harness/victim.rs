@@ -177,14 +177,20 @@ impl Victim {
 
     /// Makes steps until `is_time`, and kills it.
     pub(crate) fn die_when(&mut self, crew: &mut Crew, is_time: impl Fn() -> bool) -> Result<(), Fault> {
+        self.walk_until(crew, is_time)?;
+        self.kill(crew);
+        Ok(())
+    }
+
+    /// Makes steps until `is_time`.
+    pub(crate) fn walk_until(&mut self, crew: &mut Crew, is_time: impl Fn() -> bool) -> Result<(), Fault> {
         while !is_time() {
             if self.seat.is_completed.load(SeqCst) != 0 {
-                return Err(Fault::Broken("the one that is to die before the victim had no reason to".into()));
+                return Err(Fault::Broken("the one that is to end before the victim had no reason to".into()));
             }
             let is_call = !self.is_asleep && self.is_at_call();
             self.step(crew, is_call)?;
         }
-        self.kill(crew);
         Ok(())
     }
 
