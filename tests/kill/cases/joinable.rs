@@ -497,12 +497,13 @@ fn with_peer(case: Case<Board>, index: usize, fate: Fate, stage: Stage, puts: u6
     case.peer(fate, script, move |board| board.words.has_come_to(index, stage))
 }
 
-/// A peer who only takes part.
+/// A peer who has given back a task, and then does nothing.
 fn with_idle_peer(case: Case<Board>) -> Case<Board> {
     case.peer(
         Fate::Stops,
         |board, operation| {
             board.take_part();
+            drop(taken(board, PEER));
             operation.step(|| board.flag.store(1, SeqCst));
         },
         |board| board.flag.load(SeqCst) == 1,
@@ -639,7 +640,6 @@ fn beside_a_peer() -> Vec<Box<dyn Subject>> {
                 fate,
                 |board, operation| {
                     board.take_part();
-                    drop(taken(board, PEER));
                     trying_to_get(board, operation, PEER + 1);
                 },
                 move |board| board.words.has_come_to(1, stage),
