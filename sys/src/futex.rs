@@ -139,6 +139,15 @@ impl<'a> Watch<'a> {
 /// # Panics
 /// On any other errno, as [`wait`]. If there are more than [`MAX_WATCHED`] words.
 pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
+    wait_any_of(words, deadline).map(|(awake, _)| awake)
+}
+
+/// [`wait_any`] that tells which word it was woken through: the last one of those that were woken. A hint for [`Awake::Woken`], 0 for all else: another may have been
+/// woken as well, which the kernel does not tell, and whoever woke that one counts it as a sleeper woken. [`Watch::whole`] is as many words as its array has.
+///
+/// # Panics
+/// As [`wait_any`].
+pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake, usize)> {
     if !HAS_WAITV.load(Relaxed) {
         return None;
     }
@@ -147,10 +156,10 @@ pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
     let waits = unsafe { &*waits };
     let until = deadline.map(timespec);
     match futex::waitv(waits, futex::WaitvFlags::empty(), until.as_ref(), ClockId::Monotonic) {
-        Ok(_) => Some(Awake::Woken),
-        Err(Errno::AGAIN) => Some(Awake::Changed),
-        Err(Errno::INTR) => Some(Awake::Interrupted),
-        Err(Errno::TIMEDOUT) => Some(Awake::TimedOut),
+        Ok(woken) => Some((Awake::Woken, woken)),
+        Err(Errno::AGAIN) => Some((Awake::Changed, 0)),
+        Err(Errno::INTR) => Some((Awake::Interrupted, 0)),
+        Err(Errno::TIMEDOUT) => Some((Awake::TimedOut, 0)),
         Err(Errno::NOMEM) => None,
         Err(Errno::NOSYS | Errno::PERM) => {
             HAS_WAITV.store(false, Relaxed);

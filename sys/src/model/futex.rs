@@ -83,7 +83,8 @@ impl Word for AtomicU64 {
 
 #[derive(Default)]
 pub(crate) struct Futex {
-    asleep: Mutex<VecDeque<Rc<Sleeper>>>,
+    /// Each with the place that the word has among those it sleeps on.
+    asleep: Mutex<VecDeque<(Rc<Sleeper>, usize)>>,
 }
 
 /// A thread that sleeps on one or more words. A wake counts each of its places in a queue for itself, as the kernel's does until the thread has run.
@@ -94,13 +95,16 @@ struct Sleeper {
     has_deadline: bool,
     is_parked: Cell<bool>,
     result: Cell<Option<Awake>>,
+    /// The last of its words that it was woken through.
+    through: Cell<usize>,
 }
 
 impl Futex {
     fn wake(&self, count: u32) -> u32 {
         let mut asleep = self.asleep.lock().unwrap();
         let count = asleep.len().min(count as usize);
-        for sleeper in asleep.drain(..count) {
+        for (sleeper, place) in asleep.drain(..count) {
+            sleeper.through.set(sleeper.through.get().max(place));
             sleeper.end(Awake::Woken);
         }
         count as u32
@@ -108,35 +112,35 @@ impl Futex {
 
     pub(crate) fn expire(&self) {
         let mut asleep = self.asleep.lock().unwrap();
-        for sleeper in asleep.iter().filter(|sleeper| sleeper.has_deadline) {
+        for (sleeper, _) in asleep.iter().filter(|(sleeper, _)| sleeper.has_deadline) {
             sleeper.end(Awake::TimedOut);
         }
-        asleep.retain(|sleeper| !sleeper.has_deadline);
+        asleep.retain(|(sleeper, _)| !sleeper.has_deadline);
     }
 
     /// Queues a sleeper if the word is as it expects, and its time is not over; otherwise that is its result.
-    fn queue(&self, sleeper: &Rc<Sleeper>, word: &Watch<'_>) -> bool {
+    fn queue(&self, sleeper: &Rc<Sleeper>, place: usize, word: &Watch<'_>) -> bool {
         let mut asleep = self.asleep.lock().unwrap();
         if !word.is_as_expected() {
             sleeper.end(Awake::Changed);
         } else if sleeper.has_deadline && expired() {
             sleeper.end(Awake::TimedOut);
         } else {
-            asleep.push_back(Rc::clone(sleeper));
+            asleep.push_back((Rc::clone(sleeper), place));
             return true;
         }
         false
     }
 
     fn unqueue(&self, sleeper: &Rc<Sleeper>) {
-        self.asleep.lock().unwrap().retain(|other| !Rc::ptr_eq(other, sleeper));
+        self.asleep.lock().unwrap().retain(|(other, _)| !Rc::ptr_eq(other, sleeper));
     }
 }
 
 impl Sleeper {
     fn new(has_deadline: bool) -> Rc<Self> {
         let thread = loom::thread::current();
-        Rc::new(Sleeper { thread, has_deadline, is_parked: Cell::new(false), result: Cell::new(None) })
+        Rc::new(Sleeper { thread, has_deadline, is_parked: Cell::new(false), result: Cell::new(None), through: Cell::new(0) })
     }
 
     fn end(&self, result: Awake) {
@@ -149,11 +153,8 @@ impl Sleeper {
         }
     }
 
-    fn sleep(&self) -> Awake {
-        loop {
-            if let Some(result) = self.result.get() {
-                return result;
-            }
+    fn sleep(&self) {
+        while self.result.get().is_none() {
             self.is_parked.set(true);
             loom::thread::park();
         }
@@ -218,7 +219,7 @@ impl<'a> Watch<'a> {
 
 /// As in the real module; a deadline passes when the model says so.
 pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
-    wait_on(&[Watch::new(word, expected)], deadline.is_some())
+    wait_on(&[Watch::new(word, expected)], deadline.is_some()).0
 }
 
 /// As in the real module, but the time is always over: what it waits for may come or not, and must not be relied on.
@@ -229,43 +230,51 @@ pub fn wait_briefly<W: Word>(_word: &W, _expected: u32, _nanos: u64, _deadline: 
 
 /// As in the real module.
 pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awake {
-    wait_on(&Watch::whole(word, expected), deadline.is_some())
+    wait_on(&Watch::whole(word, expected), deadline.is_some()).0
 }
 
 /// As in the real module.
 pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
+    wait_any_of(words, deadline).map(|(awake, _)| awake)
+}
+
+/// As in the real module.
+pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake, usize)> {
     Some(wait_on(words, deadline.is_some()))
 }
 
-fn wait_on(words: &[Watch<'_>], has_deadline: bool) -> Awake {
+fn wait_on(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
     if !step() {
-        return Awake::Changed;
+        return (Awake::Changed, 0);
     }
     let awake = match WORLD.with_borrow(|world| world.futexes) {
         Futexes::Sleep => sleep(words, has_deadline),
-        Futexes::Look => look(words, has_deadline),
+        Futexes::Look => (look(words, has_deadline), 0),
     };
     // Woken and killed before it could act on it: a moment of its own.
     step();
     awake
 }
 
-fn sleep(words: &[Watch<'_>], has_deadline: bool) -> Awake {
+fn sleep(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
     let me = Sleeper::new(has_deadline);
     let queues: Vec<_> = words.iter().map(|word| futex_of(word.address())).collect();
-    let queued = words.iter().zip(&queues).take_while(|(word, queue)| queue.queue(&me, word)).count();
+    let queued = words.iter().zip(&queues).enumerate().take_while(|(place, (word, queue))| queue.queue(&me, *place, word)).count();
     if queued < words.len() && me.result.get() == Some(Awake::TimedOut) {
         // It may look again and again until others have done something.
         loom::thread::yield_now();
     }
-    let awake = me.sleep();
+    me.sleep();
     // Whoever sleeps on one word has been taken out of its queue.
     if words.len() > 1 {
         for queue in &queues[..queued] {
             queue.unqueue(&me);
         }
     }
-    awake
+    match me.result.get() {
+        Some(Awake::Woken) | None => (Awake::Woken, me.through.get()),
+        Some(awake) => (awake, 0),
+    }
 }
 
 fn look(words: &[Watch<'_>], has_deadline: bool) -> Awake {
