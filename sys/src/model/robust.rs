@@ -8,7 +8,8 @@ use core::ptr;
 
 use crate::atomic::AtomicU32;
 use crate::futex::{Word, wake_at};
-use crate::model::{current_thread, step};
+use crate::model::explorer::Place;
+use crate::model::{current_thread, private_step};
 
 pub use limits::{MAX_HELD, OWNER_DIED, TID_MASK, WAITERS};
 
@@ -113,13 +114,13 @@ impl Thread {
     }
 
     pub fn begin<W: Word>(&self, word: &W) {
-        if step() {
+        if private_step("begins") {
             self.pending.set(Some(ptr::from_ref(word)));
         }
     }
 
     pub fn end(&self) {
-        if step() {
+        if private_step("ends") {
             self.pending.set(None);
         }
     }
@@ -133,24 +134,44 @@ impl Thread {
     }
 
     pub fn end_nested(&self, before: Pending) {
-        if step() {
+        if private_step("ends") {
             self.pending.set(before.0);
         }
     }
 
     pub fn link(&self, _free: Slot, lock: &RobustWord) {
-        if step() {
+        if private_step("links") {
             self.held.borrow_mut().push(lock);
         }
     }
 
     pub fn unlink(&self, lock: &RobustWord) -> bool {
-        if !step() {
+        if !private_step("unlinks") {
             return false;
         }
         let mut held = self.held.borrow_mut();
         let found = held.iter().rposition(|&entry| ptr::eq(entry, lock));
         found.map(|index| held.remove(index)).is_some()
+    }
+
+    /// A thread that holds locks already.
+    pub(crate) fn holding(tid: u32, held: Vec<*const RobustWord>) -> Self {
+        Thread { tid, held: RefCell::new(held), ..Thread::default() }
+    }
+
+    pub(crate) fn held(&self) -> Vec<*const RobustWord> {
+        self.held.borrow().clone()
+    }
+
+    /// The words of what it holds, in the order of the kernel's walk.
+    pub(crate) fn held_places(&self) -> impl Iterator<Item = Place> {
+        // SAFETY: models keep their locks until the execution ends, or the exploration.
+        self.held().into_iter().rev().map(|lock| Word::place(unsafe { &*lock }.word()))
+    }
+
+    pub(crate) fn pending(&self) -> Option<Place> {
+        // SAFETY: as above.
+        self.pending.get().map(|word| unsafe { &*word }.place())
     }
 
     /// The kernel's walk at the thread's end.
