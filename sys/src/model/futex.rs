@@ -11,7 +11,7 @@ use loom::sync::Mutex;
 use loom::thread::Thread;
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering::*};
-use crate::model::explorer::{self, Place};
+use crate::model::explorer::{self, Place, Private};
 use crate::model::{Futexes, WORLD, expired, private_step, step};
 use crate::robust::{OWNER_DIED, TID_MASK, WAITERS};
 
@@ -222,7 +222,7 @@ impl<'a> Watch<'a> {
     }
 
     /// The word, and which bits of it are to be what, for the explorer.
-    fn bits(&self) -> (Place, u64, u64) {
+    pub(crate) fn bits(&self) -> (Place, u64, u64) {
         match self.0 {
             Watched::Low(word, expected) => (word.place(), expected.into(), u32::MAX.into()),
             Watched::Whole(word, expected) => (word.place(), expected, u64::MAX),
@@ -244,7 +244,7 @@ pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
 
 /// As in the real module, but the time is always over: what it waits for may come or not, and must not be relied on.
 pub fn wait_briefly<W: Word>(_word: &W, _expected: u32, _nanos: u64, _deadline: Option<u64>) -> Option<Awake> {
-    private_step("waits briefly");
+    private_step(Private::WaitBriefly);
     None
 }
 
@@ -265,7 +265,7 @@ pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake,
 
 fn wait_on(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
     if explorer::is_active() {
-        return explorer::wait(words.iter().map(Watch::bits), has_deadline);
+        return explorer::wait(words, has_deadline);
     }
     if !step() {
         return (Awake::Changed, 0);

@@ -26,6 +26,7 @@ use loom::thread::ThreadId;
 
 use crate::atomic::Watched;
 use crate::futex::Futex;
+use crate::model::explorer::Private;
 use crate::robust::Thread;
 
 pub mod explorer;
@@ -188,9 +189,13 @@ pub(crate) fn step() -> bool {
     true
 }
 
-/// A step that nobody but the kernel will know of: a change of the thread's list.
-pub(crate) fn private_step(what: &'static str) -> bool {
-    if explorer::is_active() { explorer::private(what) } else { step() }
+/// A step that nobody but the kernel will know of.
+pub(crate) fn private_step(what: Private) -> bool {
+    if explorer::is_active() {
+        explorer::private(what);
+        return true;
+    }
+    step()
 }
 
 /// Counts a change that the calling participant has made.

@@ -8,7 +8,7 @@ use core::ptr;
 
 use crate::atomic::AtomicU32;
 use crate::futex::{Word, wake_at};
-use crate::model::explorer::Place;
+use crate::model::explorer::{Place, Private};
 use crate::model::{current_thread, private_step};
 
 pub use limits::{MAX_HELD, OWNER_DIED, TID_MASK, WAITERS};
@@ -114,13 +114,13 @@ impl Thread {
     }
 
     pub fn begin<W: Word>(&self, word: &W) {
-        if private_step("begins") {
+        if private_step(Private::Begin) {
             self.pending.set(Some(ptr::from_ref(word)));
         }
     }
 
     pub fn end(&self) {
-        if private_step("ends") {
+        if private_step(Private::End) {
             self.pending.set(None);
         }
     }
@@ -134,19 +134,19 @@ impl Thread {
     }
 
     pub fn end_nested(&self, before: Pending) {
-        if private_step("ends") {
+        if private_step(Private::End) {
             self.pending.set(before.0);
         }
     }
 
     pub fn link(&self, _free: Slot, lock: &RobustWord) {
-        if private_step("links") {
+        if private_step(Private::Link) {
             self.held.borrow_mut().push(lock);
         }
     }
 
     pub fn unlink(&self, lock: &RobustWord) -> bool {
-        if !private_step("unlinks") {
+        if !private_step(Private::Unlink) {
             return false;
         }
         let mut held = self.held.borrow_mut();

@@ -1,7 +1,9 @@
 //! Where the modelled calls of the real code arrive while a script runs.
 //!
-//! The code is deterministic but for what its steps return. So a moment in an operation is known by the results of its steps so far: the operation runs from its
-//! beginning, is given these results, and at its next step, which is what is asked for, leaves by unwinding. What its destructors do on the way has no effect.
+//! The code is deterministic but for what its steps return. So to come to a moment in an operation, it runs from its beginning, is given the results that its steps have had, and
+//! is left at its next step, which is what is asked for.
+
+#![allow(unsafe_code)]
 
 use core::cell::RefCell;
 use std::any::Any;
@@ -9,7 +11,8 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
-use crate::futex::Awake;
+use super::stack::{Answer, Body, Stack, step};
+use crate::futex::{Awake, Watch};
 use crate::robust::Thread;
 
 /// A word by the order in which the words were first met.
@@ -24,7 +27,7 @@ pub struct Place {
 }
 
 /// What a step does to a word, beside the operand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Change {
     Store,
     Swap,
@@ -34,7 +37,7 @@ pub(crate) enum Change {
 }
 
 /// A word that is slept on, as long as it is `expected` where `bits` are set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Watched {
     pub(crate) word: WordId,
     pub(crate) expected: u64,
@@ -42,7 +45,7 @@ pub(crate) struct Watched {
 }
 
 /// A step. Its result is a number: what the word held before, how many were woken, or an [`awake`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
     Load(WordId),
     Change(WordId, Change, u64),
@@ -56,8 +59,19 @@ pub(crate) enum Action {
         has_deadline: bool,
     },
     Wake(WordId, u32),
-    /// Nobody else sees it: a change of the robust list.
-    Private(&'static str),
+    /// Nobody else sees it.
+    Private(Private),
+}
+
+/// What a thread does that nobody else sees, until it dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Private {
+    Begin,
+    End,
+    Link,
+    Unlink,
+    /// A sleep that is over at once.
+    WaitBriefly,
 }
 
 /// The words that were met.
@@ -138,34 +152,51 @@ pub(crate) mod awake {
 
 /// How the steps of the running script are answered.
 enum Mode {
-    /// With the results that they had, each checked to be the same step; then it leaves.
+    /// With the results that they had, each checked to be the same step; then it is left.
     Replay { log: Vec<(Action, u64)>, next: usize },
-    /// Not at all: it has left, these are its destructors.
-    Leaving,
     /// At once, on words of its own: nobody else runs.
     Alone(Words),
+}
+
+/// What the runs of an exploration share.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(crate) places: Places,
+    /// The one that runs, or has run last. It stays in its place, as the stack does.
+    pub(crate) thread: Box<Thread>,
+    stack: Stack,
+}
+
+impl Ground {
+    pub(crate) fn new() -> Self {
+        Ground { places: Places::default(), thread: Box::default(), stack: Stack::new() }
+    }
+
+    /// What the kernel comes across if the thread dies: what it holds beside the pending one, in the order of its walk, and that.
+    pub(crate) fn to_walk(&mut self) -> (Vec<WordId>, Option<WordId>) {
+        let pending = self.thread.pending().map(|place| self.places.id(place));
+        let held = self.thread.held_places().map(|place| self.places.id(place)).filter(|word| Some(*word) != pending);
+        (held.collect(), pending)
+    }
 }
 
 struct Calls {
     mode: Mode,
     places: Places,
-    thread: Rc<Thread>,
-    /// Where it left.
-    action: Option<Action>,
+    thread: Box<Thread>,
+    /// Where it was left, and where its stack began then.
+    left: Option<(Result<Action, Box<dyn Any + Send>>, usize)>,
 }
 
 thread_local! {
     static CALLS: RefCell<Option<Calls>> = const { RefCell::new(None) };
 }
 
-/// The payload with which a script is left.
-struct Left;
-
 /// How a run of an operation ended.
 pub(crate) enum Ended {
-    /// It is before this step.
-    Before(Action),
-    Returned(u64),
+    /// It is before this step, with a stack of this hash.
+    Before(Action, u128),
+    Returned,
     Panicked(Box<dyn Any + Send>),
 }
 
@@ -176,33 +207,68 @@ pub(crate) fn is_active() -> bool {
 
 /// The robust list of the one that runs.
 pub(crate) fn current_thread() -> Option<*const Thread> {
-    CALLS.with_borrow(|calls| calls.as_ref().map(|calls| Rc::as_ptr(&calls.thread)))
+    CALLS.with_borrow(|calls| calls.as_ref().map(|calls| core::ptr::from_ref(&*calls.thread)))
 }
 
-/// The result of the next step of the script that runs; `None` if it has no effect.
-fn step(action: impl FnOnce(&mut Places) -> Action) -> Option<u64> {
-    let result = CALLS.with_borrow_mut(|calls| {
-        let calls = calls.as_mut().expect("a script runs");
-        match &mut calls.mode {
-            Mode::Leaving => return Ok(None),
-            Mode::Alone(words) => {
-                let action = action(&mut calls.places);
-                return Ok(Some(alone(words, &calls.places.places, &action)));
-            }
-            Mode::Replay { log, next } => {
-                let action = action(&mut calls.places);
-                if let Some((same, result)) = log.get(*next) {
+/// The calls, as numbers that fit in a register.
+mod call {
+    pub(super) const LOAD: u64 = 0;
+    pub(super) const COMPARE_EXCHANGE: u64 = 1;
+    pub(super) const WAKE: u64 = 2;
+    pub(super) const WAIT: u64 = 3;
+    pub(super) const PRIVATE: u64 = 4;
+    /// The first of those that change a word.
+    pub(super) const CHANGES: u64 = 5;
+    /// Beside one on a word: it has 64 bits.
+    pub(super) const WIDE: u64 = 1 << 8;
+}
+
+const PRIVATE: [Private; 5] = [Private::Begin, Private::End, Private::Link, Private::Unlink, Private::WaitBriefly];
+const CHANGES: [Change; 5] = [Change::Store, Change::Swap, Change::Add, Change::And, Change::Or];
+
+/// Answers a step: what it is in numbers, and where the stack of the operation begins.
+pub(super) extern "C" fn answer(call: u64, first: u64, second: u64, third: u64, fourth: u64, from: usize) -> Answer {
+    let result = catch_unwind(|| {
+        CALLS.with_borrow_mut(|calls| {
+            let calls = calls.as_mut().expect("a script runs");
+            let action = decode(&mut calls.places, call, [first, second, third, fourth]);
+            match &mut calls.mode {
+                Mode::Alone(words) => Ok(alone(words, &calls.places.places, &action)),
+                Mode::Replay { log, next } => {
+                    let Some((same, result)) = log.get(*next) else { return Err(action) };
                     assert_eq!(*same, action, "the operation is not determined by the results of its steps");
                     *next += 1;
-                    return Ok(Some(*result));
+                    Ok(*result)
                 }
-                calls.action = Some(action);
             }
-        }
-        calls.mode = Mode::Leaving;
-        Err(Left)
+        })
     });
-    result.unwrap_or_else(|left| resume_unwind(Box::new(left)))
+    let left = match result {
+        Ok(Ok(result)) => return Answer { result, leave: 0 },
+        Ok(Err(action)) => Ok(action),
+        Err(payload) => Err(payload),
+    };
+    CALLS.with_borrow_mut(|calls| calls.as_mut().map(|calls| calls.left = Some((left, from))));
+    Answer { result: 0, leave: 1 }
+}
+
+fn decode(places: &mut Places, call: u64, [first, second, third, fourth]: [u64; 4]) -> Action {
+    let bits = if call & call::WIDE == 0 { u32::MAX.into() } else { u64::MAX };
+    let mut word = || places.id(Place { address: first as usize, initial: second, bits });
+    match call & !call::WIDE {
+        call::LOAD => Action::Load(word()),
+        call::COMPARE_EXCHANGE => Action::CompareExchange { word: word(), current: third, new: fourth },
+        call::WAKE => Action::Wake(word(), third as u32),
+        call::WAIT => {
+            // SAFETY: `wait` has it from its caller.
+            let words =
+                unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<Watch<'_>>(first as usize), second as usize) };
+            let watched = words.iter().map(Watch::bits).map(|(place, expected, bits)| Watched { word: places.id(place), expected, bits });
+            Action::Wait { watched: watched.collect(), has_deadline: third != 0 }
+        }
+        call::PRIVATE => Action::Private(PRIVATE[first as usize]),
+        change => Action::Change(word(), CHANGES[(change - call::CHANGES) as usize], third),
+    }
 }
 
 fn alone(words: &mut Words, places: &[Place], action: &Action) -> u64 {
@@ -215,65 +281,90 @@ fn alone(words: &mut Words, places: &[Place], action: &Action) -> u64 {
     }
 }
 
+#[inline]
+fn step_at(call: u64, place: Place, third: u64, fourth: u64) -> u64 {
+    let wide = if place.bits == u64::MAX { call::WIDE } else { 0 };
+    step(call | wide, place.address as u64, place.initial, third, fourth)
+}
+
+#[inline]
 pub(crate) fn load(place: Place) -> u64 {
-    step(|places| Action::Load(places.id(place))).unwrap_or(0)
+    step_at(call::LOAD, place, 0, 0)
 }
 
+#[inline]
 pub(crate) fn change(place: Place, change: Change, operand: u64) -> u64 {
-    step(|places| Action::Change(places.id(place), change, operand)).unwrap_or(0)
+    step_at(call::CHANGES + change as u64, place, operand, 0)
 }
 
+#[inline]
 pub(crate) fn compare_exchange(place: Place, current: u64, new: u64) -> u64 {
-    step(|places| Action::CompareExchange { word: places.id(place), current, new }).unwrap_or(current)
+    step_at(call::COMPARE_EXCHANGE, place, current, new)
 }
 
+#[inline]
 pub(crate) fn wake(place: Place, count: u32) -> u32 {
-    step(|places| Action::Wake(places.id(place), count)).unwrap_or(0) as u32
+    step_at(call::WAKE, place, count.into(), 0) as u32
 }
 
-/// Each word with what is expected of it, and in which bits.
-pub(crate) fn wait(words: impl Iterator<Item = (Place, u64, u64)>, has_deadline: bool) -> (Awake, usize) {
-    let result = step(|places| {
-        let watched = words.map(|(place, expected, bits)| Watched { word: places.id(place), expected, bits }).collect();
-        Action::Wait { watched, has_deadline }
-    });
-    match result {
-        None | Some(awake::CHANGED) => (Awake::Changed, 0),
-        Some(awake::TIMED_OUT) => (Awake::TimedOut, 0),
-        Some(woken) => (Awake::Woken, (woken - awake::WOKEN) as usize),
+#[inline]
+pub(crate) fn wait(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
+    match step(call::WAIT, words.as_ptr().expose_provenance() as u64, words.len() as u64, has_deadline.into(), 0) {
+        awake::CHANGED => (Awake::Changed, 0),
+        awake::TIMED_OUT => (Awake::TimedOut, 0),
+        woken => (Awake::Woken, (woken - awake::WOKEN) as usize),
     }
 }
 
-/// A step that nobody else sees; whether it has an effect.
-pub(crate) fn private(what: &'static str) -> bool {
-    step(|_| Action::Private(what)).is_some()
+/// A step that nobody else sees: a change of the robust list.
+#[inline]
+pub(crate) fn private(what: Private) {
+    step(call::PRIVATE, what as u64, 0, 0, 0);
 }
 
 /// Runs `body` for a thread, and says where it has come after the steps of `log`.
-pub(crate) fn replay(places: &mut Places, thread: Thread, log: Vec<(Action, u64)>, body: impl FnOnce() -> u64) -> (Ended, Rc<Thread>) {
-    let (returned, calls) = run(places, thread, Mode::Replay { log, next: 0 }, body);
-    let ended = match (returned, calls.action) {
-        (Ok(output), _) => Ended::Returned(output),
-        (Err(payload), Some(action)) if payload.is::<Left>() => Ended::Before(action),
-        (Err(payload), _) => Ended::Panicked(payload),
-    };
-    (ended, calls.thread)
+pub(crate) fn replay<B: Body>(ground: &mut Ground, thread: Thread, log: Vec<(Action, u64)>, body: &mut B) -> Ended {
+    let calls = run(ground, thread, Mode::Replay { log, next: 0 }, body);
+    match calls.left {
+        None => Ended::Returned,
+        Some((Ok(action), from)) => Ended::Before(action, ground.stack.hash(from)),
+        Some((Err(payload), _)) => Ended::Panicked(payload),
+    }
+}
+
+struct Alone<F, R> {
+    body: Option<F>,
+    returned: Option<std::thread::Result<R>>,
+}
+
+impl<R, F: FnOnce() -> R> Body for Alone<F, R> {
+    fn run(&mut self) {
+        self.returned = self.body.take().map(|body| catch_unwind(AssertUnwindSafe(body)));
+    }
 }
 
 /// Runs `body` for a thread that is alone with the words.
-pub(crate) fn run_alone<R>(places: &mut Places, thread: Thread, words: &mut Words, body: impl FnOnce() -> R) -> (R, Rc<Thread>) {
-    let (returned, calls) = run(places, thread, Mode::Alone(words.clone()), body);
+pub(crate) fn run_alone<R>(ground: &mut Ground, thread: Thread, words: &mut Words, body: impl FnOnce() -> R) -> R {
+    let mut alone = Alone { body: Some(body), returned: None };
+    let calls = run(ground, thread, Mode::Alone(words.clone()), &mut alone);
     if let Mode::Alone(changed) = calls.mode {
         *words = changed;
     }
-    (returned.unwrap_or_else(|payload| resume_unwind(payload)), calls.thread)
+    match (alone.returned, calls.left) {
+        (Some(Ok(returned)), _) => returned,
+        (Some(Err(payload)), _) | (None, Some((Err(payload), _))) => resume_unwind(payload),
+        (None, _) => unreachable!("nobody leaves one that is alone"),
+    }
 }
 
-fn run<R>(places: &mut Places, thread: Thread, mode: Mode, body: impl FnOnce() -> R) -> (std::thread::Result<R>, Calls) {
-    let calls = Calls { mode, places: core::mem::take(places), thread: Rc::new(thread), action: None };
+fn run<B: Body>(ground: &mut Ground, thread: Thread, mode: Mode, body: &mut B) -> Calls {
+    *ground.thread = thread;
+    let thread = core::mem::take(&mut ground.thread);
+    let calls = Calls { mode, places: core::mem::take(&mut ground.places), thread, left: None };
     assert!(CALLS.replace(Some(calls)).is_none(), "an exploration within another one");
-    let returned = catch_unwind(AssertUnwindSafe(body));
+    ground.stack.run(body);
     let mut calls = CALLS.take().expect("it was put there");
-    *places = core::mem::take(&mut calls.places);
-    (returned, calls)
+    ground.places = core::mem::take(&mut calls.places);
+    ground.thread = core::mem::take(&mut calls.thread);
+    calls
 }

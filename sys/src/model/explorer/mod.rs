@@ -36,11 +36,12 @@ use std::time::{Duration, Instant};
 
 mod calls;
 mod scripts;
+mod stack;
 mod state;
 mod trace;
 
 pub use self::calls::Place;
-pub(crate) use self::calls::{Change, change, compare_exchange, current_thread, is_active, load, private, wait, wake};
+pub(crate) use self::calls::{Change, Private, change, compare_exchange, current_thread, is_active, load, private, wait, wake};
 pub use self::scripts::Script;
 use self::scripts::{Failure, Scripts};
 use self::state::{EVENTS, Event, State, Status};
@@ -196,7 +197,7 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
     pub fn new(name: impl Into<String>, shared: S) -> Self {
         Exploration {
             name: name.into(),
-            scripts: Scripts::new(Box::new(shared)),
+            scripts: Scripts::new(shared),
             most_kills: 0,
             most_states: 50_000_000,
             may_be_cut: false,

@@ -1,17 +1,19 @@
 //! What each thread does: its operations, and the moments in them that were met.
 //!
-//! A moment is where a thread can be: before a step, or at its end. It is known by the operation, what the thread had when that began, and the results of its steps since. So what comes after
+//! A moment is where a thread can be: before a step, or at its end. It is known by the operation, what the thread had when that began, and where it is in it: its stack, its private state, its robust list. So what comes after
 //! a moment and a result is found once, by running the code, and is then known: an exploration takes most of its steps without running any.
 
 use core::hash::Hash;
 use std::any::Any;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use super::calls::{Action, Ended, Places, WordId, Words, replay, run_alone};
+use super::calls::{Action, Ended, Ground, Place, WordId, Words, replay, run_alone};
+use super::stack::Body;
 use crate::robust::{RobustWord, Thread};
 
-type Operation<S, P> = Box<dyn Fn(&S, &mut P) -> u64>;
+type Operation<S, P> = Rc<dyn Fn(&S, &mut P) -> u64>;
 
 /// What a thread of an exploration does: operations, one after the other.
 ///
@@ -41,14 +43,14 @@ impl<S, P> Script<S, P> {
     /// The next operation.
     #[must_use]
     pub fn then(mut self, operation: impl Fn(&S, &mut P) -> u64 + 'static) -> Self {
-        self.operations.push(Box::new(operation));
+        self.operations.push(Rc::new(operation));
         self
     }
 
     /// What the thread has done before the exploration begins, alone, in the order of the threads. It must not sleep; locks that it takes it holds at the start.
     #[must_use]
     pub fn prepared(mut self, operation: impl Fn(&S, &mut P) -> u64 + 'static) -> Self {
-        self.preparations.push(Box::new(operation));
+        self.preparations.push(Rc::new(operation));
         self
     }
 
@@ -107,6 +109,33 @@ impl<P> Moment<P> {
     }
 }
 
+/// What makes a moment of an operation: the same of two, and all that comes after is the same.
+#[derive(PartialEq, Eq, Hash)]
+struct Key<P> {
+    beginning: *const Beginning<P>,
+    action: Action,
+    stack: u128,
+    private: P,
+    held: Vec<WordId>,
+    pending: Option<WordId>,
+}
+
+/// A run of an operation. Kept in its place, so that each finds the same addresses.
+struct Job<S, P> {
+    operation: Option<Operation<S, P>>,
+    shared: Rc<S>,
+    private: Option<P>,
+    returned: Option<std::thread::Result<u64>>,
+}
+
+impl<S, P> Body for Job<S, P> {
+    fn run(&mut self) {
+        let (Some(operation), Some(private)) = (&self.operation, &mut self.private) else { return };
+        let returned = catch_unwind(AssertUnwindSafe(|| operation(&self.shared, private)));
+        self.returned = Some(returned);
+    }
+}
+
 /// Why there is no next moment.
 pub(crate) enum Failure {
     Panic(Box<dyn Any + Send>),
@@ -114,10 +143,12 @@ pub(crate) enum Failure {
 }
 
 pub(crate) struct Scripts<S, P> {
-    pub(super) shared: Box<S>,
+    pub(super) shared: Rc<S>,
     pub(super) scripts: Vec<Script<S, P>>,
-    pub(super) places: Places,
+    pub(super) ground: Ground,
     pub(super) moments: Vec<Moment<P>>,
+    keys: HashMap<Key<P>, MomentId>,
+    job: Box<Job<S, P>>,
     beginnings: HashMap<Rc<Beginning<P>>, MomentId>,
     pub(super) most_steps: u32,
 }
@@ -128,9 +159,22 @@ fn tid(index: usize) -> u32 {
 }
 
 impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
-    pub(super) fn new(shared: Box<S>) -> Self {
-        let places = Places::default();
-        Scripts { shared, scripts: Vec::new(), places, moments: Vec::new(), beginnings: HashMap::new(), most_steps: 1_000 }
+    pub(super) fn new(shared: S) -> Self {
+        let shared = Rc::new(shared);
+        Scripts {
+            job: Box::new(Job { operation: None, shared: Rc::clone(&shared), private: None, returned: None }),
+            shared,
+            scripts: Vec::new(),
+            ground: Ground::new(),
+            moments: Vec::new(),
+            keys: HashMap::new(),
+            beginnings: HashMap::new(),
+            most_steps: 1_000,
+        }
+    }
+
+    pub(super) fn places(&self) -> &[Place] {
+        &self.ground.places.places
     }
 
     /// Does what the threads have done before: the words, and where each thread is.
@@ -139,14 +183,13 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         let mut first = Vec::new();
         for index in 0..self.scripts.len() {
             let script = &mut self.scripts[index];
-            let mut thread = Thread::new(tid(index));
+            let mut held = Vec::new();
             for operation in &script.preparations {
-                let held = thread.held();
                 let body = || operation(&self.shared, &mut script.private);
-                let (_, after) = run_alone(&mut self.places, Thread::holding(tid(index), held), &mut words, body);
-                thread = Thread::holding(tid(index), after.held());
+                run_alone(&mut self.ground, Thread::holding(tid(index), held), &mut words, body);
+                held = self.ground.thread.held();
             }
-            let (private, held) = (script.private.clone(), thread.held());
+            let private = script.private.clone();
             first.push(self.begin(Beginning { thread: index, operation: 0, private, outputs: Vec::new(), held })?);
         }
         Ok((words, first))
@@ -155,7 +198,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
     /// Runs `body` as a newcomer that is alone with the words.
     pub(super) fn run_alone<R>(&mut self, mut words: Words, body: impl FnOnce(&S) -> R) -> R {
         let newcomer = Thread::new(tid(self.scripts.len()));
-        run_alone(&mut self.places, newcomer, &mut words, || body(&self.shared)).0
+        run_alone(&mut self.ground, newcomer, &mut words, || body(&self.shared))
     }
 
     /// Where a thread is after the step at `moment` had this result.
@@ -181,8 +224,8 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         let moment = if beginning.operation < self.scripts[beginning.thread].operations.len() {
             self.run(&beginning, None)?
         } else {
-            let thread = Thread::holding(tid(beginning.thread), beginning.held.clone());
-            self.add(&beginning, None, None, &thread)
+            *self.ground.thread = Thread::holding(tid(beginning.thread), beginning.held.clone());
+            self.add(&beginning, None, None)
         };
         self.beginnings.insert(beginning, moment);
         Ok(moment)
@@ -192,31 +235,35 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
     fn run(&mut self, beginning: &Rc<Beginning<P>>, before: Option<(MomentId, u64, MomentId)>) -> Result<MomentId, Failure> {
         let log = before.map_or_else(Vec::new, |(moment, result, _)| self.log(moment, result));
         let thread = Thread::holding(tid(beginning.thread), beginning.held.clone());
-        let mut private = beginning.private.clone();
-        let operation = &self.scripts[beginning.thread].operations[beginning.operation];
-        let (ended, thread) = replay(&mut self.places, thread, log, || operation(&self.shared, &mut private));
-        match ended {
-            Ended::Before(action) => Ok(self.add(beginning, before, Some(action), &thread)),
-            Ended::Returned(output) => {
-                assert!(thread.pending().is_none(), "an operation has ended and is pending");
+        self.job.operation = Some(Rc::clone(&self.scripts[beginning.thread].operations[beginning.operation]));
+        self.job.private = Some(beginning.private.clone());
+        let ended = replay(&mut self.ground, thread, log, &mut *self.job);
+        let private = self.job.private.take().expect("it was put there");
+        match (ended, self.job.returned.take()) {
+            (Ended::Before(action, stack), _) => {
+                let (held, pending) = self.ground.to_walk();
+                let key = Key { beginning: Rc::as_ptr(beginning), action: action.clone(), stack, private, held, pending };
+                if let Some(known) = self.keys.get(&key) {
+                    return Ok(*known);
+                }
+                let new = self.add(beginning, before, Some(action));
+                self.keys.insert(key, new);
+                Ok(new)
+            }
+            (_, Some(Ok(output))) => {
+                assert!(self.ground.thread.pending().is_none(), "an operation has ended and is pending");
                 let outputs = beginning.outputs.iter().copied().chain([output]).collect();
-                let (thread, held) = (beginning.thread, thread.held());
+                let (thread, held) = (beginning.thread, self.ground.thread.held());
                 self.begin(Beginning { thread, operation: beginning.operation + 1, private, outputs, held })
             }
-            Ended::Panicked(payload) => Err(Failure::Panic(payload)),
+            (Ended::Panicked(payload), _) | (_, Some(Err(payload))) => Err(Failure::Panic(payload)),
+            (Ended::Returned, None) => unreachable!("it has returned"),
         }
     }
 
-    fn add(
-        &mut self,
-        beginning: &Rc<Beginning<P>>,
-        before: Option<(MomentId, u64, MomentId)>,
-        action: Option<Action>,
-        thread: &Thread,
-    ) -> MomentId {
+    fn add(&mut self, beginning: &Rc<Beginning<P>>, before: Option<(MomentId, u64, MomentId)>, action: Option<Action>) -> MomentId {
         let new = MomentId::try_from(self.moments.len()).expect("fewer than 2^32 moments");
-        let pending = thread.pending().map(|place| self.places.id(place));
-        let held = thread.held_places().map(|place| self.places.id(place)).filter(|word| Some(*word) != pending).collect();
+        let (held, pending) = self.ground.to_walk();
         self.moments.push(Moment {
             beginning: Rc::clone(beginning),
             first: before.map_or(new, |(_, _, first)| first),

@@ -107,7 +107,7 @@ impl State {
 }
 
 /// MurmurHash3's finaliser: for each `hash` and for each `value` it is one to one.
-fn mix(hash: u64, value: u64) -> u64 {
+pub(super) fn mix(hash: u64, value: u64) -> u64 {
     let mut mixed = hash.wrapping_add(0x9e37_79b9_7f4a_7c15) ^ value;
     mixed = (mixed ^ mixed >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
     mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
@@ -186,7 +186,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
     }
 
     fn act(&mut self, state: &mut State, thread: usize) -> Result<(), Failure> {
-        let places = &self.places.places;
+        let places = self.places();
         let Some(action) = &self.moments[state.threads[thread].moment as usize].action else { return Ok(()) };
         let result = match action {
             Action::Wait { watched, .. } if state.words.are_expected(places, watched) => {
@@ -233,7 +233,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
             state.wake(word, 1);
             return self.walk(state, thread, entry + 1);
         }
-        let places = &self.places.places;
+        let places = self.places();
         let seen = state.words.get(places, word);
         let owner = seen as u32 & TID_MASK;
         let mut wakes = owner == 0 && moment.pending == Some(word);

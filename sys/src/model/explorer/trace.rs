@@ -10,7 +10,7 @@ use super::state::{Event, State, Status};
 impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
     /// A word by its distance from what is shared.
     fn word(&self, word: WordId) -> String {
-        let address = self.places.places[usize::from(word)].address;
+        let address = self.places()[usize::from(word)].address;
         let offset = address.wrapping_sub(ptr::from_ref(&*self.shared).addr());
         if offset < size_of::<S>() { format!("[{offset}]") } else { format!("[word {word}]") }
     }
@@ -30,7 +30,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
     }
 
     fn describe_action(&self, state: &State, action: &Action) -> String {
-        let places = &self.places.places;
+        let places = self.places();
         let seen = |word: WordId| state.words.get(places, word);
         match action {
             Action::Load(word) => format!("loads {}: {:#x}", self.word(*word), seen(*word)),
@@ -57,13 +57,13 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
                 format!("{sleeps} on {}{}", words.join(", "), if *has_deadline { ", with a deadline" } else { "" })
             }
             Action::Wake(word, count) => format!("wakes {count} on {}", self.word(*word)),
-            Action::Private(what) => format!("{what} (its list)"),
+            Action::Private(what) => format!("{what:?} (its list)"),
         }
     }
 
     /// The words and the threads.
     pub(super) fn describe_state(&self, state: &State) -> String {
-        let places = &self.places.places;
+        let places = self.places();
         let words: Vec<_> =
             (0..places.len() as WordId).map(|word| format!("{} = {:#x}", self.word(word), state.words.get(places, word))).collect();
         let threads = state.threads.iter().take(self.scripts.len()).enumerate();
