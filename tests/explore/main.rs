@@ -10,6 +10,8 @@ use std::time::Duration;
 use crossproc::set_slice;
 use crossproc_sys::model::explorer::Exploration;
 
+mod event;
+mod lock;
 mod semaphore;
 
 /// So far ahead that it makes no difference when it is looked at.

@@ -173,7 +173,7 @@ impl Ground {
     }
 
     /// What the kernel comes across if the thread dies: what it holds beside the pending one, in the order of its walk, and that.
-    pub(crate) fn to_walk(&mut self) -> (Vec<WordId>, Option<WordId>) {
+    pub(crate) fn walked(&mut self) -> (Vec<WordId>, Option<WordId>) {
         let pending = self.thread.pending().map(|place| self.places.id(place));
         let held = self.thread.held_places().map(|place| self.places.id(place)).filter(|word| Some(*word) != pending);
         (held.collect(), pending)
@@ -185,8 +185,11 @@ struct Calls {
     places: Places,
     thread: Box<Thread>,
     /// Where it was left, and where its stack began then.
-    left: Option<(Result<Action, Box<dyn Any + Send>>, usize)>,
+    left: Option<(Result<Action, Panic>, usize)>,
 }
+
+/// The payload of a panic.
+pub(crate) type Panic = Box<dyn Any + Send>;
 
 thread_local! {
     static CALLS: RefCell<Option<Calls>> = const { RefCell::new(None) };
@@ -197,7 +200,7 @@ pub(crate) enum Ended {
     /// It is before this step, with a stack of this hash.
     Before(Action, u128),
     Returned,
-    Panicked(Box<dyn Any + Send>),
+    Panicked(Panic),
 }
 
 /// Whether a script of an exploration runs in the calling thread of the system.

@@ -57,8 +57,10 @@ pub struct Exploration<S, P> {
     most_states: usize,
     may_be_cut: bool,
     solo: Option<u32>,
-    check: Box<dyn Fn(&mut End<'_, S, P>)>,
+    check: Check<S, P>,
 }
+
+type Check<S, P> = Box<dyn Fn(&mut End<'_, S, P>)>;
 
 impl<S, P> fmt::Debug for Exploration<S, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

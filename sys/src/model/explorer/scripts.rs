@@ -4,12 +4,11 @@
 //! a moment and a result is found once, by running the code, and is then known: an exploration takes most of its steps without running any.
 
 use core::hash::Hash;
-use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use super::calls::{Action, Ended, Ground, Place, WordId, Words, replay, run_alone};
+use super::calls::{Action, Ended, Ground, Panic, Place, WordId, Words, replay, run_alone};
 use super::stack::Body;
 use crate::robust::{RobustWord, Thread};
 
@@ -138,7 +137,7 @@ impl<S, P> Body for Job<S, P> {
 
 /// Why there is no next moment.
 pub(crate) enum Failure {
-    Panic(Box<dyn Any + Send>),
+    Panic(Panic),
     Endless,
 }
 
@@ -241,7 +240,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         let private = self.job.private.take().expect("it was put there");
         match (ended, self.job.returned.take()) {
             (Ended::Before(action, stack), _) => {
-                let (held, pending) = self.ground.to_walk();
+                let (held, pending) = self.ground.walked();
                 let key = Key { beginning: Rc::as_ptr(beginning), action: action.clone(), stack, private, held, pending };
                 if let Some(known) = self.keys.get(&key) {
                     return Ok(*known);
@@ -263,7 +262,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
 
     fn add(&mut self, beginning: &Rc<Beginning<P>>, before: Option<(MomentId, u64, MomentId)>, action: Option<Action>) -> MomentId {
         let new = MomentId::try_from(self.moments.len()).expect("fewer than 2^32 moments");
-        let (held, pending) = self.ground.to_walk();
+        let (held, pending) = self.ground.walked();
         self.moments.push(Moment {
             beginning: Rc::clone(beginning),
             first: before.map_or(new, |(_, _, first)| first),

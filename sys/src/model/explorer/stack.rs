@@ -149,8 +149,9 @@ impl Stack {
             unsafe { &mut *body.cast::<B>() }.run();
         }
         let body = core::ptr::from_mut(body).cast();
+        let used = self.bottom.wrapping_add(SIZE - USED);
         // SAFETY: it ends at the end of the allocation, and is not longer than that.
-        unsafe { self.top().sub(USED).write_bytes(0, USED) };
+        unsafe { used.write_bytes(0, USED) };
         // SAFETY: nobody else runs on this stack: it is borrowed.
         unsafe { crossproc_explorer_enter(start::<B>, body, self.top(), self.bottom) == 0 }
     }
@@ -158,10 +159,9 @@ impl Stack {
     /// What stands on the stack from `from` on, hashed.
     pub(super) fn hash(&self, from: usize) -> u128 {
         let count = (self.top().addr() - from) / size_of::<u64>();
-        let word = |index| {
-            // SAFETY: aligned, and inside the allocation, which began as zeroes; nobody runs on it now.
-            unsafe { self.top().cast::<u64>().sub(count - index).read_volatile() }
-        };
+        let first = self.bottom.wrapping_add(SIZE - count * size_of::<u64>()).cast::<u64>();
+        // SAFETY: aligned, and inside the allocation, which began as zeroes; nobody runs on it now.
+        let word = |index| unsafe { first.wrapping_add(index).read_volatile() };
         let hash = |seed| (0..count).map(word).fold(seed, super::state::mix);
         u128::from(hash(1)) << 64 | u128::from(hash(2))
     }

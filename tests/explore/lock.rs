@@ -1,0 +1,86 @@
+//! Explorations of `Lock`.
+
+use crossproc::{Lock, LockError, LockGuard};
+use crossproc_sys::atomic::AtomicU32;
+use crossproc_sys::atomic::Ordering::Relaxed;
+use crossproc_sys::model::explorer::{End, Script};
+
+use crate::{LONG, explore};
+
+/// A lock, and what it protects: whether an owner is inside.
+type Room = (Lock<u64>, AtomicU32);
+
+fn room() -> Room {
+    (Lock::new(0), AtomicU32::new(0))
+}
+
+fn script() -> Script<Room, ()> {
+    Script::new(())
+}
+
+type Locked<'a> = Result<LockGuard<'a, u64>, LockError<LockGuard<'a, u64>>>;
+
+/// Goes in and out, if the lock was acquired. Nobody is inside, unless it died there.
+fn enter(locked: Locked<'_>, inside: &AtomicU32) -> u64 {
+    let _guard = match locked {
+        Ok(guard) => {
+            assert_eq!(inside.load(Relaxed), 0, "two are inside, or a death was not told");
+            guard
+        }
+        Err(LockError::OwnerDied(guard)) => guard.recover(),
+        Err(LockError::TimedOut) => return 0,
+        Err(error) => panic!("{error:?}"),
+    };
+    inside.store(1, Relaxed);
+    assert_eq!(inside.swap(0, Relaxed), 1, "two were inside");
+    1
+}
+
+fn lock((lock, inside): &Room, _: &mut ()) -> u64 {
+    enter(lock.lock(), inside)
+}
+
+fn lock_in_time((lock, inside): &Room, _: &mut ()) -> u64 {
+    enter(lock.lock_timeout(LONG), inside)
+}
+
+/// Nobody sleeps, and the lock is free.
+fn nobody_is_left_out(end: &mut End<'_, Room, ()>) {
+    end.assert_nobody_sleeps();
+    end.look(|(lock, inside)| {
+        let locked = lock.try_lock();
+        assert!(!matches!(locked, Err(LockError::WouldBlock)));
+        enter(locked, inside);
+    });
+}
+
+#[test]
+fn nobody_sleeps_on_a_free_lock() {
+    explore("lock: nobody_sleeps_on_a_free_lock", room())
+        .thread(script().then(lock))
+        .thread(script().then(lock))
+        .thread(script().then(lock))
+        .check(nobody_is_left_out)
+        .run();
+}
+
+#[test]
+fn a_time_out_strands_nobody() {
+    explore("lock: a_time_out_strands_nobody", room())
+        .thread(script().then(lock))
+        .thread(script().then(lock))
+        .thread(script().then(lock_in_time))
+        .check(nobody_is_left_out)
+        .run();
+}
+
+#[test]
+fn two_killed_anywhere_strand_nobody() {
+    explore("lock: two_killed_anywhere_strand_nobody", room())
+        .thread(script().then(lock).killable())
+        .thread(script().then(lock).killable())
+        .thread(script().then(lock))
+        .kills(2)
+        .check(nobody_is_left_out)
+        .run();
+}
