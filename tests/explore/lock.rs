@@ -60,6 +60,7 @@ fn nobody_sleeps_on_a_free_lock() {
         .thread(script().then(lock))
         .thread(script().then(lock))
         .thread(script().then(lock))
+        .thread(script().then(lock))
         .check(nobody_is_left_out)
         .run();
 }
@@ -67,6 +68,7 @@ fn nobody_sleeps_on_a_free_lock() {
 #[test]
 fn a_time_out_strands_nobody() {
     explore("lock: a_time_out_strands_nobody", room())
+        .thread(script().then(lock))
         .thread(script().then(lock))
         .thread(script().then(lock))
         .thread(script().then(lock_in_time))
