@@ -3,7 +3,7 @@
 use crossproc::{Event, EventError};
 use crossproc_sys::model::explorer::{End, Fate, Script};
 
-use crate::{LONG, explore};
+use crate::{explore, in_time};
 
 fn script() -> Script<Event, ()> {
     Script::new(())
@@ -14,8 +14,9 @@ fn wait(shared: &Event, _: &mut ()) -> u64 {
     0
 }
 
-fn wait_in_time(shared: &Event, _: &mut ()) -> u64 {
-    match shared.wait_timeout(LONG) {
+fn wait_in_time() -> impl Fn(&Event, &mut ()) -> u64 {
+    let wait = in_time();
+    move |shared, ()| match shared.wait_with(wait) {
         Ok(()) => 1,
         Err(EventError::TimedOut) => 0,
         Err(error) => panic!("{error}"),
@@ -43,7 +44,7 @@ fn a_set_wakes_all() {
     explore("event: a_set_wakes_all", Event::new())
         .thread(script().then(wait))
         .thread(script().then(wait))
-        .thread(script().then(wait_in_time))
+        .thread(script().then(wait_in_time()))
         .thread(script().then(set))
         .run();
 }

@@ -7,15 +7,17 @@
 
 use std::time::Duration;
 
-use crossproc::set_slice;
+use crossproc::{Wait, set_slice};
 use crossproc_sys::model::explorer::Exploration;
 
 mod event;
 mod lock;
 mod semaphore;
 
-/// So far ahead that it makes no difference when it is looked at.
-const LONG: Duration = Duration::from_secs(1_000_000);
+/// Until a deadline, which passes when the exploration lets it.
+fn in_time() -> Wait {
+    Wait::timeout(Duration::from_secs(1_000_000))
+}
 
 /// An exploration without slices.
 fn explore<S, P: Clone + Eq + std::hash::Hash>(name: &str, shared: S) -> Exploration<S, P> {

@@ -3,7 +3,7 @@
 use crossproc::{Semaphore, SemaphoreError};
 use crossproc_sys::model::explorer::{End, Fate, Script};
 
-use crate::{LONG, explore};
+use crate::{explore, in_time};
 
 /// What a release returns; an acquisition returns 1.
 const RELEASED: u64 = 1 << 32;
@@ -24,8 +24,9 @@ fn release_two(shared: &Semaphore, _: &mut ()) -> u64 {
 }
 
 /// Acquires a permit if one comes in time.
-fn acquire_in_time(shared: &Semaphore, _: &mut ()) -> u64 {
-    match shared.acquire_timeout(LONG) {
+fn acquire_in_time() -> impl Fn(&Semaphore, &mut ()) -> u64 {
+    let wait = in_time();
+    move |shared, ()| match shared.acquire_with(wait) {
         Ok(()) => 1,
         Err(SemaphoreError::TimedOut) => 0,
         Err(error) => panic!("{error}"),
@@ -36,7 +37,10 @@ fn acquire_in_time(shared: &Semaphore, _: &mut ()) -> u64 {
 fn permits_add_up(first: u64) -> impl Fn(&mut End<'_, Semaphore, ()>) {
     move |end| {
         let value = u64::from(end.look(Semaphore::value));
-        assert!(value == 0 || (0..end.threads()).all(|thread| end.fate(thread) != Fate::Asleep), "one sleeps while there are {value} permits");
+        assert!(
+            value == 0 || (0..end.threads()).all(|thread| end.fate(thread) != Fate::Asleep),
+            "one sleeps while there are {value} permits"
+        );
         let done: u64 = (0..end.threads()).map(|thread| end.outputs(thread).iter().sum::<u64>()).sum();
         let (released, acquired) = (done / RELEASED, done % RELEASED);
         // One who was killed may have acquired one more, or released two.
@@ -67,7 +71,7 @@ fn a_time_out_strands_nobody_and_takes_nothing() {
     explore("semaphore: a_time_out_strands_nobody_and_takes_nothing", Semaphore::new(0))
         .thread(script().then(acquire))
         .thread(script().then(acquire))
-        .thread(script().then(acquire_in_time))
+        .thread(script().then(acquire_in_time()))
         .thread(script().then(release).then(release))
         .check(permits_add_up(0))
         .run();

@@ -59,6 +59,8 @@ pub(crate) enum Action {
         has_deadline: bool,
     },
     Wake(WordId, u32),
+    /// Looks at the clock.
+    Clock,
     /// Nobody else sees it.
     Private(Private),
 }
@@ -134,7 +136,7 @@ impl Words {
                 Change::And => (*word, &|seen| seen & *operand),
                 Change::Or => (*word, &|seen| seen | *operand),
             },
-            Action::Wait { .. } | Action::Wake(..) | Action::Private(_) => return None,
+            Action::Wait { .. } | Action::Wake(..) | Action::Clock | Action::Private(_) => return None,
         };
         let seen = self.get(places, word);
         self.set(places, word, after(seen));
@@ -148,6 +150,12 @@ pub(crate) mod awake {
     pub(crate) const TIMED_OUT: u64 = 1;
     /// Woken through the word at place 0; the places of others are added.
     pub(crate) const WOKEN: u64 = 2;
+}
+
+/// The results of a look at the clock: before or after all deadlines that are to be met in an exploration.
+pub(crate) mod time {
+    pub(crate) const EARLY: u64 = 1;
+    pub(crate) const LATE: u64 = u64::MAX / 2;
 }
 
 /// How the steps of the running script are answered.
@@ -184,6 +192,8 @@ struct Calls {
     mode: Mode,
     places: Places,
     thread: Box<Thread>,
+    /// A deadline has passed in this operation: it has for good.
+    is_late: bool,
     /// Where it was left, and where its stack began then.
     left: Option<(Result<Action, Panic>, usize)>,
 }
@@ -197,8 +207,8 @@ thread_local! {
 
 /// How a run of an operation ended.
 pub(crate) enum Ended {
-    /// It is before this step, with a stack of this hash.
-    Before(Action, u128),
+    /// It is before this step, with a stack of this hash, and with its deadline behind it, or not.
+    Before(Action, u128, bool),
     Returned,
     Panicked(Panic),
 }
@@ -220,8 +230,9 @@ mod call {
     pub(super) const WAKE: u64 = 2;
     pub(super) const WAIT: u64 = 3;
     pub(super) const PRIVATE: u64 = 4;
+    pub(super) const CLOCK: u64 = 5;
     /// The first of those that change a word.
-    pub(super) const CHANGES: u64 = 5;
+    pub(super) const CHANGES: u64 = 6;
     /// Beside one on a word: it has 64 bits.
     pub(super) const WIDE: u64 = 1 << 8;
 }
@@ -234,6 +245,9 @@ pub(super) extern "C" fn answer(call: u64, first: u64, second: u64, third: u64, 
     let result = catch_unwind(|| {
         CALLS.with_borrow_mut(|calls| {
             let calls = calls.as_mut().expect("a script runs");
+            if call == call::CLOCK && calls.is_late {
+                return Ok(time::LATE);
+            }
             let action = decode(&mut calls.places, call, [first, second, third, fourth]);
             match &mut calls.mode {
                 Mode::Alone(words) => Ok(alone(words, &calls.places.places, &action)),
@@ -241,6 +255,11 @@ pub(super) extern "C" fn answer(call: u64, first: u64, second: u64, third: u64, 
                     let Some((same, result)) = log.get(*next) else { return Err(action) };
                     assert_eq!(*same, action, "the operation is not determined by the results of its steps");
                     *next += 1;
+                    calls.is_late |= match action {
+                        Action::Wait { .. } => *result == awake::TIMED_OUT,
+                        Action::Clock => *result == time::LATE,
+                        _ => false,
+                    };
                     Ok(*result)
                 }
             }
@@ -269,6 +288,7 @@ fn decode(places: &mut Places, call: u64, [first, second, third, fourth]: [u64; 
             let watched = words.iter().map(Watch::bits).map(|(place, expected, bits)| Watched { word: places.id(place), expected, bits });
             Action::Wait { watched: watched.collect(), has_deadline: third != 0 }
         }
+        call::CLOCK => Action::Clock,
         call::PRIVATE => Action::Private(PRIVATE[first as usize]),
         change => Action::Change(word(), CHANGES[(change - call::CHANGES) as usize], third),
     }
@@ -280,6 +300,7 @@ fn alone(words: &mut Words, places: &[Place], action: &Action) -> u64 {
             assert!(!words.are_expected(places, watched), "whoever is alone sleeps: nobody would wake it");
             awake::CHANGED
         }
+        Action::Clock => time::EARLY,
         _ => words.access(places, action).unwrap_or(0),
     }
 }
@@ -319,6 +340,12 @@ pub(crate) fn wait(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
     }
 }
 
+/// What time it is.
+#[inline]
+pub(crate) fn now() -> u64 {
+    step(call::CLOCK, 0, 0, 0, 0)
+}
+
 /// A step that nobody else sees: a change of the robust list.
 #[inline]
 pub(crate) fn private(what: Private) {
@@ -330,7 +357,7 @@ pub(crate) fn replay<B: Body>(ground: &mut Ground, thread: Thread, log: Vec<(Act
     let calls = run(ground, thread, Mode::Replay { log, next: 0 }, body);
     match calls.left {
         None => Ended::Returned,
-        Some((Ok(action), from)) => Ended::Before(action, ground.stack.hash(from)),
+        Some((Ok(action), from)) => Ended::Before(action, ground.stack.hash(from), calls.is_late),
         Some((Err(payload), _)) => Ended::Panicked(payload),
     }
 }
@@ -363,7 +390,7 @@ pub(crate) fn run_alone<R>(ground: &mut Ground, thread: Thread, words: &mut Word
 fn run<B: Body>(ground: &mut Ground, thread: Thread, mode: Mode, body: &mut B) -> Calls {
     *ground.thread = thread;
     let thread = core::mem::take(&mut ground.thread);
-    let calls = Calls { mode, places: core::mem::take(&mut ground.places), thread, left: None };
+    let calls = Calls { mode, places: core::mem::take(&mut ground.places), thread, is_late: false, left: None };
     assert!(CALLS.replace(Some(calls)).is_none(), "an exploration within another one");
     ground.stack.run(body);
     let mut calls = CALLS.take().expect("it was put there");

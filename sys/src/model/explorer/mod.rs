@@ -8,14 +8,15 @@
 //! - any other thread may take steps;
 //! - a killable thread may be killed, as long as there are kills left: the kernel then walks its list, step by step. Another thread may have waited for
 //!   this death to begin;
-//! - a sleep with a deadline may time out, a woken thread has not acted yet.
+//! - a sleep with a deadline may time out, a woken thread has not acted yet;
+//! - whoever looks at the clock may find that its time is over, once and for all in that operation.
 //!
 //! A **state** is what all words hold, who sleeps on what, in which order, and where each thread is: in which operation, with which private state and which outputs, and what its
 //! steps in that operation have returned. Where no thread can go on, [`Exploration::check`] is asked whether that is as it should be; without it, nobody may sleep there. Panics
 //! of operations are failures, too. A failure is printed with the steps that lead to it.
 //!
 //! What the code does must depend on nothing but the modelled words, the script's private state, and what never changes. What a [`Lock`](https://docs.rs/crossproc) protects is plain
-//! memory, which is not part of a state: use modelled atomics instead. The clock may be read, but a deadline must be so far ahead, or so long past, that it makes no difference when.
+//! memory, which is not part of a state: use modelled atomics instead. Deadlines must lie ahead when the exploration is made, at some time in the next century: each operation has one at most.
 //!
 //! States are known by 64-bit fingerprints: that one of 100 million is taken for another has a probability of 0.03 %.
 //!
@@ -41,7 +42,7 @@ mod state;
 mod trace;
 
 pub use self::calls::Place;
-pub(crate) use self::calls::{Change, Private, change, compare_exchange, current_thread, is_active, load, private, wait, wake};
+pub(crate) use self::calls::{Change, Private, change, compare_exchange, current_thread, is_active, load, now, private, wait, wake};
 pub use self::scripts::Script;
 use self::scripts::{Failure, Scripts};
 use self::state::{EVENTS, Event, State, Status};

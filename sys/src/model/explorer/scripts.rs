@@ -114,6 +114,7 @@ struct Key<P> {
     beginning: *const Beginning<P>,
     action: Action,
     stack: u128,
+    is_late: bool,
     private: P,
     held: Vec<WordId>,
     pending: Option<WordId>,
@@ -239,9 +240,9 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         let ended = replay(&mut self.ground, thread, log, &mut *self.job);
         let private = self.job.private.take().expect("it was put there");
         match (ended, self.job.returned.take()) {
-            (Ended::Before(action, stack), _) => {
+            (Ended::Before(action, stack, is_late), _) => {
                 let (held, pending) = self.ground.walked();
-                let key = Key { beginning: Rc::as_ptr(beginning), action: action.clone(), stack, private, held, pending };
+                let key = Key { beginning: Rc::as_ptr(beginning), action: action.clone(), stack, is_late, private, held, pending };
                 if let Some(known) = self.keys.get(&key) {
                     return Ok(*known);
                 }

@@ -3,7 +3,7 @@
 use core::hash::Hash;
 
 use super::MAX_THREADS;
-use super::calls::{Action, WordId, Words, awake};
+use super::calls::{Action, WordId, Words, awake, time};
 use super::scripts::{Failure, Moment, MomentId, Scripts};
 use crate::robust::{OWNER_DIED, TID_MASK, WAITERS};
 
@@ -139,7 +139,11 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
                 Status::Woken(_) | Status::Dying(_) => true,
                 Status::Unborn | Status::Asleep | Status::Dead => false,
             },
-            Event::TimeOut => status == Status::Asleep && matches!(action, Some(Action::Wait { has_deadline: true, .. })),
+            Event::TimeOut => match status {
+                Status::Asleep => matches!(action, Some(Action::Wait { has_deadline: true, .. })),
+                Status::Awake => matches!(action, Some(Action::Clock)),
+                _ => false,
+            },
             Event::Kill => {
                 let is_alive = matches!(status, Status::Awake | Status::Asleep | Status::Woken(_));
                 is_alive && self.scripts[thread].is_killable && state.kills < most_kills
@@ -165,6 +169,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
                 state.unqueue(thread);
                 self.walk(state, thread, 0);
             }
+            (Event::TimeOut, Status::Awake) => self.proceed(state, thread, time::LATE)?,
             (Event::TimeOut, _) => {
                 state.unqueue(thread);
                 self.proceed(state, thread, awake::TIMED_OUT)?;
@@ -198,6 +203,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
             }
             Action::Wait { .. } => awake::CHANGED,
             Action::Wake(word, count) => state.wake(*word, *count).into(),
+            Action::Clock => time::EARLY,
             Action::Private(_) => 0,
             _ => state.words.access(places, action).unwrap_or(0),
         };

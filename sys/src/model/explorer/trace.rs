@@ -18,8 +18,9 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
     /// What is about to happen to a thread.
     pub(super) fn describe(&self, state: &State, thread: usize, event: Event) -> String {
         let moment = self.moment(state, thread);
-        let what = match (event, state.threads[thread].status) {
+        let what: String = match (event, state.threads[thread].status) {
             (Event::Kill, _) => "is killed".into(),
+            (Event::TimeOut, Status::Awake) => "looks at the clock: its time is over".into(),
             (Event::TimeOut, _) => "wakes up: its time is over".into(),
             (Event::Step, Status::Woken(place)) => format!("wakes up through its word {place}"),
             (Event::Step, Status::Dying(entry)) if entry % 2 == 1 => "the kernel wakes one for it".into(),
@@ -57,6 +58,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
                 format!("{sleeps} on {}{}", words.join(", "), if *has_deadline { ", with a deadline" } else { "" })
             }
             Action::Wake(word, count) => format!("wakes {count} on {}", self.word(*word)),
+            Action::Clock => "looks at the clock".into(),
             Action::Private(what) => format!("{what:?} (its list)"),
         }
     }
