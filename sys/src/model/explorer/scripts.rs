@@ -22,7 +22,7 @@ pub struct Script<S, P> {
     pub(super) private: P,
     preparations: Vec<Operation<S, P>>,
     operations: Vec<Operation<S, P>>,
-    pub(super) is_killable: bool,
+    pub(super) killable_from: Option<usize>,
     pub(super) after: Option<usize>,
 }
 
@@ -36,7 +36,7 @@ impl<S, P> Script<S, P> {
     /// A thread that does nothing yet.
     #[must_use]
     pub fn new(private: P) -> Self {
-        Script { private, preparations: Vec::new(), operations: Vec::new(), is_killable: false, after: None }
+        Script { private, preparations: Vec::new(), operations: Vec::new(), killable_from: None, after: None }
     }
 
     /// The next operation.
@@ -55,8 +55,14 @@ impl<S, P> Script<S, P> {
 
     /// It may be killed.
     #[must_use]
-    pub fn killable(mut self) -> Self {
-        self.is_killable = true;
+    pub fn killable(self) -> Self {
+        self.killable_from(0)
+    }
+
+    /// It may be killed from its operation `first` on, counted from 0: where all its moments would be too many.
+    #[must_use]
+    pub fn killable_from(mut self, first: usize) -> Self {
+        self.killable_from = Some(first);
         self
     }
 

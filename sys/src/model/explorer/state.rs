@@ -146,7 +146,8 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
             },
             Event::Kill => {
                 let is_alive = matches!(status, Status::Awake | Status::Asleep | Status::Woken(_));
-                is_alive && self.scripts[thread].is_killable && state.kills < most_kills
+                let is_killable = self.scripts[thread].killable_from.is_some_and(|first| self.moment(state, thread).done() >= first);
+                is_alive && is_killable && state.kills < most_kills
             }
         }
     }
