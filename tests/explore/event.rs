@@ -53,19 +53,21 @@ fn a_set_wakes_all() {
 fn two_killed_anywhere_strand_nobody() {
     explore("event: two_killed_anywhere_strand_nobody", Event::new())
         .thread(script().then(wait).killable())
+        .thread(script().then(wait).killable())
         .thread(script().then(wait))
         .thread(script().then(set).killable())
-        .thread(script().then(set))
         .kills(2)
+        .check(who_waits_waits_for_it)
         .run();
 }
 
 #[test]
 fn nobody_waits_for_what_is_set_after_clears() {
     explore("event: nobody_waits_for_what_is_set_after_clears", Event::new())
-        .thread(script().then(wait).then(wait).killable())
         .thread(script().then(wait))
-        .thread(script().then(set).then(clear).then(set).killable())
+        .thread(script().then(wait))
+        .thread(script().then(set))
+        .thread(script().then(clear).then(set).killable())
         .kills(1)
         .check(who_waits_waits_for_it)
         .run();
