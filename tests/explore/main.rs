@@ -11,6 +11,7 @@ use crossproc::{Wait, set_slice};
 use crossproc_sys::model::explorer::Exploration;
 
 mod event;
+mod explorer;
 mod lock;
 mod semaphore;
 

@@ -11,14 +11,22 @@
 //! - a sleep with a deadline may time out, a woken thread has not acted yet;
 //! - whoever looks at the clock may find that its time is over, once and for all in that operation.
 //!
-//! A **state** is what all words hold, who sleeps on what, in which order, and where each thread is: in which operation, with which private state and which outputs, and what its
-//! steps in that operation have returned. Where no thread can go on, [`Exploration::check`] is asked whether that is as it should be; without it, nobody may sleep there. Panics
+//! A thread that has finished lives on, with the locks that it holds. One that is never scheduled again is no event of its own: [`Exploration::solo`] looks whether the others can do without it.
+//!
+//! A **state** is what all words hold, who sleeps on what, in which order, and where each thread is: in which operation, with which outputs so far, with which private state, robust list
+//! and stack. Where no thread can go on, [`Exploration::check`] is asked whether that is as it should be; without it, nobody may sleep there. Panics
 //! of operations are failures, too. A failure is printed with the steps that lead to it.
 //!
-//! What the code does must depend on nothing but the modelled words, the script's private state, and what never changes. What a [`Lock`](https://docs.rs/crossproc) protects is plain
-//! memory, which is not part of a state: use modelled atomics instead. Deadlines must lie ahead when the exploration is made, at some time in the next century: each operation has one at most.
+//! # What the code must keep to
+//! - It depends on nothing but the modelled words, the script's private state, and what never changes. What a `Lock` protects is plain
+//!   memory, which is not part of a state and not put back: use modelled atomics instead.
+//! - What an operation keeps from step to step is on its stack, or in the private state, whose `Eq` and `Hash` must tell all of it: what it keeps on the heap, or in a thread-local, is not seen. It runs many times, and
+//!   is not returned to where it was left, so what it owns there is leaked.
+//! - Deadlines lie ahead when the exploration is made, in this century; an operation has one at most. They are made outside of operations: the time of an exploration begins before all of them.
+//! - A load that fails for no reason (`compare_exchange_weak`), a sleep that ends for none, and signals do not occur.
 //!
-//! States are known by 64-bit fingerprints: that one of 100 million is taken for another has a probability of 0.03 %.
+//! # How sure it is
+//! States are known by 64-bit fingerprints: that one of 100 million is taken for another has a probability of 0.03 %. Moments of a thread are known by a 128-bit hash of its stack: see `stack.rs`.
 //!
 //! ```ignore
 //! Exploration::new("a permit is for one", (Semaphore::new(1), AtomicU32::new(0)))
@@ -49,6 +57,10 @@ use self::state::{EVENTS, Event, State, Status};
 
 /// The most threads that an exploration can have.
 pub const MAX_THREADS: usize = 8;
+
+/// In so many states each thread is run alone, and then in one of so many.
+const FIRST: usize = 10_000;
+const SAMPLE: u64 = 64;
 
 /// An exploration: what is shared, the threads, and what is to hold.
 pub struct Exploration<S, P> {
@@ -241,7 +253,7 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
         self.states(most)
     }
 
-    /// Fails if a thread that is alone from some state on does not finish its operation, or go to sleep, within so many steps. Looked at in one of 64 states.
+    /// Fails if a thread that is alone from some state on does not finish its operation, or go to sleep, within so many steps. Looked at in the first thousands of states, then in one of 64.
     #[must_use]
     pub fn solo(mut self, most_steps: u32) -> Self {
         self.solo = Some(most_steps);
@@ -291,7 +303,7 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
             }
             let frame = self.frame(state);
             path.push(frame);
-            if fingerprint % 64 == 0 {
+            if seen.len() < FIRST || fingerprint % SAMPLE == 0 {
                 self.run_each_solo(&path);
             }
             if seen.len() > self.most_states {
