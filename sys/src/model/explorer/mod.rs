@@ -281,6 +281,7 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
             Ok(state) => {
                 seen.insert(state.fingerprint());
                 path.push(self.frame(state));
+                self.run_each_solo(&path);
             }
             Err(failure) => self.fail(&path, failure),
         }
