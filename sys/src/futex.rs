@@ -138,6 +138,7 @@ impl<'a> Watch<'a> {
 ///
 /// # Panics
 /// On any other errno, as [`wait`]. If there are more than [`MAX_WATCHED`] words.
+#[must_use]
 pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
     wait_any_of(words, deadline).map(|(awake, _)| awake)
 }
