@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo clippy --workspace --all-targets -- -D warnings
 RUSTFLAGS="--cfg crossproc_loom ${RUSTFLAGS:-}" \
-    cargo clippy --workspace --lib --test loom --target-dir target/loom -- -D warnings
+    cargo clippy --workspace --lib --test loom --test explore --target-dir target/loom -- -D warnings

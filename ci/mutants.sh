@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Breaks the state machines, one line of a list at a time, in a copy of the tree, and runs what must notice: the loom models on ci/mutants.txt (`loom`, the default), the kill
-# harness on ci/mutants-kill.txt (`kill`). Every mutant must be caught, but for those that are known to survive, whose names end in the reason in parentheses.
+# harness on ci/mutants-kill.txt (`kill`), the explorations on ci/mutants-explore.txt (`explore`). Every mutant must be caught, but for those that are known to survive, whose names end in the reason in parentheses.
 # A second argument: only mutants whose name contains it. It takes a while, so it is for whoever changes a state machine or a test of it, not for every commit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,6 +22,14 @@ loom)
             exec timeout 400 cargo --config profile.release.package.crossproc.opt-level=1 test --release --test loom "$1"
     }
     ;;
+explore)
+    list=ci/mutants-explore.txt
+    failure='\.\.\. FAILED$'
+    check() {
+        CARGO_TARGET_DIR="$OLDPWD/target/mutants-loom" RUSTFLAGS="--cfg crossproc_loom" RUST_BACKTRACE=0 CARGO_INCREMENTAL=1 CARGO_PROFILE_RELEASE_DEBUG=0 \
+            exec timeout 400 cargo test --release --test explore "$1"
+    }
+    ;;
 kill)
     list=ci/mutants-kill.txt
     failure='^VIOLATION'
@@ -30,7 +38,7 @@ kill)
     }
     ;;
 *)
-    echo "usage: ci/mutants.sh [loom|kill] [NAME]" >&2
+    echo "usage: ci/mutants.sh [loom|explore|kill] [NAME]" >&2
     exit 2
     ;;
 esac

@@ -148,7 +148,6 @@ pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
 ///
 /// # Panics
 /// As [`wait_any`].
-#[must_use]
 pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake, usize)> {
     if !HAS_WAITV.load(Relaxed) {
         return None;

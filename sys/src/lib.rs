@@ -11,6 +11,7 @@ compile_error!("crossproc is for 64-bit Linux: it rests on the kernel's futexes 
 
 #[cfg_attr(crossproc_loom, path = "model/atomic.rs")]
 pub mod atomic;
+#[cfg_attr(crossproc_loom, path = "model/clock.rs")]
 pub mod clock;
 #[cfg_attr(crossproc_loom, path = "model/futex.rs")]
 pub mod futex;

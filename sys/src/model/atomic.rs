@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 pub use core::sync::atomic::Ordering;
 
+use crate::model::explorer::{self, Change, Place};
 use crate::model::{WORLD, count_write, step};
 
 /// Loom's atomic, and one more to which every load writes first.
@@ -48,7 +49,8 @@ fn fence_if_seq_cst(order: Ordering) {
 
 /// A fence, as in the standard library.
 pub fn fence(order: Ordering) {
-    if step() {
+    // An exploration is sequentially consistent.
+    if !explorer::is_active() && step() {
         loom::sync::atomic::fence(order);
     }
 }
@@ -76,6 +78,11 @@ macro_rules! modelled {
                 WORLD.with_borrow_mut(|world| world.$words.get(address, initial == 0, new))
             }
 
+            pub(crate) fn place(&self) -> Place {
+                let initial = self.initial.load(Ordering::Relaxed);
+                Place { address: ptr::from_ref(self).addr(), initial: initial.into(), bits: <$plain>::MAX.into() }
+            }
+
             /// A load without a step: the kernel's, or part of one.
             pub(crate) fn peek(&self, order: Ordering) -> $plain {
                 let word = self.loom();
@@ -84,6 +91,9 @@ macro_rules! modelled {
             }
 
             pub fn load(&self, order: Ordering) -> $plain {
+                if explorer::is_active() {
+                    return explorer::load(self.place()) as $plain;
+                }
                 if !step() {
                     return 0;
                 }
@@ -92,29 +102,34 @@ macro_rules! modelled {
             }
 
             pub fn store(&self, value: $plain, order: Ordering) {
-                if step() {
+                if explorer::is_active() {
+                    explorer::change(self.place(), Change::Store, value.into());
+                } else if step() {
                     self.loom().store(value, order);
                     count_write();
                 }
             }
 
             pub fn fetch_and(&self, value: $plain, order: Ordering) -> $plain {
-                self.change(|word| word.fetch_and(value, order))
+                self.change(Change::And, value, |word| word.fetch_and(value, order))
             }
 
             pub fn fetch_add(&self, value: $plain, order: Ordering) -> $plain {
-                self.change(|word| word.fetch_add(value, order))
+                self.change(Change::Add, value, |word| word.fetch_add(value, order))
             }
 
             pub fn fetch_or(&self, value: $plain, order: Ordering) -> $plain {
-                self.change(|word| word.fetch_or(value, order))
+                self.change(Change::Or, value, |word| word.fetch_or(value, order))
             }
 
             pub fn swap(&self, value: $plain, order: Ordering) -> $plain {
-                self.change(|word| word.swap(value, order))
+                self.change(Change::Swap, value, |word| word.swap(value, order))
             }
 
-            fn change(&self, change: impl FnOnce(&loom::sync::atomic::$name) -> $plain) -> $plain {
+            fn change(&self, kind: Change, operand: $plain, change: impl FnOnce(&loom::sync::atomic::$name) -> $plain) -> $plain {
+                if explorer::is_active() {
+                    return explorer::change(self.place(), kind, operand.into()) as $plain;
+                }
                 if !step() {
                     return 0;
                 }
@@ -124,6 +139,10 @@ macro_rules! modelled {
             }
 
             pub fn compare_exchange(&self, current: $plain, new: $plain, success: Ordering, failure: Ordering) -> Result<$plain, $plain> {
+                if explorer::is_active() {
+                    let seen = explorer::compare_exchange(self.place(), current.into(), new.into()) as $plain;
+                    return if seen == current { Ok(seen) } else { Err(seen) };
+                }
                 if !step() {
                     return Ok(current);
                 }

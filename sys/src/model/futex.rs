@@ -11,7 +11,8 @@ use loom::sync::Mutex;
 use loom::thread::Thread;
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering::*};
-use crate::model::{Futexes, WORLD, expired, step};
+use crate::model::explorer::{self, Place, Private};
+use crate::model::{Futexes, WORLD, expired, private_step, step};
 use crate::robust::{OWNER_DIED, TID_MASK, WAITERS};
 
 /// No spinning: loom explores every order of the accesses anyway.
@@ -35,6 +36,9 @@ pub trait Word: 'static {
     /// What the futex is known by.
     #[doc(hidden)]
     fn address(&self) -> usize;
+    /// Where it is, for the explorer.
+    #[doc(hidden)]
+    fn place(&self) -> Place;
     /// The kernel's load of the futex's 32 bits.
     #[doc(hidden)]
     fn low(&self) -> u32;
@@ -46,6 +50,10 @@ pub trait Word: 'static {
 impl Word for AtomicU32 {
     fn address(&self) -> usize {
         ptr::from_ref(self).addr()
+    }
+
+    fn place(&self) -> Place {
+        self.place()
     }
 
     fn low(&self) -> u32 {
@@ -69,6 +77,10 @@ impl Word for AtomicU32 {
 impl Word for AtomicU64 {
     fn address(&self) -> usize {
         ptr::from_ref(self).addr()
+    }
+
+    fn place(&self) -> Place {
+        self.place()
     }
 
     fn low(&self) -> u32 {
@@ -209,6 +221,14 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// The word, and which bits of it are to be what, for the explorer.
+    pub(crate) fn bits(&self) -> (Place, u64, u64) {
+        match self.0 {
+            Watched::Low(word, expected) => (word.place(), expected.into(), u32::MAX.into()),
+            Watched::Whole(word, expected) => (word.place(), expected, u64::MAX),
+        }
+    }
+
     fn is_as_expected(&self) -> bool {
         match self.0 {
             Watched::Low(word, expected) => word.low() == expected,
@@ -224,7 +244,7 @@ pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
 
 /// As in the real module, but the time is always over: what it waits for may come or not, and must not be relied on.
 pub fn wait_briefly<W: Word>(_word: &W, _expected: u32, _nanos: u64, _deadline: Option<u64>) -> Option<Awake> {
-    step();
+    private_step(Private::WaitBriefly);
     None
 }
 
@@ -244,6 +264,9 @@ pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake,
 }
 
 fn wait_on(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
+    if explorer::is_active() {
+        return explorer::wait(words, has_deadline);
+    }
     if !step() {
         return (Awake::Changed, 0);
     }
@@ -289,6 +312,9 @@ fn look(words: &[Watch<'_>], has_deadline: bool) -> Awake {
 
 /// As in the real module.
 pub fn wake<W: Word>(word: &W, count: u32) -> u32 {
+    if explorer::is_active() {
+        return explorer::wake(word.place(), count);
+    }
     if step() { wake_at(word.address(), count) } else { 0 }
 }
 

@@ -10,6 +10,9 @@
 //! A participant may be **killed** before its k-th step ([`participant`]), a step being one access to an atomic, one call on a
 //! futex, one change of its robust list. The kernel's part at a thread's end is done as
 //! [`robust`](crate::robust) describes it. What a killed thread's destructors would do does not happen.
+//!
+//! The same calls also lead to the [`explorer`], while it runs in the calling thread of the system: it knows no weak memory, but
+//! sees each state once, and so comes to the end of what is far too much for loom.
 
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU64 as Counter, Ordering::*};
@@ -23,7 +26,10 @@ use loom::thread::ThreadId;
 
 use crate::atomic::Watched;
 use crate::futex::Futex;
+use crate::model::explorer::Private;
 use crate::robust::Thread;
+
+pub mod explorer;
 
 /// Which futex the executions run with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -183,6 +189,15 @@ pub(crate) fn step() -> bool {
     true
 }
 
+/// A step that nobody but the kernel will know of.
+pub(crate) fn private_step(what: Private) -> bool {
+    if explorer::is_active() {
+        explorer::private(what);
+        return true;
+    }
+    step()
+}
+
 /// Counts a change that the calling participant has made.
 pub(crate) fn count_write() {
     if let Some(me) = me() {
@@ -192,6 +207,9 @@ pub(crate) fn count_write() {
 
 /// The calling participant's robust list.
 pub(crate) fn current_thread() -> Option<*const Thread> {
+    if explorer::is_active() {
+        return explorer::current_thread();
+    }
     // The participant is kept by the world until the execution ends.
     me().map(|me| core::ptr::from_ref(&me.thread))
 }

@@ -8,7 +8,8 @@ use core::ptr;
 
 use crate::atomic::AtomicU32;
 use crate::futex::{Word, wake_at};
-use crate::model::{current_thread, step};
+use crate::model::explorer::{Place, Private};
+use crate::model::{current_thread, private_step};
 
 pub use limits::{MAX_HELD, OWNER_DIED, TID_MASK, WAITERS};
 
@@ -60,12 +61,20 @@ impl core::fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// As in the real module.
-#[derive(Default)]
 #[allow(missing_docs, reason = "as in the real module")]
 pub struct Thread {
     tid: u32,
     held: RefCell<Vec<*const RobustWord>>,
-    pending: Cell<Option<*const dyn Word>>,
+    /// [`NOTHING`], or what it works on. An `Option` would have bytes that are never written, and come from anywhere: the explorer compares them.
+    pending: Cell<*const dyn Word>,
+}
+
+const NOTHING: *const dyn Word = ptr::null::<AtomicU32>();
+
+impl Default for Thread {
+    fn default() -> Self {
+        Thread { tid: 0, held: RefCell::default(), pending: Cell::new(NOTHING) }
+    }
 }
 
 impl core::fmt::Debug for Thread {
@@ -76,7 +85,7 @@ impl core::fmt::Debug for Thread {
 
 /// As in the real module.
 #[derive(Debug)]
-pub struct Pending(Option<*const dyn Word>);
+pub struct Pending(*const dyn Word);
 
 /// As in the real module.
 #[derive(Debug, Clone, Copy)]
@@ -117,39 +126,39 @@ impl Thread {
     }
 
     pub fn begin<W: Word>(&self, word: &W) {
-        if step() {
-            self.pending.set(Some(ptr::from_ref(word)));
+        if private_step(Private::Begin) {
+            self.pending.set(ptr::from_ref(word));
         }
     }
 
     pub fn end(&self) {
-        if step() {
-            self.pending.set(None);
+        if private_step(Private::End) {
+            self.pending.set(NOTHING);
         }
     }
 
     pub fn begin_nested<W: Word>(&self, word: &W) -> Pending {
         let before = self.pending.get();
-        if before.is_none() {
+        if before.is_null() {
             self.begin(word);
         }
         Pending(before)
     }
 
     pub fn end_nested(&self, before: Pending) {
-        if step() {
+        if private_step(Private::End) {
             self.pending.set(before.0);
         }
     }
 
     pub fn link(&self, _free: Slot, lock: &RobustWord) {
-        if step() {
+        if private_step(Private::Link) {
             self.held.borrow_mut().push(lock);
         }
     }
 
     pub fn unlink(&self, lock: &RobustWord) -> bool {
-        if !step() {
+        if !private_step(Private::Unlink) {
             return false;
         }
         let mut held = self.held.borrow_mut();
@@ -157,19 +166,38 @@ impl Thread {
         found.map(|index| held.remove(index)).is_some()
     }
 
+    /// A thread that holds locks already.
+    pub(crate) fn holding(tid: u32, held: Vec<*const RobustWord>) -> Self {
+        Thread { tid, held: RefCell::new(held), ..Thread::default() }
+    }
+
+    pub(crate) fn held(&self) -> Vec<*const RobustWord> {
+        self.held.borrow().clone()
+    }
+
+    /// The words of what it holds, in the order of the kernel's walk.
+    pub(crate) fn held_places(&self) -> impl Iterator<Item = Place> {
+        // SAFETY: models keep their locks until the execution ends, or the exploration.
+        self.held().into_iter().rev().map(|lock| Word::place(unsafe { &*lock }.word()))
+    }
+
+    pub(crate) fn pending(&self) -> Option<Place> {
+        // SAFETY: as above.
+        unsafe { self.pending.get().as_ref() }.map(Word::place)
+    }
+
     /// The kernel's walk at the thread's end.
     pub(crate) fn die(&self) {
-        let pending = self.pending.take();
+        let pending = self.pending.replace(NOTHING);
         for lock in self.held.take().into_iter().rev() {
             // SAFETY: models keep their locks until the execution ends.
             let word = unsafe { &*lock }.word();
-            if pending.is_none_or(|pending| !ptr::addr_eq(pending, word)) && word.owner_died(self.tid) {
+            if !ptr::addr_eq(pending, word) && word.owner_died(self.tid) {
                 wake_at(word.address(), 1);
             }
         }
-        if let Some(pending) = pending {
-            // SAFETY: as above.
-            let word = unsafe { &*pending };
+        // SAFETY: as above.
+        if let Some(word) = unsafe { pending.as_ref() } {
             if word.low() & TID_MASK == 0 || word.owner_died(self.tid) {
                 wake_at(word.address(), 1);
             }

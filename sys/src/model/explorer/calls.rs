@@ -1,0 +1,400 @@
+//! Where the modelled calls of the real code arrive while a script runs.
+//!
+//! The code is deterministic but for what its steps return. So to come to a moment in an operation, it runs from its beginning, is given the results that its steps have had, and
+//! is left at its next step, which is what is asked for.
+
+#![allow(unsafe_code)]
+
+use core::cell::RefCell;
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+
+use super::stack::{Answer, Body, Stack, step};
+use crate::futex::{Awake, Watch};
+use crate::robust::Thread;
+
+/// A word by the order in which the words were first met.
+pub(crate) type WordId = u16;
+
+/// Where a word is, what it holds at the start, and the bits that it has.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    pub(crate) address: usize,
+    pub(crate) initial: u64,
+    pub(crate) bits: u64,
+}
+
+/// What a step does to a word, beside the operand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Change {
+    Store,
+    Swap,
+    Add,
+    And,
+    Or,
+}
+
+/// A word that is slept on, as long as it is `expected` where `bits` are set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Watched {
+    pub(crate) word: WordId,
+    pub(crate) expected: u64,
+    pub(crate) bits: u64,
+}
+
+/// A step. Its result is a number: what the word held before, how many were woken, or an [`awake`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Action {
+    Load(WordId),
+    Change(WordId, Change, u64),
+    CompareExchange {
+        word: WordId,
+        current: u64,
+        new: u64,
+    },
+    Wait {
+        watched: Rc<[Watched]>,
+        has_deadline: bool,
+    },
+    Wake(WordId, u32),
+    /// Looks at the clock.
+    Clock,
+    /// Nobody else sees it.
+    Private(Private),
+}
+
+/// What a thread does that nobody else sees, until it dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Private {
+    Begin,
+    End,
+    Link,
+    Unlink,
+    /// A sleep that is over at once.
+    WaitBriefly,
+}
+
+/// The words that were met.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    known: HashMap<usize, WordId>,
+    pub(crate) places: Vec<Place>,
+}
+
+impl Places {
+    pub(crate) fn id(&mut self, place: Place) -> WordId {
+        let places = &mut self.places;
+        *self.known.entry(place.address).or_insert_with(|| {
+            places.push(place);
+            WordId::try_from(places.len() - 1).expect("fewer than 65,536 words")
+        })
+    }
+}
+
+/// The words' values: each as what is different from its initial one, so that words that nobody has changed need not be there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Words(Vec<u64>);
+
+impl Words {
+    pub(crate) fn get(&self, places: &[Place], word: WordId) -> u64 {
+        places[usize::from(word)].initial ^ self.0.get(usize::from(word)).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn set(&mut self, places: &[Place], word: WordId, value: u64) {
+        let index = usize::from(word);
+        let difference = value & places[index].bits ^ places[index].initial;
+        if index >= self.0.len() {
+            if difference == 0 {
+                return;
+            }
+            self.0.resize(index + 1, 0);
+        }
+        self.0[index] = difference;
+    }
+
+    /// The differences, up to the last one.
+    pub(crate) fn changed(&self) -> &[u64] {
+        let count = self.0.iter().rposition(|&difference| difference != 0).map_or(0, |last| last + 1);
+        &self.0[..count]
+    }
+
+    /// Whether all words are as whoever wants to sleep on them expects.
+    pub(crate) fn are_expected(&self, places: &[Place], watched: &[Watched]) -> bool {
+        watched.iter().all(|watched| (self.get(places, watched.word) ^ watched.expected) & watched.bits == 0)
+    }
+
+    /// Does a step that is a word's alone: what it held before.
+    pub(crate) fn access(&mut self, places: &[Place], action: &Action) -> Option<u64> {
+        let (word, after): (WordId, &dyn Fn(u64) -> u64) = match action {
+            Action::Load(word) => (*word, &|seen| seen),
+            Action::CompareExchange { word, current, new } => (*word, &|seen| if seen == *current { *new } else { seen }),
+            Action::Change(word, change, operand) => match change {
+                Change::Store | Change::Swap => (*word, &|_| *operand),
+                Change::Add => (*word, &|seen| seen.wrapping_add(*operand)),
+                Change::And => (*word, &|seen| seen & *operand),
+                Change::Or => (*word, &|seen| seen | *operand),
+            },
+            Action::Wait { .. } | Action::Wake(..) | Action::Clock | Action::Private(_) => return None,
+        };
+        let seen = self.get(places, word);
+        self.set(places, word, after(seen));
+        Some(seen)
+    }
+}
+
+/// The results of a wait.
+pub(crate) mod awake {
+    pub(crate) const CHANGED: u64 = 0;
+    pub(crate) const TIMED_OUT: u64 = 1;
+    /// Woken through the word at place 0; the places of others are added.
+    pub(crate) const WOKEN: u64 = 2;
+}
+
+/// The results of a look at the clock: before or after all deadlines that are to be met in an exploration.
+pub(crate) mod time {
+    pub(crate) const EARLY: u64 = 1;
+    pub(crate) const LATE: u64 = u64::MAX / 2;
+}
+
+/// How the steps of the running script are answered.
+enum Mode {
+    /// With the results that they had, each checked to be the same step; then it is left.
+    Replay { log: Vec<(Action, u64)>, next: usize },
+    /// At once, on words of its own: nobody else runs.
+    Alone(Words),
+}
+
+/// What the runs of an exploration share.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(crate) places: Places,
+    /// The one that runs, or has run last. It stays in its place, as the stack does.
+    pub(crate) thread: Box<Thread>,
+    stack: Stack,
+}
+
+impl Ground {
+    pub(crate) fn new() -> Self {
+        Ground { places: Places::default(), thread: Box::default(), stack: Stack::new() }
+    }
+
+    /// What the kernel comes across if the thread dies: what it holds beside the pending one, in the order of its walk, and that.
+    pub(crate) fn walked(&mut self) -> (Vec<WordId>, Option<WordId>) {
+        let pending = self.thread.pending().map(|place| self.places.id(place));
+        let held = self.thread.held_places().map(|place| self.places.id(place)).filter(|word| Some(*word) != pending);
+        (held.collect(), pending)
+    }
+}
+
+struct Calls {
+    mode: Mode,
+    places: Places,
+    thread: Box<Thread>,
+    /// A deadline has passed in this operation: it has for good.
+    is_late: bool,
+    /// Where it was left, and where its stack began then.
+    left: Option<(Result<Action, Panic>, usize)>,
+}
+
+/// The payload of a panic.
+pub(crate) type Panic = Box<dyn Any + Send>;
+
+thread_local! {
+    static CALLS: RefCell<Option<Calls>> = const { RefCell::new(None) };
+}
+
+/// How a run of an operation ended.
+pub(crate) enum Ended {
+    /// It is before this step, with a stack of this hash, and with its deadline behind it, or not.
+    Before(Action, u128, bool),
+    Returned,
+    Panicked(Panic),
+}
+
+/// Whether a script of an exploration runs in the calling thread of the system.
+pub(crate) fn is_active() -> bool {
+    CALLS.with_borrow(Option::is_some)
+}
+
+/// The robust list of the one that runs.
+pub(crate) fn current_thread() -> Option<*const Thread> {
+    CALLS.with_borrow(|calls| calls.as_ref().map(|calls| core::ptr::from_ref(&*calls.thread)))
+}
+
+/// The calls, as numbers that fit in a register.
+mod call {
+    pub(super) const LOAD: u64 = 0;
+    pub(super) const COMPARE_EXCHANGE: u64 = 1;
+    pub(super) const WAKE: u64 = 2;
+    pub(super) const WAIT: u64 = 3;
+    pub(super) const PRIVATE: u64 = 4;
+    pub(super) const CLOCK: u64 = 5;
+    /// The first of those that change a word.
+    pub(super) const CHANGES: u64 = 6;
+    /// Beside one on a word: it has 64 bits.
+    pub(super) const WIDE: u64 = 1 << 8;
+}
+
+const PRIVATE: [Private; 5] = [Private::Begin, Private::End, Private::Link, Private::Unlink, Private::WaitBriefly];
+const CHANGES: [Change; 5] = [Change::Store, Change::Swap, Change::Add, Change::And, Change::Or];
+
+/// Answers a step: what it is in numbers, and where the stack of the operation begins.
+pub(super) extern "C" fn answer(call: u64, first: u64, second: u64, third: u64, fourth: u64, from: usize) -> Answer {
+    let result = catch_unwind(|| {
+        CALLS.with_borrow_mut(|calls| {
+            let calls = calls.as_mut().expect("a script runs");
+            if call == call::CLOCK && calls.is_late {
+                return Ok(time::LATE);
+            }
+            let action = decode(&mut calls.places, call, [first, second, third, fourth]);
+            match &mut calls.mode {
+                Mode::Alone(words) => Ok(alone(words, &calls.places.places, &action)),
+                Mode::Replay { log, next } => {
+                    let Some((same, result)) = log.get(*next) else { return Err(action) };
+                    assert_eq!(*same, action, "the operation is not determined by the results of its steps");
+                    *next += 1;
+                    calls.is_late |= match action {
+                        Action::Wait { .. } => *result == awake::TIMED_OUT,
+                        Action::Clock => *result == time::LATE,
+                        _ => false,
+                    };
+                    Ok(*result)
+                }
+            }
+        })
+    });
+    let left = match result {
+        Ok(Ok(result)) => return Answer { result, leave: 0 },
+        Ok(Err(action)) => Ok(action),
+        Err(payload) => Err(payload),
+    };
+    CALLS.with_borrow_mut(|calls| calls.as_mut().map(|calls| calls.left = Some((left, from))));
+    Answer { result: 0, leave: 1 }
+}
+
+fn decode(places: &mut Places, call: u64, [first, second, third, fourth]: [u64; 4]) -> Action {
+    let bits = if call & call::WIDE == 0 { u32::MAX.into() } else { u64::MAX };
+    let mut word = || places.id(Place { address: first as usize, initial: second, bits });
+    match call & !call::WIDE {
+        call::LOAD => Action::Load(word()),
+        call::COMPARE_EXCHANGE => Action::CompareExchange { word: word(), current: third, new: fourth },
+        call::WAKE => Action::Wake(word(), third as u32),
+        call::WAIT => {
+            // SAFETY: `wait` has it from its caller.
+            let words =
+                unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<Watch<'_>>(first as usize), second as usize) };
+            let watched = words.iter().map(Watch::bits).map(|(place, expected, bits)| Watched { word: places.id(place), expected, bits });
+            Action::Wait { watched: watched.collect(), has_deadline: third != 0 }
+        }
+        call::CLOCK => Action::Clock,
+        call::PRIVATE => Action::Private(PRIVATE[first as usize]),
+        change => Action::Change(word(), CHANGES[(change - call::CHANGES) as usize], third),
+    }
+}
+
+fn alone(words: &mut Words, places: &[Place], action: &Action) -> u64 {
+    match action {
+        Action::Wait { watched, .. } => {
+            assert!(!words.are_expected(places, watched), "whoever is alone sleeps: nobody would wake it");
+            awake::CHANGED
+        }
+        Action::Clock => time::EARLY,
+        _ => words.access(places, action).unwrap_or(0),
+    }
+}
+
+#[inline]
+fn step_at(call: u64, place: Place, third: u64, fourth: u64) -> u64 {
+    let wide = if place.bits == u64::MAX { call::WIDE } else { 0 };
+    step(call | wide, place.address as u64, place.initial, third, fourth)
+}
+
+#[inline]
+pub(crate) fn load(place: Place) -> u64 {
+    step_at(call::LOAD, place, 0, 0)
+}
+
+#[inline]
+pub(crate) fn change(place: Place, change: Change, operand: u64) -> u64 {
+    step_at(call::CHANGES + change as u64, place, operand, 0)
+}
+
+#[inline]
+pub(crate) fn compare_exchange(place: Place, current: u64, new: u64) -> u64 {
+    step_at(call::COMPARE_EXCHANGE, place, current, new)
+}
+
+#[inline]
+pub(crate) fn wake(place: Place, count: u32) -> u32 {
+    step_at(call::WAKE, place, count.into(), 0) as u32
+}
+
+#[inline]
+pub(crate) fn wait(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
+    match step(call::WAIT, words.as_ptr().expose_provenance() as u64, words.len() as u64, has_deadline.into(), 0) {
+        awake::CHANGED => (Awake::Changed, 0),
+        awake::TIMED_OUT => (Awake::TimedOut, 0),
+        woken => (Awake::Woken, (woken - awake::WOKEN) as usize),
+    }
+}
+
+/// What time it is.
+#[inline]
+pub(crate) fn now() -> u64 {
+    step(call::CLOCK, 0, 0, 0, 0)
+}
+
+/// A step that nobody else sees: a change of the robust list.
+#[inline]
+pub(crate) fn private(what: Private) {
+    step(call::PRIVATE, what as u64, 0, 0, 0);
+}
+
+/// Runs `body` for a thread, and says where it has come after the steps of `log`.
+pub(crate) fn replay<B: Body>(ground: &mut Ground, thread: Thread, log: Vec<(Action, u64)>, body: &mut B) -> Ended {
+    let calls = run(ground, thread, Mode::Replay { log, next: 0 }, body);
+    match calls.left {
+        None => Ended::Returned,
+        Some((Ok(action), from)) => Ended::Before(action, ground.stack.hash(from), calls.is_late),
+        Some((Err(payload), _)) => Ended::Panicked(payload),
+    }
+}
+
+struct Alone<F, R> {
+    body: Option<F>,
+    returned: Option<std::thread::Result<R>>,
+}
+
+impl<R, F: FnOnce() -> R> Body for Alone<F, R> {
+    fn run(&mut self) {
+        self.returned = self.body.take().map(|body| catch_unwind(AssertUnwindSafe(body)));
+    }
+}
+
+/// Runs `body` for a thread that is alone with the words.
+pub(crate) fn run_alone<R>(ground: &mut Ground, thread: Thread, words: &mut Words, body: impl FnOnce() -> R) -> R {
+    let mut alone = Alone { body: Some(body), returned: None };
+    let calls = run(ground, thread, Mode::Alone(words.clone()), &mut alone);
+    if let Mode::Alone(changed) = calls.mode {
+        *words = changed;
+    }
+    match (alone.returned, calls.left) {
+        (Some(Ok(returned)), _) => returned,
+        (Some(Err(payload)), _) | (None, Some((Err(payload), _))) => resume_unwind(payload),
+        (None, _) => unreachable!("nobody leaves one that is alone"),
+    }
+}
+
+fn run<B: Body>(ground: &mut Ground, thread: Thread, mode: Mode, body: &mut B) -> Calls {
+    *ground.thread = thread;
+    let thread = core::mem::take(&mut ground.thread);
+    let calls = Calls { mode, places: core::mem::take(&mut ground.places), thread, is_late: false, left: None };
+    assert!(CALLS.replace(Some(calls)).is_none(), "an exploration within another one");
+    ground.stack.run(body);
+    let mut calls = CALLS.take().expect("it was put there");
+    ground.places = core::mem::take(&mut calls.places);
+    ground.thread = core::mem::take(&mut calls.thread);
+    calls
+}

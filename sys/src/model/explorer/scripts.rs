@@ -1,0 +1,298 @@
+//! What each thread does: its operations, and the moments in them that were met.
+//!
+//! A moment is where a thread can be: before a step, or at its end. It is known by the operation, what the thread had when that began, and where it is in it: its stack, its private state, its robust list. So what comes after
+//! a moment and a result is found once, by running the code, and is then known: an exploration takes most of its steps without running any.
+
+use core::hash::Hash;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use super::calls::{Action, Ended, Ground, Panic, Place, WordId, Words, replay, run_alone};
+use super::stack::Body;
+use crate::robust::{RobustWord, Thread};
+
+type Operation<S, P> = Rc<dyn Fn(&S, &mut P) -> u64>;
+
+/// What a thread of an exploration does: operations, one after the other.
+///
+/// An operation gets what is shared and the thread's private state, and returns a number, which the check at the end is told. Whatever it does must follow
+/// from these two and the results of its steps alone. `P` is what the thread keeps between its operations.
+pub struct Script<S, P> {
+    pub(super) private: P,
+    preparations: Vec<Operation<S, P>>,
+    operations: Vec<Operation<S, P>>,
+    pub(super) killable_from: Option<usize>,
+    pub(super) after: Option<usize>,
+}
+
+impl<S, P> core::fmt::Debug for Script<S, P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Script").field("operations", &self.operations.len()).finish_non_exhaustive()
+    }
+}
+
+impl<S, P> Script<S, P> {
+    /// A thread that does nothing yet.
+    #[must_use]
+    pub fn new(private: P) -> Self {
+        Script { private, preparations: Vec::new(), operations: Vec::new(), killable_from: None, after: None }
+    }
+
+    /// The next operation.
+    #[must_use]
+    pub fn then(mut self, operation: impl Fn(&S, &mut P) -> u64 + 'static) -> Self {
+        self.operations.push(Rc::new(operation));
+        self
+    }
+
+    /// What the thread has done before the exploration begins, alone, in the order of the threads. It must not sleep; locks that it takes it holds at the start.
+    #[must_use]
+    pub fn prepared(mut self, operation: impl Fn(&S, &mut P) -> u64 + 'static) -> Self {
+        self.preparations.push(Rc::new(operation));
+        self
+    }
+
+    /// It may be killed.
+    #[must_use]
+    pub fn killable(self) -> Self {
+        self.killable_from(0)
+    }
+
+    /// It may be killed from its operation `first` on, counted from 0: where all its moments would be too many.
+    #[must_use]
+    pub fn killable_from(mut self, first: usize) -> Self {
+        self.killable_from = Some(first);
+        self
+    }
+
+    /// It begins only when the thread `victim` is dead.
+    #[must_use]
+    pub fn after_death_of(mut self, victim: usize) -> Self {
+        self.after = Some(victim);
+        self
+    }
+}
+
+/// A moment by the order in which they were met.
+pub(crate) type MomentId = u32;
+
+/// A thread at the beginning of an operation.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Beginning<P> {
+    thread: usize,
+    operation: usize,
+    private: P,
+    outputs: Vec<u64>,
+    held: Vec<*const RobustWord>,
+}
+
+pub(crate) struct Moment<P> {
+    beginning: Rc<Beginning<P>>,
+    /// The operation's first moment.
+    pub(super) first: MomentId,
+    /// What it comes after, in the same operation, and the result of the step there.
+    before: Option<(MomentId, u64)>,
+    depth: u32,
+    /// The next step; `None` at the script's end.
+    pub(super) action: Option<Action>,
+    /// What the kernel looks at should the thread die here, in the order in which it does, and last the pending one, if there is one.
+    pub(super) held: Vec<WordId>,
+    pub(super) pending: Option<WordId>,
+    next: Vec<(u64, MomentId)>,
+}
+
+impl<P> Moment<P> {
+    /// How many operations the thread has done.
+    pub(super) fn done(&self) -> usize {
+        self.beginning.operation
+    }
+
+    /// What they have returned.
+    pub(super) fn outputs(&self) -> &[u64] {
+        &self.beginning.outputs
+    }
+}
+
+/// What makes a moment of an operation: the same of two, and all that comes after is the same.
+#[derive(PartialEq, Eq, Hash)]
+struct Key<P> {
+    beginning: *const Beginning<P>,
+    action: Action,
+    stack: u128,
+    is_late: bool,
+    private: P,
+    held: Vec<WordId>,
+    pending: Option<WordId>,
+}
+
+/// A run of an operation. Kept in its place, so that each finds the same addresses.
+struct Job<S, P> {
+    operation: Option<Operation<S, P>>,
+    shared: Rc<S>,
+    private: Option<P>,
+    returned: Option<std::thread::Result<u64>>,
+}
+
+impl<S, P> Body for Job<S, P> {
+    fn run(&mut self) {
+        let (Some(operation), Some(private)) = (&self.operation, &mut self.private) else { return };
+        let returned = catch_unwind(AssertUnwindSafe(|| operation(&self.shared, private)));
+        self.returned = Some(returned);
+    }
+}
+
+/// Why there is no next moment.
+pub(crate) enum Failure {
+    Panic(Panic),
+    Endless,
+}
+
+pub(crate) struct Scripts<S, P> {
+    pub(super) shared: Rc<S>,
+    pub(super) scripts: Vec<Script<S, P>>,
+    pub(super) ground: Ground,
+    pub(super) moments: Vec<Moment<P>>,
+    keys: HashMap<Key<P>, MomentId>,
+    job: Box<Job<S, P>>,
+    beginnings: HashMap<Rc<Beginning<P>>, MomentId>,
+    pub(super) most_steps: u32,
+}
+
+/// The thread `index` has the TID `index + 1`, a newcomer one that no thread has.
+fn tid(index: usize) -> u32 {
+    index as u32 + 1
+}
+
+impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
+    pub(super) fn new(shared: S) -> Self {
+        let shared = Rc::new(shared);
+        Scripts {
+            job: Box::new(Job { operation: None, shared: Rc::clone(&shared), private: None, returned: None }),
+            shared,
+            scripts: Vec::new(),
+            ground: Ground::new(),
+            moments: Vec::new(),
+            keys: HashMap::new(),
+            beginnings: HashMap::new(),
+            most_steps: 1_000,
+        }
+    }
+
+    pub(super) fn places(&self) -> &[Place] {
+        &self.ground.places.places
+    }
+
+    /// Does what the threads have done before: the words, and where each thread is.
+    pub(super) fn prepare(&mut self) -> Result<(Words, Vec<MomentId>), Failure> {
+        let mut words = Words::default();
+        let mut first = Vec::new();
+        for index in 0..self.scripts.len() {
+            let script = &mut self.scripts[index];
+            let mut held = Vec::new();
+            for operation in &script.preparations {
+                let body = || operation(&self.shared, &mut script.private);
+                run_alone(&mut self.ground, Thread::holding(tid(index), held), &mut words, body);
+                held = self.ground.thread.held();
+            }
+            let private = script.private.clone();
+            first.push(self.begin(Beginning { thread: index, operation: 0, private, outputs: Vec::new(), held })?);
+        }
+        Ok((words, first))
+    }
+
+    /// Runs `body` as a newcomer that is alone with the words.
+    pub(super) fn run_alone<R>(&mut self, mut words: Words, body: impl FnOnce(&S) -> R) -> R {
+        let newcomer = Thread::new(tid(self.scripts.len()));
+        run_alone(&mut self.ground, newcomer, &mut words, || body(&self.shared))
+    }
+
+    /// Where a thread is after the step at `moment` had this result.
+    pub(super) fn after(&mut self, moment: MomentId, result: u64) -> Result<MomentId, Failure> {
+        let before = &self.moments[moment as usize];
+        if let Some((_, after)) = before.next.iter().find(|(of, _)| *of == result) {
+            return Ok(*after);
+        }
+        if before.depth >= self.most_steps {
+            return Err(Failure::Endless);
+        }
+        let (beginning, first) = (Rc::clone(&before.beginning), before.first);
+        let after = self.run(&beginning, Some((moment, result, first)))?;
+        self.moments[moment as usize].next.push((result, after));
+        Ok(after)
+    }
+
+    fn begin(&mut self, beginning: Beginning<P>) -> Result<MomentId, Failure> {
+        if let Some(known) = self.beginnings.get(&beginning) {
+            return Ok(*known);
+        }
+        let beginning = Rc::new(beginning);
+        let moment = if beginning.operation < self.scripts[beginning.thread].operations.len() {
+            self.run(&beginning, None)?
+        } else {
+            *self.ground.thread = Thread::holding(tid(beginning.thread), beginning.held.clone());
+            self.add(&beginning, None, None)
+        };
+        self.beginnings.insert(beginning, moment);
+        Ok(moment)
+    }
+
+    /// Runs an operation from its beginning to the step after `before`, or to the first one.
+    fn run(&mut self, beginning: &Rc<Beginning<P>>, before: Option<(MomentId, u64, MomentId)>) -> Result<MomentId, Failure> {
+        let log = before.map_or_else(Vec::new, |(moment, result, _)| self.log(moment, result));
+        let thread = Thread::holding(tid(beginning.thread), beginning.held.clone());
+        self.job.operation = Some(Rc::clone(&self.scripts[beginning.thread].operations[beginning.operation]));
+        self.job.private = Some(beginning.private.clone());
+        let ended = replay(&mut self.ground, thread, log, &mut *self.job);
+        let private = self.job.private.take().expect("it was put there");
+        match (ended, self.job.returned.take()) {
+            (Ended::Before(action, stack, is_late), _) => {
+                let (held, pending) = self.ground.walked();
+                let key = Key { beginning: Rc::as_ptr(beginning), action: action.clone(), stack, is_late, private, held, pending };
+                if let Some(known) = self.keys.get(&key) {
+                    return Ok(*known);
+                }
+                let new = self.add(beginning, before, Some(action));
+                self.keys.insert(key, new);
+                Ok(new)
+            }
+            (_, Some(Ok(output))) => {
+                assert!(self.ground.thread.pending().is_none(), "an operation has ended and is pending");
+                let outputs = beginning.outputs.iter().copied().chain([output]).collect();
+                let (thread, held) = (beginning.thread, self.ground.thread.held());
+                self.begin(Beginning { thread, operation: beginning.operation + 1, private, outputs, held })
+            }
+            (Ended::Panicked(payload), _) | (_, Some(Err(payload))) => Err(Failure::Panic(payload)),
+            (Ended::Returned, None) => unreachable!("it has returned"),
+        }
+    }
+
+    fn add(&mut self, beginning: &Rc<Beginning<P>>, before: Option<(MomentId, u64, MomentId)>, action: Option<Action>) -> MomentId {
+        let new = MomentId::try_from(self.moments.len()).expect("fewer than 2^32 moments");
+        let (held, pending) = self.ground.walked();
+        self.moments.push(Moment {
+            beginning: Rc::clone(beginning),
+            first: before.map_or(new, |(_, _, first)| first),
+            before: before.map(|(moment, result, _)| (moment, result)),
+            depth: before.map_or(0, |(moment, ..)| self.moments[moment as usize].depth + 1),
+            action,
+            held,
+            pending,
+            next: Vec::new(),
+        });
+        new
+    }
+
+    /// The steps of an operation up to `moment`, and the one there.
+    fn log(&self, moment: MomentId, result: u64) -> Vec<(Action, u64)> {
+        let mut log = Vec::new();
+        let mut at = Some((moment, result));
+        while let Some((moment, result)) = at {
+            let moment = &self.moments[moment as usize];
+            log.push((moment.action.clone().expect("a step comes after it"), result));
+            at = moment.before;
+        }
+        log.reverse();
+        log
+    }
+}

@@ -1,0 +1,254 @@
+//! A state of an exploration, and what a step makes of it: the words, the futexes' queues, and the kernel at a thread's end.
+
+use core::hash::Hash;
+
+use super::MAX_THREADS;
+use super::calls::{Action, WordId, Words, awake, time};
+use super::scripts::{Failure, Moment, MomentId, Scripts};
+use crate::robust::{OWNER_DIED, TID_MASK, WAITERS};
+
+/// How a thread is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// It has not begun: another one is to die first.
+    Unborn,
+    Awake,
+    Asleep,
+    /// Through the word at this place. It is still in the queues of the others.
+    Woken(u8),
+    /// The kernel walks its list: twice the index of the entry that comes next, and 1 if it is to wake somebody for it.
+    Dying(u8),
+    Dead,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At {
+    pub(crate) moment: MomentId,
+    pub(crate) status: Status,
+}
+
+/// One that sleeps on a word: the word's place among those it sleeps on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sleeper {
+    word: WordId,
+    thread: u8,
+    place: u8,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) words: Words,
+    pub(crate) threads: [At; MAX_THREADS],
+    /// Sorted by word; those of one word in the order in which they went to sleep.
+    queues: Vec<Sleeper>,
+    pub(crate) kills: u32,
+}
+
+/// What can happen to a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    Step,
+    TimeOut,
+    Kill,
+}
+
+pub(crate) const EVENTS: [Event; 3] = [Event::Step, Event::TimeOut, Event::Kill];
+
+impl State {
+    pub(crate) fn new(words: Words) -> Self {
+        State { words, threads: [At { moment: 0, status: Status::Dead }; MAX_THREADS], queues: Vec::new(), kills: 0 }
+    }
+
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let of_threads = self.threads.iter().map(|place| {
+            let status = match place.status {
+                Status::Unborn => 0,
+                Status::Awake => 1,
+                Status::Asleep => 2,
+                Status::Dead => 3,
+                Status::Woken(at) => 0x100 | u64::from(at),
+                Status::Dying(entry) => 0x200 | u64::from(entry),
+            };
+            u64::from(place.moment) << 32 | status
+        });
+        let of_queues =
+            self.queues.iter().map(|asleep| u64::from(asleep.word) << 32 | u64::from(asleep.thread) << 16 | u64::from(asleep.place));
+        let counts = [u64::from(self.kills), self.queues.len() as u64];
+        of_threads.chain(counts).chain(of_queues).chain(self.words.changed().iter().copied()).fold(0, mix)
+    }
+
+    fn enqueue(&mut self, sleeper: Sleeper) {
+        let behind = self.queues.partition_point(|other| other.word <= sleeper.word);
+        self.queues.insert(behind, sleeper);
+    }
+
+    fn unqueue(&mut self, thread: usize) {
+        self.queues.retain(|asleep| usize::from(asleep.thread) != thread);
+    }
+
+    fn is_queued(&self, thread: usize) -> bool {
+        self.queues.iter().any(|asleep| usize::from(asleep.thread) == thread)
+    }
+
+    /// Wakes the first of those asleep on a word. One that was woken through another word and has not run since counts.
+    fn wake(&mut self, word: WordId, count: u32) -> u32 {
+        let first = self.queues.partition_point(|asleep| asleep.word < word);
+        let all = self.queues[first..].iter().take_while(|asleep| asleep.word == word).count();
+        let count = all.min(count as usize);
+        for Sleeper { thread, place, .. } in self.queues.drain(first..first + count) {
+            let status = &mut self.threads[usize::from(thread)].status;
+            *status = match *status {
+                Status::Woken(before) => Status::Woken(before.max(place)),
+                _ => Status::Woken(place),
+            };
+        }
+        count as u32
+    }
+}
+
+/// MurmurHash3's finaliser: for each `hash` and for each `value` it is one to one.
+pub(super) fn mix(hash: u64, value: u64) -> u64 {
+    let mut mixed = hash.wrapping_add(0x9e37_79b9_7f4a_7c15) ^ value;
+    mixed = (mixed ^ mixed >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    mixed ^ mixed >> 33
+}
+
+impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
+    pub(super) fn start(&mut self) -> Result<State, Failure> {
+        let (words, first) = self.prepare()?;
+        let mut state = State::new(words);
+        for (index, moment) in first.into_iter().enumerate() {
+            let status = if self.scripts[index].after.is_some() { Status::Unborn } else { Status::Awake };
+            state.threads[index] = At { moment, status };
+        }
+        Ok(state)
+    }
+
+    pub(super) fn moment(&self, state: &State, thread: usize) -> &Moment<P> {
+        &self.moments[state.threads[thread].moment as usize]
+    }
+
+    /// Whether `event` can happen to the thread.
+    pub(super) fn can(&self, state: &State, thread: usize, event: Event, most_kills: u32) -> bool {
+        let status = state.threads[thread].status;
+        let action = &self.moment(state, thread).action;
+        match event {
+            Event::Step => match status {
+                Status::Awake => action.is_some(),
+                Status::Woken(_) | Status::Dying(_) => true,
+                Status::Unborn | Status::Asleep | Status::Dead => false,
+            },
+            Event::TimeOut => match status {
+                Status::Asleep => matches!(action, Some(Action::Wait { has_deadline: true, .. })),
+                Status::Awake => matches!(action, Some(Action::Clock)),
+                _ => false,
+            },
+            Event::Kill => {
+                let is_alive = matches!(status, Status::Awake | Status::Asleep | Status::Woken(_));
+                let is_killable = self.scripts[thread].killable_from.is_some_and(|first| self.moment(state, thread).done() >= first);
+                is_alive && is_killable && state.kills < most_kills
+            }
+        }
+    }
+
+    /// Whether nobody else notices that the thread takes its next step, nor when.
+    pub(super) fn is_private(&self, state: &State, thread: usize) -> bool {
+        match state.threads[thread].status {
+            Status::Awake => matches!(self.moment(state, thread).action, Some(Action::Private(_))),
+            Status::Woken(_) => !state.is_queued(thread),
+            _ => false,
+        }
+    }
+
+    /// Lets it happen.
+    pub(super) fn happen(&mut self, state: &mut State, thread: usize, event: Event) -> Result<(), Failure> {
+        let status = state.threads[thread].status;
+        match (event, status) {
+            (Event::Kill, _) => {
+                state.kills += 1;
+                state.unqueue(thread);
+                self.walk(state, thread, 0);
+            }
+            (Event::TimeOut, Status::Awake) => self.proceed(state, thread, time::LATE)?,
+            (Event::TimeOut, _) => {
+                state.unqueue(thread);
+                self.proceed(state, thread, awake::TIMED_OUT)?;
+            }
+            (Event::Step, Status::Woken(place)) => {
+                state.unqueue(thread);
+                self.proceed(state, thread, awake::WOKEN + u64::from(place))?;
+            }
+            (Event::Step, Status::Dying(entry)) => self.walk_on(state, thread, entry),
+            (Event::Step, _) => self.act(state, thread)?,
+        }
+        Ok(())
+    }
+
+    fn proceed(&mut self, state: &mut State, thread: usize, result: u64) -> Result<(), Failure> {
+        let moment = self.after(state.threads[thread].moment, result)?;
+        state.threads[thread] = At { moment, status: Status::Awake };
+        Ok(())
+    }
+
+    fn act(&mut self, state: &mut State, thread: usize) -> Result<(), Failure> {
+        let places = self.places();
+        let Some(action) = &self.moments[state.threads[thread].moment as usize].action else { return Ok(()) };
+        let result = match action {
+            Action::Wait { watched, .. } if state.words.are_expected(places, watched) => {
+                for (place, watched) in watched.iter().enumerate() {
+                    state.enqueue(Sleeper { word: watched.word, thread: thread as u8, place: place as u8 });
+                }
+                state.threads[thread].status = Status::Asleep;
+                return Ok(());
+            }
+            Action::Wait { .. } => awake::CHANGED,
+            Action::Wake(word, count) => state.wake(*word, *count).into(),
+            Action::Clock => time::EARLY,
+            Action::Private(_) => 0,
+            _ => state.words.access(places, action).unwrap_or(0),
+        };
+        self.proceed(state, thread, result)
+    }
+
+    /// The entry of a dying thread's list that the kernel comes to next; the pending one is the last.
+    fn entry(&self, state: &State, thread: usize, index: u8) -> Option<WordId> {
+        let moment = self.moment(state, thread);
+        moment.held.iter().copied().chain(moment.pending).nth(usize::from(index / 2))
+    }
+
+    fn walk(&self, state: &mut State, thread: usize, entry: u8) {
+        if self.entry(state, thread, entry).is_some() {
+            state.threads[thread].status = Status::Dying(entry);
+            return;
+        }
+        // Of what it did in its last operation nobody knows any more.
+        let moment = self.moment(state, thread).first;
+        state.threads[thread] = At { moment, status: Status::Dead };
+        for (place, script) in state.threads.iter_mut().zip(&self.scripts) {
+            if script.after == Some(thread) && place.status == Status::Unborn {
+                place.status = Status::Awake;
+            }
+        }
+    }
+
+    /// One step of the kernel's `handle_futex_death`: it marks an entry, or wakes one who sleeps on it.
+    fn walk_on(&self, state: &mut State, thread: usize, entry: u8) {
+        let moment = self.moment(state, thread);
+        let word = self.entry(state, thread, entry).expect("the walk is not over");
+        if entry % 2 == 1 {
+            state.wake(word, 1);
+            return self.walk(state, thread, entry + 1);
+        }
+        let places = self.places();
+        let seen = state.words.get(places, word);
+        let owner = seen as u32 & TID_MASK;
+        let mut wakes = owner == 0 && moment.pending == Some(word);
+        if owner == thread as u32 + 1 {
+            assert!(places[usize::from(word)].bits == u64::from(u32::MAX), "the low half of a 64-bit state is taken for a lock's word");
+            wakes = seen as u32 & WAITERS != 0;
+            state.words.set(places, word, u64::from(seen as u32 & WAITERS | OWNER_DIED));
+        }
+        self.walk(state, thread, entry + if wakes { 1 } else { 2 });
+    }
+}

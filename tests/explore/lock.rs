@@ -1,0 +1,135 @@
+//! Explorations of `Lock`.
+
+use crossproc::{Lock, LockError, LockGuard, Wait};
+use crossproc_sys::atomic::AtomicU32;
+use crossproc_sys::atomic::Ordering::Relaxed;
+use crossproc_sys::model::explorer::{End, Fate, Script};
+
+use crate::{explore, in_time};
+
+/// A lock, and what it protects: whether an owner is inside.
+type Room = (Lock<()>, AtomicU32);
+
+fn room() -> Room {
+    (Lock::new(()), AtomicU32::new(0))
+}
+
+fn script() -> Script<Room, ()> {
+    Script::new(())
+}
+
+type Locked<'a> = Result<LockGuard<'a, ()>, LockError<LockGuard<'a, ()>>>;
+
+/// Goes in and out, if the lock was acquired. Nobody is inside, unless it died there.
+fn enter(locked: Locked<'_>, inside: &AtomicU32) -> u64 {
+    let _guard = match locked {
+        Ok(guard) => {
+            assert_eq!(inside.load(Relaxed), 0, "two are inside, or a death was not told");
+            guard
+        }
+        Err(LockError::OwnerDied(guard)) => guard.recover(),
+        Err(LockError::TimedOut) => return 0,
+        Err(error) => panic!("{error:?}"),
+    };
+    inside.store(1, Relaxed);
+    assert_eq!(inside.swap(0, Relaxed), 1, "two were inside");
+    1
+}
+
+fn lock((lock, inside): &Room, _: &mut ()) -> u64 {
+    enter(lock.lock(), inside)
+}
+
+fn lock_in_time() -> impl Fn(&Room, &mut ()) -> u64 {
+    let wait = in_time();
+    move |(lock, inside), ()| enter(lock.lock_with(wait), inside)
+}
+
+/// Has the lock, and nothing else, which is far fewer states.
+fn hold((lock, _): &Room, _: &mut ()) -> u64 {
+    match lock.lock() {
+        Ok(_guard) => {}
+        Err(LockError::OwnerDied(guard)) => _ = guard.recover(),
+        Err(error) => panic!("{error:?}"),
+    }
+    1
+}
+
+fn acquire((lock, _): &Room, _: &mut ()) -> u64 {
+    let acquired = lock.acquire(Wait::FOREVER).unwrap();
+    assert!(!acquired.owner_died || lock.recover().is_ok());
+    1
+}
+
+fn release((lock, _): &Room, _: &mut ()) -> u64 {
+    lock.release().unwrap();
+    0
+}
+
+/// Nobody sleeps, and the lock is free.
+fn nobody_is_left_out(end: &mut End<'_, Room, ()>) {
+    end.assert_nobody_sleeps();
+    end.look(|(lock, inside)| {
+        let locked = lock.try_lock();
+        assert!(!matches!(locked, Err(LockError::WouldBlock)));
+        enter(locked, inside);
+    });
+}
+
+#[test]
+fn nobody_sleeps_on_a_free_lock() {
+    explore("lock: nobody_sleeps_on_a_free_lock", room())
+        .thread(script().then(lock))
+        .thread(script().then(lock))
+        .thread(script().then(lock))
+        .check(nobody_is_left_out)
+        .run();
+}
+
+#[test]
+fn a_time_out_strands_nobody() {
+    explore("lock: a_time_out_strands_nobody", room())
+        .thread(script().then(lock))
+        .thread(script().then(lock))
+        .thread(script().then(lock_in_time()))
+        .check(nobody_is_left_out)
+        .run();
+}
+
+#[test]
+fn two_killed_anywhere_strand_nobody() {
+    explore("lock: two_killed_anywhere_strand_nobody", room())
+        .thread(script().then(lock).killable())
+        .thread(script().then(lock).killable())
+        .thread(script().then(lock))
+        .kills(2)
+        .check(nobody_is_left_out)
+        .run();
+}
+
+#[test]
+fn an_owner_among_four_killed_anywhere_strands_nobody() {
+    explore("lock: an_owner_among_four_killed_anywhere_strands_nobody", room())
+        .thread(script().then(hold))
+        .thread(script().then(acquire).then(release).killable_from(1))
+        .thread(script().then(hold))
+        .thread(script().then(hold))
+        .kills(1)
+        .check(nobody_is_left_out)
+        .run();
+}
+
+#[test]
+fn an_heir_gets_the_lock_of_the_dead() {
+    explore("lock: an_heir_gets_the_lock_of_the_dead", room())
+        .thread(script().prepared(acquire).then(release).then(lock).killable())
+        .thread(script().then(lock))
+        .thread(script().after_death_of(0).then(lock))
+        .kills(1)
+        .check(|end| {
+            nobody_is_left_out(end);
+            let heirs = if end.fate(0) == Fate::Killed { Fate::Finished } else { Fate::NotBegun };
+            assert_eq!(end.fate(2), heirs);
+        })
+        .run();
+}

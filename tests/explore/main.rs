@@ -1,0 +1,27 @@
+//! Explorations of the real primitives: `ci/explore.sh` runs them, with `--cfg crossproc_loom`.
+//!
+//! Every interleaving of three or four threads, sequentially consistent, with kills and time-outs; each prints how many states that are. See
+//! `crossproc_sys::model::explorer`.
+
+#![cfg(crossproc_loom)]
+
+use std::time::Duration;
+
+use crossproc::{Wait, set_slice};
+use crossproc_sys::model::explorer::Exploration;
+
+mod event;
+mod explorer;
+mod lock;
+mod semaphore;
+
+/// Until a deadline, which passes when the exploration lets it.
+fn in_time() -> Wait {
+    Wait::timeout(Duration::from_secs(1_000_000))
+}
+
+/// An exploration without slices.
+fn explore<S, P: Clone + Eq + std::hash::Hash>(name: &str, shared: S) -> Exploration<S, P> {
+    set_slice(None);
+    Exploration::new(name, shared).solo(100)
+}

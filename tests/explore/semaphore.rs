@@ -1,0 +1,102 @@
+//! Explorations of `Semaphore`.
+
+use crossproc::{Semaphore, SemaphoreError};
+use crossproc_sys::model::explorer::{End, Fate, Script};
+
+use crate::{explore, in_time};
+
+/// What a release returns; an acquisition returns 1.
+const RELEASED: u64 = 1 << 32;
+
+fn acquire(shared: &Semaphore, _: &mut ()) -> u64 {
+    shared.acquire();
+    1
+}
+
+fn release(shared: &Semaphore, _: &mut ()) -> u64 {
+    shared.release().unwrap();
+    RELEASED
+}
+
+fn release_two(shared: &Semaphore, _: &mut ()) -> u64 {
+    shared.release_many(2).unwrap();
+    2 * RELEASED
+}
+
+/// Acquires a permit if one comes in time.
+fn acquire_in_time() -> impl Fn(&Semaphore, &mut ()) -> u64 {
+    let wait = in_time();
+    move |shared, ()| match shared.acquire_with(wait) {
+        Ok(()) => 1,
+        Err(SemaphoreError::TimedOut) => 0,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Nobody sleeps while there are permits, and of the permits, `first` at the start, each was acquired once at most: what is left is as it should be, but for what those have done that were killed in the middle of it.
+fn permits_add_up(first: u64) -> impl Fn(&mut End<'_, Semaphore, ()>) {
+    move |end| {
+        let value = u64::from(end.look(Semaphore::value));
+        assert!(
+            value == 0 || (0..end.threads()).all(|thread| end.fate(thread) != Fate::Asleep),
+            "one sleeps while there are {value} permits"
+        );
+        let done: u64 = (0..end.threads()).map(|thread| end.outputs(thread).iter().sum::<u64>()).sum();
+        let (released, acquired) = (done / RELEASED, done % RELEASED);
+        // One who was killed may have acquired one more, or released two.
+        let kills = u64::from(end.kills());
+        let (most, least) = (first + released + 2 * kills, (first + released).saturating_sub(kills));
+        assert!((least..=most).contains(&(value + acquired)), "{value} permits are left, and {acquired} were acquired");
+    }
+}
+
+fn script() -> Script<Semaphore, ()> {
+    Script::new(())
+}
+
+#[test]
+fn nobody_sleeps_while_there_are_permits() {
+    let acquirer = || script().then(acquire).then(release);
+    explore("semaphore: nobody_sleeps_while_there_are_permits", Semaphore::new(1))
+        .thread(acquirer())
+        .thread(acquirer())
+        .thread(acquirer())
+        .thread(acquirer())
+        .check(permits_add_up(1))
+        .run();
+}
+
+#[test]
+fn a_time_out_strands_nobody_and_takes_nothing() {
+    explore("semaphore: a_time_out_strands_nobody_and_takes_nothing", Semaphore::new(0))
+        .thread(script().then(acquire))
+        .thread(script().then(acquire))
+        .thread(script().then(acquire_in_time()))
+        .thread(script().then(release).then(release))
+        .check(permits_add_up(0))
+        .run();
+}
+
+#[test]
+fn two_killed_anywhere_strand_nobody() {
+    explore("semaphore: two_killed_anywhere_strand_nobody", Semaphore::new(0))
+        .thread(script().then(acquire).killable())
+        .thread(script().then(acquire).killable())
+        .thread(script().then(acquire))
+        .thread(script().then(release_two).killable())
+        .kills(2)
+        .check(permits_add_up(0))
+        .run();
+}
+
+#[test]
+fn one_killed_anywhere_strands_nobody_who_acquires_and_releases() {
+    let acquirer = || script().then(acquire).then(release);
+    explore("semaphore: one_killed_anywhere_strands_nobody_who_acquires_and_releases", Semaphore::new(1))
+        .thread(acquirer().killable())
+        .thread(acquirer().killable())
+        .thread(acquirer())
+        .kills(1)
+        .check(permits_add_up(1))
+        .run();
+}
