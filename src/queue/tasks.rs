@@ -224,7 +224,7 @@ impl Ground {
         let mut watches = Watches::<MOST_WATCHED>::new();
         watches.add(Watch::whole(&control.joins, marked));
         watches.add(Watch::whole(&control.returned, returned));
-        self.sleep_watching_tokens(thread, id, waiter, watches, in_roster, &control.joins, marked)
+        self.sleep_watching_tokens(thread, id, waiter, watches, None, in_roster, &control.joins, marked)
     }
 
     /// Sleeps for a slice at most while there is no task to take, and none that could be. Whether it did. The roster is pending.
@@ -245,9 +245,9 @@ impl Ground {
         }
         let mut watches = Watches::<MOST_WATCHED>::new();
         watches.add(Watch::whole(ring.tail(), marked));
-        watches.add([Watch::new(cell, entry as u32)]);
         watches.add(Watch::whole(&control.returned, returned));
-        self.sleep_watching_tokens(thread, member.id, waiter, watches, in_roster, ring.tail(), marked)
+        let entry = Some(Watch::new(cell, entry as u32));
+        self.sleep_watching_tokens(thread, member.id, waiter, watches, entry, in_roster, ring.tail(), marked)
     }
 
     /// Whoever it is woken by, the dead come first: the kernel's wake for one may have come together with another, which would be all that is left of it.
@@ -258,13 +258,14 @@ impl Ground {
         id: usize,
         waiter: &mut Waiter,
         mut watches: Watches<'a, MOST_WATCHED>,
+        entry: Option<Watch<'a>>,
         in_roster: u64,
         word: &'a AtomicU64,
         seen: u64,
     ) -> bool {
         let roster = Watch::whole(&self.control().roster.0, in_roster);
         for other in (0..self.used()).filter(|&other| other != id) {
-            if watches.len() + roster.len() == MOST_WATCHED {
+            if watches.len() + roster.len() + 1 == MOST_WATCHED {
                 break;
             }
             match self.record(other).token.watch() {
@@ -279,6 +280,8 @@ impl Ground {
         }
         let others = watches.len();
         watches.add(roster);
+        // Behind the roster: see `waiting`. Nobody is woken through it.
+        entry.into_iter().for_each(|entry| watches.add([entry]));
         if watches.sleep(waiter, word, seen) >= others {
             self.do_for_the_dead(self.ring(Which::Items));
             self.wake_joins();
