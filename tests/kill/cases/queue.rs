@@ -431,6 +431,11 @@ fn receiving(board: &Board, operation: &Operation, who: usize) {
     }
 }
 
+/// For those who come after it.
+fn loaning(board: &Board, operation: &Operation, _: usize) {
+    operation.step(|| drop(board.queue.loan().expect("few loans")));
+}
+
 fn closing(board: &Board, operation: &Operation, _: usize) {
     operation.step(|| board.queue.close()).expect("a participant");
 }
@@ -693,6 +698,9 @@ fn beside_a_peer() -> Vec<Box<dyn Subject>> {
         add("put_many(2)", putting_many::<2>, 2, 1, false, Effect::Puts(2));
         add("get_many(2)", getting_many::<2>, 3, 3, false, Effect::Takes(2));
         add("close", closing, 2, 2, false, Effect::Closes);
+        add("loan", loaning, 2, 0, true, Effect::Nothing);
+        add("loan", loaning, 2, 2, false, Effect::Nothing);
+        add("loan", loaning, 3, 2, false, Effect::Nothing);
         // Two of them: the counters are far behind.
         let both = |name: &str, items: usize, effect: Effect, first: bool, second: bool| {
             let of = |is_putter: bool| {
@@ -731,7 +739,9 @@ fn adopting() -> Vec<Box<dyn Subject>> {
             };
             let victims = if after < capacity { Effect::Puts(1) } else { Effect::Nothing };
             let what = if is_put { "put" } else { "get" };
-            let alone = case(&format!("try_put as one that died, {what} {stage:?}"), capacity, 4, items, victims, Leaves::Item);
+            // One that has only announced has slots that nobody has had before.
+            let shift = if stage == Stage::Announced { 0 } else { 4 };
+            let alone = case(&format!("try_put as one that died, {what} {stage:?}"), capacity, shift, items, victims, Leaves::Item);
             cases.push(comes(with_peer(alone, 0, Fate::Dies, stage, effect, operate)));
             // The word has gone on, by one whose own operation is over, or not, or who is dead.
             for further in 0..3 {
@@ -746,7 +756,7 @@ fn adopting() -> Vec<Box<dyn Subject>> {
                     continue;
                 }
                 let victims = if next_puts { Effect::Nothing } else { Effect::Puts(1) };
-                let case = case(&name, capacity, 4, items, victims, Leaves::Item);
+                let case = case(&name, capacity, shift, items, victims, Leaves::Item);
                 let case = with_peer(case, 0, Fate::Dies, stage, effect, operate);
                 cases.push(comes(match further {
                     0 => case.peer(
