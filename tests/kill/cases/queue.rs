@@ -536,6 +536,17 @@ fn with_dying(case: Case<Board>, effect: Effect) -> Case<Board> {
     case.dying(script, |board| board.words.has_any_come_to(Stage::Exchanged))
 }
 
+/// Puts three at once when the victim sleeps, and dies before it wakes anybody.
+fn with_dying_putter_of_three(case: Case<Board>) -> Case<Board> {
+    let script = |board: &Board, operation: &Operation| {
+        board.take_part();
+        let first = board.item(DYING);
+        board.note_puts(DYING, 3);
+        let _ = operation.step(|| board.queue.try_put_many(&[first, first + 1, first + 2]));
+    };
+    case.dying(script, |board| board.queue.len() == 3)
+}
+
 pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
     [alone(), blocked(), waking(), closing_cases(), beside_a_peer(), adopting()].into_iter().flatten().collect()
 }
@@ -615,6 +626,10 @@ fn blocked() -> Vec<Box<dyn Subject>> {
         Box::new(with_dying(
             gets("get, then put by one that dies, 2 sleep behind", 2, getting, 1).companions(2, later_getter),
             Effect::Puts(1),
+        )),
+        Box::new(gets("get, then 1 put, 2 sleep behind", 2, getting, 1).companions(2, later_getter).companion(supplier(1))),
+        Box::new(with_dying_putter_of_three(
+            gets("get, then 3 put by one that dies, 2 sleep behind", 3, getting, 1).companions(2, later_getter),
         )),
         Box::new(gets("receive, then put, 1 sleeps behind", 2, receiving, 1).companion(later_getter).companion(supplier(2))),
         Box::new(gets("get_many(2), then 2 put, 1 sleeps behind", 2, getting_many::<2>, 2).companion(later_getter).companion(supplier(2))),
