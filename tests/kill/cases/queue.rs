@@ -488,6 +488,15 @@ fn consumer(count: usize) -> impl Fn(&Board, &Me) + Clone {
     }
 }
 
+/// Closes the queue, and is told that there will be nothing more.
+fn finisher(board: &Board, me: &Me) {
+    board.take_part();
+    me.pause();
+    board.queue.close().expect("a participant");
+    board.drain(COMPANION + me.index);
+    board.flag.store(u32::from(matches!(board.queue.try_get(), Err(QueueError::Closed))), SeqCst);
+}
+
 fn closer(board: &Board, me: &Me) {
     board.take_part();
     me.pause();
@@ -675,9 +684,9 @@ fn closing_cases() -> Vec<Box<dyn Subject>> {
     let among = |name: &str, capacity: usize, items: usize| case(name, capacity, 1, items, Effect::Closes, Leaves::Closed);
     let until = |name: &str, capacity: usize, items: usize| case(name, capacity, 1, items, Effect::Nothing, Leaves::Closed);
     vec![
-        known(victim(case("put, others close", 2, 1, 0, Effect::Puts(1), Leaves::Closed), trying_to_put)),
-        known(victim(case("send, others close", 1, 1, 0, Effect::Puts(1), Leaves::Closed), trying_to_send)),
-        known(victim(case("get, others close", 2, 1, 1, Effect::Takes(1), Leaves::Closed), trying_to_get)),
+        known(victim(case("put, others close", 2, 1, 0, Effect::Puts(1), Leaves::Closed).companion(finisher), trying_to_put)),
+        known(victim(case("send, others close", 1, 1, 0, Effect::Puts(1), Leaves::Closed).companion(finisher), trying_to_send)),
+        known(victim(case("get, others close", 2, 1, 1, Effect::Takes(1), Leaves::Closed).companion(finisher), trying_to_get)),
         known(victim(among("close, 2 getters sleep", 2, 0).companions(2, getter), closing)),
         known(victim(among("close, 2 putters sleep", 2, 2).companions(2, putter), closing)),
         known(victim(until("get, then closed", 1, 0).companion(closer), getting)),
