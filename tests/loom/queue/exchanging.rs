@@ -1,0 +1,213 @@
+//! Puts, gets and close, none of which waits.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossproc_sys::model::Futexes::Look;
+use loom::thread::{self, JoinHandle};
+
+use super::exchange::{Member, Refused};
+use super::{Plot, queue};
+use crate::model;
+
+/// A participant that cannot be killed, and what comes of it.
+fn spawn<T: 'static>(plot: &Arc<Plot>, id: usize, body: impl FnOnce(&Plot, &Member) -> T + 'static) -> JoinHandle<T> {
+    let plot = Arc::clone(plot);
+    thread::spawn(move || body(&plot, &Member::new(id)))
+}
+
+#[test]
+fn a_get_sees_what_was_put() {
+    model("queue: a_get_sees_what_was_put", Look, None, || {
+        let plot = queue(2, 2);
+        let putter = spawn(&plot, 0, |plot, me| plot.put(me, 7).unwrap());
+        match plot.get(&Member::new(1)) {
+            Ok(value) => assert_eq!(value, 7),
+            Err(refused) => assert_eq!(refused, Refused::Empty),
+        }
+        putter.join().unwrap();
+        plot.drain(1);
+        plot.assert_whole();
+    });
+}
+
+#[test]
+fn two_puts_and_two_gets_go_through_one_entry() {
+    model("queue: two_puts_and_two_gets_go_through_one_entry", Look, Some(3), || {
+        let plot = queue(1, 2);
+        let putter = spawn(&plot, 0, |plot, me| [1, 2].map(|value| plot.put(me, value)));
+        let me = Member::new(1);
+        let mut got: Vec<u64> = (0..2).filter_map(|_| plot.get(&me).ok()).collect();
+        let put = putter.join().unwrap();
+        assert_eq!(put[0], Ok(()));
+        got.extend(plot.drain(1));
+        assert_eq!(got, if put[1].is_ok() { vec![1, 2] } else { vec![1] });
+        plot.assert_whole();
+    });
+}
+
+#[test]
+fn two_puts_at_once_and_a_get() {
+    model("queue: two_puts_at_once_and_a_get", Look, Some(3), || {
+        let plot = queue(2, 3);
+        let putters = [0, 1].map(|id| spawn(&plot, id, move |plot, me| plot.put(me, id as u64).unwrap()));
+        let mut got = Vec::from_iter(plot.get(&Member::new(2)));
+        putters.map(|putter| putter.join().unwrap());
+        got.extend(plot.drain(2));
+        got.sort_unstable();
+        assert_eq!(got, [0, 1]);
+        plot.assert_whole();
+    });
+}
+
+#[test]
+fn two_gets_at_once_get_one_each() {
+    model("queue: two_gets_at_once_get_one_each", Look, None, || {
+        let plot = queue(2, 2);
+        let me = Member::new(1);
+        [1, 2].map(|value| plot.put(&me, value).unwrap());
+        let other = spawn(&plot, 0, |plot, me| plot.get(me).unwrap());
+        let mut got = [plot.get(&Member::new(1)).unwrap(), other.join().unwrap()];
+        got.sort_unstable();
+        assert_eq!(got, [1, 2]);
+        plot.assert_whole();
+    });
+}
+
+#[test]
+fn of_two_puts_into_the_last_entry_one_finds_it_full() {
+    model("queue: of_two_puts_into_the_last_entry_one_finds_it_full", Look, None, || {
+        let plot = queue(1, 2);
+        let other = spawn(&plot, 0, |plot, me| plot.put(me, 1));
+        let mine = plot.put(&Member::new(1), 2);
+        let theirs = other.join().unwrap();
+        assert!(matches!((mine, theirs), (Ok(()), Err(Refused::Full)) | (Err(Refused::Full), Ok(()))));
+        assert_eq!(plot.drain(1), [if mine.is_ok() { 2 } else { 1 }]);
+        plot.assert_whole();
+    });
+}
+
+/// The getter's second get leaves the slot that it has read before, which is written again by the putter's third put.
+#[test]
+fn a_slot_is_written_again_after_it_was_read() {
+    model("queue: a_slot_is_written_again_after_it_was_read", Look, Some(2), || {
+        let plot = queue(2, 2);
+        let me = Member::new(1);
+        [1, 2].map(|value| plot.put(&me, value).unwrap());
+        let getter = spawn(&plot, 0, |plot, me| [1, 2].map(|value| assert_eq!(plot.get(me), Ok(value))));
+        let put = [3, 4, 5].into_iter().filter(|&value| plot.put(&me, value).is_ok()).collect::<Vec<_>>();
+        getter.join().unwrap();
+        assert_eq!(plot.drain(1), put);
+        plot.assert_whole();
+    });
+}
+
+/// A batch's counter lags behind by several entries, whoever comes meanwhile advances it.
+#[test]
+fn a_batch_of_puts_is_got_by_one_who_helps() {
+    model("queue: a_batch_of_puts_is_got_by_one_who_helps", Look, Some(3), || {
+        let plot = queue(2, 2);
+        let putter = spawn(&plot, 0, |plot, me| {
+            let ring = plot.ring();
+            let mut cursor = ring.puts();
+            for value in [1, 2] {
+                let place = plot.write(me, value);
+                plot.ground.put_next(me, &ring, place, &mut cursor).unwrap();
+            }
+            cursor.finish(&ring);
+        });
+        let me = Member::new(1);
+        let mut got: Vec<u64> = (0..2).filter_map(|_| plot.get(&me).ok()).collect();
+        putter.join().unwrap();
+        got.extend(plot.drain(1));
+        assert_eq!(got, [1, 2]);
+        plot.assert_whole();
+    });
+}
+
+#[test]
+fn a_batch_of_gets_makes_room_for_one_who_helps() {
+    model("queue: a_batch_of_gets_makes_room_for_one_who_helps", Look, Some(3), || {
+        let plot = queue(2, 2);
+        let me = Member::new(1);
+        [1, 2].map(|value| plot.put(&me, value).unwrap());
+        let getter = spawn(&plot, 0, |plot, me| {
+            let ring = plot.ring();
+            let mut cursor = ring.gets();
+            for value in [1, 2] {
+                plot.ground.get_next(me, &ring, 0, &mut cursor).unwrap();
+                assert_eq!(plot.read(me, 0), value);
+            }
+            cursor.finish(&ring);
+        });
+        let put = [3, 4].into_iter().filter(|&value| plot.put(&me, value).is_ok()).collect::<Vec<_>>();
+        getter.join().unwrap();
+        assert_eq!(plot.drain(1), put);
+        plot.assert_whole();
+    });
+}
+
+#[test]
+fn nothing_comes_after_closed() {
+    model("queue: nothing_comes_after_closed", Look, Some(3), || {
+        let plot = queue(1, 2);
+        let putter = spawn(&plot, 0, |plot, me| plot.put(me, 1));
+        let closer = spawn(&plot, 1, |plot, _| plot.ground.close(&plot.ring()));
+        let me = Member::new(1);
+        let got = plot.get(&me);
+        let then = plot.get(&me);
+        closer.join().unwrap();
+        let put = putter.join().unwrap();
+        let left = plot.drain(1);
+        assert!(matches!(put, Ok(()) | Err(Refused::Closed)));
+        let all = Vec::from_iter([got, then].into_iter().flatten().chain(left.iter().copied()));
+        assert_eq!(all, if put.is_ok() { vec![1] } else { vec![] });
+        if [got, then].contains(&Err(Refused::Closed)) {
+            assert_eq!(left, []);
+        }
+        assert_eq!(plot.get(&me), Err(Refused::Closed));
+    });
+}
+
+/// What its closer has done before is seen by whoever finds it closed.
+#[test]
+fn who_finds_it_closed_sees_what_came_before() {
+    model("queue: who_finds_it_closed_sees_what_came_before", Look, None, || {
+        let plot = queue(1, 2);
+        let closer = spawn(&plot, 0, |plot, _| {
+            // A slot that is nobody's yet.
+            plot.payloads[0].set(7);
+            plot.ground.close(&plot.ring());
+        });
+        let found = [plot.put(&Member::new(1), 1), plot.get(&Member::new(1)).map(|_| ())];
+        if found.contains(&Err(Refused::Closed)) {
+            assert_eq!(plot.payloads[0].get(), 7);
+        }
+        closer.join().unwrap();
+    });
+}
+
+/// What was done before a put that is answered by `Full`, or before a get that is answered by `Empty`, is not for anybody; but that an operation comes after another one is known to whoever was told of that.
+#[test]
+fn full_and_empty_are_exact_for_one_who_was_told() {
+    model("queue: full_and_empty_are_exact_for_one_who_was_told", Look, Some(3), || {
+        let plot = queue(1, 2);
+        let told = Rc::new(loom::sync::atomic::AtomicBool::new(false));
+        let results = Rc::new(RefCell::new(()));
+        let _ = &results;
+        let (theirs, ring) = (Rc::clone(&told), Arc::clone(&plot));
+        let other = thread::spawn(move || {
+            let me = Member::new(0);
+            ring.put(&me, 1).unwrap();
+            theirs.store(true, std::sync::atomic::Ordering::Release);
+        });
+        let me = Member::new(1);
+        if told.load(std::sync::atomic::Ordering::Acquire) {
+            assert_eq!(plot.put(&me, 2), Err(Refused::Full));
+            assert_eq!(plot.get(&me), Ok(1));
+            assert_eq!(plot.get(&me), Err(Refused::Empty));
+        }
+        other.join().unwrap();
+    });
+}
