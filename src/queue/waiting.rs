@@ -13,8 +13,9 @@
 //! Whoever has slept and leaves items, or room, behind wakes the next, because a wake may have been meant for several.
 //!
 //! # Why no wake-up is lost
-//! *Invariant: while someone sleeps who need not, a thread is awake that will wake it, or dies trying, which wakes another one to do it.* The kernel queues a sleeper on all its words before it compares them. An exchange before that is seen in
-//! the entry. After it, the exchange is by one who advances the counter next, and sees the mark, or who dies, and then the kernel wakes one through the roster; that one is a participant, too.
+//! *Invariant: while someone sleeps who need not, a thread is awake that will wake it, or dies trying, which wakes another one to do it.* The kernel takes a sleeper's words one after the other: it queues the sleeper on it and
+//! compares it. The entry comes after the counter and the roster. An exchange before it is compared is seen in
+//! it. After that, the exchange is by one who advances the counter next, and sees the mark, or who dies, and then the kernel wakes one through the roster; that one is a participant, too.
 //!
 //! # What is left to slices
 //! Kernels before 5.16, which have no `futex_waitv`: there the counter alone is watched. Before 6.2 the kernel wakes nobody through the roster. A thread that is *stopped* between its exchange and its wake keeps a
@@ -190,9 +191,10 @@ impl Ground {
         let Some((cell, entry)) = self.obstacle(ring, side, marked) else { return false };
         let mut watches = Watches::<6>::new();
         watches.add(Watch::whole(word, marked));
-        watches.add([Watch::new(cell, entry as u32)]);
         let others = watches.len;
         watches.add(Watch::whole(roster, in_roster));
+        // Behind the roster: see the top. Nobody is woken through it.
+        watches.add([Watch::new(cell, entry as u32)]);
         if watches.sleep(waiter, word, marked) >= others {
             self.do_for_the_dead(ring);
         }
