@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
+use crossproc_sys::model::participant;
 use crossproc_sys::robust::{self, Thread};
 
 use self::exchange::{Member, Refused, Ring, Which};
@@ -83,7 +84,14 @@ impl Plot {
         control.used.load(Relaxed);
         for id in 0..ground.shape.ids as usize {
             let record = ground.record(id);
-            let _ = format!("{record:?}");
+            record.seen.load(Relaxed);
+            record.site.load(Relaxed);
+            // A release with somebody waiting is what uses all its words.
+            participant(1, None, || {
+                record.token.try_lock_contended().unwrap();
+                record.token.watch();
+                record.token.unlock(1);
+            });
             for place in 0..ground.shape.places as usize {
                 ground.place(id, place).load(Relaxed);
             }
@@ -133,6 +141,14 @@ impl Plot {
         let place = self.ground.free_place(member);
         self.ground.get(member, &self.ring(), place)?;
         Ok(self.read(member, place))
+    }
+
+    /// Puts, before there are threads, by the last participant.
+    fn fill_with<const N: usize>(&self, values: [u64; N]) {
+        let member = Member::new(self.ground.shape.ids as usize - 1);
+        for value in values {
+            self.put(&member, value).unwrap();
+        }
     }
 
     /// Puts, and wakes who sleeps for it.

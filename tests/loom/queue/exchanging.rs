@@ -1,10 +1,11 @@
 //! Puts, gets and close, none of which waits.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crossproc_sys::atomic::Ordering::{Acquire, Release};
 use crossproc_sys::model::Futexes::Look;
+use loom::sync::atomic::AtomicBool;
 use loom::thread::{self, JoinHandle};
 
 use super::exchange::{Member, Refused};
@@ -53,7 +54,9 @@ fn two_puts_at_once_and_a_get() {
         let plot = queue(2, 3);
         let putters = [0, 1].map(|id| spawn(&plot, id, move |plot, me| plot.put(me, id as u64).unwrap()));
         let mut got = Vec::from_iter(plot.get(&Member::new(2)));
-        putters.map(|putter| putter.join().unwrap());
+        for putter in putters {
+            putter.join().unwrap();
+        }
         got.extend(plot.drain(2));
         got.sort_unstable();
         assert_eq!(got, [0, 1]);
@@ -65,8 +68,7 @@ fn two_puts_at_once_and_a_get() {
 fn two_gets_at_once_get_one_each() {
     model("queue: two_gets_at_once_get_one_each", Look, None, || {
         let plot = queue(2, 2);
-        let me = Member::new(1);
-        [1, 2].map(|value| plot.put(&me, value).unwrap());
+        plot.fill_with([1, 2]);
         let other = spawn(&plot, 0, |plot, me| plot.get(me).unwrap());
         let mut got = [plot.get(&Member::new(1)).unwrap(), other.join().unwrap()];
         got.sort_unstable();
@@ -94,7 +96,7 @@ fn a_slot_is_written_again_after_it_was_read() {
     model("queue: a_slot_is_written_again_after_it_was_read", Look, Some(2), || {
         let plot = queue(2, 2);
         let me = Member::new(1);
-        [1, 2].map(|value| plot.put(&me, value).unwrap());
+        plot.fill_with([1, 2]);
         let getter = spawn(&plot, 0, |plot, me| [1, 2].map(|value| assert_eq!(plot.get(me), Ok(value))));
         let put = [3, 4, 5].into_iter().filter(|&value| plot.put(&me, value).is_ok()).collect::<Vec<_>>();
         getter.join().unwrap();
@@ -131,7 +133,7 @@ fn a_batch_of_gets_makes_room_for_one_who_helps() {
     model("queue: a_batch_of_gets_makes_room_for_one_who_helps", Look, Some(3), || {
         let plot = queue(2, 2);
         let me = Member::new(1);
-        [1, 2].map(|value| plot.put(&me, value).unwrap());
+        plot.fill_with([1, 2]);
         let getter = spawn(&plot, 0, |plot, me| {
             let ring = plot.ring();
             let mut cursor = ring.gets();
@@ -188,22 +190,18 @@ fn who_finds_it_closed_sees_what_came_before() {
     });
 }
 
-/// What was done before a put that is answered by `Full`, or before a get that is answered by `Empty`, is not for anybody; but that an operation comes after another one is known to whoever was told of that.
 #[test]
 fn full_and_empty_are_exact_for_one_who_was_told() {
     model("queue: full_and_empty_are_exact_for_one_who_was_told", Look, Some(3), || {
         let plot = queue(1, 2);
-        let told = Rc::new(loom::sync::atomic::AtomicBool::new(false));
-        let results = Rc::new(RefCell::new(()));
-        let _ = &results;
-        let (theirs, ring) = (Rc::clone(&told), Arc::clone(&plot));
-        let other = thread::spawn(move || {
-            let me = Member::new(0);
-            ring.put(&me, 1).unwrap();
-            theirs.store(true, std::sync::atomic::Ordering::Release);
+        let told = Rc::new(AtomicBool::new(false));
+        let tell = Rc::clone(&told);
+        let other = spawn(&plot, 0, move |plot, me| {
+            plot.put(me, 1).unwrap();
+            tell.store(true, Release);
         });
         let me = Member::new(1);
-        if told.load(std::sync::atomic::Ordering::Acquire) {
+        if told.load(Acquire) {
             assert_eq!(plot.put(&me, 2), Err(Refused::Full));
             assert_eq!(plot.get(&me), Ok(1));
             assert_eq!(plot.get(&me), Err(Refused::Empty));
