@@ -48,7 +48,7 @@ use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::ground::{Counters, Ground};
-use super::words::{CLOSED, FLAGS, FULL, INDEX, RETURNED, ROUND, SEALED, TASK, cycle, distance, exchanged, index, next, position, with};
+use super::words::{CLOSED, CLOSING, FLAGS, FULL, INDEX, RETURNED, ROUND, SEALED, TASK, cycle, distance, exchanged, index, next, position, with};
 
 /// `seen`, of one who tries nothing.
 pub(crate) const NOTHING: u64 = 0;
@@ -405,8 +405,10 @@ impl Ground {
         is_sealed.then_some(Refused::Closed)
     }
 
-    /// Marks both counters. `tail` comes last: what it says is what counts, and then those who sleep on either have something to see.
+    /// Marks the roster, so that whoever sleeps, or is about to, finishes this if the one who closes dies; then both counters. `tail` comes last: what it says is what counts.
     pub(crate) fn close(&self, ring: &Ring<'_>) {
+        // Release: pairs with the Acquire in `sleep`.
+        self.control().roster.0.fetch_or(CLOSING, Release);
         // Release: pairs with the Acquire loads of counters.
         ring.head().fetch_or(CLOSED, Release);
         ring.tail().fetch_or(CLOSED, Release);

@@ -37,7 +37,7 @@ pub(crate) struct Control {
     pub(crate) items: Counters,
     /// The second ring, of dead letters.
     pub(crate) letters: Counters,
-    /// Bits 0-29 are 0: it is what everybody has pending (`crossproc_sys::robust`), and what everybody sleeps on besides. Bits 30-63: how often a participant of a joinable queue came.
+    /// Bits 0-29 are 0: it is what everybody has pending (`crossproc_sys::robust`), and what everybody sleeps on besides. Bit 30: `CLOSING`. Bits 31-63: how often a participant of a joinable queue came.
     pub(crate) roster: Apart<AtomicU64>,
     /// How many ids were ever used; only grows. Their records and slots are allocated.
     pub(crate) used: AtomicU32,

@@ -32,7 +32,7 @@ use crate::wait::Waiter;
 const SOME: u64 = 1;
 const ONE_RETURN: u64 = 2;
 const ONE_JOIN: u64 = 1 << 32;
-const ONE_MEMBER: u64 = 1 << 30;
+const ONE_MEMBER: u64 = 1 << 31;
 
 /// As many as the kernel watches at once.
 const MOST_WATCHED: usize = futex::MAX_WATCHED;

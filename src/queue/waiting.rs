@@ -28,7 +28,7 @@ use crossproc_sys::robust::Thread;
 
 use super::exchange::{Refused, Ring, Which};
 use super::ground::Ground;
-use super::words::{CLOSED, FULL, INDEX, WAITERS, cycle, distance, position};
+use super::words::{CLOSED, CLOSING, FULL, INDEX, WAITERS, cycle, distance, position};
 use crate::wait::{Ended, Waiter};
 
 /// Who waits, or is woken.
@@ -185,7 +185,13 @@ impl Ground {
     /// Sleeps for a slice at most while there is nothing to do for this side. Whether it did sleep.
     pub(crate) fn sleep(&self, ring: &Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
         let roster = &self.control().roster.0;
+        // Acquire: pairs with the Releases in `close` and `announce_member`.
         let in_roster = roster.load(Acquire);
+        if in_roster & CLOSING != 0 {
+            // Who closes it may have died, or stopped.
+            self.close(ring);
+            return false;
+        }
         let word = side.word(ring);
         let Some(marked) = mark(word) else { return false };
         let Some((cell, entry)) = self.obstacle(ring, side, marked) else { return false };

@@ -18,6 +18,8 @@ pub(crate) const INDEX: u64 = (1 << 21) - 1;
 pub(crate) const WAITERS: u64 = 1 << 21;
 /// Of a position.
 pub(crate) const CLOSED: u64 = 1 << 22;
+/// Of the roster: somebody has begun to close the queue.
+pub(crate) const CLOSING: u64 = 1 << 30;
 /// Of an entry.
 pub(crate) const FULL: u64 = 1 << 21;
 /// Of an entry, empty.
