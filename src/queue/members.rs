@@ -193,11 +193,11 @@ impl Ground {
         // Acquire: pairs with the Release in `complete`: what was announced before is in a place, if it is announced no longer.
         let record = self.record(id);
         let seen = record.seen.load(Acquire);
-        let places = || (0..self.shape.places as usize).map(|place| self.place(id, place).load(Acquire));
-        if places().any(|word| word & (TASK | RETURNED) != 0) {
+        let is_still_there = || self.cell(record.site.load(Acquire) as u32 as usize).is_some_and(|cell| cell.load(Acquire) == seen);
+        // A put is not about a task. This comes before the places: what is completed meanwhile is in one of them.
+        if seen & FLAGS != 0 && self.announced_spare(id).is_some_and(|spare| is_still_there() || self.happened(id, seen, spare)) {
             return true;
         }
-        // A put is not about a task.
-        seen & FLAGS != 0 && self.announced_spare(id).is_some_and(|spare| self.happened(id, seen, spare))
+        (0..self.shape.places as usize).any(|place| self.place(id, place).load(Acquire) & (TASK | RETURNED) != 0)
     }
 }
