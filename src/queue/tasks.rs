@@ -272,11 +272,11 @@ impl Ground {
             if watches.len() + roster.len() == MOST_WATCHED {
                 break;
             }
-            if self.is_dead(other) {
-                return;
-            }
-            if let Some(watch) = self.record(other).token.watch() {
-                watches.add([watch]);
+            match self.record(other).token.watch() {
+                Some(watch) => watches.add([watch]),
+                // Not before: it may have died in between.
+                None if self.is_dead(other) => return,
+                None => {}
             }
         }
         let others = watches.len();
