@@ -48,7 +48,9 @@ use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::ground::{Counters, Ground};
-use super::words::{CLOSED, CLOSING, FLAGS, FULL, INDEX, RETURNED, ROUND, SEALED, TASK, cycle, distance, exchanged, index, next, position, with};
+use super::words::{
+    CLOSED, CLOSING, FLAGS, FULL, INDEX, RETURNED, ROUND, SEALED, TASK, cycle, distance, exchanged, index, next, position, with,
+};
 
 /// `seen`, of one who tries nothing.
 pub(crate) const NOTHING: u64 = 0;
