@@ -46,7 +46,7 @@ fn a_putter_is_woken_by_a_get() {
 
 #[test]
 fn a_putter_that_waited_writes_what_was_read() {
-    model("queue: a_putter_that_waited_writes_what_was_read", Look, Some(2), || {
+    model("queue: a_putter_that_waited_writes_what_was_read", Look, Some(1), || {
         let plot = queue(1, 2);
         plot.fill_with([1]);
         let putter = spawn(1, None, &plot, |plot| {
@@ -103,7 +103,7 @@ fn a_put_of_two_wakes_two_getters() {
 /// What goes through one entry, with somebody asleep on either side.
 #[test]
 fn two_puts_and_two_gets_that_wait_for_each_other() {
-    model("queue: two_puts_and_two_gets_that_wait_for_each_other", Sleep, Some(2), || {
+    model("queue: two_puts_and_two_gets_that_wait_for_each_other", Sleep, Some(1), || {
         let plot = queue(1, 2);
         let putter = spawn(1, None, &plot, |plot| {
             let me = Member::new(0);

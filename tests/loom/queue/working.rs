@@ -215,7 +215,7 @@ fn the_task_of_one_killed_anywhere_goes_to_one_who_waits() {
 /// It finishes the task, or dies before it could; then the next one does.
 #[test]
 fn a_worker_killed_anywhere_strands_no_join() {
-    sampled_kill_model("queue: a_worker_killed_anywhere_strands_no_join", Some(1), 8, |killed_at| {
+    sampled_kill_model("queue: a_worker_killed_anywhere_strands_no_join", Some(0), 8, |killed_at| {
         let plot = Arc::new(plot(1, 3, true));
         participant(4, None, || {
             let me = attach(&plot);
