@@ -13,8 +13,8 @@ use self::ground::Ground;
 use self::shape::Shape;
 use self::waiting::{Failure, Side};
 use self::words::{FULL, ROUND, cycle, index};
-use crate::Watched;
 use crate::wait::{Wait, Waiter};
+use crate::{Watched, share};
 
 #[allow(dead_code)]
 #[path = "../../src/queue/exchange.rs"]
@@ -70,7 +70,7 @@ fn plot(capacity: u32, ids: u32, is_joinable: bool) -> Plot {
 fn queue(capacity: u32, ids: u32) -> Arc<Plot> {
     let plot = plot(capacity, ids, false);
     plot.furnish();
-    Arc::new(plot)
+    share(plot)
 }
 
 impl Plot {
@@ -206,6 +206,12 @@ impl Plot {
         }
         slots.sort_unstable();
         assert!(slots.into_iter().eq(0..ground.shape.first_slot(used)), "a slot is lost or doubled");
+    }
+}
+
+impl core::fmt::Debug for Plot {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Plot").finish_non_exhaustive()
     }
 }
 

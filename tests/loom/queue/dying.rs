@@ -9,7 +9,7 @@ use loom::thread;
 
 use super::exchange::Member;
 use super::{Plot, me, plot, queue};
-use crate::{join, join_all, kill_model, model, spawn};
+use crate::{join, join_all, kill_model, model, share, spawn};
 
 const VICTIM: usize = 0;
 
@@ -178,7 +178,7 @@ fn attach(plot: &Plot) -> Member {
 #[test]
 fn the_id_of_one_killed_anywhere_is_taken_over() {
     kill_model("queue: the_id_of_one_killed_anywhere_is_taken_over", Some(2), |killed_at| {
-        let plot = Arc::new(plot(2, 3, false));
+        let plot = share(plot(2, 3, false));
         let victim = spawn(1, Some(killed_at), &plot, |plot| {
             let me = attach(plot);
             let _ = plot.put(&me, 1);
@@ -210,7 +210,7 @@ fn the_id_of_one_killed_anywhere_is_taken_over() {
 #[test]
 fn two_who_attach_at_once_are_two() {
     model("queue: two_who_attach_at_once_are_two", Look, Some(3), || {
-        let plot = Arc::new(plot(2, 2, false));
+        let plot = share(plot(2, 2, false));
         let other = spawn(1, None, &plot, |plot| plot.put(&attach(plot), 1).unwrap());
         let id = Cell::new(None);
         participant(2, None, || {

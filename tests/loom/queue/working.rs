@@ -9,13 +9,13 @@ use super::exchange::{Member, Refused, Ring};
 use super::waiting::Side;
 use super::{Plot, me, plot};
 use crate::wait::{Wait, Waiter};
-use crate::{join, join_all, kill_model, model, sampled_kill_model, spawn};
+use crate::{join, join_all, kill_model, model, sampled_kill_model, share, spawn};
 
 /// A queue of tasks with all its participants, who need no token: nobody dies.
 fn tasks(capacity: u32, ids: u32) -> Arc<Plot> {
     let plot = plot(capacity, ids, true);
     plot.furnish();
-    Arc::new(plot)
+    share(plot)
 }
 
 fn attach(plot: &Plot) -> Member {
@@ -193,7 +193,7 @@ fn one_who_waits_for_a_task_is_woken_by_a_put() {
 #[test]
 fn the_task_of_one_killed_anywhere_goes_to_one_who_waits() {
     kill_model("queue: the_task_of_one_killed_anywhere_goes_to_one_who_waits", Some(1), |killed_at| {
-        let plot = Arc::new(plot(1, 3, true));
+        let plot = share(plot(1, 3, true));
         participant(4, None, || {
             let me = attach(&plot);
             plot.put(&me, 1).unwrap();
@@ -216,7 +216,7 @@ fn the_task_of_one_killed_anywhere_goes_to_one_who_waits() {
 #[test]
 fn a_worker_killed_anywhere_strands_no_join() {
     sampled_kill_model("queue: a_worker_killed_anywhere_strands_no_join", Some(0), 8, |killed_at| {
-        let plot = Arc::new(plot(1, 3, true));
+        let plot = share(plot(1, 3, true));
         participant(4, None, || {
             let me = attach(&plot);
             plot.put(&me, 1).unwrap();
