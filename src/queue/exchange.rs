@@ -465,7 +465,8 @@ impl Ground {
         }
         // Acquire, both: as in `happened`.
         let spare = index(self.place(id, place).load(Acquire));
-        cell.load(Acquire) == seen || (self.has_slot(spare) && spare != index(seen) && self.happened(id, seen, spare))
+        // Once the slot is in the place it was got, and it was not finished as long as it is announced.
+        cell.load(Acquire) == seen || spare == index(seen) || (self.has_slot(spare) && self.happened(id, seen, spare))
     }
 
     fn announced_place(&self, id: usize) -> Option<usize> {

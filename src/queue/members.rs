@@ -33,8 +33,15 @@ impl Ground {
         loop {
             let used = self.used();
             for id in 0..used {
-                if self.take_token(id)? {
-                    return self.enter(thread, id);
+                let is_dead = self.is_dead(id);
+                if is_dead {
+                    // First, while whoever was woken for that would still find it dead: see `bury`.
+                    thread.begin(&self.control().roster.0);
+                    self.do_for_the_dead();
+                    thread.end();
+                }
+                if let Some(has_died) = self.take_token(id)? {
+                    return self.enter(thread, id, has_died && !is_dead);
                 }
             }
             if used >= self.shape.ids as usize {
@@ -46,24 +53,27 @@ impl Ground {
         }
     }
 
-    /// Takes an id's token if it is nobody's.
-    fn take_token(&self, id: usize) -> Result<bool, NoMember> {
+    /// Takes an id's token if it is nobody's: whether the one who had it before has died with it.
+    fn take_token(&self, id: usize) -> Result<Option<bool>, NoMember> {
         let token = &self.record(id).token;
         if token.owner().is_some() {
-            return Ok(false);
+            return Ok(None);
         }
         match token.try_lock_contended() {
-            Ok(_) => Ok(true),
-            Err(Unlockable::WouldBlock | Unlockable::Deadlock) => Ok(false),
+            Ok(acquired) => Ok(Some(acquired.owner_died)),
+            Err(Unlockable::WouldBlock | Unlockable::Deadlock) => Ok(None),
             Err(refused) => Err(NoMember::Lock(refused)),
         }
     }
 
     /// What the new holder of a token does first.
-    fn enter(&self, thread: &Thread, id: usize) -> Result<Member, NoMember> {
+    fn enter(&self, thread: &Thread, id: usize, has_died: bool) -> Result<Member, NoMember> {
         self.settle(id);
         thread.begin(&self.control().roster.0);
         self.return_tasks(id);
+        if has_died {
+            self.do_for_the_dead();
+        }
         self.announce_member();
         thread.end();
         let token = &self.record(id).token;
@@ -119,23 +129,27 @@ impl Ground {
         self.record(member.id).token.unlock(thread.tid());
     }
 
-    /// Settles what the dead have left, and gives their tasks to whoever comes. Their ids are free after it. Whether there was one. The roster is pending before and after it.
+    /// Settles what the dead have left, does what they may have left undone, and gives their tasks to whoever comes. Their ids are free after it. Whether there was one. The roster is pending before and after it.
     #[cold]
     pub(crate) fn bury(&self, thread: &Thread) -> bool {
         let mut any = false;
         for id in 0..self.used() {
-            let token = &self.record(id).token;
-            if self.is_dead(id) && matches!(self.take_token(id), Ok(true)) {
+            if !self.is_dead(id) {
+                continue;
+            }
+            // First, with the roster pending: while a token is, nobody would be woken if this thread died, too. After it, nobody sleeps who has not looked since.
+            self.do_for_the_dead();
+            if matches!(self.take_token(id), Ok(Some(_))) {
                 self.settle(id);
                 thread.begin(&self.control().roster.0);
                 self.return_tasks(id);
+                let token = &self.record(id).token;
                 token.recover_if_inconsistent();
                 token.unlock(thread.tid());
                 any = true;
             }
+            thread.begin(&self.control().roster.0);
         }
-        // A token was pending instead.
-        thread.begin(&self.control().roster.0);
         any
     }
 

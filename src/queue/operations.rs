@@ -36,7 +36,7 @@ impl Attached {
     #[cold]
     fn send_waiting(&self, place: usize, wait: Wait) -> Result<(), QueueError> {
         let put = |ring: Ring<'_>| self.ground().put(&self.member, ring, place).map(|flags| (flags, 1));
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground().sleep(ring, Side::Putters, waiter);
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground().sleep(self.thread, ring, Side::Putters, waiter);
         Ok(self.ground().waiting(self.thread, Side::Putters, &mut Waiter::new(wait), put, sleep)?)
     }
 
@@ -53,7 +53,7 @@ impl Attached {
     #[cold]
     fn receive_waiting(&self, place: usize, wait: Wait) -> Result<(), QueueError> {
         let get = |ring: Ring<'_>| self.ground().get(&self.member, ring, place, 0).map(|flags| (flags, 1));
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground().sleep(ring, Side::Getters, waiter);
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground().sleep(self.thread, ring, Side::Getters, waiter);
         Ok(self.ground().waiting(self.thread, Side::Getters, &mut Waiter::new(wait), get, sleep)?)
     }
 
@@ -146,7 +146,7 @@ impl Attached {
             }
             let result = match (&mut waiter, refused) {
                 (Some(waiter), Refused::Full) => {
-                    let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
+                    let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(self.thread, ring, Side::Putters, waiter);
                     ground.waiting(self.thread, Side::Putters, waiter, |ring| some(ring, &mut put), sleep).map_err(QueueError::from)
                 }
                 _ => Err(refused.into()),
@@ -189,7 +189,7 @@ impl Attached {
         let mut got = 0;
         match (ground.at_once(self.thread, Side::Getters, |ring| some(ring, &mut got)), wait) {
             (Err(Refused::Empty), Some(wait)) => {
-                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Getters, waiter);
+                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(self.thread, ring, Side::Getters, waiter);
                 let waiter = &mut Waiter::new(wait());
                 ground.waiting(self.thread, Side::Getters, waiter, |ring| some(ring, &mut got), sleep)?;
             }

@@ -106,7 +106,7 @@ impl Ground {
         }
     }
 
-    fn wake_joins(&self) {
+    pub(crate) fn wake_joins(&self) {
         let joins = &self.control().joins;
         joins.fetch_add(ONE_JOIN, Release);
         wake(joins, u32::MAX);
@@ -146,8 +146,6 @@ impl Ground {
             // Perhaps it died before it could say so.
             self.tell_of_return();
         }
-        // Whoever waits for the dead one's tasks to be done looks again.
-        self.wake_joins();
     }
 
     fn tell_of_return(&self) {
@@ -276,11 +274,14 @@ impl Ground {
         in_roster: u64,
     ) -> bool {
         let mut watches = Watches::<N>::new();
+        // The roster is the first: see `waiting`.
+        watches.add(Watch::whole(&self.control().roster.0, in_roster));
         for (word, seen) in words {
             watches.add(Watch::whole(word, seen));
         }
+        entry.into_iter().for_each(|(cell, entry)| watches.add([Watch::new(cell, entry as u32)]));
         for other in (0..self.used()).filter(|&other| other != id) {
-            if watches.len() + OTHERS_WATCHED > N {
+            if watches.len() == N {
                 break;
             }
             match self.record(other).token.watch() {
@@ -293,15 +294,8 @@ impl Ground {
                 None => {}
             }
         }
-        let others = watches.len();
-        watches.add(Watch::whole(&self.control().roster.0, in_roster));
-        // Behind the roster: see `waiting`. Nobody is woken through it.
-        entry.into_iter().for_each(|(cell, entry)| watches.add([Watch::new(cell, entry as u32)]));
         let [(word, seen), _] = words;
-        if watches.sleep(waiter, word, seen) >= others {
-            self.do_for_the_dead(self.ring(Which::Items));
-            self.wake_joins();
-        }
+        watches.sleep(waiter, word, seen);
         self.bury(thread);
         true
     }

@@ -9,20 +9,20 @@
 //! than it would have woken; after it was taken out, all are woken who came since (as for the lock, see `lock::state`).
 //!
 //! Between its exchange and its wake a participant may die. So all watch the `roster`, too, the low bits of which are 0: everybody has it pending in every operation, so that the kernel wakes one sleeper when anybody dies in one
-//! (`crossproc_sys::robust`). Who is woken through it does what the dead one may have left undone: it wakes one of either side, and then looks for itself.
+//! (`crossproc_sys::robust`), after it has marked the dead one's token. Whoever has slept looks for dead participants, and whoever finds one first does what that one may have left undone: it wakes all, and finishes a close that was begun. Then it takes over the token, and settles the rest.
 //! Whoever has slept and leaves items, or room, behind wakes the next, because a wake may have been meant for several.
 //!
 //! # Why no wake-up is lost
 //! *Invariant: while someone sleeps who need not, a thread is awake that will wake it, or dies trying, which wakes another one to do it.* The kernel takes a sleeper's words one after the other: it queues the sleeper on one, compares it, and
-//! goes on to the next. The entry is the last. An exchange before it is compared is seen in it. One after that is by a participant that then sees the mark, which was there before (this is what SeqCst is for), or that dies, and then the kernel wakes one through the roster; that one is a participant, too.
+//! goes on to the next. The roster is the first. So whoever dies before the sleeper is queued there has changed the words that are compared after it, and whoever dies later wakes it, or another. An exchange before the entry is compared is seen there. One after that is by a participant that then sees the mark, which was there before (this is what SeqCst is for), or that dies.
 //!
 //! # What is left to slices
-//! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched. Before 6.2 the kernel wakes nobody through the roster. A thread that is *stopped* between its exchange and its wake keeps a
+//! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched. Before 6.2 the kernel wakes nobody through the roster. Two deaths: of a participant while another thread becomes one with its id, and of that one at its first instructions. A thread that is *stopped* between its exchange and its wake, or with a dead one's token, keeps a
 //! sleeper waiting for as long, unless others operate.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crossproc_sys::atomic::{AtomicU64, fence};
-use crossproc_sys::futex::{self, Awake, Watch};
+use crossproc_sys::futex::{self, Watch};
 use crossproc_sys::robust::Thread;
 
 use super::exchange::{End, MOST_ROUNDS, Refused, Ring, Which};
@@ -187,9 +187,10 @@ impl Ground {
         wake(ring.head(), u32::MAX);
     }
 
-    /// Sleeps for a slice at most while there is nothing to do for this side. Whether it did sleep.
-    pub(crate) fn sleep(&self, ring: Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
+    /// Sleeps for a slice at most while there is nothing to do for this side. Whether it did sleep. The roster is pending.
+    pub(crate) fn sleep(&self, thread: &Thread, ring: Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
         let roster = &self.control().roster.0;
+        // Acquire: pairs with the Release in `announce_member`.
         let in_roster = roster.load(Acquire);
         let word = side.word(ring);
         let Some(marked) = mark(word) else { return false };
@@ -198,20 +199,23 @@ impl Ground {
             return false;
         };
         let mut watches = Watches::<6>::new();
-        watches.add(Watch::whole(word, marked));
-        let others = watches.len;
+        // In this order: see the top.
         watches.add(Watch::whole(roster, in_roster));
-        // Behind the roster: see the top. Nobody is woken through it.
+        watches.add(Watch::whole(word, marked));
         watches.add([Watch::new(cell, entry as u32)]);
-        if watches.sleep(waiter, word, marked) >= others {
-            self.do_for_the_dead(ring);
-        }
+        watches.sleep(waiter, word, marked);
+        self.bury(thread);
         true
     }
 
-    /// For one who was woken because somebody has died in an operation: wakes all whom that one may have been about to wake. That can be any number of them: it may have taken out the mark.
-    pub(crate) fn do_for_the_dead(&self, ring: Ring<'_>) {
+    /// What one that has died may have left undone: it may have been about to wake any number, and to take out the mark, or have begun to close the queue. The roster is pending.
+    pub(crate) fn do_for_the_dead(&self) {
+        let ring = self.ring(Which::Items);
+        self.finish_close(ring);
         self.wake_all(ring);
+        if self.shape.is_joinable {
+            self.wake_joins();
+        }
     }
 
     /// The entry that keeps this side from going on, and its word.
@@ -259,21 +263,11 @@ impl<const N: usize> Watches<'_, N> {
         self.len
     }
 
-    /// Sleeps on all of them. Which one it was woken through; 0 if by none, or not as far as is known. `word` alone where the kernel cannot watch several.
-    pub(crate) fn sleep(&self, waiter: &mut Waiter, word: &AtomicU64, seen: u64) -> usize {
-        let mut woken_by = 0;
-        let words: [Watch<'_>; N] = {
-            let Some(first) = self.words[0] else { return 0 };
-            core::array::from_fn(|index| self.words[index].unwrap_or(first))
-        };
-        waiter.sleep(|until| match futex::wait_any_of(&words[..self.len], until) {
-            Some((awake, index)) => {
-                woken_by = if awake == Awake::Woken { index } else { 0 };
-                awake
-            }
-            None => futex::wait(word, seen as u32, until),
-        });
-        woken_by
+    /// Sleeps on all of them. On `word` alone where the kernel cannot watch several.
+    pub(crate) fn sleep(&self, waiter: &mut Waiter, word: &AtomicU64, seen: u64) {
+        let Some(first) = self.words[0] else { return };
+        let words: [Watch<'_>; N] = core::array::from_fn(|index| self.words[index].unwrap_or(first));
+        waiter.sleep(|until| futex::wait_any(&words[..self.len], until).unwrap_or_else(|| futex::wait(word, seen as u32, until)));
     }
 }
 

@@ -10,7 +10,6 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crossproc::set_slice;
 use crossproc_sys::model::{End, Futexes, explore, participant};
 use loom::cell::UnsafeCell;
 use loom::thread::{self, JoinHandle};
@@ -21,13 +20,19 @@ mod event;
 mod lock;
 mod once;
 mod permits;
+mod queue;
 mod rlock;
 mod rwlock;
 mod semaphore;
 
+// What the queue's state machine refers to: see `queue`.
+#[allow(dead_code, unreachable_pub, reason = "part of it is used")]
+#[path = "../../src/wait.rs"]
+mod wait;
+
 /// Explores a model in which nobody is killed.
 fn model(name: &str, futexes: Futexes, preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
-    set_slice(None);
+    without_slices();
     let executions = explore(futexes, preemptions, model);
     println!("{name}: {executions} executions ({futexes:?}, {})", bound(preemptions));
 }
@@ -39,7 +44,7 @@ fn kill_model(name: &str, preemptions: Option<usize>, model: impl Fn(usize) -> E
 
 /// [`kill_model`] for one step in `every`, where all would take too long.
 fn sampled_kill_model(name: &str, preemptions: Option<usize>, every: usize, model: impl Fn(usize) -> End + Send + Sync + 'static) {
-    set_slice(None);
+    without_slices();
     let model = Arc::new(model);
     let mut executions = 0;
     for killed_at in (0..).step_by(every) {
@@ -56,6 +61,12 @@ fn sampled_kill_model(name: &str, preemptions: Option<usize>, every: usize, mode
             return;
         }
     }
+}
+
+/// In the crate and in what is compiled here again.
+fn without_slices() {
+    crossproc::set_slice(None);
+    wait::set_slice(None);
 }
 
 fn bound(preemptions: Option<usize>) -> String {
@@ -93,6 +104,11 @@ impl Watched {
     fn add(&self, count: u64) {
         // SAFETY: the model holds the lock, or has not told anybody yet; loom fails if that is not so.
         self.0.with_mut(|value| unsafe { *value += count });
+    }
+
+    fn set(&self, to: u64) {
+        // SAFETY: as in `add`.
+        self.0.with_mut(|value| unsafe { *value = to });
     }
 
     fn get(&self) -> u64 {

@@ -1,0 +1,243 @@
+//! Tasks: taking, finishing and returning them, and waiting until all are done.
+
+use std::sync::Arc;
+
+use crossproc_sys::model::Futexes::{Look, Sleep};
+use crossproc_sys::model::participant;
+
+use super::exchange::{Member, Refused, Ring};
+use super::waiting::Side;
+use super::{Plot, me, plot};
+use crate::wait::{Wait, Waiter};
+use crate::{join, join_all, kill_model, model, sampled_kill_model, share, spawn};
+
+/// A queue of tasks with all its participants, who need no token: nobody dies.
+fn tasks(capacity: u32, ids: u32) -> Arc<Plot> {
+    let plot = plot(capacity, ids, true);
+    plot.furnish();
+    share(plot)
+}
+
+fn attach(plot: &Plot) -> Member {
+    plot.ground.attach(me(), |_| Ok(())).unwrap()
+}
+
+impl Plot {
+    /// The place with the task, and what it says.
+    fn take(&self, member: &Member) -> Result<(usize, u64), Refused> {
+        if let Some(place) = self.ground.retake(member) {
+            return Ok((place, self.read(member, place)));
+        }
+        let place = self.ground.occupy(member).unwrap();
+        let taken = self.ground.at_once(me(), Side::Getters, |ring| self.ground.take_task(member, ring, place));
+        match taken {
+            Ok(()) => Ok((place, self.read(member, place))),
+            Err(refused) => {
+                self.ground.vacate(member, place);
+                Err(refused)
+            }
+        }
+    }
+
+    fn take_waiting(&self, member: &Member) -> (usize, u64) {
+        if let Some(place) = self.ground.retake(member) {
+            return (place, self.read(member, place));
+        }
+        let place = self.ground.occupy(member).unwrap();
+        let take = |ring: Ring<'_>| self.ground.take_task(member, ring, place);
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground.sleep_for_task(me(), member, ring, waiter);
+        self.ground.waiting(me(), Side::Getters, &mut Waiter::new(Wait::FOREVER), take, sleep).unwrap();
+        (place, self.read(member, place))
+    }
+
+    fn finish(&self, member: &Member, place: usize) {
+        me().begin(&self.ground.control().roster.0);
+        self.ground.finish_task(member, place);
+        me().end();
+        self.ground.vacate(member, place);
+    }
+
+    fn give_back(&self, member: &Member, place: usize) {
+        me().begin(&self.ground.control().roster.0);
+        self.ground.return_task(member, place);
+        me().end();
+        member.returned.set(member.returned.get() | 1 << place);
+    }
+
+    fn join(&self, member: &Member) {
+        self.ground.join(me(), member.id, &mut Waiter::new(Wait::FOREVER)).unwrap();
+    }
+}
+
+#[test]
+fn a_task_in_the_ring_or_in_hand_is_unfinished() {
+    model("queue: a_task_in_the_ring_or_in_hand_is_unfinished", Look, Some(3), || {
+        let plot = tasks(2, 2);
+        plot.fill_with([1]);
+        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take(&Member::new(&plot.ground, 0)).unwrap().1, 1));
+        assert!(plot.ground.has_unfinished(None), "it is not done");
+        join(taker);
+        plot.assert_whole();
+    });
+}
+
+#[test]
+fn a_task_that_comes_back_is_unfinished() {
+    model("queue: a_task_that_comes_back_is_unfinished", Look, Some(3), || {
+        let plot = tasks(2, 3);
+        plot.fill_with([1]);
+        participant(3, None, || {
+            let me = Member::new(&plot.ground, 2);
+            let (place, _) = plot.take(&me).unwrap();
+            plot.give_back(&me, place);
+        });
+        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take(&Member::new(&plot.ground, 0)).unwrap().1, 1));
+        assert!(plot.ground.has_unfinished(None), "it is not done");
+        join(taker);
+    });
+}
+
+#[test]
+fn a_task_that_is_given_back_while_others_look_is_unfinished() {
+    model("queue: a_task_that_is_given_back_while_others_look_is_unfinished", Look, Some(2), || {
+        let plot = tasks(2, 3);
+        plot.fill_with([1]);
+        let taker = spawn(1, None, &plot, |plot| {
+            let me = Member::new(&plot.ground, 0);
+            if let Ok((place, _)) = plot.take(&me) {
+                plot.give_back(&me, place);
+            }
+        });
+        let other = spawn(2, None, &plot, |plot| _ = plot.take(&Member::new(&plot.ground, 1)));
+        assert!(plot.ground.has_unfinished(None), "it is not done");
+        join_all([taker, other]);
+    });
+}
+
+#[test]
+fn a_returned_task_goes_to_one() {
+    model("queue: a_returned_task_goes_to_one", Look, Some(3), || {
+        let plot = tasks(1, 3);
+        plot.fill_with([1]);
+        let giver = Member::new(&plot.ground, 2);
+        participant(3, None, || {
+            let (place, _) = plot.take(&giver).unwrap();
+            plot.payloads[plot.ground.slot(&giver, place).unwrap()].set(2);
+            plot.give_back(&giver, place);
+        });
+        let take = |plot: &Plot, id| {
+            let taken = plot.take(&Member::new(&plot.ground, id));
+            assert!(matches!(taken, Ok((_, 2)) | Err(Refused::Empty)));
+            if taken.is_ok() {
+                plot.payloads[0].add(1);
+            }
+        };
+        let other = spawn(1, None, &plot, move |plot| take(plot, 0));
+        participant(2, None, || take(&plot, 1));
+        join(other);
+    });
+}
+
+/// What was done for the task happened before.
+#[test]
+fn a_join_sees_what_was_done() {
+    model("queue: a_join_sees_what_was_done", Look, Some(3), || {
+        let plot = tasks(1, 2);
+        plot.fill_with([1]);
+        let worker = spawn(1, None, &plot, |plot| {
+            let me = Member::new(&plot.ground, 0);
+            let (place, _) = plot.take(&me).unwrap();
+            plot.payloads[plot.ground.slot(&me, place).unwrap()].set(7);
+            plot.finish(&me, place);
+        });
+        participant(2, None, || plot.join(&Member::new(&plot.ground, 1)));
+        assert_eq!(plot.payloads[plot.ground.shape.first_slot(1)].get(), 7);
+        join(worker);
+        plot.assert_whole();
+    });
+}
+
+#[test]
+fn a_join_is_woken_by_the_last_that_is_done() {
+    model("queue: a_join_is_woken_by_the_last_that_is_done", Sleep, Some(3), || {
+        let plot = tasks(1, 2);
+        plot.fill_with([1]);
+        let joiner = spawn(1, None, &plot, |plot| plot.join(&Member::new(&plot.ground, 0)));
+        participant(2, None, || {
+            let me = Member::new(&plot.ground, 1);
+            let (place, _) = plot.take(&me).unwrap();
+            plot.finish(&me, place);
+        });
+        join(joiner);
+    });
+}
+
+#[test]
+fn one_who_waits_for_a_task_is_woken_by_one_that_comes_back() {
+    model("queue: one_who_waits_for_a_task_is_woken_by_one_that_comes_back", Sleep, Some(2), || {
+        let plot = tasks(1, 2);
+        plot.fill_with([1]);
+        let giver = Member::new(&plot.ground, 1);
+        participant(3, None, || _ = plot.take(&giver).unwrap());
+        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&Member::new(&plot.ground, 0)).1, 1));
+        participant(2, None, || plot.give_back(&giver, 0));
+        join(taker);
+    });
+}
+
+#[test]
+fn one_who_waits_for_a_task_is_woken_by_a_put() {
+    model("queue: one_who_waits_for_a_task_is_woken_by_a_put", Sleep, Some(2), || {
+        let plot = tasks(1, 2);
+        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&Member::new(&plot.ground, 0)).1, 1));
+        participant(2, None, || plot.put_and_wake(&Member::new(&plot.ground, 1), 1).unwrap());
+        join(taker);
+    });
+}
+
+/// It takes the task, and dies with it, or before: it is the other one's in the end.
+#[test]
+fn the_task_of_one_killed_anywhere_goes_to_one_who_waits() {
+    kill_model("queue: the_task_of_one_killed_anywhere_goes_to_one_who_waits", Some(1), |killed_at| {
+        let plot = share(plot(1, 3, true));
+        participant(4, None, || {
+            let me = attach(&plot);
+            plot.put(&me, 1).unwrap();
+            plot.ground.detach(super::me(), &me);
+        });
+        let taker = spawn(2, None, &plot, |plot| {
+            let me = attach(plot);
+            assert_eq!(plot.take_waiting(&me).1, 1);
+        });
+        let end = participant(1, Some(killed_at), || {
+            let me = attach(&plot);
+            let _ = plot.take(&me);
+        });
+        join(taker);
+        end
+    });
+}
+
+/// It finishes the task, or dies before it could; then the next one does.
+#[test]
+fn a_worker_killed_anywhere_strands_no_join() {
+    sampled_kill_model("queue: a_worker_killed_anywhere_strands_no_join", Some(0), 8, |killed_at| {
+        let plot = share(plot(1, 3, true));
+        participant(4, None, || {
+            let me = attach(&plot);
+            plot.put(&me, 1).unwrap();
+            plot.ground.detach(super::me(), &me);
+        });
+        let joiner = spawn(2, None, &plot, |plot| plot.join(&attach(plot)));
+        let work = || {
+            let me = attach(&plot);
+            if let Ok((place, _)) = plot.take(&me) {
+                plot.finish(&me, place);
+            }
+        };
+        let end = participant(1, Some(killed_at), work);
+        participant(3, None, work);
+        join(joiner);
+        end
+    });
+}
