@@ -2,7 +2,7 @@
 //!
 //! | what | how much | allocated |
 //! |---|---|---|
-//! | [`Control`](super::ground::Control) | one | at creation |
+//! | [`Control`] | one | at creation |
 //! | entries | one for each item that fits, and for each dead letter | at creation |
 //! | records | one for each participant that there may be | when it first comes |
 //! | slots | one for each entry | at creation |

@@ -9,7 +9,7 @@ use loom::thread;
 
 use super::exchange::Member;
 use super::{Plot, me, plot, queue};
-use crate::{join, join_all, kill_model, model, share, spawn};
+use crate::{join, join_all, kill_model, model, sampled_kill_model, share, spawn};
 
 const VICTIM: usize = 0;
 
@@ -177,7 +177,7 @@ fn attach(plot: &Plot) -> Member {
 /// From the token to the end: the next one takes the dead one's id, or one of its own.
 #[test]
 fn the_id_of_one_killed_anywhere_is_taken_over() {
-    kill_model("queue: the_id_of_one_killed_anywhere_is_taken_over", Some(1), |killed_at| {
+    sampled_kill_model("queue: the_id_of_one_killed_anywhere_is_taken_over", Some(1), 5, |killed_at| {
         let plot = share(plot(2, 3, false));
         let victim = spawn(1, Some(killed_at), &plot, |plot| {
             let me = attach(plot);
