@@ -92,8 +92,8 @@ pub(crate) struct Member {
     /// Where its record is.
     pub(crate) site: Site,
     /// Positions in the ring of items before which all was got, and put.
-    head: Cell<u64>,
-    tail: Cell<u64>,
+    pub(crate) head: Cell<u64>,
+    pub(crate) tail: Cell<u64>,
     /// The places, by bits, that are in use: loaned, received, or not given back by whoever may take a returned task from there.
     pub(crate) busy: Cell<u64>,
     /// Those of them that were last seen with a returned task.
