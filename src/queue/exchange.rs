@@ -465,7 +465,8 @@ impl Ground {
         }
         // Acquire, both: as in `happened`.
         let spare = index(self.place(id, place).load(Acquire));
-        cell.load(Acquire) == seen || (self.has_slot(spare) && spare != index(seen) && self.happened(id, seen, spare))
+        // With the slot that it wanted in its place it has got it; that is not finished before the announcement is taken back.
+        cell.load(Acquire) == seen || spare == index(seen) || (self.has_slot(spare) && self.happened(id, seen, spare))
     }
 
     fn announced_place(&self, id: usize) -> Option<usize> {
