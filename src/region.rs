@@ -98,7 +98,8 @@ impl Region {
         let len = len.checked_add(CONTENTS).ok_or(RegionError::TooLarge { size: layout.size, count })?;
         let failed = |source| RegionError::Create { len, source };
         let namespace = namespace::first().map_err(failed)?;
-        let contents = allocated.iter().map(|&(offset, len)| ((CONTENTS + offset) as u64, len as u64));
+        // A slice may have no elements; the kernel refuses to allocate nothing.
+        let contents = allocated.iter().filter(|&&(_, len)| len != 0).map(|&(offset, len)| ((CONTENTS + offset) as u64, len as u64));
         let ranges: Vec<(u64, u64)> = core::iter::once((0, CONTENTS as u64)).chain(contents).collect();
         let file = memory::create(len as u64, &ranges).map_err(failed)?;
         let mapping = Mapping::new(&file, len).map_err(failed)?;

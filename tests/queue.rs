@@ -210,9 +210,10 @@ fn a_leaked_guard_keeps_its_slot_until_its_thread_ends() {
             queue.put(2).unwrap();
         });
     });
-    // The next thread takes its place, and has all of it.
+    // The next thread takes its place, and has all of it, as soon as the kernel knows that the first one has ended.
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            wait_until("the thread has ended", || !matches!(queue.loan(), Err(QueueError::TooManyParticipants { .. })));
             drop(queue.loan().unwrap());
             assert_eq!(queue.get().unwrap(), 2);
         });

@@ -2,11 +2,11 @@
 //!
 //! `cargo test` builds it; with `--test wordcount` alone it has to be built before, by `cargo build --example wordcount`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -67,6 +67,28 @@ fn naive_count(bytes: &[u8]) -> Counts {
     let lines = bytes.iter().filter(|&&byte| byte == b'\n').count();
     let words = bytes.split(|byte| b" \t\n\x0b\x0c\r".contains(byte)).filter(|word| !word.is_empty()).count();
     (lines as u64, words as u64, bytes.len() as u64)
+}
+
+/// Words and their counts, the most frequent ones first, and of those with the same count the ones whose bytes come first.
+type Ranking = Vec<(Vec<u8>, u64)>;
+
+fn naive_ranking(texts: impl IntoIterator<Item = Vec<u8>>) -> Ranking {
+    let mut counts: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    for text in texts {
+        for word in text.split(|byte| b" \t\n\x0b\x0c\r".contains(byte)).filter(|word| !word.is_empty()) {
+            *counts.entry(word.to_vec()).or_default() += 1;
+        }
+    }
+    let mut ranking: Ranking = counts.into_iter().collect();
+    // A stable sort: the map gave them in the order of their bytes.
+    ranking.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    ranking
+}
+
+/// The contents of all files under a directory.
+fn texts(directory: &Path) -> Vec<Vec<u8>> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { texts(&path) } else { vec![fs::read(path).unwrap()] }).collect()
 }
 
 /// Text of words and white space of all kinds, and of bytes that look like white space and are none.
@@ -167,6 +189,13 @@ impl Ended {
 
     fn counts(&self) -> Counts {
         counts(&self.json()["total"])
+    }
+
+    fn top(&self) -> Ranking {
+        let bytes = |array: &Value| array.as_array().unwrap().iter().map(|byte| byte.as_u64().unwrap() as u8).collect();
+        let word = |entry: &Value| entry["word"].as_str().map_or_else(|| bytes(&entry["bytes"]), |word| word.as_bytes().to_vec());
+        let json = self.json();
+        json["top"].as_array().unwrap().iter().map(|entry| (word(entry), entry["count"].as_u64().unwrap())).collect()
     }
 
     /// Whether a line of the standard error names the path and says that.
@@ -310,6 +339,7 @@ fn text_names_all_figures() {
         "bytes    6",
         "files    1",
         "chunks   1 of ",
+        "tasks    1",
         "workers  1",
         "time     ",
         "killed   2 of 2,",
@@ -327,6 +357,128 @@ fn without_a_path_the_sources_of_the_package_are_counted() {
         let ended = Running::start_command(&scratch, Command::new(program()).arg("--json").current_dir(from)).end();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         assert!(ended.json()["files"].as_u64().unwrap() > 10);
+    }
+}
+
+#[test]
+fn top_is_that_of_a_naive_count() {
+    let scratch = Scratch::new("top");
+    let (tree, expected) = random_tree(&scratch, 7, 100);
+    let ranking = naive_ranking(texts(&tree));
+    assert!(ranking.iter().any(|(word, _)| std::str::from_utf8(word).is_err()), "some words are not UTF-8");
+    for (chunk, workers) in [("1", "2"), ("7", "1"), ("64", "3"), ("1048576", "2"), ("18446744073709551615", "1")] {
+        for most in [1, 3, 50, ranking.len() - 1, ranking.len(), usize::MAX] {
+            let most_arg = most.to_string();
+            let args = ["--json", "--check", "--top", &most_arg, "--chunk", chunk, "--workers", workers, tree.to_str().unwrap()]
+                .map(OsString::from);
+            let ended = run(&scratch, args);
+            assert_eq!((ended.status.code(), ended.counts(), ended.err.as_str()), (Some(0), expected, ""), "{ended:?}");
+            assert_eq!(ended.top(), ranking[..most.min(ranking.len())], "chunks of {chunk}, {workers} workers");
+            let json = ended.json();
+            assert_eq!((&json["distinct"], &json["check"]["same"]), (&ranking.len().into(), &true.into()));
+        }
+    }
+}
+
+#[test]
+fn a_word_is_counted_whole_wherever_it_is_cut() {
+    let scratch = Scratch::new("cut");
+    // Next to the ends of chunks, of the bytes that are read behind them, of the buffer, and of messages.
+    for len in [1, 6, 7, 8, 4_095, 4_096, 4_097, 65_523, 65_524, 65_525, 262_143, 262_144, 262_145, 700_000] {
+        let long = vec![b'w'; len];
+        let mut text = b"a ".to_vec();
+        for end in [" ", "\n", "x ", " a "] {
+            text.extend_from_slice(&long);
+            text.extend_from_slice(end.as_bytes());
+        }
+        text.extend_from_slice(&long);
+        let file = scratch.file("file", &text);
+        for chunk in ["--chunk=7", "--chunk=100000", "--chunk=1048576"] {
+            let chunk = if len > 5_000 && chunk == "--chunk=7" { "--chunk=4096" } else { chunk };
+            let args =
+                ["--json".as_ref(), "--top=9".as_ref(), "--check".as_ref(), "--workers=2".as_ref(), chunk.as_ref(), file.as_os_str()];
+            let ended = run(&scratch, args);
+            assert_eq!((ended.status.code(), ended.err.as_str()), (Some(0), ""), "words of {len}, {chunk}");
+            assert!(ended.top() == naive_ranking([text.clone()]), "words of {len}, {chunk}");
+        }
+    }
+}
+
+#[test]
+fn ties_go_to_the_word_whose_bytes_come_first() {
+    let scratch = Scratch::new("ties");
+    let file = scratch.file("file", b"b aa b aa a \xff\xff ab a \xff\xff \xc3\xa9 z");
+    for (most, expected) in [("2", &["a", "aa"][..]), ("3", &["a", "aa", "b"]), ("5", &["a", "aa", "b", "\\xff\\xff", "ab"])] {
+        let ended = run(&scratch, ["--top".as_ref(), most.as_ref(), "--chunk=3".as_ref(), file.as_os_str()]);
+        let top = ended.out.lines().filter(|line| line.starts_with("top ")).map(|line| line.split_whitespace().last().unwrap());
+        assert_eq!(top.collect::<Vec<_>>(), expected, "{ended:?}");
+    }
+}
+
+#[test]
+fn text_shows_every_word_in_one_way_of_its_own() {
+    let scratch = Scratch::new("escaped");
+    let file = scratch.file("file", b"\xff \xff \xff \\xff \\xff \0\x1b \0\x1b \0\x1b \0\x1b \"it's\" \xe2\x80\xae\xc3\xa9");
+    let ended = run(&scratch, ["--top=9".as_ref(), file.as_os_str()]);
+    let expected = "distinct 5 words\n\
+        top      4          \\0\\u{1b}\n\
+        top      3          \\xff\n\
+        top      2          \\\\xff\n\
+        top      1          \"it's\"\n\
+        top      1          \\u{202e}\u{e9}\n";
+    assert!(ended.out.ends_with(expected), "{ended:?}");
+}
+
+#[test]
+fn words_are_not_counted_without_top() {
+    let scratch = Scratch::new("no-top");
+    let file = scratch.file("file", "a b\nc\n");
+    for args in [&["--json"][..], &["--json", "--top=0", "--check"]] {
+        let ended = run(&scratch, args.iter().map(OsStr::new).chain([file.as_os_str()]));
+        let json = ended.json();
+        assert_eq!((ended.status.code(), &json["top"], &json["distinct"]), (Some(0), &Value::Null, &Value::Null), "{ended:?}");
+    }
+    let ended = run(&scratch, ["--top=0".as_ref(), file.as_os_str()]);
+    assert!(!ended.out.contains("top ") && !ended.out.contains("distinct"), "{ended:?}");
+}
+
+#[test]
+fn without_words_there_is_no_top() {
+    let scratch = Scratch::new("no-words");
+    let file = scratch.file("file", " \n");
+    for path in [&file, &scratch.0.join("missing")] {
+        let ended = run(&scratch, ["--json".as_ref(), "--check".as_ref(), "--top=3".as_ref(), path.as_os_str()]);
+        assert_eq!((ended.top(), &ended.json()["distinct"]), (Vec::new(), &0.into()), "{ended:?}");
+    }
+}
+
+#[test]
+fn top_is_exact_though_workers_are_killed() {
+    let scratch = Scratch::new("top-chaos");
+    let (tree, expected) = random_tree(&scratch, 8, 150);
+    let ranking = naive_ranking(texts(&tree));
+    for (chunk, workers) in [("7", "2"), ("64", "3"), ("1048576", "2")] {
+        let args = ["--json", "--check", "--top=1000000", "--chaos=30", "--chunk", chunk, "--workers", workers, tree.to_str().unwrap()];
+        let ended = run(&scratch, args);
+        assert_eq!((ended.status.code(), ended.counts()), (Some(0), expected), "{ended:?}");
+        assert!(ended.top() == ranking, "chunks of {chunk}, {workers} workers");
+        assert_eq!(ended.json()["killed"], 30);
+    }
+}
+
+/// Results of several messages each, and more of them than the parent can read at once, so that many of those who are killed are about to send.
+#[test]
+fn half_a_result_does_not_count() {
+    let scratch = Scratch::new("half");
+    let mut random = fastrand::Rng::with_seed(9);
+    let text: Vec<u8> = (0..250_000).flat_map(|_| format!("{:x} ", random.u32(..1 << 18)).into_bytes()).collect();
+    let file = scratch.file("file", &text);
+    let ranking = naive_ranking([text.clone()]);
+    for workers in ["--workers=2", "--workers=3", "--workers=4", "--workers=5"] {
+        let args = ["--json", "--top=50", "--check", "--chaos=50", "--chunk=150000", workers].map(OsStr::new);
+        let ended = run(&scratch, args.into_iter().chain([file.as_os_str()]));
+        assert_eq!((ended.status.code(), ended.counts()), (Some(0), naive_count(&text)), "{ended:?}");
+        assert_eq!((ended.top().as_slice(), &ended.json()["distinct"]), (&ranking[..50], &ranking.len().into()));
     }
 }
 
@@ -498,6 +650,23 @@ fn a_check_that_differs_is_status_1() {
 }
 
 #[test]
+fn a_check_finds_words_that_differ() {
+    let scratch = Scratch::new("words-differ");
+    let changed = scratch.file("changed", "a b\n");
+    let obstacle = Obstacle::new(&scratch);
+    // Its one word comes behind the others.
+    obstacle.file.write_all_at(b"z", 0).unwrap();
+    let args = ["--check", "--top=1", "--workers=1", Obstacle::CHUNK].map(OsStr::new);
+    let running = Running::start(&scratch, args.into_iter().chain([changed.as_os_str(), obstacle.path.as_os_str()]));
+    running.worker_at(&obstacle.path);
+    obstacle.remove();
+    fs::write(&changed, "a c\n").unwrap();
+    let ended = running.end();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.err.contains("the check failed: the word b was counted 1 times, by one thread 0 times"), "{ended:?}");
+}
+
+#[test]
 fn no_workers_are_an_error() {
     let scratch = Scratch::new("no-workers");
     let file = scratch.file("file", "a\n");
@@ -537,7 +706,7 @@ fn a_worker_killed_by_others_is_replaced() {
     assert!(ended.err.contains("ended before its time: signal: 9"), "{ended:?}");
 }
 
-/// Kills the worker that is at the obstacle, and its replacements, until its slot is given up.
+/// Kills the worker that is at the obstacle, and those that do its task after it, until that is given up.
 fn kill_five_at(running: &Running, obstacle: &Obstacle) {
     let mut killed = BTreeSet::new();
     for _ in 0..5 {
@@ -548,32 +717,79 @@ fn kill_five_at(running: &Running, obstacle: &Obstacle) {
 }
 
 #[test]
-fn when_all_slots_are_given_up_no_workers_are_left() {
-    let scratch = Scratch::new("given-up");
-    let obstacle = Obstacle::new(&scratch);
-    let args = ["--json".as_ref(), "--workers=1".as_ref(), Obstacle::ALL_IN_ONE_CHUNK.as_ref(), obstacle.path.as_os_str()];
-    let running = Running::start(&scratch, args);
-    kill_five_at(&running, &obstacle);
-    let ended = running.end();
-    assert_eq!((ended.status.code(), ended.out.as_str()), (Some(2), ""), "{ended:?}");
-    assert!(ended.err.contains("no workers left"), "{ended:?}");
+fn a_task_that_five_workers_died_at_is_given_up_and_the_rest_counted() {
+    for workers in ["--workers=1", "--workers=2"] {
+        let scratch = Scratch::new("given-up");
+        let obstacle = Obstacle::new(&scratch);
+        let (tree, expected) = random_tree(&scratch, 6, 50);
+        let chunk = Obstacle::ALL_IN_ONE_CHUNK;
+        let args = ["--json".as_ref(), workers.as_ref(), chunk.as_ref(), obstacle.path.as_os_str(), tree.as_os_str()];
+        let running = Running::start(&scratch, args);
+        kill_five_at(&running, &obstacle);
+        let ended = running.end();
+        assert_eq!((ended.status.code(), ended.counts()), (Some(2), expected), "{ended:?}");
+        assert!(ended.complains(&obstacle.path, "5 workers died at its task"), "{ended:?}");
+        let json = ended.json();
+        assert_eq!((&json["flawed"], &json["died"], &json["replaced"]), (&1.into(), &5.into(), &5.into()), "{ended:?}");
+    }
 }
 
 #[test]
-fn what_a_slot_that_is_given_up_leaves_is_done_by_another() {
-    let scratch = Scratch::new("left");
-    let obstacle = Obstacle::new(&scratch);
-    let (tree, (lines, words, _)) = random_tree(&scratch, 6, 50);
-    let chunk = Obstacle::ALL_IN_ONE_CHUNK;
-    let args = ["--json".as_ref(), "--workers=2".as_ref(), chunk.as_ref(), obstacle.path.as_os_str(), tree.as_os_str()];
-    let running = Running::start(&scratch, args);
+fn all_files_of_a_task_that_is_given_up_are_named() {
+    let scratch = Scratch::new("all-given-up");
+    let (before, obstacle) = (scratch.file("before", "a\n"), Obstacle::new(&scratch));
+    // There are some tasks for each worker at least: so many files, for the first ones to share one.
+    let args = ["--json", "--workers=1", "--chunk=18446744073709551615"].map(OsStr::new).into_iter().chain([before.as_os_str()]);
+    let running = Running::start(&scratch, args.chain([obstacle.path.as_os_str(); 40]));
     kill_five_at(&running, &obstacle);
-    running.worker_at(&obstacle.path);
     obstacle.remove();
     let ended = running.end();
-    assert_eq!((ended.status.code(), ended.counts().0), (Some(2), lines), "{ended:?}");
-    assert!((words..=words + 1).contains(&ended.counts().1), "{ended:?}");
-    assert!(ended.err.contains("is given up"), "{ended:?}");
+    assert_eq!((ended.status.code(), ended.counts().0), (Some(2), 0), "{ended:?}");
+    for path in [&before, &obstacle.path] {
+        assert!(ended.complains(path, "5 workers died at its task"), "{ended:?}");
+    }
+    assert!(ended.complains(&obstacle.path, "shrank"), "{ended:?}");
+}
+
+#[test]
+fn a_slot_whose_workers_die_without_a_task_is_given_up_and_others_do_the_rest() {
+    let scratch = Scratch::new("slot");
+    let (obstacle, rest) = (Obstacle::new(&scratch), scratch.file("rest", "a b\nc\n"));
+    let args =
+        ["--json".as_ref(), "--workers=2".as_ref(), Obstacle::ALL_IN_ONE_CHUNK.as_ref(), obstacle.path.as_os_str(), rest.as_os_str()];
+    let running = Running::start(&scratch, args);
+    let busy = running.worker_at(&obstacle.path);
+    until("a slot that is given up", || {
+        if let Some(idle) = running.workers().into_iter().find(|&worker| worker != busy) {
+            idle.kill();
+        }
+        fs::read_to_string(&running.err).unwrap().contains("is given up after 5 deaths in a row without a task").then_some(())
+    });
+    assert_eq!(running.workers(), [busy]);
+    obstacle.remove();
+    let ended = running.end();
+    assert_eq!((ended.status.code(), ended.counts().0), (Some(2), 2), "{ended:?}");
+    assert!(ended.complains(&obstacle.path, "shrank"), "{ended:?}");
+}
+
+/// A worker takes descriptors to start: with one too few, everything works but that.
+#[test]
+fn when_no_worker_can_be_started_none_are_left() {
+    let scratch = Scratch::new("no-start");
+    let file = scratch.file("file", "a b\nc\n");
+    let with_descriptors = |most: u32| {
+        let mut limited = Command::new("sh");
+        limited
+            .args(["-c", "ulimit -n $1; shift; exec \"$@\"", "sh", &most.to_string()])
+            .arg(program())
+            .args(["--json".as_ref(), file.as_os_str()]);
+        Running::start_command(&scratch, &mut limited).end()
+    };
+    let enough = (4..64).find(|&most| with_descriptors(most).status.success()).unwrap();
+    let ended = with_descriptors(enough - 1);
+    assert_eq!((ended.status.code(), ended.out.as_str()), (Some(2), ""), "{ended:?}");
+    assert!(ended.err.contains("slot 0 is given up") && ended.err.contains("no worker could be started"), "{ended:?}");
+    assert!(ended.err.contains("no workers left"), "{ended:?}");
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// The longest delay between the moment at which so many chunks were done and the kill: more than a claim, or a small chunk, takes, so that
+/// The longest delay between the moment at which so many tasks were done and the kill: more than a get, or a small task, takes, so that
 /// any instruction of the victim may be the last.
 const MAX_DELAY: Duration = Duration::from_millis(1);
 
 /// A worker is killed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kill {
-    /// When so many chunks are done ...
+    /// When so many tasks are done ...
     pub(crate) done: u32,
     /// ... and this time has passed since ...
     pub(crate) delay: Duration,
@@ -17,47 +17,43 @@ pub(crate) struct Kill {
     pub(crate) slot: usize,
 }
 
-/// All kills of a job, in their order. The same seed, chunks and workers give the same plan.
+/// All kills of a job, in their order. The same seed, tasks and workers give the same plan.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     kills: Vec<Kill>,
-    /// By how many chunks the workers may be ahead of the next kill.
+    /// By how many tasks the workers may be ahead of the next kill.
     lead: u32,
-    chunks: u32,
+    tasks: u32,
 }
 
 impl Plan {
-    pub(crate) fn draw(seed: u64, kills: u32, chunks: u32, workers: u32) -> Self {
+    pub(crate) fn draw(seed: u64, kills: u32, tasks: u32, workers: u32) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         // With as much as that left to do, the last one killed has work to be killed at. More than workers, so that a kill is due although
-        // every other slot was given up with a chunk that cannot be done.
-        let lead = (chunks / 10).max(workers + 1);
-        let last = chunks.saturating_sub(lead + 1);
-        let kills = if chunks == 0 { 0 } else { kills };
+        // each of them is at a task that takes its time.
+        let lead = (tasks / 10).max(workers + 1);
+        let last = tasks.saturating_sub(lead + 1);
+        let kills = if tasks == 0 { 0 } else { kills };
         let mut done: Vec<u32> = (0..kills).map(|_| random.u32(0..=last)).collect();
         done.sort_unstable();
         let mut kill = |done| {
             let delay = Duration::from_nanos(random.u64(0..=MAX_DELAY.as_nanos() as u64));
             Kill { done, delay, slot: random.usize(0..workers as usize) }
         };
-        Plan { seed, kills: done.into_iter().map(&mut kill).collect(), lead, chunks }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.kills.is_empty()
+        Plan { seed, kills: done.into_iter().map(&mut kill).collect(), lead, tasks }
     }
 
     pub(crate) fn kills(&self) -> &[Kill] {
         &self.kills
     }
 
-    /// The first chunk that must not be claimed before that kill. It keeps small jobs from being over before all their kills; large ones hardly
-    /// ever come up against it. Until the last kill one chunk is held back, so that no worker ends for want of work.
+    /// The first task that must not be given out before that kill. It keeps small jobs from being over before all their kills; large ones hardly
+    /// ever come up against it. Until the last kill one task is held back, so that no worker ends for want of work.
     pub(crate) fn gate(&self, kill: usize) -> u32 {
         match self.kills.get(kill) {
-            Some(kill) => (kill.done + self.lead).min(self.chunks - 1),
-            None => self.chunks,
+            Some(kill) => (kill.done + self.lead).min(self.tasks - 1),
+            None => self.tasks,
         }
     }
 }

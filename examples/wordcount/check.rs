@@ -1,7 +1,8 @@
 //! `--check`: the same figures once more, by other means.
 //!
-//! One process, one byte after the other, no chunks, no vectors, nothing shared with what it checks but the list of files.
+//! One process, one byte after the other, no chunks, no vectors, the standard library's map, nothing shared with what it checks but the list of files.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -9,15 +10,24 @@ use crate::Stop;
 use crate::complaint::complain;
 use crate::listing::Files;
 use crate::reader::Flaw;
+use crate::sheet::Sheet;
 use crate::signals::Signals;
 use crate::tally::Tally;
 
+/// What it came to.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    pub(crate) tally: Tally,
+    /// How often each word occurs, if that was asked for.
+    pub(crate) words: Option<HashMap<Vec<u8>, u64>>,
+}
+
 /// Counts all files, each up to the size that it had when it was listed. Of those in `flawed` it is known that something is wrong.
-pub(crate) fn count(files: &Files, flawed: &[(usize, Flaw)], signals: &Signals) -> Result<Tally, Stop> {
-    let mut total = Tally::default();
+pub(crate) fn count(files: &Files, has_words: bool, flawed: &[(usize, Flaw)], signals: &Signals) -> Result<Checked, Stop> {
+    let mut checked = Checked { words: has_words.then(HashMap::new), ..Checked::default() };
     for file in 0..files.len() {
         let path = files.path(file);
-        let counted = File::open(&path).and_then(|open| count_file(open.take(files.size(file)), &mut total, signals));
+        let counted = File::open(&path).and_then(|open| checked.add_file(open.take(files.size(file)), signals));
         if let Some(signal) = signals.caught() {
             return Err(Stop::Interrupted { signal, what: format!("{file} of {} files were checked", files.len()) });
         }
@@ -27,33 +37,70 @@ pub(crate) fn count(files: &Files, flawed: &[(usize, Flaw)], signals: &Signals) 
             }
         }
     }
-    Ok(total)
+    Ok(checked)
 }
 
-fn count_file(file: impl Read, total: &mut Tally, signals: &Signals) -> io::Result<()> {
-    let mut file = BufReader::with_capacity(64 << 10, file);
-    let mut in_word = false;
-    while signals.caught().is_none() {
-        let bytes = file.fill_buf()?;
-        if bytes.is_empty() {
-            break;
-        }
-        for &byte in bytes {
-            match byte {
-                b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r' => in_word = false,
-                _ if in_word => {}
-                _ => {
+impl Checked {
+    fn add_file(&mut self, file: impl Read, signals: &Signals) -> io::Result<()> {
+        let mut file = BufReader::with_capacity(64 << 10, file);
+        let mut word: Vec<u8> = Vec::new();
+        let mut in_word = false;
+        let result = loop {
+            let bytes = match file.fill_buf() {
+                Ok(bytes) if bytes.is_empty() || signals.caught().is_some() => break Ok(()),
+                Ok(bytes) => bytes,
+                Err(error) => break Err(error),
+            };
+            for &byte in bytes {
+                if matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r') {
+                    if in_word {
+                        self.add_word(&mut word);
+                    }
+                    in_word = false;
+                } else {
                     in_word = true;
-                    total.words += 1;
+                    if self.words.is_some() {
+                        word.push(byte);
+                    }
                 }
+                self.tally.lines += u64::from(byte == b'\n');
             }
-            if byte == b'\n' {
-                total.lines += 1;
-            }
+            let read = bytes.len();
+            self.tally.bytes += read as u64;
+            file.consume(read);
+        };
+        if in_word {
+            self.add_word(&mut word);
         }
-        let read = bytes.len();
-        total.bytes += read as u64;
-        file.consume(read);
+        result
     }
-    Ok(())
+
+    fn add_word(&mut self, word: &mut Vec<u8>) {
+        self.tally.words += 1;
+        if let Some(words) = &mut self.words {
+            match words.get_mut(word) {
+                Some(count) => *count += 1,
+                None => _ = words.insert(word.clone(), 1),
+            }
+            word.clear();
+        }
+    }
+
+    /// The first word, by its bytes, that is not as often in that sheet.
+    pub(crate) fn difference<'a>(&'a self, sheet: &'a Sheet) -> Option<Difference<'a>> {
+        let (here, there) = (self.words.as_ref()?, sheet.words.as_ref()?);
+        let there: HashMap<&[u8], u64> = there.iter().collect();
+        let all = here.keys().map(Vec::as_slice).chain(there.keys().copied());
+        let word = all.filter(|&word| here.get(word) != there.get(word)).min()?;
+        let count = |count: Option<&u64>| count.copied().unwrap_or(0);
+        Some(Difference { word, counted: count(there.get(word)), checked: count(here.get(word)) })
+    }
+}
+
+/// A word of which two counts differ.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Difference<'a> {
+    pub(crate) word: &'a [u8],
+    pub(crate) counted: u64,
+    pub(crate) checked: u64,
 }

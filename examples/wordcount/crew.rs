@@ -8,21 +8,29 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossproc::process::{Builder, Child};
+use crossproc::{PutManyError, QueueError};
 
 use crate::Stop;
 use crate::chaos::Plan;
 use crate::complaint::complain;
-use crate::job::{Board, Slot};
+use crate::job::{self, Board};
+use crate::ledger::Ledger;
 use crate::listing::Files;
 use crate::progress::Progress;
+use crate::results::Senseless;
 use crate::signals::Signals;
+use crate::task::{Task, Tasks};
 use crate::worker;
 
-/// A slot whose workers die so often in a row, without that any of them finishes a chunk, gets no more of them.
+/// A task at which so many workers die, and as many more as the plan kills, is given up. So is a slot whose workers die so often in a row without that they
+/// had a task.
 pub(crate) const MAX_DEATHS: u32 = 5;
 
-/// The longest that the parent sleeps before it looks at everything again: signals, deaths, reports that never came.
+/// The longest that the parent sleeps before it looks at everything again: signals, deaths, dead letters.
 const TURN: Duration = Duration::from_millis(50);
+
+/// How many messages the parent reads before it looks at the rest.
+const MOST_READ: usize = 2 * job::RESULTS;
 
 /// How long workers that were killed may take to be gone. One that the kernel cannot end, because it hangs in a file system, is left to it.
 const END: Duration = Duration::from_secs(5);
@@ -36,8 +44,8 @@ pub(crate) struct Deaths {
     pub(crate) died: u32,
     /// How many workers were started in the place of another.
     pub(crate) replaced: u32,
-    /// For each that died: from when it took up the chunk that had to be done again, or else from its death, until its
-    /// replacement took up a chunk. The sum of all, so it may be longer than the job.
+    /// For each that died: from when it took up the task that had to be done again, or else from its death, until its
+    /// replacement took up a task. The sum of all, so it may be longer than the job.
     pub(crate) lost: Duration,
 }
 
@@ -48,11 +56,9 @@ struct Post {
     is_used: bool,
     /// The plan's kill was sent to the worker.
     is_doomed: bool,
-    /// How many died in a row, but not by the plan, with `stood_at` the same.
+    /// How many died in a row that had not had a task, but not by the plan.
     deaths: u32,
-    /// The chunk that the last one that died was at, and whether that was done.
-    stood_at: (Option<u32>, bool),
-    /// Since when work was lost, until the next worker takes up a chunk.
+    /// Since when work was lost, until the next worker takes up a task.
     lost_since: Option<u64>,
 }
 
@@ -60,14 +66,14 @@ enum State {
     /// To be filled.
     Vacant,
     Working(Child),
-    /// The worker found nothing left to claim.
+    /// All tasks were done.
     Retired,
     GivenUp,
 }
 
 impl Post {
     fn vacant() -> Self {
-        Post { state: State::Vacant, is_used: false, is_doomed: false, deaths: 0, stood_at: (None, false), lost_since: None }
+        Post { state: State::Vacant, is_used: false, is_doomed: false, deaths: 0, lost_since: None }
     }
 
     fn worker(&self) -> Option<&Child> {
@@ -85,29 +91,39 @@ impl Post {
 pub(crate) struct Crew<'a> {
     board: &'a Board,
     files: &'a Files,
+    tasks: &'a Tasks,
     plan: &'a Plan,
     signals: &'a Signals,
     progress: &'a Progress,
+    has_words: bool,
+    ledger: Ledger,
     posts: Vec<Post>,
     /// How many of the plan's kills were sent.
     kills: usize,
-    /// Where the dispenser's gate was moved to last.
-    gate: u32,
-    /// How many chunks were ever seen to be claimed.
-    claimed: u32,
+    /// How many tasks were put into the queue.
+    put: u32,
     deaths: Deaths,
 }
 
 impl<'a> Crew<'a> {
-    pub(crate) fn new(board: &'a Board, files: &'a Files, plan: &'a Plan, signals: &'a Signals, progress: &'a Progress) -> Self {
-        let posts = board.slots.iter().map(|_| Post::vacant()).collect();
-        Crew { board, files, plan, signals, progress, posts, kills: 0, gate: 0, claimed: 0, deaths: Deaths::default() }
+    pub(crate) fn new(
+        board: &'a Board,
+        files: &'a Files,
+        tasks: &'a Tasks,
+        plan: &'a Plan,
+        signals: &'a Signals,
+        progress: &'a Progress,
+        has_words: bool,
+    ) -> Self {
+        let posts: Vec<Post> = board.slots.iter().map(|_| Post::vacant()).collect();
+        let ledger = Ledger::new(tasks, posts.len(), has_words);
+        Crew { board, files, tasks, plan, signals, progress, has_words, ledger, posts, kills: 0, put: 0, deaths: Deaths::default() }
     }
 
-    /// Has all chunks counted. When it returns, there are no workers any more.
-    pub(crate) fn count(mut self) -> Result<Deaths, Stop> {
+    /// Has all tasks done. When it returns, there are no workers any more.
+    pub(crate) fn count(mut self) -> Result<(Ledger, Deaths), Stop> {
         match self.supervise() {
-            Ok(()) => Ok(self.deaths),
+            Ok(()) => Ok((self.ledger, self.deaths)),
             Err(stop) => Err(self.end(stop)),
         }
     }
@@ -118,24 +134,19 @@ impl<'a> Crew<'a> {
                 return Err(Stop::Interrupted { signal, what: String::new() });
             }
             self.reap()?;
-            if self.posts.iter().all(Post::is_at_rest) && !self.rehire()? {
-                return Ok(());
+            let is_over = self.posts.iter().all(Post::is_at_rest);
+            let is_all_read = self.read(None)?;
+            self.open_dead_letters()?;
+            if is_over && is_all_read {
+                let workers = self.posts.len();
+                return if self.ledger.is_settled() { Ok(()) } else { Err(Stop::NoWorkersLeft { workers }) };
             }
             self.fill();
-            self.move_gate()?;
+            self.put_tasks()?;
             self.kill_next()?;
-            self.progress.show(self.done());
+            self.progress.show(self.ledger.settled());
             self.wait()?;
         }
-    }
-
-    /// How many chunks are done: those that were claimed, but for those that the workers are at. A hint while there are
-    /// workers: the slots change one after the other. It is exact as long as all of them wait for the gate.
-    fn done(&mut self) -> u32 {
-        let claimed = self.board.slots.iter().filter_map(Slot::chunk).map(|chunk| chunk + 1).max();
-        self.claimed = self.claimed.max(claimed.unwrap_or(0));
-        let unfinished = (0..self.posts.len()).filter(|&slot| self.board.unfinished(slot).is_some()).count();
-        self.claimed.saturating_sub(unfinished as u32)
     }
 
     /// Takes note of workers that have ended.
@@ -157,21 +168,19 @@ impl<'a> Crew<'a> {
 
     fn bury(&mut self, slot: usize, pid: u32, status: ExitStatus) {
         self.settle(slot);
-        let unfinished = self.board.unfinished(slot);
-        let now = self.board.now();
-        let lost_since = if unfinished.is_some() { self.board.slots[slot].since() } else { now };
+        let slots = &self.board.slots;
+        let lost_since = slots[slot].since().unwrap_or_else(|| self.board.now());
+        let had_task = slots[slot].first().is_some();
         let post = &mut self.posts[slot];
         post.state = State::Vacant;
-        // If it died before its first chunk, its predecessor's time is being lost still.
+        // If it died before its first task, its predecessor's time is being lost still.
         post.lost_since.get_or_insert(lost_since);
         if std::mem::take(&mut post.is_doomed) && status.signal() == Some(libc::SIGKILL) {
             self.deaths.killed += 1;
             return;
         }
         self.deaths.died += 1;
-        let stood_at = (self.board.slots[slot].chunk(), unfinished.is_none());
-        post.deaths = if stood_at == post.stood_at { post.deaths + 1 } else { 1 };
-        post.stood_at = stood_at;
+        post.deaths = if had_task { 0 } else { post.deaths + 1 };
         self.progress.aside(|| complain(format_args!("worker {pid} ended before its time: {status}")));
         self.give_up_if_hopeless(slot, &status);
     }
@@ -180,7 +189,7 @@ impl<'a> Crew<'a> {
         let post = &mut self.posts[slot];
         if post.deaths >= MAX_DEATHS {
             post.state = State::GivenUp;
-            let row = format_args!("{MAX_DEATHS} deaths in a row without a finished chunk");
+            let row = format_args!("{MAX_DEATHS} deaths in a row without a task");
             self.progress.aside(|| complain(format_args!("slot {slot} is given up after {row}, at last of this: {last}")));
         }
     }
@@ -194,36 +203,15 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// No slot has a worker or waits for one: whether chunks are left that are not done, of slots that were given up. They go to others.
-    fn rehire(&mut self) -> Result<bool, Stop> {
-        let mut open = (0..).zip(self.board.chunks.iter()).filter(|(_, chunk)| !chunk.is_done()).map(|(number, _)| number).peekable();
-        if open.peek().is_none() {
-            return Ok(false);
-        }
-        let mut lost: Vec<u64> = Vec::new();
-        for (post, slot) in self.posts.iter_mut().zip(self.board.slots.iter()).filter(|(post, _)| matches!(post.state, State::GivenUp)) {
-            slot.hand(None);
-            lost.extend(post.lost_since.take());
-        }
-        let retired = self.posts.iter_mut().zip(self.board.slots.iter()).filter(|(post, _)| matches!(post.state, State::Retired));
-        let mut hired = false;
-        for ((post, slot), chunk) in retired.zip(open) {
-            slot.hand(Some(chunk));
-            *post = Post { lost_since: lost.pop(), is_used: true, ..Post::vacant() };
-            hired = true;
-        }
-        if hired { Ok(true) } else { Err(Stop::NoWorkersLeft { workers: self.posts.len() }) }
-    }
-
     /// Starts a worker in each vacant slot. If the system refuses, that counts as a death; the next turn tries again.
     fn fill(&mut self) {
         for slot in 0..self.posts.len() {
             if !matches!(self.posts[slot].state, State::Vacant) {
                 continue;
             }
-            self.board.slots[slot].clear_first();
-            let (board, files) = (self.board, self.files);
-            match Builder::new().daemon(true).fork(move || worker::run(board, files, slot)) {
+            self.board.slots[slot].clear();
+            let (board, files, has_words) = (self.board, self.files, self.has_words);
+            match Builder::new().daemon(true).fork(move || worker::run(board, files, slot, has_words)) {
                 Ok(worker) => {
                     let post = &mut self.posts[slot];
                     post.state = State::Working(worker);
@@ -238,18 +226,55 @@ impl<'a> Crew<'a> {
         }
     }
 
-    fn move_gate(&mut self) -> Result<(), Stop> {
+    /// Puts tasks into the queue, as many as the plan lets be done before its next kill and as there is room for. The last one closes it.
+    fn put_tasks(&mut self) -> Result<(), Stop> {
+        let queue = &self.board.tasks;
         let gate = self.plan.gate(self.kills);
-        if gate != self.gate && self.board.open(gate, TURN).map_err(Stop::system("locking the dispenser"))? {
-            self.gate = gate;
+        while self.put < gate {
+            let next: Vec<Task> = (self.put..gate).take(job::TASKS).map(|number| self.tasks.get(number)).collect();
+            match queue.try_put_many(&next) {
+                Ok(()) => self.put += next.len() as u32,
+                Err(PutManyError { put, error: QueueError::Full }) => {
+                    self.put += put as u32;
+                    break;
+                }
+                Err(error) => return Err(Stop::system("giving out tasks")(error)),
+            }
+        }
+        if self.put == self.tasks.len() && !queue.is_closed() {
+            queue.close().map_err(Stop::system("giving out tasks"))?;
         }
         Ok(())
+    }
+
+    /// Takes note of tasks that were given up.
+    fn open_dead_letters(&mut self) -> Result<(), Stop> {
+        loop {
+            match self.board.tasks.dead_letter() {
+                Ok(task) => self.ledger.give_up(task.number, task.attempts()),
+                Err(QueueError::Empty) => return Ok(()),
+                Err(error) => return Err(Stop::system("giving up a task")(error)),
+            }
+        }
+    }
+
+    /// Takes in what workers have sent, and waits for the first of it, for so long at most. Whether that was all.
+    fn read(&mut self, wait: Option<Duration>) -> Result<bool, Stop> {
+        let queue = &self.board.results;
+        for turn in std::iter::once(wait).chain([None; MOST_READ]) {
+            match turn.map_or_else(|| queue.try_receive(), |turn| queue.receive_timeout(turn)) {
+                Ok(message) => self.ledger.take(&message).map_err(|Senseless| Stop::SenselessResult)?,
+                Err(QueueError::Empty | QueueError::TimedOut) => return Ok(true),
+                Err(error) => return Err(Stop::system("reading results")(error)),
+            }
+        }
+        Ok(false)
     }
 
     /// Carries out the plan's next kill, if it is due and there is a victim.
     fn kill_next(&mut self) -> Result<(), Stop> {
         let Some(kill) = self.plan.kills().get(self.kills) else { return Ok(()) };
-        if self.done() < kill.done {
+        if self.ledger.settled() < kill.done {
             return Ok(());
         }
         let count = self.posts.len();
@@ -266,17 +291,10 @@ impl<'a> Crew<'a> {
 
     /// Sleeps until something may have happened, and for a turn at most.
     fn wait(&mut self) -> Result<(), Stop> {
-        let all_done = self.done() == self.files.chunks();
+        let is_settled = self.ledger.is_settled();
         let mut working = self.posts.iter().filter(|post| post.worker().is_some());
-        let ending = working.find(|post| post.is_doomed || all_done).and_then(Post::worker);
-        let Some(ending) = ending else {
-            let finished = &self.board.job.finished;
-            if finished.acquire_timeout(TURN).is_ok() {
-                // As many as there are now: for others that come meanwhile, the next turn returns at once.
-                let _ = (0..finished.value()).try_for_each(|_| finished.try_acquire());
-            }
-            return Ok(());
-        };
+        let ending = working.find(|post| post.is_doomed || is_settled).and_then(Post::worker);
+        let Some(ending) = ending else { return self.read(Some(TURN)).map(|_| ()) };
         match ending.join_timeout(TURN) {
             Err(error) if error.kind() != io::ErrorKind::TimedOut => Err(Stop::system("waiting for a worker")(error)),
             _ => Ok(()),
@@ -292,11 +310,11 @@ impl<'a> Crew<'a> {
             let _ = worker.kill();
         }
         let left = workers.iter().filter(|worker| worker.join_deadline(deadline).is_err()).count();
-        let (ended, chunks) = (workers.len() - left, self.files.chunks());
+        let (ended, tasks) = (workers.len() - left, self.tasks.len());
         match stop {
             Stop::Interrupted { signal, .. } => {
                 let hang = if left == 0 { String::new() } else { format!(", {left} hang in the kernel and will end when it lets them") };
-                let what = format!("{ended} workers were ended{hang}, {} of {chunks} chunks were done", self.done());
+                let what = format!("{ended} workers were ended{hang}, {} of {tasks} tasks were done", self.ledger.settled());
                 Stop::Interrupted { signal, what }
             }
             other => other,

@@ -11,7 +11,7 @@ use crate::Stop;
 use crate::complaint::complain;
 use crate::signals::Signals;
 
-/// The most chunks that a job may have: their table is then 1 GiB long.
+/// The most chunks that a job may have: if each is a task of its own, the parent takes 160 MiB for them.
 pub(crate) const MAX_CHUNKS: u32 = 1 << 25;
 
 /// The directory of files whose name is their path.
@@ -77,6 +77,14 @@ impl Files {
         let entry = &self.entries[file];
         let offset = u64::from(chunk - entry.first_chunk) * self.chunk;
         Part { file, offset, len: self.chunk.min(entry.size - offset) }
+    }
+
+    /// How many bytes each chunk has.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = u64> {
+        self.entries.iter().flat_map(|entry| {
+            let (whole, rest) = (entry.size / self.chunk, entry.size % self.chunk);
+            (0..whole).map(|_| self.chunk).chain((rest != 0 || whole == 0).then_some(rest))
+        })
     }
 
     /// Adds a file. An empty one has a chunk, too: it might be unreadable.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example wordcount -- PATH...
-//! cargo run --release --example wordcount -- --chaos 50 --check PATH...
+//! cargo run --release --example wordcount -- --chaos 50 --top 20 --check PATH...
 //! ```
 //!
 //! # What is counted
@@ -10,26 +10,28 @@
 //! `\v`, `\f`, `\r`; that is what Python's `bytes.split()` does. Symbolic links are followed, as by `find -L PATH -type f`; a file that is
 //! reached twice counts twice. A file counts with the size that it had when it was listed.
 //!
+//! With `--top`, each word is counted by its bytes, of whatever length: whoever counts it has it in memory as a whole.
+//!
 //! # Who does what
-//! The parent lists the files, cuts them into chunks and forks the workers. A worker claims one chunk after the other from the
-//! [dispenser](job::Job) and stores what it counted in the chunk's own entry of a shared table. A word belongs to the chunk in which it starts; to know whether
-//! one does, a worker reads the one byte before its chunk. So no chunk depends on another one, whatever the length of a word.
+//! The parent lists the files, cuts them into chunks, and puts runs of chunks as [tasks](task::Task) into a queue; it forks the workers, which get them from there. A worker sends what it
+//! has counted of a task through another queue, and says after that that the task is done. The parent adds up what comes. A word belongs to the chunk in which it starts; to know whether
+//! one does, a worker reads the one byte before its chunk, and to know the word it reads on behind the chunk. So no chunk depends on another one, whatever the length of a word.
 //!
 //! # What a death does
-//! Work is recorded in two steps that a death cannot tear: a claim is complete when the chunk's number stands in the worker's slot, a result when the
-//! state of the chunk says so. The parent notices the death and forks a worker that takes over the slot.
+//! A task may be done twice, never not at all: the queue gives it to another worker until one says that it is done, which is after its result was sent. A result
+//! counts once: the parent takes the first whole one of each task, and drops others.
 //!
 //! | a worker is killed | what is left | who goes on |
 //! |---|---|---|
-//! | before it first claims, or while it waits for the gate | nothing | its replacement claims |
-//! | in the dispenser, before its slot has the number | a dead owner of the lock | the next to lock finds nothing to repair |
-//! | between that and the dispenser's advance | a claim that `next` does not show | the next to lock advances `next`, the replacement does the chunk |
-//! | after the advance, before it unlocks | a dead owner of the lock | the next to lock finds nothing to repair, the replacement does the chunk |
-//! | while it counts, or between two stores of the result | a chunk that is not done | the replacement does the chunk again and overwrites |
-//! | after the state is stored, before or in its report | a report that never comes | the parent, which waits with a time-out, looks at the states |
-//! | after its last chunk | nothing | its replacement finds nothing to claim, and ends |
+//! | while it waits for a task | nothing | its replacement waits |
+//! | while it takes one | the task, in the queue or in its hand | whoever gets next |
+//! | while it counts | the task | whoever gets next does it again |
+//! | while it sends, or waits for room to do so | the task, and perhaps some messages of a result | the same; the parent drops the messages when the slot's next result begins |
+//! | after the last message, before the task is done | the task, and its result | the same; the parent has counted the first result, and drops the second |
+//! | after the task is done | nothing | its replacement gets another |
+//! | as the last of too many, at one task | a dead letter | the parent names the files; the rest is counted |
 //!
-//! Nothing of this has to be believed: the parent looks at the state of every chunk before it adds them up, and has those that are missing counted.
+//! The parent never waits for room among the tasks, and for workers only in turns, in between which it reads results: so workers that wait for room among those get on.
 //!
 //! # Exit status
 //! 0: all is counted. 1: `--check` found a difference. 2: something could not be counted (the rest is), or nothing could. 130, 143: interrupted by
@@ -49,26 +51,29 @@ mod check;
 mod complaint;
 mod crew;
 mod job;
+mod ledger;
 mod listing;
 mod options;
 mod progress;
 mod reader;
 mod report;
+mod results;
+mod sheet;
 mod signals;
 mod tally;
+mod task;
+mod words;
 mod worker;
 
 use self::chaos::Plan;
 use self::complaint::complain;
 use self::crew::Crew;
 use self::job::Board;
-use self::listing::Files;
 use self::options::Options;
 use self::progress::Progress;
-use self::reader::Flaw;
 use self::report::Report;
 use self::signals::Signals;
-use self::tally::Tally;
+use self::task::Tasks;
 
 /// Everything is counted.
 const ALL_COUNTED: u8 = 0;
@@ -93,10 +98,12 @@ fn main() -> ExitCode {
 enum Stop {
     #[error("interrupted by {}: {what}", signals::name(*signal))]
     Interrupted { signal: i32, what: String },
-    #[error("no workers left: each of {workers} was given up after {} deaths in a row without a finished chunk", crew::MAX_DEATHS)]
+    #[error("no workers left: each of {workers} was given up after {} deaths in a row without a task", crew::MAX_DEATHS)]
     NoWorkersLeft { workers: usize },
     #[error("more than {} chunks: take a larger --chunk than {chunk}", listing::MAX_CHUNKS)]
     TooManyChunks { chunk: u64 },
+    #[error("a worker sent a result that makes no sense")]
+    SenselessResult,
     #[error("no PATH given, and the sources of this program are not in {}", .0.display())]
     NoSources(PathBuf),
     #[error("{what} failed")]
@@ -125,43 +132,41 @@ fn run(options: &Options) -> Result<u8, Stop> {
     let files = &listing.files;
     let listed = begun.elapsed();
 
-    // More workers than chunks would have nothing to do.
-    let workers = options.workers().min(files.chunks());
-    let plan = Plan::draw(options.chaos_seed(), options.chaos, files.chunks(), workers);
-    let board = Board::new(workers, files.chunks(), plan.is_empty()).map_err(Stop::system("making the shared tables"))?;
+    let tasks = Tasks::of(files, options.workers());
+    // More workers than tasks would have nothing to do.
+    let workers = options.workers().min(tasks.len());
+    let plan = Plan::draw(options.chaos_seed(), options.chaos, tasks.len(), workers);
+    // Any of the planned kills may hit the same task.
+    let board = Board::new(workers, options.chaos + crew::MAX_DEATHS).map_err(Stop::system("making the queues"))?;
     let begun = Instant::now();
-    let progress = Progress::new(files.chunks());
-    let deaths = Crew::new(&board, files, &plan, &signals, &progress).count()?;
+    let progress = Progress::new(tasks.len());
+    let has_words = options.top != 0;
+    let (ledger, deaths) = Crew::new(&board, files, &tasks, &plan, &signals, &progress, has_words).count()?;
     drop(progress);
     let counted = begun.elapsed();
 
-    let (total, flawed) = add_up(&board, files);
+    let (total, flawed) = ledger.close(&tasks, files);
     for (file, flaw) in &flawed {
         complain(format_args!("{}: {flaw}", files.path(*file).display()));
     }
-    let checked = if options.check { Some(check::count(files, &flawed, &signals)?) } else { None };
-    let report = Report { files, total, flawed: listing.problems + flawed.len(), listed, counted, workers, plan: &plan, deaths, checked };
-    report.print(options.json).map_err(Stop::system("writing the totals"))?;
-    Ok(match checked {
-        Some(checked) if checked != total => DIFFERS,
-        _ if report.flawed != 0 => NOT_ALL_COUNTED,
-        _ => ALL_COUNTED,
+    let checked = if options.check { Some(check::count(files, has_words, &flawed, &signals)?) } else { None };
+    let report = Report {
+        files,
+        total: &total,
+        top: options.top,
+        flawed: listing.problems + flawed.len(),
+        listed,
+        counted,
+        tasks: tasks.len(),
+        workers,
+        plan: &plan,
+        deaths,
+        checked: checked.as_ref(),
+    };
+    let is_same = report.print(options.json).map_err(Stop::system("writing the totals"))?;
+    Ok(match is_same {
+        false => DIFFERS,
+        true if report.flawed != 0 => NOT_ALL_COUNTED,
+        true => ALL_COUNTED,
     })
-}
-
-/// The sum of all chunks, and the files that were not counted to the end, in order, each once.
-fn add_up(board: &Board, files: &Files) -> (Tally, Vec<(usize, Flaw)>) {
-    let mut total = Tally::default();
-    let mut flawed: Vec<(usize, Flaw)> = Vec::new();
-    for (number, chunk) in (0..).zip(board.chunks.iter()) {
-        let (tally, flaw) = chunk.result();
-        total += tally;
-        if let Some(flaw) = flaw {
-            let file = files.part(number).file;
-            if flawed.last().is_none_or(|&(last, _)| last != file) {
-                flawed.push((file, flaw));
-            }
-        }
-    }
-    (total, flawed)
 }

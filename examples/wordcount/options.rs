@@ -25,9 +25,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=MAX_WORKERS))]
     workers: Option<u32>,
 
-    /// How many bytes of a file a worker claims at a time
+    /// How many bytes a worker does at a time: a part of a large file, or several small ones
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = value_parser!(u64).range(1..))]
     pub(crate) chunk: u64,
+
+    /// Counts each word, too, and prints this many of the most frequent ones
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) top: usize,
 
     /// Kills this many workers at random moments while they work
     #[arg(long, value_name = "K", default_value_t = 0, value_parser = value_parser!(u32).range(..=MAX_KILLS))]
@@ -37,7 +41,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
 
-    /// Counts again in this process alone, and compares; status 1 if there is a difference
+    /// Counts all again in this process alone, and compares; status 1 if there is a difference
     #[arg(long)]
     pub(crate) check: bool,
 

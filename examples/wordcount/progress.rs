@@ -11,10 +11,10 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(chunks: u32) -> Self {
+    pub(crate) fn new(tasks: u32) -> Self {
         let draw = || {
-            let bar = ProgressBar::new(chunks.into());
-            match ProgressStyle::with_template("{wide_bar} {pos}/{len} chunks, {eta} left") {
+            let bar = ProgressBar::new(tasks.into());
+            match ProgressStyle::with_template("{wide_bar} {pos}/{len} tasks, {eta} left") {
                 Ok(style) => bar.with_style(style),
                 Err(_) => bar,
             }

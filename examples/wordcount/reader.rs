@@ -6,36 +6,43 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use crate::listing::{Files, Part};
+use crate::sheet::Sheet;
 use crate::tally::{self, Tally};
+use crate::words::{Cutter, Words};
 
 /// How much is read at a time: large enough to make the system call cheap, small enough to be in the cache when it is counted.
 const BUFFER: usize = 256 << 10;
+/// The same, behind a chunk, for the end of a word.
+const BEHIND: usize = 4 << 10;
 
-/// Why a chunk was not counted to the end. What comes before that is counted.
+/// Why a chunk was not counted to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
-    /// The system refused to open or to read it, with this errno.
+    /// The system refused to open or to read it, with this errno. What comes before that is counted.
     Refused(i32),
-    /// The file was longer when it was listed.
+    /// The file was longer when it was listed. What is left is counted.
     Shrank,
+    /// As many workers died at its task. Nothing of the chunk is counted. It is the parent that finds this.
+    GivenUp(u32),
 }
 
 impl Flaw {
-    const SHRANK: u32 = u32::MAX;
-
-    /// A number that is not 0.
-    pub(crate) fn code(self) -> u32 {
-        match self {
-            Flaw::Refused(errno) => errno as u32,
-            Flaw::Shrank => Flaw::SHRANK,
-        }
+    /// A number for it, in a result.
+    pub(crate) fn code(self) -> u64 {
+        let (kind, number) = match self {
+            Flaw::Refused(errno) => (0, errno as u32),
+            Flaw::Shrank => (1, 0),
+            Flaw::GivenUp(attempts) => (2, attempts),
+        };
+        kind << 32 | u64::from(number)
     }
 
-    pub(crate) fn from_code(code: u32) -> Option<Self> {
-        match code {
-            0 => None,
-            Flaw::SHRANK => Some(Flaw::Shrank),
-            errno => Some(Flaw::Refused(errno as i32)),
+    pub(crate) fn from_code(code: u64) -> Option<Self> {
+        match (code >> 32, code as u32) {
+            (0, errno) => Some(Flaw::Refused(errno as i32)),
+            (1, 0) => Some(Flaw::Shrank),
+            (2, attempts) => Some(Flaw::GivenUp(attempts)),
+            _ => None,
         }
     }
 }
@@ -52,31 +59,36 @@ impl fmt::Display for Flaw {
         match self {
             Flaw::Refused(errno) => write!(f, "{}", io::Error::from_raw_os_error(*errno)),
             Flaw::Shrank => f.write_str("it shrank while it was read, what was left is counted"),
+            Flaw::GivenUp(attempts) => write!(f, "not counted, or not to the end: {attempts} workers died at its task"),
         }
     }
 }
 
-/// A buffer, and the file that was read last: its next chunk may be claimed by the same worker.
+/// A buffer, and the file that was read last: its next chunk may be in the same task, or in this worker's next one.
 pub(crate) struct Reader<'a> {
     files: &'a Files,
     /// One byte that was read before, then what is read next.
     buffer: Box<[u8]>,
     open: Option<(usize, File)>,
+    cutter: Cutter,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(files: &'a Files) -> Self {
-        Reader { files, buffer: vec![0; 1 + BUFFER].into_boxed_slice(), open: None }
+        Reader { files, buffer: vec![0; 1 + BUFFER].into_boxed_slice(), open: None, cutter: Cutter::default() }
     }
 
     /// Counts one chunk, as far as that is possible.
-    pub(crate) fn count(&mut self, part: Part) -> (Tally, Option<Flaw>) {
-        let mut tally = Tally::default();
-        let flaw = self.add_to(&mut tally, part).err();
-        (tally, flaw)
+    pub(crate) fn count(&mut self, chunk: u32, sheet: &mut Sheet) {
+        if let Err(flaw) = self.add_to(sheet, self.files.part(chunk)) {
+            sheet.flaws.push((chunk, flaw));
+        }
+        if let Some(words) = &mut sheet.words {
+            self.cutter.end(words);
+        }
     }
 
-    fn add_to(&mut self, tally: &mut Tally, part: Part) -> Result<(), Flaw> {
+    fn add_to(&mut self, sheet: &mut Sheet, part: Part) -> Result<(), Flaw> {
         let file = match self.open.take() {
             Some((number, file)) if number == part.file => file,
             _ => open(self.files, part.file)?,
@@ -86,16 +98,33 @@ impl<'a> Reader<'a> {
         if part.offset != 0 && read(file, &mut self.buffer[..1], part.offset - 1)? == 0 {
             return Err(Flaw::Shrank);
         }
+        self.cutter.begin(!tally::is_space(self.buffer[0]));
         let mut done = 0;
         while done < part.len {
             let want = (part.len - done).min(BUFFER as u64) as usize;
-            let got = read(file, &mut self.buffer[1..=want], part.offset + done)?;
-            if got == 0 {
-                return Err(Flaw::Shrank);
+            let got = read_some(file, &mut self.buffer[1..=want], part.offset + done)?;
+            sheet.tally += Tally::of(&self.buffer[..=got]);
+            if let Some(words) = &mut sheet.words {
+                self.cutter.cut(&self.buffer[1..=got], words);
             }
-            *tally += Tally::of(&self.buffer[..=got]);
             self.buffer[0] = self.buffer[got];
             done += got as u64;
+        }
+        match &mut sheet.words {
+            Some(words) => self.finish_word(words, part),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads on behind the chunk, to the end of the word that it ends in.
+    fn finish_word(&mut self, words: &mut Words, part: Part) -> Result<(), Flaw> {
+        let Some((_, file)) = &self.open else { return Ok(()) };
+        let (mut at, size) = (part.offset + part.len, self.files.size(part.file));
+        while self.cutter.is_in_word() && at < size {
+            let want = (size - at).min(BEHIND as u64) as usize;
+            let got = read_some(file, &mut self.buffer[..want], at)?;
+            self.cutter.cut_end(&self.buffer[..got], words);
+            at += got as u64;
         }
         Ok(())
     }
@@ -104,6 +133,14 @@ impl<'a> Reader<'a> {
 fn open(files: &Files, file: usize) -> io::Result<File> {
     // Should a FIFO have taken the file's place since, opening it must not wait for a writer; reading it at an offset then fails.
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(files.path(file))
+}
+
+/// Reads what there must be.
+fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize, Flaw> {
+    match read(file, buffer, offset)? {
+        0 => Err(Flaw::Shrank),
+        got => Ok(got),
+    }
 }
 
 fn read(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

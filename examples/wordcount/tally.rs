@@ -72,6 +72,6 @@ fn starts_word(before: u8, here: u8) -> bool {
 
 /// `isspace` of the C locale: a space, or one of `\t`, `\n`, `\v`, `\f`, `\r`, which are neighbours.
 #[inline(always)]
-fn is_space(byte: u8) -> bool {
+pub(crate) fn is_space(byte: u8) -> bool {
     (byte == b' ') | (byte.wrapping_sub(b'\t') <= b'\r' - b'\t')
 }

@@ -1,57 +1,34 @@
 //! What a worker does, from its fork to its end.
 
-use crossproc::LockError;
+use std::io;
 
-use crate::job::{Board, Claim};
+use crossproc::QueueError;
+
+use crate::job::Board;
 use crate::listing::Files;
 use crate::reader::Reader;
+use crate::results::Sender;
+use crate::sheet::Sheet;
 
-/// Counts chunks until none is left to claim. The first one is what the slot's last worker left unfinished.
-pub(crate) fn run(board: &Board, files: &Files, slot: usize) -> Result<(), LockError<()>> {
-    let mut reader = Reader::new(files);
-    let mut reports = Reports { board, unreported: 0, last: board.now() };
-    let mut left_over = board.resume(slot);
+/// Does tasks until all are done. The result is sent before the task is done: if the worker dies in between, the task is done again, and the parent has
+/// one result too many, not too few.
+pub(crate) fn run(board: &Board, files: &Files, slot: usize, has_words: bool) -> io::Result<()> {
+    let (mut reader, mut sheet) = (Reader::new(files), Sheet::new(has_words));
+    let mut sender = Sender::new(&board.results, slot);
+    let slot = &board.slots[slot];
     loop {
-        let chunk = match left_over.take() {
-            Some(chunk) => chunk,
-            None => match board.claim(slot)? {
-                Claim::Chunk(chunk) => chunk,
-                Claim::Gated => {
-                    reports.send();
-                    board.job.go.wait();
-                    continue;
-                }
-                Claim::Nothing => break,
-            },
+        let task = match board.tasks.get() {
+            Ok(task) => task,
+            Err(QueueError::Closed) => return Ok(()),
+            Err(error) => return Err(error.into()),
         };
-        let (tally, flaw) = reader.count(files.part(chunk));
-        board.chunks[chunk as usize].store(tally, flaw);
-        reports.add();
-    }
-    reports.send();
-    Ok(())
-}
-
-/// Finished chunks of which the parent was not told yet.
-struct Reports<'a> {
-    board: &'a Board,
-    unreported: u32,
-    last: u64,
-}
-
-impl Reports<'_> {
-    fn add(&mut self) {
-        self.unreported += 1;
-        let now = self.board.now();
-        if now - self.last >= self.board.report_every() {
-            self.last = now;
-            self.send();
+        slot.take_up(board.now());
+        sheet.clear();
+        for chunk in task.chunks() {
+            reader.count(chunk, &mut sheet);
         }
-    }
-
-    fn send(&mut self) {
-        // It overflows if the parent was stopped for billions of chunks. It has enough to wake up for then, and looks at the states anyway.
-        let _ = self.board.job.finished.release_many(self.unreported);
-        self.unreported = 0;
+        sender.send(task.number, |to| sheet.write(to))?;
+        slot.lay_down();
+        task.done();
     }
 }

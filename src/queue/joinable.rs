@@ -36,7 +36,7 @@ pub(super) const KIND: &str = "JoinableQueue";
 /// What is done for a task when its worker dies may have been done in part, or all but the word that it is done: tasks are given out *at least* once.
 ///
 /// # Blocking and fairness
-/// As [`Queue`](super::Queue). A worker's death wakes one who waits for a task, or for the last one, at once; where more than 118 others take part, or on kernels before 5.16, it can take a [slice](crate::set_slice).
+/// As [`Queue`](super::Queue). A worker's death wakes one who waits for a task, or for the last one, at once; where more than 120 others take part, or on kernels before 5.16, it can take a [slice](crate::set_slice).
 ///
 /// # Memory ordering
 /// A put *synchronises with* the get of its task, and [`Task::done`] with the return of a [`join`](JoinableQueue::join) that waited for it. A worker's death counts as a return of its tasks.

@@ -82,7 +82,7 @@ impl Ground {
 
     /// Gives an id that was never used its first slots, and notes it as the taker of what is in its places: the places, by bits, with a returned task, of which it is not.
     fn furnish(&self, id: usize) -> Result<u64, Refused> {
-        let mut returned = 0;
+        let mut returned: u64 = 0;
         for place in 0..self.shape.places as usize {
             // Acquire: pairs with the exchange of one who took a returned task from there.
             let seen = self.place(id, place).load(Acquire);
@@ -92,7 +92,8 @@ impl Ground {
                 returned |= 1 << place;
             }
         }
-        Ok(returned)
+        // Nobody can have had more tasks than loans. It would be without a place for anything else.
+        if returned.count_ones() as usize > self.most_loans() { Err(Refused::Corrupt) } else { Ok(returned) }
     }
 
     /// Makes the slot in a place the participant's own: the one that somebody has left there for a returned task, or the first one. Before it is used: it would not be known as its own otherwise.

@@ -59,25 +59,29 @@ impl Attached {
 
     /// Takes a task: the place that it is in.
     pub(crate) fn receive_task(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<usize, QueueError> {
-        let place = loop {
-            if let Some(place) = self.ground().retake(&self.member) {
-                break place;
-            }
-            match self.ground().occupy(&self.member) {
-                Some(place) => {
-                    if let Err(error) = self.take_task(place, wait) {
-                        self.vacate(place);
-                        return Err(error);
-                    }
-                    break place;
+        let place = match self.ground().retake(&self.member) {
+            Some(place) => place,
+            None => {
+                let place = self.occupy_for_task()?;
+                if let Err(error) = self.take_task(place, wait) {
+                    self.vacate(place);
+                    return Err(error);
                 }
-                // Others have just taken what was returned: its places can be reclaimed.
-                None if self.member.returned.get() != 0 => {}
-                None => return Err(self.too_many_loans()),
+                place
             }
         };
         self.ground().count_attempt(&self.member, place)?;
         Ok(place)
+    }
+
+    /// A place for a task, for one who has none that it could take back.
+    fn occupy_for_task(&self) -> Result<usize, QueueError> {
+        match self.ground().occupy(&self.member) {
+            Some(place) => Ok(place),
+            // Others have taken all that was returned, so its places could have been reclaimed.
+            None if self.member.returned.get() != 0 => Err(QueueError::Spoiled),
+            None => Err(self.too_many_loans()),
+        }
     }
 
     fn take_task(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {

@@ -145,12 +145,18 @@ pub(crate) fn attach(file: OwnedFd, layout: Layout, name: &'static str, is_joina
     if region.len() < size_of::<super::ground::Control>() {
         return Err(too_short(size_of::<super::ground::Control>()));
     }
-    let shape = Shape::load(region.contents());
+    let unsuitable = |what: String| Err(RegionError::UnsuitableQueue { what });
+    let Some(shape) = Shape::load(region.contents()) else {
+        return unsuitable("its own account of itself has numbers that cannot be".into());
+    };
+    let plan = check(&shape)?;
     let is_expected =
         shape.is_joinable == is_joinable && shape.align as usize == layout.align && (layout.size == 1 || shape.size == layout.size as u64);
-    let plan = check(&shape)?;
     if !is_expected {
-        return Err(RegionError::UnsuitableQueue { what: format!("its own account of its items is not that of {name}") });
+        return unsuitable(format!("its own account of its items is not that of {name}"));
+    }
+    if shape.capacity as usize != region.count() {
+        return unsuitable(format!("it says that {} items fit, its header {}", shape.capacity, region.count()));
     }
     if plan.len > region.len() {
         return Err(too_short(plan.len));
@@ -176,23 +182,27 @@ impl Shape {
         }
     }
 
-    /// What a region's beginning says, which is at least as long as the control words. Not to be believed.
-    fn load(base: NonNull<u8>) -> Self {
+    /// What a region's beginning says, which is at least as long as the control words. Not to be believed; `None` if nobody can have stored it.
+    fn load(base: NonNull<u8>) -> Option<Self> {
         let control = base.cast::<super::ground::Control>();
         // SAFETY: mapped, as the caller says, page aligned, and all atomics.
         let control = unsafe { control.as_ref() };
         // Each once: the copy is what is checked and used.
         let numbers = control.shape.each_ref().map(|number| number.load(Relaxed));
-        let number = |index: usize| u32::try_from(numbers[index]).unwrap_or(u32::MAX / 2);
-        Shape {
-            capacity: number(0),
-            letters: number(1),
-            ids: number(2),
-            places: number(3),
-            attempts: number(4),
-            is_joinable: numbers[5] != 0,
+        let number = |index: usize| u32::try_from(numbers[index]).ok();
+        Some(Shape {
+            capacity: number(0)?,
+            letters: number(1)?,
+            ids: number(2)?,
+            places: number(3)?,
+            attempts: number(4)?,
+            is_joinable: match numbers[5] {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
             size: numbers[6],
-            align: number(7),
-        }
+            align: number(7)?,
+        })
     }
 }

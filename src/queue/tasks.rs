@@ -11,7 +11,7 @@
 //!
 //! # Who notices a death
 //! Whoever sleeps for a task, or until all are done, watches the tokens of all other participants. The kernel marks a dead one's and wakes one who sleeps on it; that one takes it over. A new participant wakes all
-//! sleepers through the roster, so that they watch it, too. Of more than 118 participants the others are only looked at at the end of a slice.
+//! sleepers through the roster, so that they watch it, too. Of more than 120 participants the others are only looked at at the end of a slice.
 //!
 //! # When all is done
 //! If the ring is empty, no place has a mark, nobody is about to complete a get, and in the time of that look nothing was put (the entry at `head` is as it was) and nothing moved between places (`moves`, which
@@ -34,8 +34,11 @@ const ONE_RETURN: u64 = 2;
 const ONE_JOIN: u64 = 1 << 32;
 const ONE_MEMBER: u64 = 1 << 30;
 
-/// As many as the kernel watches at once.
+/// As many as the kernel watches at once; and enough for a few participants, which are faster to list.
 const MOST_WATCHED: usize = futex::MAX_WATCHED;
+const FEW_WATCHED: usize = 24;
+/// Of which so many are no tokens, at the most.
+const OTHERS_WATCHED: usize = 8;
 
 impl Ground {
     /// Takes a task for a place: one that was given back, or else the first one.
@@ -221,10 +224,8 @@ impl Ground {
         if !must_wait(returned) {
             return false;
         }
-        let mut watches = Watches::<MOST_WATCHED>::new();
-        watches.add(Watch::whole(&control.joins, marked));
-        watches.add(Watch::whole(&control.returned, returned));
-        self.sleep_watching_tokens(thread, id, waiter, watches, None, in_roster, &control.joins, marked)
+        let others = [(&control.joins, marked), (&control.returned, returned)];
+        self.sleep_watching_tokens(thread, id, waiter, others, None, in_roster)
     }
 
     /// Sleeps for a slice at most while there is no task to take, and none that could be. Whether it did. The roster is pending.
@@ -243,29 +244,43 @@ impl Ground {
         if returned & SOME != 0 {
             return false;
         }
-        let mut watches = Watches::<MOST_WATCHED>::new();
-        watches.add(Watch::whole(ring.tail(), marked));
-        watches.add(Watch::whole(&control.returned, returned));
-        let entry = Some(Watch::new(cell, entry as u32));
-        self.sleep_watching_tokens(thread, member.id, waiter, watches, entry, in_roster, ring.tail(), marked)
+        let others = [(ring.tail(), marked), (&control.returned, returned)];
+        self.sleep_watching_tokens(thread, member.id, waiter, others, Some((cell, entry)), in_roster)
     }
 
-    /// Whoever it is woken by, the dead come first: the kernel's wake for one may have come together with another, which would be all that is left of it.
-    #[allow(clippy::too_many_arguments, reason = "two callers, and what they have looked at")]
-    fn sleep_watching_tokens<'a>(
-        &'a self,
+    /// Sleeps on the first of the words, and watches the others, an entry, and everybody's token.
+    fn sleep_watching_tokens(
+        &self,
         thread: &Thread,
         id: usize,
         waiter: &mut Waiter,
-        mut watches: Watches<'a, MOST_WATCHED>,
-        entry: Option<Watch<'a>>,
+        words: [(&AtomicU64, u64); 2],
+        entry: Option<(&AtomicU64, u64)>,
         in_roster: u64,
-        word: &'a AtomicU64,
-        seen: u64,
     ) -> bool {
-        let roster = Watch::whole(&self.control().roster.0, in_roster);
+        if self.used() + OTHERS_WATCHED <= FEW_WATCHED {
+            self.sleep_watching::<FEW_WATCHED>(thread, id, waiter, words, entry, in_roster)
+        } else {
+            self.sleep_watching::<MOST_WATCHED>(thread, id, waiter, words, entry, in_roster)
+        }
+    }
+
+    /// Whoever it is woken by, the dead come first: the kernel's wake for one may have come together with another, which would be all that is left of it.
+    fn sleep_watching<const N: usize>(
+        &self,
+        thread: &Thread,
+        id: usize,
+        waiter: &mut Waiter,
+        words: [(&AtomicU64, u64); 2],
+        entry: Option<(&AtomicU64, u64)>,
+        in_roster: u64,
+    ) -> bool {
+        let mut watches = Watches::<N>::new();
+        for (word, seen) in words {
+            watches.add(Watch::whole(word, seen));
+        }
         for other in (0..self.used()).filter(|&other| other != id) {
-            if watches.len() + roster.len() + 1 == MOST_WATCHED {
+            if watches.len() + OTHERS_WATCHED > N {
                 break;
             }
             match self.record(other).token.watch() {
@@ -279,9 +294,10 @@ impl Ground {
             }
         }
         let others = watches.len();
-        watches.add(roster);
+        watches.add(Watch::whole(&self.control().roster.0, in_roster));
         // Behind the roster: see `waiting`. Nobody is woken through it.
-        entry.into_iter().for_each(|entry| watches.add([entry]));
+        entry.into_iter().for_each(|(cell, entry)| watches.add([Watch::new(cell, entry as u32)]));
+        let [(word, seen), _] = words;
         if watches.sleep(waiter, word, seen) >= others {
             self.do_for_the_dead(self.ring(Which::Items));
             self.wake_joins();

@@ -228,7 +228,12 @@ fn may_wait(board: &Board, now: &Moment) -> bool {
     let has_task = places().any(|word| word & super::queue_words::TASK != 0);
     // One who is stopped has not given it back before it has told so.
     let is_available = board.words.has_item() || has_returned && (!now.is_stopped || board.words.tells_of_returned());
-    let joiners_may = board.joining.load(SeqCst) == 0 || outstanding > 0 || is_available || has_task || now.is_stopped;
+    let joiners_may = board.joining.load(SeqCst) == 0
+        || outstanding > 0
+        || is_available
+        || has_task
+        || has_returned
+        || board.words.has_any_come_to(Stage::Announced);
     let is_unfinished = outstanding > 0 && !now.is_stopped;
     let getters_may = board.waiting.load(SeqCst) == 0 || !is_available && !is_unfinished && (!board.queue.is_closed() || now.is_stopped);
     // A survivor may wait for what the stopped one has in hand.

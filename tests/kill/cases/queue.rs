@@ -431,6 +431,11 @@ fn receiving(board: &Board, operation: &Operation, who: usize) {
     }
 }
 
+/// For those who come after it.
+fn loaning(board: &Board, operation: &Operation, _: usize) {
+    operation.step(|| drop(board.queue.loan().expect("few loans")));
+}
+
 fn closing(board: &Board, operation: &Operation, _: usize) {
     operation.step(|| board.queue.close()).expect("a participant");
 }
@@ -483,6 +488,15 @@ fn consumer(count: usize) -> impl Fn(&Board, &Me) + Clone {
     }
 }
 
+/// Closes the queue, and is told that there will be nothing more.
+fn finisher(board: &Board, me: &Me) {
+    board.take_part();
+    me.pause();
+    board.queue.close().expect("a participant");
+    board.drain(COMPANION + me.index);
+    board.flag.store(u32::from(matches!(board.queue.try_get(), Err(QueueError::Closed))), SeqCst);
+}
+
 fn closer(board: &Board, me: &Me) {
     board.take_part();
     me.pause();
@@ -529,6 +543,17 @@ fn with_dying(case: Case<Board>, effect: Effect) -> Case<Board> {
         }
     };
     case.dying(script, |board| board.words.has_any_come_to(Stage::Exchanged))
+}
+
+/// Puts three at once when the victim sleeps, and dies before it wakes anybody.
+fn with_dying_putter_of_three(case: Case<Board>) -> Case<Board> {
+    let script = |board: &Board, operation: &Operation| {
+        board.take_part();
+        let first = board.item(DYING);
+        board.note_puts(DYING, 3);
+        let _ = operation.step(|| board.queue.try_put_many(&[first, first + 1, first + 2]));
+    };
+    case.dying(script, |board| board.queue.len() == 3)
 }
 
 pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
@@ -611,6 +636,10 @@ fn blocked() -> Vec<Box<dyn Subject>> {
             gets("get, then put by one that dies, 2 sleep behind", 2, getting, 1).companions(2, later_getter),
             Effect::Puts(1),
         )),
+        Box::new(gets("get, then 1 put, 2 sleep behind", 2, getting, 1).companions(2, later_getter).companion(supplier(1))),
+        Box::new(with_dying_putter_of_three(
+            gets("get, then 3 put by one that dies, 2 sleep behind", 3, getting, 1).companions(2, later_getter),
+        )),
         Box::new(gets("receive, then put, 1 sleeps behind", 2, receiving, 1).companion(later_getter).companion(supplier(2))),
         Box::new(gets("get_many(2), then 2 put, 1 sleeps behind", 2, getting_many::<2>, 2).companion(later_getter).companion(supplier(2))),
         Box::new(puts("put, then got", 1, putting, 1).companion(consumer(1))),
@@ -655,9 +684,9 @@ fn closing_cases() -> Vec<Box<dyn Subject>> {
     let among = |name: &str, capacity: usize, items: usize| case(name, capacity, 1, items, Effect::Closes, Leaves::Closed);
     let until = |name: &str, capacity: usize, items: usize| case(name, capacity, 1, items, Effect::Nothing, Leaves::Closed);
     vec![
-        known(victim(case("put, others close", 2, 1, 0, Effect::Puts(1), Leaves::Closed), trying_to_put)),
-        known(victim(case("send, others close", 1, 1, 0, Effect::Puts(1), Leaves::Closed), trying_to_send)),
-        known(victim(case("get, others close", 2, 1, 1, Effect::Takes(1), Leaves::Closed), trying_to_get)),
+        known(victim(case("put, others close", 2, 1, 0, Effect::Puts(1), Leaves::Closed).companion(finisher), trying_to_put)),
+        known(victim(case("send, others close", 1, 1, 0, Effect::Puts(1), Leaves::Closed).companion(finisher), trying_to_send)),
+        known(victim(case("get, others close", 2, 1, 1, Effect::Takes(1), Leaves::Closed).companion(finisher), trying_to_get)),
         known(victim(among("close, 2 getters sleep", 2, 0).companions(2, getter), closing)),
         known(victim(among("close, 2 putters sleep", 2, 2).companions(2, putter), closing)),
         known(victim(until("get, then closed", 1, 0).companion(closer), getting)),
@@ -693,6 +722,9 @@ fn beside_a_peer() -> Vec<Box<dyn Subject>> {
         add("put_many(2)", putting_many::<2>, 2, 1, false, Effect::Puts(2));
         add("get_many(2)", getting_many::<2>, 3, 3, false, Effect::Takes(2));
         add("close", closing, 2, 2, false, Effect::Closes);
+        add("loan", loaning, 2, 0, true, Effect::Nothing);
+        add("loan", loaning, 2, 2, false, Effect::Nothing);
+        add("loan", loaning, 3, 2, false, Effect::Nothing);
         // Two of them: the counters are far behind.
         let both = |name: &str, items: usize, effect: Effect, first: bool, second: bool| {
             let of = |is_putter: bool| {
@@ -731,7 +763,9 @@ fn adopting() -> Vec<Box<dyn Subject>> {
             };
             let victims = if after < capacity { Effect::Puts(1) } else { Effect::Nothing };
             let what = if is_put { "put" } else { "get" };
-            let alone = case(&format!("try_put as one that died, {what} {stage:?}"), capacity, 4, items, victims, Leaves::Item);
+            // One that has only announced has slots that nobody has had before.
+            let shift = if stage == Stage::Announced { 0 } else { 4 };
+            let alone = case(&format!("try_put as one that died, {what} {stage:?}"), capacity, shift, items, victims, Leaves::Item);
             cases.push(comes(with_peer(alone, 0, Fate::Dies, stage, effect, operate)));
             // The word has gone on, by one whose own operation is over, or not, or who is dead.
             for further in 0..3 {
@@ -746,7 +780,7 @@ fn adopting() -> Vec<Box<dyn Subject>> {
                     continue;
                 }
                 let victims = if next_puts { Effect::Nothing } else { Effect::Puts(1) };
-                let case = case(&name, capacity, 4, items, victims, Leaves::Item);
+                let case = case(&name, capacity, shift, items, victims, Leaves::Item);
                 let case = with_peer(case, 0, Fate::Dies, stage, effect, operate);
                 cases.push(comes(match further {
                     0 => case.peer(

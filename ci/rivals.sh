@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# The queue's benchmark beside its rivals, which are in a package of their own, compiles, and each row runs once. Without shaq, which takes a nightly compiler.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cargo bench --manifest-path rivals/Cargo.toml --bench queue -- --test

@@ -1,0 +1,363 @@
+//! What must come of every command: a plain queue, and who has what.
+
+use std::collections::VecDeque;
+
+use super::participant::{Outcome, Refusal};
+use super::program::{Command, Form, Item, MAX_LEN, SEATS, Setup};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Task {
+    item: Item,
+    attempts: u32,
+}
+
+#[derive(Debug, Clone)]
+enum Held {
+    Loan(Item),
+    /// Something received, or a dead letter: gone, whatever becomes of it.
+    Taken,
+    Task(Task),
+}
+
+/// Who sits in a seat. Without an id it does not take part yet.
+#[derive(Debug, Clone, Default)]
+struct Participant {
+    id: Option<usize>,
+    held: Vec<Held>,
+    leaked: Vec<Held>,
+}
+
+/// The holder of an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Holder {
+    Nobody,
+    Alive,
+    /// With the tasks that it had in hand. Nobody has noticed yet.
+    Dead(Vec<Task>),
+}
+
+#[derive(Debug, Clone)]
+struct Id {
+    holder: Holder,
+    /// Tasks that have come back, and that nobody has taken since.
+    returned: Vec<Task>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Reference {
+    setup: Setup,
+    items: VecDeque<Task>,
+    is_closed: bool,
+    ids: Vec<Id>,
+    /// One more than there are seats, for the end.
+    seats: [Participant; SEATS + 1],
+    /// Those that came at the same time are in no order.
+    letters: VecDeque<Vec<Task>>,
+}
+
+impl Reference {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let (items, ids, letters) = (VecDeque::new(), Vec::new(), VecDeque::new());
+        Reference { setup, items, is_closed: false, ids, seats: Default::default(), letters }
+    }
+
+    /// What must come of a command. Where there is a choice, as to which task comes back first, it is as in `actual`.
+    pub(crate) fn expect(&mut self, seat: usize, command: &Command, actual: Option<&Outcome>) -> Outcome {
+        match self.operate(seat, command, actual) {
+            Ok(outcome) => outcome,
+            Err(refusal) if matches!(command, Command::PutMany(..)) => Outcome::Put(0, refusal),
+            Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
+
+    /// What must come of it, if it were done now.
+    pub(crate) fn foresee(&self, seat: usize, command: &Command) -> Outcome {
+        self.clone().expect(seat, command, None)
+    }
+
+    fn operate(&mut self, seat: usize, command: &Command, actual: Option<&Outcome>) -> Result<Outcome, Refusal> {
+        match command {
+            Command::Put(item, _) | Command::Loan(item) if self.setup.is_bytes && item.len() > MAX_LEN => return Err(Refusal::TooLong),
+            Command::Drop(_) | Command::Leak(_) | Command::Done(_) | Command::End | Command::Die => {}
+            _ => self.attach(seat)?,
+        }
+        match command {
+            Command::Put(item, form) => self.put(item, *form)?,
+            Command::PutMany(items, form) => {
+                for (put, item) in items.iter().enumerate() {
+                    if let Err(refusal) = self.put(item, *form) {
+                        return Ok(Outcome::Put(put, refusal));
+                    }
+                }
+            }
+            Command::Get(form) => return Ok(Outcome::Got(vec![self.first(seat, *form, actual)?.item])),
+            Command::GetMany(most, form) => return self.get_many(seat, *most, *form),
+            Command::Loan(item) => {
+                self.check_places(seat)?;
+                self.seats[seat].held.push(Held::Loan(item.clone()));
+                return Ok(Outcome::Held(item.clone(), 0));
+            }
+            Command::Receive(form) => return self.receive(seat, *form, actual),
+            Command::Letter => return self.letter(seat, actual),
+            Command::Send(which, form) => {
+                let Held::Loan(item) = self.seats[seat].held[*which].clone() else { unreachable!("only loans are sent") };
+                self.put(&item, *form)?;
+                self.seats[seat].held.remove(*which);
+            }
+            Command::Drop(which) => {
+                let held = self.seats[seat].held.remove(*which);
+                self.give_back(self.seats[seat].id, tasks_of([held]));
+            }
+            Command::Leak(which) => {
+                let held = self.seats[seat].held.remove(*which);
+                self.seats[seat].leaked.push(held);
+            }
+            Command::Done(which) => _ = self.seats[seat].held.remove(*which),
+            Command::Join => self.join(seat)?,
+            Command::Close => self.is_closed = true,
+            Command::End | Command::Die => self.end(seat, matches!(command, Command::Die)),
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Takes the first id that nobody alive holds, and what its holder has left.
+    fn attach(&mut self, seat: usize) -> Result<(), Refusal> {
+        if self.seats[seat].id.is_some() {
+            return Ok(());
+        }
+        let id = match self.ids.iter().position(|id| id.holder != Holder::Alive) {
+            Some(id) => id,
+            None if self.ids.len() == self.setup.participants => return Err(Refusal::TooManyParticipants),
+            None => {
+                self.ids.push(Id { holder: Holder::Nobody, returned: Vec::new() });
+                self.ids.len() - 1
+            }
+        };
+        self.bury(id);
+        self.ids[id].holder = Holder::Alive;
+        self.seats[seat].id = Some(id);
+        Ok(())
+    }
+
+    /// Whether a dead participant had a task in hand, which has come back.
+    fn bury(&mut self, id: usize) -> bool {
+        let holder = &mut self.ids[id].holder;
+        let Holder::Dead(tasks) = holder else { return false };
+        let tasks = std::mem::take(tasks);
+        *holder = Holder::Nobody;
+        let any = !tasks.is_empty();
+        self.give_back(Some(id), tasks);
+        any
+    }
+
+    fn bury_all(&mut self) -> bool {
+        let dead: Vec<bool> = (0..self.ids.len()).map(|id| self.bury(id)).collect();
+        dead.contains(&true)
+    }
+
+    fn give_back(&mut self, id: Option<usize>, tasks: Vec<Task>) {
+        let mut letters = Vec::new();
+        for task in tasks {
+            let is_given_up = self.setup.attempts != 0 && task.attempts >= self.setup.attempts;
+            if is_given_up && self.count_letters() + letters.len() < self.setup.letters {
+                letters.push(task);
+            } else if let Some(id) = id {
+                self.ids[id].returned.push(task);
+            }
+        }
+        if !letters.is_empty() {
+            self.letters.push_back(letters);
+        }
+    }
+
+    fn put(&mut self, item: &Item, form: Form) -> Result<(), Refusal> {
+        if self.is_closed {
+            Err(Refusal::Closed)
+        } else if self.items.len() == self.setup.capacity {
+            Err(refusal(form, Refusal::Full))
+        } else {
+            self.items.push_back(Task { item: item.clone(), attempts: 0 });
+            Ok(())
+        }
+    }
+
+    /// What somebody gets who gets now.
+    fn first(&mut self, seat: usize, form: Form, actual: Option<&Outcome>) -> Result<Task, Refusal> {
+        loop {
+            let taken = self.take_returned(seat, actual).or_else(|| self.items.pop_front());
+            if let Some(mut task) = taken {
+                task.attempts += 1;
+                return Ok(task);
+            }
+            let refused = if self.is_closed && !self.others_have_tasks(seat) { Refusal::Closed } else { refusal(form, Refusal::Empty) };
+            // Whoever is going to sleep for a task looks for the dead first.
+            if refused != Refusal::Blocks || !self.setup.is_joinable || !self.bury_all() {
+                return Err(refused);
+            }
+        }
+    }
+
+    /// One of the tasks that have come back: the one that was actually got. Of several that look the same its own comes first: it matters for the places that they are in.
+    fn take_returned(&mut self, seat: usize, actual: Option<&Outcome>) -> Option<Task> {
+        let is_that = |task: &Task| match actual {
+            Some(Outcome::Held(item, attempts)) => task.item == *item && task.attempts + 1 == *attempts,
+            _ => true,
+        };
+        let any = self.ids.iter().any(|id| !id.returned.is_empty());
+        let own = self.seats[seat].id.into_iter();
+        let found = own.chain(0..self.ids.len()).find_map(|id| {
+            let returned = &mut self.ids[id].returned;
+            let at = returned.iter().position(is_that)?;
+            Some(returned.remove(at))
+        });
+        assert!(!any || found.is_some(), "{actual:?}, and not one of those that came back: {:?}", self.ids);
+        found
+    }
+
+    fn others_have_tasks(&self, seat: usize) -> bool {
+        let others = self.seats.iter().enumerate().filter(|&(other, _)| other != seat);
+        others.flat_map(|(_, other)| other.held.iter().chain(&other.leaked)).any(|held| matches!(held, Held::Task(_)))
+            || self.ids.iter().any(|id| matches!(&id.holder, Holder::Dead(tasks) if !tasks.is_empty()))
+    }
+
+    fn get_many(&mut self, seat: usize, most: usize, form: Form) -> Result<Outcome, Refusal> {
+        let mut got = Vec::new();
+        while got.len() < most {
+            match self.first(seat, form, None) {
+                Ok(task) => got.push(task.item),
+                Err(refusal) if got.is_empty() => return Err(refusal),
+                Err(_) => break,
+            }
+        }
+        Ok(Outcome::Got(got))
+    }
+
+    fn count_in_hand(&self, seat: usize) -> usize {
+        self.seats[seat].held.len() + self.seats[seat].leaked.len()
+    }
+
+    /// Whether there is a place for a loan: tasks that this participant gave back, and nobody has taken since, are still in some.
+    fn check_places(&self, seat: usize) -> Result<(), Refusal> {
+        let returned = self.seats[seat].id.map_or(0, |id| self.ids[id].returned.len());
+        if self.count_in_hand(seat) + returned >= self.setup.loans { Err(Refusal::TooManyLoans) } else { Ok(()) }
+    }
+
+    fn receive(&mut self, seat: usize, form: Form, actual: Option<&Outcome>) -> Result<Outcome, Refusal> {
+        if self.count_in_hand(seat) >= self.setup.loans {
+            return Err(Refusal::TooManyLoans);
+        }
+        let mut task = self.first(seat, form, actual)?;
+        let item = task.item.clone();
+        if !self.setup.is_joinable {
+            task.attempts = 0;
+        }
+        let attempts = task.attempts;
+        self.seats[seat].held.push(if self.setup.is_joinable { Held::Task(task) } else { Held::Taken });
+        Ok(Outcome::Held(item, attempts))
+    }
+
+    fn letter(&mut self, seat: usize, actual: Option<&Outcome>) -> Result<Outcome, Refusal> {
+        self.check_places(seat)?;
+        let first = self.letters.front_mut().ok_or(Refusal::Empty)?;
+        let is_that =
+            |letter: &Task| matches!(actual, Some(Outcome::Held(item, attempts)) if letter.item == *item && letter.attempts == *attempts);
+        let letter = first.remove(first.iter().position(is_that).unwrap_or(0));
+        if first.is_empty() {
+            self.letters.pop_front();
+        }
+        self.seats[seat].held.push(Held::Taken);
+        Ok(Outcome::Held(letter.item, letter.attempts))
+    }
+
+    fn join(&mut self, seat: usize) -> Result<(), Refusal> {
+        let own = self.seats[seat].held.iter().chain(&self.seats[seat].leaked);
+        if own.into_iter().any(|held| matches!(held, Held::Task(_))) {
+            return Err(Refusal::Deadlock);
+        }
+        self.bury_all();
+        if self.counts().0 == 0 { Ok(()) } else { Err(Refusal::TimedOut) }
+    }
+
+    /// What was leaked, or everything of one that dies, is the kernel's to end.
+    fn end(&mut self, seat: usize, dies: bool) {
+        let Participant { id, held, mut leaked } = std::mem::take(&mut self.seats[seat]);
+        let Some(id) = id else { return };
+        if dies {
+            leaked.extend(held);
+        } else {
+            held.into_iter().for_each(|held| self.give_back(Some(id), tasks_of([held])));
+        }
+        self.ids[id].holder = if dies || !leaked.is_empty() { Holder::Dead(tasks_of(leaked)) } else { Holder::Nobody };
+    }
+
+    /// What can be seen without taking part: length, and whether it is empty, full, closed.
+    pub(crate) fn looks(&self) -> (usize, bool, bool, bool) {
+        let len = self.items.len();
+        (len, len == 0, len == self.setup.capacity, self.is_closed)
+    }
+
+    /// How many tasks are unfinished, and dead letters.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        if !self.setup.is_joinable {
+            return (0, 0);
+        }
+        let in_hand = self.seats.iter().flat_map(|seat| seat.held.iter().chain(&seat.leaked));
+        let in_hand = in_hand.filter(|held| matches!(held, Held::Task(_))).count();
+        let left = self.ids.iter().map(|id| match &id.holder {
+            Holder::Dead(tasks) => tasks.len() + id.returned.len(),
+            Holder::Nobody | Holder::Alive => id.returned.len(),
+        });
+        (self.items.len() + in_hand + left.sum::<usize>(), self.count_letters())
+    }
+
+    fn count_letters(&self) -> usize {
+        self.letters.iter().map(Vec::len).sum()
+    }
+
+    pub(crate) fn takes_part(&self, seat: usize) -> bool {
+        self.seats[seat].id.is_some()
+    }
+
+    pub(crate) fn has_leaked(&self, seat: usize) -> bool {
+        !self.seats[seat].leaked.is_empty()
+    }
+
+    /// Whether somebody has died whom nobody has noticed yet, or will be dead to others when it ends.
+    pub(crate) fn leaves_dead(&self) -> bool {
+        self.ids.iter().any(|id| matches!(id.holder, Holder::Dead(_))) || self.seats.iter().any(|seat| !seat.leaked.is_empty())
+    }
+
+    /// Where in a participant's hand there are loans, or tasks, or anything.
+    pub(crate) fn loans(&self, seat: usize) -> Vec<usize> {
+        self.places(seat, |held| matches!(held, Held::Loan(_)))
+    }
+
+    pub(crate) fn tasks(&self, seat: usize) -> Vec<usize> {
+        self.places(seat, |held| matches!(held, Held::Task(_)))
+    }
+
+    pub(crate) fn held(&self, seat: usize) -> Vec<usize> {
+        self.places(seat, |_| true)
+    }
+
+    fn places(&self, seat: usize, is_one: impl Fn(&Held) -> bool) -> Vec<usize> {
+        let held = self.seats[seat].held.iter().enumerate();
+        held.filter(|(_, held)| is_one(held)).map(|(at, _)| at).collect()
+    }
+}
+
+fn refusal(form: Form, now: Refusal) -> Refusal {
+    match form {
+        Form::Try => now,
+        Form::Zero => Refusal::TimedOut,
+        Form::Long => Refusal::Blocks,
+    }
+}
+
+fn tasks_of(held: impl IntoIterator<Item = Held>) -> Vec<Task> {
+    let tasks = held.into_iter().filter_map(|held| match held {
+        Held::Task(task) => Some(task),
+        Held::Loan(_) | Held::Taken => None,
+    });
+    tasks.collect()
+}

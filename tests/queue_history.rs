@@ -1,0 +1,469 @@
+//! `Queue` is linearizable: what several processes did at once, and what came of it, is always what a plain bounded queue would have given in some order
+//! in which every operation takes effect between its call and its return. `Full`, `Empty` and time-outs are results like any other.
+//!
+//! Each process notes when it calls and when it returns, on the monotonic clock, in shared memory; the histories are short, so that checking them is quick, and there are many. One test
+//! stops processes in the middle of what they do, another one kills one: what that was doing may have happened or not.
+//!
+//! The checker is stateright's `LinearizabilityTester`: of those on crates.io it is the one that is maintained and widely used, it takes operations that never returned, which is what a killed process leaves, and a history of
+//! a dozen calls takes it a fraction of a millisecond. (`todc-utils` has a checker that remembers where it has been, and so stands longer histories, but it has nothing for such operations.) It knows no operations of several
+//! steps: `put_many` is its single puts, in their order, as threads of their own which are all called and return at the same time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::time::Duration;
+
+use crossproc::process::Child;
+use crossproc::{Barrier, Queue, QueueError, Shm};
+use rustix::time::{ClockId, clock_gettime};
+use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
+
+mod forked;
+use forked::{PATIENCE, fork, join_all, wait_until};
+
+/// The most items that `put_many` and `get_many` are called for here: as many as fit into a result's word.
+const MOST: u64 = 3;
+/// For calls that wait: it is seldom over.
+const SHORT: Duration = Duration::from_micros(100);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    TryPut,
+    Put,
+    Send,
+    TryPutMany,
+    PutMany,
+    TryGet,
+    Get,
+    Receive,
+    TryGetMany,
+    GetMany,
+}
+
+const KINDS: [Kind; 10] = {
+    use Kind::*;
+    [TryPut, Put, Send, TryPutMany, PutMany, TryGet, Get, Receive, TryGetMany, GetMany]
+};
+
+/// What a process is about to do: with `count` items, which are numbered from `first` on if it puts them.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    kind: Kind,
+    count: u64,
+    first: u64,
+}
+
+/// What came of it: the items that were put or got, and whether one more was refused.
+#[derive(Clone, Debug)]
+struct Outcome {
+    items: Vec<u64>,
+    is_refused: bool,
+}
+
+impl Call {
+    fn random(random: &mut fastrand::Rng, first: u64) -> Self {
+        let kind = KINDS[random.usize(..KINDS.len())];
+        let is_many = matches!(kind, Kind::TryPutMany | Kind::PutMany | Kind::TryGetMany | Kind::GetMany);
+        Call { kind, count: if is_many { random.u64(1..=MOST) } else { 1 }, first }
+    }
+
+    fn is_put(self) -> bool {
+        matches!(self.kind, Kind::TryPut | Kind::Put | Kind::Send | Kind::TryPutMany | Kind::PutMany)
+    }
+
+    fn make(self, queue: &Queue<u64>) -> Outcome {
+        let values = [0, 1, 2].map(|index| self.first + index);
+        let values = &values[..self.count as usize];
+        let mut got = Vec::new();
+        let most = self.count as usize;
+        let result = match self.kind {
+            Kind::TryPut => queue.try_put(self.first).map_err(QueueError::from),
+            Kind::Put => queue.put_timeout(self.first, SHORT).map_err(QueueError::from),
+            Kind::Send => queue.loan().and_then(|mut loan| {
+                *loan = self.first;
+                loan.try_send().map_err(QueueError::from)
+            }),
+            Kind::TryPutMany | Kind::PutMany => {
+                let put = match self.kind {
+                    Kind::TryPutMany => queue.try_put_many(values),
+                    _ => queue.put_many_timeout(values, SHORT),
+                };
+                let put = put.map_or_else(|error| refused(&error.error, error.put), |()| values.len());
+                return Outcome { items: values[..put].to_vec(), is_refused: put < values.len() };
+            }
+            Kind::TryGet => queue.try_get().map(|item| got.push(item)),
+            Kind::Get => queue.get_timeout(SHORT).map(|item| got.push(item)),
+            Kind::Receive => queue.try_receive().map(|item| got.push(*item)),
+            Kind::TryGetMany => queue.try_get_many(&mut got, most).map(|_| ()),
+            Kind::GetMany => queue.get_many_timeout(&mut got, most, SHORT).map(|_| ()),
+        };
+        if self.is_put() {
+            let put = result.map_or_else(|error| refused(&error, 0), |()| 1);
+            return Outcome { items: values[..put].to_vec(), is_refused: put == 0 };
+        }
+        result.unwrap_or_else(|error| _ = refused(&error, 0));
+        // Fewer than asked for: there were no more.
+        Outcome { is_refused: got.len() < most, items: got }
+    }
+
+    fn to_word(self) -> u64 {
+        self.kind as u64 | self.count << 8 | self.first << 16
+    }
+
+    fn from_word(word: u64) -> Self {
+        Call { kind: KINDS[word as usize & 0xff], count: word >> 8 & 0xff, first: word >> 16 }
+    }
+}
+
+/// The only ways to come to nothing.
+fn refused<R>(error: &QueueError, result: R) -> R {
+    assert!(matches!(error, QueueError::Full | QueueError::Empty | QueueError::TimedOut), "{error}");
+    result
+}
+
+impl Outcome {
+    fn to_word(&self) -> u64 {
+        let items = self.items.iter().enumerate().map(|(index, item)| item << (16 + 16 * index));
+        u64::from(self.is_refused) | (self.items.len() as u64) << 8 | items.sum::<u64>()
+    }
+
+    fn from_word(word: u64) -> Self {
+        let items = (0..word >> 8 & 0xff).map(|index| word >> (16 + 16 * index) & 0xffff).collect();
+        Outcome { items, is_refused: word & 1 != 0 }
+    }
+}
+
+/// What a process did at one time. A call that never returned has no outcome.
+#[derive(Debug)]
+struct Entry {
+    process: usize,
+    called: u64,
+    call: Call,
+    returned: Option<(u64, Outcome)>,
+}
+
+/// Where the processes write their histories: for each round and process some entries of four words.
+#[derive(Clone)]
+struct Histories {
+    words: Shm<[AtomicU64]>,
+    processes: usize,
+    /// Of one process in one round.
+    entries: usize,
+}
+
+impl Histories {
+    fn new(rounds: usize, processes: usize, entries: usize) -> Self {
+        let words = Shm::from_fn(rounds * processes * entries * 4, |_| AtomicU64::new(0)).unwrap();
+        Histories { words, processes, entries }
+    }
+
+    fn entry(&self, round: usize, process: usize, index: usize) -> &[AtomicU64] {
+        let at = ((round * self.processes + process) * self.entries + index) * 4;
+        &self.words[at..at + 4]
+    }
+
+    /// Calls, and notes when and what came of it.
+    fn make(&self, round: usize, process: usize, index: usize, call: Call, queue: &Queue<u64>) -> Outcome {
+        let [when, what, until, result] = self.entry(round, process, index) else { unreachable!() };
+        what.store(call.to_word(), Release);
+        // SeqCst, as an exchange: what is called comes after the look at the clock, whose result it stores.
+        when.swap(later_than_now(), SeqCst);
+        let outcome = call.make(queue);
+        let now = later_than_now();
+        result.store(outcome.to_word(), Release);
+        until.store(now, Release);
+        outcome
+    }
+
+    /// Gets whatever is left. How many calls there were after it.
+    fn drain(&self, round: usize, process: usize, first: usize, queue: &Queue<u64>) -> usize {
+        let call = Call { kind: Kind::TryGet, count: 1, first: 0 };
+        let empty = (first..).find(|&index| self.make(round, process, index, call, queue).is_refused);
+        empty.expect("a queue has an end") + 1
+    }
+
+    /// Puts until there is no room. How many calls there were after it.
+    fn fill(&self, round: usize, process: usize, first: usize, queue: &Queue<u64>) -> usize {
+        let call = |index| Call { kind: Kind::TryPut, count: 1, first: (process * 1000 + index * 10 + 1) as u64 };
+        let full = (first..).find(|&index| self.make(round, process, index, call(index), queue).is_refused);
+        full.expect("a queue is full some time") + 1
+    }
+
+    fn of_round(&self, round: usize) -> Vec<Entry> {
+        let mut all = Vec::new();
+        for process in 0..self.processes {
+            for index in 0..self.entries {
+                let [when, what, until, result] = self.entry(round, process, index) else { unreachable!() };
+                let (called, until) = (when.load(Acquire), until.load(Acquire));
+                if called != 0 {
+                    let returned = (until != 0).then(|| (until, Outcome::from_word(result.load(Acquire))));
+                    all.push(Entry { process, called, call: Call::from_word(what.load(Acquire)), returned });
+                }
+            }
+        }
+        all
+    }
+
+    fn called(&self, round: usize, process: usize) -> usize {
+        (0..self.entries).take_while(|&index| self.entry(round, process, index)[0].load(Acquire) != 0).count()
+    }
+}
+
+/// The time in nanoseconds, and not the same twice in a process.
+fn later_than_now() -> u64 {
+    let now = || {
+        let now = clock_gettime(ClockId::Monotonic);
+        now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    };
+    let first = now();
+    loop {
+        let then = now();
+        if then > first {
+            return then;
+        }
+    }
+}
+
+/// A plain bounded queue.
+#[derive(Clone)]
+struct Plain {
+    capacity: usize,
+    items: VecDeque<u64>,
+    /// How much of each `put_many` and `get_many` has been done.
+    done: BTreeMap<usize, usize>,
+}
+
+/// One of what a call does in a row: which call, and which of them.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    call: usize,
+    index: usize,
+    /// To be put.
+    item: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Result {
+    Put,
+    Full,
+    Got(u64),
+    Empty,
+    OutOfTurn,
+}
+
+impl SequentialSpec for Plain {
+    type Op = Step;
+    type Ret = Result;
+
+    fn invoke(&mut self, step: &Step) -> Result {
+        let done = self.done.entry(step.call).or_default();
+        if *done != step.index {
+            return Result::OutOfTurn;
+        }
+        let result = match step.item {
+            Some(_) if self.items.len() == self.capacity => Result::Full,
+            Some(item) => {
+                self.items.push_back(item);
+                Result::Put
+            }
+            None => self.items.pop_front().map_or(Result::Empty, Result::Got),
+        };
+        if matches!(result, Result::Put | Result::Got(_)) {
+            *done += 1;
+        }
+        result
+    }
+}
+
+/// What the checker is told: that a step of a process was called, or that it returned.
+type Event = (u64, (usize, usize), std::result::Result<Step, Result>);
+
+fn events_of(number: usize, entry: &Entry) -> Vec<Event> {
+    let step = |index| {
+        let item = entry.call.is_put().then_some(entry.call.first + index as u64);
+        (entry.called, (entry.process, index), Ok(Step { call: number, index, item }))
+    };
+    let Some((until, outcome)) = &entry.returned else {
+        return (0..entry.call.count as usize).map(step).collect();
+    };
+    let succeeded = outcome.items.iter().map(|&item| if entry.call.is_put() { Result::Put } else { Result::Got(item) });
+    let refused = outcome.is_refused.then_some(if entry.call.is_put() { Result::Full } else { Result::Empty });
+    let results = succeeded.chain(refused).enumerate();
+    results.flat_map(|(index, result)| [step(index), (*until, (entry.process, index), Err(result))]).collect()
+}
+
+fn check(capacity: usize, history: &[Entry]) {
+    let mut events: Vec<Event> = history.iter().enumerate().flat_map(|(number, entry)| events_of(number, entry)).collect();
+    // At the same time calls come first: then they overlap with what returns.
+    events.sort_by_key(|&(time, _, what)| (time, what.is_err()));
+    let mut tester = LinearizabilityTester::new(Plain { capacity, items: VecDeque::new(), done: BTreeMap::new() });
+    for (_, thread, what) in events {
+        match what {
+            Ok(step) => tester.on_invoke(thread, step).map(|_| ()),
+            Err(result) => tester.on_return(thread, result).map(|_| ()),
+        }
+        .unwrap();
+    }
+    if !tester.is_consistent() {
+        let mut history: Vec<&Entry> = history.iter().collect();
+        history.sort_by_key(|entry| entry.called);
+        let lines: Vec<String> = history.iter().map(|entry| format!("{entry:?}\n")).collect();
+        panic!("no order of these explains what came of them, with room for {capacity}:\n{}", lines.concat());
+    }
+}
+
+/// Waits until all are there, awake, so that they begin as nearly at once as they can.
+fn meet(arrived: &AtomicU64, all: u64) {
+    arrived.fetch_add(1, SeqCst);
+    wait_until("all processes are there", || arrived.load(SeqCst) >= all);
+}
+
+/// A little time, less than an operation takes or more.
+fn linger(random: &mut fastrand::Rng) {
+    for _ in 0..random.u32(..300) {
+        std::hint::spin_loop();
+    }
+}
+
+/// Several processes that make some calls at once, in each of many rounds; one of them gets what is left.
+struct Crowd {
+    capacity: usize,
+    /// Of each process in a round.
+    calls: usize,
+    rounds: usize,
+    histories: Histories,
+    /// At the beginnings of rounds, all together.
+    arrived: Shm<AtomicU64>,
+    children: Vec<Child>,
+}
+
+impl Crowd {
+    fn new(capacity: usize, processes: usize, rounds: usize) -> Self {
+        let calls = 12 / processes;
+        let queue = Queue::<u64>::new(capacity).unwrap();
+        let histories = Histories::new(rounds, processes, calls + capacity + 1);
+        let barrier = Shm::new(Barrier::new(processes as u32)).unwrap();
+        let arrived: Shm<AtomicU64> = Shm::new(AtomicU64::new(0)).unwrap();
+        let child = |me| {
+            let (queue, histories, barrier, arrived) = (queue.clone(), histories.clone(), barrier.clone(), arrived.clone());
+            fork(move || {
+                let mut random = fastrand::Rng::with_seed((capacity * 100 + processes * 10 + me) as u64);
+                for round in 0..rounds {
+                    barrier.wait_timeout(PATIENCE).unwrap();
+                    meet(&arrived, ((round + 1) * processes) as u64);
+                    for index in 0..calls {
+                        linger(&mut random);
+                        let call = Call::random(&mut random, (me * 1000 + index * 10 + 1) as u64);
+                        histories.make(round, me, index, call, &queue);
+                    }
+                    barrier.wait_timeout(PATIENCE).unwrap();
+                    if me == 0 {
+                        _ = histories.drain(round, me, calls, &queue);
+                    }
+                }
+            })
+        };
+        let children = (0..processes).map(child).collect();
+        Crowd { capacity, calls, rounds, histories, arrived, children }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.children.iter().any(|child| child.is_alive().unwrap())
+    }
+
+    /// Stops one, wherever it is. If it is in its calls, the others must come to the end of theirs without it.
+    fn stop(&self, victim: usize) {
+        let child = &self.children[victim];
+        child.stop().unwrap();
+        let processes = self.children.len();
+        let arrived = self.arrived.load(SeqCst) as usize;
+        if arrived != 0 && arrived % processes == 0 {
+            let round = arrived / processes - 1;
+            let others = (0..processes).filter(|&other| other != victim);
+            for other in others {
+                let last = &self.histories.entry(round, other, self.calls - 1)[2];
+                wait_until("the others are through with a round", || last.load(Acquire) != 0 || !self.children[other].is_alive().unwrap());
+            }
+        }
+        child.resume().unwrap();
+    }
+
+    fn check(self) {
+        join_all(self.children);
+        for round in 0..self.rounds {
+            check(self.capacity, &self.histories.of_round(round));
+        }
+    }
+}
+
+#[test]
+fn histories_of_two_to_four_processes_are_linearizable() {
+    for capacity in [1, 2, 3] {
+        for processes in [2, 3, 4] {
+            Crowd::new(capacity, processes, 200).check();
+        }
+    }
+}
+
+#[test]
+fn histories_are_linearizable_when_processes_are_stopped_in_the_middle() {
+    let mut random = fastrand::Rng::with_seed(1);
+    for capacity in [1, 2, 3] {
+        for processes in [2, 3] {
+            let crowd = Crowd::new(capacity, processes, 300);
+            while crowd.is_alive() {
+                crowd.stop(random.usize(..processes));
+                linger(&mut random);
+            }
+            crowd.check();
+        }
+    }
+}
+
+#[test]
+fn histories_are_linearizable_when_one_process_is_killed() {
+    const ROUNDS: usize = 400;
+    const PROCESSES: usize = 3;
+    // The victim is process 0. The test itself comes last, in its place: it must not write to what is in the queue.
+    const CALLS: [usize; PROCESSES] = [8, 3, 3];
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut pending = 0;
+    for round in 0..ROUNDS {
+        let capacity = 1 + round % 3;
+        let queue = Queue::<u64>::new(capacity).unwrap();
+        let histories = Histories::new(1, PROCESSES + 1, CALLS[0].max(4 * (capacity + 1)));
+        let arrived: Shm<AtomicU64> = Shm::new(AtomicU64::new(0)).unwrap();
+        let mut children: Vec<Child> = (0..PROCESSES)
+            .map(|me| {
+                let (queue, histories, arrived) = (queue.clone(), histories.clone(), arrived.clone());
+                fork(move || {
+                    let mut random = fastrand::Rng::with_seed((round * PROCESSES + me) as u64);
+                    // The victim becomes the first participant, so that the test is the one that takes over what it leaves.
+                    wait_until("the victim takes part", || me == 0 || arrived.load(SeqCst) > 0);
+                    assert!(matches!(queue.try_get(), Err(QueueError::Empty)));
+                    meet(&arrived, PROCESSES as u64);
+                    for index in 0..CALLS[me] {
+                        linger(&mut random);
+                        let call = Call::random(&mut random, (me * 1000 + index * 10 + 1) as u64);
+                        histories.make(0, me, index, call, &queue);
+                    }
+                })
+            })
+            .collect();
+        let victim = children.swap_remove(0);
+        let after = random.usize(1..CALLS[0]);
+        wait_until("the victim has called", || histories.called(0, 0) >= after);
+        linger(&mut random);
+        forked::kill(&victim);
+        join_all(children);
+        let mut calls = 0;
+        for _ in 0..2 {
+            calls = histories.fill(0, PROCESSES, calls, &queue);
+            calls = histories.drain(0, PROCESSES, calls, &queue);
+        }
+        let history = histories.of_round(0);
+        pending += usize::from(history.iter().any(|entry| entry.returned.is_none()));
+        check(capacity, &history);
+    }
+    println!("{pending} of {ROUNDS} were killed in an operation");
+    assert!(pending > 0, "nobody was ever killed in an operation");
+}

@@ -1,0 +1,318 @@
+//! A peer that writes anything anywhere into a queue: what goes through it is spoilt, and nobody crashes, panics, or waits beyond a deadline.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crossproc::process::Child;
+use crossproc::{ByteQueue, JoinableByteQueue, JoinableQueue, Queue, QueueOptions, RegionError};
+use crossproc_sys::memory::{self, Mapping};
+
+mod forked;
+use forked::{PATIENCE, fork, kill};
+
+/// Where a queue's own words begin: behind the header.
+const CONTENTS: usize = 4_096;
+const SHORT: Duration = Duration::from_millis(1);
+
+/// One queue of each kind.
+#[derive(Clone)]
+struct All {
+    items: Queue<u64>,
+    bytes: ByteQueue,
+    tasks: JoinableQueue<u64>,
+    byte_tasks: JoinableByteQueue,
+}
+
+fn new() -> All {
+    let options = QueueOptions::new().participants(8).loans(2).attempts(2, 2);
+    All {
+        items: options.create(3).unwrap(),
+        bytes: options.create_bytes(4, 40).unwrap(),
+        tasks: options.create_joinable(2).unwrap(),
+        byte_tasks: options.create_joinable_bytes(5, 9).unwrap(),
+    }
+}
+
+impl All {
+    fn mappings(&self) -> Vec<Mapping> {
+        let files = [self.items.as_fd(), self.bytes.as_fd(), self.tasks.as_fd(), self.byte_tasks.as_fd()];
+        files.map(|file| Mapping::new(file, memory::len(file).unwrap() as usize).unwrap()).into()
+    }
+}
+
+fn copy_of(queue: &impl AsFd) -> OwnedFd {
+    queue.as_fd().try_clone_to_owned().unwrap()
+}
+
+fn word_at(mapping: &Mapping, offset: usize) -> *mut u64 {
+    assert!(offset + 8 <= mapping.len());
+    // SAFETY: inside the mapping, as was looked at.
+    unsafe { mapping.start().add(offset) }.as_ptr().cast()
+}
+
+/// Words that mean something somewhere: cycles near those that are in use, with all flags, slots that exist, or just do not, TIDs of locks.
+fn telling(random: &mut fastrand::Rng) -> u64 {
+    let flags = random.u64(..4) << 21;
+    match random.u32(..8) {
+        0 => random.u64(..4),
+        1 => u64::MAX >> random.u32(..64),
+        2 => 1 << random.u32(..64),
+        3 => random.u64(..1 << 21) | flags | random.u64(..4) << 23,
+        4 | 5 => random.u64(..40) | flags | random.u64(..64) << 23,
+        6 => [0x3fff_ffff, 0x4000_0000, 0x8000_0000, 0xc000_0000, u64::from(std::process::id())][random.usize(..5)],
+        _ => random.u64(..),
+    }
+}
+
+/// Writes for ever: some of it all over, most of it where the words of the state machine are.
+fn scribble(all: &All, seed: u64) -> ! {
+    let mappings = all.mappings();
+    let mut random = fastrand::Rng::with_seed(seed);
+    loop {
+        let mapping = &mappings[random.usize(..mappings.len())];
+        let words = if random.u32(..4) == 0 { mapping.len() / 8 } else { mapping.len().min(CONTENTS * 4) / 8 };
+        let at = word_at(mapping, random.usize(..words) * 8);
+        let value = telling(&mut random);
+        // SAFETY: inside the mapping, aligned; all others access it by atomics, or expect it to be scribbled on.
+        unsafe { at.write_volatile(value) };
+        // Pauses of all lengths, so that some operations get on in between.
+        for _ in 0..1 << random.u32(..12) {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+fn operate_on_items(all: &All) {
+    let queue = &all.items;
+    let _ = queue.try_put(1);
+    let _ = queue.try_get();
+    let _ = queue.put_timeout(2, SHORT);
+    let _ = queue.try_put_many(&[3; 5]);
+    let _ = queue.try_get_many(&mut Vec::new(), 9);
+    let _ = queue.put_many_timeout(&[4; 4], SHORT);
+    let (one, two) = (queue.loan(), queue.try_receive());
+    if let Ok(mut loan) = one {
+        *loan = 5;
+        let _ = loan.send_timeout(SHORT);
+    }
+    let _ = two.map(|item| *item);
+    let _ = queue.get_many_timeout(&mut Vec::new(), 9, SHORT);
+    let _ = format!("{queue:?}");
+}
+
+fn operate_on_bytes(all: &All) {
+    let queue = &all.bytes;
+    let _ = queue.put_timeout(&[1; 40], SHORT);
+    let _ = queue.try_put(&[]);
+    if let Ok(mut loan) = queue.loan(20) {
+        loan.fill(2);
+        let _ = loan.try_send();
+    }
+    assert!(queue.try_get().map_or(0, |message| message.len()) <= 40);
+    assert!(queue.receive_timeout(SHORT).map_or(0, |message| message.to_vec().len()) <= 40);
+    let _ = queue.get_timeout(SHORT);
+}
+
+fn operate_on_tasks(all: &All) {
+    let queue = &all.tasks;
+    let _ = queue.try_put(1);
+    let _ = queue.put_many_timeout(&[2, 3, 4], SHORT);
+    let one = queue.try_get();
+    drop(queue.get_timeout(SHORT));
+    let _ = one.map(|task| (*task, task.attempts(), task.done()));
+    let _ = queue.join_timeout(SHORT);
+    let _ = queue.dead_letter().map(|letter| *letter);
+    let _ = format!("{queue:?} {}", queue.dead_letters());
+    let queue = &all.byte_tasks;
+    let _ = queue.put_timeout(&[5; 9], SHORT);
+    let loan = queue.loan(3);
+    assert!(queue.try_get().map_or(0, |task| task.to_vec().len()) <= 9);
+    let _ = loan.map(|loan| loan.try_send().is_ok());
+    let _ = queue.get_timeout(SHORT).map(crossproc::Task::done);
+    let _ = queue.join_timeout(SHORT);
+}
+
+fn operate(all: &All, until: Instant) {
+    while Instant::now() < until {
+        operate_on_items(all);
+        operate_on_bytes(all);
+        operate_on_tasks(all);
+        // Others come and go, and take over what the dead have left.
+        std::thread::scope(|scope| _ = scope.spawn(|| [operate_on_items, operate_on_tasks].map(|operate| operate(all))));
+        if let Ok(again) = Queue::<u64>::attach(copy_of(&all.items)) {
+            let _ = again.try_put(6);
+        }
+    }
+}
+
+fn join_in_time(children: impl IntoIterator<Item = Child>) {
+    for child in children {
+        let status = child.join_timeout(PATIENCE).expect("nobody hangs");
+        assert!(status.success(), "{status}");
+    }
+}
+
+#[test]
+fn peers_of_a_scribbler_neither_crash_nor_hang() {
+    let all = new();
+    let scribblers = [1, 2].map(|seed| {
+        let all = all.clone();
+        fork(move || -> () { scribble(&all, seed) })
+    });
+    let until = Instant::now() + Duration::from_secs(4);
+    let operators = [(); 2].map(|()| {
+        let all = all.clone();
+        fork(move || operate(&all, until))
+    });
+    // Others die in the middle of it.
+    while Instant::now() < until {
+        let theirs = all.clone();
+        let mortal = fork(move || operate(&theirs, until));
+        for _ in 0..100 {
+            std::thread::yield_now();
+        }
+        kill(&mortal);
+    }
+    join_in_time(operators);
+    scribblers.iter().for_each(kill);
+}
+
+/// One write at a time, everywhere: nobody repairs what is wrong by writing over it again.
+#[test]
+fn one_wrong_word_neither_crashes_nor_hangs_anybody() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let until = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < until {
+        let all = new();
+        operate_on_tasks(&all);
+        let _ = all.items.try_put(1);
+        for mapping in all.mappings() {
+            let words = CONTENTS / 8..mapping.len().min(CONTENTS * 3) / 8;
+            for _ in 0..random.u32(1..4) {
+                let at = word_at(&mapping, random.usize(words.clone()) * 8);
+                // SAFETY: inside the mapping, aligned; this thread is in no operation, and nobody else has it.
+                unsafe { at.write_volatile(telling(&mut random)) };
+            }
+        }
+        let theirs = all.clone();
+        join_in_time([fork(move || operate(&theirs, Instant::now() + SHORT))]);
+        operate(&all, Instant::now() + SHORT);
+    }
+}
+
+fn attach(all: &All, which: usize) -> Result<(), RegionError> {
+    match which {
+        0 => Queue::<u64>::attach(copy_of(&all.items)).map(|_| ()),
+        1 => ByteQueue::attach(copy_of(&all.bytes)).map(|_| ()),
+        2 => JoinableQueue::<u64>::attach(copy_of(&all.tasks)).map(|_| ()),
+        _ => JoinableByteQueue::attach(copy_of(&all.byte_tasks)).map(|_| ()),
+    }
+}
+
+/// The first words of a queue: capacity, dead letters, participants, places, attempts, whether it is joinable, size, alignment.
+const SHAPE: usize = 8;
+const ATTEMPTS: usize = 4;
+
+#[test]
+fn a_queue_with_a_shape_that_cannot_be_is_not_attached() {
+    let all = new();
+    for (which, mapping) in all.mappings().iter().enumerate() {
+        attach(&all, which).unwrap();
+        for index in (0..SHAPE).filter(|&index| index != ATTEMPTS) {
+            let at = word_at(mapping, CONTENTS + index * 8);
+            // SAFETY: inside the mapping, aligned; nobody writes it meanwhile.
+            let right = unsafe { at.read_volatile() };
+            let wrong = [
+                (right + 1) << 32,
+                u64::MAX,
+                u64::MAX - right,
+                1 << 32 | right,
+                1 << 63 | right,
+                right << 20 | 1 << 30,
+                u64::from(u32::MAX),
+                1 << 21,
+            ];
+            // No dead letters, and messages of no bytes, can be.
+            let can_be_none = index == 1 || index == 6 && which % 2 == 1;
+            for wrong in wrong.into_iter().chain((!can_be_none && right != 0).then_some(0)) {
+                // SAFETY: as above.
+                unsafe { at.write_volatile(wrong) };
+                assert!(attach(&all, which).is_err(), "word {index} of queue {which} is {wrong:#x}, not {right:#x}");
+            }
+            // SAFETY: as above.
+            unsafe { at.write_volatile(right) };
+        }
+        attach(&all, which).unwrap();
+    }
+}
+
+#[test]
+fn a_queue_with_another_header_is_not_attached() {
+    let all = new();
+    for (which, mapping) in all.mappings().iter().enumerate() {
+        // Up to the mark that says that it is whole, and that itself.
+        for index in 0..=8 {
+            let at = word_at(mapping, index * 8);
+            // SAFETY: inside the mapping, aligned; nobody writes it meanwhile.
+            let right = unsafe { at.read_volatile() };
+            for wrong in [!right, right.wrapping_add(1), right ^ 1 << 31] {
+                // SAFETY: as above.
+                unsafe { at.write_volatile(wrong) };
+                assert!(attach(&all, which).is_err(), "word {index} of the header of queue {which} is {wrong:#x}, not {right:#x}");
+            }
+            // SAFETY: as above.
+            unsafe { at.write_volatile(right) };
+        }
+        attach(&all, which).unwrap();
+    }
+}
+
+/// A handle goes by what it has checked itself, whatever becomes of the words.
+#[test]
+fn a_shape_that_changes_afterwards_changes_nothing() {
+    let all = new();
+    for mapping in all.mappings() {
+        for index in 0..SHAPE {
+            // SAFETY: inside the mapping, aligned; nobody reads it any more.
+            unsafe { word_at(&mapping, CONTENTS + index * 8).write_volatile(u64::MAX) };
+        }
+    }
+    all.items.try_put_many(&[1, 2, 3]).unwrap();
+    assert!(all.items.is_full());
+    assert_eq!(all.items.get().unwrap(), 1);
+    all.bytes.put(b"whole").unwrap();
+    assert_eq!((all.bytes.get().unwrap(), all.bytes.max_len()), (b"whole".to_vec(), 40));
+    all.tasks.put(4).unwrap();
+    all.tasks.get().unwrap().done();
+    all.tasks.join().unwrap();
+}
+
+/// The place of a task that came back is looked at again and again by who gave it back: until it makes sense, or for good.
+#[test]
+fn a_returned_task_whose_place_makes_no_sense_hangs_nobody() {
+    for wrong in [0, 1, (1 << 21) - 1, 1 << 22, (1 << 22) | ((1 << 21) - 1), 3 << 21, u64::MAX] {
+        let tasks: JoinableQueue<u64> = QueueOptions::new().participants(1).loans(1).create_joinable(2).unwrap();
+        tasks.put_many(&[1, 2]).unwrap();
+        drop(tasks.get().unwrap());
+        let mapping = Mapping::new(tasks.as_fd(), memory::len(tasks.as_fd()).unwrap() as usize).unwrap();
+        // The one place with the mark of a task that came back, and with one of the few slots.
+        let places = (CONTENTS / 8..mapping.len() / 8).map(|word| word_at(&mapping, word * 8));
+        let is_marked = |word: u64| (1 << 22..(1 << 22) + 10).contains(&(word & !(u64::MAX << 23)));
+        // SAFETY: inside the mapping, aligned; this thread is in no operation, and nobody else has the queue.
+        let mut marked = places.filter(|place| is_marked(unsafe { place.read_volatile() }));
+        let place = marked.next().expect("a place is marked");
+        assert_eq!(marked.next(), None);
+        // SAFETY: as above.
+        unsafe { place.write_volatile(wrong) };
+        let until = Instant::now() + PATIENCE;
+        for _ in 0..3 {
+            drop(tasks.get_timeout(SHORT));
+            let _ = tasks.loan();
+            let _ = tasks.try_put(3);
+            let _ = tasks.join_timeout(SHORT);
+        }
+        assert!(Instant::now() < until, "with {wrong:#x}");
+    }
+}
