@@ -362,6 +362,11 @@ impl Plot {
         for id in 0..used {
             for place in 0..ground.shape.places as usize {
                 let word = ground.place(id, place).load(Relaxed);
+                if word == 0 {
+                    // Whoever made room for this id has got another one.
+                    slots.push(ground.shape.first_slot(id) + place);
+                    continue;
+                }
                 slots.push(index(word));
                 let taker = ground.taker(index(word)).load(Relaxed);
                 assert!(ground.shape.is_joinable || taker == id as u32 + 1, "somebody's slot is known as another's");

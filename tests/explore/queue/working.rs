@@ -100,13 +100,13 @@ fn the_task_of_one_killed_anywhere_goes_to_one_who_waits() {
 
 #[test]
 fn a_worker_killed_anywhere_strands_no_join() {
-    let parts = [part(0, [Take, Finish]).prepared([Attach, Put(1)]).killable(), worker(1, [TakeWaiting, Finish]), worker(2, [Join])];
+    let parts = [part(0, [Take, Finish]).prepared([Attach, Put(1)]).killable(), worker(1, [Take, Finish]), worker(2, [Join])];
     explore_tasks("queue: a_worker_killed_anywhere_strands_no_join", 1, 3, 1, parts, 1);
 }
 
 #[test]
 fn one_who_gives_back_strands_no_join() {
-    let parts = [part(0, [Take, GiveBack]).prepared([Attach, Put(1)]).killable(), worker(1, [TakeWaiting, Finish]), worker(2, [Join])];
+    let parts = [part(0, [Take, GiveBack]).prepared([Attach, Put(1)]), worker(1, [TakeWaiting, Finish]), worker(2, [Join])];
     explore_tasks("queue: one_who_gives_back_strands_no_join", 1, 3, 1, parts, 0);
 }
 
