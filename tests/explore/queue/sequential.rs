@@ -24,7 +24,7 @@ fn history(ops: &[Op], outputs: &[u64], was_killed: bool) -> History {
         let put = match result {
             None => 0,
             Some(output::DONE) => 2,
-            Some(refused) => refused as u32 as u64,
+            Some(refused) => refused & u64::from(u32::MAX),
         };
         (0..put).for_each(|more| history.push((Op::Put(value + more), Some(output::DONE))));
         match result {

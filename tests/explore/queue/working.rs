@@ -3,7 +3,7 @@
 use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::model::explorer::{End, Fate};
 
-use super::Op::{Attach, Close, Finish, GiveBack, Join, Put, Take, TakeWaiting};
+use super::Op::{Attach, Close, Finish, GiveBack, Join, Put, PutWaiting, Take, TakeWaiting};
 use super::exchange::End::Head;
 use super::shape::Shape;
 use super::words::{RETURNED, TASK, index};
@@ -131,4 +131,10 @@ fn two_tasks_are_done_by_whoever_lives() {
 fn the_end_comes_when_all_is_done() {
     let parts = [part(0, [Take, Finish]).prepared([Attach, Put(1), Close]).killable(), worker(1, [TakeWaiting, Finish, TakeWaiting])];
     explore_tasks("queue: the_end_comes_when_all_is_done", 1, 2, 1, parts, 1);
+}
+
+#[test]
+fn what_is_put_for_a_task_is_joined_too() {
+    let parts = [part(0, [PutWaiting(2), Finish]).prepared([Attach, Put(1), Take]), worker(1, [TakeWaiting, Finish]), worker(2, [Join])];
+    explore_tasks("queue: what_is_put_for_a_task_is_joined_too", 1, 3, 2, parts, 0);
 }
