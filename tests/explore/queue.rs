@@ -318,6 +318,7 @@ impl Plot {
                         place
                     }
                 };
+                ground.count_attempt(member, place).unwrap();
                 self.payload(member, place).load(Relaxed)
             }
             Op::Finish => {

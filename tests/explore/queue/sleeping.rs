@@ -51,3 +51,9 @@ fn a_close_tells_those_who_wait_for_room() {
     let parts = [part(0, [PutWaiting(1)]).prepared([Put(7)]), part(1, [Close]).killable(), part(2, [Close])];
     explore_parts("queue: a_close_tells_those_who_wait_for_room", plot(shape(1, 3)), parts, 1);
 }
+
+#[test]
+fn two_killed_anywhere_strand_nobody() {
+    let parts = [part(0, [GetWaiting]), part(1, [GetWaiting]).killable(), part(2, [PutWaiting(1)]).killable()];
+    explore_parts("queue: two_killed_anywhere_strand_nobody", plot(shape(1, 3)), parts, 2);
+}
