@@ -25,6 +25,13 @@ impl Plot {
         tasks
     }
 
+    /// Whether one who lives has a task in hand.
+    fn has_in_hand(&self) -> bool {
+        let Plot { ground, .. } = self;
+        let in_hand = |id| (0..2).any(|place| ground.place(id, place).load(Relaxed) & TASK != 0);
+        (0..ground.used()).any(|id| !ground.is_dead(id) && in_hand(id))
+    }
+
     /// Whether there is a task for one who waits, or the end.
     fn has_news(&self) -> bool {
         let Plot { ground, .. } = self;
@@ -51,6 +58,7 @@ fn explore_tasks_in<const N: usize>(name: &str, shape: Shape, tasks: u64, parts:
     let parts = parts.map(|part| part.ops).to_vec();
     let check = move |end: &mut End<'_, Plot, Me>| {
         let left = end.look(Plot::unfinished);
+        assert!(!end.look(Plot::has_in_hand), "one has a task, and does not know it: none keeps any");
         let mut times = vec![0; tasks as usize + 1];
         let mut may_be_done = vec![false; tasks as usize + 1];
         left.iter().for_each(|&task| times[task as usize] += 1);
@@ -165,4 +173,10 @@ fn one_killed_while_it_gives_up_a_task_strands_no_join() {
         [part(0, [GiveBack, TakeWaiting]).prepared([Attach, Put(1), Take]).killable(), worker(1, [Join]), part(0, [Attach, Join]).after(0)];
     let shape = Shape { letters: 1, attempts: 1, ..shape(1, 3) };
     explore_tasks_in("queue: one_killed_while_it_gives_up_a_task_strands_no_join", shape, 1, parts, 1);
+}
+
+#[test]
+fn a_task_that_moves_is_waited_for() {
+    let parts = [part(0, [Take, Finish]).prepared([Attach, Put(1)]), part(1, []).prepared([Attach, Take, GiveBack]), worker(2, [Join])];
+    explore_tasks("queue: a_task_that_moves_is_waited_for", 1, 3, 1, parts, 0);
 }
