@@ -31,7 +31,7 @@
 //!
 //! 1. The place has the slot that was wanted: it happened, and was completed.
 //! 2. The word is as it was seen: it did not happen. It never comes back to that.
-//! 3. The word is as it was to be: it happened. Only the dead one could put its own slot there.
+//! 3. The word has the dead one's slot: it happened. Only the dead one could put that there. The rest may differ: the entry may have been sealed since.
 //! 4. Otherwise the word went on. If the exchange happened, another participant took the dead one's slot from there: either it still announces just that, or it has
 //!    noted itself as the slot's taker before it took its announcement back, and whoever took the slot later has noted itself. If not, the slot is still the dead one's, and it is noted as its taker.
 //!
@@ -92,8 +92,8 @@ pub(crate) struct Member {
     /// Where its record is.
     pub(crate) site: Site,
     /// Positions in the ring of items before which all was got, and put.
-    head: Cell<u64>,
-    tail: Cell<u64>,
+    pub(crate) head: Cell<u64>,
+    pub(crate) tail: Cell<u64>,
     /// The places, by bits, that are in use: loaned, received, or not given back by whoever may take a returned task from there.
     pub(crate) busy: Cell<u64>,
     /// Those of them that were last seen with a returned task.
@@ -485,8 +485,9 @@ impl Ground {
         let after = exchanged(seen, spare);
         // Acquire: pairs with the Release of the exchanges: all announcements before the one that is seen here are seen below.
         let now = cell.load(Acquire);
-        if now == seen || now == after {
-            return now == after;
+        // By its slot: the entry may have been sealed since.
+        if now == seen || index(now) == spare {
+            return now != seen;
         }
         let announces = |other: usize| {
             let record = self.record(other);

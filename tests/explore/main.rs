@@ -4,6 +4,7 @@
 //! `crossproc_sys::model::explorer`.
 
 #![cfg(crossproc_loom)]
+#![allow(unsafe_code)]
 
 use std::time::Duration;
 
@@ -13,7 +14,13 @@ use crossproc_sys::model::explorer::Exploration;
 mod event;
 mod explorer;
 mod lock;
+mod queue;
 mod semaphore;
+
+// What the queue's state machine refers to: see `queue`.
+#[allow(dead_code, unreachable_pub, reason = "part of it is used")]
+#[path = "../../src/wait.rs"]
+mod wait;
 
 /// Until a deadline, which passes when the exploration lets it.
 fn in_time() -> Wait {

@@ -1,0 +1,154 @@
+//! Whether what the operations of an exploration have returned is what those of a plain queue return, one after the other in some order.
+
+use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
+
+use crossproc_sys::model::explorer::{End, Fate};
+
+use super::{Me, Op, Part, Plot, output};
+use crate::explore;
+
+/// What a thread has done: its operations with their results, and those without one that it was killed in.
+type History = Vec<(Op, Option<u64>)>;
+
+/// A batch is as many operations as it has items.
+fn history(ops: &[Op], outputs: &[u64], was_killed: bool) -> History {
+    let mut history = Vec::new();
+    for (index, &op) in ops.iter().enumerate().take(outputs.len() + usize::from(was_killed)) {
+        let result = outputs.get(index).copied();
+        let Op::PutTwoWaiting(value) = op else {
+            history.push((op, result));
+            continue;
+        };
+        // How many were put, and why no more were.
+        let put = match result {
+            None => 0,
+            Some(output::DONE) => 2,
+            Some(refused) => refused & u64::from(u32::MAX),
+        };
+        (0..put).for_each(|more| history.push((Op::Put(value + more), Some(output::DONE))));
+        match result {
+            None => history.extend([(Op::Put(value), None), (Op::Put(value + 1), None)]),
+            Some(output::DONE) => {}
+            Some(refused) => history.push((Op::Put(value + put), Some(refused - put))),
+        }
+    }
+    history
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Queue {
+    items: VecDeque<u64>,
+    is_closed: bool,
+    /// Somebody was told that it is closed and empty.
+    is_sealed: bool,
+    next: Vec<usize>,
+}
+
+struct Search<'a> {
+    histories: &'a [History],
+    items: &'a [u64],
+    capacity: usize,
+    tried: HashSet<Queue>,
+}
+
+impl Search<'_> {
+    /// Whether all that is left can be done from there on.
+    fn finish(&mut self, queue: &Queue) -> bool {
+        if !self.tried.insert(queue.clone()) {
+            return false;
+        }
+        let is_over =
+            self.histories.iter().zip(&queue.next).all(|(history, &next)| history[next..].iter().all(|(_, result)| result.is_none()));
+        if is_over && queue.items.iter().eq(self.items) {
+            return true;
+        }
+        (0..self.histories.len()).any(|thread| {
+            let Some(&(op, result)) = self.histories[thread].get(queue.next[thread]) else { return false };
+            let mut after = queue.clone();
+            after.next[thread] += 1;
+            self.happens(&mut after, op, result) && self.finish(&after)
+        })
+    }
+
+    /// Whether the operation can have this result, if it has one.
+    fn happens(&self, queue: &mut Queue, op: Op, result: Option<u64>) -> bool {
+        let returned = match op {
+            Op::Put(value) | Op::PutWaiting(value) => {
+                // One that was on its way when the queue was closed may come after that.
+                let is_refused = queue.is_sealed || (queue.is_closed && result == Some(output::CLOSED));
+                if is_refused {
+                    output::CLOSED
+                } else if queue.items.len() == self.capacity {
+                    output::FULL
+                } else {
+                    queue.items.push_back(value);
+                    output::DONE
+                }
+            }
+            Op::Get | Op::GetWaiting => match queue.items.pop_front() {
+                Some(value) => value,
+                None if queue.is_closed => {
+                    queue.is_sealed = true;
+                    output::CLOSED
+                }
+                None => output::EMPTY,
+            },
+            Op::Close => {
+                queue.is_closed = true;
+                output::DONE
+            }
+            Op::Settle | Op::Attach | Op::Loan => output::DONE,
+            _ => panic!("{op:?} is not one operation of a plain queue"),
+        };
+        result.is_none_or(|result| result == returned)
+    }
+}
+
+/// Explores what these do, and looks at each end whether nobody sleeps who need not, each slot is in one place, and it is what a plain queue could have done.
+pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part; N], kills: u32) {
+    let ids = parts.iter().any(|part| part.prepared.contains(&Op::Attach));
+    let setup: fn(&Plot) = if ids { |plot| plot.ground.fill() } else { Plot::furnish };
+    let ground = plot.ground;
+    let mut exploration = explore::<Plot, Me>(name, plot);
+    for (index, part) in parts.iter().enumerate() {
+        exploration = exploration.thread(part.script(&ground, (index == 0).then_some(setup)));
+    }
+    let first: VecDeque<u64> = parts
+        .iter()
+        .flat_map(|part| &part.prepared)
+        .filter_map(|op| match op {
+            Op::Put(value) => Some(*value),
+            _ => None,
+        })
+        .collect();
+    let parts = parts.map(|part| part.ops).to_vec();
+    let known = RefCell::new(HashSet::new());
+    let check = move |end: &mut End<'_, Plot, Me>| {
+        let items = end.look(Plot::settled);
+        let capacity = ground.shape.capacity as usize;
+        let of = |thread: usize| history(&parts[thread], end.outputs(thread), end.fate(thread) == Fate::Killed);
+        let histories: Vec<_> = (0..end.threads()).map(of).collect();
+        let mut is_closed = false;
+        for (thread, ops) in parts.iter().enumerate() {
+            is_closed |= ops.iter().zip(end.outputs(thread)).any(|(op, _)| *op == Op::Close);
+        }
+        for (thread, ops) in parts.iter().enumerate() {
+            if end.fate(thread) == Fate::Asleep {
+                let need = match ops[end.outputs(thread).len()] {
+                    Op::GetWaiting => items.is_empty(),
+                    _ => items.len() == capacity,
+                };
+                assert!(need && !is_closed, "thread {thread} sleeps, and {items:?} are there");
+            }
+        }
+        if !known.borrow_mut().insert((histories.clone(), items.clone())) {
+            return;
+        }
+        let queue = Queue { items: first.clone(), is_closed: false, is_sealed: false, next: vec![0; parts.len()] };
+        let mut search = Search { histories: &histories, items: &items, capacity, tried: HashSet::new() };
+        // A killed getter's item goes with it, as if it had got it.
+        assert!(search.finish(&queue), "no queue does that: {histories:?}, with {items:?} in it");
+    };
+    exploration.kills(kills).check(check).run();
+}

@@ -1,0 +1,182 @@
+//! Tasks: whoever dies, each is done, by one.
+
+use crossproc_sys::atomic::Ordering::Relaxed;
+use crossproc_sys::model::explorer::{End, Fate};
+
+use super::Op::{Attach, Close, Finish, GiveBack, Join, Put, PutWaiting, Take, TakeWaiting};
+use super::exchange::End::Head;
+use super::shape::Shape;
+use super::words::{RETURNED, TASK, index};
+use super::{Me, Op, Part, Plot, output, part, plot, shape};
+use crate::explore;
+
+impl Plot {
+    /// The tasks in places with these flags.
+    fn in_places(&self, flags: u64) -> impl Iterator<Item = u64> {
+        let words =
+            (0..self.ground.used()).flat_map(|id| (0..2).map(move |place| (id, place))).map(|(id, place)| self.ground.place(id, place));
+        words.map(|word| word.load(Relaxed)).filter(move |word| word & flags != 0).map(|word| self.payloads[index(word)].load(Relaxed))
+    }
+
+    /// All that are not finished.
+    fn unfinished(&self) -> Vec<u64> {
+        let mut tasks = self.settled();
+        tasks.extend(self.in_places(TASK | RETURNED));
+        tasks
+    }
+
+    /// Whether one who lives has a task in hand.
+    fn has_in_hand(&self) -> bool {
+        let Plot { ground, .. } = self;
+        let in_hand = |id| (0..2).any(|place| ground.place(id, place).load(Relaxed) & TASK != 0);
+        (0..ground.used()).any(|id| !ground.is_dead(id) && in_hand(id))
+    }
+
+    /// Whether there is a task for one who waits, or the end.
+    fn has_news(&self) -> bool {
+        let Plot { ground, .. } = self;
+        let in_ring =
+            ground.find(self.ring(), Head).map_or(true, |found| !found.is_empty() || (found.is_sealed() && !ground.has_unfinished(None)));
+        let with_the_dead = (0..ground.used()).any(|id| ground.is_dead(id) && ground.has_task(id));
+        in_ring || self.in_places(RETURNED).next().is_some() || with_the_dead
+    }
+}
+
+/// Explores what participants do that have come, with `tasks` tasks from 1 on, and looks at each end whether nobody sleeps who need not, and each task is in one place or was finished once.
+fn explore_tasks<const N: usize>(name: &str, capacity: u32, ids: u32, tasks: u64, parts: [Part; N], kills: u32) {
+    explore_tasks_in(name, shape(capacity, ids), tasks, parts, kills);
+}
+
+fn explore_tasks_in<const N: usize>(name: &str, shape: Shape, tasks: u64, parts: [Part; N], kills: u32) {
+    let plot = plot(Shape { is_joinable: true, ..shape });
+    let ground = plot.ground;
+    let mut exploration = explore::<Plot, Me>(name, plot).solo(300);
+    for (number, part) in parts.iter().enumerate() {
+        let setup: fn(&Plot) = |plot| plot.ground.fill();
+        exploration = exploration.thread(part.script(&ground, (number == 0).then_some(setup)));
+    }
+    let parts = parts.map(|part| part.ops).to_vec();
+    let check = move |end: &mut End<'_, Plot, Me>| {
+        let left = end.look(Plot::unfinished);
+        assert!(!end.look(Plot::has_in_hand), "one has a task, and does not know it: none keeps any");
+        let mut times = vec![0; tasks as usize + 1];
+        let mut may_be_done = vec![false; tasks as usize + 1];
+        left.iter().for_each(|&task| times[task as usize] += 1);
+        for (thread, ops) in parts.iter().enumerate() {
+            let outputs = end.outputs(thread).to_vec();
+            for (op, &output) in ops.iter().zip(&outputs) {
+                match op {
+                    Finish if output != output::DONE => times[output as usize] += 1,
+                    // How many had been done.
+                    Join if ground.shape.letters == 0 => assert_eq!(output, tasks, "a join returned too early"),
+                    _ => {}
+                }
+            }
+            let Some(op) = ops.get(outputs.len()) else { continue };
+            match (end.fate(thread), op) {
+                (Fate::Killed, Finish) => {
+                    let task = outputs[outputs.len() - 1];
+                    may_be_done[if task <= tasks { task as usize } else { 0 }] = true;
+                }
+                (Fate::Asleep, Join) => {
+                    let count = end.look(|plot| {
+                        plot.unfinished();
+                        plot.ground.count_unfinished()
+                    });
+                    assert!(count != 0, "thread {thread} waits for no task to be finished");
+                }
+                (Fate::Asleep, TakeWaiting) => assert!(!end.look(Plot::has_news), "thread {thread} sleeps, and {left:?} are unfinished"),
+                (Fate::Asleep, op) => panic!("thread {thread} sleeps in {op:?}"),
+                _ => {}
+            }
+        }
+        for task in 1..=tasks as usize {
+            let times = times[task];
+            assert!(times == 1 || (times == 0 && may_be_done[task]), "task {task} is there, or was finished, {times} times");
+        }
+    };
+    exploration.kills(kills).check(check).run();
+}
+
+/// One that has come, after the put of these tasks.
+fn worker<const N: usize>(id: usize, ops: [Op; N]) -> Part {
+    part(id, ops).prepared([Attach])
+}
+
+#[test]
+fn a_task_that_is_given_back_is_in_one_hand() {
+    let parts =
+        [part(0, [Take, GiveBack, Take, Finish]).prepared([Attach, Put(1)]), worker(1, [Take, Finish]), worker(2, [Take, GiveBack])];
+    explore_tasks("queue: a_task_that_is_given_back_is_in_one_hand", 1, 3, 1, parts, 0);
+}
+
+#[test]
+fn the_task_of_one_killed_anywhere_goes_to_one_who_waits() {
+    let parts = [part(0, [Take, Finish]).prepared([Attach, Put(1)]).killable(), worker(1, [TakeWaiting, Finish])];
+    explore_tasks("queue: the_task_of_one_killed_anywhere_goes_to_one_who_waits", 1, 2, 1, parts, 1);
+}
+
+#[test]
+fn a_worker_killed_anywhere_strands_no_join() {
+    let parts = [part(0, [Take, Finish]).prepared([Attach, Put(1)]).killable(), worker(1, [Take, Finish]), worker(2, [Join])];
+    explore_tasks("queue: a_worker_killed_anywhere_strands_no_join", 1, 3, 1, parts, 1);
+}
+
+#[test]
+fn one_who_gives_back_strands_no_join() {
+    let parts = [part(0, [Take, GiveBack]).prepared([Attach, Put(1)]), worker(1, [TakeWaiting, Finish]), worker(2, [Join])];
+    explore_tasks("queue: one_who_gives_back_strands_no_join", 1, 3, 1, parts, 0);
+}
+
+#[test]
+fn an_heir_gives_back_what_the_dead_one_had() {
+    let parts =
+        [part(0, [Take, Finish]).prepared([Attach, Put(1)]).killable(), worker(1, [Join]), part(0, [Attach, Take, Finish]).after(0)];
+    explore_tasks("queue: an_heir_gives_back_what_the_dead_one_had", 1, 3, 1, parts, 1);
+}
+
+#[test]
+fn two_tasks_are_done_by_whoever_lives() {
+    let parts = [
+        part(0, [Take, Finish]).prepared([Attach, Put(1), Put(2)]).killable(),
+        worker(1, [Take, Finish]).killable(),
+        worker(2, [TakeWaiting, Finish]),
+    ];
+    explore_tasks("queue: two_tasks_are_done_by_whoever_lives", 2, 3, 2, parts, 2);
+}
+
+#[test]
+fn the_end_comes_when_all_is_done() {
+    let parts = [part(0, [Take, Finish]).prepared([Attach, Put(1), Close]).killable(), worker(1, [TakeWaiting, Finish, TakeWaiting])];
+    explore_tasks("queue: the_end_comes_when_all_is_done", 1, 2, 1, parts, 1);
+}
+
+#[test]
+fn what_is_put_for_a_task_is_joined_too() {
+    let parts = [part(0, [PutWaiting(2), Finish]).prepared([Attach, Put(1), Take]), worker(1, [TakeWaiting, Finish]), worker(2, [Join])];
+    explore_tasks("queue: what_is_put_for_a_task_is_joined_too", 1, 3, 2, parts, 0);
+}
+
+#[test]
+fn one_killed_while_it_takes_what_was_given_back_strands_nobody() {
+    let parts = [
+        part(0, [Take, Finish]).prepared([Attach, Put(1), Take, GiveBack]),
+        worker(1, [Take, Finish]).killable(),
+        worker(2, [TakeWaiting, Finish]),
+    ];
+    explore_tasks("queue: one_killed_while_it_takes_what_was_given_back_strands_nobody", 1, 3, 1, parts, 1);
+}
+
+#[test]
+fn one_killed_while_it_gives_up_a_task_strands_no_join() {
+    let parts =
+        [part(0, [GiveBack, TakeWaiting]).prepared([Attach, Put(1), Take]).killable(), worker(1, [Join]), part(0, [Attach, Join]).after(0)];
+    let shape = Shape { letters: 1, attempts: 1, ..shape(1, 3) };
+    explore_tasks_in("queue: one_killed_while_it_gives_up_a_task_strands_no_join", shape, 1, parts, 1);
+}
+
+#[test]
+fn a_task_that_moves_is_waited_for() {
+    let parts = [part(0, [Take, Finish]).prepared([Attach, Put(1)]), part(1, []).prepared([Attach, Take, GiveBack]), worker(2, [Join])];
+    explore_tasks("queue: a_task_that_moves_is_waited_for", 1, 3, 1, parts, 0);
+}
