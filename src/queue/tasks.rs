@@ -146,6 +146,8 @@ impl Ground {
             // Perhaps it died before it could say so.
             self.tell_of_return();
         }
+        // What was settled may have been a task that was given up.
+        self.wake_joins();
     }
 
     fn tell_of_return(&self) {

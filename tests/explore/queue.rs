@@ -232,8 +232,8 @@ impl Plot {
         let write = |value| self.payload(member, place).store(value, Relaxed);
         let put = |ring: Ring<'_>| ground.put(member, ring, place).map(|flags| (flags, 1));
         let get = |ring: Ring<'_>| ground.get(member, ring, place, 0).map(|flags| (flags, 1));
-        let sleep_for_room = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
-        let sleep_for_item = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Getters, waiter);
+        let sleep_for_room = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(list(), ring, Side::Putters, waiter);
+        let sleep_for_item = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(list(), ring, Side::Getters, waiter);
         let waiter = &mut Waiter::new(Wait::FOREVER);
         let read = || self.payload(member, place).load(Relaxed);
         // As in `operations`.
