@@ -1,6 +1,6 @@
 //! Death and stop at every single instruction: `ci/kill.sh` runs it; see [`harness`].
 //!
-//! Without arguments a few points of all but the longest cases are tried, in some seconds. `--sample`: more, in four minutes or more. `--all`: every one.
+//! Without arguments a few points of all but the longest cases are tried, in some seconds. `--sample`: more, in some minutes. `--all`: every one.
 //! A NAME: only cases whose name contains it. `--fail-fast`: ends at the first violation. The exit code is 1 if there was any.
 
 #![allow(unsafe_code)]
@@ -15,7 +15,7 @@ use harness::{Extent, LATE, SLICE, STRANDED_FOR, Table, can_trace};
 
 /// The time of a run without arguments.
 const QUICK: Duration = Duration::from_secs(10);
-const SAMPLE: Duration = Duration::from_secs(240);
+const SAMPLE: Duration = Duration::from_secs(180);
 /// Of the queues' cases that many are tried without arguments.
 const ONE_OF_SO_MANY: usize = 8;
 

@@ -97,12 +97,15 @@ impl Run {
         }
     }
 
-    /// Whether what it does while others go on can be told: those who wait for tasks bury the dead meanwhile, at some time.
+    /// Whether what it does while others go on can be told: whoever sleeps buries the dead meanwhile, at some time, and their tasks come back.
     fn may_wait(&self, seat: usize, command: &Command) -> bool {
         let is_single = !matches!(command, Command::PutMany(..) | Command::GetMany(..));
-        let takes_task = self.setup.is_joinable && matches!(command, Command::Receive(_));
         let is_alone = self.setup.participants < 2;
-        self.waiting.is_none() && is_single && !is_alone && self.reference.takes_part(seat) && !(takes_task && self.reference.leaves_dead())
+        self.waiting.is_none()
+            && is_single
+            && !is_alone
+            && self.reference.takes_part(seat)
+            && !(self.setup.is_joinable && self.reference.leaves_dead())
     }
 
     /// The command that a step stands for; nothing if there is nothing to do it with.
@@ -138,8 +141,7 @@ impl Run {
     fn command_of_drop(&self, seat: usize, number: usize, leaks: bool) -> Option<Command> {
         let held = self.reference.held(seat);
         let which = *held.get(number % held.len().max(1))?;
-        let is_awaited = matches!(self.waiting, Some((_, Command::Receive(_))));
-        let leaks = leaks && !is_awaited && !(self.has_little_room() && self.reference.has_leaked(seat));
+        let leaks = leaks && self.waiting.is_none() && !(self.has_little_room() && self.reference.has_leaked(seat));
         Some(if leaks { Command::Leak(which) } else { Command::Drop(which) })
     }
 
@@ -150,8 +152,8 @@ impl Run {
             let first = self.reference.tasks(seat)[0];
             self.make(seat, Command::Done(first));
         }
-        // Whoever sleeps for a task would bury the dead one at some time, unless it wakes for what that one leaves.
-        if let Some((waits, waited)) = self.waiting.as_ref().filter(|(_, waited)| matches!(waited, Command::Receive(_))) {
+        // Whoever sleeps would bury the dead one at some time, unless it wakes for what that one leaves.
+        if let Some((waits, waited)) = &self.waiting {
             let mut after = self.reference.clone();
             after.expect(seat, &command, None);
             if self.setup.is_joinable
