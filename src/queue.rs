@@ -99,7 +99,7 @@ use crate::wait::Wait;
 /// ```
 /// use crossproc::Queue;
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # fn main() -> std::io::Result<()> {
 /// let frames: Queue<[u8; 1 << 20]> = Queue::new(4)?;
 /// let mut frame = frames.loan()?;
 /// frame[..5].copy_from_slice(b"hello");
