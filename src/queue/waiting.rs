@@ -98,7 +98,7 @@ impl<'a, const N: usize> Watches<'a, N> {
 }
 
 impl Ground {
-    /// One operation on the items, whose wakes outlive the thread. `operate` gives the flags of the counter that it has advanced, and how many it put or got.
+    /// One operation on the items, whose wakes outlive the thread. `operate` gives the flags of its end of the ring, of `tail` or `head`, and how many it put or got.
     #[inline(always)]
     pub(crate) fn at_once(
         &self,
@@ -284,7 +284,7 @@ pub(crate) fn mark(word: &AtomicU64) -> Option<u64> {
     Some(marked)
 }
 
-/// Wakes `count` of those who sleep on a counter. If they are fewer the mark goes, and those who have come since are woken, too.
+/// Wakes `count` of those who sleep on a word. If they are fewer the mark goes, and those who have come since are woken, too.
 pub(crate) fn wake(word: &AtomicU64, count: u32) {
     if futex::wake(word, count) < count {
         let seen = word.load(Relaxed);
