@@ -10,6 +10,9 @@
 //! with glibc also allocate. [`fork`] therefore refuses if there are other threads; [`Builder::fork_with_threads`] leaves it to its caller. To start
 //! workers from such a program, fork before the first thread, or start a program with [`CommandExt`].
 //!
+//! This crate starts threads, too, where somebody waits for its primitives and for something that is no futex at once: in a future, or for descriptors besides. They end a second after the last such wait. A forked child has none
+//! of them, and starts its own.
+//!
 //! Locks of this crate are no problem in either: they belong to their thread, and the child's are its own.
 //!
 //! # SIGCHLD
@@ -36,9 +39,11 @@ use rustix::process::{WaitOptions, waitpid};
 
 mod child;
 mod command;
+mod handle;
 
 pub use self::child::Child;
-pub use self::command::{CommandExt, Handle, InheritError, inherited};
+pub use self::command::{CommandExt, InheritError, inherited};
+pub use self::handle::{Handle, HandleError};
 
 /// The exit status of a child whose closure panicked, that of a Rust program whose `main` did.
 const PANICKED: i32 = 101;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossproc::process::{self, Builder, Child, CommandExt, InheritError};
+use crossproc::process::{self, Builder, Child, CommandExt, HandleError, InheritError};
 use crossproc::{Event, Lock, RegionError, Semaphore, Shm, shared};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -314,7 +314,7 @@ fn role_of_a_started_program() {
     assert_eq!(number.load(Relaxed), 42);
     assert!(matches!(process::inherited::<Shm<Board>>("other"), Err(InheritError::NotShared { .. })));
     let wrong = process::inherited::<Shm<Event>>("board").unwrap_err();
-    assert!(matches!(wrong, InheritError::Attach { source: RegionError::OtherLayout { .. }, .. }), "{wrong}");
+    assert!(matches!(wrong, InheritError::Attach { source: HandleError::Region(RegionError::OtherLayout { .. }), .. }), "{wrong}");
     // A program that this one starts has the variable and not the descriptor.
     let grandchild = this_program("role_of_a_grandchild").start().unwrap();
     assert!(grandchild.join_timeout(PATIENCE).unwrap().success());

@@ -4,7 +4,7 @@
 
 use core::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -15,26 +15,10 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::Pid;
 
 use super::Child;
-use crate::region::RegionError;
-use crate::shm::{Contents, Shm};
+use super::handle::{Handle, HandleError};
 
 /// A handle is known to the program that is started by an environment variable of this name, with the handle's name after it.
 const PREFIX: &str = "CROSSPROC_HANDLE_";
-
-/// Something that can be handed to another program: it has a descriptor, and can be made from one.
-pub trait Handle: AsFd + Sized {
-    /// Makes the handle from a descriptor, after checking that it is one of this kind.
-    ///
-    /// # Errors
-    /// What is wrong with the descriptor.
-    fn from_fd(fd: OwnedFd) -> Result<Self, RegionError>;
-}
-
-impl<T: ?Sized + Contents> Handle for Shm<T> {
-    fn from_fd(fd: OwnedFd) -> Result<Self, RegionError> {
-        Shm::attach(fd)
-    }
-}
 
 /// What [`std::process::Command`] lacks for programs that share memory.
 ///
@@ -81,7 +65,7 @@ impl CommandExt for Command {
     fn share<H: Handle>(&mut self, name: &str, handle: &H) -> io::Result<&mut Command> {
         check_name(name)?;
         let fd = handle.as_fd().try_clone_to_owned()?;
-        self.env(format!("{PREFIX}{name}"), Passed::of(&fd)?.to_string());
+        self.env(format!("{PREFIX}{name}"), Passed::of(&fd, H::kind())?.to_string());
         let inherit = move || Ok(fcntl_setfd(&fd, FdFlags::empty())?);
         // SAFETY: the closure makes one system call, between fork and exec, on a descriptor that it owns.
         Ok(unsafe { self.pre_exec(inherit) })
@@ -118,7 +102,8 @@ pub fn inherited<H: Handle>(name: &str) -> Result<H, InheritError> {
     let passed = Passed::parse(&value).ok_or_else(not_shared)?;
     let not_open = || InheritError::NotOpen { name: name.to_owned() };
     let fd = passed.duplicate().ok_or_else(not_open)?;
-    H::from_fd(fd).map_err(|source| InheritError::Attach { name: name.to_owned(), source })
+    let handle = H::check(&passed.kind).and_then(|()| H::from_fd(fd));
+    handle.map_err(|source| InheritError::Attach { name: name.to_owned(), kind: passed.kind, expected: H::kind(), source })
 }
 
 /// Why a handle was not inherited.
@@ -138,12 +123,16 @@ pub enum InheritError {
         name: String,
     },
     /// What was shared cannot be attached as what was asked for.
-    #[error("the handle {name:?} is not what was asked for")]
+    #[error("the handle {name:?} was shared as a {kind}, and is not the {expected} that was asked for")]
     Attach {
         /// The name that was asked for.
         name: String,
+        /// What it is, in the words of the program that shared it.
+        kind: String,
+        /// What was asked for.
+        expected: &'static str,
         /// What is wrong with it.
-        source: RegionError,
+        source: HandleError,
     },
 }
 
@@ -157,29 +146,30 @@ impl From<InheritError> for io::Error {
     }
 }
 
-/// What the variable says: a descriptor's number, and which file is behind it, by which a process that inherited the variable
-/// and not the descriptor finds out.
+/// What the variable says: a descriptor's number, which file is behind it, by which a process that inherited the variable
+/// and not the descriptor finds out, and what kind of handle it is.
 #[derive(Debug, PartialEq, Eq)]
 struct Passed {
     number: RawFd,
     device: u64,
     inode: u64,
+    kind: String,
 }
 
 impl Passed {
-    fn of(fd: &OwnedFd) -> io::Result<Self> {
+    fn of(fd: &OwnedFd, kind: &str) -> io::Result<Self> {
         let file = fstat(fd)?;
-        Ok(Passed { number: fd.as_raw_fd(), device: file.st_dev, inode: file.st_ino })
+        Ok(Passed { number: fd.as_raw_fd(), device: file.st_dev, inode: file.st_ino, kind: kind.to_owned() })
     }
 
     fn parse(value: &str) -> Option<Self> {
-        let mut parts = value.split(':');
-        let passed = Passed {
+        let mut parts = value.splitn(4, ':');
+        Some(Passed {
             number: parts.next()?.parse().ok().filter(|&number| number >= 0)?,
             device: parts.next()?.parse().ok()?,
             inode: parts.next()?.parse().ok()?,
-        };
-        parts.next().is_none().then_some(passed)
+            kind: parts.next()?.to_owned(),
+        })
     }
 
     /// A descriptor of the caller's own, if the number is open and that file is behind it. From then on, the number is closed on exec.
@@ -199,7 +189,7 @@ impl Passed {
 
 impl fmt::Display for Passed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.number, self.device, self.inode)
+        write!(f, "{}:{}:{}:{}", self.number, self.device, self.inode, self.kind)
     }
 }
 

@@ -119,6 +119,14 @@ impl<'a> Watch<'a> {
         [Watch::at(low, expected as u32), Watch::at(low.wrapping_byte_offset(high), (expected >> u32::BITS) as u32)]
     }
 
+    /// [`wait_briefly`] on this word alone.
+    #[must_use]
+    pub fn wait_briefly(&self, nanos: u64, deadline: Option<u64>) -> Option<Awake> {
+        // SAFETY: it is the address of an `AtomicU32`, or of half an `AtomicU64` (as in `Word::futex`), which is borrowed for `'a`.
+        let word = unsafe { AtomicU32::from_ptr(self.0.uaddr.ptr.cast()) };
+        wait_briefly(word, self.0.val as u32, nanos, deadline)
+    }
+
     fn at(address: *mut u32, expected: u32) -> Self {
         let mut wait = futex::Wait::new();
         wait.uaddr = futex::WaitPtr::new(address.cast());
@@ -148,23 +156,105 @@ pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
 ///
 /// # Panics
 /// As [`wait_any`].
+#[must_use]
 pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake, usize)> {
-    if !HAS_WAITV.load(Relaxed) {
-        return None;
-    }
     let waits = core::ptr::slice_from_raw_parts(words.as_ptr().cast::<futex::Wait>(), words.len());
     // SAFETY: a `Watch` is a `futex::Wait` (`repr(transparent)`), and the slice is that of `words`, borrowed as long.
     let waits = unsafe { &*waits };
+    match waitv(waits, deadline) {
+        Slept::Ended(awake, woken) => Some((awake, woken)),
+        Slept::Unsupported => None,
+        Slept::Unmapped => panic!("futex waitv: {}", Errno::FAULT),
+    }
+}
+
+/// A word by its address alone, and what it holds as long as there is reason to sleep. Whoever holds one says nothing about the memory: for [`wait_at`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    at: usize,
+    expected: u32,
+}
+
+impl From<Watch<'_>> for Address {
+    fn from(Watch(wait, _): Watch<'_>) -> Self {
+        // The kernel compares 32 bits of the 64.
+        Address { at: wait.uaddr.ptr.addr(), expected: wait.val as u32 }
+    }
+}
+
+/// How a [`wait_at`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slept {
+    /// As [`wait_any_of`].
+    Ended(Awake, usize),
+    /// Some word is not mapped, or not as anything that can be slept on (EFAULT): it did not sleep.
+    Unmapped,
+    /// The kernel does not have the call, or not the memory for it, or a filter refuses it.
+    Unsupported,
+}
+
+/// [`wait_any_of`] for words that may have been unmapped, or mapped anew, meanwhile. The kernel reads them, and nothing else is done with them; what it compares in memory that is something else by now is a wake-up
+/// more or less.
+///
+/// # Panics
+/// As [`wait_any`], but for EFAULT.
+#[must_use]
+pub fn wait_at(words: &[Address], deadline: Option<u64>) -> Slept {
+    let mut waits = [futex::Wait::new(); MAX_WATCHED];
+    let waits = &mut waits[..words.len()];
+    for (wait, word) in waits.iter_mut().zip(words) {
+        *wait = Watch::at(core::ptr::without_provenance_mut(word.at), word.expected).0;
+    }
+    waitv(waits, deadline)
+}
+
+/// [`wake`] for a word that may have been unmapped, or be something else by now: who is woken in vain looks again.
+///
+/// # Panics
+/// On any errno but EFAULT.
+pub fn wake_address(word: Address, count: u32) {
+    // SAFETY: the kernel takes the address for nothing but to find those who sleep on it.
+    let result = unsafe { libc::syscall(libc::SYS_futex, word.at, libc::FUTEX_WAKE, count.min(i32::MAX as u32) as usize) };
+    let errno = std::io::Error::last_os_error().raw_os_error();
+    assert!(result != -1 || errno == Some(libc::EFAULT), "futex wake: {errno:?}");
+}
+
+/// Whether the word still holds what is expected of it, as the kernel sees it: not if it is not mapped any more. By a `FUTEX_CMP_REQUEUE` of no sleeper to nowhere, which compares and does nothing else.
+///
+/// EAGAIN and EFAULT mean no. Memory ordering: none.
+///
+/// # Panics
+/// On any other errno: EINVAL means that the word is not aligned.
+#[must_use]
+pub fn still_holds(word: Address) -> bool {
+    /// Where none are requeued to.
+    static NOWHERE: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
+    let none = 0_usize;
+    // SAFETY: the kernel reads the word, by its address, or finds it unmapped; with the two counts 0 it wakes and moves nobody.
+    let result =
+        unsafe { libc::syscall(libc::SYS_futex, word.at, libc::FUTEX_CMP_REQUEUE, none, none, NOWHERE.as_ptr(), word.expected as usize) };
+    match std::io::Error::last_os_error().raw_os_error() {
+        _ if result != -1 => true,
+        Some(libc::EAGAIN | libc::EFAULT) => false,
+        errno => panic!("futex compare: {errno:?}"),
+    }
+}
+
+fn waitv(waits: &[futex::Wait], deadline: Option<u64>) -> Slept {
+    if !HAS_WAITV.load(Relaxed) {
+        return Slept::Unsupported;
+    }
     let until = deadline.map(timespec);
     match futex::waitv(waits, futex::WaitvFlags::empty(), until.as_ref(), ClockId::Monotonic) {
-        Ok(woken) => Some((Awake::Woken, woken)),
-        Err(Errno::AGAIN) => Some((Awake::Changed, 0)),
-        Err(Errno::INTR) => Some((Awake::Interrupted, 0)),
-        Err(Errno::TIMEDOUT) => Some((Awake::TimedOut, 0)),
-        Err(Errno::NOMEM) => None,
+        Ok(woken) => Slept::Ended(Awake::Woken, woken),
+        Err(Errno::AGAIN) => Slept::Ended(Awake::Changed, 0),
+        Err(Errno::INTR) => Slept::Ended(Awake::Interrupted, 0),
+        Err(Errno::TIMEDOUT) => Slept::Ended(Awake::TimedOut, 0),
+        Err(Errno::FAULT) => Slept::Unmapped,
+        Err(Errno::NOMEM) => Slept::Unsupported,
         Err(Errno::NOSYS | Errno::PERM) => {
             HAS_WAITV.store(false, Relaxed);
-            None
+            Slept::Unsupported
         }
         Err(errno) => panic!("futex waitv: {errno}"),
     }

@@ -20,6 +20,9 @@ pub mod memory;
 pub mod model;
 pub mod namespace;
 pub mod pidfd;
+pub mod poll;
 pub mod process;
 #[cfg_attr(crossproc_loom, path = "model/robust.rs")]
 pub mod robust;
+pub mod sealed;
+pub mod socket;

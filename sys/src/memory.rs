@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use rustix::process::{Resource, getrlimit};
 
 use crate::robust;
@@ -29,18 +29,32 @@ pub const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(Seal
 pub fn create(len: u64, allocated: &[(u64, u64)]) -> io::Result<OwnedFd> {
     check_size(len)?;
     check_room(allocated.iter().map(|(_, len)| len).sum())?;
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = match memfd_create(c"crossproc", flags | MemfdFlags::NOEXEC_SEAL) {
-        // Before Linux 6.3 the flag is unknown.
-        Err(Errno::INVAL) => memfd_create(c"crossproc", flags)?,
-        made => made?,
-    };
+    let file = memfd()?;
     retry_on_intr(|| ftruncate(&file, len))?;
     for &(offset, len) in allocated {
         retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), offset, len))?;
     }
     fcntl_add_seals(&file, SEALS)?;
     Ok(file)
+}
+
+/// A new anonymous file for `len` bytes, without any yet, that can be sealed.
+///
+/// # Errors
+/// As [`create`].
+pub(crate) fn unsealed(len: u64) -> io::Result<OwnedFd> {
+    check_size(len)?;
+    check_room(len)?;
+    memfd()
+}
+
+fn memfd() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match memfd_create(c"crossproc", flags | MemfdFlags::NOEXEC_SEAL) {
+        // Before Linux 6.3 the flag is unknown.
+        Err(Errno::INVAL) => Ok(memfd_create(c"crossproc", flags)?),
+        made => Ok(made?),
+    }
 }
 
 /// Allocates the pages of a range that was left a hole; those that are there already stay as they are.
@@ -98,7 +112,17 @@ pub fn seals(file: impl AsFd) -> io::Result<Option<SealFlags>> {
 /// # Errors
 /// What `fstat` reports; none is expected of an open descriptor.
 pub fn len(file: impl AsFd) -> io::Result<u64> {
-    Ok(u64::try_from(fstat(file)?.st_size).unwrap_or(0))
+    Ok(len_and_allocated(file)?.0)
+}
+
+/// The length of a file in bytes, and how many have memory, by whole pages.
+///
+/// # Errors
+/// As [`len`].
+pub(crate) fn len_and_allocated(file: impl AsFd) -> io::Result<(u64, u64)> {
+    let stat = fstat(file)?;
+    let unsigned = |number| u64::try_from(number).unwrap_or(0);
+    Ok((unsigned(stat.st_size), unsigned(stat.st_blocks).saturating_mul(512)))
 }
 
 /// A shared, writable mapping of a whole file, unmapped on drop.
@@ -151,4 +175,20 @@ impl Drop for Mapping {
         let unmapped = unsafe { munmap(self.start.as_ptr(), self.len) };
         debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
     }
+}
+
+/// Private zeroed pages that read as zero again in a forked child, however it was forked (`MADV_WIPEONFORK`, Linux 4.14).
+///
+/// # Errors
+/// ENOMEM, and EINVAL on older kernels: the caller reports them.
+pub fn map_wiped_on_fork(len: usize) -> Result<NonNull<c_void>, Errno> {
+    // SAFETY: no address is asked for, so nothing that exists is changed.
+    let start = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }?;
+    // SAFETY: the range was mapped by the line above and holds nothing yet.
+    if let Err(errno) = unsafe { madvise(start, len, Advice::LinuxWipeOnFork) } {
+        // SAFETY: as above; nobody else knows it.
+        let _ = unsafe { munmap(start, len) };
+        return Err(errno);
+    }
+    NonNull::new(start).ok_or(Errno::NOMEM)
 }

@@ -10,11 +10,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
-use crate::clock;
+use crate::poll::{PollFd, PollFlags, Polled, poll};
 
 /// A descriptor (close-on-exec) for a child of this process that has not been waited for, which is what makes it free of races.
 ///
@@ -41,14 +40,12 @@ pub fn signal(process: impl AsFd, signal: Signal) -> io::Result<()> {
 /// ENOMEM of `poll(2)`, which the caller reports. EINTR is handled here, against the same deadline.
 pub fn wait(process: impl AsFd, deadline: Option<u64>) -> io::Result<bool> {
     let process = process.as_fd();
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
     loop {
-        let left = deadline.map(|deadline| clock::timespec(deadline.saturating_sub(clock::now())));
-        let mut ended = [PollFd::new(&process, PollFlags::IN)];
-        match poll(&mut ended, left.as_ref()) {
-            Ok(0) if deadline.is_some_and(|deadline| clock::now() >= deadline) => return Ok(false),
-            Ok(0) | Err(Errno::INTR) => {}
-            Ok(_) => return Ok(true),
-            Err(errno) => return Err(errno.into()),
+        match poll(&mut ended, deadline)? {
+            Polled::Ready => return Ok(true),
+            Polled::TimedOut => return Ok(false),
+            Polled::Interrupted => {}
         }
     }
 }

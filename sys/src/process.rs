@@ -2,7 +2,9 @@
 
 #![allow(unsafe_code)]
 
-use core::sync::atomic::{AtomicI32, Ordering::*};
+use core::mem::MaybeUninit;
+use core::ptr;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::*};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +15,8 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::path::DecInt;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
+
+use crate::memory;
 
 /// How many threads the process has, by the number of folders in `/proc/self/task`.
 ///
@@ -36,6 +40,41 @@ pub unsafe fn fork() -> io::Result<Option<Pid>> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         child => Ok(Pid::from_raw(child)),
+    }
+}
+
+/// A word that is 1 in this process, and 0 in every child that is forked from it, however that is done (`MADV_WIPEONFORK`): what was copied by a fork is told by it, where a pid may be used again.
+/// It is never unmapped: one for a process, not one for each of many things.
+///
+/// # Errors
+/// ENOMEM; EINVAL before Linux 4.14. The caller reports them.
+pub fn mark_of_this_process() -> io::Result<&'static AtomicU32> {
+    let start = memory::map_wiped_on_fork(size_of::<AtomicU32>())?;
+    // SAFETY: zeroed pages, mapped by the line above and never unmapped, aligned to a page; zero is a value of the type.
+    let mark = unsafe { start.cast::<AtomicU32>().as_ref() };
+    // Relaxed: whoever gives the word to other threads orders it.
+    mark.store(1, Relaxed);
+    Ok(mark)
+}
+
+/// Does something with all signals blocked in the calling thread, so that a thread that is started there never runs a handler of the program's. By `pthread_sigmask(3)`, which leaves out
+/// what libc itself needs.
+pub fn with_signals_blocked<R>(act: impl FnOnce() -> R) -> R {
+    let mut all = MaybeUninit::uninit();
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: writes a whole set.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: the set was written by the line above, and there is room for the one before. It cannot fail: SIG_BLOCK is a valid request.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr()) };
+    let _restored = Restore(before);
+    return act();
+
+    struct Restore(MaybeUninit<libc::sigset_t>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: written by the call above; SIG_SETMASK is a valid request, and no old set is asked for.
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, self.0.as_ptr(), ptr::null_mut()) };
+        }
     }
 }
 

@@ -49,11 +49,12 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::*, compiler_fence};
 use std::io;
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::munmap;
 use rustix::thread::gettid;
 
 use crate::atomic::AtomicU32;
 use crate::futex::Word;
+use crate::memory::map_wiped_on_fork;
 use crate::namespace;
 
 /// The TID bits of a robust futex word.
@@ -592,18 +593,5 @@ fn publish(record: NonNull<Thread>) -> Result<(), Error> {
 }
 
 fn map_record() -> Result<NonNull<Thread>, Error> {
-    map_wiped_on_fork(size_of::<Thread>()).map(NonNull::cast)
-}
-
-/// Private zeroed pages that read as zero again in a forked child (invariant 4).
-fn map_wiped_on_fork(len: usize) -> Result<NonNull<core::ffi::c_void>, Error> {
-    // SAFETY: no address is asked for, so nothing that exists is changed.
-    let start = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }?;
-    // SAFETY: the range was mapped by the line above and holds nothing yet.
-    if let Err(errno) = unsafe { madvise(start, len, Advice::LinuxWipeOnFork) } {
-        // SAFETY: as above; nobody else knows it.
-        let _ = unsafe { munmap(start, len) };
-        return Err(errno.into());
-    }
-    NonNull::new(start).ok_or(Error::Os(io::ErrorKind::OutOfMemory.into()))
+    Ok(map_wiped_on_fork(size_of::<Thread>())?.cast())
 }

@@ -214,6 +214,12 @@ impl<'a> Watch<'a> {
         [Watch(Watched::Whole(word, expected))]
     }
 
+    /// As [`wait_briefly`].
+    pub fn wait_briefly(&self, _nanos: u64, _deadline: Option<u64>) -> Option<Awake> {
+        private_step(Private::WaitBriefly);
+        None
+    }
+
     fn address(&self) -> usize {
         match self.0 {
             Watched::Low(word, _) => word.address(),
@@ -261,6 +267,38 @@ pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
 /// As in the real module.
 pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake, usize)> {
     Some(wait_on(words, deadline.is_some()))
+}
+
+/// As in the real module, for its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address(usize);
+
+impl From<Watch<'_>> for Address {
+    fn from(watch: Watch<'_>) -> Self {
+        Address(watch.address())
+    }
+}
+
+/// As in the real module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the real module")]
+pub enum Slept {
+    Ended(Awake, usize),
+    Unmapped,
+    Unsupported,
+}
+
+/// The models have nothing that sleeps on addresses.
+pub fn wait_at(_words: &[Address], _deadline: Option<u64>) -> Slept {
+    Slept::Unsupported
+}
+
+/// As above.
+pub fn wake_address(_word: Address, _count: u32) {}
+
+/// As above.
+pub fn still_holds(_word: Address) -> bool {
+    true
 }
 
 fn wait_on(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {

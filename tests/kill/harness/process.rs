@@ -22,26 +22,29 @@ const ALL_GATES: u32 = u32::MAX / 2;
 /// How a process sleeps in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asleep {
-    /// In a futex call with a time-out.
+    /// In a call with a time-out.
     Timed,
     /// In one without.
     Untimed,
 }
 
-/// Whether the process sleeps in a futex call. `None`: not, or it runs, or it is gone.
+/// Whether the process sleeps in one of the calls that what is under test sleeps in: of futexes and sockets. `None`: not, or it runs, or it is gone.
 pub(crate) fn asleep(pid: i32) -> Option<Asleep> {
     let mut line = [0; 256];
     let len = File::open(format!("/proc/{pid}/syscall")).ok()?.read(&mut line).ok()?;
     let mut fields = core::str::from_utf8(&line[..len]).ok()?.split_ascii_whitespace();
     let call: i64 = fields.next()?.parse().ok()?;
-    if call != libc::SYS_futex && call != libc::SYS_futex_waitv {
-        return None;
-    }
-    // The fourth argument of both is the time-out.
-    Some(if fields.nth(3)? == "0x0" { Asleep::Untimed } else { Asleep::Timed })
+    // Which of their arguments is the time-out.
+    let timeout = match call {
+        libc::SYS_futex | libc::SYS_futex_waitv => 3,
+        libc::SYS_ppoll => 2,
+        libc::SYS_recvmsg | libc::SYS_sendmsg | libc::SYS_sendto => return Some(Asleep::Untimed),
+        _ => return None,
+    };
+    Some(if fields.nth(timeout)? == "0x0" { Asleep::Untimed } else { Asleep::Timed })
 }
 
-/// Whether a traced process sleeps in a futex call. A traced one may also be at the end of the call, stopped: the line about its call is the same then.
+/// Whether a traced process sleeps in one. A traced one may also be at the end of the call, stopped: the line about its call is the same then.
 pub(crate) fn is_traced_asleep(pid: i32) -> bool {
     let is_sleeping = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'));
     asleep(pid).is_some() && std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(is_sleeping)

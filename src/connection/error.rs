@@ -1,0 +1,123 @@
+//! [`ConnectionError`].
+
+use std::io;
+
+use rustix::io::Errno;
+
+use super::message::Message;
+use crate::process::HandleError;
+
+/// Why nothing was sent, or received.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// There is no message, or no room for one.
+    #[error("the connection has no message, or no room for one")]
+    WouldBlock,
+    /// There was no message, or no room for one, until the deadline.
+    #[error("the connection had no message, or no room for one, until the deadline")]
+    TimedOut,
+    /// A signal handler ran while the thread waited, interruptibly.
+    #[error("a signal handler ran while waiting for the connection")]
+    Interrupted,
+    /// The end of the stream: whoever could have sent something is gone, and all that was sent has been received.
+    #[error("end of the stream: no process has the other end any more")]
+    EndOfStream,
+    /// Whoever could have received it is gone: it was not sent.
+    #[error("no process has the other end any more: nothing was sent")]
+    BrokenPipe,
+    /// The message is longer than any can be: it was not sent.
+    #[error("a message of {len} bytes is longer than {max}")]
+    TooLong {
+        /// How long it is, in bytes.
+        len: usize,
+        /// How long it may be.
+        max: usize,
+    },
+    /// The buffer is too short for the message, or the message longer than was to be taken. Here it is.
+    #[error("a message of {} bytes came, there was room for {max}", message.len())]
+    TooShort {
+        /// How many bytes there was room for.
+        max: usize,
+        /// What came.
+        message: Box<Message>,
+    },
+    /// The message brought a handle, which there was no place for. Here it is.
+    #[error("the message brought a handle ({}): take it with recv", message.handle_kind().unwrap_or_default())]
+    UnexpectedHandle {
+        /// What came.
+        message: Box<Message>,
+    },
+    /// The message brought no handle. Here it is.
+    #[error("a message of {} bytes came without a handle", message.len())]
+    NoHandle {
+        /// What came.
+        message: Box<Message>,
+    },
+    /// The handle is not what was asked for. Here is the message with it.
+    #[error("the handle, a {kind} as its sender says, is not what was asked for")]
+    OtherHandle {
+        /// What it is, in the words of its sender.
+        kind: String,
+        /// Why it is not what was asked for.
+        source: HandleError,
+        /// What came.
+        message: Box<Message>,
+    },
+    /// Something came that no program with this crate sends; it is gone, and what comes after it can be received.
+    #[error("a packet that is no message: {what}")]
+    Malformed {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The message came with a descriptor, and this process can have no more of them: the message is lost.
+    #[error("the message is lost: it came with a descriptor, and this process can open no more (RLIMIT_NOFILE)")]
+    NoDescriptor,
+    /// The system refused: there is no memory, no free descriptor, or too many are on their way.
+    #[error("{what} failed")]
+    Os {
+        /// What was refused.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl ConnectionError {
+    pub(super) fn sending(errno: Errno) -> Self {
+        match errno {
+            Errno::AGAIN => ConnectionError::WouldBlock,
+            Errno::INTR => ConnectionError::Interrupted,
+            Errno::TIMEDOUT => ConnectionError::TimedOut,
+            // ECONNREFUSED: older kernels, if the other end goes at this moment.
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED => ConnectionError::BrokenPipe,
+            errno => ConnectionError::Os { what: "sending a message", source: errno.into() },
+        }
+    }
+
+    pub(super) fn receiving(errno: Errno) -> Self {
+        match errno {
+            Errno::AGAIN => ConnectionError::WouldBlock,
+            Errno::INTR => ConnectionError::Interrupted,
+            Errno::TIMEDOUT => ConnectionError::TimedOut,
+            errno => ConnectionError::Os { what: "receiving a message", source: errno.into() },
+        }
+    }
+}
+
+impl From<ConnectionError> for io::Error {
+    fn from(error: ConnectionError) -> Self {
+        let kind = match &error {
+            ConnectionError::WouldBlock => io::ErrorKind::WouldBlock,
+            ConnectionError::TimedOut => io::ErrorKind::TimedOut,
+            ConnectionError::Interrupted => io::ErrorKind::Interrupted,
+            ConnectionError::EndOfStream => io::ErrorKind::UnexpectedEof,
+            ConnectionError::BrokenPipe => io::ErrorKind::BrokenPipe,
+            ConnectionError::TooLong { .. } => io::ErrorKind::InvalidInput,
+            ConnectionError::Os { source, .. } => source.kind(),
+            ConnectionError::NoDescriptor => io::ErrorKind::Other,
+            _ => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, error)
+    }
+}

@@ -1,0 +1,121 @@
+//! [`Message`]: what was received.
+
+use core::fmt;
+use core::ops::Deref;
+use std::os::fd::OwnedFd;
+
+use crossproc_sys::sealed::Sealed;
+
+use super::error::ConnectionError;
+use crate::process::Handle;
+
+/// A message: bytes, to be read as a slice, and perhaps a handle.
+///
+/// A long one lies in memory that its sender has sealed: nobody can change it any more, and it was copied once, by the sender. [`into_vec`](Message::into_vec) copies it a second time; of a short one it gives the vector that is there.
+///
+/// Dropping it closes the handle that it brought, if that was not taken out.
+pub struct Message {
+    pub(super) body: Body,
+    pub(super) parcel: Option<Parcel>,
+}
+
+pub(super) enum Body {
+    Small(Vec<u8>),
+    Large(Sealed),
+}
+
+/// A handle that nobody has looked at yet.
+pub(super) struct Parcel {
+    pub(super) fd: OwnedFd,
+    /// What its sender says that it is.
+    pub(super) kind: String,
+}
+
+impl Message {
+    pub(super) fn small(bytes: Vec<u8>) -> Self {
+        Message { body: Body::Small(bytes), parcel: None }
+    }
+
+    /// The bytes as a vector.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<u8> {
+        match self.body {
+            Body::Small(bytes) => bytes,
+            Body::Large(sealed) => sealed.to_vec(),
+        }
+    }
+
+    /// What kind of handle came with the message, in the words of its sender; `None` without one.
+    #[must_use]
+    pub fn handle_kind(&self) -> Option<&str> {
+        self.parcel.as_ref().map(|parcel| parcel.kind.as_str())
+    }
+
+    /// Takes the handle out, and checks that it is one of this kind: nothing that its sender says about it is trusted.
+    ///
+    /// # Errors
+    /// [`ConnectionError::NoHandle`] if there is none, and [`ConnectionError::OtherHandle`] if it is another one, each with the message as it was. Only if this process can have no further descriptor, another one
+    /// is gone with that error.
+    pub fn take_handle<H: Handle>(&mut self) -> Result<H, ConnectionError> {
+        let Some(Parcel { fd, kind }) = self.parcel.take() else {
+            return Err(ConnectionError::NoHandle { message: self.take() });
+        };
+        // A second descriptor, so that nothing is lost if it is not the right kind.
+        let spare = fd.try_clone().ok();
+        H::check(&kind).and_then(|()| H::from_fd(fd)).map_err(|source| {
+            self.parcel = spare.map(|fd| Parcel { fd, kind: kind.clone() });
+            ConnectionError::OtherHandle { kind, source, message: self.take() }
+        })
+    }
+
+    fn take(&mut self) -> Box<Message> {
+        Box::new(core::mem::replace(self, Message::small(Vec::new())))
+    }
+}
+
+impl Deref for Message {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.body {
+            Body::Small(bytes) => bytes,
+            Body::Large(sealed) => sealed,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<Message> for Vec<u8> {
+    fn from(message: Message) -> Self {
+        message.into_vec()
+    }
+}
+
+impl PartialEq<[u8]> for Message {
+    fn eq(&self, other: &[u8]) -> bool {
+        **self == *other
+    }
+}
+
+impl<const N: usize> PartialEq<[u8; N]> for Message {
+    fn eq(&self, other: &[u8; N]) -> bool {
+        **self == *other
+    }
+}
+
+impl<const N: usize> PartialEq<&[u8; N]> for Message {
+    fn eq(&self, other: &&[u8; N]) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("len", &self.len()).field("handle", &self.handle_kind()).finish_non_exhaustive()
+    }
+}

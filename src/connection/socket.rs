@@ -1,0 +1,290 @@
+//! How a connection sends and receives packets, and waits.
+//!
+//! What leads to a system call and back is inlined into the caller: see `crossproc_sys::socket`.
+
+#![allow(unsafe_code)]
+
+use core::mem::MaybeUninit;
+use core::sync::atomic::Ordering::Relaxed;
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
+use crossproc_sys::sealed;
+use crossproc_sys::socket::{self, MAX_DESCRIPTORS, Packet};
+use rustix::io::Errno;
+
+use super::error::ConnectionError;
+use super::frame::{self, Frame, HEADER, MAX_KIND};
+use super::message::Message;
+use super::{Connection, MAX_INLINE, MAX_LEN};
+use crate::wait::{self, Wait};
+
+/// The longest packet that is ever sent.
+const MAX_PACKET: usize = HEADER + MAX_KIND + MAX_INLINE;
+/// The least that is allocated for a message.
+const MIN_CAPACITY: usize = 64;
+/// For a packet of more bytes the kernel needs memory in one piece, which there may be none of though there is enough.
+const SURE_INLINE: usize = 1 << 16;
+
+/// To copy as many bytes costs less than to give the kernel two buffers.
+const COPIED: usize = 2_048;
+
+thread_local! {
+    /// What does not fit where a message is received goes in here, so that nothing is lost. Only the pages that were used take memory.
+    static OVERFLOW: Cell<Option<Box<[MaybeUninit<u8>]>>> = const { Cell::new(None) };
+}
+
+/// The thread's overflow, or a new one: if it has none yet, or is at its end, where destructors may receive still.
+fn take_overflow() -> Box<[MaybeUninit<u8>]> {
+    OVERFLOW.try_with(Cell::take).ok().flatten().unwrap_or_else(|| Box::new_uninit_slice(MAX_PACKET))
+}
+
+fn keep_overflow(overflow: Box<[MaybeUninit<u8>]>) {
+    // At the thread's end there is nobody to keep it for.
+    let _ = OVERFLOW.try_with(|kept| kept.set(Some(overflow)));
+}
+
+/// How a message's bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Packet,
+    Memfd,
+}
+
+/// A packet as it came: its first bytes are where they were to go, the others here.
+struct Arrival {
+    packet: Packet,
+    overflow: Box<[MaybeUninit<u8>]>,
+    /// How many bytes are in `overflow`.
+    rest: usize,
+}
+
+impl Connection {
+    #[inline(always)]
+    pub(super) fn send_bytes(&self, bytes: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), ConnectionError> {
+        let wait = wait.map(|wait| wait());
+        if bytes.is_empty() || bytes.len() > MAX_INLINE {
+            return self.send_frame(bytes, None, Way::Memfd, wait);
+        }
+        match self.until(PollFlags::OUT, wait, |may_wait| socket::send(&self.socket, bytes, may_wait)) {
+            Err(errno) if is_too_long(errno, bytes.len()) => self.send_frame(bytes, None, Way::Memfd, wait),
+            result => result.map_err(ConnectionError::sending),
+        }
+    }
+
+    /// Sends what needs a header.
+    pub(super) fn send_parcel(
+        &self,
+        bytes: &[u8],
+        handle: (BorrowedFd<'_>, &str),
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<(), ConnectionError> {
+        let wait = wait.map(|wait| wait());
+        let way = if bytes.len() > MAX_INLINE { Way::Memfd } else { Way::Packet };
+        self.send_frame(bytes, Some(handle), way, wait)
+    }
+
+    #[cold]
+    fn send_frame(
+        &self,
+        bytes: &[u8],
+        handle: Option<(BorrowedFd<'_>, &str)>,
+        way: Way,
+        wait: Option<Wait>,
+    ) -> Result<(), ConnectionError> {
+        if bytes.len() > MAX_LEN {
+            return Err(ConnectionError::TooLong { len: bytes.len(), max: MAX_LEN });
+        }
+        let failed = |source| ConnectionError::Os { what: "making a memfd for the message", source };
+        let made;
+        let large = match way {
+            Way::Packet => None,
+            Way::Memfd if bytes.is_empty() => Some(empty().map_err(failed)?),
+            Way::Memfd => {
+                made = sealed::copy_of(bytes).map_err(failed)?;
+                Some(made.as_fd())
+            }
+        };
+        let frame = Frame::new(bytes, large, handle);
+        let all: Vec<_> = frame.descriptors().collect();
+        let send = |may_wait| socket::send_with_descriptors(&self.socket, &frame.slices(), &all, may_wait);
+        match self.until(PollFlags::OUT, wait, send) {
+            Err(errno) if way == Way::Packet && is_too_long(errno, bytes.len()) => self.send_frame(bytes, handle, Way::Memfd, wait),
+            result => result.map_err(ConnectionError::sending),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn receive(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Message, ConnectionError> {
+        // Relaxed: a hint.
+        let expected = self.expected.load(Relaxed);
+        let mut bytes: Vec<u8> = Vec::with_capacity(expected.max(MIN_CAPACITY));
+        let arrival = self.arrival(bytes.spare_capacity_mut(), wait.map(|wait| wait()))?;
+        let len = arrival.packet.len;
+        if len != expected {
+            self.expected.store(len.min(MAX_PACKET), Relaxed);
+        }
+        // SAFETY: the kernel has filled so many bytes from the start, which is where the vector's are to begin.
+        unsafe { bytes.set_len(len - arrival.rest) };
+        bytes.extend_from_slice(arrival.rest());
+        // Whoever keeps a message should not keep the memory of a longer one.
+        if bytes.capacity() / 4 > len.max(MIN_CAPACITY) {
+            bytes.shrink_to_fit();
+        }
+        arrival.into_message(bytes)
+    }
+
+    #[inline(always)]
+    pub(super) fn receive_into(&self, buffer: &mut [u8], wait: Option<impl FnOnce() -> Wait>) -> Result<usize, ConnectionError> {
+        let max = buffer.len();
+        let start = core::ptr::from_mut(buffer);
+        // SAFETY: the same bytes, mutably borrowed as long; nothing that is not initialised is ever written there.
+        let into = unsafe { &mut *(start as *mut [MaybeUninit<u8>]) };
+        let into = if max <= COPIED { &mut [] } else { into };
+        let arrival = self.arrival(into, wait.map(|wait| wait()))?;
+        let len = arrival.packet.len;
+        let filled = len - arrival.rest;
+        if len <= max && !arrival.has_descriptors() {
+            buffer[filled..len].copy_from_slice(arrival.rest());
+            return if len == 0 { Err(ConnectionError::EndOfStream) } else { Ok(len) };
+        }
+        let mut bytes = Vec::with_capacity(len);
+        bytes.extend_from_slice(&buffer[..filled]);
+        bytes.extend_from_slice(arrival.rest());
+        let message = Box::new(arrival.into_message(bytes)?);
+        if message.handle_kind().is_some() {
+            return Err(ConnectionError::UnexpectedHandle { message });
+        }
+        match buffer.get_mut(..message.len()) {
+            Some(buffer) => {
+                buffer.copy_from_slice(&message);
+                Ok(message.len())
+            }
+            None => Err(ConnectionError::TooShort { max, message }),
+        }
+    }
+
+    /// Receives a packet into a buffer, and beyond it.
+    #[inline(always)]
+    fn arrival(&self, buffer: &mut [MaybeUninit<u8>], wait: Option<Wait>) -> Result<Arrival, ConnectionError> {
+        let mut overflow = take_overflow();
+        let receive = |may_wait| loop {
+            match socket::receive(&self.socket, [buffer, &mut overflow], may_wait) {
+                // Its other end is gone, with messages in it that were not received. What it has sent is here still.
+                Err(Errno::CONNRESET) => {}
+                result => return result,
+            }
+        };
+        match self.until(PollFlags::IN, wait, receive) {
+            Ok(packet) => Ok(Arrival { rest: packet.len.saturating_sub(buffer.len()), packet, overflow }),
+            Err(errno) => {
+                keep_overflow(overflow);
+                Err(ConnectionError::receiving(errno))
+            }
+        }
+    }
+
+    pub(super) fn poll_until(&self, wait: Wait) -> Result<bool, ConnectionError> {
+        match self.wait_for(PollFlags::IN, wait) {
+            Ok(()) => Ok(true),
+            Err(Errno::TIMEDOUT) => Ok(false),
+            Err(errno) => Err(ConnectionError::receiving(errno)),
+        }
+    }
+
+    /// Attempts something until it does not fail for want of room, or of a message. ETIMEDOUT, EINTR: the wait ended first; EAGAIN: there is to be none.
+    #[inline(always)]
+    fn until<R>(&self, events: PollFlags, wait: Option<Wait>, mut attempt: impl FnMut(bool) -> Result<R, Errno>) -> Result<R, Errno> {
+        // One call does it all, if nothing is to end it.
+        let may_wait = wait == Some(Wait::FOREVER);
+        loop {
+            match (attempt(may_wait), wait) {
+                (Err(Errno::AGAIN), Some(wait)) => match self.wait_for(events, wait) {
+                    // There may be room all the same: see `wait_for`.
+                    Err(Errno::TIMEDOUT) => {
+                        return attempt(false).map_err(|errno| if errno == Errno::AGAIN { Errno::TIMEDOUT } else { errno });
+                    }
+                    result => result?,
+                },
+                (Err(Errno::INTR), _) => {}
+                (result, _) => return result,
+            }
+        }
+    }
+
+    /// Waits until the kernel says that it is time, or for a slice if it is about room: others who share the end may have taken some of it before this thread has looked, and then the kernel says so only when three
+    /// quarters of the buffer are free again.
+    #[cold]
+    fn wait_for(&self, events: PollFlags, wait: Wait) -> Result<(), Errno> {
+        let mut descriptors = [PollFd::new(&self.socket, events)];
+        let slice = if events == PollFlags::OUT { wait::slice() } else { None };
+        let slice_ends = slice.and_then(|slice| Wait::timeout(slice).until());
+        let until = [wait.until(), slice_ends].into_iter().flatten().min();
+        loop {
+            match poll(&mut descriptors, until) {
+                Ok(Polled::Ready) => return Ok(()),
+                Ok(Polled::TimedOut) if until != wait.until() => return Ok(()),
+                Ok(Polled::TimedOut) => return Err(Errno::TIMEDOUT),
+                Ok(Polled::Interrupted) if wait.ends_by_signal() => return Err(Errno::INTR),
+                Ok(Polled::Interrupted) => {}
+                Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            }
+        }
+    }
+}
+
+impl Arrival {
+    /// What came beyond the buffer.
+    fn rest(&self) -> &[u8] {
+        let filled = core::ptr::from_ref(&self.overflow[..self.rest]);
+        // SAFETY: the kernel has filled so many bytes of it.
+        unsafe { &*(filled as *const [u8]) }
+    }
+
+    fn has_descriptors(&self) -> bool {
+        self.packet.is_missing_descriptors || self.packet.descriptors.iter().any(Option::is_some)
+    }
+
+    /// The message that it is. `bytes` is the packet's bytes.
+    fn into_message(mut self, bytes: Vec<u8>) -> Result<Message, ConnectionError> {
+        let packet = &mut self.packet;
+        let descriptors = core::mem::take(&mut packet.descriptors);
+        if packet.is_cut || packet.len > MAX_PACKET {
+            return Err(ConnectionError::Malformed { what: format!("it has more than {MAX_PACKET} bytes") });
+        }
+        if packet.is_missing_descriptors {
+            return match descriptors.iter().flatten().count() {
+                MAX_DESCRIPTORS => Err(ConnectionError::Malformed { what: format!("it brought more than {MAX_DESCRIPTORS} descriptors") }),
+                _ => Err(ConnectionError::NoDescriptor),
+            };
+        }
+        if descriptors.iter().any(Option::is_some) {
+            return frame::parse(bytes, descriptors);
+        }
+        if bytes.is_empty() { Err(ConnectionError::EndOfStream) } else { Ok(Message::small(bytes)) }
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        keep_overflow(core::mem::take(&mut self.overflow));
+    }
+}
+
+/// Whether the kernel would not take so many bytes as one packet.
+fn is_too_long(errno: Errno, len: usize) -> bool {
+    errno == Errno::MSGSIZE || (len > SURE_INLINE && matches!(errno, Errno::NOBUFS | Errno::NOMEM))
+}
+
+/// A sealed memfd without bytes, for all empty messages.
+fn empty() -> io::Result<BorrowedFd<'static>> {
+    static EMPTY: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(made) = EMPTY.get() {
+        return Ok(made.as_fd());
+    }
+    let made = sealed::copy_of(&[])?;
+    Ok(EMPTY.get_or_init(|| made).as_fd())
+}

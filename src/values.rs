@@ -1,0 +1,169 @@
+//! Values of any type, by way of serde: in messages, and in queues of bytes.
+//!
+//! The format is that of [postcard](https://postcard.jamesmunns.com/wire-format): compact and without names. Both sides must have the same type, with its fields and variants in the same order; nothing checks that but the bytes.
+
+use core::any::type_name;
+use std::io;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::connection::{Connection, ConnectionError, Receiver, Sender};
+use crate::queue::forms::forms;
+use crate::queue::{JoinableQueue, Queue, QueueError, Received, Task};
+use crate::wait::Wait;
+
+/// Why a value was not sent or put, or not received or got.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ValueError<E> {
+    /// The connection, or the queue, says why.
+    #[error(transparent)]
+    Transport(#[from] E),
+    /// The value could not be made into bytes: its type refuses.
+    #[error("a value of type {type_name} cannot be made into bytes: {what}")]
+    Encode {
+        /// The value's type.
+        type_name: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// The bytes that came are no such value. Here they are.
+    #[error("{} bytes came that are no value of type {type_name}: {what}", bytes.len())]
+    Decode {
+        /// The type that was asked for.
+        type_name: &'static str,
+        /// What is wrong.
+        what: String,
+        /// What came.
+        bytes: Vec<u8>,
+    },
+}
+
+impl<E: Into<io::Error> + std::error::Error + Send + Sync + 'static> From<ValueError<E>> for io::Error {
+    fn from(error: ValueError<E>) -> Self {
+        match error {
+            ValueError::Transport(error) => error.into(),
+            ValueError::Encode { .. } => io::Error::new(io::ErrorKind::InvalidInput, error),
+            ValueError::Decode { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
+        }
+    }
+}
+
+fn encode<T: Serialize, E>(value: &T) -> Result<Vec<u8>, ValueError<E>> {
+    postcard::to_stdvec(value).map_err(|error| ValueError::Encode { type_name: type_name::<T>(), what: error.to_string() })
+}
+
+/// All of the bytes must be the value's.
+fn decode<T: DeserializeOwned, E>(bytes: &[u8]) -> Result<T, ValueError<E>> {
+    let what = match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => return Ok(value),
+        Ok((_, left)) => format!("with {} of them left over", left.len()),
+        Err(error) => error.to_string(),
+    };
+    Err(ValueError::Decode { type_name: type_name::<T>(), what, bytes: bytes.to_vec() })
+}
+
+macro_rules! sending_values {
+    ($($of:ident)*) => {$(
+        impl $of {
+            forms! {
+                /// Sends a value of any type, whole. With the feature `serde`.
+                send_value, try_send_value, send_value_timeout, send_value_deadline, send_value_with <T: Serialize>
+                (self: &Self, value: &T) -> Result<(), ValueError<ConnectionError>>, Self::send_value_until,
+                errors "[`ValueError`]: as `send`, and if the type cannot be made into bytes.",
+                now "[`WouldBlock`](ConnectionError::WouldBlock).",
+                of ConnectionError
+            }
+
+            fn send_value_until<T: Serialize>(&self, value: &T, wait: Option<impl FnOnce() -> Wait>) -> Result<(), ValueError<ConnectionError>> {
+                Ok(self.send_until(&encode(value)?, wait)?)
+            }
+        }
+    )*};
+}
+
+macro_rules! receiving_values {
+    ($($of:ident)*) => {$(
+        impl $of {
+            forms! {
+                /// Receives a value, of which the bytes may not be more than `max`. With the feature `serde`.
+                ///
+                /// The limit is what keeps a sender from making this process allocate without end, together with the type: one with a sequence of elements that take no bytes, such as `Vec<()>`, has no limit.
+                recv_value, try_recv_value, recv_value_timeout, recv_value_deadline, recv_value_with <T: DeserializeOwned>
+                (self: &Self, max: usize) -> Result<T, ValueError<ConnectionError>>, Self::recv_value_until,
+                errors "[`ValueError`]: [`TooShort`](ConnectionError::TooShort) for more than `max` bytes, [`UnexpectedHandle`](ConnectionError::UnexpectedHandle), or [`Decode`](ValueError::Decode), each with what came; otherwise as `recv`.",
+                now "[`WouldBlock`](ConnectionError::WouldBlock).",
+                of ConnectionError
+            }
+
+            fn recv_value_until<T: DeserializeOwned>(&self, max: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<T, ValueError<ConnectionError>> {
+                let message = self.recv_until(wait)?;
+                if message.len() > max {
+                    return Err(ConnectionError::TooShort { max, message: Box::new(message) }.into());
+                }
+                if message.handle_kind().is_some() {
+                    return Err(ConnectionError::UnexpectedHandle { message: Box::new(message) }.into());
+                }
+                decode(&message)
+            }
+        }
+    )*};
+}
+
+sending_values!(Connection Sender);
+receiving_values!(Connection Receiver);
+
+macro_rules! putting_values {
+    ($($of:ident)*) => {$(
+        impl $of<[u8]> {
+            forms! {
+                /// Puts a value of any type behind all messages. With the feature `serde`.
+                put_value, try_put_value, put_value_timeout, put_value_deadline, put_value_with <T: Serialize>
+                (self: &Self, value: &T) -> Result<(), ValueError<QueueError>>, Self::put_value_until,
+                errors "[`ValueError`]: as `put`, also if its bytes are [more than fit](QueueError::TooLong), and if the type cannot be made into bytes.",
+                now "[`Full`](QueueError::Full)."
+            }
+
+            fn put_value_until<T: Serialize>(&self, value: &T, wait: Option<impl FnOnce() -> Wait>) -> Result<(), ValueError<QueueError>> {
+                Ok(self.put_until(&encode(value)?, wait)?)
+            }
+        }
+    )*};
+}
+
+putting_values!(Queue JoinableQueue);
+
+impl Queue<[u8]> {
+    forms! {
+        /// Gets the first message as a value. With the feature `serde`. Its bytes are not more than the queue's messages can have; see [`recv_value`](Connection::recv_value) for what else limits it.
+        get_value, try_get_value, get_value_timeout, get_value_deadline, get_value_with <T: DeserializeOwned>
+        (self: &Self) -> Result<T, ValueError<QueueError>>, Self::get_value_until,
+        errors "[`ValueError`]: [`Decode`](ValueError::Decode) with the message that was got; otherwise as `get`.",
+        now "[`Empty`](QueueError::Empty)."
+    }
+
+    fn get_value_until<T: DeserializeOwned>(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<T, ValueError<QueueError>> {
+        decode(&self.receive_until(wait)?)
+    }
+}
+
+impl Received<'_, [u8]> {
+    /// The message as a value. With the feature `serde`.
+    ///
+    /// # Errors
+    /// [`ValueError::Decode`].
+    pub fn value<T: DeserializeOwned>(&self) -> Result<T, ValueError<QueueError>> {
+        decode(self)
+    }
+}
+
+impl Task<'_, [u8]> {
+    /// The task as a value. With the feature `serde`.
+    ///
+    /// # Errors
+    /// [`ValueError::Decode`].
+    pub fn value<T: DeserializeOwned>(&self) -> Result<T, ValueError<QueueError>> {
+        decode(self)
+    }
+}

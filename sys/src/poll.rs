@@ -1,0 +1,69 @@
+//! `ppoll(2)`: which of some descriptors are ready; and `eventfd(2)`, which can be made so.
+//!
+//! References: <https://man7.org/linux/man-pages/man2/poll.2.html>, <https://man7.org/linux/man-pages/man2/eventfd.2.html>
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{EventfdFlags, eventfd, poll as ppoll};
+pub use rustix::event::{PollFd, PollFlags};
+use rustix::io::{Errno, read, write};
+
+use crate::clock;
+
+/// How a [`poll`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Polled {
+    /// Some descriptors are ready: their flags tell which.
+    Ready,
+    /// The deadline has passed.
+    TimedOut,
+    /// A signal handler ran (EINTR).
+    Interrupted,
+}
+
+/// Sleeps until one of the descriptors is ready, or until `deadline` ([`clock::now`]'s nanoseconds) if there is one. One that has passed looks once.
+///
+/// # Errors
+/// ENOMEM, and EINVAL for more descriptors than the process may have open: the caller reports them.
+pub fn poll(descriptors: &mut [PollFd<'_>], deadline: Option<u64>) -> io::Result<Polled> {
+    let left = deadline.map(|deadline| clock::timespec(deadline.saturating_sub(clock::now())));
+    match ppoll(descriptors, left.as_ref()) {
+        Ok(0) => Ok(Polled::TimedOut),
+        Ok(_) => Ok(Polled::Ready),
+        Err(Errno::INTR) => Ok(Polled::Interrupted),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// An `eventfd(2)`: a descriptor that is readable from when it was rung until it is silenced. Close-on-exec.
+#[derive(Debug)]
+pub struct Bell(OwnedFd);
+
+impl Bell {
+    /// One that was not rung.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENODEV, ENOMEM: the caller reports them.
+    pub fn new() -> io::Result<Self> {
+        Ok(Bell(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    /// Makes it readable.
+    pub fn ring(&self) {
+        // EAGAIN: it was rung 2^64 - 2 times, which is enough.
+        let _ = write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    /// Until it is rung again it is not readable.
+    pub fn silence(&self) {
+        // EAGAIN: it was not rung.
+        let _ = read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
