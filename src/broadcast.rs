@@ -73,8 +73,8 @@ impl<const ROUND: u64> Broadcast<ROUND> {
         }
     }
 
-    /// Wakes all if `seen` has `WAKING`, and takes it out unless all were to be woken again since.
-    fn finish_waking(&self, seen: u64) {
+    /// Wakes all if `seen` has `WAKING`, and takes it out unless all were to be woken again since. For whoever changes the word, or has slept; pending.
+    pub(crate) fn finish_waking(&self, seen: u64) {
         if seen & WAKING == 0 {
             return;
         }

@@ -54,7 +54,7 @@ use crate::wait::{Ended, Wait};
 /// Our own; see `DESIGN.md`.
 #[repr(transparent)]
 pub struct Event {
-    raw: RawEvent,
+    pub(crate) raw: RawEvent,
 }
 
 // SAFETY: one atomic; every value of it is valid.
@@ -159,6 +159,9 @@ pub enum EventError {
     /// A signal handler ran while the thread waited, interruptibly.
     #[error("a signal handler ran while waiting for the event")]
     Interrupted,
+    /// The thread that would sleep in a future's place could not be started.
+    #[error("no thread could be started to sleep for the future")]
+    NoThread,
 }
 
 impl From<Ended> for EventError {
@@ -176,6 +179,7 @@ impl From<EventError> for io::Error {
             EventError::WouldBlock => io::ErrorKind::WouldBlock,
             EventError::TimedOut => io::ErrorKind::TimedOut,
             EventError::Interrupted => io::ErrorKind::Interrupted,
+            EventError::NoThread => io::ErrorKind::WouldBlock,
         };
         io::Error::new(kind, error)
     }

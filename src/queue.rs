@@ -13,6 +13,8 @@ mod attached;
 mod error;
 mod exchange;
 pub(crate) mod forms;
+#[cfg(feature = "tokio")]
+mod futures;
 mod ground;
 pub(crate) mod item;
 mod joinable;
@@ -20,9 +22,11 @@ mod loan;
 mod members;
 mod operations;
 mod options;
+mod room;
 mod shape;
 mod tasks;
 mod waiting;
+mod watching;
 mod words;
 
 use self::attached::Handle;
@@ -33,7 +37,9 @@ pub use self::item::Item;
 pub use self::joinable::{DeadLetter, JoinableByteQueue, JoinableQueue, Task};
 pub use self::loan::{Loan, Received};
 pub use self::options::QueueOptions;
+pub use self::room::Room;
 use self::words::CLOSED;
+use crate::process::HandleError;
 use crate::region::RegionError;
 use crate::shared::Plain;
 use crate::wait::Wait;
@@ -274,7 +280,7 @@ impl Queue<[u8]> {
         self.handle.ground().shape.size as usize
     }
 
-    fn put_until(&self, message: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+    pub(crate) fn put_until(&self, message: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
         put_bytes(&self.handle, message, wait)
     }
 
@@ -330,7 +336,7 @@ impl<T: ?Sized + Item> Queue<T> {
         now "[`Empty`](QueueError::Empty)."
     }
 
-    fn receive_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Received<'_, T>, QueueError> {
+    pub(crate) fn receive_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Received<'_, T>, QueueError> {
         Received::new(&self.handle, wait)
     }
 
@@ -397,8 +403,8 @@ impl<T: ?Sized + Item> AsFd for Queue<T> {
 }
 
 impl<T: ?Sized + Item> crate::process::Handle for Queue<T> {
-    fn from_fd(fd: OwnedFd) -> Result<Self, RegionError> {
-        Queue::attach(fd)
+    fn from_fd(fd: OwnedFd) -> Result<Self, HandleError> {
+        Ok(Queue::attach(fd)?)
     }
 }
 

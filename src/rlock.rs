@@ -128,6 +128,11 @@ impl RawRLock {
         owner_died
     }
 
+    /// What is held at any depth.
+    pub(crate) fn lock_itself(&self) -> &RawLock {
+        &self.lock
+    }
+
     fn depth(&self) -> u32 {
         if self.lock.is_owned() { self.depth.load(Relaxed) } else { 0 }
     }

@@ -62,7 +62,7 @@ use crate::wait::{Ended, Wait};
 /// Value and flags in one 64-bit word, the futex on a half of it, is glibc's `sem_t`; the protocol between sleepers and wakers is our own. See `DESIGN.md`.
 #[repr(transparent)]
 pub struct Semaphore {
-    raw: RawSemaphore,
+    pub(crate) raw: RawSemaphore,
 }
 
 // SAFETY: one atomic; every value of it is valid.
@@ -73,10 +73,13 @@ unsafe impl Shared for Semaphore {
 }
 
 impl Semaphore {
-    /// The most permits that there can be.
-    pub const MAX: u32 = u32::MAX;
+    /// The most permits that there can be: 2^31 - 1, as for `sem_t`.
+    pub const MAX: u32 = state::MAX;
 
     /// A semaphore with `value` permits.
+    ///
+    /// # Panics
+    /// If that is more than [`MAX`](Semaphore::MAX).
     #[must_use]
     pub const fn new(value: u32) -> Self {
         Semaphore { raw: RawSemaphore::new(value) }
@@ -255,7 +258,7 @@ impl fmt::Debug for SemaphoreGuard<'_> {
 /// ```
 #[repr(C)]
 pub struct BoundedSemaphore {
-    raw: RawSemaphore,
+    pub(crate) raw: RawSemaphore,
     /// Never written after its creation. Relaxed.
     bound: AtomicU32,
     _padding: u32,
@@ -270,6 +273,9 @@ unsafe impl Shared for BoundedSemaphore {
 
 impl BoundedSemaphore {
     /// A semaphore with `bound` permits, and never more.
+    ///
+    /// # Panics
+    /// If that is more than [`Semaphore::MAX`].
     #[must_use]
     pub const fn new(bound: u32) -> Self {
         BoundedSemaphore { raw: RawSemaphore::new(bound), bound: AtomicU32::new(bound), _padding: 0 }
@@ -333,6 +339,9 @@ pub enum SemaphoreError {
     /// A signal handler ran while the thread waited, interruptibly.
     #[error("a signal handler ran while waiting for a permit")]
     Interrupted,
+    /// The thread that would sleep in a future's place could not be started.
+    #[error("no thread could be started to sleep for the future")]
+    NoThread,
 }
 
 impl From<Ended> for SemaphoreError {
@@ -356,6 +365,7 @@ impl From<SemaphoreError> for io::Error {
             SemaphoreError::WouldBlock => io::ErrorKind::WouldBlock,
             SemaphoreError::TimedOut => io::ErrorKind::TimedOut,
             SemaphoreError::Interrupted => io::ErrorKind::Interrupted,
+            SemaphoreError::NoThread => io::ErrorKind::WouldBlock,
             SemaphoreError::Overflow | SemaphoreError::OverRelease { .. } => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

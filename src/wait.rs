@@ -93,6 +93,15 @@ impl Wait {
     pub const fn interruptible(self) -> Self {
         Wait { is_interruptible: true, ..self }
     }
+
+    /// The deadline in [`clock::now`]'s nanoseconds, if there is one.
+    pub(crate) fn until(self) -> Option<u64> {
+        self.deadline
+    }
+
+    pub(crate) fn ends_by_signal(self) -> bool {
+        self.is_interruptible
+    }
 }
 
 /// Why a wait ended before the state was as it should be.
@@ -117,7 +126,7 @@ impl Waiter {
 
     /// The deadline in [`clock::now`]'s nanoseconds, if there is one.
     pub(crate) fn until(&self) -> Option<u64> {
-        self.wait.deadline
+        self.wait.until()
     }
 
     pub(crate) fn check(&self) -> Result<(), Ended> {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossproc::process::Child;
-use crossproc::{BoundedSemaphore, Event, Lock, Permits, PermitsError, SemaphoreError, Shm, Wait, set_slice, shared};
+use crossproc::{BoundedSemaphore, Event, Lock, Permits, PermitsError, Semaphore, SemaphoreError, Shm, Wait, set_slice, shared};
 
 mod forked;
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
@@ -261,7 +261,7 @@ fn a_release_too_many_is_an_error_and_changes_nothing() {
     drop(guard);
     assert_eq!((semaphore.value(), semaphore.bound()), (2, 2));
     assert_eq!(BoundedSemaphore::new(0).release(), Err(SemaphoreError::OverRelease { bound: 0 }));
-    assert_eq!(BoundedSemaphore::new(u32::MAX).release(), Err(SemaphoreError::OverRelease { bound: u32::MAX }));
+    assert_eq!(BoundedSemaphore::new(Semaphore::MAX).release(), Err(SemaphoreError::OverRelease { bound: Semaphore::MAX }));
 }
 
 #[test]

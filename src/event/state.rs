@@ -13,6 +13,8 @@
 //!
 //! `set` adds one to the generation and sets `SET`. `clear` takes `SET` out and leaves the rest.
 //!
+//! Who waits for other things, too (`wait_any::source`), does what every waiter does: all are always woken, so it takes nobody's wake-up with it if it dies.
+//!
 //! # Overflow
 //! A sleeper that is stopped while the event is set and cleared exactly 2^30 times sees nothing of it, and waits for the next time.
 //!
@@ -23,10 +25,12 @@
 use core::convert::Infallible;
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
+use crossproc_sys::robust::Thread;
 
 use crate::broadcast::{Broadcast, WAITERS, WAKING};
 use crate::pending::while_pending;
 use crate::wait::{Ended, Wait, Waiter};
+use crate::wait_any::source::{Armed, Source, State, Words};
 
 const SET: u64 = 1 << 30;
 const ONE_GENERATION: u64 = 1 << 34;
@@ -89,9 +93,57 @@ impl RawEvent {
 
     #[cold]
     fn wait_contended(&self, begun_in: u64, wait: Wait) -> Result<(), Ended> {
-        let is_over = |seen: u64| seen & SET != 0 || seen & GENERATION != begun_in;
-        self.state.wait(&mut Waiter::new(wait), |seen| is_over(seen).then_some(()))
+        self.state.wait(&mut Waiter::new(wait), |seen| is_over(seen, begun_in).then_some(()))
     }
+}
+
+impl Source for RawEvent {
+    fn key(&self) -> usize {
+        core::ptr::from_ref(self.state.word()).addr()
+    }
+
+    fn is_for_all(&self) -> bool {
+        true
+    }
+
+    fn begin(&self) -> State {
+        State { begun: self.state.word().load(Relaxed) & GENERATION, ..State::default() }
+    }
+
+    fn look(&self, state: &State) -> bool {
+        // Acquire: pairs with the Release in `set` and `set_contended`.
+        is_over(self.state.word().load(Acquire), state.begun)
+    }
+
+    fn words(&self) -> usize {
+        2
+    }
+
+    fn arm<'a>(&'a self, state: &mut State, words: &mut Words<'a, '_>) -> Armed {
+        let seen = self.state.word().load(Relaxed);
+        if is_over(seen, state.begun) {
+            return Armed::Again;
+        }
+        // If nothing has changed since, the mark is this thread's own.
+        let marked = if seen & WAITERS != 0 && state.armed == seen { Ok(seen) } else { self.state.mark(seen) };
+        let Ok(marked) = marked else { return Armed::Again };
+        state.armed = marked;
+        words.add_whole(self.state.word(), marked);
+        Armed::Asleep
+    }
+
+    fn pend(&self, thread: &Thread) {
+        thread.begin(self.state.word());
+    }
+
+    fn awake(&self, _: &mut State) {
+        self.state.finish_waking(self.state.word().load(Relaxed));
+    }
+}
+
+/// Whether a wait that began in a generation is over.
+fn is_over(seen: u64, begun_in: u64) -> bool {
+    seen & SET != 0 || seen & GENERATION != begun_in
 }
 
 /// What `set` makes of a word.

@@ -45,6 +45,18 @@
 //! stops before it wakes. T0 clears and dies, W1 dies; T3 has locked meanwhile, and unlocks a word without `WAITERS`. W2 sleeps on, for a slice. A thread that is *stopped* between
 //! freeing a lock and waking has the same effect for as long, and the same cure.
 //!
+//! # Who watches for an owner's death
+//! A watcher (`wait_any::source`) takes nothing: it sleeps on the word, free or not, until that is `OWNER_DIED` without an owner. It leaves a note in a third word, `watchers`:
+//!
+//! | bits | name | meaning |
+//! |---|---|---|
+//! | 0 | `WATCHED` | since all were last woken, a watcher went to sleep |
+//! | 1-31 | | how often that was taken out, modulo 2^31 |
+//!
+//! Whoever unlocks takes the note out, and wakes all after it has freed the lock; it looks once more after it has woken one, for that may have been a watcher which came late. The kernel's wake is for one: for a dead
+//! owner's lock, or for one that died between freeing it and waking. So a watcher that was woken and finds the lock free wakes all, if the word is not as it was when it fell asleep, or the lock was unlocked since, by the note. Not otherwise: on a lock that is
+//! free two watchers would wake each other for ever.
+//!
 //! # Memory ordering
 //! The exchange that takes the lock is Acquire, the one that frees it Release; exchanges by waiters are part of the release sequence. A
 //! dead owner's writes are ordered by the kernel's own exchange, a full barrier, in the dead thread's context.
@@ -55,11 +67,15 @@ use crossproc_sys::futex::{self, Awake, MAX_LOSSES, Watch};
 use crossproc_sys::robust::{self, OWNER_DIED, RobustWord, TID_MASK, Thread, WAITERS};
 
 use crate::wait::{Ended, Wait, Waiter};
+use crate::wait_any::source::{Armed, Source, State, Words};
 
 /// How long others stand back for a starving waiter, in nanoseconds: what a wake-up may take on a busy machine.
 const STAND_BACK: u64 = 10_000_000;
 /// In `starving`: someone stands back, and is to be woken.
 const STOOD_BACK: u32 = 1 << 31;
+/// In `watchers`.
+const WATCHED: u32 = 1;
+const ONE_WAKE: u32 = 2;
 
 /// The lock without its data: what is shared.
 #[derive(Debug, Default)]
@@ -68,7 +84,8 @@ pub(crate) struct RawLock {
     robust: RobustWord,
     /// Bits 0-29: the TID of a waiter that starves, 0: none; bit 31: [`STOOD_BACK`]. Relaxed everywhere: it is a hint.
     starving: AtomicU32,
-    _padding: u32,
+    /// Who watches for an owner's death: see the top.
+    watchers: AtomicU32,
 }
 
 /// A lock that was acquired.
@@ -102,7 +119,7 @@ impl From<Ended> for Refused {
 
 impl RawLock {
     pub(crate) const fn new() -> Self {
-        RawLock { robust: RobustWord::new(), starving: AtomicU32::new(0), _padding: 0 }
+        RawLock { robust: RobustWord::new(), starving: AtomicU32::new(0), watchers: AtomicU32::new(0) }
     }
 
     /// Takes the lock if it is free and its data is whole, and the thread is set up: the TID under which it is held.
@@ -271,7 +288,7 @@ impl RawLock {
         }
         if kept != 0 {
             // The wake-up that this thread has had may be what the starving one sleeps for.
-            futex::wake(self.robust.word(), 1);
+            self.wake_one();
         }
         let marked = seen | STOOD_BACK;
         if seen != marked && self.starving.compare_exchange(seen, marked, Relaxed, Relaxed).is_err() {
@@ -344,6 +361,8 @@ impl RawLock {
     fn unlock_contended(&self, thread: &Thread) {
         let word = self.robust.word();
         let mut seen = word.load(Relaxed);
+        // Before the lock is free: should this thread die after that, a watcher is to know that it was unlocked.
+        let is_watched = owner(seen) == thread.tid() && self.take_note_out();
         let freed = loop {
             // Not so only if a peer has scribbled on the word: it is not this thread's to free.
             if owner(seen) != thread.tid() {
@@ -356,13 +375,36 @@ impl RawLock {
                 Err(now) => seen = now,
             }
         };
-        if freed & WAITERS == 0 || futex::wake(word, 1) != 0 || self.starving.load(Relaxed) != 0 {
+        if freed & WAITERS == 0 {
+            return;
+        }
+        let woken = if is_watched { futex::wake(word, u32::MAX) } else { self.wake_one() };
+        if woken != 0 || self.starving.load(Relaxed) != 0 {
             return;
         }
         // Nobody was asleep, and nobody starves. Relaxed: the flag orders nothing.
         if word.compare_exchange(freed, freed & !WAITERS, Relaxed, Relaxed).is_ok() {
-            futex::wake(word, 1);
+            self.wake_one();
         }
+    }
+
+    /// Wakes one; all, if one may have been a watcher: how many.
+    fn wake_one(&self) -> u32 {
+        let woken = futex::wake(self.robust.word(), 1);
+        // A watcher leaves its note before it sleeps, and the kernel's queue, where it was found, is between that and this.
+        if self.take_note_out() { woken + futex::wake(self.robust.word(), u32::MAX) } else { woken }
+    }
+
+    /// Says that all are going to be woken. Whether there may be a watcher. Relaxed: what a watcher that comes meanwhile misses, it compares.
+    fn take_note_out(&self) -> bool {
+        let mut seen = self.watchers.load(Relaxed);
+        while seen & WATCHED != 0 {
+            match self.watchers.compare_exchange_weak(seen, (seen & !WATCHED).wrapping_add(ONE_WAKE), Relaxed, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
     }
 
     /// Declares the data whole: takes `OWNER_DIED` out. For the owner only.
@@ -441,7 +483,7 @@ impl RawLock {
             let seen = word.load(Relaxed);
             if owner(seen) == 0 {
                 if kept != 0 {
-                    futex::wake(word, 1);
+                    self.wake_one();
                 }
                 return Ok(());
             }
@@ -469,6 +511,63 @@ impl RawLock {
     pub(crate) fn owner(&self) -> Option<u32> {
         Some(owner(self.robust.word().load(Relaxed))).filter(|&tid| tid != 0)
     }
+}
+
+impl Source for RawLock {
+    fn key(&self) -> usize {
+        core::ptr::from_ref(self.robust.word()).addr()
+    }
+
+    fn look(&self, _: &State) -> bool {
+        // Acquire: pairs with the kernel's exchange for a dead owner.
+        is_left(self.robust.word().load(Ordering::Acquire))
+    }
+
+    fn words(&self) -> usize {
+        2
+    }
+
+    fn arm<'a>(&'a self, state: &mut State, words: &mut Words<'a, '_>) -> Armed {
+        let word = self.robust.word();
+        let seen = word.load(Relaxed);
+        let marked = seen | WAITERS;
+        // Relaxed: the flag orders nothing.
+        if is_left(seen) || (seen != marked && word.compare_exchange(seen, marked, Relaxed, Relaxed).is_err()) {
+            return Armed::Again;
+        }
+        // Relaxed: it is before the sleep, in which it is compared.
+        let note = self.watchers.fetch_or(WATCHED, Relaxed) | WATCHED;
+        *state = State { armed: marked.into(), note: note.into(), ..*state };
+        // In this order: whoever takes the note out wakes those who sleep on the word.
+        words.add(Watch::new(word, marked));
+        words.add(Watch::new(&self.watchers, note));
+        Armed::Asleep
+    }
+
+    fn pend(&self, thread: &Thread) {
+        thread.begin(self.robust.word());
+    }
+
+    /// What it waits for comes with a wake of the kernel's.
+    fn is_pending_first(&self) -> bool {
+        true
+    }
+
+    fn awake(&self, state: &mut State) {
+        // Others may be asleep whom nothing but this thread knows of.
+        if self.give_up(WAITERS) {
+            return;
+        }
+        let now = (self.robust.word().load(Relaxed), self.watchers.load(Relaxed) & !WATCHED);
+        if now != (state.armed as u32, state.note as u32 & !WATCHED) {
+            futex::wake(self.robust.word(), u32::MAX);
+        }
+    }
+}
+
+/// Whether an owner died and nobody has the lock since.
+fn is_left(word: u32) -> bool {
+    owner(word) == 0 && word & OWNER_DIED != 0
 }
 
 fn owner(word: u32) -> u32 {

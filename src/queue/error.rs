@@ -62,6 +62,9 @@ pub enum QueueError {
     /// The thread cannot take part in a way that outlives it.
     #[error("this thread cannot take part in a way that survives it")]
     Unavailable(#[source] crossproc_sys::robust::Error),
+    /// The thread that would sleep in a future's place could not be started.
+    #[error("no thread could be started to sleep for the future")]
+    NoThread(#[source] io::Error),
     /// The thread is ending, its thread-locals are gone.
     #[error("this thread is ending and cannot take part in a queue any more")]
     ThreadEnds,
@@ -135,7 +138,7 @@ impl From<QueueError> for io::Error {
             QueueError::TooLong { .. } => io::ErrorKind::InvalidInput,
             QueueError::Deadlock => io::ErrorKind::Deadlock,
             QueueError::Spoiled => io::ErrorKind::InvalidData,
-            QueueError::NoMemory(source) => source.kind(),
+            QueueError::NoMemory(source) | QueueError::NoThread(source) => source.kind(),
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

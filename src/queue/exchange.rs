@@ -169,7 +169,7 @@ impl Member {
 
 impl<'a> Ring<'a> {
     #[inline(always)]
-    fn counters(self) -> &'a Counters {
+    pub(crate) fn counters(self) -> &'a Counters {
         match self.which {
             Which::Items => &self.ground.control().items,
             Which::Letters => &self.ground.control().letters,
@@ -178,12 +178,12 @@ impl<'a> Ring<'a> {
 
     #[inline(always)]
     pub(crate) fn tail(self) -> &'a AtomicU64 {
-        &self.counters().tail.0
+        &self.counters().tail.0.at
     }
 
     #[inline(always)]
     pub(crate) fn head(self) -> &'a AtomicU64 {
-        &self.counters().head.0
+        &self.counters().head.0.at
     }
 
     #[inline(always)]

@@ -20,14 +20,23 @@ use crate::lock::state::RawLock;
 #[repr(C, align(128))]
 pub(crate) struct Apart<T>(pub(crate) T);
 
+/// A position in a ring, and who sleeps on it.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Position {
+    pub(crate) at: AtomicU64,
+    /// Bit 0: since all who sleep on it were last woken, someone went to sleep who waits for other things, too. See [`waiting`](super::waiting).
+    pub(crate) watched: AtomicU32,
+}
+
 /// The counters of a ring.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Counters {
     /// Where the next put goes. Putters change it, getters sleep on it.
-    pub(crate) tail: Apart<AtomicU64>,
+    pub(crate) tail: Apart<Position>,
     /// Where the next get is from. Getters change it, putters sleep on it.
-    pub(crate) head: Apart<AtomicU64>,
+    pub(crate) head: Apart<Position>,
 }
 
 /// The words that all participants share.

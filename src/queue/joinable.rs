@@ -21,6 +21,7 @@ use super::forms::forms;
 use super::item::Item;
 use super::loan::{Held, Loan};
 use super::options::{self, QueueOptions};
+use crate::process::HandleError;
 use crate::region::RegionError;
 use crate::shared::Plain;
 use crate::wait::{Wait, Waiter};
@@ -83,7 +84,7 @@ pub(super) const KIND: &str = "JoinableQueue";
 /// # Source
 /// Our own; the argument is in `src/queue/tasks.rs`.
 pub struct JoinableQueue<T: ?Sized + Item> {
-    handle: Handle,
+    pub(super) handle: Handle,
     items: PhantomData<fn(&T)>,
 }
 
@@ -163,7 +164,7 @@ impl JoinableQueue<[u8]> {
         self.handle.ground().shape.size as usize
     }
 
-    fn put_until(&self, message: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+    pub(crate) fn put_until(&self, message: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
         super::put_bytes(&self.handle, message, wait)
     }
 }
@@ -307,8 +308,8 @@ impl<T: ?Sized + Item> AsFd for JoinableQueue<T> {
 }
 
 impl<T: ?Sized + Item> crate::process::Handle for JoinableQueue<T> {
-    fn from_fd(fd: OwnedFd) -> Result<Self, RegionError> {
-        JoinableQueue::attach(fd)
+    fn from_fd(fd: OwnedFd) -> Result<Self, HandleError> {
+        Ok(JoinableQueue::attach(fd)?)
     }
 }
 

@@ -24,12 +24,12 @@ use crossproc_sys::robust::Thread;
 
 use super::exchange::{End, Found, Member, Refused, Ring, Which};
 use super::ground::Ground;
-use super::waiting::{Failure, Side, Watches, mark, wake};
+use super::waiting::{Failure, Side, Watches, mark, wake_all_of};
 use super::words::{FLAGS, RETURNED, TASK, WAITERS, index};
 use crate::wait::Waiter;
 
 /// In `returned`: there may be some.
-const SOME: u64 = 1;
+pub(crate) const SOME: u64 = 1;
 const ONE_RETURN: u64 = 2;
 const ONE_JOIN: u64 = 1 << 32;
 const ONE_MEMBER: u64 = 1 << 30;
@@ -109,7 +109,7 @@ impl Ground {
     pub(crate) fn wake_joins(&self) {
         let joins = &self.control().joins;
         joins.fetch_add(ONE_JOIN, Release);
-        wake(joins, u32::MAX);
+        wake_all_of(joins);
     }
 
     /// Gives the task in a place to whoever comes, or puts it to the dead letters. The roster is pending.
@@ -157,8 +157,7 @@ impl Ground {
         while let Err(now) = returned.compare_exchange(seen, seen.wrapping_add(ONE_RETURN) | SOME, Release, Relaxed) {
             seen = now;
         }
-        let ring = self.ring(Which::Items);
-        wake(ring.tail(), 1);
+        Side::Getters.position(self.ring(Which::Items)).wake(1);
         self.wake_joins();
     }
 

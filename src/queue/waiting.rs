@@ -16,6 +16,13 @@
 //! *Invariant: while someone sleeps who need not, a thread is awake that will wake it, or dies trying, which wakes another one to do it.* The kernel takes a sleeper's words one after the other: it queues the sleeper on one, compares it, and
 //! goes on to the next. The roster is the first. So whoever dies before the sleeper is queued there has changed the words that are compared after it, and whoever dies later wakes it, or another. An exchange before the entry is compared is seen there. One after that is by a participant that then sees the mark, which was there before (this is what SeqCst is for), or that dies.
 //!
+//! # Watchers
+//! Who waits for other things, too (`wait_any::source`), marks the position like all others, and leaves a note beside it, [`watched`](super::ground::Position): whoever then wakes some wakes all. It sleeps on the roster, the position, the entry and the note, in this
+//! order. The waker looks for the note *after* it has woken some: if one of those was a watcher, the note was left before. A waker takes the note out before it wakes all; a watcher that is about to sleep is queued on the position then, and woken, or sees that its note is gone.
+//! The mark alone would not tell it: others may have marked the position again. Nobody but watchers is concerned if the note stays longer than they do.
+//!
+//! A watcher is no participant, and does the same for the dead as those who are. What it was woken for it leaves to others, and wakes all of them.
+//!
 //! # What is left to slices
 //! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched. Before 6.2 the kernel wakes nobody through the roster. Two deaths: of a participant while another thread becomes one with its id, and of that one at its first instructions. A thread that is *stopped* between its exchange and its wake, or with a dead one's token, keeps a
 //! sleeper waiting for as long, unless others operate.
@@ -26,12 +33,12 @@ use crossproc_sys::futex::{self, Watch};
 use crossproc_sys::robust::Thread;
 
 use super::exchange::{End, MOST_ROUNDS, Refused, Ring, Which};
-use super::ground::Ground;
+use super::ground::{Ground, Position};
 use super::words::{CLOSED, WAITERS};
 use crate::wait::{Ended, Waiter};
 
 /// Who waits, or is woken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Side {
     Getters,
     Putters,
@@ -62,10 +69,18 @@ impl From<Ended> for Failure {
 
 impl Side {
     /// What they sleep on.
-    fn word<'a>(self, ring: Ring<'a>) -> &'a AtomicU64 {
+    pub(crate) fn position<'a>(self, ring: Ring<'a>) -> &'a Position {
         match self {
-            Side::Getters => ring.tail(),
-            Side::Putters => ring.head(),
+            Side::Getters => &ring.counters().tail.0,
+            Side::Putters => &ring.counters().head.0,
+        }
+    }
+
+    /// The other side.
+    fn other(self) -> Side {
+        match self {
+            Side::Getters => Side::Putters,
+            Side::Putters => Side::Getters,
         }
     }
 
@@ -164,27 +179,23 @@ impl Ground {
 
     #[cold]
     fn wake_other_side(&self, ring: Ring<'_>, side: Side, count: usize) {
-        let word = match side {
-            Side::Getters => ring.head(),
-            Side::Putters => ring.tail(),
-        };
-        wake(word, count as u32);
+        side.other().position(ring).wake(count as u32);
     }
 
     /// What whoever has slept does for the others: there may have been one wake for several of them.
     fn pass_on(&self, ring: Ring<'_>, side: Side, failure: Option<&Failure>) {
-        let word = side.word(ring);
-        let seen = word.load(Acquire);
+        let position = side.position(ring);
+        let seen = position.at.load(Acquire);
         match failure {
             Some(Failure::Refused(_)) => self.wake_all(ring),
-            None if seen & WAITERS != 0 && self.obstacle(ring, side).is_none() => wake(word, 1),
+            None if seen & WAITERS != 0 && self.obstacle(ring, side).is_none() => position.wake(1),
             _ => {}
         }
     }
 
     pub(crate) fn wake_all(&self, ring: Ring<'_>) {
-        wake(ring.tail(), u32::MAX);
-        wake(ring.head(), u32::MAX);
+        Side::Getters.position(ring).wake(u32::MAX);
+        Side::Putters.position(ring).wake(u32::MAX);
     }
 
     /// Sleeps for a slice at most while there is nothing to do for this side. Whether it did sleep. The roster is pending.
@@ -192,7 +203,7 @@ impl Ground {
         let roster = &self.control().roster.0;
         // Acquire: pairs with the Release in `announce_member`.
         let in_roster = roster.load(Acquire);
-        let word = side.word(ring);
+        let word = &side.position(ring).at;
         let Some(marked) = mark(word) else { return false };
         let Some((cell, entry)) = self.obstacle(ring, side) else {
             self.finish_close(ring);
@@ -284,13 +295,31 @@ pub(crate) fn mark(word: &AtomicU64) -> Option<u64> {
     Some(marked)
 }
 
-/// Wakes `count` of those who sleep on a word. If they are fewer the mark goes, and those who have come since are woken, too.
-pub(crate) fn wake(word: &AtomicU64, count: u32) {
-    if futex::wake(word, count) < count {
-        let seen = word.load(Relaxed);
-        // Relaxed: the mark orders nothing.
-        if seen & WAITERS != 0 && word.compare_exchange(seen, seen & !WAITERS, Relaxed, Relaxed).is_ok() {
-            futex::wake(word, u32::MAX);
+impl Position {
+    /// Wakes `count` of those who sleep on it, or all, if there may be a watcher among them. If they are fewer the mark goes, and those who have come since are woken, too.
+    pub(crate) fn wake(&self, count: u32) {
+        let mut woken = futex::wake(&self.at, count);
+        // Relaxed: a watcher's note is older than its sleep, and the kernel's queue, where it was found, is between the two and this.
+        if self.watched.load(Relaxed) != 0 && self.watched.swap(0, Relaxed) != 0 {
+            woken = woken.saturating_add(futex::wake(&self.at, u32::MAX));
         }
+        if woken < count {
+            unmark(&self.at);
+        }
+    }
+}
+
+/// Wakes all who sleep on a word that no watcher sleeps on without another one, and takes the mark out.
+pub(crate) fn wake_all_of(word: &AtomicU64) {
+    futex::wake(word, u32::MAX);
+    unmark(word);
+}
+
+/// Takes the mark out, and wakes those who have come since all were woken.
+fn unmark(word: &AtomicU64) {
+    let seen = word.load(Relaxed);
+    // Relaxed: the mark orders nothing.
+    if seen & WAITERS != 0 && word.compare_exchange(seen, seen & !WAITERS, Relaxed, Relaxed).is_ok() {
+        futex::wake(word, u32::MAX);
     }
 }

@@ -13,15 +13,18 @@
 //! | 0-29 | | always 0 |
 //! | 30 | `AVAILABLE` | the value is not 0: it makes the futex tell a sleeper so |
 //! | 31 | `WAITERS` | someone may be asleep |
-//! | 32-63 | value | how many permits there are |
+//! | 32 | `WATCHED` | beside `WAITERS`: since all were last woken, someone went to sleep who waits for other things, too (`wait_any::source`) |
+//! | 33-63 | value | how many permits there are |
 //!
 //! `acquire` takes one from the value, `release` adds to it; `AVAILABLE` follows in the same exchange. A waiter adds `WAITERS` to a value of 0, and
-//! sleeps while the futex is `WAITERS` alone.
+//! sleeps while the futex is `WAITERS` alone. A watcher adds both flags, and sleeps while *both* halves are as it has left them.
 //!
 //! # Why no wake-up is lost
 //! It is the lock's argument (`lock::state`): releaser and sleepers have the word pending, `WAITERS` is kept until a wake found nobody, whoever has
 //! slept leaves the flag behind, also when it gives up. What a semaphore adds: there may be several permits and one of the wake-ups for them may
 //! be the kernel's for a dead releaser, which is one only. So whoever has slept and leaves permits behind wakes the next.
+//!
+//! Whoever would wake some and finds `WATCHED` wakes all, and a releaser takes it out with its exchange, so that this is done once. Should it die there, the kernel wakes one: a watcher that finds permits then wakes all, too. It sleeps on both halves because the low one alone would look the same after all were woken and others have marked the word again, when one wake for one sleeper would be the watcher's.
 //!
 //! # Memory ordering
 //! `release` is Release, `acquire` Acquire; all changes are exchanges and continue the release sequence, so an acquirer is ordered after
@@ -30,13 +33,19 @@
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::futex;
+use crossproc_sys::robust::Thread;
 
 use crate::pending::while_pending;
 use crate::wait::{Ended, Wait, Waiter};
+use crate::wait_any::source::{Armed, Source, State, Words};
 
 const AVAILABLE: u64 = 1 << 30;
 const WAITERS: u64 = 1 << 31;
-const ONE: u64 = 1 << 32;
+const WATCHED: u64 = 1 << 32;
+const ONE: u64 = 1 << 33;
+
+/// The most permits that the word has room for.
+pub(crate) const MAX: u32 = (1 << 31) - 1;
 
 /// The semaphore without its methods for the public.
 #[derive(Debug)]
@@ -51,6 +60,7 @@ pub(crate) struct Overflow;
 
 impl RawSemaphore {
     pub(crate) const fn new(value: u32) -> Self {
+        assert!(value <= MAX, "a semaphore has 2^31 - 1 permits at the most");
         let available = if value == 0 { 0 } else { AVAILABLE };
         RawSemaphore { word: AtomicU64::new((value as u64 * ONE) | available) }
     }
@@ -95,7 +105,7 @@ impl RawSemaphore {
         loop {
             if let Some(left) = self.take(kept) {
                 if kept != 0 && value(left) != 0 {
-                    futex::wake(&self.word, 1);
+                    futex::wake(&self.word, to_wake(left, 1));
                 }
                 return Ok(());
             }
@@ -135,24 +145,26 @@ impl RawSemaphore {
         }
     }
 
-    /// Adds permits: what the word is then. `Err(None)` if one of the bits `unless` is set.
+    /// Adds permits, and takes `WATCHED` out: what the word was before. `Err(None)` if one of the bits `unless` is set.
     #[inline]
     fn add(&self, count: u32, most: u32, unless: u64) -> Result<u64, Option<Overflow>> {
         let mut seen = self.word.load(Relaxed);
         loop {
-            if seen & unless != 0 {
-                return Err(None);
-            }
             if count == 0 {
                 return Ok(seen);
             }
-            if u64::from(value(seen)) + u64::from(count) > u64::from(most) {
+            if seen & unless != 0 {
+                return Err(None);
+            }
+            // Not more than there is room for, whatever a peer has written for a bound.
+            if u64::from(value(seen)) + u64::from(count) > u64::from(most.min(MAX)) {
                 return Err(Some(Overflow));
             }
-            let more = after_add(seen, count);
-            // Release: pairs with the Acquire in `take`.
+            // There is no `WATCHED` without `WAITERS`.
+            let more = if unless == 0 { after_add(seen & !WATCHED, count) } else { after_add(seen, count) };
+            // Release: pairs with the Acquire in `take` and `look`.
             match self.word.compare_exchange_weak(seen, more, Release, Relaxed) {
-                Ok(_) => return Ok(more),
+                Ok(_) => return Ok(seen),
                 Err(now) => seen = now,
             }
         }
@@ -162,8 +174,8 @@ impl RawSemaphore {
     fn release_contended(&self, count: u32, most: u32) -> Result<(), Overflow> {
         while_pending(&self.word, || {
             // Without bits to stop at, the only error is the overflow.
-            let more = self.add(count, most, 0).map_err(|_| Overflow)?;
-            self.wake(more, count);
+            let before = self.add(count, most, 0).map_err(|_| Overflow)?;
+            self.wake(after_add(before & !WATCHED, count), to_wake(before, count));
             Ok(())
         })
     }
@@ -177,6 +189,57 @@ impl RawSemaphore {
             futex::wake(&self.word, count);
         }
     }
+}
+
+impl Source for RawSemaphore {
+    fn key(&self) -> usize {
+        core::ptr::from_ref(&self.word).addr()
+    }
+
+    fn look(&self, _: &State) -> bool {
+        // Acquire: pairs with the Release in `add`.
+        value(self.word.load(Acquire)) != 0
+    }
+
+    fn words(&self) -> usize {
+        2
+    }
+
+    fn arm<'a>(&'a self, _: &mut State, words: &mut Words<'a, '_>) -> Armed {
+        let seen = self.word.load(Relaxed);
+        let marked = seen | WAITERS | WATCHED;
+        // Relaxed: the flags order nothing.
+        if value(seen) != 0 || (seen != marked && self.word.compare_exchange(seen, marked, Relaxed, Relaxed).is_err()) {
+            return Armed::Again;
+        }
+        words.add_whole(&self.word, marked);
+        Armed::Asleep
+    }
+
+    fn pend(&self, thread: &Thread) {
+        thread.begin(&self.word);
+    }
+
+    fn awake(&self, _: &mut State) {
+        let mut seen = self.word.load(Relaxed);
+        while value(seen) == 0 {
+            let marked = seen | WAITERS | WATCHED;
+            if seen == marked {
+                return;
+            }
+            // Relaxed: the flags order nothing. Others may be asleep whom nothing but this thread knows of.
+            match self.word.compare_exchange_weak(seen, marked, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+        futex::wake(&self.word, u32::MAX);
+    }
+}
+
+/// How many to wake of `count` that are meant.
+fn to_wake(word: u64, count: u32) -> u32 {
+    if word & WATCHED == 0 { count } else { u32::MAX }
 }
 
 /// What `take` makes of a word with permits.

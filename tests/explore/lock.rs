@@ -1,6 +1,6 @@
 //! Explorations of `Lock`.
 
-use crossproc::{Lock, LockError, LockGuard, Wait};
+use crossproc::{Event, Lock, LockError, LockGuard, Wait, Waitable, wait_any};
 use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::model::explorer::{End, Fate, Script};
@@ -136,5 +136,92 @@ fn an_heir_gets_the_lock_of_the_dead() {
             let heirs = if end.fate(0) == Fate::Killed { Fate::Finished } else { Fate::NotBegun };
             assert_eq!(end.fate(2), heirs);
         })
+        .run();
+}
+
+/// Waits until an owner has died. It comes to an end only if one does.
+fn watch((lock, _): &Room, _: &mut ()) -> u64 {
+    wait_on(&[&lock.owner_death()]);
+    1
+}
+
+/// The same, and for something that does not happen.
+fn watch_more((lock, _): &Room, _: &mut ()) -> u64 {
+    static NEVER: Event = Event::new();
+    wait_on(&[&NEVER, &lock.owner_death()]);
+    1
+}
+
+fn wait_on(on: &[&dyn Waitable]) {
+    drop(wait_any(on).unwrap());
+}
+
+/// Has the lock, and leaves it as it is.
+fn pass((lock, _): &Room, _: &mut ()) -> u64 {
+    drop(lock.lock());
+    1
+}
+
+/// Nobody sleeps but watchers, if nobody has died whose death was not told.
+fn only_watchers_sleep(watchers: &'static [usize]) -> impl Fn(&mut End<'_, Room, ()>) {
+    move |end| {
+        let asleep: Vec<usize> = (0..end.threads()).filter(|&thread| end.fate(thread) == Fate::Asleep).collect();
+        let is_left = end.look(|(lock, _)| matches!(lock.try_lock(), Err(LockError::OwnerDied(_))));
+        assert!(asleep.iter().all(|thread| watchers.contains(thread) && !is_left), "{asleep:?} sleep; an owner has died: {is_left}");
+    }
+}
+
+#[test]
+fn watchers_take_no_wake_from_those_who_lock() {
+    explore("lock: watchers_take_no_wake_from_those_who_lock", room())
+        .thread(script().then(watch_more))
+        .thread(script().then(hold))
+        .thread(script().then(hold))
+        .check(only_watchers_sleep(&[0]))
+        .run();
+}
+
+#[test]
+fn watchers_of_a_free_lock_do_not_wake_each_other_for_ever() {
+    explore("lock: watchers_of_a_free_lock_do_not_wake_each_other_for_ever", room())
+        .thread(script().then(watch))
+        .thread(script().then(watch))
+        .thread(script().prepared(acquire).then(release).killable())
+        .kills(1)
+        .check(only_watchers_sleep(&[0, 1]))
+        .run();
+}
+
+#[test]
+fn a_watcher_killed_anywhere_strands_nobody_who_locks() {
+    explore("lock: a_watcher_killed_anywhere_strands_nobody_who_locks", room())
+        .thread(script().then(watch_more).killable())
+        .thread(script().prepared(acquire).then(release))
+        .thread(script().then(pass))
+        .kills(1)
+        .check(only_watchers_sleep(&[0]))
+        .run();
+}
+
+#[test]
+fn an_owner_killed_anywhere_is_told_to_watchers_and_strands_nobody() {
+    explore("lock: an_owner_killed_anywhere_is_told_to_watchers_and_strands_nobody", room())
+        .thread(script().then(watch_more))
+        .thread(script().prepared(acquire).then(release).then(pass).killable())
+        .thread(script().then(pass))
+        .kills(1)
+        .check(only_watchers_sleep(&[0]))
+        .run();
+}
+
+#[test]
+fn a_watcher_and_an_owner_killed_anywhere_strand_nobody() {
+    // The lock's word is pending while the watcher sleeps.
+    explore("lock: a_watcher_and_an_owner_killed_anywhere_strand_nobody", room())
+        .thread(script().then(watch_more).killable())
+        .thread(script().prepared(acquire).then(release).killable())
+        .thread(script().then(pass))
+        .kills(2)
+        .check(only_watchers_sleep(&[0]))
         .run();
 }

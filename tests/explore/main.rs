@@ -21,6 +21,12 @@ mod semaphore;
 #[allow(dead_code, unreachable_pub, reason = "part of it is used")]
 #[path = "../../src/wait.rs"]
 mod wait;
+#[allow(dead_code, unreachable_pub, reason = "part of it is used")]
+#[path = "../../src/wait_any"]
+mod wait_any {
+    pub(crate) mod source;
+    pub(crate) mod watching;
+}
 
 /// Until a deadline, which passes when the exploration lets it.
 fn in_time() -> Wait {

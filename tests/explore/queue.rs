@@ -14,6 +14,8 @@ use self::shape::Shape;
 use self::waiting::{Failure, Side};
 use self::words::{FLAGS, FULL, ROUND, WAITERS, cycle, index};
 use crate::wait::{self, Wait, Waiter};
+use crate::wait_any::source::{Armed, Source, State, Words};
+use crate::wait_any::watching::watch;
 
 #[allow(dead_code)]
 #[path = "../../src/queue/exchange.rs"]
@@ -33,6 +35,9 @@ mod tasks;
 #[allow(dead_code)]
 #[path = "../../src/queue/waiting.rs"]
 mod waiting;
+#[allow(dead_code)]
+#[path = "../../src/queue/watching.rs"]
+mod watching;
 #[allow(dead_code)]
 #[path = "../../src/queue/words.rs"]
 mod words;
@@ -85,6 +90,8 @@ enum Op {
     Get,
     PutWaiting(u64),
     GetWaiting,
+    /// Waits, among other things perhaps, until there is an item, or room.
+    Watch(Side),
     /// Puts this and the next value.
     PutTwoWaiting(u64),
     Close,
@@ -157,6 +164,38 @@ impl Part {
             script = script.after_death_of(victim);
         }
         script
+    }
+}
+
+/// A side of a queue that is waited for, as in `room`.
+struct Watched(Ground, Side);
+
+impl Source for Watched {
+    fn key(&self) -> usize {
+        self.0.key(self.1)
+    }
+
+    fn look(&self, _: &State) -> bool {
+        self.0.is_ready(self.1)
+    }
+
+    fn words(&self) -> usize {
+        watching::WORDS
+    }
+
+    fn arm<'a>(&'a self, _: &mut State, words: &mut Words<'a, '_>) -> Armed {
+        self.0.arm(self.1, words)
+    }
+
+    fn pend(&self, thread: &Thread) {
+        self.0.pend(thread);
+    }
+
+    fn awake(&self, state: &mut State) {
+        self.0.awake();
+        if self.look(state) {
+            self.0.wake_side(self.1);
+        }
     }
 }
 
@@ -273,6 +312,10 @@ impl Plot {
                         return failed(failure) + from - value;
                     }
                 }
+                output::DONE
+            }
+            Op::Watch(side) => {
+                watch::<24>(&[&Watched(*ground, side)], &mut [State::default()], waiter).unwrap();
                 output::DONE
             }
             Op::Close => {

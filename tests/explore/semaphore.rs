@@ -1,6 +1,6 @@
 //! Explorations of `Semaphore`.
 
-use crossproc::{Semaphore, SemaphoreError};
+use crossproc::{Event, Semaphore, SemaphoreError, Waitable, wait_any};
 use crossproc_sys::model::explorer::{End, Fate, Script};
 
 use crate::{explore, in_time};
@@ -98,5 +98,61 @@ fn one_killed_anywhere_strands_nobody_who_acquires_and_releases() {
         .thread(acquirer())
         .kills(1)
         .check(permits_add_up(1))
+        .run();
+}
+
+/// Waits for a permit, or for something that does not happen, and takes the permit, if nobody is faster; otherwise once more.
+fn watch(event: &'static Event) -> impl Fn(&Semaphore, &mut ()) -> u64 {
+    move |shared, ()| {
+        while shared.try_acquire().is_err() {
+            wait_on(&[event, shared]);
+        }
+        1
+    }
+}
+
+/// Waits for a permit, and does not take it.
+fn look_on(shared: &Semaphore, _: &mut ()) -> u64 {
+    wait_on(&[shared]);
+    0
+}
+
+fn wait_on(on: &[&dyn Waitable]) {
+    drop(wait_any(on).unwrap());
+}
+
+static NEVER: Event = Event::new();
+
+#[test]
+fn watchers_and_acquirers_take_all_permits() {
+    explore("semaphore: watchers_and_acquirers_take_all_permits", Semaphore::new(0))
+        .thread(script().then(watch(&NEVER)))
+        .thread(script().then(acquire))
+        .thread(script().then(release).then(release))
+        .check(permits_add_up(0))
+        .run();
+}
+
+#[test]
+fn a_watcher_killed_anywhere_takes_no_wake_with_it() {
+    explore("semaphore: a_watcher_killed_anywhere_takes_no_wake_with_it", Semaphore::new(0))
+        .thread(script().then(look_on).killable())
+        .thread(script().then(acquire))
+        .thread(script().then(acquire))
+        .thread(script().then(release).then(release))
+        .kills(1)
+        .check(permits_add_up(0))
+        .run();
+}
+
+#[test]
+fn a_releaser_killed_anywhere_strands_nobody_beside_a_watcher() {
+    explore("semaphore: a_releaser_killed_anywhere_strands_nobody_beside_a_watcher", Semaphore::new(0))
+        .thread(script().then(look_on))
+        .thread(script().then(acquire))
+        .thread(script().then(watch(&NEVER)))
+        .thread(script().then(release_two).killable())
+        .kills(1)
+        .check(permits_add_up(0))
         .run();
 }

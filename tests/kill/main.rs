@@ -16,7 +16,7 @@ use harness::{Extent, LATE, SLICE, STRANDED_FOR, Table, can_trace};
 /// The time of a run without arguments.
 const QUICK: Duration = Duration::from_secs(10);
 const SAMPLE: Duration = Duration::from_secs(180);
-/// Of the queues' cases that many are tried without arguments.
+/// Of the queues' and connections' cases one of so many is tried without arguments.
 const ONE_OF_SO_MANY: usize = 8;
 
 fn main() -> ExitCode {
@@ -33,13 +33,13 @@ fn main() -> ExitCode {
     let mut cases = cases::all();
     cases.retain(|case| filters.is_empty() || filters.iter().any(|filter| case.name().contains(*filter)));
     let is_quick = !has("--all") && !has("--sample");
-    // The long ones are for those who ask for them, and so are most of the queues', of which there are many.
+    // The long ones are for those who ask for them, and so are most of the queues' and connections', of which there are many.
     let all = cases.len();
-    let mut of_queues = 0;
+    let mut of_many = 0;
     cases.retain(|case| {
-        let is_of_queue = ["queue:", "joinable:"].iter().any(|family| case.name().starts_with(family));
-        of_queues += usize::from(is_of_queue);
-        let is_left_out = case.traits().most_points.is_some() || (is_of_queue && of_queues % ONE_OF_SO_MANY != 0);
+        let is_of_many = ["queue:", "joinable:", "connection:"].iter().any(|family| case.name().starts_with(family));
+        of_many += usize::from(is_of_many);
+        let is_left_out = case.traits().most_points.is_some() || (is_of_many && of_many % ONE_OF_SO_MANY != 0);
         !is_quick || !filters.is_empty() || !is_left_out
     });
     if cases.len() < all {

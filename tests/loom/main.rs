@@ -29,6 +29,12 @@ mod semaphore;
 #[allow(dead_code, unreachable_pub, reason = "part of it is used")]
 #[path = "../../src/wait.rs"]
 mod wait;
+#[allow(dead_code, unreachable_pub, reason = "part of it is used")]
+#[path = "../../src/wait_any"]
+mod wait_any {
+    pub(crate) mod source;
+    pub(crate) mod watching;
+}
 
 /// Explores a model in which nobody is killed.
 fn model(name: &str, futexes: Futexes, preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {

@@ -35,6 +35,9 @@ mod tasks;
 #[path = "../../src/queue/waiting.rs"]
 mod waiting;
 #[allow(dead_code)]
+#[path = "../../src/queue/watching.rs"]
+mod watching;
+#[allow(dead_code)]
 #[path = "../../src/queue/words.rs"]
 mod words;
 
@@ -78,7 +81,9 @@ impl Plot {
     fn touch(&self) {
         let Plot { ground, .. } = self;
         let control = ground.control();
-        for word in [&control.items.tail.0, &control.items.head.0, &control.roster.0, &control.returned, &control.moves, &control.joins] {
+        for word in
+            [&control.items.tail.0.at, &control.items.head.0.at, &control.roster.0, &control.returned, &control.moves, &control.joins]
+        {
             word.load(Relaxed);
         }
         control.used.load(Relaxed);

@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 
 use crossproc_sys::model::explorer::{End, Fate};
 
-use super::{Me, Op, Part, Plot, output};
+use super::{Me, Op, Part, Plot, Side, output};
 use crate::explore;
 
 /// What a thread has done: its operations with their results, and those without one that it was killed in.
@@ -98,7 +98,7 @@ impl Search<'_> {
                 queue.is_closed = true;
                 output::DONE
             }
-            Op::Settle | Op::Attach | Op::Loan => output::DONE,
+            Op::Settle | Op::Attach | Op::Loan | Op::Watch(_) => output::DONE,
             _ => panic!("{op:?} is not one operation of a plain queue"),
         };
         result.is_none_or(|result| result == returned)
@@ -136,7 +136,7 @@ pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part
         for (thread, ops) in parts.iter().enumerate() {
             if end.fate(thread) == Fate::Asleep {
                 let need = match ops[end.outputs(thread).len()] {
-                    Op::GetWaiting => items.is_empty(),
+                    Op::GetWaiting | Op::Watch(Side::Getters) => items.is_empty(),
                     _ => items.len() == capacity,
                 };
                 assert!(need && !is_closed, "thread {thread} sleeps, and {items:?} are there");

@@ -1,6 +1,7 @@
 //! Waiting for items, and for room, and the end of a queue.
 
-use super::Op::{Close, Get, GetWaiting, Put, PutTwoWaiting, PutWaiting};
+use super::Op::{Close, Get, GetWaiting, Put, PutTwoWaiting, PutWaiting, Watch};
+use super::Side::{Getters, Putters};
 use super::sequential::explore_parts;
 use super::{part, plot, shape};
 
@@ -56,4 +57,34 @@ fn a_close_tells_those_who_wait_for_room() {
 fn two_killed_anywhere_strand_nobody() {
     let parts = [part(0, [GetWaiting]), part(1, [GetWaiting]).killable(), part(2, [PutWaiting(1)]).killable()];
     explore_parts("queue: two_killed_anywhere_strand_nobody", plot(shape(1, 3)), parts, 2);
+}
+
+#[test]
+fn a_watcher_killed_anywhere_strands_no_getter() {
+    let parts = [part(0, [Watch(Getters)]).killable(), part(1, [GetWaiting]), part(2, [PutWaiting(1)])];
+    explore_parts("queue: a_watcher_killed_anywhere_strands_no_getter", plot(shape(1, 3)), parts, 1);
+}
+
+#[test]
+fn a_watcher_killed_anywhere_strands_no_putter() {
+    let parts = [part(0, [Watch(Putters)]).prepared([Put(7)]).killable(), part(1, [PutWaiting(2)]), part(2, [GetWaiting])];
+    explore_parts("queue: a_watcher_killed_anywhere_strands_no_putter", plot(shape(1, 3)), parts, 1);
+}
+
+#[test]
+fn a_putter_killed_anywhere_strands_neither_getter_nor_watcher() {
+    let parts = [part(0, [Watch(Getters)]), part(1, [GetWaiting]), part(2, [PutWaiting(1)]).killable()];
+    explore_parts("queue: a_putter_killed_anywhere_strands_neither_getter_nor_watcher", plot(shape(1, 3)), parts, 1);
+}
+
+#[test]
+fn a_getter_and_a_watcher_killed_anywhere_strand_no_getter() {
+    let parts = [part(0, [Watch(Getters)]).killable(), part(1, [PutWaiting(1)]).killable(), part(2, [GetWaiting])];
+    explore_parts("queue: a_getter_and_a_watcher_killed_anywhere_strand_no_getter", plot(shape(1, 3)), parts, 2);
+}
+
+#[test]
+fn a_closer_killed_anywhere_strands_no_watcher() {
+    let parts = [part(0, [Watch(Putters)]).prepared([Put(7)]), part(1, [Close]).killable(), part(2, [Close])];
+    explore_parts("queue: a_closer_killed_anywhere_strands_no_watcher", plot(shape(1, 3)), parts, 1);
 }

@@ -10,6 +10,7 @@ use crate::harness::Subject;
 mod barrier;
 mod bounded;
 mod condition;
+mod connection;
 mod event;
 mod joinable;
 mod lock;
@@ -20,6 +21,7 @@ mod queue_words;
 mod rlock;
 mod rwlock;
 mod semaphore;
+mod wait_any;
 
 pub(crate) fn all() -> Vec<Box<dyn Subject>> {
     [
@@ -35,6 +37,8 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         barrier::cases(),
         queue::cases(),
         joinable::cases(),
+        connection::cases(),
+        wait_any::cases(),
     ]
     .into_iter()
     .flatten()

@@ -1,0 +1,155 @@
+//! The queue's waiting operations as futures. See `crate::futures`.
+
+use core::future::poll_fn;
+
+use super::attached::Handle;
+use super::{Item, JoinableQueue, PutError, Queue, QueueError, Room, Task, put_bytes, put_value};
+use crate::futures::{Lead, Line};
+use crate::shared::Plain;
+use crate::wait::Wait;
+
+/// Not to wait.
+const AT_ONCE: Option<fn() -> Wait> = None;
+
+/// What an operation that does not wait has come to, unless to `nothing`.
+async fn until_done<R>(lead: Lead<'_>, mut operate: impl FnMut() -> Option<Result<R, QueueError>> + Send) -> Result<R, QueueError> {
+    let mut line = Line::new(lead);
+    poll_fn(|context| line.poll(context, |_| operate())).await.map_err(QueueError::NoThread)?
+}
+
+/// Of an operation that gets.
+fn got<R>(result: Result<R, QueueError>) -> Option<Result<R, QueueError>> {
+    Some(result).filter(|result| !matches!(result, Err(QueueError::Empty)))
+}
+
+async fn put_value_async<T: Plain>(handle: &Handle, value: T) -> Result<(), PutError<T>> {
+    let mut line = Line::new(Lead::Room(Room { handle }));
+    let put = move |_: &Line<'_>| {
+        Some(put_value(handle, value, AT_ONCE)).filter(|put| !matches!(put, Err(put) if matches!(put.error, QueueError::Full)))
+    };
+    poll_fn(move |context| line.poll(context, put)).await.map_err(|error| PutError { value, error: QueueError::NoThread(error) })?
+}
+
+async fn put_bytes_async(handle: &Handle, message: &[u8]) -> Result<(), QueueError> {
+    until_done(Lead::Room(Room { handle }), || {
+        Some(put_bytes(handle, message, AT_ONCE)).filter(|put| !matches!(put, Err(QueueError::Full)))
+    })
+    .await
+}
+
+impl<T: Plain> Queue<T> {
+    /// Puts an item behind all others, as a future that waits for room. With the feature `tokio`, for any executor. The thread that polls it takes part in the queue.
+    ///
+    /// # Cancellation
+    /// A future that is dropped before it is done has not put the value, which goes with it.
+    ///
+    /// # Errors
+    /// [`Closed`](QueueError::Closed), those of becoming a participant, and [`NoThread`](QueueError::NoThread), with the value.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::Queue;
+    ///
+    /// let queue: Queue<u64> = Queue::new(1)?;
+    /// queue.put_async(1).await?;
+    /// let (put, got) = tokio::join!(queue.put_async(2), queue.get_async());
+    /// put?;
+    /// assert_eq!((got?, queue.get_async().await?), (1, 2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn put_async(&self, value: T) -> impl Future<Output = Result<(), PutError<T>>> + Send + '_
+    where
+        T: Send,
+    {
+        put_value_async(&self.handle, value)
+    }
+
+    /// Gets the first item, as a future that waits for one. With the feature `tokio`, for any executor. The thread that polls it takes part in the queue.
+    ///
+    /// # Fairness
+    /// Futures of one process stand in a line. Others, and threads, may be faster.
+    ///
+    /// # Cancellation
+    /// A future that is dropped before it is done has taken nothing out.
+    ///
+    /// # Errors
+    /// [`Closed`](QueueError::Closed) once there is nothing left, those of becoming a participant, and [`NoThread`](QueueError::NoThread).
+    pub fn get_async(&self) -> impl Future<Output = Result<T, QueueError>> + Send + '_ {
+        until_done(Lead::Source(&self.handle), || got(self.try_get()))
+    }
+}
+
+impl Queue<[u8]> {
+    /// Puts a message behind all others, as a future that waits for room. As [`Queue::put_async`].
+    ///
+    /// # Errors
+    /// As [`put`](Queue::put), and [`NoThread`](QueueError::NoThread).
+    pub fn put_async<'a>(&'a self, message: &'a [u8]) -> impl Future<Output = Result<(), QueueError>> + Send + 'a {
+        put_bytes_async(&self.handle, message)
+    }
+
+    /// Gets the first message, as a future that waits for one. As [`Queue::get_async`].
+    ///
+    /// # Errors
+    /// As [`get`](Queue::get), and [`NoThread`](QueueError::NoThread).
+    pub fn get_async(&self) -> impl Future<Output = Result<Vec<u8>, QueueError>> + Send + '_ {
+        until_done(Lead::Source(&self.handle), || got(self.try_get()))
+    }
+}
+
+impl<T: Plain> JoinableQueue<T> {
+    /// Puts a task behind all others, as a future that waits for room. As [`Queue::put_async`].
+    ///
+    /// # Errors
+    /// As [`put`](JoinableQueue::put), and [`NoThread`](QueueError::NoThread).
+    pub fn put_async(&self, value: T) -> impl Future<Output = Result<(), PutError<T>>> + Send + '_
+    where
+        T: Send,
+    {
+        put_value_async(&self.handle, value)
+    }
+}
+
+impl JoinableQueue<[u8]> {
+    /// Puts a task behind all others, as a future that waits for room. As [`Queue::put_async`].
+    ///
+    /// # Errors
+    /// As [`put`](JoinableQueue::put), and [`NoThread`](QueueError::NoThread).
+    pub fn put_async<'a>(&'a self, message: &'a [u8]) -> impl Future<Output = Result<(), QueueError>> + Send + 'a {
+        put_bytes_async(&self.handle, message)
+    }
+}
+
+impl<T: ?Sized + Item> JoinableQueue<T> {
+    /// Gets a task, as a future that waits for one. With the feature `tokio`, for any executor. The thread that polls it takes part in the queue.
+    ///
+    /// A [`Task`] belongs to the thread that got it: it is not `Send`, so a future that holds one across an `await` stays on its thread, in a `LocalSet` or a current-thread runtime. One that does not can be spawned anywhere. Tasks in the hands of other futures on the same thread do not count as others':
+    /// once the queue is closed, and no other thread has one, this is [`Closed`](QueueError::Closed).
+    ///
+    /// # Cancellation
+    /// A future that is dropped before it is done has taken no task.
+    ///
+    /// # Errors
+    /// As [`get`](JoinableQueue::get), and [`NoThread`](QueueError::NoThread).
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::JoinableQueue;
+    ///
+    /// let queue: JoinableQueue<u64> = JoinableQueue::new(16)?;
+    /// queue.put_async(7).await?;
+    /// let task = queue.get_async().await?;
+    /// assert_eq!(*task, 7);
+    /// task.done();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get_async(&self) -> impl Future<Output = Result<Task<'_, T>, QueueError>> + Send + '_ {
+        until_done(Lead::Source(&self.handle), || got(self.try_get()))
+    }
+}

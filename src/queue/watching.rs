@@ -1,0 +1,182 @@
+//! Watchers of a queue: who waits for an item, for room or for a task along with other things. The argument is in [`waiting`](super::waiting) and [`tasks`](super::tasks).
+
+use crossproc_sys::atomic::AtomicU64;
+use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
+use crossproc_sys::futex::Watch;
+use crossproc_sys::robust::{self, Thread};
+
+use super::exchange::{End, Found, Which};
+use super::ground::Ground;
+use super::tasks::SOME;
+use super::waiting::{Side, mark};
+use super::words::{CLOSED, RETURNED};
+use crate::wait_any::source::{Armed, Words};
+
+/// How many words a watcher of one side names: the roster, the position, the entry, the note.
+pub(crate) const WORDS: usize = 6;
+/// For a task: two more of 64 bits. Tokens are named as far as there is room.
+pub(crate) const WORDS_FOR_TASK: usize = WORDS + 4;
+
+/// What a watcher names as the note.
+const NOTE: u32 = 1;
+
+impl Ground {
+    /// What is known by this: who sleeps on this side.
+    pub(crate) fn key(&self, side: Side) -> usize {
+        core::ptr::from_ref(&side.position(self.ring(Which::Items)).at).addr()
+    }
+
+    /// The word that is pending for a watcher, as for everybody.
+    pub(crate) fn pend(&self, thread: &Thread) {
+        thread.begin(&self.control().roster.0);
+    }
+
+    /// Whether there is something for this side, or the queue is closed. Not for tasks.
+    pub(crate) fn is_ready(&self, side: Side) -> bool {
+        let is_ready = self.obstacle(self.ring(Which::Items), side).is_none();
+        if is_ready {
+            self.finish_close_pending();
+        }
+        is_ready
+    }
+
+    /// Whether there is a task to take for a participant, or there will be none any more.
+    pub(crate) fn has_task_for(&self, id: usize) -> bool {
+        let ring = self.ring(Which::Items);
+        if self.has_any_returned() {
+            return true;
+        }
+        if self.obstacle(ring, Side::Getters).is_some() {
+            return false;
+        }
+        self.finish_close_pending();
+        // Of words that make no sense whoever gets is told.
+        let Ok(found) = self.find(ring, End::Head) else { return true };
+        !found.is_empty() || (self.is_closed() && !self.has_unfinished(Some(id)))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        // Acquire: pairs with the Release in `close`.
+        self.ring(Which::Items).tail().load(Acquire) & CLOSED != 0
+    }
+
+    /// A closer may have died, or be stopped, half-way: the rest is done as if by one who operates.
+    fn finish_close_pending(&self) {
+        let thread = robust::ready();
+        let before = thread.map(|thread| thread.begin_nested(&self.control().roster.0));
+        self.finish_close(self.ring(Which::Items));
+        if let (Some(thread), Some(before)) = (thread, before) {
+            thread.end_nested(before);
+        }
+    }
+
+    /// Whether a task waits in a place for whoever comes.
+    fn has_any_returned(&self) -> bool {
+        let word = &self.control().returned;
+        // Acquire: pairs with the Release in `tell_of_return`.
+        let returned = word.load(Acquire);
+        if returned & SOME == 0 {
+            return false;
+        }
+        let places = self.shape.places as usize;
+        let is_any = (0..self.used()).any(|id| (0..places).any(|place| self.place(id, place).load(Acquire) & RETURNED != 0));
+        if !is_any {
+            // Relaxed: it is a hint, and says nothing that has not been looked at.
+            let _ = word.compare_exchange(returned, returned & !SOME, Relaxed, Relaxed);
+        }
+        is_any
+    }
+
+    /// Says that a watcher of this side is about to sleep, and names its words.
+    pub(crate) fn arm<'a>(&'a self, side: Side, words: &mut Words<'a, '_>) -> Armed {
+        let roster = &self.control().roster.0;
+        // Acquire: pairs with the Release in `announce_member`.
+        let in_roster = roster.load(Acquire);
+        let Some(marked) = self.mark_watched(side) else { return Armed::Again };
+        let Some((cell, entry)) = self.obstacle(self.ring(Which::Items), side) else { return Armed::Again };
+        words.add_whole(roster, in_roster);
+        self.name_position(side, marked, cell, entry, words);
+        Armed::Asleep
+    }
+
+    /// The same for a task for a participant.
+    pub(crate) fn arm_for_task<'a>(&'a self, id: usize, words: &mut Words<'a, '_>) -> Armed {
+        let control = self.control();
+        let ring = self.ring(Which::Items);
+        // Acquire: pair with the Releases in `announce_member` and `tell_of_return`.
+        let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
+        let Some(marked) = self.mark_watched(Side::Getters) else { return Armed::Again };
+        if returned & SOME != 0 {
+            return Armed::Again;
+        }
+        words.add_whole(&control.roster.0, in_roster);
+        let (cell, entry) = match self.obstacle(ring, Side::Getters) {
+            Some(obstacle) => obstacle,
+            None => {
+                // The end comes when all is finished: the fence in there is what `note_finished` needs.
+                let Some(joining) = mark(&control.joins) else { return Armed::Again };
+                let Some(Found { at, entry, .. }) = self.find(ring, End::Head).ok().filter(|found| found.is_empty()) else {
+                    return Armed::Again;
+                };
+                if !self.is_closed() || !self.has_unfinished(Some(id)) {
+                    return Armed::Again;
+                }
+                words.add_whole(&control.joins, joining);
+                (self.entry(at), entry)
+            }
+        };
+        words.add_whole(&control.returned, returned);
+        self.name_position(Side::Getters, marked, cell, entry, words);
+        self.name_tokens(id, words)
+    }
+
+    fn mark_watched(&self, side: Side) -> Option<u64> {
+        let position = side.position(self.ring(Which::Items));
+        let marked = mark(&position.at)?;
+        // Relaxed: it is before the sleep, in which it is compared.
+        position.watched.store(NOTE, Relaxed);
+        Some(marked)
+    }
+
+    /// The note is the last of them: who takes it out wakes those who sleep on the position.
+    fn name_position<'a>(&'a self, side: Side, marked: u64, cell: &'a AtomicU64, entry: u64, words: &mut Words<'a, '_>) {
+        let position = side.position(self.ring(Which::Items));
+        words.add_whole(&position.at, marked);
+        words.add(Watch::new(cell, entry as u32));
+        words.add(Watch::new(&position.watched, NOTE));
+    }
+
+    /// Whoever dies may have a task in hand.
+    fn name_tokens<'a>(&'a self, id: usize, words: &mut Words<'a, '_>) -> Armed {
+        for other in (0..self.used()).filter(|&other| other != id) {
+            if words.spare() == 0 {
+                break;
+            }
+            match self.record(other).token.watch() {
+                Some(watch) => words.add(watch),
+                // A thread that can hold no more tokens leaves it to others.
+                None if self.is_dead(other) => {
+                    if let Some(thread) = robust::ready().filter(|thread| thread.free_slot().is_some()) {
+                        self.pend(thread);
+                        self.bury(thread);
+                        return Armed::Again;
+                    }
+                }
+                None => {}
+            }
+        }
+        Armed::Asleep
+    }
+
+    /// After a watcher's sleep: the dead come first, as for everybody. The roster is pending.
+    pub(crate) fn awake(&self) {
+        if let Some(thread) = robust::ready() {
+            self.bury(thread);
+        }
+    }
+
+    /// Wakes all of a side: for a watcher that was woken, and finds something. The roster is pending.
+    pub(crate) fn wake_side(&self, side: Side) {
+        side.position(self.ring(Which::Items)).wake(u32::MAX);
+    }
+}

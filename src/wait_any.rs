@@ -1,0 +1,280 @@
+//! [`wait_any`]: sleeping until one of many things is ready.
+
+use core::time::Duration;
+use std::io;
+use std::time::Instant;
+
+mod bridged;
+mod descriptors;
+mod owner_death;
+pub(crate) mod sealed;
+pub(crate) mod source;
+mod watching;
+
+pub use self::descriptors::{Readable, Writable};
+pub use self::owner_death::OwnerDeath;
+use self::sealed::{Of, Refusal, Waits};
+use self::source::{Source, State};
+use crate::event::Event;
+use crate::queue::QueueError;
+use crate::semaphore::{BoundedSemaphore, Semaphore};
+use crate::wait::{Ended, Wait, Waiter};
+
+/// Something that [`wait_any`] can wait for. Implemented for what is listed there, and nothing else.
+pub trait Waitable: sealed::Waits + Sync {}
+
+/// Waits until at least one of these is ready, as long as it takes: the indices of *all* that are, in order.
+///
+/// | what | is ready |
+/// |---|---|
+/// | [`Event`] | while it is set, or if it was set since the call began |
+/// | [`Semaphore`], [`BoundedSemaphore`] | while there is a permit |
+/// | [`Queue`](crate::Queue) | while there is an item, or it is closed |
+/// | [`JoinableQueue`](crate::JoinableQueue) | while there is a task for the thread, or there will be none any more |
+/// | [`Queue::room`](crate::Queue::room), [`JoinableQueue::room`](crate::JoinableQueue::room) | while there is room, or it is closed |
+/// | [`Lock::owner_death`](crate::Lock::owner_death), [`RLock::owner_death`](crate::RLock::owner_death) | while the lock is free, and an owner has died whose data nobody has recovered |
+/// | [`Connection`](crate::Connection), [`Receiver`](crate::Receiver) | while there is something to receive: a message, or the end of the stream |
+/// | [`Sender`](crate::Sender) | while there is room, or nobody who could receive |
+/// | [`process::Child`](crate::process::Child) | once it has ended |
+/// | [`Readable`], [`Writable`] | while the descriptor is, as `poll` has it; also if it has an error, or its other end is closed |
+///
+/// It takes nothing. Whoever has waited then takes what it wants by the operation that does not wait, such as [`try_get`](crate::Queue::try_get), and may find that another was faster: then it waits again. One that waits again without having taken
+/// anything returns at once.
+///
+/// # Blocking and fairness
+/// It looks at all of them for a few microseconds, then sleeps, in one system call: on the futexes of all, up to 128 words (a semaphore, an event and a lock are two, a queue six, a queue of tasks ten), or on all
+/// descriptors. If both are among them, or more words, threads of this process sleep in its place, one for each 127 words in use, which are started when they are needed, and end a second after that.
+///
+/// Everybody who sleeps for the same is woken when somebody waits in this way, and not only as many as there is something for. Where nobody does, nothing costs more than it did.
+///
+/// # Memory ordering
+/// What a setter wrote before, whoever finds its event ready sees; so it is with releases of a semaphore, puts, and the death of an owner, but another may take what was found.
+///
+/// # Process death
+/// One that waits and dies is as if it had never come: what has woken it has woken all the others, too. If a participant dies before it has woken anybody, the kernel wakes one; should that be one that waits here, and die before it has done the other's
+/// work, the rest can sleep on for a [slice](crate::set_slice).
+///
+/// # Errors
+/// [`WaitAnyError::Nothing`], [`Deadlock`](WaitAnyError::Deadlock), [`Queue`](WaitAnyError::Queue), [`Os`](WaitAnyError::Os).
+///
+/// # Signal handlers
+/// Not for them.
+///
+/// # Examples
+/// ```standalone_crate
+/// use crossproc::{Event, Queue, Semaphore, Shm, process, shared, wait_any};
+///
+/// shared! {
+///     struct Board {
+///         stop: Event,
+///         permits: Semaphore,
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let board = Shm::new(Board { stop: Event::new(), permits: Semaphore::new(0) })?;
+/// let numbers: Queue<u64> = Queue::new(16)?;
+///
+/// let (theirs, to) = (board.clone(), numbers.clone());
+/// let child = process::fork(move || -> () {
+///     to.put(7).unwrap();
+///     theirs.permits.release().unwrap();
+///     theirs.stop.set();
+/// })?;
+///
+/// let (mut got, mut permits) = (Vec::new(), 0);
+/// loop {
+///     let ready = wait_any(&[&board.stop, &board.permits, &numbers])?;
+///     match ready[..] {
+///         [0] => break,
+///         _ => {
+///             got.extend(numbers.try_get());
+///             permits += u32::from(board.permits.try_acquire().is_ok());
+///         }
+///     }
+/// }
+/// assert_eq!((got, permits), (vec![7], 1));
+/// assert!(child.join()?.success());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Source
+/// Our own; the argument is in `src/wait_any/source.rs`.
+pub fn wait_any(on: &[&dyn Waitable]) -> Result<Vec<usize>, WaitAnyError> {
+    wait_until(on, Wait::FOREVER)
+}
+
+/// [`wait_any`] without waiting.
+///
+/// # Errors
+/// [`WaitAnyError::WouldBlock`] if none is ready; otherwise as [`wait_any`].
+pub fn try_wait_any(on: &[&dyn Waitable]) -> Result<Vec<usize>, WaitAnyError> {
+    match wait_until(on, Wait::NONE) {
+        Err(WaitAnyError::TimedOut) => Err(WaitAnyError::WouldBlock),
+        result => result,
+    }
+}
+
+/// [`wait_any`], which waits for `timeout` at most. Zero looks once; [`Duration::MAX`] waits for ever.
+///
+/// # Errors
+/// [`WaitAnyError::TimedOut`]; otherwise as [`wait_any`].
+pub fn wait_any_timeout(on: &[&dyn Waitable], timeout: Duration) -> Result<Vec<usize>, WaitAnyError> {
+    wait_until(on, Wait::timeout(timeout))
+}
+
+/// [`wait_any`], which waits until `deadline` at most. A past one looks once.
+///
+/// # Errors
+/// [`WaitAnyError::TimedOut`]; otherwise as [`wait_any`].
+pub fn wait_any_deadline(on: &[&dyn Waitable], deadline: Instant) -> Result<Vec<usize>, WaitAnyError> {
+    wait_until(on, Wait::deadline(deadline))
+}
+
+/// [`wait_any`], which waits as `wait` says.
+///
+/// # Errors
+/// [`WaitAnyError::TimedOut`], and [`WaitAnyError::Interrupted`] if `wait` is interruptible; otherwise as [`wait_any`].
+pub fn wait_any_with(on: &[&dyn Waitable], wait: Wait) -> Result<Vec<usize>, WaitAnyError> {
+    wait_until(on, wait)
+}
+
+impl Waitable for Event {}
+
+impl Waits for Event {
+    fn of(&self) -> Of<'_> {
+        Of::Source(&self.raw)
+    }
+}
+
+impl Waitable for Semaphore {}
+
+impl Waits for Semaphore {
+    fn of(&self) -> Of<'_> {
+        Of::Source(&self.raw)
+    }
+}
+
+impl Waitable for BoundedSemaphore {}
+
+impl Waits for BoundedSemaphore {
+    fn of(&self) -> Of<'_> {
+        Of::Source(&self.raw)
+    }
+}
+
+/// So many sources, with so many words, are on the stack.
+const FEW: usize = 8;
+const FEW_WORDS: usize = 24;
+const MOST_WORDS: usize = crossproc_sys::futex::MAX_WATCHED;
+
+fn wait_until(on: &[&dyn Waitable], wait: Wait) -> Result<Vec<usize>, WaitAnyError> {
+    for (index, waits) in on.iter().enumerate() {
+        waits.check().map_err(|refusal| refusal.of(index))?;
+    }
+    let waiter = &mut Waiter::new(wait);
+    let sources = on.iter().filter(|waits| matches!(waits.of(), Of::Source(_))).count();
+    if sources < on.len() {
+        return if sources == 0 { descriptors::wait(on, waiter) } else { bridged::wait(on, waiter) };
+    }
+    match on.first().map(|waits| waits.of()) {
+        // One for each that there is to be: the others are put in place below.
+        Some(Of::Source(first)) if on.len() <= FEW => watch(on, &mut [first; FEW][..on.len()], &mut [State::default(); FEW], waiter),
+        Some(Of::Source(first)) => watch(on, &mut vec![first; on.len()], &mut vec![State::default(); on.len()], waiter),
+        _ => Err(WaitAnyError::Nothing),
+    }
+}
+
+/// Waits where all are sources, for which there is room in two slices.
+fn watch<'a>(
+    on: &'a [&'a dyn Waitable],
+    sources: &mut [&'a dyn Source],
+    states: &mut [State],
+    waiter: &mut Waiter,
+) -> Result<Vec<usize>, WaitAnyError> {
+    let states = &mut states[..sources.len()];
+    for ((waits, place), state) in on.iter().zip(&mut *sources).zip(&mut *states) {
+        if let Of::Source(source) = waits.of() {
+            *place = source;
+            *state = source.begin();
+        }
+    }
+    let needed: usize = sources.iter().map(|source| source.words()).sum();
+    let wanted = needed + sources.iter().map(|source| source.more_words()).sum::<usize>();
+    let result = match (needed, wanted) {
+        (_, ..=FEW_WORDS) => watching::watch::<FEW_WORDS>(sources, states, waiter),
+        (..=MOST_WORDS, _) => watching::watch::<MOST_WORDS>(sources, states, waiter),
+        _ => return bridged::wait(on, waiter),
+    };
+    result?;
+    Ok(states.iter().enumerate().filter(|(_, state)| state.is_ready != 0).map(|(index, _)| index).collect())
+}
+
+/// Why [`wait_any`] ended without anything being ready.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitAnyError {
+    /// Nothing is ready.
+    #[error("nothing that was asked for is ready")]
+    WouldBlock,
+    /// Nothing was ready until the deadline.
+    #[error("nothing that was asked for was ready until the deadline")]
+    TimedOut,
+    /// A signal handler ran while the thread waited, interruptibly.
+    #[error("a signal handler ran while waiting")]
+    Interrupted,
+    /// There is nothing to wait for: it would never end.
+    #[error("there is nothing to wait for: the list is empty")]
+    Nothing,
+    /// The calling thread is the owner whose death it would wait for.
+    #[error("number {index} is the death of a lock's owner, which is this thread: waiting for it would never end")]
+    Deadlock {
+        /// Which of those that were given.
+        index: usize,
+    },
+    /// The calling thread cannot take part in a queue of tasks.
+    #[error("the queue that is number {index} of those waited for cannot be used")]
+    Queue {
+        /// Which of those that were given.
+        index: usize,
+        /// Why.
+        source: QueueError,
+    },
+    /// No memory or descriptor for the wait, no thread, or more descriptors than the process may have open.
+    #[error("the system does not let this thread wait")]
+    Os(#[source] io::Error),
+}
+
+impl From<Ended> for WaitAnyError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::TimedOut => WaitAnyError::TimedOut,
+            Ended::Interrupted => WaitAnyError::Interrupted,
+        }
+    }
+}
+
+impl Refusal {
+    pub(crate) fn of(self, index: usize) -> WaitAnyError {
+        match self {
+            Refusal::Deadlock => WaitAnyError::Deadlock { index },
+            Refusal::Queue(source) => WaitAnyError::Queue { index, source },
+        }
+    }
+}
+
+impl From<WaitAnyError> for io::Error {
+    fn from(error: WaitAnyError) -> Self {
+        let kind = match &error {
+            WaitAnyError::WouldBlock => io::ErrorKind::WouldBlock,
+            WaitAnyError::TimedOut => io::ErrorKind::TimedOut,
+            WaitAnyError::Interrupted => io::ErrorKind::Interrupted,
+            WaitAnyError::Nothing => io::ErrorKind::InvalidInput,
+            WaitAnyError::Deadlock { .. } => io::ErrorKind::Deadlock,
+            WaitAnyError::Queue { .. } => io::ErrorKind::Other,
+            WaitAnyError::Os(source) => source.kind(),
+        };
+        io::Error::new(kind, error)
+    }
+}

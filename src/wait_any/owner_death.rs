@@ -1,0 +1,63 @@
+//! [`OwnerDeath`]: waiting for the death of whoever holds a lock.
+
+use super::Waitable;
+use super::sealed::{Of, Refusal, Waits};
+use crate::lock::Lock;
+use crate::lock::state::RawLock;
+use crate::rlock::RLock;
+use crate::shared::Plain;
+
+/// The death of a lock's owner, as something to [wait for](fn@crate::wait_any) along with other things. [`Lock::owner_death`] and [`RLock::owner_death`] make it.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnerDeath<'a> {
+    lock: &'a RawLock,
+}
+
+impl<T: Plain> Lock<T> {
+    /// The death of the owner, to be [waited for](fn@crate::wait_any) along with other things: ready while the lock is free, and the next to lock it gets [`OwnerDied`](crate::LockError::OwnerDied).
+    ///
+    /// It is meant for a lock that a peer holds as long as it lives. Of one that is locked and unlocked often whoever waits for this wakes up each time. To wait for a lock that one holds oneself is an error.
+    ///
+    /// ```standalone_crate
+    /// use crossproc::{Lock, LockError, Shm, process, wait_any};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let life = Shm::new(Lock::new(()))?;
+    ///
+    /// let theirs = life.clone();
+    /// let child = process::fork(move || -> () {
+    ///     let _held = theirs.lock().unwrap();
+    ///     std::process::abort();
+    /// })?;
+    /// assert_eq!(wait_any(&[&life.owner_death()])?, [0]);
+    /// assert!(matches!(life.try_lock(), Err(LockError::OwnerDied(_))));
+    /// # child.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn owner_death(&self) -> OwnerDeath<'_> {
+        OwnerDeath { lock: &self.raw }
+    }
+}
+
+impl<T: Plain> RLock<T> {
+    /// The death of the owner, to be [waited for](fn@crate::wait_any) along with other things: as [`Lock::owner_death`].
+    #[must_use]
+    pub fn owner_death(&self) -> OwnerDeath<'_> {
+        OwnerDeath { lock: self.raw.lock_itself() }
+    }
+}
+
+impl Waitable for OwnerDeath<'_> {}
+
+impl Waits for OwnerDeath<'_> {
+    fn check(&self) -> Result<(), Refusal> {
+        // Only this thread can make it so, or not so.
+        if self.lock.is_owned() { Err(Refusal::Deadlock) } else { Ok(()) }
+    }
+
+    fn of(&self) -> Of<'_> {
+        Of::Source(self.lock)
+    }
+}

@@ -1,0 +1,526 @@
+//! `wait_any` between processes.
+
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossproc::process::Child;
+use crossproc::{
+    BoundedSemaphore, Event, JoinableQueue, Lock, LockError, Queue, QueueError, RLock, Readable, Semaphore, Shm, Wait, WaitAnyError,
+    Waitable, Writable, shared, try_wait_any, wait_any, wait_any_deadline, wait_any_timeout, wait_any_with,
+};
+
+mod forked;
+use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
+
+shared! {
+    struct Board {
+        event: Event,
+        semaphore: Semaphore,
+        bounded: BoundedSemaphore,
+        lock: Lock<u64>,
+        rlock: RLock<u64>,
+        held: Event,
+        counts: [AtomicU64; 8],
+    }
+}
+
+fn board() -> Shm<Board> {
+    let board = Shm::new(Board {
+        event: Event::new(),
+        semaphore: Semaphore::new(0),
+        bounded: BoundedSemaphore::new(1),
+        lock: Lock::new(0),
+        rlock: RLock::new(0),
+        held: Event::new(),
+        counts: [const { AtomicU64::new(0) }; 8],
+    })
+    .unwrap();
+    board.bounded.acquire();
+    board
+}
+
+/// One of each kind, none of them ready.
+struct All {
+    board: Shm<Board>,
+    items: Queue<u64>,
+    tasks: JoinableQueue<u64>,
+    full: Queue<u64>,
+    ours: UnixStream,
+    theirs: UnixStream,
+    /// Holds the lock until it is killed.
+    owner: Child,
+    /// The same for the `RLock`.
+    rowner: Child,
+}
+
+/// How many kinds there are, and which of them are no descriptors.
+const KINDS: usize = 9;
+const SOURCES: usize = 8;
+
+impl All {
+    fn new() -> Self {
+        let board = board();
+        let full = Queue::<u64>::new(1).unwrap();
+        full.put(1).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let owner = owner_of(&board, |board| core::mem::forget(board.lock.lock()));
+        let rowner = owner_of(&board, |board| core::mem::forget(board.rlock.lock()));
+        All { board, items: Queue::new(4).unwrap(), tasks: JoinableQueue::new(4).unwrap(), full, ours, theirs, owner, rowner }
+    }
+
+    /// Waits for the first so many kinds.
+    fn wait(&self, kinds: usize, wait: Wait) -> Result<Vec<usize>, WaitAnyError> {
+        let (death, rdeath, room) = (self.board.lock.owner_death(), self.board.rlock.owner_death(), self.full.room());
+        let readable = Readable(&self.theirs);
+        let all: [&dyn Waitable; KINDS] =
+            [&self.board.event, &self.board.semaphore, &self.board.bounded, &self.items, &self.tasks, &room, &death, &rdeath, &readable];
+        wait_any_with(&all[..kinds], wait)
+    }
+
+    /// Makes one of them ready.
+    fn make_ready(&self, kind: usize) {
+        match kind {
+            0 => self.board.event.set(),
+            1 => self.board.semaphore.release().unwrap(),
+            2 => self.board.bounded.release().unwrap(),
+            3 => self.items.put(1).unwrap(),
+            4 => self.tasks.put(1).unwrap(),
+            5 => assert_eq!(self.full.get().unwrap(), 1),
+            6 => kill(&self.owner),
+            7 => kill(&self.rowner),
+            _ => (&self.ours).write_all(b"x").unwrap(),
+        }
+    }
+}
+
+/// A child that locks, and then stays.
+fn owner_of(board: &Shm<Board>, lock: impl FnOnce(&Board) + Send) -> Child {
+    board.held.clear();
+    let theirs = board.clone();
+    let child = fork(move || -> () {
+        lock(&theirs);
+        theirs.held.set();
+        loop {
+            thread::park();
+        }
+    });
+    board.held.wait_timeout(PATIENCE).unwrap();
+    child
+}
+
+fn is_timed_out(result: Result<Vec<usize>, WaitAnyError>) -> bool {
+    matches!(result, Err(WaitAnyError::TimedOut))
+}
+
+/// A child waits for these until `make_ready`, and finds what it should.
+fn wakes(waits: impl FnOnce() -> Vec<usize> + Send, make_ready: impl FnOnce(), expected: &[usize]) {
+    let child = fork(move || assert_eq!(waits(), expected));
+    wait_until_asleep(&child);
+    make_ready();
+    join_all([child]);
+}
+
+#[test]
+fn each_kind_alone_wakes() {
+    let All { board, items, tasks, full, ours, theirs, owner, rowner } = &All::new();
+    wakes(|| wait_any(&[&board.event]).unwrap(), || board.event.set(), &[0]);
+    wakes(|| wait_any(&[&board.semaphore]).unwrap(), || board.semaphore.release().unwrap(), &[0]);
+    wakes(|| wait_any(&[&board.bounded]).unwrap(), || board.bounded.release().unwrap(), &[0]);
+    wakes(|| wait_any(&[items]).unwrap(), || items.put(1).unwrap(), &[0]);
+    wakes(|| wait_any(&[tasks]).unwrap(), || tasks.put(1).unwrap(), &[0]);
+    wakes(|| wait_any(&[&full.room()]).unwrap(), || assert_eq!(full.get().unwrap(), 1), &[0]);
+    wakes(|| wait_any(&[&board.lock.owner_death()]).unwrap(), || kill(owner), &[0]);
+    wakes(|| wait_any(&[&board.rlock.owner_death()]).unwrap(), || kill(rowner), &[0]);
+    wakes(
+        || wait_any(&[&Readable(theirs)]).unwrap(),
+        || {
+            let mut ours = ours;
+            ours.write_all(b"x").unwrap();
+        },
+        &[0],
+    );
+}
+
+#[test]
+fn each_kind_wakes_one_who_waits_for_all() {
+    for kinds in [SOURCES, KINDS] {
+        for kind in 0..kinds {
+            let all = &All::new();
+            assert!(is_timed_out(all.wait(kinds, Wait::NONE)));
+            wakes(|| all.wait(kinds, Wait::FOREVER).unwrap(), || all.make_ready(kind), &[kind]);
+            assert_eq!(all.wait(kinds, Wait::NONE).unwrap(), [kind], "it has taken nothing");
+        }
+    }
+}
+
+#[test]
+fn all_that_are_ready_are_told_in_order() {
+    for kinds in [SOURCES, KINDS] {
+        let all = All::new();
+        for kind in (0..kinds).rev() {
+            all.make_ready(kind);
+            assert_eq!(all.wait(kinds, Wait::FOREVER).unwrap(), (kind..kinds).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn descriptors_and_children_alone_wake() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    assert_eq!(try_wait_any(&[&Readable(&theirs), &Writable(&theirs)]).unwrap(), [1]);
+    let child = fork(|| {
+        thread::park_timeout(Duration::from_millis(20));
+        7
+    });
+    assert_eq!(wait_any(&[&Readable(&theirs), &child]).unwrap(), [1]);
+    assert_eq!(child.try_join().unwrap().unwrap().code(), Some(7));
+    drop(ours);
+    assert_eq!(wait_any(&[&Readable(&theirs), &child]).unwrap(), [0, 1], "the other end is closed");
+    let event = Event::new();
+    assert_eq!(wait_any(&[&event, &child]).unwrap(), [1]);
+}
+
+#[test]
+fn room_is_written_to_a_descriptor_that_was_full() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    while (&ours).write(&[0; 4096]).is_ok() {}
+    let event = Shm::new(Event::new()).unwrap();
+    for with_event in [false, true] {
+        let (ours, event) = (&ours, &event);
+        let waits = move || if with_event { wait_any(&[&**event, &Writable(ours)]) } else { wait_any(&[&Writable(ours)]) }.unwrap();
+        let mut read = || while theirs.read(&mut [0; 1 << 20]).unwrap() == 1 << 20 {};
+        wakes(waits, &mut read, &[usize::from(with_event)]);
+        while (&*ours).write(&[0; 4096]).is_ok() {}
+    }
+}
+
+#[test]
+fn the_end_of_a_queue_is_told_on_both_sides() {
+    let (items, tasks) = (Queue::<u64>::new(1).unwrap(), JoinableQueue::<u64>::new(1).unwrap());
+    for side in 0..2 {
+        let items = Queue::<u64>::new(1).unwrap();
+        if side == 1 {
+            items.put(1).unwrap();
+        }
+        let waits = || if side == 0 { wait_any(&[&items]) } else { wait_any(&[&items.room()]) }.unwrap();
+        wakes(waits, || items.close().unwrap(), &[0]);
+    }
+    items.close().unwrap();
+    assert_eq!(wait_any(&[&items]).unwrap(), [0]);
+    // A task that another has in hand may come back.
+    tasks.put(1).unwrap();
+    let task = tasks.get().unwrap();
+    tasks.close().unwrap();
+    let waiting = || {
+        fork(|| {
+            let ready = wait_any(&[&tasks]).unwrap();
+            assert_eq!(ready, [0]);
+            i32::from(matches!(tasks.try_get(), Err(QueueError::Closed)))
+        })
+    };
+    let child = waiting();
+    wait_until_asleep(&child);
+    task.done();
+    assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(1));
+    assert_eq!(wait_any(&[&tasks]).unwrap(), [0]);
+}
+
+#[test]
+fn a_task_that_comes_back_is_told() {
+    for dies in [false, true] {
+        let tasks = JoinableQueue::<u64>::new(1).unwrap();
+        tasks.put(1).unwrap();
+        let (theirs, taken) = (tasks.clone(), Shm::new(Event::new()).unwrap());
+        let told = taken.clone();
+        let worker = fork(move || {
+            let task = theirs.get().unwrap();
+            told.set();
+            if dies {
+                loop {
+                    thread::park();
+                }
+            }
+            told.clear();
+            told.wait();
+            drop(task);
+        });
+        taken.wait();
+        if !dies {
+            wait_until("the worker waits", || !taken.is_set());
+        }
+        let waits = || {
+            let ready = wait_any(&[&tasks]).unwrap();
+            tasks.try_get().unwrap().done();
+            ready
+        };
+        wakes(waits, || if dies { kill(&worker) } else { taken.set() }, &[0]);
+    }
+}
+
+#[test]
+fn a_set_that_is_cleared_at_once_is_seen() {
+    for kinds in [SOURCES, KINDS] {
+        for _ in 0..10 {
+            let all = &All::new();
+            let pulse = || {
+                all.board.event.set();
+                all.board.event.clear();
+            };
+            wakes(|| all.wait(kinds, Wait::FOREVER).unwrap(), pulse, &[0]);
+        }
+    }
+}
+
+#[test]
+fn a_dead_owner_is_told_until_somebody_locks() {
+    let All { board, owner, .. } = &All::new();
+    let deaths: [&dyn Waitable; 1] = [&board.lock.owner_death()];
+    kill(owner);
+    assert_eq!(try_wait_any(&deaths).unwrap(), [0]);
+    let Err(LockError::OwnerDied(guard)) = board.lock.try_lock() else { panic!("the owner has died") };
+    assert!(matches!(try_wait_any(&deaths), Err(WaitAnyError::Deadlock { index: 0 })));
+    drop(guard.recover());
+    assert!(matches!(try_wait_any(&deaths), Err(WaitAnyError::WouldBlock)));
+    // Free or held, and by whomever: it is the death that counts.
+    let child = fork(|| assert_eq!(wait_any(&[&board.lock.owner_death()]).unwrap(), [0]));
+    wait_until_asleep(&child);
+    for _ in 0..3 {
+        drop(board.lock.lock().unwrap());
+        wait_until_asleep(&child);
+    }
+    let second = owner_of(board, |board| core::mem::forget(board.lock.lock()));
+    wait_until_asleep(&child);
+    assert!(child.is_alive().unwrap());
+    kill(&second);
+    join_all([child]);
+}
+
+#[test]
+fn mistakes_are_told() {
+    assert!(matches!(wait_any(&[]), Err(WaitAnyError::Nothing)));
+    let (event, lock, rlock) = (Event::new(), Lock::new(0_u64), RLock::new(0_u64));
+    let (_guard, _rguard) = (lock.lock().unwrap(), rlock.lock().unwrap());
+    assert!(matches!(wait_any(&[&event, &lock.owner_death()]), Err(WaitAnyError::Deadlock { index: 1 })));
+    assert!(matches!(wait_any(&[&rlock.owner_death()]), Err(WaitAnyError::Deadlock { index: 0 })));
+}
+
+#[test]
+fn deadlines_are_kept() {
+    let all = All::new();
+    let timeout = Duration::from_millis(30);
+    let (theirs, event) = (&all.theirs, &all.board.event);
+    let lists: [&[&dyn Waitable]; 3] = [&[event, &all.items], &[&Readable(theirs)], &[event, &Readable(theirs)]];
+    for list in lists {
+        let began = Instant::now();
+        assert!(is_timed_out(wait_any_timeout(list, timeout)));
+        assert!(is_timed_out(wait_any_deadline(list, Instant::now() + timeout)));
+        assert!(began.elapsed() >= 2 * timeout, "it has waited for {:?}", began.elapsed());
+        assert!(is_timed_out(wait_any_deadline(list, began)));
+        assert!(is_timed_out(wait_any_timeout(list, Duration::ZERO)));
+        assert!(matches!(try_wait_any(list), Err(WaitAnyError::WouldBlock)));
+    }
+}
+
+/// In ticks.
+fn processor_time(child: &Child) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    let fields: Vec<u64> = stat[stat.rfind(')').unwrap() + 2..].split(' ').filter_map(|field| field.parse().ok()).collect();
+    // What is no number is the state alone, the first of them.
+    fields[10] + fields[11]
+}
+
+/// How often all threads of a child have gone to sleep.
+fn switches(child: &Child) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let of = |status: String| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        line.trim().parse().unwrap()
+    };
+    tasks.map(|task| of(fs::read_to_string(task.unwrap().path().join("status")).unwrap())).sum()
+}
+
+#[test]
+fn who_sleeps_uses_no_processor() {
+    let all = &All::new();
+    let free = Shm::new(Lock::new(0_u64)).unwrap();
+    // Two for each, so that they could wake each other.
+    let waiters = [SOURCES, SOURCES, KINDS, KINDS].map(|kinds| fork(move || all.wait(kinds, Wait::FOREVER).unwrap()[0] as i32));
+    let watchers = [(); 2].map(|()| {
+        let free = free.clone();
+        fork(move || assert_eq!(wait_any(&[&free.owner_death()]).unwrap(), [0]))
+    });
+    let everybody = || waiters.iter().chain(&watchers);
+    everybody().for_each(wait_until_asleep);
+    // They are woken for nothing, and go on sleeping.
+    drop(free.lock().unwrap());
+    everybody().for_each(wait_until_asleep);
+    let before: Vec<_> = everybody().map(|child| (processor_time(child), switches(child))).collect();
+    thread::sleep(Duration::from_millis(300));
+    let after: Vec<_> = everybody().map(|child| (processor_time(child), switches(child))).collect();
+    assert_eq!(after, before);
+}
+
+/// `watchers` who wait for any of all, and `others` who wait in the ordinary way, take all that there is.
+fn share(watchers: usize, others: usize, watch: impl Fn(&Board) + Sync, wait: impl Fn(&Board) + Sync, give: impl Fn(usize), most: u64) {
+    let board = board();
+    let count = || board.counts[0].fetch_add(1, SeqCst);
+    let watchers: Vec<_> = (0..watchers)
+        .map(|_| {
+            fork(|| -> () {
+                loop {
+                    watch(&board);
+                    count();
+                }
+            })
+        })
+        .collect();
+    let others: Vec<_> = (0..others)
+        .map(|_| {
+            fork(|| -> () {
+                loop {
+                    wait(&board);
+                    count();
+                }
+            })
+        })
+        .collect();
+    watchers.iter().chain(&others).for_each(wait_until_asleep);
+    let mut given = 0;
+    while given < most {
+        let count = fastrand::usize(1..4);
+        give(count);
+        given += count as u64;
+        if fastrand::bool() {
+            wait_until("all is taken", || board.counts[0].load(SeqCst) == given);
+        }
+    }
+    wait_until("all is taken", || board.counts[0].load(SeqCst) == given);
+    watchers.iter().chain(&others).for_each(kill);
+}
+
+#[test]
+fn watchers_and_others_take_all_permits() {
+    let semaphore = &Shm::new(Semaphore::new(0)).unwrap();
+    let watch = |board: &Board| {
+        while semaphore.try_acquire().is_err() {
+            wait_any(&[&board.event, &**semaphore]).unwrap();
+        }
+    };
+    share(4, 4, watch, |_| semaphore.acquire(), |count| semaphore.release_many(count as u32).unwrap(), 5_000);
+}
+
+#[test]
+fn watchers_and_others_take_all_items() {
+    let queue = &Queue::<u64>::new(8).unwrap();
+    let watch = |board: &Board| {
+        while queue.try_get().is_err() {
+            wait_any(&[&board.event, queue]).unwrap();
+        }
+    };
+    share(4, 4, watch, |_| assert_eq!(queue.get().unwrap(), 7), |count| queue.put_many(&vec![7; count]).unwrap(), 5_000);
+}
+
+#[test]
+fn watchers_and_others_use_all_room() {
+    let queue = &Queue::<u64>::new(2).unwrap();
+    queue.put_many(&[7, 7]).unwrap();
+    let watch = |board: &Board| {
+        while queue.try_put(7).is_err() {
+            wait_any(&[&board.event, &queue.room()]).unwrap();
+        }
+    };
+    share(4, 4, watch, |_| queue.put(7).unwrap(), |count| (0..count).for_each(|_| _ = queue.get().unwrap()), 5_000);
+}
+
+/// Watchers die at any moment while others wait in the ordinary way: these take all that there is.
+fn survive(watch: impl Fn() + Sync, wait: impl Fn() + Sync, give: impl Fn(), kills: usize) {
+    let taken = &Shm::new(AtomicU64::new(0)).unwrap();
+    let survivors = [(); 3].map(|()| {
+        fork(|| -> () {
+            loop {
+                wait();
+                taken.fetch_add(1, SeqCst);
+            }
+        })
+    });
+    survivors.iter().for_each(wait_until_asleep);
+    for round in 1..=kills as u64 {
+        let watchers = [(); 2].map(|()| fork(|| -> () { watch() }));
+        watchers.iter().for_each(wait_until_asleep);
+        give();
+        // About as long as it takes the watchers to be woken and go back to sleep.
+        for _ in 0..fastrand::u32(0..20_000) {
+            core::hint::spin_loop();
+        }
+        watchers.iter().for_each(kill);
+        wait_until("a survivor has taken it", || taken.load(SeqCst) == round);
+    }
+    survivors.iter().for_each(kill);
+}
+
+const KILLS: usize = 300;
+
+#[test]
+fn watchers_that_die_take_no_permit_with_them() {
+    let (semaphore, event) = (&Shm::new(Semaphore::new(0)).unwrap(), &Shm::new(Event::new()).unwrap());
+    let watch = || loop {
+        wait_any(&[&**event, &**semaphore]).unwrap();
+    };
+    survive(watch, || semaphore.acquire(), || semaphore.release().unwrap(), KILLS);
+}
+
+#[test]
+fn watchers_that_die_take_no_item_with_them() {
+    let (queue, event) = (&Queue::<u64>::new(2).unwrap(), &Shm::new(Event::new()).unwrap());
+    let watch = || loop {
+        wait_any(&[&**event, queue, &queue.room()]).unwrap();
+        wait_any(&[&**event, queue]).unwrap();
+    };
+    let get = || assert_eq!(queue.get().unwrap(), 7);
+    survive(watch, get, || queue.put(7).unwrap(), KILLS);
+}
+
+#[test]
+fn watchers_that_die_take_no_lock_with_them() {
+    let board = &board();
+    let watch = || loop {
+        wait_any(&[&board.event, &board.rlock.owner_death(), &board.lock.owner_death()]).unwrap();
+    };
+    // Each unlocks once for the giver.
+    let lock = || {
+        board.counts[1].fetch_add(1, SeqCst);
+        *board.lock.lock().unwrap() += 1;
+        board.semaphore.acquire();
+    };
+    let guard = std::cell::Cell::new(Some(board.lock.lock().unwrap()));
+    let survivors = [(); 3].map(|()| {
+        fork(|| -> () {
+            loop {
+                lock();
+            }
+        })
+    });
+    for round in 1..=KILLS as u64 {
+        survivors.iter().for_each(wait_until_asleep);
+        let watchers = [(); 2].map(|()| fork(|| -> () { watch() }));
+        watchers.iter().for_each(wait_until_asleep);
+        drop(guard.take());
+        for _ in 0..fastrand::u32(0..20_000) {
+            core::hint::spin_loop();
+        }
+        watchers.iter().for_each(kill);
+        // All three get it, one after the other.
+        wait_until("all survivors have had the lock", || board.lock.owner().is_none() && *board.lock.lock().unwrap() == 3 * round);
+        guard.set(Some(board.lock.lock().unwrap()));
+        board.semaphore.release_many(3).unwrap();
+        wait_until("they are back", || board.counts[1].load(SeqCst) == 3 * (round + 1));
+    }
+    survivors.iter().for_each(kill);
+}
