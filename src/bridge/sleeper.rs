@@ -1,0 +1,155 @@
+//! The thread of a seat: it sleeps on all that is armed there, finds out what has changed, and has that told.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use crossproc_sys::atomic::AtomicU32;
+use crossproc_sys::clock;
+use crossproc_sys::futex::{self, Awake, Slept};
+use crossproc_sys::process::with_signals_blocked;
+
+use super::Bridge;
+use super::table::{After, Bed, Table};
+use crate::wait::slice;
+
+/// A thread that nothing is registered with ends after this, in nanoseconds.
+const IDLE: u64 = 1_000_000_000;
+/// When those are told a wake of whom may have been hidden by another's.
+const DOUBT: u64 = 10_000_000;
+/// How often everybody is told to look where the kernel cannot watch several words.
+const BLIND: u64 = 5_000_000;
+
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    bridge: &'static Bridge,
+    seat: usize,
+    control: Arc<AtomicU32>,
+    bed: Bed,
+    /// The keys of the bed that are to be fired, by their number.
+    found: Vec<usize>,
+    /// How many keys, from the first one on, may have been woken unseen. Then the one that is found was woken.
+    doubted: Option<usize>,
+    /// When everybody is told to look, when the doubted are, and when the thread ends.
+    slice_end: Option<u64>,
+    doubt_end: Option<u64>,
+    idle_end: Option<u64>,
+}
+
+impl Sleeper {
+    /// Starts a thread for a new seat: which.
+    pub(crate) fn start(bridge: &'static Bridge, table: &mut Table) -> io::Result<usize> {
+        let control = Arc::new(AtomicU32::new(0));
+        let seat = table.add_seat(Arc::clone(&control));
+        let sleeper = Sleeper {
+            bridge,
+            seat,
+            control,
+            bed: Bed::default(),
+            found: Vec::new(),
+            doubted: None,
+            slice_end: None,
+            doubt_end: None,
+            idle_end: None,
+        };
+        // It begins by taking the mutex, which the caller has.
+        let started = with_signals_blocked(|| thread::Builder::new().name("crossproc-futex".into()).spawn(|| sleeper.run()));
+        if started.is_err() {
+            table.remove_seat(seat);
+        }
+        started.map(|_| seat)
+    }
+
+    fn run(mut self) {
+        while self.lie_down() {
+            self.sleep();
+            self.tell();
+        }
+    }
+
+    /// Gets what there is to sleep on. Not if the thread is to end.
+    fn lie_down(&mut self) -> bool {
+        let mut table = self.bridge.table();
+        if self.idle_end.is_some_and(|end| clock::now() >= end) && table.remove_seat(self.seat) {
+            return false;
+        }
+        if table.lie_down(self.seat, &mut self.bed) {
+            self.idle_end = None;
+            self.slice_end = self.slice_end.or_else(|| slice().map(|slice| clock::now().saturating_add(slice.as_nanos() as u64)));
+        } else {
+            self.idle_end = self.idle_end.or_else(|| Some(clock::now() + IDLE));
+            self.slice_end = None;
+        }
+        true
+    }
+
+    fn sleep(&mut self) {
+        match futex::wait_at(&self.bed.words, self.until()) {
+            // The control word: what is armed has changed.
+            Slept::Ended(Awake::Woken, 0) | Slept::Ended(Awake::TimedOut | Awake::Interrupted, _) => {}
+            Slept::Ended(Awake::Woken, word) => self.doubt_before(word),
+            Slept::Ended(Awake::Changed, _) => self.find_changed(),
+            Slept::Unmapped => {
+                self.find_changed();
+                if self.found.is_empty() {
+                    // Mapped again meanwhile, or as something that cannot be slept on: whoever is interested will say so.
+                    self.found.extend(0..self.bed.keys.len());
+                }
+            }
+            Slept::Unsupported => {
+                let blind = clock::now() + BLIND;
+                self.slice_end = Some(self.slice_end.map_or(blind, |end| end.min(blind)));
+                futex::wait(&*self.control, self.bed.control, self.until());
+            }
+        }
+    }
+
+    fn until(&self) -> Option<u64> {
+        [self.slice_end, self.doubt_end, self.idle_end].into_iter().flatten().min()
+    }
+
+    /// It was woken through a word, the last one of those that were: of some before it, too, perhaps.
+    fn doubt_before(&mut self, word: usize) {
+        let key = self.bed.keys.partition_point(|&(_, end)| end <= word);
+        self.found.push(key);
+        self.doubted = Some(key);
+    }
+
+    /// The kernel does not say which word it was. So each is asked for.
+    fn find_changed(&mut self) {
+        let keys = 0..self.bed.keys.len();
+        self.found.extend(keys.filter(|&key| !self.bed.words_of(key).iter().all(|&word| futex::still_holds(word))));
+    }
+
+    /// Fires what was found, and what time has come for.
+    fn tell(&mut self) {
+        let now = clock::now();
+        let is_over = |end: &mut Option<u64>| end.take_if(|end| now >= *end).is_some();
+        let (slice_is_over, doubt_is_over) = (is_over(&mut self.slice_end), is_over(&mut self.doubt_end));
+        if self.found.is_empty() && !slice_is_over && !doubt_is_over {
+            return;
+        }
+        let mut after = After::default();
+        let mut table = self.bridge.table();
+        table.get_up(self.seat);
+        if let Some(doubted) = self.doubted.take() {
+            for key in 0..=doubted {
+                let address = self.bed.keys[key].0;
+                if !table.contains(address) {
+                    after.pass_on(self.bed.words_of(key));
+                } else if key < doubted {
+                    table.doubt(address);
+                    self.doubt_end = self.doubt_end.or(Some(now + DOUBT));
+                }
+            }
+        }
+        for key in self.found.drain(..) {
+            table.fire(self.bed.keys[key].0, &mut after);
+        }
+        if slice_is_over || doubt_is_over {
+            table.fire_seat(self.seat, !slice_is_over, &mut after);
+        }
+        drop(table);
+        after.perform();
+    }
+}

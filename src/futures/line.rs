@@ -1,0 +1,134 @@
+//! A future's wait for one source: it stands in the line of the bridge.
+
+use std::io;
+use std::task::{Context, Poll, Waker};
+
+use crossproc_sys::futex::{Address, Watch};
+use crossproc_sys::robust;
+
+use crate::bridge::{self, Audience, MOST_WORDS, Registration};
+use crate::queue::Room;
+use crate::wait_any::source::{Armed, Source, State, Words};
+
+/// What is waited for.
+#[derive(Clone, Copy)]
+pub(crate) enum Lead<'a> {
+    Source(&'a dyn Source),
+    Room(Room<'a>),
+}
+
+impl Lead<'_> {
+    fn source(&self) -> &dyn Source {
+        match self {
+            Lead::Source(source) => *source,
+            Lead::Room(room) => room,
+        }
+    }
+
+    /// Does something for which the source's word is to be pending, so that the kernel completes it.
+    fn pending<R>(&self, operation: impl FnOnce(&dyn Source) -> R) -> R {
+        // A thread without a list waits all the same: should it die in here, a slice wakes whom it was to wake.
+        let thread = robust::current().ok();
+        if let Some(thread) = thread {
+            self.source().pend(thread);
+        }
+        let result = operation(self.source());
+        if let Some(thread) = thread {
+            thread.end();
+        }
+        result
+    }
+}
+
+/// A wait. It begins with its creation, and is over when something is taken, or it is dropped.
+pub(crate) struct Line<'a> {
+    lead: Lead<'a>,
+    state: State,
+    registration: Option<Registration>,
+}
+
+/// How often one poll looks again because something has changed while it looked. Then it is another task's turn.
+pub(crate) const MOST_LOOKS: u32 = 64;
+
+impl<'a> Line<'a> {
+    pub(crate) fn new(lead: Lead<'a>) -> Self {
+        let state = lead.source().begin();
+        Line { lead, state, registration: None }
+    }
+
+    /// Takes what there is, or waits for it. `take` is the operation that does not wait: `None` if there is nothing.
+    pub(crate) fn poll<R>(&mut self, context: &Context<'_>, mut take: impl FnMut(&Self) -> Option<R>) -> Poll<io::Result<R>> {
+        self.go_on();
+        for _ in 0..MOST_LOOKS {
+            if let Some(result) = take(self) {
+                self.leave(true);
+                return Poll::Ready(Ok(result));
+            }
+            match self.arm(context.waker()) {
+                Ok(Armed::Asleep) => return Poll::Pending,
+                Ok(Armed::Again) => {}
+                Err(error) => {
+                    self.leave(false);
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Whether it is ready, or was since the wait began.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.lead.source().look(&self.state)
+    }
+
+    /// A poll begins, perhaps in another thread than the one before.
+    pub(crate) fn go_on(&mut self) {
+        self.lead.source().go_on(&mut self.state);
+    }
+
+    /// Registers, or goes on waiting, if there is still nothing.
+    pub(crate) fn arm(&mut self, waker: &Waker) -> io::Result<Armed> {
+        let Some(words) = words(&self.lead, &mut self.state) else { return Ok(Armed::Again) };
+        let source = self.lead.source();
+        let audience = if source.is_for_all() { Audience::All } else { Audience::First };
+        if bridge::arm(&mut self.registration, source.key(), audience, &words, waker)? {
+            self.awake();
+            if let Some(registration) = self.registration.as_ref().filter(|_| self.lead.source().is_for_each()) {
+                registration.tell_next();
+            }
+        }
+        Ok(Armed::Asleep)
+    }
+
+    /// The wait is over. `has_looked`: there is nothing left to do for the others in the line if it finds nothing now; otherwise the next one is to look.
+    pub(crate) fn leave(&mut self, has_looked: bool) {
+        let Some(registration) = self.registration.take() else { return };
+        let (lead, state) = (&self.lead, &mut self.state);
+        if registration.leave(|| if has_looked { words(lead, state) } else { None }) {
+            self.awake();
+        }
+    }
+
+    /// It was notified: a thread that slept in its place was woken, perhaps by the kernel, for one who died before it had woken all whom it would have.
+    fn awake(&mut self) {
+        let state = &mut self.state;
+        self.lead.pending(|source| source.awake(state));
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.leave(false);
+    }
+}
+
+/// The words to sleep on, if there is nothing.
+fn words(lead: &Lead<'_>, state: &mut State) -> Option<Vec<Address>> {
+    lead.pending(|source| {
+        let mut words: [Option<Watch<'_>>; MOST_WORDS] = [None; MOST_WORDS];
+        let mut words = Words::new(&mut words);
+        let armed = source.arm(state, &mut words);
+        (armed == Armed::Asleep).then(|| words.named().iter().flatten().map(|&word| word.into()).collect())
+    })
+}
