@@ -1,0 +1,353 @@
+//! [`Directory`]: handles served by name, to processes that nobody started for it.
+
+use core::fmt;
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering::Release};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use crossproc_sys::clock;
+use crossproc_sys::poll::Bell;
+use rustix::net::{Shutdown, shutdown};
+use rustix::process::{Resource, geteuid, getrlimit};
+
+mod address;
+mod claim;
+mod client;
+mod closer;
+mod connect;
+mod error;
+mod protocol;
+mod server;
+mod state;
+
+pub use self::address::Address;
+pub use self::client::{DirectoryClient, Listing};
+pub use self::connect::ConnectOptions;
+pub use self::error::DirectoryError;
+
+use self::claim::Claim;
+use self::closer::{Closer, Foreign};
+use self::server::Server;
+use self::state::{Limits, State};
+use crate::process::Handle;
+
+/// Handles, served by name over a Unix socket.
+///
+/// A process that has an address [connects](DirectoryClient), asks for a name, and gets a handle of its own to what is served under it. From then on it needs the directory no more: what it has goes on working when the server is gone.
+///
+/// A directory is [bound](Directory::bind) to an [`Address`], and [served](Directory::serve) by one thread. Its owner [puts](Directory::put) handles into it, and clients that may. The owner's names are served as long as the directory lives, a client's as long as
+/// its connection: when it is killed, they are gone. A name that is taken stays so until it is removed: nothing is replaced.
+///
+/// A name has 1 to 255 bytes of UTF-8, without a NUL.
+///
+/// # Who may connect
+/// By [default](DirectoryOptions) only processes of the same user, as the kernel tells (`SO_PEERCRED`), may look up and put. Others can be allowed either. Whoever may connect may do all of it badly: what it sends is garbage, it sends without receiving, it connects without end, it sends descriptors that take for ever to close. The others are served
+/// all the same: a request of each in turn, within [limits](DirectoryOptions), and whoever does not receive is cut off. What is *in* a handle is another matter: only processes that trust each other should share memory. Of clients the directory takes memory that this crate has made, and Unix sockets, such as a [`Connection`](crate::Connection)'s.
+///
+/// # Blocking and fairness
+/// [`serve`](Directory::serve) blocks until [`close`](Directory::close). Nothing else does.
+///
+/// # Memory ordering
+/// Putting a handle *synchronises with* getting it.
+///
+/// # Process death
+/// When the server is killed, its clients are [disconnected](DirectoryError::Disconnected), keep what they have, and can put it into the next one's. The next `bind` takes the address over; a path leads to a socket at any time. Beside a path `PATH` lies `PATH.lock` while it is served, and after a kill.
+///
+/// # Fork
+/// A child that is forked from a serving process has its sockets until it calls `exec` or ends: the clients of a server that was killed then wait for their deadlines, instead of learning at once that it is gone. So fork before serving, or [start programs](crate::process::CommandExt). The child must neither use the directory nor drop it.
+///
+/// # Examples
+/// ```standalone_crate
+/// use crossproc::{Directory, DirectoryClient, Event, Shm, process};
+/// use std::path::Path;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = std::env::temp_dir().join(format!("crossproc-directory-{}", std::process::id()));
+/// # std::fs::create_dir(&folder)?;
+/// # let path = folder.join("plant");
+/// # let path: &Path = &path;
+/// // A worker, which need not be a child, nor know more than the address.
+/// let address = path.to_owned();
+/// let worker = process::fork(move || -> std::io::Result<()> {
+///     let mut client = DirectoryClient::connect_timeout(&address, std::time::Duration::from_secs(10))?;
+///     let ready: Shm<Event> = client.wait_for("ready")?;
+///     ready.set();
+///     Ok(())
+/// })?;
+///
+/// let directory = Directory::bind(path)?;
+/// let ready = Shm::new(Event::new())?;
+/// std::thread::scope(|scope| -> Result<(), Box<dyn std::error::Error>> {
+///     let server = scope.spawn(|| directory.serve());
+///     directory.put("ready", &ready)?;
+///     ready.wait();
+///     directory.close();
+///     server.join().unwrap()?;
+///     Ok(())
+/// })?;
+/// # assert!(worker.join()?.success());
+/// # drop(directory);
+/// # std::fs::remove_dir(&folder)?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Directory {
+    listener: OwnedFd,
+    claim: Claim,
+    rules: Rules,
+    state: Mutex<State<Arc<Served>>>,
+    /// Held by the thread that serves.
+    serving: Mutex<()>,
+    is_closed: AtomicBool,
+    bell: Arc<Bell>,
+    closer: Arc<Closer>,
+}
+
+/// A handle that is served.
+#[derive(Debug)]
+struct Served {
+    fd: Foreign,
+    /// What it is, in the words of whoever put it.
+    kind: String,
+}
+
+/// Who may do what, and how much.
+#[derive(Debug, Clone)]
+struct Rules {
+    lookers: BTreeSet<u32>,
+    putters: BTreeSet<u32>,
+    connections: usize,
+    connections_per_process: usize,
+    limits: Limits,
+    /// How many descriptors of clients may be left to close before no more are received.
+    left_to_close: usize,
+}
+
+impl Rules {
+    fn may_look_up(&self, uid: u32) -> bool {
+        self.lookers.contains(&uid) || self.may_put(uid)
+    }
+
+    fn may_put(&self, uid: u32) -> bool {
+        self.putters.contains(&uid)
+    }
+}
+
+/// How a [`Directory`] is to be: who may connect, and how much of it.
+///
+/// ```no_run
+/// use crossproc::DirectoryOptions;
+/// use crossproc::directory::Address;
+///
+/// # fn main() -> Result<(), crossproc::DirectoryError> {
+/// let directory = DirectoryOptions::new().allow_lookup(33).connections(50).bind(Address::abstract_name("plant"))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct DirectoryOptions {
+    rules: Rules,
+}
+
+impl Default for DirectoryOptions {
+    fn default() -> Self {
+        // A quarter of the descriptors for connections, a quarter for names, an eighth for what is to be closed, and the rest for one packet's and everything else.
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let part = |of: u64, most: usize| usize::try_from(descriptors / of).unwrap_or(most).clamp(1, most);
+        DirectoryOptions {
+            rules: Rules {
+                lookers: BTreeSet::new(),
+                putters: BTreeSet::from([geteuid().as_raw()]),
+                connections: part(4, Self::MAX_CONNECTIONS),
+                connections_per_process: 32,
+                limits: Limits { names: part(4, 4_096), names_per_client: 64 },
+                left_to_close: part(8, 256),
+            },
+        }
+    }
+}
+
+impl DirectoryOptions {
+    /// The most connections that a directory takes, whatever is set: so many get an answer each in some ten milliseconds.
+    pub const MAX_CONNECTIONS: usize = 1_024;
+
+    /// The defaults: whoever is of this process's effective user may look up and put. There may be 1,024 connections, 32 of them of one process, 64 names of one connection, and 4,096 names of all together; connections and names a quarter of `RLIMIT_NOFILE` each, if that is less.
+    #[must_use]
+    pub fn new() -> Self {
+        DirectoryOptions::default()
+    }
+
+    /// Lets a user look up what is there, and wait for it.
+    #[must_use]
+    pub fn allow_lookup(mut self, uid: u32) -> Self {
+        self.rules.lookers.insert(uid);
+        self
+    }
+
+    /// Lets a user look up and put.
+    #[must_use]
+    pub fn allow_put(mut self, uid: u32) -> Self {
+        self.rules.putters.insert(uid);
+        self
+    }
+
+    /// Lets a user do nothing, also if it is the server's own.
+    #[must_use]
+    pub fn deny(mut self, uid: u32) -> Self {
+        self.rules.lookers.remove(&uid);
+        self.rules.putters.remove(&uid);
+        self
+    }
+
+    /// How many connections there may be: at most [`MAX_CONNECTIONS`](Self::MAX_CONNECTIONS), and each takes a descriptor of the server.
+    #[must_use]
+    pub fn connections(mut self, most: usize) -> Self {
+        self.rules.connections = most.min(Self::MAX_CONNECTIONS);
+        self
+    }
+
+    /// How many connections a process may have, by the process that connected.
+    #[must_use]
+    pub fn connections_per_process(mut self, most: usize) -> Self {
+        self.rules.connections_per_process = most;
+        self
+    }
+
+    /// How many names clients may have, all together. Each takes a descriptor of the server. What the directory's owner puts does not count.
+    #[must_use]
+    pub fn names(mut self, most: usize) -> Self {
+        self.rules.limits.names = most;
+        self
+    }
+
+    /// How many names a connection may have.
+    #[must_use]
+    pub fn names_per_connection(mut self, most: usize) -> Self {
+        self.rules.limits.names_per_client = most;
+        self
+    }
+
+    /// Takes an address. What was there of a server that has ended, however it did, is replaced. From now on clients can connect; they are answered once it is [served](Directory::serve).
+    ///
+    /// The socket of a path may be connected to by its user alone (mode 0600), or by all (0666) if other users are allowed, who are then looked at one by one.
+    ///
+    /// # Errors
+    /// [`AlreadyServed`](DirectoryError::AlreadyServed) if another server lives, also in this process; [`NotASocket`](DirectoryError::NotASocket) if the path is something else; [`InvalidAddress`](DirectoryError::InvalidAddress); what the system says: no
+    /// such folder, no permission, no descriptor.
+    pub fn bind(self, address: impl Into<Address>) -> Result<Directory, DirectoryError> {
+        let own = geteuid().as_raw();
+        let is_open = self.rules.lookers.iter().chain(&self.rules.putters).any(|&uid| uid != own);
+        let bell = Arc::new(Bell::new().map_err(DirectoryError::os("making an eventfd"))?);
+        let (listener, claim) = Claim::take(&address.into(), is_open)?;
+        // A later server's revisions are later ones, unless there is more than one change in a nanosecond.
+        let state = State::new(self.rules.limits, clock::now());
+        let closer = Closer::new(self.rules.left_to_close, Arc::clone(&bell));
+        Ok(Directory {
+            listener,
+            claim,
+            rules: self.rules,
+            state: Mutex::new(state),
+            serving: Mutex::new(()),
+            is_closed: AtomicBool::new(false),
+            bell,
+            closer,
+        })
+    }
+}
+
+impl Directory {
+    /// Takes an address, with the [defaults](DirectoryOptions::new).
+    ///
+    /// # Errors
+    /// As [`DirectoryOptions::bind`].
+    pub fn bind(address: impl Into<Address>) -> Result<Self, DirectoryError> {
+        DirectoryOptions::new().bind(address)
+    }
+
+    /// Where it is served.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        self.claim.address()
+    }
+
+    /// Serves a handle under a name, as long as the directory lives, or until the name is [removed](Directory::remove). The handle need not live on.
+    ///
+    /// # Errors
+    /// [`NameTaken`](DirectoryError::NameTaken): nothing is replaced; [`InvalidName`](DirectoryError::InvalidName); no free descriptor.
+    pub fn put<H: Handle>(&self, name: &str, handle: &H) -> Result<(), DirectoryError> {
+        check_name(name)?;
+        let fd = handle.as_fd().try_clone_to_owned().map_err(DirectoryError::os("duplicating the handle's descriptor"))?;
+        let served = Served { fd: Foreign::new(fd, &self.closer), kind: H::kind().to_owned() };
+        if !self.state().put(name, Arc::new(served)) {
+            return Err(DirectoryError::NameTaken { name: name.to_owned() });
+        }
+        // For those who wait for it.
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Serves nothing under this name any more, whoever has put it. Those who have a handle keep it.
+    ///
+    /// # Errors
+    /// [`NotFound`](DirectoryError::NotFound).
+    pub fn remove(&self, name: &str) -> Result<(), DirectoryError> {
+        if !self.state().remove(name) {
+            return Err(DirectoryError::NotFound { name: name.to_owned() });
+        }
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// What is served, in order: the owner's names and the clients'.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.state().names().map(str::to_owned).collect()
+    }
+
+    /// Serves, until it is [closed](Directory::close). Then the clients are disconnected.
+    ///
+    /// # Errors
+    /// [`NotToBeServed`](DirectoryError::NotToBeServed) if another thread serves; no descriptor or no memory for an epoll instance.
+    pub fn serve(&self) -> Result<(), DirectoryError> {
+        let _serving = match self.serving.try_lock() {
+            Ok(serving) => serving,
+            Err(TryLockError::Poisoned(serving)) => serving.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(DirectoryError::NotToBeServed { what: "is served by another thread already" }),
+        };
+        Server::new(self)?.run()
+    }
+
+    /// Ends [`serve`](Directory::serve), for good: a later one returns at once, and no client can connect. The address is free once the directory is dropped.
+    pub fn close(&self) {
+        // Release: pairs with the Acquire in `Server::run`, which loads it after each bell.
+        self.is_closed.store(true, Release);
+        // It cannot fail for a socket that listens; whoever connects is refused from now on.
+        let _ = shutdown(&self.listener, Shutdown::Both);
+        self.bell.ring();
+    }
+
+    /// Nothing panics while it holds this lock, and nobody holds it for long.
+    fn state(&self) -> MutexGuard<'_, State<Arc<Served>>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        self.closer.finish();
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory").field("address", self.address()).field("names", &self.names()).finish_non_exhaustive()
+    }
+}
+
+fn check_name(name: &str) -> Result<(), DirectoryError> {
+    match protocol::flaw_of_name(name) {
+        None => Ok(()),
+        Some(why) => Err(DirectoryError::InvalidName { name: name.to_owned(), why: why.to_owned() }),
+    }
+}

@@ -1,0 +1,150 @@
+//! [`Address`]: where a directory is found.
+
+use core::fmt;
+use core::str::FromStr;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::net::SocketAddrUnix;
+
+use super::error::DirectoryError;
+
+/// How many bytes a socket's address has room for, with a NUL at the end of a path or at the start of an abstract name.
+const MAX_ADDRESS: usize = 108;
+/// What the socket is called before it takes its place.
+const NEW: &str = ".new";
+/// What the file is called whose lock tells whether a server lives.
+const LOCK: &str = ".lock";
+
+/// Where a directory is found: by a path, or by a name that is no file's.
+///
+/// # Paths and abstract names
+/// Who may reach a *path* depends on the permissions of its folder, and only who may write there can put a server in its place. An *abstract* name belongs to a network namespace: there is no file, nothing is left over, and anybody who is there may take a name
+/// that is free. So a client [looks at who serves](super::ConnectOptions::trust).
+///
+/// # Examples
+/// On a command line, a leading `@` means an abstract name.
+/// ```
+/// use crossproc::directory::Address;
+/// use std::path::Path;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// assert_eq!("/run/user/1000/plant".parse::<Address>()?, Address::from(Path::new("/run/user/1000/plant")));
+/// assert_eq!("@plant".parse::<Address>()?, Address::abstract_name("plant"));
+/// assert_eq!(Address::abstract_name("plant").to_string(), "@plant");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Address(Place);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Place {
+    Path(PathBuf),
+    Abstract(Vec<u8>),
+}
+
+impl Address {
+    /// A name in the abstract namespace: 1 to 107 bytes, any.
+    pub fn abstract_name(name: impl AsRef<[u8]>) -> Self {
+        Address(Place::Abstract(name.as_ref().to_vec()))
+    }
+
+    /// The path, unless it is an abstract name.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::Path(path) => Some(path),
+            Place::Abstract(_) => None,
+        }
+    }
+
+    /// Where to connect to, or where to bind a socket with an abstract name.
+    pub(super) fn socket_address(&self) -> Result<SocketAddrUnix, DirectoryError> {
+        match &self.0 {
+            Place::Path(path) => self.of_path(path),
+            Place::Abstract(name) if name.is_empty() => Err(self.invalid("it is empty")),
+            Place::Abstract(name) => SocketAddrUnix::new_abstract_name(name).map_err(|_| self.invalid("it has more than 107 bytes")),
+        }
+    }
+
+    /// Where to bind a socket that is then given its path.
+    pub(super) fn new_socket_address(&self, path: &Path) -> Result<(SocketAddrUnix, PathBuf), DirectoryError> {
+        let new = beside(path, NEW);
+        Ok((self.of_path(&new)?, new))
+    }
+
+    fn of_path(&self, path: &Path) -> Result<SocketAddrUnix, DirectoryError> {
+        if path.file_name().is_none() {
+            return Err(self.invalid("it is no file's path"));
+        }
+        if path.as_os_str().len() >= MAX_ADDRESS {
+            return Err(self.invalid("it has more bytes than a socket's path may have: 107 for clients, 103 for the server. Take a shorter one, or a relative one"));
+        }
+        SocketAddrUnix::new(path).map_err(|_| self.invalid("it contains a NUL"))
+    }
+
+    fn invalid(&self, why: &'static str) -> DirectoryError {
+        DirectoryError::InvalidAddress { address: self.clone(), why }
+    }
+}
+
+/// The file whose lock tells whether a server lives.
+pub(super) fn lock_path(path: &Path) -> PathBuf {
+    beside(path, LOCK)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+impl From<&Path> for Address {
+    fn from(path: &Path) -> Self {
+        Address(Place::Path(path.to_owned()))
+    }
+}
+
+impl From<&PathBuf> for Address {
+    fn from(path: &PathBuf) -> Self {
+        Address(Place::Path(path.clone()))
+    }
+}
+
+impl From<PathBuf> for Address {
+    fn from(path: PathBuf) -> Self {
+        Address(Place::Path(path))
+    }
+}
+
+impl From<&Address> for Address {
+    fn from(address: &Address) -> Self {
+        address.clone()
+    }
+}
+
+impl FromStr for Address {
+    type Err = DirectoryError;
+
+    /// A path, or an abstract name after an `@`.
+    fn from_str(text: &str) -> Result<Self, DirectoryError> {
+        let address = match text.strip_prefix('@') {
+            Some(name) => Address::abstract_name(name),
+            None => Address::from(Path::new(text)),
+        };
+        address.socket_address()?;
+        Ok(address)
+    }
+}
+
+impl fmt::Display for Address {
+    /// As it is parsed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Place::Path(path) => path.display().fmt(f),
+            Place::Abstract(name) => write!(f, "@{}", Path::new(OsStr::from_bytes(name)).display()),
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! [`DirectoryClient`]: looks up and puts.
+
+use core::fmt;
+use core::time::Duration;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use crossproc_sys::clock;
+
+use super::address::Address;
+use super::check_name;
+use super::connect::ConnectOptions;
+use super::error::DirectoryError;
+use super::protocol::{Ask, Reply, Request, Status, flaw_of_prefix};
+use crate::connection::{Connection, ConnectionError, Message};
+use crate::process::Handle;
+use crate::queue::forms::forms;
+use crate::wait::Wait;
+
+/// How long a request may take if nothing else is said.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection to a [`Directory`](super::Directory).
+///
+/// What it [gets](DirectoryClient::get) is a handle of its own, which needs neither the client nor the server any more. What it [puts](DirectoryClient::put) is served as long as the client lives: **when its process is killed, its names go with it.**
+///
+/// # Blocking
+/// A request takes a round trip, and [`REQUEST_TIMEOUT`](DirectoryClient::REQUEST_TIMEOUT) at most if no deadline is given: a server that is stopped hangs nobody. After a time-out the client can be used again; the answer that comes late is skipped. A `put` or `remove` that timed out may have been done, or be done later.
+/// A wait is the server's: the client sleeps until it is told.
+///
+/// A client makes one request after the other. A thread that waits while another one puts needs a client of its own.
+///
+/// # Process death
+/// When the server is gone, every request is [`Disconnected`](DirectoryError::Disconnected), a wait at once. Then [connect](DirectoryClient::connect_timeout) anew, which waits for the next server, and put again what was put. When the client is gone, so are its names. A forked child has a copy of the connection, which keeps the
+/// names until it calls `exec` or ends, too; it must not use it.
+///
+/// # Examples
+/// ```standalone_crate
+/// use crossproc::directory::Address;
+/// use crossproc::{Directory, DirectoryClient, Queue, process};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let address = Address::abstract_name(format!("example {}", std::process::id()));
+/// # let theirs = address.clone();
+/// // Each of them may be first.
+/// let workers = [1, 2].map(|number: u64| {
+///     let address = address.clone();
+///     process::fork(move || -> std::io::Result<()> {
+///         let mut client = DirectoryClient::connect_timeout(&address, std::time::Duration::from_secs(10))?;
+///         let numbers: Queue<u64> = client.get_or_put("numbers", || Ok(Queue::new(8)?))?;
+///         numbers.put(number)?;
+///         // Who puts a name keeps it up.
+///         client.wait_for::<Queue<u64>>("enough")?;
+///         Ok(())
+///     })
+/// });
+///
+/// let directory = Directory::bind(&address)?;
+/// std::thread::scope(|scope| -> Result<(), Box<dyn std::error::Error>> {
+///     let server = scope.spawn(|| directory.serve());
+///     let mut client = DirectoryClient::connect(&address)?;
+///     let numbers: Queue<u64> = client.wait_for("numbers")?;
+///     assert_eq!(numbers.get()? + numbers.get()?, 3);
+///     client.put("enough", &numbers)?;
+///     for worker in workers {
+///         assert!(worker?.join()?.success());
+///     }
+///     directory.close();
+///     server.join().unwrap()?;
+///     Ok(())
+/// })
+/// # }
+/// ```
+pub struct DirectoryClient {
+    connection: Connection,
+    /// The last request's.
+    number: u64,
+}
+
+/// Some of the names of a [`Directory`](super::Directory).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listing {
+    /// The names, in order.
+    pub names: Vec<String>,
+    /// The directory's revision before that: [`wait_for_change`](DirectoryClient::wait_for_change) since then misses nothing.
+    pub revision: u64,
+}
+
+/// A reply to the request that was made, with what it brought.
+struct Answer {
+    message: Message,
+    status: Status,
+    revision: u64,
+}
+
+impl DirectoryClient {
+    /// How long a request may take if no deadline is given: 10 s.
+    pub const REQUEST_TIMEOUT: Duration = REQUEST_TIMEOUT;
+
+    /// Connects to the server that is there. It may take [`REQUEST_TIMEOUT`](Self::REQUEST_TIMEOUT) to answer.
+    ///
+    /// # Errors
+    /// [`NotServed`](DirectoryError::NotServed); [`UntrustedServer`](DirectoryError::UntrustedServer), see [`ConnectOptions`]; [`Unwelcome`](DirectoryError::Unwelcome); [`TimedOut`](DirectoryError::TimedOut);
+    /// [`Disconnected`](DirectoryError::Disconnected) if the server ends meanwhile; [`InvalidAddress`](DirectoryError::InvalidAddress); what the system says: no permission, no descriptor.
+    pub fn connect(address: impl Into<Address>) -> Result<Self, DirectoryError> {
+        ConnectOptions::new().connect(address)
+    }
+
+    /// Waits until a server is there, for `timeout` at most, and connects to it.
+    ///
+    /// A server that comes to a path is seen at once; whether one has come to an abstract name, or to a folder that was not there, is looked at every 20 ms.
+    ///
+    /// # Errors
+    /// [`TimedOut`](DirectoryError::TimedOut); otherwise as [`connect`](Self::connect), but for `NotServed` and `Disconnected`.
+    pub fn connect_timeout(address: impl Into<Address>, timeout: Duration) -> Result<Self, DirectoryError> {
+        ConnectOptions::new().connect_timeout(address, timeout)
+    }
+
+    /// [`connect_timeout`](Self::connect_timeout), until `deadline` at most.
+    ///
+    /// # Errors
+    /// As [`connect_timeout`](Self::connect_timeout).
+    pub fn connect_deadline(address: impl Into<Address>, deadline: Instant) -> Result<Self, DirectoryError> {
+        ConnectOptions::new().connect_deadline(address, deadline)
+    }
+
+    /// [`connect_timeout`](Self::connect_timeout), as `wait` says.
+    ///
+    /// # Errors
+    /// As [`connect_timeout`](Self::connect_timeout); [`Interrupted`](DirectoryError::Interrupted) if `wait` is interruptible.
+    pub fn connect_with(address: impl Into<Address>, wait: Wait) -> Result<Self, DirectoryError> {
+        ConnectOptions::new().connect_with(address, wait)
+    }
+
+    pub(super) fn of(connection: Connection) -> Self {
+        DirectoryClient { connection, number: 0 }
+    }
+
+    /// Has the server say that this client is welcome.
+    pub(super) fn greet(&mut self, wait: Wait) -> Result<(), DirectoryError> {
+        let answer = self.request(Ask::Hello, wait)?;
+        if answer.status == Status::Done { Ok(()) } else { Err(answer.refusal("")) }
+    }
+
+    /// Gets a handle to what is served under a name, and checks that it is one of this kind.
+    ///
+    /// # Errors
+    /// [`NotFound`](DirectoryError::NotFound); [`OtherHandle`](DirectoryError::OtherHandle), which names both kinds; [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
+    /// [`InvalidName`](DirectoryError::InvalidName); no free descriptor.
+    pub fn get<H: Handle>(&mut self, name: &str) -> Result<H, DirectoryError> {
+        self.get_within(name, Wait::timeout(REQUEST_TIMEOUT))
+    }
+
+    /// [`get`](Self::get), until `deadline`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_deadline<H: Handle>(&mut self, name: &str, deadline: Instant) -> Result<H, DirectoryError> {
+        self.get_within(name, Wait::deadline(deadline))
+    }
+
+    fn get_within<H: Handle>(&mut self, name: &str, wait: Wait) -> Result<H, DirectoryError> {
+        check_name(name)?;
+        self.request(Ask::Get { name }, wait)?.into_handle(name)
+    }
+
+    /// All names that begin with `prefix`, which may be empty.
+    ///
+    /// Longer lists come in several pages, so what comes and goes meanwhile may be in it or not.
+    ///
+    /// # Errors
+    /// [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut); [`InvalidName`](DirectoryError::InvalidName) if no name can begin with that.
+    pub fn list(&mut self, prefix: &str) -> Result<Listing, DirectoryError> {
+        self.list_within(prefix, Wait::timeout(REQUEST_TIMEOUT))
+    }
+
+    /// [`list`](Self::list), until `deadline`.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn list_deadline(&mut self, prefix: &str, deadline: Instant) -> Result<Listing, DirectoryError> {
+        self.list_within(prefix, Wait::deadline(deadline))
+    }
+
+    fn list_within(&mut self, prefix: &str, wait: Wait) -> Result<Listing, DirectoryError> {
+        if let Some(why) = flaw_of_prefix(prefix) {
+            return Err(DirectoryError::InvalidName { name: prefix.to_owned(), why: why.to_owned() });
+        }
+        let mut names: Vec<String> = Vec::new();
+        let mut revision = None;
+        loop {
+            let after = names.last().map_or("", String::as_str);
+            let answer = self.request(Ask::List { prefix, after }, wait)?;
+            if answer.status != Status::Names {
+                return Err(answer.refusal(prefix));
+            }
+            let revision = *revision.get_or_insert(answer.revision);
+            let reply = Reply::parse(&answer.message).map_err(malformed)?;
+            let before = names.len();
+            names.extend(reply.names().map(str::to_owned));
+            // A page that brings nothing would be asked for again and again.
+            if !reply.has_more || names.len() == before {
+                return Ok(Listing { names, revision });
+            }
+        }
+    }
+
+    /// Has a handle served under a name, as long as this client lives, or until it [removes](Self::remove) the name. The handle need not live on.
+    ///
+    /// # Errors
+    /// [`NameTaken`](DirectoryError::NameTaken), also by oneself; [`NotAllowed`](DirectoryError::NotAllowed); [`TooMany`](DirectoryError::TooMany); [`RefusedHandle`](DirectoryError::RefusedHandle): what is neither memory of this crate nor a Unix socket is served for
+    /// the directory's owner only; [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut); [`InvalidName`](DirectoryError::InvalidName).
+    pub fn put<H: Handle>(&mut self, name: &str, handle: &H) -> Result<(), DirectoryError> {
+        self.put_within(name, handle, false, Wait::timeout(REQUEST_TIMEOUT)).map(|_| ())
+    }
+
+    /// [`put`](Self::put), until `deadline`.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_deadline<H: Handle>(&mut self, name: &str, handle: &H, deadline: Instant) -> Result<(), DirectoryError> {
+        self.put_within(name, handle, false, Wait::deadline(deadline)).map(|_| ())
+    }
+
+    /// [`put`](Self::put), unless the name is taken: whether it was free.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), but for `NameTaken`.
+    pub fn put_if_absent<H: Handle>(&mut self, name: &str, handle: &H) -> Result<bool, DirectoryError> {
+        put_or_not(self.put(name, handle))
+    }
+
+    /// [`put_if_absent`](Self::put_if_absent), until `deadline`.
+    ///
+    /// # Errors
+    /// As [`put_if_absent`](Self::put_if_absent).
+    pub fn put_if_absent_deadline<H: Handle>(&mut self, name: &str, handle: &H, deadline: Instant) -> Result<bool, DirectoryError> {
+        put_or_not(self.put_deadline(name, handle, deadline))
+    }
+
+    /// Gets a handle to what is served under a name or, if there is nothing, makes something and puts that. Of several that do so at the same time one is the first, and all get what it has made; it is served as long as *that* client lives.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get) and [`put`](Self::put), but for `NotFound` and `NameTaken`; [`Os`](DirectoryError::Os) with what `make` says.
+    pub fn get_or_put<H: Handle>(&mut self, name: &str, make: impl FnOnce() -> io::Result<H>) -> Result<H, DirectoryError> {
+        self.get_or_put_within(name, make, Wait::timeout(REQUEST_TIMEOUT))
+    }
+
+    /// [`get_or_put`](Self::get_or_put), until `deadline`.
+    ///
+    /// # Errors
+    /// As [`get_or_put`](Self::get_or_put).
+    pub fn get_or_put_deadline<H: Handle>(
+        &mut self,
+        name: &str,
+        make: impl FnOnce() -> io::Result<H>,
+        deadline: Instant,
+    ) -> Result<H, DirectoryError> {
+        self.get_or_put_within(name, make, Wait::deadline(deadline))
+    }
+
+    fn get_or_put_within<H: Handle>(&mut self, name: &str, make: impl FnOnce() -> io::Result<H>, wait: Wait) -> Result<H, DirectoryError> {
+        match self.get_within(name, wait) {
+            Err(DirectoryError::NotFound { .. }) => {}
+            result => return result,
+        }
+        let made = make().map_err(DirectoryError::os("making what is to be put"))?;
+        let answer = self.put_within(name, &made, true, wait)?;
+        if answer.status == Status::Handle { answer.into_handle(name) } else { Ok(made) }
+    }
+
+    fn put_within<H: Handle>(&mut self, name: &str, handle: &H, or_get: bool, wait: Wait) -> Result<Answer, DirectoryError> {
+        check_name(name)?;
+        let answer =
+            self.exchange(Ask::Put { name, or_get }, wait, |connection, packet| connection.send_both_with(packet, handle, wait))?;
+        match answer.status {
+            Status::Done => Ok(answer),
+            Status::Handle if or_get => Ok(answer),
+            _ => Err(answer.refusal(name)),
+        }
+    }
+
+    /// Removes a name that this client has put. Those who have a handle keep it.
+    ///
+    /// # Errors
+    /// [`NotFound`](DirectoryError::NotFound); [`NotYours`](DirectoryError::NotYours); [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut); [`InvalidName`](DirectoryError::InvalidName).
+    pub fn remove(&mut self, name: &str) -> Result<(), DirectoryError> {
+        self.remove_within(name, Wait::timeout(REQUEST_TIMEOUT))
+    }
+
+    /// [`remove`](Self::remove), until `deadline`.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    pub fn remove_deadline(&mut self, name: &str, deadline: Instant) -> Result<(), DirectoryError> {
+        self.remove_within(name, Wait::deadline(deadline))
+    }
+
+    fn remove_within(&mut self, name: &str, wait: Wait) -> Result<(), DirectoryError> {
+        check_name(name)?;
+        let answer = self.request(Ask::Remove { name }, wait)?;
+        if answer.status == Status::Done { Ok(()) } else { Err(answer.refusal(name)) }
+    }
+
+    forms! {
+        /// Gets a handle to what is served under a name, as soon as there is something.
+        wait_for, try_wait_for, wait_for_timeout, wait_for_deadline, wait_for_with <H: Handle>
+        (self: &mut Self, name: &str) -> Result<H, DirectoryError>, Self::wait_for_until,
+        errors "As [`get`](Self::get), but for `NotFound`.",
+        now "[`NotFound`](DirectoryError::NotFound). Then the [descriptor](Self::as_fd) becomes readable when something is put under that name.",
+        of DirectoryError
+    }
+
+    forms! {
+        /// Waits until the directory's revision is not `since`: until a name has come or gone since then. The result is the new revision. Take the first one from a [listing](Listing::revision).
+        ///
+        /// So a publisher can follow which subscribers there are, if each of them puts a name.
+        wait_for_change, try_wait_for_change, wait_for_change_timeout, wait_for_change_deadline, wait_for_change_with
+        (self: &mut Self, since: u64) -> Result<u64, DirectoryError>, Self::wait_for_change_until,
+        errors "[`Disconnected`](DirectoryError::Disconnected).",
+        now "[`Unchanged`](DirectoryError::Unchanged). Then the [descriptor](Self::as_fd) becomes readable at the next change.",
+        of DirectoryError
+    }
+
+    fn wait_for_until<H: Handle>(&mut self, name: &str, wait: Option<impl FnOnce() -> Wait>) -> Result<H, DirectoryError> {
+        check_name(name)?;
+        self.until(|tell| Ask::Wait { name, tell }, wait, |_| DirectoryError::NotFound { name: name.to_owned() })?.into_handle(name)
+    }
+
+    fn wait_for_change_until(&mut self, since: u64, wait: Option<impl FnOnce() -> Wait>) -> Result<u64, DirectoryError> {
+        let ask = |tell| Ask::Change { since, tell };
+        let answer = self.until(ask, wait, |revision| DirectoryError::Unchanged { revision })?;
+        if answer.status == Status::Done { Ok(answer.revision) } else { Err(answer.refusal("")) }
+    }
+
+    /// Has the server wait. Who is not to wait, or no longer, is told at once that there is nothing yet.
+    fn until<'n>(
+        &mut self,
+        ask: impl FnOnce(bool) -> Ask<'n>,
+        wait: Option<impl FnOnce() -> Wait>,
+        not_yet: impl FnOnce(u64) -> DirectoryError,
+    ) -> Result<Answer, DirectoryError> {
+        let wait = wait.map(|wait| wait());
+        match wait {
+            Some(wait) if wait.until().is_none_or(|until| until > clock::now()) => self.request(ask(false), wait),
+            _ => match self.request(ask(true), Wait::timeout(REQUEST_TIMEOUT))? {
+                Answer { status: Status::Pending, revision, .. } => {
+                    Err(if wait.is_some() { DirectoryError::TimedOut } else { not_yet(revision) })
+                }
+                answer => Ok(answer),
+            },
+        }
+    }
+
+    fn request(&mut self, ask: Ask<'_>, wait: Wait) -> Result<Answer, DirectoryError> {
+        self.exchange(ask, wait, |connection, packet| connection.send_with(packet, wait))
+    }
+
+    /// Sends a request, and receives until its reply comes.
+    fn exchange(
+        &mut self,
+        ask: Ask<'_>,
+        wait: Wait,
+        send: impl FnOnce(&Connection, &[u8]) -> Result<(), ConnectionError>,
+    ) -> Result<Answer, DirectoryError> {
+        self.number += 1;
+        match send(&self.connection, &Request { number: self.number, ask }.encode()) {
+            // What the server has said before it ended the connection is there still.
+            Ok(()) | Err(ConnectionError::BrokenPipe) => {}
+            Err(error) => return Err(error.into()),
+        }
+        loop {
+            let message = self.connection.recv_with(wait)?;
+            let Reply { number, status, revision, .. } = Reply::parse(&message).map_err(malformed)?;
+            let answer = Answer { message, status, revision };
+            match number {
+                0 => return Err(answer.refusal("")),
+                number if number == self.number => return Ok(answer),
+                // It comes too late.
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// The handle that it brought.
+    fn into_handle<H: Handle>(mut self, name: &str) -> Result<H, DirectoryError> {
+        if self.status != Status::Handle {
+            return Err(self.refusal(name));
+        }
+        self.message.take_handle().map_err(|error| match error {
+            ConnectionError::OtherHandle { kind, source, .. } => {
+                DirectoryError::OtherHandle { name: name.to_owned(), kind, expected: H::kind(), source }
+            }
+            other => other.into(),
+        })
+    }
+
+    /// Why the server has not done what it was asked.
+    fn refusal(&self, name: &str) -> DirectoryError {
+        let name = name.to_owned();
+        let why = Reply::parse(&self.message).map_or_else(std::borrow::Cow::into_owned, |reply| reply.text.to_owned());
+        match self.status {
+            Status::NotFound => DirectoryError::NotFound { name },
+            Status::Taken => DirectoryError::NameTaken { name },
+            Status::NotYours => DirectoryError::NotYours { name },
+            Status::NotAllowed => DirectoryError::NotAllowed,
+            Status::BadName => DirectoryError::InvalidName { name, why },
+            Status::TooMany => DirectoryError::TooMany { why },
+            Status::BadHandle => DirectoryError::RefusedHandle { name, why },
+            Status::Unwelcome => DirectoryError::Unwelcome { why },
+            Status::Malformed => DirectoryError::Malformed { what: why },
+            Status::Done | Status::Handle | Status::Names | Status::Pending => {
+                DirectoryError::Malformed { what: "the reply is not one to what was asked".to_owned() }
+            }
+        }
+    }
+}
+
+fn put_or_not(result: Result<(), DirectoryError>) -> Result<bool, DirectoryError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(DirectoryError::NameTaken { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn malformed(what: impl Into<String>) -> DirectoryError {
+    DirectoryError::Malformed { what: what.into() }
+}
+
+impl AsFd for DirectoryClient {
+    /// The socket; close-on-exec. Between requests it is readable when the server has ended the connection, and when a wait is over that was [tried](Self::try_wait_for_change), or given up: call that again, to see how it ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
+impl fmt::Debug for DirectoryClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirectoryClient").field("socket", &self.connection.as_fd()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,191 @@
+//! Connecting to a server that may not be there yet.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crossproc_sys::clock;
+use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
+use crossproc_sys::socket as sys;
+use rustix::fs::inotify;
+use rustix::io::{Errno, read};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::geteuid;
+
+use super::address::Address;
+use super::client::{DirectoryClient, REQUEST_TIMEOUT};
+use super::error::DirectoryError;
+use crate::connection::Connection;
+use crate::wait::{Wait, slice};
+
+/// How often to look for a server where nothing tells of its coming: an abstract name, or a folder that is not there.
+const LOOK: u64 = 20_000_000;
+
+/// How a client connects to a [`Directory`](super::Directory): whom it believes to be the server.
+///
+/// An abstract name may be taken by anybody, and so may a path in a folder where anybody may write. A client therefore looks at the user of the process that listens (`SO_PEERCRED`): it must be the client's own effective user, or root, or a trusted one.
+///
+/// ```no_run
+/// use crossproc::directory::{Address, ConnectOptions};
+///
+/// # fn main() -> Result<(), crossproc::DirectoryError> {
+/// let client = ConnectOptions::new().trust(33).connect(Address::abstract_name("plant"))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    trusted: BTreeSet<u32>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        ConnectOptions { trusted: BTreeSet::from([0, geteuid().as_raw()]) }
+    }
+}
+
+impl ConnectOptions {
+    /// The defaults: only this process's effective user and root are trusted.
+    #[must_use]
+    pub fn new() -> Self {
+        ConnectOptions::default()
+    }
+
+    /// Trusts a server of this user, too.
+    #[must_use]
+    pub fn trust(mut self, uid: u32) -> Self {
+        self.trusted.insert(uid);
+        self
+    }
+
+    /// Does not trust a server of this user, even if it is the own one, or root.
+    #[must_use]
+    pub fn distrust(mut self, uid: u32) -> Self {
+        self.trusted.remove(&uid);
+        self
+    }
+
+    /// [`DirectoryClient::connect`] with these options.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect(&self, address: impl Into<Address>) -> Result<DirectoryClient, DirectoryError> {
+        self.attempt(&address.into(), Wait::timeout(REQUEST_TIMEOUT))
+    }
+
+    /// [`DirectoryClient::connect_timeout`] with these options.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_timeout(&self, address: impl Into<Address>, timeout: Duration) -> Result<DirectoryClient, DirectoryError> {
+        self.connect_with(address, Wait::timeout(timeout))
+    }
+
+    /// [`DirectoryClient::connect_deadline`] with these options.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_deadline(&self, address: impl Into<Address>, deadline: Instant) -> Result<DirectoryClient, DirectoryError> {
+        self.connect_with(address, Wait::deadline(deadline))
+    }
+
+    /// [`DirectoryClient::connect_with`] with these options.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_with(&self, address: impl Into<Address>, wait: Wait) -> Result<DirectoryClient, DirectoryError> {
+        let address = address.into();
+        // Looks before the attempt, so that nothing comes unseen in between.
+        let watch = address.path().and_then(Watch::of_folder);
+        loop {
+            match self.attempt(&address, wait) {
+                // It may have been killed just now: the next one will come.
+                Err(DirectoryError::NotServed { .. } | DirectoryError::Disconnected) => {}
+                result => return result,
+            }
+            Watch::wait(watch.as_ref(), wait)?;
+        }
+    }
+
+    /// Connects to the server that is there.
+    fn attempt(&self, address: &Address, wait: Wait) -> Result<DirectoryClient, DirectoryError> {
+        let socket = dial(address, wait)?;
+        let peer = sys::peer(&socket).map_err(DirectoryError::os("finding out who serves"))?;
+        if !self.trusted.contains(&peer.uid) {
+            return Err(DirectoryError::UntrustedServer { address: address.clone(), uid: peer.uid, pid: peer.pid });
+        }
+        let mut client = DirectoryClient::of(Connection::of(socket));
+        client.greet(wait)?;
+        Ok(client)
+    }
+}
+
+/// A socket that is connected.
+fn dial(address: &Address, wait: Wait) -> Result<OwnedFd, DirectoryError> {
+    let place = address.socket_address()?;
+    loop {
+        let made = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let socket = made.map_err(DirectoryError::os("making a socket"))?;
+        // As long as too many wait to be accepted, connecting blocks, for so long. Zero would be for ever.
+        let left = |until: u64| Duration::from_nanos(until.saturating_sub(clock::now()).max(1_000));
+        let limit = |left| set_socket_timeout(&socket, Timeout::Send, left).map_err(DirectoryError::os("setting a time-out"));
+        limit(wait.until().map(left))?;
+        match connect(&socket, &place) {
+            Ok(()) => {
+                limit(None)?;
+                return Ok(socket);
+            }
+            Err(Errno::INTR) if wait.ends_by_signal() => return Err(DirectoryError::Interrupted),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Err(DirectoryError::TimedOut),
+            Err(errno @ (Errno::NOENT | Errno::CONNREFUSED)) => {
+                return Err(DirectoryError::NotServed { address: address.clone(), source: errno.into() });
+            }
+            Err(errno) => return Err(DirectoryError::os("connecting to the directory")(errno)),
+        }
+    }
+}
+
+/// Sees what comes into a folder: `inotify(7)`.
+struct Watch(OwnedFd);
+
+impl Watch {
+    /// `None` if there is no such folder, or the system has no watch left.
+    fn of_folder(path: &Path) -> Option<Self> {
+        let folder = path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
+        let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
+        inotify::add_watch(&events, fs::canonicalize(folder).ok()?, inotify::WatchFlags::MOVED_TO).ok()?;
+        Some(Watch(events))
+    }
+
+    /// Waits until something has come, or until it is time to look again.
+    fn wait(watch: Option<&Self>, wait: Wait) -> Result<(), DirectoryError> {
+        let mut watched: Vec<_> = watch.iter().map(|watch| PollFd::new(&watch.0, PollFlags::IN)).collect();
+        let pause = if watch.is_some() { slice().map(|slice| slice.as_nanos() as u64) } else { Some(LOOK) };
+        let end = pause.map(|pause| clock::now().saturating_add(pause));
+        let until = [wait.until(), end].into_iter().flatten().min();
+        let failed = |source| DirectoryError::Os { what: "waiting for a server", source };
+        match poll(&mut watched, until).map_err(failed)? {
+            Polled::Interrupted if wait.ends_by_signal() => Err(DirectoryError::Interrupted),
+            Polled::TimedOut if wait.until() == until => Err(DirectoryError::TimedOut),
+            Polled::TimedOut | Polled::Interrupted => Ok(()),
+            Polled::Ready => watch.map_or(Ok(()), |watch| watch.forget().map_err(failed)),
+        }
+    }
+
+    /// Forgets what has come: whoever waits looks for itself.
+    fn forget(&self) -> io::Result<()> {
+        let mut events = [0; 4_096];
+        loop {
+            match read(&self.0, &mut events) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! What client and server say to each other: each is one message of a [`Connection`](crate::Connection). Nothing in it is trusted, by either.
+//!
+//! | offset | request | reply |
+//! |---|---|---|
+//! | 0 | [`MAGIC`], with the version | the same |
+//! | 4 | what is asked for: [`Ask`] | how it ended: [`Status`] |
+//! | 6 | flags: [`TELL`], [`OR_GET`] | flags: [`MORE`] |
+//! | 8 | the request's number, from 1 on | the same; 0: about the connection |
+//! | 16 | a revision, for [`Ask::Change`] | the directory's revision |
+//! | 24 | the name; of a list the prefix, a NUL, and the name after which to go on | names, with a NUL behind each; after a refusal, why |
+//!
+//! `PUT` brings the handle, the status `HANDLE` does. All numbers have the byte order of the machine.
+//!
+//! Requests are answered in order, but for waits: a connection has one at a time, which is forgotten without a reply when there is another one.
+
+use std::borrow::Cow;
+
+/// "xpd" and the version of the protocol, in the byte order of the sender.
+pub(crate) const MAGIC: u32 = u32::from_be_bytes(*b"xpd\x01");
+
+/// How long the fixed part of either is.
+pub(crate) const HEAD: usize = 24;
+/// How many bytes a name may have.
+pub(crate) const MAX_NAME: usize = 255;
+/// How long a request may be: a list goes on after a name.
+pub(crate) const MAX_REQUEST: usize = HEAD + MAX_NAME + 1 + MAX_NAME;
+/// How many bytes of names a reply has at most; at least one name fits.
+pub(crate) const PAGE: usize = 8_192;
+
+/// A wait is to be acknowledged if it is not over at once.
+pub(crate) const TELL: u16 = 1;
+/// If the name is taken, its handle is wanted.
+pub(crate) const OR_GET: u16 = 2;
+/// There are more names than these.
+pub(crate) const MORE: u16 = 1;
+
+/// A name that begins a request or ends a list: what is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask<'a> {
+    /// 1. Nothing: whether it is welcome.
+    Hello,
+    /// 2. The handle of that name.
+    Get { name: &'a str },
+    /// 3. The names with a prefix, behind `after`, in order.
+    List { prefix: &'a str, after: &'a str },
+    /// 4. The handle of that name, as soon as there is one.
+    Wait { name: &'a str, tell: bool },
+    /// 5. To serve the handle.
+    Put { name: &'a str, or_get: bool },
+    /// 6. To serve it no more.
+    Remove { name: &'a str },
+    /// 7. To be told as soon as the revision is another one.
+    Change { since: u64, tell: bool },
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Done,
+    /// Here is the handle.
+    Handle,
+    /// Here are names.
+    Names,
+    /// Not yet: there will be another reply, unless the wait is replaced.
+    Pending,
+    /// There is nothing of that name.
+    NotFound,
+    /// There is something of that name.
+    Taken,
+    /// The name is another's.
+    NotYours,
+    /// Whoever is of this user may not put anything.
+    NotAllowed,
+    /// It cannot be a name.
+    BadName,
+    /// A limit is reached.
+    TooMany,
+    /// The handle is of no kind that is served for clients, or there is none.
+    BadHandle,
+    /// No request. The connection ends.
+    Malformed,
+    /// The user may not connect, or there are too many connections. The connection ends.
+    Unwelcome,
+}
+
+impl Status {
+    const ALL: [(u16, Status); 13] = [
+        (0, Status::Done),
+        (1, Status::Handle),
+        (2, Status::Names),
+        (3, Status::Pending),
+        (16, Status::NotFound),
+        (17, Status::Taken),
+        (18, Status::NotYours),
+        (19, Status::NotAllowed),
+        (20, Status::BadName),
+        (21, Status::TooMany),
+        (22, Status::BadHandle),
+        (32, Status::Malformed),
+        (33, Status::Unwelcome),
+    ];
+
+    fn number(self) -> u16 {
+        Self::ALL.iter().find(|(_, status)| *status == self).map_or(u16::MAX, |(number, _)| *number)
+    }
+
+    fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == number).map(|(_, status)| *status)
+    }
+
+    /// Whether the server ends the connection after it.
+    pub(crate) fn ends(self) -> bool {
+        matches!(self, Status::Malformed | Status::Unwelcome)
+    }
+}
+
+/// What a client sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Request<'a> {
+    pub(crate) number: u64,
+    pub(crate) ask: Ask<'a>,
+}
+
+/// Why a packet is no request that can be fulfilled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Flaw {
+    /// The request's, or 0 if it has none.
+    pub(crate) number: u64,
+    pub(crate) status: Status,
+    pub(crate) why: Cow<'static, str>,
+}
+
+/// The fixed part.
+struct Head<'a> {
+    what: u16,
+    flags: u16,
+    number: u64,
+    revision: u64,
+    rest: &'a [u8],
+}
+
+fn split(packet: &[u8]) -> Result<Head<'_>, Cow<'static, str>> {
+    let Some((head, rest)) = packet.split_first_chunk::<HEAD>() else {
+        return Err(format!("it has {} bytes, of at least {HEAD}", packet.len()).into());
+    };
+    let short = |at: usize| u16::from_ne_bytes([head[at], head[at + 1]]);
+    let long = |at: usize| u64::from_ne_bytes(core::array::from_fn(|index| head[at + index]));
+    let magic = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]);
+    if magic != MAGIC {
+        return Err(format!("it begins with {magic:#010x}, not {MAGIC:#010x}: its sender is another version, or no crossproc").into());
+    }
+    Ok(Head { what: short(4), flags: short(6), number: long(8), revision: long(16), rest })
+}
+
+fn join(what: u16, flags: u16, number: u64, revision: u64, rest: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(HEAD + rest.len());
+    packet.extend_from_slice(&MAGIC.to_ne_bytes());
+    packet.extend_from_slice(&what.to_ne_bytes());
+    packet.extend_from_slice(&flags.to_ne_bytes());
+    packet.extend_from_slice(&number.to_ne_bytes());
+    packet.extend_from_slice(&revision.to_ne_bytes());
+    packet.extend_from_slice(rest);
+    packet
+}
+
+/// What is wrong with a name, if something is.
+pub(crate) fn flaw_of_name(name: &str) -> Option<&'static str> {
+    match name.len() {
+        0 => Some("it is empty"),
+        256.. => Some("it has more than 255 bytes"),
+        _ if name.contains('\0') => Some("it contains a NUL"),
+        _ => None,
+    }
+}
+
+/// What is wrong with a prefix of names, or with none at all, if something is.
+pub(crate) fn flaw_of_prefix(prefix: &str) -> Option<&'static str> {
+    if prefix.is_empty() { None } else { flaw_of_name(prefix) }
+}
+
+impl<'a> Request<'a> {
+    /// Reads a request.
+    pub(crate) fn parse(packet: &'a [u8]) -> Result<Self, Flaw> {
+        let malformed = |number, why| Flaw { number, status: Status::Malformed, why };
+        let head = split(packet).map_err(|why| malformed(0, why))?;
+        let number = head.number;
+        if number == 0 {
+            return Err(malformed(0, "its number is 0".into()));
+        }
+        let allowed = match head.what {
+            4 | 7 => TELL,
+            5 => OR_GET,
+            _ => 0,
+        };
+        if head.flags & !allowed != 0 {
+            return Err(malformed(number, format!("it has the flags {:#x}, of which {allowed:#x} are known", head.flags).into()));
+        }
+        let bad_name = |why: &'static str| Flaw { number, status: Status::BadName, why: why.into() };
+        let text = core::str::from_utf8(head.rest).map_err(|_| bad_name("it is not UTF-8"))?;
+        let name = || flaw_of_name(text).map_or(Ok(text), |why| Err(bad_name(why)));
+        let tell = head.flags & TELL != 0;
+        let ask = match head.what {
+            1 => Ask::Hello,
+            2 => Ask::Get { name: name()? },
+            3 => {
+                let Some((prefix, after)) = text.split_once('\0') else {
+                    return Err(malformed(number, "a list without a NUL behind the prefix".into()));
+                };
+                if let Some(why) = flaw_of_prefix(prefix).or_else(|| flaw_of_prefix(after)) {
+                    return Err(bad_name(why));
+                }
+                Ask::List { prefix, after }
+            }
+            4 => Ask::Wait { name: name()?, tell },
+            5 => Ask::Put { name: name()?, or_get: head.flags & OR_GET != 0 },
+            6 => Ask::Remove { name: name()? },
+            7 => Ask::Change { since: head.revision, tell },
+            other => return Err(malformed(number, format!("it asks for {other}, which this version does not know").into())),
+        };
+        Ok(Request { number, ask })
+    }
+
+    /// The packet that it is.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let flag = |is_set: bool, flag: u16| if is_set { flag } else { 0 };
+        let (what, flags, revision, rest) = match self.ask {
+            Ask::Hello => (1, 0, 0, Cow::from("")),
+            Ask::Get { name } => (2, 0, 0, name.into()),
+            Ask::List { prefix, after } => (3, 0, 0, format!("{prefix}\0{after}").into()),
+            Ask::Wait { name, tell } => (4, flag(tell, TELL), 0, name.into()),
+            Ask::Put { name, or_get } => (5, flag(or_get, OR_GET), 0, name.into()),
+            Ask::Remove { name } => (6, 0, 0, name.into()),
+            Ask::Change { since, tell } => (7, flag(tell, TELL), since, "".into()),
+        };
+        join(what, flags, self.number, revision, rest.as_bytes())
+    }
+}
+
+/// What a server sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reply<'a> {
+    pub(crate) number: u64,
+    pub(crate) status: Status,
+    pub(crate) has_more: bool,
+    pub(crate) revision: u64,
+    pub(crate) text: &'a str,
+}
+
+impl<'a> Reply<'a> {
+    /// Reads a reply: what is wrong with it, if something is.
+    pub(crate) fn parse(packet: &'a [u8]) -> Result<Self, Cow<'static, str>> {
+        let head = split(packet)?;
+        let Some(status) = Status::from_number(head.what) else {
+            return Err(format!("it has the status {}, which this version does not know", head.what).into());
+        };
+        let text = core::str::from_utf8(head.rest).map_err(|_| "its text is not UTF-8")?;
+        Ok(Reply { number: head.number, status, has_more: head.flags & MORE != 0, revision: head.revision, text })
+    }
+
+    /// The packet that it is.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        join(self.status.number(), if self.has_more { MORE } else { 0 }, self.number, self.revision, self.text.as_bytes())
+    }
+
+    /// The names that it lists.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.text.split_terminator('\0')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_replies_come_back_as_they_were() {
+        let asks = [
+            Ask::Hello,
+            Ask::Get { name: "a" },
+            Ask::List { prefix: "", after: "" },
+            Ask::List { prefix: "a", after: "ab" },
+            Ask::Wait { name: "ü", tell: true },
+            Ask::Wait { name: "ü", tell: false },
+            Ask::Put { name: "x", or_get: true },
+            Ask::Put { name: "x", or_get: false },
+            Ask::Remove { name: "y" },
+            Ask::Change { since: u64::MAX, tell: true },
+        ];
+        for (number, ask) in (1..).zip(asks) {
+            let request = Request { number, ask };
+            let packet = request.encode();
+            assert!(packet.len() <= MAX_REQUEST);
+            assert_eq!(Request::parse(&packet), Ok(request));
+            for cut in 0..HEAD {
+                assert_eq!(Request::parse(&packet[..cut]).unwrap_err().status, Status::Malformed);
+            }
+        }
+        for (_, status) in Status::ALL {
+            let reply = Reply { number: 7, status, has_more: true, revision: 9, text: "one\0two\0" };
+            let packet = reply.encode();
+            assert_eq!(Reply::parse(&packet), Ok(reply));
+            assert_eq!(reply.names().collect::<Vec<_>>(), ["one", "two"]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_said_to_be_none() {
+        let longest = "x".repeat(MAX_NAME);
+        let too_long = "x".repeat(MAX_NAME + 1);
+        for (name, is_one) in [("", false), ("x", true), (&longest, true), (&too_long, false), ("a\0b", false)] {
+            let packet = Request { number: 1, ask: Ask::Get { name } }.encode();
+            assert_eq!(Request::parse(&packet).is_ok(), is_one, "{name:?}");
+            assert_eq!(flaw_of_name(name).is_none(), is_one, "{name:?}");
+        }
+        let mut packet = Request { number: 1, ask: Ask::Get { name: "x" } }.encode();
+        packet[HEAD] = 0xff;
+        assert_eq!(Request::parse(&packet).unwrap_err().status, Status::BadName);
+    }
+}

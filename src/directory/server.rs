@@ -1,0 +1,325 @@
+//! The server's loop: sockets and descriptors around [`State`](super::state).
+//!
+//! One thread does everything, in rounds, and waits in none of them but for the next event. What a round does is bounded: it accepts a few connections, takes one request from each of some that have one, in turns, and looks at some waits. What cannot be sent at once is not sent: its
+//! receiver has left many replies unread, and is cut off. Nothing that may block is done here: see [`closer`](super::closer).
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
+
+use crossproc_sys::clock;
+use crossproc_sys::memory::{self, SEALS};
+use crossproc_sys::socket as sys;
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_domain;
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, accept_with, getpeername, getsockname, shutdown};
+
+use super::closer::Foreign;
+use super::error::DirectoryError;
+use super::protocol::MAX_REQUEST;
+use super::state::{Answer, Brought, ClientId};
+use super::{Directory, Served};
+use crate::connection::frame::{self, Frame, Head};
+
+/// How many events a round looks at.
+const EVENTS: usize = 64;
+/// How many connections a round accepts.
+const ACCEPTS: usize = 8;
+/// How many waits a round looks at.
+const WAITS: usize = 64;
+/// How many replies may lie unread, in the kernel's bytes, when another one with a descriptor is sent: about five. The kernel counts descriptors on their way against a limit that all of the server's user share.
+const UNREAD: usize = 4_096;
+/// When there was no descriptor for a connection, the next attempt is made after so many nanoseconds.
+const RETRY: u32 = 50_000_000;
+/// The longest packet that may be a request.
+const MAX_PACKET: usize = frame::HEADER + frame::MAX_KIND + MAX_REQUEST;
+
+const LISTENER: u64 = 0;
+const BELL: u64 = 1;
+const FIRST_CLIENT: ClientId = 2;
+
+/// A client that was let in.
+#[derive(Debug)]
+struct Guest {
+    socket: Foreign,
+    pid: u32,
+}
+
+/// Whether connections are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Open,
+    /// There was no descriptor for another one, or too many wait to be closed. Not before this time.
+    Shut(u64),
+}
+
+#[derive(Debug)]
+pub(super) struct Server<'a> {
+    directory: &'a Directory,
+    epoll: OwnedFd,
+    guests: HashMap<ClientId, Guest>,
+    /// How many connections each process has.
+    of_process: HashMap<u32, usize>,
+    next: ClientId,
+    /// Those whose next packet brings descriptors, for which there was no room, in the order in which they came.
+    paused: VecDeque<ClientId>,
+    door: Door,
+    buffer: Box<[u8; MAX_PACKET]>,
+}
+
+impl<'a> Server<'a> {
+    pub(super) fn new(directory: &'a Directory) -> Result<Self, DirectoryError> {
+        let failed = DirectoryError::os("making an epoll instance");
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(&failed)?;
+        for (fd, data) in [(directory.listener.as_fd(), LISTENER), (directory.bell.as_fd(), BELL)] {
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(data), epoll::EventFlags::IN).map_err(&failed)?;
+        }
+        Ok(Server {
+            directory,
+            epoll,
+            guests: HashMap::new(),
+            of_process: HashMap::new(),
+            next: FIRST_CLIENT,
+            paused: VecDeque::new(),
+            door: Door::Open,
+            buffer: Box::new([0; MAX_PACKET]),
+        })
+    }
+
+    pub(super) fn run(&mut self) -> Result<(), DirectoryError> {
+        let mut events = Vec::with_capacity(EVENTS);
+        // Acquire: pairs with the Release in `close`.
+        while !self.directory.is_closed.load(Acquire) {
+            events.clear();
+            let timeout = self.timeout();
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(DirectoryError::os("waiting for clients")(errno)),
+            }
+            for event in &events {
+                match event.data.u64() {
+                    LISTENER => self.accept_some(),
+                    BELL => self.directory.bell.silence(),
+                    client => {
+                        let is_gone = { event.flags }.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR);
+                        if is_gone { self.end(client) } else { self.take_request(client) }
+                    }
+                }
+            }
+            self.answer_waits();
+            self.resume();
+        }
+        Ok(())
+    }
+
+    /// How long to sleep at most.
+    fn timeout(&self) -> Option<Timespec> {
+        let is_work_left = self.directory.state().is_anybody_due() || (!self.paused.is_empty() && self.directory.closer.has_room());
+        match self.door {
+            _ if is_work_left => Some(Timespec { tv_sec: 0, tv_nsec: 0 }),
+            Door::Open => None,
+            Door::Shut(_) => Some(Timespec { tv_sec: 0, tv_nsec: RETRY.into() }),
+        }
+    }
+
+    fn accept_some(&mut self) {
+        for _ in 0..ACCEPTS {
+            if !self.directory.closer.has_room() {
+                return self.set_door(Door::Shut(0));
+            }
+            match accept_with(&self.directory.listener, SocketFlags::CLOEXEC) {
+                Ok(socket) => self.admit(Foreign::new(socket, &self.directory.closer)),
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                // No descriptor, no memory; or it was shut down, and `run` ends. The connections wait, and those that are there go on.
+                Err(_) => return self.set_door(Door::Shut(clock::now() + u64::from(RETRY))),
+            }
+        }
+    }
+
+    fn set_door(&mut self, door: Door) {
+        let events = if door == Door::Open { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
+        // It cannot fail: the listener is there, and nothing is allocated.
+        let _ = epoll::modify(&self.epoll, &self.directory.listener, epoll::EventData::new_u64(LISTENER), events);
+        self.door = door;
+    }
+
+    fn admit(&mut self, socket: Foreign) {
+        let Ok(peer) = sys::peer(&socket) else { return };
+        let rules = &self.directory.rules;
+        let count = self.of_process.get(&peer.pid).copied().unwrap_or(0);
+        let refusal = if !rules.may_look_up(peer.uid) {
+            format!("user {} may not connect: see DirectoryOptions::allow_lookup", peer.uid)
+        } else if self.guests.len() >= rules.connections {
+            format!("there are {} connections, which is the limit", rules.connections)
+        } else if count >= rules.connections_per_process {
+            format!("process {} has {count} connections, which is the limit", peer.pid)
+        } else {
+            let id = self.next;
+            self.next += 1;
+            match epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(id), epoll::EventFlags::IN) {
+                Ok(()) => {
+                    self.of_process.insert(peer.pid, count + 1);
+                    self.guests.insert(id, Guest { socket, pid: peer.pid });
+                    self.directory.state().join(id, rules.may_put(peer.uid));
+                    return;
+                }
+                Err(errno) => format!("the server cannot watch more connections: {errno}"),
+            }
+        };
+        let _ = sys::send(&socket, &Answer::<Arc<Served>>::unwelcome(refusal).encode(), false);
+        let _ = shutdown(&socket, Shutdown::Both);
+    }
+
+    /// Ends a client's connection: its names go. That it is closed can take a while, so it is told at once.
+    fn end(&mut self, id: ClientId) {
+        let Some(guest) = self.guests.remove(&id) else { return };
+        // Neither can fail for a socket that is there.
+        let _ = epoll::delete(&self.epoll, &guest.socket);
+        let _ = shutdown(&guest.socket, Shutdown::Both);
+        if let Some(count) = self.of_process.get_mut(&guest.pid) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_process.remove(&guest.pid);
+            }
+        }
+        self.directory.state().leave(id);
+    }
+
+    /// Takes one request of a client, and answers it.
+    fn take_request(&mut self, id: ClientId) {
+        let Some(guest) = self.guests.get(&id) else { return };
+        if !self.directory.closer.has_room() && sys::brings_descriptors(&guest.socket) == Ok(true) {
+            return self.pause(id);
+        }
+        let delivery = match sys::receive_all(&guest.socket, &mut self.buffer[..]) {
+            Ok(delivery) => delivery,
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Err(_) => return self.end(id),
+        };
+        let packet = &self.buffer[..delivery.len];
+        let descriptors: Vec<_> = delivery.descriptors.into_iter().map(|fd| Foreign::new(fd, &self.directory.closer)).collect();
+        let answer = if delivery.is_cut {
+            Some(Answer::malformed("it is longer than any request"))
+        } else if delivery.is_missing_descriptors {
+            Some(Answer::malformed("it brought more descriptors than the server could take"))
+        } else if packet.is_empty() && descriptors.is_empty() {
+            return self.end(id);
+        } else {
+            match self.unpack(packet, descriptors) {
+                Ok((request, brought)) => self.directory.state().handle(id, request, brought),
+                Err(why) => Some(Answer::malformed(why)),
+            }
+        };
+        if let Some(answer) = answer {
+            self.send(id, &answer);
+        }
+    }
+
+    /// The request in a packet, and the handle that it brought.
+    fn unpack<'p>(&self, packet: &'p [u8], mut descriptors: Vec<Foreign>) -> Result<(&'p [u8], Brought<Arc<Served>>), String> {
+        if descriptors.is_empty() {
+            return Ok((packet, Brought::Nothing));
+        }
+        let head = Head::parse(packet, descriptors.len()).map_err(|error| error.to_string())?;
+        let kind = head.kind(packet).map_err(|error| error.to_string())?;
+        let handle = descriptors.pop().filter(|_| head.has_handle && !head.is_large);
+        let fd = handle.ok_or("its bytes are in a memfd, which no request's are")?;
+        let brought = match self.flaw_of(&fd) {
+            Some(why) => Brought::Refused(why),
+            None => Brought::Handle(Arc::new(Served { fd, kind })),
+        };
+        Ok((&packet[head.start()..], brought))
+    }
+
+    /// Why a client's descriptor is not served, if it is not. Nothing that is asked of it here asks anybody but the kernel.
+    fn flaw_of(&self, fd: &Foreign) -> Option<&'static str> {
+        match memory::seals(fd) {
+            Ok(Some(seals)) if seals.contains(SEALS) => return None,
+            Ok(Some(_)) => return Some("it is memory that is not sealed, so that it could shrink"),
+            _ => {}
+        }
+        match socket_domain(fd) {
+            Ok(AddressFamily::UNIX) => {}
+            _ => return Some("it is neither memory of this crate nor a Unix socket; the owner of the directory can put others"),
+        }
+        match (getpeername(fd), getsockname(&self.directory.listener)) {
+            (Ok(Some(peer)), Ok(here)) if peer == here => Some("it is a connection to this directory, which would never end"),
+            _ => None,
+        }
+    }
+
+    /// Sends at once, or ends the connection.
+    fn send(&mut self, id: ClientId, answer: &Answer<Arc<Served>>) {
+        let Some(guest) = self.guests.get(&id) else { return };
+        let bytes = answer.encode();
+        let sent = loop {
+            let sent = match &answer.handle {
+                None => sys::send(&guest.socket, &bytes, false),
+                Some(_) if sys::unread(&guest.socket).is_ok_and(|unread| unread > UNREAD) => Err(Errno::AGAIN),
+                Some(served) => {
+                    let frame = Frame::new(&bytes, None, Some((served.fd.as_fd(), &served.kind)));
+                    sys::send_with_descriptors(&guest.socket, &frame.slices(), &[served.fd.as_fd()], false)
+                }
+            };
+            if sent != Err(Errno::INTR) {
+                break sent;
+            }
+        };
+        if sent.is_err() || answer.status.ends() {
+            self.end(id);
+        }
+    }
+
+    /// Does not look at a client until there is room for what it brings.
+    fn pause(&mut self, id: ClientId) {
+        self.watch(id, epoll::EventFlags::empty());
+        self.paused.push_back(id);
+    }
+
+    fn watch(&self, id: ClientId, events: epoll::EventFlags) {
+        if let Some(guest) = self.guests.get(&id) {
+            // It cannot fail: the socket is there, and nothing is allocated.
+            let _ = epoll::modify(&self.epoll, &guest.socket, epoll::EventData::new_u64(id), events);
+        }
+    }
+
+    /// Goes on with what waited for the closer: those that bring something in the order in which they came, and new connections.
+    fn resume(&mut self) {
+        for _ in 0..EVENTS.min(self.paused.len()) {
+            if !self.directory.closer.has_room() {
+                break;
+            }
+            if let Some(id) = self.paused.pop_front() {
+                self.watch(id, epoll::EventFlags::IN);
+                self.take_request(id);
+            }
+        }
+        if matches!(self.door, Door::Shut(until) if clock::now() >= until) && self.directory.closer.has_room() {
+            self.set_door(Door::Open);
+        }
+    }
+
+    /// Answers those whose waits are over.
+    fn answer_waits(&mut self) {
+        for _ in 0..WAITS {
+            let due = self.directory.state().next_due();
+            let Some((id, answer)) = due else { return };
+            if let Some(answer) = answer {
+                self.send(id, &answer);
+            }
+        }
+    }
+}
+
+impl Drop for Server<'_> {
+    fn drop(&mut self) {
+        let all: Vec<_> = self.guests.keys().copied().collect();
+        for id in all {
+            self.end(id);
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What a directory knows, and how it answers: no sockets, no descriptors, no clock. `D` stands for a handle; whoever drops one decides what becomes of it.
+//!
+//! # Who changes what
+//! - `names` says what is served, and whose it is. Each client's `names` are those that are its own: so its end takes them with it, without a search.
+//! - A client has at most one wait. It is registered, in `waiting` under its name or in `watching`, or the client is `due`: something has changed since for which its wait may be over. Whoever changes something makes those due whose waits it concerns; [`State::next_due`]
+//!   looks again, and answers or registers anew. So no wait is lost: between registering and the change, the client is in a set that the change empties; after it, it is due.
+//! - What a request costs does not depend on how many there are, but for the logarithm: a page of names is bounded, a client has a bounded number of names, and of those that become due each has paid with a request. They are answered a few at a time by whoever calls `next_due`.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::protocol::{Ask, Flaw, PAGE, Reply, Request, Status};
+
+/// Names a client, and never another one.
+pub(crate) type ClientId = u64;
+
+/// How much clients may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Names of all clients together. What the directory's owner has put does not count.
+    pub(crate) names: usize,
+    /// Names of one client.
+    pub(crate) names_per_client: usize,
+}
+
+/// What came with a request.
+#[derive(Debug)]
+pub(crate) enum Brought<D> {
+    Nothing,
+    Handle(D),
+    /// Something that is not served: why not.
+    Refused(&'static str),
+}
+
+/// What is sent to a client.
+#[derive(Debug)]
+pub(crate) struct Answer<D> {
+    number: u64,
+    pub(crate) status: Status,
+    has_more: bool,
+    revision: u64,
+    text: Cow<'static, str>,
+    pub(crate) handle: Option<D>,
+}
+
+impl<D> Answer<D> {
+    /// That a connection is not to be.
+    pub(crate) fn unwelcome(why: impl Into<Cow<'static, str>>) -> Self {
+        Answer { number: 0, status: Status::Unwelcome, has_more: false, revision: 0, text: why.into(), handle: None }
+    }
+
+    /// That a packet was no request.
+    pub(crate) fn malformed(why: impl Into<Cow<'static, str>>) -> Self {
+        Answer { number: 0, status: Status::Malformed, has_more: false, revision: 0, text: why.into(), handle: None }
+    }
+
+    /// Its bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let Answer { number, status, has_more, revision, .. } = *self;
+        Reply { number, status, has_more, revision, text: &self.text }.encode()
+    }
+}
+
+#[derive(Debug)]
+struct Entry<D> {
+    handle: D,
+    /// `None`: the directory's owner.
+    owner: Option<ClientId>,
+}
+
+#[derive(Debug)]
+struct Client {
+    may_put: bool,
+    names: BTreeSet<Arc<str>>,
+    wait: Option<Wait>,
+    /// Whether it is in the queue of those that are due.
+    is_due: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Wait {
+    number: u64,
+    what: Awaited,
+}
+
+#[derive(Debug, Clone)]
+enum Awaited {
+    Name(Arc<str>),
+    /// Another revision than this one.
+    Change(u64),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct State<D> {
+    names: BTreeMap<Arc<str>, Entry<D>>,
+    clients: HashMap<ClientId, Client>,
+    waiting: BTreeMap<Arc<str>, BTreeSet<ClientId>>,
+    watching: BTreeSet<ClientId>,
+    due: VecDeque<ClientId>,
+    /// How many of the names are clients'.
+    lent: usize,
+    revision: u64,
+    limits: Limits,
+}
+
+impl<D: Clone> State<D> {
+    /// A directory without names. `revision` is the first one.
+    pub(crate) fn new(limits: Limits, revision: u64) -> Self {
+        State {
+            names: BTreeMap::new(),
+            clients: HashMap::new(),
+            waiting: BTreeMap::new(),
+            watching: BTreeSet::new(),
+            due: VecDeque::new(),
+            lent: 0,
+            revision,
+            limits,
+        }
+    }
+
+    /// A client comes.
+    pub(crate) fn join(&mut self, client: ClientId, may_put: bool) {
+        self.clients.insert(client, Client { may_put, names: BTreeSet::new(), wait: None, is_due: false });
+    }
+
+    /// A client goes, and its names with it.
+    pub(crate) fn leave(&mut self, client: ClientId) {
+        self.forget_wait(client);
+        let Some(left) = self.clients.remove(&client) else { return };
+        for name in left.names {
+            self.names.remove(&name);
+            self.lent -= 1;
+            self.changed();
+        }
+    }
+
+    /// The owner of the directory serves a handle: whether the name was free.
+    pub(crate) fn put(&mut self, name: &str, handle: D) -> bool {
+        !self.names.contains_key(name) && {
+            self.insert(name, handle, None);
+            true
+        }
+    }
+
+    /// The owner of the directory removes a name, whosever it is: whether it was there.
+    pub(crate) fn remove(&mut self, name: &str) -> bool {
+        let Some((name, entry)) = self.names.remove_entry(name) else { return false };
+        if let Some(owner) = entry.owner {
+            self.lent -= 1;
+            self.clients.get_mut(&owner).map(|client| client.names.remove(&name));
+        }
+        self.changed();
+        true
+    }
+
+    /// All names, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(|name| &**name)
+    }
+
+    /// Answers a request, or keeps it for later if it is a wait.
+    pub(crate) fn handle(&mut self, client: ClientId, packet: &[u8], brought: Brought<D>) -> Option<Answer<D>> {
+        let number_of = |flaw: Flaw| Answer { number: flaw.number, text: flaw.why, ..self.answer(0, flaw.status) };
+        let Request { number, ask } = match Request::parse(packet) {
+            Ok(request) => request,
+            Err(flaw) => return Some(number_of(flaw)),
+        };
+        if !matches!((ask, &brought), (Ask::Put { .. }, _) | (_, Brought::Nothing)) {
+            return Some(Answer { number, ..Answer::malformed("it brings a handle, which only a put does") });
+        }
+        match ask {
+            Ask::Hello => Some(self.answer(number, Status::Done)),
+            Ask::Get { name } => Some(self.get(number, name)),
+            Ask::List { prefix, after } => Some(self.list(number, prefix, after)),
+            Ask::Put { name, or_get } => Some(self.put_for(client, number, name, or_get, brought)),
+            Ask::Remove { name } => Some(self.remove_for(client, number, name)),
+            Ask::Wait { name, tell } => self.wait(client, Wait { number, what: Awaited::Name(name.into()) }, tell),
+            Ask::Change { since, tell } => self.wait(client, Wait { number, what: Awaited::Change(since) }, tell),
+        }
+    }
+
+    /// Whether there is somebody to look at with [`next_due`](State::next_due).
+    pub(crate) fn is_anybody_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Looks at the wait of the next one that is due: whose, and what it is answered if it is over. `None`: nobody is.
+    pub(crate) fn next_due(&mut self) -> Option<(ClientId, Option<Answer<D>>)> {
+        let id = self.due.pop_front()?;
+        let Some(client) = self.clients.get_mut(&id) else { return Some((id, None)) };
+        client.is_due = false;
+        // It may be another one than when the client became due, and be registered.
+        let Some(wait) = self.forget_wait(id) else { return Some((id, None)) };
+        Some((id, self.wait(id, wait, false)))
+    }
+
+    fn answer(&self, number: u64, status: Status) -> Answer<D> {
+        Answer { number, status, has_more: false, revision: self.revision, text: Cow::from(""), handle: None }
+    }
+
+    fn refuse(&self, number: u64, status: Status, why: impl Into<Cow<'static, str>>) -> Answer<D> {
+        Answer { text: why.into(), ..self.answer(number, status) }
+    }
+
+    fn get(&self, number: u64, name: &str) -> Answer<D> {
+        match self.names.get(name) {
+            Some(entry) => Answer { handle: Some(entry.handle.clone()), ..self.answer(number, Status::Handle) },
+            None => self.answer(number, Status::NotFound),
+        }
+    }
+
+    fn list(&self, number: u64, prefix: &str, after: &str) -> Answer<D> {
+        // Nothing has the empty name, so all names are behind it.
+        let start = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        let mut text = String::new();
+        let mut names =
+            self.names.range::<str, _>((start, Bound::Unbounded)).map(|(name, _)| name).take_while(|name| name.starts_with(prefix));
+        let has_more = names.any(|name| {
+            let fits = text.len() + name.len() < PAGE;
+            if fits {
+                text.push_str(name);
+                text.push('\0');
+            }
+            !fits
+        });
+        Answer { has_more, text: text.into(), ..self.answer(number, Status::Names) }
+    }
+
+    fn put_for(&mut self, id: ClientId, number: u64, name: &str, or_get: bool, brought: Brought<D>) -> Answer<D> {
+        let Some(client) = self.clients.get(&id).filter(|client| client.may_put) else {
+            return self.answer(number, Status::NotAllowed);
+        };
+        let handle = match brought {
+            Brought::Handle(handle) => handle,
+            Brought::Nothing => return self.refuse(number, Status::BadHandle, "no handle came with it"),
+            Brought::Refused(why) => return self.refuse(number, Status::BadHandle, why),
+        };
+        if self.names.contains_key(name) {
+            return if or_get { self.get(number, name) } else { self.answer(number, Status::Taken) };
+        }
+        let Limits { names, names_per_client } = self.limits;
+        if client.names.len() >= names_per_client {
+            return self.refuse(number, Status::TooMany, format!("a connection may have {names_per_client} names"));
+        }
+        if self.lent >= names {
+            return self.refuse(number, Status::TooMany, format!("all connections together may have {names} names"));
+        }
+        self.insert(name, handle, Some(id));
+        self.answer(number, Status::Done)
+    }
+
+    fn remove_for(&mut self, id: ClientId, number: u64, name: &str) -> Answer<D> {
+        match self.names.get(name) {
+            None => self.answer(number, Status::NotFound),
+            Some(entry) if entry.owner != Some(id) => self.answer(number, Status::NotYours),
+            Some(_) => {
+                self.remove(name);
+                self.answer(number, Status::Done)
+            }
+        }
+    }
+
+    fn insert(&mut self, name: &str, handle: D, owner: Option<ClientId>) {
+        let name: Arc<str> = name.into();
+        if let Some(client) = owner.and_then(|owner| self.clients.get_mut(&owner)) {
+            client.names.insert(Arc::clone(&name));
+            self.lent += 1;
+        }
+        self.names.insert(Arc::clone(&name), Entry { handle, owner });
+        self.changed();
+        for id in self.waiting.remove(&name).into_iter().flatten() {
+            self.make_due(id);
+        }
+    }
+
+    /// A name has come or gone.
+    fn changed(&mut self) {
+        self.revision += 1;
+        for id in core::mem::take(&mut self.watching) {
+            self.make_due(id);
+        }
+    }
+
+    fn make_due(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(&id).filter(|client| !client.is_due) {
+            client.is_due = true;
+            self.due.push_back(id);
+        }
+    }
+
+    /// Answers a wait that is over; registers it, in place of the one before, if it is not.
+    fn wait(&mut self, id: ClientId, wait: Wait, tell: bool) -> Option<Answer<D>> {
+        self.forget_wait(id);
+        let client = self.clients.get_mut(&id)?;
+        let number = wait.number;
+        match &wait.what {
+            Awaited::Name(name) if self.names.contains_key(name) => return Some(self.get(number, name)),
+            Awaited::Name(name) => _ = self.waiting.entry(Arc::clone(name)).or_default().insert(id),
+            Awaited::Change(since) if *since != self.revision => return Some(self.answer(number, Status::Done)),
+            Awaited::Change(_) => _ = self.watching.insert(id),
+        }
+        client.wait = Some(wait);
+        tell.then(|| self.answer(number, Status::Pending))
+    }
+
+    fn forget_wait(&mut self, id: ClientId) -> Option<Wait> {
+        let wait = self.clients.get_mut(&id)?.wait.take()?;
+        match &wait.what {
+            Awaited::Change(_) => _ = self.watching.remove(&id),
+            Awaited::Name(name) => {
+                if let Some(waiting) = self.waiting.get_mut(name) {
+                    waiting.remove(&id);
+                    if waiting.is_empty() {
+                        self.waiting.remove(name);
+                    }
+                }
+            }
+        }
+        Some(wait)
+    }
+}

@@ -1,0 +1,336 @@
+//! Clients that do what they should not: whoever is not allowed is refused, and the others are served all the same.
+
+#![allow(unsafe_code)]
+
+mod forked;
+mod served;
+#[path = "served/stranger.rs"]
+mod stranger;
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crossproc::directory::{Address, ConnectOptions};
+use crossproc::process::Child;
+use crossproc::{Directory, DirectoryClient, DirectoryError, DirectoryOptions, Event, Lock, Shm, pipe};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size, set_socket_send_buffer_size};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+
+use forked::{PATIENCE, fork, join_all, kill, wait_until};
+use served::{Folder, abstract_address, alone, client, descriptors, serve, serve_with_client, wait_for_descriptors};
+use stranger::protocol::Ask;
+use stranger::{Stranger, framed, request};
+
+/// A user that no process of the tests has.
+const NOBODY: u32 = 65_534;
+
+fn event() -> Shm<Event> {
+    Shm::new(Event::new()).unwrap()
+}
+
+/// Runs something as another user, which only root can; whether it could.
+fn as_nobody(body: impl FnOnce() + Send) -> bool {
+    let is_root = geteuid().is_root();
+    if is_root {
+        join_all([fork(move || {
+            // SAFETY: changes the user of this process, which has one thread.
+            assert_eq!(unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) }, 0);
+            body();
+        })]);
+    } else {
+        println!("not run as root: the refusal of another user was not tried");
+    }
+    is_root
+}
+
+#[test]
+fn a_user_does_what_it_is_allowed_to() {
+    let folder = Folder::new();
+    rustix::fs::chmod(folder.path(), rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
+    alone(|| {
+        let own = geteuid().as_raw();
+        let ours = event();
+        for address in [folder.socket(), abstract_address()] {
+            let refused = |result: Result<DirectoryClient, DirectoryError>, uid: u32| match result {
+                Err(DirectoryError::Unwelcome { why }) => assert!(why.contains(&uid.to_string()), "{why}"),
+                other => panic!("{other:?}"),
+            };
+            // By its path, another user does not even reach it.
+            let (server, _client) = serve_with_client(&address);
+            as_nobody(|| match ConnectOptions::new().connect(&address) {
+                Err(DirectoryError::Os { source, .. }) => assert!(address.path().is_some(), "{source}"),
+                result => refused(result, NOBODY),
+            });
+            kill(&server);
+            // Another one is allowed, not this one.
+            let server = serve(&address, DirectoryOptions::new().allow_lookup(NOBODY + 1));
+            let _client = client(&address);
+            as_nobody(|| refused(ConnectOptions::new().connect(&address), NOBODY));
+            kill(&server);
+            let server = serve(&address, DirectoryOptions::new().allow_lookup(NOBODY));
+            let mut first = client(&address);
+            first.put("x", &ours).unwrap();
+            as_nobody(|| {
+                let mut client = client(&address);
+                let theirs: Shm<Event> = client.get("x").unwrap();
+                theirs.set();
+                assert!(matches!(client.put("y", &theirs), Err(DirectoryError::NotAllowed)));
+                assert!(matches!(client.get_or_put("y", || Ok(event())), Err(DirectoryError::NotAllowed)));
+                assert!(matches!(client.remove("x"), Err(DirectoryError::NotYours { .. })));
+            });
+            kill(&server);
+            let server = serve(&address, DirectoryOptions::new().allow_put(NOBODY));
+            let _client = client(&address);
+            as_nobody(|| client(&address).put("y", &event()).unwrap());
+            kill(&server);
+            // One's own user, whoever that is.
+            let server = serve(&address, DirectoryOptions::new().deny(own));
+            refused(DirectoryClient::connect_timeout(&address, PATIENCE), own);
+            kill(&server);
+            let server = serve(&address, DirectoryOptions::new().deny(own).allow_lookup(own));
+            assert!(matches!(client(&address).put("y", &ours), Err(DirectoryError::NotAllowed)));
+            kill(&server);
+        }
+    });
+}
+
+#[test]
+fn a_server_of_another_user_is_not_believed() {
+    alone(|| {
+        let own = geteuid().as_raw();
+        let address = abstract_address();
+        let (server, _client) = serve_with_client(&address);
+        match ConnectOptions::new().distrust(own).connect(&address) {
+            Err(DirectoryError::UntrustedServer { uid, pid, .. }) => assert_eq!((uid, pid), (own, server.id())),
+            other => panic!("{other:?}"),
+        }
+        kill(&server);
+        if !geteuid().is_root() {
+            return;
+        }
+        let theirs = address.clone();
+        let squatter = fork(move || {
+            // SAFETY: changes the user of this process, which has one thread.
+            assert_eq!(unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) }, 0);
+            DirectoryOptions::new().allow_lookup(0).bind(&theirs).unwrap().serve().unwrap();
+        });
+        match DirectoryClient::connect_timeout(&address, PATIENCE) {
+            Err(DirectoryError::UntrustedServer { uid, pid, .. }) => assert_eq!((uid, pid), (NOBODY, squatter.id())),
+            other => panic!("{other:?}"),
+        }
+        ConnectOptions::new().trust(NOBODY).connect(&address).unwrap().list("").unwrap();
+    });
+}
+
+/// The time that a process has run, in ticks.
+fn ticks(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_server_without_descriptors_goes_on_with_those_it_has() {
+    alone(|| {
+        let folder = Folder::new();
+        let address = folder.socket();
+        let theirs = address.clone();
+        let server = fork(move || {
+            let limits = getrlimit(Resource::Nofile);
+            let options = DirectoryOptions::new().connections(500).connections_per_process(500);
+            let directory = options.bind(&theirs).unwrap();
+            setrlimit(Resource::Nofile, Rlimit { current: Some(60), ..limits }).unwrap();
+            directory.serve().unwrap();
+        });
+        let mut first = client(&address);
+        first.put("x", &event()).unwrap();
+        // More than it has descriptors for; the kernel keeps those that are not accepted.
+        let strangers: Vec<_> = (0..100).map(|_| Stranger::connect(&address).unwrap()).collect();
+        let most = || descriptors(server.id()) >= 60;
+        wait_until("the server has no descriptor left", most);
+        let began = ticks(server.id());
+        for _ in 0..200 {
+            first.get::<Shm<Event>>("x").unwrap();
+        }
+        assert!(matches!(DirectoryClient::connect_timeout(&address, Duration::from_millis(500)), Err(DirectoryError::TimedOut)));
+        // A tick is 10 ms. It tries again every 50 ms, which takes no time.
+        assert!(ticks(server.id()) - began < 25, "it spins: {} ticks", ticks(server.id()) - began);
+        // What it cannot receive is refused, and that one is disconnected.
+        let result = first.put("y", &event());
+        assert!(matches!(result, Err(DirectoryError::Malformed { .. })), "{result:?}");
+        drop(strangers);
+        client(&address).list("").unwrap();
+        drop(first);
+        wait_until("the rest is closed", || descriptors(server.id()) < 20);
+    });
+}
+
+/// A socket that takes a minute to close, for whoever closes it last: what it has sent is not received. As many as are asked for, and the process that keeps them from being closed.
+fn lingering(count: usize) -> (Vec<OwnedFd>, Child) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    set_socket_recv_buffer_size(&listener, 2_048).unwrap();
+    let place = listener.local_addr().unwrap();
+    let silent = fork(move || {
+        let _all: Vec<_> = listener.incoming().collect();
+    });
+    let socket = || {
+        let mut stream = TcpStream::connect(place).unwrap();
+        set_socket_send_buffer_size(&stream, 4_096).unwrap();
+        set_socket_linger(&stream, Some(Duration::from_secs(60))).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        while stream.write(&[0; 1_024]).is_ok() {}
+        OwnedFd::from(stream)
+    };
+    ((0..count).map(|_| socket()).collect(), silent)
+}
+
+/// Stops a child, and sees that it is stopped, or has it go on.
+fn signal(child: &Child, signal: i32) {
+    // SAFETY: signals a child that has not been waited for.
+    unsafe { libc::kill(child.id() as i32, signal) };
+    let stat = format!("/proc/{}/stat", child.id());
+    wait_until("the child is stopped", || signal != libc::SIGSTOP || std::fs::read_to_string(&stat).unwrap().contains(") T "));
+}
+
+/// How many threads of a process are in `close`, asleep.
+fn closing(process: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let call = format!("{} ", libc::SYS_close);
+    let is_closing = |task: std::path::PathBuf| std::fs::read_to_string(task.join("syscall")).is_ok_and(|now| now.starts_with(&call));
+    tasks.filter(|task| is_closing(task.as_ref().unwrap().path())).count()
+}
+
+fn in_time<R>(what: &str, action: impl FnOnce() -> R) -> R {
+    let began = Instant::now();
+    let result = action();
+    assert!(began.elapsed() < Duration::from_secs(5), "{what} took {:?}", began.elapsed());
+    result
+}
+
+#[test]
+fn a_close_that_takes_for_ever_holds_up_nobody() {
+    alone(|| {
+        let address = abstract_address();
+        let (server, mut honest) = serve_with_client(&address);
+        honest.put("x", &event()).unwrap();
+        let (sockets, _silent) = lingering(4);
+        let put = framed(&request(1, Ask::Put { name: "y", or_get: false }));
+        let all: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+        // The server closes them last: it receives them when nobody else has them.
+        signal(&server, libc::SIGSTOP);
+        // As the handle of a put; too many for a packet; in one that is never received; on their way through a socket that is put.
+        let stranger = Stranger::connect(&address).unwrap();
+        stranger.send(&put, &all[..1]).unwrap();
+        let many = Stranger::connect(&address).unwrap();
+        many.send(&put, &[&[honest.as_fd(); 200][..], &all[1..2]].concat()).unwrap();
+        let garbage = Stranger::connect(&address).unwrap();
+        garbage.send(b"garbage", &[]).unwrap();
+        garbage.send(&put, &all[2..3]).unwrap();
+        let (one, other) = pipe().unwrap();
+        one.send_handle(&sockets[3]).unwrap();
+        let carrier = Stranger::connect(&address).unwrap();
+        carrier.send(&put, &[other.as_fd()]).unwrap();
+        carrier.send(&request(2, Ask::Remove { name: "y" }), &[]).unwrap();
+        drop((sockets, one, other));
+        signal(&server, libc::SIGCONT);
+        wait_until("four closes hang", || closing(server.id()) == 4);
+        for stranger in [stranger, many, garbage, carrier] {
+            assert!(stranger.receive(RecvFlags::empty()).unwrap() > 0, "it is told");
+        }
+        for _ in 0..100 {
+            in_time("getting", || honest.get::<Shm<Event>>("x")).unwrap();
+            in_time("putting", || honest.put("z", &event())).unwrap();
+            in_time("removing", || honest.remove("z")).unwrap();
+        }
+        in_time("connecting", || client(&address));
+        assert_eq!(closing(server.id()), 4, "they hang still");
+    });
+}
+
+#[test]
+fn closes_that_take_for_ever_hold_up_puts_alone_however_many() {
+    alone(|| {
+        let address = abstract_address();
+        let server = serve(&address, DirectoryOptions::new().connections_per_process(1_000));
+        let (mut honest, mut other) = (client(&address), client(&address));
+        honest.put("x", &event()).unwrap();
+        let before = descriptors(server.id());
+        let (sockets, silent) = lingering(400);
+        let put = framed(&request(1, Ask::Put { name: "y", or_get: false }));
+        let strangers: Vec<_> = (0..4).map(|_| Stranger::connect(&address).unwrap()).collect();
+        signal(&server, libc::SIGSTOP);
+        for (index, socket) in sockets.into_iter().enumerate() {
+            strangers[index % 4].send(&put, &[socket.as_fd()]).unwrap();
+        }
+        signal(&server, libc::SIGCONT);
+        let receive_all = || strangers.iter().for_each(|stranger| while stranger.receive(RecvFlags::DONTWAIT).is_ok_and(|len| len > 0) {});
+        // All threads hang, and then it takes no descriptors any more.
+        wait_until("puts are not taken", || {
+            receive_all();
+            let result = honest.put_deadline("z", &event(), Instant::now() + Duration::from_millis(200));
+            assert!(matches!(result, Ok(()) | Err(DirectoryError::TimedOut)), "{result:?}");
+            result.and_then(|()| honest.remove("z")).is_err()
+        });
+        assert_eq!(closing(server.id()), 16);
+        for _ in 0..100 {
+            in_time("getting", || other.get::<Shm<Event>>("x")).unwrap();
+            in_time("listing", || other.list("")).unwrap();
+        }
+        // They end, and all goes on.
+        kill(&silent);
+        wait_until("puts are taken", || honest.remove("z").is_ok());
+        drop(strangers);
+        wait_for_descriptors(server.id(), before);
+    });
+}
+
+#[test]
+fn whoever_does_not_receive_is_cut_off() {
+    at_each(|address| {
+        let (server, mut honest) = serve_with_client(&address);
+        honest.put("x", &Shm::new(Lock::new(1_u32)).unwrap()).unwrap();
+        let before = descriptors(server.id());
+        for ask in [Ask::Hello, Ask::Get { name: "x" }, Ask::List { prefix: "", after: "" }] {
+            let stranger = Stranger::connect(&address).unwrap();
+            let mut number = 0;
+            let error = loop {
+                number += 1;
+                if let Err(error) = stranger.send(&request(number, ask), &[]) {
+                    break error;
+                }
+                assert!(number < 1_000_000, "it is answered for ever");
+            };
+            assert!(matches!(error, Errno::PIPE | Errno::CONNRESET), "{error}");
+            in_time("getting", || honest.get::<Shm<Lock<u32>>>("x")).unwrap();
+            // Replies with descriptors are few: there is a limit of those on their way.
+            let replies = std::iter::from_fn(|| stranger.receive(RecvFlags::DONTWAIT).ok().filter(|&len| len > 0)).count();
+            assert!(replies > 0 && (replies <= 16 || !matches!(ask, Ask::Get { .. })), "{replies}");
+        }
+        wait_for_descriptors(server.id(), before);
+    });
+}
+
+fn at_each(test: impl Fn(Address) + Send + Sync) {
+    let folder = Folder::new();
+    for address in [folder.socket(), abstract_address()] {
+        alone(|| test(address));
+    }
+}
+
+#[test]
+fn a_connection_to_the_directory_is_not_served() {
+    at_each(|address| {
+        let (_server, mut client) = serve_with_client(&address);
+        let own = client.as_fd().try_clone_to_owned().unwrap();
+        let result = client.put("self", &own);
+        assert!(matches!(result, Err(DirectoryError::RefusedHandle { .. })), "{result:?}");
+        let unsealed = rustix::fs::memfd_create("unsealed", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
+        let result = client.put("unsealed", &unsealed);
+        assert!(matches!(&result, Err(DirectoryError::RefusedHandle { why, .. }) if why.contains("sealed")), "{result:?}");
+        assert!(matches!(Directory::bind(&address), Err(DirectoryError::AlreadyServed { .. })));
+    });
+}

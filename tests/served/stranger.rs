@@ -1,0 +1,75 @@
+//! A client that says what it likes.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crossproc::directory::Address;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
+    sendmsg, socket_with,
+};
+
+#[path = "../../src/directory/protocol.rs"]
+#[allow(dead_code, clippy::all, reason = "the crate's own, of which a stranger needs the requests")]
+pub(crate) mod protocol;
+
+use protocol::{Ask, Request};
+
+/// A connection that nothing is checked on.
+pub(crate) struct Stranger(OwnedFd);
+
+impl Stranger {
+    pub(crate) fn connect(address: &Address) -> Result<Self, Errno> {
+        let place = match address.path() {
+            Some(path) => SocketAddrUnix::new(path)?,
+            None => SocketAddrUnix::new_abstract_name(&address.to_string().as_bytes()[1..])?,
+        };
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        connect(&socket, &place)?;
+        Ok(Stranger(socket))
+    }
+
+    /// Sends a packet, when there is room.
+    pub(crate) fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let mut space = vec![std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+        }
+        sendmsg(&self.0, &[std::io::IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).map(|_| ())
+    }
+
+    /// How many bytes the next reply has, or none if the connection is over. It may wait.
+    pub(crate) fn receive(&self, flags: RecvFlags) -> Result<usize, Errno> {
+        loop {
+            match recv(&self.0, &mut [0; 16_384][..], flags) {
+                // What the server has not read is lost, and what it has said comes next.
+                Err(Errno::CONNRESET) => {}
+                result => return result.map(|(_, len)| len),
+            }
+        }
+    }
+}
+
+impl AsFd for Stranger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A request.
+pub(crate) fn request(number: u64, ask: Ask<'_>) -> Vec<u8> {
+    Request { number, ask }.encode()
+}
+
+/// A request in the frame that it has with a handle.
+pub(crate) fn framed(request: &[u8]) -> Vec<u8> {
+    let kind = b"descriptor";
+    let mut packet = u64::from_be_bytes(*b"xpframe\x01").to_ne_bytes().to_vec();
+    packet.extend_from_slice(&2_u32.to_ne_bytes());
+    packet.extend_from_slice(&(kind.len() as u32).to_ne_bytes());
+    packet.extend_from_slice(&(request.len() as u64).to_ne_bytes());
+    packet.extend_from_slice(kind);
+    packet.extend_from_slice(request);
+    packet
+}
