@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Both worlds: the real one, and the one of the loom models.
+# Both worlds: the real one, with its features and without, and the one of the loom models.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo clippy --workspace --all-targets -- -D warnings
+cargo clippy --workspace --all-targets --all-features -- -D warnings
 RUSTFLAGS="--cfg crossproc_loom ${RUSTFLAGS:-}" \
     cargo clippy --workspace --lib --test loom --test explore --target-dir target/loom -- -D warnings

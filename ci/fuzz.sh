@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Programs for the participants of a queue, against a model, for so many seconds: 30 if nothing is said. Where there is a nightly toolchain they are fuzzed, from the corpus in fuzz/; elsewhere the same interpreter
-# is given random ones, and those of the corpus.
+# Programs for the participants of a queue and for the clients of a directory, and packets for a connection, against models, for so many seconds each: 30 if nothing is said. Where there is a nightly toolchain they are fuzzed, from the
+# corpus in fuzz/; elsewhere the same interpreters are given random ones, and those of the corpus.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-30}
@@ -9,13 +9,17 @@ has_fuzzer() {
 }
 if has_fuzzer; then
     printf 'fuzzed: %s, %s\n' "$(cargo fuzz --version)" "$(cargo +nightly --version)"
-    # What is found stays out of the corpus: it is the first directory that is written to.
-    found=fuzz/target/found
-    mkdir -p "$found"
-    # Participants that die leak what they had in hand.
-    ASAN_OPTIONS="detect_leaks=0:${ASAN_OPTIONS:-}" cargo +nightly fuzz run queue_ops "$found" fuzz/corpus/queue_ops -- \
-        -max_total_time="$seconds" -max_len=256 -len_control=0 -timeout=60 -print_final_stats=1
+    for target in queue_ops:256 connection_recv:512 directory_serve:1024; do
+        length=${target#*:} target=${target%:*}
+        # What is found stays out of the corpus: it is the first directory that is written to.
+        found=fuzz/target/found/$target
+        mkdir -p "$found"
+        # Participants that die leak what they had in hand.
+        ASAN_OPTIONS="detect_leaks=0:${ASAN_OPTIONS:-}" cargo +nightly fuzz run "$target" "$found" "fuzz/corpus/$target" -- \
+            -max_total_time="$seconds" -max_len="$length" -len_control=0 -timeout=60 -print_final_stats=1
+    done
 else
     printf 'random programs, not fuzzed, for want of a nightly toolchain with cargo-fuzz: %s\n' "$(cargo --version)"
-    CROSSPROC_MODEL_SECONDS=$seconds cargo test --release --test queue_model programs -- --nocapture
+    CROSSPROC_MODEL_SECONDS=$seconds cargo test --release --test queue_model --test directory_model programs -- --nocapture
+    CROSSPROC_MODEL_SECONDS=$seconds cargo test --release --test connection_packets -- --nocapture
 fi

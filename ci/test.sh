@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# The README's second command.
+# The README's second command, and what the features add.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo test
+cargo test --all-features --test values --test tokio --test tokio_connection --test tokio_many
+cargo test --all-features --doc

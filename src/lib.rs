@@ -50,7 +50,10 @@
 //! | [`Barrier`] | parties that wait for each other | it counts if it had arrived; otherwise the others' time-out breaks the barrier |
 //! | [`Queue<T>`](Queue), [`ByteQueue`] | a bounded queue, lock-free, written and read in place | what it put is there, or was not put; what it had got is gone; nothing else |
 //! | [`JoinableQueue<T>`](JoinableQueue), [`JoinableByteQueue`] | a queue of tasks | its tasks are another's |
+//! | [`pipe`], [`Connection`], [`simplex`] | whole messages and handles between two processes | its message was sent whole or not at all; then the others are told the end |
+//! | [`wait_any`](fn@wait_any) | a wait for any of many of these, of processes and descriptors | it has taken nothing |
 //! | [`Fixed<T>`](Fixed) | plain data that is set at creation | nothing |
+//! | [`Directory`], [`DirectoryClient`] | handles served by name, over a Unix socket | a client's names go with it; what others have got of it, or of a dead server, they keep |
 //! | [`process`] | forked children, started programs, handles for them | its [`Child`](process::Child) tells how it ended; its daemons die with it |
 //!
 //! Structs of one's own, with primitives as fields, are declared with [`shared!`]. Primitives have a `const fn new`, are valid at any
@@ -73,6 +76,12 @@
 //! Everything belongs to a thread: locks are owned by threads, wherever they run. A forked child has its parent's handles and none of its locks; `exec` and the end of a
 //! thread release what it held, as its death. The rules for fork in a program with threads are in [`process`].
 //!
+//! # Futures
+//! With the feature `tokio` the waits are futures, too: `get_async` and `put_async` of the queues, [`Event`]'s `wait_async`, the semaphores' `acquire_async`, and `wait_any_async`. They run on any executor; what waits for descriptors needs tokio's. A poll is the operation that does not wait, by the thread that polls, so
+//! that all that is said here about threads is so for futures. Nothing is taken, or put, but in the poll that says so: a future that is dropped loses nothing, and another is told in its place. One that finds something at once does not yield: a loop over a queue that never runs empty has to.
+//!
+//! While futures wait, threads of this process sleep on their futexes: one for each 127 words, in which there is room for 21 queues, however many futures wait for each of them. They are started by the first wait, and end a second after the last.
+//!
 //! # Where it runs
 //! 64-bit Linux from 5.4 on, with glibc or musl, and with `/proc` mounted. From 6.2 on the kernel completes the wake-ups of the dead by itself; before that,
 //! some take a slice. All participants must be in one pid namespace, which is checked when memory is attached.
@@ -81,11 +90,16 @@ pub use bytemuck;
 pub use crossproc_sys::robust::Error as RobustListError;
 
 mod barrier;
+mod bridge;
 mod broadcast;
 mod cells;
 mod condition;
+mod connection;
+pub mod directory;
 mod event;
 mod fixed;
+#[cfg(feature = "tokio")]
+mod futures;
 mod lock;
 mod once;
 mod pending;
@@ -98,18 +112,25 @@ mod rwlock;
 mod semaphore;
 mod shared;
 mod shm;
+#[cfg(feature = "serde")]
+mod values;
 mod wait;
+mod wait_any;
 
 pub use self::barrier::{Arrival, Barrier, BarrierError, BarrierPassed};
 pub use self::condition::{Condition, ConditionError, Held};
+pub use self::connection::{Connection, ConnectionError, Message, Receiver, Sender, pipe, simplex};
+pub use self::directory::{Directory, DirectoryClient, DirectoryError, DirectoryOptions};
 pub use self::event::{Event, EventError};
 pub use self::fixed::Fixed;
+#[cfg(feature = "tokio")]
+pub use self::futures::wait_any_async;
 pub use self::lock::{Acquired, Lock, LockError, LockGuard};
 pub use self::once::{Once, OnceError, OnceState};
 pub use self::permits::{Permit, Permits, PermitsError};
 pub use self::queue::{
     ByteQueue, DeadLetter, Item, JoinableByteQueue, JoinableQueue, Loan, PutError, PutManyError, Queue, QueueError, QueueOptions, Received,
-    Task,
+    Room, Task,
 };
 pub use self::region::RegionError;
 pub use self::rlock::{RLock, RLockGuard};
@@ -117,4 +138,9 @@ pub use self::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use self::semaphore::{BoundedSemaphore, Semaphore, SemaphoreError, SemaphoreGuard};
 pub use self::shared::{Fingerprint, Plain, Shared};
 pub use self::shm::{Contents, Shm};
+#[cfg(feature = "serde")]
+pub use self::values::ValueError;
 pub use self::wait::{Wait, set_slice, slice};
+pub use self::wait_any::{
+    OwnerDeath, Readable, WaitAnyError, Waitable, Writable, try_wait_any, wait_any, wait_any_deadline, wait_any_timeout, wait_any_with,
+};

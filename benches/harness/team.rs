@@ -45,13 +45,18 @@ pub(crate) struct Team {
 impl Team {
     /// A team of as many processes, whose member `index` calls `work(index, amount)` in each round.
     pub(crate) fn of_processes(members: usize, placement: Placement, work: impl Fn(usize, u64) + Sync) -> Team {
+        Team::of_processes_warmed_up(members, placement, FIRST_ROUND, work)
+    }
+
+    /// The same with another amount in the first round.
+    pub(crate) fn of_processes_warmed_up(members: usize, placement: Placement, first: u64, work: impl Fn(usize, u64) + Sync) -> Team {
         let mut team = Team::without_members(members);
         for index in 0..members {
             let (rounds, finished, work) = (&team.rounds, &team.finished, &work);
             let child = Builder::new().daemon(true).fork(|| attend(rounds, finished, index, placement, work));
             team.children.push(child.expect("a member cannot be forked"));
         }
-        team.round(FIRST_ROUND);
+        team.round(first);
         team
     }
 

@@ -1,0 +1,13 @@
+//! The directory, which is all that there is in the middle.
+
+use std::io::{self, Write};
+
+use crossproc::Directory;
+use crossproc::directory::Address;
+
+pub(crate) fn run(at: Address) -> io::Result<()> {
+    let directory = Directory::bind(at)?;
+    println!("serving {}", directory.address());
+    io::stdout().flush()?;
+    Ok(directory.serve()?)
+}

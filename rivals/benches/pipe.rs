@@ -1,0 +1,123 @@
+//! [`crossproc::Connection`](https://docs.rs/crossproc) beside sockets as one uses them without it, ipc-channel, and Python's `Connection`.
+//!
+//! `cargo bench --bench pipe` prints the ratios, in alternated pairs; `-- --test` runs everything once. Another argument is a filter: only rows whose names contain it.
+
+#![allow(missing_docs, reason = "a program")]
+
+#[path = "../../benches/harness/mod.rs"]
+#[allow(dead_code, reason = "the library's benchmarks use the rest")]
+mod harness;
+
+#[path = "../../benches/rivals"]
+mod rivals {
+    pub(crate) mod posix_semaphore;
+}
+
+#[path = "pipe/ends.rs"]
+mod ends;
+#[path = "pipe/python.rs"]
+mod python;
+
+use std::env;
+
+use self::ends::{Crossproc, CrossprocMessage, End, IpcChannel, RawPacket, RawPacketWithControl, RawStream};
+use self::harness::placement::Placement;
+use self::harness::ratios::{Effort, Ratios};
+use self::harness::sampler::{Sampler, rounds};
+use self::harness::team::Team;
+
+/// Of a message, in bytes.
+const SIZES: [usize; 6] = [8, 1 << 10, 16 << 10, 64 << 10, 1 << 20, 64 << 20];
+/// The greatest that one thread can send to itself: it must fit into every buffer.
+const ALONE: usize = 64 << 10;
+/// What was promised, against a socketpair of the same type.
+const BAR: Option<f64> = Some(1.05);
+/// Up to this size.
+const BARRED: usize = 1 << 20;
+
+/// What is done with two ends, and a message of some length.
+#[derive(Clone, Copy, PartialEq)]
+enum Work {
+    /// One thread sends and receives.
+    Alone,
+    /// One process sends, another one receives.
+    Stream,
+    /// There and back.
+    PingPong,
+}
+
+/// A kind of ends, and how it is measured; `None` if it cannot.
+struct Contestant {
+    name: &'static str,
+    sampler: fn(Work, usize) -> Option<Sampler>,
+    bar: Option<f64>,
+}
+
+const OURS: Contestant = Contestant { name: "crossproc", sampler: sampler::<Crossproc>, bar: None };
+
+const RIVALS: [Contestant; 6] = [
+    Contestant { name: "crossproc, recv to a new vector", sampler: sampler::<CrossprocMessage>, bar: None },
+    Contestant { name: "raw seqpacket, send and recv", sampler: sampler::<RawPacket>, bar: BAR },
+    Contestant { name: "raw seqpacket, send and recvmsg", sampler: sampler::<RawPacketWithControl>, bar: BAR },
+    Contestant { name: "raw stream, length and bytes", sampler: sampler::<RawStream>, bar: None },
+    Contestant { name: "ipc-channel, bytes", sampler: sampler::<IpcChannel>, bar: None },
+    Contestant { name: "Python's Connection", sampler: python::sampler, bar: None },
+];
+
+fn main() {
+    let (flags, filters): (Vec<String>, Vec<String>) = env::args().skip(1).partition(|argument| argument.starts_with("--"));
+    let is_trial = flags.iter().any(|flag| flag == "--test") || flags.is_empty();
+    let mut ratios = Ratios::new("Pipe", &["ipc-channel"], if is_trial { Effort::TRIAL } else { Effort::FULL });
+    for (work, name) in [(Work::Alone, "one thread"), (Work::Stream, "one way"), (Work::PingPong, "there and back")] {
+        for size in SIZES {
+            for rival in RIVALS {
+                let row = format!("{name}, {size} B");
+                let is_wanted = filters.iter().all(|filter| row.contains(filter) || rival.name.contains(filter));
+                if !is_wanted || (work == Work::Alone && size > ALONE) {
+                    continue;
+                }
+                let Some(theirs) = (rival.sampler)(work, size) else { continue };
+                let ours = (OURS.sampler)(work, size).expect("crossproc offers everything");
+                ratios.compare(&row, rival.bar.filter(|_| size <= BARRED), ours, rival.name, theirs);
+            }
+        }
+    }
+    ratios.print();
+}
+
+fn sampler<E: End>(work: Work, size: usize) -> Option<Sampler> {
+    if size > E::MAX {
+        return None;
+    }
+    let (one, other) = E::pair();
+    if work == Work::Alone {
+        let (message, mut buffer) = (vec![1; size], vec![0; size]);
+        return Some(Box::new(move |times| {
+            let start = std::time::Instant::now();
+            for _ in 0..times {
+                one.send(&message);
+                other.recv(&mut buffer);
+            }
+            start.elapsed()
+        }));
+    }
+    let is_duplex = work == Work::PingPong;
+    // As many as for short ones would take seconds.
+    let first = ((64 << 20) / size as u64).clamp(1, 64);
+    Some(rounds(Team::of_processes_warmed_up(2, Placement::FREE, first, move |index, times| {
+        let (message, mut buffer) = (vec![1; size], vec![0; size]);
+        for _ in 0..times {
+            if index == 0 {
+                one.send(&message);
+                if is_duplex {
+                    one.recv(&mut buffer);
+                }
+            } else {
+                other.recv(&mut buffer);
+                if is_duplex {
+                    other.send(&message);
+                }
+            }
+        }
+    })))
+}
