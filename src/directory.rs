@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crossproc_sys::clock;
 use crossproc_sys::poll::Bell;
-use rustix::net::{Shutdown, shutdown};
+use rustix::io::Errno;
+use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
 use rustix::process::{Resource, geteuid, getrlimit};
 
 mod address;
@@ -322,9 +323,21 @@ impl Directory {
     pub fn close(&self) {
         // Release: pairs with the Acquire in `Server::run`, which loads it after each bell.
         self.is_closed.store(true, Release);
-        // It cannot fail for a socket that listens; whoever connects is refused from now on.
-        let _ = shutdown(&self.listener, Shutdown::Both);
+        self.turn_away();
         self.bell.ring();
+    }
+
+    /// Refuses connections from now on, and ends those that were not accepted yet. What lies in them is closed elsewhere: it may take as long as strangers like.
+    fn turn_away(&self) {
+        // It cannot fail for a socket that listens.
+        let _ = shutdown(&self.listener, Shutdown::Both);
+        loop {
+            match accept_with(&self.listener, SocketFlags::CLOEXEC) {
+                Ok(socket) => drop(Foreign::new(socket, &self.closer)),
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     /// Nothing panics while it holds this lock, and nobody holds it for long.
@@ -335,6 +348,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
+        self.turn_away();
         self.closer.finish();
     }
 }

@@ -23,7 +23,7 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use forked::{PATIENCE, fork, join_all, kill, wait_until};
 use served::{Folder, abstract_address, alone, client, descriptors, serve, serve_with_client, wait_for_descriptors};
 use stranger::protocol::Ask;
-use stranger::{Stranger, framed, request};
+use stranger::{FRAME, Stranger, framed, request};
 
 /// A user that no process of the tests has.
 const NOBODY: u32 = 65_534;
@@ -307,9 +307,21 @@ fn whoever_does_not_receive_is_cut_off() {
             assert!(matches!(error, Errno::PIPE | Errno::CONNRESET), "{error}");
             in_time("getting", || honest.get::<Shm<Lock<u32>>>("x")).unwrap();
             // Replies with descriptors are few: there is a limit of those on their way.
-            let replies = std::iter::from_fn(|| stranger.receive(RecvFlags::DONTWAIT).ok().filter(|&len| len > 0)).count();
-            assert!(replies > 0 && (replies <= 16 || !matches!(ask, Ask::Get { .. })), "{replies}");
+            let replies: Vec<_> =
+                std::iter::from_fn(|| stranger.receive_packet(RecvFlags::DONTWAIT).ok().filter(|packet| !packet.is_empty())).collect();
+            let handles = replies.iter().filter(|packet| packet.starts_with(&FRAME)).count();
+            assert!(replies.len() > handles && (1..=4).contains(&handles) == matches!(ask, Ask::Get { .. }), "{handles}");
         }
+        // Who asks for more of them before it has received those is told so, and goes on.
+        let hasty = Stranger::connect(&address).unwrap();
+        for number in 1..=6 {
+            hasty.send(&request(number, Ask::Get { name: "x" }), &[]).unwrap();
+        }
+        let replies: Vec<_> = (0..6).map(|_| hasty.receive_packet(RecvFlags::empty()).unwrap()).collect();
+        assert!(replies[0].starts_with(&FRAME) && replies.iter().all(|packet| !packet.is_empty()));
+        hasty.send(&request(7, Ask::Get { name: "x" }), &[]).unwrap();
+        assert!(hasty.receive_packet(RecvFlags::empty()).unwrap().starts_with(&FRAME));
+        drop(hasty);
         wait_for_descriptors(server.id(), before);
     });
 }
@@ -319,6 +331,26 @@ fn at_each(test: impl Fn(Address) + Send + Sync) {
     for address in [folder.socket(), abstract_address()] {
         alone(|| test(address));
     }
+}
+
+#[test]
+fn what_nobody_has_accepted_holds_up_nobody() {
+    at_each(|address| {
+        let (sockets, _silent) = lingering(4);
+        let directory = Directory::bind(&address).unwrap();
+        let strangers: Vec<_> = sockets.iter().map(|_| Stranger::connect(&address).unwrap()).collect();
+        for (stranger, socket) in strangers.iter().zip(&sockets) {
+            stranger.send(&framed(&request(1, Ask::Put { name: "x", or_get: false })), &[socket.as_fd()]).unwrap();
+        }
+        drop(sockets);
+        // They wait for the server, and it ends: they are told, and it does not wait for what they have sent.
+        directory.close();
+        for stranger in &strangers {
+            assert!(matches!(stranger.receive(RecvFlags::empty()), Ok(0) | Err(Errno::CONNRESET | Errno::PIPE)));
+        }
+        in_time("ending", || drop(directory));
+        drop(Directory::bind(&address).unwrap());
+    });
 }
 
 #[test]

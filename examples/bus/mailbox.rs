@@ -4,6 +4,7 @@
 
 use std::io;
 use std::process;
+use std::time::Instant;
 
 use crossproc::{ByteQueue, DirectoryClient, DirectoryError, Lock, Shm};
 
@@ -26,15 +27,16 @@ impl Mailbox {
     }
 
     /// Puts it into the directory, for as long as the client is connected.
-    pub(crate) fn put(&self, client: &mut DirectoryClient, topic: &str, who: &str) -> Result<(), DirectoryError> {
+    pub(crate) fn put(&self, client: &mut DirectoryClient, topic: &str, who: &str, deadline: Instant) -> Result<(), DirectoryError> {
         // Who finds the mailbox finds the lock.
-        client.put(&format!("{topic}/{who}{ALIVE}"), &self.alive)?;
-        client.put(&format!("{topic}/{who}"), &self.messages)
+        client.put_deadline(&format!("{topic}/{who}{ALIVE}"), &self.alive, deadline)?;
+        client.put_deadline(&format!("{topic}/{who}"), &self.messages, deadline)
     }
 
     /// Takes it from the directory.
-    pub(crate) fn get(client: &mut DirectoryClient, topic: &str, who: &str) -> Result<Self, DirectoryError> {
-        Ok(Mailbox { messages: client.get(&format!("{topic}/{who}"))?, alive: client.get(&format!("{topic}/{who}{ALIVE}"))? })
+    pub(crate) fn get(client: &mut DirectoryClient, topic: &str, who: &str, deadline: Instant) -> Result<Self, DirectoryError> {
+        let messages = client.get_deadline(&format!("{topic}/{who}"), deadline)?;
+        Ok(Mailbox { messages, alive: client.get_deadline(&format!("{topic}/{who}{ALIVE}"), deadline)? })
     }
 
     /// Whether its owner lives.
@@ -46,7 +48,16 @@ impl Mailbox {
 /// Who has a mailbox, by the names under a topic.
 pub(crate) fn owner<'n>(name: &'n str, topic: &str) -> Option<&'n str> {
     let who = name.strip_prefix(topic)?.strip_prefix('/')?;
-    (!who.ends_with(ALIVE)).then_some(who)
+    (!who.contains('/')).then_some(who)
+}
+
+/// A topic, or a name: what can stand between slashes.
+pub(crate) fn word(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(['/', ' ', '\n']) {
+        Err("it may not be empty, nor have a slash or a space".into())
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 /// What this process is called: no other one has the same.

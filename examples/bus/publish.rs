@@ -8,17 +8,17 @@ use clap::Args;
 use crossproc::directory::Address;
 use crossproc::{DirectoryClient, DirectoryError, QueueError, Readable, WaitAnyError, wait_any_timeout};
 
-use crate::link::{Link, RETRY};
+use crate::link::{Link, Progress, RETRY};
 use crate::mailbox::{self, Mailbox, owner};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// What the messages are about
-    #[arg(value_name = "TOPIC")]
+    #[arg(value_name = "TOPIC", value_parser = mailbox::word)]
     topic: String,
 
     /// What the others call it; its process id is added
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = mailbox::word)]
     name: Option<String>,
 
     /// Publishes numbers instead of the standard input, one in so many milliseconds
@@ -74,7 +74,7 @@ impl Publisher {
     /// Finds out about subscribers that have come. Whoever is not in the directory is not gone for that: the directory may be a new one.
     fn follow(&mut self) {
         let (topic, subscribers) = (&self.topic, &mut self.subscribers);
-        self.link.tend(|client| take_new(client, topic, subscribers));
+        // First, for another one may have the name by now.
         subscribers.retain(|who, subscriber| {
             let is_alive = subscriber.mailbox.is_alive();
             if !is_alive {
@@ -82,6 +82,7 @@ impl Publisher {
             }
             is_alive
         });
+        self.link.tend(|client, deadline| take_new(client, topic, subscribers, deadline));
     }
 
     fn pass_time(&mut self, until: Instant) -> io::Result<()> {
@@ -100,25 +101,31 @@ impl Publisher {
 }
 
 /// Takes the mailboxes that are not known yet, and has the directory tell when there are others.
-fn take_new(client: &mut DirectoryClient, topic: &str, subscribers: &mut BTreeMap<String, Subscriber>) -> Result<(), DirectoryError> {
-    loop {
-        let listing = client.list(&format!("{topic}/"))?;
-        for who in listing.names.iter().filter_map(|name| owner(name, topic)) {
-            if subscribers.contains_key(who) {
-                continue;
-            }
-            match Mailbox::get(client, topic, who) {
-                Ok(mailbox) => drop(subscribers.insert(who.to_owned(), Subscriber { mailbox, lost: 0 })),
-                // It went as soon as it had come.
-                Err(DirectoryError::NotFound { .. }) => {}
-                Err(error) => return Err(error),
-            }
+fn take_new(
+    client: &mut DirectoryClient,
+    topic: &str,
+    subscribers: &mut BTreeMap<String, Subscriber>,
+    deadline: Instant,
+) -> Result<Progress, DirectoryError> {
+    let listing = client.list_deadline(&format!("{topic}/"), deadline)?;
+    for who in listing.names.iter().filter_map(|name| owner(name, topic)) {
+        if subscribers.contains_key(who) {
+            continue;
         }
-        match client.try_wait_for_change(listing.revision) {
-            Ok(_) => {}
-            Err(DirectoryError::Unchanged { .. }) => return Ok(()),
+        match Mailbox::get(client, topic, who, deadline) {
+            Ok(mailbox) => drop(subscribers.insert(who.to_owned(), Subscriber { mailbox, lost: 0 })),
+            // It went as soon as it had come.
+            Err(DirectoryError::NotFound { .. }) => {}
+            // Whatever it is, it is nobody's mailbox, and not the directory's fault.
+            Err(error @ DirectoryError::OtherHandle { .. }) => crate::complain(&format!("{who}: {error}")),
             Err(error) => return Err(error),
         }
+    }
+    match client.try_wait_for_change(listing.revision) {
+        // Something has changed meanwhile: the next time, since somebody may change something all the time.
+        Ok(_) => Ok(Progress::Behind),
+        Err(DirectoryError::Unchanged { .. }) => Ok(Progress::Done),
+        Err(error) => Err(error),
     }
 }
 

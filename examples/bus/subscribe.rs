@@ -1,22 +1,24 @@
 //! A subscriber: it prints what comes into its mailbox.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::time::Instant;
 
 use clap::Args;
 use crossproc::directory::Address;
 use crossproc::{DirectoryClient, DirectoryError, Readable, WaitAnyError, wait_any, wait_any_timeout};
 
-use crate::link::{Link, RETRY};
+use crate::link::{Link, Progress, RETRY};
 use crate::mailbox::{self, Mailbox};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// What to subscribe to
-    #[arg(value_name = "TOPIC", required = true)]
+    #[arg(value_name = "TOPIC", required = true, value_parser = mailbox::word)]
     topics: Vec<String>,
 
     /// What the others call it; its process id is added
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = mailbox::word)]
     name: Option<String>,
 }
 
@@ -27,7 +29,7 @@ pub(crate) fn run(at: Address, options: &Options) -> io::Result<()> {
     let _alive = mailbox.alive.lock()?;
     let mut link = Link::new(at);
     loop {
-        link.tend(|client| announce(client, &mailbox, options, &who));
+        link.tend(|client, deadline| announce(client, &mailbox, options, &who, deadline));
         // A directory that has something to tell without being asked is gone.
         let woken = match link.client() {
             Some(client) => wait_any(&[&mailbox.messages, &Readable(client)]),
@@ -40,8 +42,17 @@ pub(crate) fn run(at: Address, options: &Options) -> io::Result<()> {
     }
 }
 
-fn announce(client: &mut DirectoryClient, mailbox: &Mailbox, options: &Options, who: &str) -> Result<(), DirectoryError> {
-    options.topics.iter().try_for_each(|topic| mailbox.put(client, topic, who))
+fn announce(
+    client: &mut DirectoryClient,
+    mailbox: &Mailbox,
+    options: &Options,
+    who: &str,
+    deadline: Instant,
+) -> Result<Progress, DirectoryError> {
+    // Each once.
+    let topics: BTreeSet<_> = options.topics.iter().collect();
+    topics.into_iter().try_for_each(|topic| mailbox.put(client, topic, who, deadline))?;
+    Ok(Progress::Done)
 }
 
 fn print_all(mailbox: &Mailbox) -> io::Result<()> {

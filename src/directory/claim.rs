@@ -14,11 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Mutex, PoisonError};
 
-use crossproc_sys::socket as sys;
+use crossproc_sys::{record_lock, socket as sys};
 use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
-use rustix::process::{Flock, FlockType, fcntl_getlk};
 
 use super::address::{Address, lock_path};
 use super::error::DirectoryError;
@@ -178,9 +177,7 @@ fn take_lock(address: &Address, path: &Path, held: &[(u32, Inode)]) -> Result<Lo
         match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::AGAIN | Errno::ACCESS) => {
-                let holder = fcntl_getlk(&file, &Flock::from(FlockType::WriteLock)).ok().flatten();
-                let pid = holder.and_then(|holder| holder.pid).and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
-                return Err(DirectoryError::AlreadyServed { address: address.clone(), pid });
+                return Err(DirectoryError::AlreadyServed { address: address.clone(), pid: record_lock::holder(&file) });
             }
             Err(errno) => return Err(failed(errno.into())),
         }

@@ -27,7 +27,7 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Blocking
 /// A request takes a round trip, and [`REQUEST_TIMEOUT`](DirectoryClient::REQUEST_TIMEOUT) at most if no deadline is given: a server that is stopped hangs nobody. After a time-out the client can be used again; the answer that comes late is skipped. A `put` or `remove` that timed out may have been done, or be done later.
-/// A wait is the server's: the client sleeps until it is told.
+/// A wait is the server's: the client sleeps until it is told. One that is over before it begins, by a time-out of zero or a past deadline, and the `try_` forms ask once, which takes a round trip, and `REQUEST_TIMEOUT` at most.
 ///
 /// A client makes one request after the other. A thread that waits while another one puts needs a client of its own.
 ///
@@ -147,7 +147,7 @@ impl DirectoryClient {
     /// Gets a handle to what is served under a name, and checks that it is one of this kind.
     ///
     /// # Errors
-    /// [`NotFound`](DirectoryError::NotFound); [`OtherHandle`](DirectoryError::OtherHandle), which names both kinds; [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
+    /// [`NotFound`](DirectoryError::NotFound); [`OtherHandle`](DirectoryError::OtherHandle), which names both kinds; [`TooMany`](DirectoryError::TooMany) if as many handles are on their way as the server may send: ask again; [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
     /// [`InvalidName`](DirectoryError::InvalidName); no free descriptor.
     pub fn get<H: Handle>(&mut self, name: &str) -> Result<H, DirectoryError> {
         self.get_within(name, Wait::timeout(REQUEST_TIMEOUT))
@@ -345,7 +345,7 @@ impl DirectoryClient {
         let wait = wait.map(|wait| wait());
         match wait {
             Some(wait) if wait.until().is_none_or(|until| until > clock::now()) => self.request(ask(false), wait),
-            _ => match self.request(ask(true), Wait::timeout(REQUEST_TIMEOUT))? {
+            _ => match self.request(ask(true), one_round(wait))? {
                 Answer { status: Status::Pending, revision, .. } => {
                     Err(if wait.is_some() { DirectoryError::TimedOut } else { not_yet(revision) })
                 }
@@ -378,7 +378,8 @@ impl DirectoryClient {
             match number {
                 0 => return Err(answer.refusal("")),
                 number if number == self.number => return Ok(answer),
-                // It comes too late.
+                // It comes too late. However many do, the deadline stands.
+                _ if wait.until().is_some_and(|until| clock::now() >= until) => return Err(DirectoryError::TimedOut),
                 _ => {}
             }
         }
@@ -418,6 +419,12 @@ impl Answer {
             }
         }
     }
+}
+
+/// The time for a question that must be asked though there is no time to wait for what it is about.
+fn one_round(wait: Option<Wait>) -> Wait {
+    let round = Wait::timeout(REQUEST_TIMEOUT);
+    if wait.is_some_and(Wait::ends_by_signal) { round.interruptible() } else { round }
 }
 
 fn put_or_not(result: Result<(), DirectoryError>) -> Result<bool, DirectoryError> {

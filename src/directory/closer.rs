@@ -70,6 +70,14 @@ impl Closer {
         self.left.load(Relaxed) < self.room
     }
 
+    /// Starts a thread if something is left and nobody is there for it: none could be started when it came.
+    pub(super) fn go_on(self: &Arc<Self>) {
+        // Relaxed: asked again and again.
+        if self.left.load(Relaxed) != 0 && self.threads.load(Relaxed) == 0 {
+            self.start();
+        }
+    }
+
     fn close(self: &Arc<Self>, descriptor: OwnedFd) {
         self.hand_over(descriptor);
         // SeqCst: either this sees that a thread has ended, or the thread, in `run`, that something is left.

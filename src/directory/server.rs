@@ -30,8 +30,9 @@ const EVENTS: usize = 64;
 const ACCEPTS: usize = 8;
 /// How many waits a round looks at.
 const WAITS: usize = 64;
-/// How many replies may lie unread, in the kernel's bytes, when another one with a descriptor is sent: about five. The kernel counts descriptors on their way against a limit that all of the server's user share.
-const UNREAD: usize = 4_096;
+/// How many replies may lie unread, in the kernel's bytes, when another one with a descriptor is sent: about two. The kernel counts descriptors on their way against a limit that all of the server's user share, which the default
+/// number of connections is a quarter of.
+const UNREAD: usize = 2_048;
 /// When there was no descriptor for a connection, the next attempt is made after so many nanoseconds.
 const RETRY: u32 = 50_000_000;
 /// The longest packet that may be a request.
@@ -252,22 +253,12 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Sends at once, or ends the connection.
+    /// Sends at once, or ends the connection. If it is the handle alone that cannot be sent, the client is told so.
     fn send(&mut self, id: ClientId, answer: &Answer<Arc<Served>>) {
         let Some(guest) = self.guests.get(&id) else { return };
-        let bytes = answer.encode();
-        let sent = loop {
-            let sent = match &answer.handle {
-                None => sys::send(&guest.socket, &bytes, false),
-                Some(_) if sys::unread(&guest.socket).is_ok_and(|unread| unread > UNREAD) => Err(Errno::AGAIN),
-                Some(served) => {
-                    let frame = Frame::new(&bytes, None, Some((served.fd.as_fd(), &served.kind)));
-                    sys::send_with_descriptors(&guest.socket, &frame.slices(), &[served.fd.as_fd()], false)
-                }
-            };
-            if sent != Err(Errno::INTR) {
-                break sent;
-            }
+        let sent = match send_at_once(&guest.socket, answer) {
+            Err(_) if answer.handle.is_some() => send_at_once(&guest.socket, &answer.without_handle(TOO_MANY_UNREAD)),
+            sent => sent,
         };
         if sent.is_err() || answer.status.ends() {
             self.end(id);
@@ -289,6 +280,7 @@ impl<'a> Server<'a> {
 
     /// Goes on with what waited for the closer: those that bring something in the order in which they came, and new connections.
     fn resume(&mut self) {
+        self.directory.closer.go_on();
         for _ in 0..EVENTS.min(self.paused.len()) {
             if !self.directory.closer.has_room() {
                 break;
@@ -311,6 +303,27 @@ impl<'a> Server<'a> {
             if let Some(answer) = answer {
                 self.send(id, &answer);
             }
+        }
+    }
+}
+
+/// Why a handle was not sent.
+const TOO_MANY_UNREAD: &str =
+    "handles are on their way to clients that have not received them yet, as many as the kernel lets the server send: ask again";
+
+fn send_at_once(socket: &Foreign, answer: &Answer<Arc<Served>>) -> Result<(), Errno> {
+    let bytes = answer.encode();
+    loop {
+        let sent = match &answer.handle {
+            None => sys::send(socket, &bytes, false),
+            Some(_) if sys::unread(socket).is_ok_and(|unread| unread > UNREAD) => Err(Errno::TOOMANYREFS),
+            Some(served) => {
+                let frame = Frame::new(&bytes, None, Some((served.fd.as_fd(), &served.kind)));
+                sys::send_with_descriptors(socket, &frame.slices(), &[served.fd.as_fd()], false)
+            }
+        };
+        if sent != Err(Errno::INTR) {
+            return sent;
         }
     }
 }

@@ -56,6 +56,11 @@ impl<D> Answer<D> {
         Answer { number: 0, status: Status::Malformed, has_more: false, revision: 0, text: why.into(), handle: None }
     }
 
+    /// That the handle cannot be sent, for a while.
+    pub(crate) fn without_handle(&self, why: &'static str) -> Self {
+        Answer { number: self.number, status: Status::TooMany, has_more: false, revision: self.revision, text: why.into(), handle: None }
+    }
+
     /// Its bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let Answer { number, status, has_more, revision, .. } = *self;

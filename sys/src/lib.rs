@@ -22,6 +22,7 @@ pub mod namespace;
 pub mod pidfd;
 pub mod poll;
 pub mod process;
+pub mod record_lock;
 #[cfg_attr(crossproc_loom, path = "model/robust.rs")]
 pub mod robust;
 pub mod sealed;

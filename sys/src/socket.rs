@@ -73,13 +73,15 @@ pub fn send_with_descriptors(socket: impl AsFd, slices: &[&[u8]], descriptors: &
         header.msg_controllen = unsafe { libc::CMSG_SPACE(len) } as _;
         // SAFETY: the header has room for a control message: checked by the constant above.
         let first = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
-        // SAFETY: points into `control`, which is aligned for it and not borrowed otherwise.
-        let first = unsafe { &mut *first };
-        first.cmsg_level = libc::SOL_SOCKET;
-        first.cmsg_type = libc::SCM_RIGHTS;
+        // SAFETY: integers alone, for which zero will do. (Its padding differs between libcs.)
+        let mut filled: libc::cmsghdr = unsafe { mem::zeroed() };
+        filled.cmsg_level = libc::SOL_SOCKET;
+        filled.cmsg_type = libc::SCM_RIGHTS;
         // SAFETY: the macro only calculates.
-        first.cmsg_len = unsafe { libc::CMSG_LEN(len) } as _;
-        // SAFETY: the header is followed by its data.
+        filled.cmsg_len = unsafe { libc::CMSG_LEN(len) } as _;
+        // SAFETY: points into `control`, which is aligned for it and not borrowed otherwise.
+        unsafe { first.write(filled) };
+        // SAFETY: the header is followed by its data. No reference narrows the pointer to the header alone.
         let data = unsafe { libc::CMSG_DATA(first) };
         // SAFETY: a `BorrowedFd` is a `RawFd` (`repr(transparent)`), and there is room for `len` bytes after the header.
         unsafe { ptr::copy_nonoverlapping(descriptors.as_ptr().cast::<u8>(), data, len as usize) };
@@ -142,15 +144,16 @@ pub fn receive(socket: impl AsFd, buffers: [&mut [MaybeUninit<u8>]; 2], wait: bo
 fn take_descriptors(header: &libc::msghdr, mut take: impl FnMut(OwnedFd)) {
     // SAFETY: the kernel has filled in the header of this message.
     let mut at = unsafe { libc::CMSG_FIRSTHDR(header) };
-    // SAFETY: null, or a control message inside the buffer.
-    while let Some(found) = unsafe { at.as_ref() } {
+    while !at.is_null() {
+        // SAFETY: a control message inside the buffer, aligned, which the kernel has written. Copied, so that no reference narrows the pointer to the header alone: the data follows it.
+        let found = unsafe { at.read() };
         let was_sent = found.cmsg_type == libc::SCM_RIGHTS;
         if found.cmsg_level == libc::SOL_SOCKET && (was_sent || found.cmsg_type == SCM_PIDFD) {
             // SAFETY: the macro only calculates.
             let before = unsafe { libc::CMSG_LEN(0) } as usize;
             let count = (found.cmsg_len as usize).saturating_sub(before) / size_of::<RawFd>();
             // SAFETY: data follows the header.
-            let data = unsafe { libc::CMSG_DATA(found) };
+            let data = unsafe { libc::CMSG_DATA(at) };
             for index in 0..count {
                 // SAFETY: inside the control message, by its length.
                 let number = unsafe { data.cast::<RawFd>().add(index) };
