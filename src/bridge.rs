@@ -33,7 +33,7 @@
 //! - **Two wakes at once.** `futex_waitv` tells the last word of those that it was woken through. A change of another is seen by the next comparison. A wake without a change, as the kernel's for a dead thread, would be lost: so the keys before the one that was told are in *doubt*, and fired 10 ms later unless something else happens to them before.
 //!
 //! # What is left to slices
-//! At the end of each [slice](crate::slice) the first in each line is notified, as everybody in this crate looks again then. What it mends here: one that was notified, and is neither polled again nor dropped, has the others wait for as long; so does one that was leaked, once. Kernels before 5.16 have no `futex_waitv`: there the first of each line is told to look
+//! At the end of each [slice](crate::slice) the first in each line is notified, as everybody in this crate looks again then. What it mends here: one that was notified, and is neither polled again nor dropped, has the others in its line wait for as long, and, if what woke it was the kernel's wake for a dead thread, those who sleep on the same in other processes; so does one that was leaked, from then on. Kernels before 5.16 have no `futex_waitv`: there the first of each line is told to look
 //! every 5 ms.
 //!
 //! # Fork

@@ -175,6 +175,26 @@ fn several_tasks_share_an_end_and_leave_nothing_behind() {
 }
 
 #[test]
+fn an_error_alone_makes_a_descriptor_ready() {
+    alone(|| {
+        for runtime in runtimes() {
+            // Whoever it is connected to is not there, which it learns when it sends.
+            let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.connect(nobody).unwrap();
+            let ready = runtime.block_on(in_time(async {
+                let readable = Readable(&socket);
+                let mut wait = std::pin::pin!(wait_any_async(&[&readable]));
+                assert!(is_pending(wait.as_mut()).await);
+                socket.send(b"x").unwrap();
+                wait.await
+            }));
+            assert_eq!(ready.unwrap(), [0]);
+        }
+    });
+}
+
+#[test]
 fn connections_are_waited_for_among_other_things() {
     alone(|| {
         let (one, other) = pipe().unwrap();

@@ -43,7 +43,9 @@ impl Descriptor {
             }
             guard.clear_ready();
         }
-        Ok(false)
+        // An error alone counts there as the end of writing, which is never forgotten: so this is asked once, and what it says is looked at.
+        let is_failed = self.flags.contains(PollFlags::IN) && watched.poll_write_ready(context).is_ready();
+        Ok(is_failed && is_ready(watched.get_ref(), self.flags)?)
     }
 
     fn poll_watched<'w>(

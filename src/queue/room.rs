@@ -104,7 +104,8 @@ impl Source for Handle {
     }
 
     fn more_words(&self) -> usize {
-        if self.ground().shape.is_joinable { self.ground().used() } else { 0 }
+        // Also for those who come while it sleeps.
+        if self.ground().shape.is_joinable { self.ground().shape.ids as usize } else { 0 }
     }
 
     fn arm<'a>(&'a self, state: &mut State, words: &mut Words<'a, '_>) -> Armed {

@@ -253,7 +253,9 @@ impl Ground {
         let ring = self.ring(Which::Items);
         // Release: pairs with the Acquire loads of positions.
         ring.head().fetch_or(CLOSED, Release);
-        self.finish_close(ring);
+        ring.tail().fetch_or(CLOSED, Release);
+        // Also if somebody has found it half done, and done the rest: that one may die before it wakes anybody.
+        self.wake_all(ring);
         thread.end();
     }
 

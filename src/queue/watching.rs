@@ -125,8 +125,9 @@ impl Ground {
                 (self.entry(at), entry)
             }
         };
-        words.add_whole(&control.returned, returned);
         self.name_position(Side::Getters, marked, cell, entry, words);
+        // Behind the position: who returns a task wakes those who sleep on that.
+        words.add_whole(&control.returned, returned);
         self.name_tokens(id, words)
     }
 

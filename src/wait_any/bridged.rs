@@ -53,20 +53,21 @@ fn groups(on: &[&dyn Source]) -> Vec<Group> {
     groups
 }
 
-/// Arms the sources of all groups, and hands in their words.
-fn arm(watcher: &mut Watcher<'_, '_>, groups: &mut [Group], waker: &Waker) -> io::Result<Armed> {
+/// Arms the sources of all groups, and hands in their words. Whether one of the threads was woken for this call since it last was awake: for that the bell may have been rung and silenced.
+fn arm(watcher: &mut Watcher<'_, '_>, groups: &mut [Group], waker: &Waker) -> io::Result<(Armed, bool)> {
+    let mut was_woken = false;
     for group in groups {
         let mut words: [Option<Watch<'_>>; MOST_WORDS] = [None; MOST_WORDS];
         let mut words = Words::new(&mut words);
         if watcher.arm(group.which.clone(), &mut words) == Armed::Again {
-            return Ok(Armed::Again);
+            return Ok((Armed::Again, was_woken));
         }
         let addresses: Vec<Address> = words.named().iter().flatten().map(|&word| word.into()).collect();
         // The group stays where it is as long as it is registered, and nothing else that is waited for lies there.
         let key = core::ptr::from_ref(&group.registration).addr();
-        bridge::arm(&mut group.registration, key, Audience::First, &addresses, waker)?;
+        was_woken |= bridge::arm(&mut group.registration, key, Audience::First, &addresses, waker)?;
     }
-    Ok(Armed::Asleep)
+    Ok((Armed::Asleep, was_woken))
 }
 
 /// Waits for sources, and descriptors if there are any.
@@ -120,7 +121,10 @@ fn wait_with(
         if waiter.spin(|| watcher.glance()) {
             continue;
         }
-        if arm(watcher, groups, &waker).map_err(WaitAnyError::Os)? == Armed::Asleep {
+        let (armed, was_woken) = arm(watcher, groups, &waker).map_err(WaitAnyError::Os)?;
+        if was_woken {
+            watcher.awake();
+        } else if armed == Armed::Asleep {
             let slept = descriptors.sleep(waiter);
             watcher.awake();
             slept.map_err(WaitAnyError::Os)?;

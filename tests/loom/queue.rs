@@ -87,6 +87,9 @@ impl Plot {
             word.load(Relaxed);
         }
         control.used.load(Relaxed);
+        for position in [&control.items.tail, &control.items.head] {
+            position.0.watched.load(Relaxed);
+        }
         for id in 0..ground.shape.ids as usize {
             let record = ground.record(id);
             record.seen.load(Relaxed);
