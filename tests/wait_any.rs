@@ -362,6 +362,7 @@ fn who_sleeps_uses_no_processor() {
     drop(free.lock().unwrap());
     everybody().for_each(wait_until_asleep);
     let before: Vec<_> = everybody().map(|child| (processor_time(child), switches(child))).collect();
+    // Time itself is what passes here: nothing is to happen in it.
     thread::sleep(Duration::from_millis(300));
     let after: Vec<_> = everybody().map(|child| (processor_time(child), switches(child))).collect();
     assert_eq!(after, before);

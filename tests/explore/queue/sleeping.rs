@@ -78,9 +78,9 @@ fn a_putter_killed_anywhere_strands_neither_getter_nor_watcher() {
 }
 
 #[test]
-fn a_getter_and_a_watcher_killed_anywhere_strand_no_getter() {
+fn a_putter_and_a_watcher_killed_anywhere_strand_no_getter() {
     let parts = [part(0, [Watch(Getters)]).killable(), part(1, [PutWaiting(1)]).killable(), part(2, [GetWaiting])];
-    explore_parts("queue: a_getter_and_a_watcher_killed_anywhere_strand_no_getter", plot(shape(1, 3)), parts, 2);
+    explore_parts("queue: a_putter_and_a_watcher_killed_anywhere_strand_no_getter", plot(shape(1, 3)), parts, 2);
 }
 
 #[test]
