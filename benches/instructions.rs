@@ -4,9 +4,7 @@
 
 use core::hint::black_box;
 
-use crossproc::{
-    Event, JoinableQueue, Lock, Permits, Queue, RLock, RwLock, Semaphore, Shm, pipe, process, shared,
-};
+use crossproc::{Event, JoinableQueue, Lock, Permits, Queue, RLock, RwLock, Semaphore, Shm, pipe, process, shared};
 
 shared! {
     struct Board {
@@ -22,8 +20,20 @@ shared! {
 
 /// What each does is in `run`.
 const OPERATIONS: [&str; 14] = [
-    "lock", "lock_in_lock", "rlock", "rlock_twice", "read", "write", "semaphore", "permits",
-    "event", "put_get", "loan_receive", "task", "send_recv", "fork",
+    "lock",
+    "lock_in_lock",
+    "rlock",
+    "rlock_twice",
+    "read",
+    "write",
+    "semaphore",
+    "permits",
+    "event",
+    "put_get",
+    "loan_receive",
+    "task",
+    "send_recv",
+    "fork",
 ];
 
 fn main() {

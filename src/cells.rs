@@ -42,7 +42,7 @@ use core::array;
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crossproc_sys::futex::{self, MAX_WATCHED, Watch};
-use crossproc_sys::robust::{self, RobustWord, TID_MASK, Thread, WAITERS};
+use crossproc_sys::robust::{self, Holding, RobustWord, TID_MASK, Thread, WAITERS};
 
 use crate::lock::state::Refused;
 use crate::wait::Waiter;
@@ -57,7 +57,8 @@ pub(crate) struct Cells<const N: usize> {
     cells: [RobustWord; N],
 }
 
-/// A cell that a thread holds.
+/// A cell that a thread holds. How it is held its taker says: by a guard that stands for references,
+/// as a reader's, or without, as a permit, which protects nothing that a leak could leave a reference to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Taken {
     tid: u32,
@@ -80,21 +81,21 @@ impl<const N: usize> Cells<N> {
         self.cells.iter().filter(|cell| owner(cell.word().load(Relaxed)) == 0).count()
     }
 
-    /// Takes a cell, if one of them is free: the result is of no moment, since others come and go while it looks.
+    /// Takes a cell, to be held like this, if one of them is free: the result is of no moment, since others come and go while it looks.
     #[inline]
-    pub(crate) fn try_take(&self) -> Result<Option<Taken>, Refused> {
+    pub(crate) fn try_take(&self, holding: Holding) -> Result<Option<Taken>, Refused> {
         let thread = robust::current().map_err(Refused::Unavailable)?;
-        match self.take(thread, self.own(thread), 0)? {
+        match self.take(thread, self.own(thread), 0, holding)? {
             Some(taken) => Ok(Some(taken)),
-            None => self.try_take_another(thread),
+            None => self.try_take_another(thread, holding),
         }
     }
 
     /// [`try_take`](Cells::try_take), where the thread's own cell was not free.
     #[cold]
-    fn try_take_another(&self, thread: &Thread) -> Result<Option<Taken>, Refused> {
+    fn try_take_another(&self, thread: &Thread, holding: Holding) -> Result<Option<Taken>, Refused> {
         for index in self.beginning_with_own(thread).skip(1) {
-            if let Some(taken) = self.take(thread, index, 0)? {
+            if let Some(taken) = self.take(thread, index, 0, holding)? {
                 return Ok(Some(taken));
             }
         }
@@ -103,12 +104,12 @@ impl<const N: usize> Cells<N> {
 
     /// Takes a cell, waiting for one as long as the waiter lets it. [`Refused::Deadlock`] if the thread holds all of them.
     #[cold]
-    pub(crate) fn take_waiting(&self, waiter: &mut Waiter) -> Result<Taken, Refused> {
+    pub(crate) fn take_waiting(&self, waiter: &mut Waiter, holding: Holding) -> Result<Taken, Refused> {
         let thread = robust::current().map_err(Refused::Unavailable)?;
         thread.begin(&self.gate);
         let mut kept = 0;
         let result = loop {
-            match self.take_or_mark(thread, kept) {
+            match self.take_or_mark(thread, kept, holding) {
                 Ok(Ok(taken)) => break Ok(taken),
                 Ok(Err(held)) if held.words.iter().all(|&word| owner(word) == thread.tid()) => break Err(Refused::Deadlock),
                 Ok(Err(held)) => {
@@ -163,15 +164,17 @@ impl<const N: usize> Cells<N> {
         self.cells.iter().all(|cell| owner(cell.word().load(SeqCst)) == 0)
     }
 
-    /// Whether the calling thread holds one.
+    /// Whether the calling thread holds one: by its own list, which no peer can change.
+    #[inline]
     pub(crate) fn is_holder(&self) -> bool {
-        robust::ready().is_some_and(|thread| self.cells.iter().any(|cell| owner(cell.word().load(Relaxed)) == thread.tid()))
+        let (start, len) = (self.cells.as_ptr().addr(), size_of_val(&self.cells));
+        robust::ready().is_some_and(|thread| thread.holds_within(start, len))
     }
 
     /// Frees a cell and wakes `count` of those who wait. Nothing in another thread: what was carried into a forked child is the parent's.
     #[inline]
     pub(crate) fn release(&self, taken: Taken, count: u32) {
-        let Some(thread) = robust::ready().filter(|thread| thread.tid() == taken.tid) else { return };
+        let Some(thread) = robust::of(taken.tid) else { return };
         let cell = &self.cells[taken.index];
         thread.begin(cell.word());
         // Release: pairs with the Acquire in `take` and `are_free`.
@@ -218,19 +221,20 @@ impl<const N: usize> Cells<N> {
 
     /// Takes the cell if it is free, with its mark, or with one.
     #[inline]
-    fn take(&self, thread: &Thread, index: usize, kept: u32) -> Result<Option<Taken>, Refused> {
+    fn take(&self, thread: &Thread, index: usize, kept: u32, holding: Holding) -> Result<Option<Taken>, Refused> {
         let cell = &self.cells[index];
         let mut seen = cell.word().load(Relaxed);
         if owner(seen) != 0 {
             return Ok(None);
         }
-        let slot = thread.free_slot().ok_or(Refused::TooManyHeld)?;
+        let at_hand = robust::at_hand().map(|(_, slot)| slot);
+        let slot = at_hand.or_else(|| thread.slot_for(cell)).ok_or_else(|| thread.no_slot(cell))?;
         thread.begin(cell.word());
         while owner(seen) == 0 {
             // Acquire: pairs with the Release in `release`. SeqCst: see `rwlock::state`.
             match cell.word().compare_exchange_weak(seen, thread.tid() | seen & WAITERS | kept, SeqCst, Relaxed) {
                 Ok(_) => {
-                    thread.link(slot, cell);
+                    thread.link(slot, cell, holding);
                     break;
                 }
                 Err(now) => seen = now,
@@ -241,7 +245,7 @@ impl<const N: usize> Cells<N> {
     }
 
     /// Takes a free cell, or marks them all. The gate is pending before and after.
-    fn take_or_mark(&self, thread: &Thread, kept: u32) -> Result<Result<Taken, AllHeld<N>>, Refused> {
+    fn take_or_mark(&self, thread: &Thread, kept: u32, holding: Holding) -> Result<Result<Taken, AllHeld<N>>, Refused> {
         // Acquire: pairs with the Release in `release_marked`.
         let mut held = AllHeld { gate: self.gate.load(Acquire), words: [0; N] };
         for index in self.beginning_with_own(thread) {
@@ -255,7 +259,7 @@ impl<const N: usize> Cells<N> {
                         if kept != 0 && self.free() > 1 {
                             futex::wake(&self.gate, 1);
                         }
-                        let taken = self.take(thread, index, kept);
+                        let taken = self.take(thread, index, kept, holding);
                         thread.begin(&self.gate);
                         if let Some(taken) = taken? {
                             return Ok(Ok(taken));

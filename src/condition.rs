@@ -124,13 +124,14 @@ impl Condition {
     /// # Errors
     /// [`TimedOut`](ConditionError::TimedOut), and [`Interrupted`](ConditionError::Interrupted) if `wait` is interruptible; otherwise as [`wait`](Condition::wait).
     pub fn wait_with<H: Held>(&self, held: &mut H, wait: Wait) -> Result<(), ConditionError> {
-        if !held.is_held() {
+        if !held.lock().is_owned() {
             return Err(ConditionError::NotOwner);
         }
         let begun = self.raw.begin();
-        let depth = held.release_whole();
-        let result = self.raw.sleep(begun, wait, || held.is_free());
-        let owner_died = held.relock(depth);
+        let lock = held.lock();
+        let holding = lock.release_whole();
+        let result = self.raw.sleep(begun, wait, || lock.owner().is_none());
+        let owner_died = lock.relock(holding);
         let result = result.map(|notified| self.raw.has_lock(notified));
         // The caller looks at what it waits for, and at the clock, once more anyway; that the data is half written it would not see.
         if owner_died { Err(ConditionError::OwnerDied) } else { Ok(result?) }
@@ -180,7 +181,7 @@ impl Condition {
         wait: Wait,
         mut condition: impl FnMut(&mut H::Value) -> bool,
     ) -> Result<(), ConditionError> {
-        if !held.is_held() {
+        if !held.lock().is_owned() {
             return Err(ConditionError::NotOwner);
         }
         while condition(held.value()) {

@@ -10,9 +10,13 @@ use core::time::Duration;
 use std::io;
 use std::time::Instant;
 
+use crossproc_sys::robust::Holding;
+
 pub(crate) mod state;
+pub(crate) mod unwinding;
 
 use self::state::{RawLock, Refused};
+use self::unwinding::Panics;
 use crate::shared::{Fingerprint, Plain, Shared};
 use crate::wait::Wait;
 
@@ -39,13 +43,19 @@ use crate::wait::Wait;
 /// calls [`LockGuard::recover`]; a guard that is dropped without that passes `OwnerDied` on to the next one. A waiter that dies is
 /// as if it had never come. A thread that is stopped keeps the lock.
 ///
+/// A panic is a death, too. Where one begins while the guard is held, and unwinds through it, the next
+/// owner gets [`LockError::OwnerDied`], as it would find a `std::sync::Mutex` poisoned. Not so if the
+/// panic is caught while the guard is held, or if the guard [ignores panics](LockGuard::ignore_panics).
+///
 /// What a dead owner had written is in the order of its machine's instructions, which the compiler may have changed. Where its successor draws
 /// conclusions from one write about another, put a `core::sync::atomic::compiler_fence` between the two, or use atomics beside the lock.
 ///
 /// # Fork
-/// A child does not inherit its parent's locks: for the child they are held by another. A guard that was carried into the child does
-/// nothing when it is dropped there, and must not be used: the parent holds the lock. A lock that is *not* in shared memory, such as a `static`, is
-/// copied into the child as it is, and stays locked there if anybody held it.
+/// A child does not inherit its parent's locks: for the child they are held by another.
+/// [`fork`](crate::process::fork) is an error while the process holds a guard, so that none gets into a
+/// child. One that got there in another way does nothing when it is dropped, and must not be used: the
+/// parent holds the lock. A lock that is *not* in shared memory, such as a `static`, is copied into the
+/// child as it is, and stays locked there if anybody held it.
 ///
 /// # Errors
 /// Every form gives [`LockError`]. A thread may hold 1,000 locks at a time.
@@ -173,7 +183,9 @@ impl<T: Plain> Lock<T> {
 
     /// Locks without a guard, for callers that unlock in another function: language bindings. Waits as `wait` says.
     ///
-    /// It is to be released in the same thread, by [`force_release`](Lock::force_release), or, for a `Lock<()>`, by the safe [`release`](Lock::release).
+    /// It is to be released in the same thread, by [`force_release`](Lock::force_release), or, for a `Lock<()>`, by the safe [`release`](Lock::release). A thread that ends without
+    /// that has died as the owner, and the lock is handed on. If the lock is not in a
+    /// [`Shm`](crate::Shm), the process ends with such a thread: see [`LockGuard`].
     ///
     /// # Errors
     /// As [`lock_with`](Lock::lock_with), but that an owner has died is told in [`Acquired`], because the lock is acquired then.
@@ -183,6 +195,7 @@ impl<T: Plain> Lock<T> {
             Some(_) => false,
             None => self.raw.lock_contended(wait)?.owner_died,
         };
+        self.raw.hold(Holding::BY_HAND);
         Ok(Acquired { owner_died })
     }
 
@@ -204,12 +217,12 @@ impl<T: Plain> Lock<T> {
     }
 
     /// A guard, by `contended` if the short way fails.
-    #[inline]
+    #[inline(always)]
     fn guard(
         &self,
         contended: impl FnOnce(&RawLock) -> Result<state::Acquired, Refused>,
     ) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        let guard = |tid| LockGuard { lock: self, tid, stays_here: PhantomData };
+        let guard = |tid| LockGuard { lock: self, tid, panics: Panics::now(), stays_here: PhantomData };
         if let Some(tid) = self.raw.lock_uncontended() {
             return Ok(guard(tid));
         }
@@ -285,13 +298,19 @@ impl<T> fmt::Debug for Lock<T> {
 
 /// The right to use a [`Lock`]'s value; dropping it unlocks. It stays in its thread, because the kernel knows the owner by thread.
 ///
-/// A guard that is leaked keeps the lock until its thread ends, which counts as its owner's death. If the lock is not in a [`Shm`](crate::Shm) and its memory is
-/// used for something else meanwhile, locks that the thread took after it may not be freed when it dies, and the kernel may then set a bit in what is there, if that looks like the thread's TID.
+/// # Leaked guards
+/// A guard that is leaked keeps the lock for as long as its thread lives, since references to the value
+/// may be as old. For the same reason the *process* ends with that thread, by
+/// [`abort`](std::process::abort) and a message on the standard error; others then get
+/// [`OwnerDied`](LockError::OwnerDied). A guard in a `thread_local!` is dropped in time. What a thread
+/// has locked by [`acquire`](Lock::acquire) ends no process, unless the lock is in memory that is not
+/// shared, such as a `Box`, which could have been freed meanwhile.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct LockGuard<'a, T: Plain> {
     lock: &'a Lock<T>,
     tid: u32,
-    /// Neither `Send` nor `Sync`: nor does a reference to it get into a forked child, for which the parent holds the lock.
+    panics: Panics,
+    /// Neither `Send` nor `Sync`.
     stays_here: PhantomData<*const ()>,
 }
 
@@ -300,6 +319,29 @@ impl<T: Plain> LockGuard<'_, T> {
     /// such a death it does nothing.
     pub fn recover(self) -> Self {
         self.lock.raw.recover();
+        self
+    }
+
+    /// Lets no panic count as its owner's death: whatever unwinds through this guard, the next one to
+    /// lock gets the value without an error. For values that every write leaves whole.
+    ///
+    /// ```
+    /// use crossproc::Lock;
+    ///
+    /// static COUNT: Lock<u64> = Lock::new(0);
+    ///
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let panicked = std::thread::spawn(|| {
+    ///     let mut count = COUNT.lock().unwrap().ignore_panics();
+    ///     *count += 1;
+    ///     panic!("with the guard in hand");
+    /// });
+    /// assert!(panicked.join().is_err());
+    /// assert_eq!(*COUNT.lock()?, 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn ignore_panics(mut self) -> Self {
+        self.panics = Panics::IGNORED;
         self
     }
 
@@ -333,8 +375,11 @@ impl<T: Plain> DerefMut for LockGuard<'_, T> {
 }
 
 impl<T: Plain> Drop for LockGuard<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
+        if self.panics.have_begun_since() {
+            self.lock.raw.abandon(self.tid);
+        }
         self.lock.raw.unlock(self.tid);
     }
 }
@@ -357,7 +402,7 @@ impl<T: Plain + fmt::Display> fmt::Display for LockGuard<'_, T> {
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError<G> {
-    /// The lock is acquired, and its last owner died while it held it: the value may be half written.
+    /// The lock is acquired, and its last owner died, or panicked, while it held it: the value may be half written.
     #[error("the lock's owner died while it held it: repair the value and call recover() on the guard")]
     OwnerDied(G),
     /// The calling thread holds the lock already.

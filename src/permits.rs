@@ -8,6 +8,8 @@ use core::time::Duration;
 use std::io;
 use std::time::Instant;
 
+use crossproc_sys::robust::Holding;
+
 use crate::cells::{Cells, Taken};
 use crate::lock::state::Refused;
 use crate::shared::{Fingerprint, Shared};
@@ -97,7 +99,7 @@ impl<const N: usize> Permits<N> {
     /// [`WouldBlock`](PermitsError::WouldBlock) if none was found: each was held when it was looked at. Otherwise as [`acquire`](Permits::acquire).
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_, N>, PermitsError> {
-        match self.cells.try_take()? {
+        match self.cells.try_take(Holding::BY_HAND)? {
             Some(taken) => Ok(self.permit(taken)),
             None => Err(PermitsError::WouldBlock),
         }
@@ -138,9 +140,9 @@ impl<const N: usize> Permits<N> {
 
     #[inline]
     fn acquire_lazily(&self, wait: impl FnOnce() -> Wait) -> Result<Permit<'_, N>, PermitsError> {
-        let taken = match self.cells.try_take()? {
+        let taken = match self.cells.try_take(Holding::BY_HAND)? {
             Some(taken) => taken,
-            None => self.cells.take_waiting(&mut Waiter::new(wait()))?,
+            None => self.cells.take_waiting(&mut Waiter::new(wait()), Holding::BY_HAND)?,
         };
         Ok(self.permit(taken))
     }
@@ -164,7 +166,9 @@ impl<const N: usize> fmt::Debug for Permits<N> {
 
 /// One of the [`Permits`]; dropping it releases it. It stays in its thread, because the kernel knows the holder by thread.
 ///
-/// One that is leaked stays held until its thread ends.
+/// One that is leaked stays held until its thread ends, and is free then. If the permits are not in a
+/// [`Shm`](crate::Shm), the *process* ends with such a thread, by [`abort`](std::process::abort) and a
+/// message: their memory could have been freed meanwhile.
 #[must_use = "dropping the permit releases it at once"]
 pub struct Permit<'a, const N: usize> {
     permits: &'a Permits<N>,

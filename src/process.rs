@@ -4,6 +4,12 @@
 //! Handles: the mappings are shared, as are the descriptors. No locks: what a thread of the parent holds stays its own, and for the child it is
 //! held by another. The crate's state of the calling thread is not copied but made anew, in however the child was forked.
 //!
+//! And no guards, since the child would use what its parent holds: [`fork`] is an error while the
+//! process has a guard of a [`Lock`](crate::Lock), an [`RLock`](crate::RLock) or an
+//! [`RwLock`](crate::RwLock), a loan, a received item, a task or a dead letter. Drop it first, or fork
+//! first. A [`Permit`](crate::Permit), and what was acquired without a guard, may stay: there is nothing
+//! that the child could reach through it.
+//!
 //! # Fork in a program with threads
 //! Only the thread that forks exists in the child. Whatever another thread was in the middle of stays so for ever: a lock of the standard output,
 //! of an allocator that does not know about `fork`, of any library. A child may then do only what is async-signal-safe, and
@@ -33,6 +39,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crossproc_sys::pidfd;
 use crossproc_sys::process::{self as sys, Lifeline};
+use crossproc_sys::robust::{self, Thread};
 use rustix::io::{read, retry_on_intr};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 use rustix::process::{WaitOptions, waitpid};
@@ -66,7 +73,7 @@ const PANICKED: i32 = 101;
 ///     Ok(())
 /// }
 /// ```
-pub fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> io::Result<Child> {
+pub fn fork<R: Exit>(body: impl FnOnce() -> R + Send + 'static) -> io::Result<Child> {
     Builder::new().fork(body)
 }
 
@@ -95,13 +102,15 @@ impl Builder {
     /// The child ends as by `_exit`: no destructor of what it inherited runs, no handler of the parent's `atexit`. The standard output is flushed
     /// before the fork and at the end of the child.
     ///
-    /// `body` is `Send`, so that no guard of a lock gets into the child: the parent holds the lock. What the compiler cannot see is a guard in a `thread_local!`, of which the child has a copy:
-    /// it must not use that.
+    /// No guard gets into the child: `body` borrows nothing, and it is an error if this process holds
+    /// any, also one that was leaked, or that is in a `static` or a `thread_local!`. See the
+    /// [module](self).
     ///
     /// # Errors
-    /// [`io::ErrorKind::Unsupported`] if this process has other threads; see the [module](self). Otherwise what the system says: no memory, no
+    /// [`io::ErrorKind::Unsupported`] if this process has other threads; see the [module](self).
+    /// [`io::ErrorKind::ResourceBusy`] if it holds a guard. Otherwise what the system says: no memory, no
     /// descriptor, too many processes, no `/proc`. The child has not run then.
-    pub fn fork<R: Exit>(&self, body: impl FnOnce() -> R + Send) -> io::Result<Child> {
+    pub fn fork<R: Exit>(&self, body: impl FnOnce() -> R + Send + 'static) -> io::Result<Child> {
         let threads = sys::threads()?;
         if threads != 1 {
             let message = format!(
@@ -110,7 +119,16 @@ impl Builder {
             );
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         }
-        // SAFETY: there are no other threads, and only this one could start any.
+        let guards = robust::ready().map_or(0, Thread::guards);
+        if guards != 0 {
+            let message = format!(
+                "this process holds {guards} guards, loans, received items or tasks, \
+                 which the child would have, too: drop them before the fork, or fork earlier"
+            );
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+        }
+        // SAFETY: there are no other threads, and only this one could start any. No guard is held, and
+        // what is `'static` otherwise leads to nothing that only a guard's owner may use.
         unsafe { self.fork_flushing(body, true) }
     }
 
@@ -119,6 +137,9 @@ impl Builder {
     /// # Safety
     /// If this process has other threads, `body` calls only what is async-signal-safe, or what its caller knows not to depend on anything
     /// that another thread may be in the middle of.
+    ///
+    /// The child uses no guard of a lock, loan, received item or task that this process holds, and no
+    /// reference that came from one: they are the parent's. It may drop them, which does nothing.
     ///
     /// # Errors
     /// What the system says: no memory, no descriptor, too many processes, no `/proc`. The child has not run then.

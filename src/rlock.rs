@@ -9,10 +9,10 @@ use core::ops::Deref;
 use core::time::Duration;
 use std::time::Instant;
 
-use crossproc_sys::atomic::AtomicU32;
-use crossproc_sys::atomic::Ordering::Relaxed;
+use crossproc_sys::robust::Holding;
 
 use crate::lock::state::{self, RawLock, Refused};
+use crate::lock::unwinding::Panics;
 use crate::lock::{Acquired, LockError};
 use crate::shared::{Fingerprint, Plain, Shared};
 use crate::wait::Wait;
@@ -22,8 +22,15 @@ use crate::wait::Wait;
 /// It corresponds to `std::sync::ReentrantLock` and to Python's `multiprocessing.RLock`. Since one thread may have several guards of it at once, a guard gives a
 /// shared reference: to a [`Cell`], through which plain data is read and replaced.
 ///
+/// How often a thread holds the lock is known to that thread alone, and is not in shared memory.
+///
 /// Blocking, fairness, memory ordering, fork and signal handlers are as for [`Lock`](crate::Lock), and so is what a death does: the owner and its depth are gone, and the
 /// next owner gets [`LockError::OwnerDied`], until one of them has [recovered](RLockGuard::recover) the value.
+///
+/// A panic that unwinds through any of a thread's guards counts as its death, as for a
+/// [`Lock`](crate::Lock). If it is caught while others of the thread's guards are held, these
+/// see it at once ([`is_inconsistent`](RLockGuard::is_inconsistent)), and one of them may recover the
+/// value before anybody else gets it.
 ///
 /// # Errors
 /// Every form gives [`LockError`]; never [`Deadlock`](LockError::Deadlock), but [`TooDeep`](LockError::TooDeep) at 2^32 - 1 guards of one thread.
@@ -54,78 +61,52 @@ pub struct RLock<T> {
     value: Cell<T>,
 }
 
-/// The lock and how often its owner holds it.
+/// A lock, of which the owner's own list says how often it is held.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(transparent)]
 pub(crate) struct RawRLock {
     lock: RawLock,
-    /// Written by the owner alone, which sets it when it comes: what a dead one has left there counts for nothing. Relaxed: the lock orders it.
-    depth: AtomicU32,
-    _padding: u32,
 }
 
 impl RawRLock {
     const fn new() -> Self {
-        RawRLock { lock: RawLock::new(), depth: AtomicU32::new(0), _padding: 0 }
+        RawRLock { lock: RawLock::new() }
     }
 
-    /// One more for the owner; `None` if the calling thread is not that.
-    #[inline]
-    fn lock_again(&self) -> Option<Result<state::Acquired, Refused>> {
-        let tid = self.lock.owned_by()?;
-        // Relaxed: this thread's own.
-        let deeper = self.depth.load(Relaxed).checked_add(1);
-        Some(deeper.ok_or(Refused::TooDeep).map(|deeper| {
-            self.depth.store(deeper, Relaxed);
-            state::Acquired { tid, owner_died: self.lock.is_inconsistent() }
-        }))
+    /// Once more for the owner `tid`, who holds it already.
+    fn lock_again(&self, holding: Holding, by_guard: bool, tid: u32) -> Result<state::Acquired, Refused> {
+        let depth = holding.depth.checked_add(1).ok_or(Refused::TooDeep)?;
+        self.lock.hold(Holding { depth, guards: holding.guards + u32::from(by_guard) });
+        Ok(state::Acquired { tid, owner_died: self.lock.is_inconsistent() })
     }
 
     #[inline]
-    fn lock(&self, contended: impl FnOnce(&RawLock) -> Result<state::Acquired, Refused>) -> Result<state::Acquired, Refused> {
+    fn lock(
+        &self,
+        by_guard: bool,
+        contended: impl FnOnce(&RawLock) -> Result<state::Acquired, Refused>,
+    ) -> Result<state::Acquired, Refused> {
+        if let Some((tid, holding)) = self.lock.holding() {
+            return self.lock_again(holding, by_guard, tid);
+        }
         let acquired = match self.lock.lock_uncontended() {
             Some(tid) => state::Acquired { tid, owner_died: false },
-            None => match self.lock_again() {
-                Some(again) => return again,
-                None => contended(&self.lock)?,
-            },
+            None => contended(&self.lock)?,
         };
-        self.depth.store(1, Relaxed);
+        if !by_guard {
+            self.lock.hold(Holding::BY_HAND);
+        }
         Ok(acquired)
     }
 
-    /// One less for the owner `tid`, and none at the last. Nothing in another thread, as for the [`RawLock`].
+    /// Once less for the owner `tid`, and not at all at the last. Nothing in another thread, as for the [`RawLock`].
     #[inline]
-    fn unlock(&self, tid: u32) {
-        if self.lock.owned_by() != Some(tid) {
-            return;
+    fn unlock(&self, tid: u32, by_guard: bool) {
+        match self.lock.holding() {
+            Some((owner, Holding { depth: 2.., .. })) if owner != tid => {}
+            Some((_, holding @ Holding { depth: 2.., .. })) => self.lock.hold(holding.less(by_guard)),
+            _ => self.lock.unlock(tid),
         }
-        match self.depth.load(Relaxed) {
-            0 | 1 => self.lock.unlock(tid),
-            depth => self.depth.store(depth - 1, Relaxed),
-        }
-    }
-
-    /// Frees the lock, which the calling thread holds, at any depth, which it says.
-    pub(crate) fn release_whole(&self) -> u32 {
-        let depth = self.depth.load(Relaxed);
-        self.lock.release_anyhow();
-        depth
-    }
-
-    pub(crate) fn is_free(&self) -> bool {
-        self.lock.owner().is_none()
-    }
-
-    pub(crate) fn is_owned(&self) -> bool {
-        self.lock.is_owned()
-    }
-
-    /// What [`release_whole`](RawRLock::release_whole) has undone.
-    pub(crate) fn relock(&self, depth: u32) -> bool {
-        let owner_died = self.lock.relock();
-        self.depth.store(depth, Relaxed);
-        owner_died
     }
 
     /// What is held at any depth.
@@ -134,7 +115,7 @@ impl RawRLock {
     }
 
     fn depth(&self) -> u32 {
-        if self.lock.is_owned() { self.depth.load(Relaxed) } else { 0 }
+        self.lock.holding().map_or(0, |(_, holding)| holding.depth)
     }
 }
 
@@ -203,13 +184,15 @@ impl<T: Plain> RLock<T> {
 
     /// Locks without a guard, for callers that unlock in another function: language bindings. Waits as `wait` says.
     ///
-    /// It is to be released in the same thread, as often as it was acquired, by [`force_release`](RLock::force_release), or, for an `RLock<()>`, by the safe [`release`](RLock::release).
+    /// It is to be released in the same thread, as often as it was acquired, by [`force_release`](RLock::force_release), or, for an `RLock<()>`, by the safe [`release`](RLock::release). As for
+    /// a [`Lock`](crate::Lock::acquire), a thread may end without that if the lock is in a
+    /// [`Shm`](crate::Shm).
     ///
     /// # Errors
     /// As [`lock_with`](RLock::lock_with), but that an owner has died is told in [`Acquired`], because the lock is acquired then.
     #[inline]
     pub fn acquire(&self, wait: Wait) -> Result<Acquired, LockError<()>> {
-        let acquired = self.raw.lock(|raw| raw.lock_contended(wait))?;
+        let acquired = self.raw.lock(false, |raw| raw.lock_contended(wait))?;
         Ok(Acquired { owner_died: acquired.owner_died })
     }
 
@@ -222,7 +205,7 @@ impl<T: Plain> RLock<T> {
     /// If it is the last time, no guard or reference to the value that this thread got by holding the lock is used any more.
     pub unsafe fn force_release(&self) -> Result<(), LockError<()>> {
         let tid = self.raw.lock.owned_by().ok_or(LockError::NotOwner)?;
-        self.raw.unlock(tid);
+        self.raw.unlock(tid, false);
         Ok(())
     }
 
@@ -254,9 +237,9 @@ impl<T: Plain> RLock<T> {
         &self,
         contended: impl FnOnce(&RawLock) -> Result<state::Acquired, Refused>,
     ) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
-        match self.raw.lock(contended) {
+        match self.raw.lock(true, contended) {
             Ok(acquired) => {
-                let guard = RLockGuard { lock: self, tid: acquired.tid, stays_here: PhantomData };
+                let guard = RLockGuard { lock: self, tid: acquired.tid, panics: Panics::now(), stays_here: PhantomData };
                 if acquired.owner_died { Err(LockError::OwnerDied(guard)) } else { Ok(guard) }
             }
             Err(refused) => Err(refused.into()),
@@ -308,11 +291,13 @@ impl<T> fmt::Debug for RLock<T> {
 
 /// The right to use an [`RLock`]'s value; dropping the last one of a thread unlocks. It stays in its thread, because the kernel knows the owner by thread.
 ///
-/// A guard that is leaked keeps the lock until its thread ends, which counts as its owner's death.
+/// A guard that is leaked keeps the lock for as long as its thread lives, and the process ends with
+/// that thread, as for a [`Lock`](crate::LockGuard#leaked-guards)'s.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct RLockGuard<'a, T: Plain> {
     lock: &'a RLock<T>,
     tid: u32,
+    panics: Panics,
     stays_here: PhantomData<*const ()>,
 }
 
@@ -321,6 +306,13 @@ impl<T: Plain> RLockGuard<'_, T> {
     /// such a death it does nothing.
     pub fn recover(self) -> Self {
         self.lock.raw.lock.recover();
+        self
+    }
+
+    /// Lets no panic that unwinds through this guard count as its owner's death. The thread's other
+    /// guards are not concerned.
+    pub fn ignore_panics(mut self) -> Self {
+        self.panics = Panics::IGNORED;
         self
     }
 
@@ -348,7 +340,10 @@ impl<T: Plain> Deref for RLockGuard<'_, T> {
 impl<T: Plain> Drop for RLockGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.lock.raw.unlock(self.tid);
+        if self.panics.have_begun_since() {
+            self.lock.raw.lock.abandon(self.tid);
+        }
+        self.lock.raw.unlock(self.tid, true);
     }
 }
 

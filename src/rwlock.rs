@@ -15,6 +15,7 @@ use self::state::{Acquired, RawRwLock};
 use crate::cells::Taken;
 use crate::lock::LockError;
 use crate::lock::state::Refused;
+use crate::lock::unwinding::Panics;
 use crate::shared::{Fingerprint, Plain, Shared};
 use crate::wait::Wait;
 
@@ -34,6 +35,9 @@ use crate::wait::Wait;
 /// A reader that dies is gone, and blocks nobody. A writer that dies is gone, too, and the next writers and readers get [`LockError::OwnerDied`] with the guard in it, until a writer calls
 /// [`recover`](RwLockWriteGuard::recover). One that dies while it still waits for readers has changed nothing, and nobody is told. A waiter that dies is
 /// as if it had never come. Those that are stopped keep what they have.
+///
+/// A panic that begins while a writer's guard is held, and unwinds through it, counts as the writer's
+/// death, as for a [`Lock`](crate::Lock); through a reader's guard it does nothing.
 ///
 /// What a dead writer had written is in the order of its machine's instructions, as for a [`Lock`](crate::Lock).
 ///
@@ -219,7 +223,7 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
             result => result,
         };
         let Acquired { by, is_inconsistent } = result?;
-        let guard = RwLockWriteGuard { lock: self, tid: by, is_inconsistent, stays_here: PhantomData };
+        let guard = RwLockWriteGuard { lock: self, tid: by, is_inconsistent, panics: Panics::now(), stays_here: PhantomData };
         if is_inconsistent { Err(LockError::OwnerDied(guard)) } else { Ok(guard) }
     }
 }
@@ -245,7 +249,8 @@ impl<T, const READERS: usize> fmt::Debug for RwLock<T, READERS> {
 
 /// The right to read an [`RwLock`]'s value; dropping it ends that. It stays in its thread, because the kernel knows the reader by thread.
 ///
-/// One that is leaked keeps writers out until its thread ends.
+/// One that is leaked keeps writers out for as long as its thread lives, and the process ends with that
+/// thread, as for a [`Lock`](crate::LockGuard#leaked-guards)'s.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct RwLockReadGuard<'a, T: Plain, const READERS: usize = 32> {
     lock: &'a RwLock<T, READERS>,
@@ -287,12 +292,14 @@ impl<T: Plain + fmt::Debug, const READERS: usize> fmt::Debug for RwLockReadGuard
 
 /// The right to change an [`RwLock`]'s value; dropping it ends that. It stays in its thread, because the kernel knows the writer by thread.
 ///
-/// One that is leaked keeps the lock until its thread ends, which counts as its death.
+/// One that is leaked keeps the lock for as long as its thread lives, and the process ends with that
+/// thread, as for a [`Lock`](crate::LockGuard#leaked-guards)'s.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct RwLockWriteGuard<'a, T: Plain, const READERS: usize = 32> {
     lock: &'a RwLock<T, READERS>,
     tid: u32,
     is_inconsistent: bool,
+    panics: Panics,
     stays_here: PhantomData<*const ()>,
 }
 
@@ -301,6 +308,12 @@ impl<T: Plain, const READERS: usize> RwLockWriteGuard<'_, T, READERS> {
     /// such a death it does nothing.
     pub fn recover(mut self) -> Self {
         self.is_inconsistent = false;
+        self
+    }
+
+    /// Lets no panic that unwinds through this guard count as the writer's death.
+    pub fn ignore_panics(mut self) -> Self {
+        self.panics = Panics::IGNORED;
         self
     }
 
@@ -332,7 +345,7 @@ impl<T: Plain, const READERS: usize> DerefMut for RwLockWriteGuard<'_, T, READER
 impl<T: Plain, const READERS: usize> Drop for RwLockWriteGuard<'_, T, READERS> {
     #[inline]
     fn drop(&mut self) {
-        self.lock.raw.end_write(self.tid, !self.is_inconsistent);
+        self.lock.raw.end_write(self.tid, !self.is_inconsistent && !self.panics.have_begun_since());
     }
 }
 

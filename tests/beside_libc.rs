@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::mem::MaybeUninit;
 use std::thread;
 
-use crossproc::{Event, Fingerprint, Lock, LockError, Shared, Shm, shared};
+use crossproc::{Event, Fingerprint, Lock, LockError, Shared, Shm, Wait, shared};
 
 mod forked;
 use forked::{PATIENCE, fork, kill};
@@ -85,7 +85,8 @@ fn take_all(both: &Both, pattern: u32) {
     let (mut ours, mut theirs) = (both.ours.iter(), both.theirs.iter());
     for step in 0..2 * EACH {
         if pattern >> step & 1 == 1 {
-            std::mem::forget(ours.next().unwrap().lock().unwrap());
+            // Without a guard: a thread may end with it.
+            let _ = ours.next().unwrap().acquire(Wait::FOREVER).unwrap();
         } else {
             assert_eq!(theirs.next().unwrap().lock(), 0);
         }

@@ -13,7 +13,7 @@ use static_assertions::{assert_eq_align, assert_eq_size, assert_impl_all, assert
 // The robust list's entry is 32 bytes after the word.
 const_assert_eq!(size_of::<Lock<()>>(), 48);
 const_assert_eq!(size_of::<Lock<u64>>(), 56);
-const_assert_eq!(size_of::<RLock<u64>>(), 64);
+const_assert_eq!(size_of::<RLock<u64>>(), 56);
 const_assert_eq!(size_of::<Condition>(), 16);
 const_assert_eq!(size_of::<Barrier>(), 16);
 const_assert_eq!(size_of::<BoundedSemaphore>(), 16);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossproc::{Event, Lock, LockError, LockGuard, Semaphore, Shm, shared};
+use crossproc::{Event, Lock, LockError, LockGuard, Semaphore, Shm, Wait, shared};
 
 mod forked;
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
@@ -168,9 +168,9 @@ fn a_very_long_time_out_waits() {
 }
 
 #[test]
-fn a_thread_that_ends_frees_what_it_leaked() {
-    let lock = Lock::new(0_u64);
-    thread::scope(|scope| scope.spawn(|| std::mem::forget(lock.lock())).join().unwrap());
+fn a_thread_that_ends_frees_what_it_has_acquired_without_a_guard() {
+    let lock = Shm::new(Lock::new(0_u64)).unwrap();
+    let _ = thread::scope(|scope| scope.spawn(|| lock.acquire(Wait::FOREVER).unwrap()).join().unwrap());
     // The kernel frees it when the thread is gone for it, which is after `join` returns.
     assert!(recovered(&lock).1);
 }
@@ -254,13 +254,13 @@ fn what_a_forked_child_takes_is_recovered_when_it_dies_also_if_its_parent_held_l
 }
 
 #[test]
-fn a_leaked_guard_keeps_its_memory_so_that_later_locks_are_still_freed() {
-    let outer = Lock::new(0_u64);
+fn a_lock_that_is_held_keeps_its_memory_so_that_later_locks_are_still_freed() {
+    let outer = Shm::new(Lock::new(0_u64)).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
             let gone = Shm::new(Lock::new(0_u64)).unwrap();
-            std::mem::forget(gone.lock());
-            std::mem::forget(outer.lock());
+            let _ = gone.acquire(Wait::FOREVER).unwrap();
+            let _ = outer.acquire(Wait::FOREVER).unwrap();
             // Were the mapping gone, the kernel's walk would stop at it, before `outer`.
             drop(gone);
         });
@@ -270,20 +270,19 @@ fn a_leaked_guard_keeps_its_memory_so_that_later_locks_are_still_freed() {
 
 #[test]
 fn memory_of_a_lock_whose_guard_was_leaked_is_not_written_any_more() {
-    let older = Lock::new(0_u64);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let guard = older.lock().unwrap();
-            let mut reused = Box::new(Lock::new(0_u64));
-            std::mem::forget(reused.lock());
-            // Something else is there now.
-            *reused = Lock::new(0);
-            drop(guard);
-            let bytes: *const [u8; size_of::<Lock<u64>>()] = (&raw const *reused).cast();
-            // SAFETY: all of it was initialised, and nobody has it.
-            assert_eq!(unsafe { bytes.read() }, [0; size_of::<Lock<u64>>()]);
-        });
-    });
+    // A process of its own, which is not ended for the leak before its thread does.
+    join_all([fork(|| {
+        let older = Lock::new(0_u64);
+        let guard = older.lock().unwrap();
+        let mut reused = Box::new(Lock::new(0_u64));
+        std::mem::forget(reused.lock());
+        // Something else is there now.
+        *reused = Lock::new(0);
+        drop(guard);
+        let bytes: *const [u8; size_of::<Lock<u64>>()] = (&raw const *reused).cast();
+        // SAFETY: all of it was initialised, and nobody has it.
+        assert_eq!(unsafe { bytes.read() }, [0; size_of::<Lock<u64>>()]);
+    })]);
 }
 
 #[test]

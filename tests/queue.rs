@@ -200,24 +200,21 @@ fn items_without_bytes_are_counted() {
 }
 
 #[test]
-fn a_leaked_guard_keeps_its_slot_until_its_thread_ends() {
+fn a_leaked_guard_keeps_its_slot_until_its_process_ends() {
     let queue: Queue<u64> = QueueOptions::new().participants(2).loans(1).create(2).unwrap();
     queue.put(1).unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            core::mem::forget(queue.receive().unwrap());
-            assert!(matches!(queue.loan(), Err(QueueError::TooManyLoans { limit: 1 })));
-            queue.put(2).unwrap();
-        });
-    });
-    // The next thread takes its place, and has all of it, as soon as the kernel knows that the first one has ended.
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            wait_until("the thread has ended", || !matches!(queue.loan(), Err(QueueError::TooManyParticipants { .. })));
-            drop(queue.loan().unwrap());
-            assert_eq!(queue.get().unwrap(), 2);
-        });
-    });
+    let theirs = queue.clone();
+    join_all([fork(move || {
+        core::mem::forget(theirs.receive().unwrap());
+        assert!(matches!(theirs.loan(), Err(QueueError::TooManyLoans { limit: 1 })));
+        theirs.put(2).unwrap();
+    })]);
+    // The next one takes its place, and has all of it.
+    let theirs = queue.clone();
+    join_all([fork(move || {
+        drop(theirs.loan().unwrap());
+        assert_eq!(theirs.get().unwrap(), 2);
+    })]);
 }
 
 #[test]

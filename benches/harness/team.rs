@@ -1,5 +1,7 @@
 //! Processes, or threads, that work in rounds: they start together, and the time of a round is from the first one's start to the last one's end.
 
+#![allow(unsafe_code)]
+
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
@@ -42,6 +44,12 @@ pub(crate) struct Team {
     children: Vec<Child>,
 }
 
+/// A daemon that may borrow: it ends by `_exit`, with its copy of what is borrowed.
+fn fork(body: impl FnOnce() + Send) -> Child {
+    // SAFETY: a benchmark's program has no other threads, and holds no guards while it forks its teams.
+    unsafe { Builder::new().daemon(true).fork_with_threads(body) }.expect("a process cannot be forked")
+}
+
 impl Team {
     /// A team of as many processes, whose member `index` calls `work(index, amount)` in each round.
     pub(crate) fn of_processes(members: usize, placement: Placement, work: impl Fn(usize, u64) + Sync) -> Team {
@@ -53,8 +61,7 @@ impl Team {
         let mut team = Team::without_members(members);
         for index in 0..members {
             let (rounds, finished, work) = (&team.rounds, &team.finished, &work);
-            let child = Builder::new().daemon(true).fork(|| attend(rounds, finished, index, placement, work));
-            team.children.push(child.expect("a member cannot be forked"));
+            team.children.push(fork(|| attend(rounds, finished, index, placement, work)));
         }
         team.round(first);
         team
@@ -65,14 +72,14 @@ impl Team {
     pub(crate) fn of_threads(members: usize, placement: Placement, work: impl Fn(usize, u64) + Sync) -> Team {
         let mut team = Team::without_members(members);
         let (rounds, finished, work) = (&team.rounds, &team.finished, &work);
-        let child = Builder::new().daemon(true).fork(|| {
+        let child = fork(|| {
             thread::scope(|scope| {
                 for index in 0..members {
                     scope.spawn(move || attend(rounds, finished, index, placement, work));
                 }
             });
         });
-        team.children.push(child.expect("a process for the threads cannot be forked"));
+        team.children.push(child);
         team.round(FIRST_ROUND);
         team
     }

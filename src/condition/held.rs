@@ -1,5 +1,8 @@
 //! [`Held`]: the locks that a condition can release and acquire again.
 
+#![allow(private_interfaces, reason = "the sealed trait's method is for this crate alone")]
+
+use crate::lock::state::RawLock;
 use crate::lock::{Lock, LockGuard};
 use crate::rlock::{RLock, RLockGuard};
 use crate::shared::Plain;
@@ -15,14 +18,11 @@ pub trait Held: sealed::Held {
 }
 
 pub(super) mod sealed {
+    use super::RawLock;
+
     pub trait Held {
-        fn is_held(&self) -> bool;
-        /// Frees the lock, however often it is held, which it says.
-        fn release_whole(&mut self) -> u32;
-        /// Whether nobody holds it.
-        fn is_free(&self) -> bool;
-        /// Holds it as often again. Whether an owner died.
-        fn relock(&mut self, depth: u32) -> bool;
+        #[doc(hidden)]
+        fn lock(&self) -> &RawLock;
     }
 }
 
@@ -35,21 +35,8 @@ impl<T: Plain> Held for LockGuard<'_, T> {
 }
 
 impl<T: Plain> sealed::Held for LockGuard<'_, T> {
-    fn is_held(&self) -> bool {
-        self.raw().is_owned()
-    }
-
-    fn release_whole(&mut self) -> u32 {
-        self.raw().release_anyhow();
-        1
-    }
-
-    fn is_free(&self) -> bool {
-        self.raw().owner().is_none()
-    }
-
-    fn relock(&mut self, _: u32) -> bool {
-        self.raw().relock()
+    fn lock(&self) -> &RawLock {
+        self.raw()
     }
 }
 
@@ -62,20 +49,8 @@ impl<T: Plain> Held for RLockGuard<'_, T> {
 }
 
 impl<T: Plain> sealed::Held for RLockGuard<'_, T> {
-    fn is_held(&self) -> bool {
-        self.raw().is_owned()
-    }
-
-    fn release_whole(&mut self) -> u32 {
-        self.raw().release_whole()
-    }
-
-    fn is_free(&self) -> bool {
-        self.raw().is_free()
-    }
-
-    fn relock(&mut self, depth: u32) -> bool {
-        self.raw().relock(depth)
+    fn lock(&self) -> &RawLock {
+        self.raw().lock_itself()
     }
 }
 
@@ -88,21 +63,8 @@ impl Held for &Lock<()> {
 }
 
 impl sealed::Held for &Lock<()> {
-    fn is_held(&self) -> bool {
-        self.raw.is_owned()
-    }
-
-    fn release_whole(&mut self) -> u32 {
-        self.raw.release_anyhow();
-        1
-    }
-
-    fn is_free(&self) -> bool {
-        self.raw.owner().is_none()
-    }
-
-    fn relock(&mut self, _: u32) -> bool {
-        self.raw.relock()
+    fn lock(&self) -> &RawLock {
+        &self.raw
     }
 }
 
@@ -115,19 +77,7 @@ impl Held for &RLock<()> {
 }
 
 impl sealed::Held for &RLock<()> {
-    fn is_held(&self) -> bool {
-        self.raw.is_owned()
-    }
-
-    fn release_whole(&mut self) -> u32 {
-        self.raw.release_whole()
-    }
-
-    fn is_free(&self) -> bool {
-        self.raw.is_free()
-    }
-
-    fn relock(&mut self, depth: u32) -> bool {
-        self.raw.relock(depth)
+    fn lock(&self) -> &RawLock {
+        self.raw.lock_itself()
     }
 }

@@ -64,7 +64,7 @@
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::atomic::{AtomicU32, Ordering};
 use crossproc_sys::futex::{self, Awake, MAX_LOSSES, Watch};
-use crossproc_sys::robust::{self, OWNER_DIED, RobustWord, TID_MASK, Thread, WAITERS};
+use crossproc_sys::robust::{self, Holding, NoSlot, OWNER_DIED, RobustWord, Slot, TID_MASK, Thread, WAITERS};
 
 use crate::wait::{Ended, Wait, Waiter};
 use crate::wait_any::source::{Armed, Source, State, Words};
@@ -108,6 +108,16 @@ pub(crate) enum Refused {
     Unavailable(robust::Error),
 }
 
+impl From<NoSlot> for Refused {
+    fn from(none: NoSlot) -> Self {
+        match none {
+            NoSlot::Held => Refused::Deadlock,
+            NoSlot::TooMany => Refused::TooManyHeld,
+            NoSlot::Unavailable(error) => Refused::Unavailable(error),
+        }
+    }
+}
+
 impl From<Ended> for Refused {
     fn from(ended: Ended) -> Self {
         match ended {
@@ -122,20 +132,26 @@ impl RawLock {
         RawLock { robust: RobustWord::new(), starving: AtomicU32::new(0), watchers: AtomicU32::new(0) }
     }
 
-    /// Takes the lock if it is free and its data is whole, and the thread is set up: the TID under which it is held.
+    /// Takes the lock if it is free and its data is whole, and the thread is set up: the TID under which it is held. As for all that take it, it is held by a guard, until [`hold`](RawLock::hold) says otherwise.
     #[inline]
     pub(crate) fn lock_uncontended(&self) -> Option<u32> {
-        let thread = robust::ready()?;
-        let slot = thread.free_slot()?;
+        let (thread, slot) = robust::at_hand().or_else(|| self.slot_beside_others())?;
         let word = self.robust.word();
         thread.begin(word);
         // Acquire: pairs with the Release exchanges of `unlock`.
         let is_acquired = word.compare_exchange(0, thread.tid(), Acquire, Relaxed).is_ok();
         if is_acquired {
-            thread.link(slot, &self.robust);
+            thread.link(slot, &self.robust, Holding::BY_GUARD);
         }
         thread.end();
         is_acquired.then(|| thread.tid())
+    }
+
+    /// A slot of a thread that is set up and holds, or has held, something else besides.
+    #[cold]
+    fn slot_beside_others(&self) -> Option<(&'static Thread, Slot<'static>)> {
+        let thread = robust::ready()?;
+        Some((thread, thread.slot_for(&self.robust)?))
     }
 
     /// Takes the lock if it is free, whatever [`lock_uncontended`](RawLock::lock_uncontended) found.
@@ -153,11 +169,21 @@ impl RawLock {
         self.acquire(|lock, thread| lock.wait_and_take(thread, &mut Waiter::new(wait)))
     }
 
-    /// Takes the lock that this thread has just freed, to sleep meanwhile. It waits as long as it takes. Whether an owner died.
-    pub(crate) fn relock(&self) -> bool {
-        if self.lock_uncontended().is_some() {
-            return false;
-        }
+    /// Frees the lock that the calling thread holds, and takes it out of its list even if a peer has scribbled on the word: how it was held.
+    pub(crate) fn release_whole(&self) -> Holding {
+        let Some((tid, holding)) = self.holding() else { return Holding::BY_GUARD };
+        self.unlock(tid);
+        holding
+    }
+
+    /// Takes the lock that [`release_whole`](RawLock::release_whole) has freed, and holds it as before. It waits as long as it takes. Whether an owner died.
+    pub(crate) fn relock(&self, holding: Holding) -> bool {
+        let owner_died = self.lock_uncontended().is_none() && self.relock_contended();
+        self.hold(holding);
+        owner_died
+    }
+
+    fn relock_contended(&self) -> bool {
         let relocked = self.acquire(|lock, thread| match lock.wait_and_take(thread, &mut Waiter::new(Wait::FOREVER)) {
             // A peer has scribbled on the word: nobody else has the lock.
             Err(Refused::Deadlock) => Ok(Acquired { tid: thread.tid(), owner_died: true }),
@@ -170,11 +196,11 @@ impl RawLock {
     /// The frame of an acquisition by `take`.
     fn acquire(&self, take: impl FnOnce(&Self, &Thread) -> Result<Acquired, Refused>) -> Result<Acquired, Refused> {
         let thread = robust::current().map_err(Refused::Unavailable)?;
-        let slot = thread.free_slot().ok_or(Refused::TooManyHeld)?;
+        let slot = thread.slot_for(&self.robust).ok_or_else(|| thread.no_slot(&self.robust))?;
         thread.begin(self.robust.word());
         let acquired = take(self, thread);
         if acquired.is_ok() {
-            thread.link(slot, &self.robust);
+            thread.link(slot, &self.robust, Holding::BY_GUARD);
         }
         thread.end();
         acquired
@@ -330,8 +356,7 @@ impl RawLock {
     /// carried into a forked child must not free what its parent holds, nor what the child has acquired since.
     #[inline]
     pub(crate) fn unlock(&self, tid: u32) {
-        // A thread that holds something is set up.
-        let Some(thread) = robust::ready().filter(|thread| thread.tid() == tid) else { return };
+        let Some(thread) = robust::of(tid) else { return };
         let word = self.robust.word();
         thread.begin(word);
         // Release: pairs with the Acquire exchanges of `lock_uncontended` and `take_free`.
@@ -348,13 +373,6 @@ impl RawLock {
             self.unlock(tid);
         }
         tid.is_some()
-    }
-
-    /// Frees the lock that the calling thread holds, and takes it out of its list even if a peer has scribbled on the word.
-    pub(crate) fn release_anyhow(&self) {
-        if let Some(thread) = robust::ready() {
-            self.unlock(thread.tid());
-        }
     }
 
     #[cold]
@@ -418,15 +436,46 @@ impl RawLock {
         self.robust.word().load(Relaxed) & OWNER_DIED != 0
     }
 
-    /// The calling thread's TID, if it holds the lock. Stable: only this thread can make it so, or not so.
+    /// The calling thread's TID, if it holds the lock: by its own list, which no peer can change. Stable: only this thread can make it so, or not so.
     #[inline]
     pub(crate) fn owned_by(&self) -> Option<u32> {
-        robust::ready().map(Thread::tid).filter(|&tid| owner(self.robust.word().load(Relaxed)) == tid)
+        robust::ready().filter(|thread| self.slot(thread).is_some()).map(Thread::tid)
     }
 
     /// Whether the calling thread holds the lock.
+    #[inline]
     pub(crate) fn is_owned(&self) -> bool {
         self.owned_by().is_some()
+    }
+
+    /// The calling thread's TID, and how it holds the lock, if it does.
+    #[inline]
+    pub(crate) fn holding(&self) -> Option<(u32, Holding)> {
+        let thread = robust::ready()?;
+        Some((thread.tid(), self.slot(thread)?.holding()))
+    }
+
+    /// Where the lock hangs, if this thread, which calls, holds it.
+    #[inline]
+    pub(crate) fn slot<'a>(&self, thread: &'a Thread) -> Option<Slot<'a>> {
+        thread.slot_of(&self.robust)
+    }
+
+    /// Notes how the calling thread, which has the lock, holds it.
+    #[inline]
+    pub(crate) fn hold(&self, holding: Holding) {
+        if let Some(slot) = robust::ready().and_then(|thread| self.slot(thread)) {
+            slot.hold(holding);
+        }
+    }
+
+    /// What a guard does last that was taken while its thread did not panic, and is dropped while it
+    /// does: the data may be half written, as after a death. Nothing if the thread `tid` is another one.
+    #[cold]
+    pub(crate) fn abandon(&self, tid: u32) {
+        if self.owned_by() == Some(tid) {
+            self.spoil();
+        }
     }
 
     /// [`recover`](RawLock::recover), if there is something to recover from.

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::*};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crossproc_sys::robust::{self, Thread};
+use crossproc_sys::robust::{self, Holding, Slot, Thread};
 
 use super::error::QueueError;
 use super::exchange::Member;
@@ -43,6 +43,8 @@ pub(crate) struct Attached {
     /// The record of the thread, and its session: in a forked child it has another, or none.
     pub(crate) thread: &'static Thread,
     session: u64,
+    /// Where the token hangs: it counts the guards that the thread has of this queue.
+    slot: Slot<'static>,
 }
 
 thread_local! {
@@ -146,7 +148,11 @@ impl Handle {
             NoMember::Lock(_) => QueueError::TooManyHeld,
             NoMember::Corrupt => QueueError::Spoiled,
         })?;
-        Ok(Attached { inner: Arc::clone(&self.0), ground: *ground, member, thread, session: thread.session() })
+        let token = &ground.record(member.id).token;
+        // Nothing was given out yet that would have to be this thread's.
+        token.hold(Holding::BY_HAND);
+        let slot = token.slot(thread).ok_or(QueueError::Spoiled)?;
+        Ok(Attached { inner: Arc::clone(&self.0), ground: *ground, member, thread, session: thread.session(), slot })
     }
 }
 
@@ -187,6 +193,23 @@ impl Attached {
     #[inline(always)]
     pub(crate) fn ground(&self) -> &Ground {
         &self.ground
+    }
+
+    /// One guard more that gives references to what this participant has: the thread may not end
+    /// before it, nor the process fork.
+    #[inline]
+    pub(crate) fn add_guard(&self) {
+        let holding = self.slot.holding();
+        self.slot.hold(Holding { guards: holding.guards + 1, ..holding });
+    }
+
+    /// One less. Nothing in a forked child, whose copy it is.
+    #[inline]
+    pub(crate) fn remove_guard(&self) {
+        if self.is_of_this_thread() {
+            let holding = self.slot.holding();
+            self.slot.hold(Holding { guards: holding.guards.saturating_sub(1), ..holding });
+        }
     }
 }
 

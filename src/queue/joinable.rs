@@ -326,7 +326,8 @@ impl<T: ?Sized + Item> fmt::Debug for JoinableQueue<T> {
 
 /// A task in hand, read where it lies. It is finished by [`done`](Task::done); dropped without that, also by a panic, it goes to somebody else. It stays in its thread.
 ///
-/// One that is leaked stays unfinished until its thread ends.
+/// One that is leaked stays unfinished as long as its thread lives, and the process ends with that
+/// thread, as for a [`Lock`](crate::LockGuard#leaked-guards)'s.
 #[must_use = "a task that is dropped is given to another"]
 pub struct Task<'a, T: ?Sized + Item> {
     held: Held,
@@ -377,6 +378,8 @@ impl<T: ?Sized + Item> fmt::Debug for Task<'_, T> {
 }
 
 /// A task that was given up after as many attempts as [`QueueOptions::attempts`] said. It is finished, and gone when this is dropped.
+///
+/// One that is leaked ends the process with its thread, as a [`Task`] does.
 pub struct DeadLetter<'a, T: ?Sized + Item> {
     held: Held,
     queue: PhantomData<(&'a (), *const T)>,

@@ -48,6 +48,7 @@ impl Held {
         let attached = handle.attached_again()?;
         let place = occupy(&attached)?;
         let slot = attached.ground().slot(&attached.member, place)?;
+        attached.add_guard();
         Ok(Held { attached, place, slot })
     }
 
@@ -73,9 +74,17 @@ impl Held {
     }
 }
 
+impl Drop for Held {
+    #[inline]
+    fn drop(&mut self) {
+        self.attached.remove_guard();
+    }
+}
+
 /// A slot to write an item into, and to [send](Loan::send). Dropped, it is free again and nothing was sent. It stays in its thread.
 ///
-/// One that is leaked is lost to its thread until that ends.
+/// One that is leaked is lost to its thread, and the process ends with that thread, as for a
+/// [`Lock`](crate::LockGuard#leaked-guards)'s.
 #[must_use = "what is not sent is gone"]
 pub struct Loan<'a, T: ?Sized + Item> {
     held: ManuallyDrop<Held>,
@@ -141,7 +150,8 @@ impl<T: ?Sized + Item> fmt::Debug for Loan<'_, T> {
 
 /// An item that was taken out of a queue, to be read where it lies. Dropped, its slot is free again. It stays in its thread.
 ///
-/// One that is leaked is lost to its thread until that ends.
+/// One that is leaked is lost to its thread, and the process ends with that thread, as for a
+/// [`Lock`](crate::LockGuard#leaked-guards)'s.
 pub struct Received<'a, T: ?Sized + Item> {
     held: Held,
     queue: PhantomData<(&'a (), *const T)>,

@@ -288,7 +288,7 @@ impl Ground {
             match self.record(other).token.watch() {
                 Some(watch) => watches.add([watch]),
                 // A thread that can hold no more tokens leaves it to others.
-                None if self.is_dead(other) && thread.free_slot().is_some() => {
+                None if self.is_dead(other) && thread.has_free_slot() => {
                     self.bury(thread);
                     return false;
                 }

@@ -157,7 +157,7 @@ impl Ground {
                 Some(watch) => words.add(watch),
                 // A thread that can hold no more tokens leaves it to others.
                 None if self.is_dead(other) => {
-                    if let Some(thread) = robust::ready().filter(|thread| thread.free_slot().is_some()) {
+                    if let Some(thread) = robust::ready().filter(|thread| thread.has_free_slot()) {
                         self.pend(thread);
                         self.bury(thread);
                         return Armed::Again;

@@ -24,7 +24,7 @@
 
 use crossproc_sys::atomic::Ordering::{Relaxed, SeqCst};
 use crossproc_sys::atomic::{AtomicU32, fence};
-use crossproc_sys::robust;
+use crossproc_sys::robust::{self, Holding};
 
 use crate::cells::{Cells, Taken};
 use crate::lock::state::{RawLock, Refused};
@@ -59,10 +59,14 @@ impl<const READERS: usize> RawRwLock<READERS> {
     /// Reads if no writer is there and a cell is free.
     #[inline]
     pub(crate) fn try_read(&self) -> Result<Acquired<Taken>, Refused> {
-        if self.writer.owner().is_some() {
-            return Err(if self.writer.is_owned() { Refused::Deadlock } else { Refused::WouldBlock });
+        // By this thread's own list first: a peer may have written that nobody writes.
+        if self.writer.is_owned() {
+            return Err(Refused::Deadlock);
         }
-        let taken = self.readers.try_take()?.ok_or(Refused::WouldBlock)?;
+        if self.writer.owner().is_some() {
+            return Err(Refused::WouldBlock);
+        }
+        let taken = self.readers.try_take(Holding::BY_GUARD)?.ok_or(Refused::WouldBlock)?;
         self.enter(taken).ok_or(Refused::WouldBlock)
     }
 
@@ -70,11 +74,14 @@ impl<const READERS: usize> RawRwLock<READERS> {
     #[cold]
     pub(crate) fn read(&self, wait: Wait) -> Result<Acquired<Taken>, Refused> {
         let mut waiter = Waiter::new(wait);
+        if self.writer.is_owned() {
+            return Err(Refused::Deadlock);
+        }
         loop {
             self.wait_for_writer(&mut waiter)?;
-            let taken = match self.readers.try_take()? {
+            let taken = match self.readers.try_take(Holding::BY_GUARD)? {
                 Some(taken) => taken,
-                None => self.readers.take_waiting(&mut waiter)?,
+                None => self.readers.take_waiting(&mut waiter, Holding::BY_GUARD)?,
             };
             if let Some(acquired) = self.enter(taken) {
                 return Ok(acquired);
@@ -86,7 +93,7 @@ impl<const READERS: usize> RawRwLock<READERS> {
         if self.writer.owner().is_none() {
             return Ok(());
         }
-        if !self.writer.is_owned() && self.readers.is_holder() {
+        if self.readers.is_holder() {
             // The writer waits for this very thread.
             return Err(Refused::Deadlock);
         }
@@ -117,10 +124,11 @@ impl<const READERS: usize> RawRwLock<READERS> {
             None => self.writer.try_lock_contended()?.tid,
         };
         self.announce();
-        if self.readers.are_free() {
+        // By this thread's own list, as above.
+        let is_own = self.readers.is_holder();
+        if !is_own && self.readers.are_free() {
             return Ok(self.begin_write(tid));
         }
-        let is_own = self.readers.is_holder();
         self.writer.unlock(tid);
         Err(if is_own { Refused::Deadlock } else { Refused::WouldBlock })
     }

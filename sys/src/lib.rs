@@ -15,6 +15,8 @@ pub mod atomic;
 pub mod clock;
 #[cfg_attr(crossproc_loom, path = "model/futex.rs")]
 pub mod futex;
+#[cfg_attr(crossproc_loom, allow(dead_code, reason = "models map nothing"))]
+mod mappings;
 pub mod memory;
 #[cfg(crossproc_loom)]
 pub mod model;

@@ -16,6 +16,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use rustix::process::{Resource, getrlimit};
 
+use crate::mappings;
 use crate::robust;
 
 /// The seals of every region: its size is fixed, and so are the seals.
@@ -130,6 +131,7 @@ pub(crate) fn len_and_allocated(file: impl AsFd) -> io::Result<(u64, u64)> {
 pub struct Mapping {
     start: NonNull<c_void>,
     len: usize,
+    noted: &'static mappings::Node,
 }
 
 // SAFETY: a mapping belongs to the process, not to the thread that made it; this type gives out its address and nothing else.
@@ -147,7 +149,7 @@ impl Mapping {
         // SAFETY: no address is asked for, so the kernel picks one where nothing is mapped, and nothing that exists is changed.
         let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0) }?;
         let start = NonNull::new(start).ok_or(Errno::NOMEM)?;
-        Ok(Mapping { start, len })
+        Ok(Mapping { start, len, noted: mappings::add(start.addr().get(), len) })
     }
 
     /// Where the mapping begins: aligned to a page.
@@ -171,6 +173,7 @@ impl Drop for Mapping {
         if robust::any_held_within(self.start.addr().get(), self.len) {
             return;
         }
+        self.noted.remove();
         // SAFETY: `new` made exactly this mapping; whoever holds a pointer into it borrows `self` or owns a share of it.
         let unmapped = unsafe { munmap(self.start.as_ptr(), self.len) };
         debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");

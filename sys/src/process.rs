@@ -172,10 +172,15 @@ pub fn let_go() {
     close_number(INHERITED.swap(-1, Relaxed));
 }
 
-/// Writes a message to the standard error, without a lock, without allocating, and whether it can be written or not.
+/// Writes a message to the standard error, without a lock, without allocating, and whether it can be written or not: for a reader that reads nothing it waits a second.
 pub fn complain(parts: &[&str]) {
+    let stderr = rustix::stdio::stderr();
     for part in parts {
-        let _ = retry_on_intr(|| rustix::io::write(rustix::stdio::stderr(), part.as_bytes()));
+        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        if retry_on_intr(|| poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&second))) == Ok(0) {
+            return;
+        }
+        let _ = retry_on_intr(|| rustix::io::write(stderr, part.as_bytes()));
     }
 }
 

@@ -32,11 +32,38 @@
 //! 4. Records are mapped `MADV_WIPEONFORK`: in a forked child they read as zero, however it was forked, so that `tid` 0 means "not set
 //!    up in this process". libc starts the child with an empty list.
 //! 5. Slot k, for k < `made`, points to the lock that hangs on it, or, if it is free, to slot k + 1. Slot `made` points to `last`. So the chain goes
-//!    through all slots that were ever needed, and taking and freeing one is one store.
+//!    through all slots up to the last one that is used, or the first one, and taking and freeing one of them is one store.
+//! 6. What a thread holds, how often, and by how many guards, is in its slots, in this process's own
+//!    memory. The words lie where peers write: they say who may come next, never what is held here.
+//! 7. Before the kernel walks the list of a thread that ends, [`end`] has seen what that holds.
+//!
+//! # A thread that ends and still holds something
+//! A guard that was leaked may have left a reference that outlives its thread: if its lock were
+//! handed on, two threads would have the same `&mut`. Nothing tells such a reference from none. So
+//! the *process* ends with the thread, by [`abort`](std::process::abort) and a message: the next
+//! owner learns that its predecessor died, and nobody is left who has the reference. SIGABRT is
+//! one of the signals for which the kernel halts all threads first, to dump their core, and only then
+//! lets them end (`coredump_wait`), so not one of them runs on when the list is walked.
+//!
+//! The same goes for a lock that was acquired without a guard, or a permit, in memory that is no
+//! shared mapping of the crate's ([`mappings`]): it may have been freed, and the kernel would
+//! write a bit into what is there by now. In a shared mapping it is the kernel's to hand on.
+//!
+//! libc calls the destructors of thread-specific data in up to four rounds, after those of
+//! thread-locals. The crate looks in each but the first, in which others may still drop their
+//! guards: what is dropped until then was not leaked. After its look in the last round a thread can
+//! take nothing any more ([`Error::ThreadEnds`]).
+//!
+//! What escapes it: a thread that takes its first lock of all in a destructor of thread-specific
+//! data, in the third round or the fourth; and one that ends without libc, by a raw `exit`.
 //!
 //! # What is beyond it
 //! A thread that calls `exec` and is not its process's first one is given the first one's TID *before* the kernel walks its list, which then fits none of its locks: they stay
 //! owned by a TID that is gone. A signal handler that interrupts an operation, runs one itself, and is killed in there: only the outer one is pending.
+//! The threads of a process that is killed (SIGKILL), or exits, do not stop at once: where one has its
+//! list walked, another may run on for as long as the signal takes to get to its processor. What
+//! it does with a reference that it has from the first one's guard, it does beside the lock's next
+//! owner.
 //!
 //! References: <https://docs.kernel.org/locking/robust-futexes.html>, <https://man7.org/linux/man-pages/man2/get_robust_list.2.html>,
 //! the kernel's `handle_futex_death`, glibc's `nptl/descr.h` (`ENQUEUE_MUTEX_BOTH`), musl's `pthread_mutex_trylock.c`.
@@ -44,6 +71,7 @@
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
+use core::ffi::c_void;
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::*, compiler_fence};
@@ -55,7 +83,8 @@ use rustix::thread::gettid;
 use crate::atomic::AtomicU32;
 use crate::futex::Word;
 use crate::memory::map_wiped_on_fork;
-use crate::namespace;
+use crate::process::complain;
+use crate::{mappings, namespace};
 
 /// The TID bits of a robust futex word.
 pub const TID_MASK: u32 = 0x3fff_ffff;
@@ -138,6 +167,8 @@ pub enum Error {
     },
     /// This process was forked into another pid namespace than its parent's, whose locks it can see.
     OtherPidNamespace,
+    /// The thread is about to end: its last destructors run.
+    ThreadEnds,
     /// A system call failed: `/proc` is not there to tell the pid namespace, or there is no memory for the thread's record.
     Os(io::Error),
 }
@@ -152,6 +183,7 @@ impl core::fmt::Display for Error {
             Error::OtherPidNamespace => {
                 f.write_str("forked into another pid namespace: exec before using locks, which name their owner by TID")
             }
+            Error::ThreadEnds => f.write_str("the thread is about to end: what it took now, nobody would release"),
             Error::Os(_) => f.write_str("the thread's robust list could not be set up"),
         }
     }
@@ -191,10 +223,68 @@ pub struct Thread {
     made: AtomicUsize,
     /// libc's head: its `list_op_pending` is the kernel's.
     head: Cell<*const Head>,
+    /// How often libc has called the destructor that [`end`]s it.
+    rounds: Cell<u32>,
     last: RobustWord,
     next_thread: AtomicPtr<Thread>,
     /// What the locks hang on (invariant 5). Written by the thread alone; others look for what was leaked.
-    slots: [RobustWord; MAX_HELD + 1],
+    slots: [SlotWord; MAX_HELD + 1],
+}
+
+/// What a lock hangs on, and how it is held.
+#[derive(Debug)]
+#[repr(C)]
+struct SlotWord {
+    /// Its futex word is always 0, and nothing but its `next` is used.
+    entry: RobustWord,
+    /// Of the lock that hangs on it (invariant 6).
+    holding: Cell<Holding>,
+}
+
+impl SlotWord {
+    const fn new() -> Self {
+        SlotWord { entry: RobustWord::new(), holding: Cell::new(Holding::NOT) }
+    }
+}
+
+/// How a thread holds a lock. In this process's own memory: no peer can change it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C, align(8))]
+pub struct Holding {
+    /// How often.
+    pub depth: u32,
+    /// How many guards of this thread stand for it: what they give references to is this thread's as
+    /// long as they exist. What is held by 0 was acquired without one.
+    pub guards: u32,
+}
+
+impl Holding {
+    /// Not at all.
+    pub const NOT: Holding = Holding { depth: 0, guards: 0 };
+    /// Once, by a guard.
+    pub const BY_GUARD: Holding = Holding { depth: 1, guards: 1 };
+    /// Once, without a guard.
+    pub const BY_HAND: Holding = Holding { depth: 1, guards: 0 };
+
+    /// Once less, by a guard, or without one if there are as many holds as guards no more.
+    #[must_use]
+    pub fn less(self, by_guard: bool) -> Self {
+        let depth = self.depth.saturating_sub(1);
+        let guards = self.guards.saturating_sub(by_guard.into());
+        Holding { depth, guards: guards.min(depth) }
+    }
+}
+
+/// Why a thread cannot take one more lock.
+#[derive(Debug)]
+pub enum NoSlot {
+    /// It holds this one already, whatever its word says.
+    Held,
+    /// It holds [`MAX_HELD`].
+    TooMany,
+    /// libc will not call the crate when the thread ends, for lack of memory, or of keys for
+    /// thread-specific data (EAGAIN, ENOMEM).
+    Unavailable(Error),
 }
 
 impl core::fmt::Debug for Thread {
@@ -207,29 +297,61 @@ impl core::fmt::Debug for Thread {
 struct Unset(Thread);
 // SAFETY: nobody writes to it: `ready` gives it to nobody, `set_up` replaces it.
 unsafe impl Sync for Unset {}
-static UNSET: Unset = Unset(Thread {
-    tid: Cell::new(0),
-    session: Cell::new(0),
-    made: AtomicUsize::new(0),
-    head: Cell::new(ptr::null()),
-    last: RobustWord::new(),
-    next_thread: AtomicPtr::new(ptr::null_mut()),
-    slots: [const { RobustWord::new() }; MAX_HELD + 1],
-});
+static UNSET: Unset = Unset::new();
+/// The record of a thread whose list is left to the kernel: as for one that has none, for good.
+static ENDED: Unset = Unset::new();
+
+impl Unset {
+    const fn new() -> Self {
+        Unset(Thread {
+            tid: Cell::new(0),
+            session: Cell::new(0),
+            made: AtomicUsize::new(0),
+            head: Cell::new(ptr::null()),
+            rounds: Cell::new(0),
+            last: RobustWord::new(),
+            next_thread: AtomicPtr::new(ptr::null_mut()),
+            slots: [const { SlotWord::new() }; MAX_HELD + 1],
+        })
+    }
+}
 
 thread_local! {
     /// The calling thread's record. Without drop glue, so it works in destructors of other thread-locals too.
     static RECORD: Cell<*const Thread> = const { Cell::new(&raw const UNSET.0) };
 }
 
+/// The calling thread's record, set up or not: one that is not has TID 0, and no slot for anything.
+#[inline]
+fn record() -> &'static Thread {
+    // SAFETY: RECORD points to `UNSET` or `ENDED`, or to a record that is never unmapped and that belongs to this thread (invariant 1), in a forked child to
+    // the same address with zeroes in it, which are a valid `Thread`.
+    unsafe { &*RECORD.get() }
+}
+
 /// The calling thread's record, if it is set up.
 #[inline]
 #[must_use]
 pub fn ready() -> Option<&'static Thread> {
-    // SAFETY: RECORD points to `UNSET`, or to a record that is never unmapped and that belongs to this thread (invariant 1), in a forked child to
-    // the same address with zeroes in it, which are a valid `Thread`.
-    let thread = unsafe { &*RECORD.get() };
-    (thread.tid.get() != 0).then_some(thread)
+    Some(record()).filter(|thread| thread.tid.get() != 0)
+}
+
+/// The calling thread's record, if it is that of the thread `tid`, which is not 0.
+#[inline]
+#[must_use]
+pub fn of(tid: u32) -> Option<&'static Thread> {
+    Some(record()).filter(|thread| thread.tid.get() == tid)
+}
+
+/// The calling thread's record and a slot for a lock, if all is at hand: the thread is set up, and
+/// holds nothing else. For all else there are [`current`] and [`slot_for`](Thread::slot_for).
+#[inline]
+#[must_use]
+pub fn at_hand() -> Option<(&'static Thread, Slot<'static>)> {
+    let thread = record();
+    let first = thread.slot(0);
+    // A record that is not set up has made none.
+    (thread.made.load(Relaxed) == 1 && first.is_free()).then_some((thread, first))
 }
 
 /// The calling thread's record, set up on first use.
@@ -241,12 +363,9 @@ pub fn current() -> Result<&'static Thread, Error> {
     ready().map_or_else(set_up, Ok)
 }
 
-/// A place in the list for one more lock.
+/// A place in the list for one more lock, or the one that a lock hangs on, with the place after it.
 #[derive(Debug, Clone, Copy)]
-pub struct Slot<'a> {
-    slot: &'a RobustWord,
-    next: &'a RobustWord,
-}
+pub struct Slot<'a>(&'a [SlotWord; 2]);
 
 impl Thread {
     /// The thread's TID.
@@ -263,34 +382,98 @@ impl Thread {
         self.session.get()
     }
 
-    /// A free slot; `None` if this thread holds [`MAX_HELD`] locks.
-    #[inline]
+    /// A free slot for a lock that this thread does not hold. `None` for a reason that
+    /// [`no_slot`](Thread::no_slot) tells.
     #[must_use]
-    pub fn free_slot(&self) -> Option<Slot<'_>> {
-        let first = self.slot(0);
-        if first.is_free() { Some(first) } else { self.later_free_slot() }
+    pub fn slot_for(&self, lock: &RobustWord) -> Option<Slot<'_>> {
+        let made = self.made.load(Relaxed);
+        let mut free = None;
+        for index in 0..made {
+            let slot = self.slot(index);
+            if slot.is_free() {
+                free = free.or(Some(index));
+            } else if slot.holds(lock) && is_shared(lock) {
+                return None;
+            }
+        }
+        match free {
+            Some(index) => Some(self.slot(index)),
+            // Not in `set_up`, which signal handlers need: libc may allocate for it.
+            None if made == 0 && call_at_end(self).is_err() => None,
+            None if made == MAX_HELD => None,
+            None => {
+                // One more: its end first, then the link to it.
+                self.slots[made + 1].entry.next.store(self.last.entry(), Relaxed);
+                in_program_order();
+                self.slots[made].entry.next.store(self.slots[made + 1].entry.entry(), Relaxed);
+                self.made.store(made + 1, Relaxed);
+                Some(self.slot(made))
+            }
+        }
     }
 
+    /// Why there is no [slot for](Thread::slot_for) a lock.
     #[cold]
-    fn later_free_slot(&self) -> Option<Slot<'_>> {
+    #[must_use]
+    pub fn no_slot(&self, lock: &RobustWord) -> NoSlot {
+        if self.made.load(Relaxed) == 0 {
+            return call_at_end(self).map_or_else(NoSlot::Unavailable, |()| NoSlot::TooMany);
+        }
+        if self.slot_of(lock).is_some() { NoSlot::Held } else { NoSlot::TooMany }
+    }
+
+    /// Whether this thread could hold one more lock.
+    #[must_use]
+    pub fn has_free_slot(&self) -> bool {
         let made = self.made.load(Relaxed);
-        if let Some(free) = (1..made).map(|index| self.slot(index)).find(|slot| slot.is_free()) {
-            return Some(free);
-        }
-        if made == MAX_HELD {
-            return None;
-        }
-        // One more: its end first, then the link to it.
-        self.slots[made + 1].next.store(self.last.entry(), Relaxed);
-        in_program_order();
-        self.slots[made].next.store(self.slots[made + 1].entry(), Relaxed);
-        self.made.store(made + 1, Relaxed);
-        Some(self.slot(made))
+        (1..MAX_HELD).contains(&made) || self.slots_made().any(Slot::is_free)
     }
 
     #[inline]
     fn slot(&self, index: usize) -> Slot<'_> {
-        Slot { slot: &self.slots[index], next: &self.slots[index + 1] }
+        // There is one slot more than can be used, so each has one after it.
+        let both = self.slots[index..].first_chunk().expect("a slot that can be used");
+        Slot(both)
+    }
+
+    /// Those that can be used so far.
+    fn slots_made(&self) -> impl DoubleEndedIterator<Item = Slot<'_>> {
+        (0..self.made.load(Relaxed)).map(|index| self.slot(index))
+    }
+
+    /// Where the lock hangs, if this thread holds it: the truth about that (invariant 6).
+    #[inline]
+    #[must_use]
+    pub fn slot_of(&self, lock: &RobustWord) -> Option<Slot<'_>> {
+        let first = self.slot(0);
+        if first.holds(lock) {
+            return Some(first);
+        }
+        if self.made.load(Relaxed) <= 1 {
+            return None;
+        }
+        Some(self.slot(self.later_index_of(lock)?))
+    }
+
+    #[cold]
+    fn later_index_of(&self, lock: &RobustWord) -> Option<usize> {
+        // The last: one before it of the same address was leaked, and its memory used again.
+        (1..self.made.load(Relaxed)).rev().find(|&index| self.slot(index).holds(lock))
+    }
+
+    /// Whether this thread holds a lock whose entry lies in the `len` bytes from address `start` on.
+    #[inline]
+    #[must_use]
+    pub fn holds_within(&self, start: usize, len: usize) -> bool {
+        let is_within = |slot: Slot<'_>| slot.leads_to().wrapping_sub(start) < len;
+        is_within(self.slot(0)) || (self.made.load(Relaxed) > 1 && self.slots_made().any(is_within))
+    }
+
+    /// How many guards of this thread there are.
+    #[must_use]
+    pub fn guards(&self) -> u32 {
+        let held = self.slots_made().filter(|slot| !slot.is_free());
+        held.map(|slot| slot.holding().guards).fold(0, u32::saturating_add)
     }
 
     /// Names the futex that this thread is going to work on; to be followed by [`end`](Thread::end) with the result.
@@ -330,12 +513,13 @@ impl Thread {
         self.head().list_op_pending.set(before.0);
     }
 
-    /// Links a lock that this thread has just acquired, in a [free slot](Thread::free_slot) of its own: between `begin` and `end`.
+    /// Links a lock that this thread has just acquired, in a [free slot](Thread::slot_for) of its own: between `begin` and `end`.
     #[inline]
-    pub fn link(&self, free: Slot<'_>, lock: &RobustWord) {
-        lock.next.store(free.next.entry(), Relaxed);
+    pub fn link(&self, free: Slot<'_>, lock: &RobustWord, holding: Holding) {
+        free.hold(holding);
+        lock.next.store(free.after(), Relaxed);
         in_program_order();
-        free.slot.next.store(lock.entry(), Relaxed);
+        free.lead_to(lock.entry());
         in_program_order();
     }
 
@@ -345,18 +529,29 @@ impl Thread {
     pub fn unlink(&self, lock: &RobustWord) -> bool {
         in_program_order();
         let first = self.slot(0);
-        let slot = if first.holds(lock) { Some(first) } else { self.later_slot_of(lock) };
-        if let Some(Slot { slot, next }) = slot {
-            slot.next.store(next.entry(), Relaxed);
-        }
+        let was_held = if first.holds(lock) {
+            first.lead_to(first.after());
+            true
+        } else {
+            self.unlink_later(lock)
+        };
         in_program_order();
-        slot.is_some()
+        was_held
     }
 
     #[cold]
-    fn later_slot_of(&self, lock: &RobustWord) -> Option<Slot<'_>> {
-        // The last: one before it of the same address was leaked, and its memory used again.
-        (1..self.made.load(Relaxed)).rev().map(|index| self.slot(index)).find(|slot| slot.holds(lock))
+    fn unlink_later(&self, lock: &RobustWord) -> bool {
+        let mut made = self.made.load(Relaxed);
+        let Some(index) = self.later_index_of(lock) else { return false };
+        self.slot(index).lead_to(self.slot(index).after());
+        // The last ones are unmade while they are free, so that the short way is open again.
+        while made > 1 && self.slot(made - 1).is_free() {
+            made -= 1;
+            in_program_order();
+            self.slots[made].entry.next.store(self.last.entry(), Relaxed);
+            self.made.store(made, Relaxed);
+        }
+        true
     }
 
     #[inline]
@@ -368,14 +563,44 @@ impl Thread {
 }
 
 impl Slot<'_> {
+    /// The entry that this one points to.
+    #[inline]
+    fn leads_to(self) -> usize {
+        self.0[0].entry.next.load(Relaxed)
+    }
+
+    #[inline]
+    fn lead_to(self, entry: usize) {
+        self.0[0].entry.next.store(entry, Relaxed);
+    }
+
+    /// The entry of the slot after it.
+    #[inline]
+    fn after(self) -> usize {
+        self.0[1].entry.entry()
+    }
+
     #[inline]
     fn is_free(self) -> bool {
-        self.slot.next.load(Relaxed) == self.next.entry()
+        self.leads_to() == self.after()
     }
 
     #[inline]
     fn holds(self, lock: &RobustWord) -> bool {
-        self.slot.next.load(Relaxed) == lock.entry()
+        self.leads_to() == lock.entry()
+    }
+
+    /// How the lock that hangs here is held.
+    #[inline]
+    #[must_use]
+    pub fn holding(self) -> Holding {
+        self.0[0].holding.get()
+    }
+
+    /// Notes how the lock that hangs here is held.
+    #[inline]
+    pub fn hold(self, holding: Holding) {
+        self.0[0].holding.set(holding);
     }
 }
 
@@ -388,7 +613,7 @@ pub struct Pending(usize);
 /// Exact for memory in which no lock is being taken or released: for the rest it may err to either side.
 #[must_use]
 pub fn any_held_within(start: usize, len: usize) -> bool {
-    let is_within = |slot: &RobustWord| slot.next.load(Relaxed).wrapping_sub(start) < len;
+    let is_within = |slot: &SlotWord| slot.entry.next.load(Relaxed).wrapping_sub(start) < len;
     records().any(|thread| !thread.is_free() && thread.slots[..thread.made.load(Relaxed).min(MAX_HELD)].iter().any(is_within))
 }
 
@@ -425,6 +650,9 @@ fn set_up() -> Result<&'static Thread, Error> {
     if let Some(done) = ready() {
         // ... or did before they were blocked.
         return Ok(done);
+    }
+    if ptr::eq(RECORD.get(), &raw const ENDED.0) {
+        return Err(Error::ThreadEnds);
     }
     let wiped = Some(RECORD.get()).filter(|&record| !ptr::eq(record, &raw const UNSET.0));
     let head = registered_head()?;
@@ -469,19 +697,21 @@ impl Thread {
     /// Puts the two sentinels at the front of libc's list. Nothing of ours is between them yet.
     fn splice(&self, head: &'static Head) {
         self.head.set(head);
-        self.made.store(1, Relaxed);
+        self.rounds.set(0);
+        // The first lock makes the first slot: see `slot_for`.
+        self.made.store(0, Relaxed);
         // glibc leaves this as it was in the parent when it starts a forked child.
         head.list_op_pending.set(0);
         let head_entry = ptr::from_ref(&head.list).expose_provenance();
         // With libc's flag for a priority-inheritance mutex in bit 0, which the kernel needs: copied as it is.
         let older = head.list.get();
-        self.slots[0].prev.store(head_entry, Relaxed);
-        self.slots[0].next.store(self.slots[1].entry(), Relaxed);
-        self.slots[1].next.store(self.last.entry(), Relaxed);
-        self.last.prev.store(self.slots[0].entry(), Relaxed);
+        let first = &self.slots[0].entry;
+        first.prev.store(head_entry, Relaxed);
+        first.next.store(self.last.entry(), Relaxed);
+        self.last.prev.store(first.entry(), Relaxed);
         self.last.next.store(older, Relaxed);
         in_program_order();
-        head.list.set(self.slots[0].entry());
+        head.list.set(first.entry());
         in_program_order();
         if older != head_entry {
             let before_older = (older & !1) - (offset_of!(RobustWord, next) - offset_of!(RobustWord, prev));
@@ -492,6 +722,102 @@ impl Thread {
             prev.store(self.last.entry(), Relaxed);
         }
     }
+}
+
+/// Whether a lock cannot be another one than it was when it was taken: elsewhere, one at the same address may
+/// have been leaked, freed, and its memory used again.
+fn is_shared(lock: &RobustWord) -> bool {
+    mappings::contain(ptr::from_ref(lock).addr())
+}
+
+/// Has libc call [`end`] for the calling thread, whose record it is, when that ends.
+#[cold]
+fn call_at_end(thread: &Thread) -> Result<(), Error> {
+    let record = ptr::from_ref(thread).cast::<c_void>();
+    // SAFETY: a key of this process's own, and a record, which is never unmapped.
+    match unsafe { libc::pthread_setspecific(key()?, record) } {
+        0 => Ok(()),
+        errno => Err(Error::Os(io::Error::from_raw_os_error(errno))),
+    }
+}
+
+/// The key of the threads' records, by which libc calls [`end`].
+fn key() -> Result<libc::pthread_key_t, Error> {
+    /// The key and 1; 0 while there is none. A forked child inherits it with libc's own table.
+    static KEY: AtomicU64 = AtomicU64::new(0);
+    // Relaxed: a key is a number, and what it means is libc's.
+    let known = KEY.load(Relaxed);
+    if known != 0 {
+        return Ok((known - 1) as libc::pthread_key_t);
+    }
+    let mut key = 0;
+    // SAFETY: writes a key. `end` may be called at the end of any thread that has set a value for it.
+    let errno = unsafe { libc::pthread_key_create(&raw mut key, Some(end)) };
+    if errno != 0 {
+        return Err(Error::Os(io::Error::from_raw_os_error(errno)));
+    }
+    // Relaxed, both: as above.
+    match KEY.compare_exchange(0, u64::from(key) + 1, Relaxed, Relaxed) {
+        Ok(_) => Ok(key),
+        Err(others) => {
+            // SAFETY: made above, and no thread has a value for it.
+            unsafe { libc::pthread_key_delete(key) };
+            Ok((others - 1) as libc::pthread_key_t)
+        }
+    }
+}
+
+/// In how many rounds libc calls destructors of thread-specific data, as long as they set some again:
+/// glibc's and musl's PTHREAD_DESTRUCTOR_ITERATIONS.
+const ROUNDS: u32 = 4;
+
+/// Looks at what is still held by a thread that ends: what [`call_at_end`] has asked for.
+extern "C" fn end(record: *mut c_void) {
+    let record = record.cast_const().cast::<Thread>();
+    if !ptr::eq(RECORD.get(), record) {
+        // Of a thread that ended without libc, which has given its descriptor to this one as it was.
+        return;
+    }
+    // SAFETY: this thread's record, which is never unmapped. In a forked child it may have been wiped,
+    // and not set up since: then it says that nothing is held.
+    let thread = unsafe { &*record };
+    let round = thread.rounds.get() + 1;
+    thread.rounds.set(round);
+    if round > 1 {
+        thread.refuse_to_hand_on();
+    }
+    // For lack of memory this round is the last one.
+    if round < ROUNDS && call_at_end(thread).is_ok() {
+        return;
+    }
+    thread.refuse_to_hand_on();
+    RECORD.set(&raw const ENDED.0);
+}
+
+impl Thread {
+    /// Ends the process if the kernel would hand on what references lead to, or write to memory that
+    /// may be another's.
+    fn refuse_to_hand_on(&self) {
+        if self.guards() != 0 {
+            end_process(
+                "a guard, a loan, a received item or a task of it was leaked, and references to it may \
+                 live on: drop them, or let the thread live",
+            );
+        }
+        let is_private = |slot: Slot<'_>| !mappings::contain(slot.leads_to());
+        if self.slots_made().filter(|slot| !slot.is_free()).any(is_private) {
+            end_process(
+                "it holds a lock or a permit that is not in shared memory, and may have been freed: \
+                 release it first",
+            );
+        }
+    }
+}
+
+/// Ends the process since the calling thread may not end without it.
+fn end_process(why: &str) -> ! {
+    complain(&["crossproc: the process is ended, as a thread that ends would hand on what it holds: ", why, "\n"]);
+    std::process::abort()
 }
 
 /// Keeps the stores before it before the stores after it, for the kernel's walk in this thread's own context (invariant 2). SeqCst is the one ordering of

@@ -8,7 +8,7 @@ use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::futex::{self, Awake, Watch};
 use crossproc_sys::model::explorer::{End, Fate, Script};
-use crossproc_sys::robust::{self, OWNER_DIED, RobustWord};
+use crossproc_sys::robust::{self, Holding, OWNER_DIED, RobustWord};
 
 use crate::explore;
 
@@ -104,10 +104,10 @@ fn the_last_of_the_words_that_were_woken_is_told() {
 
 fn take(word: &RobustWord, _: &mut ()) -> u64 {
     let thread = robust::current().unwrap();
-    let slot = thread.free_slot().unwrap();
+    let slot = thread.slot_for(word).unwrap();
     thread.begin(word.word());
     word.word().swap(thread.tid(), Relaxed);
-    thread.link(slot, word);
+    thread.link(slot, word, Holding::BY_GUARD);
     thread.end();
     0
 }

@@ -273,21 +273,23 @@ impl<'a> Guard<'a> {
     }
 }
 
-/// Does what it is told until it is told to end. Whoever tells waits for each outcome, but for the last one: then for the thread.
-pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<Outcome>) {
+/// Does what it is told until it is told to end. Whoever tells waits for each outcome, but for the last one: then for the thread. Whether it has leaked a guard, and so must be killed.
+pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<Outcome>) -> bool {
     let mut held: Vec<(Guard<'_>, Item)> = Vec::new();
+    let mut has_leaked = false;
     for command in commands {
         match command {
-            Command::End => return,
+            Command::End => break,
             Command::Die => {
                 held.into_iter().for_each(mem::forget);
                 // With at least one guard leaked the thread's participation is not ended by its destructors.
                 if let Ok(loan) = queue.loan(&vec![0; 8]) {
                     mem::forget(loan);
                 }
-                return;
+                return true;
             }
             command => {
+                has_leaked |= matches!(command, Command::Leak(_));
                 let outcome = operate(queue, &mut held, &command).unwrap_or_else(|error| Outcome::Refused(error.into()));
                 for (guard, contents) in &held {
                     assert_eq!(guard.contents(), *contents, "what is in hand does not change");
@@ -297,6 +299,7 @@ pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<
             }
         }
     }
+    has_leaked
 }
 
 fn operate<'a>(queue: &'a Any, held: &mut Vec<(Guard<'a>, Item)>, command: &Command) -> Result<Outcome, QueueError> {

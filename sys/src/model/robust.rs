@@ -61,10 +61,47 @@ impl core::fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// As in the real module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "as in the real module")]
+pub struct Holding {
+    pub depth: u32,
+    pub guards: u32,
+}
+
+#[allow(missing_docs, reason = "as in the real module")]
+impl Holding {
+    pub const BY_GUARD: Holding = Holding { depth: 1, guards: 1 };
+    pub const BY_HAND: Holding = Holding { depth: 1, guards: 0 };
+
+    #[must_use]
+    pub fn less(self, by_guard: bool) -> Self {
+        let depth = self.depth.saturating_sub(1);
+        let guards = self.guards.saturating_sub(by_guard.into());
+        Holding { depth, guards: guards.min(depth) }
+    }
+}
+
+/// As in the real module.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "as in the real module")]
+pub enum NoSlot {
+    Held,
+    TooMany,
+    Unavailable(Error),
+}
+
+/// A lock that a thread holds, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Hold {
+    pub(crate) lock: *const RobustWord,
+    pub(crate) holding: Holding,
+}
+
+/// As in the real module.
 #[allow(missing_docs, reason = "as in the real module")]
 pub struct Thread {
     tid: u32,
-    held: RefCell<Vec<*const RobustWord>>,
+    held: RefCell<Vec<Hold>>,
     /// [`NOTHING`], or what it works on. An `Option` would have bytes that are never written, and come from anywhere: the explorer compares them.
     pending: Cell<*const dyn Word>,
 }
@@ -87,14 +124,26 @@ impl core::fmt::Debug for Thread {
 #[derive(Debug)]
 pub struct Pending(*const dyn Word);
 
-/// As in the real module.
+/// As in the real module: a free one has the lock that it is for.
 #[derive(Debug, Clone, Copy)]
-pub struct Slot;
+pub struct Slot<'a>(&'a Thread, *const RobustWord);
 
 /// As in the real module.
 #[must_use]
 pub fn ready() -> Option<&'static Thread> {
     current().ok()
+}
+
+/// As in the real module.
+#[must_use]
+pub fn of(tid: u32) -> Option<&'static Thread> {
+    ready().filter(|thread| thread.tid == tid)
+}
+
+/// As in the real module, where it is a short way to the same.
+#[must_use]
+pub fn at_hand() -> Option<(&'static Thread, Slot<'static>)> {
+    None
 }
 
 /// As in the real module.
@@ -121,8 +170,29 @@ impl Thread {
         self.tid.into()
     }
 
-    pub fn free_slot(&self) -> Option<Slot> {
-        (self.held.borrow().len() < MAX_HELD).then_some(Slot)
+    pub fn slot_for(&self, lock: &RobustWord) -> Option<Slot<'_>> {
+        (self.slot_of(lock).is_none() && self.has_free_slot()).then_some(Slot(self, lock))
+    }
+
+    pub fn no_slot(&self, lock: &RobustWord) -> NoSlot {
+        if self.slot_of(lock).is_some() { NoSlot::Held } else { NoSlot::TooMany }
+    }
+
+    pub fn has_free_slot(&self) -> bool {
+        self.held.borrow().len() < MAX_HELD
+    }
+
+    pub fn slot_of(&self, lock: &RobustWord) -> Option<Slot<'_>> {
+        let is_held = self.held.borrow().iter().any(|hold| ptr::eq(hold.lock, lock));
+        is_held.then_some(Slot(self, lock))
+    }
+
+    pub fn holds_within(&self, start: usize, len: usize) -> bool {
+        self.held.borrow().iter().any(|hold| hold.lock.addr().wrapping_sub(start) < len)
+    }
+
+    pub fn guards(&self) -> u32 {
+        self.held.borrow().iter().map(|hold| hold.holding.guards).sum()
     }
 
     pub fn begin<W: Word>(&self, word: &W) {
@@ -151,9 +221,9 @@ impl Thread {
         }
     }
 
-    pub fn link(&self, _free: Slot, lock: &RobustWord) {
+    pub fn link(&self, _free: Slot<'_>, lock: &RobustWord, holding: Holding) {
         if private_step(Private::Link) {
-            self.held.borrow_mut().push(lock);
+            self.held.borrow_mut().push(Hold { lock, holding });
         }
     }
 
@@ -162,23 +232,23 @@ impl Thread {
             return false;
         }
         let mut held = self.held.borrow_mut();
-        let found = held.iter().rposition(|&entry| ptr::eq(entry, lock));
+        let found = held.iter().rposition(|hold| ptr::eq(hold.lock, lock));
         found.map(|index| held.remove(index)).is_some()
     }
 
     /// A thread that holds locks already.
-    pub(crate) fn holding(tid: u32, held: Vec<*const RobustWord>) -> Self {
+    pub(crate) fn holding(tid: u32, held: Vec<Hold>) -> Self {
         Thread { tid, held: RefCell::new(held), ..Thread::default() }
     }
 
-    pub(crate) fn held(&self) -> Vec<*const RobustWord> {
+    pub(crate) fn held(&self) -> Vec<Hold> {
         self.held.borrow().clone()
     }
 
     /// The words of what it holds, in the order of the kernel's walk.
     pub(crate) fn held_places(&self) -> impl Iterator<Item = Place> {
         // SAFETY: models keep their locks until the execution ends, or the exploration.
-        self.held().into_iter().rev().map(|lock| Word::place(unsafe { &*lock }.word()))
+        self.held().into_iter().rev().map(|hold| Word::place(unsafe { &*hold.lock }.word()))
     }
 
     pub(crate) fn pending(&self) -> Option<Place> {
@@ -189,9 +259,9 @@ impl Thread {
     /// The kernel's walk at the thread's end.
     pub(crate) fn die(&self) {
         let pending = self.pending.replace(NOTHING);
-        for lock in self.held.take().into_iter().rev() {
+        for hold in self.held.take().into_iter().rev() {
             // SAFETY: models keep their locks until the execution ends.
-            let word = unsafe { &*lock }.word();
+            let word = unsafe { &*hold.lock }.word();
             if !ptr::addr_eq(pending, word) && word.owner_died(self.tid) {
                 wake_at(word.address(), 1);
             }
@@ -201,6 +271,25 @@ impl Thread {
             if word.low() & TID_MASK == 0 || word.owner_died(self.tid) {
                 wake_at(word.address(), 1);
             }
+        }
+    }
+}
+
+#[allow(missing_docs, reason = "as in the real module")]
+impl Slot<'_> {
+    /// # Panics
+    /// If no lock hangs on it.
+    pub fn holding(self) -> Holding {
+        let held = self.0.held.borrow();
+        let hold = held.iter().rev().find(|hold| ptr::eq(hold.lock, self.1));
+        hold.expect("a lock hangs on the slot").holding
+    }
+
+    pub fn hold(self, holding: Holding) {
+        let mut held = self.0.held.borrow_mut();
+        let mut of_lock = held.iter_mut().rev().filter(|hold| ptr::eq(hold.lock, self.1));
+        if let Some(hold) = of_lock.next() {
+            hold.holding = holding;
         }
     }
 }

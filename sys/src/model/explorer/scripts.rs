@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::calls::{Action, Ended, Ground, Panic, Place, WordId, Words, replay, run_alone};
 use super::stack::Body;
-use crate::robust::{RobustWord, Thread};
+use crate::robust::{Hold, Holding, Thread};
 
 type Operation<S, P> = Rc<dyn Fn(&S, &mut P) -> u64>;
 
@@ -84,7 +84,7 @@ struct Beginning<P> {
     operation: usize,
     private: P,
     outputs: Vec<u64>,
-    held: Vec<*const RobustWord>,
+    held: Vec<Hold>,
 }
 
 pub(crate) struct Moment<P> {
@@ -123,6 +123,7 @@ struct Key<P> {
     is_late: bool,
     private: P,
     held: Vec<WordId>,
+    holdings: Vec<Holding>,
     pending: Option<WordId>,
 }
 
@@ -248,7 +249,9 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         match (ended, self.job.returned.take()) {
             (Ended::Before(action, stack, is_late), _) => {
                 let (held, pending) = self.ground.walked();
-                let key = Key { beginning: Rc::as_ptr(beginning), action: action.clone(), stack, is_late, private, held, pending };
+                let holdings = self.ground.thread.held().iter().map(|hold| hold.holding).collect();
+                let (of, step) = (Rc::as_ptr(beginning), action.clone());
+                let key = Key { beginning: of, action: step, stack, is_late, private, held, holdings, pending };
                 if let Some(known) = self.keys.get(&key) {
                     return Ok(*known);
                 }

@@ -1,0 +1,365 @@
+//! What is held by a thread that ends: nobody else gets it while a reference to it may live on.
+
+#![allow(unsafe_code)]
+
+use core::cell::RefCell;
+use core::ffi::c_void;
+use core::mem;
+use core::sync::atomic::{AtomicU32, Ordering::*};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::thread;
+
+use crossproc::{
+    Condition, Event, JoinableQueue, Lock, LockError, LockGuard, Permits, Queue, QueueOptions, RLock, RwLock, RwLockReadGuard, Shm, Wait,
+    shared,
+};
+
+mod forked;
+use forked::{PATIENCE, fork, join_all, wait_until};
+
+shared! {
+    struct Board {
+        lock: Lock<u64>,
+        rlock: RLock<u64>,
+        rwlock: RwLock<u64, 4>,
+        bare: Lock<()>,
+        condition: Condition,
+        permits: Permits<2>,
+        /// How far the process that leaks has come.
+        stage: AtomicU32,
+        go_on: Event,
+    }
+}
+
+fn board() -> Shm<Board> {
+    Shm::new(Board {
+        lock: Lock::new(0),
+        rlock: RLock::new(0),
+        rwlock: RwLock::new(0),
+        bare: Lock::new(()),
+        condition: Condition::new(),
+        permits: Permits::new(),
+        stage: AtomicU32::new(0),
+        go_on: Event::new(),
+    })
+    .unwrap()
+}
+
+/// A thread of another process does something, and ends: whether the process was ended for it, in
+/// which case the reason is on its standard error.
+fn process_ends_with_thread(board: &Shm<Board>, act: fn(&'static Board)) -> Option<String> {
+    let (mut reads, writes) = UnixStream::pair().unwrap();
+    let theirs = board.clone();
+    let child = fork(move || {
+        rustix::stdio::dup2_stderr(&writes).unwrap();
+        drop(writes);
+        let board: &'static Shm<Board> = Box::leak(Box::new(theirs));
+        thread::spawn(move || act(board)).join().unwrap();
+        board.stage.store(1, SeqCst);
+    });
+    let status = child.join_timeout(PATIENCE).unwrap();
+    let mut said = String::new();
+    reads.read_to_string(&mut said).unwrap();
+    if status.success() {
+        assert_eq!((board.stage.load(SeqCst), said.as_str()), (1, ""));
+        return None;
+    }
+    assert_eq!(status.signal(), Some(libc::SIGABRT), "{said}");
+    assert_eq!(board.stage.load(SeqCst), 0, "nobody got to see the thread's end");
+    assert!(said.starts_with("crossproc: the process is ended"), "{said}");
+    Some(said)
+}
+
+fn assert_is_ended(what: &str, act: fn(&'static Board)) {
+    let board = board();
+    let said = process_ends_with_thread(&board, act).unwrap_or_else(|| panic!("{what}: the process lives on"));
+    assert!(said.contains("leaked"), "{what}: {said}");
+}
+
+#[test]
+fn a_leaked_guard_ends_the_process_with_its_thread_and_the_next_owner_is_told() {
+    let board = board();
+    let said = process_ends_with_thread(&board, |board| mem::forget(board.lock.lock().unwrap()));
+    assert!(said.is_some_and(|said| said.contains("leaked")));
+    assert!(matches!(board.lock.lock_timeout(PATIENCE), Err(LockError::OwnerDied(_))));
+}
+
+#[test]
+fn the_guards_of_all_locks_end_it() {
+    assert_is_ended("RLock", |board| mem::forget(board.rlock.lock().unwrap()));
+    assert_is_ended("RLock, the inner guard", |board| {
+        let _outer = board.rlock.lock().unwrap();
+        mem::forget(board.rlock.lock().unwrap());
+    });
+    assert_is_ended("RwLock, a writer", |board| mem::forget(board.rwlock.write().unwrap()));
+    assert_is_ended("RwLock, a reader", |board| mem::forget(board.rwlock.read().unwrap()));
+    assert_is_ended("Box::leak", |board| {
+        let value: &'static mut u64 = &mut **Box::leak(Box::new(board.lock.lock().unwrap()));
+        *value = 1;
+    });
+    assert_is_ended("one behind others that were dropped", |board| {
+        let (first, second) = (board.lock.lock().unwrap(), board.rwlock.read().unwrap());
+        mem::forget(board.rlock.lock().unwrap());
+        drop((first, second));
+    });
+    assert_is_ended("one that an owner's death came with", |board| {
+        let died = thread::spawn(|| board.lock.acquire(Wait::FOREVER).unwrap());
+        let _ = died.join().unwrap();
+        wait_until("the lock is free", || board.lock.owner().is_none());
+        let Err(LockError::OwnerDied(guard)) = board.lock.lock() else { panic!("its owner has died") };
+        mem::forget(guard);
+    });
+}
+
+#[test]
+fn what_a_queue_gives_out_ends_it() {
+    fn queue() -> &'static Queue<u64> {
+        let queue = Box::leak(Box::new(Queue::new(4).unwrap()));
+        queue.put(1).unwrap();
+        queue
+    }
+    fn tasks() -> &'static JoinableQueue<u64> {
+        let tasks = QueueOptions::new().attempts(1, 1).create_joinable(4).unwrap();
+        tasks.put(1).unwrap();
+        Box::leak(Box::new(tasks))
+    }
+    assert_is_ended("a loan", |_| mem::forget(queue().loan().unwrap()));
+    assert_is_ended("a received item", |_| {
+        let item: &'static u64 = Box::leak(Box::new(queue().receive().unwrap()));
+        assert_eq!(*item, 1);
+    });
+    assert_is_ended("a task", |_| mem::forget(tasks().get().unwrap()));
+    assert_is_ended("a dead letter", |_| {
+        let tasks = tasks();
+        drop(tasks.get().unwrap());
+        mem::forget(tasks.dead_letter().unwrap());
+    });
+    assert_is_ended("one of several", |_| {
+        let queue = queue();
+        let loan = queue.loan().unwrap();
+        mem::forget(queue.receive().unwrap());
+        drop(loan);
+    });
+    assert_is_ended("of a queue that is gone", |_| {
+        let queue: Queue<u64> = Queue::new(4).unwrap();
+        mem::forget(queue.loan().unwrap());
+    });
+    let all_is_given_back = |_: &'static Board| {
+        let (queue, tasks) = (queue(), tasks());
+        queue.loan().unwrap().send().unwrap();
+        drop((queue.receive().unwrap(), queue.loan().unwrap()));
+        tasks.get().unwrap().done();
+    };
+    assert_eq!(process_ends_with_thread(&board(), all_is_given_back), None);
+}
+
+#[test]
+fn nobody_gets_the_lock_while_the_process_can_still_write() {
+    for _ in 0..20 {
+        let board = board();
+        let theirs = board.clone();
+        // The value that the leaked reference leads to changes as long as the process lives.
+        let child = fork(move || {
+            let board: &'static Shm<Board> = Box::leak(Box::new(theirs));
+            let (send, receive) = std::sync::mpsc::channel::<&'static mut u64>();
+            thread::spawn(move || {
+                let value = receive.recv().unwrap();
+                board.stage.store(1, SeqCst);
+                loop {
+                    *core::hint::black_box(&mut *value) += 1;
+                }
+            });
+            let leaks = thread::spawn(move || {
+                send.send(&mut **Box::leak(Box::new(board.lock.lock().unwrap()))).unwrap();
+                board.go_on.wait();
+            });
+            leaks.join().unwrap();
+        });
+        wait_until("the reference is in use", || board.stage.load(SeqCst) == 1);
+        assert!(matches!(board.lock.try_lock(), Err(LockError::WouldBlock)));
+        board.go_on.set();
+        let owned = board.lock.lock_timeout(PATIENCE);
+        let Err(LockError::OwnerDied(guard)) = owned else { panic!("its owner died") };
+        let values = [(); 100].map(|()| *core::hint::black_box(&*guard));
+        assert_eq!(values, [values[0]; 100], "nobody writes but the owner");
+        assert_eq!(child.join_timeout(PATIENCE).unwrap().signal(), Some(libc::SIGABRT));
+        drop(guard.recover());
+    }
+}
+
+#[test]
+fn a_guard_that_a_thread_local_drops_was_not_leaked() {
+    thread_local! {
+        static KEPT: RefCell<Option<LockGuard<'static, u64>>> = const { RefCell::new(None) };
+        static READ: RefCell<Vec<RwLockReadGuard<'static, u64, 4>>> = const { RefCell::new(Vec::new()) };
+    }
+    let board = board();
+    let ended = process_ends_with_thread(&board, |board| {
+        KEPT.set(Some(board.lock.lock().unwrap()));
+        READ.with_borrow_mut(|all| all.extend([board.rwlock.read().unwrap(), board.rwlock.read().unwrap()]));
+    });
+    assert_eq!(ended, None);
+    assert!(board.lock.try_lock().is_ok() && board.rwlock.try_write().is_ok());
+}
+
+#[test]
+fn what_destructors_lock_and_leak_is_seen_too() {
+    struct Leaks(Option<&'static Board>);
+    impl Drop for Leaks {
+        fn drop(&mut self) {
+            mem::forget(self.0.unwrap().lock.lock().unwrap());
+        }
+    }
+    thread_local!(static LEAKS: RefCell<Leaks> = const { RefCell::new(Leaks(None)) });
+    assert_is_ended("a thread-local's destructor", |board| LEAKS.with_borrow_mut(|leaks| leaks.0 = Some(board)));
+    // Of a thread that has never locked before.
+    assert_is_ended("a destructor of thread-specific data", |board| {
+        at_end_of_thread(board, 1, |board| mem::forget(board.lock.lock().unwrap()))
+    });
+    assert_is_ended("... that is called a third time", |board| {
+        drop(board.lock.lock().unwrap());
+        at_end_of_thread(board, 3, |board| mem::forget(board.lock.lock().unwrap()));
+    });
+}
+
+#[test]
+fn a_destructor_that_comes_last_of_all_can_lock_nothing() {
+    let board = board();
+    let ended = process_ends_with_thread(&board, |board| {
+        // The crate's own destructor is called before one that was made later.
+        drop(board.lock.lock().unwrap());
+        at_end_of_thread(board, 4, |board| {
+            let Err(LockError::Unavailable(why)) = board.lock.lock() else { panic!("the thread has ended") };
+            assert!(why.to_string().contains("about to end"), "{why}");
+            assert!(board.rwlock.read().is_err() && board.permits.acquire().is_err());
+            board.go_on.set();
+        });
+    });
+    assert_eq!(ended, None);
+    assert!(board.go_on.is_set(), "the destructor was called");
+}
+
+/// Has libc call something in the round `round` of a thread's destructors of thread-specific data.
+fn at_end_of_thread(board: &'static Board, round: u32, act: fn(&'static Board)) {
+    struct Rounds {
+        left: u32,
+        key: libc::pthread_key_t,
+        board: &'static Board,
+        act: fn(&'static Board),
+    }
+    extern "C" fn call(rounds: *mut c_void) {
+        // SAFETY: what is set below, and nobody else has.
+        let this = unsafe { &mut *rounds.cast::<Rounds>() };
+        this.left -= 1;
+        if this.left == 0 {
+            return (this.act)(this.board);
+        }
+        // SAFETY: the key exists.
+        assert_eq!(unsafe { libc::pthread_setspecific(this.key, rounds) }, 0);
+    }
+    let mut key = 0;
+    // SAFETY: writes a key.
+    assert_eq!(unsafe { libc::pthread_key_create(&raw mut key, Some(call)) }, 0);
+    let rounds = Box::into_raw(Box::new(Rounds { left: round, key, board, act }));
+    // SAFETY: the key was made above.
+    assert_eq!(unsafe { libc::pthread_setspecific(key, rounds.cast()) }, 0);
+}
+
+#[test]
+fn what_was_acquired_without_a_guard_is_handed_on() {
+    let board = board();
+    let ended = process_ends_with_thread(&board, |board| {
+        let _ = (board.lock.acquire(Wait::FOREVER).unwrap(), board.rlock.acquire(Wait::FOREVER).unwrap());
+        mem::forget(board.permits.acquire().unwrap());
+        // A guard beside it, and one that was released by force, are no more.
+        drop(board.rlock.lock().unwrap());
+        mem::forget(board.bare.lock().unwrap());
+        board.bare.release().unwrap();
+        // A condition gives back what it was given.
+        let _ = board.bare.acquire(Wait::FOREVER).unwrap();
+        let timed_out = board.condition.wait_with(&mut &board.bare, Wait::NONE);
+        assert!(timed_out.is_err());
+    });
+    assert_eq!(ended, None);
+    assert!(matches!(board.lock.lock(), Err(LockError::OwnerDied(_))));
+    assert!(matches!(board.rlock.lock(), Err(LockError::OwnerDied(_))));
+    assert!(board.bare.acquire(Wait::NONE).unwrap().owner_died);
+    assert_eq!(board.permits.value(), 2);
+}
+
+#[test]
+fn a_condition_gives_a_leaked_guard_back_as_a_guard() {
+    assert_is_ended("Lock", |board| {
+        let mut guard = board.lock.lock().unwrap();
+        assert!(board.condition.wait_with(&mut guard, Wait::NONE).is_err());
+        mem::forget(guard);
+    });
+    assert_is_ended("RLock, of which it has one without a guard, too", |board| {
+        let _ = board.rlock.acquire(Wait::FOREVER).unwrap();
+        let mut guard = board.rlock.lock().unwrap();
+        assert!(board.condition.wait_with(&mut guard, Wait::NONE).is_err());
+        mem::forget(guard);
+        // SAFETY: once of two times, and no reference is used.
+        unsafe { board.rlock.force_release() }.unwrap();
+    });
+}
+
+#[test]
+fn what_is_held_in_memory_that_may_be_freed_ends_the_process() {
+    let all: [fn(&'static Board); 3] = [
+        |_| {
+            let lock = Box::new(Lock::new(0_u64));
+            let _ = lock.acquire(Wait::FOREVER).unwrap();
+        },
+        |_| {
+            let lock = Box::new(RLock::new(0_u64));
+            let _ = lock.acquire(Wait::FOREVER).unwrap();
+        },
+        |_| {
+            let permits = Box::new(Permits::<3>::new());
+            mem::forget(permits.acquire().unwrap());
+        },
+    ];
+    for act in all {
+        let said = process_ends_with_thread(&board(), act).expect("the memory was freed");
+        assert!(said.contains("may have been freed"), "{said}");
+    }
+}
+
+#[test]
+fn the_message_waits_for_no_reader() {
+    let board = board();
+    let (reads, mut writes) = UnixStream::pair().unwrap();
+    writes.set_nonblocking(true).unwrap();
+    while writes.write(&[0; 4096]).is_ok() {}
+    writes.set_nonblocking(false).unwrap();
+    let theirs = board.clone();
+    let child = fork(move || {
+        rustix::stdio::dup2_stderr(&writes).unwrap();
+        let board: &'static Shm<Board> = Box::leak(Box::new(theirs));
+        thread::spawn(|| mem::forget(board.lock.lock().unwrap())).join().unwrap();
+    });
+    assert_eq!(child.join_timeout(PATIENCE).unwrap().signal(), Some(libc::SIGABRT));
+    drop(reads);
+}
+
+#[test]
+fn a_thread_that_comes_after_another_is_looked_at_anew() {
+    let board = board();
+    // The record of an ended thread is the next one's.
+    let ended = process_ends_with_thread(&board, |board| {
+        for _ in 0..3 {
+            thread::spawn(|| drop(board.lock.lock().unwrap())).join().unwrap();
+            let _ = thread::spawn(|| board.rlock.acquire(Wait::FOREVER).unwrap()).join().unwrap();
+            wait_until("it is handed on", || board.rlock.owner().is_none());
+        }
+    });
+    assert_eq!(ended, None);
+    assert_is_ended("after others", |board| {
+        thread::spawn(|| drop(board.lock.lock().unwrap())).join().unwrap();
+        thread::spawn(|| mem::forget(board.lock.lock().unwrap())).join().unwrap();
+    });
+    join_all([fork(move || drop(board.lock.lock().unwrap()))]);
+}
