@@ -137,7 +137,8 @@ unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
 
 /// Declares a struct that can lie in shared memory.
 ///
-/// The struct becomes `#[repr(C)]` and [`Shared`](trait@crate::Shared). Each field's type is checked at compile time, and so is that there is nothing to drop.
+/// The struct becomes `#[repr(C)]` and [`Shared`](trait@crate::Shared). Each field's type is checked at compile time, and so is that there is nothing to drop, and that
+/// no attribute has added a field, changed a type or moved one.
 /// Structs with parameters are not taken; implement [`Shared`](trait@crate::Shared) by hand for them.
 ///
 /// ```
@@ -172,16 +173,40 @@ macro_rules! shared {
         #[repr(C)]
         $vis struct $name { $($(#[$field_meta])* $field_vis $field: $type,)* }
 
+        // What an attribute has made of the struct is what is shared, so that is what is checked.
+        #[allow(dead_code, unused_mut, unused_assignments)]
         const _: () = {
-            const fn field<T: $crate::Shared>() {}
-            $(field::<$type>();)*
+            const fn is_shared<T: $crate::Shared>() {}
+            $(is_shared::<$type>();)*
+
+            const fn is_same<T>(_: *const T, _: *const T) {}
+            fn has_these_fields_and_no_others(value: &$name) {
+                let $name { $($field: _,)* } = value;
+                // By raw pointers: a reference would be taken for one to what it leads to.
+                $(is_same(&raw const value.$field, ::core::ptr::null::<$type>());)*
+            }
+
+            let mut end = 0_usize;
+            $(
+                end = end.next_multiple_of(::core::mem::align_of::<$type>());
+                assert!(
+                    ::core::mem::offset_of!($name, $field) == end,
+                    concat!(stringify!($name), ": an attribute has taken `repr(C)` away, or added a field"),
+                );
+                end += ::core::mem::size_of::<$type>();
+            )*
+            assert!(
+                ::core::mem::size_of::<$name>() == end.next_multiple_of(::core::mem::align_of::<$name>()),
+                concat!(stringify!($name), ": an attribute has taken `repr(C)` away, or added a field"),
+            );
             assert!(
                 !::core::mem::needs_drop::<$name>(),
                 concat!(stringify!($name), " is dropped: nobody would do that for the last process that dies"),
             );
         };
 
-        // SAFETY: `repr(C)`, every field is `Shared`, and there is nothing to drop: checked above.
+        // SAFETY: laid out as by `repr(C)`, every field is `Shared`, there are no others, and there is
+        // nothing to drop: checked above.
         #[allow(unsafe_code)]
         unsafe impl $crate::Shared for $name {
             fn layout(to: &mut $crate::Fingerprint) {

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::*};
 
 use crossproc::{Event, Fixed, Lock, LockError, RegionError, Shm, shared};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -280,4 +280,21 @@ fn a_limit_on_file_sizes_is_an_error_and_not_a_signal() {
             .unwrap();
         assert!(matches!(Shm::new(Event::new()), Err(RegionError::Create { .. })));
     })]);
+}
+
+shared! {
+    /// A struct may have attributes that leave it as it is.
+    #[crossproc_test_attributes::changes_nothing]
+    #[derive(Debug)]
+    #[repr(align(64))]
+    struct Attributed {
+        first: AtomicU8,
+        hits: AtomicU64,
+    }
+}
+
+#[test]
+fn attributes_that_change_nothing_are_fine() {
+    let shared = Shm::new(Attributed { first: AtomicU8::new(1), hits: AtomicU64::new(2) }).unwrap();
+    assert_eq!((size_of::<Attributed>(), shared.hits.load(SeqCst)), (64, 2));
 }
