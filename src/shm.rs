@@ -141,7 +141,7 @@ impl<T: ?Sized + Contents> Shm<T> {
     /// Maps what another process has created, from its descriptor. The descriptor is closed with the last clone, or at once if this fails.
     ///
     /// Nothing in the file is trusted: that it is a memfd whose size cannot change, that it was made by this crate, for the same kind of machine and the same
-    /// pid namespace, that it holds a `T` laid out as in this program, and that it was finished, is checked first.
+    /// pid namespace, that it holds a `T` laid out as in this program, that it was finished, and that all of it is allocated, is checked first.
     ///
     /// # Errors
     /// [`RegionError`] has a variant for each of these.
@@ -160,7 +160,7 @@ impl<T: ?Sized + Contents> Shm<T> {
     /// # }
     /// ```
     pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
-        Region::attach(file.into(), T::layout(), type_name::<T>()).map(Shm::of)
+        Region::attach_whole(file.into(), T::layout(), type_name::<T>()).map(Shm::of)
     }
 
     fn of(region: Region) -> Self {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crossproc::directory::{Address, ConnectOptions};
 use crossproc::process::Child;
 use crossproc::{Directory, DirectoryClient, DirectoryError, DirectoryOptions, Event, Lock, Shm, pipe};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size, set_socket_send_buffer_size};
@@ -360,9 +361,24 @@ fn a_connection_to_the_directory_is_not_served() {
         let own = client.as_fd().try_clone_to_owned().unwrap();
         let result = client.put("self", &own);
         assert!(matches!(result, Err(DirectoryError::RefusedHandle { .. })), "{result:?}");
-        let unsealed = rustix::fs::memfd_create("unsealed", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
-        let result = client.put("unsealed", &unsealed);
-        assert!(matches!(&result, Err(DirectoryError::RefusedHandle { why, .. }) if why.contains("sealed")), "{result:?}");
         assert!(matches!(Directory::bind(&address), Err(DirectoryError::AlreadyServed { .. })));
+    });
+}
+
+#[test]
+fn memory_that_is_not_such_as_this_crate_makes_is_not_served() {
+    at_each(|address| {
+        let (_server, mut client) = serve_with_client(&address);
+        let whole = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        for (flags, seals, flaw) in [
+            (MemfdFlags::empty(), SealFlags::empty(), "not sealed"),
+            (MemfdFlags::empty(), whole | SealFlags::WRITE, "seals that keep"),
+            (MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB, whole, "huge pages"),
+        ] {
+            let memory = memfd_create("memory", MemfdFlags::ALLOW_SEALING | flags).unwrap();
+            fcntl_add_seals(&memory, seals).unwrap();
+            let result = client.put("memory", &memory);
+            assert!(matches!(&result, Err(DirectoryError::RefusedHandle { why, .. }) if why.contains(flaw)), "{result:?}");
+        }
     });
 }

@@ -15,6 +15,7 @@ use crossproc::{
     QueueError, RLock, Readable, RwLock, Semaphore, SemaphoreError, Shm, Wait, WaitAnyError, set_slice, shared, wait_any_with,
 };
 use crossproc_sys::memory::Mapping;
+use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals};
 
 mod forked;
 mod refused;
@@ -238,6 +239,31 @@ fn sleepers_that_a_stranger_requeues_wake_within_a_slice() {
     let stranger = stranger_on(&all, size_of::<All>(), requeue);
     everybody_is_woken(&all, Wait::FOREVER);
     kill(&stranger);
+}
+
+#[test]
+fn a_hole_that_a_stranger_punches_later_is_zeros_and_kills_nobody() {
+    let all = new();
+    let again: Shm<All> = Shm::attach(all.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    let held = all.lock.lock().unwrap();
+    join_all([fork(|| {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&all, flags, CONTENTS as u64, size_of::<All>().next_multiple_of(CONTENTS) as u64).unwrap();
+    })]);
+    assert!(!again.event.is_set());
+    // The word that said whose it is is gone, and so it is free.
+    drop(held);
+    *again.lock.lock_timeout(PATIENCE).unwrap() = 1;
+    again.event.set();
+    assert!(all.event.is_set() && *all.lock.lock().unwrap() == 1);
+}
+
+#[test]
+fn a_stranger_can_seal_nothing_later() {
+    let all = new();
+    for seal in [SealFlags::WRITE, SealFlags::FUTURE_WRITE, SealFlags::GROW, SealFlags::EXEC] {
+        assert_eq!(fcntl_add_seals(&all, seal), Err(rustix::io::Errno::PERM), "{seal:?}");
+    }
 }
 
 const FUTEX: i64 = libc::SYS_futex;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
 
 use crossproc_sys::clock;
-use crossproc_sys::memory::{self, SEALS};
+use crossproc_sys::memory::{self, SEAL_EXEC, SEALS};
 use crossproc_sys::socket as sys;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -239,8 +239,12 @@ impl<'a> Server<'a> {
     /// Why a client's descriptor is not served, if it is not. Nothing that is asked of it here asks anybody but the kernel.
     fn flaw_of(&self, fd: &Foreign) -> Option<&'static str> {
         match memory::seals(fd) {
-            Ok(Some(seals)) if seals.contains(SEALS) => return None,
-            Ok(Some(_)) => return Some("it is memory that is not sealed, so that it could shrink"),
+            Ok(Some(seals)) if !seals.contains(SEALS) => return Some("it is memory that is not sealed, so that it could shrink"),
+            Ok(Some(seals)) if !(SEALS | SEAL_EXEC).contains(seals) => {
+                return Some("it is memory with seals that keep others from using it");
+            }
+            Ok(Some(_)) if memory::is_of_tmpfs(fd).is_ok_and(|is| is) => return None,
+            Ok(Some(_)) => return Some("it is memory of huge pages, which this crate never makes"),
             _ => {}
         }
         match socket_domain(fd) {

@@ -11,7 +11,9 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate, memfd_create,
+};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use rustix::process::{Resource, getrlimit};
@@ -20,6 +22,9 @@ use crate::robust;
 
 /// The seals of every region: its size is fixed, and so are the seals.
 pub const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// A seal that a region may have besides: `MFD_NOEXEC_SEAL`, or a sysctl, sets it.
+pub const SEAL_EXEC: SealFlags = SealFlags::EXEC;
 
 /// A new anonymous file of `len` bytes, its size sealed, with the pages of some ranges (offset and length) allocated. The rest is a hole, for [`allocate`].
 ///
@@ -107,6 +112,18 @@ pub fn seals(file: impl AsFd) -> io::Result<Option<SealFlags>> {
     }
 }
 
+/// Whether a file with [`seals`] is of the kernel's own tmpfs, as every memfd of this crate is. The
+/// others that have seals are of huge pages: a hole in one of those is filled from a pool that anybody
+/// can empty, and whoever touches it then is killed (SIGBUS).
+///
+/// # Errors
+/// None is expected of a file with seals; they go to the caller.
+pub fn is_of_tmpfs(file: impl AsFd) -> io::Result<bool> {
+    /// `linux/magic.h`.
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    Ok(i64::from(fstatfs(file)?.f_type) == TMPFS_MAGIC)
+}
+
 /// The length of a file in bytes.
 ///
 /// # Errors
@@ -119,7 +136,7 @@ pub fn len(file: impl AsFd) -> io::Result<u64> {
 ///
 /// # Errors
 /// As [`len`].
-pub(crate) fn len_and_allocated(file: impl AsFd) -> io::Result<(u64, u64)> {
+pub fn len_and_allocated(file: impl AsFd) -> io::Result<(u64, u64)> {
     let stat = fstat(file)?;
     let unsigned = |number| u64::try_from(number).unwrap_or(0);
     Ok((unsigned(stat.st_size), unsigned(stat.st_blocks).saturating_mul(512)))
