@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 mod forked;
+mod refused;
 mod served;
 #[path = "served/stranger.rs"]
 mod stranger;
@@ -380,5 +381,27 @@ fn memory_that_is_not_such_as_this_crate_makes_is_not_served() {
             let result = client.put("memory", &memory);
             assert!(matches!(&result, Err(DirectoryError::RefusedHandle { why, .. }) if why.contains(flaw)), "{result:?}");
         }
+    });
+}
+
+#[test]
+fn a_server_that_may_start_no_threads_serves_all_the_same_and_says_so_once() {
+    alone(|| {
+        let address = abstract_address();
+        let (said, stderr) = std::io::pipe().unwrap();
+        let theirs = address.clone();
+        let server = fork(move || {
+            rustix::stdio::dup2_stderr(&stderr).unwrap();
+            drop(stderr);
+            refused::refuse(&[refused::call(libc::SYS_clone, libc::EAGAIN), refused::call(libc::SYS_clone3, libc::EAGAIN)]);
+            Directory::bind(&theirs).unwrap().serve().unwrap();
+        });
+        // More than it would leave open.
+        for _ in 0..600 {
+            client(&address).list("").unwrap();
+        }
+        kill(&server);
+        let said = std::io::read_to_string(said).unwrap();
+        assert_eq!(said.matches("could not start a thread").count(), 1, "{said}");
     });
 }
