@@ -111,12 +111,9 @@ impl Region {
 
     /// [`attach`](Region::attach) for a region of which all is allocated, as [`create`](Region::create) makes it.
     pub(crate) fn attach_whole(file: OwnedFd, layout: Layout, type_name: &'static str) -> Result<Self, RegionError> {
-        check_descriptor(&file)?;
-        let (len, allocated) = memory::len_and_allocated(&file).map_err(os("reading its length"))?;
-        if allocated < len {
-            return Err(RegionError::Holes { len, allocated });
-        }
-        Region::attach(file, layout, type_name)
+        let region = Region::attach(file, layout, type_name)?;
+        let (len, allocated) = memory::len_and_allocated(&region).map_err(os("reading its length"))?;
+        if allocated < len { Err(RegionError::Holes { len, allocated }) } else { Ok(region) }
     }
 
     /// Maps a region that another process made, if it is one, and holds what `layout` says.
@@ -129,11 +126,11 @@ impl Region {
     /// | it cannot shrink, grow, nor get more seals | [`RegionError::NotSealed`] |
     /// | no other seals, but that against execution: with others it cannot be mapped | [`RegionError::OtherSeals`] |
     /// | it is of the kernel's tmpfs, not of huge pages | [`RegionError::HugePages`] |
-    /// | [`attach_whole`](Region::attach_whole): every page is allocated | [`RegionError::Holes`] |
     /// | it is as long as a header | [`RegionError::TooShort`] |
     /// | this process is in the pid namespace that it began in | [`RegionError::OtherPidNamespace`] |
     /// | it can be mapped for writing | [`RegionError::Attach`] |
     /// | the header: magic, ABI, word size, namespace, layout, count | see [`Header::check`] |
+    /// | [`attach_whole`](Region::attach_whole): every page is allocated | [`RegionError::Holes`] |
     ///
     /// What it cannot check: whoever has the descriptor can punch a hole later, which only a seal against
     /// all writing would forbid. What is in the hole is lost, as if it had been overwritten; who touches it

@@ -3,18 +3,23 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 #![allow(unsafe_code)]
 
-/// One system call, refused with an errno.
+/// One system call, and what the kernel does instead.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Refusal {
     call: i64,
-    errno: i32,
+    action: u32,
     /// Only if the low 32 bits of this argument, under this mask, have this value.
     only: Option<(u32, u32, u32)>,
 }
 
 /// Refuses a system call, whatever its arguments are.
 pub(crate) fn call(call: i64, errno: i32) -> Refusal {
-    Refusal { call, errno, only: None }
+    Refusal { call, action: libc::SECCOMP_RET_ERRNO | errno as u32, only: None }
+}
+
+/// Has a system call kill the process that makes it.
+pub(crate) fn kills(call: i64) -> Refusal {
+    Refusal { call, action: libc::SECCOMP_RET_KILL_PROCESS, only: None }
 }
 
 impl Refusal {
@@ -30,7 +35,7 @@ impl Refusal {
 
     /// Instructions that return the errno, or fall through to what is behind them.
     fn program(self) -> Vec<libc::sock_filter> {
-        let refuse = one(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | self.errno as u32);
+        let refuse = one(libc::BPF_RET | libc::BPF_K, self.action);
         let load = |offset| one(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
         let mut program = vec![load(0)];
         match self.only {
