@@ -317,7 +317,9 @@ const TOO_MANY_UNREAD: &str =
 
 fn send_at_once(socket: &Foreign, answer: &Answer<Arc<Served>>) -> Result<(), Errno> {
     let bytes = answer.encode();
+    let mut attempts = 0;
     loop {
+        attempts += 1;
         let sent = match &answer.handle {
             None => sys::send(socket, &bytes, false),
             Some(_) if sys::unread(socket).is_ok_and(|unread| unread > UNREAD) => Err(Errno::TOOMANYREFS),
@@ -326,7 +328,8 @@ fn send_at_once(socket: &Foreign, answer: &Answer<Arc<Served>>) -> Result<(), Er
                 sys::send_with_descriptors(socket, &frame.slices(), &[served.fd.as_fd()], false)
             }
         };
-        if sent != Err(Errno::INTR) {
+        // It does not wait, so no signal interrupts it for long.
+        if sent != Err(Errno::INTR) || attempts == 16 {
             return sent;
         }
     }
