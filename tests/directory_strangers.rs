@@ -405,3 +405,43 @@ fn a_server_that_may_start_no_threads_serves_all_the_same_and_says_so_once() {
         assert_eq!(said.matches("could not start a thread").count(), 1, "{said}");
     });
 }
+
+#[test]
+fn a_bind_that_fails_leaves_nothing_behind() {
+    let setlk = [libc::F_SETLK, libc::F_OFD_SETLK].map(|command| command as u32);
+    let refusals = [
+        refused::call(libc::SYS_bind, libc::EACCES),
+        refused::call(libc::SYS_listen, libc::EPERM),
+        refused::call(libc::SYS_rename, libc::EPERM),
+        refused::call(libc::SYS_chmod, libc::EPERM),
+        refused::call(libc::SYS_fcntl, libc::ENOLCK).if_argument(1, setlk[0]),
+        refused::call(libc::SYS_fcntl, libc::ENOLCK).if_argument(1, setlk[1]),
+        refused::call(libc::SYS_fcntl, libc::EINTR).if_argument(1, setlk[0]),
+        refused::call(libc::SYS_epoll_create1, libc::EMFILE),
+        refused::call(libc::SYS_eventfd2, libc::EMFILE),
+    ];
+    for (index, refusal) in refusals.into_iter().enumerate() {
+        alone(|| {
+            let folder = Folder::new();
+            let address = folder.socket();
+            join_all([fork(|| {
+                refused::refuse(&[refusal]);
+                match Directory::bind(&address) {
+                    // What is refused is needed later, or not at all.
+                    Ok(directory) => {
+                        directory.close();
+                        drop(directory.serve());
+                    }
+                    Err(error) => assert!(matches!(error, DirectoryError::Os { .. }), "{error}"),
+                }
+            })]);
+            let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+            assert!(left.is_empty(), "number {index} leaves {left:?}");
+        });
+    }
+    // What is no socket has the path.
+    let folder = Folder::new();
+    std::fs::write(folder.path().join("socket"), "a file").unwrap();
+    assert!(matches!(Directory::bind(folder.socket()), Err(DirectoryError::NotASocket { .. })));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}

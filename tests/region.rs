@@ -8,11 +8,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
-use crossproc::{Event, Fixed, Lock, LockError, RegionError, Shm, shared};
+use crossproc::{Event, Fixed, Lock, LockError, RegionError, Shm, pipe, shared};
 use crossproc_sys::memory::Mapping;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create};
 
 mod forked;
+mod refused;
 use forked::{fork, join_all};
 
 shared! {
@@ -356,4 +357,23 @@ fn a_limit_on_file_sizes_is_an_error_and_not_a_signal() {
             .unwrap();
         assert!(matches!(Shm::new(Event::new()), Err(RegionError::Create { .. })));
     })]);
+}
+
+#[test]
+fn memory_that_cannot_be_unmapped_stays_and_is_told_of_once() {
+    let (said, stderr) = std::io::pipe().unwrap();
+    let child = fork(move || {
+        rustix::stdio::dup2_stderr(&stderr).unwrap();
+        drop(stderr);
+        let (one, other) = pipe().unwrap();
+        other.send(&vec![1; 2 << 20]).unwrap();
+        let message = one.recv().unwrap();
+        let regions = [board(), board()];
+        refused::refuse(&[refused::call(libc::SYS_munmap, libc::ENOMEM)]);
+        drop(regions);
+        drop(message);
+    });
+    join_all([child]);
+    let said = std::io::read_to_string(said).unwrap();
+    assert_eq!(said.matches("could not be unmapped").count(), 1, "{said}");
 }

@@ -7,6 +7,7 @@
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +19,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use rustix::process::{Resource, getrlimit};
 
-use crate::robust;
+use crate::{process, robust};
 
 /// The seals of every region: its size is fixed, and so are the seals.
 pub const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -189,8 +190,29 @@ impl Drop for Mapping {
             return;
         }
         // SAFETY: `new` made exactly this mapping; whoever holds a pointer into it borrows `self` or owns a share of it.
-        let unmapped = unsafe { munmap(self.start.as_ptr(), self.len) };
-        debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
+        unsafe { unmap(self.start, self.len) };
+    }
+}
+
+/// `munmap(2)` of a mapping that nobody uses any more.
+///
+/// ENOMEM (a hole in a larger area, and `vm.max_map_count` areas already), or a sandbox's errno: it
+/// stays mapped, which harms nobody but by the memory that it takes. The first time, the standard error
+/// says so.
+///
+/// # Safety
+/// As for `munmap`.
+pub(crate) unsafe fn unmap(start: NonNull<c_void>, len: usize) {
+    static HAS_COMPLAINED: AtomicBool = AtomicBool::new(false);
+    // SAFETY: the caller's.
+    let Err(errno) = (unsafe { munmap(start.as_ptr(), len) }) else { return };
+    // Relaxed: it orders nothing.
+    if !HAS_COMPLAINED.swap(true, Relaxed) {
+        let what = format!(
+            "crossproc: {len} bytes of shared memory could not be unmapped, and stay: {} (see vm.max_map_count)\n",
+            io::Error::from(errno)
+        );
+        process::complain(&[&what]);
     }
 }
 
@@ -203,8 +225,10 @@ pub fn map_wiped_on_fork(len: usize) -> Result<NonNull<c_void>, Errno> {
     let start = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }?;
     // SAFETY: the range was mapped by the line above and holds nothing yet.
     if let Err(errno) = unsafe { madvise(start, len, Advice::LinuxWipeOnFork) } {
-        // SAFETY: as above; nobody else knows it.
-        let _ = unsafe { munmap(start, len) };
+        if let Some(start) = NonNull::new(start) {
+            // SAFETY: as above; nobody else knows it.
+            unsafe { unmap(start, len) };
+        }
         return Err(errno);
     }
     NonNull::new(start).ok_or(Errno::NOMEM)

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{SealFlags, fcntl_add_seals};
 use rustix::io::{Errno, pwrite, retry_on_intr};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use crate::memory;
 
@@ -111,8 +111,7 @@ impl Drop for Sealed {
     fn drop(&mut self) {
         if self.len != 0 {
             // SAFETY: `map` made exactly this mapping; whoever has a slice of it borrows `self`.
-            let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
-            debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
+            unsafe { memory::unmap(self.start.cast(), self.len) };
         }
     }
 }
