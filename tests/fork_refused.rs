@@ -3,11 +3,12 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::AsRawFd;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::*};
 use std::time::{Duration, Instant};
 
 use crossproc::Shm;
-use crossproc::process::Builder;
+use crossproc::process::{self, Builder, CommandExt, InheritError};
 
 mod forked;
 mod refused;
@@ -148,5 +149,34 @@ fn neither_hangs_if_the_other_dies_in_the_middle() {
         // The parent, before it has let the child begin.
         let took = both_end(false, &[kills(libc::SYS_pidfd_open)]);
         assert!(took < some_time, "the child took {took:?}");
+    })]);
+}
+
+#[test]
+fn a_started_program_without_a_pidfd_is_an_error_that_says_so() {
+    for also in [None, Some(call(libc::SYS_kill, libc::EPERM))] {
+        join_all([fork(move || {
+            refused::refuse(&[call(libc::SYS_pidfd_open, libc::EMFILE)]);
+            refused::refuse(also.as_slice());
+            let error = Command::new("true").start().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+        })]);
+    }
+}
+
+#[test]
+fn a_handle_that_there_is_no_descriptor_for_is_not_said_to_be_another_processs() {
+    join_all([fork(|| {
+        let handle = Shm::new(AtomicU32::new(7)).unwrap();
+        let mut command = Command::new("true");
+        command.share("handle", &handle).unwrap();
+        for (name, value) in command.get_envs() {
+            // SAFETY: this process has one thread.
+            unsafe { std::env::set_var(name, value.unwrap()) };
+        }
+        drop(process::inherited::<Shm<AtomicU32>>("handle").unwrap());
+        refused::refuse(&[call(libc::SYS_fcntl, libc::EMFILE).if_argument(1, libc::F_DUPFD_CLOEXEC as u32)]);
+        let error = process::inherited::<Shm<AtomicU32>>("handle").unwrap_err();
+        assert!(matches!(&error, InheritError::Os { source, .. } if source.raw_os_error() == Some(libc::EMFILE)), "{error}");
     })]);
 }

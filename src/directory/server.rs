@@ -143,9 +143,10 @@ impl<'a> Server<'a> {
 
     fn set_door(&mut self, door: Door) {
         let events = if door == Door::Open { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
-        // It cannot fail: the listener is there, and nothing is allocated.
-        let _ = epoll::modify(&self.epoll, &self.directory.listener, epoll::EventData::new_u64(LISTENER), events);
-        self.door = door;
+        // The kernel has no reason to refuse: the listener is there, and nothing is allocated. A sandbox may, and then the
+        // next attempt to open the door is made after a while.
+        let changed = epoll::modify(&self.epoll, &self.directory.listener, epoll::EventData::new_u64(LISTENER), events);
+        self.door = if changed.is_err() && door == Door::Open { Door::Shut(clock::now() + u64::from(RETRY)) } else { door };
     }
 
     fn admit(&mut self, socket: Foreign) {
@@ -271,15 +272,20 @@ impl<'a> Server<'a> {
 
     /// Does not look at a client until there is room for what it brings.
     fn pause(&mut self, id: ClientId) {
-        self.watch(id, epoll::EventFlags::empty());
-        self.paused.push_back(id);
+        if self.watch(id, epoll::EventFlags::empty()) {
+            self.paused.push_back(id);
+        }
     }
 
-    fn watch(&self, id: ClientId, events: epoll::EventFlags) {
-        if let Some(guest) = self.guests.get(&id) {
-            // It cannot fail: the socket is there, and nothing is allocated.
-            let _ = epoll::modify(&self.epoll, &guest.socket, epoll::EventData::new_u64(id), events);
+    /// Whether the client is there still. One that cannot be watched is not: it would never be looked at again.
+    fn watch(&mut self, id: ClientId, events: epoll::EventFlags) -> bool {
+        let Some(guest) = self.guests.get(&id) else { return false };
+        // The kernel has no reason to refuse: the socket is there, and nothing is allocated. A sandbox may.
+        let watched = epoll::modify(&self.epoll, &guest.socket, epoll::EventData::new_u64(id), events);
+        if watched.is_err() {
+            self.end(id);
         }
+        watched.is_ok()
     }
 
     /// Goes on with what waited for the closer: those that bring something in the order in which they came, and new connections.
@@ -290,8 +296,9 @@ impl<'a> Server<'a> {
                 break;
             }
             if let Some(id) = self.paused.pop_front() {
-                self.watch(id, epoll::EventFlags::IN);
-                self.take_request(id);
+                if self.watch(id, epoll::EventFlags::IN) {
+                    self.take_request(id);
+                }
             }
         }
         if matches!(self.door, Door::Shut(until) if clock::now() >= until) && self.directory.closer.has_room() {
