@@ -21,7 +21,8 @@
 //!
 //! # Daemons
 //! A [daemon](Builder::daemon) is killed (SIGKILL) when the process that started it ends or calls `exec`, also when that is killed itself. The end of the
-//! *thread* that started it does nothing, unlike with `PR_SET_PDEATHSIG`. A daemon that changes its user while it starts cannot be tied, and that is an error of the fork;
+//! *thread* that started it does nothing, unlike with `PR_SET_PDEATHSIG`. A daemon that changes its
+//! user while it starts cannot be tied, and that is an error of the fork;
 //! one that changes it later cannot be killed that way.
 
 #![allow(unsafe_code)]
@@ -101,7 +102,8 @@ impl Builder {
     ///
     /// # Errors
     /// [`io::ErrorKind::Unsupported`] if this process has other threads; see the [module](self). Otherwise what the system says: no memory, no
-    /// descriptor, too many processes, no `/proc`; also what the child was refused before `body`, or that it was killed. `body` has not run then, and there is no child.
+    /// descriptor, too many processes, no `/proc`; also what the child was refused before `body`,
+    /// or that it was killed. `body` has not run then, and there is no child.
     pub fn fork<R: Exit>(&self, body: impl FnOnce() -> R + Send) -> io::Result<Child> {
         let threads = sys::threads()?;
         if threads != 1 {
@@ -122,7 +124,9 @@ impl Builder {
     /// that another thread may be in the middle of.
     ///
     /// # Errors
-    /// What the system says: no memory, no descriptor, too many processes, no `/proc`; also what the child was refused before `body`, or that it was killed. `body` has not run then, and there is no child.
+    /// What the system says: no memory, no descriptor, too many processes, no `/proc`; also what
+    /// the child was refused before `body`, or that it was killed. `body` has not run then, and
+    /// there is no child.
     pub unsafe fn fork_with_threads<R: Exit>(&self, body: impl FnOnce() -> R + Send) -> io::Result<Child> {
         // SAFETY: the caller's.
         unsafe { self.fork_flushing(body, false) }
@@ -134,9 +138,11 @@ impl Builder {
         let line = if self.daemon { Some(Lifeline::of_this_process()?) } else { None };
         // What is in the buffer now is the parent's to print, once.
         io::stdout().flush()?;
-        // The child waits until the parent has its pidfd, so that it cannot be reaped by anybody before that.
+        // The child waits until the parent has its pidfd, so that it cannot be reaped by anybody
+        // before that.
         let (inside, outside) = gate::gate()?;
-        // SAFETY: the caller's; until `body`, the child only sends, receives, polls, opens and closes.
+        // SAFETY: the caller's; until `body`, the child only sends, receives, polls, opens and
+        // closes.
         match unsafe { sys::fork() }? {
             None => {
                 drop(outside);
@@ -147,8 +153,10 @@ impl Builder {
                 match pidfd::open(pid) {
                     Ok(pidfd) => outside.let_in(pid, &pidfd).map(|()| Child::new(pid, pidfd)),
                     Err(error) => {
-                        // The child sees the end of the stream, and ends. Nobody has waited for it, so the pid is
-                        // its own still; if somebody has copies of the sockets, this is what ends it.
+                        // The child sees the end of the stream, and ends. Nobody has waited for it,
+                        // so the pid is
+                        // its own still; if somebody has copies of the sockets, this is what ends
+                        // it.
                         drop(outside);
                         let _ = kill_process(pid, Signal::KILL);
                         let _ = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));

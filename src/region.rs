@@ -109,7 +109,8 @@ impl Region {
         Ok(region)
     }
 
-    /// [`attach`](Region::attach) for a region of which all is allocated, as [`create`](Region::create) makes it.
+    /// [`attach`](Region::attach) for a region of which all is allocated, as
+    /// [`create`](Region::create) makes it.
     pub(crate) fn attach_whole(file: OwnedFd, layout: Layout, type_name: &'static str) -> Result<Self, RegionError> {
         let region = Region::attach(file, layout, type_name)?;
         let (len, allocated) = memory::len_and_allocated(&region).map_err(os("reading its length"))?;
@@ -124,17 +125,20 @@ impl Region {
     /// |---|---|
     /// | it has seals, so it is a memfd | [`RegionError::NotMemfd`] |
     /// | it cannot shrink, grow, nor get more seals | [`RegionError::NotSealed`] |
-    /// | no other seals, but that against execution: with others it cannot be mapped | [`RegionError::OtherSeals`] |
+    /// | no others, but that against execution, or it could not be mapped | [`RegionError::OtherSeals`] |
     /// | it is of the kernel's tmpfs, not of huge pages | [`RegionError::HugePages`] |
     /// | it is as long as a header | [`RegionError::TooShort`] |
-    /// | this process is in the pid namespace that it began in | [`RegionError::OtherPidNamespace`] |
+    /// | this process is in its first pid namespace still | [`RegionError::OtherPidNamespace`] |
     /// | it can be mapped for writing | [`RegionError::Attach`] |
     /// | the header: magic, ABI, word size, namespace, layout, count | see [`Header::check`] |
     /// | [`attach_whole`](Region::attach_whole): every page is allocated | [`RegionError::Holes`] |
     ///
-    /// What it cannot check: whoever has the descriptor can punch a hole later, which only a seal against
-    /// all writing would forbid. What is in the hole is lost, as if it had been overwritten; who touches it
-    /// gets a new page of zeros, and is killed only where a page is not to be had for anything else either.
+    /// What it cannot check: whoever has the descriptor can punch a hole later, which only a seal
+    /// against
+    /// all writing would forbid. What is in the hole is lost, as if it had been overwritten; who
+    /// touches it
+    /// gets a new page of zeros, and is killed only where a page is not to be had for anything else
+    /// either.
     pub(crate) fn attach(file: OwnedFd, layout: Layout, type_name: &'static str) -> Result<Self, RegionError> {
         check_descriptor(&file)?;
         // Sealed against shrinking and growing, so this is its length for good.
@@ -247,7 +251,8 @@ impl Header {
     }
 }
 
-/// That a descriptor is that of a file such as this crate makes regions of. Nothing of it is touched.
+/// That a descriptor is that of a file such as this crate makes regions of. Nothing of it is
+/// touched.
 fn check_descriptor(file: &OwnedFd) -> Result<(), RegionError> {
     let seals = memory::seals(file).map_err(os("reading its seals"))?.ok_or(RegionError::NotMemfd)?;
     if !seals.contains(SEALS) {

@@ -1,4 +1,5 @@
-//! A kernel that always says "try again", as a sandbox can have it: timed forms end at their deadlines, and nobody spins.
+//! A kernel that always says "try again", as a sandbox can have it: timed forms end at their
+//! deadlines, and nobody spins.
 
 #![allow(unsafe_code)]
 

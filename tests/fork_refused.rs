@@ -1,7 +1,9 @@
-//! What a forked child cannot do before it begins is an error of its parent's; and each of the two may die in the middle.
+//! What a forked child cannot do before it begins is an error of its parent's; and each of the two
+//! may die in the middle.
 
 #![allow(unsafe_code)]
 
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::*};
@@ -21,7 +23,8 @@ fn descriptors() -> usize {
     (0..256).filter(|&number| unsafe { libc::fcntl(number, libc::F_GETFD) } != -1).count()
 }
 
-/// Forks under these refusals, and looks at everything that may be wrong afterwards: the error, if there was one.
+/// Forks under these refusals, and looks at everything that may be wrong afterwards: the error, if
+/// there was one.
 fn fork_refused(daemon: bool, refusals: &[Refusal]) -> Option<std::io::Error> {
     let (ran, left_open) = (Shm::new(AtomicU32::new(0)).unwrap(), Shm::new(AtomicU32::new(0)).unwrap());
     let builder = Builder::new().daemon(daemon);
@@ -100,17 +103,19 @@ fn the_error_says_what_failed_in_the_child() {
 static WATCHED: AtomicI32 = AtomicI32::new(-1);
 static IS_ARMED: AtomicBool = AtomicBool::new(false);
 
-/// Forks another child by a raw system call, as another thread might at that moment: it has copies of everything that a fork has opened, for longer than the test waits.
+/// Forks another child by a raw system call, as another thread might at that moment: it has copies
+/// of everything that a fork has opened, for longer than the test waits.
 extern "C" fn fork_another() {
     if IS_ARMED.swap(false, SeqCst) {
         // SAFETY: the child makes system calls alone, and ends by the alarm.
-        unsafe {
-            if libc::syscall(libc::SYS_fork) == 0 {
-                libc::close(WATCHED.load(SeqCst));
-                libc::alarm(PATIENCE.as_secs() as u32);
-                loop {
-                    libc::pause();
-                }
+        if unsafe { libc::syscall(libc::SYS_fork) } == 0 {
+            // SAFETY: nothing in this process uses it.
+            unsafe { libc::close(WATCHED.load(SeqCst)) };
+            // SAFETY: takes an integer.
+            unsafe { libc::alarm(PATIENCE.as_secs() as u32) };
+            loop {
+                // SAFETY: sleeps.
+                unsafe { libc::pause() };
             }
         }
     }
@@ -118,7 +123,7 @@ extern "C" fn fork_another() {
 
 /// Runs a fork in a process, and waits until it and its child have ended: how long that took.
 fn both_end(daemon: bool, refusals: &[Refusal]) -> Duration {
-    let (mut reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
     WATCHED.store(writer.as_raw_fd(), SeqCst);
     let refusals = refusals.to_vec();
     let begun = Instant::now();
@@ -135,7 +140,7 @@ fn both_end(daemon: bool, refusals: &[Refusal]) -> Duration {
     // The writer was dropped here with the closure.
     drop(parent.join_timeout(PATIENCE));
     let mut rest = Vec::new();
-    std::io::Read::read_to_end(&mut reader, &mut rest).unwrap();
+    std::fs::File::from(reader).read_to_end(&mut rest).unwrap();
     begun.elapsed()
 }
 

@@ -1,10 +1,12 @@
-//! A stranger that turns the kernel against whoever shares memory with it: by waits that make wakes fail, by requeues, and by what a sandbox refuses.
+//! A stranger that turns the kernel against whoever shares memory with it: by waits that make wakes
+//! fail, by requeues, and by what a sandbox refuses.
 //! Wakes may come late then, by a slice; nobody panics, sleeps on, or spins.
 
 #![allow(unsafe_code)]
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,7 +25,8 @@ use forked::{PATIENCE, join_all, kill, wait_until, wait_until_asleep};
 
 /// Where a region's contents begin.
 const CONTENTS: usize = 4_096;
-/// So long a sleeper may take that only a slice wakes: some slices, on a machine that has other things to do.
+/// So long a sleeper may take that only a slice wakes: some slices, on a machine that has other
+/// things to do.
 const SOME_SLICES: Duration = Duration::from_secs(5);
 
 shared! {
@@ -66,11 +69,13 @@ fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
 }
 
 fn futex(word: *mut u32, operation: i32, value: u32, count: usize, other: *mut u32, expected: u32) -> i64 {
-    // SAFETY: the kernel takes these words, which are mapped, for futexes, and changes nothing else.
+    // SAFETY: the kernel takes these words, which are mapped, for futexes, and changes nothing
+    // else.
     unsafe { libc::syscall(libc::SYS_futex, word, operation, value, count, other, expected) }
 }
 
-/// A process with a thread for each word of the memory, from its contents on, that does `what` to it. It begins once they have been seen to do it.
+/// A process with a thread for each word of the memory, from its contents on, that does `what` to
+/// it. It begins once they have been seen to do it.
 fn stranger_on(memory: impl AsFd, len: usize, what: fn(&AtomicU32, &AtomicU32)) -> Child {
     let memory = memory.as_fd().try_clone_to_owned().unwrap();
     fork(move || -> () {
@@ -89,17 +94,23 @@ fn stranger_on(memory: impl AsFd, len: usize, what: fn(&AtomicU32, &AtomicU32)) 
     })
 }
 
-/// Waits on the word for ever, as for a mutex with priority inheritance: the kernel refuses to wake anybody behind it.
+/// Waits on the word for ever, as for a mutex with priority inheritance: the kernel refuses to wake
+/// anybody behind it.
 fn wait_by_pi(word: &AtomicU32, own: &AtomicU32) {
     loop {
         futex(word.as_ptr(), libc::FUTEX_WAIT_REQUEUE_PI, word.load(Relaxed), 0, own.as_ptr(), 0);
     }
 }
 
+/// How many sleepers were moved.
+static MOVED: OnceLock<Shm<AtomicU32>> = OnceLock::new();
+
 /// Has all who sleep on the word sleep on another one.
 fn requeue(word: &AtomicU32, own: &AtomicU32) {
+    let moved = MOVED.get().unwrap();
     loop {
-        futex(word.as_ptr(), libc::FUTEX_CMP_REQUEUE, 0, i32::MAX as usize, own.as_ptr(), word.load(Relaxed));
+        let found = futex(word.as_ptr(), libc::FUTEX_CMP_REQUEUE, 0, i32::MAX as usize, own.as_ptr(), word.load(Relaxed));
+        moved.fetch_add(found.max(0) as u32, Relaxed);
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -119,8 +130,14 @@ fn waiting_by_pi(memory: impl AsFd, len: usize) -> Child {
 
 /// Has a child wait, wakes it once it sleeps, and expects it to notice.
 fn ends_in_time(what: &str, sleep: impl FnOnce() + Send, wake: impl FnOnce()) {
+    ends_in_time_once(&|| (), what, sleep, wake);
+}
+
+/// The same, and something has to come before it is woken.
+fn ends_in_time_once(ready: &dyn Fn(), what: &str, sleep: impl FnOnce() + Send, wake: impl FnOnce()) {
     let sleeper = fork(sleep);
     wait_until_asleep(&sleeper);
+    ready();
     let begun = Instant::now();
     wake();
     let status = sleeper.join_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -129,46 +146,46 @@ fn ends_in_time(what: &str, sleep: impl FnOnce() + Send, wake: impl FnOnce()) {
 }
 
 /// Everything that can be waited for, by another process each.
-fn everybody_is_woken(all: &Shm<All>, wait: Wait) {
-    ends_in_time("event", || all.event.wait_with(wait).unwrap(), || all.event.set());
-    ends_in_time("semaphore", || all.semaphore.acquire_with(wait).unwrap(), || all.semaphore.release().unwrap());
-    ends_in_time("bounded", || all.bounded.acquire_with(wait).unwrap(), || all.bounded.release().unwrap());
+fn everybody_is_woken(all: &Shm<All>, wait: Wait, ready: &dyn Fn()) {
+    ends_in_time_once(ready, "event", || all.event.wait_with(wait).unwrap(), || all.event.set());
+    ends_in_time_once(ready, "semaphore", || all.semaphore.acquire_with(wait).unwrap(), || all.semaphore.release().unwrap());
+    ends_in_time_once(ready, "bounded", || all.bounded.acquire_with(wait).unwrap(), || all.bounded.release().unwrap());
     let held = all.lock.lock().unwrap();
-    ends_in_time("lock", || drop(all.lock.lock_with(wait).unwrap()), || drop(held));
+    ends_in_time_once(ready, "lock", || drop(all.lock.lock_with(wait).unwrap()), || drop(held));
     let held = all.rlock.lock().unwrap();
-    ends_in_time("rlock", || drop(all.rlock.lock_with(wait).unwrap()), || drop(held));
+    ends_in_time_once(ready, "rlock", || drop(all.rlock.lock_with(wait).unwrap()), || drop(held));
     let held = all.rwlock.write().unwrap();
-    ends_in_time("reader", || drop(all.rwlock.read_with(wait).unwrap()), || drop(held));
+    ends_in_time_once(ready, "reader", || drop(all.rwlock.read_with(wait).unwrap()), || drop(held));
     let held = all.rwlock.read().unwrap();
-    ends_in_time("writer", || drop(all.rwlock.write_with(wait).unwrap()), || drop(held));
+    ends_in_time_once(ready, "writer", || drop(all.rwlock.write_with(wait).unwrap()), || drop(held));
     let held = [all.permits.acquire().unwrap(), all.permits.acquire().unwrap()];
-    ends_in_time("permits", || drop(all.permits.acquire_with(wait).unwrap()), || drop(held));
+    ends_in_time_once(ready, "permits", || drop(all.permits.acquire_with(wait).unwrap()), || drop(held));
     for notify in [Condition::notify_one, Condition::notify_all] {
         let wait_for_it = || all.condition.wait_with(&mut all.lock.lock().unwrap(), wait).unwrap();
-        ends_in_time("condition", wait_for_it, || notify(&all.condition));
+        ends_in_time_once(ready, "condition", wait_for_it, || notify(&all.condition));
     }
     let pass = || assert!(all.barrier.wait_with(wait).is_ok());
-    ends_in_time("barrier", pass, pass);
+    ends_in_time_once(ready, "barrier", pass, pass);
     let fail = || assert!(matches!(all.barrier.wait_with(wait), Err(BarrierError::Broken)));
-    ends_in_time("broken barrier", fail, || all.barrier.abort());
+    ends_in_time_once(ready, "broken barrier", fail, || all.barrier.abort());
     all.barrier.reset();
     all.event.clear();
     let any = || drop(wait_any_with(&[&all.event, &all.semaphore], wait).unwrap());
-    ends_in_time("any", any, || all.event.set());
+    ends_in_time_once(ready, "any", any, || all.event.set());
     all.event.clear();
     let lead = all.lock.lock().unwrap();
     let call = || all.once.call_once_with(wait, |_| drop(all.lock.lock().unwrap())).unwrap();
-    ends_in_time("once", call, || drop(lead));
+    ends_in_time_once(ready, "once", call, || drop(lead));
 }
 
 #[test]
 fn a_stranger_that_waits_by_pi_makes_no_wake_fail() {
     let all = new();
     let stranger = waiting_by_pi(&all, size_of::<All>());
-    everybody_is_woken(&all, Wait::FOREVER);
+    everybody_is_woken(&all, Wait::FOREVER, &|| ());
     let all = new();
     let another = waiting_by_pi(&all, size_of::<All>());
-    everybody_is_woken(&all, Wait::timeout(PATIENCE));
+    everybody_is_woken(&all, Wait::timeout(PATIENCE), &|| ());
     kill(&stranger);
     kill(&another);
 }
@@ -236,8 +253,12 @@ fn a_stranger_that_waits_by_pi_makes_no_wake_of_a_queue_fail() {
 #[test]
 fn sleepers_that_a_stranger_requeues_wake_within_a_slice() {
     let all = new();
+    let moved = MOVED.get_or_init(|| Shm::new(AtomicU32::new(0)).unwrap());
     let stranger = stranger_on(&all, size_of::<All>(), requeue);
-    everybody_is_woken(&all, Wait::FOREVER);
+    everybody_is_woken(&all, Wait::FOREVER, &|| {
+        let before = moved.load(Relaxed);
+        wait_until("the sleeper is moved", || moved.load(Relaxed) != before);
+    });
     kill(&stranger);
 }
 
@@ -355,7 +376,7 @@ fn words_that_cannot_be_slept_on_make_no_thread_spin() {
     for errno in ERRNOS {
         join_all([fork(|| {
             refused::refuse(&[refused::call(WAITV, errno)]);
-            let (reader, _writer) = std::io::pipe().unwrap();
+            let (reader, _writer) = rustix::pipe::pipe().unwrap();
             let spent = cpu_time();
             // A descriptor, so that a thread sleeps on the words.
             let result = wait_any_with(&[&all.event, &Readable(&reader)], Wait::timeout(Duration::from_millis(300)));

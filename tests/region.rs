@@ -361,7 +361,7 @@ fn a_limit_on_file_sizes_is_an_error_and_not_a_signal() {
 
 #[test]
 fn memory_that_cannot_be_unmapped_stays_and_is_told_of_once() {
-    let (said, stderr) = std::io::pipe().unwrap();
+    let (said, stderr) = rustix::pipe::pipe().unwrap();
     let child = fork(move || {
         rustix::stdio::dup2_stderr(&stderr).unwrap();
         drop(stderr);
@@ -374,6 +374,6 @@ fn memory_that_cannot_be_unmapped_stays_and_is_told_of_once() {
         drop(message);
     });
     join_all([child]);
-    let said = std::io::read_to_string(said).unwrap();
+    let said = std::io::read_to_string(std::fs::File::from(said)).unwrap();
     assert_eq!(said.matches("could not be unmapped").count(), 1, "{said}");
 }

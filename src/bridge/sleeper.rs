@@ -95,7 +95,8 @@ impl Sleeper {
                     // Mapped again meanwhile, or as something that cannot be slept on: whoever is interested will say so.
                     self.found.extend(0..self.bed.keys.len());
                 }
-                // If nothing was disarmed meanwhile, it is a word that somebody waits for: those who are
+                // If nothing was disarmed meanwhile, it is a word that somebody waits for: those
+                // who are
                 // told now come back with it at once, and would have this thread spin.
                 futex::wait(&*self.control, self.bed.control, Some(clock::now() + BLIND));
             }

@@ -173,7 +173,8 @@ impl Connection {
     fn arrival(&self, buffer: &mut [MaybeUninit<u8>], wait: Option<Wait>) -> Result<Arrival, ConnectionError> {
         let mut overflow = take_overflow();
         let receive = |may_wait| match socket::receive(&self.socket, [buffer, &mut overflow], may_wait) {
-            // Its other end is gone, with messages in it that were not received. What it has sent is here still: the kernel says this once.
+            // Its other end is gone, with messages in it that were not received. What it has sent
+            // is here still: the kernel says this once.
             Err(Errno::CONNRESET) => socket::receive(&self.socket, [buffer, &mut overflow], may_wait),
             result => result,
         };
@@ -215,8 +216,10 @@ impl Connection {
         }
     }
 
-    /// [`wait_for`](Connection::wait_for), after an attempt that failed. If the kernel says again and again that
-    /// it is time, and then that it is not, others are always faster, or a sandbox does not tell the truth.
+    /// [`wait_for`](Connection::wait_for), after an attempt that failed. If the kernel says again
+    /// and again that
+    /// it is time, and then that it is not, others are always faster, or a sandbox does not tell
+    /// the truth.
     #[cold]
     fn wait_again(&self, events: PollFlags, wait: Wait, in_vain: &mut u32) -> Result<(), Errno> {
         if *in_vain != 0 {
@@ -291,7 +294,8 @@ const FEW: u32 = 16;
 /// How long they are, in nanoseconds.
 const PAUSE: u64 = 1_000_000;
 
-/// Before another attempt: ETIMEDOUT if the deadline has passed; a pause if there were [`FEW`] already, or, where
+/// Before another attempt: ETIMEDOUT if the deadline has passed; a pause if there were [`FEW`]
+/// already, or, where
 /// nothing is to be waited for, what they came to.
 #[cold]
 fn pause(wait: Option<Wait>, errno: Errno, in_vain: &mut u32) -> Result<(), Errno> {

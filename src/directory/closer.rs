@@ -4,8 +4,11 @@
 //! So whatever a client has sent, and the sockets of clients, too, are closed here. A thread that is stuck is left alone; there is a bounded number of them, and when that is not enough, the server takes no more descriptors from clients until it is
 //! ([`Closer::has_room`]), and goes on with everything else.
 //!
-//! Where not one thread can be started (RLIMIT_NPROC, pids.max), what is left piles up until there is no room, and then the thread that serves closes as much as it must. It may be stuck in that for as long as a stranger likes;
-//! but otherwise it would serve nobody at all. The first thread that cannot be started is told of on the standard error.
+//! Where not one thread can be started (RLIMIT_NPROC, pids.max), what is left piles up until there
+//! is no room, and then the thread that serves closes as much as it must. It may be stuck in that
+//! for as long as a stranger likes;
+//! but otherwise it would serve nobody at all. The first thread that cannot be started is told of
+//! on the standard error.
 //!
 //! Whoever hands something over takes no lock: a thread that closes may be anywhere when it loses its processor, and the server would wait for it to get one again. The descriptors go onto a stack, and a semaphore counts them; only those who close lock the list that they move them to.
 
@@ -35,7 +38,8 @@ pub(super) struct Closer {
     handed: AtomicPtr<Node>,
     /// What is to be closed next. Only the threads that close lock it.
     taken: Mutex<Vec<OwnedFd>>,
-    /// How many are in either, or are about to be. Each is counted before anybody can take it: whoever takes one takes one off.
+    /// How many are in either, or are about to be. Each is counted before anybody can take it:
+    /// whoever takes one takes one off.
     left: AtomicUsize,
     more: Semaphore,
     threads: AtomicUsize,
@@ -78,7 +82,9 @@ impl Closer {
         self.left.load(Relaxed) < self.room
     }
 
-    /// Starts a thread if something is left and nobody is there for it: none could be started when it came. If that fails again, and there is no room, this thread closes what it must to make some. For the one that serves.
+    /// Starts a thread if something is left and nobody is there for it: none could be started when
+    /// it came. If that fails again, and there is no room, this thread closes what it must to make
+    /// some. For the one that serves.
     pub(super) fn go_on(self: &Arc<Self>) {
         // Relaxed: asked again and again.
         if self.left.load(Relaxed) != 0 && self.threads.load(Relaxed) == 0 {
@@ -126,7 +132,8 @@ impl Closer {
         }
     }
 
-    /// Closes one of those that are left, for who has acquired the semaphore. Whether there was one.
+    /// Closes one of those that are left, for who has acquired the semaphore. Whether there was
+    /// one.
     fn close_one(&self) -> bool {
         let Some(descriptor) = self.take() else { return false };
         if self.left.fetch_sub(1, SeqCst) == self.room {
@@ -151,7 +158,8 @@ impl Closer {
         }
     }
 
-    /// One of those that are left. Whoever has acquired the semaphore finds one, unless it was released for the end.
+    /// One of those that are left. Whoever has acquired the semaphore finds one, unless it was
+    /// released for the end.
     fn take(&self) -> Option<OwnedFd> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.is_empty() {

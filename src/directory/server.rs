@@ -143,7 +143,8 @@ impl<'a> Server<'a> {
 
     fn set_door(&mut self, door: Door) {
         let events = if door == Door::Open { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
-        // The kernel has no reason to refuse: the listener is there, and nothing is allocated. A sandbox may, and then the
+        // The kernel has no reason to refuse: the listener is there, and nothing is allocated. A
+        // sandbox may, and then the
         // next attempt to open the door is made after a while.
         let changed = epoll::modify(&self.epoll, &self.directory.listener, epoll::EventData::new_u64(LISTENER), events);
         self.door = if changed.is_err() && door == Door::Open { Door::Shut(clock::now() + u64::from(RETRY)) } else { door };
@@ -277,10 +278,12 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Whether the client is there still. One that cannot be watched is not: it would never be looked at again.
+    /// Whether the client is there still. One that cannot be watched is not: it would never be
+    /// looked at again.
     fn watch(&mut self, id: ClientId, events: epoll::EventFlags) -> bool {
         let Some(guest) = self.guests.get(&id) else { return false };
-        // The kernel has no reason to refuse: the socket is there, and nothing is allocated. A sandbox may.
+        // The kernel has no reason to refuse: the socket is there, and nothing is allocated. A
+        // sandbox may.
         let watched = epoll::modify(&self.epoll, &guest.socket, epoll::EventData::new_u64(id), events);
         if watched.is_err() {
             self.end(id);

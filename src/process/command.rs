@@ -57,7 +57,8 @@ pub trait CommandExt {
     /// for that.
     ///
     /// # Errors
-    /// As [`Command::spawn`]; no free descriptor for the pidfd, and then the program is killed, if that can be.
+    /// As [`Command::spawn`]; no free descriptor for the pidfd, and then the program is killed, if
+    /// that can be.
     fn start(&mut self) -> io::Result<Child>;
 }
 

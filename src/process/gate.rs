@@ -9,7 +9,8 @@
 //! | 4 | child | reports that it begins, or what failed and the errno; then it begins, or exits |
 //! | 5 | parent | receives the report: the fork is done, or an error, and then the child is reaped |
 //!
-//! So the body runs if and only if the report was sent, and the parent returns `Ok` only if it came.
+//! So the body runs if and only if the report was sent, and the parent returns `Ok` only if it
+//! came.
 //!
 //! Each may die at any step. The end of the stream tells the other one, but for one case: another
 //! thread forked meanwhile, and that child has copies of both sockets. So the parent watches the
@@ -69,7 +70,13 @@ impl Inside {
     /// The child's part, async-signal-safe. It returns if the child is to begin, and has closed the
     /// socket then; otherwise the process exits.
     pub(super) fn pass(self, line: Option<Lifeline>) {
-        let tied = line.map_or_else(|| Ok(sys::let_go()), Lifeline::tie);
+        let tied = match line {
+            Some(line) => line.tie(),
+            None => {
+                sys::let_go();
+                Ok(())
+            }
+        };
         let passed = match tied {
             Err(error) => Err(Report { step: TYING, errno: error.raw_os_error().unwrap_or(0) }),
             Ok(()) => self.wait_for_go().map_err(|errno| Report { step: LETTING_IN, errno: errno.raw_os_error() }),
@@ -103,7 +110,8 @@ impl Inside {
 }
 
 impl Outside {
-    /// The parent's part: lets the child in, and waits until it has begun. If it does not, it is reaped,
+    /// The parent's part: lets the child in, and waits until it has begun. If it does not, it is
+    /// reaped,
     /// and the error says why.
     pub(super) fn let_in(self, child: Pid, pidfd: &OwnedFd) -> io::Result<()> {
         let result = self.let_in_and_listen(pidfd);

@@ -6,7 +6,8 @@
 //! # Refusals
 //! No errno is a panic. A sandbox may answer any call with any errno, and a peer makes the kernel
 //! refuse a wake: where a thread waits on the word by `FUTEX_WAIT_REQUEUE_PI` or `FUTEX_LOCK_PI`,
-//! `FUTEX_WAKE` stops there with EINVAL, as do `FUTEX_CMP_REQUEUE`, `FUTEX_WAKE_OP` and the form with
+//! `FUTEX_WAKE` stops there with EINVAL, as do `FUTEX_CMP_REQUEUE`, `FUTEX_WAKE_OP` and the form
+//! with
 //! bits. Those who were queued before that thread have been woken then, and nobody says how many;
 //! those behind it cannot be reached by any call, and find out by their slices.
 //!
@@ -99,8 +100,10 @@ pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
     }
 }
 
-/// How long one sleeps instead whom the kernel does not let sleep on a word, in nanoseconds. No wake
-/// ends that, so it is shorter than a slice; and long enough to cost less than a thousandth of a CPU.
+/// How long one sleeps instead whom the kernel does not let sleep on a word, in nanoseconds. No
+/// wake
+/// ends that, so it is shorter than a slice; and long enough to cost less than a thousandth of a
+/// CPU.
 const NAP: u64 = 5_000_000;
 
 /// Sleeps for [`NAP`], or until the deadline, if that is earlier: by `clock_nanosleep(2)`, by
@@ -185,12 +188,14 @@ impl<'a> Watch<'a> {
 }
 
 /// `futex_waitv`: sleeps while all of the words hold what is expected of them, until `deadline` if there is one; a wake of any ends it. Linux 5.16. `None` if the kernel does not have
-/// the call, or not the memory for it, or a filter refuses it, or one of the words cannot be slept on.
+/// the call, or not the memory for it, or a filter refuses it, or one of the words cannot be slept
+/// on.
 ///
 /// Each word is queued on before the next is compared, so a change of a later one that comes with a wake of an earlier one is either seen or woken by, also when the kernel
 /// starts the call again, after a stop or a signal.
 ///
-/// EAGAIN, EINTR and ETIMEDOUT are three of the results, all other errnos the fourth; so are more than
+/// EAGAIN, EINTR and ETIMEDOUT are three of the results, all other errnos the fourth; so are more
+/// than
 /// [`MAX_WATCHED`] words. Memory ordering: none.
 #[must_use]
 pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
@@ -231,7 +236,8 @@ pub enum Slept {
     Ended(Awake, usize),
     /// Some word is not mapped, or not as anything that can be slept on (EFAULT): it did not sleep.
     Unmapped,
-    /// The kernel does not have the call, or not the memory for it, or a filter refuses it: any other
+    /// The kernel does not have the call, or not the memory for it, or a filter refuses it: any
+    /// other
     /// errno. It did not sleep.
     Unsupported,
 }
@@ -251,7 +257,8 @@ pub fn wait_at(words: &[Address], deadline: Option<u64>) -> Slept {
     waitv(waits, deadline)
 }
 
-/// [`wake`] for a word that may have been unmapped, or be something else by now: who is woken in vain looks again. It may be refused, as a wake of any word.
+/// [`wake`] for a word that may have been unmapped, or be something else by now: who is woken in
+/// vain looks again. It may be refused, as a wake of any word.
 pub fn wake_address(word: Address, count: u32) {
     // SAFETY: the kernel takes the address for nothing but to find those who sleep on it.
     unsafe { libc::syscall(libc::SYS_futex, word.at, libc::FUTEX_WAKE, most(count) as usize) };
@@ -259,7 +266,8 @@ pub fn wake_address(word: Address, count: u32) {
 
 /// Whether the word still holds what is expected of it, as the kernel sees it: not if it is not mapped any more. By a `FUTEX_CMP_REQUEUE` of no sleeper to nowhere, which compares and does nothing else.
 ///
-/// EAGAIN and EFAULT mean no, and so do all other errnos: the caller looks for itself. With no sleepers
+/// EAGAIN and EFAULT mean no, and so do all other errnos: the caller looks for itself. With no
+/// sleepers
 /// to move the kernel does not come to those that would make it refuse. Memory ordering: none.
 #[must_use]
 pub fn still_holds(word: Address) -> bool {
@@ -280,7 +288,8 @@ fn waitv(waits: &[futex::Wait], deadline: Option<u64>) -> Slept {
         Err(Errno::INTR) => Slept::Ended(Awake::Interrupted, 0),
         Err(Errno::TIMEDOUT) => Slept::Ended(Awake::TimedOut, 0),
         Err(Errno::FAULT) => Slept::Unmapped,
-        // Nothing is remembered: one thread's filter, or one word, says nothing about the others. Where
+        // Nothing is remembered: one thread's filter, or one word, says nothing about the others.
+        // Where
         // the call does not exist, that costs a tenth of a microsecond before a sleep.
         Err(_) => Slept::Unsupported,
     }
@@ -291,8 +300,10 @@ pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awa
     wait_any(&Watch::whole(word, expected), deadline).unwrap_or_else(|| wait(word, expected as u32, deadline))
 }
 
-/// `FUTEX_WAKE`: wakes at most `count` of those asleep on the word and says how many they were. If the
-/// kernel refuses, as many as were asked for: whoever takes out a flag because nobody was asleep is not
+/// `FUTEX_WAKE`: wakes at most `count` of those asleep on the word and says how many they were. If
+/// the
+/// kernel refuses, as many as were asked for: whoever takes out a flag because nobody was asleep is
+/// not
 /// to do that when some may be.
 ///
 /// The word may have been freed or reused by a peer meanwhile; only its address is used. Memory ordering: none.

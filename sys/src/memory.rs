@@ -114,7 +114,8 @@ pub fn seals(file: impl AsFd) -> io::Result<Option<SealFlags>> {
 }
 
 /// Whether a file with [`seals`] is of the kernel's own tmpfs, as every memfd of this crate is. The
-/// others that have seals are of huge pages: a hole in one of those is filled from a pool that anybody
+/// others that have seals are of huge pages: a hole in one of those is filled from a pool that
+/// anybody
 /// can empty, and whoever touches it then is killed (SIGBUS).
 ///
 /// # Errors
@@ -122,7 +123,9 @@ pub fn seals(file: impl AsFd) -> io::Result<Option<SealFlags>> {
 pub fn is_of_tmpfs(file: impl AsFd) -> io::Result<bool> {
     /// `linux/magic.h`.
     const TMPFS_MAGIC: i64 = 0x0102_1994;
-    Ok(i64::from(fstatfs(file)?.f_type) == TMPFS_MAGIC)
+    #[allow(clippy::unnecessary_cast, reason = "it is of another type with musl")]
+    let found = fstatfs(file)?.f_type as i64;
+    Ok(found == TMPFS_MAGIC)
 }
 
 /// The length of a file in bytes.
@@ -197,7 +200,8 @@ impl Drop for Mapping {
 /// `munmap(2)` of a mapping that nobody uses any more.
 ///
 /// ENOMEM (a hole in a larger area, and `vm.max_map_count` areas already), or a sandbox's errno: it
-/// stays mapped, which harms nobody but by the memory that it takes. The first time, the standard error
+/// stays mapped, which harms nobody but by the memory that it takes. The first time, the standard
+/// error
 /// says so.
 ///
 /// # Safety

@@ -65,7 +65,8 @@ fn unless_equal(k: u32, skip: u8) -> libc::sock_filter {
     libc::sock_filter { jf: skip, ..one(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k) }
 }
 
-/// Has the kernel refuse these calls in the calling thread and all that it starts, for good: for a forked child only.
+/// Has the kernel refuse these calls in the calling thread and all that it starts, for good: for a
+/// forked child only.
 pub(crate) fn refuse(refusals: &[Refusal]) {
     let mut program: Vec<_> = refusals.iter().flat_map(|refusal| refusal.program()).collect();
     program.push(one(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
