@@ -49,6 +49,10 @@ use crate::process::Handle;
 /// # Blocking and fairness
 /// [`serve`](Directory::serve) blocks until [`close`](Directory::close). Nothing else does.
 ///
+/// Up to 16 threads, which end after a second without work, close what clients have left: that can
+/// take as long as a client likes. Where none can be started, which the standard error tells once,
+/// the thread that serves closes it, when it has to.
+///
 /// # Memory ordering
 /// Putting a handle *synchronises with* getting it.
 ///

@@ -27,26 +27,28 @@
 //!
 //! # Daemons
 //! A [daemon](Builder::daemon) is killed (SIGKILL) when the process that started it ends or calls `exec`, also when that is killed itself. The end of the
-//! *thread* that started it does nothing, unlike with `PR_SET_PDEATHSIG`. A daemon that changes its user while it starts cannot be tied and does not run;
+//! *thread* that started it does nothing, unlike with `PR_SET_PDEATHSIG`. A daemon that changes its
+//! user while it starts cannot be tied, and that is an error of the fork;
 //! one that changes it later cannot be killed that way.
 
 #![allow(unsafe_code)]
 
 use core::mem;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crossproc_sys::pidfd;
 use crossproc_sys::process::{self as sys, Lifeline};
 use crossproc_sys::robust::{self, Thread};
-use rustix::io::{read, retry_on_intr};
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
-use rustix::process::{WaitOptions, waitpid};
+use rustix::io::retry_on_intr;
+use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
 
 mod child;
 mod command;
+mod gate;
 mod handle;
+
+use self::gate::Inside;
 
 pub use self::child::Child;
 pub use self::command::{CommandExt, InheritError, inherited};
@@ -109,7 +111,8 @@ impl Builder {
     /// # Errors
     /// [`io::ErrorKind::Unsupported`] if this process has other threads; see the [module](self).
     /// [`io::ErrorKind::ResourceBusy`] if it holds a guard. Otherwise what the system says: no memory, no
-    /// descriptor, too many processes, no `/proc`. The child has not run then.
+    /// descriptor, too many processes, no `/proc`; also what the child was refused before `body`, or
+    /// that it was killed. `body` has not run then, and there is no child.
     pub fn fork<R: Exit>(&self, body: impl FnOnce() -> R + Send + 'static) -> io::Result<Child> {
         let threads = sys::threads()?;
         if threads != 1 {
@@ -142,7 +145,9 @@ impl Builder {
     /// reference that came from one: they are the parent's. It may drop them, which does nothing.
     ///
     /// # Errors
-    /// What the system says: no memory, no descriptor, too many processes, no `/proc`. The child has not run then.
+    /// What the system says: no memory, no descriptor, too many processes, no `/proc`; also what
+    /// the child was refused before `body`, or that it was killed. `body` has not run then, and
+    /// there is no child.
     pub unsafe fn fork_with_threads<R: Exit>(&self, body: impl FnOnce() -> R + Send) -> io::Result<Child> {
         // SAFETY: the caller's.
         unsafe { self.fork_flushing(body, false) }
@@ -154,26 +159,27 @@ impl Builder {
         let line = if self.daemon { Some(Lifeline::of_this_process()?) } else { None };
         // What is in the buffer now is the parent's to print, once.
         io::stdout().flush()?;
-        // The child waits for a byte until the parent has its pidfd, so that it cannot be reaped by anybody before that.
-        // A socket, because writing to a pipe whose reader has died could kill this process (SIGPIPE).
-        let (gate, opener) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        // SAFETY: the caller's; until `body`, the child only reads, polls, opens and closes.
+        // The child waits until the parent has its pidfd, so that it cannot be reaped by anybody
+        // before that.
+        let (inside, outside) = gate::gate()?;
+        // SAFETY: the caller's; until `body`, the child only sends, receives, polls, opens and
+        // closes.
         match unsafe { sys::fork() }? {
             None => {
-                drop(opener);
-                sys::exit_now(run(&gate, line, body, flush_in_child))
+                drop(outside);
+                sys::exit_now(run(inside, line, body, flush_in_child))
             }
             Some(pid) => {
-                drop(gate);
+                drop(inside);
                 match pidfd::open(pid) {
-                    Ok(pidfd) => {
-                        // An error means that the child has ended already, which joining it will tell.
-                        let _ = retry_on_intr(|| send(&opener, &[1], SendFlags::NOSIGNAL));
-                        Ok(Child::new(pid, pidfd))
-                    }
+                    Ok(pidfd) => outside.let_in(pid, &pidfd).map(|()| Child::new(pid, pidfd)),
                     Err(error) => {
-                        // Without the byte the child sees the end of the stream, and ends.
-                        drop(opener);
+                        // The child sees the end of the stream, and ends. Nobody has waited for it,
+                        // so the pid is
+                        // its own still; if somebody has copies of the sockets, this is what ends
+                        // it.
+                        drop(outside);
+                        let _ = kill_process(pid, Signal::KILL);
                         let _ = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
                         Err(error)
                     }
@@ -193,20 +199,9 @@ impl Drop for NoWayBack {
 }
 
 /// The child's life, and its exit code.
-fn run<R: Exit>(gate: &OwnedFd, line: Option<Lifeline>, body: impl FnOnce() -> R, flush: bool) -> i32 {
-    const NOT_STARTED: i32 = 127;
+fn run<R: Exit>(gate: Inside, line: Option<Lifeline>, body: impl FnOnce() -> R, flush: bool) -> i32 {
     let no_way_back = NoWayBack;
-    match line.map(Lifeline::tie) {
-        None => sys::let_go(),
-        Some(Ok(())) => {}
-        Some(Err(error)) => {
-            sys::complain(&["crossproc: a daemon could not be tied to its parent: ", &error.kind().to_string(), "\n"]);
-            sys::exit_now(NOT_STARTED)
-        }
-    }
-    if retry_on_intr(|| read(gate, &mut [0])) != Ok(1) {
-        sys::exit_now(NOT_STARTED);
-    }
+    gate.pass(line);
     let code = match catch_unwind(AssertUnwindSafe(|| body().code())) {
         Ok(code) => code,
         Err(payload) => {

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crossproc_sys::memory::{self, Mapping, SEALS};
+use crossproc_sys::memory::{self, Mapping, SEAL_EXEC, SEALS};
 use crossproc_sys::namespace::{self, PidNamespace};
 use rustix::fs::SealFlags;
 
@@ -109,13 +109,38 @@ impl Region {
         Ok(region)
     }
 
+    /// [`attach`](Region::attach) for a region of which all is allocated, as
+    /// [`create`](Region::create) makes it.
+    pub(crate) fn attach_whole(file: OwnedFd, layout: Layout, type_name: &'static str) -> Result<Self, RegionError> {
+        let region = Region::attach(file, layout, type_name)?;
+        let (len, allocated) = memory::len_and_allocated(&region).map_err(os("reading its length"))?;
+        if allocated < len { Err(RegionError::Holes { len, allocated }) } else { Ok(region) }
+    }
+
     /// Maps a region that another process made, if it is one, and holds what `layout` says.
+    ///
+    /// What it checks of a descriptor, in this order, is what [`create`](Region::create) does:
+    ///
+    /// | what | otherwise |
+    /// |---|---|
+    /// | it has seals, so it is a memfd | [`RegionError::NotMemfd`] |
+    /// | it cannot shrink, grow, nor get more seals | [`RegionError::NotSealed`] |
+    /// | no others, but that against execution, or it could not be mapped | [`RegionError::OtherSeals`] |
+    /// | it is of the kernel's tmpfs, not of huge pages | [`RegionError::HugePages`] |
+    /// | it is as long as a header | [`RegionError::TooShort`] |
+    /// | this process is in its first pid namespace still | [`RegionError::OtherPidNamespace`] |
+    /// | it can be mapped for writing | [`RegionError::Attach`] |
+    /// | the header: magic, ABI, word size, namespace, layout, count | see [`Header::check`] |
+    /// | [`attach_whole`](Region::attach_whole): every page is allocated | [`RegionError::Holes`] |
+    ///
+    /// What it cannot check: whoever has the descriptor can punch a hole later, which only a seal
+    /// against
+    /// all writing would forbid. What is in the hole is lost, as if it had been overwritten; who
+    /// touches it
+    /// gets a new page of zeros, and is killed only where a page is not to be had for anything else
+    /// either.
     pub(crate) fn attach(file: OwnedFd, layout: Layout, type_name: &'static str) -> Result<Self, RegionError> {
-        let os = |what| move |source| RegionError::Attach { what, source };
-        let seals = memory::seals(&file).map_err(os("reading its seals"))?.ok_or(RegionError::NotMemfd)?;
-        if !seals.contains(SEALS) {
-            return Err(RegionError::NotSealed { missing: seal_names(SEALS - seals) });
-        }
+        check_descriptor(&file)?;
         // Sealed against shrinking and growing, so this is its length for good.
         let len = memory::len(&file).map_err(os("reading its length"))?;
         if len < CONTENTS as u64 {
@@ -226,9 +251,32 @@ impl Header {
     }
 }
 
-fn seal_names(missing: SealFlags) -> String {
-    let names: Vec<_> = missing.iter_names().map(|(name, _)| name).collect();
-    names.join(", ")
+/// That a descriptor is that of a file such as this crate makes regions of. Nothing of it is
+/// touched.
+fn check_descriptor(file: &OwnedFd) -> Result<(), RegionError> {
+    let seals = memory::seals(file).map_err(os("reading its seals"))?.ok_or(RegionError::NotMemfd)?;
+    if !seals.contains(SEALS) {
+        return Err(RegionError::NotSealed { missing: seal_names(SEALS - seals) });
+    }
+    let others = seals - SEALS - SEAL_EXEC;
+    if !others.is_empty() {
+        return Err(RegionError::OtherSeals { found: seal_names(others) });
+    }
+    match memory::is_of_tmpfs(file).map_err(os("finding out its file system"))? {
+        true => Ok(()),
+        false => Err(RegionError::HugePages),
+    }
+}
+
+/// For `map_err`.
+fn os(what: &'static str) -> impl Fn(io::Error) -> RegionError {
+    move |source| RegionError::Attach { what, source }
+}
+
+fn seal_names(seals: SealFlags) -> String {
+    let names: Vec<_> = seals.iter_names().map(|(name, _)| name).collect();
+    // A later kernel's have no names here.
+    if names.is_empty() { format!("{:#x}", seals.bits()) } else { names.join(", ") }
 }
 
 fn word_name(word: u32) -> String {
@@ -269,6 +317,26 @@ pub enum RegionError {
     NotSealed {
         /// The seals that it lacks.
         missing: String,
+    },
+    /// The memfd has seals that no region has, such as one against writing.
+    #[error("the memfd is sealed against more than a region is, by {found}: it was not made by this crate")]
+    OtherSeals {
+        /// The seals that it has too many.
+        found: String,
+    },
+    /// The memfd is of huge pages, which its maker could take away under those who map it.
+    #[error("the memfd is of huge pages: it was not made by this crate; have the region made by it")]
+    HugePages,
+    /// Some of its pages are not there: who touches them may be killed for want of memory.
+    #[error(
+        "the region is {len} bytes long, of which {allocated} are allocated: somebody has taken the others away; \
+         have the region made anew"
+    )]
+    Holes {
+        /// How long it is, in bytes.
+        len: u64,
+        /// How many bytes have memory, by whole pages.
+        allocated: u64,
     },
     /// There are fewer bytes than the header, or what it says, needs.
     #[error("the region is {len} bytes long and would need {needed}")]

@@ -140,11 +140,30 @@ impl<T: Shared> Shm<[T]> {
 impl<T: ?Sized + Contents> Shm<T> {
     /// Maps what another process has created, from its descriptor. The descriptor is closed with the last clone, or at once if this fails.
     ///
-    /// Nothing in the file is trusted: that it is a memfd whose size cannot change, that it was made by this crate, for the same kind of machine and the same
-    /// pid namespace, that it holds a `T` laid out as in this program, and that it was finished, is checked first.
+    /// Nothing in the file is trusted. It has to be such as this crate makes, and this is checked first:
+    ///
+    /// | what | otherwise |
+    /// |---|---|
+    /// | it is a memfd | [`RegionError::NotMemfd`] |
+    /// | its size, and its seals, cannot change | [`RegionError::NotSealed`] |
+    /// | no other seals, but that against execution | [`RegionError::OtherSeals`] |
+    /// | it is not of huge pages, which its maker could take away | [`RegionError::HugePages`] |
+    /// | it has a header, and as many elements as that says | [`RegionError::TooShort`] |
+    /// | it is of this process's pid namespace | [`RegionError::OtherPidNamespace`] |
+    /// | it was made by this crate, finished | [`RegionError::ForeignMagic`], [`NotInitialised`] |
+    /// | for the same kind of machine and libc | [`RegionError::OtherAbi`], [`OtherWordSize`] |
+    /// | it holds a `T` laid out as in this program | [`RegionError::OtherLayout`] |
+    /// | all of it is allocated | [`RegionError::Holes`] |
+    ///
+    /// Whoever has the descriptor can take pages out of it later, by `fallocate`: what was in them reads as
+    /// zeros then, as if it had been overwritten. The kernel allocates new ones for who touches them, and
+    /// kills it only if there is no memory.
+    ///
+    /// [`NotInitialised`]: RegionError::NotInitialised
+    /// [`OtherWordSize`]: RegionError::OtherWordSize
     ///
     /// # Errors
-    /// [`RegionError`] has a variant for each of these.
+    /// As in the table; [`RegionError::Attach`] for what the system refuses.
     ///
     /// # Examples
     /// ```
@@ -160,7 +179,7 @@ impl<T: ?Sized + Contents> Shm<T> {
     /// # }
     /// ```
     pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
-        Region::attach(file.into(), T::layout(), type_name::<T>()).map(Shm::of)
+        Region::attach_whole(file.into(), T::layout(), type_name::<T>()).map(Shm::of)
     }
 
     fn of(region: Region) -> Self {

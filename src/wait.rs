@@ -31,6 +31,10 @@ pub fn slice() -> Option<Duration> {
 /// bounds it tighter and costs a system call per slice and sleeper; `None` leaves sleepers to the wake-ups alone, which this crate's own tests do
 /// so that slices hide nothing. Lengths under 1 µs count as 1 µs.
 ///
+/// Slices are also what is left where a peer keeps wake-ups from others: one that waits on a
+/// primitive's word by itself takes those that were for another, and one that waits there as for a
+/// mutex with priority inheritance makes the kernel refuse them.
+///
 /// Forked children inherit it, executed programs do not.
 pub fn set_slice(slice: Option<Duration>) {
     let nanos = slice.map_or(SLICES_OFF, |slice| u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX).max(1_000));

@@ -68,6 +68,15 @@ fn hole(len: u64) -> OwnedFd {
     file
 }
 
+/// The same of huge pages.
+fn huge(len: u64) -> OwnedFd {
+    let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+    let file = memfd_create("huge", flags).unwrap();
+    ftruncate(&file, len).unwrap();
+    fcntl_add_seals(&file, SEALED).unwrap();
+    file
+}
+
 fn plain_file() -> OwnedFd {
     std::fs::File::open("/proc/self/stat").unwrap().into()
 }
@@ -135,6 +144,8 @@ fn descriptors() -> Vec<Malformed> {
         malformed("a memfd of 100 bytes", large(99), vec![memfd(&[1; 100], SEALED)]),
         malformed("a memfd of 100 bytes", large(0), vec![memfd(&[1; 100], SEALED)]),
         malformed("a memfd of 0 bytes", large(100), vec![memfd(b"", SEALED)]),
+        // Of huge pages, which may be none: it must not be mapped to find that out.
+        malformed("huge pages", large(2 << 20), vec![huge(2 << 20)]),
         // Whoever reads a hole is given memory for it, as much as its sender likes.
         malformed("holes", large(1 << 31), vec![hole(1 << 31)]),
         malformed("holes", large(4_097), vec![hole(4_097)]),

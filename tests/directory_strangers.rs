@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 mod forked;
+mod refused;
 mod served;
 #[path = "served/stranger.rs"]
 mod stranger;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use crossproc::directory::{Address, ConnectOptions};
 use crossproc::process::Child;
 use crossproc::{Directory, DirectoryClient, DirectoryError, DirectoryOptions, Event, Lock, Shm, pipe};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size, set_socket_send_buffer_size};
@@ -360,9 +362,89 @@ fn a_connection_to_the_directory_is_not_served() {
         let own = client.as_fd().try_clone_to_owned().unwrap();
         let result = client.put("self", &own);
         assert!(matches!(result, Err(DirectoryError::RefusedHandle { .. })), "{result:?}");
-        let unsealed = rustix::fs::memfd_create("unsealed", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
-        let result = client.put("unsealed", &unsealed);
-        assert!(matches!(&result, Err(DirectoryError::RefusedHandle { why, .. }) if why.contains("sealed")), "{result:?}");
         assert!(matches!(Directory::bind(&address), Err(DirectoryError::AlreadyServed { .. })));
     });
+}
+
+#[test]
+fn memory_that_is_not_such_as_this_crate_makes_is_not_served() {
+    at_each(|address| {
+        let (_server, mut client) = serve_with_client(&address);
+        let whole = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        for (flags, seals, flaw) in [
+            (MemfdFlags::empty(), SealFlags::empty(), "not sealed"),
+            (MemfdFlags::empty(), whole | SealFlags::WRITE, "seals that keep"),
+            (MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB, whole, "huge pages"),
+        ] {
+            let memory = memfd_create("memory", MemfdFlags::ALLOW_SEALING | flags).unwrap();
+            fcntl_add_seals(&memory, seals).unwrap();
+            let result = client.put("memory", &memory);
+            assert!(matches!(&result, Err(DirectoryError::RefusedHandle { why, .. }) if why.contains(flaw)), "{result:?}");
+        }
+    });
+}
+
+#[test]
+fn a_server_that_may_start_no_threads_serves_all_the_same_and_says_so_once() {
+    alone(|| {
+        let address = abstract_address();
+        let (said, stderr) = rustix::pipe::pipe().unwrap();
+        let theirs = address.clone();
+        let server = fork(move || {
+            rustix::stdio::dup2_stderr(&stderr).unwrap();
+            drop(stderr);
+            refused::refuse(&[refused::call(libc::SYS_clone, libc::EAGAIN), refused::call(libc::SYS_clone3, libc::EAGAIN)]);
+            Directory::bind(&theirs).unwrap().serve().unwrap();
+        });
+        // More than it would leave open.
+        for _ in 0..600 {
+            client(&address).list("").unwrap();
+        }
+        kill(&server);
+        let said = std::io::read_to_string(std::fs::File::from(said)).unwrap();
+        assert_eq!(said.matches("could not start a thread").count(), 1, "{said}");
+    });
+}
+
+#[test]
+fn a_bind_that_fails_leaves_nothing_behind() {
+    let setlk = [libc::F_SETLK, libc::F_OFD_SETLK].map(|command| command as u32);
+    let refusals = [
+        refused::call(libc::SYS_bind, libc::EACCES),
+        refused::call(libc::SYS_listen, libc::EPERM),
+        // What libc calls elsewhere has other numbers.
+        #[cfg(target_arch = "x86_64")]
+        refused::call(libc::SYS_rename, libc::EPERM),
+        #[cfg(target_arch = "x86_64")]
+        refused::call(libc::SYS_chmod, libc::EPERM),
+        refused::call(libc::SYS_fcntl, libc::ENOLCK).if_argument(1, setlk[0]),
+        refused::call(libc::SYS_fcntl, libc::ENOLCK).if_argument(1, setlk[1]),
+        refused::call(libc::SYS_fcntl, libc::EINTR).if_argument(1, setlk[0]),
+        refused::call(libc::SYS_epoll_create1, libc::EMFILE),
+        refused::call(libc::SYS_eventfd2, libc::EMFILE),
+    ];
+    for (index, refusal) in refusals.into_iter().enumerate() {
+        alone(|| {
+            let folder = Folder::new();
+            let address = folder.socket();
+            join_all([fork(|| {
+                refused::refuse(&[refusal]);
+                match Directory::bind(&address) {
+                    // What is refused is needed later, or not at all.
+                    Ok(directory) => {
+                        directory.close();
+                        drop(directory.serve());
+                    }
+                    Err(error) => assert!(matches!(error, DirectoryError::Os { .. }), "{error}"),
+                }
+            })]);
+            let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+            assert!(left.is_empty(), "number {index} leaves {left:?}");
+        });
+    }
+    // What is no socket has the path.
+    let folder = Folder::new();
+    std::fs::write(folder.path().join("socket"), "a file").unwrap();
+    assert!(matches!(Directory::bind(folder.socket()), Err(DirectoryError::NotASocket { .. })));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

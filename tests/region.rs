@@ -8,10 +8,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::*};
 
-use crossproc::{Event, Fixed, Lock, LockError, RegionError, Shm, shared};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use crossproc::{Event, Fixed, Lock, LockError, RegionError, Shm, pipe, shared};
+use crossproc_sys::memory::Mapping;
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create};
 
 mod forked;
+mod refused;
 use forked::{fork, join_all};
 
 shared! {
@@ -126,6 +128,81 @@ fn an_unsealed_memfd_is_refused() {
     file.write_all_at(&bytes_of(&board()), 0).unwrap();
     fcntl_add_seals(&file, SealFlags::GROW).unwrap();
     assert!(matches!(refused(file.into()), RegionError::NotSealed { missing } if missing == "SEAL, SHRINK"));
+}
+
+#[test]
+fn a_memfd_with_other_seals_than_a_region_has_is_refused() {
+    let sealed = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    for (more, names) in [(SealFlags::WRITE, "WRITE"), (SealFlags::FUTURE_WRITE, "FUTURE_WRITE")] {
+        let file = File::from(memfd_create(c"test", MemfdFlags::ALLOW_SEALING).unwrap());
+        file.write_all_at(&bytes_of(&board()), 0).unwrap();
+        fcntl_add_seals(&file, sealed | more).unwrap();
+        assert!(matches!(refused(file.into()), RegionError::OtherSeals { found } if found == names));
+    }
+}
+
+#[test]
+fn a_seal_against_execution_alone_is_that_of_a_region() {
+    // Since Linux 6.3 each region has it; before, none has.
+    let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::NOEXEC_SEAL;
+    let Ok(file) = memfd_create(c"test", flags).map(File::from) else { return };
+    file.write_all_at(&bytes_of(&board()), 0).unwrap();
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).unwrap();
+    Shm::<Board>::attach(file).unwrap();
+}
+
+/// The kernel's pool of huge pages, with some in it if that is allowed, and as it was afterwards.
+struct Pool(Option<String>);
+
+const POOL: &str = "/proc/sys/vm/nr_hugepages";
+
+impl Pool {
+    fn with_some() -> Self {
+        let before = std::fs::read_to_string(POOL).ok();
+        let filled = before.filter(|before| before.trim() == "0" && std::fs::write(POOL, "2").is_ok());
+        Pool(filled)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            std::fs::write(POOL, before).unwrap();
+        }
+    }
+}
+
+/// A sealed memfd of one huge page, of which there need not be any.
+fn huge() -> OwnedFd {
+    let file = File::from(memfd_create(c"test", MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB).unwrap());
+    file.set_len(2 << 20).unwrap();
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).unwrap();
+    file.into()
+}
+
+#[test]
+fn a_memfd_of_huge_pages_is_refused_before_it_is_mapped() {
+    // Without a page in the pool nobody could map it.
+    assert!(matches!(refused(huge()), RegionError::HugePages));
+    let _pool = Pool::with_some();
+    let file = huge();
+    // With one in it it is a region in all else, until its maker punches a hole and takes the page.
+    if let Ok(mapping) = Mapping::new(&file, 2 << 20) {
+        let bytes = bytes_of(&board());
+        // SAFETY: as many bytes are mapped, and nobody else has them.
+        unsafe { mapping.start().copy_from_nonoverlapping(core::ptr::NonNull::from(&bytes[..]).cast(), bytes.len()) };
+        println!("with a huge page");
+    }
+    assert!(matches!(refused(file), RegionError::HugePages));
+}
+
+#[test]
+fn a_region_with_a_hole_is_refused() {
+    let region: Shm<[AtomicU64]> = Shm::from_fn(10_000, |index| AtomicU64::new(index as u64)).unwrap();
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(&region, flags, 8_192, 4_096).unwrap();
+    let error = Shm::<[AtomicU64]>::attach(descriptor_of(&region)).map(drop).unwrap_err();
+    assert!(matches!(error, RegionError::Holes { len: 84_096, allocated: 81_920 }), "{error}");
 }
 
 #[test]
@@ -297,4 +374,23 @@ shared! {
 fn attributes_that_change_nothing_are_fine() {
     let shared = Shm::new(Attributed { first: AtomicU8::new(1), hits: AtomicU64::new(2) }).unwrap();
     assert_eq!((size_of::<Attributed>(), shared.hits.load(SeqCst)), (64, 2));
+}
+
+#[test]
+fn memory_that_cannot_be_unmapped_stays_and_is_told_of_once() {
+    let (said, stderr) = rustix::pipe::pipe().unwrap();
+    let child = fork(move || {
+        rustix::stdio::dup2_stderr(&stderr).unwrap();
+        drop(stderr);
+        let (one, other) = pipe().unwrap();
+        other.send(&vec![1; 2 << 20]).unwrap();
+        let message = one.recv().unwrap();
+        let regions = [board(), board()];
+        refused::refuse(&[refused::call(libc::SYS_munmap, libc::ENOMEM)]);
+        drop(regions);
+        drop(message);
+    });
+    join_all([child]);
+    let said = std::io::read_to_string(std::fs::File::from(said)).unwrap();
+    assert_eq!(said.matches("could not be unmapped").count(), 1, "{said}");
 }

@@ -86,7 +86,7 @@ impl Sleeper {
     fn sleep(&mut self) {
         match futex::wait_at(&self.bed.words, self.until()) {
             // The control word: what is armed has changed.
-            Slept::Ended(Awake::Woken, 0) | Slept::Ended(Awake::TimedOut | Awake::Interrupted, _) => {}
+            Slept::Ended(Awake::Woken, 0) | Slept::Ended(Awake::TimedOut | Awake::Interrupted | Awake::Refused, _) => {}
             Slept::Ended(Awake::Woken, word) => self.doubt_before(word),
             Slept::Ended(Awake::Changed, _) => self.find_changed(),
             Slept::Unmapped => {
@@ -95,6 +95,10 @@ impl Sleeper {
                     // Mapped again meanwhile, or as something that cannot be slept on: whoever is interested will say so.
                     self.found.extend(0..self.bed.keys.len());
                 }
+                // If nothing was disarmed meanwhile, it is a word that somebody waits for: those
+                // who are
+                // told now come back with it at once, and would have this thread spin.
+                futex::wait(&*self.control, self.bed.control, Some(clock::now() + BLIND));
             }
             Slept::Unsupported => {
                 let blind = clock::now() + BLIND;

@@ -111,7 +111,9 @@ impl RawCondition {
             _ => match awake {
                 None | Some((Awake::Woken, _)) => true,
                 Some((Awake::Changed, since)) => (seen ^ since) & SOME != 0,
-                Some((Awake::TimedOut, _)) => {
+                // The same where the kernel lets nobody sleep on the word: no wake was for this
+                // one.
+                Some((Awake::TimedOut | Awake::Refused, _)) => {
                     let owed = self.owed.load(Relaxed);
                     was_owed.replace(owed) == owed && is_free() && self.take_owed()
                 }
@@ -167,7 +169,10 @@ impl RawCondition {
         while let Err(now) = self.state.word().compare_exchange_weak(seen, after_some(seen), Relaxed, Relaxed) {
             seen = now;
         }
-        if futex::wake(self.state.word(), count) < count {
+        // If the kernel refuses, nobody says whether `count` have been woken, and those who were
+        // not
+        // are to find out by themselves.
+        if futex::try_wake(self.state.word(), count).is_none_or(|woken| woken < count) {
             // `TURN` has changed already.
             self.wake_all(0);
         }

@@ -151,6 +151,7 @@ pub(super) fn parse(mut packet: Vec<u8>, descriptors: [Option<OwnedFd>; MAX_DESC
 fn map(file: &OwnedFd, len: usize) -> Result<Sealed, ConnectionError> {
     Sealed::map(file, len).map_err(|unsealed| match unsealed {
         Unsealed::NotSealed => ConnectionError::Malformed { what: "a long message came in a descriptor that is no sealed memfd".into() },
+        Unsealed::HugePages => ConnectionError::Malformed { what: "a long message came in a memfd of huge pages".into() },
         Unsealed::OtherLength(found) => {
             ConnectionError::Malformed { what: format!("a message of {len} bytes came in a memfd of {found} bytes") }
         }

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
+use crossproc_sys::clock;
 use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
 use crossproc_sys::sealed;
 use crossproc_sys::socket::{self, MAX_DESCRIPTORS, Packet};
@@ -171,12 +172,11 @@ impl Connection {
     #[inline(always)]
     fn arrival(&self, buffer: &mut [MaybeUninit<u8>], wait: Option<Wait>) -> Result<Arrival, ConnectionError> {
         let mut overflow = take_overflow();
-        let receive = |may_wait| loop {
-            match socket::receive(&self.socket, [buffer, &mut overflow], may_wait) {
-                // Its other end is gone, with messages in it that were not received. What it has sent is here still.
-                Err(Errno::CONNRESET) => {}
-                result => return result,
-            }
+        let receive = |may_wait| match socket::receive(&self.socket, [buffer, &mut overflow], may_wait) {
+            // Its other end is gone, with messages in it that were not received. What it has sent
+            // is here still: the kernel says this once.
+            Err(Errno::CONNRESET) => socket::receive(&self.socket, [buffer, &mut overflow], may_wait),
+            result => result,
         };
         match self.until(PollFlags::IN, wait, receive) {
             Ok(packet) => Ok(Arrival { rest: packet.len.saturating_sub(buffer.len()), packet, overflow }),
@@ -200,19 +200,33 @@ impl Connection {
     fn until<R>(&self, events: PollFlags, wait: Option<Wait>, mut attempt: impl FnMut(bool) -> Result<R, Errno>) -> Result<R, Errno> {
         // One call does it all, if nothing is to end it.
         let may_wait = wait == Some(Wait::FOREVER);
+        let mut in_vain = 0;
         loop {
             match (attempt(may_wait), wait) {
-                (Err(Errno::AGAIN), Some(wait)) => match self.wait_for(events, wait) {
+                (Err(Errno::AGAIN), Some(wait)) => match self.wait_again(events, wait, &mut in_vain) {
                     // There may be room all the same: see `wait_for`.
                     Err(Errno::TIMEDOUT) => {
                         return attempt(false).map_err(|errno| if errno == Errno::AGAIN { Errno::TIMEDOUT } else { errno });
                     }
                     result => result?,
                 },
-                (Err(Errno::INTR), _) => {}
+                (Err(Errno::INTR), _) => pause(wait, Errno::INTR, &mut in_vain)?,
                 (result, _) => return result,
             }
         }
+    }
+
+    /// [`wait_for`](Connection::wait_for), after an attempt that failed. If the kernel says again
+    /// and again that
+    /// it is time, and then that it is not, others are always faster, or a sandbox does not tell
+    /// the truth.
+    #[cold]
+    fn wait_again(&self, events: PollFlags, wait: Wait, in_vain: &mut u32) -> Result<(), Errno> {
+        if *in_vain != 0 {
+            pause(Some(wait), Errno::AGAIN, in_vain)?;
+        }
+        *in_vain += 1;
+        self.wait_for(events, wait)
     }
 
     /// Waits until the kernel says that it is time, or for a slice if it is about room: others who share the end may have taken some of it before this thread has looked, and then the kernel says so only when three
@@ -229,6 +243,7 @@ impl Connection {
                 Ok(Polled::TimedOut) if until != wait.until() => return Ok(()),
                 Ok(Polled::TimedOut) => return Err(Errno::TIMEDOUT),
                 Ok(Polled::Interrupted) if wait.ends_by_signal() => return Err(Errno::INTR),
+                Ok(Polled::Interrupted) if is_over(wait) => return Err(Errno::TIMEDOUT),
                 Ok(Polled::Interrupted) => {}
                 Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
             }
@@ -272,6 +287,34 @@ impl Drop for Arrival {
     fn drop(&mut self) {
         keep_overflow(core::mem::take(&mut self.overflow));
     }
+}
+
+/// How often something may be attempted in vain before there are pauses.
+const FEW: u32 = 16;
+/// How long they are, in nanoseconds.
+const PAUSE: u64 = 1_000_000;
+
+/// Before another attempt: ETIMEDOUT if the deadline has passed; a pause if there were [`FEW`]
+/// already, or, where
+/// nothing is to be waited for, what they came to.
+#[cold]
+fn pause(wait: Option<Wait>, errno: Errno, in_vain: &mut u32) -> Result<(), Errno> {
+    *in_vain += 1;
+    match wait {
+        Some(wait) if is_over(wait) => Err(Errno::TIMEDOUT),
+        _ if *in_vain < FEW => Ok(()),
+        None => Err(errno),
+        Some(wait) => {
+            let end = clock::now().saturating_add(PAUSE);
+            // However it ends, what comes next is an attempt.
+            let _ = poll(&mut [], Some(wait.until().map_or(end, |until| until.min(end))));
+            Ok(())
+        }
+    }
+}
+
+fn is_over(wait: Wait) -> bool {
+    wait.until().is_some_and(|until| clock::now() >= until)
 }
 
 /// Whether the kernel would not take so many bytes as one packet.

@@ -8,14 +8,14 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Mutex, PoisonError};
 
 use crossproc_sys::{record_lock, socket as sys};
-use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, fcntl_lock, linkat, open};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
@@ -159,6 +159,20 @@ fn take_path(address: &Address, path: &Path, socket: &OwnedFd, is_open: bool) ->
     Ok(Taken { path: path.to_owned(), socket, lock })
 }
 
+/// A new file for the lock, which is locked when it comes to its path: where it cannot be locked,
+/// none is left behind, which nobody without the lock could remove. `None` if something is there by
+/// now, or
+/// the file system has no files without names; then it is made as any other.
+fn new_and_locked(path: &Path) -> io::Result<Option<File>> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let Ok(file) = open(folder, flags, Mode::RUSR | Mode::WUSR) else { return Ok(None) };
+    fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let linked = linkat(CWD, link, CWD, path, AtFlags::SYMLINK_FOLLOW);
+    Ok(linked.is_ok().then(|| File::from(file)))
+}
+
 /// Locks the lock's file, if no living process has it locked.
 fn take_lock(address: &Address, path: &Path, held: &[(u32, Inode)]) -> Result<Lock, DirectoryError> {
     let failed = DirectoryError::os("locking the file beside the path, with .lock behind it");
@@ -167,6 +181,11 @@ fn take_lock(address: &Address, path: &Path, held: &[(u32, Inode)]) -> Result<Lo
         let found = fs::symlink_metadata(path).ok().map(|found| inode(&found));
         if held.iter().any(|&(process, file)| process == this_process && Some(file) == found) {
             return Err(DirectoryError::AlreadyServed { address: address.clone(), pid: Some(this_process) });
+        }
+        let new = if found.is_none() { new_and_locked(path).map_err(&failed)? } else { None };
+        if let Some(file) = new {
+            let inode = inode(&file.metadata().map_err(&failed)?);
+            return Ok(Lock { path: path.to_owned(), inode, process: this_process, _file: file });
         }
         let mut options = OpenOptions::new();
         // No waiting in case it is a FIFO.

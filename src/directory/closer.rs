@@ -4,6 +4,12 @@
 //! So whatever a client has sent, and the sockets of clients, too, are closed here. A thread that is stuck is left alone; there is a bounded number of them, and when that is not enough, the server takes no more descriptors from clients until it is
 //! ([`Closer::has_room`]), and goes on with everything else.
 //!
+//! Where not one thread can be started (RLIMIT_NPROC, pids.max), what is left piles up until there
+//! is no room, and then the thread that serves closes as much as it must. It may be stuck in that
+//! for as long as a stranger likes;
+//! but otherwise it would serve nobody at all. The first thread that cannot be started is told of
+//! on the standard error.
+//!
 //! Whoever hands something over takes no lock: a thread that closes may be anywhere when it loses its processor, and the server would wait for it to get one again. The descriptors go onto a stack, and a semaphore counts them; only those who close lock the list that they move them to.
 
 #![allow(unsafe_code)]
@@ -11,12 +17,14 @@
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
 use core::time::Duration;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crate::semaphore::Semaphore;
 use crossproc_sys::poll::Bell;
+use crossproc_sys::process;
 
 /// How many closes may be stuck before others have to wait for them.
 const MAX_THREADS: usize = 16;
@@ -30,13 +38,16 @@ pub(super) struct Closer {
     handed: AtomicPtr<Node>,
     /// What is to be closed next. Only the threads that close lock it.
     taken: Mutex<Vec<OwnedFd>>,
-    /// How many are in either: as many as the semaphore has been released for, and has not been acquired for.
+    /// How many are in either, or are about to be. Each is counted before anybody can take it:
+    /// whoever takes one takes one off.
     left: AtomicUsize,
     more: Semaphore,
     threads: AtomicUsize,
     /// How many threads sleep, or are about to.
     idle: AtomicUsize,
     is_over: AtomicBool,
+    /// Whether somebody has been told that a thread could not be started.
+    has_complained: AtomicBool,
     /// How many descriptors may be left to close before clients' are not received any more. Bounded they are in any case: each is open.
     room: usize,
     /// Rung when there is room again.
@@ -59,6 +70,7 @@ impl Closer {
             threads: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
+            has_complained: AtomicBool::new(false),
             room,
             bell,
         })
@@ -70,18 +82,23 @@ impl Closer {
         self.left.load(Relaxed) < self.room
     }
 
-    /// Starts a thread if something is left and nobody is there for it: none could be started when it came.
+    /// Starts a thread if something is left and nobody is there for it: none could be started when
+    /// it came. If that fails again, and there is no room, this thread closes what it must to make
+    /// some. For the one that serves.
     pub(super) fn go_on(self: &Arc<Self>) {
         // Relaxed: asked again and again.
         if self.left.load(Relaxed) != 0 && self.threads.load(Relaxed) == 0 {
             self.start();
+            while !self.has_room() && self.threads.load(Relaxed) == 0 && self.more.try_acquire().is_ok() {
+                self.close_one();
+            }
         }
     }
 
     fn close(self: &Arc<Self>, descriptor: OwnedFd) {
-        self.hand_over(descriptor);
         // SeqCst: either this sees that a thread has ended, or the thread, in `run`, that something is left.
         let left = self.left.fetch_add(1, SeqCst) + 1;
+        self.hand_over(descriptor);
         // It fails if there are more than there can be descriptors.
         let _ = self.more.release();
         // SeqCst: one that is about to end is not idle before it looks whether something is left.
@@ -95,10 +112,35 @@ impl Closer {
         // SeqCst: see `close`.
         if self.threads.fetch_update(SeqCst, SeqCst, |threads| (threads < MAX_THREADS).then_some(threads + 1)).is_ok() {
             let closer = Arc::clone(self);
-            if thread::Builder::new().name("crossproc-close".into()).spawn(move || closer.run()).is_err() {
+            if let Err(error) = thread::Builder::new().name("crossproc-close".into()).spawn(move || closer.run()) {
                 self.threads.fetch_sub(1, SeqCst);
+                self.complain(&error);
             }
         }
+    }
+
+    /// Says, once, that a thread could not be started.
+    fn complain(&self, error: &io::Error) {
+        // Relaxed: it orders nothing.
+        if !self.has_complained.swap(true, Relaxed) {
+            let error = error.to_string();
+            process::complain(&[
+                "crossproc: a directory could not start a thread to close what its clients have left (",
+                &error,
+                "). Without any, its serving thread does that, and can be held up: raise RLIMIT_NPROC or pids.max\n",
+            ]);
+        }
+    }
+
+    /// Closes one of those that are left, for who has acquired the semaphore. Whether there was
+    /// one.
+    fn close_one(&self) -> bool {
+        let Some(descriptor) = self.take() else { return false };
+        if self.left.fetch_sub(1, SeqCst) == self.room {
+            self.bell.ring();
+        }
+        drop(descriptor);
+        true
     }
 
     fn hand_over(&self, descriptor: OwnedFd) {
@@ -116,7 +158,8 @@ impl Closer {
         }
     }
 
-    /// One of those that are left. Whoever has acquired the semaphore finds one.
+    /// One of those that are left. Whoever has acquired the semaphore finds one, unless it was
+    /// released for the end.
     fn take(&self) -> Option<OwnedFd> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.is_empty() {
@@ -139,11 +182,7 @@ impl Closer {
             self.idle.fetch_sub(1, SeqCst);
             // Acquire: pairs with the Release in `finish`.
             let is_over = self.is_over.load(Acquire);
-            if let Some(descriptor) = acquired.as_ref().ok().and_then(|()| self.take()) {
-                if self.left.fetch_sub(1, SeqCst) == self.room {
-                    self.bell.ring();
-                }
-                drop(descriptor);
+            if acquired.is_ok() && self.close_one() {
                 continue;
             }
             if acquired.is_err() || is_over {
@@ -198,6 +237,44 @@ impl Drop for Foreign {
     fn drop(&mut self) {
         if let Some(fd) = self.fd.take() {
             self.closer.close(fd);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_closed_before_it_was_counted_is_none_less_than_none() {
+        const COUNT: usize = 400_000;
+        let closer = Closer::new(COUNT, Arc::new(Bell::new().unwrap()));
+        let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let is_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // Threads that come for more than there is, as at the end of a directory.
+            scope.spawn(|| {
+                while !is_done.load(Relaxed) {
+                    closer.finish();
+                    thread::yield_now();
+                }
+            });
+            let closing = scope.spawn(|| {
+                for _ in 0..COUNT {
+                    drop(Foreign::new(file.try_clone().unwrap(), &closer));
+                    // Not more than this process may have open.
+                    while closer.left.load(SeqCst) > 200 {
+                        assert!(closer.left.load(SeqCst) <= COUNT);
+                        thread::yield_now();
+                    }
+                }
+            });
+            let closed = closing.join();
+            is_done.store(true, Relaxed);
+            closed.unwrap();
+        });
+        while closer.left.load(SeqCst) != 0 {
+            thread::yield_now();
         }
     }
 }

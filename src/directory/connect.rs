@@ -140,6 +140,7 @@ fn dial(address: &Address, wait: Wait) -> Result<OwnedFd, DirectoryError> {
                 return Ok(socket);
             }
             Err(Errno::INTR) if wait.ends_by_signal() => return Err(DirectoryError::Interrupted),
+            Err(Errno::INTR) if is_over(wait) => return Err(DirectoryError::TimedOut),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Err(DirectoryError::TimedOut),
             Err(errno @ (Errno::NOENT | Errno::CONNREFUSED)) => {
@@ -148,6 +149,10 @@ fn dial(address: &Address, wait: Wait) -> Result<OwnedFd, DirectoryError> {
             Err(errno) => return Err(DirectoryError::os("connecting to the directory")(errno)),
         }
     }
+}
+
+fn is_over(wait: Wait) -> bool {
+    wait.until().is_some_and(|until| clock::now() >= until)
 }
 
 /// Sees what comes into a folder: `inotify(7)`.
@@ -172,6 +177,8 @@ impl Watch {
         match poll(&mut watched, until).map_err(failed)? {
             Polled::Interrupted if wait.ends_by_signal() => Err(DirectoryError::Interrupted),
             Polled::TimedOut if wait.until() == until => Err(DirectoryError::TimedOut),
+            // Also if something comes into the folder all the time.
+            Polled::Ready | Polled::Interrupted if is_over(wait) => Err(DirectoryError::TimedOut),
             Polled::TimedOut | Polled::Interrupted => Ok(()),
             Polled::Ready => watch.map_or(Ok(()), |watch| watch.forget().map_err(failed)),
         }
@@ -180,12 +187,14 @@ impl Watch {
     /// Forgets what has come: whoever waits looks for itself.
     fn forget(&self) -> io::Result<()> {
         let mut events = [0; 4_096];
-        loop {
+        // What comes all the time is not waited for to end.
+        for _ in 0..16 {
             match read(&self.0, &mut events) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(errno.into()),
             }
         }
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
 
 use crossproc_sys::clock;
-use crossproc_sys::memory::{self, SEALS};
+use crossproc_sys::memory::{self, SEAL_EXEC, SEALS};
 use crossproc_sys::socket as sys;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -143,9 +143,11 @@ impl<'a> Server<'a> {
 
     fn set_door(&mut self, door: Door) {
         let events = if door == Door::Open { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
-        // It cannot fail: the listener is there, and nothing is allocated.
-        let _ = epoll::modify(&self.epoll, &self.directory.listener, epoll::EventData::new_u64(LISTENER), events);
-        self.door = door;
+        // The kernel has no reason to refuse: the listener is there, and nothing is allocated. A
+        // sandbox may, and then the
+        // next attempt to open the door is made after a while.
+        let changed = epoll::modify(&self.epoll, &self.directory.listener, epoll::EventData::new_u64(LISTENER), events);
+        self.door = if changed.is_err() && door == Door::Open { Door::Shut(clock::now() + u64::from(RETRY)) } else { door };
     }
 
     fn admit(&mut self, socket: Foreign) {
@@ -239,8 +241,12 @@ impl<'a> Server<'a> {
     /// Why a client's descriptor is not served, if it is not. Nothing that is asked of it here asks anybody but the kernel.
     fn flaw_of(&self, fd: &Foreign) -> Option<&'static str> {
         match memory::seals(fd) {
-            Ok(Some(seals)) if seals.contains(SEALS) => return None,
-            Ok(Some(_)) => return Some("it is memory that is not sealed, so that it could shrink"),
+            Ok(Some(seals)) if !seals.contains(SEALS) => return Some("it is memory that is not sealed, so that it could shrink"),
+            Ok(Some(seals)) if !(SEALS | SEAL_EXEC).contains(seals) => {
+                return Some("it is memory with seals that keep others from using it");
+            }
+            Ok(Some(_)) if memory::is_of_tmpfs(fd).is_ok_and(|is| is) => return None,
+            Ok(Some(_)) => return Some("it is memory of huge pages, which this crate never makes"),
             _ => {}
         }
         match socket_domain(fd) {
@@ -267,15 +273,22 @@ impl<'a> Server<'a> {
 
     /// Does not look at a client until there is room for what it brings.
     fn pause(&mut self, id: ClientId) {
-        self.watch(id, epoll::EventFlags::empty());
-        self.paused.push_back(id);
+        if self.watch(id, epoll::EventFlags::empty()) {
+            self.paused.push_back(id);
+        }
     }
 
-    fn watch(&self, id: ClientId, events: epoll::EventFlags) {
-        if let Some(guest) = self.guests.get(&id) {
-            // It cannot fail: the socket is there, and nothing is allocated.
-            let _ = epoll::modify(&self.epoll, &guest.socket, epoll::EventData::new_u64(id), events);
+    /// Whether the client is there still. One that cannot be watched is not: it would never be
+    /// looked at again.
+    fn watch(&mut self, id: ClientId, events: epoll::EventFlags) -> bool {
+        let Some(guest) = self.guests.get(&id) else { return false };
+        // The kernel has no reason to refuse: the socket is there, and nothing is allocated. A
+        // sandbox may.
+        let watched = epoll::modify(&self.epoll, &guest.socket, epoll::EventData::new_u64(id), events);
+        if watched.is_err() {
+            self.end(id);
         }
+        watched.is_ok()
     }
 
     /// Goes on with what waited for the closer: those that bring something in the order in which they came, and new connections.
@@ -286,8 +299,9 @@ impl<'a> Server<'a> {
                 break;
             }
             if let Some(id) = self.paused.pop_front() {
-                self.watch(id, epoll::EventFlags::IN);
-                self.take_request(id);
+                if self.watch(id, epoll::EventFlags::IN) {
+                    self.take_request(id);
+                }
             }
         }
         if matches!(self.door, Door::Shut(until) if clock::now() >= until) && self.directory.closer.has_room() {
@@ -313,7 +327,9 @@ const TOO_MANY_UNREAD: &str =
 
 fn send_at_once(socket: &Foreign, answer: &Answer<Arc<Served>>) -> Result<(), Errno> {
     let bytes = answer.encode();
+    let mut attempts = 0;
     loop {
+        attempts += 1;
         let sent = match &answer.handle {
             None => sys::send(socket, &bytes, false),
             Some(_) if sys::unread(socket).is_ok_and(|unread| unread > UNREAD) => Err(Errno::TOOMANYREFS),
@@ -322,7 +338,8 @@ fn send_at_once(socket: &Foreign, answer: &Answer<Arc<Served>>) -> Result<(), Er
                 sys::send_with_descriptors(socket, &frame.slices(), &[served.fd.as_fd()], false)
             }
         };
-        if sent != Err(Errno::INTR) {
+        // It does not wait, so no signal interrupts it for long.
+        if sent != Err(Errno::INTR) || attempts == 16 {
             return sent;
         }
     }

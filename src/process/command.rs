@@ -11,7 +11,7 @@ use std::process::Command;
 use crossproc_sys::pidfd;
 use crossproc_sys::process::Lifeline;
 use rustix::fs::fstat;
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::Pid;
 
 use super::Child;
@@ -57,7 +57,8 @@ pub trait CommandExt {
     /// for that.
     ///
     /// # Errors
-    /// As [`Command::spawn`]; no free descriptor for the pidfd, and then the program is killed.
+    /// As [`Command::spawn`]; no free descriptor for the pidfd, and then the program is killed, if
+    /// that can be.
     fn start(&mut self) -> io::Result<Child>;
 }
 
@@ -84,8 +85,10 @@ impl CommandExt for Command {
         match pid.ok_or_else(|| io::ErrorKind::InvalidData.into()).and_then(|pid| Ok((pid, pidfd::open(pid)?))) {
             Ok((pid, pidfd)) => Ok(Child::new(pid, pidfd)),
             Err(error) => {
-                started.kill()?;
-                started.wait()?;
+                // One that changed its user cannot be killed, and may go on for long.
+                if started.kill().is_ok() {
+                    let _ = started.wait();
+                }
                 Err(error)
             }
         }
@@ -100,8 +103,8 @@ pub fn inherited<H: Handle>(name: &str) -> Result<H, InheritError> {
     let not_shared = || InheritError::NotShared { name: name.to_owned() };
     let value = std::env::var(format!("{PREFIX}{name}")).map_err(|_| not_shared())?;
     let passed = Passed::parse(&value).ok_or_else(not_shared)?;
-    let not_open = || InheritError::NotOpen { name: name.to_owned() };
-    let fd = passed.duplicate().ok_or_else(not_open)?;
+    let os = |source| InheritError::Os { name: name.to_owned(), source };
+    let fd = passed.duplicate().map_err(os)?.ok_or_else(|| InheritError::NotOpen { name: name.to_owned() })?;
     let handle = H::check(&passed.kind).and_then(|()| H::from_fd(fd));
     handle.map_err(|source| InheritError::Attach { name: name.to_owned(), kind: passed.kind, expected: H::kind(), source })
 }
@@ -122,6 +125,14 @@ pub enum InheritError {
         /// The name that was asked for.
         name: String,
     },
+    /// It is there, but the system refused another descriptor of it.
+    #[error("the handle {name:?} could not be duplicated: close descriptors, or raise RLIMIT_NOFILE, if it is for want of them")]
+    Os {
+        /// The name that was asked for.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// What was shared cannot be attached as what was asked for.
     #[error("the handle {name:?} was shared as a {kind}, and is not the {expected} that was asked for")]
     Attach {
@@ -138,8 +149,9 @@ pub enum InheritError {
 
 impl From<InheritError> for io::Error {
     fn from(error: InheritError) -> Self {
-        let kind = match error {
+        let kind = match &error {
             InheritError::Attach { .. } => io::ErrorKind::InvalidData,
+            InheritError::Os { source, .. } => source.kind(),
             InheritError::NotShared { .. } | InheritError::NotOpen { .. } => io::ErrorKind::NotFound,
         };
         io::Error::new(kind, error)
@@ -173,17 +185,20 @@ impl Passed {
     }
 
     /// A descriptor of the caller's own, if the number is open and that file is behind it. From then on, the number is closed on exec.
-    fn duplicate(&self) -> Option<OwnedFd> {
+    fn duplicate(&self) -> io::Result<Option<OwnedFd>> {
         // SAFETY: not -1. Whatever the number stands for, it is duplicated and, if it is not the file that was passed, left as it was; nothing of
         // this program closes the number of a descriptor that it was started with.
         let inherited = unsafe { BorrowedFd::borrow_raw(self.number) };
-        let own = fcntl_dupfd_cloexec(inherited, 3).ok()?;
-        let file = fstat(&own).ok()?;
+        let own = match fcntl_dupfd_cloexec(inherited, 3) {
+            Err(Errno::BADF) => return Ok(None),
+            own => own?,
+        };
+        let file = fstat(&own)?;
         if (file.st_dev, file.st_ino) != (self.device, self.inode) {
-            return None;
+            return Ok(None);
         }
-        fcntl_setfd(inherited, FdFlags::CLOEXEC).ok()?;
-        Some(own)
+        fcntl_setfd(inherited, FdFlags::CLOEXEC)?;
+        Ok(Some(own))
     }
 }
 

@@ -3,15 +3,34 @@
 //! No call here carries `FUTEX_PRIVATE_FLAG`: a private futex is keyed by address space and would never meet a peer's.
 //! None is relied on as a memory fence: what a woken thread may read follows from the atomics alone.
 //!
+//! # Refusals
+//! No errno is a panic. A sandbox may answer any call with any errno, and a peer makes the kernel
+//! refuse a wake: where a thread waits on the word by `FUTEX_WAIT_REQUEUE_PI` or `FUTEX_LOCK_PI`,
+//! `FUTEX_WAKE` stops there with EINVAL, as do `FUTEX_CMP_REQUEUE`, `FUTEX_WAKE_OP` and the form
+//! with
+//! bits. Those who were queued before that thread have been woken then, and nobody says how many;
+//! those behind it cannot be reached by any call, and find out by their slices.
+//!
+//! | call | refused | the caller learns |
+//! |---|---|---|
+//! | [`wait`] | sleeps for 5 ms by other means | [`Awake::Refused`] |
+//! | [`wait_any`], [`wait_at`] | has not slept | `None`, [`Slept::Unsupported`]: sleep on one word |
+//! | [`wake`] | some were woken, or none | as many as it asked for, so that flags stay |
+//! | [`try_wake`] | as above | `None` |
+//! | [`wake_address`] | as above | nothing |
+//! | [`still_holds`] | | that it does not: look |
+//!
+//! A refusal says nothing about other words, nor about later calls: each call is made anew.
+//!
 //! References: <https://man7.org/linux/man-pages/man2/futex.2.html>
 
 #![allow(unsafe_code)]
 
 use core::marker::PhantomData;
 use core::num::NonZeroU32;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use rustix::event::poll;
 use rustix::io::Errno;
-use rustix::thread::{ClockId, futex};
+use rustix::thread::{ClockId, clock_nanosleep_absolute, futex};
 
 use crate::atomic::{AtomicU32, AtomicU64};
 use crate::clock::{self, timespec};
@@ -61,14 +80,15 @@ pub enum Awake {
     Interrupted,
     /// The deadline has passed (ETIMEDOUT).
     TimedOut,
+    /// The kernel did not let it sleep on the word (any other errno). A moment has passed all the
+    /// same, in which no wake could reach it, and the deadline has not.
+    Refused,
 }
 
 /// `FUTEX_WAIT_BITSET`: sleeps while the word holds `expected`, until `deadline` ([`clock::now`]'s nanoseconds) if there is one.
 ///
-/// EAGAIN, EINTR and ETIMEDOUT are the three results. Memory ordering: none.
-///
-/// # Panics
-/// On any other errno: EFAULT and EINVAL mean that the word is not mapped or not aligned, ENOSYS that there is no futex.
+/// EAGAIN, EINTR and ETIMEDOUT are three of the results, all other errnos the fourth. Memory
+/// ordering: none.
 pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
     let until = deadline.map(timespec);
     match futex::wait_bitset(word.futex(), futex::Flags::empty(), expected, until.as_ref(), ANY) {
@@ -76,22 +96,53 @@ pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
         Err(Errno::AGAIN) => Awake::Changed,
         Err(Errno::INTR) => Awake::Interrupted,
         Err(Errno::TIMEDOUT) => Awake::TimedOut,
-        Err(errno) => panic!("futex wait: {errno}"),
+        Err(_) => nap(deadline),
+    }
+}
+
+/// How long one sleeps instead whom the kernel does not let sleep on a word, in nanoseconds. No
+/// wake
+/// ends that, so it is shorter than a slice; and long enough to cost less than a thousandth of a
+/// CPU.
+const NAP: u64 = 5_000_000;
+
+/// Sleeps for [`NAP`], or until the deadline, if that is earlier: by `clock_nanosleep(2)`, by
+/// `ppoll(2)` if that is refused, too, and if both are, it gives its processor to others.
+#[cold]
+fn nap(deadline: Option<u64>) -> Awake {
+    let end = clock::now().saturating_add(NAP);
+    let until = deadline.map_or(end, |deadline| deadline.min(end));
+    let left = || timespec(until.saturating_sub(clock::now()));
+    let slept = match clock_nanosleep_absolute(ClockId::Monotonic, &timespec(until)) {
+        Err(errno) if errno != Errno::INTR => poll(&mut [], Some(&left())).map(|_| ()),
+        slept => slept,
+    };
+    match slept {
+        Err(Errno::INTR) => return Awake::Interrupted,
+        Err(_) => std::thread::yield_now(),
+        Ok(()) => {}
+    }
+    match deadline {
+        Some(deadline) if clock::now() >= deadline => Awake::TimedOut,
+        _ => Awake::Refused,
     }
 }
 
 /// [`wait`] for `nanos` at most, and not longer than until `deadline`. `None` if all of `nanos` is over.
 pub fn wait_briefly<W: Word>(word: &W, expected: u32, nanos: u64, deadline: Option<u64>) -> Option<Awake> {
     let until = clock::now().saturating_add(nanos);
-    let awake = wait(word, expected, Some(deadline.map_or(until, |deadline| deadline.min(until))));
-    (awake != Awake::TimedOut || clock::now() < until).then_some(awake)
+    let end = deadline.map_or(until, |deadline| deadline.min(until));
+    loop {
+        match wait(word, expected, Some(end)) {
+            Awake::TimedOut if clock::now() >= until => return None,
+            Awake::Refused => {}
+            awake => return Some(awake),
+        }
+    }
 }
 
 /// The most words that [`wait_any`] can watch.
 pub const MAX_WATCHED: usize = 128;
-
-/// Whether the kernel has `futex_waitv` and no filter refuses it, as far as is known.
-static HAS_WAITV: AtomicBool = AtomicBool::new(true);
 
 /// A word to be watched by [`wait_any`], and what it holds as long as there is reason to sleep.
 #[derive(Clone, Copy)]
@@ -137,15 +188,15 @@ impl<'a> Watch<'a> {
 }
 
 /// `futex_waitv`: sleeps while all of the words hold what is expected of them, until `deadline` if there is one; a wake of any ends it. Linux 5.16. `None` if the kernel does not have
-/// the call, or not the memory for it, or a filter refuses it.
+/// the call, or not the memory for it, or a filter refuses it, or one of the words cannot be slept
+/// on.
 ///
 /// Each word is queued on before the next is compared, so a change of a later one that comes with a wake of an earlier one is either seen or woken by, also when the kernel
 /// starts the call again, after a stop or a signal.
 ///
-/// EAGAIN, EINTR and ETIMEDOUT are three of the results; ENOSYS, EPERM and ENOMEM the fourth. Memory ordering: none.
-///
-/// # Panics
-/// On any other errno, as [`wait`]. If there are more than [`MAX_WATCHED`] words.
+/// EAGAIN, EINTR and ETIMEDOUT are three of the results, all other errnos the fourth; so are more
+/// than
+/// [`MAX_WATCHED`] words. Memory ordering: none.
 #[must_use]
 pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
     wait_any_of(words, deadline).map(|(awake, _)| awake)
@@ -153,9 +204,6 @@ pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
 
 /// [`wait_any`] that tells which word it was woken through: the last one of those that were woken. A hint for [`Awake::Woken`], 0 for all else: another may have been
 /// woken as well, which the kernel does not tell, and whoever woke that one counts it as a sleeper woken. [`Watch::whole`] is as many words as its array has.
-///
-/// # Panics
-/// As [`wait_any`].
 #[must_use]
 pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake, usize)> {
     let waits = core::ptr::slice_from_raw_parts(words.as_ptr().cast::<futex::Wait>(), words.len());
@@ -163,8 +211,7 @@ pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake,
     let waits = unsafe { &*waits };
     match waitv(waits, deadline) {
         Slept::Ended(awake, woken) => Some((awake, woken)),
-        Slept::Unsupported => None,
-        Slept::Unmapped => panic!("futex waitv: {}", Errno::FAULT),
+        Slept::Unsupported | Slept::Unmapped => None,
     }
 }
 
@@ -189,7 +236,9 @@ pub enum Slept {
     Ended(Awake, usize),
     /// Some word is not mapped, or not as anything that can be slept on (EFAULT): it did not sleep.
     Unmapped,
-    /// The kernel does not have the call, or not the memory for it, or a filter refuses it.
+    /// The kernel does not have the call, or not the memory for it, or a filter refuses it: any
+    /// other
+    /// errno. It did not sleep.
     Unsupported,
 }
 
@@ -197,7 +246,7 @@ pub enum Slept {
 /// more or less.
 ///
 /// # Panics
-/// As [`wait_any`], but for EFAULT.
+/// If there are more than [`MAX_WATCHED`] words.
 #[must_use]
 pub fn wait_at(words: &[Address], deadline: Option<u64>) -> Slept {
     let mut waits = [futex::Wait::new(); MAX_WATCHED];
@@ -208,23 +257,18 @@ pub fn wait_at(words: &[Address], deadline: Option<u64>) -> Slept {
     waitv(waits, deadline)
 }
 
-/// [`wake`] for a word that may have been unmapped, or be something else by now: who is woken in vain looks again.
-///
-/// # Panics
-/// On any errno but EFAULT.
+/// [`wake`] for a word that may have been unmapped, or be something else by now: who is woken in
+/// vain looks again. It may be refused, as a wake of any word.
 pub fn wake_address(word: Address, count: u32) {
     // SAFETY: the kernel takes the address for nothing but to find those who sleep on it.
-    let result = unsafe { libc::syscall(libc::SYS_futex, word.at, libc::FUTEX_WAKE, count.min(i32::MAX as u32) as usize) };
-    let errno = std::io::Error::last_os_error().raw_os_error();
-    assert!(result != -1 || errno == Some(libc::EFAULT), "futex wake: {errno:?}");
+    unsafe { libc::syscall(libc::SYS_futex, word.at, libc::FUTEX_WAKE, most(count) as usize) };
 }
 
 /// Whether the word still holds what is expected of it, as the kernel sees it: not if it is not mapped any more. By a `FUTEX_CMP_REQUEUE` of no sleeper to nowhere, which compares and does nothing else.
 ///
-/// EAGAIN and EFAULT mean no. Memory ordering: none.
-///
-/// # Panics
-/// On any other errno: EINVAL means that the word is not aligned.
+/// EAGAIN and EFAULT mean no, and so do all other errnos: the caller looks for itself. With no
+/// sleepers
+/// to move the kernel does not come to those that would make it refuse. Memory ordering: none.
 #[must_use]
 pub fn still_holds(word: Address) -> bool {
     /// Where none are requeued to.
@@ -233,17 +277,10 @@ pub fn still_holds(word: Address) -> bool {
     // SAFETY: the kernel reads the word, by its address, or finds it unmapped; with the two counts 0 it wakes and moves nobody.
     let result =
         unsafe { libc::syscall(libc::SYS_futex, word.at, libc::FUTEX_CMP_REQUEUE, none, none, NOWHERE.as_ptr(), word.expected as usize) };
-    match std::io::Error::last_os_error().raw_os_error() {
-        _ if result != -1 => true,
-        Some(libc::EAGAIN | libc::EFAULT) => false,
-        errno => panic!("futex compare: {errno:?}"),
-    }
+    result != -1
 }
 
 fn waitv(waits: &[futex::Wait], deadline: Option<u64>) -> Slept {
-    if !HAS_WAITV.load(Relaxed) {
-        return Slept::Unsupported;
-    }
     let until = deadline.map(timespec);
     match futex::waitv(waits, futex::WaitvFlags::empty(), until.as_ref(), ClockId::Monotonic) {
         Ok(woken) => Slept::Ended(Awake::Woken, woken),
@@ -251,12 +288,10 @@ fn waitv(waits: &[futex::Wait], deadline: Option<u64>) -> Slept {
         Err(Errno::INTR) => Slept::Ended(Awake::Interrupted, 0),
         Err(Errno::TIMEDOUT) => Slept::Ended(Awake::TimedOut, 0),
         Err(Errno::FAULT) => Slept::Unmapped,
-        Err(Errno::NOMEM) => Slept::Unsupported,
-        Err(Errno::NOSYS | Errno::PERM) => {
-            HAS_WAITV.store(false, Relaxed);
-            Slept::Unsupported
-        }
-        Err(errno) => panic!("futex waitv: {errno}"),
+        // Nothing is remembered: one thread's filter, or one word, says nothing about the others.
+        // Where
+        // the call does not exist, that costs a tenth of a microsecond before a sleep.
+        Err(_) => Slept::Unsupported,
     }
 }
 
@@ -265,16 +300,26 @@ pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awa
     wait_any(&Watch::whole(word, expected), deadline).unwrap_or_else(|| wait(word, expected as u32, deadline))
 }
 
-/// `FUTEX_WAKE`: wakes at most `count` of those asleep on the word and says how many they were.
+/// `FUTEX_WAKE`: wakes at most `count` of those asleep on the word and says how many they were. If
+/// the
+/// kernel refuses, as many as were asked for: whoever takes out a flag because nobody was asleep is
+/// not
+/// to do that when some may be.
 ///
 /// The word may have been freed or reused by a peer meanwhile; only its address is used. Memory ordering: none.
-///
-/// # Panics
-/// On any errno: EFAULT and EINVAL mean that the word is not mapped or not aligned.
 pub fn wake<W: Word>(word: &W, count: u32) -> u32 {
-    // The kernel takes a signed count.
-    match futex::wake(word.futex(), futex::Flags::empty(), count.min(i32::MAX as u32)) {
-        Ok(woken) => u32::try_from(woken).unwrap_or(u32::MAX),
-        Err(errno) => panic!("futex wake: {errno}"),
-    }
+    try_wake(word, count).unwrap_or(most(count))
+}
+
+/// [`wake`] that says, by `None`, that the kernel refuses: some may have been woken and others not.
+/// Where somebody else has to be told instead.
+#[must_use]
+pub fn try_wake<W: Word>(word: &W, count: u32) -> Option<u32> {
+    let woken = futex::wake(word.futex(), futex::Flags::empty(), most(count)).ok()?;
+    Some(u32::try_from(woken).unwrap_or(u32::MAX))
+}
+
+/// The kernel takes a signed count.
+fn most(count: u32) -> u32 {
+    count.min(i32::MAX as u32)
 }

@@ -1,7 +1,7 @@
 //! The Linux system calls under [`crossproc`](https://docs.rs/crossproc), and nothing else: no policy, no primitives.
 //!
-//! Each wrapper names the call, its errnos and who handles them. Errnos that only a bug in the caller can
-//! produce (EFAULT, EINVAL from our own arguments) panic; everything that can happen in a correct program is a value.
+//! Each wrapper names the call, its errnos and who handles them. None of them panics: a sandbox may
+//! answer any call with any errno, and a peer some.
 //!
 //! Under `cfg(crossproc_loom)` the atomics, the futex and the robust list are models, so that the state
 //! machines built on them run unchanged in [loom](https://docs.rs/loom); see the module `model` there.

@@ -7,20 +7,25 @@
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate, memfd_create,
+};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use rustix::process::{Resource, getrlimit};
 
-use crate::mappings;
-use crate::robust;
+use crate::{mappings, process, robust};
 
 /// The seals of every region: its size is fixed, and so are the seals.
 pub const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// A seal that a region may have besides: `MFD_NOEXEC_SEAL`, or a sysctl, sets it.
+pub const SEAL_EXEC: SealFlags = SealFlags::EXEC;
 
 /// A new anonymous file of `len` bytes, its size sealed, with the pages of some ranges (offset and length) allocated. The rest is a hole, for [`allocate`].
 ///
@@ -108,6 +113,21 @@ pub fn seals(file: impl AsFd) -> io::Result<Option<SealFlags>> {
     }
 }
 
+/// Whether a file with [`seals`] is of the kernel's own tmpfs, as every memfd of this crate is. The
+/// others that have seals are of huge pages: a hole in one of those is filled from a pool that
+/// anybody
+/// can empty, and whoever touches it then is killed (SIGBUS).
+///
+/// # Errors
+/// None is expected of a file with seals; they go to the caller.
+pub fn is_of_tmpfs(file: impl AsFd) -> io::Result<bool> {
+    /// `linux/magic.h`.
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    #[allow(clippy::unnecessary_cast, reason = "it is of another type with musl")]
+    let found = fstatfs(file)?.f_type as i64;
+    Ok(found == TMPFS_MAGIC)
+}
+
 /// The length of a file in bytes.
 ///
 /// # Errors
@@ -120,7 +140,7 @@ pub fn len(file: impl AsFd) -> io::Result<u64> {
 ///
 /// # Errors
 /// As [`len`].
-pub(crate) fn len_and_allocated(file: impl AsFd) -> io::Result<(u64, u64)> {
+pub fn len_and_allocated(file: impl AsFd) -> io::Result<(u64, u64)> {
     let stat = fstat(file)?;
     let unsigned = |number| u64::try_from(number).unwrap_or(0);
     Ok((unsigned(stat.st_size), unsigned(stat.st_blocks).saturating_mul(512)))
@@ -175,8 +195,30 @@ impl Drop for Mapping {
         }
         self.noted.remove();
         // SAFETY: `new` made exactly this mapping; whoever holds a pointer into it borrows `self` or owns a share of it.
-        let unmapped = unsafe { munmap(self.start.as_ptr(), self.len) };
-        debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
+        unsafe { unmap(self.start, self.len) };
+    }
+}
+
+/// `munmap(2)` of a mapping that nobody uses any more.
+///
+/// ENOMEM (a hole in a larger area, and `vm.max_map_count` areas already), or a sandbox's errno: it
+/// stays mapped, which harms nobody but by the memory that it takes. The first time, the standard
+/// error
+/// says so.
+///
+/// # Safety
+/// As for `munmap`.
+pub(crate) unsafe fn unmap(start: NonNull<c_void>, len: usize) {
+    static HAS_COMPLAINED: AtomicBool = AtomicBool::new(false);
+    // SAFETY: the caller's.
+    let Err(errno) = (unsafe { munmap(start.as_ptr(), len) }) else { return };
+    // Relaxed: it orders nothing.
+    if !HAS_COMPLAINED.swap(true, Relaxed) {
+        let what = format!(
+            "crossproc: {len} bytes of shared memory could not be unmapped, and stay: {} (see vm.max_map_count)\n",
+            io::Error::from(errno)
+        );
+        process::complain(&[&what]);
     }
 }
 
@@ -189,8 +231,10 @@ pub fn map_wiped_on_fork(len: usize) -> Result<NonNull<c_void>, Errno> {
     let start = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }?;
     // SAFETY: the range was mapped by the line above and holds nothing yet.
     if let Err(errno) = unsafe { madvise(start, len, Advice::LinuxWipeOnFork) } {
-        // SAFETY: as above; nobody else knows it.
-        let _ = unsafe { munmap(start, len) };
+        if let Some(start) = NonNull::new(start) {
+            // SAFETY: as above; nobody else knows it.
+            unsafe { unmap(start, len) };
+        }
         return Err(errno);
     }
     NonNull::new(start).ok_or(Errno::NOMEM)

@@ -13,6 +13,7 @@ use std::process::ExitStatus;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
+use crate::clock;
 use crate::poll::{PollFd, PollFlags, Polled, poll};
 
 /// A descriptor (close-on-exec) for a child of this process that has not been waited for, which is what makes it free of races.
@@ -45,6 +46,7 @@ pub fn wait(process: impl AsFd, deadline: Option<u64>) -> io::Result<bool> {
         match poll(&mut ended, deadline)? {
             Polled::Ready => return Ok(true),
             Polled::TimedOut => return Ok(false),
+            Polled::Interrupted if deadline.is_some_and(|deadline| clock::now() >= deadline) => return Ok(false),
             Polled::Interrupted => {}
         }
     }

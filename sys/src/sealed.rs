@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{SealFlags, fcntl_add_seals};
 use rustix::io::{Errno, pwrite, retry_on_intr};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use crate::memory;
 
@@ -55,6 +55,8 @@ unsafe impl Sync for Sealed {}
 pub enum Unsealed {
     /// It is no memfd, or lacks seals: it could change, or shrink, while it is read.
     NotSealed,
+    /// It is not of the memory that [`copy_of`] makes: of huge pages.
+    HugePages,
     /// It is not as long as was said.
     OtherLength(u64),
     /// It has holes: to read them would take memory, as much as its maker likes.
@@ -72,6 +74,9 @@ impl Sealed {
         let seals = memory::seals(&file).map_err(Unsealed::Os)?;
         if !seals.is_some_and(|seals| seals.contains(SEALS)) {
             return Err(Unsealed::NotSealed);
+        }
+        if !memory::is_of_tmpfs(&file).map_err(Unsealed::Os)? {
+            return Err(Unsealed::HugePages);
         }
         let (found, allocated) = memory::len_and_allocated(&file).map_err(Unsealed::Os)?;
         if found != len as u64 {
@@ -106,8 +111,7 @@ impl Drop for Sealed {
     fn drop(&mut self) {
         if self.len != 0 {
             // SAFETY: `map` made exactly this mapping; whoever has a slice of it borrows `self`.
-            let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
-            debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
+            unsafe { memory::unmap(self.start.cast(), self.len) };
         }
     }
 }

@@ -29,6 +29,7 @@ pub enum Awake {
     Changed,
     Interrupted,
     TimedOut,
+    Refused,
 }
 
 /// A word that threads can sleep on, as in the real module, with what the kernel does to it.
@@ -354,6 +355,11 @@ pub fn wake<W: Word>(word: &W, count: u32) -> u32 {
         return explorer::wake(word.place(), count);
     }
     if step() { wake_at(word.address(), count) } else { 0 }
+}
+
+/// As in the real module, and never refused.
+pub fn try_wake<W: Word>(word: &W, count: u32) -> Option<u32> {
+    Some(wake(word, count))
 }
 
 pub(crate) fn wake_at(address: usize, count: u32) -> u32 {

@@ -1,0 +1,182 @@
+//! How a forked child begins: not before its parent knows it by a pidfd, and not without its parent
+//! learning of it.
+//!
+//! | step | who | what |
+//! |---|---|---|
+//! | 1 | parent | makes a pair of sockets, forks, opens a pidfd |
+//! | 2 | parent | sends [`GO`]: nobody can take the child for another any more |
+//! | 3 | child | ties itself to its parent if it is a daemon, and receives it |
+//! | 4 | child | reports that it begins, or what failed and the errno; then it begins, or exits |
+//! | 5 | parent | receives the report: the fork is done, or an error, and then the child is reaped |
+//!
+//! So the body runs if and only if the report was sent, and the parent returns `Ok` only if it
+//! came.
+//!
+//! Each may die at any step. The end of the stream tells the other one, but for one case: another
+//! thread forked meanwhile, and that child has copies of both sockets. So the parent watches the
+//! pidfd besides, and the child looks for its parent's pid now and then.
+//!
+//! Sockets, because writing to a pipe whose reader has died could kill this process (SIGPIPE).
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
+use crossproc_sys::process::{self as sys, Lifeline};
+use crossproc_sys::{clock, pidfd};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, getppid, kill_process, waitpid};
+
+/// What the parent sends.
+const GO: u8 = 1;
+/// What the child sends if it begins.
+const BEGUN: Report = Report { step: 0, errno: 0 };
+/// What can fail in the child, from 1 on.
+const STEPS: [&str; 2] = ["tying it to its parent", "being let in by its parent"];
+const TYING: u8 = 1;
+const LETTING_IN: u8 = 2;
+
+/// The exit code of a child that did not begin.
+const NOT_STARTED: i32 = 127;
+/// How often a child looks whether its parent lives, in nanoseconds.
+const LOOK: u64 = 100_000_000;
+
+/// What the child has to say: five bytes, the step and the errno.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Report {
+    step: u8,
+    errno: i32,
+}
+
+/// The parent's end.
+#[derive(Debug)]
+pub(super) struct Outside(OwnedFd);
+
+/// The child's end.
+#[derive(Debug)]
+pub(super) struct Inside {
+    socket: OwnedFd,
+    parent: Pid,
+}
+
+/// Both ends, close-on-exec.
+pub(super) fn gate() -> io::Result<(Inside, Outside)> {
+    let (inside, outside) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    Ok((Inside { socket: inside, parent: getpid() }, Outside(outside)))
+}
+
+impl Inside {
+    /// The child's part, async-signal-safe. It returns if the child is to begin, and has closed the
+    /// socket then; otherwise the process exits.
+    pub(super) fn pass(self, line: Option<Lifeline>) {
+        let tied = match line {
+            Some(line) => line.tie(),
+            None => {
+                sys::let_go();
+                Ok(())
+            }
+        };
+        let passed = match tied {
+            Err(error) => Err(Report { step: TYING, errno: error.raw_os_error().unwrap_or(0) }),
+            Ok(()) => self.wait_for_go().map_err(|errno| Report { step: LETTING_IN, errno: errno.raw_os_error() }),
+        };
+        let report = passed.err().unwrap_or(BEGUN);
+        let [a, b, c, d] = report.errno.to_ne_bytes();
+        let sent = retry_on_intr(|| send(&self.socket, &[report.step, a, b, c, d], SendFlags::NOSIGNAL));
+        // What cannot be reported does not happen: the parent learns it from the end of the stream.
+        if passed.is_err() || sent.is_err() {
+            sys::exit_now(NOT_STARTED);
+        }
+    }
+
+    fn wait_for_go(&self) -> Result<(), Errno> {
+        let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
+        loop {
+            let polled = poll(&mut ready, Some(clock::now().saturating_add(LOOK)));
+            if polled.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))? == Polled::Ready {
+                let mut byte = [0];
+                return match retry_on_intr(|| recv(&self.socket, &mut byte[..], RecvFlags::DONTWAIT))? {
+                    (_, 1) if byte == [GO] => Ok(()),
+                    _ => Err(Errno::PIPE),
+                };
+            }
+            // None: it is in another pid namespace, and cannot be asked for.
+            if getppid().is_some_and(|now| now != self.parent) {
+                return Err(Errno::PIPE);
+            }
+        }
+    }
+}
+
+impl Outside {
+    /// The parent's part: lets the child in, and waits until it has begun. If it does not, it is
+    /// reaped,
+    /// and the error says why.
+    pub(super) fn let_in(self, child: Pid, pidfd: &OwnedFd) -> io::Result<()> {
+        let result = self.let_in_and_listen(pidfd);
+        let report = match result {
+            Ok(Some(BEGUN)) => return Ok(()),
+            Ok(report) => report,
+            Err(_) => None,
+        };
+        // One that has reported a failure ends by itself, and one that has ended has done that.
+        if result.is_err() {
+            // It has not been waited for, so the pid is its own still.
+            if pidfd::signal(pidfd, Signal::KILL).is_err() {
+                let _ = kill_process(child, Signal::KILL);
+            }
+        }
+        drop(self);
+        let status = retry_on_intr(|| waitpid(Some(child), WaitOptions::empty()));
+        let message = match (result, report) {
+            (Err(errno), _) => return Err(failed("letting it in", errno)),
+            (_, Some(Report { step, errno })) => {
+                let what = usize::from(step).checked_sub(1).and_then(|step| STEPS.get(step)).unwrap_or(&"something");
+                return Err(failed(what, Errno::from_raw_os_error(errno)));
+            }
+            (Ok(_), None) => match status {
+                Ok(Some((_, status))) => match status.terminating_signal() {
+                    Some(signal) => format!("by signal {signal}"),
+                    None => format!("with exit code {}", status.exit_status().unwrap_or(-1)),
+                },
+                _ => "and somebody else took its status".to_owned(),
+            },
+        };
+        Err(io::Error::other(format!("the child ended before its closure was run, {message}")))
+    }
+
+    /// Lets the child in, and receives its report; `None` if it has ended without one.
+    fn let_in_and_listen(&self, pidfd: &OwnedFd) -> Result<Option<Report>, Errno> {
+        match retry_on_intr(|| send(&self.0, &[GO], SendFlags::NOSIGNAL)) {
+            // It has ended, or is about to, and may have said why.
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(errno) => return Err(errno),
+        }
+        let mut ready = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
+        loop {
+            let polled = poll(&mut ready, None).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            let has_ended = !{ ready[1].revents() }.is_empty();
+            if polled != Polled::Ready {
+                continue;
+            }
+            let mut bytes = [0; 5];
+            match recv(&self.0, &mut bytes[..], RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Ok(None),
+                Ok(_) => {
+                    let [step, errno @ ..] = bytes;
+                    return Ok(Some(Report { step, errno: i32::from_ne_bytes(errno) }));
+                }
+                Err(Errno::AGAIN) if has_ended => return Ok(None),
+                // It has ended without having received what was sent; what it has sent comes next.
+                Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}
+
+fn failed(what: &str, errno: Errno) -> io::Error {
+    let source = io::Error::from(errno);
+    io::Error::new(source.kind(), format!("{what} failed in a forked child, whose closure was not run: {source}"))
+}

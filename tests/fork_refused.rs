@@ -1,0 +1,188 @@
+//! What a forked child cannot do before it begins is an error of its parent's; and each of the two
+//! may die in the middle.
+
+#![allow(unsafe_code)]
+
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::*};
+use std::time::{Duration, Instant};
+
+use crossproc::Shm;
+use crossproc::process::{self, Builder, CommandExt, InheritError};
+
+mod forked;
+mod refused;
+use forked::{PATIENCE, fork, join_all};
+use refused::{Refusal, call, kills};
+
+/// How many descriptors this process has, without opening any.
+fn descriptors() -> usize {
+    // SAFETY: asks for flags, of numbers that may be closed.
+    (0..256).filter(|&number| unsafe { libc::fcntl(number, libc::F_GETFD) } != -1).count()
+}
+
+/// Forks under these refusals, and looks at everything that may be wrong afterwards: the error, if
+/// there was one.
+fn fork_refused(daemon: bool, refusals: &[Refusal]) -> Option<std::io::Error> {
+    let (ran, left_open) = (Shm::new(AtomicU32::new(0)).unwrap(), Shm::new(AtomicU32::new(0)).unwrap());
+    let builder = Builder::new().daemon(daemon);
+    // What a process has of a daemon for good.
+    builder.fork(|| ()).unwrap().join().unwrap();
+    let before = descriptors();
+    refused::refuse(refusals);
+    let (theirs_open, theirs_ran) = (left_open.clone(), ran.clone());
+    let result = builder.fork(move || {
+        theirs_open.store(descriptors() as u32, Relaxed);
+        theirs_ran.store(1, Relaxed);
+    });
+    let mut status = 0;
+    // SAFETY: waits for any child and writes its status.
+    let reaped = unsafe { libc::waitpid(-1, &raw mut status, 0) };
+    let error = match result {
+        Ok(child) => {
+            assert_eq!((reaped, status, ran.load(Relaxed)), (child.id() as i32, 0, 1));
+            // A daemon lets go of its parent's line, and has one of its own.
+            assert_eq!(left_open.load(Relaxed) as usize, before - usize::from(daemon), "nothing of the fork is left open in the child");
+            drop(child);
+            None
+        }
+        Err(error) => {
+            assert_eq!((reaped, ran.load(Relaxed)), (-1, 0), "{error}");
+            Some(error)
+        }
+    };
+    assert_eq!(descriptors(), before, "nothing is left open");
+    error
+}
+
+const O_NONBLOCK: u32 = libc::O_NONBLOCK as u32;
+
+#[test]
+fn a_fork_is_ok_if_its_body_runs_and_an_error_if_not() {
+    let refusals = |errno| {
+        [
+            call(libc::SYS_read, errno),
+            call(libc::SYS_recvfrom, errno),
+            call(libc::SYS_sendto, errno),
+            call(libc::SYS_ppoll, errno),
+            call(libc::SYS_socketpair, errno),
+            call(libc::SYS_pidfd_open, errno),
+            call(libc::SYS_pidfd_send_signal, errno),
+            call(libc::SYS_clone, errno),
+            call(libc::SYS_openat, errno).if_masked(2, O_NONBLOCK, O_NONBLOCK),
+            call(libc::SYS_fcntl, errno).if_argument(1, libc::F_SETOWN as u32),
+            call(libc::SYS_fcntl, errno).if_argument(1, libc::F_SETFL as u32),
+        ]
+    };
+    for errno in [libc::EPERM, libc::ENOSYS, libc::EIO, libc::ENOMEM, libc::EMFILE] {
+        for (index, refusal) in refusals(errno).into_iter().enumerate() {
+            for daemon in [false, true] {
+                let child = fork(move || drop(fork_refused(daemon, &[refusal])));
+                let status = child.join_timeout(PATIENCE).unwrap();
+                assert!(status.success(), "number {index} with errno {errno}, daemon: {daemon}: {status}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_error_says_what_failed_in_the_child() {
+    join_all([fork(|| {
+        let line = call(libc::SYS_openat, libc::EMFILE).if_masked(2, O_NONBLOCK, O_NONBLOCK);
+        let said = fork_refused(true, &[line]).unwrap().to_string();
+        assert!(said.contains("tying it to its parent") && said.contains("Too many open files"), "{said}");
+    })]);
+    join_all([fork(|| {
+        let said = fork_refused(true, &[kills(libc::SYS_openat).if_masked(2, O_NONBLOCK, O_NONBLOCK)]).unwrap().to_string();
+        assert!(said.contains("ended before") && said.contains("signal"), "{said}");
+    })]);
+}
+
+/// The end of a pipe that a process that is forked in the middle of a fork does not keep.
+static WATCHED: AtomicI32 = AtomicI32::new(-1);
+static IS_ARMED: AtomicBool = AtomicBool::new(false);
+
+/// Forks another child by a raw system call, as another thread might at that moment: it has copies
+/// of everything that a fork has opened, for longer than the test waits.
+extern "C" fn fork_another() {
+    if IS_ARMED.swap(false, SeqCst) {
+        // SAFETY: the child makes system calls alone, and ends by the alarm.
+        if unsafe { libc::syscall(libc::SYS_fork) } == 0 {
+            // SAFETY: nothing in this process uses it.
+            unsafe { libc::close(WATCHED.load(SeqCst)) };
+            // SAFETY: takes an integer.
+            unsafe { libc::alarm(PATIENCE.as_secs() as u32) };
+            loop {
+                // SAFETY: sleeps.
+                unsafe { libc::pause() };
+            }
+        }
+    }
+}
+
+/// Runs a fork in a process, and waits until it and its child have ended: how long that took.
+fn both_end(daemon: bool, refusals: &[Refusal]) -> Duration {
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    WATCHED.store(writer.as_raw_fd(), SeqCst);
+    let refusals = refusals.to_vec();
+    let begun = Instant::now();
+    let parent = fork(move || {
+        let _until_the_end = &writer;
+        let builder = Builder::new().daemon(daemon);
+        builder.fork(|| ()).unwrap().join().unwrap();
+        // SAFETY: the handler makes system calls alone.
+        assert_eq!(unsafe { libc::pthread_atfork(Some(fork_another), None, None) }, 0);
+        refused::refuse(&refusals);
+        IS_ARMED.store(true, SeqCst);
+        builder.fork(|| ()).map(drop).map_err(drop)
+    });
+    // The writer was dropped here with the closure.
+    drop(parent.join_timeout(PATIENCE));
+    let mut rest = Vec::new();
+    std::fs::File::from(reader).read_to_end(&mut rest).unwrap();
+    begun.elapsed()
+}
+
+#[test]
+fn neither_hangs_if_the_other_dies_in_the_middle() {
+    join_all([fork(|| {
+        let some_time = Duration::from_secs(5);
+        // The child, while it is tied to its parent.
+        let took = both_end(true, &[kills(libc::SYS_openat).if_masked(2, O_NONBLOCK, O_NONBLOCK)]);
+        assert!(took < some_time, "the parent took {took:?}");
+        // The parent, before it has let the child begin.
+        let took = both_end(false, &[kills(libc::SYS_pidfd_open)]);
+        assert!(took < some_time, "the child took {took:?}");
+    })]);
+}
+
+#[test]
+fn a_started_program_without_a_pidfd_is_an_error_that_says_so() {
+    for also in [None, Some(call(libc::SYS_kill, libc::EPERM))] {
+        join_all([fork(move || {
+            refused::refuse(&[call(libc::SYS_pidfd_open, libc::EMFILE)]);
+            refused::refuse(also.as_slice());
+            let error = Command::new("true").start().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+        })]);
+    }
+}
+
+#[test]
+fn a_handle_that_there_is_no_descriptor_for_is_not_said_to_be_another_processs() {
+    join_all([fork(|| {
+        let handle = Shm::new(AtomicU32::new(7)).unwrap();
+        let mut command = Command::new("true");
+        command.share("handle", &handle).unwrap();
+        for (name, value) in command.get_envs() {
+            // SAFETY: this process has one thread.
+            unsafe { std::env::set_var(name, value.unwrap()) };
+        }
+        drop(process::inherited::<Shm<AtomicU32>>("handle").unwrap());
+        refused::refuse(&[call(libc::SYS_fcntl, libc::EMFILE).if_argument(1, libc::F_DUPFD_CLOEXEC as u32)]);
+        let error = process::inherited::<Shm<AtomicU32>>("handle").unwrap_err();
+        assert!(matches!(&error, InheritError::Os { source, .. } if source.raw_os_error() == Some(libc::EMFILE)), "{error}");
+    })]);
+}

@@ -1,0 +1,387 @@
+//! A stranger that turns the kernel against whoever shares memory with it: by waits that make wakes
+//! fail, by requeues, and by what a sandbox refuses.
+//! Wakes may come late then, by a slice; nobody panics, sleeps on, or spins.
+
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::*};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossproc::process::{Builder, Child, Exit};
+use crossproc::{
+    Barrier, BarrierError, BoundedSemaphore, Condition, Event, EventError, JoinableQueue, Lock, LockError, Once, Permits, Queue,
+    QueueError, RLock, Readable, RwLock, Semaphore, SemaphoreError, Shm, Wait, WaitAnyError, set_slice, shared, wait_any_with,
+};
+use crossproc_sys::memory::Mapping;
+use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals};
+
+mod forked;
+mod refused;
+use forked::{PATIENCE, join_all, kill, wait_until, wait_until_asleep};
+
+/// Where a region's contents begin.
+const CONTENTS: usize = 4_096;
+/// So long a sleeper may take that only a slice wakes: some slices, on a machine that has other
+/// things to do.
+const SOME_SLICES: Duration = Duration::from_secs(5);
+
+shared! {
+    struct All {
+        event: Event,
+        semaphore: Semaphore,
+        bounded: BoundedSemaphore,
+        lock: Lock<u64>,
+        rlock: RLock<u64>,
+        rwlock: RwLock<u64, 2>,
+        permits: Permits<2>,
+        condition: Condition,
+        barrier: Barrier,
+        once: Once,
+    }
+}
+
+fn new() -> Shm<All> {
+    let all = Shm::new(All {
+        event: Event::new(),
+        semaphore: Semaphore::new(0),
+        bounded: BoundedSemaphore::new(1),
+        lock: Lock::new(0),
+        rlock: RLock::new(0),
+        rwlock: RwLock::new(0),
+        permits: Permits::new(),
+        condition: Condition::new(),
+        barrier: Barrier::new(2),
+        once: Once::new(),
+    })
+    .unwrap();
+    all.bounded.try_acquire().unwrap();
+    all
+}
+
+/// A child that dies with the test. Slices are as they are in any program.
+fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
+    // SAFETY: as in `forked::fork`.
+    unsafe { Builder::new().daemon(true).fork_with_threads(body) }.expect("a child can be forked")
+}
+
+fn futex(word: *mut u32, operation: i32, value: u32, count: usize, other: *mut u32, expected: u32) -> i64 {
+    // SAFETY: the kernel takes these words, which are mapped, for futexes, and changes nothing
+    // else.
+    unsafe { libc::syscall(libc::SYS_futex, word, operation, value, count, other, expected) }
+}
+
+/// A process with a thread for each word of the memory, from its contents on, that does `what` to
+/// it. It begins once they have been seen to do it.
+fn stranger_on(memory: impl AsFd, len: usize, what: fn(&AtomicU32, &AtomicU32)) -> Child {
+    let memory = memory.as_fd().try_clone_to_owned().unwrap();
+    fork(move || -> () {
+        let mapping = Box::leak(Box::new(Mapping::new(&memory, CONTENTS + len).unwrap()));
+        for index in 0..len / 4 {
+            // SAFETY: inside the mapping, which stays.
+            let at = unsafe { mapping.start().add(CONTENTS + 4 * index) };
+            // SAFETY: aligned, and mapped for ever; all access it by atomics.
+            let word = unsafe { AtomicU32::from_ptr(at.cast().as_ptr()) };
+            let own: &AtomicU32 = Box::leak(Box::new(AtomicU32::new(0)));
+            thread::Builder::new().stack_size(1 << 16).spawn(move || what(word, own)).unwrap();
+        }
+        loop {
+            thread::park();
+        }
+    })
+}
+
+/// Waits on the word for ever, as for a mutex with priority inheritance: the kernel refuses to wake
+/// anybody behind it.
+fn wait_by_pi(word: &AtomicU32, own: &AtomicU32) {
+    loop {
+        futex(word.as_ptr(), libc::FUTEX_WAIT_REQUEUE_PI, word.load(Relaxed), 0, own.as_ptr(), 0);
+    }
+}
+
+/// How many sleepers were moved.
+static MOVED: OnceLock<Shm<AtomicU32>> = OnceLock::new();
+
+/// Has all who sleep on the word sleep on another one.
+fn requeue(word: &AtomicU32, own: &AtomicU32) {
+    let moved = MOVED.get().unwrap();
+    loop {
+        let found = futex(word.as_ptr(), libc::FUTEX_CMP_REQUEUE, 0, i32::MAX as usize, own.as_ptr(), word.load(Relaxed));
+        moved.fetch_add(found.max(0) as u32, Relaxed);
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A stranger that waits by PI on every word, once it does.
+fn waiting_by_pi(memory: impl AsFd, len: usize) -> Child {
+    let stranger = stranger_on(memory, len, wait_by_pi);
+    let is_waiting = |task: &fs::DirEntry| {
+        let call = fs::read_to_string(task.path().join("syscall")).unwrap_or_default();
+        let mut call = call.split(' ');
+        call.next() == Some(&libc::SYS_futex.to_string()) && call.nth(1) == Some(&format!("{:#x}", libc::FUTEX_WAIT_REQUEUE_PI))
+    };
+    let tasks = format!("/proc/{}/task", stranger.id());
+    wait_until("the stranger waits on every word", || fs::read_dir(&tasks).unwrap().flatten().filter(&is_waiting).count() == len / 4);
+    stranger
+}
+
+/// Has a child wait, wakes it once it sleeps, and expects it to notice.
+fn ends_in_time(what: &str, sleep: impl FnOnce() + Send, wake: impl FnOnce()) {
+    ends_in_time_once(&|| (), what, sleep, wake);
+}
+
+/// The same, and something has to come before it is woken.
+fn ends_in_time_once(ready: &dyn Fn(), what: &str, sleep: impl FnOnce() + Send, wake: impl FnOnce()) {
+    let sleeper = fork(sleep);
+    wait_until_asleep(&sleeper);
+    ready();
+    let begun = Instant::now();
+    wake();
+    let status = sleeper.join_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(status.success(), "{what}: {status}");
+    assert!(begun.elapsed() < SOME_SLICES, "{what}: it took {:?}", begun.elapsed());
+}
+
+/// Everything that can be waited for, by another process each.
+fn everybody_is_woken(all: &Shm<All>, wait: Wait, ready: &dyn Fn()) {
+    ends_in_time_once(ready, "event", || all.event.wait_with(wait).unwrap(), || all.event.set());
+    ends_in_time_once(ready, "semaphore", || all.semaphore.acquire_with(wait).unwrap(), || all.semaphore.release().unwrap());
+    ends_in_time_once(ready, "bounded", || all.bounded.acquire_with(wait).unwrap(), || all.bounded.release().unwrap());
+    let held = all.lock.lock().unwrap();
+    ends_in_time_once(ready, "lock", || drop(all.lock.lock_with(wait).unwrap()), || drop(held));
+    let held = all.rlock.lock().unwrap();
+    ends_in_time_once(ready, "rlock", || drop(all.rlock.lock_with(wait).unwrap()), || drop(held));
+    let held = all.rwlock.write().unwrap();
+    ends_in_time_once(ready, "reader", || drop(all.rwlock.read_with(wait).unwrap()), || drop(held));
+    let held = all.rwlock.read().unwrap();
+    ends_in_time_once(ready, "writer", || drop(all.rwlock.write_with(wait).unwrap()), || drop(held));
+    let held = [all.permits.acquire().unwrap(), all.permits.acquire().unwrap()];
+    ends_in_time_once(ready, "permits", || drop(all.permits.acquire_with(wait).unwrap()), || drop(held));
+    for notify in [Condition::notify_one, Condition::notify_all] {
+        let wait_for_it = || all.condition.wait_with(&mut all.lock.lock().unwrap(), wait).unwrap();
+        ends_in_time_once(ready, "condition", wait_for_it, || notify(&all.condition));
+    }
+    let pass = || assert!(all.barrier.wait_with(wait).is_ok());
+    ends_in_time_once(ready, "barrier", pass, pass);
+    let fail = || assert!(matches!(all.barrier.wait_with(wait), Err(BarrierError::Broken)));
+    ends_in_time_once(ready, "broken barrier", fail, || all.barrier.abort());
+    all.barrier.reset();
+    all.event.clear();
+    let any = || drop(wait_any_with(&[&all.event, &all.semaphore], wait).unwrap());
+    ends_in_time_once(ready, "any", any, || all.event.set());
+    all.event.clear();
+    let lead = all.lock.lock().unwrap();
+    let call = || all.once.call_once_with(wait, |_| drop(all.lock.lock().unwrap())).unwrap();
+    ends_in_time_once(ready, "once", call, || drop(lead));
+}
+
+#[test]
+fn a_stranger_that_waits_by_pi_makes_no_wake_fail() {
+    let all = new();
+    let stranger = waiting_by_pi(&all, size_of::<All>());
+    everybody_is_woken(&all, Wait::FOREVER, &|| ());
+    let all = new();
+    let another = waiting_by_pi(&all, size_of::<All>());
+    everybody_is_woken(&all, Wait::timeout(PATIENCE), &|| ());
+    kill(&stranger);
+    kill(&another);
+}
+
+#[test]
+fn one_that_was_passed_over_for_a_stranger_is_woken_at_once_when_that_is_gone() {
+    let all = new();
+    let stranger = waiting_by_pi(&all, size_of::<All>());
+    // The flag that somebody sleeps is left in the word by a release that woke nobody.
+    let sleeper = fork(|| {
+        set_slice(None);
+        all.semaphore.acquire_timeout(PATIENCE).unwrap();
+        all.semaphore.acquire_timeout(PATIENCE).unwrap();
+    });
+    wait_until_asleep(&sleeper);
+    all.semaphore.release().unwrap();
+    kill(&stranger);
+    let begun = Instant::now();
+    all.semaphore.release().unwrap();
+    join_all([sleeper]);
+    assert!(begun.elapsed() < SOME_SLICES, "it took {:?}, to its deadline", begun.elapsed());
+}
+
+#[test]
+fn a_stranger_that_waits_by_pi_on_the_word_as_on_a_lock_makes_no_wake_fail() {
+    fn lock_by_pi(word: &AtomicU32, _: &AtomicU32) {
+        futex(word.as_ptr(), libc::FUTEX_LOCK_PI, 0, 0, core::ptr::null_mut(), 0);
+        thread::park();
+    }
+    let event = Shm::new(Event::new()).unwrap();
+    // The one takes it, the other waits for it.
+    let one = stranger_on(&event, 4, lock_by_pi);
+    let word = Mapping::new(event.as_fd(), CONTENTS + 4).unwrap();
+    // SAFETY: inside the mapping.
+    let at = unsafe { word.start().add(CONTENTS) };
+    // SAFETY: aligned, and mapped as long as it is used here.
+    let word = unsafe { AtomicU32::from_ptr(at.cast().as_ptr()) };
+    wait_until("a stranger has the word", || word.load(Relaxed) != 0);
+    let another = stranger_on(&event, 4, lock_by_pi);
+    wait_until("another waits for it", || word.load(Relaxed) & libc::FUTEX_WAITERS != 0);
+    word.store(0, Relaxed);
+    ends_in_time("event", || event.wait(), || event.set());
+    kill(&another);
+    kill(&one);
+}
+
+#[test]
+fn a_stranger_that_waits_by_pi_makes_no_wake_of_a_queue_fail() {
+    let queue: Queue<u64> = Queue::new(2).unwrap();
+    let strangers = [waiting_by_pi(&queue, 2_048)];
+    ends_in_time("get", || assert_eq!(queue.get().unwrap(), 1), || queue.put(1).unwrap());
+    queue.put(2).unwrap();
+    queue.put(3).unwrap();
+    ends_in_time("put", || queue.put(4).unwrap(), || assert_eq!(queue.get().unwrap(), 2));
+    assert_eq!([queue.get().unwrap(), queue.get().unwrap()], [3, 4]);
+    ends_in_time("close", || assert!(matches!(queue.get(), Err(QueueError::Closed))), || queue.close().unwrap());
+    let tasks: JoinableQueue<u64> = JoinableQueue::new(2).unwrap();
+    let more = [waiting_by_pi(&tasks, 2_048)];
+    ends_in_time("task", || tasks.get().unwrap().done(), || tasks.put(1).unwrap());
+    tasks.put(2).unwrap();
+    ends_in_time("join", || tasks.join().unwrap(), || tasks.get().unwrap().done());
+    strangers.iter().chain(&more).for_each(kill);
+}
+
+#[test]
+fn sleepers_that_a_stranger_requeues_wake_within_a_slice() {
+    let all = new();
+    let moved = MOVED.get_or_init(|| Shm::new(AtomicU32::new(0)).unwrap());
+    let stranger = stranger_on(&all, size_of::<All>(), requeue);
+    everybody_is_woken(&all, Wait::FOREVER, &|| {
+        let before = moved.load(Relaxed);
+        wait_until("the sleeper is moved", || moved.load(Relaxed) != before);
+    });
+    kill(&stranger);
+}
+
+#[test]
+fn a_hole_that_a_stranger_punches_later_is_zeros_and_kills_nobody() {
+    let all = new();
+    let again: Shm<All> = Shm::attach(all.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    let held = all.lock.lock().unwrap();
+    join_all([fork(|| {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&all, flags, CONTENTS as u64, size_of::<All>().next_multiple_of(CONTENTS) as u64).unwrap();
+    })]);
+    assert!(!again.event.is_set());
+    // The word that said whose it is is gone, and so it is free.
+    drop(held);
+    *again.lock.lock_timeout(PATIENCE).unwrap() = 1;
+    again.event.set();
+    assert!(all.event.is_set() && *all.lock.lock().unwrap() == 1);
+}
+
+#[test]
+fn a_stranger_can_seal_nothing_later() {
+    let all = new();
+    for seal in [SealFlags::WRITE, SealFlags::FUTURE_WRITE, SealFlags::GROW, SealFlags::EXEC] {
+        assert_eq!(fcntl_add_seals(&all, seal), Err(rustix::io::Errno::PERM), "{seal:?}");
+    }
+}
+
+const FUTEX: i64 = libc::SYS_futex;
+const WAITV: i64 = libc::SYS_futex_waitv;
+
+/// Errnos of the kernel's, and of sandboxes.
+const ERRNOS: [i32; 8] = [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL, libc::EFAULT, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
+
+/// The time that this process has spent on a CPU.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Everything that can be waited for, in a process that the kernel lets sleep on nothing.
+fn times_out_without_spinning(all: &All) {
+    let short = Duration::from_millis(60);
+    let (begun, spent) = (Instant::now(), cpu_time());
+    assert_eq!(all.event.wait_timeout(short), Err(EventError::TimedOut));
+    assert_eq!(all.semaphore.acquire_timeout(short), Err(SemaphoreError::TimedOut));
+    assert!(matches!(all.rwlock.write_timeout(short), Err(LockError::TimedOut)));
+    assert!(matches!(all.permits.acquire_timeout(short), Err(crossproc::PermitsError::TimedOut)));
+    assert!(matches!(all.rlock.lock_timeout(short), Err(LockError::TimedOut)));
+    assert!(matches!(all.condition.wait_timeout(&mut all.lock.lock().unwrap(), short), Err(crossproc::ConditionError::TimedOut)));
+    assert!(wait_any_with(&[&all.event, &all.semaphore], Wait::timeout(short)).is_err());
+    assert!(matches!(all.barrier.wait_timeout(short), Err(BarrierError::TimedOut)));
+    let (took, spent) = (begun.elapsed(), cpu_time() - spent);
+    assert!(took >= 8 * short && took < 8 * short + SOME_SLICES, "{took:?}");
+    assert!(spent < took / 3, "{spent:?} of {took:?} on a CPU");
+}
+
+#[test]
+fn a_sandbox_that_refuses_futexes_makes_waits_slow_and_no_more() {
+    for errno in ERRNOS {
+        let all = new();
+        let held = (all.rwlock.read().unwrap(), all.rlock.lock().unwrap(), all.permits.acquire().unwrap(), all.permits.acquire().unwrap());
+        let phase = Shm::new(AtomicU32::new(0)).unwrap();
+        let sandboxed = fork(|| {
+            refused::refuse(&[refused::call(FUTEX, errno), refused::call(WAITV, errno)]);
+            times_out_without_spinning(&all);
+            set_slice(None);
+            all.barrier.reset();
+            times_out_without_spinning(&all);
+            phase.store(1, Relaxed);
+            // What another one does is seen, though it wakes nobody here.
+            all.event.wait();
+            all.semaphore.release().unwrap();
+        });
+        wait_until("it has timed out everywhere", || phase.load(Relaxed) == 1 || !sandboxed.is_alive().unwrap());
+        all.event.set();
+        let status = sandboxed.join_timeout(PATIENCE).unwrap();
+        assert!(status.success(), "errno {errno}: {status}");
+        all.semaphore.acquire_timeout(PATIENCE).unwrap();
+        drop(held);
+    }
+}
+
+#[test]
+fn a_sandbox_that_refuses_every_sleep_leaves_the_deadline() {
+    let all = new();
+    join_all([fork(|| {
+        let sleeps = [FUTEX, WAITV, libc::SYS_clock_nanosleep, libc::SYS_nanosleep];
+        refused::refuse(&sleeps.map(|call| refused::call(call, libc::EPERM)));
+        let spent = cpu_time();
+        assert_eq!(all.event.wait_timeout(Duration::from_millis(300)), Err(EventError::TimedOut));
+        assert!(cpu_time() - spent < Duration::from_millis(100), "it sleeps by `ppoll`");
+        refused::refuse(&[refused::call(libc::SYS_ppoll, libc::EPERM)]);
+        assert_eq!(all.event.wait_timeout(Duration::from_millis(30)), Err(EventError::TimedOut));
+    })]);
+}
+
+#[test]
+fn a_refusal_of_some_words_is_none_of_the_others() {
+    use crossproc_sys::futex::{Awake, Watch, wait_any};
+    let words = [const { crossproc_sys::atomic::AtomicU32::new(0) }; 2];
+    for errno in ERRNOS {
+        join_all([fork(|| {
+            let watches = words.each_ref().map(|word| Watch::new(word, 0));
+            refused::refuse(&[refused::call(WAITV, errno).if_argument(1, 1)]);
+            assert_eq!(wait_any(&watches[..1], Some(0)), None, "errno {errno}");
+            assert_eq!(wait_any(&watches, Some(0)), Some(Awake::TimedOut), "errno {errno}");
+        })]);
+    }
+}
+
+#[test]
+fn words_that_cannot_be_slept_on_make_no_thread_spin() {
+    let all = new();
+    for errno in ERRNOS {
+        join_all([fork(|| {
+            refused::refuse(&[refused::call(WAITV, errno)]);
+            let (reader, _writer) = rustix::pipe::pipe().unwrap();
+            let spent = cpu_time();
+            // A descriptor, so that a thread sleeps on the words.
+            let result = wait_any_with(&[&all.event, &Readable(&reader)], Wait::timeout(Duration::from_millis(300)));
+            assert!(matches!(result, Err(WaitAnyError::TimedOut)));
+            assert!(cpu_time() - spent < Duration::from_millis(100), "errno {errno}: {:?}", cpu_time() - spent);
+        })]);
+    }
+}
