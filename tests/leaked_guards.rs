@@ -116,12 +116,12 @@ fn the_guards_of_all_locks_end_it() {
 #[test]
 fn what_a_queue_gives_out_ends_it() {
     fn queue() -> &'static Queue<u64> {
-        let queue = Box::leak(Box::new(Queue::new(4).unwrap()));
+        let queue: &Queue<u64> = Box::leak(Box::new(Queue::new(4).unwrap()));
         queue.put(1).unwrap();
         queue
     }
     fn tasks() -> &'static JoinableQueue<u64> {
-        let tasks = QueueOptions::new().attempts(1, 1).create_joinable(4).unwrap();
+        let tasks: JoinableQueue<u64> = QueueOptions::new().attempts(1, 1).create_joinable(4).unwrap();
         tasks.put(1).unwrap();
         Box::leak(Box::new(tasks))
     }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -89,8 +90,8 @@ impl Post {
 }
 
 pub(crate) struct Crew<'a> {
-    board: &'a Board,
-    files: &'a Files,
+    board: &'a Arc<Board>,
+    files: &'a Arc<Files>,
     tasks: &'a Tasks,
     plan: &'a Plan,
     signals: &'a Signals,
@@ -107,8 +108,8 @@ pub(crate) struct Crew<'a> {
 
 impl<'a> Crew<'a> {
     pub(crate) fn new(
-        board: &'a Board,
-        files: &'a Files,
+        board: &'a Arc<Board>,
+        files: &'a Arc<Files>,
         tasks: &'a Tasks,
         plan: &'a Plan,
         signals: &'a Signals,
@@ -210,8 +211,8 @@ impl<'a> Crew<'a> {
                 continue;
             }
             self.board.slots[slot].clear();
-            let (board, files, has_words) = (self.board, self.files, self.has_words);
-            match Builder::new().daemon(true).fork(move || worker::run(board, files, slot, has_words)) {
+            let (board, files, has_words) = (Arc::clone(self.board), Arc::clone(self.files), self.has_words);
+            match Builder::new().daemon(true).fork(move || worker::run(&board, &files, slot, has_words)) {
                 Ok(worker) => {
                     let post = &mut self.posts[slot];
                     post.state = State::Working(worker);

@@ -42,6 +42,7 @@ use std::io;
 use std::iter::successors;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
@@ -129,7 +130,8 @@ fn run(options: &Options) -> Result<u8, Stop> {
     let signals = Signals::catch().map_err(Stop::system("catching signals"))?;
     let begun = Instant::now();
     let listing = listing::list(&options.roots()?, options.chunk, &signals)?;
-    let files = &listing.files;
+    // For the workers, too: what a forked child uses is its own.
+    let files = &Arc::new(listing.files);
     let listed = begun.elapsed();
 
     let tasks = Tasks::of(files, options.workers());
@@ -137,7 +139,7 @@ fn run(options: &Options) -> Result<u8, Stop> {
     let workers = options.workers().min(tasks.len());
     let plan = Plan::draw(options.chaos_seed(), options.chaos, tasks.len(), workers);
     // Any of the planned kills may hit the same task.
-    let board = Board::new(workers, options.chaos + crew::MAX_DEATHS).map_err(Stop::system("making the queues"))?;
+    let board = Arc::new(Board::new(workers, options.chaos + crew::MAX_DEATHS).map_err(Stop::system("making the queues"))?);
     let begun = Instant::now();
     let progress = Progress::new(tasks.len());
     let has_words = options.top != 0;
