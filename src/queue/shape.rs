@@ -65,6 +65,13 @@ impl Shape {
         self.capacity as usize + self.letters as usize
     }
 
+    /// How many slots there would be, of a shape that nobody has checked: it fits, whatever the
+    /// numbers are.
+    pub(crate) fn count_slots(&self) -> u64 {
+        let entries = u64::from(self.capacity) + u64::from(self.letters);
+        entries + u64::from(self.ids) * u64::from(self.places)
+    }
+
     /// How many slots there are.
     pub(crate) fn slots(&self) -> usize {
         self.entries() + self.ids as usize * self.places as usize
@@ -82,7 +89,7 @@ impl Shape {
             && (2..=MOST_PLACES).contains(&self.places)
             && self.align.is_power_of_two()
             && self.align as usize <= PAGE
-            && self.slots() as u64 <= INDEX
+            && self.count_slots() <= INDEX
             && u32::try_from(self.size).is_ok();
         if !is_sound {
             return None;
