@@ -52,6 +52,7 @@ use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use super::ground::{Counters, Ground, Site};
+use super::shape::MOST_PLACES;
 use super::words::{
     CLOSED, FLAGS, FULL, INDEX, RETURNED, ROUND, SEALED, TASK, cycle, distance, exchanged, index, is_before, next, position, with,
 };
@@ -85,7 +86,13 @@ pub(crate) enum Which {
     Letters,
 }
 
-/// A participant: what it knows for itself.
+/// A participant: what it knows for itself. All of it is this process's own memory.
+///
+/// *Invariants, whatever peers write:*
+/// 1. *The slot in each of `words` exists.*
+/// 2. *The slots in the places that are in use, but not returned, are all different, once
+///    [`slot`](Ground::slot) has named them.* There may be references to these, so whoever makes one
+///    gets the slot from there.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) id: usize,
@@ -98,6 +105,9 @@ pub(crate) struct Member {
     pub(crate) busy: Cell<u64>,
     /// Those of them that were last seen with a returned task.
     pub(crate) returned: Cell<u64>,
+    /// What the participant has left in each of its places. The places in shared memory say the same to
+    /// others, and are not read back: but for those with returned tasks, out of which others take them.
+    words: [Cell<u64>; MOST_PLACES as usize],
 }
 
 /// A ring of the ground.
@@ -154,9 +164,33 @@ impl Found {
 }
 
 impl Member {
+    /// One whose places have the slots that they begin with.
     pub(crate) fn new(ground: &Ground, id: usize) -> Self {
         let site = ground.site_of(id);
-        Member { id, site, head: Cell::new(ROUND), tail: Cell::new(ROUND), busy: Cell::new(0), returned: Cell::new(0) }
+        let first = ground.shape.first_slot(id);
+        let words = core::array::from_fn(|place| Cell::new(ROUND | (first + place) as u64));
+        Member { id, site, head: Cell::new(ROUND), tail: Cell::new(ROUND), busy: Cell::new(0), returned: Cell::new(0), words }
+    }
+
+    /// What is in a place.
+    #[inline(always)]
+    pub(crate) fn word(&self, place: usize) -> &Cell<u64> {
+        // There are no more places than that: the remainder spares a comparison.
+        &self.words[place % MOST_PLACES as usize]
+    }
+
+    /// Whether a slot is in one of these places, and there may be a reference to it. Not behind a
+    /// returned task: whoever takes that may have put the slot anywhere since.
+    #[inline(never)]
+    fn refers_to(&self, slot: usize, places: u64) -> bool {
+        let mut left = places & !self.returned.get();
+        while left != 0 {
+            if index(self.word(left.trailing_zeros() as usize).get()) == slot {
+                return true;
+            }
+            left &= left - 1;
+        }
+        false
     }
 
     fn position(&self, end: End) -> &Cell<u64> {
@@ -243,12 +277,20 @@ impl Ground {
         }
     }
 
-    /// The slot in a place of a participant's own.
+    /// The slot in a place of the participant's own, for one who is going to use what is in it.
+    ///
+    /// It is the participant's own account. How the slot came there is not: out of an entry, or a place,
+    /// in which a peer may have written the number of one that this participant is using already.
+    /// Two references to one slot would be unsound where one of them is `&mut`, so that is refused.
+    ///
+    /// Other threads of this process are not asked. They would have to be by an atomic exchange for each
+    /// item that is held, which costs as much as the rest. And nothing is gained: who writes numbers of
+    /// slots into the words of a queue can as well write into what is loaned, which no check sees.
     #[inline(always)]
     pub(crate) fn slot(&self, member: &Member, place: usize) -> Result<usize, Refused> {
-        // Relaxed: nobody else stores there, but for one who takes a returned task, after which `reclaim` has looked.
-        let slot = index(self.place_at(member.site, place).load(Relaxed));
-        if self.has_slot(slot) { Ok(slot) } else { Err(Refused::Corrupt) }
+        let slot = index(member.word(place).get());
+        let others = member.busy.get() & !(1 << place);
+        if others != 0 && member.refers_to(slot, others) { Err(Refused::Corrupt) } else { Ok(slot) }
     }
 
     /// Puts the slot in a place behind all others. The flags of `tail` after it.
@@ -402,9 +444,9 @@ impl Ground {
     /// Says what is going to be tried: the place's word.
     #[inline(always)]
     pub(crate) fn announce(&self, member: &Member, place: usize, at: usize, seen: u64) -> Result<u64, Refused> {
-        // Relaxed: as in `slot`.
-        let word = self.place_at(member.site, place).load(Relaxed);
-        if !self.has_slot(index(word)) || !self.has_slot(index(seen)) {
+        // A slot that exists: an invariant of `Member`. The other one is looked at here.
+        let word = member.word(place).get();
+        if !self.has_slot(index(seen)) {
             return Err(Refused::Corrupt);
         }
         let record = self.record_at(member.site);
@@ -426,13 +468,15 @@ impl Ground {
         is_done
     }
 
-    /// Notes that a slot was got, for a place whose word is given, and then has these flags.
+    /// Notes that a slot was got, for a place whose word is given, and then has these flags. The slot
+    /// exists: it was looked at before it was announced.
     #[inline(always)]
     pub(crate) fn complete(&self, member: &Member, place: usize, word: u64, slot: usize, flags: u64) {
         // Release, all three: pair with the Acquire loads in `happened` and `settle`, which are in the reverse order.
         self.taker(slot).store(member.id as u32 + 1, Release);
         self.place_at(member.site, place).store(with(word, flags, slot), Release);
         self.record_at(member.site).seen.store(NOTHING, Release);
+        member.word(place).set(with(word, flags, slot));
     }
 
     /// For whoever has taken over a participant's id: finds out whether what that one announced has happened, and completes it.

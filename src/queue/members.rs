@@ -77,47 +77,62 @@ impl Ground {
         self.announce_member();
         thread.end();
         let token = &self.record(id).token;
-        let Ok(returned) = self.furnish(id) else {
+        let Ok(member) = self.furnish(id) else {
             // It must not stay in the thread's list: the memory is going to be unmapped.
             token.unlock(thread.tid());
             return Err(NoMember::Corrupt);
         };
         // Everything of the dead one is done.
         token.recover_if_inconsistent();
+        Ok(member)
+    }
+
+    /// Gives an id that was never used its first slots, and notes it as the taker of what is in its
+    /// places, which are read here, once, and known to the participant from then on. A place with a
+    /// returned task is in use: its slot is not this one's.
+    fn furnish(&self, id: usize) -> Result<Member, Refused> {
         let member = Member::new(self, id);
+        let mut returned: u64 = 0;
+        for place in 0..self.shape.places as usize {
+            // Acquire: pairs with the exchange of one who took a returned task from there.
+            let seen = self.place(id, place).load(Acquire);
+            if seen & FLAGS == RETURNED && self.has_slot(index(seen)) {
+                member.word(place).set(seen);
+                returned |= 1 << place;
+            } else {
+                self.claim(&member, place, seen)?;
+            }
+        }
+        // Nobody can have had more tasks than loans. It would be without a place for anything else.
+        if returned.count_ones() as usize > self.most_loans() || self.has_slot_twice(&member, !returned) {
+            return Err(Refused::Corrupt);
+        }
         member.busy.set(returned);
         member.returned.set(returned);
         Ok(member)
     }
 
-    /// Gives an id that was never used its first slots, and notes it as the taker of what is in its places: the places, by bits, with a returned task, of which it is not.
-    fn furnish(&self, id: usize) -> Result<u64, Refused> {
-        let mut returned: u64 = 0;
-        for place in 0..self.shape.places as usize {
-            // Acquire: pairs with the exchange of one who took a returned task from there.
-            let seen = self.place(id, place).load(Acquire);
-            if seen & RETURNED == 0 {
-                self.claim(id, place, seen)?;
-            } else {
-                returned |= 1 << place;
-            }
-        }
-        // Nobody can have had more tasks than loans. It would be without a place for anything else.
-        if returned.count_ones() as usize > self.most_loans() { Err(Refused::Corrupt) } else { Ok(returned) }
+    /// Whether two of these places have the same slot.
+    fn has_slot_twice(&self, member: &Member, places: u64) -> bool {
+        let slot_in = |place: usize| index(member.word(place).get());
+        let places = || bits(places).take_while(|&place| place < self.shape.places as usize);
+        places().any(|place| places().take_while(|&other| other < place).any(|other| slot_in(other) == slot_in(place)))
     }
 
     /// Makes the slot in a place the participant's own: the one that somebody has left there for a returned task, or the first one. Before it is used: it would not be known as its own otherwise.
-    fn claim(&self, id: usize, place: usize, seen: u64) -> Result<(), Refused> {
-        let word = if seen == 0 { ROUND | (self.shape.first_slot(id) + place) as u64 } else { seen };
+    fn claim(&self, member: &Member, place: usize, seen: u64) -> Result<(), Refused> {
+        let own = member.word(place);
+        let word = if seen == 0 { own.get() } else { seen };
         let slot = index(word);
-        if !self.has_slot(slot) {
+        if !self.has_slot(slot) || word & FLAGS != 0 {
             return Err(Refused::Corrupt);
         }
         // Release, both: pair with the Acquire loads in `happened` and of places.
-        self.taker(slot).store(id as u32 + 1, Release);
+        self.taker(slot).store(member.id as u32 + 1, Release);
         if seen == 0 {
-            self.place(id, place).store(word, Release);
+            self.place_at(member.site, place).store(word, Release);
         }
+        own.set(word);
         Ok(())
     }
 
@@ -189,9 +204,9 @@ impl Ground {
     #[cold]
     fn reclaim(&self, member: &Member) {
         for place in bits(member.returned.get()) {
-            // Acquire: pairs with the exchange of the one who took it.
-            let word = self.place(member.id, place).load(Acquire);
-            if word & RETURNED == 0 && self.claim(member.id, place, word).is_ok() {
+            // Acquire: pairs with the exchange of the one who took it. Once: what is claimed is what was seen.
+            let word = self.place_at(member.site, place).load(Acquire);
+            if word & RETURNED == 0 && self.claim(member, place, word).is_ok() {
                 member.returned.set(member.returned.get() & !(1 << place));
                 member.busy.set(member.busy.get() & !(1 << place));
             }
@@ -201,12 +216,14 @@ impl Ground {
     /// Takes back a task that the participant itself has returned, and that nobody else has taken: the place, which has been in use all the time.
     pub(crate) fn retake(&self, member: &Member) -> Option<usize> {
         bits(member.returned.get()).find(|&place| {
-            let word = self.place(member.id, place);
-            let seen = word.load(Relaxed);
+            let own = member.word(place);
+            let taken = with(own.get(), TASK, index(own.get())).wrapping_add(ROUND);
             // Its own slot stays in its own place: nothing has to be announced. Relaxed: nobody else has changed what it was.
-            let is_mine = seen & RETURNED != 0
-                && word.compare_exchange(seen, with(seen, TASK, index(seen)).wrapping_add(ROUND), Relaxed, Relaxed).is_ok();
+            let word = self.place_at(member.site, place);
+            // Not a dead letter's place, which waits here to be reclaimed.
+            let is_mine = own.get() & RETURNED != 0 && word.compare_exchange(own.get(), taken, Relaxed, Relaxed).is_ok();
             if is_mine {
+                own.set(taken);
                 member.returned.set(member.returned.get() & !(1 << place));
             }
             is_mine

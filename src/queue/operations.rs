@@ -4,13 +4,11 @@
 
 use core::ptr::NonNull;
 
-use crossproc_sys::atomic::Ordering::Relaxed;
-
 use super::attached::Attached;
 use super::error::QueueError;
 use super::exchange::{Refused, Ring, Which};
 use super::waiting::Side;
-use super::words::WAITERS;
+use super::words::{TASK, WAITERS};
 use crate::wait::{Wait, Waiter};
 
 impl Attached {
@@ -70,7 +68,12 @@ impl Attached {
                 place
             }
         };
-        self.ground().count_attempt(&self.member, place)?;
+        // Not if a peer has made it one that this thread has already.
+        if let Err(refused) = self.ground().slot(&self.member, place) {
+            self.vacate(place);
+            return Err(refused.into());
+        }
+        self.ground().count_attempt(&self.member, place);
         Ok(place)
     }
 
@@ -240,8 +243,7 @@ impl Attached {
     /// Whether the participant has a task in hand.
     pub(crate) fn has_task(&self) -> bool {
         let busy = self.member.busy.get() & !self.member.returned.get();
-        // Relaxed: only this thread makes it so, or not so.
-        (0..64).any(|place| busy & 1 << place != 0 && self.ground().place(self.member.id, place).load(Relaxed) & super::words::TASK != 0)
+        (0..64).any(|place| busy & 1 << place != 0 && self.member.word(place).get() & TASK != 0)
     }
 
     /// Takes the first dead letter into a place.

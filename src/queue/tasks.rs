@@ -56,11 +56,10 @@ impl Ground {
     }
 
     /// The task in a place has been given out once more.
-    pub(crate) fn count_attempt(&self, member: &Member, place: usize) -> Result<(), Refused> {
-        let attempts = self.attempts(self.slot(member, place)?);
+    pub(crate) fn count_attempt(&self, member: &Member, place: usize) {
+        let attempts = self.attempts(index(member.word(place).get()));
         // Relaxed, both: the slot is this participant's, and the exchange is what orders it for the next one's.
         attempts.store(attempts.load(Relaxed).saturating_add(1), Relaxed);
-        Ok(())
     }
 
     /// Takes a task from a place where it was left, if there is one.
@@ -90,9 +89,10 @@ impl Ground {
 
     /// The task in a place is done. Pending, as below.
     pub(crate) fn finish_task(&self, member: &Member, place: usize) {
-        let word = self.place(member.id, place);
-        // Release: pairs with the Acquire in `may_have_task`: whatever was done for the task happened before a join returns.
-        word.store(word.load(Relaxed) & !FLAGS, Release);
+        let own = member.word(place);
+        own.set(own.get() & !FLAGS);
+        // Release: pairs with the Acquire in `has_task`: whatever was done for the task happened before a join returns.
+        self.place_at(member.site, place).store(own.get(), Release);
         self.note_finished();
     }
 
@@ -114,17 +114,17 @@ impl Ground {
 
     /// Gives the task in a place to whoever comes, or puts it to the dead letters. The roster is pending.
     pub(crate) fn return_task(&self, member: &Member, place: usize) {
-        let word = self.place(member.id, place);
-        let seen = word.load(Relaxed);
-        let Ok(slot) = self.slot(member, place) else { return };
+        let own = member.word(place);
+        let slot = index(own.get());
         let limit = self.shape.attempts;
         // Relaxed: as in `take_task`.
         if limit != 0 && self.attempts(slot).load(Relaxed) >= limit && self.put(member, self.ring(Which::Letters), place).is_ok() {
             self.note_finished();
             return;
         }
+        own.set(own.get() & !FLAGS | RETURNED);
         // Release: pairs with the Acquire in `take_returned`.
-        word.store(seen & !FLAGS | RETURNED, Release);
+        self.place_at(member.site, place).store(own.get(), Release);
         self.tell_of_return();
     }
 
@@ -137,8 +137,10 @@ impl Ground {
         for place in 0..self.shape.places as usize {
             // Acquire: the participant may have been another thread.
             let word = self.place(id, place).load(Acquire);
-            if word & TASK != 0 {
-                self.return_task(&Member::new(self, id), place);
+            if word & TASK != 0 && self.has_slot(index(word)) {
+                let member = Member::new(self, id);
+                member.word(place).set(word);
+                self.return_task(&member, place);
             }
             any_returned |= word & RETURNED != 0;
         }

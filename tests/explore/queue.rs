@@ -63,9 +63,9 @@ struct Page(#[allow(dead_code, reason = "it is only there")] [u64; 512]);
 struct Me(Member);
 
 impl Me {
-    fn words(&self) -> [u64; 5] {
+    fn words(&self) -> [u64; 7] {
         let Member { id, head, tail, busy, returned, .. } = &self.0;
-        [*id as u64, head.get(), tail.get(), busy.get(), returned.get()]
+        [*id as u64, head.get(), tail.get(), busy.get(), returned.get(), self.0.word(0).get(), self.0.word(1).get()]
     }
 }
 
@@ -324,6 +324,10 @@ impl Plot {
             }
             Op::Settle => {
                 ground.settle(member.id);
+                // The new one knows what is in the dead one's places from there.
+                for place in 0..ground.shape.places as usize {
+                    member.word(place).set(ground.place(member.id, place).load(Relaxed));
+                }
                 output::DONE
             }
             Op::Attach => {
@@ -361,7 +365,7 @@ impl Plot {
                         place
                     }
                 };
-                ground.count_attempt(member, place).unwrap();
+                ground.count_attempt(member, place);
                 self.payload(member, place).load(Relaxed)
             }
             Op::Finish => {
