@@ -1,5 +1,5 @@
-//! A peer that writes one slot's number into several words: no thread gets two references to a slot,
-//! and what it holds stays as long as it holds it.
+//! A peer that writes one slot's number into several words: no thread gets two references to a
+//! slot, and what it holds stays as long as it holds it.
 
 use crossproc::{ByteQueue, JoinableQueue, Queue, QueueError, QueueOptions};
 

@@ -16,7 +16,8 @@ pub trait Item: sealed::Item {}
 
 /// How long the items of a queue are.
 ///
-/// A type of its own, and no number that stands for `Varying`: items of one byte are of a fixed size.
+/// A type of its own, and no number that stands for `Varying`: items of one byte are of a fixed
+/// size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ItemSize {
     /// All of so many bytes: the shape must say the same.

@@ -21,8 +21,8 @@ use crate::wait::Wait;
 /// A place of the thread's own that is in use, and the slot in it.
 ///
 /// *Invariant: the slot exists, was in the place when this was made, is in no other `Held` of this
-/// thread, and nobody who follows the protocol has it as long as this does: the place is not used for
-/// anything else. `len` is no more than there is room for.*
+/// thread, and nobody who follows the protocol has it as long as this does: the place is not used
+/// for anything else. `len` is no more than there is room for.*
 ///
 /// All of it is known here, and is not read again from memory that others write.
 #[derive(Debug)]
@@ -69,14 +69,15 @@ impl Held {
         };
         let len = match T::SIZE {
             ItemSize::Fixed(size) => size,
-            // Once. Relaxed: the slot is this participant's, the exchange has ordered it. No more than
-            // there is room for, whatever a peer has written there.
+            // Once. Relaxed: the slot is this participant's, the exchange has ordered it. No more
+            // than there is room for, whatever a peer has written there.
             ItemSize::Varying => (ground.payload_len(slot).load(Relaxed) as usize).min(ground.shape.size as usize),
         };
         Ok(Held { attached, place, slot, len })
     }
 
-    /// Sets how many bytes there are, where that is not always the same: no more than there is room for.
+    /// Sets how many bytes there are, where that is not always the same: no more than there is room
+    /// for.
     fn set_len<T: ?Sized + Item>(&mut self, len: usize) {
         if T::SIZE == ItemSize::Varying {
             self.len = len;

@@ -152,7 +152,8 @@ pub(crate) fn attach(file: OwnedFd, layout: QueueLayout, name: &'static str, is_
     let plan = check(&shape)?;
     let is_of_size = match layout.items {
         ItemSize::Fixed(size) => shape.size == size as u64,
-        // The most that a message can have is the creator's choice; `plan` has looked whether it fits.
+        // The most that a message can have is the creator's choice; `plan` has looked whether it
+        // fits.
         ItemSize::Varying => true,
     };
     let is_expected = shape.is_joinable == is_joinable && shape.align as usize == layout.region.align && is_of_size;

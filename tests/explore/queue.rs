@@ -24,6 +24,9 @@ mod exchange;
 #[path = "../../src/queue/ground.rs"]
 mod ground;
 #[allow(dead_code)]
+#[path = "../../src/queue/looks.rs"]
+mod looks;
+#[allow(dead_code)]
 #[path = "../../src/queue/members.rs"]
 mod members;
 #[allow(dead_code)]
@@ -351,7 +354,7 @@ impl Plot {
                     Some(place) => place,
                     None => {
                         let place = ground.occupy(member).unwrap();
-                        let take = |ring: Ring<'_>| ground.take_task(member, ring, place);
+                        let take = |ring: Ring<'_>| ground.take_task(member, ring, place, None);
                         let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep_for_task(list(), member, ring, waiter);
                         let taken = if op == Op::Take {
                             ground.at_once(list(), Side::Getters, take).map_err(Failure::Refused)

@@ -23,6 +23,9 @@ mod exchange;
 #[path = "../../src/queue/ground.rs"]
 mod ground;
 #[allow(dead_code)]
+#[path = "../../src/queue/looks.rs"]
+mod looks;
+#[allow(dead_code)]
 #[path = "../../src/queue/members.rs"]
 mod members;
 #[allow(dead_code)]

@@ -59,6 +59,10 @@ pub(crate) struct Spoiler {
     sizes: Sizes,
 }
 
+// SAFETY: it is an address range that stays mapped as long as the spoiler, and every access is one
+// volatile word, which may race with anything.
+unsafe impl Sync for Spoiler {}
+
 impl Spoiler {
     pub(crate) fn new(queue: &impl AsFd, sizes: Sizes) -> Self {
         let len = memory::len(queue.as_fd()).unwrap() as usize;

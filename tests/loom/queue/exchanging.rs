@@ -95,8 +95,8 @@ fn of_two_puts_into_the_last_entry_one_finds_it_full() {
 fn a_slot_is_written_again_after_it_was_read() {
     model("queue: a_slot_is_written_again_after_it_was_read", Look, Some(2), || {
         let plot = queue(2, 2);
-        let me = plot.member(1);
         plot.fill_with([1, 2]);
+        let me = plot.member(1);
         let getter = spawn(&plot, 0, |plot, me| [1, 2].map(|value| assert_eq!(plot.get(me), Ok(value))));
         let put = [3, 4, 5].into_iter().filter(|&value| plot.put(&me, value).is_ok()).collect::<Vec<_>>();
         getter.join().unwrap();

@@ -29,7 +29,7 @@ impl Plot {
             return Ok((place, self.read(member, place)));
         }
         let place = self.ground.occupy(member).unwrap();
-        let taken = self.ground.at_once(me(), Side::Getters, |ring| self.ground.take_task(member, ring, place));
+        let taken = self.ground.at_once(me(), Side::Getters, |ring| self.ground.take_task(member, ring, place, None));
         match taken {
             Ok(()) => Ok((place, self.read(member, place))),
             Err(refused) => {
@@ -44,7 +44,7 @@ impl Plot {
             return (place, self.read(member, place));
         }
         let place = self.ground.occupy(member).unwrap();
-        let take = |ring: Ring<'_>| self.ground.take_task(member, ring, place);
+        let take = |ring: Ring<'_>| self.ground.take_task(member, ring, place, None);
         let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground.sleep_for_task(me(), member, ring, waiter);
         self.ground.waiting(me(), Side::Getters, &mut Waiter::new(Wait::FOREVER), take, sleep).unwrap();
         (place, self.read(member, place))
