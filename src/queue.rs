@@ -19,6 +19,7 @@ mod ground;
 pub(crate) mod item;
 mod joinable;
 mod loan;
+mod looks;
 mod members;
 mod operations;
 mod options;
@@ -174,7 +175,9 @@ impl<T: Plain> Queue<T> {
     }
 
     forms! {
-        /// Gets as many items as there are, `most` at the most, and at least one, and appends them to a vector. How many. It costs less for each than single gets.
+        /// Gets as many items as there are, `most` at the most, and at least one, and appends them
+        /// to a vector. How many. However fast others put meanwhile, it ends after as many as fit,
+        /// or 1,024 if that is more. It costs less for each than single gets.
         get_many, try_get_many, get_many_timeout, get_many_deadline, get_many_with
         (self: &Self, values: &mut Vec<T>, most: usize) -> Result<usize, QueueError>, Self::get_many_until,
         errors "As [`get`](Self::get).",

@@ -33,6 +33,16 @@ const MUSL: u32 = 1 << 16;
 const INITIALISED: u32 = 1;
 
 /// All in atomics: a peer may write anything at any time. Relaxed but for `initialised`, which orders them.
+///
+/// Each field is loaded once, when the region is attached, and must be:
+///
+/// | field | what it must be |
+/// |---|---|
+/// | `magic`, `abi`, `word` | this program's |
+/// | `initialised` | 1 |
+/// | `namespace_device`, `namespace_inode` | those of this process's pid namespace |
+/// | `size`, `align`, `fingerprint` | those of the type, or the slice, that is asked for |
+/// | `count` | 1 if it is no slice; otherwise as many as are in the region, which its length says |
 #[repr(C)]
 struct Header {
     magic: AtomicU64,

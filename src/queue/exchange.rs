@@ -52,6 +52,8 @@ use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use super::ground::{Counters, Ground, Site};
+use super::looks::Looks;
+use super::shape::MOST_PLACES;
 use super::words::{
     CLOSED, FLAGS, FULL, INDEX, RETURNED, ROUND, SEALED, TASK, cycle, distance, exchanged, index, is_before, next, position, with,
 };
@@ -60,7 +62,17 @@ use super::words::{
 pub(crate) const NOTHING: u64 = 0;
 
 /// After so many rounds without a result a peer must have scribbled on the words: each round of a true one is somebody else's success.
-pub(crate) const MOST_ROUNDS: u32 = 1 << 20;
+/// All of them together are some milliseconds, so a deadline that is looked at in between is kept.
+pub(crate) const MOST_ROUNDS: u32 = 1 << 18;
+
+/// As how many rounds one counts that could not seal an entry, for it may have made system calls.
+/// Among participants that follow the protocol each is a put that was under way when the queue was
+/// closed.
+const ROUNDS_OF_A_SEAL: u32 = 1 << 6;
+
+/// How often one tries to advance a shared position. It is for others to begin from, and may lag
+/// behind.
+const MOST_ADVANCES: u32 = 64;
 
 /// How far a shared position may lag behind what a participant knows before it advances it.
 pub(crate) const LAG: u64 = 8;
@@ -85,7 +97,13 @@ pub(crate) enum Which {
     Letters,
 }
 
-/// A participant: what it knows for itself.
+/// A participant: what it knows for itself. All of it is this process's own memory.
+///
+/// *Invariants, whatever peers write:*
+/// 1. *The slot in each of `words` exists.*
+/// 2. *The slots in the places that are in use, but not returned, are all different, once
+///    [`slot`](Ground::slot) has named them.* There may be references to these, so whoever makes one
+///    gets the slot from there.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) id: usize,
@@ -98,6 +116,12 @@ pub(crate) struct Member {
     pub(crate) busy: Cell<u64>,
     /// Those of them that were last seen with a returned task.
     pub(crate) returned: Cell<u64>,
+    /// How often in a row it was not to be found out whether all tasks are finished.
+    pub(crate) unknown: Cell<u32>,
+    /// What the participant has left in each of its places. The places in shared memory say the
+    /// same to others, and are not read back: but for those with returned tasks, out of which
+    /// others take them.
+    words: [Cell<u64>; MOST_PLACES as usize],
 }
 
 /// A ring of the ground.
@@ -154,9 +178,41 @@ impl Found {
 }
 
 impl Member {
+    /// One whose places have the slots that they begin with.
     pub(crate) fn new(ground: &Ground, id: usize) -> Self {
         let site = ground.site_of(id);
-        Member { id, site, head: Cell::new(ROUND), tail: Cell::new(ROUND), busy: Cell::new(0), returned: Cell::new(0) }
+        let first = ground.shape.first_slot(id);
+        Member {
+            id,
+            site,
+            head: Cell::new(ROUND),
+            tail: Cell::new(ROUND),
+            busy: Cell::new(0),
+            returned: Cell::new(0),
+            unknown: Cell::new(0),
+            words: core::array::from_fn(|place| Cell::new(ROUND | (first + place) as u64)),
+        }
+    }
+
+    /// What is in a place.
+    #[inline(always)]
+    pub(crate) fn word(&self, place: usize) -> &Cell<u64> {
+        // There are no more places than that: the remainder spares a comparison.
+        &self.words[place % MOST_PLACES as usize]
+    }
+
+    /// Whether a slot is in one of these places, and there may be a reference to it. Not behind a
+    /// returned task: whoever takes that may have put the slot anywhere since.
+    #[inline(never)]
+    fn refers_to(&self, slot: usize, places: u64) -> bool {
+        let mut left = places & !self.returned.get();
+        while left != 0 {
+            if index(self.word(left.trailing_zeros() as usize).get()) == slot {
+                return true;
+            }
+            left &= left - 1;
+        }
+        false
     }
 
     fn position(&self, end: End) -> &Cell<u64> {
@@ -212,10 +268,13 @@ impl<'a> Ring<'a> {
     }
 }
 
-/// Advances a shared position that was `seen`, unless it is past that.
+/// Advances a shared position that was `seen`, unless it is past that, or changes all the time.
 #[cold]
 fn advance(counter: &AtomicU64, mut seen: u64, to: u64) {
-    while is_before(position(seen), to) {
+    for _ in 0..MOST_ADVANCES {
+        if !is_before(position(seen), to) {
+            return;
+        }
         // Release: pairs with the Acquire loads of positions: whoever begins there sees the exchanges before it. Acquire on failure: as those.
         match counter.compare_exchange(seen, to | seen & FLAGS, Release, Acquire) {
             Ok(_) => return,
@@ -243,12 +302,22 @@ impl Ground {
         }
     }
 
-    /// The slot in a place of a participant's own.
+    /// The slot in a place of the participant's own, for one who is going to use what is in it.
+    ///
+    /// It is the participant's own account. How the slot came there is not: out of an entry, or a
+    /// place, in which a peer may have written the number of one that this participant is using
+    /// already. Two references to one slot would be unsound where one of them is `&mut`, so that is
+    /// refused.
+    ///
+    /// Other threads of this process are not asked. They would have to be by an atomic exchange for
+    /// each item that is held, which costs as much as the rest. And nothing is gained: who writes
+    /// numbers of slots into the words of a queue can as well write into what is loaned, which no
+    /// check sees.
     #[inline(always)]
     pub(crate) fn slot(&self, member: &Member, place: usize) -> Result<usize, Refused> {
-        // Relaxed: nobody else stores there, but for one who takes a returned task, after which `reclaim` has looked.
-        let slot = index(self.place_at(member.site, place).load(Relaxed));
-        if self.has_slot(slot) { Ok(slot) } else { Err(Refused::Corrupt) }
+        let slot = index(member.word(place).get());
+        let others = member.busy.get() & !(1 << place);
+        if others != 0 && member.refers_to(slot, others) { Err(Refused::Corrupt) } else { Ok(slot) }
     }
 
     /// Puts the slot in a place behind all others. The flags of `tail` after it.
@@ -273,14 +342,16 @@ impl Ground {
     #[inline(always)]
     fn operate(&self, member: &Member, ring: Ring<'_>, place: usize, end: End, seen: u64, mark: u64) -> Result<u64, Refused> {
         let mut from = self.begin(member, ring, end, seen);
-        for round in 1..MOST_ROUNDS {
+        let mut round = 0;
+        while round < MOST_ROUNDS {
+            round += 1;
             let found = self.look(ring, from)?;
             let is_right = match end {
                 End::Tail => found.state() == 0,
                 End::Head => found.is_full(),
             };
             if !is_right {
-                from = self.go_on(ring, end, found.position, found.entry, round)?;
+                (from, round) = self.go_on(ring, end, found.position, found.entry, round)?;
                 continue;
             }
             let cell = self.entry(found.at);
@@ -310,15 +381,16 @@ impl Ground {
         Ok(Found { position, at, entry: self.entry(at).load(Acquire) })
     }
 
-    /// What an operation does that finds no entry to exchange at a position: the next position to look at.
+    /// What an operation does that finds no entry to exchange at a position: the next position to
+    /// look at, and which round that is.
     #[cold]
-    fn go_on(&self, ring: Ring<'_>, end: End, position: u64, entry: u64, round: u32) -> Result<u64, Refused> {
+    fn go_on(&self, ring: Ring<'_>, end: End, position: u64, entry: u64, round: u32) -> Result<(u64, u32), Refused> {
         let found = Found { position, at: ring.site(position)?, entry };
         if found.is_empty() {
             // Sealed, if it is `tail` that was looked for.
             return match end {
                 End::Tail => Err(Refused::Closed),
-                End::Head => self.find_empty(ring, found).map(|()| found.position),
+                End::Head => self.find_empty(ring, found).map(|()| (found.position, round + ROUNDS_OF_A_SEAL)),
             };
         }
         if end == End::Tail && found.is_full_since_last_cycle() {
@@ -326,7 +398,7 @@ impl Ground {
         }
         // Behind the position, which can only be by a load that was too early: it is looked at again.
         let next = if found.state() < 0 { found.position } else { next(found.position, ring.len()) };
-        Ok(self.catch_up(ring, end, next, round))
+        Ok((self.catch_up(ring, end, next, round), round))
     }
 
     /// A position, or now and then the shared one if that is further: while this thread did not run, others may have gone on for long.
@@ -402,9 +474,9 @@ impl Ground {
     /// Says what is going to be tried: the place's word.
     #[inline(always)]
     pub(crate) fn announce(&self, member: &Member, place: usize, at: usize, seen: u64) -> Result<u64, Refused> {
-        // Relaxed: as in `slot`.
-        let word = self.place_at(member.site, place).load(Relaxed);
-        if !self.has_slot(index(word)) || !self.has_slot(index(seen)) {
+        // A slot that exists: an invariant of `Member`. The other one is looked at here.
+        let word = member.word(place).get();
+        if !self.has_slot(index(seen)) {
             return Err(Refused::Corrupt);
         }
         let record = self.record_at(member.site);
@@ -426,13 +498,15 @@ impl Ground {
         is_done
     }
 
-    /// Notes that a slot was got, for a place whose word is given, and then has these flags.
+    /// Notes that a slot was got, for a place whose word is given, and then has these flags. The
+    /// slot exists: it was looked at before it was announced.
     #[inline(always)]
     pub(crate) fn complete(&self, member: &Member, place: usize, word: u64, slot: usize, flags: u64) {
         // Release, all three: pair with the Acquire loads in `happened` and `settle`, which are in the reverse order.
         self.taker(slot).store(member.id as u32 + 1, Release);
         self.place_at(member.site, place).store(with(word, flags, slot), Release);
         self.record_at(member.site).seen.store(NOTHING, Release);
+        member.word(place).set(with(word, flags, slot));
     }
 
     /// For whoever has taken over a participant's id: finds out whether what that one announced has happened, and completes it.
@@ -457,7 +531,9 @@ impl Ground {
     }
 
     /// Whether what a participant announces, which is a get, is there still to be got, or was got by it and is not completed. As for `happened`, it must not go on meanwhile.
-    pub(crate) fn is_about_task(&self, id: usize, seen: u64) -> bool {
+    ///
+    /// Means nothing once the looks are spent.
+    pub(crate) fn is_about_task(&self, id: usize, seen: u64, looks: &mut Looks) -> bool {
         let site = self.record(id).site.load(Acquire);
         let (Some(cell), Some(place)) = (self.cell(site as u32 as usize), self.announced_place(id)) else { return false };
         if self.is_letter(site) {
@@ -466,7 +542,10 @@ impl Ground {
         // Acquire, both: as in `happened`.
         let spare = index(self.place(id, place).load(Acquire));
         // Once the slot is in the place it was got, and it was not finished as long as it is announced.
-        cell.load(Acquire) == seen || spare == index(seen) || (self.has_slot(spare) && self.happened(id, seen, spare))
+        if cell.load(Acquire) == seen || spare == index(seen) {
+            return true;
+        }
+        self.has_slot(spare) && looks.take(self.used()) && self.happened(id, seen, spare)
     }
 
     fn announced_place(&self, id: usize) -> Option<usize> {

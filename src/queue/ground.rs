@@ -4,6 +4,35 @@
 //! 1. `base` leads to `plan.len` bytes that stay mapped as long as the ground exists, aligned to 128 bytes at least; `plan` is `shape.plan()`, and both are this process's own copies.
 //! 2. What is not payload is only ever accessed as atomics: any bytes are valid in it.
 //! 3. A payload is accessed by whoever has its slot: as a spare, a loan, or something received. That is what the exchange is about; a peer that breaks the protocol can spoil it.
+//!
+//! # What peers write, and what is made of it
+//! Any word may hold anything at any time. Each is loaded once for one decision, and what is used
+//! is what was looked at. "Any" means that the word is compared, or counted, and leads nowhere.
+//!
+//! | word | what is looked at |
+//! |---|---|
+//! | `shape` | all of it, once, when a handle is made (see [`Shape`]); the handle goes by its copy |
+//! | `tail.at`, `head.at` | the index: less than the ring's length (`Ring::site`) |
+//! | `watched` | any: whoever finds it set wakes all |
+//! | `roster` | any: it is slept on, and pending |
+//! | `used` | no more than `shape.ids` (`Ground::used`); grown once it was advanced (`attach`) |
+//! | `returned` | any: the places say what there is |
+//! | `moves` | any: how often it changes during one look is counted |
+//! | `joins` | any: it is slept on |
+//! | an entry | the slot exists (`announce`), and is not in use by this thread already (`slot`) |
+//! | `token` | whether it has an owner, or had one that died: all else is `lock::state`'s |
+//! | `seen` | the slot exists, before it is completed (`settle`); otherwise it is compared |
+//! | `site` | such a word (`cell`) and such a place (`announced_place`), each time it is loaded |
+//! | a place, by its own participant | never, but where it takes the id over, and where a task was |
+//! | | taken out: the slot exists, the flags can be, no slot is there twice (`furnish`, `claim`) |
+//! | a place, by others | as an entry |
+//! | a slot's `taker` | any: it is compared with an id |
+//! | its `payload_len` | no more than `shape.size`, once, when it is received; the guard keeps it |
+//! | its `attempts` | any: it is compared with the shape's, and told; the guard keeps it |
+//!
+//! What makes a loop is bounded besides: operations and searches in a ring by
+//! [`MOST_ROUNDS`](super::exchange::MOST_ROUNDS), looks at all participants by
+//! [`looks`](super::looks).
 
 #![allow(unsafe_code)]
 
@@ -147,7 +176,8 @@ impl Ground {
 
     #[inline(always)]
     pub(crate) fn record_at(&self, site: Site) -> &Record {
-        // SAFETY: ids are less than `used`, which is compared with the shape wherever it is read.
+        // SAFETY: ids are less than `shape.ids`: those of `used` are, and others are compared with
+        // it.
         unsafe { at(self.records, site.0) }
     }
 

@@ -14,16 +14,37 @@ use crate::shared::{Fingerprint, Plain};
 /// What a queue can hold: [`Plain`] data, or messages of bytes, `[u8]`. Implemented for these two and nothing else.
 pub trait Item: sealed::Item {}
 
+/// How long the items of a queue are.
+///
+/// A type of its own, and no number that stands for `Varying`: items of one byte are of a fixed
+/// size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ItemSize {
+    /// All of so many bytes: the shape must say the same.
+    Fixed(usize),
+    /// Of any length up to what the shape says, which the creator chose.
+    Varying,
+}
+
+/// What the header of a queue's region says, and what the shape in it must say of the items.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueueLayout {
+    pub(crate) region: Layout,
+    pub(crate) items: ItemSize,
+}
+
 impl<T: Plain> Item for T {}
 impl Item for [u8] {}
 
 pub(crate) mod sealed {
-    use super::{Layout, NonNull};
+    use super::{ItemSize, NonNull, QueueLayout};
 
     pub trait Item {
-        /// Of a queue of them: the size is that of an item, 1 where they vary.
         #[doc(hidden)]
-        fn layout(kind: &str) -> Layout;
+        const SIZE: ItemSize;
+        /// Of a queue of them.
+        #[doc(hidden)]
+        fn layout(kind: &str) -> QueueLayout;
         /// A reference to a payload of so many bytes.
         #[doc(hidden)]
         fn at(payload: NonNull<u8>, len: usize) -> NonNull<Self>;
@@ -34,11 +55,15 @@ pub(crate) mod sealed {
 }
 
 impl<T: Plain> sealed::Item for T {
-    fn layout(kind: &str) -> Layout {
+    const SIZE: ItemSize = ItemSize::Fixed(size_of::<T>());
+
+    fn layout(kind: &str) -> QueueLayout {
         const { assert!(align_of::<T>() <= 4_096, "items are aligned to 4,096 bytes at most") };
         let mut fingerprint = Fingerprint::new();
         fingerprint.name(kind).plain::<T>();
-        Layout { size: size_of::<T>(), align: align_of::<T>(), fingerprint: fingerprint.value(), is_slice: true }
+        let fingerprint = fingerprint.value();
+        let region = Layout { size: size_of::<T>(), align: align_of::<T>(), fingerprint, is_slice: true };
+        QueueLayout { region, items: Self::SIZE }
     }
 
     fn at(payload: NonNull<u8>, _len: usize) -> NonNull<T> {
@@ -51,10 +76,14 @@ impl<T: Plain> sealed::Item for T {
 }
 
 impl sealed::Item for [u8] {
-    fn layout(kind: &str) -> Layout {
+    const SIZE: ItemSize = ItemSize::Varying;
+
+    fn layout(kind: &str) -> QueueLayout {
         let mut fingerprint = Fingerprint::new();
         fingerprint.name(kind).name("bytes");
-        Layout { size: 1, align: 1, fingerprint: fingerprint.value(), is_slice: true }
+        // The header counts bytes, of which an item has any number.
+        let region = Layout { size: 1, align: 1, fingerprint: fingerprint.value(), is_slice: true };
+        QueueLayout { region, items: Self::SIZE }
     }
 
     fn at(payload: NonNull<u8>, len: usize) -> NonNull<[u8]> {
@@ -79,12 +108,15 @@ pub(crate) fn check(shape: &Shape) -> Result<Plan, RegionError> {
     if loans == 0 || shape.places > MOST_PLACES {
         return unsuitable(format!("a participant must have 1 to {} loans, not {loans}", MOST_PLACES - 1));
     }
-    if shape.slots() as u64 > INDEX {
+    if shape.count_slots() > INDEX {
         let what = format!(
             "capacity, dead letters, and participants times loans + 1 come to {} slots, of which there can be {INDEX}: take less of one of them",
-            shape.slots()
+            shape.count_slots()
         );
         return unsuitable(what);
+    }
+    if !shape.is_joinable && shape.letters != 0 {
+        return unsuitable("only a joinable queue can have dead letters".into());
     }
     shape.plan().ok_or(RegionError::TooLarge { size: shape.size as usize, count: shape.slots() })
 }

@@ -191,8 +191,8 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     }
 
     fn get_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Task<'_, T>, QueueError> {
-        let held = Held::of(&self.handle, |attached| attached.receive_task(wait))?;
-        Ok(Task { held, queue: PhantomData })
+        let held = Held::of::<T>(&self.handle, |attached| attached.receive_task(wait))?;
+        Ok(Task { attempts: attempts(&held), held, queue: PhantomData })
     }
 
     /// Waits until all tasks are finished, as long as it takes: for one moment there was none that was not.
@@ -243,8 +243,8 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// # Errors
     /// [`Empty`](QueueError::Empty) if there is none, [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
     pub fn dead_letter(&self) -> Result<DeadLetter<'_, T>, QueueError> {
-        let held = Held::new(&self.handle, Attached::receive_letter)?;
-        Ok(DeadLetter { held, queue: PhantomData })
+        let held = Held::new::<T>(&self.handle, Attached::receive_letter)?;
+        Ok(DeadLetter { attempts: attempts(&held), held, queue: PhantomData })
     }
 
     /// How many dead letters there are. It may have changed by the time this returns.
@@ -331,6 +331,7 @@ impl<T: ?Sized + Item> fmt::Debug for JoinableQueue<T> {
 #[must_use = "a task that is dropped is given to another"]
 pub struct Task<'a, T: ?Sized + Item> {
     held: Held,
+    attempts: u32,
     queue: PhantomData<(&'a (), *const T)>,
 }
 
@@ -347,10 +348,11 @@ impl<T: ?Sized + Item> Task<'_, T> {
     /// How often it was given out, this time included.
     #[must_use]
     pub fn attempts(&self) -> u32 {
-        attempts(&self.held)
+        self.attempts
     }
 }
 
+/// Read once: a peer that changes it afterwards changes nothing for who holds the slot.
 fn attempts(held: &Held) -> u32 {
     // Relaxed: the slot is this participant's.
     held.attached.ground().attempts(held.slot()).load(Relaxed)
@@ -382,6 +384,7 @@ impl<T: ?Sized + Item> fmt::Debug for Task<'_, T> {
 /// One that is leaked ends the process with its thread, as a [`Task`] does.
 pub struct DeadLetter<'a, T: ?Sized + Item> {
     held: Held,
+    attempts: u32,
     queue: PhantomData<(&'a (), *const T)>,
 }
 
@@ -389,7 +392,7 @@ impl<T: ?Sized + Item> DeadLetter<'_, T> {
     /// How often it was given out.
     #[must_use]
     pub fn attempts(&self) -> u32 {
-        attempts(&self.held)
+        self.attempts
     }
 }
 

@@ -15,23 +15,32 @@ use super::attached::{Attached, Handle};
 use super::check_len;
 use super::error::{PutError, QueueError};
 use super::forms::forms;
-use super::item::Item;
+use super::item::{Item, ItemSize};
 use crate::wait::Wait;
 
 /// A place of the thread's own that is in use, and the slot in it.
 ///
-/// *Invariant: the slot exists, was in the place when this was made, and nobody else has it as long as this does: the place is not used for anything else.*
+/// *Invariant: the slot exists, was in the place when this was made, is in no other `Held` of this
+/// thread, and nobody who follows the protocol has it as long as this does: the place is not used
+/// for anything else. `len` is no more than there is room for.*
+///
+/// All of it is known here, and is not read again from memory that others write.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) attached: Rc<Attached>,
     pub(crate) place: usize,
     slot: usize,
+    /// How many bytes there are.
+    len: usize,
 }
 
 impl Held {
     /// A place that `fill` puts a slot into.
-    pub(crate) fn new(handle: &Handle, fill: impl FnOnce(&Attached, usize) -> Result<(), QueueError>) -> Result<Self, QueueError> {
-        Held::of(handle, |attached| {
+    pub(crate) fn new<T: ?Sized + Item>(
+        handle: &Handle,
+        fill: impl FnOnce(&Attached, usize) -> Result<(), QueueError>,
+    ) -> Result<Self, QueueError> {
+        Held::of::<T>(handle, |attached| {
             let place = attached.occupy()?;
             match fill(attached, place) {
                 Ok(()) => Ok(place),
@@ -44,29 +53,44 @@ impl Held {
     }
 
     /// A place that `occupy` has occupied.
-    pub(crate) fn of(handle: &Handle, occupy: impl FnOnce(&Attached) -> Result<usize, QueueError>) -> Result<Self, QueueError> {
+    pub(crate) fn of<T: ?Sized + Item>(
+        handle: &Handle,
+        occupy: impl FnOnce(&Attached) -> Result<usize, QueueError>,
+    ) -> Result<Self, QueueError> {
         let attached = handle.attached_again()?;
         let place = occupy(&attached)?;
-        let slot = attached.ground().slot(&attached.member, place)?;
+        let ground = attached.ground();
+        let slot = match ground.slot(&attached.member, place) {
+            Ok(slot) => slot,
+            Err(refused) => {
+                attached.vacate(place);
+                return Err(refused.into());
+            }
+        };
+        let len = match T::SIZE {
+            ItemSize::Fixed(size) => size,
+            // Once. Relaxed: the slot is this participant's, the exchange has ordered it. No more
+            // than there is room for, whatever a peer has written there.
+            ItemSize::Varying => (ground.payload_len(slot).load(Relaxed) as usize).min(ground.shape.size as usize),
+        };
         attached.add_guard();
-        Ok(Held { attached, place, slot })
+        Ok(Held { attached, place, slot, len })
     }
 
-    /// How many bytes there are, no more than there is room for, whatever a peer has written there. All of them, where items are of one size.
-    fn len(&self) -> usize {
-        let ground = self.attached.ground();
-        // Relaxed: the slot is this participant's, the exchange has ordered it.
-        (ground.payload_len(self.slot).load(Relaxed) as usize).min(ground.shape.size as usize)
+    /// Sets how many bytes there are, where that is not always the same: no more than there is room
+    /// for.
+    fn set_len<T: ?Sized + Item>(&mut self, len: usize) {
+        if T::SIZE == ItemSize::Varying {
+            self.len = len;
+            // Relaxed: the exchange orders it.
+            self.attached.ground().payload_len(self.slot).store(len as u32, Relaxed);
+        }
     }
 
-    fn set_len(&self, len: usize) {
-        // Relaxed: the exchange orders it.
-        self.attached.ground().payload_len(self.slot).store(len as u32, Relaxed);
-    }
-
-    /// What is in the slot.
+    /// What is in the slot, for those items that this was made for.
+    #[inline(always)]
     pub(crate) fn item<T: ?Sized + Item>(&self) -> NonNull<T> {
-        T::at(self.attached.ground().payload(self.slot), self.len())
+        T::at(self.attached.ground().payload(self.slot), self.len)
     }
 
     pub(crate) fn slot(&self) -> usize {
@@ -94,8 +118,8 @@ pub struct Loan<'a, T: ?Sized + Item> {
 impl<'a, T: ?Sized + Item> Loan<'a, T> {
     pub(crate) fn new(handle: &'a Handle, len: usize) -> Result<Self, QueueError> {
         check_len(handle, len)?;
-        let held = Held::new(handle, |_, _| Ok(()))?;
-        held.set_len(len);
+        let mut held = Held::new::<T>(handle, |_, _| Ok(()))?;
+        held.set_len::<T>(len);
         held.attached.ground().prepare(held.slot);
         Ok(Loan { held: ManuallyDrop::new(held), queue: PhantomData })
     }
@@ -159,7 +183,7 @@ pub struct Received<'a, T: ?Sized + Item> {
 
 impl<'a, T: ?Sized + Item> Received<'a, T> {
     pub(crate) fn new(handle: &'a Handle, wait: Option<impl FnOnce() -> Wait>) -> Result<Self, QueueError> {
-        let held = Held::new(handle, |attached, place| attached.receive(place, wait))?;
+        let held = Held::new::<T>(handle, |attached, place| attached.receive(place, wait))?;
         Ok(Received { held, queue: PhantomData })
     }
 }

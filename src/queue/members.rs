@@ -11,10 +11,18 @@ use std::io;
 use crossproc_sys::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{MOST_ROUNDS, Member, Refused};
+use super::exchange::{Member, Refused};
 use super::ground::Ground;
+use super::looks::Looks;
+use super::tasks::Unfinished;
 use super::words::{FLAGS, RETURNED, ROUND, TASK, index, with};
 use crate::lock::state::Refused as Unlockable;
+
+/// As how many looks it counts to take over a dead one's id: the system calls.
+const LOOKS_OF_A_DEATH: usize = 1 << 10;
+/// How often a participant may go on while it is looked at, before it is not known what it is
+/// about. Each time is an operation of its.
+const MOST_LOOKS_AT_ONE: u32 = 1 << 10;
 
 /// Why a thread could not become a participant.
 #[derive(Debug)]
@@ -29,28 +37,35 @@ pub(crate) enum NoMember {
 
 impl Ground {
     /// Makes the calling thread a participant. `allocate` makes an id's memory usable; it may be called for one that is.
+    ///
+    /// Each id is looked at once. One that becomes free behind this thread is left to the next who
+    /// comes.
     pub(crate) fn attach(&self, thread: &Thread, mut allocate: impl FnMut(usize) -> io::Result<()>) -> Result<Member, NoMember> {
-        loop {
-            let used = self.used();
-            for id in 0..used {
-                let is_dead = self.is_dead(id);
-                if is_dead {
-                    // First, while whoever was woken for that would still find it dead: see `bury`.
-                    thread.begin(&self.control().roster.0);
-                    self.do_for_the_dead();
-                    thread.end();
-                }
-                if let Some(has_died) = self.take_token(id)? {
-                    return self.enter(thread, id, has_died && !is_dead);
+        let mut used = self.used();
+        for id in 0..self.shape.ids as usize {
+            if id >= used {
+                allocate(id).map_err(NoMember::NoMemory)?;
+                // Release: pairs with the Acquire in `used`. If it fails, another one has done the
+                // same.
+                let _ = self.control().used.compare_exchange(id as u32, id as u32 + 1, AcqRel, Relaxed);
+                used = self.used();
+                if id >= used {
+                    // It only grows, and has this id now: a peer has written there.
+                    return Err(NoMember::Corrupt);
                 }
             }
-            if used >= self.shape.ids as usize {
-                return Err(NoMember::TooMany);
+            let is_dead = self.is_dead(id);
+            if is_dead {
+                // First, while whoever was woken for that would still find it dead: see `bury`.
+                thread.begin(&self.control().roster.0);
+                self.do_for_the_dead();
+                thread.end();
             }
-            allocate(used).map_err(NoMember::NoMemory)?;
-            // Release: pairs with the Acquire in `used`. If it fails, another one has done the same.
-            let _ = self.control().used.compare_exchange(used as u32, used as u32 + 1, AcqRel, Relaxed);
+            if let Some(has_died) = self.take_token(id)? {
+                return self.enter(thread, id, has_died && !is_dead);
+            }
         }
+        Err(NoMember::TooMany)
     }
 
     /// Takes an id's token if it is nobody's: whether the one who had it before has died with it.
@@ -77,47 +92,62 @@ impl Ground {
         self.announce_member();
         thread.end();
         let token = &self.record(id).token;
-        let Ok(returned) = self.furnish(id) else {
+        let Ok(member) = self.furnish(id) else {
             // It must not stay in the thread's list: the memory is going to be unmapped.
             token.unlock(thread.tid());
             return Err(NoMember::Corrupt);
         };
         // Everything of the dead one is done.
         token.recover_if_inconsistent();
+        Ok(member)
+    }
+
+    /// Gives an id that was never used its first slots, and notes it as the taker of what is in its
+    /// places, which are read here, once, and known to the participant from then on. A place with a
+    /// returned task is in use: its slot is not this one's.
+    fn furnish(&self, id: usize) -> Result<Member, Refused> {
         let member = Member::new(self, id);
+        let mut returned: u64 = 0;
+        for place in 0..self.shape.places as usize {
+            // Acquire: pairs with the exchange of one who took a returned task from there.
+            let seen = self.place(id, place).load(Acquire);
+            if seen & FLAGS == RETURNED && self.has_slot(index(seen)) {
+                member.word(place).set(seen);
+                returned |= 1 << place;
+            } else {
+                self.claim(&member, place, seen)?;
+            }
+        }
+        // Nobody can have had more tasks than loans. It would be without a place for anything else.
+        if returned.count_ones() as usize > self.most_loans() || self.has_slot_twice(&member, !returned) {
+            return Err(Refused::Corrupt);
+        }
         member.busy.set(returned);
         member.returned.set(returned);
         Ok(member)
     }
 
-    /// Gives an id that was never used its first slots, and notes it as the taker of what is in its places: the places, by bits, with a returned task, of which it is not.
-    fn furnish(&self, id: usize) -> Result<u64, Refused> {
-        let mut returned: u64 = 0;
-        for place in 0..self.shape.places as usize {
-            // Acquire: pairs with the exchange of one who took a returned task from there.
-            let seen = self.place(id, place).load(Acquire);
-            if seen & RETURNED == 0 {
-                self.claim(id, place, seen)?;
-            } else {
-                returned |= 1 << place;
-            }
-        }
-        // Nobody can have had more tasks than loans. It would be without a place for anything else.
-        if returned.count_ones() as usize > self.most_loans() { Err(Refused::Corrupt) } else { Ok(returned) }
+    /// Whether two of these places have the same slot.
+    fn has_slot_twice(&self, member: &Member, places: u64) -> bool {
+        let slot_in = |place: usize| index(member.word(place).get());
+        let places = || bits(places).take_while(|&place| place < self.shape.places as usize);
+        places().any(|place| places().take_while(|&other| other < place).any(|other| slot_in(other) == slot_in(place)))
     }
 
     /// Makes the slot in a place the participant's own: the one that somebody has left there for a returned task, or the first one. Before it is used: it would not be known as its own otherwise.
-    fn claim(&self, id: usize, place: usize, seen: u64) -> Result<(), Refused> {
-        let word = if seen == 0 { ROUND | (self.shape.first_slot(id) + place) as u64 } else { seen };
+    fn claim(&self, member: &Member, place: usize, seen: u64) -> Result<(), Refused> {
+        let own = member.word(place);
+        let word = if seen == 0 { own.get() } else { seen };
         let slot = index(word);
-        if !self.has_slot(slot) {
+        if !self.has_slot(slot) || word & FLAGS != 0 {
             return Err(Refused::Corrupt);
         }
         // Release, both: pair with the Acquire loads in `happened` and of places.
-        self.taker(slot).store(id as u32 + 1, Release);
+        self.taker(slot).store(member.id as u32 + 1, Release);
         if seen == 0 {
-            self.place(id, place).store(word, Release);
+            self.place_at(member.site, place).store(word, Release);
         }
+        own.set(word);
         Ok(())
     }
 
@@ -129,11 +159,20 @@ impl Ground {
         self.record(member.id).token.unlock(thread.tid());
     }
 
-    /// Settles what the dead have left, does what they may have left undone, and gives their tasks to whoever comes. Their ids are free after it. Whether there was one. The roster is pending before and after it.
+    /// Settles what the dead have left, does what they may have left undone, and gives their tasks
+    /// to whoever comes. Their ids are free after it. The roster is pending before and after it.
+    ///
+    /// If they are many it stops before the last, once the deadline has passed or after some
+    /// thousands of them: the caller comes back if it goes on waiting. Nobody misses those that are
+    /// left meanwhile. All have been woken since the last death that this thread can have been
+    /// woken for, and each looks for the dead itself when it has slept. What is in a dead one's
+    /// hand counts as unfinished, and keeps nobody from sleeping who watches tokens: it buries
+    /// those that it finds dead instead.
     #[cold]
-    pub(crate) fn bury(&self, thread: &Thread) -> bool {
-        let mut any = false;
-        for id in 0..self.used() {
+    pub(crate) fn bury(&self, thread: &Thread, until: Option<u64>) {
+        let used = self.used();
+        let mut looks = Looks::new(used, until);
+        for id in 0..used {
             if !self.is_dead(id) {
                 continue;
             }
@@ -146,11 +185,13 @@ impl Ground {
                 let token = &self.record(id).token;
                 token.recover_if_inconsistent();
                 token.unlock(thread.tid());
-                any = true;
             }
             thread.begin(&self.control().roster.0);
+            // To settle it this thread may have looked at all of them.
+            if !looks.take(LOOKS_OF_A_DEATH + used) {
+                return;
+            }
         }
-        any
     }
 
     /// A place of the participant's own that is not in use: there always is one.
@@ -189,9 +230,10 @@ impl Ground {
     #[cold]
     fn reclaim(&self, member: &Member) {
         for place in bits(member.returned.get()) {
-            // Acquire: pairs with the exchange of the one who took it.
-            let word = self.place(member.id, place).load(Acquire);
-            if word & RETURNED == 0 && self.claim(member.id, place, word).is_ok() {
+            // Acquire: pairs with the exchange of the one who took it. Once: what is claimed is
+            // what was seen.
+            let word = self.place_at(member.site, place).load(Acquire);
+            if word & RETURNED == 0 && self.claim(member, place, word).is_ok() {
                 member.returned.set(member.returned.get() & !(1 << place));
                 member.busy.set(member.busy.get() & !(1 << place));
             }
@@ -201,12 +243,14 @@ impl Ground {
     /// Takes back a task that the participant itself has returned, and that nobody else has taken: the place, which has been in use all the time.
     pub(crate) fn retake(&self, member: &Member) -> Option<usize> {
         bits(member.returned.get()).find(|&place| {
-            let word = self.place(member.id, place);
-            let seen = word.load(Relaxed);
+            let own = member.word(place);
+            let taken = with(own.get(), TASK, index(own.get())).wrapping_add(ROUND);
             // Its own slot stays in its own place: nothing has to be announced. Relaxed: nobody else has changed what it was.
-            let is_mine = seen & RETURNED != 0
-                && word.compare_exchange(seen, with(seen, TASK, index(seen)).wrapping_add(ROUND), Relaxed, Relaxed).is_ok();
+            let word = self.place_at(member.site, place);
+            // Not a dead letter's place, which waits here to be reclaimed.
+            let is_mine = own.get() & RETURNED != 0 && word.compare_exchange(own.get(), taken, Relaxed, Relaxed).is_ok();
             if is_mine {
+                own.set(taken);
                 member.returned.set(member.returned.get() & !(1 << place));
             }
             is_mine
@@ -220,25 +264,31 @@ impl Ground {
     }
 
     /// Whether a participant has a task in hand, or in a place for others, or has got one that is not in a place yet.
-    pub(crate) fn has_task(&self, id: usize) -> bool {
+    pub(crate) fn has_task(&self, id: usize, looks: &mut Looks) -> Unfinished {
         let record = self.record(id);
-        for _ in 0..MOST_ROUNDS {
+        for _ in 0..MOST_LOOKS_AT_ONE {
+            if !looks.take(1) {
+                break;
+            }
             // Acquire: pairs with the Release in `complete`: what was announced before is in a place, if it is announced no longer.
             let seen = record.seen.load(Acquire);
             if (0..self.shape.places as usize).any(|place| self.place(id, place).load(Acquire) & (TASK | RETURNED) != 0) {
-                return true;
+                return Unfinished::Some;
             }
             if seen & FLAGS == 0 {
                 // A put is not about a task, but for one to the dead letters, which is marked until it is done.
-                return false;
+                return Unfinished::None;
             }
-            let is_task = self.is_about_task(id, seen);
+            let is_task = self.is_about_task(id, seen, looks);
+            if looks.are_spent() {
+                break;
+            }
             if record.seen.load(Acquire) == seen {
-                return is_task;
+                return if is_task { Unfinished::Some } else { Unfinished::None };
             }
             // It went on meanwhile: what was seen may be of either.
         }
-        true
+        Unfinished::Unknown
     }
 }
 

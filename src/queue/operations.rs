@@ -4,14 +4,15 @@
 
 use core::ptr::NonNull;
 
-use crossproc_sys::atomic::Ordering::Relaxed;
-
 use super::attached::Attached;
 use super::error::QueueError;
 use super::exchange::{Refused, Ring, Which};
 use super::waiting::Side;
-use super::words::WAITERS;
+use super::words::{TASK, WAITERS};
 use crate::wait::{Wait, Waiter};
+
+/// Where fewer items fit, as many may be got at once all the same.
+const LEAST_BOUND: usize = 1 << 10;
 
 impl Attached {
     /// Writes an item into a slot of the participant's own, and puts that.
@@ -70,7 +71,12 @@ impl Attached {
                 place
             }
         };
-        self.ground().count_attempt(&self.member, place)?;
+        // Not if a peer has made it one that this thread has already.
+        if let Err(refused) = self.ground().slot(&self.member, place) {
+            self.vacate(place);
+            return Err(refused.into());
+        }
+        self.ground().count_attempt(&self.member, place);
         Ok(place)
     }
 
@@ -86,11 +92,16 @@ impl Attached {
 
     fn take_task(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
         let ground = self.ground();
-        let take = |ring: Ring<'_>| ground.take_task(&self.member, ring, place);
-        match (ground.at_once(self.thread, Side::Getters, take), wait) {
+        let take = |ring: Ring<'_>, until: Option<u64>| ground.take_task(&self.member, ring, place, until);
+        // One who can wait looks shortly at first, as if its time was over, and longer while it
+        // waits.
+        let at_first = wait.is_some().then_some(0);
+        match (ground.at_once(self.thread, Side::Getters, |ring| take(ring, at_first)), wait) {
             (Err(Refused::Empty), Some(wait)) => {
+                let waiter = &mut Waiter::new(wait());
+                let until = waiter.until();
                 let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep_for_task(self.thread, &self.member, ring, waiter);
-                Ok(ground.waiting(self.thread, Side::Getters, &mut Waiter::new(wait()), take, sleep)?)
+                Ok(ground.waiting(self.thread, Side::Getters, waiter, |ring| take(ring, until), sleep)?)
             }
             (result, _) => Ok(result?),
         }
@@ -159,6 +170,9 @@ impl Attached {
     }
 
     /// Gets as many items as there are, but no more than `most`, and at least one, each read by `read`. Not for tasks.
+    ///
+    /// If it is fewer than `most`, the queue was found empty after them, but for very many: it ends after
+    /// as many as fit, however fast others put meanwhile.
     pub(crate) fn get_many(
         &self,
         most: usize,
@@ -166,6 +180,7 @@ impl Attached {
         mut read: impl FnMut(NonNull<u8>, usize),
     ) -> Result<usize, QueueError> {
         let ground = self.ground();
+        let most = most.min((ground.shape.capacity as usize).max(LEAST_BOUND));
         let place = ground.free_place(&self.member);
         // One after the other, until somebody is to be woken.
         let mut some = |ring: Ring<'_>, got: &mut usize| {
@@ -240,8 +255,7 @@ impl Attached {
     /// Whether the participant has a task in hand.
     pub(crate) fn has_task(&self) -> bool {
         let busy = self.member.busy.get() & !self.member.returned.get();
-        // Relaxed: only this thread makes it so, or not so.
-        (0..64).any(|place| busy & 1 << place != 0 && self.ground().place(self.member.id, place).load(Relaxed) & super::words::TASK != 0)
+        (0..64).any(|place| busy & 1 << place != 0 && self.member.word(place).get() & TASK != 0)
     }
 
     /// Takes the first dead letter into a place.

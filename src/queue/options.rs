@@ -9,10 +9,10 @@ use crossproc_sys::atomic::Ordering::Relaxed;
 
 use super::attached::Handle;
 use super::ground::Ground;
-use super::item::{check, sealed::Item as _};
+use super::item::{ItemSize, QueueLayout, check, sealed::Item as _};
 use super::shape::{Plan, Shape};
 use super::{JoinableQueue, KIND, Queue, joinable};
-use crate::region::{Layout, Region, RegionError};
+use crate::region::{Region, RegionError};
 use crate::shared::Plain;
 
 /// How a queue is created. What is not said is as in [`new`](QueueOptions::new).
@@ -118,7 +118,7 @@ impl QueueOptions {
     }
 }
 
-fn create(shape: Shape, layout: Layout) -> Result<Handle, RegionError> {
+fn create(shape: Shape, layout: QueueLayout) -> Result<Handle, RegionError> {
     let plan = check(&shape)?;
     let fill = |base: NonNull<u8>| {
         // SAFETY: `base` leads to `plan.len` bytes, page aligned; the region keeps them mapped for longer than this closure.
@@ -127,7 +127,7 @@ fn create(shape: Shape, layout: Layout) -> Result<Handle, RegionError> {
         ground.fill();
     };
     let count = usize::try_from(shape.capacity).unwrap_or(usize::MAX);
-    let region = Region::create_with_holes(layout, count, plan.len, &plan.common(&shape), fill)?;
+    let region = Region::create_with_holes(layout.region, count, plan.len, &plan.common(&shape), fill)?;
     Ok(handle(region, shape, plan))
 }
 
@@ -139,8 +139,8 @@ fn handle(region: Region, shape: Shape, plan: Plan) -> Handle {
 }
 
 /// Makes a handle of a descriptor, if it is a queue of such items.
-pub(crate) fn attach(file: OwnedFd, layout: Layout, name: &'static str, is_joinable: bool) -> Result<Handle, RegionError> {
-    let region = Region::attach(file, layout, name)?;
+pub(crate) fn attach(file: OwnedFd, layout: QueueLayout, name: &'static str, is_joinable: bool) -> Result<Handle, RegionError> {
+    let region = Region::attach(file, layout.region, name)?;
     let too_short = |needed: usize| RegionError::TooShort { len: region.len() as u64, needed: needed as u64 };
     if region.len() < size_of::<super::ground::Control>() {
         return Err(too_short(size_of::<super::ground::Control>()));
@@ -150,8 +150,13 @@ pub(crate) fn attach(file: OwnedFd, layout: Layout, name: &'static str, is_joina
         return unsuitable("its own account of itself has numbers that cannot be".into());
     };
     let plan = check(&shape)?;
-    let is_expected =
-        shape.is_joinable == is_joinable && shape.align as usize == layout.align && (layout.size == 1 || shape.size == layout.size as u64);
+    let is_of_size = match layout.items {
+        ItemSize::Fixed(size) => shape.size == size as u64,
+        // The most that a message can have is the creator's choice; `plan` has looked whether it
+        // fits.
+        ItemSize::Varying => true,
+    };
+    let is_expected = shape.is_joinable == is_joinable && shape.align as usize == layout.region.align && is_of_size;
     if !is_expected {
         return unsuitable(format!("its own account of its items is not that of {name}"));
     }

@@ -7,6 +7,22 @@
 //! | records | one for each participant that there may be | when it first comes |
 //! | slots | one for each entry | at creation |
 //! | | as many as it has places, for each participant | when it first comes |
+//!
+//! A region says of itself what [`Shape`] it has, which is checked before it is believed:
+//!
+//! | field | what it must be |
+//! |---|---|
+//! | `capacity` | 1 to 2^20, and the count in the region's header |
+//! | `letters` | 0 if it is not joinable |
+//! | `ids` | 1 at least |
+//! | `places` | 2 to 64 |
+//! | `attempts` | any; 0: never |
+//! | `is_joinable` | 0 or 1, as the handle's type |
+//! | `size` | that of the item's type; any that fits for messages (`item::ItemSize`) |
+//! | `align` | that of the item's type, 1 for messages |
+//!
+//! All slots together are fewer than 2^21, counted in 64 bits, and the plan is no longer than the
+//! region.
 
 use super::ground::{Control, Record};
 use super::words::INDEX;
@@ -65,6 +81,13 @@ impl Shape {
         self.capacity as usize + self.letters as usize
     }
 
+    /// How many slots there would be, of a shape that nobody has checked: it fits, whatever the
+    /// numbers are.
+    pub(crate) fn count_slots(&self) -> u64 {
+        let entries = u64::from(self.capacity) + u64::from(self.letters);
+        entries + u64::from(self.ids) * u64::from(self.places)
+    }
+
     /// How many slots there are.
     pub(crate) fn slots(&self) -> usize {
         self.entries() + self.ids as usize * self.places as usize
@@ -82,7 +105,7 @@ impl Shape {
             && (2..=MOST_PLACES).contains(&self.places)
             && self.align.is_power_of_two()
             && self.align as usize <= PAGE
-            && self.slots() as u64 <= INDEX
+            && self.count_slots() <= INDEX
             && u32::try_from(self.size).is_ok();
         if !is_sound {
             return None;

@@ -11,19 +11,28 @@
 //!
 //! # Who notices a death
 //! Whoever sleeps for a task, or until all are done, watches the tokens of all other participants. The kernel marks a dead one's and wakes one who sleeps on it; that one takes it over. A new participant wakes all
-//! sleepers through the roster, so that they watch it, too. Of more than 120 participants the others are only looked at at the end of a slice.
+//! sleepers through the roster, so that they watch it, too. Of more than 120 participants the
+//! others are only looked at before the sleep, and at the end of a slice.
 //!
 //! # When all is done
 //! If the ring is empty, no place has a mark, nobody is about to complete a get, and in the time of that look nothing was put (the entry at `head` is as it was) and nothing moved between places (`moves`, which
 //! is advanced after the announcement and before the exchange). `joins` is advanced, and its sleepers woken, whenever a task is finished while the ring is empty and somebody may wait.
+//!
+//! A look that is disturbed begins again, but not for ever: a peer that writes what it likes can
+//! disturb each. It has a budget ([`looks`](super::looks)), and comes to *unknown* when that is
+//! spent, or the time. Whoever may sleep only while something is unfinished does not sleep on that:
+//! it has seen nothing whose end would wake it. It looks at its deadline, and again. After some
+//! times in a row it says that the words make no sense.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crossproc_sys::atomic::{AtomicU64, fence};
+use crossproc_sys::clock;
 use crossproc_sys::futex::{self, Watch};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{End, Found, Member, Refused, Ring, Which};
+use super::exchange::{End, Found, MOST_ROUNDS, Member, Refused, Ring, Which};
 use super::ground::Ground;
+use super::looks::Looks;
 use super::waiting::{Failure, Side, Watches, mark, wake_all_of};
 use super::words::{FLAGS, RETURNED, TASK, WAITERS, index};
 use crate::wait::Waiter;
@@ -40,9 +49,29 @@ const FEW_WATCHED: usize = 24;
 /// Of which so many are no tokens, at the most.
 const OTHERS_WATCHED: usize = 8;
 
+/// How many rounds one look has, where participants are few: as `looks` has it, each is something
+/// that has moved.
+const MOST_LOOKS_AT_ALL: u32 = 1 << 12;
+/// How often in a row one may find that it does not know whether all is done. Once, among
+/// participants that follow the protocol, would be much: see `looks`.
+const MOST_UNKNOWN: u32 = 8;
+
+/// What a look at all participants has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unfinished {
+    /// Nothing was unfinished, at some time during the look.
+    None,
+    Some,
+    /// It was not to be found out: the words make no sense, or changed all the time, or the time
+    /// was over. Nobody may sleep on that, for no wake-up need come after it.
+    Unknown,
+}
+
 impl Ground {
     /// Takes a task for a place: one that was given back, or else the first one.
-    pub(crate) fn take_task(&self, member: &Member, ring: Ring<'_>, place: usize) -> Result<(u64, usize), Refused> {
+    ///
+    /// With a deadline, it is looked at where participants are many, or do not stand still.
+    pub(crate) fn take_task(&self, member: &Member, ring: Ring<'_>, place: usize, until: Option<u64>) -> Result<(u64, usize), Refused> {
         // Acquire: pairs with the Release in `tell_of_return`.
         let returned = self.control().returned.load(Acquire);
         if returned & SOME != 0 && self.take_returned(member, place, returned)? {
@@ -50,17 +79,35 @@ impl Ground {
         }
         match self.get(member, ring, place, TASK) {
             // It may come back from whoever has it.
-            Err(Refused::Closed) if self.has_unfinished(Some(member.id)) => Err(Refused::Empty),
+            Err(Refused::Closed) => Err(self.refuse_at_the_end(member, until)),
             result => result.map(|flags| (flags, 1)),
         }
     }
 
+    /// What one is told who finds a closed queue empty: its tasks may come back from whoever has
+    /// them.
+    #[cold]
+    fn refuse_at_the_end(&self, member: &Member, until: Option<u64>) -> Refused {
+        let unfinished = self.unfinished(Some(member.id), until);
+        let unknown = match unfinished {
+            // That the time was over says nothing about the words.
+            Unfinished::Unknown if until.is_some_and(|until| clock::now() >= until) => return Refused::Empty,
+            Unfinished::Unknown => member.unknown.get() + 1,
+            _ => 0,
+        };
+        member.unknown.set(unknown % MOST_UNKNOWN);
+        match unfinished {
+            Unfinished::None => Refused::Closed,
+            Unfinished::Unknown if unknown == MOST_UNKNOWN => Refused::Corrupt,
+            _ => Refused::Empty,
+        }
+    }
+
     /// The task in a place has been given out once more.
-    pub(crate) fn count_attempt(&self, member: &Member, place: usize) -> Result<(), Refused> {
-        let attempts = self.attempts(self.slot(member, place)?);
+    pub(crate) fn count_attempt(&self, member: &Member, place: usize) {
+        let attempts = self.attempts(index(member.word(place).get()));
         // Relaxed, both: the slot is this participant's, and the exchange is what orders it for the next one's.
         attempts.store(attempts.load(Relaxed).saturating_add(1), Relaxed);
-        Ok(())
     }
 
     /// Takes a task from a place where it was left, if there is one.
@@ -90,9 +137,11 @@ impl Ground {
 
     /// The task in a place is done. Pending, as below.
     pub(crate) fn finish_task(&self, member: &Member, place: usize) {
-        let word = self.place(member.id, place);
-        // Release: pairs with the Acquire in `may_have_task`: whatever was done for the task happened before a join returns.
-        word.store(word.load(Relaxed) & !FLAGS, Release);
+        let own = member.word(place);
+        own.set(own.get() & !FLAGS);
+        // Release: pairs with the Acquire in `has_task`: whatever was done for the task happened
+        // before a join returns.
+        self.place_at(member.site, place).store(own.get(), Release);
         self.note_finished();
     }
 
@@ -114,17 +163,17 @@ impl Ground {
 
     /// Gives the task in a place to whoever comes, or puts it to the dead letters. The roster is pending.
     pub(crate) fn return_task(&self, member: &Member, place: usize) {
-        let word = self.place(member.id, place);
-        let seen = word.load(Relaxed);
-        let Ok(slot) = self.slot(member, place) else { return };
+        let own = member.word(place);
+        let slot = index(own.get());
         let limit = self.shape.attempts;
         // Relaxed: as in `take_task`.
         if limit != 0 && self.attempts(slot).load(Relaxed) >= limit && self.put(member, self.ring(Which::Letters), place).is_ok() {
             self.note_finished();
             return;
         }
+        own.set(own.get() & !FLAGS | RETURNED);
         // Release: pairs with the Acquire in `take_returned`.
-        word.store(seen & !FLAGS | RETURNED, Release);
+        self.place_at(member.site, place).store(own.get(), Release);
         self.tell_of_return();
     }
 
@@ -137,8 +186,10 @@ impl Ground {
         for place in 0..self.shape.places as usize {
             // Acquire: the participant may have been another thread.
             let word = self.place(id, place).load(Acquire);
-            if word & TASK != 0 {
-                self.return_task(&Member::new(self, id), place);
+            if word & TASK != 0 && self.has_slot(index(word)) {
+                let member = Member::new(self, id);
+                member.word(place).set(word);
+                self.return_task(&member, place);
             }
             any_returned |= word & RETURNED != 0;
         }
@@ -152,11 +203,11 @@ impl Ground {
 
     fn tell_of_return(&self) {
         let returned = &self.control().returned;
-        let mut seen = returned.load(Relaxed);
-        // Release: pairs with the Acquire in `take_task`.
-        while let Err(now) = returned.compare_exchange(seen, seen.wrapping_add(ONE_RETURN) | SOME, Release, Relaxed) {
-            seen = now;
-        }
+        // Two steps, so that no peer can keep this thread from going on. The count is first: who
+        // has not seen the task takes SOME out only if the count is as it was before it looked.
+        // Release, both: pair with the Acquire in `take_task`.
+        returned.fetch_add(ONE_RETURN, Release);
+        returned.fetch_or(SOME, Release);
         Side::Getters.position(self.ring(Which::Items)).wake(1);
         self.wake_joins();
     }
@@ -171,43 +222,71 @@ impl Ground {
         }
     }
 
-    /// Whether a task is unfinished, other than those in the hands of `except`. Exact, if nobody is in the middle of anything; otherwise it was so at some time during the call.
+    /// Whether a task is unfinished, other than those in the hands of `except`, as far as is known:
+    /// see [`unfinished`](Ground::unfinished).
     pub(crate) fn has_unfinished(&self, except: Option<usize>) -> bool {
+        self.unfinished(except, None) != Unfinished::None
+    }
+
+    /// Whether a task is unfinished, other than those in the hands of `except`. Exact, if nobody is
+    /// in the middle of anything; otherwise it was so at some time during the call.
+    ///
+    /// Each round that is not the last is somebody's put, get or move in its time, and costs a look
+    /// at least at each participant. So the looks that there are bound the rounds, too.
+    pub(crate) fn unfinished(&self, except: Option<usize>, until: Option<u64>) -> Unfinished {
         let control = self.control();
         let ring = self.ring(Which::Items);
-        loop {
+        let used = self.used();
+        let mut looks = Looks::new(used, until);
+        for _ in 0..MOST_LOOKS_AT_ALL {
             // Acquire: pairs with the Release in `take_returned`: what was announced before is seen below.
             let moves = control.moves.load(Acquire);
-            let Some(end) = self.find(ring, End::Head).ok().filter(|found| found.is_empty()) else { return true };
-            let has_task = |id| if except == Some(id) { self.has_returned(id) } else { self.has_task(id) };
-            if (0..self.used()).any(has_task) {
-                return true;
+            let Ok(end) = self.find(ring, End::Head) else { return Unfinished::Unknown };
+            if !end.is_empty() {
+                return Unfinished::Some;
+            }
+            for id in 0..self.used() {
+                let task = if except == Some(id) { self.has_returned(id) } else { self.has_task(id, &mut looks) };
+                if task != Unfinished::None {
+                    return task;
+                }
             }
             // Acquire, both: before any task that was seen to be finished, what its worker put was put.
             if self.entry(end.at).load(Acquire) == end.entry && control.moves.load(Acquire) == moves {
-                return false;
+                return Unfinished::None;
             }
         }
+        Unfinished::Unknown
     }
 
     /// Whether a task waits in one of a participant's places.
-    fn has_returned(&self, id: usize) -> bool {
-        (0..self.shape.places as usize).any(|place| self.place(id, place).load(Acquire) & RETURNED != 0)
+    fn has_returned(&self, id: usize) -> Unfinished {
+        let has_any = (0..self.shape.places as usize).any(|place| self.place(id, place).load(Acquire) & RETURNED != 0);
+        if has_any { Unfinished::Some } else { Unfinished::None }
     }
 
     /// Waits until no task is unfinished.
     #[cold]
     pub(crate) fn join(&self, thread: &Thread, id: usize, waiter: &mut Waiter) -> Result<(), Failure> {
         thread.begin(&self.control().roster.0);
+        let until = waiter.until();
+        let (mut unknown, mut rounds) = (0, 0);
         let result = loop {
-            self.bury(thread);
-            if !self.has_unfinished(None) {
-                break Ok(());
+            self.bury(thread, until);
+            match self.unfinished(None, until) {
+                Unfinished::None => break Ok(()),
+                Unfinished::Some => unknown = 0,
+                Unfinished::Unknown => unknown += 1,
             }
             if let Err(ended) = waiter.check() {
                 break Err(ended.into());
             }
-            self.sleep_until_finished(thread, id, waiter, |_| self.has_unfinished(None));
+            let must_wait = |_| self.unfinished(None, until) == Unfinished::Some;
+            let has_slept = unknown == 0 && self.sleep_until_finished(thread, id, waiter, must_wait);
+            rounds = if has_slept { 0 } else { rounds + 1 };
+            if unknown == MOST_UNKNOWN || rounds == MOST_ROUNDS {
+                break Err(Refused::Corrupt.into());
+            }
         };
         thread.end();
         result
@@ -237,7 +316,8 @@ impl Ground {
             self.finish_close(ring);
             // Nothing can be put any more if it is sealed; a get seals it.
             let is_sealed = self.find(ring, End::Head).is_ok_and(Found::is_sealed);
-            let must_wait = |returned| returned & SOME == 0 && self.has_unfinished(Some(member.id));
+            let until = waiter.until();
+            let must_wait = |returned| returned & SOME == 0 && self.unfinished(Some(member.id), until) == Unfinished::Some;
             return is_sealed && self.sleep_until_finished(thread, member.id, waiter, must_wait);
         };
         if returned & SOME != 0 {
@@ -282,14 +362,14 @@ impl Ground {
         }
         entry.into_iter().for_each(|(cell, entry)| watches.add([Watch::new(cell, entry as u32)]));
         for other in (0..self.used()).filter(|&other| other != id) {
-            if watches.len() == N {
-                break;
-            }
-            match self.record(other).token.watch() {
+            // Those that there is no room for are looked at once: nobody sleeps who sees a dead
+            // one.
+            let watch = if watches.len() < N { self.record(other).token.watch() } else { None };
+            match watch {
                 Some(watch) => watches.add([watch]),
                 // A thread that can hold no more tokens leaves it to others.
                 None if self.is_dead(other) && thread.has_free_slot() => {
-                    self.bury(thread);
+                    self.bury(thread, waiter.until());
                     return false;
                 }
                 None => {}
@@ -297,7 +377,7 @@ impl Ground {
         }
         let [(word, seen), _] = words;
         watches.sleep(waiter, word, seen);
-        self.bury(thread);
+        self.bury(thread, waiter.until());
         true
     }
 

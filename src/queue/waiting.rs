@@ -37,6 +37,9 @@ use super::ground::{Ground, Position};
 use super::words::{CLOSED, WAITERS};
 use crate::wait::{Ended, Waiter};
 
+/// How often one who spins looks for what keeps it from going on, before it tries again.
+const MOST_SEARCHES: u32 = 16;
+
 /// Who waits, or is woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Side {
@@ -161,7 +164,7 @@ impl Ground {
             if let Err(ended) = waiter.check() {
                 break Err(ended.into());
             }
-            if !waiter.spin(|| self.obstacle(ring, side).is_none()) {
+            if !self.spin(ring, side, waiter) {
                 let slept = sleep(ring, waiter);
                 has_slept |= slept;
                 rounds = if slept { 0 } else { rounds + 1 };
@@ -175,6 +178,24 @@ impl Ground {
         }
         thread.end();
         result
+    }
+
+    /// Looks for a while whether what keeps this side from going on is still there. Whether it is
+    /// not, or is not to be told.
+    fn spin(&self, ring: Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
+        let mut obstacle = None;
+        let mut searches = 0;
+        waiter.spin(|| {
+            // Relaxed: a hint. Who goes on looks again.
+            if obstacle.is_some_and(|(cell, entry): (&AtomicU64, u64)| cell.load(Relaxed) == entry) {
+                return false;
+            }
+            // It has another entry by now. To find that may take long, if a peer has displaced the
+            // positions.
+            obstacle = self.obstacle(ring, side);
+            searches += 1;
+            obstacle.is_none() || searches == MOST_SEARCHES
+        })
     }
 
     #[cold]
@@ -215,7 +236,7 @@ impl Ground {
         watches.add(Watch::whole(word, marked));
         watches.add([Watch::new(cell, entry as u32)]);
         watches.sleep(waiter, word, marked);
-        self.bury(thread);
+        self.bury(thread, waiter.until());
         true
     }
 

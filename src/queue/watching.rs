@@ -7,7 +7,7 @@ use crossproc_sys::robust::{self, Thread};
 
 use super::exchange::{End, Found, Which};
 use super::ground::Ground;
-use super::tasks::SOME;
+use super::tasks::{SOME, Unfinished};
 use super::waiting::{Side, mark};
 use super::words::{CLOSED, RETURNED};
 use crate::wait_any::source::{Armed, Words};
@@ -118,7 +118,7 @@ impl Ground {
                 let Some(Found { at, entry, .. }) = self.find(ring, End::Head).ok().filter(|found| found.is_empty()) else {
                     return Armed::Again;
                 };
-                if !self.is_closed() || !self.has_unfinished(Some(id)) {
+                if !self.is_closed() || self.unfinished(Some(id), None) != Unfinished::Some {
                     return Armed::Again;
                 }
                 words.add_whole(&control.joins, joining);
@@ -150,16 +150,15 @@ impl Ground {
     /// Whoever dies may have a task in hand.
     fn name_tokens<'a>(&'a self, id: usize, words: &mut Words<'a, '_>) -> Armed {
         for other in (0..self.used()).filter(|&other| other != id) {
-            if words.spare() == 0 {
-                break;
-            }
-            match self.record(other).token.watch() {
+            // As for those who sleep for a task alone.
+            let watch = if words.spare() != 0 { self.record(other).token.watch() } else { None };
+            match watch {
                 Some(watch) => words.add(watch),
                 // A thread that can hold no more tokens leaves it to others.
                 None if self.is_dead(other) => {
                     if let Some(thread) = robust::ready().filter(|thread| thread.has_free_slot()) {
                         self.pend(thread);
-                        self.bury(thread);
+                        self.bury(thread, None);
                         return Armed::Again;
                     }
                 }
@@ -172,7 +171,7 @@ impl Ground {
     /// After a watcher's sleep: the dead come first, as for everybody. The roster is pending.
     pub(crate) fn awake(&self) {
         if let Some(thread) = robust::ready() {
-            self.bury(thread);
+            self.bury(thread, None);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use crossproc_sys::clock;
 use crossproc_sys::futex::Watch;
 use crossproc_sys::robust::{self, Thread};
 
@@ -91,7 +92,9 @@ pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [State], wa
         if let Err(ended) = waiter.check() {
             break Err(ended);
         }
-        if waiter.spin(|| watcher.glance()) {
+        // A source may take long to look at, if a peer has spoilt what it is made of.
+        let deadline = waiter.until();
+        if waiter.spin(|| watcher.glance() || deadline.is_some_and(|deadline| clock::now() >= deadline)) {
             continue;
         }
         let mut words: [Option<Watch<'_>>; N] = [None; N];

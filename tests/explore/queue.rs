@@ -24,6 +24,9 @@ mod exchange;
 #[path = "../../src/queue/ground.rs"]
 mod ground;
 #[allow(dead_code)]
+#[path = "../../src/queue/looks.rs"]
+mod looks;
+#[allow(dead_code)]
 #[path = "../../src/queue/members.rs"]
 mod members;
 #[allow(dead_code)]
@@ -63,9 +66,9 @@ struct Page(#[allow(dead_code, reason = "it is only there")] [u64; 512]);
 struct Me(Member);
 
 impl Me {
-    fn words(&self) -> [u64; 5] {
+    fn words(&self) -> [u64; 7] {
         let Member { id, head, tail, busy, returned, .. } = &self.0;
-        [*id as u64, head.get(), tail.get(), busy.get(), returned.get()]
+        [*id as u64, head.get(), tail.get(), busy.get(), returned.get(), self.0.word(0).get(), self.0.word(1).get()]
     }
 }
 
@@ -324,6 +327,10 @@ impl Plot {
             }
             Op::Settle => {
                 ground.settle(member.id);
+                // The new one knows what is in the dead one's places from there.
+                for place in 0..ground.shape.places as usize {
+                    member.word(place).set(ground.place(member.id, place).load(Relaxed));
+                }
                 output::DONE
             }
             Op::Attach => {
@@ -347,7 +354,7 @@ impl Plot {
                     Some(place) => place,
                     None => {
                         let place = ground.occupy(member).unwrap();
-                        let take = |ring: Ring<'_>| ground.take_task(member, ring, place);
+                        let take = |ring: Ring<'_>| ground.take_task(member, ring, place, None);
                         let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep_for_task(list(), member, ring, waiter);
                         let taken = if op == Op::Take {
                             ground.at_once(list(), Side::Getters, take).map_err(Failure::Refused)
@@ -361,7 +368,7 @@ impl Plot {
                         place
                     }
                 };
-                ground.count_attempt(member, place).unwrap();
+                ground.count_attempt(member, place);
                 self.payload(member, place).load(Relaxed)
             }
             Op::Finish => {

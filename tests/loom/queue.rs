@@ -23,6 +23,9 @@ mod exchange;
 #[path = "../../src/queue/ground.rs"]
 mod ground;
 #[allow(dead_code)]
+#[path = "../../src/queue/looks.rs"]
+mod looks;
+#[allow(dead_code)]
 #[path = "../../src/queue/members.rs"]
 mod members;
 #[allow(dead_code)]
@@ -129,6 +132,18 @@ impl Plot {
         self.ground.ring(Which::Items)
     }
 
+    /// A participant that has this id from now on, and knows what is in its places from there.
+    fn member(&self, id: usize) -> Member {
+        let member = Member::new(&self.ground, id);
+        for place in 0..self.ground.shape.places as usize {
+            let word = self.ground.place(id, place).load(Acquire);
+            if word != 0 {
+                member.word(place).set(word);
+            }
+        }
+        member
+    }
+
     /// Writes into the slot of the place that a put takes.
     fn write(&self, member: &Member, value: u64) -> usize {
         let place = self.ground.free_place(member);
@@ -153,7 +168,7 @@ impl Plot {
 
     /// Puts, before there are threads, by the last participant.
     fn fill_with<const N: usize>(&self, values: [u64; N]) {
-        let member = Member::new(&self.ground, self.ground.shape.ids as usize - 1);
+        let member = self.member(self.ground.shape.ids as usize - 1);
         for value in values {
             self.put(&member, value).unwrap();
         }
@@ -200,7 +215,7 @@ impl Plot {
 
     /// What is left in it, got by a participant that is doing nothing else.
     fn drain(&self, id: usize) -> Vec<u64> {
-        let member = Member::new(&self.ground, id);
+        let member = self.member(id);
         core::iter::from_fn(|| self.get(&member).ok()).collect()
     }
 

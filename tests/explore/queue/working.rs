@@ -5,7 +5,9 @@ use crossproc_sys::model::explorer::{End, Fate};
 
 use super::Op::{Attach, Close, Finish, GiveBack, Join, Put, PutWaiting, Take, TakeWaiting};
 use super::exchange::End::Head;
+use super::looks::Looks;
 use super::shape::Shape;
+use super::tasks::Unfinished;
 use super::words::{RETURNED, TASK, index};
 use super::{Me, Op, Part, Plot, output, part, plot, shape};
 use crate::explore;
@@ -37,7 +39,8 @@ impl Plot {
         let Plot { ground, .. } = self;
         let in_ring =
             ground.find(self.ring(), Head).map_or(true, |found| !found.is_empty() || (found.is_sealed() && !ground.has_unfinished(None)));
-        let with_the_dead = (0..ground.used()).any(|id| ground.is_dead(id) && ground.has_task(id));
+        let with_the_dead =
+            (0..ground.used()).any(|id| ground.is_dead(id) && ground.has_task(id, &mut Looks::new(0, None)) != Unfinished::None);
         in_ring || self.in_places(RETURNED).next().is_some() || with_the_dead
     }
 }

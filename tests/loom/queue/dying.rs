@@ -15,12 +15,12 @@ const VICTIM: usize = 0;
 
 /// Puts 1 as the victim, killed at a step. Ids are 1 less than TIDs.
 fn put_one_and_die(plot: &Plot, killed_at: usize) -> End {
-    participant(1, Some(killed_at), || plot.put(&Member::new(&plot.ground, VICTIM), 1).unwrap())
+    participant(1, Some(killed_at), || plot.put(&plot.member(VICTIM), 1).unwrap())
 }
 
 fn get_one_and_die(plot: &Plot, killed_at: usize) -> End {
     participant(1, Some(killed_at), || {
-        plot.get(&Member::new(&plot.ground, VICTIM)).unwrap();
+        plot.get(&plot.member(VICTIM)).unwrap();
     })
 }
 
@@ -37,12 +37,12 @@ fn a_dead_putter_is_settled_while_its_item_is_got() {
         let end = put_one_and_die(&plot, killed_at);
         let put = plot.puts();
         let survivor = spawn(2, None, &plot, |plot| {
-            let me = Member::new(&plot.ground, 1);
+            let me = plot.member(1);
             let got = plot.get(&me);
             plot.put(&me, 2 + got.unwrap_or(0)).unwrap();
         });
         plot.ground.settle(VICTIM);
-        let me = Member::new(&plot.ground, VICTIM);
+        let me = plot.member(VICTIM);
         plot.write(&me, 4);
         join(survivor);
         assert_in_order(&plot.drain(2), [2 + put]);
@@ -59,13 +59,13 @@ fn a_dead_putter_is_settled_while_its_item_goes_on() {
         let end = put_one_and_die(&plot, killed_at);
         let others = [1, 2].map(|id| {
             spawn(id + 1, None, &plot, move |plot| {
-                let me = Member::new(&plot.ground, id as usize);
+                let me = plot.member(id as usize);
                 let _ = plot.get(&me);
                 let _ = plot.put(&me, 2);
             })
         });
         plot.ground.settle(VICTIM);
-        plot.write(&Member::new(&plot.ground, VICTIM), 4);
+        plot.write(&plot.member(VICTIM), 4);
         join_all(others);
         plot.drain(2);
         plot.assert_whole();
@@ -80,12 +80,12 @@ fn a_dead_getter_is_settled_while_its_entry_is_filled() {
         plot.fill_with([1]);
         let end = get_one_and_die(&plot, killed_at);
         let survivor = spawn(2, None, &plot, |plot| {
-            let me = Member::new(&plot.ground, 1);
+            let me = plot.member(1);
             let _ = plot.put(&me, 2);
             plot.get(&me).unwrap();
         });
         plot.ground.settle(VICTIM);
-        plot.write(&Member::new(&plot.ground, VICTIM), 4);
+        plot.write(&plot.member(VICTIM), 4);
         join(survivor);
         plot.drain(2);
         plot.assert_whole();
@@ -102,13 +102,13 @@ fn one_who_settles_may_die() {
             let plot = queue(2, 3);
             let end = put_one_and_die(&plot, killed_at);
             let survivor = spawn(2, None, &plot, |plot| {
-                let me = Member::new(&plot.ground, 1);
+                let me = plot.member(1);
                 let _ = plot.get(&me);
                 plot.put(&me, 2).unwrap();
             });
             participant(3, Some(second), || plot.ground.settle(VICTIM));
             participant(4, None, || plot.ground.settle(VICTIM));
-            plot.write(&Member::new(&plot.ground, VICTIM), 4);
+            plot.write(&plot.member(VICTIM), 4);
             join(survivor);
             plot.drain(2);
             plot.assert_whole();
@@ -123,10 +123,10 @@ fn a_putter_killed_anywhere_loses_nothing_of_others() {
     kill_model("queue: a_putter_killed_anywhere_loses_nothing_of_others", Some(2), |killed_at| {
         let plot = queue(1, 3);
         let victim = spawn(1, Some(killed_at), &plot, |plot| {
-            let _ = plot.put(&Member::new(&plot.ground, VICTIM), 1);
+            let _ = plot.put(&plot.member(VICTIM), 1);
         });
         let survivor = spawn(2, None, &plot, |plot| {
-            let me = Member::new(&plot.ground, 1);
+            let me = plot.member(1);
             let got = plot.get(&me);
             match (got, plot.put(&me, 2)) {
                 (Ok(1), put) => assert_eq!(put, Ok(())),
@@ -137,7 +137,7 @@ fn a_putter_killed_anywhere_loses_nothing_of_others() {
         });
         let end = join(victim);
         plot.ground.settle(VICTIM);
-        plot.write(&Member::new(&plot.ground, VICTIM), 4);
+        plot.write(&plot.member(VICTIM), 4);
         join(survivor);
         plot.drain(2);
         plot.assert_whole();
@@ -151,16 +151,16 @@ fn a_getter_killed_anywhere_loses_nothing_of_others() {
         let plot = queue(2, 3);
         plot.fill_with([1, 2]);
         let victim = spawn(1, Some(killed_at), &plot, |plot| {
-            plot.get(&Member::new(&plot.ground, VICTIM)).unwrap();
+            plot.get(&plot.member(VICTIM)).unwrap();
         });
         let survivor = spawn(2, None, &plot, |plot| {
-            let me = Member::new(&plot.ground, 1);
+            let me = plot.member(1);
             plot.get(&me).unwrap();
             plot.put(&me, 3).unwrap();
         });
         let end = join(victim);
         plot.ground.settle(VICTIM);
-        plot.write(&Member::new(&plot.ground, VICTIM), 4);
+        plot.write(&plot.member(VICTIM), 4);
         join(survivor);
         let left = plot.drain(2);
         assert!(left == [3] || end.killed && left == [2, 3], "{left:?} is left");

@@ -29,7 +29,7 @@ impl Plot {
             return Ok((place, self.read(member, place)));
         }
         let place = self.ground.occupy(member).unwrap();
-        let taken = self.ground.at_once(me(), Side::Getters, |ring| self.ground.take_task(member, ring, place));
+        let taken = self.ground.at_once(me(), Side::Getters, |ring| self.ground.take_task(member, ring, place, None));
         match taken {
             Ok(()) => Ok((place, self.read(member, place))),
             Err(refused) => {
@@ -44,7 +44,7 @@ impl Plot {
             return (place, self.read(member, place));
         }
         let place = self.ground.occupy(member).unwrap();
-        let take = |ring: Ring<'_>| self.ground.take_task(member, ring, place);
+        let take = |ring: Ring<'_>| self.ground.take_task(member, ring, place, None);
         let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground.sleep_for_task(me(), member, ring, waiter);
         self.ground.waiting(me(), Side::Getters, &mut Waiter::new(Wait::FOREVER), take, sleep).unwrap();
         (place, self.read(member, place))
@@ -74,7 +74,7 @@ fn a_task_in_the_ring_or_in_hand_is_unfinished() {
     model("queue: a_task_in_the_ring_or_in_hand_is_unfinished", Look, Some(3), || {
         let plot = tasks(2, 2);
         plot.fill_with([1]);
-        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take(&Member::new(&plot.ground, 0)).unwrap().1, 1));
+        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take(&plot.member(0)).unwrap().1, 1));
         assert!(plot.ground.has_unfinished(None), "it is not done");
         join(taker);
         plot.assert_whole();
@@ -87,11 +87,11 @@ fn a_task_that_comes_back_is_unfinished() {
         let plot = tasks(2, 3);
         plot.fill_with([1]);
         participant(3, None, || {
-            let me = Member::new(&plot.ground, 2);
+            let me = plot.member(2);
             let (place, _) = plot.take(&me).unwrap();
             plot.give_back(&me, place);
         });
-        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take(&Member::new(&plot.ground, 0)).unwrap().1, 1));
+        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take(&plot.member(0)).unwrap().1, 1));
         assert!(plot.ground.has_unfinished(None), "it is not done");
         join(taker);
     });
@@ -103,12 +103,12 @@ fn a_task_that_is_given_back_while_others_look_is_unfinished() {
         let plot = tasks(2, 3);
         plot.fill_with([1]);
         let taker = spawn(1, None, &plot, |plot| {
-            let me = Member::new(&plot.ground, 0);
+            let me = plot.member(0);
             if let Ok((place, _)) = plot.take(&me) {
                 plot.give_back(&me, place);
             }
         });
-        let other = spawn(2, None, &plot, |plot| _ = plot.take(&Member::new(&plot.ground, 1)));
+        let other = spawn(2, None, &plot, |plot| _ = plot.take(&plot.member(1)));
         assert!(plot.ground.has_unfinished(None), "it is not done");
         join_all([taker, other]);
     });
@@ -119,14 +119,14 @@ fn a_returned_task_goes_to_one() {
     model("queue: a_returned_task_goes_to_one", Look, Some(3), || {
         let plot = tasks(1, 3);
         plot.fill_with([1]);
-        let giver = Member::new(&plot.ground, 2);
+        let giver = plot.member(2);
         participant(3, None, || {
             let (place, _) = plot.take(&giver).unwrap();
             plot.payloads[plot.ground.slot(&giver, place).unwrap()].set(2);
             plot.give_back(&giver, place);
         });
         let take = |plot: &Plot, id| {
-            let taken = plot.take(&Member::new(&plot.ground, id));
+            let taken = plot.take(&plot.member(id));
             assert!(matches!(taken, Ok((_, 2)) | Err(Refused::Empty)));
             if taken.is_ok() {
                 plot.payloads[0].add(1);
@@ -145,12 +145,12 @@ fn a_join_sees_what_was_done() {
         let plot = tasks(1, 2);
         plot.fill_with([1]);
         let worker = spawn(1, None, &plot, |plot| {
-            let me = Member::new(&plot.ground, 0);
+            let me = plot.member(0);
             let (place, _) = plot.take(&me).unwrap();
             plot.payloads[plot.ground.slot(&me, place).unwrap()].set(7);
             plot.finish(&me, place);
         });
-        participant(2, None, || plot.join(&Member::new(&plot.ground, 1)));
+        participant(2, None, || plot.join(&plot.member(1)));
         assert_eq!(plot.payloads[plot.ground.shape.first_slot(1)].get(), 7);
         join(worker);
         plot.assert_whole();
@@ -162,9 +162,9 @@ fn a_join_is_woken_by_the_last_that_is_done() {
     model("queue: a_join_is_woken_by_the_last_that_is_done", Sleep, Some(3), || {
         let plot = tasks(1, 2);
         plot.fill_with([1]);
-        let joiner = spawn(1, None, &plot, |plot| plot.join(&Member::new(&plot.ground, 0)));
+        let joiner = spawn(1, None, &plot, |plot| plot.join(&plot.member(0)));
         participant(2, None, || {
-            let me = Member::new(&plot.ground, 1);
+            let me = plot.member(1);
             let (place, _) = plot.take(&me).unwrap();
             plot.finish(&me, place);
         });
@@ -177,9 +177,9 @@ fn one_who_waits_for_a_task_is_woken_by_one_that_comes_back() {
     model("queue: one_who_waits_for_a_task_is_woken_by_one_that_comes_back", Sleep, Some(2), || {
         let plot = tasks(1, 2);
         plot.fill_with([1]);
-        let giver = Member::new(&plot.ground, 1);
+        let giver = plot.member(1);
         participant(3, None, || _ = plot.take(&giver).unwrap());
-        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&Member::new(&plot.ground, 0)).1, 1));
+        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&plot.member(0)).1, 1));
         participant(2, None, || plot.give_back(&giver, 0));
         join(taker);
     });
@@ -189,8 +189,8 @@ fn one_who_waits_for_a_task_is_woken_by_one_that_comes_back() {
 fn one_who_waits_for_a_task_is_woken_by_a_put() {
     model("queue: one_who_waits_for_a_task_is_woken_by_a_put", Sleep, Some(2), || {
         let plot = tasks(1, 2);
-        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&Member::new(&plot.ground, 0)).1, 1));
-        participant(2, None, || plot.put_and_wake(&Member::new(&plot.ground, 1), 1).unwrap());
+        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&plot.member(0)).1, 1));
+        participant(2, None, || plot.put_and_wake(&plot.member(1), 1).unwrap());
         join(taker);
     });
 }
