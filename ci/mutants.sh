@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Breaks the state machines, one line of a list at a time, in a copy of the tree, and runs what must notice: the loom models on ci/mutants.txt (`loom`, the default), the kill
-# harness on ci/mutants-kill.txt (`kill`), the explorations on ci/mutants-explore.txt (`explore`). Every mutant must be caught, but for those that are known to survive, whose names end in the reason in parentheses.
+# harness on ci/mutants-kill.txt (`kill`), the explorations on ci/mutants-explore.txt (`explore`), integration tests on ci/mutants-test.txt (`test`). Every mutant must be caught, but for those that are known to survive, whose names end in the reason in parentheses.
 # A second argument: only mutants whose name contains it. It takes a while, so it is for whoever changes a state machine or a test of it, not for every commit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,8 +37,16 @@ kill)
         CARGO_TARGET_DIR="$OLDPWD/target/mutants-kill" CARGO_INCREMENTAL=1 exec timeout 200 cargo test --release --test kill -- --sample --fail-fast "$1"
     }
     ;;
+test)
+    list=ci/mutants-test.txt
+    # A process that is ended, or a test that does not end.
+    failure='\.\.\. FAILED$|signal: |has been running for over'
+    check() {
+        CARGO_TARGET_DIR="$OLDPWD/target/mutants-test" CARGO_INCREMENTAL=1 CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0 exec timeout 200 cargo test --test "$1"
+    }
+    ;;
 *)
-    echo "usage: ci/mutants.sh [loom|explore|kill] [NAME]" >&2
+    echo "usage: ci/mutants.sh [loom|explore|kill|test] [NAME]" >&2
     exit 2
     ;;
 esac

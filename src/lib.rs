@@ -74,7 +74,8 @@
 //!
 //! # Fork, exec, threads
 //! Everything belongs to a thread: locks are owned by threads, wherever they run. A forked child has its parent's handles and none of its locks; `exec` and the end of a
-//! thread release what it held, as its death. The rules for fork in a program with threads are in [`process`].
+//! thread release what it held, as its death. A thread that ends with a guard leaked ends its process, since references may be
+//! left ([`LockGuard`](LockGuard#leaked-guards)), and a process that holds a guard cannot fork. The rules for fork in a program with threads are in [`process`].
 //!
 //! # Futures
 //! With the feature `tokio` the waits are futures, too: `get_async` and `put_async` of the queues, [`Event`]'s `wait_async`, the semaphores' `acquire_async`, and `wait_any_async`. They run on any executor; what waits for descriptors needs tokio's. A poll is the operation that does not wait, by the thread that polls, so

@@ -144,9 +144,8 @@ impl Region {
     /// | [`attach_whole`](Region::attach_whole): every page is allocated | [`RegionError::Holes`] |
     ///
     /// What it cannot check: whoever has the descriptor can punch a hole later, which only a seal
-    /// against
-    /// all writing would forbid. What is in the hole is lost, as if it had been overwritten; who
-    /// touches it
+    /// against all writing would forbid. What is in the hole is lost, as if it had been
+    /// overwritten; who touches it
     /// gets a new page of zeros, and is killed only where a page is not to be had for anything else
     /// either.
     pub(crate) fn attach(file: OwnedFd, layout: Layout, type_name: &'static str) -> Result<Self, RegionError> {

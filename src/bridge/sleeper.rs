@@ -96,8 +96,7 @@ impl Sleeper {
                     self.found.extend(0..self.bed.keys.len());
                 }
                 // If nothing was disarmed meanwhile, it is a word that somebody waits for: those
-                // who are
-                // told now come back with it at once, and would have this thread spin.
+                // who are told now come back with it at once, and would have this thread spin.
                 futex::wait(&*self.control, self.bed.control, Some(clock::now() + BLIND));
             }
             Slept::Unsupported => {

@@ -170,8 +170,7 @@ impl RawCondition {
             seen = now;
         }
         // If the kernel refuses, nobody says whether `count` have been woken, and those who were
-        // not
-        // are to find out by themselves.
+        // not are to find out by themselves.
         if futex::try_wake(self.state.word(), count).is_none_or(|woken| woken < count) {
             // `TURN` has changed already.
             self.wake_all(0);

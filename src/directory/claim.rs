@@ -161,8 +161,7 @@ fn take_path(address: &Address, path: &Path, socket: &OwnedFd, is_open: bool) ->
 
 /// A new file for the lock, which is locked when it comes to its path: where it cannot be locked,
 /// none is left behind, which nobody without the lock could remove. `None` if something is there by
-/// now, or
-/// the file system has no files without names; then it is made as any other.
+/// now, or the file system has no files without names; then it is made as any other.
 fn new_and_locked(path: &Path) -> io::Result<Option<File>> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;

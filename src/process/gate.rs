@@ -111,8 +111,7 @@ impl Inside {
 
 impl Outside {
     /// The parent's part: lets the child in, and waits until it has begun. If it does not, it is
-    /// reaped,
-    /// and the error says why.
+    /// reaped, and the error says why.
     pub(super) fn let_in(self, child: Pid, pidfd: &OwnedFd) -> io::Result<()> {
         let result = self.let_in_and_listen(pidfd);
         let report = match result {

@@ -7,9 +7,8 @@
 //! No errno is a panic. A sandbox may answer any call with any errno, and a peer makes the kernel
 //! refuse a wake: where a thread waits on the word by `FUTEX_WAIT_REQUEUE_PI` or `FUTEX_LOCK_PI`,
 //! `FUTEX_WAKE` stops there with EINVAL, as do `FUTEX_CMP_REQUEUE`, `FUTEX_WAKE_OP` and the form
-//! with
-//! bits. Those who were queued before that thread have been woken then, and nobody says how many;
-//! those behind it cannot be reached by any call, and find out by their slices.
+//! with bits. Those who were queued before that thread have been woken then, and nobody says how
+//! many; those behind it cannot be reached by any call, and find out by their slices.
 //!
 //! | call | refused | the caller learns |
 //! |---|---|---|
@@ -101,9 +100,8 @@ pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
 }
 
 /// How long one sleeps instead whom the kernel does not let sleep on a word, in nanoseconds. No
-/// wake
-/// ends that, so it is shorter than a slice; and long enough to cost less than a thousandth of a
-/// CPU.
+/// wake ends that, so it is shorter than a slice; and long enough to cost less than a thousandth of
+/// a CPU.
 const NAP: u64 = 5_000_000;
 
 /// Sleeps for [`NAP`], or until the deadline, if that is earlier: by `clock_nanosleep(2)`, by
@@ -195,8 +193,7 @@ impl<'a> Watch<'a> {
 /// starts the call again, after a stop or a signal.
 ///
 /// EAGAIN, EINTR and ETIMEDOUT are three of the results, all other errnos the fourth; so are more
-/// than
-/// [`MAX_WATCHED`] words. Memory ordering: none.
+/// than [`MAX_WATCHED`] words. Memory ordering: none.
 #[must_use]
 pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
     wait_any_of(words, deadline).map(|(awake, _)| awake)
@@ -237,8 +234,7 @@ pub enum Slept {
     /// Some word is not mapped, or not as anything that can be slept on (EFAULT): it did not sleep.
     Unmapped,
     /// The kernel does not have the call, or not the memory for it, or a filter refuses it: any
-    /// other
-    /// errno. It did not sleep.
+    /// other errno. It did not sleep.
     Unsupported,
 }
 
@@ -267,8 +263,8 @@ pub fn wake_address(word: Address, count: u32) {
 /// Whether the word still holds what is expected of it, as the kernel sees it: not if it is not mapped any more. By a `FUTEX_CMP_REQUEUE` of no sleeper to nowhere, which compares and does nothing else.
 ///
 /// EAGAIN and EFAULT mean no, and so do all other errnos: the caller looks for itself. With no
-/// sleepers
-/// to move the kernel does not come to those that would make it refuse. Memory ordering: none.
+/// sleepers to move the kernel does not come to those that would make it refuse. Memory ordering:
+/// none.
 #[must_use]
 pub fn still_holds(word: Address) -> bool {
     /// Where none are requeued to.
@@ -289,8 +285,7 @@ fn waitv(waits: &[futex::Wait], deadline: Option<u64>) -> Slept {
         Err(Errno::TIMEDOUT) => Slept::Ended(Awake::TimedOut, 0),
         Err(Errno::FAULT) => Slept::Unmapped,
         // Nothing is remembered: one thread's filter, or one word, says nothing about the others.
-        // Where
-        // the call does not exist, that costs a tenth of a microsecond before a sleep.
+        // Where the call does not exist, that costs a tenth of a microsecond before a sleep.
         Err(_) => Slept::Unsupported,
     }
 }
@@ -301,10 +296,8 @@ pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awa
 }
 
 /// `FUTEX_WAKE`: wakes at most `count` of those asleep on the word and says how many they were. If
-/// the
-/// kernel refuses, as many as were asked for: whoever takes out a flag because nobody was asleep is
-/// not
-/// to do that when some may be.
+/// the kernel refuses, as many as were asked for: whoever takes out a flag because nobody was
+/// asleep is not to do that when some may be.
 ///
 /// The word may have been freed or reused by a peer meanwhile; only its address is used. Memory ordering: none.
 pub fn wake<W: Word>(word: &W, count: u32) -> u32 {

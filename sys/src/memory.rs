@@ -115,8 +115,7 @@ pub fn seals(file: impl AsFd) -> io::Result<Option<SealFlags>> {
 
 /// Whether a file with [`seals`] is of the kernel's own tmpfs, as every memfd of this crate is. The
 /// others that have seals are of huge pages: a hole in one of those is filled from a pool that
-/// anybody
-/// can empty, and whoever touches it then is killed (SIGBUS).
+/// anybody can empty, and whoever touches it then is killed (SIGBUS).
 ///
 /// # Errors
 /// None is expected of a file with seals; they go to the caller.
@@ -203,8 +202,7 @@ impl Drop for Mapping {
 ///
 /// ENOMEM (a hole in a larger area, and `vm.max_map_count` areas already), or a sandbox's errno: it
 /// stays mapped, which harms nobody but by the memory that it takes. The first time, the standard
-/// error
-/// says so.
+/// error says so.
 ///
 /// # Safety
 /// As for `munmap`.
