@@ -59,7 +59,7 @@ impl Words {
     }
 
     fn at(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset < size_of::<Board>() && offset.is_multiple_of(4));
+        assert!(offset < size_of::<Board>() && offset % 4 == 0);
         // SAFETY: inside the mapping.
         let at = unsafe { self.0.start().add(4096 + offset) };
         // SAFETY: as above, and aligned; a peer's accesses are of any size.

@@ -96,7 +96,8 @@ fn the_guards_of_all_locks_end_it() {
     assert_is_ended("RwLock, a writer", |board| mem::forget(board.rwlock.write().unwrap()));
     assert_is_ended("RwLock, a reader", |board| mem::forget(board.rwlock.read().unwrap()));
     assert_is_ended("Box::leak", |board| {
-        let value: &'static mut u64 = &mut **Box::leak(Box::new(board.lock.lock().unwrap()));
+        let guard: &'static mut LockGuard<'static, u64> = Box::leak(Box::new(board.lock.lock().unwrap()));
+        let value: &'static mut u64 = &mut *guard;
         *value = 1;
     });
     assert_is_ended("one behind others that were dropped", |board| {
@@ -216,7 +217,7 @@ fn what_destructors_lock_and_leak_is_seen_too() {
     assert_is_ended("a thread-local's destructor", |board| LEAKS.with_borrow_mut(|leaks| leaks.0 = Some(board)));
     // Of a thread that has never locked before.
     assert_is_ended("a destructor of thread-specific data", |board| {
-        at_end_of_thread(board, 1, |board| mem::forget(board.lock.lock().unwrap()))
+        at_end_of_thread(board, 1, |board| mem::forget(board.lock.lock().unwrap()));
     });
     assert_is_ended("... that is called a third time", |board| {
         drop(board.lock.lock().unwrap());

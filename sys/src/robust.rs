@@ -35,7 +35,7 @@
 //!    through all slots up to the last one that is used, or the first one, and taking and freeing one of them is one store.
 //! 6. What a thread holds, how often, and by how many guards, is in its slots, in this process's own
 //!    memory. The words lie where peers write: they say who may come next, never what is held here.
-//! 7. Before the kernel walks the list of a thread that ends, [`end`] has seen what that holds.
+//! 7. Before the kernel walks the list of a thread that ends, `end` has seen what that holds.
 //!
 //! # A thread that ends and still holds something
 //! A guard that was leaked may have left a reference that outlives its thread: if its lock were
@@ -46,7 +46,7 @@
 //! lets them end (`coredump_wait`), so not one of them runs on when the list is walked.
 //!
 //! The same goes for a lock that was acquired without a guard, or a permit, in memory that is no
-//! shared mapping of the crate's ([`mappings`]): it may have been freed, and the kernel would
+//! shared mapping of the crate's (`mappings`): it may have been freed, and the kernel would
 //! write a bit into what is there by now. In a shared mapping it is the kernel's to hand on.
 //!
 //! libc calls the destructors of thread-specific data in up to four rounds, after those of
