@@ -3,7 +3,7 @@
 use core::mem;
 use std::io;
 
-use crossproc::{JoinableQueue, Lock, Permits, Queue, RLock, RwLock, Semaphore, Shm, Wait, process, shared};
+use crossproc::{JoinableQueue, Lock, LockGuard, Permits, Queue, RLock, RwLock, Semaphore, Shm, Wait, process, shared};
 
 mod forked;
 use forked::{fork, join_all};
@@ -92,7 +92,10 @@ fn nor_one_that_has_a_loan_a_received_item_or_a_task() {
 #[test]
 fn nor_one_that_has_leaked_one() {
     assert!(!may_fork(|all| mem::forget(all.board.lock.lock().unwrap())));
-    assert!(!may_fork(|all| -> &'static mut u64 { &mut **Box::leak(Box::new(all.board.lock.lock().unwrap())) }));
+    assert!(!may_fork(|all| -> &'static mut u64 {
+        let guard: &'static mut LockGuard<'static, u64> = Box::leak(Box::new(all.board.lock.lock().unwrap()));
+        &mut *guard
+    }));
     assert!(!may_fork(|all| mem::forget(all.queue.receive().unwrap())));
     assert!(!may_fork(|all| mem::forget(all.queue.loan().unwrap())));
     assert!(!may_fork(|all| mem::forget(all.tasks.get().unwrap())));
