@@ -206,6 +206,26 @@ fn a_guard_that_a_thread_local_drops_was_not_leaked() {
 }
 
 #[test]
+fn nor_was_one_that_thread_specific_data_keeps() {
+    extern "C" fn drop_guard(guard: *mut c_void) {
+        // SAFETY: what is set below, and nobody else has.
+        drop(unsafe { Box::from_raw(guard.cast::<LockGuard<'static, u64>>()) });
+    }
+    let board = board();
+    let ended = process_ends_with_thread(&board, |board| {
+        // After the crate's own key, so that its destructor is called first in each round.
+        let guard = Box::new(board.lock.lock().unwrap());
+        let mut key = 0;
+        // SAFETY: writes a key.
+        assert_eq!(unsafe { libc::pthread_key_create(&raw mut key, Some(drop_guard)) }, 0);
+        // SAFETY: the key was made above.
+        assert_eq!(unsafe { libc::pthread_setspecific(key, Box::into_raw(guard).cast()) }, 0);
+    });
+    assert_eq!(ended, None);
+    assert!(board.lock.try_lock().is_ok());
+}
+
+#[test]
 fn what_destructors_lock_and_leak_is_seen_too() {
     struct Leaks(Option<&'static Board>);
     impl Drop for Leaks {
