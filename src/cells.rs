@@ -168,7 +168,10 @@ impl<const N: usize> Cells<N> {
     #[inline]
     pub(crate) fn is_holder(&self) -> bool {
         let (start, len) = (self.cells.as_ptr().addr(), size_of_val(&self.cells));
-        robust::ready().is_some_and(|thread| thread.holds_within(start, len))
+        let holds = |thread: &&Thread| thread.holds_within(start, len);
+        robust::ready()
+            .filter(holds)
+            .is_some_and(|thread| self.cells.iter().any(|cell| thread.slot_of(cell).is_some() && thread.is_held_still(cell)))
     }
 
     /// Frees a cell and wakes `count` of those who wait. Nothing in another thread: what was carried into a forked child is the parent's.

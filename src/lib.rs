@@ -70,7 +70,8 @@
 //! anywhere into the shared memory can spoil data and refuse to cooperate, but it cannot make this crate index out of bounds, follow a
 //! pointer, panic, or spin for ever. The kernel does follow the entries of locks that a thread holds when it *ends*: end no thread with locks held
 //! beside such a peer. What it cannot be kept from is to change the value of a [`Lock`] while another has it locked: do not share memory with a
-//! program that you would not run.
+//! program that you would not run. A thread knows by a lock's address that it holds it already, whatever that
+//! peer writes: attach a region once in a process, and clone the handle.
 //!
 //! # Fork, exec, threads
 //! Everything belongs to a thread: locks are owned by threads, wherever they run. A forked child has its parent's handles and none of its locks; `exec` and the end of a

@@ -304,7 +304,12 @@ impl<T> fmt::Debug for Lock<T> {
 /// [`abort`](std::process::abort) and a message on the standard error; others then get
 /// [`OwnerDied`](LockError::OwnerDied). A guard in a `thread_local!` is dropped in time. What a thread
 /// has locked by [`acquire`](Lock::acquire) ends no process, unless the lock is in memory that is not
-/// shared, such as a `Box`, which could have been freed meanwhile.
+/// shared, such as a `Box`, which could have been freed meanwhile. If the memory of such a lock is used for
+/// something else while the thread holds it, and the thread is killed, what it took after that lock may stay
+/// locked.
+///
+/// Others may be told before the threads of such a process have stopped if the kernel may dump no core of
+/// it (`PR_SET_DUMPABLE`, set-user-ID programs), or a handler of SIGABRT ends it otherwise.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct LockGuard<'a, T: Plain> {
     lock: &'a Lock<T>,

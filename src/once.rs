@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
+use crossproc_sys::robust::Holding;
 
 use crate::lock::LockError;
 use crate::lock::state::{Acquired, RawLock, Refused};
@@ -164,6 +165,8 @@ impl Once {
     #[cold]
     fn complete(&self, lock: impl FnOnce(&RawLock) -> Result<Acquired, Refused>, work: impl FnOnce(OnceState)) -> Result<(), OnceError> {
         let acquired = lock(&self.lock)?;
+        // It gives no references: the work may fork.
+        self.lock.hold(Holding::BY_HAND);
         let _unlocks = Unlocks(&self.lock, acquired.tid);
         // Relaxed: the lock orders it, whoever has done it had the lock before.
         if self.done.load(Relaxed) == DONE {

@@ -100,6 +100,19 @@ impl Fingerprint {
         self
     }
 
+    /// Adds the shared type of a field, which the function leads to. It is not called.
+    #[doc(hidden)]
+    pub fn field<S, T: Shared>(&mut self, _: fn(&S) -> *const T) -> &mut Self {
+        self.shared::<T>()
+    }
+
+    /// The size and alignment of a field, which must be shared. The function is not called.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn size_and_align<S, T: Shared>(_: fn(&S) -> *const T) -> (usize, usize) {
+        (size_of::<T>(), align_of::<T>())
+    }
+
     /// Adds a plain type: its size, its alignment and its name without the path, which may differ between the programs that share it.
     pub fn plain<T: Plain>(&mut self) -> &mut Self {
         self.number(size_of::<T>()).number(align_of::<T>());
@@ -173,35 +186,40 @@ macro_rules! shared {
         #[repr(C)]
         $vis struct $name { $($(#[$field_meta])* $field_vis $field: $type,)* }
 
-        // What an attribute has made of the struct is what is shared, so that is what is checked.
+        // What an attribute has made of the struct is what is shared, so that is what is checked. The
+        // types are those of its fields: to write them again could mean others, where a macro makes them.
         #[allow(dead_code, unused_mut, unused_assignments)]
         const _: () = {
-            const fn is_shared<T: $crate::Shared>() {}
-            $(is_shared::<$type>();)*
-
-            const fn is_same<T>(_: *const T, _: *const T) {}
             fn has_these_fields_and_no_others(value: &$name) {
                 let $name { $($field: _,)* } = value;
-                // By raw pointers: a reference would be taken for one to what it leads to.
-                $(is_same(&raw const value.$field, ::core::ptr::null::<$type>());)*
             }
 
             let mut end = 0_usize;
             $(
-                end = end.next_multiple_of(::core::mem::align_of::<$type>());
-                assert!(
+                let (size, align) = $crate::Fingerprint::size_and_align(|value: &$name| &raw const value.$field);
+                end = end.next_multiple_of(align);
+                ::core::assert!(
                     ::core::mem::offset_of!($name, $field) == end,
-                    concat!(stringify!($name), ": an attribute has taken `repr(C)` away, or added a field"),
+                    ::core::concat!(
+                        ::core::stringify!($name),
+                        ": an attribute has taken `repr(C)` away, or added a field"
+                    ),
                 );
-                end += ::core::mem::size_of::<$type>();
+                end += size;
             )*
-            assert!(
+            ::core::assert!(
                 ::core::mem::size_of::<$name>() == end.next_multiple_of(::core::mem::align_of::<$name>()),
-                concat!(stringify!($name), ": an attribute has taken `repr(C)` away, or added a field"),
+                ::core::concat!(
+                    ::core::stringify!($name),
+                    ": an attribute has taken `repr(C)` away, or added a field"
+                ),
             );
-            assert!(
+            ::core::assert!(
                 !::core::mem::needs_drop::<$name>(),
-                concat!(stringify!($name), " is dropped: nobody would do that for the last process that dies"),
+                ::core::concat!(
+                    ::core::stringify!($name),
+                    " is dropped: nobody would do that for the last process that dies"
+                ),
             );
         };
 
@@ -210,8 +228,12 @@ macro_rules! shared {
         #[allow(unsafe_code)]
         unsafe impl $crate::Shared for $name {
             fn layout(to: &mut $crate::Fingerprint) {
-                to.name(stringify!($name));
-                $(to.name(stringify!($field)).number(::core::mem::offset_of!($name, $field)).shared::<$type>();)*
+                to.name(::core::stringify!($name));
+                $(
+                    to.name(::core::stringify!($field));
+                    to.number(::core::mem::offset_of!($name, $field));
+                    to.field(|value: &$name| &raw const value.$field);
+                )*
             }
         }
     };

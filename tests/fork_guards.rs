@@ -3,7 +3,7 @@
 use core::mem;
 use std::io;
 
-use crossproc::{JoinableQueue, Lock, LockGuard, Permits, Queue, RLock, RwLock, Semaphore, Shm, Wait, process, shared};
+use crossproc::{JoinableQueue, Lock, LockGuard, Once, Permits, Queue, RLock, RwLock, Semaphore, Shm, Wait, process, shared};
 
 mod forked;
 use forked::{fork, join_all};
@@ -115,6 +115,15 @@ fn what_leads_to_nothing_may_be_held() {
         all.tasks.get().unwrap().done();
         drop(all.tasks.get().unwrap());
     }));
+}
+
+#[test]
+fn the_work_of_a_once_may_fork() {
+    static ONCE: Once = Once::new();
+    join_all([fork(|| {
+        let work = |_| assert!(process::fork(|| ()).unwrap().join().unwrap().success());
+        ONCE.call_once(work).unwrap();
+    })]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU32, Ordering::*};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 
 use crossproc::{
@@ -207,22 +208,25 @@ fn a_guard_that_a_thread_local_drops_was_not_leaked() {
 
 #[test]
 fn nor_was_one_that_thread_specific_data_keeps() {
-    extern "C" fn drop_guard(guard: *mut c_void) {
-        // SAFETY: what is set below, and nobody else has.
-        drop(unsafe { Box::from_raw(guard.cast::<LockGuard<'static, u64>>()) });
+    // In whatever round it drops the guard, before the crate's destructor or after it; in the last one
+    // before it.
+    static GUARD: Mutex<Option<Sent>> = Mutex::new(None);
+    struct Sent(LockGuard<'static, u64>);
+    // SAFETY: a thread gets its own guard back.
+    unsafe impl Send for Sent {}
+    fn keep(board: &'static Board, round: u32) {
+        *GUARD.lock().unwrap() = Some(Sent(board.lock.lock().unwrap()));
+        at_end_of_thread(board, round, |board| {
+            drop(GUARD.lock().unwrap().take().map(|sent| sent.0));
+            board.go_on.set();
+        });
     }
-    let board = board();
-    let ended = process_ends_with_thread(&board, |board| {
-        // After the crate's own key, so that its destructor is called first in each round.
-        let guard = Box::new(board.lock.lock().unwrap());
-        let mut key = 0;
-        // SAFETY: writes a key.
-        assert_eq!(unsafe { libc::pthread_key_create(&raw mut key, Some(drop_guard)) }, 0);
-        // SAFETY: the key was made above.
-        assert_eq!(unsafe { libc::pthread_setspecific(key, Box::into_raw(guard).cast()) }, 0);
-    });
-    assert_eq!(ended, None);
-    assert!(board.lock.try_lock().is_ok());
+    let all: [fn(&'static Board); 3] = [|board| keep(board, 1), |board| keep(board, 2), |board| keep(board, 3)];
+    for act in all {
+        let board = board();
+        assert_eq!(process_ends_with_thread(&board, act), None);
+        assert!(board.go_on.is_set() && board.lock.try_lock().is_ok());
+    }
 }
 
 #[test]
@@ -255,6 +259,7 @@ fn a_destructor_that_comes_last_of_all_can_lock_nothing() {
             let Err(LockError::Unavailable(why)) = board.lock.lock() else { panic!("the thread has ended") };
             assert!(why.to_string().contains("about to end"), "{why}");
             assert!(board.rwlock.read().is_err() && board.permits.acquire().is_err());
+            assert!(Queue::<u64>::new(4).unwrap().loan().is_err());
             board.go_on.set();
         });
     });
@@ -286,6 +291,25 @@ fn at_end_of_thread(board: &'static Board, round: u32, act: fn(&'static Board)) 
     let rounds = Box::into_raw(Box::new(Rounds { left: round, key, board, act }));
     // SAFETY: the key was made above.
     assert_eq!(unsafe { libc::pthread_setspecific(key, rounds.cast()) }, 0);
+}
+
+#[test]
+fn a_queue_that_was_used_last_of_all_gives_nothing_out_any_more() {
+    let board = board();
+    let ended = process_ends_with_thread(&board, |board| {
+        drop(board.lock.lock().unwrap());
+        // Taking part begins in the first round, when thread-locals are gone, and ends in none.
+        static QUEUE: OnceLock<Queue<u64>> = OnceLock::new();
+        let queue = QUEUE.get_or_init(|| Queue::new(4).unwrap());
+        at_end_of_thread(board, 1, |_| QUEUE.get().unwrap().try_put(1).unwrap());
+        at_end_of_thread(board, 4, |board| {
+            assert!(QUEUE.get().unwrap().loan().is_err());
+            board.go_on.set();
+        });
+        assert_eq!(queue.len(), 0);
+    });
+    assert_eq!(ended, None);
+    assert!(board.go_on.is_set(), "the destructor was called");
 }
 
 #[test]

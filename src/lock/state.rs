@@ -458,7 +458,7 @@ impl RawLock {
     /// Where the lock hangs, if this thread, which calls, holds it.
     #[inline]
     pub(crate) fn slot<'a>(&self, thread: &'a Thread) -> Option<Slot<'a>> {
-        thread.slot_of(&self.robust)
+        thread.slot_of(&self.robust).filter(|_| thread.is_held_still(&self.robust))
     }
 
     /// Notes how the calling thread, which has the lock, holds it.

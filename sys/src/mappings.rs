@@ -46,8 +46,8 @@ pub(crate) fn add(start: usize, len: usize) -> &'static Node {
         start.load(Relaxed) == FREE && start.compare_exchange(FREE, TAKEN, Relaxed, Relaxed).is_ok()
     };
     let node = nodes().find(free).unwrap_or_else(publish);
-    node.len.store(len, Relaxed);
-    // Release: pairs with the Acquire in `contain`, for the length.
+    // Release, both: pair with the Acquires in `contain`. Who reads this length finds the node taken.
+    node.len.store(len, Release);
     node.start.store(start, Release);
     node
 }
@@ -82,9 +82,10 @@ impl Node {
 /// Whether an address is inside a mapping. Exact for one that is not mapped or unmapped meanwhile.
 pub(crate) fn contain(address: usize) -> bool {
     nodes().any(|node| {
-        // Acquire: pairs with the Release in `add`.
-        let start = node.start.load(Acquire);
-        start > TAKEN && address.wrapping_sub(start) < node.len.load(Relaxed)
+        // Acquire, both: pair with the Releases in `add`. The second look at the beginning tells that the
+        // length was of the same mapping: otherwise the node was taken for another one meanwhile.
+        let (start, len) = (node.start.load(Acquire), node.len.load(Acquire));
+        start > TAKEN && address.wrapping_sub(start) < len && node.start.load(Relaxed) == start
     })
 }
 

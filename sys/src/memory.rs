@@ -165,10 +165,19 @@ impl Mapping {
     /// ENOMEM: no address space, or too many mappings. EACCES, EPERM: the file is not open for writing, or sealed against it.
     /// EINVAL: `len` is 0. All go to the caller.
     pub fn new(file: impl AsFd, len: usize) -> io::Result<Self> {
-        // SAFETY: no address is asked for, so the kernel picks one where nothing is mapped, and nothing that exists is changed.
-        let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0) }?;
-        let start = NonNull::new(start).ok_or(Errno::NOMEM)?;
-        Ok(Mapping { start, len, noted: mappings::add(start.addr().get(), len) })
+        loop {
+            // SAFETY: no address is asked for, so the kernel picks one where nothing is mapped, and nothing that exists is changed.
+            let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0) }?;
+            let start = NonNull::new(start).ok_or(Errno::NOMEM)?;
+            if !robust::any_held_within(start.addr().get(), len) {
+                return Ok(Mapping { start, len, noted: mappings::add(start.addr().get(), len) });
+            }
+            // A lock in memory that was freed was there, and its thread holds it still: the kernel would
+            // take what is there now for it. Nothing comes there any more.
+            let (access, flags) = (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE);
+            // SAFETY: it takes the place of the mapping above, which nobody knows.
+            unsafe { mmap_anonymous(start.as_ptr(), len, access, flags) }?;
+        }
     }
 
     /// Where the mapping begins: aligned to a page.

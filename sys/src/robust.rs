@@ -50,12 +50,21 @@
 //! write a bit into what is there by now. In a shared mapping it is the kernel's to hand on.
 //!
 //! libc calls the destructors of thread-specific data in up to four rounds, after those of
-//! thread-locals. The crate looks in each but the first, in which others may still drop their
-//! guards: what is dropped until then was not leaked. After its look in the last round a thread can
-//! take nothing any more ([`Error::ThreadEnds`]).
+//! thread-locals. The crate looks in the last one: what others drop until then was not leaked. After
+//! its look a thread can take nothing any more ([`Error::ThreadEnds`]). A thread whose first lock of
+//! all is taken in such a destructor is looked at in the next one of the crate's, since nothing
+//! tells which round that is.
 //!
 //! What escapes it: a thread that takes its first lock of all in a destructor of thread-specific
-//! data, in the third round or the fourth; and one that ends without libc, by a raw `exit`.
+//! data, in the last round; one that ends without libc, by a raw `exit`; and, where the kernel may
+//! dump no core of the process (`PR_SET_DUMPABLE`), what other threads do until they are stopped.
+//!
+//! # Memory that was freed
+//! A lock in a `Box` can be freed, or overwritten, while its guard is leaked. Its slot then leads to
+//! what is there by now. Whoever asks whether a thread holds the lock at that address must compare its word, too; in
+//! a shared mapping, where a peer may have written to that, the slot alone is the truth, and nothing
+//! that was held elsewhere before is at that address ([`Mapping::new`](crate::memory::Mapping::new)). The kernel's walk
+//! ends where it meets such memory, so what hangs behind it is not handed on.
 //!
 //! # What is beyond it
 //! A thread that calls `exec` and is not its process's first one is given the first one's TID *before* the kernel walks its list, which then fits none of its locks: they stay
@@ -225,6 +234,8 @@ pub struct Thread {
     head: Cell<*const Head>,
     /// How often libc has called the destructor that [`end`]s it.
     rounds: Cell<u32>,
+    /// Its thread-locals are dropped, and libc was to call [`end`] before that.
+    has_lost_locals: Cell<bool>,
     last: RobustWord,
     next_thread: AtomicPtr<Thread>,
     /// What the locks hang on (invariant 5). Written by the thread alone; others look for what was leaked.
@@ -309,6 +320,7 @@ impl Unset {
             made: AtomicUsize::new(0),
             head: Cell::new(ptr::null()),
             rounds: Cell::new(0),
+            has_lost_locals: Cell::new(false),
             last: RobustWord::new(),
             next_thread: AtomicPtr::new(ptr::null_mut()),
             slots: [const { SlotWord::new() }; MAX_HELD + 1],
@@ -390,16 +402,23 @@ impl Thread {
         let mut free = None;
         for index in 0..made {
             let slot = self.slot(index);
+            if slot.holds(lock) {
+                if is_shared(lock) {
+                    return None;
+                }
+                if lock.word().load(Relaxed) & TID_MASK != self.tid() {
+                    // Another lock's, that was there before.
+                    slot.lead_to(slot.after());
+                }
+            }
             if slot.is_free() {
                 free = free.or(Some(index));
-            } else if slot.holds(lock) && is_shared(lock) {
-                return None;
             }
         }
         match free {
             Some(index) => Some(self.slot(index)),
             // Not in `set_up`, which signal handlers need: libc may allocate for it.
-            None if made == 0 && call_at_end(self).is_err() => None,
+            None if made == 0 && self.will_be_called_at_end().is_err() => None,
             None if made == MAX_HELD => None,
             None => {
                 // One more: its end first, then the link to it.
@@ -417,9 +436,16 @@ impl Thread {
     #[must_use]
     pub fn no_slot(&self, lock: &RobustWord) -> NoSlot {
         if self.made.load(Relaxed) == 0 {
-            return call_at_end(self).map_or_else(NoSlot::Unavailable, |()| NoSlot::TooMany);
+            return self.will_be_called_at_end().map_or_else(NoSlot::Unavailable, |()| NoSlot::TooMany);
         }
         if self.slot_of(lock).is_some() { NoSlot::Held } else { NoSlot::TooMany }
+    }
+
+    /// Whether it is this thread that holds a lock for which it has a [slot](Thread::slot_of).
+    #[inline]
+    #[must_use]
+    pub fn is_held_still(&self, lock: &RobustWord) -> bool {
+        lock.word().load(Relaxed) & TID_MASK == self.tid() || is_shared(lock)
     }
 
     /// Whether this thread could hold one more lock.
@@ -441,7 +467,8 @@ impl Thread {
         (0..self.made.load(Relaxed)).map(|index| self.slot(index))
     }
 
-    /// Where the lock hangs, if this thread holds it: the truth about that (invariant 6).
+    /// Where the lock hangs, if this thread holds it: the truth about that (invariant 6), if it
+    /// [is that lock still](Thread::is_held_still).
     #[inline]
     #[must_use]
     pub fn slot_of(&self, lock: &RobustWord) -> Option<Slot<'_>> {
@@ -698,6 +725,7 @@ impl Thread {
     fn splice(&self, head: &'static Head) {
         self.head.set(head);
         self.rounds.set(0);
+        self.has_lost_locals.set(false);
         // The first lock makes the first slot: see `slot_for`.
         self.made.store(0, Relaxed);
         // glibc leaves this as it was in the parent when it starts a forked child.
@@ -726,6 +754,7 @@ impl Thread {
 
 /// Whether a lock cannot be another one than it was when it was taken: elsewhere, one at the same address may
 /// have been leaked, freed, and its memory used again.
+#[cold]
 fn is_shared(lock: &RobustWord) -> bool {
     mappings::contain(ptr::from_ref(lock).addr())
 }
@@ -756,6 +785,7 @@ fn key() -> Result<libc::pthread_key_t, Error> {
     if errno != 0 {
         return Err(Error::Os(io::Error::from_raw_os_error(errno)));
     }
+    stay_loaded();
     // Relaxed, both: as above.
     match KEY.compare_exchange(0, u64::from(key) + 1, Relaxed, Relaxed) {
         Ok(_) => Ok(key),
@@ -764,6 +794,20 @@ fn key() -> Result<libc::pthread_key_t, Error> {
             unsafe { libc::pthread_key_delete(key) };
             Ok((others - 1) as libc::pthread_key_t)
         }
+    }
+}
+
+/// Keeps the library that this is in, if it is one, from being unloaded: libc would call what is no
+/// more. By `dlopen(3)` of what is loaded already, with RTLD_NODELETE. Where that cannot be, as in a program that is
+/// linked statically, there is nothing that could be unloaded.
+fn stay_loaded() {
+    let mut found = MaybeUninit::<libc::Dl_info>::uninit();
+    // SAFETY: looks for an address, and writes what it finds.
+    if unsafe { libc::dladdr(end as *const c_void, found.as_mut_ptr()) } != 0 {
+        // SAFETY: written by the call above.
+        let name = unsafe { found.assume_init() }.dli_fname;
+        // SAFETY: a string that lives as long as what is loaded from it.
+        unsafe { libc::dlopen(name, libc::RTLD_NOW | libc::RTLD_NOLOAD | libc::RTLD_NODELETE) };
     }
 }
 
@@ -783,29 +827,58 @@ extern "C" fn end(record: *mut c_void) {
     let thread = unsafe { &*record };
     let round = thread.rounds.get() + 1;
     thread.rounds.set(round);
-    if round > 1 {
-        thread.refuse_to_hand_on();
-    }
+    // With musl thread-locals are thread-specific data, too, and may come later.
+    let is_from_the_first_on = thread.has_lost_locals.get() || cfg!(target_env = "musl");
     // For lack of memory this round is the last one.
-    if round < ROUNDS && call_at_end(thread).is_ok() {
+    if round < ROUNDS && is_from_the_first_on && call_at_end(thread).is_ok() {
         return;
     }
     thread.refuse_to_hand_on();
+    // Nothing of the queues is this thread's any more, either.
+    thread.session.set(0);
     RECORD.set(&raw const ENDED.0);
 }
 
+/// Tells that a thread's locals are gone, and so that [`end`] comes in the first of libc's rounds.
+struct Locals;
+
+thread_local!(static LOCALS: Locals = const { Locals });
+
+impl Drop for Locals {
+    fn drop(&mut self) {
+        if let Some(thread) = ready() {
+            thread.has_lost_locals.set(true);
+        }
+    }
+}
+
 impl Thread {
+    /// Has libc call [`end`] when this thread ends.
+    fn will_be_called_at_end(&self) -> Result<(), Error> {
+        // Where they are gone already, or libc does not call their destructors any more, nothing will be
+        // told, and that is right.
+        let _ = LOCALS.try_with(|_| ());
+        call_at_end(self)
+    }
+
     /// Ends the process if the kernel would hand on what references lead to, or write to memory that
     /// may be another's.
     fn refuse_to_hand_on(&self) {
-        if self.guards() != 0 {
+        let is_private = |slot: &Slot<'_>| !slot.is_free() && !mappings::contain(slot.leads_to());
+        let has_guards = self.guards() != 0;
+        let mut has_private = false;
+        for slot in self.slots_made().filter(is_private) {
+            // The kernel is not to look at it, nor to stop there: what is behind it is handed on.
+            slot.lead_to(slot.after());
+            has_private = true;
+        }
+        if has_guards {
             end_process(
                 "a guard, a loan, a received item or a task of it was leaked, and references to it may \
                  live on: drop them, or let the thread live",
             );
         }
-        let is_private = |slot: Slot<'_>| !mappings::contain(slot.leads_to());
-        if self.slots_made().filter(|slot| !slot.is_free()).any(is_private) {
+        if has_private {
             end_process(
                 "it holds a lock or a permit that is not in shared memory, and may have been freed: \
                  release it first",

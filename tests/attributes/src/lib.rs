@@ -1,5 +1,7 @@
 //! Attribute macros that change the struct which they stand on, as any can.
 
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use proc_macro::TokenStream;
 
 /// Adds a field that leads to this process's own memory.
@@ -28,6 +30,14 @@ pub fn changes_a_type(_: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn takes_repr_away(_: TokenStream, item: TokenStream) -> TokenStream {
     parsed(&item.to_string().replace("#[repr(C)]", ""))
+}
+
+/// A type that is another one at each place where it is written.
+#[proc_macro]
+pub fn another_each_time(_: TokenStream) -> TokenStream {
+    static TIMES: AtomicUsize = AtomicUsize::new(0);
+    // What the struct has is the first.
+    parsed(if TIMES.fetch_add(1, Relaxed) == 0 { "&'static ::core::sync::atomic::AtomicU64" } else { "::core::sync::atomic::AtomicU64" })
 }
 
 /// Changes nothing.
