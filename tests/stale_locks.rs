@@ -6,7 +6,7 @@ use core::mem;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use crossproc::{Lock, LockError, RLock, RwLock, Shm, Wait};
+use crossproc::{Lock, LockError, RLock, RwLock, Shm, Wait, process};
 
 mod forked;
 use forked::{PATIENCE, fork, join_all, wait_until};
@@ -45,6 +45,9 @@ fn a_lock_that_takes_the_place_of_a_leaked_one_is_a_new_one() {
         assert!(lock.is_owned());
         drop(guard);
         assert!(elsewhere(|| lock.try_lock().is_ok()));
+
+        // Of what was leaked nothing is left that could be in a child.
+        assert!(process::fork(|| ()).unwrap().join().unwrap().success());
     })]);
 }
 
