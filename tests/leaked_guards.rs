@@ -9,6 +9,8 @@ use core::sync::atomic::{AtomicU32, Ordering::*};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 
@@ -388,6 +390,35 @@ fn the_message_waits_for_no_reader() {
     });
     assert_eq!(child.join_timeout(PATIENCE).unwrap().signal(), Some(libc::SIGABRT));
     drop(reads);
+}
+
+#[test]
+fn a_thread_with_the_descriptor_of_one_that_ended_without_libc_is_not_taken_for_it() {
+    let ended = process_ends_with_thread(&board(), |board| {
+        let (tell, told) = channel();
+        let killed = thread::spawn(|| {
+            drop(board.lock.lock().unwrap());
+            // SAFETY: ends this thread alone, without destructors.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+        });
+        // SAFETY: it is joined once, since the handle is forgotten.
+        assert_eq!(unsafe { libc::pthread_join(killed.as_pthread_t(), core::ptr::null_mut()) }, 0);
+        mem::forget(killed);
+        // It has the descriptor, and the next one the record, with a guard when this one ends.
+        let (go, waits) = channel::<()>();
+        let second = thread::spawn(move || drop(waits.recv()));
+        let third = thread::spawn(move || {
+            let _guard = board.lock.lock().unwrap();
+            tell.send(()).unwrap();
+            board.go_on.wait();
+        });
+        told.recv().unwrap();
+        drop(go);
+        second.join().unwrap();
+        board.go_on.set();
+        third.join().unwrap();
+    });
+    assert_eq!(ended, None);
 }
 
 #[test]

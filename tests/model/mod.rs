@@ -1,7 +1,7 @@
 //! Programs for the participants of a queue, run in lockstep, against a plain model of it.
 //!
 //! Bytes become a [setup](program::Setup) and [steps](program::Step). Each participant is a thread that does one thing when it is told to; what comes of it must be exactly what the [model](reference) says. One at
-//! a time may wait for what another one does. A participant may die: it leaks all that it has in hand, and its thread is ended without libc, so that the kernel ends its participation.
+//! a time may wait for what another one does. A participant may die: it leaks all that it has in hand, and ends, so that the kernel ends its participation.
 //!
 //! The fuzz target runs the same programs.
 
@@ -13,10 +13,8 @@ mod program;
 mod reference;
 
 use std::fmt;
-use std::os::unix::thread::JoinHandleExt;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::{mem, ptr};
 
 use leaks::Leaks;
 use participant::{Any, Outcome, Refusal, live};
@@ -47,40 +45,7 @@ pub(crate) fn run(bytes: &[u8]) {
 struct Thread {
     commands: Sender<Command>,
     outcomes: Receiver<Outcome>,
-    /// When it ends, whether it is killed.
-    ends: Receiver<bool>,
     handle: JoinHandle<()>,
-}
-
-impl Thread {
-    fn start(queue: Any) -> Self {
-        let (commands, to_do) = channel();
-        let (done, outcomes) = channel();
-        let (ended, ends) = channel();
-        let handle = std::thread::spawn(move || {
-            let is_killed = live(&queue, &to_do, &done);
-            drop((queue, to_do, done));
-            // Nobody listens any more if the test has failed.
-            let _ = ended.send(is_killed);
-            drop(ended);
-            if is_killed {
-                // SAFETY: ends this thread alone, without destructors, as if it were killed; all that it
-                // leaves behind is its stack, which whoever joins it frees.
-                unsafe { libc::syscall(libc::SYS_exit, 0) };
-            }
-        });
-        Thread { commands, outcomes, ends, handle }
-    }
-
-    fn join(self) {
-        if self.ends.recv() != Ok(true) {
-            return self.handle.join().expect("a participant does not panic");
-        }
-        // SAFETY: it is joined once: the handle, which would wait for the result that it never gave, is
-        // forgotten.
-        assert_eq!(unsafe { libc::pthread_join(self.handle.as_pthread_t(), ptr::null_mut()) }, 0);
-        mem::forget(self.handle);
-    }
 }
 
 struct Run {
@@ -212,7 +177,10 @@ impl Run {
     fn sit_down(&mut self, seat: usize, maps: bool) {
         let queue = if maps { self.queue.mapped_again().expect("a queue can be attached") } else { self.queue.clone() };
         self.leaks.note(queue.file());
-        self.threads[seat] = Some(Thread::start(queue));
+        let (commands, to_do) = channel();
+        let (done, outcomes) = channel();
+        let handle = std::thread::spawn(move || live(&queue, &to_do, &done));
+        self.threads[seat] = Some(Thread { commands, outcomes, handle });
     }
 
     fn tell(&self, seat: usize, command: Command) {
@@ -229,7 +197,9 @@ impl Run {
         let is_last = matches!(command, Command::End | Command::Die);
         self.tell(seat, command.clone());
         let outcome = if is_last {
-            self.threads[seat].take().expect("somebody sits there").join();
+            let Thread { commands, outcomes, handle } = self.threads[seat].take().expect("somebody sits there");
+            handle.join().expect("a participant does not panic");
+            drop((commands, outcomes));
             Outcome::Done
         } else {
             self.outcome(seat, &command)

@@ -9,6 +9,8 @@ use crossproc::{
     Task,
 };
 
+use crossproc_sys::robust;
+
 use super::program::{Command, Form, Item, MAX_LEN, Setup};
 
 /// A queue of any kind.
@@ -273,10 +275,17 @@ impl<'a> Guard<'a> {
     }
 }
 
-/// Does what it is told until it is told to end. Whoever tells waits for each outcome, but for the last one: then for the thread. Whether it has leaked a guard, and so must be killed.
-pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<Outcome>) -> bool {
+/// As if the thread were killed: what it has leaked, which nobody has references to, is handed on when it ends.
+fn hand_on() {
+    if let Some(thread) = robust::ready() {
+        // SAFETY: a guard that was leaked here gave no reference that is kept.
+        unsafe { thread.disown_guards() };
+    }
+}
+
+/// Does what it is told until it is told to end. Whoever tells waits for each outcome, but for the last one: then for the thread.
+pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<Outcome>) {
     let mut held: Vec<(Guard<'_>, Item)> = Vec::new();
-    let mut has_leaked = false;
     for command in commands {
         match command {
             Command::End => break,
@@ -286,10 +295,9 @@ pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<
                 if let Ok(loan) = queue.loan(&vec![0; 8]) {
                     mem::forget(loan);
                 }
-                return true;
+                return hand_on();
             }
             command => {
-                has_leaked |= matches!(command, Command::Leak(_));
                 let outcome = operate(queue, &mut held, &command).unwrap_or_else(|error| Outcome::Refused(error.into()));
                 for (guard, contents) in &held {
                     assert_eq!(guard.contents(), *contents, "what is in hand does not change");
@@ -299,7 +307,9 @@ pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<
             }
         }
     }
-    has_leaked
+    // What is in hand is given back first: only what was leaked is left.
+    drop(held);
+    hand_on();
 }
 
 fn operate<'a>(queue: &'a Any, held: &mut Vec<(Guard<'a>, Item)>, command: &Command) -> Result<Outcome, QueueError> {
