@@ -406,7 +406,9 @@ fn a_thread_with_the_descriptor_of_one_that_ended_without_libc_is_not_taken_for_
         mem::forget(killed);
         // It has the descriptor, and the next one the record, with a guard when this one ends.
         let (go, waits) = channel::<()>();
-        let second = thread::spawn(move || drop(waits.recv()));
+        let second = thread::spawn(move || {
+            let _ = waits.recv();
+        });
         let third = thread::spawn(move || {
             let _guard = board.lock.lock().unwrap();
             tell.send(()).unwrap();
