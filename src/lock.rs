@@ -43,19 +43,22 @@ use crate::wait::Wait;
 /// calls [`LockGuard::recover`]; a guard that is dropped without that passes `OwnerDied` on to the next one. A waiter that dies is
 /// as if it had never come. A thread that is stopped keeps the lock.
 ///
-/// A panic is a death, too. Where one begins while the guard is held, and unwinds through it, the next
-/// owner gets [`LockError::OwnerDied`], as it would find a `std::sync::Mutex` poisoned. Not so if the
-/// panic is caught while the guard is held, or if the guard [ignores panics](LockGuard::ignore_panics).
+/// A panic is a death, too. Where one begins while the guard is held, and unwinds through it, the
+/// next owner gets [`LockError::OwnerDied`], as it would find a `std::sync::Mutex` poisoned. Not so
+/// if the panic is caught while the guard is held, or if the guard [ignores
+/// panics](LockGuard::ignore_panics).
 ///
 /// What a dead owner had written is in the order of its machine's instructions, which the compiler may have changed. Where its successor draws
 /// conclusions from one write about another, put a `core::sync::atomic::compiler_fence` between the two, or use atomics beside the lock.
 ///
 /// # Fork
 /// A child does not inherit its parent's locks: for the child they are held by another.
-/// [`fork`](crate::process::fork) is an error while the process holds a guard, so that none gets into a
-/// child. One that got there in another way does nothing when it is dropped, and must not be used: the
-/// parent holds the lock. A lock that is *not* in shared memory, such as a `static`, is copied into the
-/// child as it is, and stays locked there if anybody held it.
+/// [`fork`](crate::process::fork) is an error while the process holds a guard, so that none gets
+/// into a child. One that got there in another way does nothing when it is dropped, and must not be
+/// used:
+/// the
+/// parent holds the lock. A lock that is *not* in shared memory, such as a `static`, is copied into
+/// the child as it is, and stays locked there if anybody held it.
 ///
 /// # Errors
 /// Every form gives [`LockError`]. A thread may hold 1,000 locks at a time.
@@ -183,7 +186,8 @@ impl<T: Plain> Lock<T> {
 
     /// Locks without a guard, for callers that unlock in another function: language bindings. Waits as `wait` says.
     ///
-    /// It is to be released in the same thread, by [`force_release`](Lock::force_release), or, for a `Lock<()>`, by the safe [`release`](Lock::release). A thread that ends without
+    /// It is to be released in the same thread, by [`force_release`](Lock::force_release), or, for
+    /// a `Lock<()>`, by the safe [`release`](Lock::release). A thread that ends without
     /// that has died as the owner, and the lock is handed on. If the lock is not in a
     /// [`Shm`](crate::Shm), the process ends with such a thread: see [`LockGuard`].
     ///
@@ -299,17 +303,19 @@ impl<T> fmt::Debug for Lock<T> {
 /// The right to use a [`Lock`]'s value; dropping it unlocks. It stays in its thread, because the kernel knows the owner by thread.
 ///
 /// # Leaked guards
-/// A guard that is leaked keeps the lock for as long as its thread lives, since references to the value
-/// may be as old. For the same reason the *process* ends with that thread, by
+/// A guard that is leaked keeps the lock for as long as its thread lives, since references to the
+/// value may be as old. For the same reason the *process* ends with that thread, by
 /// [`abort`](std::process::abort) and a message on the standard error; others then get
-/// [`OwnerDied`](LockError::OwnerDied). A guard in a `thread_local!` is dropped in time. What a thread
-/// has locked by [`acquire`](Lock::acquire) ends no process, unless the lock is in memory that is not
-/// shared, such as a `Box`, which could have been freed meanwhile. If the memory of such a lock is used for
-/// something else while the thread holds it, and the thread is killed, what it took after that lock may stay
+/// [`OwnerDied`](LockError::OwnerDied). A guard in a `thread_local!` is dropped in time. What a
+/// thread has locked by [`acquire`](Lock::acquire) ends no process, unless the lock is in memory
+/// that is not
+/// shared, such as a `Box`, which could have been freed meanwhile. If the memory of such a lock is
+/// used for something else while the thread holds it, and the thread is killed, what it took after
+/// that lock may stay
 /// locked.
 ///
-/// Others may be told before the threads of such a process have stopped if the kernel may dump no core of
-/// it (`PR_SET_DUMPABLE`, set-user-ID programs), or a handler of SIGABRT ends it otherwise.
+/// Others may be told before the threads of such a process have stopped if the kernel may dump no
+/// core of it (`PR_SET_DUMPABLE`, set-user-ID programs), or a handler of SIGABRT ends it otherwise.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct LockGuard<'a, T: Plain> {
     lock: &'a Lock<T>,
@@ -327,8 +333,8 @@ impl<T: Plain> LockGuard<'_, T> {
         self
     }
 
-    /// Lets no panic count as its owner's death: whatever unwinds through this guard, the next one to
-    /// lock gets the value without an error. For values that every write leaves whole.
+    /// Lets no panic count as its owner's death: whatever unwinds through this guard, the next one
+    /// to lock gets the value without an error. For values that every write leaves whole.
     ///
     /// ```
     /// use crossproc::Lock;
@@ -407,7 +413,8 @@ impl<T: Plain + fmt::Display> fmt::Display for LockGuard<'_, T> {
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError<G> {
-    /// The lock is acquired, and its last owner died, or panicked, while it held it: the value may be half written.
+    /// The lock is acquired, and its last owner died, or panicked, while it held it: the value may
+    /// be half written.
     #[error("the lock's owner died while it held it: repair the value and call recover() on the guard")]
     OwnerDied(G),
     /// The calling thread holds the lock already.

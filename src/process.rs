@@ -6,9 +6,9 @@
 //!
 //! And no guards, since the child would use what its parent holds: [`fork`] is an error while the
 //! process has a guard of a [`Lock`](crate::Lock), an [`RLock`](crate::RLock) or an
-//! [`RwLock`](crate::RwLock), a loan, a received item, a task or a dead letter. Drop it first, or fork
-//! first. A [`Permit`](crate::Permit), and what was acquired without a guard, may stay: there is nothing
-//! that the child could reach through it.
+//! [`RwLock`](crate::RwLock), a loan, a received item, a task or a dead letter. Drop it first, or
+//! fork first. A [`Permit`](crate::Permit), and what was acquired without a guard, may stay: there
+//! is nothing that the child could reach through it.
 //!
 //! # Fork in a program with threads
 //! Only the thread that forks exists in the child. Whatever another thread was in the middle of stays so for ever: a lock of the standard output,
@@ -104,14 +104,15 @@ impl Builder {
     /// The child ends as by `_exit`: no destructor of what it inherited runs, no handler of the parent's `atexit`. The standard output is flushed
     /// before the fork and at the end of the child.
     ///
-    /// No guard gets into the child: `body` borrows nothing, and it is an error if this process holds
-    /// any, also one that was leaked, or that is in a `static` or a `thread_local!`. See the
+    /// No guard gets into the child: `body` borrows nothing, and it is an error if this process
+    /// holds any, also one that was leaked, or that is in a `static` or a `thread_local!`. See the
     /// [module](self).
     ///
     /// # Errors
     /// [`io::ErrorKind::Unsupported`] if this process has other threads; see the [module](self).
-    /// [`io::ErrorKind::ResourceBusy`] if it holds a guard. Otherwise what the system says: no memory, no
-    /// descriptor, too many processes, no `/proc`; also what the child was refused before `body`, or
+    /// [`io::ErrorKind::ResourceBusy`] if it holds a guard. Otherwise what the system says: no
+    /// memory, no descriptor, too many processes, no `/proc`; also what the child was refused
+    /// before `body`, or
     /// that it was killed. `body` has not run then, and there is no child.
     pub fn fork<R: Exit>(&self, body: impl FnOnce() -> R + Send + 'static) -> io::Result<Child> {
         let threads = sys::threads()?;
@@ -130,8 +131,8 @@ impl Builder {
             );
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
         }
-        // SAFETY: there are no other threads, and only this one could start any. No guard is held, and
-        // what is `'static` otherwise leads to nothing that only a guard's owner may use.
+        // SAFETY: there are no other threads, and only this one could start any. No guard is held,
+        // and what is `'static` otherwise leads to nothing that only a guard's owner may use.
         unsafe { self.fork_flushing(body, true) }
     }
 
@@ -141,8 +142,9 @@ impl Builder {
     /// If this process has other threads, `body` calls only what is async-signal-safe, or what its caller knows not to depend on anything
     /// that another thread may be in the middle of.
     ///
-    /// The child uses no guard of a lock, loan, received item or task that this process holds, and no
-    /// reference that came from one: they are the parent's. It may drop them, which does nothing.
+    /// The child uses no guard of a lock, loan, received item or task that this process holds, and
+    /// no reference that came from one: they are the parent's. It may drop them, which does
+    /// nothing.
     ///
     /// # Errors
     /// What the system says: no memory, no descriptor, too many processes, no `/proc`; also what

@@ -31,8 +31,9 @@
 //!    `last`, after which nothing reads the record any more: that is how a record becomes free for another thread.
 //! 4. Records are mapped `MADV_WIPEONFORK`: in a forked child they read as zero, however it was forked, so that `tid` 0 means "not set
 //!    up in this process". libc starts the child with an empty list.
-//! 5. Slot k, for k < `made`, points to the lock that hangs on it, or, if it is free, to slot k + 1. Slot `made` points to `last`. So the chain goes
-//!    through all slots up to the last one that is used, or the first one, and taking and freeing one of them is one store.
+//! 5. Slot k, for k < `made`, points to the lock that hangs on it, or, if it is free, to slot k + 1.
+//!    Slot `made` points to `last`. So the chain goes through all slots up to the last one that is
+//!    used, or the first one, and taking and freeing one of them is one store.
 //! 6. What a thread holds, how often, and by how many guards, is in its slots, in this process's own
 //!    memory. The words lie where peers write: they say who may come next, never what is held here.
 //! 7. Before the kernel walks the list of a thread that ends, `end` has seen what that holds.
@@ -42,37 +43,39 @@
 //! handed on, two threads would have the same `&mut`. Nothing tells such a reference from none. So
 //! the *process* ends with the thread, by [`abort`](std::process::abort) and a message: the next
 //! owner learns that its predecessor died, and nobody is left who has the reference. SIGABRT is
-//! one of the signals for which the kernel halts all threads first, to dump their core, and only then
-//! lets them end (`coredump_wait`), so not one of them runs on when the list is walked.
+//! one of the signals for which the kernel halts all threads first, to dump their core, and only
+//! then lets them end (`coredump_wait`), so not one of them runs on when the list is walked.
 //!
 //! The same goes for a lock that was acquired without a guard, or a permit, in memory that is no
 //! shared mapping of the crate's (`mappings`): it may have been freed, and the kernel would
 //! write a bit into what is there by now. In a shared mapping it is the kernel's to hand on.
 //!
 //! libc calls the destructors of thread-specific data in up to four rounds, after those of
-//! thread-locals. The crate looks in the last one: what others drop until then was not leaked. After
-//! its look a thread can take nothing any more ([`Error::ThreadEnds`]). A thread whose first lock of
-//! all is taken in such a destructor is looked at in the next one of the crate's, since nothing
-//! tells which round that is.
+//! thread-locals. The crate looks in the last one: what others drop until then was not leaked.
+//! After its look a thread can take nothing any more ([`Error::ThreadEnds`]). A thread whose first
+//! lock of all is taken in such a destructor is looked at in the next one of the crate's, since
+//! nothing tells which round that is.
 //!
 //! What escapes it: a thread that takes its first lock of all in a destructor of thread-specific
 //! data, in the last round; one that ends without libc, by a raw `exit`; and, where the kernel may
 //! dump no core of the process (`PR_SET_DUMPABLE`), what other threads do until they are stopped.
 //!
 //! # Memory that was freed
-//! A lock in a `Box` can be freed, or overwritten, while its guard is leaked. Its slot then leads to
-//! what is there by now. Whoever asks whether a thread holds the lock at that address must compare its word, too; in
-//! a shared mapping, where a peer may have written to that, the slot alone is the truth, and nothing
-//! that was held elsewhere before is at that address ([`Mapping::new`](crate::memory::Mapping::new)). The kernel's walk
+//! A lock in a `Box` can be freed, or overwritten, while its guard is leaked. Its slot then leads
+//! to what is there by now. Whoever asks whether a thread holds the lock at that address must
+//! compare its word, too; in
+//! a shared mapping, where a peer may have written to that, the slot alone is the truth, and
+//! nothing that was held elsewhere before is at that address
+//! ([`Mapping::new`](crate::memory::Mapping::new)). The kernel's walk
 //! ends where it meets such memory, so what hangs behind it is not handed on.
 //!
 //! # What is beyond it
 //! A thread that calls `exec` and is not its process's first one is given the first one's TID *before* the kernel walks its list, which then fits none of its locks: they stay
 //! owned by a TID that is gone. A signal handler that interrupts an operation, runs one itself, and is killed in there: only the outer one is pending.
-//! The threads of a process that is killed (SIGKILL), or exits, do not stop at once: where one has its
-//! list walked, another may run on for as long as the signal takes to get to its processor. What
-//! it does with a reference that it has from the first one's guard, it does beside the lock's next
-//! owner.
+//! The threads of a process that is killed (SIGKILL), or exits, do not stop at once: where one has
+//! its list walked, another may run on for as long as the signal takes to get to its processor.
+//! What it does with a reference that it has from the first one's guard, it does beside the lock's
+//! next owner.
 //!
 //! References: <https://docs.kernel.org/locking/robust-futexes.html>, <https://man7.org/linux/man-pages/man2/get_robust_list.2.html>,
 //! the kernel's `handle_futex_death`, glibc's `nptl/descr.h` (`ENQUEUE_MUTEX_BOTH`), musl's `pthread_mutex_trylock.c`.
@@ -80,7 +83,6 @@
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
-use core::ffi::c_void;
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::*, compiler_fence};
@@ -92,8 +94,9 @@ use rustix::thread::gettid;
 use crate::atomic::AtomicU32;
 use crate::futex::Word;
 use crate::memory::map_wiped_on_fork;
-use crate::process::complain;
 use crate::{mappings, namespace};
+
+mod ending;
 
 /// The TID bits of a robust futex word.
 pub const TID_MASK: u32 = 0x3fff_ffff;
@@ -232,9 +235,9 @@ pub struct Thread {
     made: AtomicUsize,
     /// libc's head: its `list_op_pending` is the kernel's.
     head: Cell<*const Head>,
-    /// How often libc has called the destructor that [`end`]s it.
+    /// How often libc has called the destructor that `ending` ends it.
     rounds: Cell<u32>,
-    /// Its thread-locals are dropped, and libc was to call [`end`] before that.
+    /// Its thread-locals are dropped, and libc was to call `ending::end` before that.
     has_lost_locals: Cell<bool>,
     last: RobustWord,
     next_thread: AtomicPtr<Thread>,
@@ -264,8 +267,8 @@ impl SlotWord {
 pub struct Holding {
     /// How often.
     pub depth: u32,
-    /// How many guards of this thread stand for it: what they give references to is this thread's as
-    /// long as they exist. What is held by 0 was acquired without one.
+    /// How many guards of this thread stand for it: what they give references to is this thread's
+    /// as long as they exist. What is held by 0 was acquired without one.
     pub guards: u32,
 }
 
@@ -336,7 +339,8 @@ thread_local! {
 /// The calling thread's record, set up or not: one that is not has TID 0, and no slot for anything.
 #[inline]
 fn record() -> &'static Thread {
-    // SAFETY: RECORD points to `UNSET` or `ENDED`, or to a record that is never unmapped and that belongs to this thread (invariant 1), in a forked child to
+    // SAFETY: RECORD points to `UNSET` or `ENDED`, or to a record that is never unmapped and that
+    // belongs to this thread (invariant 1), in a forked child to
     // the same address with zeroes in it, which are a valid `Thread`.
     unsafe { &*RECORD.get() }
 }
@@ -448,8 +452,8 @@ impl Thread {
         lock.word().load(Relaxed) & TID_MASK == self.tid() || is_shared(lock)
     }
 
-    /// Lets the calling thread end though it has leaked guards: what they stood for is handed on then,
-    /// as that of one who died.
+    /// Lets the calling thread end though it has leaked guards: what they stood for is handed on
+    /// then, as that of one who died.
     ///
     /// # Safety
     /// No guard of this thread is left, nor a reference that came from one.
@@ -499,7 +503,8 @@ impl Thread {
         (1..self.made.load(Relaxed)).rev().find(|&index| self.slot(index).holds(lock))
     }
 
-    /// Whether this thread holds a lock whose entry lies in the `len` bytes from address `start` on.
+    /// Whether this thread holds a lock whose entry lies in the `len` bytes from address `start`
+    /// on.
     #[inline]
     #[must_use]
     pub fn holds_within(&self, start: usize, len: usize) -> bool {
@@ -551,7 +556,8 @@ impl Thread {
         self.head().list_op_pending.set(before.0);
     }
 
-    /// Links a lock that this thread has just acquired, in a [free slot](Thread::slot_for) of its own: between `begin` and `end`.
+    /// Links a lock that this thread has just acquired, in a [free slot](Thread::slot_for) of its
+    /// own: between `begin` and `end`.
     #[inline]
     pub fn link(&self, free: Slot<'_>, lock: &RobustWord, holding: Holding) {
         free.hold(holding);
@@ -763,145 +769,11 @@ impl Thread {
     }
 }
 
-/// Whether a lock cannot be another one than it was when it was taken: elsewhere, one at the same address may
-/// have been leaked, freed, and its memory used again.
+/// Whether a lock cannot be another one than it was when it was taken: elsewhere, one at the same
+/// address may have been leaked, freed, and its memory used again.
 #[cold]
 fn is_shared(lock: &RobustWord) -> bool {
     mappings::contain(ptr::from_ref(lock).addr())
-}
-
-/// Has libc call [`end`] for the calling thread, whose record it is, when that ends.
-#[cold]
-fn call_at_end(thread: &Thread) -> Result<(), Error> {
-    let record = ptr::from_ref(thread).cast::<c_void>();
-    // SAFETY: a key of this process's own, and a record, which is never unmapped.
-    match unsafe { libc::pthread_setspecific(key()?, record) } {
-        0 => Ok(()),
-        errno => Err(Error::Os(io::Error::from_raw_os_error(errno))),
-    }
-}
-
-/// The key of the threads' records, by which libc calls [`end`].
-fn key() -> Result<libc::pthread_key_t, Error> {
-    /// The key and 1; 0 while there is none. A forked child inherits it with libc's own table.
-    static KEY: AtomicU64 = AtomicU64::new(0);
-    // Relaxed: a key is a number, and what it means is libc's.
-    let known = KEY.load(Relaxed);
-    if known != 0 {
-        return Ok((known - 1) as libc::pthread_key_t);
-    }
-    let mut key = 0;
-    // SAFETY: writes a key. `end` may be called at the end of any thread that has set a value for it.
-    let errno = unsafe { libc::pthread_key_create(&raw mut key, Some(end)) };
-    if errno != 0 {
-        return Err(Error::Os(io::Error::from_raw_os_error(errno)));
-    }
-    stay_loaded();
-    // Relaxed, both: as above.
-    match KEY.compare_exchange(0, u64::from(key) + 1, Relaxed, Relaxed) {
-        Ok(_) => Ok(key),
-        Err(others) => {
-            // SAFETY: made above, and no thread has a value for it.
-            unsafe { libc::pthread_key_delete(key) };
-            Ok((others - 1) as libc::pthread_key_t)
-        }
-    }
-}
-
-/// Keeps the library that this is in, if it is one, from being unloaded: libc would call what is no
-/// more. By `dlopen(3)` of what is loaded already, with RTLD_NODELETE. Where that cannot be, as in a program that is
-/// linked statically, there is nothing that could be unloaded.
-fn stay_loaded() {
-    let mut found = MaybeUninit::<libc::Dl_info>::uninit();
-    // SAFETY: looks for an address, and writes what it finds.
-    if unsafe { libc::dladdr(end as *const c_void, found.as_mut_ptr()) } != 0 {
-        // SAFETY: written by the call above.
-        let name = unsafe { found.assume_init() }.dli_fname;
-        // SAFETY: a string that lives as long as what is loaded from it.
-        unsafe { libc::dlopen(name, libc::RTLD_NOW | libc::RTLD_NOLOAD | libc::RTLD_NODELETE) };
-    }
-}
-
-/// In how many rounds libc calls destructors of thread-specific data, as long as they set some again:
-/// glibc's and musl's PTHREAD_DESTRUCTOR_ITERATIONS.
-const ROUNDS: u32 = 4;
-
-/// Looks at what is still held by a thread that ends: what [`call_at_end`] has asked for.
-extern "C" fn end(record: *mut c_void) {
-    let record = record.cast_const().cast::<Thread>();
-    if !ptr::eq(RECORD.get(), record) {
-        // Of a thread that ended without libc, which has given its descriptor to this one as it was.
-        return;
-    }
-    // SAFETY: this thread's record, which is never unmapped. In a forked child it may have been wiped,
-    // and not set up since: then it says that nothing is held.
-    let thread = unsafe { &*record };
-    let round = thread.rounds.get() + 1;
-    thread.rounds.set(round);
-    // With musl thread-locals are thread-specific data, too, and may come later.
-    let is_from_the_first_on = thread.has_lost_locals.get() || cfg!(target_env = "musl");
-    // For lack of memory this round is the last one.
-    if round < ROUNDS && is_from_the_first_on && call_at_end(thread).is_ok() {
-        return;
-    }
-    thread.refuse_to_hand_on();
-    // Nothing of the queues is this thread's any more, either.
-    thread.session.set(0);
-    RECORD.set(&raw const ENDED.0);
-}
-
-/// Tells that a thread's locals are gone, and so that [`end`] comes in the first of libc's rounds.
-struct Locals;
-
-thread_local!(static LOCALS: Locals = const { Locals });
-
-impl Drop for Locals {
-    fn drop(&mut self) {
-        if let Some(thread) = ready() {
-            thread.has_lost_locals.set(true);
-        }
-    }
-}
-
-impl Thread {
-    /// Has libc call [`end`] when this thread ends.
-    fn will_be_called_at_end(&self) -> Result<(), Error> {
-        // Where they are gone already, or libc does not call their destructors any more, nothing will be
-        // told, and that is right.
-        let _ = LOCALS.try_with(|_| ());
-        call_at_end(self)
-    }
-
-    /// Ends the process if the kernel would hand on what references lead to, or write to memory that
-    /// may be another's.
-    fn refuse_to_hand_on(&self) {
-        let is_private = |slot: &Slot<'_>| !slot.is_free() && !mappings::contain(slot.leads_to());
-        let has_guards = self.guards() != 0;
-        let mut has_private = false;
-        for slot in self.slots_made().filter(is_private) {
-            // The kernel is not to look at it, nor to stop there: what is behind it is handed on.
-            slot.lead_to(slot.after());
-            has_private = true;
-        }
-        if has_guards {
-            end_process(
-                "a guard, a loan, a received item or a task of it was leaked, and references to it may \
-                 live on: drop them, or let the thread live",
-            );
-        }
-        if has_private {
-            end_process(
-                "it holds a lock or a permit that is not in shared memory, and may have been freed: \
-                 release it first",
-            );
-        }
-    }
-}
-
-/// Ends the process since the calling thread may not end without it.
-fn end_process(why: &str) -> ! {
-    complain(&["crossproc: the process is ended, as a thread that ends would hand on what it holds: ", why, "\n"]);
-    std::process::abort()
 }
 
 /// Keeps the stores before it before the stores after it, for the kernel's walk in this thread's own context (invariant 2). SeqCst is the one ordering of
