@@ -235,7 +235,7 @@ pub struct Thread {
     made: AtomicUsize,
     /// libc's head: its `list_op_pending` is the kernel's.
     head: Cell<*const Head>,
-    /// How often libc has called the destructor that `ending` ends it.
+    /// How often libc has called the destructor `ending::end` for it.
     rounds: Cell<u32>,
     /// Its thread-locals are dropped, and libc was to call `ending::end` before that.
     has_lost_locals: Cell<bool>,

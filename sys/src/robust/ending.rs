@@ -1,4 +1,4 @@
-//! What a thread still holds when it ends, and what is done about it: the reasons are in the module above.
+//! What a thread still holds when it ends, and what is done about it. The module above says why.
 //! why.
 
 use core::ffi::c_void;
