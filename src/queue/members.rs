@@ -17,6 +17,7 @@ use super::looks::Looks;
 use super::tasks::Unfinished;
 use super::words::{FLAGS, RETURNED, ROUND, TASK, index, with};
 use crate::lock::state::Refused as Unlockable;
+use crate::wait::Wait;
 
 /// As how many looks it counts to take over a dead one's id: the system calls.
 const LOOKS_OF_A_DEATH: usize = 1 << 10;
@@ -63,6 +64,25 @@ impl Ground {
             }
             if let Some(has_died) = self.take_token(id)? {
                 return self.enter(thread, id, has_died && !is_dead);
+            }
+        }
+        Err(NoMember::TooMany)
+    }
+
+    /// As [`attach`](Ground::attach), for one that has found all ids in use: it waits for those that
+    /// another thread is burying somebody in, and is about to free. Until a deadline, since that
+    /// one may be stopped.
+    pub(crate) fn attach_after_burials(&self, thread: &Thread, until: Wait) -> Result<Member, NoMember> {
+        for id in 0..self.used() {
+            let token = &self.record(id).token;
+            // Whoever enters has it like that, too, for a moment.
+            if token.owner().is_some() && !token.is_inconsistent() {
+                continue;
+            }
+            match token.lock_contended(until) {
+                Ok(acquired) => return self.enter(thread, id, acquired.owner_died),
+                Err(Unlockable::TimedOut | Unlockable::Deadlock) => {}
+                Err(refused) => return Err(NoMember::Lock(refused)),
             }
         }
         Err(NoMember::TooMany)
@@ -182,9 +202,8 @@ impl Ground {
                 self.settle(id);
                 thread.begin(&self.control().roster.0);
                 self.return_tasks(id);
-                let token = &self.record(id).token;
-                token.recover_if_inconsistent();
-                token.unlock(thread.tid());
+                // In one: whoever comes takes it for a living one's otherwise.
+                self.record(id).token.unlock_recovered(thread.tid());
             }
             thread.begin(&self.control().roster.0);
             // To settle it this thread may have looked at all of them.
