@@ -196,3 +196,60 @@ fn a_task_that_moves_from_hand_to_hand_is_unfinished() {
     tasks.get().unwrap().done();
     tasks.join().unwrap();
 }
+
+/// Two workers with a task in hand that wait for each other's would wait for ever.
+#[test]
+fn a_worker_with_a_task_in_hand_does_not_wait_for_the_last_ones_of_a_closed_queue() {
+    let tasks = JoinableQueue::<u64>::new(8).unwrap();
+    tasks.put_many(&[1, 2]).unwrap();
+    let [go, has_one] = [(); 2].map(|()| JoinableQueue::<u64>::new(1).unwrap());
+    let (theirs, told, tell) = (tasks.clone(), go.clone(), has_one.clone());
+    let worker = fork(move || -> Result<(), QueueError> {
+        told.get()?.done();
+        let task = theirs.get()?;
+        tell.put(0).unwrap();
+        // It is asleep in there when the queue is closed.
+        assert!(matches!(theirs.get(), Err(QueueError::Deadlock)));
+        tell.put(0).unwrap();
+        task.done();
+        assert_eq!(*theirs.get()?, 1, "which the other gives up");
+        Ok(())
+    });
+    let task = tasks.get().unwrap();
+    go.put(0).unwrap();
+    has_one.get().unwrap().done();
+    wait_until_asleep(&worker);
+    tasks.close().unwrap();
+    has_one.get().unwrap().done();
+    drop(task);
+    join_all([worker]);
+}
+
+/// What comes back is waited for by those who have nothing in hand, and the dead one's is there for all.
+#[test]
+fn the_last_tasks_of_a_closed_queue_come_back_to_those_who_can_wait() {
+    let tasks = JoinableQueue::<u64>::new(8).unwrap();
+    tasks.put_many(&[1, 2]).unwrap();
+    let has_one = JoinableQueue::<u64>::new(8).unwrap();
+    let (theirs, told) = (tasks.clone(), has_one.clone());
+    let clumsy = fork(move || -> () {
+        let _one = theirs.get().unwrap();
+        told.put(1).unwrap();
+        std::thread::park();
+    });
+    has_one.get().unwrap().done();
+    let own = tasks.get().unwrap();
+    tasks.close().unwrap();
+    let theirs = tasks.clone();
+    let waits = fork(move || -> Result<(), QueueError> {
+        assert_eq!(*theirs.get()?, 1, "and it drops it");
+        Ok(())
+    });
+    wait_until_asleep(&waits);
+    assert!(matches!(tasks.get(), Err(QueueError::Deadlock)));
+    assert!(matches!(tasks.try_get(), Err(QueueError::Empty)));
+    kill(&clumsy);
+    join_all([waits]);
+    assert_eq!(*tasks.get().unwrap(), 1, "which is not waited for: it is there");
+    own.done();
+}

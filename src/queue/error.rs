@@ -47,8 +47,9 @@ pub enum QueueError {
     /// There is no memory for the slots of another participant.
     #[error("there is no memory for another participant of the queue")]
     NoMemory(#[source] io::Error),
-    /// The thread would wait for itself: it has a task in hand.
-    #[error("this thread has a task in hand that it would wait for: finish it first")]
+    /// The thread would wait while it has a task in hand itself: until all tasks are done, or for the
+    /// last ones of a closed queue, which come only from those who give them up.
+    #[error("this thread has a task in hand that it, or others, would wait for: finish it first")]
     Deadlock,
     /// The guard belongs to the process that this one was forked from.
     #[error("the guard belongs to another thread, that of the parent process: use the queue itself in a forked child")]
@@ -107,6 +108,7 @@ impl From<Refused> for QueueError {
             Refused::Full => QueueError::Full,
             Refused::Empty => QueueError::Empty,
             Refused::Closed => QueueError::Closed,
+            Refused::Deadlock => QueueError::Deadlock,
             Refused::Corrupt => QueueError::Spoiled,
         }
     }

@@ -86,6 +86,8 @@ pub(crate) enum Refused {
     Full,
     Empty,
     Closed,
+    /// It would wait for the thread that waits.
+    Deadlock,
     /// The words make no sense: somebody has scribbled on them.
     Corrupt,
 }

@@ -186,7 +186,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
         /// Gets a task: one that came back, or else the first one.
         get, try_get, get_timeout, get_deadline, get_with
         (self: &Self) -> Result<Task<'_, T>, QueueError>, Self::get_until,
-        errors "[`Closed`](QueueError::Closed) once no task of others is unfinished, [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant ([`QueueError`]).",
+        errors "[`Closed`](QueueError::Closed) once no task of others is unfinished; [`Deadlock`](QueueError::Deadlock), from all forms but the `try_` one, where a closed queue is empty, others have its last tasks in hand, and this thread has one, too: each would wait for what the other gives up. [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant ([`QueueError`]).",
         now "[`Empty`](QueueError::Empty), also if one may come back."
     }
 

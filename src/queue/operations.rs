@@ -7,6 +7,7 @@ use core::ptr::NonNull;
 use super::attached::Attached;
 use super::error::QueueError;
 use super::exchange::{Refused, Ring, Which};
+use super::tasks::Unfinished;
 use super::waiting::Side;
 use super::words::{TASK, WAITERS};
 use crate::wait::{Wait, Waiter};
@@ -101,7 +102,15 @@ impl Attached {
                 let waiter = &mut Waiter::new(wait());
                 let until = waiter.until();
                 let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep_for_task(self.thread, &self.member, ring, waiter);
-                Ok(ground.waiting(self.thread, Side::Getters, waiter, |ring| take(ring, until), sleep)?)
+                let take = |ring: Ring<'_>| match take(ring, until) {
+                    Err(Refused::Empty) if self.has_task() && ground.is_at_end(ring) => {
+                        // What the dead had can be taken, and is waited for in vain otherwise.
+                        ground.bury(self.thread, until);
+                        take(ring, until).map_err(|refused| self.deadlock_or(refused, until))
+                    }
+                    result => result,
+                };
+                Ok(ground.waiting(self.thread, Side::Getters, waiter, take, sleep)?)
             }
             (result, _) => Ok(result?),
         }
@@ -250,6 +259,13 @@ impl Attached {
             // Whoever takes it leaves another slot there, which `reclaim` then makes usable; or a dead letter's.
             self.member.returned.set(self.member.returned.get() | 1 << place);
         }
+    }
+
+    /// Why one that has a task in hand does not wait for the last ones to come back: those who have
+    /// them may wait in the same way.
+    fn deadlock_or(&self, refused: Refused, until: Option<u64>) -> Refused {
+        let is_some = || self.ground().unfinished(Some(self.member.id), until) == Unfinished::Some;
+        if refused == Refused::Empty && is_some() { Refused::Deadlock } else { refused }
     }
 
     /// Whether the participant has a task in hand.

@@ -30,7 +30,7 @@ use crossproc_sys::clock;
 use crossproc_sys::futex::{self, Watch};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{End, Found, MOST_ROUNDS, Member, Refused, Ring, Which};
+use super::exchange::{End, MOST_ROUNDS, Member, Refused, Ring, Which};
 use super::ground::Ground;
 use super::looks::Looks;
 use super::waiting::{Failure, Side, Watches, mark, wake_all_of};
@@ -314,11 +314,9 @@ impl Ground {
         let Some(marked) = mark(ring.tail()) else { return false };
         let Some((cell, entry)) = self.obstacle(ring, Side::Getters) else {
             self.finish_close(ring);
-            // Nothing can be put any more if it is sealed; a get seals it.
-            let is_sealed = self.find(ring, End::Head).is_ok_and(Found::is_sealed);
             let until = waiter.until();
             let must_wait = |returned| returned & SOME == 0 && self.unfinished(Some(member.id), until) == Unfinished::Some;
-            return is_sealed && self.sleep_until_finished(thread, member.id, waiter, must_wait);
+            return self.is_at_end(ring) && self.sleep_until_finished(thread, member.id, waiter, must_wait);
         };
         if returned & SOME != 0 {
             return false;

@@ -5,7 +5,7 @@ use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
 use crossproc_sys::futex::Watch;
 use crossproc_sys::robust::{self, Thread};
 
-use super::exchange::{End, Found, Which};
+use super::exchange::{End, Found, Ring, Which};
 use super::ground::Ground;
 use super::tasks::{SOME, Unfinished};
 use super::waiting::{Side, mark};
@@ -58,6 +58,11 @@ impl Ground {
     pub(crate) fn is_closed(&self) -> bool {
         // Acquire: pairs with the Release in `close`.
         self.ring(Which::Items).tail().load(Acquire) & CLOSED != 0
+    }
+
+    /// Whether nothing is left, and nothing can be put any more: a get seals the entry then.
+    pub(crate) fn is_at_end(&self, ring: Ring<'_>) -> bool {
+        self.find(ring, End::Head).is_ok_and(Found::is_sealed)
     }
 
     /// A closer may have died, or be stopped, half-way: the rest is done as if by one who operates.

@@ -189,7 +189,14 @@ impl Reference {
                 task.attempts += 1;
                 return Ok(task);
             }
-            let refused = if self.is_closed && !self.others_have_tasks(seat) { Refusal::Closed } else { refusal(form, Refusal::Empty) };
+            let is_over = self.is_closed && !self.others_have_tasks(seat);
+            if self.is_closed && !is_over && form != Form::Try && self.has_task(seat) {
+                if self.bury_all() {
+                    continue;
+                }
+                return Err(Refusal::Deadlock);
+            }
+            let refused = if is_over { Refusal::Closed } else { refusal(form, Refusal::Empty) };
             // Whoever is going to sleep for a task looks for the dead first.
             if refused != Refusal::Blocks || !self.setup.is_joinable || !self.bury_all() {
                 return Err(refused);
@@ -212,6 +219,11 @@ impl Reference {
         });
         assert!(!any || found.is_some(), "{actual:?}, and not one of those that came back: {:?}", self.ids);
         found
+    }
+
+    fn has_task(&self, seat: usize) -> bool {
+        let own = self.seats[seat].held.iter().chain(&self.seats[seat].leaked);
+        own.into_iter().any(|held| matches!(held, Held::Task(_)))
     }
 
     fn others_have_tasks(&self, seat: usize) -> bool {
@@ -270,8 +282,7 @@ impl Reference {
     }
 
     fn join(&mut self, seat: usize) -> Result<(), Refusal> {
-        let own = self.seats[seat].held.iter().chain(&self.seats[seat].leaked);
-        if own.into_iter().any(|held| matches!(held, Held::Task(_))) {
+        if self.has_task(seat) {
             return Err(Refusal::Deadlock);
         }
         self.bury_all();
