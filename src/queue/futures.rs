@@ -128,6 +128,8 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     ///
     /// A [`Task`] belongs to the thread that got it: it is not `Send`, so a future that holds one across an `await` stays on its thread, in a `LocalSet` or a current-thread runtime. One that does not can be spawned anywhere. Tasks in the hands of other futures on the same thread do not count as others':
     /// once the queue is closed, and no other thread has one, this is [`Closed`](QueueError::Closed).
+    /// It never says [`Deadlock`](QueueError::Deadlock): while it waits, another future of the thread
+    /// can finish what the thread has in hand.
     ///
     /// # Cancellation
     /// A future that is dropped before it is done has taken no task.

@@ -24,7 +24,8 @@
 //! A watcher is no participant, and does the same for the dead as those who are. What it was woken for it leaves to others, and wakes all of them.
 //!
 //! # What is left to slices
-//! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched. Before 6.2 the kernel wakes nobody through the roster. Two deaths: of a participant while another thread becomes one with its id, and of that one at its first instructions. A thread that is *stopped* between its exchange and its wake, or with a dead one's token, keeps a
+//! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched. Before 6.2 the kernel wakes nobody through the roster. One kill of a
+//! process with two threads: of one between its exchange and its wake, and of a watcher that has another word pending than this queue's, and is given the kernel's one wake while it dies. Two deaths: of a participant while another thread becomes one with its id, and of that one at its first instructions. A thread that is *stopped* between its exchange and its wake, or with a dead one's token, keeps a
 //! sleeper waiting for as long, unless others operate.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
