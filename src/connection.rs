@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crossproc_sys::descriptor::both_above_standard;
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_domain, socket_type};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, getpeername, shutdown, socketpair};
 
@@ -88,7 +89,8 @@ pub struct Receiver(Connection);
 /// # Errors
 /// No free descriptor, no memory.
 pub fn pipe() -> io::Result<(Connection, Connection)> {
-    let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let (one, other) = both_above_standard(made)?;
     for socket in [&one, &other] {
         // Twice that is what the kernel makes of it, unless the administrator has set a limit (net.core.wmem_max): then longer messages take the other way.
         set_socket_send_buffer_size(socket, MAX_INLINE)?;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crossproc_sys::clock;
+use crossproc_sys::descriptor::above_standard;
 use crossproc_sys::poll::Bell;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
@@ -336,7 +337,7 @@ impl Directory {
         // It cannot fail for a socket that listens.
         let _ = shutdown(&self.listener, Shutdown::Both);
         loop {
-            match accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            match accept_with(&self.listener, SocketFlags::CLOEXEC).and_then(above_standard) {
                 Ok(socket) => drop(Foreign::new(socket, &self.closer)),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(_) => return,

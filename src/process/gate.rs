@@ -21,6 +21,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crossproc_sys::descriptor::both_above_standard;
 use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
 use crossproc_sys::process::{self as sys, Lifeline};
 use crossproc_sys::{clock, pidfd};
@@ -62,7 +63,8 @@ pub(super) struct Inside {
 
 /// Both ends, close-on-exec.
 pub(super) fn gate() -> io::Result<(Inside, Outside)> {
-    let (inside, outside) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let (inside, outside) = both_above_standard(made)?;
     Ok((Inside { socket: inside, parent: getpid() }, Outside(outside)))
 }
 

@@ -16,6 +16,7 @@ use rustix::path::DecInt;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
+use crate::descriptor::{above_standard, both_above_standard};
 use crate::memory;
 
 /// How many threads the process has, by the number of folders in `/proc/self/task`.
@@ -125,7 +126,7 @@ impl Lifeline {
             *handled = true;
         }
         if LINE_READ.load(Relaxed) == -1 {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            let (read, write) = both_above_standard(pipe_with(PipeFlags::CLOEXEC)?)?;
             LINE_WRITE.store(write.into_raw_fd(), Relaxed);
             LINE_READ.store(read.into_raw_fd(), Relaxed);
         }
@@ -149,6 +150,7 @@ impl Lifeline {
         // A descriptor of its own: owner and signal belong to an open file, which the parent's is for all its children.
         let numbers = open(c"/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let line = openat(&numbers, DecInt::new(self.read), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+        let line = above_standard(line)?;
         close_number(self.read);
         let this_process = rustix::process::getpid().as_raw_nonzero().get();
         // SAFETY: F_SETOWN takes an integer; a positive one is a process.
