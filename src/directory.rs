@@ -32,6 +32,7 @@ use self::claim::Claim;
 use self::closer::{Closer, Foreign};
 use self::server::Server;
 use self::state::{Limits, State};
+use crate::own_threads;
 use crate::process::Handle;
 
 /// Handles, served by name over a Unix socket.
@@ -249,6 +250,7 @@ impl DirectoryOptions {
         // A later server's revisions are later ones, unless there is more than one change in a nanosecond.
         let state = State::new(self.rules.limits, clock::now());
         let closer = Closer::new(self.rules.left_to_close, Arc::clone(&bell));
+        own_threads::ended_by_forks(own_threads::weak(&closer)).map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
         Ok(Directory {
             listener,
             claim,
@@ -321,6 +323,7 @@ impl Directory {
             Err(TryLockError::Poisoned(serving)) => serving.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(DirectoryError::NotToBeServed { what: "is served by another thread already" }),
         };
+        let _named = own_threads::serves(self.address().to_string());
         Server::new(self)?.run()
     }
 

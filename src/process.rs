@@ -16,8 +16,32 @@
 //! with glibc also allocate. [`fork`] therefore refuses if there are other threads; [`Builder::fork_with_threads`] leaves it to its caller. To start
 //! workers from such a program, fork before the first thread, or start a program with [`CommandExt`].
 //!
-//! This crate starts threads, too, where somebody waits for its primitives and for something that is no futex at once: in a future, or for descriptors besides. They end a second after the last such wait. A forked child has none
-//! of them, and starts its own.
+//! A thread that has ended, or was joined, is in nobody's way: [`fork`] waits until the kernel has
+//! finished with it. Since nobody can tell a thread that is about to end from one that is not, it
+//! waits 100 ms before it refuses, and then names the threads that are left.
+//!
+//! This crate starts threads, too: `crossproc-futex` where somebody waits for its primitives and for
+//! something that is no futex at once, in a future, or for descriptors besides; `crossproc-close`
+//! where a [`Directory`](crate::Directory) is served. They end a second after their last work, and
+//! [`fork`] has those end at once that have none, for which it waits up to 10 s, and 1 s for one that
+//! closes what a client has left. They are started again when they are needed. A forked child has
+//! none of them, and starts its own. A thread that sleeps for a wait, or for a future that was polled
+//! and not dropped, is needed, and so is the one that serves a directory: they are an error of `fork`,
+//! which says what ends them.
+//!
+//! # In a test
+//! In a `#[test]` there are the test runner's own threads: its first one waits for each test, which
+//! runs in another, with `--test-threads=1`, too. Nothing that the test could do ends them, so
+//! [`fork`] refuses. A test that forks has a program of its own, which is a `main` without them:
+//!
+//! ```toml
+//! [[test]]
+//! name = "forks"
+//! harness = false
+//! ```
+//!
+//! Or it forks once with [`Builder::fork_with_threads`], which is `unsafe` and leaves to it what the
+//! child uses, and does the rest in that child, which has one thread.
 //!
 //! Locks of this crate are no problem in either: they belong to their thread, and the child's are its own.
 //!
@@ -47,6 +71,7 @@ mod child;
 mod command;
 mod gate;
 mod handle;
+mod threads;
 
 use self::gate::Inside;
 
@@ -109,20 +134,14 @@ impl Builder {
     /// [module](self).
     ///
     /// # Errors
-    /// [`io::ErrorKind::Unsupported`] if this process has other threads; see the [module](self).
+    /// [`io::ErrorKind::Unsupported`] if this process has other threads that do not end, which the
+    /// error names; see the [module](self), also for `#[test]`s.
     /// [`io::ErrorKind::ResourceBusy`] if it holds a guard. Otherwise what the system says: no
     /// memory, no descriptor, too many processes, no `/proc`; also what the child was refused
     /// before `body`, or
     /// that it was killed. `body` has not run then, and there is no child.
     pub fn fork<R: Exit>(&self, body: impl FnOnce() -> R + Send + 'static) -> io::Result<Child> {
-        let threads = sys::threads()?;
-        if threads != 1 {
-            let message = format!(
-                "this process has {threads} threads, of which a forked child would have one: \
-                 fork before they start, use process::CommandExt, or see Builder::fork_with_threads"
-            );
-            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-        }
+        threads::until_alone()?;
         let guards = robust::ready().map_or(0, Thread::guards);
         if guards != 0 {
             let message = format!(

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, fcntl_setfl, open, openat, stat};
+use rustix::fs::{Mode, OFlags, fcntl_setfl, open, openat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::path::DecInt;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -18,15 +18,6 @@ use rustix::process::Pid;
 
 use crate::descriptor::{above_standard, both_above_standard};
 use crate::memory;
-
-/// How many threads the process has, by the number of folders in `/proc/self/task`.
-///
-/// # Errors
-/// ENOENT or EACCES: `/proc` is not mounted, or hidden. The caller reports it.
-pub fn threads() -> io::Result<u64> {
-    // A folder has a link from its parent, one from itself, and one from each folder in it.
-    Ok(stat("/proc/self/task")?.st_nlink.saturating_sub(2))
-}
 
 /// `fork(3)`, libc's, with its handlers: `None` in the child.
 ///
@@ -45,7 +36,7 @@ pub unsafe fn fork() -> io::Result<Option<Pid>> {
 }
 
 /// A word that is 1 in this process, and 0 in every child that is forked from it, however that is done (`MADV_WIPEONFORK`): what was copied by a fork is told by it, where a pid may be used again.
-/// It is never unmapped: one for a process, not one for each of many things.
+/// It is never unmapped: one for a process and a purpose, not one for each of many things.
 ///
 /// # Errors
 /// ENOMEM; EINVAL before Linux 4.14. The caller reports them.
