@@ -13,7 +13,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 /// The first number that is not a standard stream's.
@@ -49,7 +49,7 @@ impl Dead {
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM; ENOENT: there is no `/dev/null`. The caller reports them.
     pub fn new() -> Result<Self, Errno> {
-        let found = open(c"/dev/null", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let found = openat(CWD, c"/dev/null", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         above_standard(found).map(Dead)
     }
 
