@@ -109,6 +109,13 @@ impl Bridge {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn end_idle(&self) -> Option<usize> {
+        let mut after = After::default();
+        let ended = self.table().end_idle(&mut after);
+        after.perform();
+        ended
+    }
+
     fn arm(
         &'static self,
         registration: &mut Option<Registration>,
@@ -161,6 +168,15 @@ pub(crate) fn arm(
     waker: &Waker,
 ) -> io::Result<bool> {
     Bridge::current()?.arm(registration, key, audience, words, waker)
+}
+
+/// Has the threads end that nothing is registered with: they are started again when they are needed.
+/// How many they are, or `None` if something is registered with others.
+pub(crate) fn end_idle() -> Option<usize> {
+    // SAFETY: null, or what was stored by `current`, which is never freed. Acquire: pairs with the
+    // Release there.
+    let bridge = unsafe { CURRENT.load(Acquire).as_ref() }.filter(|bridge| bridge.is_of_this_process());
+    bridge.map_or(Some(0), Bridge::end_idle)
 }
 
 impl Registration {

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crossproc_sys::descriptor::both_above_standard;
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_domain, socket_type};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, getpeername, shutdown, socketpair};
 
@@ -13,10 +14,12 @@ pub(crate) mod frame;
 #[cfg(feature = "tokio")]
 mod futures;
 mod message;
+mod private;
 mod socket;
 
 pub use self::error::ConnectionError;
 pub use self::message::Message;
+pub(crate) use self::private::{Held, adopt, begin, private_pipe};
 use crate::process::{Handle, HandleError};
 use crate::queue::forms::forms;
 use crate::wait::Wait;
@@ -36,8 +39,13 @@ const MAX_INLINE: usize = 1 << 20;
 /// [reads it where it lies](Message). There are no partial messages.
 ///
 /// # Sharing an end
-/// Any number of threads and processes may use an end at the same time: a message is received whole by one of them. The pipe ends when the *last* descriptor of the other end is closed. A forked child has copies of both ends: whoever
-/// waits for the end of the stream drops the end that is not its own.
+/// Any number of threads and processes may use an end at the same time: a message is received whole by one of them. The pipe ends when the *last* descriptor of the other end is closed.
+///
+/// A forked child has copies of both ends, also of one that it has no way to drop, and then nobody is
+/// told when its parent dies. So a child that talks to its parent is best forked by
+/// [`fork_connected`](crate::process::fork_connected), which leaves each of them its own end, and
+/// which later children keep nothing of. Of another pipe a child is not to have an end that is
+/// [named to its builder](crate::process::Builder::close).
 ///
 /// # Blocking and fairness
 /// [`recv`](Connection::recv) waits while there is no message, [`send`](Connection::send) while the messages that were not received yet fill the buffer: some hundred of short ones, one or two of long ones. Once it waits, three quarters of the buffer must be free before it goes on. So two ends that only send to each other stand still.
@@ -70,6 +78,8 @@ const MAX_INLINE: usize = 1 << 20;
 /// # }
 /// ```
 pub struct Connection {
+    /// It is told of the end before that is closed.
+    private: Option<private::Private>,
     socket: OwnedFd,
     /// How long the next message is, probably. Relaxed: a hint.
     expected: AtomicUsize,
@@ -88,7 +98,8 @@ pub struct Receiver(Connection);
 /// # Errors
 /// No free descriptor, no memory.
 pub fn pipe() -> io::Result<(Connection, Connection)> {
-    let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let (one, other) = both_above_standard(made)?;
     for socket in [&one, &other] {
         // Twice that is what the kernel makes of it, unless the administrator has set a limit (net.core.wmem_max): then longer messages take the other way.
         set_socket_send_buffer_size(socket, MAX_INLINE)?;
@@ -124,7 +135,7 @@ impl Connection {
     pub const MAX_LEN: usize = MAX_LEN;
 
     pub(crate) fn of(socket: OwnedFd) -> Self {
-        Connection { socket, expected: AtomicUsize::new(0) }
+        Connection { private: None, socket, expected: AtomicUsize::new(0) }
     }
 
     /// Another descriptor of the same end, in this process.
@@ -132,7 +143,11 @@ impl Connection {
     /// # Errors
     /// No free descriptor.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Connection { socket: self.socket.try_clone()?, expected: AtomicUsize::new(self.expected.load(Relaxed)) })
+        let (private, socket) = match &self.private {
+            Some(private) => private.try_clone(&self.socket)?,
+            None => (None, self.socket.try_clone()?),
+        };
+        Ok(Connection { private, socket, expected: AtomicUsize::new(self.expected.load(Relaxed)) })
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crossproc_sys::clock;
+use crossproc_sys::descriptor::above_standard;
 use crossproc_sys::poll::Bell;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
@@ -31,6 +32,7 @@ use self::claim::Claim;
 use self::closer::{Closer, Foreign};
 use self::server::Server;
 use self::state::{Limits, State};
+use crate::own_threads;
 use crate::process::Handle;
 
 /// Handles, served by name over a Unix socket.
@@ -248,6 +250,7 @@ impl DirectoryOptions {
         // A later server's revisions are later ones, unless there is more than one change in a nanosecond.
         let state = State::new(self.rules.limits, clock::now());
         let closer = Closer::new(self.rules.left_to_close, Arc::clone(&bell));
+        own_threads::ended_by_forks(own_threads::weak(&closer)).map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
         Ok(Directory {
             listener,
             claim,
@@ -320,6 +323,7 @@ impl Directory {
             Err(TryLockError::Poisoned(serving)) => serving.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(DirectoryError::NotToBeServed { what: "is served by another thread already" }),
         };
+        let _named = own_threads::serves(self.address().to_string());
         Server::new(self)?.run()
     }
 
@@ -336,7 +340,7 @@ impl Directory {
         // It cannot fail for a socket that listens.
         let _ = shutdown(&self.listener, Shutdown::Both);
         loop {
-            match accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            match accept_with(&self.listener, SocketFlags::CLOEXEC).and_then(above_standard) {
                 Ok(socket) => drop(Foreign::new(socket, &self.closer)),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(_) => return,

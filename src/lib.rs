@@ -103,7 +103,9 @@ mod fixed;
 #[cfg(feature = "tokio")]
 mod futures;
 mod lock;
+mod of_process;
 mod once;
+mod own_threads;
 mod pending;
 mod permits;
 pub mod process;

@@ -16,8 +16,32 @@
 //! with glibc also allocate. [`fork`] therefore refuses if there are other threads; [`Builder::fork_with_threads`] leaves it to its caller. To start
 //! workers from such a program, fork before the first thread, or start a program with [`CommandExt`].
 //!
-//! This crate starts threads, too, where somebody waits for its primitives and for something that is no futex at once: in a future, or for descriptors besides. They end a second after the last such wait. A forked child has none
-//! of them, and starts its own.
+//! A thread that has ended, or was joined, is in nobody's way: [`fork`] waits until the kernel has
+//! finished with it. Since nobody can tell a thread that is about to end from one that is not, it
+//! waits 100 ms before it refuses, and then names the threads that are left.
+//!
+//! This crate starts threads, too: `crossproc-futex` where somebody waits for its primitives and for
+//! something that is no futex at once, in a future, or for descriptors besides; `crossproc-close`
+//! where a [`Directory`](crate::Directory) is served. They end a second after their last work, and
+//! [`fork`] has those end at once that have none, for which it waits up to 10 s, and 1 s for one that
+//! closes what a client has left. They are started again when they are needed. A forked child has
+//! none of them, and starts its own. A thread that sleeps for a wait, or for a future that was polled
+//! and not dropped, is needed, and so is the one that serves a directory: they are an error of `fork`,
+//! which says what ends them.
+//!
+//! # In a test
+//! In a `#[test]` there are the test runner's own threads: its first one waits for each test, which
+//! runs in another, with `--test-threads=1`, too. Nothing that the test could do ends them, so
+//! [`fork`] refuses. A test that forks has a program of its own, which is a `main` without them:
+//!
+//! ```toml
+//! [[test]]
+//! name = "forks"
+//! harness = false
+//! ```
+//!
+//! Or it forks once with [`Builder::fork_with_threads`], which is `unsafe` and leaves to it what the
+//! child uses, and does the rest in that child, which has one thread.
 //!
 //! Locks of this crate are no problem in either: they belong to their thread, and the child's are its own.
 //!
@@ -35,6 +59,7 @@
 
 use core::mem;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crossproc_sys::pidfd;
@@ -44,11 +69,15 @@ use rustix::io::retry_on_intr;
 use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
 
 mod child;
+mod closing;
 mod command;
 mod gate;
 mod handle;
+mod threads;
 
+use self::closing::Closing;
 use self::gate::Inside;
+use crate::connection::{self, Connection};
 
 pub use self::child::Child;
 pub use self::command::{CommandExt, InheritError, inherited};
@@ -79,13 +108,51 @@ pub fn fork<R: Exit>(body: impl FnOnce() -> R + Send + 'static) -> io::Result<Ch
     Builder::new().fork(body)
 }
 
-/// How to start a child.
-#[derive(Debug, Clone, Default)]
-pub struct Builder {
-    daemon: bool,
+/// Forks a child that is connected to this process: [`Builder::fork_connected`] with the defaults.
+///
+/// # Errors
+/// As for [`Builder::fork_connected`].
+///
+/// # Examples
+/// ```standalone_crate
+/// use crossproc::{Connection, ConnectionError, process};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let double = |parent: Connection| -> Result<(), ConnectionError> {
+///     loop {
+///         match parent.recv() {
+///             Ok(number) => parent.send(&[number[0] * 2])?,
+///             // The parent is gone, however it ended.
+///             Err(ConnectionError::EndOfStream) => return Ok(()),
+///             Err(error) => return Err(error),
+///         }
+///     }
+/// };
+/// let (one, to_one) = process::fork_connected(double)?;
+/// let (other, to_other) = process::fork_connected(double)?;
+/// to_one.send(&[21])?;
+/// assert_eq!(to_one.recv()?, [42]);
+/// // The other child keeps nothing of this connection.
+/// drop(to_one);
+/// assert!(one.join()?.success());
+/// other.kill()?;
+/// assert!(matches!(to_other.recv(), Err(ConnectionError::EndOfStream)));
+/// # other.join()?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn fork_connected<R: Exit>(body: impl FnOnce(Connection) -> R + Send + 'static) -> io::Result<(Child, Connection)> {
+    Builder::new().fork_connected(body)
 }
 
-impl Builder {
+/// How to start a child.
+#[derive(Debug, Clone, Default)]
+pub struct Builder<'a> {
+    daemon: bool,
+    closed: Vec<BorrowedFd<'a>>,
+}
+
+impl<'a> Builder<'a> {
     /// A child that may outlive this process.
     #[must_use]
     pub fn new() -> Self {
@@ -99,6 +166,41 @@ impl Builder {
         self
     }
 
+    /// Closes a descriptor in the child, before `body`: the end of a connection that is not the
+    /// child's, a file, anything. The other end of a stream is told of its end when nobody has this
+    /// one any more, so a child that keeps it has others wait for ever. The parent keeps it.
+    ///
+    /// The child may have the owner still, in a `static`, an `Arc`, or leaked. Its descriptor is dead
+    /// then: whatever is done with it is `EBADF`, for a [`Connection`]
+    /// [`ConnectionError::Closed`](crate::ConnectionError::Closed), but for dropping it, which does
+    /// nothing. Nothing else gets its number before that. Memory that was attached stays so: of a
+    /// [`Shm`](crate::Shm) it is the descriptor alone that is closed. A queue needs its own to get
+    /// memory for items, and a put may be an error without it.
+    ///
+    /// Other descriptors of the same end are not closed: clones, and copies in other processes.
+    ///
+    /// # Examples
+    /// ```standalone_crate
+    /// use crossproc::process::Builder;
+    /// use crossproc::{ConnectionError, pipe};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (ours, theirs) = pipe()?;
+    /// let child = Builder::new().close(&ours).fork(move || {
+    ///     // No process has the other end any more once the parent has dropped it.
+    ///     matches!(theirs.recv(), Err(ConnectionError::EndOfStream)).then_some(()).ok_or("a message")
+    /// })?;
+    /// drop(ours);
+    /// assert!(child.join()?.success());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn close(mut self, end: &'a impl AsFd) -> Self {
+        self.closed.push(end.as_fd());
+        self
+    }
+
     /// Forks a child that runs `body` and exits with the [code](Exit) of its result; 101 if it panics.
     ///
     /// The child ends as by `_exit`: no destructor of what it inherited runs, no handler of the parent's `atexit`. The standard output is flushed
@@ -109,31 +211,46 @@ impl Builder {
     /// [module](self).
     ///
     /// # Errors
-    /// [`io::ErrorKind::Unsupported`] if this process has other threads; see the [module](self).
+    /// [`io::ErrorKind::Unsupported`] if this process has other threads that do not end, which the
+    /// error names; see the [module](self), also for `#[test]`s.
     /// [`io::ErrorKind::ResourceBusy`] if it holds a guard. Otherwise what the system says: no
     /// memory, no descriptor, too many processes, no `/proc`; also what the child was refused
     /// before `body`, or
     /// that it was killed. `body` has not run then, and there is no child.
     pub fn fork<R: Exit>(&self, body: impl FnOnce() -> R + Send + 'static) -> io::Result<Child> {
-        let threads = sys::threads()?;
-        if threads != 1 {
-            let message = format!(
-                "this process has {threads} threads, of which a forked child would have one: \
-                 fork before they start, use process::CommandExt, or see Builder::fork_with_threads"
-            );
-            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-        }
-        let guards = robust::ready().map_or(0, Thread::guards);
-        if guards != 0 {
-            let message = format!(
-                "this process holds {guards} guards, loans, received items or tasks, \
-                 which the child would have, too: drop them before the fork, or fork earlier"
-            );
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
-        }
+        check_what_is_held()?;
         // SAFETY: there are no other threads, and only this one could start any. No guard is held,
         // and what is `'static` otherwise leads to nothing that only a guard's owner may use.
-        unsafe { self.fork_flushing(body, true) }
+        unsafe { self.fork_flushing(body, true, None) }
+    }
+
+    /// [`fork`](Builder::fork)s a child that is connected to this process: `body` gets its end, and
+    /// this process the other one.
+    ///
+    /// Each has its own end alone. So `recv` is
+    /// [`EndOfStream`](crate::ConnectionError::EndOfStream), and `send`
+    /// [`BrokenPipe`](crate::ConnectionError::BrokenPipe), as soon as the other process has dropped
+    /// its end or is dead, however it died.
+    ///
+    /// That holds for any number of children, and for children of theirs: no process that this crate
+    /// forks later keeps either end, nor a [clone](Connection::try_clone) of one. One that is to have
+    /// it is let have it by [`Connection::inheritable`], or is sent it, over a connection. Programs
+    /// that are started have what is [shared](CommandExt::share) with them. What does keep a copy is a
+    /// child that something else than this crate forks, until it calls `exec`.
+    ///
+    /// # Errors
+    /// As [`fork`](Builder::fork). There is no connection then.
+    pub fn fork_connected<R: Exit>(&self, body: impl FnOnce(Connection) -> R + Send + 'static) -> io::Result<(Child, Connection)> {
+        check_what_is_held()?;
+        let (ours, mut theirs) = connection::private_pipe()?;
+        let number = theirs.number();
+        let body = move || {
+            connection::adopt(&mut theirs);
+            body(theirs)
+        };
+        // SAFETY: as for `fork`.
+        let child = unsafe { self.fork_flushing(body, true, Some(number)) }?;
+        Ok((child, ours))
     }
 
     /// [`fork`](Builder::fork), also if this process has other threads. The child does not flush the standard output.
@@ -152,27 +269,28 @@ impl Builder {
     /// there is no child.
     pub unsafe fn fork_with_threads<R: Exit>(&self, body: impl FnOnce() -> R + Send) -> io::Result<Child> {
         // SAFETY: the caller's.
-        unsafe { self.fork_flushing(body, false) }
+        unsafe { self.fork_flushing(body, false, None) }
     }
 
     /// # Safety
     /// As for `fork_with_threads`; `flush_in_child` only if there are no other threads.
-    unsafe fn fork_flushing<R: Exit>(&self, body: impl FnOnce() -> R, flush_in_child: bool) -> io::Result<Child> {
+    unsafe fn fork_flushing<R: Exit>(&self, body: impl FnOnce() -> R, flush_in_child: bool, kept: Option<RawFd>) -> io::Result<Child> {
         let line = if self.daemon { Some(Lifeline::of_this_process()?) } else { None };
         // What is in the buffer now is the parent's to print, once.
         io::stdout().flush()?;
         // The child waits until the parent has its pidfd, so that it cannot be reaped by anybody
         // before that.
         let (inside, outside) = gate::gate()?;
+        let mut closing = Closing::new(&self.closed, kept)?;
         // SAFETY: the caller's; until `body`, the child only sends, receives, polls, opens and
         // closes.
         match unsafe { sys::fork() }? {
             None => {
                 drop(outside);
-                sys::exit_now(run(inside, line, body, flush_in_child))
+                sys::exit_now(run((inside, line, &mut closing), body, flush_in_child))
             }
             Some(pid) => {
-                drop(inside);
+                drop((inside, closing));
                 match pidfd::open(pid) {
                     Ok(pidfd) => outside.let_in(pid, &pidfd).map(|()| Child::new(pid, pidfd)),
                     Err(error) => {
@@ -191,6 +309,20 @@ impl Builder {
     }
 }
 
+/// That this process is one thread, which holds no guard.
+fn check_what_is_held() -> io::Result<()> {
+    threads::until_alone()?;
+    let guards = robust::ready().map_or(0, Thread::guards);
+    if guards != 0 {
+        let message = format!(
+            "this process holds {guards} guards, loans, received items or tasks, \
+             which the child would have, too: drop them before the fork, or fork earlier"
+        );
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+    }
+    Ok(())
+}
+
 /// Ends the process when it is dropped: nothing may unwind out of a forked child into its copy of the parent's code.
 struct NoWayBack;
 
@@ -201,9 +333,9 @@ impl Drop for NoWayBack {
 }
 
 /// The child's life, and its exit code.
-fn run<R: Exit>(gate: Inside, line: Option<Lifeline>, body: impl FnOnce() -> R, flush: bool) -> i32 {
+fn run<R: Exit>((gate, line, closing): (Inside, Option<Lifeline>, &mut Closing<'_>), body: impl FnOnce() -> R, flush: bool) -> i32 {
     let no_way_back = NoWayBack;
-    gate.pass(line);
+    gate.pass(line, closing);
     let code = match catch_unwind(AssertUnwindSafe(|| body().code())) {
         Ok(code) => code,
         Err(payload) => {

@@ -11,6 +11,7 @@ use crossproc_sys::process::with_signals_blocked;
 
 use super::Bridge;
 use super::table::{After, Bed, Table};
+use crate::own_threads::SLEEPER;
 use crate::wait::slice;
 
 /// A thread that nothing is registered with ends after this, in nanoseconds.
@@ -53,7 +54,7 @@ impl Sleeper {
             idle_end: None,
         };
         // It begins by taking the mutex, which the caller has.
-        let started = with_signals_blocked(|| thread::Builder::new().name("crossproc-futex".into()).spawn(|| sleeper.run()));
+        let started = with_signals_blocked(|| thread::Builder::new().name(SLEEPER.into()).spawn(|| sleeper.run()));
         if started.is_err() {
             table.remove_seat(seat);
         }
@@ -70,7 +71,8 @@ impl Sleeper {
     /// Gets what there is to sleep on. Not if the thread is to end.
     fn lie_down(&mut self) -> bool {
         let mut table = self.bridge.table();
-        if self.idle_end.is_some_and(|end| clock::now() >= end) && table.remove_seat(self.seat) {
+        let is_over = table.is_to_end(self.seat) || self.idle_end.is_some_and(|end| clock::now() >= end);
+        if is_over && table.remove_seat(self.seat) {
             return false;
         }
         if table.lie_down(self.seat, &mut self.bed) {

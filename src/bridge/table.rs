@@ -52,6 +52,8 @@ struct Seat {
     keys: BTreeSet<usize>,
     taken: usize,
     is_asleep: bool,
+    /// Its thread is not to wait for more keys.
+    is_to_end: bool,
 }
 
 /// A seat's words as its thread takes them to the kernel: the control word first.
@@ -99,13 +101,35 @@ impl Table {
 
     /// A seat for a thread that is about to be started.
     pub(crate) fn add_seat(&mut self, control: Arc<AtomicU32>) -> usize {
-        let seat = Some(Seat { control, keys: BTreeSet::new(), taken: 0, is_asleep: false });
+        let seat = Some(Seat { control, keys: BTreeSet::new(), taken: 0, is_asleep: false, is_to_end: false });
         if let Some(free) = self.seats.iter().position(Option::is_none) {
             self.seats[free] = seat;
             return free;
         }
         self.seats.push(seat);
         self.seats.len() - 1
+    }
+
+    /// Has the threads of seats end that no key is on, without waiting for one. How many they are, or
+    /// `None` if there are seats with keys.
+    pub(crate) fn end_idle(&mut self, after: &mut After) -> Option<usize> {
+        let mut ended = 0;
+        let mut is_used = false;
+        for seat in self.seats.iter_mut().flatten() {
+            if seat.keys.is_empty() {
+                seat.is_to_end = true;
+                seat.kick(after);
+                ended += 1;
+            } else {
+                is_used = true;
+            }
+        }
+        (!is_used).then_some(ended)
+    }
+
+    /// Whether the thread of a seat is not to wait for keys.
+    pub(crate) fn is_to_end(&self, seat: usize) -> bool {
+        self.seats[seat].as_ref().is_some_and(|seat| seat.is_to_end)
     }
 
     /// Gives up a seat that no key is on. Whether there was none.
@@ -280,6 +304,7 @@ impl Table {
         }
         if let Some(seat) = &mut self.seats[to] {
             seat.keys.insert(address);
+            seat.is_to_end = false;
             seat.taken += words.len();
             seat.kick(after);
         }

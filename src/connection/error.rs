@@ -26,6 +26,12 @@ pub enum ConnectionError {
     /// Whoever could have received it is gone: it was not sent.
     #[error("no process has the other end any more: nothing was sent")]
     BrokenPipe,
+    /// This process has none of the end: it is a forked child, which was not to keep it.
+    #[error(
+        "this end was closed in this process when it was forked: it is its parent's own \
+         (Connection::inheritable), or Builder::close was called for it"
+    )]
+    Closed,
     /// The message is longer than any can be: it was not sent.
     #[error("a message of {len} bytes is longer than {max}")]
     TooLong {
@@ -89,6 +95,7 @@ impl ConnectionError {
             Errno::AGAIN => ConnectionError::WouldBlock,
             Errno::INTR => ConnectionError::Interrupted,
             Errno::TIMEDOUT => ConnectionError::TimedOut,
+            Errno::BADF => ConnectionError::Closed,
             // ECONNREFUSED: older kernels, if the other end goes at this moment.
             Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED => ConnectionError::BrokenPipe,
             errno => ConnectionError::Os { what: "sending a message", source: errno.into() },
@@ -100,6 +107,7 @@ impl ConnectionError {
             Errno::AGAIN => ConnectionError::WouldBlock,
             Errno::INTR => ConnectionError::Interrupted,
             Errno::TIMEDOUT => ConnectionError::TimedOut,
+            Errno::BADF => ConnectionError::Closed,
             errno => ConnectionError::Os { what: "receiving a message", source: errno.into() },
         }
     }
@@ -113,6 +121,7 @@ impl From<ConnectionError> for io::Error {
             ConnectionError::Interrupted => io::ErrorKind::Interrupted,
             ConnectionError::EndOfStream => io::ErrorKind::UnexpectedEof,
             ConnectionError::BrokenPipe => io::ErrorKind::BrokenPipe,
+            ConnectionError::Closed => io::ErrorKind::NotConnected,
             ConnectionError::TooLong { .. } => io::ErrorKind::InvalidInput,
             ConnectionError::Os { source, .. } => source.kind(),
             ConnectionError::NoDescriptor => io::ErrorKind::Other,

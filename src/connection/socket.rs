@@ -239,6 +239,8 @@ impl Connection {
         let until = [wait.until(), slice_ends].into_iter().flatten().min();
         loop {
             match poll(&mut descriptors, until) {
+                // There is no such end in this process, and what waited for it would do so in vain.
+                Ok(Polled::Ready) if { descriptors[0].revents() }.contains(PollFlags::NVAL) => return Err(Errno::BADF),
                 Ok(Polled::Ready) => return Ok(()),
                 Ok(Polled::TimedOut) if until != wait.until() => return Ok(()),
                 Ok(Polled::TimedOut) => return Err(Errno::TIMEDOUT),

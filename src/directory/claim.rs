@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Mutex, PoisonError};
 
+use crossproc_sys::descriptor::above_standard;
 use crossproc_sys::{record_lock, socket as sys};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, fcntl_lock, linkat, open};
 use rustix::io::Errno;
@@ -69,7 +70,7 @@ impl Claim {
     /// Takes an address: a socket that listens there. `is_open`: whether others than this user may connect.
     pub(super) fn take(address: &Address, is_open: bool) -> Result<(OwnedFd, Self), DirectoryError> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let made = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let made = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).and_then(above_standard);
         let socket = made.map_err(DirectoryError::os("making a socket"))?;
         let path = match address.path() {
             Some(path) => Some(take_path(address, path, &socket, is_open)?),
@@ -123,7 +124,7 @@ fn take_name(address: &Address, socket: &OwnedFd) -> Result<(), DirectoryError> 
 /// The process that listens.
 fn who_listens(address: &Address) -> io::Result<u32> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).and_then(above_standard)?;
     connect(&socket, &address.socket_address()?)?;
     match sys::peer(&socket)?.pid {
         0 => Err(io::ErrorKind::NotFound.into()),
@@ -166,6 +167,8 @@ fn new_and_locked(path: &Path) -> io::Result<Option<File>> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let Ok(file) = open(folder, flags, Mode::RUSR | Mode::WUSR) else { return Ok(None) };
+    // Before it is locked: closing the first one would free the lock.
+    let file = above_standard(file)?;
     fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
     let linked = linkat(CWD, link, CWD, path, AtFlags::SYMLINK_FOLLOW);
@@ -190,7 +193,8 @@ fn take_lock(address: &Address, path: &Path, held: &[(u32, Inode)]) -> Result<Lo
         // No waiting in case it is a FIFO.
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
         let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path);
-        let file = opened.map_err(&failed)?;
+        // Before it is locked, as above.
+        let file = opened.and_then(|file| Ok(File::from(above_standard(file.into())?))).map_err(&failed)?;
         let opened = inode(&file.metadata().map_err(&failed)?);
         match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}

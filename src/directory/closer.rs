@@ -22,6 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use crate::own_threads::{CLOSER, HasThreads};
 use crate::semaphore::Semaphore;
 use crossproc_sys::poll::Bell;
 use crossproc_sys::process;
@@ -46,6 +47,8 @@ pub(super) struct Closer {
     /// How many threads sleep, or are about to.
     idle: AtomicUsize,
     is_over: AtomicBool,
+    /// How often the idle threads were told to end.
+    endings: AtomicUsize,
     /// Whether somebody has been told that a thread could not be started.
     has_complained: AtomicBool,
     /// How many descriptors may be left to close before clients' are not received any more. Bounded they are in any case: each is open.
@@ -70,6 +73,7 @@ impl Closer {
             threads: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
+            endings: AtomicUsize::new(0),
             has_complained: AtomicBool::new(false),
             room,
             bell,
@@ -112,7 +116,7 @@ impl Closer {
         // SeqCst: see `close`.
         if self.threads.fetch_update(SeqCst, SeqCst, |threads| (threads < MAX_THREADS).then_some(threads + 1)).is_ok() {
             let closer = Arc::clone(self);
-            if let Err(error) = thread::Builder::new().name("crossproc-close".into()).spawn(move || closer.run()) {
+            if let Err(error) = thread::Builder::new().name(CLOSER.into()).spawn(move || closer.run()) {
                 self.threads.fetch_sub(1, SeqCst);
                 self.complain(&error);
             }
@@ -177,6 +181,9 @@ impl Closer {
 
     fn run(self: &Arc<Self>) {
         loop {
+            // Acquire: pairs with the Release in `end_idle`. One that has not come to this is told of the
+            // ending by the permit that is released there.
+            let endings = self.endings.load(Acquire);
             self.idle.fetch_add(1, SeqCst);
             let acquired = self.more.acquire_timeout(IDLE);
             self.idle.fetch_sub(1, SeqCst);
@@ -185,7 +192,9 @@ impl Closer {
             if acquired.is_ok() && self.close_one() {
                 continue;
             }
-            if acquired.is_err() || is_over {
+            // Acquire: as above.
+            let is_told = self.endings.load(Acquire) != endings;
+            if acquired.is_err() || is_over || is_told {
                 // SeqCst: see `close`. Whoever hands over something from now on starts another thread; for what was before, this one goes on.
                 self.threads.fetch_sub(1, SeqCst);
                 if self.left.load(SeqCst) == 0 {
@@ -210,6 +219,18 @@ impl Drop for Closer {
     /// What nobody could be started for.
     fn drop(&mut self) {
         while self.take().is_some() {}
+    }
+}
+
+impl HasThreads for Closer {
+    fn end_idle(&self) {
+        // SeqCst: those that are about to sleep are counted.
+        let idle = self.idle.load(SeqCst);
+        // Release: pairs with the Acquires in `run`.
+        self.endings.fetch_add(1, Release);
+        for _ in 0..idle {
+            let _ = self.more.release();
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crossproc_sys::clock;
+use crossproc_sys::descriptor::above_standard;
 use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
 use crossproc_sys::socket as sys;
 use rustix::fs::inotify;
@@ -128,7 +129,7 @@ impl ConnectOptions {
 fn dial(address: &Address, wait: Wait) -> Result<OwnedFd, DirectoryError> {
     let place = address.socket_address()?;
     loop {
-        let made = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let made = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).and_then(above_standard);
         let socket = made.map_err(DirectoryError::os("making a socket"))?;
         // As long as too many wait to be accepted, connecting blocks, for so long. Zero would be for ever.
         let left = |until: u64| Duration::from_nanos(until.saturating_sub(clock::now()).max(1_000));
@@ -162,7 +163,7 @@ impl Watch {
     /// `None` if there is no such folder, or the system has no watch left.
     fn of_folder(path: &Path) -> Option<Self> {
         let folder = path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
-        let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
+        let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).and_then(above_standard).ok()?;
         inotify::add_watch(&events, fs::canonicalize(folder).ok()?, inotify::WatchFlags::MOVED_TO).ok()?;
         Some(Watch(events))
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
 
 use crossproc_sys::clock;
+use crossproc_sys::descriptor::above_standard;
 use crossproc_sys::memory::{self, SEAL_EXEC, SEALS};
 use crossproc_sys::socket as sys;
 use rustix::buffer::spare_capacity;
@@ -74,7 +75,7 @@ pub(super) struct Server<'a> {
 impl<'a> Server<'a> {
     pub(super) fn new(directory: &'a Directory) -> Result<Self, DirectoryError> {
         let failed = DirectoryError::os("making an epoll instance");
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(&failed)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).and_then(above_standard).map_err(&failed)?;
         for (fd, data) in [(directory.listener.as_fd(), LISTENER), (directory.bell.as_fd(), BELL)] {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(data), epoll::EventFlags::IN).map_err(&failed)?;
         }
@@ -131,7 +132,7 @@ impl<'a> Server<'a> {
             if !self.directory.closer.has_room() {
                 return self.set_door(Door::Shut(0));
             }
-            match accept_with(&self.directory.listener, SocketFlags::CLOEXEC) {
+            match accept_with(&self.directory.listener, SocketFlags::CLOEXEC).and_then(above_standard) {
                 Ok(socket) => self.admit(Foreign::new(socket, &self.directory.closer)),
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}

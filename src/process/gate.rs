@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | 1 | parent | makes a pair of sockets, forks, opens a pidfd |
 //! | 2 | parent | sends [`GO`]: nobody can take the child for another any more |
-//! | 3 | child | ties itself to its parent if it is a daemon, and receives it |
+//! | 3 | child | ties itself to its parent if it is a daemon, closes what it is not to keep, and receives it |
 //! | 4 | child | reports that it begins, or what failed and the errno; then it begins, or exits |
 //! | 5 | parent | receives the report: the fork is done, or an error, and then the child is reaped |
 //!
@@ -21,6 +21,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crossproc_sys::descriptor::both_above_standard;
 use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
 use crossproc_sys::process::{self as sys, Lifeline};
 use crossproc_sys::{clock, pidfd};
@@ -28,14 +29,17 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, getppid, kill_process, waitpid};
 
+use super::closing::Closing;
+
 /// What the parent sends.
 const GO: u8 = 1;
 /// What the child sends if it begins.
 const BEGUN: Report = Report { step: 0, errno: 0 };
 /// What can fail in the child, from 1 on.
-const STEPS: [&str; 2] = ["tying it to its parent", "being let in by its parent"];
+const STEPS: [&str; 3] = ["tying it to its parent", "being let in by its parent", "closing what it is not to keep"];
 const TYING: u8 = 1;
 const LETTING_IN: u8 = 2;
+const CLOSING: u8 = 3;
 
 /// The exit code of a child that did not begin.
 const NOT_STARTED: i32 = 127;
@@ -62,14 +66,15 @@ pub(super) struct Inside {
 
 /// Both ends, close-on-exec.
 pub(super) fn gate() -> io::Result<(Inside, Outside)> {
-    let (inside, outside) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let (inside, outside) = both_above_standard(made)?;
     Ok((Inside { socket: inside, parent: getpid() }, Outside(outside)))
 }
 
 impl Inside {
     /// The child's part, async-signal-safe. It returns if the child is to begin, and has closed the
     /// socket then; otherwise the process exits.
-    pub(super) fn pass(self, line: Option<Lifeline>) {
+    pub(super) fn pass(self, line: Option<Lifeline>, closing: &mut Closing<'_>) {
         let tied = match line {
             Some(line) => line.tie(),
             None => {
@@ -77,9 +82,10 @@ impl Inside {
                 Ok(())
             }
         };
+        let failed = |step| move |errno: Errno| Report { step, errno: errno.raw_os_error() };
         let passed = match tied {
             Err(error) => Err(Report { step: TYING, errno: error.raw_os_error().unwrap_or(0) }),
-            Ok(()) => self.wait_for_go().map_err(|errno| Report { step: LETTING_IN, errno: errno.raw_os_error() }),
+            Ok(()) => closing.close().map_err(failed(CLOSING)).and_then(|()| self.wait_for_go().map_err(failed(LETTING_IN))),
         };
         let report = passed.err().unwrap_or(BEGUN);
         let [a, b, c, d] = report.errno.to_ne_bytes();

@@ -13,6 +13,7 @@ compile_error!("crossproc is for 64-bit Linux: it rests on the kernel's futexes 
 pub mod atomic;
 #[cfg_attr(crossproc_loom, path = "model/clock.rs")]
 pub mod clock;
+pub mod descriptor;
 #[cfg_attr(crossproc_loom, path = "model/futex.rs")]
 pub mod futex;
 #[cfg_attr(crossproc_loom, allow(dead_code, reason = "models map nothing"))]
@@ -29,3 +30,4 @@ pub mod record_lock;
 pub mod robust;
 pub mod sealed;
 pub mod socket;
+pub mod threads;

@@ -19,6 +19,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use rustix::process::{Resource, getrlimit};
 
+use crate::descriptor::above_standard;
 use crate::{mappings, process, robust};
 
 /// The seals of every region: its size is fixed, and so are the seals.
@@ -56,11 +57,12 @@ pub(crate) fn unsealed(len: u64) -> io::Result<OwnedFd> {
 
 fn memfd() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    match memfd_create(c"crossproc", flags | MemfdFlags::NOEXEC_SEAL) {
+    let made = match memfd_create(c"crossproc", flags | MemfdFlags::NOEXEC_SEAL) {
         // Before Linux 6.3 the flag is unknown.
-        Err(Errno::INVAL) => Ok(memfd_create(c"crossproc", flags)?),
-        made => Ok(made?),
-    }
+        Err(Errno::INVAL) => memfd_create(c"crossproc", flags),
+        made => made,
+    };
+    Ok(above_standard(made?)?)
 }
 
 /// Allocates the pages of a range that was left a hole; those that are there already stay as they are.

@@ -14,6 +14,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
 use crate::clock;
+use crate::descriptor::above_standard;
 use crate::poll::{PollFd, PollFlags, Polled, poll};
 
 /// A descriptor (close-on-exec) for a child of this process that has not been waited for, which is what makes it free of races.
@@ -21,7 +22,7 @@ use crate::poll::{PollFd, PollFlags, Polled, poll};
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM: the caller reports them. ESRCH: the child is gone because someone else waited for it, or SIGCHLD is ignored.
 pub fn open(child: Pid) -> io::Result<OwnedFd> {
-    Ok(pidfd_open(child, PidfdFlags::empty())?)
+    Ok(above_standard(pidfd_open(child, PidfdFlags::empty())?)?)
 }
 
 /// Sends a signal. To a process that has ended nothing is sent, and that is no error.

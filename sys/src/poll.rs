@@ -10,6 +10,7 @@ pub use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, read, write};
 
 use crate::clock;
+use crate::descriptor::above_standard;
 
 /// How a [`poll`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Bell {
     /// # Errors
     /// EMFILE, ENFILE, ENODEV, ENOMEM: the caller reports them.
     pub fn new() -> io::Result<Self> {
-        Ok(Bell(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+        Ok(Bell(above_standard(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?))
     }
 
     /// Makes it readable.

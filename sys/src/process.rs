@@ -10,22 +10,14 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, fcntl_setfl, open, openat, stat};
+use rustix::fs::{Mode, OFlags, fcntl_setfl, open, openat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::path::DecInt;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
+use crate::descriptor::{above_standard, both_above_standard};
 use crate::memory;
-
-/// How many threads the process has, by the number of folders in `/proc/self/task`.
-///
-/// # Errors
-/// ENOENT or EACCES: `/proc` is not mounted, or hidden. The caller reports it.
-pub fn threads() -> io::Result<u64> {
-    // A folder has a link from its parent, one from itself, and one from each folder in it.
-    Ok(stat("/proc/self/task")?.st_nlink.saturating_sub(2))
-}
 
 /// `fork(3)`, libc's, with its handlers: `None` in the child.
 ///
@@ -44,7 +36,7 @@ pub unsafe fn fork() -> io::Result<Option<Pid>> {
 }
 
 /// A word that is 1 in this process, and 0 in every child that is forked from it, however that is done (`MADV_WIPEONFORK`): what was copied by a fork is told by it, where a pid may be used again.
-/// It is never unmapped: one for a process, not one for each of many things.
+/// It is never unmapped: one for a process and a purpose, not one for each of many things.
 ///
 /// # Errors
 /// ENOMEM; EINVAL before Linux 4.14. The caller reports them.
@@ -125,7 +117,7 @@ impl Lifeline {
             *handled = true;
         }
         if LINE_READ.load(Relaxed) == -1 {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            let (read, write) = both_above_standard(pipe_with(PipeFlags::CLOEXEC)?)?;
             LINE_WRITE.store(write.into_raw_fd(), Relaxed);
             LINE_READ.store(read.into_raw_fd(), Relaxed);
         }
@@ -149,6 +141,7 @@ impl Lifeline {
         // A descriptor of its own: owner and signal belong to an open file, which the parent's is for all its children.
         let numbers = open(c"/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let line = openat(&numbers, DecInt::new(self.read), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+        let line = above_standard(line)?;
         close_number(self.read);
         let this_process = rustix::process::getpid().as_raw_nonzero().get();
         // SAFETY: F_SETOWN takes an integer; a positive one is a process.

@@ -14,6 +14,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
+use crate::descriptor::above_standard;
+
 /// The most descriptors that a packet may bring; what comes beyond is closed.
 pub const MAX_DESCRIPTORS: usize = 2;
 
@@ -131,17 +133,18 @@ pub fn receive(socket: impl AsFd, buffers: [&mut [MaybeUninit<u8>]; 2], wait: bo
     if header.msg_controllen as usize >= size_of::<libc::cmsghdr>() {
         let mut free = packet.descriptors.iter_mut();
         let mut is_missing = false;
-        take_descriptors(&header, |descriptor| match free.next() {
-            Some(free) => *free = Some(descriptor),
-            None => is_missing = true,
+        take_descriptors(&header, |descriptor| match (free.next(), descriptor) {
+            (Some(free), Some(descriptor)) => *free = Some(descriptor),
+            _ => is_missing = true,
         });
         packet.is_missing_descriptors |= is_missing;
     }
     Ok(packet)
 }
 
-/// Takes the descriptors out of the control messages that the kernel has written, and closes those that nobody has sent.
-fn take_descriptors(header: &libc::msghdr, mut take: impl FnMut(OwnedFd)) {
+/// Takes the descriptors out of the control messages that the kernel has written, and closes those
+/// that nobody has sent. `None`: one had a standard stream's number, and there was no other.
+fn take_descriptors(header: &libc::msghdr, mut take: impl FnMut(Option<OwnedFd>)) {
     // SAFETY: the kernel has filled in the header of this message.
     let mut at = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !at.is_null() {
@@ -166,7 +169,7 @@ fn take_descriptors(header: &libc::msghdr, mut take: impl FnMut(OwnedFd)) {
                 // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
                 let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
                 if was_sent {
-                    take(descriptor);
+                    take(above_standard(descriptor).ok());
                 }
             }
         }
@@ -215,14 +218,18 @@ pub fn receive_all(socket: impl AsFd, buffer: &mut [u8]) -> Result<Delivery, Err
     let received = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, flags) };
     let len = check(received)?;
     let mut descriptors = Vec::new();
+    let mut is_missing = false;
     if header.msg_controllen as usize >= size_of::<libc::cmsghdr>() {
-        take_descriptors(&header, |descriptor| descriptors.push(descriptor));
+        take_descriptors(&header, |descriptor| match descriptor {
+            Some(descriptor) => descriptors.push(descriptor),
+            None => is_missing = true,
+        });
     }
     Ok(Delivery {
         len,
         is_cut: header.msg_flags & libc::MSG_TRUNC != 0,
         descriptors,
-        is_missing_descriptors: header.msg_flags & libc::MSG_CTRUNC != 0,
+        is_missing_descriptors: is_missing || header.msg_flags & libc::MSG_CTRUNC != 0,
     })
 }
 

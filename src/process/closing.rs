@@ -1,0 +1,62 @@
+//! What a forked child does not keep of its parent's descriptors.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use crossproc_sys::descriptor::Dead;
+use rustix::io::Errno;
+
+use crate::connection::{Held, begin};
+
+/// The descriptors in whose places the child puts dead ones. As long as this lives, none of them is
+/// closed in the parent.
+#[derive(Debug)]
+pub(super) struct Closing<'a> {
+    /// `None`: there is nothing to close.
+    dead: Option<Dead>,
+    asked_for: &'a [BorrowedFd<'a>],
+    private: Held,
+    /// The one that is the child's own: its end of a connection to its parent.
+    kept: Option<RawFd>,
+}
+
+impl<'a> Closing<'a> {
+    pub(super) fn new(asked_for: &'a [BorrowedFd<'a>], kept: Option<RawFd>) -> io::Result<Self> {
+        let private = Held::hold();
+        let mut closing = Closing { dead: None, asked_for, private, kept };
+        if closing.numbers().next().is_some() {
+            let failed = |errno: Errno| {
+                let source = io::Error::from(errno);
+                let text = format!("opening /dev/null, which takes the place of what a forked child does not keep, failed: {source}");
+                io::Error::new(source.kind(), text)
+            };
+            closing.dead = Some(Dead::new().map_err(failed)?);
+        }
+        Ok(closing)
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = RawFd> {
+        let asked_for = self.asked_for.iter().map(AsRawFd::as_raw_fd);
+        let private = self.private.numbers().iter().copied();
+        asked_for.chain(private.filter(|&number| Some(number) != self.kept))
+    }
+
+    /// The child's part. Async-signal-safe, but if the child is given a connection.
+    pub(super) fn close(&mut self) -> Result<(), Errno> {
+        if let Some(dead) = self.dead.take() {
+            for number in self.numbers() {
+                // SAFETY: the number is open: the parent could not close it before the fork, by the
+                // borrow, or the lock of the list. Who owns it has asked for this, or is a `Connection`,
+                // which takes any error of its socket. Nobody is given another file's bytes, mapping or
+                // folder by it: all of that is EBADF.
+                unsafe { dead.replace(number) }?;
+            }
+        }
+        if self.kept.is_some() {
+            begin().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+        }
+        Ok(())
+    }
+}
