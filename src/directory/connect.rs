@@ -133,15 +133,20 @@ fn dial(address: &Address, wait: Wait) -> Result<OwnedFd, DirectoryError> {
         // As long as too many wait to be accepted, connecting blocks, for so long. Zero would be for ever.
         let left = |until: u64| Duration::from_nanos(until.saturating_sub(clock::now()).max(1_000));
         let limit = |left| set_socket_timeout(&socket, Timeout::Send, left).map_err(DirectoryError::os("setting a time-out"));
-        limit(wait.until().map(left))?;
+        if wait.is_interrupted() {
+            return Err(DirectoryError::Interrupted);
+        }
+        limit([wait.until(), wait.look_at()].into_iter().flatten().min().map(left))?;
         match connect(&socket, &place) {
             Ok(()) => {
                 limit(None)?;
                 return Ok(socket);
             }
             Err(Errno::INTR) if wait.ends_by_signal() => return Err(DirectoryError::Interrupted),
-            Err(Errno::INTR) if is_over(wait) => return Err(DirectoryError::TimedOut),
+            Err(Errno::INTR) if wait.is_over() => return Err(DirectoryError::TimedOut),
             Err(Errno::INTR) => {}
+            // A slice is over, not the whole. (The kernel counts in ticks and may be a little early.)
+            Err(Errno::AGAIN) if wait.look_at().is_some() && !wait.is_over() => {}
             Err(Errno::AGAIN) => return Err(DirectoryError::TimedOut),
             Err(errno @ (Errno::NOENT | Errno::CONNREFUSED)) => {
                 return Err(DirectoryError::NotServed { address: address.clone(), source: errno.into() });
@@ -149,10 +154,6 @@ fn dial(address: &Address, wait: Wait) -> Result<OwnedFd, DirectoryError> {
             Err(errno) => return Err(DirectoryError::os("connecting to the directory")(errno)),
         }
     }
-}
-
-fn is_over(wait: Wait) -> bool {
-    wait.until().is_some_and(|until| clock::now() >= until)
 }
 
 /// Sees what comes into a folder: `inotify(7)`.
@@ -170,6 +171,9 @@ impl Watch {
     /// Waits until something has come, or until it is time to look again.
     fn wait(watch: Option<&Self>, wait: Wait) -> Result<(), DirectoryError> {
         let mut watched: Vec<_> = watch.iter().map(|watch| PollFd::new(&watch.0, PollFlags::IN)).collect();
+        if wait.is_interrupted() {
+            return Err(DirectoryError::Interrupted);
+        }
         let pause = if watch.is_some() { slice().map(|slice| slice.as_nanos() as u64) } else { Some(LOOK) };
         let end = pause.map(|pause| clock::now().saturating_add(pause));
         let until = [wait.until(), end].into_iter().flatten().min();
@@ -178,7 +182,7 @@ impl Watch {
             Polled::Interrupted if wait.ends_by_signal() => Err(DirectoryError::Interrupted),
             Polled::TimedOut if wait.until() == until => Err(DirectoryError::TimedOut),
             // Also if something comes into the folder all the time.
-            Polled::Ready | Polled::Interrupted if is_over(wait) => Err(DirectoryError::TimedOut),
+            Polled::Ready | Polled::Interrupted if wait.is_over() => Err(DirectoryError::TimedOut),
             Polled::TimedOut | Polled::Interrupted => Ok(()),
             Polled::Ready => watch.map_or(Ok(()), |watch| watch.forget().map_err(failed)),
         }

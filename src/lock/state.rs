@@ -361,7 +361,17 @@ impl RawLock {
         thread.begin(word);
         // Release: pairs with the Acquire exchanges of `lock_uncontended` and `take_free`.
         if thread.unlink(&self.robust) && word.compare_exchange(tid, 0, Release, Relaxed).is_err() {
-            self.unlock_contended(thread);
+            self.unlock_contended(thread, 0);
+        }
+        thread.end();
+    }
+
+    /// Frees the lock that the calling thread holds as `tid`, and declares what it protects whole, in one: nobody sees the one without the other.
+    pub(crate) fn unlock_recovered(&self, tid: u32) {
+        let Some(thread) = robust::of(tid) else { return };
+        thread.begin(self.robust.word());
+        if thread.unlink(&self.robust) {
+            self.unlock_contended(thread, OWNER_DIED);
         }
         thread.end();
     }
@@ -376,7 +386,7 @@ impl RawLock {
     }
 
     #[cold]
-    fn unlock_contended(&self, thread: &Thread) {
+    fn unlock_contended(&self, thread: &Thread, taken_out: u32) {
         let word = self.robust.word();
         let mut seen = word.load(Relaxed);
         // Before the lock is free: should this thread die after that, a watcher is to know that it was unlocked.
@@ -386,7 +396,7 @@ impl RawLock {
             if owner(seen) != thread.tid() {
                 return;
             }
-            let freed = seen & !TID_MASK;
+            let freed = seen & !TID_MASK & !taken_out;
             // Release: pairs with the Acquire exchanges of `lock_uncontended` and `take_free`.
             match word.compare_exchange_weak(seen, freed, Release, Relaxed) {
                 Ok(_) => break freed,

@@ -182,9 +182,8 @@ impl Ground {
                 self.settle(id);
                 thread.begin(&self.control().roster.0);
                 self.return_tasks(id);
-                let token = &self.record(id).token;
-                token.recover_if_inconsistent();
-                token.unlock(thread.tid());
+                // In one: whoever comes takes it for a living one's otherwise.
+                self.record(id).token.unlock_recovered(thread.tid());
             }
             thread.begin(&self.control().roster.0);
             // To settle it this thread may have looked at all of them.
