@@ -13,7 +13,7 @@ use crossproc_sys::socket as sys;
 use rustix::fs::inotify;
 use rustix::io::{Errno, read};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::geteuid;
 
 use super::address::Address;
@@ -74,7 +74,8 @@ impl ConnectOptions {
     /// # Errors
     /// As there.
     pub fn connect(&self, address: impl Into<Address>) -> Result<DirectoryClient, DirectoryError> {
-        self.attempt(&address.into(), Wait::timeout(REQUEST_TIMEOUT))
+        let address = address.into();
+        self.attempt(&address, &address.socket_address()?, Wait::timeout(REQUEST_TIMEOUT))
     }
 
     /// [`DirectoryClient::connect_timeout`] with these options.
@@ -99,10 +100,13 @@ impl ConnectOptions {
     /// As there.
     pub fn connect_with(&self, address: impl Into<Address>, wait: Wait) -> Result<DirectoryClient, DirectoryError> {
         let address = address.into();
+        // It may take long, and the program may change its working directory meanwhile.
+        let anchored = address.anchored();
+        let place = anchored.socket_address()?;
         // Looks before the attempt, so that nothing comes unseen in between.
-        let watch = address.path().and_then(Watch::of_folder);
+        let watch = anchored.path().and_then(Watch::of_folder);
         loop {
-            match self.attempt(&address, wait) {
+            match self.attempt(&address, &place, wait) {
                 // It may have been killed just now: the next one will come.
                 Err(DirectoryError::NotServed { .. } | DirectoryError::Disconnected) => {}
                 result => return result,
@@ -112,8 +116,8 @@ impl ConnectOptions {
     }
 
     /// Connects to the server that is there.
-    fn attempt(&self, address: &Address, wait: Wait) -> Result<DirectoryClient, DirectoryError> {
-        let socket = dial(address, wait)?;
+    fn attempt(&self, address: &Address, place: &SocketAddrUnix, wait: Wait) -> Result<DirectoryClient, DirectoryError> {
+        let socket = dial(address, place, wait)?;
         let peer = sys::peer(&socket).map_err(DirectoryError::os("finding out who serves"))?;
         if !self.trusted.contains(&peer.uid) {
             return Err(DirectoryError::UntrustedServer { address: address.clone(), uid: peer.uid, pid: peer.pid });
@@ -125,8 +129,7 @@ impl ConnectOptions {
 }
 
 /// A socket that is connected.
-fn dial(address: &Address, wait: Wait) -> Result<OwnedFd, DirectoryError> {
-    let place = address.socket_address()?;
+fn dial(address: &Address, place: &SocketAddrUnix, wait: Wait) -> Result<OwnedFd, DirectoryError> {
     loop {
         let made = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let socket = made.map_err(DirectoryError::os("making a socket"))?;
@@ -137,7 +140,7 @@ fn dial(address: &Address, wait: Wait) -> Result<OwnedFd, DirectoryError> {
             return Err(DirectoryError::Interrupted);
         }
         limit([wait.until(), wait.look_at()].into_iter().flatten().min().map(left))?;
-        match connect(&socket, &place) {
+        match connect(&socket, place) {
             Ok(()) => {
                 limit(None)?;
                 return Ok(socket);
