@@ -61,6 +61,11 @@ use crate::process::Handle;
 /// # Process death
 /// When the server is killed, its clients are [disconnected](DirectoryError::Disconnected), keep what they have, and can put it into the next one's. The next `bind` takes the address over; a path leads to a socket at any time. Beside a path `PATH` lies `PATH.lock` while it is served, and after a kill.
 ///
+/// # Working directory
+/// A path is looked up once, by `bind` or when a client begins to connect. A program may change its
+/// working directory afterwards, and its folder may be moved. (A client's relative path that comes to
+/// more than 107 bytes with the working directory before it is looked up anew at each attempt.)
+///
 /// # Fork
 /// A child that is forked from a serving process has its sockets until it calls `exec` or ends: the clients of a server that was killed then wait for their deadlines, instead of learning at once that it is gone. So fork before serving, or [start programs](crate::process::CommandExt). The child must neither use the directory nor drop it.
 ///
@@ -273,7 +278,7 @@ impl Directory {
         DirectoryOptions::new().bind(address)
     }
 
-    /// Where it is served.
+    /// Where it is served, as it was given: a relative path is one from the working directory that it was bound in.
     #[must_use]
     pub fn address(&self) -> &Address {
         self.claim.address()

@@ -61,7 +61,7 @@
 //!
 //! # What all operations have in common
 //! - **Time.** What blocks has a `try_` form, a `_timeout` form and a `_deadline` form. Deadlines are absolute, on `CLOCK_MONOTONIC`, and bound the whole call. A signal handler that
-//!   runs meanwhile changes nothing, unless that is asked for: the `_with` form takes a [`Wait`], which may be interruptible.
+//!   runs meanwhile changes nothing, unless that is asked for: the `_with` form takes a [`Wait`], which may be interruptible, also [without missing a signal](Wait::interruptible_by).
 //! - **Cost.** An uncontended operation makes no system call and allocates nothing; a wake-up is a system call only when someone sleeps. (A thread's first one sets up its robust list, and its part in a queue.)
 //! - **Slices.** Sleepers look at the state again every 100 ms ([`set_slice`]), which bounds the delay from any wake-up that is lost nevertheless.
 //!

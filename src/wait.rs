@@ -2,7 +2,9 @@
 
 use core::cell::Cell;
 use core::hint;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::ptr;
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use core::time::Duration;
 use std::time::Instant;
 
@@ -45,40 +47,96 @@ pub fn set_slice(slice: Option<Duration>) {
 ///
 /// It holds an absolute deadline on `CLOCK_MONOTONIC`, so the same one can be used again after an interruption.
 ///
+/// # Signals
+/// A signal changes nothing, unless the wait is made interruptible. There are two ways:
+///
+/// | | ends the wait | misses |
+/// |---|---|---|
+/// | [`interruptible_by`](Wait::interruptible_by) a flag | the flag, which the handler sets | nothing |
+/// | [`interruptible`](Wait::interruptible) | the kernel's word (`EINTR`) that some handler ran | a handler that runs while the thread does not sleep, or as its sleep ends by itself |
+///
+/// The kernel's word alone is never enough for a Ctrl-C: a handler that runs just before the thread
+/// falls asleep, or in the same moment in which it is woken or a [slice](set_slice) is over,
+/// interrupts no system call. The wait then goes on as if no signal had come. So use a flag for
+/// whatever must not get lost.
+///
+/// # Examples
 /// ```
 /// use crossproc::{Event, EventError, Wait};
+/// use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 /// use std::time::Duration;
 ///
 /// static READY: Event = Event::new();
+/// static SIGNALLED: AtomicBool = AtomicBool::new(false);
 ///
-/// let wait = Wait::timeout(Duration::from_millis(10)).interruptible();
+/// extern "C" fn handle(_: i32) {
+///     SIGNALLED.store(true, SeqCst);
+/// }
+/// # // SAFETY: the handler stores to an atomic, which any context may do.
+/// # unsafe { libc::signal(libc::SIGALRM, handle as extern "C" fn(i32) as usize) };
+/// # // SAFETY: sets the process's timer.
+/// # unsafe { libc::alarm(1) };
+/// // With `handle` installed for a signal:
+/// let wait = Wait::timeout(Duration::from_secs(10)).interruptible_by(&SIGNALLED);
+/// let mut interruptions = 0;
 /// let result = loop {
 ///     match READY.wait_with(wait) {
-///         Err(EventError::Interrupted) => { /* a signal handler ran: see what it wants, then go on */ }
+///         // First take the flag back, then see what the handler wants, then go on.
+///         Err(EventError::Interrupted) => {
+///             SIGNALLED.store(false, SeqCst);
+///             interruptions += 1;
+///             READY.set();
+///         }
 ///         result => break result,
 ///     }
 /// };
-/// assert_eq!(result, Err(EventError::TimedOut));
+/// assert_eq!((result, interruptions), (Ok(()), 1));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait {
     /// In [`clock::now`]'s nanoseconds; `None`: waits for ever.
     deadline: Option<u64>,
-    is_interruptible: bool,
+    interruption: Interruption,
 }
+
+/// What ends a wait before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interruption {
+    Never,
+    /// A call that a signal handler has interrupted.
+    Call,
+    Flag(Flag),
+}
+
+/// What a signal handler sets. Two are equal that are the same one.
+#[derive(Debug, Clone, Copy)]
+struct Flag(&'static AtomicBool);
+
+impl Flag {
+    fn is_set(self) -> bool {
+        // Acquire: pairs with what the handler stores, which may run in another thread.
+        self.0.load(Acquire)
+    }
+}
+
+impl PartialEq for Flag {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for Flag {}
 
 impl Wait {
     /// As long as it takes.
-    pub const FOREVER: Wait = Wait { deadline: None, is_interruptible: false };
+    pub const FOREVER: Wait = Wait { deadline: None, interruption: Interruption::Never };
     /// Not at all: the deadline has passed.
-    pub const NONE: Wait = Wait { deadline: Some(0), is_interruptible: false };
+    pub const NONE: Wait = Wait { deadline: Some(0), interruption: Interruption::Never };
 
     /// From now on for `timeout`; one beyond the clock's 584 years, such as [`Duration::MAX`], is for ever.
     #[must_use]
     pub fn timeout(timeout: Duration) -> Self {
-        let nanos = u64::try_from(timeout.as_nanos()).ok();
-        let deadline = nanos.and_then(|nanos| clock::now().checked_add(nanos));
-        Wait { deadline, ..Wait::FOREVER }
+        Wait::FOREVER.within(timeout)
     }
 
     /// Until `deadline`: a past one is due at once.
@@ -88,14 +146,56 @@ impl Wait {
         Wait::timeout(deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// The same, but it ends, with an error of its own, when a signal handler has run in the waiting thread while it slept.
+    /// The same, but it ends with an error of its own, `Interrupted`, while `flag` is set.
     ///
-    /// For language bindings, which run their own handlers then and go on with the same deadline. A handler that runs just before the thread falls asleep is not noticed, as with
-    /// every system call. One that was installed with `SA_RESTART` asks the kernel to go on sleeping: it is noticed in a wait for a lock or a semaphore all the same, and not in one for an event, a condition, a barrier, a permit,
-    /// or for readers to leave, which sleep by `futex_waitv`.
+    /// It is for language bindings, and for all who must not miss a signal. The handler sets the
+    /// flag, and the caller, once it has the error, takes it back, does what is to be done, and
+    /// waits again with the same deadline. Handlers that leave the flag alone do not end the wait.
+    ///
+    /// The thread looks at the flag before every sleep, and a sleep lasts a [slice](set_slice) at
+    /// most. So a wait ends at once if the kernel interrupts a sleep for the handler, and otherwise
+    /// within one slice after the flag was set, whatever else happened at the same time; where a
+    /// slice is shorter than 10 ms, within 10 ms. With slices off (`None`) nothing bounds it: a
+    /// handler that runs between the look and the sleep is then seen when something else ends the
+    /// sleep.
+    ///
+    /// - What can be done at once is done, and a deadline that has passed is reported, though the
+    ///   flag be set.
+    /// - A [`Condition`](crate::Condition) first gets its lock back, which takes as long as another
+    ///   holds it.
+    /// - Any thread may set the flag. Only a signal that is handled in the waiting thread ends a
+    ///   sleep at once.
+    ///
+    /// It is `'static` because that is what a handler can reach. It costs nothing where the call
+    /// does not wait, and one load before each sleep where it does.
+    ///
+    /// A binding whose interpreter has handlers already installs its own, which sets the flag and
+    /// then calls the one that was there.
+    #[must_use]
+    pub const fn interruptible_by(self, flag: &'static AtomicBool) -> Self {
+        Wait { interruption: Interruption::Flag(Flag(flag)), ..self }
+    }
+
+    /// The same, but it ends with an error of its own, `Interrupted`, when a signal handler has
+    /// interrupted the waiting thread's sleep.
+    ///
+    /// **It can miss a handler**: one that runs just before the thread falls asleep, or in the
+    /// moment in which a slice is over or the thread is woken. Nothing tells of it, then or later.
+    /// [`interruptible_by`](Wait::interruptible_by) misses none.
+    ///
+    /// A handler that was installed with `SA_RESTART` asks the kernel to go on sleeping. It is
+    /// noticed in a wait for a lock or a semaphore all the same, and not in one for an event, a
+    /// condition, a barrier, a permit, or for readers to leave, which sleep by `futex_waitv`.
     #[must_use]
     pub const fn interruptible(self) -> Self {
-        Wait { is_interruptible: true, ..self }
+        Wait { interruption: Interruption::Call, ..self }
+    }
+
+    /// The same from now on for `timeout`.
+    pub(crate) fn within(self, timeout: Duration) -> Self {
+        let nanos = u64::try_from(timeout.as_nanos()).ok();
+        let deadline = nanos.and_then(|nanos| clock::now().checked_add(nanos));
+        Wait { deadline, ..self }
     }
 
     /// The deadline in [`clock::now`]'s nanoseconds, if there is one.
@@ -103,8 +203,27 @@ impl Wait {
         self.deadline
     }
 
+    /// Whether the deadline has passed.
+    pub(crate) fn is_over(self) -> bool {
+        self.deadline.is_some_and(|deadline| clock::now() >= deadline)
+    }
+
+    /// Whether it is interrupted already: look before every sleep.
+    pub(crate) fn is_interrupted(self) -> bool {
+        matches!(self.interruption, Interruption::Flag(flag) if flag.is_set())
+    }
+
+    /// Whether a call that a signal handler has interrupted ends the wait.
     pub(crate) fn ends_by_signal(self) -> bool {
-        self.is_interruptible
+        self.interruption == Interruption::Call || self.is_interrupted()
+    }
+
+    /// When a sleep that nothing else cuts is to end, so that the flag is looked at: after a slice,
+    /// if there is a flag.
+    pub(crate) fn look_at(self) -> Option<u64> {
+        let slice = slice().filter(|_| matches!(self.interruption, Interruption::Flag(_)))?;
+        // A slice is never longer than fits.
+        Some(clock::now().saturating_add(slice.as_nanos() as u64))
     }
 }
 
@@ -134,10 +253,11 @@ impl Waiter {
     }
 
     pub(crate) fn check(&self) -> Result<(), Ended> {
-        match (self.ended, self.wait.deadline) {
-            (Some(ended), _) => Err(ended),
-            (None, Some(deadline)) if clock::now() >= deadline => Err(Ended::TimedOut),
-            _ => Ok(()),
+        match self.ended {
+            Some(ended) => Err(ended),
+            None if self.wait.is_over() => Err(Ended::TimedOut),
+            None if self.wait.is_interrupted() => Err(Ended::Interrupted),
+            None => Ok(()),
         }
     }
 
@@ -148,6 +268,10 @@ impl Waiter {
 
     /// Sleeps for a slice at most. When it returns, look at the state before sleeping again.
     /// `wait` is the futex call, which gets the end of the slice. Returns how it ended.
+    ///
+    /// That a call ended by itself (ETIMEDOUT, EAGAIN, a wake) does not say that no handler ran: it
+    /// may have run in the same moment, or before the call. So the flag is looked at on both sides:
+    /// here, as near to the call as can be, and in [`check`](Waiter::check).
     pub(crate) fn sleep(&mut self, wait: impl FnOnce(Option<u64>) -> Awake) -> Awake {
         let slice = SLICE.load(Relaxed);
         let slice_end = (slice != SLICES_OFF).then(|| clock::now().saturating_add(slice));
@@ -155,13 +279,17 @@ impl Waiter {
         let until = match (deadline, slice_end) {
             (Some(deadline), Some(slice_end)) => Some(deadline.min(slice_end)),
             // With some time-out the kernel does not restart the call after a handler with SA_RESTART.
-            (None, None) if self.wait.is_interruptible => Some(NEVER),
+            (None, None) if self.wait.interruption != Interruption::Never => Some(NEVER),
             (deadline, slice_end) => deadline.or(slice_end),
         };
+        if self.wait.is_interrupted() {
+            self.ended = Some(Ended::Interrupted);
+            return Awake::Interrupted;
+        }
         let awake = wait(until);
         self.ended = match awake {
             Awake::TimedOut if until == deadline => Some(Ended::TimedOut),
-            Awake::Interrupted if self.wait.is_interruptible => Some(Ended::Interrupted),
+            Awake::Interrupted if self.wait.ends_by_signal() => Some(Ended::Interrupted),
             // A call that a signal handler interrupted goes on, towards the same deadline.
             _ => None,
         };

@@ -210,6 +210,7 @@ impl Connection {
                     }
                     result => result?,
                 },
+                (Err(Errno::INTR), Some(wait)) if wait.ends_by_signal() => return Err(Errno::INTR),
                 (Err(Errno::INTR), _) => pause(wait, Errno::INTR, &mut in_vain)?,
                 (result, _) => return result,
             }
@@ -236,17 +237,19 @@ impl Connection {
         let mut descriptors = [PollFd::new(&self.socket, events)];
         let slice = if events == PollFlags::OUT { wait::slice() } else { None };
         let slice_ends = slice.and_then(|slice| Wait::timeout(slice).until());
-        let until = [wait.until(), slice_ends].into_iter().flatten().min();
         loop {
-            match poll(&mut descriptors, until) {
+            let is_interrupted = wait.is_interrupted();
+            let until = [wait.until(), slice_ends.or_else(|| wait.look_at())].into_iter().flatten().min();
+            match poll(&mut descriptors, if is_interrupted { Some(0) } else { until }) {
                 // There is no such end in this process, and what waited for it would do so in vain.
                 Ok(Polled::Ready) if { descriptors[0].revents() }.contains(PollFlags::NVAL) => return Err(Errno::BADF),
                 Ok(Polled::Ready) => return Ok(()),
-                Ok(Polled::TimedOut) if until != wait.until() => return Ok(()),
-                Ok(Polled::TimedOut) => return Err(Errno::TIMEDOUT),
+                Ok(_) if is_interrupted && !wait.is_over() => return Err(Errno::INTR),
+                Ok(Polled::TimedOut) if until == wait.until() => return Err(Errno::TIMEDOUT),
+                Ok(Polled::TimedOut) if slice_ends.is_some() => return Ok(()),
                 Ok(Polled::Interrupted) if wait.ends_by_signal() => return Err(Errno::INTR),
-                Ok(Polled::Interrupted) if is_over(wait) => return Err(Errno::TIMEDOUT),
-                Ok(Polled::Interrupted) => {}
+                Ok(Polled::Interrupted) if wait.is_over() => return Err(Errno::TIMEDOUT),
+                Ok(Polled::TimedOut | Polled::Interrupted) => {}
                 Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
             }
         }
@@ -296,27 +299,27 @@ const FEW: u32 = 16;
 /// How long they are, in nanoseconds.
 const PAUSE: u64 = 1_000_000;
 
-/// Before another attempt: ETIMEDOUT if the deadline has passed; a pause if there were [`FEW`]
+/// Before another attempt: ETIMEDOUT if the deadline has passed; EINTR if a handler is to end the
+/// wait; a pause if there were [`FEW`]
 /// already, or, where
 /// nothing is to be waited for, what they came to.
 #[cold]
 fn pause(wait: Option<Wait>, errno: Errno, in_vain: &mut u32) -> Result<(), Errno> {
     *in_vain += 1;
     match wait {
-        Some(wait) if is_over(wait) => Err(Errno::TIMEDOUT),
+        Some(wait) if wait.is_over() => Err(Errno::TIMEDOUT),
+        Some(wait) if wait.is_interrupted() => Err(Errno::INTR),
         _ if *in_vain < FEW => Ok(()),
         None => Err(errno),
         Some(wait) => {
             let end = clock::now().saturating_add(PAUSE);
-            // However it ends, what comes next is an attempt.
-            let _ = poll(&mut [], Some(wait.until().map_or(end, |until| until.min(end))));
-            Ok(())
+            // However it ends, what comes next is an attempt, unless a handler is to end it.
+            match poll(&mut [], Some(wait.until().map_or(end, |until| until.min(end)))) {
+                Ok(Polled::Interrupted) if wait.ends_by_signal() => Err(Errno::INTR),
+                _ => Ok(()),
+            }
         }
     }
-}
-
-fn is_over(wait: Wait) -> bool {
-    wait.until().is_some_and(|until| clock::now() >= until)
 }
 
 /// Whether the kernel would not take so many bytes as one packet.

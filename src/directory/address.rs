@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::str::FromStr;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,8 @@ const LOCK: &str = ".lock";
 /// Where a directory is found: by a path, or by a name that is no file's.
 ///
 /// # Paths and abstract names
+/// A relative path is looked up once, when it is bound or connected to: see [`Directory`](super::Directory#working-directory).
+///
 /// Who may reach a *path* depends on the permissions of its folder, and only who may write there can put a server in its place. An *abstract* name belongs to a network namespace: there is no file, nothing is left over, and anybody who is there may take a name
 /// that is free. So a client [looks at who serves](super::ConnectOptions::trust).
 ///
@@ -69,10 +71,17 @@ impl Address {
         }
     }
 
-    /// Where to bind a socket that is then given its path.
-    pub(super) fn new_socket_address(&self, path: &Path) -> Result<(SocketAddrUnix, PathBuf), DirectoryError> {
-        let new = beside(path, NEW);
-        Ok((self.of_path(&new)?, new))
+    /// The same place, wherever the working directory is later: with an absolute path, if that is not too long for a socket.
+    pub(super) fn anchored(&self) -> Address {
+        let absolute = self.path().and_then(|path| std::path::absolute(path).ok());
+        let fits = absolute.filter(|path| path.as_os_str().len() < MAX_ADDRESS);
+        fits.map_or_else(|| self.clone(), Address::from)
+    }
+
+    /// Where to bind a socket that is then given its path; and the name of that in its folder.
+    pub(super) fn new_socket_address<'p>(&self, path: &'p Path) -> Result<(SocketAddrUnix, &'p OsStr), DirectoryError> {
+        let name = path.file_name().ok_or_else(|| self.invalid("it is no file's path"))?;
+        Ok((self.of_path(&path.with_file_name(new_name(name)))?, name))
     }
 
     fn of_path(&self, path: &Path) -> Result<SocketAddrUnix, DirectoryError> {
@@ -91,14 +100,19 @@ impl Address {
 }
 
 /// The file whose lock tells whether a server lives.
-pub(super) fn lock_path(path: &Path) -> PathBuf {
-    beside(path, LOCK)
+pub(super) fn lock_name(name: &OsStr) -> OsString {
+    with_suffix(name, LOCK)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+/// The socket before it takes its place.
+pub(super) fn new_name(name: &OsStr) -> OsString {
+    with_suffix(name, NEW)
+}
+
+fn with_suffix(name: &OsStr, suffix: &str) -> OsString {
+    let mut name = name.to_owned();
     name.push(suffix);
-    name.into()
+    name
 }
 
 impl From<&Path> for Address {

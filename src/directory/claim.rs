@@ -5,22 +5,26 @@
 //!    the file frees it; so a process looks into its own register first, before it opens the file.
 //! 2. A socket is bound to `PATH.new`, where only the lock's owner does anything, gets its mode, and listens.
 //! 3. It is renamed over PATH.
+//!
+//! PATH is looked up once. From then on its folder is a descriptor, and what lies there has a name in
+//! it: a process that changes its working directory, or whose folder is moved, still finds what it has
+//! made, and removes nothing of another's. Before anything is removed it must be the same file.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::process;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossproc_sys::descriptor::above_standard;
 use crossproc_sys::{record_lock, socket as sys};
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, fcntl_lock, linkat, open};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::fs::{chmodat, fcntl_lock, fstat, linkat, open, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
-use super::address::{Address, lock_path};
+use super::address::{Address, lock_name, new_name};
 use super::error::DirectoryError;
 
 /// How many connections may wait to be accepted; the kernel has a limit of its own (net.core.somaxconn).
@@ -38,32 +42,60 @@ type Inode = (u64, u64);
 
 #[derive(Debug)]
 struct Taken {
-    path: PathBuf,
+    folder: Arc<Folder>,
+    name: OsString,
     socket: Inode,
     lock: Lock,
 }
 
+/// The folder of a path, as it was when the address was taken.
+#[derive(Debug)]
+struct Folder(OwnedFd);
+
 /// A lock that this process has, until it is dropped.
 #[derive(Debug)]
 struct Lock {
-    path: PathBuf,
+    folder: Arc<Folder>,
+    name: OsString,
     inode: Inode,
     /// Nobody gives it back but the process that took it.
     process: u32,
     /// Closing it frees the lock.
-    _file: File,
+    _file: OwnedFd,
 }
 
 /// The locks that this process holds, and its pid: a forked child's copy says nothing about the child.
 static HELD: Mutex<Vec<(u32, Inode)>> = Mutex::new(Vec::new());
 
-fn inode(of: &Metadata) -> Inode {
-    (of.dev(), of.ino())
+#[allow(clippy::unnecessary_cast, reason = "their sizes depend on the processor")]
+fn inode(of: &Stat) -> Inode {
+    (of.st_dev as u64, of.st_ino as u64)
 }
 
-/// Whether that file is at the path still.
-fn leads_to(path: &Path, file: Inode) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| inode(&found) == file)
+fn is_socket(of: &Stat) -> bool {
+    FileType::from_raw_mode(of.st_mode) == FileType::Socket
+}
+
+impl Folder {
+    fn of(path: &Path) -> Result<Self, Errno> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        above_standard(folder).map(Folder)
+    }
+
+    /// What has a name in it, a symbolic link itself.
+    fn find(&self, name: &OsStr) -> Option<Stat> {
+        statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW).ok()
+    }
+
+    /// Whether that file has the name still.
+    fn leads_to(&self, name: &OsStr, file: Inode) -> bool {
+        self.find(name).is_some_and(|found| inode(&found) == file)
+    }
+
+    fn remove(&self, name: &OsStr) -> Result<(), Errno> {
+        unlinkat(&self.0, name, AtFlags::empty())
+    }
 }
 
 impl Claim {
@@ -92,8 +124,8 @@ impl Drop for Claim {
         let Some(taken) = self.path.take().filter(|taken| taken.lock.process == process::id()) else { return };
         let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
         // Another server can only be there if somebody has removed the lock's file.
-        if leads_to(&taken.path, taken.socket) {
-            let _ = fs::remove_file(&taken.path);
+        if taken.folder.leads_to(&taken.name, taken.socket) {
+            let _ = taken.folder.remove(&taken.name);
         }
         held.retain(|&(_, file)| file != taken.lock.inode);
         drop(taken);
@@ -103,8 +135,8 @@ impl Drop for Claim {
 impl Drop for Lock {
     fn drop(&mut self) {
         // Whoever has opened it already finds, once it has the lock, that the file is another.
-        if self.process == process::id() && leads_to(&self.path, self.inode) {
-            let _ = fs::remove_file(&self.path);
+        if self.process == process::id() && self.folder.leads_to(&self.name, self.inode) {
+            let _ = self.folder.remove(&self.name);
         }
     }
 }
@@ -133,79 +165,84 @@ fn who_listens(address: &Address) -> io::Result<u32> {
 }
 
 fn take_path(address: &Address, path: &Path, socket: &OwnedFd, is_open: bool) -> Result<Taken, DirectoryError> {
-    let (place, new) = address.new_socket_address(path)?;
+    let (place, name) = address.new_socket_address(path)?;
+    let folder = Arc::new(Folder::of(path).map_err(DirectoryError::os("opening the folder of the path"))?);
+    let new = new_name(name);
     // Held to the end, so that two threads do not both find nothing.
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    let lock = take_lock(address, &lock_path(path), &held)?;
-    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+    let lock = take_lock(address, &folder, lock_name(name), &held)?;
+    if folder.find(name).is_some_and(|found| !is_socket(&found)) {
         return Err(DirectoryError::NotASocket { address: address.clone() });
     }
     // What a server has left that was killed here.
-    if fs::symlink_metadata(&new).is_ok_and(|found| found.file_type().is_socket()) {
-        fs::remove_file(&new).map_err(DirectoryError::os("removing the socket that a killed server has left"))?;
+    if folder.find(&new).is_some_and(|found| is_socket(&found)) {
+        folder.remove(&new).map_err(DirectoryError::os("removing the socket that a killed server has left"))?;
     }
+    // The one call that takes no folder.
     bind(socket, &place).map_err(DirectoryError::os("binding a socket to the path, with .new behind it"))?;
-    let put_in_place = || -> io::Result<Inode> {
-        fs::set_permissions(&new, fs::Permissions::from_mode(if is_open { 0o666 } else { 0o600 }))?;
-        listen(socket, BACKLOG)?;
-        let found = inode(&fs::symlink_metadata(&new)?);
-        fs::rename(&new, path)?;
-        Ok(found)
+    let Some(found) = folder.find(&new).filter(is_socket) else {
+        let source = io::Error::other(
+            "the working directory was changed, or the folder moved, meanwhile: a socket with .new behind its name is left there",
+        );
+        return Err(DirectoryError::Os { what: "binding a socket to the path", source });
     };
-    let socket = put_in_place().map_err(|source| {
-        let _ = fs::remove_file(&new);
-        DirectoryError::Os { what: "giving the socket its path", source }
+    let put_in_place = || -> Result<(), Errno> {
+        chmodat(&folder.0, &new, Mode::from_raw_mode(if is_open { 0o666 } else { 0o600 }), AtFlags::empty())?;
+        listen(socket, BACKLOG)?;
+        renameat(&folder.0, &new, &folder.0, name)
+    };
+    put_in_place().map_err(|errno| {
+        let _ = folder.remove(&new);
+        DirectoryError::Os { what: "giving the socket its path", source: errno.into() }
     })?;
     held.push((lock.process, lock.inode));
-    Ok(Taken { path: path.to_owned(), socket, lock })
+    Ok(Taken { folder, name: name.to_owned(), socket: inode(&found), lock })
 }
 
 /// A new file for the lock, which is locked when it comes to its path: where it cannot be locked,
 /// none is left behind, which nobody without the lock could remove. `None` if something is there by
 /// now, or the file system has no files without names; then it is made as any other.
-fn new_and_locked(path: &Path) -> io::Result<Option<File>> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+fn new_and_locked(folder: &Folder, name: &OsStr) -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let Ok(file) = open(folder, flags, Mode::RUSR | Mode::WUSR) else { return Ok(None) };
+    let Ok(file) = openat(&folder.0, ".", flags, Mode::RUSR | Mode::WUSR) else { return Ok(None) };
     // Before it is locked: closing the first one would free the lock.
     let file = above_standard(file)?;
     fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let linked = linkat(CWD, link, CWD, path, AtFlags::SYMLINK_FOLLOW);
-    Ok(linked.is_ok().then(|| File::from(file)))
+    let linked = linkat(CWD, link, &folder.0, name, AtFlags::SYMLINK_FOLLOW);
+    Ok(linked.is_ok().then_some(file))
 }
 
 /// Locks the lock's file, if no living process has it locked.
-fn take_lock(address: &Address, path: &Path, held: &[(u32, Inode)]) -> Result<Lock, DirectoryError> {
+fn take_lock(address: &Address, folder: &Arc<Folder>, name: OsString, held: &[(u32, Inode)]) -> Result<Lock, DirectoryError> {
     let failed = DirectoryError::os("locking the file beside the path, with .lock behind it");
+    let this_process = process::id();
+    let inode_of = |file: &OwnedFd| fstat(file.as_fd()).map(|found| inode(&found)).map_err(&failed);
     loop {
-        let this_process = process::id();
-        let found = fs::symlink_metadata(path).ok().map(|found| inode(&found));
+        let found = folder.find(&name).map(|found| inode(&found));
         if held.iter().any(|&(process, file)| process == this_process && Some(file) == found) {
             return Err(DirectoryError::AlreadyServed { address: address.clone(), pid: Some(this_process) });
         }
-        let new = if found.is_none() { new_and_locked(path).map_err(&failed)? } else { None };
+        let new = if found.is_none() { new_and_locked(folder, &name).map_err(&failed)? } else { None };
         if let Some(file) = new {
-            let inode = inode(&file.metadata().map_err(&failed)?);
-            return Ok(Lock { path: path.to_owned(), inode, process: this_process, _file: file });
+            return Ok(Lock { folder: Arc::clone(folder), name, inode: inode_of(&file)?, process: this_process, _file: file });
         }
-        let mut options = OpenOptions::new();
         // No waiting in case it is a FIFO.
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-        let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = openat(&folder.0, &name, flags, Mode::RUSR | Mode::WUSR).map_err(&failed)?;
         // Before it is locked, as above.
-        let file = opened.and_then(|file| Ok(File::from(above_standard(file.into())?))).map_err(&failed)?;
-        let opened = inode(&file.metadata().map_err(&failed)?);
+        let file = above_standard(file).map_err(&failed)?;
         match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::AGAIN | Errno::ACCESS) => {
                 return Err(DirectoryError::AlreadyServed { address: address.clone(), pid: record_lock::holder(&file) });
             }
-            Err(errno) => return Err(failed(errno.into())),
+            Err(errno) => return Err(failed(errno)),
         }
         // Whoever had it before may have removed the file meanwhile: then it tells nobody anything.
-        if leads_to(path, opened) {
-            return Ok(Lock { path: path.to_owned(), inode: opened, process: this_process, _file: file });
+        let inode = inode_of(&file)?;
+        if folder.leads_to(&name, inode) {
+            return Ok(Lock { folder: Arc::clone(folder), name, inode, process: this_process, _file: file });
         }
     }
 }

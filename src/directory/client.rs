@@ -378,8 +378,9 @@ impl DirectoryClient {
             match number {
                 0 => return Err(answer.refusal("")),
                 number if number == self.number => return Ok(answer),
-                // It comes too late. However many do, the deadline stands.
-                _ if wait.until().is_some_and(|until| clock::now() >= until) => return Err(DirectoryError::TimedOut),
+                // It comes too late. However many do, the deadline stands, and so does the flag.
+                _ if wait.is_over() => return Err(DirectoryError::TimedOut),
+                _ if wait.is_interrupted() => return Err(DirectoryError::Interrupted),
                 _ => {}
             }
         }
@@ -423,8 +424,7 @@ impl Answer {
 
 /// The time for a question that must be asked though there is no time to wait for what it is about.
 fn one_round(wait: Option<Wait>) -> Wait {
-    let round = Wait::timeout(REQUEST_TIMEOUT);
-    if wait.is_some_and(Wait::ends_by_signal) { round.interruptible() } else { round }
+    wait.unwrap_or(Wait::FOREVER).within(REQUEST_TIMEOUT)
 }
 
 fn put_or_not(result: Result<(), DirectoryError>) -> Result<bool, DirectoryError> {

@@ -14,7 +14,7 @@ use crossproc_sys::socket as sys;
 use rustix::fs::inotify;
 use rustix::io::{Errno, read};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::geteuid;
 
 use super::address::Address;
@@ -75,7 +75,8 @@ impl ConnectOptions {
     /// # Errors
     /// As there.
     pub fn connect(&self, address: impl Into<Address>) -> Result<DirectoryClient, DirectoryError> {
-        self.attempt(&address.into(), Wait::timeout(REQUEST_TIMEOUT))
+        let address = address.into();
+        self.attempt(&address, &address.socket_address()?, Wait::timeout(REQUEST_TIMEOUT))
     }
 
     /// [`DirectoryClient::connect_timeout`] with these options.
@@ -100,10 +101,13 @@ impl ConnectOptions {
     /// As there.
     pub fn connect_with(&self, address: impl Into<Address>, wait: Wait) -> Result<DirectoryClient, DirectoryError> {
         let address = address.into();
+        // It may take long, and the program may change its working directory meanwhile.
+        let anchored = address.anchored();
+        let place = anchored.socket_address()?;
         // Looks before the attempt, so that nothing comes unseen in between.
-        let watch = address.path().and_then(Watch::of_folder);
+        let watch = anchored.path().and_then(Watch::of_folder);
         loop {
-            match self.attempt(&address, wait) {
+            match self.attempt(&address, &place, wait) {
                 // It may have been killed just now: the next one will come.
                 Err(DirectoryError::NotServed { .. } | DirectoryError::Disconnected) => {}
                 result => return result,
@@ -113,8 +117,8 @@ impl ConnectOptions {
     }
 
     /// Connects to the server that is there.
-    fn attempt(&self, address: &Address, wait: Wait) -> Result<DirectoryClient, DirectoryError> {
-        let socket = dial(address, wait)?;
+    fn attempt(&self, address: &Address, place: &SocketAddrUnix, wait: Wait) -> Result<DirectoryClient, DirectoryError> {
+        let socket = dial(address, place, wait)?;
         let peer = sys::peer(&socket).map_err(DirectoryError::os("finding out who serves"))?;
         if !self.trusted.contains(&peer.uid) {
             return Err(DirectoryError::UntrustedServer { address: address.clone(), uid: peer.uid, pid: peer.pid });
@@ -126,23 +130,27 @@ impl ConnectOptions {
 }
 
 /// A socket that is connected.
-fn dial(address: &Address, wait: Wait) -> Result<OwnedFd, DirectoryError> {
-    let place = address.socket_address()?;
+fn dial(address: &Address, place: &SocketAddrUnix, wait: Wait) -> Result<OwnedFd, DirectoryError> {
     loop {
         let made = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).and_then(above_standard);
         let socket = made.map_err(DirectoryError::os("making a socket"))?;
         // As long as too many wait to be accepted, connecting blocks, for so long. Zero would be for ever.
         let left = |until: u64| Duration::from_nanos(until.saturating_sub(clock::now()).max(1_000));
         let limit = |left| set_socket_timeout(&socket, Timeout::Send, left).map_err(DirectoryError::os("setting a time-out"));
-        limit(wait.until().map(left))?;
-        match connect(&socket, &place) {
+        if wait.is_interrupted() {
+            return Err(DirectoryError::Interrupted);
+        }
+        limit([wait.until(), wait.look_at()].into_iter().flatten().min().map(left))?;
+        match connect(&socket, place) {
             Ok(()) => {
                 limit(None)?;
                 return Ok(socket);
             }
             Err(Errno::INTR) if wait.ends_by_signal() => return Err(DirectoryError::Interrupted),
-            Err(Errno::INTR) if is_over(wait) => return Err(DirectoryError::TimedOut),
+            Err(Errno::INTR) if wait.is_over() => return Err(DirectoryError::TimedOut),
             Err(Errno::INTR) => {}
+            // A slice is over, not the whole. (The kernel counts in ticks and may be a little early.)
+            Err(Errno::AGAIN) if wait.look_at().is_some() && !wait.is_over() => {}
             Err(Errno::AGAIN) => return Err(DirectoryError::TimedOut),
             Err(errno @ (Errno::NOENT | Errno::CONNREFUSED)) => {
                 return Err(DirectoryError::NotServed { address: address.clone(), source: errno.into() });
@@ -150,10 +158,6 @@ fn dial(address: &Address, wait: Wait) -> Result<OwnedFd, DirectoryError> {
             Err(errno) => return Err(DirectoryError::os("connecting to the directory")(errno)),
         }
     }
-}
-
-fn is_over(wait: Wait) -> bool {
-    wait.until().is_some_and(|until| clock::now() >= until)
 }
 
 /// Sees what comes into a folder: `inotify(7)`.
@@ -171,6 +175,9 @@ impl Watch {
     /// Waits until something has come, or until it is time to look again.
     fn wait(watch: Option<&Self>, wait: Wait) -> Result<(), DirectoryError> {
         let mut watched: Vec<_> = watch.iter().map(|watch| PollFd::new(&watch.0, PollFlags::IN)).collect();
+        if wait.is_interrupted() {
+            return Err(DirectoryError::Interrupted);
+        }
         let pause = if watch.is_some() { slice().map(|slice| slice.as_nanos() as u64) } else { Some(LOOK) };
         let end = pause.map(|pause| clock::now().saturating_add(pause));
         let until = [wait.until(), end].into_iter().flatten().min();
@@ -179,7 +186,7 @@ impl Watch {
             Polled::Interrupted if wait.ends_by_signal() => Err(DirectoryError::Interrupted),
             Polled::TimedOut if wait.until() == until => Err(DirectoryError::TimedOut),
             // Also if something comes into the folder all the time.
-            Polled::Ready | Polled::Interrupted if is_over(wait) => Err(DirectoryError::TimedOut),
+            Polled::Ready | Polled::Interrupted if wait.is_over() => Err(DirectoryError::TimedOut),
             Polled::TimedOut | Polled::Interrupted => Ok(()),
             Polled::Ready => watch.map_or(Ok(()), |watch| watch.forget().map_err(failed)),
         }

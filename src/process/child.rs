@@ -8,10 +8,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use crossproc_sys::futex::Awake;
 use crossproc_sys::pidfd;
+use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
 use rustix::process::{Pid, Signal};
 
-use crate::wait::{Wait, Waiter};
+use crate::wait::{Ended, Wait, Waiter};
 
 /// Between two looks at a child that has ended and cannot be reaped.
 const AGAIN: Duration = Duration::from_millis(1);
@@ -46,7 +48,7 @@ impl Child {
     /// # Errors
     /// `ECHILD`: someone else took the status: a wait for any child, SIGCHLD being ignored, or this is not the process that started the child.
     pub fn join(&self) -> io::Result<ExitStatus> {
-        self.join_until(Wait::FOREVER)
+        self.join_with(Wait::FOREVER)
     }
 
     /// Waits until the process has ended, for `timeout` at most. Zero looks once; [`Duration::MAX`] waits for ever.
@@ -54,7 +56,7 @@ impl Child {
     /// # Errors
     /// [`io::ErrorKind::TimedOut`]; otherwise as [`join`](Child::join).
     pub fn join_timeout(&self, timeout: Duration) -> io::Result<ExitStatus> {
-        self.join_until(Wait::timeout(timeout))
+        self.join_with(Wait::timeout(timeout))
     }
 
     /// Waits until the process has ended, until `deadline` at most. A past one looks once.
@@ -62,7 +64,37 @@ impl Child {
     /// # Errors
     /// [`io::ErrorKind::TimedOut`]; otherwise as [`join`](Child::join).
     pub fn join_deadline(&self, deadline: Instant) -> io::Result<ExitStatus> {
-        self.join_until(Wait::deadline(deadline))
+        self.join_with(Wait::deadline(deadline))
+    }
+
+    /// Waits until the process has ended, as `wait` says.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`], and [`io::ErrorKind::Interrupted`] if `wait` is interruptible;
+    /// otherwise as [`join`](Child::join).
+    pub fn join_with(&self, wait: Wait) -> io::Result<ExitStatus> {
+        let mut waiter = Waiter::new(wait);
+        loop {
+            let has_ended = self.sleep(&mut waiter)?;
+            if let Some(status) = self.try_join()? {
+                return Ok(status);
+            }
+            match waiter.check() {
+                Ok(()) => {}
+                Err(Ended::TimedOut) => {
+                    let message = format!("process {} had not ended at the deadline", self.pid);
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+                }
+                Err(Ended::Interrupted) => {
+                    let message = format!("a signal handler ran while waiting for process {}", self.pid);
+                    return Err(io::Error::new(io::ErrorKind::Interrupted, message));
+                }
+            }
+            if has_ended {
+                // Ended, and not to be reaped before a debugger lets go of it, of which nothing tells: look again in a while.
+                thread::sleep(AGAIN);
+            }
+        }
     }
 
     /// The exit status if the process has ended, `None` while it runs.
@@ -118,22 +150,19 @@ impl Child {
         pidfd::signal(&self.pidfd, Signal::CONT)
     }
 
-    fn join_until(&self, wait: Wait) -> io::Result<ExitStatus> {
-        let waiter = Waiter::new(wait);
-        loop {
-            let has_ended = pidfd::wait(&self.pidfd, waiter.until())?;
-            if let Some(status) = self.try_join()? {
-                return Ok(status);
+    /// Sleeps for a slice at most, until the process has ended. Whether it has.
+    fn sleep(&self, waiter: &mut Waiter) -> io::Result<bool> {
+        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let mut polled = Ok(Polled::TimedOut);
+        waiter.sleep(|until| {
+            polled = poll(&mut ended, until);
+            match polled {
+                Ok(Polled::TimedOut) => Awake::TimedOut,
+                Ok(Polled::Interrupted) => Awake::Interrupted,
+                _ => Awake::Woken,
             }
-            if waiter.check().is_err() {
-                let message = format!("process {} had not ended at the deadline", self.pid);
-                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
-            }
-            if has_ended {
-                // Ended, and not to be reaped before a debugger lets go of it, of which nothing tells: look again in a while.
-                thread::sleep(AGAIN);
-            }
-        }
+        });
+        Ok(polled? == Polled::Ready)
     }
 }
 

@@ -110,15 +110,19 @@ impl<'a> Descriptors<'a> {
 
     /// Sleeps for a slice at most, until one is ready. Whether one is.
     pub(super) fn sleep(&mut self, waiter: &mut Waiter) -> io::Result<bool> {
-        let mut polled = Ok(Polled::TimedOut);
+        let mut polled = None;
         waiter.sleep(|until| {
-            polled = poll(&mut self.polled, until);
-            match polled {
+            let result = poll(&mut self.polled, until);
+            let awake = match result {
                 Ok(Polled::TimedOut) => Awake::TimedOut,
                 Ok(Polled::Interrupted) => Awake::Interrupted,
                 _ => Awake::Woken,
-            }
+            };
+            polled = Some(result);
+            awake
         });
+        // One that was not to sleep looks all the same.
+        let polled = polled.unwrap_or_else(|| poll(&mut self.polled, Some(0)));
         Ok(polled? == Polled::Ready)
     }
 }

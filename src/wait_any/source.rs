@@ -144,10 +144,9 @@ pub(crate) fn sleep<const N: usize>(words: &Words<'_, '_>, waiter: &mut Waiter) 
     let named = words.named();
     let Some(Some(first)) = named.first() else { return Awake::Changed };
     let all: [Watch<'_>; N] = core::array::from_fn(|index| named.get(index).copied().flatten().unwrap_or(*first));
-    let deadline = waiter.until();
     waiter.sleep(|until| {
         let all = &all[..named.len().min(N)];
-        futex::wait_any(all, until).unwrap_or_else(|| match first.wait_briefly(ONE_AT_A_TIME, deadline) {
+        futex::wait_any(all, until).unwrap_or_else(|| match first.wait_briefly(ONE_AT_A_TIME, until) {
             None | Some(Awake::TimedOut) => Awake::Changed,
             Some(awake) => awake,
         })
