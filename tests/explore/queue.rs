@@ -207,7 +207,8 @@ fn refused(refused: Refused) -> u64 {
         Refused::Full => output::FULL,
         Refused::Empty => output::EMPTY,
         Refused::Closed => output::CLOSED,
-        Refused::Corrupt => panic!("corrupt"),
+        // What waits says that, and nothing here does.
+        Refused::Deadlock | Refused::Corrupt => panic!("{refused:?}"),
     }
 }
 
