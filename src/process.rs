@@ -50,10 +50,25 @@
 //! any child, by a library or a handler, does the same. Give the signal its default again before the first child.
 //!
 //! # Daemons
-//! A [daemon](Builder::daemon) is killed (SIGKILL) when the process that started it ends or calls `exec`, also when that is killed itself. The end of the
-//! *thread* that started it does nothing, unlike with `PR_SET_PDEATHSIG`. A daemon that changes its
-//! user while it starts cannot be tied, and that is an error of the fork;
-//! one that changes it later cannot be killed that way.
+//! A [daemon](Builder::daemon) is killed (SIGKILL) when the process that started it ends or calls
+//! `exec`, also when that is killed itself. A daemon that changes its user while it starts cannot be
+//! tied, and that is an error of the fork; one that changes it later cannot be killed that way.
+//!
+//! How it is tied depends on the thread that starts it, of which the safe [`fork`] has but one, and
+//! nearly always the first.
+//!
+//! | | the process's first thread | another |
+//! |---|---|---|
+//! | what it hangs on | the thread (`PR_SET_PDEATHSIG`), and a descriptor | a descriptor |
+//! | that thread ends before its process | the daemon is killed | nothing |
+//! | the daemon closes what it does not know (`closefrom`, Python's `close_fds`) | it is tied still; `exec` by its starter does nothing any more | it is tied no more |
+//! | the daemon is the first of a pid namespace | tied; as above | an error: `EOPNOTSUPP` |
+//! | before Linux 5.6 | tied; as above | an error: `EOPNOTSUPP` |
+//!
+//! A first thread does not end before its process, unless it is ended by `pthread_exit`. A command
+//! that is made a [daemon](CommandExt::daemon) is tied to the process that made it one, by the thread
+//! that starts it: started by a child of that process it is `EBADF`, and the process's own `exec` of it
+//! ties nothing. The descriptor is one that stays open in the daemon, never a standard stream's.
 
 #![allow(unsafe_code)]
 

@@ -183,5 +183,6 @@ impl Outside {
 
 fn failed(what: &str, errno: Errno) -> io::Error {
     let source = io::Error::from(errno);
-    io::Error::new(source.kind(), format!("{what} failed in a forked child, whose closure was not run: {source}"))
+    let advice = if errno == Errno::OPNOTSUPP { "; start it by the process's first thread" } else { "" };
+    io::Error::new(source.kind(), format!("{what} failed in a forked child, whose closure was not run: {source}{advice}"))
 }

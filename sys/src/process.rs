@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::*};
@@ -14,7 +15,8 @@ use rustix::fs::{Mode, OFlags, fcntl_setfl, open, openat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::path::DecInt;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, set_parent_process_death_signal};
+use rustix::thread::gettid;
 
 use crate::descriptor::{above_standard, both_above_standard};
 use crate::memory;
@@ -81,10 +83,27 @@ pub fn exit_now(code: i32) -> ! {
 ///
 /// What may still keep the end open: a child by a raw system call, which runs no handlers, for as long as it lives and does not `exec`.
 ///
-/// The kernel's own `PR_SET_PDEATHSIG` would follow the *thread* that forked, which may end long before its process.
+/// The kernel's own `PR_SET_PDEATHSIG` follows the *thread* that forked, which may end long before its
+/// process. So it is set besides where that was the process's first thread. It holds where the line
+/// does not: for a process that closes the line, as one of those that it does not know; and for the
+/// first of a pid namespace, to which the kernel delivers no signal of a file's.
+///
+/// | forked by | first of its pid namespace | before Linux 5.6 | hangs on |
+/// |---|---|---|---|
+/// | the first thread | no | no | both |
+/// | the first thread | yes | any | the thread |
+/// | the first thread | no | yes | the thread |
+/// | another | no | no | the line |
+/// | another | yes, or | yes | nothing would hold: EOPNOTSUPP |
+///
+/// Before Linux 5.6 the kernel tells all who read a pipe of each other's end, too.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifeline {
     read: RawFd,
+    /// Whose line it is.
+    owner: Pid,
+    /// Whether the kernel signals the end of the writer alone.
+    is_exact: bool,
 }
 
 /// `fcntl`'s F_SETSIG of `asm-generic/fcntl.h`, which the libc crate lacks.
@@ -99,6 +118,12 @@ static INHERITED: AtomicI32 = AtomicI32::new(-1);
 /// In a forked child, the number of the line that it is tied to, or -1.
 static TIED: AtomicI32 = AtomicI32::new(-1);
 
+thread_local! {
+    /// In a forked child, whether its parent's first thread has forked it: a thread's own memory is
+    /// copied with it.
+    static IS_BY_FIRST: Cell<bool> = const { Cell::new(false) };
+}
+
 impl Lifeline {
     /// The calling process's line, made on first use: two descriptors (close-on-exec) for as long as it lives.
     ///
@@ -109,8 +134,8 @@ impl Lifeline {
         // Poisoned only by a panic in here, of which there is none; the flag it guards is whole either way.
         let mut handled = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         if !*handled {
-            // SAFETY: the handler only loads, stores and closes, all of which a forked child may do.
-            let failed = unsafe { libc::pthread_atfork(None, None, Some(drop_parents_line)) };
+            // SAFETY: the handlers only load, store and close, all of which a forked child may do.
+            let failed = unsafe { libc::pthread_atfork(Some(note_who_forks), None, Some(drop_parents_line)) };
             if failed != 0 {
                 return Err(io::Error::from_raw_os_error(failed));
             }
@@ -121,41 +146,62 @@ impl Lifeline {
             LINE_WRITE.store(write.into_raw_fd(), Relaxed);
             LINE_READ.store(read.into_raw_fd(), Relaxed);
         }
-        Ok(Lifeline { read: LINE_READ.load(Relaxed) })
+        let is_exact = !is_before(rustix::system::uname().release().to_bytes(), (5, 6));
+        Ok(Lifeline { read: LINE_READ.load(Relaxed), owner: rustix::process::getpid(), is_exact })
+    }
+
+    /// The same as it would be before Linux 5.6.
+    #[must_use]
+    pub fn as_before_5_6(self) -> Self {
+        Lifeline { is_exact: false, ..self }
     }
 
     /// In the child: from here on it gets SIGKILL when the process that the line belongs to ends; at once if it has ended already.
-    /// The second time does nothing. Async-signal-safe. It lasts across `exec`, at the price of one descriptor that stays open.
+    /// The second time does nothing, nor does it in the process that the line belongs to, which is about to `exec`. Async-signal-safe. It lasts across `exec`, at the price of one descriptor that stays open.
     ///
     /// # Errors
     /// EMFILE, ENFILE; ENOENT: no `/proc`; EACCES: the process has changed its user since; EBADF: it is no child of the process that the line
-    /// belongs to. The child reports them and ends.
+    /// belongs to; EOPNOTSUPP: nothing would hold, see [`Lifeline`]; what a sandbox says to `prctl`. The child reports them and ends.
     pub fn tie(self) -> io::Result<()> {
-        if TIED.load(Relaxed) == self.read {
+        let this_process = rustix::process::getpid();
+        // A child has no line of this number of its own, and a process that was forked without the
+        // handlers another pid.
+        let is_owner = LINE_READ.load(Relaxed) == self.read && this_process == self.owner;
+        if is_owner || TIED.load(Relaxed) == self.read {
             return Ok(());
         }
         if INHERITED.compare_exchange(self.read, -1, Relaxed, Relaxed).is_err() {
             return Err(Errno::BADF.into());
         }
         TIED.store(self.read, Relaxed);
+        let is_by_first = IS_BY_FIRST.get();
+        let is_signalled = self.is_exact && !this_process.is_init();
+        if is_by_first {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+        } else if !is_signalled {
+            return Err(Errno::OPNOTSUPP.into());
+        }
         // A descriptor of its own: owner and signal belong to an open file, which the parent's is for all its children.
         let numbers = open(c"/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let line = openat(&numbers, DecInt::new(self.read), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
         let line = above_standard(line)?;
         close_number(self.read);
-        let this_process = rustix::process::getpid().as_raw_nonzero().get();
-        // SAFETY: F_SETOWN takes an integer; a positive one is a process.
-        check(unsafe { libc::fcntl(line.as_raw_fd(), libc::F_SETOWN, this_process) })?;
-        // SAFETY: F_SETSIG takes an integer.
-        check(unsafe { libc::fcntl(line.as_raw_fd(), F_SETSIG, libc::SIGKILL) })?;
-        fcntl_setfl(&line, OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32))?;
+        if is_signalled {
+            // SAFETY: F_SETOWN takes an integer; a positive one is a process.
+            check(unsafe { libc::fcntl(line.as_raw_fd(), libc::F_SETOWN, this_process.as_raw_nonzero().get()) })?;
+            // SAFETY: F_SETSIG takes an integer.
+            check(unsafe { libc::fcntl(line.as_raw_fd(), F_SETSIG, libc::SIGKILL) })?;
+            fcntl_setfl(&line, OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32))?;
+        }
         // Whoever died before the last call was not signalled about.
         let mut gone = [PollFd::new(&line, PollFlags::IN)];
         if retry_on_intr(|| poll(&mut gone, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))? != 0 {
             exit_now(128 + libc::SIGKILL);
         }
-        // Open until the process ends.
-        let _ = line.into_raw_fd();
+        if is_signalled {
+            // Open until the process ends.
+            let _ = line.into_raw_fd();
+        }
         Ok(())
     }
 }
@@ -174,6 +220,19 @@ pub fn complain(parts: &[&str]) {
             return;
         }
         let _ = retry_on_intr(|| rustix::io::write(stderr, part.as_bytes()));
+    }
+}
+
+extern "C" fn note_who_forks() {
+    IS_BY_FIRST.set(gettid() == rustix::process::getpid());
+}
+
+/// Whether a kernel's release is before a version. One that cannot be read is not.
+fn is_before(release: &[u8], version: (u32, u32)) -> bool {
+    let mut numbers = release.split(|byte| !byte.is_ascii_digit()).map(|digits| core::str::from_utf8(digits).ok()?.parse().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor) < version,
+        _ => false,
     }
 }
 
@@ -200,4 +259,19 @@ fn check(result: i32) -> io::Result<()> {
 #[must_use]
 pub fn cpus() -> u32 {
     rustix::thread::sched_getaffinity(None).map_or(2, |set| set.count().max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_told_apart_by_both_numbers() {
+        for before in ["5.4.0-216-generic", "5.5", "4.18.0-553.el8", "5.5.19"] {
+            assert!(is_before(before.as_bytes(), (5, 6)), "{before}");
+        }
+        for after in ["5.6.0", "5.10.0-30-amd64", "6.1", "10.0", "strange", ""] {
+            assert!(!is_before(after.as_bytes(), (5, 6)), "{after}");
+        }
+    }
 }

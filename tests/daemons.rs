@@ -1,0 +1,295 @@
+//! What a daemon hangs on, and what it does not.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering::*};
+use std::thread;
+use std::time::Duration;
+
+use crossproc::process::{Builder, CommandExt};
+use crossproc::{Semaphore, Shm, shared};
+use crossproc_sys::process::{self as sys, Lifeline};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+
+mod forked;
+mod refused;
+use forked::{PATIENCE, fork, join_all, kill, wait_until};
+
+shared! {
+    struct Board {
+        pid: AtomicU32,
+        ready: Semaphore,
+    }
+}
+
+/// A process: what was told by its parent, which knows it by its number in the test's namespace.
+#[derive(Debug)]
+struct Daemon(OwnedFd);
+
+impl Daemon {
+    fn ends_within(&self, patience: Duration) -> bool {
+        let deadline = crossproc_sys::clock::now() + patience.as_nanos() as u64;
+        crossproc_sys::pidfd::wait(&self.0, Some(deadline)).unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = crossproc_sys::pidfd::signal(&self.0, Signal::KILL);
+    }
+}
+
+fn close_all_but_standard_streams() {
+    for number in 3..1_024 {
+        // SAFETY: nothing in this process uses what it has there, from now on.
+        unsafe { libc::close(number) };
+    }
+}
+
+fn park() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// Has a process start a daemon, which is ready once the process says so.
+fn started_by(start: impl FnOnce(&Board) -> u32 + Send) -> (crossproc::process::Child, Daemon) {
+    let board = Shm::new(Board { pid: AtomicU32::new(0), ready: Semaphore::new(0) }).unwrap();
+    let theirs = board.clone();
+    let parent = fork(move || -> () {
+        theirs.pid.store(start(&theirs), Release);
+        theirs.ready.release().unwrap();
+        park()
+    });
+    board.ready.acquire_timeout(PATIENCE).expect("the daemon is started");
+    let pid = Pid::from_raw(board.pid.load(Acquire) as i32).unwrap();
+    let daemon = Daemon(pidfd_open(pid, PidfdFlags::empty()).unwrap());
+    (parent, daemon)
+}
+
+/// Has a process start a daemon, kills the process, and looks what becomes of the daemon.
+fn dies_with_its_parent(start: impl FnOnce(&Board) -> u32 + Send) -> bool {
+    let (parent, daemon) = started_by(start);
+    kill(&parent);
+    daemon.ends_within(PATIENCE)
+}
+
+/// Forks a daemon that does something, and then waits. It has done that when this returns.
+///
+/// # Safety
+/// As for `fork_with_threads`.
+unsafe fn fork_daemon(act: impl FnOnce() + Send) -> u32 {
+    let done = Shm::new(Semaphore::new(0)).unwrap();
+    let theirs = done.clone();
+    let body = move || -> () {
+        act();
+        theirs.release().unwrap();
+        park()
+    };
+    // SAFETY: the caller's.
+    let child = unsafe { Builder::new().daemon(true).fork_with_threads(body) }.unwrap();
+    done.acquire_timeout(PATIENCE).unwrap();
+    child.id()
+}
+
+/// The next child is the first of a pid namespace.
+fn enter_pid_namespace() {
+    // SAFETY: only this process's later children are affected.
+    let separated = unsafe { libc::unshare(libc::CLONE_NEWPID) } == 0
+        // SAFETY: as above; without privileges it takes a user namespace, too.
+        || unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) } == 0;
+    assert!(separated, "this test needs the right to make a pid namespace");
+}
+
+#[test]
+fn one_that_closes_what_it_does_not_know_dies_with_its_parent() {
+    assert!(dies_with_its_parent(|_| {
+        // SAFETY: this process has one thread.
+        unsafe { fork_daemon(close_all_but_standard_streams) }
+    }));
+    assert!(dies_with_its_parent(|_| {
+        let mut command = Command::new("sleep");
+        command.arg("1000").daemon().unwrap();
+        // SAFETY: the closure makes system calls alone. That the program runs is known by the end of
+        // a stream, also of one that is closed here.
+        unsafe {
+            command.pre_exec(|| {
+                close_all_but_standard_streams();
+                Ok(())
+            })
+        };
+        command.start().unwrap().id()
+    }));
+}
+
+#[test]
+fn one_that_is_the_first_of_a_pid_namespace_dies_with_its_parent() {
+    assert!(dies_with_its_parent(|_| {
+        enter_pid_namespace();
+        let body = || -> () { park() };
+        // SAFETY: this process has one thread.
+        unsafe { Builder::new().daemon(true).fork_with_threads(body) }.unwrap().id()
+    }));
+    assert!(dies_with_its_parent(|_| {
+        enter_pid_namespace();
+        Command::new("sleep").arg("1000").daemon().unwrap().start().unwrap().id()
+    }));
+}
+
+/// Has another thread than the first one of a process start the first of a pid namespace, which takes
+/// one that has begun with it when it ends.
+fn first_of_a_namespace_by_another_thread(start: fn()) {
+    join_all([fork(move || {
+        if !rustix::process::geteuid().is_root() {
+            // SAFETY: only this process is affected.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, 0, "this test needs the right to make a namespace");
+        }
+        let in_thread = move || {
+            // SAFETY: only this process's later children are affected.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0, "this test needs the right to make a pid namespace");
+            start();
+        };
+        thread::spawn(in_thread).join().unwrap();
+    })]);
+}
+
+#[test]
+fn one_that_another_thread_starts_is_refused_where_nothing_would_hold_it() {
+    first_of_a_namespace_by_another_thread(|| {
+        // SAFETY: the child does nothing.
+        let forked = unsafe { Builder::new().daemon(true).fork_with_threads(|| ()) }.unwrap_err();
+        let text = forked.to_string();
+        assert!(text.contains("tying it to its parent") && text.contains("by the process's first thread"), "{text}");
+    });
+    first_of_a_namespace_by_another_thread(|| {
+        let started = Command::new("true").daemon().unwrap().start().unwrap_err();
+        assert_eq!(started.raw_os_error(), Some(libc::EOPNOTSUPP), "{started}");
+    });
+}
+
+/// The limits that the documentation states.
+#[test]
+fn one_that_another_thread_starts_hangs_on_a_descriptor_alone() {
+    let by_another_thread = |act: fn()| {
+        // SAFETY: the child closes descriptors, and uses the crate.
+        move |_: &Board| thread::spawn(move || unsafe { fork_daemon(act) }).join().unwrap()
+    };
+    assert!(dies_with_its_parent(by_another_thread(|| ())));
+    let (parent, daemon) = started_by(by_another_thread(close_all_but_standard_streams));
+    kill(&parent);
+    // The parent is gone with all it had, so there is nothing left that could end it.
+    assert!(!daemon.ends_within(Duration::ZERO));
+}
+
+#[test]
+fn one_that_the_first_thread_starts_dies_with_that() {
+    let (parent, daemon) = started_by(|board| {
+        let board: &'static Board = unsafe_static(board);
+        let daemon = {
+            // SAFETY: this process has one thread.
+            unsafe { fork_daemon(|| ()) }
+        };
+        thread::spawn(move || {
+            board.pid.store(daemon, Release);
+            board.ready.release().unwrap();
+            park()
+        });
+        // SAFETY: ends this thread alone, which holds nothing that the other one uses.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+        unreachable!("the thread has ended")
+    });
+    assert!(daemon.ends_within(PATIENCE));
+    assert!(parent.is_alive().unwrap());
+    kill(&parent);
+}
+
+/// The board of a process whose mapping lives as long as that.
+fn unsafe_static(board: &Board) -> &'static Board {
+    // SAFETY: the handle is in the first thread's frame, which that never leaves.
+    unsafe { &*std::ptr::from_ref(board) }
+}
+
+#[test]
+fn a_program_that_takes_this_ones_place_is_no_daemon() {
+    for has_daemons in [false, true] {
+        let child = fork(move || -> () {
+            if has_daemons {
+                Builder::new().daemon(true).fork(|| ()).unwrap().join().unwrap();
+            }
+            let error = Command::new("sh").args(["-c", "exit 7"]).daemon().unwrap().exec();
+            panic!("{error}");
+        });
+        assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(7));
+    }
+}
+
+#[test]
+fn a_starters_exec_ends_its_daemons() {
+    let (parent, daemon) = started_by(|board| {
+        // SAFETY: this process has one thread.
+        let daemon = unsafe { fork_daemon(|| ()) };
+        board.pid.store(daemon, Release);
+        board.ready.release().unwrap();
+        panic!("{}", Command::new("sleep").arg("1000").exec());
+    });
+    assert!(daemon.ends_within(PATIENCE));
+    assert!(parent.is_alive().unwrap());
+    kill(&parent);
+}
+
+/// Forks a process that hangs on this one as it would before Linux 5.6: its pid, or the errno.
+fn tied_as_before_5_6() -> Result<u32, i32> {
+    let line = Lifeline::of_this_process().unwrap().as_before_5_6();
+    let result = Shm::new(Semaphore::new(0)).unwrap();
+    let tied = Shm::new(AtomicU32::new(0)).unwrap();
+    // SAFETY: the child makes system calls, and uses the crate.
+    match unsafe { sys::fork() }.unwrap() {
+        None => {
+            let errno = line.tie().map_or_else(|error| error.raw_os_error().unwrap_or(-1), |()| 0);
+            tied.store(errno as u32, Relaxed);
+            result.release().unwrap();
+            if errno == 0 { park() } else { sys::exit_now(0) }
+        }
+        Some(pid) => {
+            result.acquire_timeout(PATIENCE).unwrap();
+            match tied.load(Relaxed) {
+                0 => Ok(pid.as_raw_nonzero().get() as u32),
+                errno => Err(errno as i32),
+            }
+        }
+    }
+}
+
+#[test]
+fn before_linux_5_6_a_daemon_hangs_on_the_first_thread_or_is_refused() {
+    assert!(dies_with_its_parent(|_| tied_as_before_5_6().unwrap()));
+    join_all([fork(|| {
+        // What such a kernel would tell of a sibling's end is not listened to: the descriptor is closed.
+        let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let daemon = tied_as_before_5_6().unwrap();
+        let theirs = std::fs::read_dir(format!("/proc/{daemon}/fd")).unwrap().count();
+        // Two of memory more, and not the one of the folder that was read.
+        assert_eq!(theirs, before + 2 - 1);
+        assert_eq!(thread::spawn(tied_as_before_5_6).join().unwrap(), Err(libc::EOPNOTSUPP));
+        wait_until("the thread is gone", || std::fs::read_dir("/proc/self/task").unwrap().count() == 1);
+    })]);
+}
+
+#[test]
+fn a_daemon_whose_tie_a_sandbox_refuses_does_not_begin() {
+    begins_not(libc::EPERM);
+    begins_not(libc::ENOSYS);
+}
+
+fn begins_not(errno: i32) {
+    let child = fork(move || {
+        refused::refuse(&[refused::call(libc::SYS_prctl, errno).if_argument(0, libc::PR_SET_PDEATHSIG as u32)]);
+        let error = Builder::new().daemon(true).fork(|| ()).unwrap_err();
+        assert!(error.to_string().contains("tying it to its parent"), "{error}");
+    });
+    let status = child.join_timeout(PATIENCE).unwrap();
+    assert_eq!((status.code(), status.signal()), (Some(0), None));
+}
