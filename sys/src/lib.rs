@@ -29,3 +29,4 @@ pub mod record_lock;
 pub mod robust;
 pub mod sealed;
 pub mod socket;
+pub mod unshared;
