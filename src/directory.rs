@@ -3,6 +3,7 @@
 use core::fmt;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
+use std::process;
 use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -19,6 +20,7 @@ mod client;
 mod closer;
 mod connect;
 mod error;
+mod own;
 mod protocol;
 mod server;
 mod state;
@@ -30,6 +32,7 @@ pub use self::error::DirectoryError;
 
 use self::claim::Claim;
 use self::closer::{Closer, Foreign};
+use self::own::Own;
 use self::server::Server;
 use self::state::{Limits, State};
 use crate::own_threads;
@@ -67,7 +70,20 @@ use crate::process::Handle;
 /// more than 107 bytes with the working directory before it is looked up anew at each attempt.)
 ///
 /// # Fork
-/// A child that is forked from a serving process has its sockets until it calls `exec` or ends: the clients of a server that was killed then wait for their deadlines, instead of learning at once that it is gone. So fork before serving, or [start programs](crate::process::CommandExt). The child must neither use the directory nor drop it.
+/// Forked children have neither the directory's sockets nor a client's: a handler of
+/// `pthread_atfork(3)` takes them away. So a child that lives longer than a killed server keeps
+/// neither its address nor its clients, and a killed client's names go whomever it has forked. In the
+/// child a client is [disconnected](DirectoryError::Disconnected) and a directory is [not to be
+/// served](DirectoryError::NotToBeServed); neither disturbs the parent's. What goes into the background
+/// by a fork binds afterwards.
+///
+/// The limit: a child that is forked by a raw system call, which runs no handlers, has them until it
+/// calls `exec` or ends; so has one that another thread forks in the very moment, between the system
+/// call that makes a socket and the note of it. If the server is killed, then
+/// - whoever connects is told that nobody serves, since the kernel says whose the socket was;
+/// - clients that were connected when it forked wait for their deadlines;
+/// - a path can be bound again, and an abstract name cannot, before that child is gone:
+///   [`Orphaned`](DirectoryError::Orphaned).
 ///
 /// # Examples
 /// ```standalone_crate
@@ -105,7 +121,9 @@ use crate::process::Handle;
 /// # }
 /// ```
 pub struct Directory {
-    listener: OwnedFd,
+    listener: Own<OwnedFd>,
+    /// Which has bound it.
+    process: u32,
     claim: Claim,
     rules: Rules,
     state: Mutex<State<Arc<Served>>>,
@@ -258,6 +276,7 @@ impl DirectoryOptions {
         own_threads::ended_by_forks(own_threads::weak(&closer)).map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
         Ok(Directory {
             listener,
+            process: process::id(),
             claim,
             rules: self.rules,
             state: Mutex::new(state),
@@ -321,8 +340,13 @@ impl Directory {
     /// Serves, until it is [closed](Directory::close). Then the clients are disconnected.
     ///
     /// # Errors
-    /// [`NotToBeServed`](DirectoryError::NotToBeServed) if another thread serves; no descriptor or no memory for an epoll instance.
+    /// [`NotToBeServed`](DirectoryError::NotToBeServed) if another thread serves, or this is a fork of the process that has bound it; no descriptor or no memory for an epoll instance.
     pub fn serve(&self) -> Result<(), DirectoryError> {
+        if self.process != process::id() {
+            return Err(DirectoryError::NotToBeServed {
+                what: "was bound by the process that this one is a fork of: bind it after the fork",
+            });
+        }
         let _serving = match self.serving.try_lock() {
             Ok(serving) => serving,
             Err(TryLockError::Poisoned(serving)) => serving.into_inner(),
@@ -343,9 +367,9 @@ impl Directory {
     /// Refuses connections from now on, and ends those that were not accepted yet. What lies in them is closed elsewhere: it may take as long as strangers like.
     fn turn_away(&self) {
         // It cannot fail for a socket that listens.
-        let _ = shutdown(&self.listener, Shutdown::Both);
+        let _ = shutdown(&*self.listener, Shutdown::Both);
         loop {
-            match accept_with(&self.listener, SocketFlags::CLOEXEC).and_then(above_standard) {
+            match accept_with(&*self.listener, SocketFlags::CLOEXEC).and_then(above_standard) {
                 Ok(socket) => drop(Foreign::new(socket, &self.closer)),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(_) => return,
@@ -362,6 +386,7 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         self.turn_away();
+        self.listener.close();
         self.closer.finish();
     }
 }

@@ -566,10 +566,11 @@ fn a_signal_interrupts_what_may_be_interrupted() {
     extern "C" fn nothing(_: libc::c_int) {}
     alone(|| {
         let address = abstract_address();
-        let (_server, mut waiting) = serve_with_client(&address);
+        let _server = serve(&address, DirectoryOptions::new());
         let parked = event();
         let theirs = parked.clone();
         let child = fork(move || {
+            let mut waiting = client(&address);
             // SAFETY: a handler that does nothing.
             unsafe { libc::signal(libc::SIGUSR1, nothing as *const () as libc::sighandler_t) };
             theirs.set();

@@ -18,7 +18,7 @@ use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossproc_sys::descriptor::above_standard;
-use crossproc_sys::{record_lock, socket as sys};
+use crossproc_sys::{pidfd, record_lock, socket as sys};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::fs::{chmodat, fcntl_lock, fstat, linkat, open, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
@@ -26,6 +26,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen,
 
 use super::address::{Address, lock_name, new_name};
 use super::error::DirectoryError;
+use super::own::Own;
 
 /// How many connections may wait to be accepted; the kernel has a limit of its own (net.core.somaxconn).
 const BACKLOG: i32 = 4_096;
@@ -100,10 +101,11 @@ impl Folder {
 
 impl Claim {
     /// Takes an address: a socket that listens there. `is_open`: whether others than this user may connect.
-    pub(super) fn take(address: &Address, is_open: bool) -> Result<(OwnedFd, Self), DirectoryError> {
+    pub(super) fn take(address: &Address, is_open: bool) -> Result<(Own<OwnedFd>, Self), DirectoryError> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let made = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).and_then(above_standard);
         let socket = made.map_err(DirectoryError::os("making a socket"))?;
+        let socket = Own::new(socket).map_err(DirectoryError::os("keeping the socket from forked children"))?;
         let path = match address.path() {
             Some(path) => Some(take_path(address, path, &socket, is_open)?),
             None => {
@@ -143,12 +145,20 @@ impl Drop for Lock {
 
 fn take_name(address: &Address, socket: &OwnedFd) -> Result<(), DirectoryError> {
     let place = address.socket_address()?;
-    match bind(socket, &place) {
-        Err(Errno::ADDRINUSE) => {
-            let pid = who_listens(address).ok();
-            return Err(DirectoryError::AlreadyServed { address: address.clone(), pid });
+    let mut ended = None;
+    loop {
+        match bind(socket, &place) {
+            Err(Errno::ADDRINUSE) => {}
+            result => break result.map_err(DirectoryError::os("binding a socket to an abstract name"))?,
         }
-        result => result.map_err(DirectoryError::os("binding a socket to an abstract name"))?,
+        let pid = who_listens(address).ok();
+        match pid.filter(|&pid| pidfd::has_ended(pid)) {
+            // It had ended before this looked, and all that it had open was closed: another one has its socket.
+            Some(pid) if ended == Some(pid) => return Err(DirectoryError::Orphaned { address: address.clone(), pid }),
+            // It may have ended just now.
+            Some(pid) => ended = Some(pid),
+            None => return Err(DirectoryError::AlreadyServed { address: address.clone(), pid }),
+        }
     }
     listen(socket, BACKLOG).map_err(DirectoryError::os("listening"))
 }

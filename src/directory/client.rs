@@ -12,6 +12,7 @@ use super::address::Address;
 use super::check_name;
 use super::connect::ConnectOptions;
 use super::error::DirectoryError;
+use super::own::Own;
 use super::protocol::{Ask, Reply, Request, Status, flaw_of_prefix};
 use crate::connection::{Connection, ConnectionError, Message};
 use crate::process::Handle;
@@ -32,8 +33,8 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client makes one request after the other. A thread that waits while another one puts needs a client of its own.
 ///
 /// # Process death
-/// When the server is gone, every request is [`Disconnected`](DirectoryError::Disconnected), a wait at once. Then [connect](DirectoryClient::connect_timeout) anew, which waits for the next server, and put again what was put. When the client is gone, so are its names. A forked child has a copy of the connection, which keeps the
-/// names until it calls `exec` or ends, too; it must not use it.
+/// When the server is gone, every request is [`Disconnected`](DirectoryError::Disconnected), a wait at once. Then [connect](DirectoryClient::connect_timeout) anew, which waits for the next server, and put again what was put. When the client is gone, so are its names, whomever its process has forked:
+/// [children](super::Directory#fork) have no copy of the connection, and a client is `Disconnected` there.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -73,7 +74,7 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// # }
 /// ```
 pub struct DirectoryClient {
-    connection: Connection,
+    connection: Own<Connection>,
     /// The last request's.
     number: u64,
 }
@@ -134,7 +135,7 @@ impl DirectoryClient {
         ConnectOptions::new().connect_with(address, wait)
     }
 
-    pub(super) fn of(connection: Connection) -> Self {
+    pub(super) fn of(connection: Own<Connection>) -> Self {
         DirectoryClient { connection, number: 0 }
     }
 
@@ -384,6 +385,13 @@ impl DirectoryClient {
                 _ => {}
             }
         }
+    }
+}
+
+impl Drop for DirectoryClient {
+    /// Closes the connection, without a moment in which a child could get it and keep the names.
+    fn drop(&mut self) {
+        self.connection.close();
     }
 }
 

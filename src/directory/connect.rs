@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossproc_sys::clock;
 use crossproc_sys::descriptor::above_standard;
+use crossproc_sys::pidfd;
 use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
 use crossproc_sys::socket as sys;
 use rustix::fs::inotify;
@@ -20,7 +21,7 @@ use rustix::process::geteuid;
 use super::address::Address;
 use super::client::{DirectoryClient, REQUEST_TIMEOUT};
 use super::error::DirectoryError;
-use crate::connection::Connection;
+use super::own::Own;
 use crate::wait::{Wait, slice};
 
 /// How often to look for a server where nothing tells of its coming: an abstract name, or a folder that is not there.
@@ -119,29 +120,36 @@ impl ConnectOptions {
     /// Connects to the server that is there.
     fn attempt(&self, address: &Address, place: &SocketAddrUnix, wait: Wait) -> Result<DirectoryClient, DirectoryError> {
         let socket = dial(address, place, wait)?;
-        let peer = sys::peer(&socket).map_err(DirectoryError::os("finding out who serves"))?;
+        let peer = sys::peer(&*socket).map_err(DirectoryError::os("finding out who serves"))?;
         if !self.trusted.contains(&peer.uid) {
             return Err(DirectoryError::UntrustedServer { address: address.clone(), uid: peer.uid, pid: peer.pid });
         }
-        let mut client = DirectoryClient::of(Connection::of(socket));
+        if pidfd::has_ended(peer.pid) {
+            // A process that it has forked by a raw system call has its socket still.
+            let source = io::Error::new(io::ErrorKind::ConnectionRefused, format!("its server, process {}, has ended", peer.pid));
+            return Err(DirectoryError::NotServed { address: address.clone(), source });
+        }
+        let mut client = DirectoryClient::of(socket.into_connection());
         client.greet(wait)?;
         Ok(client)
     }
 }
 
 /// A socket that is connected.
-fn dial(address: &Address, place: &SocketAddrUnix, wait: Wait) -> Result<OwnedFd, DirectoryError> {
+fn dial(address: &Address, place: &SocketAddrUnix, wait: Wait) -> Result<Own<OwnedFd>, DirectoryError> {
     loop {
         let made = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).and_then(above_standard);
         let socket = made.map_err(DirectoryError::os("making a socket"))?;
+        // Before it is connected, which may take long.
+        let socket = Own::new(socket).map_err(DirectoryError::os("keeping the socket from forked children"))?;
         // As long as too many wait to be accepted, connecting blocks, for so long. Zero would be for ever.
         let left = |until: u64| Duration::from_nanos(until.saturating_sub(clock::now()).max(1_000));
-        let limit = |left| set_socket_timeout(&socket, Timeout::Send, left).map_err(DirectoryError::os("setting a time-out"));
+        let limit = |left| set_socket_timeout(&*socket, Timeout::Send, left).map_err(DirectoryError::os("setting a time-out"));
         if wait.is_interrupted() {
             return Err(DirectoryError::Interrupted);
         }
         limit([wait.until(), wait.look_at()].into_iter().flatten().min().map(left))?;
-        match connect(&socket, place) {
+        match connect(&*socket, place) {
             Ok(()) => {
                 limit(None)?;
                 return Ok(socket);

@@ -18,6 +18,17 @@ pub enum DirectoryError {
         /// Its process, if that can be found out.
         pid: Option<u32>,
     },
+    /// The server is dead, and a process that it has forked by a raw system call has its socket. Nobody can take
+    /// an abstract name before that one ends, or calls `exec`.
+    #[error(
+        "{address} was served by process {pid}, which has ended, and a process that it has forked has its socket still: end that process (ss -xlp names it), or take another address"
+    )]
+    Orphaned {
+        /// Where.
+        address: Address,
+        /// The process that served.
+        pid: u32,
+    },
     /// Something that is no socket has the path. It was left alone.
     #[error("{address} is there already, and is no socket: remove it, or take another path")]
     NotASocket {
@@ -32,7 +43,7 @@ pub enum DirectoryError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Another thread serves this directory already, or it was closed.
+    /// Another thread serves this directory already, or it is another process's.
     #[error("the directory {what}")]
     NotToBeServed {
         /// Which of the two.
@@ -178,7 +189,7 @@ impl From<ConnectionError> for DirectoryError {
 impl From<DirectoryError> for io::Error {
     fn from(error: DirectoryError) -> Self {
         let kind = match &error {
-            DirectoryError::AlreadyServed { .. } => io::ErrorKind::AddrInUse,
+            DirectoryError::AlreadyServed { .. } | DirectoryError::Orphaned { .. } => io::ErrorKind::AddrInUse,
             DirectoryError::NotServed { .. } => io::ErrorKind::ConnectionRefused,
             DirectoryError::NotASocket { .. } | DirectoryError::NameTaken { .. } => io::ErrorKind::AlreadyExists,
             DirectoryError::InvalidAddress { .. } | DirectoryError::InvalidName { .. } => io::ErrorKind::InvalidInput,

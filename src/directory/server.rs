@@ -20,6 +20,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, accept_with, getpeername
 
 use super::closer::Foreign;
 use super::error::DirectoryError;
+use super::own::Own;
 use super::protocol::MAX_REQUEST;
 use super::state::{Answer, Brought, ClientId};
 use super::{Directory, Served};
@@ -46,7 +47,7 @@ const FIRST_CLIENT: ClientId = 2;
 /// A client that was let in.
 #[derive(Debug)]
 struct Guest {
-    socket: Foreign,
+    socket: Own<Foreign>,
     pid: u32,
 }
 
@@ -132,8 +133,13 @@ impl<'a> Server<'a> {
             if !self.directory.closer.has_room() {
                 return self.set_door(Door::Shut(0));
             }
-            match accept_with(&self.directory.listener, SocketFlags::CLOEXEC).and_then(above_standard) {
-                Ok(socket) => self.admit(Foreign::new(socket, &self.directory.closer)),
+            match accept_with(&*self.directory.listener, SocketFlags::CLOEXEC).and_then(above_standard) {
+                Ok(socket) => {
+                    let socket = Own::new(Foreign::new(socket, &self.directory.closer));
+                    // Without a dead end for children there is nobody to be served: no descriptor, no memory.
+                    let Ok(socket) = socket else { return self.set_door(Door::Shut(clock::now() + u64::from(RETRY))) };
+                    self.admit(socket);
+                }
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 // No descriptor, no memory; or it was shut down, and `run` ends. The connections wait, and those that are there go on.
@@ -147,12 +153,12 @@ impl<'a> Server<'a> {
         // The kernel has no reason to refuse: the listener is there, and nothing is allocated. A
         // sandbox may, and then the
         // next attempt to open the door is made after a while.
-        let changed = epoll::modify(&self.epoll, &self.directory.listener, epoll::EventData::new_u64(LISTENER), events);
+        let changed = epoll::modify(&self.epoll, &*self.directory.listener, epoll::EventData::new_u64(LISTENER), events);
         self.door = if changed.is_err() && door == Door::Open { Door::Shut(clock::now() + u64::from(RETRY)) } else { door };
     }
 
-    fn admit(&mut self, socket: Foreign) {
-        let Ok(peer) = sys::peer(&socket) else { return };
+    fn admit(&mut self, socket: Own<Foreign>) {
+        let Ok(peer) = sys::peer(&*socket) else { return };
         let rules = &self.directory.rules;
         let count = self.of_process.get(&peer.pid).copied().unwrap_or(0);
         let refusal = if !rules.may_look_up(peer.uid) {
@@ -164,7 +170,7 @@ impl<'a> Server<'a> {
         } else {
             let id = self.next;
             self.next += 1;
-            match epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(id), epoll::EventFlags::IN) {
+            match epoll::add(&self.epoll, &*socket, epoll::EventData::new_u64(id), epoll::EventFlags::IN) {
                 Ok(()) => {
                     self.of_process.insert(peer.pid, count + 1);
                     self.guests.insert(id, Guest { socket, pid: peer.pid });
@@ -174,16 +180,16 @@ impl<'a> Server<'a> {
                 Err(errno) => format!("the server cannot watch more connections: {errno}"),
             }
         };
-        let _ = sys::send(&socket, &Answer::<Arc<Served>>::unwelcome(refusal).encode(), false);
-        let _ = shutdown(&socket, Shutdown::Both);
+        let _ = sys::send(&*socket, &Answer::<Arc<Served>>::unwelcome(refusal).encode(), false);
+        let _ = shutdown(&*socket, Shutdown::Both);
     }
 
     /// Ends a client's connection: its names go. That it is closed can take a while, so it is told at once.
     fn end(&mut self, id: ClientId) {
         let Some(guest) = self.guests.remove(&id) else { return };
         // Neither can fail for a socket that is there.
-        let _ = epoll::delete(&self.epoll, &guest.socket);
-        let _ = shutdown(&guest.socket, Shutdown::Both);
+        let _ = epoll::delete(&self.epoll, &*guest.socket);
+        let _ = shutdown(&*guest.socket, Shutdown::Both);
         if let Some(count) = self.of_process.get_mut(&guest.pid) {
             *count -= 1;
             if *count == 0 {
@@ -196,10 +202,10 @@ impl<'a> Server<'a> {
     /// Takes one request of a client, and answers it.
     fn take_request(&mut self, id: ClientId) {
         let Some(guest) = self.guests.get(&id) else { return };
-        if !self.directory.closer.has_room() && sys::brings_descriptors(&guest.socket) == Ok(true) {
+        if !self.directory.closer.has_room() && sys::brings_descriptors(&*guest.socket) == Ok(true) {
             return self.pause(id);
         }
-        let delivery = match sys::receive_all(&guest.socket, &mut self.buffer[..]) {
+        let delivery = match sys::receive_all(&*guest.socket, &mut self.buffer[..]) {
             Ok(delivery) => delivery,
             Err(Errno::AGAIN | Errno::INTR) => return,
             Err(_) => return self.end(id),
@@ -254,7 +260,7 @@ impl<'a> Server<'a> {
             Ok(AddressFamily::UNIX) => {}
             _ => return Some("it is neither memory of this crate nor a Unix socket; the owner of the directory can put others"),
         }
-        match (getpeername(fd), getsockname(&self.directory.listener)) {
+        match (getpeername(fd), getsockname(&*self.directory.listener)) {
             (Ok(Some(peer)), Ok(here)) if peer == here => Some("it is a connection to this directory, which would never end"),
             _ => None,
         }
@@ -285,7 +291,7 @@ impl<'a> Server<'a> {
         let Some(guest) = self.guests.get(&id) else { return false };
         // The kernel has no reason to refuse: the socket is there, and nothing is allocated. A
         // sandbox may.
-        let watched = epoll::modify(&self.epoll, &guest.socket, epoll::EventData::new_u64(id), events);
+        let watched = epoll::modify(&self.epoll, &*guest.socket, epoll::EventData::new_u64(id), events);
         if watched.is_err() {
             self.end(id);
         }

@@ -31,3 +31,4 @@ pub mod robust;
 pub mod sealed;
 pub mod socket;
 pub mod threads;
+pub mod unshared;

@@ -25,6 +25,17 @@ pub fn open(child: Pid) -> io::Result<OwnedFd> {
     Ok(above_standard(pidfd_open(child, PidfdFlags::empty())?)?)
 }
 
+/// Whether the process that has, or had, this pid has ended for sure. Another one may have its pid by now; and
+/// where the kernel does not say (EPERM, ENOSYS, EMFILE and all others), it may live.
+#[must_use]
+pub fn has_ended(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => wait(process, Some(0)).unwrap_or(false),
+        Err(errno) => errno == Errno::SRCH,
+    }
+}
+
 /// Sends a signal. To a process that has ended nothing is sent, and that is no error.
 ///
 /// # Errors

@@ -1,0 +1,202 @@
+//! Processes that a server or a client has forked, and that have nothing to do with the directory, keep nothing of it.
+
+#![allow(unsafe_code)]
+
+mod forked;
+mod served;
+
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossproc::directory::Address;
+use crossproc::process::{Builder, Child};
+use crossproc::{Directory, DirectoryClient, DirectoryError, Event, Shm};
+
+use forked::{PATIENCE, fork, kill, wait_until};
+use served::{Folder, abstract_address, alone, client, serve_with_client};
+
+fn event() -> Shm<Event> {
+    Shm::new(Event::new()).unwrap()
+}
+
+/// How a bystander is forked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Libc,
+    Crate,
+    RawCall,
+}
+
+/// Lives until it is killed, and not much longer than a test.
+fn stay() -> ! {
+    // SAFETY: sets a timer, the signal of which ends the process.
+    unsafe { libc::alarm(60) };
+    loop {
+        // SAFETY: sleeps until a signal comes.
+        unsafe { libc::pause() };
+    }
+}
+
+/// Forks a process that stays, whatever becomes of this one: its pid.
+fn bystander(by: By) -> i32 {
+    let pid = match by {
+        // SAFETY: the child makes system calls alone.
+        By::Libc => unsafe { libc::fork() },
+        // SAFETY: the child makes system calls alone.
+        By::Crate => return unsafe { Builder::new().fork_with_threads(|| -> () { stay() }) }.unwrap().id() as i32,
+        // SAFETY: as fork(2): without a stack of its own the child has a copy of this one.
+        By::RawCall => unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as i32 },
+    };
+    assert_ne!(pid, -1);
+    if pid == 0 { stay() } else { pid }
+}
+
+/// A bystander that is killed at the end of a test.
+struct Bystander(i32);
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        // SAFETY: a signal to a process that lives as long as this, or to one of this name that is a zombie still.
+        assert_eq!(unsafe { libc::kill(self.0, libc::SIGKILL) }, 0);
+    }
+}
+
+/// A server that serves "x", and forks a bystander once it is told.
+fn server_with_bystander(address: &Address, by: By) -> (Child, Shm<Event>, Shm<AtomicI32>) {
+    let (go, pid) = (event(), Shm::new(AtomicI32::new(0)).unwrap());
+    let (theirs, address, of_bystander) = (go.clone(), address.clone(), pid.clone());
+    let server = fork(move || {
+        let directory = Directory::bind(&address).unwrap();
+        directory.put("x", &event()).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| directory.serve().unwrap());
+            theirs.wait();
+            of_bystander.store(bystander(by), SeqCst);
+        });
+    });
+    (server, go, pid)
+}
+
+/// Kills a server that has forked, of which there was a client before: those two, the client and the bystander.
+fn kill_beside_bystander(address: &Address, by: By) -> (u32, DirectoryClient, Bystander) {
+    let (server, go, pid) = server_with_bystander(address, by);
+    let mut old = client(address);
+    old.get::<Shm<Event>>("x").unwrap();
+    go.set();
+    wait_until("it has forked", || pid.load(SeqCst) != 0);
+    kill(&server);
+    (server.id(), old, Bystander(pid.load(SeqCst)))
+}
+
+fn at_each_address(test: impl Fn(Address) + Send + Sync) {
+    let folder = Folder::new();
+    for address in [folder.socket(), abstract_address()] {
+        alone(|| test(address));
+    }
+}
+
+#[test]
+fn a_killed_servers_bystander_keeps_neither_its_address_nor_its_clients() {
+    for by in [By::Libc, By::Crate] {
+        at_each_address(|address| {
+            let (_, mut old, _bystander) = kill_beside_bystander(&address, by);
+            let answer = old.get_deadline::<Shm<Event>>("x", Instant::now() + PATIENCE);
+            assert!(matches!(answer, Err(DirectoryError::Disconnected)), "{by:?}: {answer:?}");
+            let connected = DirectoryClient::connect(&address);
+            assert!(matches!(connected, Err(DirectoryError::NotServed { .. })), "{by:?}: {connected:?}");
+            let next = Directory::bind(&address).unwrap();
+            thread::scope(|scope| {
+                scope.spawn(|| next.serve().unwrap());
+                client(&address).list("").unwrap();
+                next.close();
+            });
+        });
+    }
+}
+
+#[test]
+fn a_killed_clients_bystander_does_not_keep_its_names() {
+    for by in [By::Libc, By::Crate] {
+        at_each_address(|address| {
+            let (_server, mut client) = serve_with_client(&address);
+            let (pid, theirs) = (Shm::new(AtomicI32::new(0)).unwrap(), address.clone());
+            let of_bystander = pid.clone();
+            let putter = fork(move || {
+                let mut client = served::client(&theirs);
+                client.put("mine", &event()).unwrap();
+                of_bystander.store(bystander(by), SeqCst);
+                client.wait_for::<Shm<Event>>("never").map(|_| ()).unwrap();
+            });
+            client.wait_for_timeout::<Shm<Event>>("mine", PATIENCE).unwrap();
+            wait_until("it has forked", || pid.load(SeqCst) != 0);
+            let revision = client.list("").unwrap().revision;
+            kill(&putter);
+            let _bystander = Bystander(pid.load(SeqCst));
+            client.wait_for_change_timeout(revision, PATIENCE).unwrap();
+            assert!(matches!(client.get::<Shm<Event>>("mine"), Err(DirectoryError::NotFound { .. })));
+        });
+    }
+}
+
+/// What runs no handlers has all descriptors. Nobody hangs for it but who was connected, and the error says how it is.
+#[test]
+fn where_a_bystander_was_forked_by_a_raw_call_who_comes_is_told() {
+    at_each_address(|address| {
+        let (server, mut old, bystander) = kill_beside_bystander(&address, By::RawCall);
+        let answer = old.get_deadline::<Shm<Event>>("x", Instant::now() + Duration::from_millis(50));
+        assert!(matches!(answer, Err(DirectoryError::TimedOut)), "{answer:?}");
+        let connected = DirectoryClient::connect(&address);
+        assert!(matches!(connected, Err(DirectoryError::NotServed { .. })), "{connected:?}");
+        if address.path().is_some() {
+            drop(Directory::bind(&address).unwrap());
+            return;
+        }
+        match Directory::bind(&address) {
+            Err(error @ DirectoryError::Orphaned { pid, .. }) => {
+                assert_eq!(pid, server);
+                assert!(error.to_string().contains(&server.to_string()), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let waited = DirectoryClient::connect_timeout(&address, Duration::from_millis(50));
+        assert!(matches!(waited, Err(DirectoryError::TimedOut)), "{waited:?}");
+        drop(bystander);
+        wait_until("the address is free", || Directory::bind(&address).is_ok());
+    });
+}
+
+#[test]
+fn a_forked_child_can_use_neither_and_disturbs_nobody() {
+    at_each_address(|address| {
+        let (_server, mut client) = serve_with_client(&address);
+        client.put("mine", &event()).unwrap();
+        let own = Directory::bind(abstract_address()).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| own.serve().unwrap());
+            let mut other = served::client(own.address());
+            let (of_client, of_own) = (&mut client, &own);
+            let use_both = move || {
+                let answer = of_client.get::<Shm<Event>>("mine");
+                assert!(matches!(answer, Err(DirectoryError::Disconnected)), "{answer:?}");
+                let served = of_own.serve();
+                assert!(matches!(served, Err(DirectoryError::NotToBeServed { what }) if what.contains("fork")), "{served:?}");
+                // SAFETY: a copy, as is all that a child has, which does not use it again; nobody else drops the parent's.
+                drop(unsafe { std::ptr::read(of_client) });
+                // SAFETY: as above.
+                drop(unsafe { std::ptr::read(of_own) });
+            };
+            // SAFETY: the child makes system calls and allocates, in a process of which one other thread waits in one.
+            let child = unsafe { Builder::new().daemon(true).fork_with_threads(use_both) }.unwrap();
+            let status = child.join_timeout(PATIENCE).unwrap();
+            assert!(status.success(), "{status}");
+            other.list("").unwrap();
+            served::client(own.address()).list("").unwrap();
+            own.close();
+        });
+        client.get::<Shm<Event>>("mine").unwrap();
+        // One that is made after the others were taken away is the child's own.
+        let address = address.clone();
+        forked::join_all([fork(move || served::client(&address).get::<Shm<Event>>("mine").map(|_| ()).unwrap())]);
+    });
+}
