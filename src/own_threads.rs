@@ -3,7 +3,7 @@
 //!
 //! | thread | started by | ends |
 //! |---|---|---|
-//! | [`SLEEPER`] | the [`bridge`](crate::bridge), for a wait | a second after the last wait, or for a fork |
+//! | [`SLEEPER`] | the [`bridge`], for a wait | a second after the last wait, or for a fork |
 //! | [`CLOSER`] | a directory | after a second without work, or for a fork |
 //! | one that serves | the user | when the directory is closed |
 
