@@ -170,8 +170,8 @@ pub(crate) fn arm(
     Bridge::current()?.arm(registration, key, audience, words, waker)
 }
 
-/// Has the threads end that nothing is registered with: they are started again when they are needed.
-/// How many they are, or `None` if something is registered with others.
+/// Has the threads end that nothing is registered with: they are started again when they are
+/// needed. How many they are, or `None` if something is registered with others.
 pub(crate) fn end_idle() -> Option<usize> {
     // SAFETY: null, or what was stored by `current`, which is never freed. Acquire: pairs with the
     // Release there.

@@ -39,10 +39,11 @@ const MAX_INLINE: usize = 1 << 20;
 /// [reads it where it lies](Message). There are no partial messages.
 ///
 /// # Sharing an end
-/// Any number of threads and processes may use an end at the same time: a message is received whole by one of them. The pipe ends when the *last* descriptor of the other end is closed.
+/// Any number of threads and processes may use an end at the same time: a message is received whole
+/// by one of them. The pipe ends when the *last* descriptor of the other end is closed.
 ///
-/// A forked child has copies of both ends, also of one that it has no way to drop, and then nobody is
-/// told when its parent dies. So a child that talks to its parent is best forked by
+/// A forked child has copies of both ends, also of one that it has no way to drop, and then nobody
+/// is told when its parent dies. So a child that talks to its parent is best forked by
 /// [`fork_connected`](crate::process::fork_connected), which leaves each of them its own end, and
 /// which later children keep nothing of. Of another pipe a child is not to have an end that is
 /// [named to its builder](crate::process::Builder::close).

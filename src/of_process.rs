@@ -10,8 +10,9 @@ use std::io;
 
 use crossproc_sys::process::mark_of_this_process;
 
-/// A value that each process makes when it needs it. A forked child's copy of its parent's may be in
-/// the middle of a change, and locked: the child begins with one of its own, however it was forked.
+/// A value that each process makes when it needs it. A forked child's copy of its parent's may be
+/// in the middle of a change, and locked: the child begins with one of its own, however it was
+/// forked.
 #[derive(Debug)]
 pub(crate) struct OfProcess<T: 'static> {
     current: AtomicPtr<Current<T>>,
@@ -28,7 +29,8 @@ pub(crate) struct Current<T> {
 impl<T> Current<T> {
     /// Whether it is this process's own, or its parent's.
     pub(crate) fn is_of_this_process(&self) -> bool {
-        // Relaxed: it was 1 before anybody knew of it, and whoever reads 0 is alone in a new process.
+        // Relaxed: it was 1 before anybody knew of it, and whoever reads 0 is alone in a new
+        // process.
         self.mark.load(Relaxed) == 1
     }
 }
@@ -48,8 +50,8 @@ impl<T: Default + Send + Sync> OfProcess<T> {
 
     /// This process's value, if it has made one.
     pub(crate) fn existing(&self) -> Option<&'static Current<T>> {
-        // SAFETY: null, or what was stored below, which is never freed. Acquire: pairs with the Release
-        // there.
+        // SAFETY: null, or what was stored below, which is never freed. Acquire: pairs with the
+        // Release there.
         unsafe { self.current.load(Acquire).as_ref() }.filter(|current| current.is_of_this_process())
     }
 
@@ -65,8 +67,8 @@ impl<T: Default + Send + Sync> OfProcess<T> {
             }
             let made = Box::new(Current { mark: mark_of_this_process()?, value: T::default() });
             let new = ptr::from_ref(Box::leak(made)).cast_mut();
-            // Release: pairs with the Acquire loads here. Who comes second leaves one behind that nobody
-            // uses.
+            // Release: pairs with the Acquire loads here. Who comes second leaves one behind that
+            // nobody uses.
             if let Err(other) = self.current.compare_exchange(known, new, AcqRel, Acquire) {
                 known = other;
             }

@@ -1,9 +1,9 @@
-//! What threads do for this crate, for [`fork`](crate::process::fork), which must be alone: those that
-//! have nothing to do are ended, and of the others it says what they do.
+//! What threads do for this crate, for [`fork`](crate::process::fork), which must be alone: those
+//! that have nothing to do are ended, and of the others it says what they do.
 //!
 //! | thread | started by | ends |
 //! |---|---|---|
-//! | [`SLEEPER`] | the [`bridge`], for a wait | a second after the last wait, or for a fork |
+//! | [`SLEEPER`] | the [bridge], for a wait | a second after the last wait, or for a fork |
 //! | [`CLOSER`] | a directory | after a second without work, or for a fork |
 //! | one that serves | the user | when the directory is closed |
 

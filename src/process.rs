@@ -20,14 +20,14 @@
 //! finished with it. Since nobody can tell a thread that is about to end from one that is not, it
 //! waits 100 ms before it refuses, and then names the threads that are left.
 //!
-//! This crate starts threads, too: `crossproc-futex` where somebody waits for its primitives and for
-//! something that is no futex at once, in a future, or for descriptors besides; `crossproc-close`
-//! where a [`Directory`](crate::Directory) is served. They end a second after their last work, and
-//! [`fork`] has those end at once that have none, for which it waits up to 10 s, and 1 s for one that
-//! closes what a client has left. They are started again when they are needed. A forked child has
-//! none of them, and starts its own. A thread that sleeps for a wait, or for a future that was polled
-//! and not dropped, is needed, and so is the one that serves a directory: they are an error of `fork`,
-//! which says what ends them.
+//! This crate starts threads, too: `crossproc-futex` where somebody waits for its primitives and
+//! for something that is no futex at once, in a future, or for descriptors besides;
+//! `crossproc-close` where a [`Directory`](crate::Directory) is served. They end a second after
+//! their last work, and [`fork`] has those end at once that have none, for which it waits up to 10
+//! s, and 1 s for one that closes what a client has left. They are started again when they are
+//! needed. A forked child has none of them, and starts its own. A thread that sleeps for a wait, or
+//! for a future that was polled and not dropped, is needed, and so is the one that serves a
+//! directory: they are an error of `fork`, which says what ends them.
 //!
 //! # In a test
 //! In a `#[test]` there are the test runner's own threads: its first one waits for each test, which
@@ -40,8 +40,8 @@
 //! harness = false
 //! ```
 //!
-//! Or it forks once with [`Builder::fork_with_threads`], which is `unsafe` and leaves to it what the
-//! child uses, and does the rest in that child, which has one thread.
+//! Or it forks once with [`Builder::fork_with_threads`], which is `unsafe` and leaves to it what
+//! the child uses, and does the rest in that child, which has one thread.
 //!
 //! Locks of this crate are no problem in either: they belong to their thread, and the child's are its own.
 //!
@@ -51,8 +51,8 @@
 //!
 //! # Daemons
 //! A [daemon](Builder::daemon) is killed (SIGKILL) when the process that started it ends or calls
-//! `exec`, also when that is killed itself. A daemon that changes its user while it starts cannot be
-//! tied, and that is an error of the fork; one that changes it later cannot be killed that way.
+//! `exec`, also when that is killed itself. A daemon that changes its user while it starts cannot
+//! be tied, and that is an error of the fork; one that changes it later cannot be killed that way.
 //!
 //! How it is tied depends on the thread that starts it, of which the safe [`fork`] has but one, and
 //! nearly always the first.
@@ -66,9 +66,10 @@
 //! | before Linux 5.6 | tied; as above | an error: `EOPNOTSUPP` |
 //!
 //! A first thread does not end before its process, unless it is ended by `pthread_exit`. A command
-//! that is made a [daemon](CommandExt::daemon) is tied to the process that made it one, by the thread
-//! that starts it: started by a child of that process it is `EBADF`, and the process's own `exec` of it
-//! ties nothing. The descriptor is one that stays open in the daemon, never a standard stream's.
+//! that is made a [daemon](CommandExt::daemon) is tied to the process that made it one, by the
+//! thread that starts it: started by a child of that process it is `EBADF`, and the process's own
+//! `exec` of it ties nothing. The descriptor is one that stays open in the daemon, never a standard
+//! stream's.
 
 #![allow(unsafe_code)]
 
@@ -185,8 +186,8 @@ impl<'a> Builder<'a> {
     /// child's, a file, anything. The other end of a stream is told of its end when nobody has this
     /// one any more, so a child that keeps it has others wait for ever. The parent keeps it.
     ///
-    /// The child may have the owner still, in a `static`, an `Arc`, or leaked. Its descriptor is dead
-    /// then: whatever is done with it is `EBADF`, for a [`Connection`]
+    /// The child may have the owner still, in a `static`, an `Arc`, or leaked. Its descriptor is
+    /// dead then: whatever is done with it is `EBADF`, for a [`Connection`]
     /// [`ConnectionError::Closed`](crate::ConnectionError::Closed), but for dropping it, which does
     /// nothing. Nothing else gets its number before that. Memory that was attached stays so: of a
     /// [`Shm`](crate::Shm) it is the descriptor alone that is closed. A queue needs its own to get
@@ -247,11 +248,11 @@ impl<'a> Builder<'a> {
     /// [`BrokenPipe`](crate::ConnectionError::BrokenPipe), as soon as the other process has dropped
     /// its end or is dead, however it died.
     ///
-    /// That holds for any number of children, and for children of theirs: no process that this crate
-    /// forks later keeps either end, nor a [clone](Connection::try_clone) of one. One that is to have
-    /// it is let have it by [`Connection::inheritable`], or is sent it, over a connection. Programs
-    /// that are started have what is [shared](CommandExt::share) with them. What does keep a copy is a
-    /// child that something else than this crate forks, until it calls `exec`.
+    /// That holds for any number of children, and for children of theirs: no process that this
+    /// crate forks later keeps either end, nor a [clone](Connection::try_clone) of one. One that is
+    /// to have it is let have it by [`Connection::inheritable`], or is sent it, over a connection.
+    /// Programs that are started have what is [shared](CommandExt::share) with them. What does keep
+    /// a copy is a child that something else than this crate forks, until it calls `exec`.
     ///
     /// # Errors
     /// As [`fork`](Builder::fork). There is no connection then.

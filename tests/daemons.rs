@@ -113,8 +113,8 @@ fn one_that_closes_what_it_does_not_know_dies_with_its_parent() {
     assert!(dies_with_its_parent(|_| {
         let mut command = Command::new("sleep");
         command.arg("1000").daemon().unwrap();
-        // SAFETY: the closure makes system calls alone. That the program runs is known by the end of
-        // a stream, also of one that is closed here.
+        // SAFETY: the closure makes system calls alone. That the program runs is known by the end
+        // of a stream, also of one that is closed here.
         unsafe {
             command.pre_exec(|| {
                 close_all_but_standard_streams();
@@ -139,8 +139,8 @@ fn one_that_is_the_first_of_a_pid_namespace_dies_with_its_parent() {
     }));
 }
 
-/// Has another thread than the first one of a process start the first of a pid namespace, which takes
-/// one that has begun with it when it ends.
+/// Has another thread than the first one of a process start the first of a pid namespace, which
+/// takes one that has begun with it when it ends.
 fn first_of_a_namespace_by_another_thread(start: fn()) {
     join_all([fork(move || {
         if !rustix::process::geteuid().is_root() {
@@ -267,7 +267,8 @@ fn tied_as_before_5_6() -> Result<u32, i32> {
 fn before_linux_5_6_a_daemon_hangs_on_the_first_thread_or_is_refused() {
     assert!(dies_with_its_parent(|_| tied_as_before_5_6().unwrap()));
     join_all([fork(|| {
-        // What such a kernel would tell of a sibling's end is not listened to: the descriptor is closed.
+        // What such a kernel would tell of a sibling's end is not listened to: the descriptor is
+        // closed.
         let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
         let daemon = tied_as_before_5_6().unwrap();
         let theirs = std::fs::read_dir(format!("/proc/{daemon}/fd")).unwrap().count();

@@ -41,8 +41,8 @@ fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// A child that tells when it runs, waits for the end of the stream, tells of it, and lives on until
-/// it is told.
+/// A child that tells when it runs, waits for the end of the stream, tells of it, and lives on
+/// until it is told.
 fn watches(board: &Shm<Board>) -> (Child, Connection) {
     let theirs = board.clone();
     process::fork_connected(move |parent| {

@@ -606,3 +606,19 @@ fn tasks_are_worked_on_across_awaits_on_one_thread() {
     join_all([child]);
     queue.join().unwrap();
 }
+
+#[test]
+fn a_future_that_is_waiting_keeps_its_process_from_forking_and_says_so() {
+    join_all([fork(|| {
+        let event = Event::new();
+        let mut waiting = Box::pin(event.wait_async());
+        assert!(poll_once(waiting.as_mut()).is_pending());
+        let said = crossproc::process::fork(|| ()).unwrap_err().to_string();
+        assert!(said.contains("\"crossproc-futex\" (TID ") && said.contains("or a future: let that end, or drop it"), "{said}");
+        // It was not disturbed.
+        event.set();
+        wait_until("it is told", || poll_once(waiting.as_mut()).is_ready());
+        drop(waiting);
+        assert!(crossproc::process::fork(|| ()).unwrap().join().unwrap().success());
+    })]);
+}

@@ -110,8 +110,8 @@ impl Table {
         self.seats.len() - 1
     }
 
-    /// Has the threads of seats end that no key is on, without waiting for one. How many they are, or
-    /// `None` if there are seats with keys.
+    /// Has the threads of seats end that no key is on, without waiting for one. How many they are,
+    /// or `None` if there are seats with keys.
     pub(crate) fn end_idle(&mut self, after: &mut After) -> Option<usize> {
         let mut ended = 0;
         let mut is_used = false;

@@ -1,14 +1,15 @@
 //! Ends that no forked child keeps.
 //!
 //! A forked child has a copy of every descriptor, and the end of a stream is told when the *last*
-//! copy is closed. So a child that was forked later would keep its parent's end of each of its elder
-//! siblings' connections, and its parent's death would be told to none of them but with its own.
-//! Such ends are therefore noted here, by their number, from before they are open to after they are
-//! closed, and every fork by this crate has the child put a dead descriptor in the place of each.
+//! copy is closed. So a child that was forked later would keep its parent's end of each of its
+//! elder siblings' connections, and its parent's death would be told to none of them but with its
+//! own. Such ends are therefore noted here, by their number, from before they are open to after
+//! they are closed, and every fork by this crate has the child put a dead descriptor in the place
+//! of each.
 //!
-//! The list is locked through a fork: no number in it can be closed, and be another file's, before the
-//! child has its copies. A child's own list is a new one. What was noted by its parent is nothing to
-//! it: there a dead descriptor has the number for as long as anybody owns it.
+//! The list is locked through a fork: no number in it can be closed, and be another file's, before
+//! the child has its copies. A child's own list is a new one. What was noted by its parent is
+//! nothing to it: there a dead descriptor has the number for as long as anybody owns it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -87,8 +88,8 @@ pub(crate) fn adopt(end: &mut Connection) {
 pub(crate) struct Held(Option<MutexGuard<'static, Vec<RawFd>>>);
 
 impl Held {
-    /// If there is none yet, none comes meanwhile: one is made where there are no other threads, for
-    /// [`fork_connected`](crate::process::fork_connected).
+    /// If there is none yet, none comes meanwhile: one is made where there are no other threads,
+    /// for [`fork_connected`](crate::process::fork_connected).
     pub(crate) fn hold() -> Self {
         Held(PRIVATE.existing().map(|list| lock(list)))
     }

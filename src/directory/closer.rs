@@ -181,8 +181,8 @@ impl Closer {
 
     fn run(self: &Arc<Self>) {
         loop {
-            // Acquire: pairs with the Release in `end_idle`. One that has not come to this is told of the
-            // ending by the permit that is released there.
+            // Acquire: pairs with the Release in `end_idle`. One that has not come to this is told
+            // of the ending by the permit that is released there.
             let endings = self.endings.load(Acquire);
             self.idle.fetch_add(1, SeqCst);
             let acquired = self.more.acquire_timeout(IDLE);

@@ -48,9 +48,9 @@ impl<'a> Closing<'a> {
         if let Some(dead) = self.dead.take() {
             for number in self.numbers() {
                 // SAFETY: the number is open: the parent could not close it before the fork, by the
-                // borrow, or the lock of the list. Who owns it has asked for this, or is a `Connection`,
-                // which takes any error of its socket. Nobody is given another file's bytes, mapping or
-                // folder by it: all of that is EBADF.
+                // borrow, or the lock of the list. Who owns it has asked for this, or is a
+                // `Connection`, which takes any error of its socket. Nobody is given another file's
+                // bytes, mapping or folder by it: all of that is EBADF.
                 unsafe { dead.replace(number) }?;
             }
         }

@@ -24,7 +24,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// How many threads an error names.
 const NAMED: usize = 8;
 
-/// Waits until this is the only thread. Threads of the crate's own that have nothing to do are ended.
+/// Waits until this is the only thread. Threads of the crate's own that have nothing to do are
+/// ended.
 ///
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] with who is left; no `/proc`.

@@ -83,10 +83,10 @@ pub fn exit_now(code: i32) -> ! {
 ///
 /// What may still keep the end open: a child by a raw system call, which runs no handlers, for as long as it lives and does not `exec`.
 ///
-/// The kernel's own `PR_SET_PDEATHSIG` follows the *thread* that forked, which may end long before its
-/// process. So it is set besides where that was the process's first thread. It holds where the line
-/// does not: for a process that closes the line, as one of those that it does not know; and for the
-/// first of a pid namespace, to which the kernel delivers no signal of a file's.
+/// The kernel's own `PR_SET_PDEATHSIG` follows the *thread* that forked, which may end long before
+/// its process. So it is set besides where that was the process's first thread. It holds where the
+/// line does not: for a process that closes the line, as one of those that it does not know; and
+/// for the first of a pid namespace, to which the kernel delivers no signal of a file's.
 ///
 /// | forked by | first of its pid namespace | before Linux 5.6 | hangs on |
 /// |---|---|---|---|
@@ -157,11 +157,14 @@ impl Lifeline {
     }
 
     /// In the child: from here on it gets SIGKILL when the process that the line belongs to ends; at once if it has ended already.
-    /// The second time does nothing, nor does it in the process that the line belongs to, which is about to `exec`. Async-signal-safe. It lasts across `exec`, at the price of one descriptor that stays open.
+    /// The second time does nothing, nor does it in the process that the line belongs to, which is
+    /// about to `exec`. Async-signal-safe. It lasts across `exec`, at the price of one descriptor
+    /// that stays open.
     ///
     /// # Errors
     /// EMFILE, ENFILE; ENOENT: no `/proc`; EACCES: the process has changed its user since; EBADF: it is no child of the process that the line
-    /// belongs to; EOPNOTSUPP: nothing would hold, see [`Lifeline`]; what a sandbox says to `prctl`. The child reports them and ends.
+    /// belongs to; EOPNOTSUPP: nothing would hold, see [`Lifeline`]; what a sandbox says to
+    /// `prctl`. The child reports them and ends.
     pub fn tie(self) -> io::Result<()> {
         let this_process = rustix::process::getpid();
         // A child has no line of this number of its own, and a process that was forked without the
