@@ -99,14 +99,12 @@ pub struct Wait {
     interruption: Interruption,
 }
 
-/// What ends a wait before its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Interruption {
-    Never,
-    /// A call that a signal handler has interrupted.
-    Call,
-    Flag(Flag),
-}
+/// What ends a wait before its time: a flag, [`CALL`], or nothing. In one word: the explorations hash
+/// every byte of a waiter, and would take bytes that are not used for states.
+type Interruption = Option<Flag>;
+
+/// Stands for a call that a signal handler has interrupted. Never set.
+static CALL: AtomicBool = AtomicBool::new(false);
 
 /// What a signal handler sets. Two are equal that are the same one.
 #[derive(Debug, Clone, Copy)]
@@ -129,9 +127,9 @@ impl Eq for Flag {}
 
 impl Wait {
     /// As long as it takes.
-    pub const FOREVER: Wait = Wait { deadline: None, interruption: Interruption::Never };
+    pub const FOREVER: Wait = Wait { deadline: None, interruption: None };
     /// Not at all: the deadline has passed.
-    pub const NONE: Wait = Wait { deadline: Some(0), interruption: Interruption::Never };
+    pub const NONE: Wait = Wait { deadline: Some(0), interruption: None };
 
     /// From now on for `timeout`; one beyond the clock's 584 years, such as [`Duration::MAX`], is for ever.
     #[must_use]
@@ -173,7 +171,7 @@ impl Wait {
     /// then calls the one that was there.
     #[must_use]
     pub const fn interruptible_by(self, flag: &'static AtomicBool) -> Self {
-        Wait { interruption: Interruption::Flag(Flag(flag)), ..self }
+        Wait { interruption: Some(Flag(flag)), ..self }
     }
 
     /// The same, but it ends with an error of its own, `Interrupted`, when a signal handler has
@@ -188,7 +186,7 @@ impl Wait {
     /// condition, a barrier, a permit, or for readers to leave, which sleep by `futex_waitv`.
     #[must_use]
     pub const fn interruptible(self) -> Self {
-        Wait { interruption: Interruption::Call, ..self }
+        Wait { interruption: Some(Flag(&CALL)), ..self }
     }
 
     /// The same from now on for `timeout`.
@@ -210,18 +208,18 @@ impl Wait {
 
     /// Whether it is interrupted already: look before every sleep.
     pub(crate) fn is_interrupted(self) -> bool {
-        matches!(self.interruption, Interruption::Flag(flag) if flag.is_set())
+        self.interruption.is_some_and(Flag::is_set)
     }
 
     /// Whether a call that a signal handler has interrupted ends the wait.
     pub(crate) fn ends_by_signal(self) -> bool {
-        self.interruption == Interruption::Call || self.is_interrupted()
+        self.interruption == Some(Flag(&CALL)) || self.is_interrupted()
     }
 
     /// When a sleep that nothing else cuts is to end, so that the flag is looked at: after a slice,
     /// if there is a flag.
     pub(crate) fn look_at(self) -> Option<u64> {
-        let slice = slice().filter(|_| matches!(self.interruption, Interruption::Flag(_)))?;
+        let slice = slice().filter(|_| self.interruption.is_some_and(|flag| flag != Flag(&CALL)))?;
         // A slice is never longer than fits.
         Some(clock::now().saturating_add(slice.as_nanos() as u64))
     }
@@ -279,7 +277,7 @@ impl Waiter {
         let until = match (deadline, slice_end) {
             (Some(deadline), Some(slice_end)) => Some(deadline.min(slice_end)),
             // With some time-out the kernel does not restart the call after a handler with SA_RESTART.
-            (None, None) if self.wait.interruption != Interruption::Never => Some(NEVER),
+            (None, None) if self.wait.interruption.is_some() => Some(NEVER),
             (deadline, slice_end) => deadline.or(slice_end),
         };
         if self.wait.is_interrupted() {
