@@ -75,7 +75,7 @@ impl Ground {
     pub(crate) fn attach_after_burials(&self, thread: &Thread, until: Wait) -> Result<Member, NoMember> {
         for id in 0..self.used() {
             let token = &self.record(id).token;
-            // Whoever enters has it like that, too, for a moment.
+            // A newcomer to a dead one's id has its token inconsistent, too, for a moment.
             if token.owner().is_some() && !token.is_inconsistent() {
                 continue;
             }

@@ -214,7 +214,7 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
             name: name.into(),
             scripts: Scripts::new(shared),
             most_kills: 0,
-            most_states: 300_000_000,
+            most_states: 100_000_000,
             may_be_cut: false,
             solo: None,
             check: Box::new(|end| end.assert_nobody_sleeps()),
