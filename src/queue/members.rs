@@ -202,7 +202,7 @@ impl Ground {
                 self.settle(id);
                 thread.begin(&self.control().roster.0);
                 self.return_tasks(id);
-                // In one: whoever comes takes it for a living one's otherwise.
+                // In one step: in between the token would look like that of a living participant.
                 self.record(id).token.unlock_recovered(thread.tid());
             }
             thread.begin(&self.control().roster.0);
