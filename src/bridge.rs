@@ -61,6 +61,8 @@ mod tests;
 use self::sleeper::Sleeper;
 pub(crate) use self::table::Audience;
 use self::table::{After, ROOM, Table};
+use crate::stand_in::Cover;
+use crate::wait_any::source::Source;
 
 /// The most words that can be armed for one key.
 pub(crate) const MOST_WORDS: usize = ROOM;
@@ -120,7 +122,7 @@ impl Bridge {
         &'static self,
         registration: &mut Option<Registration>,
         key: usize,
-        audience: Audience,
+        (audience, sources): (Audience, &[&dyn Source]),
         words: &[Address],
         waker: &Waker,
     ) -> io::Result<bool> {
@@ -130,13 +132,23 @@ impl Bridge {
         }
         // Under the mutex nothing of the caller's is called.
         let waker = waker.clone();
-        let mut table = self.table();
-        let seat = match table.seat_for(key, words.len()) {
+        let mut covers = Vec::new();
+        let (mut table, seat) = loop {
+            let table = self.table();
+            let seat = table.seat_for(key, words.len());
+            if covers.len() >= table.missing_covers(key, seat) {
+                break (table, seat);
+            }
+            drop(table);
+            // Not under the mutex: a thread may have to be started.
+            covers.push(Cover::of(sources)?);
+        };
+        let seat = match seat {
             Some(seat) => seat,
             None => Sleeper::start(self, &mut table)?,
         };
         let known = registration.as_ref().map(|registration| registration.id);
-        let (id, was_notified, after) = table.arm((key, audience), known, words, seat, waker);
+        let (id, was_notified, after) = table.arm((key, audience), known, (words, covers), seat, waker);
         drop(table);
         registration.get_or_insert_with(|| Registration { bridge: self, key, id });
         after.perform();
@@ -156,18 +168,18 @@ pub(crate) struct Registration {
 /// Registers somebody who has read `words`, then looked and found nothing, or says so of somebody who is registered. `words` are such that one of them changes, or is woken, as soon as somebody under this key
 /// ought to look: 1 to [`MOST_WORDS`] of them, in the order in which the kernel is to compare them. The waker is called once at most, from any thread; then it is time to look, and to come back here with new words, or to leave.
 ///
-/// All under one key are told in the same way. Whether this one had been notified since it was here last: a thread has slept in its place, and may have been given a wake-up that was meant for others, too.
+/// All under one key are told in the same way, and wait for the same sources, whose words are pending from now on: the thread may be given the kernel's wake for one that has died. Whether this one had been notified since it was here last: a thread has slept in its place, and may have been given a wake-up that was meant for others, too.
 ///
 /// # Errors
 /// What the system says to a thread that cannot be started. A registration is what it was before.
 pub(crate) fn arm(
     registration: &mut Option<Registration>,
     key: usize,
-    audience: Audience,
+    for_whom: (Audience, &[&dyn Source]),
     words: &[Address],
     waker: &Waker,
 ) -> io::Result<bool> {
-    Bridge::current()?.arm(registration, key, audience, words, waker)
+    Bridge::current()?.arm(registration, key, for_whom, words, waker)
 }
 
 /// Has the threads end that nothing is registered with: they are started again when they are
@@ -190,18 +202,17 @@ impl Registration {
 
     /// Leaves. `look` is asked only if others depend on it: for words that it has read before it looked and found nothing more. `None`: there is more, or it has not looked.
     ///
-    /// Whether it had been notified, and had not come back since.
+    /// Whether it had been notified, and had not come back since; and what others are to be told.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "who waits by a thread is alone in its line"))]
-    pub(crate) fn leave(self, look: impl FnOnce() -> Option<Vec<Address>>) -> bool {
+    pub(crate) fn leave(self, look: impl FnOnce() -> Option<Vec<Address>>) -> (bool, After) {
         if !self.bridge.is_of_this_process() {
-            return false;
+            return (false, After::default());
         }
         let is_on_duty = self.bridge.table().is_on_duty(self.key, self.id);
         let fresh = if is_on_duty { look() } else { None };
-        let (was_notified, after) = self.bridge.table().leave(self.key, self.id, fresh.as_deref());
+        let left = self.bridge.table().leave(self.key, self.id, fresh.as_deref());
         core::mem::forget(self);
-        after.perform();
-        was_notified
+        left
     }
 }
 

@@ -116,6 +116,7 @@ mod rwlock;
 mod semaphore;
 mod shared;
 mod shm;
+mod stand_in;
 #[cfg(feature = "serde")]
 mod values;
 mod wait;

@@ -3,7 +3,7 @@
 //!
 //! | thread | started by | ends |
 //! |---|---|---|
-//! | [`SLEEPER`] | the [bridge], for a wait | a second after the last wait, or for a fork |
+//! | [`SLEEPER`] | the [bridge], or a [stand-in], for a wait | a second after the last wait, or for a fork |
 //! | [`CLOSER`] | a directory | after a second without work, or for a fork |
 //! | one that serves | the user | when the directory is closed |
 
@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crossproc_sys::threads::own_tid;
 
-use crate::bridge;
 use crate::of_process::OfProcess;
+use crate::{bridge, stand_in};
 
 /// The name of a thread that sleeps on futexes for others.
 pub(crate) const SLEEPER: &str = "crossproc-futex";
@@ -56,7 +56,7 @@ pub(crate) fn end_idle() -> Option<usize> {
     for somebody in somebody.iter().filter_map(Weak::upgrade) {
         somebody.end_idle();
     }
-    bridge::end_idle()
+    Some(bridge::end_idle()? + stand_in::end_idle()?)
 }
 
 /// Notes that the calling thread serves a directory, as long as what it gets lives. Without `/proc`

@@ -8,6 +8,7 @@
 //! 3. Only where somebody waits is a key armed.
 //! 4. A key is on the one seat that it names. The `taken` of a seat are the words of its armed keys, and no more than [`ROOM`].
 //! 5. While a seat `is_asleep`, its thread sleeps, or is about to, on what was armed when it said so, and on its control word. Whoever changes what is armed moves that word, and has it woken.
+//! 6. A key that is armed has a cover, and one that is armed while somebody notified has not looked has two. Covers go only when the seat's thread does not sleep on the key's words.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +18,8 @@ use std::task::Waker;
 use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::futex::{self, Address, MAX_WATCHED, Watch};
+
+use crate::stand_in::Cover;
 
 /// How many words there are on a seat, beside its control word.
 pub(crate) const ROOM: usize = MAX_WATCHED - 1;
@@ -43,6 +46,9 @@ struct Key {
     notified: usize,
     /// A wake may have been hidden by another key's.
     is_doubted: bool,
+    /// One for the seat's thread, and another one if it was to sleep while somebody notified had not
+    /// looked: [`stand_in`](crate::stand_in) says why.
+    covers: Vec<Cover>,
 }
 
 /// What one thread sleeps on.
@@ -54,6 +60,9 @@ struct Seat {
     is_asleep: bool,
     /// Its thread is not to wait for more keys.
     is_to_end: bool,
+    /// Of keys that are gone, or elsewhere. Its thread may sleep on their words until it lies down
+    /// anew.
+    retired: Vec<Cover>,
 }
 
 /// A seat's words as its thread takes them to the kernel: the control word first.
@@ -99,9 +108,16 @@ impl Table {
         own.map(|key| key.seat).or_else(|| self.seats.iter().position(|seat| seat.as_ref().is_some_and(|seat| fits(seat, 0))))
     }
 
+    /// How many more covers a key needs than it has, to be armed on a seat, or a new one.
+    pub(crate) fn missing_covers(&self, address: usize, seat: Option<usize>) -> usize {
+        let Some(key) = self.keys.get(&address) else { return 1 };
+        let kept = if seat == Some(key.seat) { key.covers.len() } else { 0 };
+        (1 + usize::from(key.notified != 0)).saturating_sub(kept)
+    }
+
     /// A seat for a thread that is about to be started.
     pub(crate) fn add_seat(&mut self, control: Arc<AtomicU32>) -> usize {
-        let seat = Some(Seat { control, keys: BTreeSet::new(), taken: 0, is_asleep: false, is_to_end: false });
+        let seat = Some(Seat { control, keys: BTreeSet::new(), taken: 0, is_asleep: false, is_to_end: false, retired: Vec::new() });
         if let Some(free) = self.seats.iter().position(Option::is_none) {
             self.seats[free] = seat;
             return free;
@@ -146,12 +162,13 @@ impl Table {
     /// The words stand for all who wait under the key. If others were armed, something has happened since those were read. For [`Audience::First`] that is over: after it there was nothing
     /// again, for anybody. For [`Audience::All`] those who came before are told of it.
     ///
-    /// `seat`: that [`seat_for`](Table::seat_for) them.
+    /// `seat`: that [`seat_for`](Table::seat_for) them. `covers`: as many as are
+    /// [missing](Table::missing_covers), or more.
     pub(crate) fn arm(
         &mut self,
         (address, audience): (usize, Audience),
         known: Option<u64>,
-        words: &[Address],
+        (words, covers): (&[Address], Vec<Cover>),
         seat: usize,
         waker: Waker,
     ) -> (u64, bool, After) {
@@ -167,6 +184,7 @@ impl Table {
             waiting: BTreeMap::new(),
             notified: 0,
             is_doubted: false,
+            covers: Vec::new(),
         });
         if key.words != words && key.audience == Audience::All {
             let earlier: Vec<u64> = key.waiting.keys().copied().filter(|&other| other != id).collect();
@@ -180,6 +198,9 @@ impl Table {
         key.notified -= usize::from(was_notified);
         if key.words != words {
             self.move_words(address, seat, words, &mut after);
+        }
+        if let Some(key) = self.keys.get_mut(&address) {
+            key.covers.extend(covers);
         }
         (id, was_notified, after)
     }
@@ -208,8 +229,10 @@ impl Table {
         key.notified -= usize::from(was_notified);
         let (waiting, notified) = (key.waiting.len(), key.notified);
         if is_on_duty {
-            match fresh.and_then(|words| Some((words, self.seat_for(address, words.len())?))) {
-                Some((words, seat)) => self.move_words(address, seat, words, &mut after),
+            // On another seat it would be without a cover.
+            let seat = self.keys[&address].seat;
+            match fresh.filter(|words| self.seat_for(address, words.len()) == Some(seat)) {
+                Some(words) => self.move_words(address, seat, words, &mut after),
                 None => self.fire(address, &mut after),
             }
         } else if waiting == 0 {
@@ -265,6 +288,8 @@ impl Table {
         bed.words.clear();
         bed.keys.clear();
         let Some(seat) = &mut self.seats[seat] else { return false };
+        // What it was woken for before, through words that it does not sleep on now, it has passed on.
+        seat.retired.clear();
         seat.is_asleep = true;
         // Relaxed: it changes under the mutex alone.
         bed.control = seat.control.load(Relaxed);
@@ -300,6 +325,7 @@ impl Table {
         key.words.extend_from_slice(words);
         if let Some(seat) = self.seats[from].as_mut().filter(|_| from != to) {
             seat.keys.remove(&address);
+            seat.retired.append(&mut key.covers);
             seat.kick(after);
         }
         if let Some(seat) = &mut self.seats[to] {
@@ -320,9 +346,13 @@ impl Table {
     }
 
     fn forget(&mut self, address: usize, after: &mut After) {
-        let seat = self.keys.remove(&address).and_then(|key| self.seats[key.seat].as_mut());
-        if let Some(seat) = seat {
+        let Some(mut key) = self.keys.remove(&address) else { return };
+        if let Some(seat) = &mut self.seats[key.seat] {
             seat.keys.remove(&address);
+            if !seat.is_asleep {
+                // Otherwise it does not sleep on this key's words (invariant 5).
+                seat.retired.append(&mut key.covers);
+            }
             if seat.keys.is_empty() {
                 // Its thread may sleep without an end, as for a key that is not armed.
                 seat.kick(after);
@@ -337,6 +367,7 @@ impl Table {
             assert!(key.waiting.is_empty() || !key.words.is_empty() || key.notified != 0, "invariant 2");
             assert!(key.words.is_empty() || !key.waiting.is_empty(), "invariant 3");
             assert!(self.seats[key.seat].as_ref().is_some_and(|seat| seat.keys.contains(address)), "invariant 4: on its seat");
+            assert!(key.words.is_empty() || !key.covers.is_empty(), "invariant 6");
         }
         for (index, seat) in self.seats.iter().enumerate() {
             let Some(seat) = seat else { continue };

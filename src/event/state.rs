@@ -25,7 +25,7 @@
 use core::convert::Infallible;
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
-use crossproc_sys::robust::Thread;
+use crossproc_sys::robust::Entry;
 
 use crate::broadcast::{Broadcast, WAITERS, WAKING};
 use crate::pending::while_pending;
@@ -132,8 +132,8 @@ impl Source for RawEvent {
         Armed::Asleep
     }
 
-    fn pend(&self, thread: &Thread) {
-        thread.begin(self.state.word());
+    fn pend(&self, entry: &Entry) {
+        entry.begin(self.state.word());
     }
 
     fn awake(&self, _: &mut State) {

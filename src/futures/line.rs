@@ -28,13 +28,13 @@ impl Lead<'_> {
     /// Does something for which the source's word is to be pending, so that the kernel completes it.
     fn pending<R>(&self, operation: impl FnOnce(&dyn Source) -> R) -> R {
         // A thread without a list waits all the same: should it die in here, a slice wakes whom it was to wake.
-        let thread = robust::current().ok();
-        if let Some(thread) = thread {
-            self.source().pend(thread);
+        let entry = robust::current().ok().map(|thread| (thread.entry(), thread.entry().now()));
+        if let Some((entry, _)) = &entry {
+            self.source().pend(entry);
         }
         let result = operation(self.source());
-        if let Some(thread) = thread {
-            thread.end();
+        if let Some((entry, before)) = entry {
+            entry.end_nested(before);
         }
         result
     }
@@ -92,7 +92,7 @@ impl<'a> Line<'a> {
         let Some(words) = words(&self.lead, &mut self.state) else { return Ok(Armed::Again) };
         let source = self.lead.source();
         let audience = if source.is_for_all() { Audience::All } else { Audience::First };
-        if bridge::arm(&mut self.registration, source.key(), audience, &words, waker)? {
+        if bridge::arm(&mut self.registration, source.key(), (audience, &[source]), &words, waker)? {
             self.awake();
             if let Some(registration) = self.registration.as_ref().filter(|_| self.lead.source().is_for_each()) {
                 registration.tell_next();
@@ -105,9 +105,15 @@ impl<'a> Line<'a> {
     pub(crate) fn leave(&mut self, has_looked: bool) {
         let Some(registration) = self.registration.take() else { return };
         let (lead, state) = (&self.lead, &mut self.state);
-        if registration.leave(|| if has_looked { words(lead, state) } else { None }) {
-            self.awake();
-        }
+        // What stands in for the source there may go with it, before its work is done.
+        let after = lead.pending(|source| {
+            let (was_notified, after) = registration.leave(|| if has_looked { words(lead, state) } else { None });
+            if was_notified {
+                source.awake(state);
+            }
+            after
+        });
+        after.perform();
     }
 
     /// It was notified: a thread that slept in its place was woken, perhaps by the kernel, for one who died before it had woken all whom it would have.

@@ -64,7 +64,7 @@
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::atomic::{AtomicU32, Ordering};
 use crossproc_sys::futex::{self, Awake, MAX_LOSSES, Watch};
-use crossproc_sys::robust::{self, Holding, NoSlot, OWNER_DIED, RobustWord, Slot, TID_MASK, Thread, WAITERS};
+use crossproc_sys::robust::{self, Entry, Holding, NoSlot, OWNER_DIED, RobustWord, Slot, TID_MASK, Thread, WAITERS};
 
 use crate::wait::{Ended, Wait, Waiter};
 use crate::wait_any::source::{Armed, Source, State, Words};
@@ -609,13 +609,8 @@ impl Source for RawLock {
         Armed::Asleep
     }
 
-    fn pend(&self, thread: &Thread) {
-        thread.begin(self.robust.word());
-    }
-
-    /// What it waits for comes with a wake of the kernel's.
-    fn is_pending_first(&self) -> bool {
-        true
+    fn pend(&self, entry: &Entry) {
+        entry.begin(self.robust.word());
     }
 
     fn awake(&self, state: &mut State) {

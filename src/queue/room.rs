@@ -1,6 +1,6 @@
 //! Waiting for a queue along with other things: for an item or a task by the queue itself, for room by [`Room`].
 
-use crossproc_sys::robust::Thread;
+use crossproc_sys::robust::Entry;
 
 use super::attached::Handle;
 use super::waiting::Side;
@@ -113,8 +113,8 @@ impl Source for Handle {
         if ground.shape.is_joinable { ground.arm_for_task(state.begun as usize, words) } else { ground.arm(Side::Getters, words) }
     }
 
-    fn pend(&self, thread: &Thread) {
-        self.ground().pend(thread);
+    fn pend(&self, entry: &Entry) {
+        self.ground().pend(entry);
     }
 
     fn awake(&self, state: &mut State) {
@@ -142,8 +142,8 @@ impl Source for Room<'_> {
         self.handle.ground().arm(Side::Putters, words)
     }
 
-    fn pend(&self, thread: &Thread) {
-        self.handle.ground().pend(thread);
+    fn pend(&self, entry: &Entry) {
+        self.handle.ground().pend(entry);
     }
 
     fn awake(&self, state: &mut State) {

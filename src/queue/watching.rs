@@ -3,7 +3,7 @@
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
 use crossproc_sys::futex::Watch;
-use crossproc_sys::robust::{self, Thread};
+use crossproc_sys::robust::{self, Entry};
 
 use super::exchange::{End, Found, Ring, Which};
 use super::ground::Ground;
@@ -27,8 +27,8 @@ impl Ground {
     }
 
     /// The word that is pending for a watcher, as for everybody.
-    pub(crate) fn pend(&self, thread: &Thread) {
-        thread.begin(&self.control().roster.0);
+    pub(crate) fn pend(&self, entry: &Entry) {
+        entry.begin(&self.control().roster.0);
     }
 
     /// Whether there is something for this side, or the queue is closed. Not for tasks.
@@ -162,7 +162,7 @@ impl Ground {
                 // A thread that can hold no more tokens leaves it to others.
                 None if self.is_dead(other) => {
                     if let Some(thread) = robust::ready().filter(|thread| thread.has_free_slot()) {
-                        self.pend(thread);
+                        self.pend(thread.entry());
                         self.bury(thread, None);
                         return Armed::Again;
                     }

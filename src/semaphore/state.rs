@@ -33,7 +33,7 @@
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::futex;
-use crossproc_sys::robust::Thread;
+use crossproc_sys::robust::Entry;
 
 use crate::pending::while_pending;
 use crate::wait::{Ended, Wait, Waiter};
@@ -216,8 +216,8 @@ impl Source for RawSemaphore {
         Armed::Asleep
     }
 
-    fn pend(&self, thread: &Thread) {
-        thread.begin(&self.word);
+    fn pend(&self, entry: &Entry) {
+        entry.begin(&self.word);
     }
 
     fn awake(&self, _: &mut State) {

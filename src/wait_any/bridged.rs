@@ -59,13 +59,14 @@ fn arm(watcher: &mut Watcher<'_, '_>, groups: &mut [Group], waker: &Waker) -> io
     for group in groups {
         let mut words: [Option<Watch<'_>>; MOST_WORDS] = [None; MOST_WORDS];
         let mut words = Words::new(&mut words);
-        if watcher.arm(group.which.clone(), &mut words) == Armed::Again {
+        if watcher.arm(group.which.clone(), &mut words)? == Armed::Again {
             return Ok((Armed::Again, was_woken));
         }
         let addresses: Vec<Address> = words.named().iter().flatten().map(|&word| word.into()).collect();
         // The group stays where it is as long as it is registered, and nothing else that is waited for lies there.
         let key = core::ptr::from_ref(&group.registration).addr();
-        was_woken |= bridge::arm(&mut group.registration, key, Audience::First, &addresses, waker)?;
+        let stands_for = (Audience::First, watcher.sources(group.which.clone()));
+        was_woken |= bridge::arm(&mut group.registration, key, stands_for, &addresses, waker)?;
     }
     Ok((Armed::Asleep, was_woken))
 }

@@ -19,7 +19,7 @@
 
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::futex::{self, Awake, Watch};
-use crossproc_sys::robust::Thread;
+use crossproc_sys::robust::Entry;
 
 use crate::wait::Waiter;
 
@@ -87,13 +87,8 @@ pub trait Source: Sync {
     /// Says that a watcher is about to sleep, and names the words that it sleeps on while they are as they are.
     fn arm<'a>(&'a self, state: &mut State, words: &mut Words<'a, '_>) -> Armed;
 
-    /// Names the word that is to be pending for this source.
-    fn pend(&self, thread: &Thread);
-
-    /// Whether this is the one to be pending in a sleep, before others: a wake for it is mostly the kernel's.
-    fn is_pending_first(&self) -> bool {
-        false
-    }
+    /// Names the word that is to be pending for this source, in an entry of this process.
+    fn pend(&self, entry: &Entry);
 
     /// After a sleep: does what one who has died may have been about to do. Should the caller die after it, nobody misses it.
     fn awake(&self, state: &mut State);

@@ -1,26 +1,30 @@
 //! The watcher of some sources, and its loop where it can sleep on all their words itself: see [`source`](super::source).
 
 use core::ops::Range;
+use std::io;
 
 use crossproc_sys::clock;
 use crossproc_sys::futex::Watch;
 use crossproc_sys::robust::{self, Thread};
 
+use super::WaitAnyError;
 use super::source::{Armed, Source, State, Words, sleep};
-use crate::wait::{Ended, Waiter};
+use crate::stand_in::Cover;
+use crate::wait::Waiter;
 
 /// A call that waits for some sources.
 pub(crate) struct Watcher<'a, 's> {
     on: &'a [&'a dyn Source],
     states: &'s mut [State],
-    /// A thread without a list watches all the same: should it die, a slice wakes whom it was to wake.
     thread: Option<&'static Thread>,
+    /// For the sources that the thread has no entry for, from the first sleep on.
+    cover: Option<Cover>,
 }
 
 impl<'a, 's> Watcher<'a, 's> {
     /// The states have begun.
     pub(crate) fn new(on: &'a [&'a dyn Source], states: &'s mut [State]) -> Self {
-        Watcher { on, states, thread: robust::current().ok() }
+        Watcher { on, states, thread: robust::current().ok(), cover: None }
     }
 
     /// Looks at all of them: whether one is ready. Which ones are is in the states.
@@ -38,29 +42,33 @@ impl<'a, 's> Watcher<'a, 's> {
         self.on.iter().zip(&*self.states).any(|(source, state)| source.look(state))
     }
 
-    /// Arms these sources, and has a word pending from now on: that of the first one.
-    pub(crate) fn arm(&mut self, which: Range<usize>, words: &mut Words<'a, '_>) -> Armed {
-        if let Some(first) = self.on.get(self.first()) {
-            self.pend(*first);
-        }
+    /// Arms these sources, and has the words of all pending from now on.
+    ///
+    /// # Errors
+    /// What the system says to a thread that cannot be started.
+    pub(crate) fn arm(&mut self, which: Range<usize>, words: &mut Words<'a, '_>) -> io::Result<Armed> {
+        self.pend()?;
         let on = &self.on[which.clone()];
         words.reserved = on.iter().map(|source| source.words()).sum();
         for (source, state) in on.iter().zip(&mut self.states[which]) {
             words.reserved = words.reserved.saturating_sub(source.words());
             if source.arm(state, words) == Armed::Again {
-                return Armed::Again;
+                return Ok(Armed::Again);
             }
         }
-        Armed::Asleep
+        Ok(Armed::Asleep)
     }
 
-    /// After a sleep. First that source whose word is pending, before it is not any more.
+    /// After a sleep. The first source is the first: the others' work may have another word pending
+    /// in the thread's own entry.
     pub(crate) fn awake(&mut self) {
-        let first = self.first();
-        for index in (first..self.on.len()).chain(0..first) {
-            self.pend(self.on[index]);
-            self.on[index].awake(&mut self.states[index]);
+        for (source, state) in self.on.iter().zip(&mut *self.states) {
+            source.awake(state);
         }
+    }
+
+    pub(crate) fn sources(&self, which: Range<usize>) -> &'a [&'a dyn Source] {
+        &self.on[which]
     }
 
     /// At the end.
@@ -70,27 +78,30 @@ impl<'a, 's> Watcher<'a, 's> {
         }
     }
 
-    /// The source for which it matters the most that its word is pending.
-    fn first(&self) -> usize {
-        self.on.iter().position(|source| source.is_pending_first()).unwrap_or(0)
-    }
-
-    fn pend(&self, source: &dyn Source) {
-        if let Some(thread) = self.thread {
-            source.pend(thread);
+    /// Has the word of the first source pending in the thread's own entry, and those of the others
+    /// in stand-ins'. One without a list has stand-ins for all.
+    fn pend(&mut self) -> io::Result<()> {
+        let own = self.on.first().zip(self.thread);
+        if self.cover.is_none() {
+            let others = &self.on[usize::from(own.is_some())..];
+            self.cover = Some(Cover::of(others)?);
         }
+        if let Some((source, thread)) = own {
+            source.pend(thread.entry());
+        }
+        Ok(())
     }
 }
 
 /// Waits until one of the sources is ready, or the waiter's time is over. `N`: as many words as they name at the most.
-pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [State], waiter: &mut Waiter) -> Result<(), Ended> {
+pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [State], waiter: &mut Waiter) -> Result<(), WaitAnyError> {
     let mut watcher = Watcher::new(on, states);
     let result = loop {
         if watcher.look() {
             break Ok(());
         }
         if let Err(ended) = waiter.check() {
-            break Err(ended);
+            break Err(ended.into());
         }
         // A source may take long to look at, if a peer has spoilt what it is made of.
         let deadline = waiter.until();
@@ -99,9 +110,13 @@ pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [State], wa
         }
         let mut words: [Option<Watch<'_>>; N] = [None; N];
         let mut words = Words::new(&mut words);
-        if watcher.arm(0..on.len(), &mut words) == Armed::Asleep {
-            sleep::<N>(&words, waiter);
-            watcher.awake();
+        match watcher.arm(0..on.len(), &mut words) {
+            Ok(Armed::Again) => {}
+            Ok(Armed::Asleep) => {
+                sleep::<N>(&words, waiter);
+                watcher.awake();
+            }
+            Err(error) => break Err(WaitAnyError::Os(error)),
         }
     };
     watcher.end();

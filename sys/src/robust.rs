@@ -97,6 +97,9 @@ use crate::memory::map_wiped_on_fork;
 use crate::{mappings, namespace};
 
 mod ending;
+mod entry;
+
+pub use self::entry::{Entry, Pending};
 
 /// The TID bits of a robust futex word.
 pub const TID_MASK: u32 = 0x3fff_ffff;
@@ -221,7 +224,7 @@ impl From<rustix::io::Errno> for Error {
 struct Head {
     list: Cell<usize>,
     futex_offset: Cell<isize>,
-    list_op_pending: Cell<usize>,
+    list_op_pending: Entry,
 }
 
 /// A thread's place in its robust list.
@@ -519,41 +522,33 @@ impl Thread {
         held.map(|slot| slot.holding().guards).fold(0, u32::saturating_add)
     }
 
-    /// Names the futex that this thread is going to work on; to be followed by [`end`](Thread::end) with the result.
-    ///
-    /// If the thread dies in between, the kernel looks at the word: TID bits that are the thread's become `OWNER_DIED`; if the TID bits are 0, it
-    /// wakes one waiter. So whoever changes a word and then wakes, and whoever may have consumed a wake-up and not yet acted on it,
-    /// does so between `begin` and `end`, and the wake-up outlives it. The word need not be a lock: the low half of a 64-bit state
-    /// whose TID bits are always 0 has the second rule alone.
-    ///
-    /// A lock's operation is not for signal handlers, so nothing else is pending. For others there is [`begin_nested`](Thread::begin_nested).
+    /// What tells the kernel which futex this thread works on.
+    #[inline]
+    #[must_use]
+    pub fn entry(&self) -> &Entry {
+        &self.head().list_op_pending
+    }
+
+    /// [`Entry::begin`] with this thread's own.
     #[inline]
     pub fn begin<W: Word>(&self, word: &W) {
-        self.head().list_op_pending.set(ptr::from_ref(word.futex()).addr().wrapping_add_signed(-FUTEX_OFFSET));
-        in_program_order();
+        self.entry().begin(word);
     }
 
-    /// Ends what [`begin`](Thread::begin) began.
+    /// [`Entry::end`] with this thread's own.
     #[inline]
     pub fn end(&self) {
-        in_program_order();
-        self.head().list_op_pending.set(0);
+        self.entry().end();
     }
 
-    /// [`begin`](Thread::begin) for operations that a signal handler may use. If it has interrupted another operation, that one stays pending: what that one may
-    /// leave behind is worse.
+    /// [`Entry::begin_nested`] with this thread's own.
     pub fn begin_nested<W: Word>(&self, word: &W) -> Pending {
-        let before = self.head().list_op_pending.get();
-        if before == 0 {
-            self.begin(word);
-        }
-        Pending(before)
+        self.entry().begin_nested(word)
     }
 
-    /// Ends what [`begin_nested`](Thread::begin_nested) began.
+    /// [`Entry::end_nested`] with this thread's own.
     pub fn end_nested(&self, before: Pending) {
-        in_program_order();
-        self.head().list_op_pending.set(before.0);
+        self.entry().end_nested(before);
     }
 
     /// Links a lock that this thread has just acquired, in a [free slot](Thread::slot_for) of its
@@ -648,11 +643,6 @@ impl Slot<'_> {
     }
 }
 
-/// What was pending when an operation began.
-#[derive(Debug)]
-#[must_use = "an operation that began must end"]
-pub struct Pending(usize);
-
 /// Whether any thread of this process holds a lock whose entry lies in the `len` bytes from address `start` on.
 /// Exact for memory in which no lock is being taken or released: for the rest it may err to either side.
 #[must_use]
@@ -746,7 +736,7 @@ impl Thread {
         // The first lock makes the first slot: see `slot_for`.
         self.made.store(0, Relaxed);
         // glibc leaves this as it was in the parent when it starts a forked child.
-        head.list_op_pending.set(0);
+        head.list_op_pending.end();
         let head_entry = ptr::from_ref(&head.list).expose_provenance();
         // With libc's flag for a priority-inheritance mutex in bit 0, which the kernel needs: copied as it is.
         let older = head.list.get();

@@ -57,14 +57,14 @@ fn take(bridge: &'static Bridge, pile: &Pile, patience: Duration) -> bool {
     let mut registration: Option<Registration> = None;
     let deadline = Instant::now() + patience;
     while let Err(seen) = pile.take() {
-        bridge.arm(&mut registration, key(&pile.0), Audience::First, &expecting(&pile.0, seen), &waker).unwrap();
+        bridge.arm(&mut registration, key(&pile.0), (Audience::First, &[]), &expecting(&pile.0, seen), &waker).unwrap();
         if !bell.wait(deadline.saturating_duration_since(Instant::now())) {
             // It may be notified at this moment.
             return false;
         }
     }
     if let Some(registration) = registration.filter(|_| fastrand::bool()) {
-        registration.leave(|| pile.look().map(|seen| expecting(&pile.0, seen).to_vec()));
+        registration.leave(|| pile.look().map(|seen| expecting(&pile.0, seen).to_vec())).1.perform();
     }
     true
 }

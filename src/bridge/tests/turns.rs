@@ -9,6 +9,7 @@ use crossproc_sys::futex::Address;
 
 use super::super::table::{After, Audience, Bed, Table};
 use super::{Calls, expecting};
+use crate::stand_in::Cover;
 
 const KEY: usize = 1;
 const WAITERS: usize = 3;
@@ -137,7 +138,8 @@ impl World {
                 let waiter = &mut self.waiters[at];
                 let seat = self.table.seat_for(KEY, 1).expect("there is one seat, with room");
                 let waker = Waker::from(Arc::clone(&waiter.calls));
-                let (id, _, after) = self.table.arm((KEY, self.audience), waiter.id, &words(version), seat, waker);
+                let covers = (0..self.table.missing_covers(KEY, Some(seat))).map(|_| Cover::default()).collect();
+                let (id, _, after) = self.table.arm((KEY, self.audience), waiter.id, (&words(version), covers), seat, waker);
                 (waiter.id, waiter.answered, waiter.doing) = (Some(id), waiter.calls.count(), Doing::Waits);
                 after.perform();
             }

@@ -102,15 +102,29 @@ pub(crate) struct Hold {
 pub struct Thread {
     tid: u32,
     held: RefCell<Vec<Hold>>,
-    /// [`NOTHING`], or what it works on. An `Option` would have bytes that are never written, and come from anywhere: the explorer compares them.
+    entry: Entry,
+}
+
+/// As in the real module.
+pub struct Entry {
+    /// [`NOTHING`], or what is worked on. An `Option` would have bytes that are never written, and come from anywhere: the explorer compares them.
     pending: Cell<*const dyn Word>,
 }
+
+// SAFETY: all threads of a model are one of the system's.
+unsafe impl Sync for Entry {}
 
 const NOTHING: *const dyn Word = ptr::null::<AtomicU32>();
 
 impl Default for Thread {
     fn default() -> Self {
-        Thread { tid: 0, held: RefCell::default(), pending: Cell::new(NOTHING) }
+        Thread { tid: 0, held: RefCell::default(), entry: Entry { pending: Cell::new(NOTHING) } }
+    }
+}
+
+impl core::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Entry").finish_non_exhaustive()
     }
 }
 
@@ -199,30 +213,24 @@ impl Thread {
         self.held.borrow().iter().map(|hold| hold.holding.guards).sum()
     }
 
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
     pub fn begin<W: Word>(&self, word: &W) {
-        if private_step(Private::Begin) {
-            self.pending.set(ptr::from_ref(word));
-        }
+        self.entry.begin(word);
     }
 
     pub fn end(&self) {
-        if private_step(Private::End) {
-            self.pending.set(NOTHING);
-        }
+        self.entry.end();
     }
 
     pub fn begin_nested<W: Word>(&self, word: &W) -> Pending {
-        let before = self.pending.get();
-        if before.is_null() {
-            self.begin(word);
-        }
-        Pending(before)
+        self.entry.begin_nested(word)
     }
 
     pub fn end_nested(&self, before: Pending) {
-        if private_step(Private::End) {
-            self.pending.set(before.0);
-        }
+        self.entry.end_nested(before);
     }
 
     pub fn link(&self, _free: Slot<'_>, lock: &RobustWord, holding: Holding) {
@@ -257,12 +265,12 @@ impl Thread {
 
     pub(crate) fn pending(&self) -> Option<Place> {
         // SAFETY: as above.
-        unsafe { self.pending.get().as_ref() }.map(Word::place)
+        unsafe { self.entry.pending.get().as_ref() }.map(Word::place)
     }
 
     /// The kernel's walk at the thread's end.
     pub(crate) fn die(&self) {
-        let pending = self.pending.replace(NOTHING);
+        let pending = self.entry.pending.replace(NOTHING);
         for hold in self.held.take().into_iter().rev() {
             // SAFETY: models keep their locks until the execution ends.
             let word = unsafe { &*hold.lock }.word();
@@ -276,6 +284,56 @@ impl Thread {
                 wake_at(word.address(), 1);
             }
         }
+    }
+}
+
+#[allow(missing_docs, reason = "as in the real module")]
+impl Entry {
+    /// # Errors
+    /// The calling loom thread is no participant.
+    ///
+    /// # Safety
+    /// As in the real module.
+    pub unsafe fn of_this_thread() -> Result<&'static Entry, Error> {
+        current().map(|thread| &thread.entry)
+    }
+
+    pub fn begin<W: Word>(&self, word: &W) {
+        if private_step(Private::Begin) {
+            self.pending.set(ptr::from_ref(word));
+        }
+    }
+
+    pub fn end(&self) {
+        if private_step(Private::End) {
+            self.pending.set(NOTHING);
+        }
+    }
+
+    pub fn begin_nested<W: Word>(&self, word: &W) -> Pending {
+        let before = self.now();
+        if before.is_nothing() {
+            self.begin(word);
+        }
+        before
+    }
+
+    pub fn now(&self) -> Pending {
+        Pending(self.pending.get())
+    }
+
+    pub fn end_nested(&self, before: Pending) {
+        if private_step(Private::End) {
+            self.pending.set(before.0);
+        }
+    }
+}
+
+#[allow(missing_docs, reason = "as in the real module")]
+impl Pending {
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.0.is_null()
     }
 }
 
