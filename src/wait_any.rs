@@ -43,7 +43,7 @@ pub trait Waitable: sealed::Waits + Sync {}
 ///
 /// # Blocking and fairness
 /// It looks at all of them for a few microseconds, then sleeps, in one system call: on the futexes of all, up to 128 words (a semaphore, an event and a lock are two, a queue six, a queue of tasks ten), or on all
-/// descriptors. If both are among them, or more words, threads of this process sleep in its place, one for each 127 words in use, which are started when they are needed, and end a second after that.
+/// descriptors. If both are among them, or more words, threads of this process sleep in its place, one for each 127 words in use. These threads, and those that are parked, are started when they are needed, and end a second after that.
 ///
 /// Everybody who sleeps for the same is woken when somebody waits in this way, and not only as many as there is something for. Where nobody does, nothing costs more than it did.
 ///
@@ -52,7 +52,8 @@ pub trait Waitable: sealed::Waits + Sync {}
 ///
 /// # Process death
 /// One that waits and dies is as if it had never come: what has woken it has woken all the others, too. If a participant dies before it has woken anybody, the kernel wakes one; should that be one that waits here, and die before it has done the other's
-/// work, the rest can sleep on for a [slice](crate::set_slice).
+/// work, the kernel wakes the next. For that a thread of this process is parked for each thing but the
+/// first, as long as one waits: its robust list has room for the word of one thing.
 ///
 /// # Errors
 /// [`WaitAnyError::Nothing`], [`Deadlock`](WaitAnyError::Deadlock), [`Queue`](WaitAnyError::Queue), [`Os`](WaitAnyError::Os).

@@ -59,12 +59,13 @@ impl<'a, 's> Watcher<'a, 's> {
         Ok(Armed::Asleep)
     }
 
-    /// After a sleep. The first source is the first: the others' work may have another word pending
-    /// in the thread's own entry.
+    /// After a sleep. The first source is the first: to work for the others the thread may need its
+    /// own entry.
     pub(crate) fn awake(&mut self) {
         for (source, state) in self.on.iter().zip(&mut *self.states) {
             source.awake(state);
         }
+        self.pend_first();
     }
 
     pub(crate) fn sources(&self, which: Range<usize>) -> &'a [&'a dyn Source] {
@@ -81,15 +82,18 @@ impl<'a, 's> Watcher<'a, 's> {
     /// Has the word of the first source pending in the thread's own entry, and those of the others
     /// in stand-ins'. One without a list has stand-ins for all.
     fn pend(&mut self) -> io::Result<()> {
-        let own = self.on.first().zip(self.thread);
         if self.cover.is_none() {
-            let others = &self.on[usize::from(own.is_some())..];
+            let others = &self.on[usize::from(self.thread.is_some()).min(self.on.len())..];
             self.cover = Some(Cover::of(others)?);
         }
-        if let Some((source, thread)) = own {
+        self.pend_first();
+        Ok(())
+    }
+
+    fn pend_first(&self) {
+        if let Some((source, thread)) = self.on.first().zip(self.thread) {
             source.pend(thread.entry());
         }
-        Ok(())
     }
 }
 
