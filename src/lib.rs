@@ -116,6 +116,7 @@ mod rwlock;
 mod semaphore;
 mod shared;
 mod shm;
+#[cfg_attr(crossproc_loom, path = "stand_in/model.rs")]
 mod stand_in;
 #[cfg(feature = "serde")]
 mod values;

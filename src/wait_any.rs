@@ -15,6 +15,7 @@ pub use self::descriptors::{Readable, Writable};
 pub use self::owner_death::OwnerDeath;
 use self::sealed::{Of, Refusal, Waits};
 use self::source::{Source, State};
+use self::watching::NotWatched;
 use crate::event::Event;
 use crate::queue::QueueError;
 use crate::semaphore::{BoundedSemaphore, Semaphore};
@@ -252,6 +253,15 @@ impl From<Ended> for WaitAnyError {
         match ended {
             Ended::TimedOut => WaitAnyError::TimedOut,
             Ended::Interrupted => WaitAnyError::Interrupted,
+        }
+    }
+}
+
+impl From<NotWatched> for WaitAnyError {
+    fn from(not: NotWatched) -> Self {
+        match not {
+            NotWatched::Ended(ended) => ended.into(),
+            NotWatched::Os(error) => WaitAnyError::Os(error),
         }
     }
 }

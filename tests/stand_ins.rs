@@ -48,8 +48,12 @@ impl Board {
     /// Their futexes.
     fn words(&self, count: usize) -> Vec<&AtomicU32> {
         let low = usize::from(cfg!(target_endian = "big"));
-        // SAFETY: each is one 64-bit word of atomics, the futex a half of it, which lives as long.
-        let futex = |word: *const u64| unsafe { AtomicU32::from_ptr(word.cast::<u32>().add(low).cast_mut()) };
+        let futex = |word: *const u64| {
+            let half = word.cast::<u32>().cast_mut().wrapping_add(low);
+            // SAFETY: each is one 64-bit word of atomics, and the futex a half of it, which lives as
+            // long.
+            unsafe { AtomicU32::from_ptr(half) }
+        };
         let events = self.events[..count].iter().map(|event| futex(std::ptr::from_ref(event).cast()));
         events.chain(self.semaphores[..count].iter().map(|semaphore| futex(std::ptr::from_ref(semaphore).cast()))).collect()
     }

@@ -7,10 +7,9 @@ use crossproc_sys::clock;
 use crossproc_sys::futex::Watch;
 use crossproc_sys::robust::{self, Thread};
 
-use super::WaitAnyError;
 use super::source::{Armed, Source, State, Words, sleep};
 use crate::stand_in::Cover;
-use crate::wait::Waiter;
+use crate::wait::{Ended, Waiter};
 
 /// A call that waits for some sources.
 pub(crate) struct Watcher<'a, 's> {
@@ -97,15 +96,23 @@ impl<'a, 's> Watcher<'a, 's> {
     }
 }
 
+/// Why no source was ready.
+#[derive(Debug)]
+pub(crate) enum NotWatched {
+    Ended(Ended),
+    /// A thread that was to stand in could not be started.
+    Os(io::Error),
+}
+
 /// Waits until one of the sources is ready, or the waiter's time is over. `N`: as many words as they name at the most.
-pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [State], waiter: &mut Waiter) -> Result<(), WaitAnyError> {
+pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [State], waiter: &mut Waiter) -> Result<(), NotWatched> {
     let mut watcher = Watcher::new(on, states);
     let result = loop {
         if watcher.look() {
             break Ok(());
         }
         if let Err(ended) = waiter.check() {
-            break Err(ended.into());
+            break Err(NotWatched::Ended(ended));
         }
         // A source may take long to look at, if a peer has spoilt what it is made of.
         let deadline = waiter.until();
@@ -120,7 +127,7 @@ pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [State], wa
                 sleep::<N>(&words, waiter);
                 watcher.awake();
             }
-            Err(error) => break Err(WaitAnyError::Os(error)),
+            Err(error) => break Err(NotWatched::Os(error)),
         }
     };
     watcher.end();

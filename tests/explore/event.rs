@@ -1,6 +1,6 @@
 //! Explorations of `Event`.
 
-use crossproc::{Event, EventError};
+use crossproc::{Event, EventError, wait_any};
 use crossproc_sys::model::explorer::{End, Fate, Script};
 
 use crate::{explore, in_time};
@@ -69,6 +69,26 @@ fn nobody_waits_for_what_is_set_after_clears() {
         .thread(script().then(set))
         .thread(script().then(clear).then(set).killable())
         .kills(1)
+        .check(who_waits_waits_for_it)
+        .run();
+}
+
+static NEVER: Event = Event::new();
+
+/// Waits for the event, or for something that does not happen.
+fn watch_more(shared: &Event, _: &mut ()) -> u64 {
+    drop(wait_any(&[&NEVER, shared]).unwrap());
+    0
+}
+
+/// The watcher's own entry names the other event.
+#[test]
+fn a_setter_and_a_watcher_of_two_killed_anywhere_strand_nobody() {
+    explore("event: a_setter_and_a_watcher_of_two_killed_anywhere_strand_nobody", Event::new())
+        .thread(script().then(watch_more).killable())
+        .thread(script().then(wait))
+        .thread(script().then(set).killable())
+        .kills(2)
         .check(who_waits_waits_for_it)
         .run();
 }

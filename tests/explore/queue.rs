@@ -3,10 +3,11 @@
 use core::hash::{Hash, Hasher};
 use std::ptr::NonNull;
 
-use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::Relaxed;
+use crossproc_sys::atomic::{AtomicU32, AtomicU64};
+use crossproc_sys::futex::Watch;
 use crossproc_sys::model::explorer::Script;
-use crossproc_sys::robust::{self, Thread};
+use crossproc_sys::robust::{self, Entry, Thread};
 
 use self::exchange::{Member, Refused, Ring, Which};
 use self::ground::Ground;
@@ -95,6 +96,8 @@ enum Op {
     GetWaiting,
     /// Waits, among other things perhaps, until there is an item, or room.
     Watch(Side),
+    /// For the side, or something that does not happen.
+    WatchMore(Side),
     /// Puts this and the next value.
     PutTwoWaiting(u64),
     Close,
@@ -170,6 +173,36 @@ impl Part {
     }
 }
 
+/// Something that does not happen.
+struct Never(AtomicU32);
+
+static NEVER: Never = Never(AtomicU32::new(0));
+
+impl Source for Never {
+    fn key(&self) -> usize {
+        std::ptr::from_ref(&self.0).addr()
+    }
+
+    fn look(&self, _: &State) -> bool {
+        false
+    }
+
+    fn words(&self) -> usize {
+        1
+    }
+
+    fn arm<'a>(&'a self, _: &mut State, words: &mut Words<'a, '_>) -> Armed {
+        words.add(Watch::new(&self.0, 0));
+        Armed::Asleep
+    }
+
+    fn pend(&self, entry: &Entry) {
+        entry.begin(&self.0);
+    }
+
+    fn awake(&self, _: &mut State) {}
+}
+
 /// A side of a queue that is waited for, as in `room`.
 struct Watched(Ground, Side);
 
@@ -190,8 +223,8 @@ impl Source for Watched {
         self.0.arm(self.1, words)
     }
 
-    fn pend(&self, thread: &Thread) {
-        self.0.pend(thread);
+    fn pend(&self, entry: &Entry) {
+        self.0.pend(entry);
     }
 
     fn awake(&self, state: &mut State) {
@@ -320,6 +353,10 @@ impl Plot {
             }
             Op::Watch(side) => {
                 watch::<24>(&[&Watched(*ground, side)], &mut [State::default()], waiter).unwrap();
+                output::DONE
+            }
+            Op::WatchMore(side) => {
+                watch::<24>(&[&NEVER, &Watched(*ground, side)], &mut [State::default(); 2], waiter).unwrap();
                 output::DONE
             }
             Op::Close => {

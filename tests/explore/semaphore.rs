@@ -156,3 +156,15 @@ fn a_releaser_killed_anywhere_strands_nobody_beside_a_watcher() {
         .check(permits_add_up(0))
         .run();
 }
+
+/// The watcher's own entry names the event.
+#[test]
+fn a_releaser_and_a_watcher_of_two_killed_anywhere_strand_no_acquirer() {
+    explore("semaphore: a_releaser_and_a_watcher_of_two_killed_anywhere_strand_no_acquirer", Semaphore::new(0))
+        .thread(script().then(watch(&NEVER)).killable())
+        .thread(script().then(acquire))
+        .thread(script().then(release_two).killable())
+        .kills(2)
+        .check(permits_add_up(0))
+        .run();
+}

@@ -27,6 +27,9 @@ mod semaphore;
 
 // What the queue's state machine refers to: see `queue`.
 #[allow(dead_code, unreachable_pub, reason = "part of it is used")]
+#[path = "../../src/stand_in/model.rs"]
+mod stand_in;
+#[allow(dead_code, unreachable_pub, reason = "part of it is used")]
 #[path = "../../src/wait.rs"]
 mod wait;
 #[allow(dead_code, unreachable_pub, reason = "part of it is used")]

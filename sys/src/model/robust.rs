@@ -103,7 +103,12 @@ pub struct Thread {
     tid: u32,
     held: RefCell<Vec<Hold>>,
     entry: Entry,
+    /// Those of other threads of its process, which stand in for it, and die when it does.
+    lent: [Entry; MOST_LENT],
 }
+
+/// How many others may stand in for a thread.
+const MOST_LENT: usize = 2;
 
 /// As in the real module.
 pub struct Entry {
@@ -118,7 +123,13 @@ const NOTHING: *const dyn Word = ptr::null::<AtomicU32>();
 
 impl Default for Thread {
     fn default() -> Self {
-        Thread { tid: 0, held: RefCell::default(), entry: Entry { pending: Cell::new(NOTHING) } }
+        Thread { tid: 0, held: RefCell::default(), entry: Entry::default(), lent: Default::default() }
+    }
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Entry { pending: Cell::new(NOTHING) }
     }
 }
 
@@ -217,6 +228,14 @@ impl Thread {
         &self.entry
     }
 
+    /// The entry of the thread that stands in for it as number `index`.
+    ///
+    /// # Panics
+    /// If models have no room for as many.
+    pub fn lent(&self, index: usize) -> &Entry {
+        &self.lent[index]
+    }
+
     pub fn begin<W: Word>(&self, word: &W) {
         self.entry.begin(word);
     }
@@ -268,6 +287,12 @@ impl Thread {
         unsafe { self.entry.pending.get().as_ref() }.map(Word::place)
     }
 
+    /// The words that are pending for it in others' entries.
+    pub(crate) fn lent_places(&self) -> impl Iterator<Item = Place> {
+        // SAFETY: as above.
+        self.lent.iter().filter_map(|entry| unsafe { entry.pending.get().as_ref() }.map(Word::place))
+    }
+
     /// The kernel's walk at the thread's end.
     pub(crate) fn die(&self) {
         let pending = self.entry.pending.replace(NOTHING);
@@ -282,6 +307,14 @@ impl Thread {
         if let Some(word) = unsafe { pending.as_ref() } {
             if word.low() & TID_MASK == 0 || word.owner_died(self.tid) {
                 wake_at(word.address(), 1);
+            }
+        }
+        for entry in &self.lent {
+            // SAFETY: as above.
+            if let Some(word) = unsafe { entry.pending.replace(NOTHING).as_ref() } {
+                if word.low() & TID_MASK == 0 {
+                    wake_at(word.address(), 1);
+                }
             }
         }
     }

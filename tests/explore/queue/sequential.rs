@@ -98,7 +98,7 @@ impl Search<'_> {
                 queue.is_closed = true;
                 output::DONE
             }
-            Op::Settle | Op::Attach | Op::Loan | Op::Watch(_) => output::DONE,
+            Op::Settle | Op::Attach | Op::Loan | Op::Watch(_) | Op::WatchMore(_) => output::DONE,
             _ => panic!("{op:?} is not one operation of a plain queue"),
         };
         result.is_none_or(|result| result == returned)
@@ -136,7 +136,7 @@ pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part
         for (thread, ops) in parts.iter().enumerate() {
             if end.fate(thread) == Fate::Asleep {
                 let need = match ops[end.outputs(thread).len()] {
-                    Op::GetWaiting | Op::Watch(Side::Getters) => items.is_empty(),
+                    Op::GetWaiting | Op::Watch(Side::Getters) | Op::WatchMore(Side::Getters) => items.is_empty(),
                     _ => items.len() == capacity,
                 };
                 assert!(need && !is_closed, "thread {thread} sleeps, and {items:?} are there");

@@ -1,6 +1,6 @@
 //! Waiting for items, and for room, and the end of a queue.
 
-use super::Op::{Close, Get, GetWaiting, Put, PutTwoWaiting, PutWaiting, Watch};
+use super::Op::{Close, Get, GetWaiting, Put, PutTwoWaiting, PutWaiting, Watch, WatchMore};
 use super::Side::{Getters, Putters};
 use super::sequential::explore_parts;
 use super::{part, plot, shape};
@@ -81,6 +81,13 @@ fn a_putter_killed_anywhere_strands_neither_getter_nor_watcher() {
 fn a_putter_and_a_watcher_killed_anywhere_strand_no_getter() {
     let parts = [part(0, [Watch(Getters)]).killable(), part(1, [PutWaiting(1)]).killable(), part(2, [GetWaiting])];
     explore_parts("queue: a_putter_and_a_watcher_killed_anywhere_strand_no_getter", plot(shape(1, 3)), parts, 2);
+}
+
+/// The watcher's own entry names the other thing.
+#[test]
+fn a_putter_and_a_watcher_of_two_killed_anywhere_strand_no_getter() {
+    let parts = [part(0, [WatchMore(Getters)]).killable(), part(1, [PutWaiting(1)]).killable(), part(2, [GetWaiting])];
+    explore_parts("queue: a_putter_and_a_watcher_of_two_killed_anywhere_strand_no_getter", plot(shape(1, 3)), parts, 2);
 }
 
 #[test]

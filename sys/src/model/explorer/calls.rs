@@ -166,6 +166,15 @@ enum Mode {
     Alone(Words),
 }
 
+/// What the kernel looks at should a thread die, in this order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Walked {
+    pub(crate) held: Vec<WordId>,
+    pub(crate) pending: Option<WordId>,
+    /// What is pending in the entries of those who die with it.
+    pub(crate) lent: Vec<WordId>,
+}
+
 /// What the runs of an exploration share.
 #[derive(Debug)]
 pub(crate) struct Ground {
@@ -180,11 +189,13 @@ impl Ground {
         Ground { places: Places::default(), thread: Box::default(), stack: Stack::new() }
     }
 
-    /// What the kernel comes across if the thread dies: what it holds beside the pending one, in the order of its walk, and that.
-    pub(crate) fn walked(&mut self) -> (Vec<WordId>, Option<WordId>) {
+    /// What the kernel comes across if the thread dies: what it holds beside the pending one, in the order of its walk, and that; then what is pending for it in others' entries.
+    pub(crate) fn walked(&mut self) -> Walked {
         let pending = self.thread.pending().map(|place| self.places.id(place));
         let held = self.thread.held_places().map(|place| self.places.id(place)).filter(|word| Some(*word) != pending);
-        (held.collect(), pending)
+        let held = held.collect();
+        let lent = self.thread.lent_places().map(|place| self.places.id(place)).collect();
+        Walked { held, pending, lent }
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use super::calls::{Action, Ended, Ground, Panic, Place, WordId, Words, replay, run_alone};
+use super::calls::{Action, Ended, Ground, Panic, Place, Walked, Words, replay, run_alone};
 use super::stack::Body;
 use crate::robust::{Hold, Holding, Thread};
 
@@ -96,9 +96,8 @@ pub(crate) struct Moment<P> {
     depth: u32,
     /// The next step; `None` at the script's end.
     pub(super) action: Option<Action>,
-    /// What the kernel looks at should the thread die here, in the order in which it does, and last the pending one, if there is one.
-    pub(super) held: Vec<WordId>,
-    pub(super) pending: Option<WordId>,
+    /// What the kernel looks at should the thread die here.
+    pub(super) walked: Walked,
     next: Vec<(u64, MomentId)>,
 }
 
@@ -122,9 +121,8 @@ struct Key<P> {
     stack: u128,
     is_late: bool,
     private: P,
-    held: Vec<WordId>,
+    walked: Walked,
     holdings: Vec<Holding>,
-    pending: Option<WordId>,
 }
 
 /// A run of an operation. Kept in its place, so that each finds the same addresses.
@@ -248,10 +246,10 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         let private = self.job.private.take().expect("it was put there");
         match (ended, self.job.returned.take()) {
             (Ended::Before(action, stack, is_late), _) => {
-                let (held, pending) = self.ground.walked();
+                let walked = self.ground.walked();
                 let holdings = self.ground.thread.held().iter().map(|hold| hold.holding).collect();
                 let (of, step) = (Rc::as_ptr(beginning), action.clone());
-                let key = Key { beginning: of, action: step, stack, is_late, private, held, holdings, pending };
+                let key = Key { beginning: of, action: step, stack, is_late, private, walked, holdings };
                 if let Some(known) = self.keys.get(&key) {
                     return Ok(*known);
                 }
@@ -260,7 +258,8 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
                 Ok(new)
             }
             (_, Some(Ok(output))) => {
-                assert!(self.ground.thread.pending().is_none(), "an operation has ended and is pending");
+                let walked = self.ground.walked();
+                assert!(walked.pending.is_none() && walked.lent.is_empty(), "an operation has ended and is pending");
                 let outputs = beginning.outputs.iter().copied().chain([output]).collect();
                 let (thread, held) = (beginning.thread, self.ground.thread.held());
                 self.begin(Beginning { thread, operation: beginning.operation + 1, private, outputs, held })
@@ -272,15 +271,14 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
 
     fn add(&mut self, beginning: &Rc<Beginning<P>>, before: Option<(MomentId, u64, MomentId)>, action: Option<Action>) -> MomentId {
         let new = MomentId::try_from(self.moments.len()).expect("fewer than 2^32 moments");
-        let (held, pending) = self.ground.walked();
+        let walked = self.ground.walked();
         self.moments.push(Moment {
             beginning: Rc::clone(beginning),
             first: before.map_or(new, |(_, _, first)| first),
             before: before.map(|(moment, result, _)| (moment, result)),
             depth: before.map_or(0, |(moment, ..)| self.moments[moment as usize].depth + 1),
             action,
-            held,
-            pending,
+            walked,
             next: Vec::new(),
         });
         new

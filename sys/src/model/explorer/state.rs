@@ -211,10 +211,10 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         self.proceed(state, thread, result)
     }
 
-    /// The entry of a dying thread's list that the kernel comes to next; the pending one is the last.
+    /// What the kernel comes to next when a thread dies.
     fn entry(&self, state: &State, thread: usize, index: u8) -> Option<WordId> {
-        let moment = self.moment(state, thread);
-        moment.held.iter().copied().chain(moment.pending).nth(usize::from(index / 2))
+        let walked = &self.moment(state, thread).walked;
+        walked.held.iter().copied().chain(walked.pending).chain(walked.lent.iter().copied()).nth(usize::from(index / 2))
     }
 
     fn walk(&self, state: &mut State, thread: usize, entry: u8) {
@@ -234,7 +234,10 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
 
     /// One step of the kernel's `handle_futex_death`: it marks an entry, or wakes one who sleeps on it.
     fn walk_on(&self, state: &mut State, thread: usize, entry: u8) {
-        let moment = self.moment(state, thread);
+        let walked = &self.moment(state, thread).walked;
+        let index = usize::from(entry / 2);
+        // In a list is what it owns. In another's entry its TID means nothing.
+        let (may_be_free, may_be_owned) = (index >= walked.held.len(), index < walked.held.len() + usize::from(walked.pending.is_some()));
         let word = self.entry(state, thread, entry).expect("the walk is not over");
         if entry % 2 == 1 {
             state.wake(word, 1);
@@ -243,8 +246,8 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         let places = self.places();
         let seen = state.words.get(places, word);
         let owner = seen as u32 & TID_MASK;
-        let mut wakes = owner == 0 && moment.pending == Some(word);
-        if owner == thread as u32 + 1 {
+        let mut wakes = owner == 0 && may_be_free;
+        if owner == thread as u32 + 1 && may_be_owned {
             assert!(places[usize::from(word)].bits == u64::from(u32::MAX), "the low half of a 64-bit state is taken for a lock's word");
             wakes = seen as u32 & WAITERS != 0;
             state.words.set(places, word, u64::from(seen as u32 & WAITERS | OWNER_DIED));
