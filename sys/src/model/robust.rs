@@ -98,6 +98,7 @@ pub(crate) struct Hold {
 }
 
 /// As in the real module.
+#[derive(Default)]
 #[allow(missing_docs, reason = "as in the real module")]
 pub struct Thread {
     tid: u32,
@@ -120,12 +121,6 @@ pub struct Entry {
 unsafe impl Sync for Entry {}
 
 const NOTHING: *const dyn Word = ptr::null::<AtomicU32>();
-
-impl Default for Thread {
-    fn default() -> Self {
-        Thread { tid: 0, held: RefCell::default(), entry: Entry::default(), lent: Default::default() }
-    }
-}
 
 impl Default for Entry {
     fn default() -> Self {
