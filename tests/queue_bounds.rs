@@ -5,9 +5,10 @@
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossproc::{JoinableQueue, Queue, QueueError, QueueOptions, Shm, try_wait_any, wait_any_timeout};
+use rustix::time::{ClockId, clock_gettime};
 
 mod forked;
 mod spoiled;
@@ -15,9 +16,8 @@ use forked::{PATIENCE, fork, kill, wait_until};
 use spoiled::{FULL, HEAD, INDEX, MOVES, RETURNED, RETURNS, ROUND, SEEN, SITE, Sizes, Spoiler, TAIL, TOKEN, USED};
 
 const SHORT: Duration = Duration::from_millis(10);
-/// How much later than its deadline a call may end. Without optimisation, and beside other tests,
-/// more.
-const SLACK: Duration = Duration::from_millis(if cfg!(debug_assertions) { 6_000 } else { 1_000 });
+/// For how much longer than until its deadline a call may be busy. Without optimisation more.
+const SLACK: Duration = Duration::from_millis(if cfg!(debug_assertions) { 2_000 } else { 500 });
 const OWNER_DIED: u32 = 0x4000_0000;
 
 /// A table of many participants. Their records are all that is touched of it.
@@ -32,10 +32,18 @@ fn joinable(sizes: Sizes) -> (JoinableQueue<u64>, Spoiler) {
 }
 
 /// What one call came to, in time.
+///
+/// It is the thread's own time that counts, so that it may share its processor with whatever runs
+/// beside it: what is looked for here is calls that are busy for too long. One that slept for too
+/// long would be ended by the patience of the test.
 fn in_time<R>(what: &str, most: Duration, call: impl FnOnce() -> R) -> R {
-    let start = Instant::now();
+    let own_time = || {
+        let now = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    };
+    let start = own_time();
     let result = call();
-    let took = start.elapsed();
+    let took = own_time() - start;
     println!("{what}: {took:?}");
     assert!(took < most + SLACK, "{what} took {took:?}, and had {most:?}");
     result
@@ -85,7 +93,6 @@ fn beside(attack: impl Fn(u64) + Send + Sync, victim: impl FnOnce()) {
     attackers.iter().for_each(kill);
 }
 
-/// The time for many calls, so that it does not count where one is kept from running.
 #[test]
 fn moves_that_never_stop_hold_nobody_up() {
     const TIMES: u32 = 8;
