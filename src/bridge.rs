@@ -34,7 +34,8 @@
 //!
 //! # What is left to slices
 //! At the end of each [slice](crate::slice) the first in each line is notified, as everybody in this crate looks again then. What it mends here: one that was notified, and is neither polled again nor dropped, has the others in its line wait for as long, and, if what woke it was the kernel's wake for a dead thread, those who sleep on the same in other processes; so does one that was leaked, from then on. Kernels before 5.16 have no `futex_waitv`: there the first of each line is told to look
-//! every 5 ms.
+//! every 5 ms. A kernel's wake that was hidden by another one's, of a key in doubt, is gone if the
+//! process is killed in those 10 ms.
 //!
 //! # Fork
 //! A forked child has a copy of the table, perhaps in the middle of a change and with the mutex taken, and none of the threads. It knows by a word that the kernel wipes in children, and begins with a table of its own; registrations that were copied do nothing there.
@@ -111,7 +112,7 @@ impl Bridge {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end_idle(&self) -> Option<usize> {
+    fn end_idle(&self) -> (Option<usize>, usize) {
         let mut after = After::default();
         let ended = self.table().end_idle(&mut after);
         after.perform();
@@ -125,34 +126,38 @@ impl Bridge {
         (audience, sources): (Audience, &[&dyn Source]),
         words: &[Address],
         waker: &Waker,
-    ) -> io::Result<bool> {
+    ) -> io::Result<(bool, After)> {
         assert!((1..=MOST_WORDS).contains(&words.len()), "{} words cannot be slept on", words.len());
         if registration.as_ref().is_some_and(|registration| registration.key != key || !registration.bridge.is_of_this_process()) {
             *registration = None;
         }
         // Under the mutex nothing of the caller's is called.
         let waker = waker.clone();
+        let has_owner = sources.iter().any(|source| source.has_owner());
         let mut covers = Vec::new();
-        let (mut table, seat) = loop {
+        let (mut table, seat, missing) = loop {
             let table = self.table();
-            let seat = table.seat_for(key, words.len());
-            if covers.len() >= table.missing_covers(key, seat) {
-                break (table, seat);
+            let seat = table.seat_for(key, words.len(), has_owner);
+            let missing = table.missing_covers((key, audience), seat);
+            if covers.len() >= missing {
+                break (table, seat, missing);
             }
             drop(table);
             // Not under the mutex: a thread may have to be started.
-            covers.push(Cover::of(sources)?);
+            covers.push(Cover::of(sources.iter().copied()));
         };
         let seat = match seat {
             Some(seat) => seat,
             None => Sleeper::start(self, &mut table)?,
         };
         let known = registration.as_ref().map(|registration| registration.id);
-        let (id, was_notified, after) = table.arm((key, audience), known, (words, covers), seat, waker);
+        // Others may have brought theirs meanwhile.
+        let needless = covers.split_off(missing);
+        let (id, was_notified, after) = table.arm((key, audience, has_owner), known, (words, covers), seat, waker);
         drop(table);
+        drop(needless);
         registration.get_or_insert_with(|| Registration { bridge: self, key, id });
-        after.perform();
-        Ok(was_notified)
+        Ok((was_notified, after))
     }
 }
 
@@ -168,7 +173,7 @@ pub(crate) struct Registration {
 /// Registers somebody who has read `words`, then looked and found nothing, or says so of somebody who is registered. `words` are such that one of them changes, or is woken, as soon as somebody under this key
 /// ought to look: 1 to [`MOST_WORDS`] of them, in the order in which the kernel is to compare them. The waker is called once at most, from any thread; then it is time to look, and to come back here with new words, or to leave.
 ///
-/// All under one key are told in the same way, and wait for the same sources, whose words are pending from now on: the thread may be given the kernel's wake for one that has died. Whether this one had been notified since it was here last: a thread has slept in its place, and may have been given a wake-up that was meant for others, too.
+/// All under one key are told in the same way, and wait for the same sources, whose words are pending from now on: the thread may be given the kernel's wake for one that has died. A source that [has an owner](Source::has_owner) is alone under its key, and has a thread of its own, in whose own entry its word is. Whether this one had been notified since it was here last: a thread has slept in its place, and may have been given a wake-up that was meant for others, too. And what others are to be told now.
 ///
 /// # Errors
 /// What the system says to a thread that cannot be started. A registration is what it was before.
@@ -178,17 +183,18 @@ pub(crate) fn arm(
     for_whom: (Audience, &[&dyn Source]),
     words: &[Address],
     waker: &Waker,
-) -> io::Result<bool> {
+) -> io::Result<(bool, After)> {
     Bridge::current()?.arm(registration, key, for_whom, words, waker)
 }
 
 /// Has the threads end that nothing is registered with: they are started again when they are
-/// needed. How many they are, or `None` if something is registered with others.
-pub(crate) fn end_idle() -> Option<usize> {
+/// needed. How many they are, or `None` if something is registered with others; and how many
+/// stand-ins are given back by threads once they have time.
+pub(crate) fn end_idle() -> (Option<usize>, usize) {
     // SAFETY: null, or what was stored by `current`, which is never freed. Acquire: pairs with the
     // Release there.
     let bridge = unsafe { CURRENT.load(Acquire).as_ref() }.filter(|bridge| bridge.is_of_this_process());
-    bridge.map_or(Some(0), Bridge::end_idle)
+    bridge.map_or((Some(0), 0), Bridge::end_idle)
 }
 
 impl Registration {

@@ -56,7 +56,9 @@ pub(crate) fn end_idle() -> Option<usize> {
     for somebody in somebody.iter().filter_map(Weak::upgrade) {
         somebody.end_idle();
     }
-    Some(bridge::end_idle()? + stand_in::end_idle()?)
+    let (sleepers, about_to_be_given_back) = bridge::end_idle();
+    let stand_ins = stand_in::end_idle(about_to_be_given_back);
+    Some(sleepers? + stand_ins?)
 }
 
 /// Notes that the calling thread serves a directory, as long as what it gets lives. Without `/proc`

@@ -1,4 +1,4 @@
-//! [`StandIn`]: a pending entry for one whose own names something else.
+//! [`Cover`]: pending entries for one whose own names something else.
 //!
 //! # Why
 //! Whoever sleeps on a word, and is given the kernel's one wake-up for somebody dead, owes it to
@@ -7,21 +7,27 @@
 //! things has several words, and so does a thread of the [bridge](crate::bridge).
 //!
 //! But a process dies as a whole, and with it each of its threads. So the entry may as well be that
-//! of another thread, which does nothing but have one: its entry *stands in*. The word is named there
-//! by whoever sleeps on it, with one store.
+//! of another thread, which does nothing but have one: it *stands in*. The word is named there by
+//! whoever sleeps on it, with one store.
 //!
 //! # How many
-//! *As many entries of a process name a word as threads of it sleep on that word's wake-ups, and one
-//! more while one of those wake-ups is in hand.* When the process is killed, each that sleeps can be
-//! given one wake-up before it is gone, and each entry has another one woken. So one of them reaches
-//! somebody else. All threads of a process are marked to die before the first of them ends, and one
-//! that is marked does not go to sleep any more.
+//! *As many entries of a process name a word as threads of it may be in that word's queue, and one
+//! more while somebody has one of its wake-ups in hand.* When the process is killed none of its
+//! threads does anything any more, but those that sleep are in the queues until each of them ends.
+//! Each of them can be given one wake-up, and each entry has another one woken. So one of them
+//! reaches somebody else.
 //!
 //! | who sleeps | its entries |
 //! |---|---|
 //! | a thread, for one thing | its own |
-//! | a thread, for several | its own for the first, a stand-in for each of the others |
+//! | a thread, for several | its own for one of them, a stand-in for each of the others |
 //! | a thread of the bridge | a stand-in for each thing |
+//!
+//! It is true of words without an owner, whose TID bits are always 0. The word of a lock that is held
+//! means nothing to the kernel in a stand-in's entry, and that one may end before the owner does, if
+//! they are of one process. So a lock has no stand-in: a thread that [sleeps for
+//! it](Source::has_owner) has its word in its own entry, which is looked at when it is in no queue any
+//! more.
 //!
 //! # The threads
 //! They are started when they are needed, kept for those who come next, and end [`IDLE`] after that,
@@ -29,7 +35,12 @@
 //! of them, and begins with none.
 //!
 //! # What is left to slices
-//! A thread without a robust list has no entry, and a kernel before 6.2 looks at none.
+//! - More than [`MOST`] things at once, in a process; a process that can start no thread; one whose
+//!   threads have no robust lists; kernels before 6.2.
+//! - Two processes that are killed in the same moment, of which one wakes somebody in between: the
+//!   entries of the other one may have been used up before, and one of its sleepers not be gone yet.
+//! - A future that was leaked is covered for ever. If its word was freed, and what is there by now
+//!   looks to the kernel like a lock of the thread that stands in, it marks that.
 
 #![allow(unsafe_code)]
 
@@ -44,7 +55,7 @@ use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::clock;
 use crossproc_sys::futex;
 use crossproc_sys::process::with_signals_blocked;
-use crossproc_sys::robust::Entry;
+use crossproc_sys::robust::Lent;
 
 use crate::of_process::{Current, OfProcess};
 use crate::own_threads::SLEEPER;
@@ -52,7 +63,8 @@ use crate::wait_any::source::Source;
 
 /// How long a thread that nobody needs waits for somebody who does, in nanoseconds.
 const IDLE: u64 = 1_000_000_000;
-
+/// How many of them a process has at the most.
+const MOST: usize = 256;
 /// It calls a futex, and libc when it ends.
 const STACK: usize = 64 << 10;
 
@@ -74,7 +86,7 @@ struct Posts {
 struct Post {
     /// The thread's own, which it does not use itself. It is there until the thread has taken itself
     /// out of `free`.
-    entry: &'static Entry,
+    entry: Lent,
     /// What the thread sleeps on. Moves when it is to look again.
     bell: AtomicU32,
     /// Under the mutex: it sleeps without an end, since somebody has it.
@@ -99,21 +111,37 @@ impl Pool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Gives out so many, or as many as there can be.
+    fn give_out(this: &'static Current<Pool>, count: usize) -> Vec<Arc<Post>> {
+        let mut posts = this.posts();
+        let count = count.min(MOST - posts.given_out);
+        let kept = posts.free.len().saturating_sub(count);
+        let mut given: Vec<_> = posts.free.drain(kept..).map(|(post, _)| post).collect();
+        given.iter().for_each(|post| post.is_to_end.store(false, Relaxed));
+        posts.given_out += count;
+        drop(posts);
+        given.extend((given.len()..count).map_while(|_| Pool::start(this).ok().flatten()));
+        if given.len() < count {
+            this.posts().given_out -= count - given.len();
+        }
+        given
+    }
+
     /// Starts a thread, which somebody has. `None`: it has no entry.
-    fn start(pool: &'static Current<Pool>) -> io::Result<Option<Arc<Post>>> {
+    fn start(this: &'static Current<Pool>) -> io::Result<Option<Arc<Post>>> {
         let (tell, told) = sync_channel(1);
         let builder = thread::Builder::new().name(SLEEPER.into()).stack_size(STACK);
-        with_signals_blocked(|| builder.spawn(move || pool.stand(&tell)))?;
+        with_signals_blocked(|| builder.spawn(move || this.stand(&tell)))?;
         // It always says something.
         Ok(told.recv().ok().flatten())
     }
 
     /// What such a thread does.
     fn stand(&self, tell: &SyncSender<Option<Arc<Post>>>) {
-        // SAFETY: nobody but those has it to whom it is given from `free`, or by `tell`, once. They
-        // give it back, and the thread ends after it has taken it out of there. It works on nothing
-        // meanwhile: a futex and a mutex of std's.
-        let entry = unsafe { Entry::of_this_thread() };
+        // SAFETY: nobody but those has it to whom it is given out, one after the other. They give it
+        // back, and the thread ends after it has taken it out of `free`. It works on nothing
+        // meanwhile: it has a futex of its own, and a mutex of std's.
+        let entry = unsafe { Lent::of_this_thread() };
         let own = entry.ok().map(|entry| {
             let (is_at_rest, is_to_end) = (AtomicBool::new(false), AtomicBool::new(false));
             Arc::new(Post { entry, bell: AtomicU32::new(0), is_at_rest, is_to_end })
@@ -138,73 +166,56 @@ impl Pool {
     }
 }
 
-/// The entry of a thread that does nothing else. Dropping it names nothing any more.
-#[derive(Debug)]
-pub(crate) struct StandIn {
-    pool: &'static Current<Pool>,
-    post: Arc<Post>,
-}
-
-impl StandIn {
-    /// One that names the word of a source. `None` where threads have no robust lists, or others
-    /// than this program was compiled for.
-    ///
-    /// # Errors
-    /// What the system says to a thread that cannot be started.
-    fn of(source: &dyn Source) -> io::Result<Option<Self>> {
-        let pool = POOL.get()?;
-        let mut posts = pool.posts();
-        posts.given_out += 1;
-        let free = posts.free.pop();
-        if let Some((post, _)) = &free {
-            post.is_to_end.store(false, Relaxed);
-        }
-        drop(posts);
-        let started = free.map_or_else(|| Pool::start(pool), |(post, _)| Ok(Some(post)));
-        let Some(post) = started.as_ref().ok().and_then(Option::clone) else {
-            pool.posts().given_out -= 1;
-            return started.map(|_| None);
-        };
-        source.pend(post.entry);
-        Ok(Some(StandIn { pool, post }))
-    }
-}
-
-/// A stand-in for each source that somebody sleeps for.
+/// The stand-ins of one who sleeps. Dropping it names nothing any more.
 #[derive(Debug, Default)]
-pub(crate) struct Cover(#[allow(dead_code, reason = "there to be dropped")] Vec<StandIn>);
+pub(crate) struct Cover {
+    posts: Vec<Arc<Post>>,
+    /// Whose they are, if there are any.
+    pool: Option<&'static Current<Pool>>,
+}
 
 impl Cover {
-    /// # Errors
-    /// As [`StandIn::of`]: then there is none.
-    pub(crate) fn of(sources: &[&dyn Source]) -> io::Result<Self> {
-        sources.iter().filter_map(|&source| StandIn::of(source).transpose()).collect::<io::Result<_>>().map(Cover)
+    /// One for each of these sources, but for locks, and as many as there can be: see the top.
+    pub(crate) fn of<'s>(sources: impl Iterator<Item = &'s dyn Source> + Clone) -> Self {
+        let sources = sources.filter(|source| !source.has_owner());
+        let count = sources.clone().count();
+        let Some(pool) = POOL.get().ok().filter(|_| count != 0) else { return Cover::default() };
+        let posts = Pool::give_out(pool, count);
+        sources.zip(&posts).for_each(|(source, post)| source.pend(post.entry.entry()));
+        Cover { posts, pool: Some(pool) }
+    }
+
+    /// How many they are.
+    pub(crate) fn len(&self) -> usize {
+        self.posts.len()
     }
 }
 
-impl Drop for StandIn {
+impl Drop for Cover {
     fn drop(&mut self) {
-        // The copy in a forked child leads to a thread that is not there.
-        if !self.pool.is_of_this_process() {
-            return;
-        }
-        self.post.entry.end();
-        let mut posts = self.pool.posts();
-        posts.given_out -= 1;
-        posts.free.push((Arc::clone(&self.post), clock::now()));
-        if self.post.is_at_rest.swap(false, Relaxed) {
-            self.post.ring();
+        // Copies in a forked child lead to threads that are not there.
+        let Some(pool) = self.pool.filter(|pool| pool.is_of_this_process()) else { return };
+        self.posts.iter().for_each(|post| post.entry.entry().end());
+        let now = clock::now();
+        let mut posts = pool.posts();
+        posts.given_out -= self.posts.len();
+        for post in self.posts.drain(..) {
+            if post.is_at_rest.swap(false, Relaxed) {
+                post.ring();
+            }
+            posts.free.push((post, now));
         }
     }
 }
 
-/// Has the threads end that nobody needs. How many they are, or `None` if somebody needs others.
-pub(crate) fn end_idle() -> Option<usize> {
+/// Has the threads end that nobody needs. How many they are, with those that are about to be given
+/// back, or `None` if somebody needs others.
+pub(crate) fn end_idle(about_to_be_given_back: usize) -> Option<usize> {
     let Some(pool) = POOL.existing() else { return Some(0) };
     let posts = pool.posts();
     for (post, _) in &posts.free {
         post.is_to_end.store(true, Relaxed);
         post.ring();
     }
-    (posts.given_out == 0).then_some(posts.free.len())
+    (posts.given_out <= about_to_be_given_back).then_some(posts.free.len() + posts.given_out)
 }

@@ -15,7 +15,6 @@ pub use self::descriptors::{Readable, Writable};
 pub use self::owner_death::OwnerDeath;
 use self::sealed::{Of, Refusal, Waits};
 use self::source::{Source, State};
-use self::watching::NotWatched;
 use crate::event::Event;
 use crate::queue::QueueError;
 use crate::semaphore::{BoundedSemaphore, Semaphore};
@@ -44,7 +43,7 @@ pub trait Waitable: sealed::Waits + Sync {}
 ///
 /// # Blocking and fairness
 /// It looks at all of them for a few microseconds, then sleeps, in one system call: on the futexes of all, up to 128 words (a semaphore, an event and a lock are two, a queue six, a queue of tasks ten), or on all
-/// descriptors. If both are among them, or more words, threads of this process sleep in its place, one for each 127 words in use. These threads, and those that are parked, are started when they are needed, and end a second after that.
+/// descriptors. If both are among them, or more words, or the deaths of several locks' owners, threads of this process sleep in its place, one for each 127 words in use. These threads, and those that are parked, are started when they are needed, and end a second after that.
 ///
 /// Everybody who sleeps for the same is woken when somebody waits in this way, and not only as many as there is something for. Where nobody does, nothing costs more than it did.
 ///
@@ -53,8 +52,10 @@ pub trait Waitable: sealed::Waits + Sync {}
 ///
 /// # Process death
 /// One that waits and dies is as if it had never come: what has woken it has woken all the others, too. If a participant dies before it has woken anybody, the kernel wakes one; should that be one that waits here, and die before it has done the other's
-/// work, the kernel wakes the next. For that a thread of this process is parked for each thing but the
-/// first, as long as one waits: its robust list has room for the word of one thing.
+/// work, the kernel wakes the next. For that a thread of this process is parked for each thing but one,
+/// as long as this waits: a robust list has room for the word of one thing. If there can be no thread,
+/// for more than 256 things that a process waits for at once, or where two processes are killed in the
+/// same moment, the rest can sleep on for a [slice](crate::set_slice).
 ///
 /// # Errors
 /// [`WaitAnyError::Nothing`], [`Deadlock`](WaitAnyError::Deadlock), [`Queue`](WaitAnyError::Queue), [`Os`](WaitAnyError::Os).
@@ -204,7 +205,10 @@ fn watch<'a>(
     }
     let needed: usize = sources.iter().map(|source| source.words()).sum();
     let wanted = needed + sources.iter().map(|source| source.more_words()).sum::<usize>();
+    let owned = sources.iter().filter(|source| source.has_owner()).count();
     let result = match (needed, wanted) {
+        // One thread can have one such word pending.
+        _ if owned > 1 => return bridged::wait(on, waiter),
         (_, ..=FEW_WORDS) => watching::watch::<FEW_WORDS>(sources, states, waiter),
         (..=MOST_WORDS, _) => watching::watch::<MOST_WORDS>(sources, states, waiter),
         _ => return bridged::wait(on, waiter),
@@ -253,15 +257,6 @@ impl From<Ended> for WaitAnyError {
         match ended {
             Ended::TimedOut => WaitAnyError::TimedOut,
             Ended::Interrupted => WaitAnyError::Interrupted,
-        }
-    }
-}
-
-impl From<NotWatched> for WaitAnyError {
-    fn from(not: NotWatched) -> Self {
-        match not {
-            NotWatched::Ended(ended) => ended.into(),
-            NotWatched::Os(error) => WaitAnyError::Os(error),
         }
     }
 }

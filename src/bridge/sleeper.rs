@@ -8,6 +8,7 @@ use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::clock;
 use crossproc_sys::futex::{self, Awake, Slept};
 use crossproc_sys::process::with_signals_blocked;
+use crossproc_sys::robust;
 
 use super::Bridge;
 use super::table::{After, Bed, Table};
@@ -75,7 +76,13 @@ impl Sleeper {
         if is_over && table.remove_seat(self.seat) {
             return false;
         }
-        if table.lie_down(self.seat, &mut self.bed) {
+        let is_needed = table.lie_down(self.seat, &mut self.bed);
+        // A thread without a list sleeps all the same.
+        match self.bed.pending {
+            Some(word) => robust::current().iter().for_each(|thread| thread.entry().begin_at(word)),
+            None => robust::ready().iter().for_each(|thread| thread.end()),
+        }
+        if is_needed {
             self.idle_end = None;
             self.slice_end = self.slice_end.or_else(|| slice().map(|slice| clock::now().saturating_add(slice.as_nanos() as u64)));
         } else {

@@ -8,7 +8,9 @@
 //! 3. Only where somebody waits is a key armed.
 //! 4. A key is on the one seat that it names. The `taken` of a seat are the words of its armed keys, and no more than [`ROOM`].
 //! 5. While a seat `is_asleep`, its thread sleeps, or is about to, on what was armed when it said so, and on its control word. Whoever changes what is armed moves that word, and has it woken.
-//! 6. A key that is armed has a cover, and one that is armed while somebody notified has not looked has two. Covers go only when the seat's thread does not sleep on the key's words.
+//! 6. A key that is armed has a cover, and one that was armed while somebody had one of its wake-ups
+//!    in hand has two. Covers go only when the seat's thread does not sleep on the key's words.
+//! 7. A key that has an owner is alone on its seat.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,9 +30,12 @@ pub(crate) const ROOM: usize = MAX_WATCHED - 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
     /// The first that waits: what is there is for one, who then sees to the others.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "who waits by a thread is alone in its line"))]
     First,
     /// All: what has happened has happened for everybody.
     All,
+    /// The only one that waits. It has the words pending itself for what it was notified of.
+    One,
 }
 
 /// What is known of a key.
@@ -46,8 +51,10 @@ struct Key {
     notified: usize,
     /// A wake may have been hidden by another key's.
     is_doubted: bool,
-    /// One for the seat's thread, and another one if it was to sleep while somebody notified had not
-    /// looked: [`stand_in`](crate::stand_in) says why.
+    /// Its first word may have an owner: it is on a seat of its own.
+    has_owner: bool,
+    /// One for the seat's thread, and another one if it was to sleep while somebody had one of its
+    /// wake-ups in hand: [`stand_in`](crate::stand_in) says why.
     covers: Vec<Cover>,
 }
 
@@ -60,6 +67,8 @@ struct Seat {
     is_asleep: bool,
     /// Its thread is not to wait for more keys.
     is_to_end: bool,
+    /// It is for a key that has an owner, and for no other one.
+    is_apart: bool,
     /// Of keys that are gone, or elsewhere. Its thread may sleep on their words until it lies down
     /// anew.
     retired: Vec<Cover>,
@@ -73,6 +82,8 @@ pub(crate) struct Bed {
     pub(crate) keys: Vec<(usize, usize)>,
     /// What the control word was.
     pub(crate) control: u32,
+    /// What its thread has pending itself.
+    pub(crate) pending: Option<Address>,
 }
 
 /// What is left to be done when the mutex is free.
@@ -102,22 +113,32 @@ pub(crate) struct Table {
 
 impl Table {
     /// Where `count` words for a key fit: where it is, if they do.
-    pub(crate) fn seat_for(&self, address: usize, count: usize) -> Option<usize> {
+    pub(crate) fn seat_for(&self, address: usize, count: usize, has_owner: bool) -> Option<usize> {
         let fits = |seat: &Seat, own: usize| seat.taken - own + count <= ROOM;
         let own = self.keys.get(&address).filter(|key| self.seats[key.seat].as_ref().is_some_and(|seat| fits(seat, key.words.len())));
-        own.map(|key| key.seat).or_else(|| self.seats.iter().position(|seat| seat.as_ref().is_some_and(|seat| fits(seat, 0))))
+        let takes = |seat: &Seat| fits(seat, 0) && if has_owner { seat.keys.is_empty() } else { !seat.is_apart };
+        own.map(|key| key.seat).or_else(|| self.seats.iter().position(|seat| seat.as_ref().is_some_and(takes)))
     }
 
     /// How many more covers a key needs than it has, to be armed on a seat, or a new one.
-    pub(crate) fn missing_covers(&self, address: usize, seat: Option<usize>) -> usize {
+    pub(crate) fn missing_covers(&self, (address, audience): (usize, Audience), seat: Option<usize>) -> usize {
         let Some(key) = self.keys.get(&address) else { return 1 };
         let kept = if seat == Some(key.seat) { key.covers.len() } else { 0 };
-        (1 + usize::from(key.notified != 0)).saturating_sub(kept)
+        let is_in_hand = key.notified != 0 && audience != Audience::One;
+        (1 + usize::from(is_in_hand)).saturating_sub(kept)
     }
 
     /// A seat for a thread that is about to be started.
     pub(crate) fn add_seat(&mut self, control: Arc<AtomicU32>) -> usize {
-        let seat = Some(Seat { control, keys: BTreeSet::new(), taken: 0, is_asleep: false, is_to_end: false, retired: Vec::new() });
+        let seat = Some(Seat {
+            control,
+            keys: BTreeSet::new(),
+            taken: 0,
+            is_asleep: false,
+            is_to_end: false,
+            is_apart: false,
+            retired: Vec::new(),
+        });
         if let Some(free) = self.seats.iter().position(Option::is_none) {
             self.seats[free] = seat;
             return free;
@@ -127,8 +148,8 @@ impl Table {
     }
 
     /// Has the threads of seats end that no key is on, without waiting for one. How many they are,
-    /// or `None` if there are seats with keys.
-    pub(crate) fn end_idle(&mut self, after: &mut After) -> Option<usize> {
+    /// or `None` if there are seats with keys; and how many stand-ins threads will give back.
+    pub(crate) fn end_idle(&mut self, after: &mut After) -> (Option<usize>, usize) {
         let mut ended = 0;
         let mut is_used = false;
         for seat in self.seats.iter_mut().flatten() {
@@ -140,7 +161,8 @@ impl Table {
                 is_used = true;
             }
         }
-        (!is_used).then_some(ended)
+        let retired = self.seats.iter().flatten().flat_map(|seat| &seat.retired).map(Cover::len).sum();
+        ((!is_used).then_some(ended), retired)
     }
 
     /// Whether the thread of a seat is not to wait for keys.
@@ -166,7 +188,7 @@ impl Table {
     /// [missing](Table::missing_covers), or more.
     pub(crate) fn arm(
         &mut self,
-        (address, audience): (usize, Audience),
+        (address, audience, has_owner): (usize, Audience, bool),
         known: Option<u64>,
         (words, covers): (&[Address], Vec<Cover>),
         seat: usize,
@@ -184,6 +206,7 @@ impl Table {
             waiting: BTreeMap::new(),
             notified: 0,
             is_doubted: false,
+            has_owner,
             covers: Vec::new(),
         });
         if key.words != words && key.audience == Audience::All {
@@ -231,7 +254,8 @@ impl Table {
         if is_on_duty {
             // On another seat it would be without a cover.
             let seat = self.keys[&address].seat;
-            match fresh.filter(|words| self.seat_for(address, words.len()) == Some(seat)) {
+            let has_owner = self.keys[&address].has_owner;
+            match fresh.filter(|words| self.seat_for(address, words.len(), has_owner) == Some(seat)) {
                 Some(words) => self.move_words(address, seat, words, &mut after),
                 None => self.fire(address, &mut after),
             }
@@ -250,7 +274,7 @@ impl Table {
         let Some(key) = self.keys.get_mut(&address) else { return };
         key.is_doubted = false;
         let told = match key.audience {
-            Audience::First => Vec::from_iter(key.waiting.pop_first().map(|(_, waker)| waker)),
+            Audience::First | Audience::One => Vec::from_iter(key.waiting.pop_first().map(|(_, waker)| waker)),
             Audience::All => core::mem::take(&mut key.waiting).into_values().collect(),
         };
         key.notified += told.len();
@@ -299,7 +323,14 @@ impl Table {
             if !words.is_empty() {
                 bed.words.extend_from_slice(words);
                 bed.keys.push((address, bed.words.len()));
+                if seat.is_apart {
+                    bed.pending = Some(words[0]);
+                }
             }
+        }
+        if seat.keys.is_empty() || !seat.is_apart {
+            // Otherwise, if it is not armed, somebody may have a wake-up of its in hand.
+            bed.pending = None;
         }
         !seat.keys.is_empty()
     }
@@ -331,6 +362,7 @@ impl Table {
         if let Some(seat) = &mut self.seats[to] {
             seat.keys.insert(address);
             seat.is_to_end = false;
+            seat.is_apart = key.has_owner;
             seat.taken += words.len();
             seat.kick(after);
         }
@@ -368,6 +400,7 @@ impl Table {
             assert!(key.words.is_empty() || !key.waiting.is_empty(), "invariant 3");
             assert!(self.seats[key.seat].as_ref().is_some_and(|seat| seat.keys.contains(address)), "invariant 4: on its seat");
             assert!(key.words.is_empty() || !key.covers.is_empty(), "invariant 6");
+            assert!(!key.has_owner || self.seats[key.seat].as_ref().is_some_and(|seat| seat.keys.len() == 1), "invariant 7");
         }
         for (index, seat) in self.seats.iter().enumerate() {
             let Some(seat) = seat else { continue };

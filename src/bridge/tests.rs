@@ -65,7 +65,7 @@ fn expecting(word: &AtomicU32, expected: u32) -> [Address; 1] {
 fn join(bridge: &'static Bridge, word: &AtomicU32, audience: Audience) -> (Arc<Calls>, Option<Registration>) {
     let (calls, waker) = Calls::new();
     let mut registration = None;
-    bridge.arm(&mut registration, key(word), (audience, &[]), &expecting(word, word.load(SeqCst)), &waker).unwrap();
+    bridge.arm(&mut registration, key(word), (audience, &[]), &expecting(word, word.load(SeqCst)), &waker).unwrap().1.perform();
     (calls, registration)
 }
 
@@ -136,7 +136,7 @@ fn what_changed_before_the_thread_slept_is_seen() {
     let mut registration = None;
     // Two words, of which the second is not as expected.
     let words = [expecting(&other, 0)[0], expecting(&word, 6)[0]];
-    bridge.arm(&mut registration, key(&word), (Audience::First, &[]), &words, &waker).unwrap();
+    bridge.arm(&mut registration, key(&word), (Audience::First, &[]), &words, &waker).unwrap().1.perform();
     wait_until_called(&calls);
     wait_until_slept_on(&other);
     assert_eq!(bystander.0.count(), 0);
@@ -235,7 +235,7 @@ fn a_newcomer_with_other_words_stands_for_all() {
     let newer_word = AtomicU32::new(0);
     let (newer, waker) = Calls::new();
     let mut registration = None;
-    bridge.arm(&mut registration, key(&word), (Audience::First, &[]), &expecting(&newer_word, 0), &waker).unwrap();
+    bridge.arm(&mut registration, key(&word), (Audience::First, &[]), &expecting(&newer_word, 0), &waker).unwrap().1.perform();
     wait_until_slept_on(&newer_word);
     // Nobody sleeps on the words before those any more.
     assert_eq!(futex::wake(&word, 1), 0);
@@ -282,7 +282,7 @@ fn one_who_looks_in_vain_keeps_its_place() {
         // Its wake may come after the change was told, and be told, too.
         wait_until("the first is notified", || first.0.count() > before);
         let waker = Waker::from(Arc::clone(&first.0));
-        bridge.arm(&mut first.1, key(&word), (Audience::First, &[]), &expecting(&word, word.load(SeqCst)), &waker).unwrap();
+        bridge.arm(&mut first.1, key(&word), (Audience::First, &[]), &expecting(&word, word.load(SeqCst)), &waker).unwrap().1.perform();
     }
     assert_eq!(second.0.count(), 0);
 }
@@ -340,7 +340,7 @@ fn a_key_that_outgrows_its_thread_moves() {
     let mut waiters: Vec<_> = (0..2).map(|at| (Calls::new(), key(&words[at]), None)).collect();
     for count in [40, 100, 20] {
         for ((_, waker), key, registration) in &mut waiters {
-            bridge.arm(registration, *key, (Audience::First, &[]), &all[..count], waker).unwrap();
+            bridge.arm(registration, *key, (Audience::First, &[]), &all[..count], waker).unwrap().1.perform();
             bridge.table().check();
         }
     }
@@ -370,7 +370,7 @@ fn a_waker_may_come_back_to_the_bridge_and_may_panic() {
     let called = Arc::new(AtomicBool::new(false));
     let waker = Waker::from(Arc::new(Nuisance(Arc::clone(&called), bridge, &WORD)));
     let mut registration = None;
-    bridge.arm(&mut registration, key(&WORD), (Audience::All, &[]), &expecting(&WORD, 0), &waker).unwrap();
+    bridge.arm(&mut registration, key(&WORD), (Audience::All, &[]), &expecting(&WORD, 0), &waker).unwrap().1.perform();
     let other = join(bridge, &WORD, Audience::All);
     change(&WORD);
     wait_until("the waker is called", || called.load(SeqCst));
@@ -402,7 +402,7 @@ fn a_forked_child_has_a_bridge_of_its_own() {
     let (_, mut registered) = join(ours, &word, Audience::First);
     let (_, waker) = Calls::new();
     let mut by_current = None;
-    super::arm(&mut by_current, key(&word), (Audience::First, &[]), &expecting(&word, 0), &waker).unwrap();
+    super::arm(&mut by_current, key(&word), (Audience::First, &[]), &expecting(&word, 0), &waker).unwrap().1.perform();
     // In the child this mutex stays taken for ever.
     let table = ours.table();
     // SAFETY: it allocates and starts a thread, as glibc lets it, and prints nothing that could wait for a lock.
@@ -410,7 +410,7 @@ fn a_forked_child_has_a_bridge_of_its_own() {
         Builder::new().daemon(true).fork_with_threads(|| {
             assert!(!ours.is_of_this_process());
             let (calls, waker) = Calls::new();
-            super::arm(&mut by_current, key(&word), (Audience::First, &[]), &expecting(&word, 0), &waker).unwrap();
+            super::arm(&mut by_current, key(&word), (Audience::First, &[]), &expecting(&word, 0), &waker).unwrap().1.perform();
             let bridge = Bridge::current().unwrap();
             assert_eq!(bridge.table().census(), (1, 1));
             change(&word);

@@ -92,11 +92,20 @@ impl<'a> Line<'a> {
         let Some(words) = words(&self.lead, &mut self.state) else { return Ok(Armed::Again) };
         let source = self.lead.source();
         let audience = if source.is_for_all() { Audience::All } else { Audience::First };
-        if bridge::arm(&mut self.registration, source.key(), (audience, &[source]), &words, waker)? {
-            self.awake();
-            if let Some(registration) = self.registration.as_ref().filter(|_| self.lead.source().is_for_each()) {
-                registration.tell_next();
+        let (registration, state) = (&mut self.registration, &mut self.state);
+        // It may have been notified: a thread that slept in its place was woken, perhaps by the
+        // kernel, for one who died before it had woken all whom it would have. What is pending for
+        // that there may be gone before the work is done.
+        let (was_notified, after) = self.lead.pending(|source| {
+            let armed = bridge::arm(registration, source.key(), (audience, &[source]), &words, waker)?;
+            if armed.0 {
+                source.awake(state);
             }
+            Ok::<_, io::Error>(armed)
+        })?;
+        after.perform();
+        if let Some(registration) = self.registration.as_ref().filter(|_| was_notified && self.lead.source().is_for_each()) {
+            registration.tell_next();
         }
         Ok(Armed::Asleep)
     }
@@ -105,7 +114,7 @@ impl<'a> Line<'a> {
     pub(crate) fn leave(&mut self, has_looked: bool) {
         let Some(registration) = self.registration.take() else { return };
         let (lead, state) = (&self.lead, &mut self.state);
-        // What stands in for the source there may go with it, before its work is done.
+        // As in `arm`.
         let after = lead.pending(|source| {
             let (was_notified, after) = registration.leave(|| if has_looked { words(lead, state) } else { None });
             if was_notified {
@@ -114,12 +123,6 @@ impl<'a> Line<'a> {
             after
         });
         after.perform();
-    }
-
-    /// It was notified: a thread that slept in its place was woken, perhaps by the kernel, for one who died before it had woken all whom it would have.
-    fn awake(&mut self) {
-        let state = &mut self.state;
-        self.lead.pending(|source| source.awake(state));
     }
 }
 

@@ -613,6 +613,10 @@ impl Source for RawLock {
         entry.begin(self.robust.word());
     }
 
+    fn has_owner(&self) -> bool {
+        true
+    }
+
     fn awake(&self, state: &mut State) {
         // Others may be asleep whom nothing but this thread knows of.
         if self.give_up(WAITERS) {

@@ -2,7 +2,6 @@
 //! it dies.
 
 use core::num::NonZeroUsize;
-use std::io;
 
 use crossproc_sys::robust;
 
@@ -19,29 +18,33 @@ impl Default for Cover {
     }
 }
 
+#[allow(dead_code, reason = "the models of state machines have no bridge, and do not fork")]
 impl Cover {
-    /// # Errors
-    /// None: as in the real module.
-    #[allow(clippy::unnecessary_wraps, reason = "as in the real module")]
-    pub(crate) fn of(sources: &[&dyn Source]) -> io::Result<Self> {
-        let Ok(thread) = robust::current() else { return Ok(Cover::default()) };
-        for (index, source) in sources.iter().enumerate() {
-            source.pend(thread.lent(index));
+    pub(crate) fn of<'s>(sources: impl Iterator<Item = &'s dyn Source> + Clone) -> Self {
+        let Ok(thread) = robust::current() else { return Cover::default() };
+        let mut cover = Cover::default();
+        for source in sources.filter(|source| !source.has_owner()) {
+            source.pend(thread.lent(cover.len()));
+            cover.0 = cover.0.saturating_add(1);
         }
-        Ok(Cover(NonZeroUsize::MIN.saturating_add(sources.len())))
+        cover
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.get() - 1
     }
 }
 
 impl Drop for Cover {
     fn drop(&mut self) {
         if let Ok(thread) = robust::current() {
-            (0..self.0.get() - 1).for_each(|index| thread.lent(index).end());
+            (0..self.len()).for_each(|index| thread.lent(index).end());
         }
     }
 }
 
 /// Models have no threads of the crate's own.
 #[allow(dead_code, reason = "the models of state machines do not fork")]
-pub(crate) fn end_idle() -> Option<usize> {
+pub(crate) fn end_idle(_: usize) -> Option<usize> {
     Some(0)
 }

@@ -36,19 +36,20 @@ struct Group {
     registration: Option<Registration>,
 }
 
-/// Divides sources into groups of as many words as one thread can sleep on.
+/// Divides sources into groups of as many words as one thread can sleep on, or of one that has an
+/// owner.
 fn groups(on: &[&dyn Source]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut left = 0;
     for (index, source) in on.iter().enumerate() {
         match groups.last_mut() {
-            Some(group) if source.words() <= left => group.which.end = index + 1,
+            Some(group) if source.words() <= left && !source.has_owner() => group.which.end = index + 1,
             _ => {
                 left = MOST_WORDS;
                 groups.push(Group { which: index..index + 1, registration: None });
             }
         }
-        left -= source.words();
+        left = if source.has_owner() { 0 } else { left - source.words() };
     }
     groups
 }
@@ -59,14 +60,16 @@ fn arm(watcher: &mut Watcher<'_, '_>, groups: &mut [Group], waker: &Waker) -> io
     for group in groups {
         let mut words: [Option<Watch<'_>>; MOST_WORDS] = [None; MOST_WORDS];
         let mut words = Words::new(&mut words);
-        if watcher.arm(group.which.clone(), &mut words)? == Armed::Again {
+        if watcher.arm(group.which.clone(), &mut words) == Armed::Again {
             return Ok((Armed::Again, was_woken));
         }
         let addresses: Vec<Address> = words.named().iter().flatten().map(|&word| word.into()).collect();
         // The group stays where it is as long as it is registered, and nothing else that is waited for lies there.
         let key = core::ptr::from_ref(&group.registration).addr();
-        let stands_for = (Audience::First, watcher.sources(group.which.clone()));
-        was_woken |= bridge::arm(&mut group.registration, key, stands_for, &addresses, waker)?;
+        let for_whom = (Audience::One, watcher.sources(group.which.clone()));
+        let (was_notified, after) = bridge::arm(&mut group.registration, key, for_whom, &addresses, waker)?;
+        was_woken |= was_notified;
+        after.perform();
     }
     Ok((Armed::Asleep, was_woken))
 }
@@ -89,8 +92,9 @@ pub(super) fn wait(on: &[&dyn Waitable], waiter: &mut Waiter) -> Result<Vec<usiz
     let mut groups = groups(&sources);
     let result = wait_with(&mut watcher, &mut groups, &mut descriptors, &ringer, waiter);
     let has_slept = groups.iter().any(|group| group.registration.is_some());
-    drop(groups);
     if has_slept {
+        watcher.awake();
+        drop(groups);
         // Nobody sleeps for this call any more.
         watcher.awake();
     }

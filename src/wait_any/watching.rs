@@ -1,7 +1,6 @@
 //! The watcher of some sources, and its loop where it can sleep on all their words itself: see [`source`](super::source).
 
 use core::ops::Range;
-use std::io;
 
 use crossproc_sys::clock;
 use crossproc_sys::futex::Watch;
@@ -15,15 +14,19 @@ use crate::wait::{Ended, Waiter};
 pub(crate) struct Watcher<'a, 's> {
     on: &'a [&'a dyn Source],
     states: &'s mut [State],
+    /// A thread without a list watches all the same.
     thread: Option<&'static Thread>,
-    /// For the sources that the thread has no entry for, from the first sleep on.
+    /// Which source's word is pending in the thread's own entry.
+    own: usize,
+    /// For the others, from the first sleep on.
     cover: Option<Cover>,
 }
 
 impl<'a, 's> Watcher<'a, 's> {
     /// The states have begun.
     pub(crate) fn new(on: &'a [&'a dyn Source], states: &'s mut [State]) -> Self {
-        Watcher { on, states, thread: robust::current().ok(), cover: None }
+        let own = on.iter().position(|source| source.has_owner()).unwrap_or(0);
+        Watcher { on, states, thread: robust::current().ok(), own, cover: None }
     }
 
     /// Looks at all of them: whether one is ready. Which ones are is in the states.
@@ -42,29 +45,34 @@ impl<'a, 's> Watcher<'a, 's> {
     }
 
     /// Arms these sources, and has the words of all pending from now on.
-    ///
-    /// # Errors
-    /// What the system says to a thread that cannot be started.
-    pub(crate) fn arm(&mut self, which: Range<usize>, words: &mut Words<'a, '_>) -> io::Result<Armed> {
-        self.pend()?;
+    pub(crate) fn arm(&mut self, which: Range<usize>, words: &mut Words<'a, '_>) -> Armed {
+        if self.cover.is_none() {
+            let own = self.thread.map(|_| self.own);
+            let others = self.on.iter().enumerate().filter(|&(index, _)| Some(index) != own);
+            self.cover = Some(Cover::of(others.map(|(_, source)| *source)));
+        }
+        self.pend(self.own);
         let on = &self.on[which.clone()];
         words.reserved = on.iter().map(|source| source.words()).sum();
         for (source, state) in on.iter().zip(&mut self.states[which]) {
             words.reserved = words.reserved.saturating_sub(source.words());
             if source.arm(state, words) == Armed::Again {
-                return Ok(Armed::Again);
+                return Armed::Again;
             }
         }
-        Ok(Armed::Asleep)
+        Armed::Asleep
     }
 
-    /// After a sleep. The first source is the first: to work for the others the thread may need its
-    /// own entry.
+    /// After a sleep. First that source whose word the thread's own entry names: to work for the
+    /// others the thread may need it.
     pub(crate) fn awake(&mut self) {
-        for (source, state) in self.on.iter().zip(&mut *self.states) {
-            source.awake(state);
+        for index in (self.own..self.on.len()).chain(0..self.own) {
+            if self.on[index].has_owner() {
+                self.pend(index);
+            }
+            self.on[index].awake(&mut self.states[index]);
         }
-        self.pend_first();
+        self.pend(self.own);
     }
 
     pub(crate) fn sources(&self, which: Range<usize>) -> &'a [&'a dyn Source] {
@@ -78,41 +86,23 @@ impl<'a, 's> Watcher<'a, 's> {
         }
     }
 
-    /// Has the word of the first source pending in the thread's own entry, and those of the others
-    /// in stand-ins'. One without a list has stand-ins for all.
-    fn pend(&mut self) -> io::Result<()> {
-        if self.cover.is_none() {
-            let others = &self.on[usize::from(self.thread.is_some()).min(self.on.len())..];
-            self.cover = Some(Cover::of(others)?);
-        }
-        self.pend_first();
-        Ok(())
-    }
-
-    fn pend_first(&self) {
-        if let Some((source, thread)) = self.on.first().zip(self.thread) {
+    /// Has a source's word pending in the thread's own entry.
+    fn pend(&self, index: usize) {
+        if let (Some(source), Some(thread)) = (self.on.get(index), self.thread) {
             source.pend(thread.entry());
         }
     }
 }
 
-/// Why no source was ready.
-#[derive(Debug)]
-pub(crate) enum NotWatched {
-    Ended(Ended),
-    /// A thread that was to stand in could not be started.
-    Os(io::Error),
-}
-
 /// Waits until one of the sources is ready, or the waiter's time is over. `N`: as many words as they name at the most.
-pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [State], waiter: &mut Waiter) -> Result<(), NotWatched> {
+pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [State], waiter: &mut Waiter) -> Result<(), Ended> {
     let mut watcher = Watcher::new(on, states);
     let result = loop {
         if watcher.look() {
             break Ok(());
         }
         if let Err(ended) = waiter.check() {
-            break Err(NotWatched::Ended(ended));
+            break Err(ended);
         }
         // A source may take long to look at, if a peer has spoilt what it is made of.
         let deadline = waiter.until();
@@ -121,13 +111,9 @@ pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [State], wa
         }
         let mut words: [Option<Watch<'_>>; N] = [None; N];
         let mut words = Words::new(&mut words);
-        match watcher.arm(0..on.len(), &mut words) {
-            Ok(Armed::Again) => {}
-            Ok(Armed::Asleep) => {
-                sleep::<N>(&words, waiter);
-                watcher.awake();
-            }
-            Err(error) => break Err(NotWatched::Os(error)),
+        if watcher.arm(0..on.len(), &mut words) == Armed::Asleep {
+            sleep::<N>(&words, waiter);
+            watcher.awake();
         }
     };
     watcher.end();

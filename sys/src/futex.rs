@@ -219,6 +219,12 @@ pub struct Address {
     expected: u32,
 }
 
+impl Address {
+    pub(crate) fn address(self) -> usize {
+        self.at
+    }
+}
+
 impl From<Watch<'_>> for Address {
     fn from(Watch(wait, _): Watch<'_>) -> Self {
         // The kernel compares 32 bits of the 64.

@@ -99,7 +99,7 @@ use crate::{mappings, namespace};
 mod ending;
 mod entry;
 
-pub use self::entry::{Entry, Pending};
+pub use self::entry::{Entry, Lent, Pending};
 
 /// The TID bits of a robust futex word.
 pub const TID_MASK: u32 = 0x3fff_ffff;

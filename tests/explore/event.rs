@@ -92,3 +92,14 @@ fn a_setter_and_a_watcher_of_two_killed_anywhere_strand_nobody() {
         .check(who_waits_waits_for_it)
         .run();
 }
+
+#[test]
+fn a_process_with_a_watcher_of_two_and_a_setter_strands_nobody() {
+    explore("event: a_process_with_a_watcher_of_two_and_a_setter_strands_nobody", Event::new())
+        .thread(script().then(watch_more).of_process(0))
+        .thread(script().then(wait))
+        .thread(script().then(set).of_process(0))
+        .kills(1)
+        .check(who_waits_waits_for_it)
+        .run();
+}

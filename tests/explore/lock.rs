@@ -225,3 +225,15 @@ fn a_watcher_and_an_owner_killed_anywhere_strand_nobody() {
         .check(only_watchers_sleep(&[0]))
         .run();
 }
+
+/// In a stand-in's entry the lock's word would mean nothing while it has an owner, who dies later.
+#[test]
+fn a_process_with_a_watcher_and_an_owner_strands_nobody() {
+    explore("lock: a_process_with_a_watcher_and_an_owner_strands_nobody", room())
+        .thread(script().then(watch_more).of_process(0))
+        .thread(script().prepared(acquire).then(release).of_process(0))
+        .thread(script().then(pass))
+        .kills(1)
+        .check(only_watchers_sleep(&[0]))
+        .run();
+}

@@ -129,11 +129,12 @@ struct Part {
     prepared: Vec<Op>,
     ops: Vec<Op>,
     killable: bool,
+    process: Option<usize>,
     after: Option<usize>,
 }
 
 fn part<const N: usize>(id: usize, ops: [Op; N]) -> Part {
-    Part { id, prepared: Vec::new(), ops: ops.to_vec(), killable: false, after: None }
+    Part { id, prepared: Vec::new(), ops: ops.to_vec(), killable: false, process: None, after: None }
 }
 
 impl Part {
@@ -143,6 +144,10 @@ impl Part {
 
     fn killable(self) -> Self {
         Part { killable: true, ..self }
+    }
+
+    fn of_process(self, process: usize) -> Self {
+        Part { process: Some(process), ..self }
     }
 
     fn after(self, victim: usize) -> Self {
@@ -162,6 +167,9 @@ impl Part {
         }
         for &op in &self.ops {
             script = script.then(move |plot: &Plot, me| plot.run(me, op));
+        }
+        if let Some(process) = self.process {
+            script = script.of_process(process);
         }
         if self.killable {
             script = script.killable();

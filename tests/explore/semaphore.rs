@@ -168,3 +168,14 @@ fn a_releaser_and_a_watcher_of_two_killed_anywhere_strand_no_acquirer() {
         .check(permits_add_up(0))
         .run();
 }
+
+#[test]
+fn a_process_with_a_watcher_of_two_and_a_releaser_strands_no_acquirer() {
+    explore("semaphore: a_process_with_a_watcher_of_two_and_a_releaser_strands_no_acquirer", Semaphore::new(0))
+        .thread(script().then(watch(&NEVER)).of_process(0))
+        .thread(script().then(acquire))
+        .thread(script().then(release_two).of_process(0))
+        .kills(1)
+        .check(permits_add_up(0))
+        .run();
+}

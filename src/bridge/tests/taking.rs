@@ -57,7 +57,7 @@ fn take(bridge: &'static Bridge, pile: &Pile, patience: Duration) -> bool {
     let mut registration: Option<Registration> = None;
     let deadline = Instant::now() + patience;
     while let Err(seen) = pile.take() {
-        bridge.arm(&mut registration, key(&pile.0), (Audience::First, &[]), &expecting(&pile.0, seen), &waker).unwrap();
+        bridge.arm(&mut registration, key(&pile.0), (Audience::First, &[]), &expecting(&pile.0, seen), &waker).unwrap().1.perform();
         if !bell.wait(deadline.saturating_duration_since(Instant::now())) {
             // It may be notified at this moment.
             return false;

@@ -120,7 +120,7 @@ impl World {
     /// Whether there is what it wants; it has it then.
     fn takes(&mut self, at: usize) -> bool {
         match self.audience {
-            Audience::First => self.there.checked_sub(1).map(|left| self.there = left).is_some(),
+            Audience::First | Audience::One => self.there.checked_sub(1).map(|left| self.there = left).is_some(),
             Audience::All => self.version != self.waiters[at].begun,
         }
     }
@@ -136,10 +136,10 @@ impl World {
             }
             Doing::Looked(version) => {
                 let waiter = &mut self.waiters[at];
-                let seat = self.table.seat_for(KEY, 1).expect("there is one seat, with room");
+                let seat = self.table.seat_for(KEY, 1, false).expect("there is one seat, with room");
                 let waker = Waker::from(Arc::clone(&waiter.calls));
-                let covers = (0..self.table.missing_covers(KEY, Some(seat))).map(|_| Cover::default()).collect();
-                let (id, _, after) = self.table.arm((KEY, self.audience), waiter.id, (&words(version), covers), seat, waker);
+                let covers = (0..self.table.missing_covers((KEY, self.audience), Some(seat))).map(|_| Cover::default()).collect();
+                let (id, _, after) = self.table.arm((KEY, self.audience, false), waiter.id, (&words(version), covers), seat, waker);
                 (waiter.id, waiter.answered, waiter.doing) = (Some(id), waiter.calls.count(), Doing::Waits);
                 after.perform();
             }

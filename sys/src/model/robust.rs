@@ -4,10 +4,11 @@
 #![allow(clippy::must_use_candidate, reason = "as in the real module")]
 
 use core::cell::{Cell, RefCell};
+use core::convert::Infallible;
 use core::ptr;
 
 use crate::atomic::AtomicU32;
-use crate::futex::{Word, wake_at};
+use crate::futex::{Address, Word, wake_at};
 use crate::model::explorer::{Place, Private};
 use crate::model::{current_thread, private_step};
 
@@ -111,14 +112,31 @@ pub struct Thread {
 /// How many others may stand in for a thread.
 const MOST_LENT: usize = 2;
 
+/// As in the real module. Models have none: each thread of theirs is a participant.
+#[derive(Debug, Clone, Copy)]
+pub struct Lent(Infallible);
+
+#[allow(missing_docs, reason = "as in the real module")]
+impl Lent {
+    /// # Errors
+    /// Always.
+    ///
+    /// # Safety
+    /// None.
+    pub unsafe fn of_this_thread() -> Result<Self, Error> {
+        Err(Error::NoList)
+    }
+
+    pub fn entry(&self) -> &Entry {
+        match self.0 {}
+    }
+}
+
 /// As in the real module.
 pub struct Entry {
     /// [`NOTHING`], or what is worked on. An `Option` would have bytes that are never written, and come from anywhere: the explorer compares them.
     pending: Cell<*const dyn Word>,
 }
-
-// SAFETY: all threads of a model are one of the system's.
-unsafe impl Sync for Entry {}
 
 const NOTHING: *const dyn Word = ptr::null::<AtomicU32>();
 
@@ -317,19 +335,16 @@ impl Thread {
 
 #[allow(missing_docs, reason = "as in the real module")]
 impl Entry {
-    /// # Errors
-    /// The calling loom thread is no participant.
-    ///
-    /// # Safety
-    /// As in the real module.
-    pub unsafe fn of_this_thread() -> Result<&'static Entry, Error> {
-        current().map(|thread| &thread.entry)
-    }
-
     pub fn begin<W: Word>(&self, word: &W) {
         if private_step(Private::Begin) {
             self.pending.set(ptr::from_ref(word));
         }
+    }
+
+    /// # Panics
+    /// Models know words by more than their addresses, and nobody who has no more.
+    pub fn begin_at(&self, _: Address) {
+        unreachable!("no participant knows a word by its address alone")
     }
 
     pub fn end(&self) {

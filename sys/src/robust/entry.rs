@@ -1,27 +1,38 @@
 //! [`Entry`]: the futex that a thread works on, as it tells the kernel.
 
+use core::marker::PhantomData;
 use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::{Error, FUTEX_OFFSET, in_program_order, registered_head};
-use crate::futex::Word;
+use crate::futex::{Address, Word};
 
 /// A thread's pending entry, in libc's head of its list. The kernel reads it when the thread ends.
 ///
-/// The thread that it belongs to uses it, or, if that works on nothing, others of its process do:
-/// see [`of_this_thread`](Entry::of_this_thread).
+/// The thread that it belongs to uses it, or, if that works on nothing, others of its process do.
+///
+/// It stays in its thread, whose descriptor it lies in; [`Lent`] does not.
 #[derive(Debug)]
 #[repr(transparent)]
-pub struct Entry(AtomicUsize);
+pub struct Entry(AtomicUsize, PhantomData<*const ()>);
+
+/// The entry of a thread that works on nothing, for others of its process to use.
+#[derive(Debug, Clone, Copy)]
+pub struct Lent(&'static Entry);
+
+// SAFETY: an atomic, and there as long as it is used: see `Lent::of_this_thread`.
+unsafe impl Send for Lent {}
+// SAFETY: as above.
+unsafe impl Sync for Lent {}
 
 /// What was pending when an operation began.
 #[derive(Debug)]
 #[must_use = "an operation that began must end"]
 pub struct Pending(usize);
 
-impl Entry {
-    /// That of the calling thread, to be lent to other threads of its process. So a process has as
-    /// many words pending as it likes: when it ends all its threads do.
+impl Lent {
+    /// That of the calling thread. So a process has as many words pending as it likes: when it ends
+    /// all its threads do.
     ///
     /// # Errors
     /// [`Error`]; libc has registered no list, or another one.
@@ -29,10 +40,24 @@ impl Entry {
     /// # Safety
     /// Nobody uses it once the thread has ended, nor while the thread itself works on anything:
     /// neither with this crate, nor with libc's robust mutexes.
-    pub unsafe fn of_this_thread() -> Result<&'static Entry, Error> {
-        Ok(&registered_head()?.list_op_pending)
+    pub unsafe fn of_this_thread() -> Result<Self, Error> {
+        Ok(Lent(&registered_head()?.list_op_pending))
     }
 
+    /// The entry. It is used by one thread at a time.
+    #[must_use]
+    pub fn entry(&self) -> &Entry {
+        self.0
+    }
+}
+
+/// What the kernel takes for the entry of a futex.
+#[inline]
+fn entry_of(futex: usize) -> usize {
+    futex.wrapping_add_signed(-FUTEX_OFFSET)
+}
+
+impl Entry {
     /// Names the futex that is going to be worked on; to be followed by [`end`](Entry::end) with the
     /// result.
     ///
@@ -49,7 +74,15 @@ impl Entry {
     pub fn begin<W: Word>(&self, word: &W) {
         // Relaxed, as all here: the kernel reads it in the context of the thread that owns it. Who
         // names a word in another's entry makes a system call before it can be given a wake-up.
-        self.0.store(ptr::from_ref(word.futex()).addr().wrapping_add_signed(-FUTEX_OFFSET), Relaxed);
+        self.0.store(entry_of(ptr::from_ref(word.futex()).addr()), Relaxed);
+        in_program_order();
+    }
+
+    /// [`begin`](Entry::begin) with a futex by its address. There need not be one: then the kernel
+    /// looks at nothing.
+    pub fn begin_at(&self, word: Address) {
+        // Relaxed: as above.
+        self.0.store(entry_of(word.address()), Relaxed);
         in_program_order();
     }
 

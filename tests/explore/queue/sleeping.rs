@@ -91,6 +91,12 @@ fn a_putter_and_a_watcher_of_two_killed_anywhere_strand_no_getter() {
 }
 
 #[test]
+fn a_process_with_a_putter_and_a_watcher_of_two_strands_no_getter() {
+    let parts = [part(0, [WatchMore(Getters)]).of_process(0), part(1, [PutWaiting(1)]).of_process(0), part(2, [GetWaiting])];
+    explore_parts("queue: a_process_with_a_putter_and_a_watcher_of_two_strands_no_getter", plot(shape(1, 3)), parts, 1);
+}
+
+#[test]
 fn a_closer_killed_anywhere_strands_no_watcher() {
     let parts = [part(0, [Watch(Putters)]).prepared([Put(7)]), part(1, [Close]).killable(), part(2, [Close])];
     explore_parts("queue: a_closer_killed_anywhere_strands_no_watcher", plot(shape(1, 3)), parts, 1);

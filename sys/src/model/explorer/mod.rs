@@ -7,7 +7,9 @@
 //! a **step**, between any two of which
 //! - any other thread may take steps;
 //! - a killable thread may be killed, as long as there are kills left: the kernel then walks its list, step by step. Another thread may have waited for
-//!   this death to begin;
+//!   this death to begin. Threads of one [process](Script::of_process) are killed together, and end
+//!   in any order: those that stand in for a thread first, which is the worst, as it may be queued
+//!   for a while still, and be given a wake-up;
 //! - a sleep with a deadline may time out, a woken thread has not acted yet;
 //! - whoever looks at the clock may find that its time is over, once and for all in that operation.
 //!

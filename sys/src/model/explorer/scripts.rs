@@ -24,6 +24,7 @@ pub struct Script<S, P> {
     operations: Vec<Operation<S, P>>,
     pub(super) killable_from: Option<usize>,
     pub(super) after: Option<usize>,
+    pub(super) process: Option<usize>,
 }
 
 impl<S, P> core::fmt::Debug for Script<S, P> {
@@ -36,7 +37,7 @@ impl<S, P> Script<S, P> {
     /// A thread that does nothing yet.
     #[must_use]
     pub fn new(private: P) -> Self {
-        Script { private, preparations: Vec::new(), operations: Vec::new(), killable_from: None, after: None }
+        Script { private, preparations: Vec::new(), operations: Vec::new(), killable_from: None, after: None, process: None }
     }
 
     /// The next operation.
@@ -64,6 +65,14 @@ impl<S, P> Script<S, P> {
     pub fn killable_from(mut self, first: usize) -> Self {
         self.killable_from = Some(first);
         self
+    }
+
+    /// It is a thread of that process, all of which a kill of one of them kills. Each of them may be
+    /// killed.
+    #[must_use]
+    pub fn of_process(mut self, process: usize) -> Self {
+        self.process = Some(process);
+        self.killable()
     }
 
     /// It begins only when the thread `victim` is dead.

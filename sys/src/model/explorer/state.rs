@@ -16,9 +16,22 @@ pub(crate) enum Status {
     Asleep,
     /// Through the word at this place. It is still in the queues of the others.
     Woken(u8),
-    /// The kernel walks its list: twice the index of the entry that comes next, and 1 if it is to wake somebody for it.
+    /// What the kernel does at its end: twice the number of what comes [next](Last), and 1 if it is to wake somebody for it.
     Dying(u8),
     Dead,
+}
+
+/// Something that the kernel does at a thread's end.
+#[derive(Debug, Clone, Copy)]
+enum Last {
+    /// It looks at what is pending in the entry of one that stands in for the thread. The thread's TID means nothing there.
+    StandIn(WordId),
+    /// It takes the thread out of the queues, if that was not done at once.
+    Leave,
+    /// It looks at something that the thread holds.
+    Held(WordId),
+    /// It looks at what is pending.
+    Pending(WordId),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +111,8 @@ impl State {
         for Sleeper { thread, place, .. } in self.queues.drain(first..first + count) {
             let status = &mut self.threads[usize::from(thread)].status;
             *status = match *status {
+                // It takes the wake-up with it.
+                Status::Dying(next) => Status::Dying(next),
                 Status::Woken(before) => Status::Woken(before.max(place)),
                 _ => Status::Woken(place),
             };
@@ -167,8 +182,13 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         match (event, status) {
             (Event::Kill, _) => {
                 state.kills += 1;
-                state.unqueue(thread);
-                self.walk(state, thread, 0);
+                match self.scripts[thread].process {
+                    None => {
+                        state.unqueue(thread);
+                        self.walk(state, thread, 0);
+                    }
+                    Some(process) => self.kill(state, process),
+                }
             }
             (Event::TimeOut, Status::Awake) => self.proceed(state, thread, time::LATE)?,
             (Event::TimeOut, _) => {
@@ -179,7 +199,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
                 state.unqueue(thread);
                 self.proceed(state, thread, awake::WOKEN + u64::from(place))?;
             }
-            (Event::Step, Status::Dying(entry)) => self.walk_on(state, thread, entry),
+            (Event::Step, Status::Dying(next)) => self.walk_on(state, thread, next),
             (Event::Step, _) => self.act(state, thread)?,
         }
         Ok(())
@@ -211,15 +231,30 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         self.proceed(state, thread, result)
     }
 
-    /// What the kernel comes to next when a thread dies.
-    fn entry(&self, state: &State, thread: usize, index: u8) -> Option<WordId> {
-        let walked = &self.moment(state, thread).walked;
-        walked.held.iter().copied().chain(walked.pending).chain(walked.lent.iter().copied()).nth(usize::from(index / 2))
+    /// Has all threads of a process die.
+    fn kill(&self, state: &mut State, process: usize) {
+        for thread in (0..self.scripts.len()).filter(|&thread| self.scripts[thread].process == Some(process)) {
+            if matches!(state.threads[thread].status, Status::Awake | Status::Asleep | Status::Woken(_)) {
+                self.walk(state, thread, 0);
+            }
+        }
     }
 
-    fn walk(&self, state: &mut State, thread: usize, entry: u8) {
-        if self.entry(state, thread, entry).is_some() {
-            state.threads[thread].status = Status::Dying(entry);
+    /// What the kernel does at a thread's end as number `index`.
+    fn last(&self, state: &State, thread: usize, index: u8) -> Option<Last> {
+        let walked = &self.moment(state, thread).walked;
+        let stand_ins = walked.lent.iter().copied().map(Last::StandIn);
+        let own = walked.held.iter().copied().map(Last::Held).chain(walked.pending.map(Last::Pending));
+        stand_ins.chain([Last::Leave]).chain(own).nth(usize::from(index))
+    }
+
+    fn walk(&self, state: &mut State, thread: usize, next: u8) {
+        let last = self.last(state, thread, next / 2);
+        if matches!(last, Some(Last::Leave)) && !state.is_queued(thread) {
+            return self.walk(state, thread, next + 2);
+        }
+        if last.is_some() {
+            state.threads[thread].status = Status::Dying(next);
             return;
         }
         // Of what it did in its last operation nobody knows any more.
@@ -232,16 +267,21 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         }
     }
 
-    /// One step of the kernel's `handle_futex_death`: it marks an entry, or wakes one who sleeps on it.
-    fn walk_on(&self, state: &mut State, thread: usize, entry: u8) {
-        let walked = &self.moment(state, thread).walked;
-        let index = usize::from(entry / 2);
-        // In a list is what it owns. In another's entry its TID means nothing.
-        let (may_be_free, may_be_owned) = (index >= walked.held.len(), index < walked.held.len() + usize::from(walked.pending.is_some()));
-        let word = self.entry(state, thread, entry).expect("the walk is not over");
-        if entry % 2 == 1 {
+    /// One step of the kernel's at a thread's end. For an entry it is one of its `handle_futex_death`: it marks it, or wakes one who sleeps on it.
+    fn walk_on(&self, state: &mut State, thread: usize, next: u8) {
+        let last = self.last(state, thread, next / 2).expect("the walk is not over");
+        let (word, may_be_free, may_be_owned) = match last {
+            Last::Leave => {
+                state.unqueue(thread);
+                return self.walk(state, thread, next + 2);
+            }
+            Last::StandIn(word) => (word, true, false),
+            Last::Held(word) => (word, false, true),
+            Last::Pending(word) => (word, true, true),
+        };
+        if next % 2 == 1 {
             state.wake(word, 1);
-            return self.walk(state, thread, entry + 1);
+            return self.walk(state, thread, next + 1);
         }
         let places = self.places();
         let seen = state.words.get(places, word);
@@ -252,6 +292,6 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
             wakes = seen as u32 & WAITERS != 0;
             state.words.set(places, word, u64::from(seen as u32 & WAITERS | OWNER_DIED));
         }
-        self.walk(state, thread, entry + if wakes { 1 } else { 2 });
+        self.walk(state, thread, next + if wakes { 1 } else { 2 });
     }
 }

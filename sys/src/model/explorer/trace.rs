@@ -24,7 +24,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
             (Event::TimeOut, _) => "wakes up: its time is over".into(),
             (Event::Step, Status::Woken(place)) => format!("wakes up through its word {place}"),
             (Event::Step, Status::Dying(entry)) if entry % 2 == 1 => "the kernel wakes one for it".into(),
-            (Event::Step, Status::Dying(_)) => "the kernel marks an entry of its list".into(),
+            (Event::Step, Status::Dying(_)) => "the kernel goes on with its end".into(),
             _ => moment.action.as_ref().map_or_else(|| "has finished".into(), |action| self.describe_action(state, action)),
         };
         format!("thread {thread}, operation {}: {what}", moment.done())
