@@ -45,8 +45,16 @@
 //! panic's message takes locks of std, which another thread may have had.
 //!
 //! # SIGCHLD
-//! A process that ignores SIGCHLD, which it may have inherited, has its children reaped by the kernel: their exit status is lost, and joining them is an error. A wait for
-//! any child, by a library or a handler, does the same. Give the signal its default again before the first child.
+//! A process that ignores SIGCHLD, which it may have inherited, has its children reaped by the
+//! kernel. A wait for any child, by a library or a handler, takes them from this crate, too. That
+//! does no harm here: a child is known by a pidfd from before it does anything, so that no signal
+//! can hit another process that was given its pid. From Linux 6.15 on the kernel keeps the exit
+//! status for whoever has such a descriptor, and [`Child::join`] returns it. Before that, nothing
+//! in the kernel tells how such a child ended: joining it waits for its end, and is the error
+//! [`StatusLost`], which says why. Give SIGCHLD its default before the first child.
+//!
+//! std's own `Command::spawn` panics if a program cannot be executed and the forked child's status
+//! was taken; [`CommandExt::start`] makes an error of that.
 //!
 //! # Daemons
 //! A [daemon](Builder::daemon) is killed (SIGKILL) when the process that started it ends or calls `exec`, also when that is killed itself. The end of the
@@ -68,10 +76,11 @@ mod command;
 mod gate;
 mod handle;
 mod printed;
+mod start;
 
 use self::gate::Inside;
 
-pub use self::child::Child;
+pub use self::child::{Child, StatusLost};
 pub use self::command::{CommandExt, InheritError, inherited};
 pub use self::handle::{Handle, HandleError};
 
@@ -220,6 +229,7 @@ impl Drop for NoWayBack {
 fn run<R: Exit>(gate: Inside, line: Option<Lifeline>, body: impl FnOnce() -> R, is_alone: bool) -> i32 {
     let no_way_back = NoWayBack;
     gate.pass(line, is_alone);
+    start::this_process_is_new();
     let code = match catch_unwind(AssertUnwindSafe(|| body().code())) {
         Ok(code) => code,
         Err(payload) => {

@@ -172,13 +172,17 @@ fn neither_hangs_if_the_other_dies_in_the_middle() {
 }
 
 #[test]
-fn a_started_program_without_a_pidfd_is_an_error_that_says_so() {
-    for also in [None, Some(call(libc::SYS_kill, libc::EPERM))] {
+fn a_program_that_cannot_be_known_by_a_pidfd_is_not_started_and_the_error_says_so() {
+    let errno = libc::EMFILE;
+    for refusal in [call(libc::SYS_pidfd_open, errno), call(libc::SYS_sendmsg, errno), call(libc::SYS_socketpair, errno)] {
         join_all([fork(move || {
-            refused::refuse(&[call(libc::SYS_pidfd_open, libc::EMFILE)]);
-            refused::refuse(also.as_slice());
-            let error = Command::new("true").start().unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+            refused::refuse(&[refusal, kills(libc::SYS_kill)]);
+            let mark = std::env::temp_dir().join(format!("crossproc-not-started-{}", std::process::id()));
+            let error = Command::new("touch").arg(&mark).start().unwrap_err();
+            assert_eq!(error.kind(), std::io::Error::from_raw_os_error(errno).kind(), "{error}");
+            assert!(error.to_string().contains("Too many open files"), "{error}");
+            assert!(!mark.exists(), "it was not started");
+            no_child_is_left();
         })]);
     }
 }
