@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt};
 use std::process::Command;
 use std::ptr;
 
@@ -128,6 +128,31 @@ fn a_started_program_that_somebody_else_reaps_is_told_of() {
             assert_eq!(name, "sleep\n");
             child.terminate().unwrap();
             assert_told(&child, None, Some(libc::SIGTERM), by);
+        })]);
+    }
+}
+
+#[test]
+fn a_started_program_that_closes_what_it_does_not_know_is_told_of() {
+    for by in By::ALL {
+        join_all([fork(move || {
+            by.set();
+            let mut command = Command::new("sh");
+            command.args(["-c", "exit 7"]);
+            // SAFETY: the closure makes system calls alone. That the program runs is known by the
+            // end of a stream, also of one that is closed here.
+            unsafe {
+                command.pre_exec(|| {
+                    for number in 3..1_024 {
+                        libc::close(number);
+                    }
+                    Ok(())
+                })
+            };
+            // The first time and another one, which has no more closures than that.
+            for _ in 0..2 {
+                assert_told(&command.start().unwrap(), Some(7), None, by);
+            }
         })]);
     }
 }

@@ -8,9 +8,15 @@
 //! | step | who | what |
 //! |---|---|---|
 //! | 1 | parent | makes a pair of sockets, says so in [`DOING`], has std fork |
-//! | 2 | child | runs what the command was given, of ours: [`inherit`](Share::inherit), [`announce`] |
-//! | 3 | child | sends its pidfd, or what failed and the errno; then it becomes the program, or exits |
-//! | 4 | parent | has std's result, which comes after all that, and receives what was sent |
+//! | 2 | child | sends its pidfd, or what failed and the errno: [`announce`], by `pthread_atfork(3)` |
+//! | 3 | child | runs what the command was given, of ours: [`inherit`](Share::inherit), [`announce`] |
+//! | 4 | child | becomes the program, or exits |
+//! | 5 | parent | has std's result, which comes after step 2, and receives what was sent |
+//!
+//! Step 2 comes first because what a user gave the command may close whatever it does not know, as
+//! `closefrom(3)` does. In step 3, `announce` only says again how that went: a handler of
+//! `pthread_atfork` has no result. It is also what has std fork: otherwise it may take
+//! `posix_spawn(3)`, which runs no handler.
 //!
 //! A command is std's, so nothing of ours lives in it but closures, which run in whatever process
 //! is to become the program. [`DOING`] tells them for what they run: it is copied into the child.
@@ -18,7 +24,7 @@
 use core::cell::{Cell, RefCell};
 use core::mem::MaybeUninit;
 use core::ptr;
-use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::*};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -27,6 +33,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use crossproc_sys::descriptor::both_above_standard;
+use crossproc_sys::process::at_fork;
 use crossproc_sys::{pidfd, socket};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -54,8 +61,8 @@ enum Doing {
         socket: RawFd,
         /// The variables that it will have.
         names: Vec<Box<OsStr>>,
-        /// Whether the child, in its copy, has sent its pidfd.
-        has_announced: Cell<bool>,
+        /// In the child's copy: once it has sent its pidfd, or could not.
+        announced: Cell<Option<Result<(), Errno>>>,
     },
     /// To become one.
     Replacing {
@@ -166,6 +173,7 @@ fn names(command: &Command) -> Vec<Box<OsStr>> {
 
 /// [`CommandExt::start`](super::CommandExt::start).
 pub(super) fn start(command: &mut Command) -> io::Result<Child> {
+    announce_first()?;
     let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     // The child's standard streams are in place before its closures run.
     let (theirs, ours) = both_above_standard(made)?;
@@ -176,7 +184,7 @@ pub(super) fn start(command: &mut Command) -> io::Result<Child> {
         // SAFETY: it makes system calls alone, reads what is behind `DOING`, and allocates nothing.
         unsafe { command.pre_exec(announce) };
     }
-    let starting = Doing::Starting { socket: theirs.as_raw_fd(), names: names(command), has_announced: Cell::new(false) };
+    let starting = Doing::Starting { socket: theirs.as_raw_fd(), names: names(command), announced: Cell::new(None) };
     // A child that does not become the program is waited for by std, which panics if it was reaped
     // by the kernel, or by somebody else.
     let spawned = starting.during(|| catch_unwind(AssertUnwindSafe(|| command.spawn())));
@@ -234,25 +242,42 @@ fn failed(what: &str, errno: Errno) -> io::Error {
     io::Error::new(source.kind(), format!("{what} failed for a program that was to be started: {source}"))
 }
 
-/// In a child that is to become a program: sends its own pidfd. Async-signal-safe.
+/// Has each child announce itself before it does anything else.
+fn announce_first() -> io::Result<()> {
+    extern "C" fn in_child() {
+        let _ = announce();
+    }
+    static IS_HANDLED: AtomicBool = AtomicBool::new(false);
+    // Relaxed: it orders nothing. Two threads may both set the handler, which does nothing the
+    // second time.
+    if !IS_HANDLED.load(Relaxed) {
+        // SAFETY: the handler makes system calls alone, and reads what is behind `DOING`.
+        unsafe { at_fork(None, in_child) }?;
+        IS_HANDLED.store(true, Relaxed);
+    }
+    Ok(())
+}
+
+/// In a child that is to become a program: sends its own pidfd, the first time, and says how that
+/// went. Async-signal-safe.
 fn announce() -> io::Result<()> {
     with_doing(|doing| {
-        // Not by `start`, or done.
-        let Some(Doing::Starting { socket: number, has_announced, .. }) = doing else { return Ok(()) };
-        if has_announced.replace(true) {
-            return Ok(());
-        }
-        // SAFETY: not -1; open until std has forked, and so in the child.
-        let socket = unsafe { BorrowedFd::borrow_raw(*number) };
-        let sent = pidfd::open(getpid())
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-            .and_then(|pidfd| socket::send_descriptor(socket, &[STARTED], pidfd.as_fd()));
-        if let Err(errno) = sent {
-            let [a, b, c, d] = errno.raw_os_error().to_ne_bytes();
-            report(*number, &[OPENING, a, b, c, d]);
-            return Err(errno.into());
-        }
-        Ok(())
+        // Not by `start`.
+        let Some(Doing::Starting { socket: number, announced, .. }) = doing else { return Ok(()) };
+        let result = announced.get().unwrap_or_else(|| {
+            // SAFETY: not -1; open until std has forked, and so at the beginning of the child.
+            let socket = unsafe { BorrowedFd::borrow_raw(*number) };
+            let sent = pidfd::open(getpid())
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+                .and_then(|pidfd| socket::send_descriptor(socket, &[STARTED], pidfd.as_fd()));
+            if let Err(errno) = sent {
+                let [a, b, c, d] = errno.raw_os_error().to_ne_bytes();
+                report(*number, &[OPENING, a, b, c, d]);
+            }
+            sent
+        });
+        announced.set(Some(result));
+        Ok(result?)
     })
 }
 

@@ -37,6 +37,22 @@ pub unsafe fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
+/// Has [`fork`], and whoever else calls libc's, run a function before it in the thread that forks,
+/// and one in the child before anything else: `pthread_atfork(3)`. For good.
+///
+/// # Safety
+/// Both are async-signal-safe.
+///
+/// # Errors
+/// ENOMEM. The caller reports it.
+pub unsafe fn at_fork(before: Option<unsafe extern "C" fn()>, in_child: unsafe extern "C" fn()) -> io::Result<()> {
+    // SAFETY: functions, of which the caller says that a child may call them.
+    match unsafe { libc::pthread_atfork(before, None, Some(in_child)) } {
+        0 => Ok(()),
+        failed => Err(io::Error::from_raw_os_error(failed)),
+    }
+}
+
 /// A word that is 1 in this process, and 0 in every child that is forked from it, however that is done (`MADV_WIPEONFORK`): what was copied by a fork is told by it, where a pid may be used again.
 /// It is never unmapped: one for a process and a purpose, not one for each of many things.
 ///
@@ -156,11 +172,8 @@ impl Lifeline {
         let mut done = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         let (handled, sorted) = &mut *done;
         if !*handled {
-            // SAFETY: the handlers only load, store and close, all of which a forked child may do.
-            let failed = unsafe { libc::pthread_atfork(Some(note_who_forks), None, Some(drop_parents_line)) };
-            if failed != 0 {
-                return Err(io::Error::from_raw_os_error(failed));
-            }
+            // SAFETY: the handlers only load, store and close.
+            unsafe { at_fork(Some(note_who_forks), drop_parents_line) }?;
             *handled = true;
         }
         // What `exec` has left open, of which the memory of this program does not tell.
