@@ -379,7 +379,7 @@ impl Drop for NoWayBack {
 fn run<R: Exit>(begin: impl FnOnce(), body: impl FnOnce() -> R, is_alone: bool) -> i32 {
     let no_way_back = NoWayBack;
     begin();
-    start::this_process_is_new();
+    start::this_process_is_forked();
     let code = match catch_unwind(AssertUnwindSafe(|| body().code())) {
         Ok(code) => code,
         Err(payload) => {

@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 mod forked;
 mod refused;
-use forked::{PATIENCE, fork, join_all, kill, wait_until};
+use forked::{PATIENCE, enter_pid_namespace, fork, join_all, kill, wait_until};
 
 shared! {
     struct Board {
@@ -93,15 +93,6 @@ unsafe fn fork_daemon(act: impl FnOnce() + Send) -> u32 {
     let child = unsafe { Builder::new().daemon(true).fork_with_threads(body) }.unwrap();
     done.acquire_timeout(PATIENCE).unwrap();
     child.id()
-}
-
-/// The next child is the first of a pid namespace.
-fn enter_pid_namespace() {
-    // SAFETY: only this process's later children are affected.
-    let separated = unsafe { libc::unshare(libc::CLONE_NEWPID) } == 0
-        // SAFETY: as above; without privileges it takes a user namespace, too.
-        || unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) } == 0;
-    assert!(separated, "this test needs the right to make a pid namespace");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crossproc::process::{self, CommandExt, InheritError};
 use crossproc::{Lock, Shm};
 
 mod forked;
-use forked::{fork, join_all};
+use forked::{PATIENCE, enter_pid_namespace, fork, join_all};
 
 const ROLE: &str = "CROSSPROC_TEST_ROLE";
 
@@ -90,8 +90,23 @@ fn std_s_own_exec_is_refused_what_it_would_leave_open() {
         });
         child.unwrap().join().unwrap().code().unwrap()
     });
-    assert_eq!(child.join_timeout(forked::PATIENCE).unwrap().code(), Some(REFUSED));
+    assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(REFUSED));
     assert_eq!(*number.lock().unwrap(), 2);
+}
+
+#[test]
+fn the_first_process_of_a_pid_namespace_starts_programs_in_another_one() {
+    join_all([fork(|| {
+        enter_pid_namespace();
+        let child = process::fork(|| {
+            let mut command = Command::new("true");
+            command.share("number", &number()).unwrap();
+            enter_pid_namespace();
+            // The program has the pid of this process: 1.
+            command.status().unwrap().success().then_some(()).ok_or("it was not started")
+        });
+        assert!(child.unwrap().join_timeout(PATIENCE).unwrap().success());
+    })]);
 }
 
 #[test]

@@ -48,7 +48,8 @@ pub trait CommandExt {
     /// find the handle.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] if the name is empty or has anything but ASCII letters, digits and `_`; no free descriptor.
+    /// [`io::ErrorKind::InvalidInput`] if the name is empty or has anything but ASCII letters, digits and `_`; no free
+    /// descriptor, no memory.
     fn share<H: Handle>(&mut self, name: &str, handle: &H) -> io::Result<&mut Command>;
 
     /// Has the program killed (SIGKILL) when this process ends, however it ends. See the [module](super). It lasts through a later `exec`. For commands
@@ -108,7 +109,7 @@ impl CommandExt for Command {
         check_name(name)?;
         let fd = handle.as_fd().try_clone_to_owned()?;
         let (variable, value) = (format!("{PREFIX}{name}"), Passed::of(&fd, H::kind())?.to_string());
-        start::this_process_is_new();
+        start::mark_this_process()?;
         self.env(&variable, value);
         let share = Share::new(fd, variable);
         // SAFETY: in a child the closure makes system calls alone, reads what is behind `DOING`,

@@ -24,7 +24,7 @@
 use core::cell::{Cell, RefCell};
 use core::mem::MaybeUninit;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering::*};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -33,7 +33,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use crossproc_sys::descriptor::both_above_standard;
-use crossproc_sys::process::at_fork;
+use crossproc_sys::process::{at_fork, mark_of_this_process};
 use crossproc_sys::{pidfd, socket};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -78,14 +78,39 @@ thread_local! {
     static DOING: Cell<*const Doing> = const { Cell::new(ptr::null()) };
 }
 
-/// The pid of this process, since it has shared something, or was forked by this crate. One that
-/// std forks to start a program has another.
-static THIS_PROCESS: AtomicI32 = AtomicI32::new(0);
+/// Null, or a word that is 1 in a process that has shared something, or that this crate has forked
+/// from one. It is 0 in what std forks to start a program, also where that is in another pid
+/// namespace and has the same pid.
+static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
-/// Says that this process is not what std forks to start a program.
-pub(super) fn this_process_is_new() {
-    // Relaxed: whoever reads it in another thread got the command after that.
-    THIS_PROCESS.store(getpid().as_raw_nonzero().get(), Relaxed);
+fn mark() -> Option<&'static AtomicU32> {
+    // SAFETY: null, or what `mark_this_process` has stored, which is never unmapped. Acquire: pairs
+    // with the Release there.
+    unsafe { MARK.load(Acquire).as_ref() }
+}
+
+/// Says that this process is not what std forks to start a program, before it shares something.
+///
+/// # Errors
+/// ENOMEM.
+pub(super) fn mark_this_process() -> io::Result<()> {
+    if mark().is_none() {
+        let made = ptr::from_ref(mark_of_this_process()?).cast_mut();
+        // Of two threads that come here at once, one leaves a word behind that nobody uses.
+        // Release: pairs with the Acquire in `mark`.
+        let _ = MARK.compare_exchange(ptr::null_mut(), made, Release, Relaxed);
+    }
+    this_process_is_forked();
+    Ok(())
+}
+
+/// Says that this process is not what std forks to start a program, if its parent has shared
+/// something.
+pub(super) fn this_process_is_forked() {
+    if let Some(mark) = mark() {
+        // Relaxed: whoever reads it in another thread got the command after that.
+        mark.store(1, Relaxed);
+    }
 }
 
 /// What this thread is in the middle of.
@@ -113,7 +138,7 @@ impl Doing {
 /// `exec`, and not by one that is forked to become the program.
 fn is_exec() -> bool {
     // Relaxed: see where it is stored.
-    THIS_PROCESS.load(Relaxed) == getpid().as_raw_nonzero().get()
+    mark().is_some_and(|mark| mark.load(Relaxed) == 1)
 }
 
 /// A handle for a program.
