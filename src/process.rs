@@ -60,13 +60,18 @@
 //!
 //! [`fork`] has the child forget its copy of the buffer, so that nothing is there twice, and what
 //! the child prints itself is flushed at its end. That waits for a slow reader, as printing does,
-//! and for at most a second for a thread that the child has started and that has the standard
-//! output locked. What cannot be written then is lost, as at the end of a program.
+//! and for a second at most for a thread of the child's that has the standard output locked. What
+//! cannot be written then is lost, as at the end of a program.
 //!
 //! [`Builder::fork_with_threads`] does neither, since another thread may have had std's buffer
 //! locked: the child may print a second time what was in the buffer when it was forked, and if it
-//! prints, it flushes. An [error](Exit) that is a child's result is printed without std's lock; a
-//! panic's message takes locks of std, which another thread may have had.
+//! prints, it flushes by itself. The first [`fork`] by such a child finds out, by one more child
+//! that takes the lock and ends. If that cannot do so within a second, the buffer is locked for
+//! ever, and no `fork` does either from then on; nor does one whose child is the first of another
+//! pid namespace, where one more child would take its place.
+//!
+//! An [error](Exit) that is a child's result is printed without std's lock; a panic's message takes
+//! locks of std, which another thread may have had.
 //!
 //! # SIGCHLD
 //! A process that ignores SIGCHLD, which it may have inherited, has its children reaped by the
@@ -261,10 +266,10 @@ impl<'a> Builder<'a> {
     /// error names; see the [module](self), also for `#[test]`s.
     /// [`io::ErrorKind::ResourceBusy`] if it holds a guard. Otherwise what the system says: no
     /// memory, no descriptor, too many processes, no `/proc`; also what the child was refused
-    /// before `body`, or
-    /// that it was killed. `body` has not run then, and there is no child.
+    /// before `body`, or that it was killed. `body` has not run then, and there is no child.
     pub fn fork<R: Exit>(&self, body: impl FnOnce() -> R + Send + 'static) -> io::Result<Child> {
         check_what_is_held()?;
+        printed::look_for_a_lock()?;
         // SAFETY: there are no other threads, and only this one could start any. No guard is held,
         // and what is `'static` otherwise leads to nothing that only a guard's owner may use.
         unsafe { self.fork_child(body, true, None) }
@@ -288,6 +293,7 @@ impl<'a> Builder<'a> {
     /// As [`fork`](Builder::fork). There is no connection then.
     pub fn fork_connected<R: Exit>(&self, body: impl FnOnce(Connection) -> R + Send + 'static) -> io::Result<(Child, Connection)> {
         check_what_is_held()?;
+        printed::look_for_a_lock()?;
         let (ours, mut theirs) = connection::private_pipe()?;
         let number = theirs.number();
         let body = move || {
@@ -380,6 +386,9 @@ fn run<R: Exit>(begin: impl FnOnce(), body: impl FnOnce() -> R, is_alone: bool) 
     let no_way_back = NoWayBack;
     begin();
     start::this_process_is_forked();
+    if !is_alone {
+        printed::a_thread_may_have_had_it_locked();
+    }
     let code = match catch_unwind(AssertUnwindSafe(|| body().code())) {
         Ok(code) => code,
         Err(payload) => {

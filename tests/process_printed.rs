@@ -13,6 +13,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use crossproc::process::{self, Builder, CommandExt};
 use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
@@ -187,6 +188,59 @@ fn a_child_ends_while_its_own_thread_has_the_standard_output_locked() {
             is_locked.recv().unwrap();
         })
         .unwrap()]);
+    });
+}
+
+#[test]
+fn a_child_that_has_threads_waits_for_its_reader_too() {
+    alone("a_child_that_has_threads_waits_for_its_reader_too", || {
+        let (reader, writer) = full_pipe();
+        put_at(1, writer);
+        let child = process::fork(|| {
+            thread::spawn(|| {
+                loop {
+                    thread::park();
+                }
+            });
+            say("a child's");
+        })
+        .unwrap();
+        // Longer than it waits for its threads.
+        let error = child.join_timeout(Duration::from_secs(2)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        put_at(1, file());
+        let mut printed = Vec::new();
+        File::from(reader).read_to_end(&mut printed).unwrap();
+        assert!(printed.ends_with(b"a child's"));
+        join_all([child]);
+    });
+}
+
+#[test]
+fn a_process_whose_parents_thread_had_the_standard_output_locked_forks() {
+    alone("a_process_whose_parents_thread_had_the_standard_output_locked_forks", || {
+        let (locked, is_locked) = mpsc::channel();
+        let (done, is_done) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let _lock = io::stdout().lock();
+                locked.send(()).unwrap();
+                let _ = is_done.recv();
+            });
+            is_locked.recv().unwrap();
+            // The second time nothing is left to find out, nor in the child.
+            let forks = || {
+                for _ in 0..2 {
+                    let child = process::fork(|| process::fork(|| 7).unwrap().join().unwrap().code().unwrap()).unwrap();
+                    assert_eq!(child.join().unwrap().code(), Some(7));
+                }
+            };
+            // SAFETY: the child uses nothing of the other thread's.
+            let child = unsafe { Builder::new().fork_with_threads(forks) }.unwrap();
+            let status = child.join_timeout(PATIENCE);
+            drop(done);
+            assert!(status.unwrap().success());
+        });
     });
 }
 

@@ -217,9 +217,10 @@ enum Look {
 /// Found in the [`io::Error`] of [`Child::join`] and its kin, by [`io::Error::get_ref`] and a
 /// downcast.
 ///
-/// From Linux 6.15 on, the kernel keeps the status for whoever has a pidfd, and as [`Child`] has
-/// one, the first two cases do not happen there, unless a sandbox refuses the call
-/// (`PIDFD_GET_INFO`).
+/// It went to a wait for any child, or the kernel kept none since SIGCHLD is ignored, or another
+/// process is the parent; the text says which. From Linux 6.15 on, the kernel keeps the status for
+/// whoever has a pidfd, as a [`Child`] has. The first two do not happen there, unless a sandbox
+/// refuses the call (`PIDFD_GET_INFO`).
 #[derive(Debug, thiserror::Error)]
 #[error("process {id} has ended, or is another's, and its exit status is lost: {taker}")]
 pub struct StatusLost {

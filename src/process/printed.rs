@@ -9,6 +9,9 @@
 //! What the child prints itself, it writes at its end, as a program does; and as there, that this
 //! fails is no failure of what it was to do.
 
+#![allow(unsafe_code)]
+
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::sync::mpsc;
@@ -17,12 +20,81 @@ use std::time::Duration;
 
 use crossproc_sys::process as sys;
 use crossproc_sys::threads::{Others, others};
+use rustix::fs::stat;
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 
-/// How long a child that ends waits for its own threads to let go of the standard output.
+use super::Builder;
+
+/// How long the standard output may be locked: when a child ends, by its own threads; and where
+/// nobody can tell whether the thread that has it locked is in this process.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// In a child that has one thread, of a parent that had one: nobody has the buffer locked.
+/// What is known of the lock of std's buffer while this process has one thread.
+static LOCK: AtomicU8 = AtomicU8::new(FREE);
+/// Nobody has it locked.
+const FREE: u8 = 0;
+/// This process was forked from one with threads, of which one may have had it locked.
+const UNKNOWN: u8 = 1;
+/// One had, and it stays locked for ever, in forked children, too.
+const STUCK: u8 = 2;
+
+/// In a child of a process that may have other threads.
+pub(super) fn a_thread_may_have_had_it_locked() {
+    // Relaxed, here and below: only a process that has one thread looks at it.
+    let _ = LOCK.compare_exchange(FREE, UNKNOWN, Relaxed, Relaxed);
+}
+
+/// In a process that has one thread, and is about to fork: finds out whether the buffer is locked,
+/// if that is not known. std has no way to try, so a child does, and is killed if it waits.
+///
+/// # Errors
+/// As of a fork.
+pub(super) fn look_for_a_lock() -> io::Result<()> {
+    if LOCK.load(Relaxed) != UNKNOWN || !children_are_in_this_namespace() {
+        return Ok(());
+    }
+    let this_process = getpid();
+    let try_it = || {
+        // This thread is its process's only one. Where it is refused, such a child may stay.
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
+        // None: it is in another pid namespace, and cannot be asked for.
+        if getppid().is_none_or(|now| now == this_process) {
+            drop(io::stdout().lock());
+        }
+    };
+    // SAFETY: this process has one thread, so the child may do what it may. It uses no guard.
+    let child = unsafe { Builder::new().fork_with_threads(try_it) }?;
+    let found = match child.join_timeout(PATIENCE) {
+        Ok(status) if status.success() => FREE,
+        // Somebody has killed it.
+        Ok(_) => UNKNOWN,
+        // Its status is lost.
+        Err(_) if matches!(child.is_alive(), Ok(false)) => FREE,
+        Err(_) => {
+            child.kill()?;
+            let _ = child.join();
+            STUCK
+        }
+    };
+    LOCK.store(found, Relaxed);
+    Ok(())
+}
+
+/// Whether a child would be in this process's pid namespace. The first one in another is what that
+/// lives by, and not to be taken from the user.
+fn children_are_in_this_namespace() -> bool {
+    // An error: there is none in it yet.
+    match (stat("/proc/self/ns/pid"), stat("/proc/self/ns/pid_for_children")) {
+        (Ok(own), Ok(childrens)) => (own.st_dev, own.st_ino) == (childrens.st_dev, childrens.st_ino),
+        _ => false,
+    }
+}
+
+/// In a child that has one thread, of a parent that had one. What cannot be had is not forgotten.
 pub(super) fn forget() -> io::Result<()> {
+    if LOCK.load(Relaxed) != FREE {
+        return Ok(());
+    }
     // A write that is refused for a bad descriptor is taken for done by std, which has programs
     // without a standard output in mind.
     sys::without_stdout(|| {
@@ -32,6 +104,9 @@ pub(super) fn forget() -> io::Result<()> {
 
 /// Writes what the child has printed. It is about to exit.
 pub(super) fn write() {
+    if LOCK.load(Relaxed) != FREE {
+        return;
+    }
     let flush = || {
         sys::without_sigpipe(|| {
             let _ = io::stdout().flush();
@@ -41,13 +116,15 @@ pub(super) fn write() {
         return flush();
     }
     // A thread that the child has started may have the buffer locked, and never let go of it.
-    let (done, is_done) = mpsc::channel();
+    let (locked, is_locked) = mpsc::channel();
     let flushing = thread::Builder::new().spawn(move || {
+        let _lock = io::stdout().lock();
+        let _ = locked.send(());
         flush();
-        let _ = done.send(());
     });
-    if flushing.is_ok() {
-        let _ = is_done.recv_timeout(PATIENCE);
+    // What is waited for then is the reader alone, until the thread is done with its end.
+    if flushing.is_ok() && is_locked.recv_timeout(PATIENCE).is_ok() {
+        let _ = is_locked.recv();
     }
 }
 
