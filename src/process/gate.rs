@@ -7,7 +7,7 @@
 //! | 2 | parent | sends [`GO`]: nobody can take the child for another any more |
 //! | 3 | child | ties itself to its parent if it is a daemon, and closes what it is not to keep |
 //! | 4 | child | receives the byte, and forgets what its parent has printed |
-//! | 5 | child | reports that it begins, or what failed and the errno; then it begins, or exits |
+//! | 5 | child | reports that it begins, or what failed and the errno; then does so, or exits |
 //! | 6 | parent | receives the report: the fork is done, or an error, and then the child is reaped |
 //!
 //! So the body runs if and only if the report was sent, and the parent returns `Ok` only if it

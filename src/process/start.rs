@@ -8,8 +8,8 @@
 //! | step | who | what |
 //! |---|---|---|
 //! | 1 | parent | makes a pair of sockets, says so in [`DOING`], has std fork |
-//! | 2 | child | sends its pidfd, or what failed and the errno: [`announce`], by `pthread_atfork(3)` |
-//! | 3 | child | runs what the command was given, of ours: [`inherit`](Share::inherit), [`announce`] |
+//! | 2 | child | sends its pidfd, or what failed: [`announce`], by `pthread_atfork(3)` |
+//! | 3 | child | runs what the command was given; ours is [`Share::inherit`], and `announce` |
 //! | 4 | child | becomes the program, or exits |
 //! | 5 | parent | has std's result, which comes after step 2, and receives what was sent |
 //!
