@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 mod forked;
 mod refused;
-use forked::{PATIENCE, enter_pid_namespace, fork, join_all, kill, wait_until};
+use forked::{PATIENCE, close_all_but_standard_streams, enter_pid_namespace, fork, join_all, kill, wait_until};
 
 shared! {
     struct Board {
@@ -39,13 +39,6 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = crossproc_sys::pidfd::signal(&self.0, Signal::KILL);
-    }
-}
-
-fn close_all_but_standard_streams() {
-    for number in 3..1_024 {
-        // SAFETY: nothing in this process uses what it has there, from now on.
-        unsafe { libc::close(number) };
     }
 }
 

@@ -13,7 +13,7 @@ use crossproc::{Event, Shm};
 
 mod forked;
 mod refused;
-use forked::{PATIENCE, fork, join_all};
+use forked::{PATIENCE, close_all_but_standard_streams, fork, join_all};
 use refused::call;
 
 /// Whether this kernel keeps the exit status for who has a pidfd.
@@ -143,9 +143,7 @@ fn a_started_program_that_closes_what_it_does_not_know_is_told_of() {
             // end of a stream, also of one that is closed here.
             unsafe {
                 command.pre_exec(|| {
-                    for number in 3..1_024 {
-                        libc::close(number);
-                    }
+                    close_all_but_standard_streams();
                     Ok(())
                 })
             };

@@ -50,6 +50,13 @@ pub(crate) fn wait_until_asleep(child: &Child) {
     wait_until("a child sleeps", || fs::read_to_string(&path).is_ok_and(|call| calls.iter().any(|of_futex| call.starts_with(of_futex))));
 }
 
+pub(crate) fn close_all_but_standard_streams() {
+    for number in 3..1_024 {
+        // SAFETY: nothing in this process uses what it has there, from now on.
+        unsafe { libc::close(number) };
+    }
+}
+
 /// The next child is the first of a pid namespace.
 pub(crate) fn enter_pid_namespace() {
     // SAFETY: only this process's later children are affected.
