@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::*};
+use std::thread;
 
 use crossproc::process::{self, Builder, CommandExt};
 use crossproc::{Event, Shm, shared};
@@ -96,10 +97,14 @@ fn a_started_daemon_that_has_daemons_itself_dies_with_its_parent() {
     let board = Shm::new(Board { pid: AtomicU32::new(0), ready: Event::new() }).unwrap();
     let theirs = board.clone();
     let parent = fork(move || -> () {
-        let mut command = this_program("role_of_a_daemon_that_has_daemons", 0);
-        let _child = command.share("board", &theirs).unwrap().daemon().unwrap().start().unwrap();
+        // By another thread than the first one: it hangs on the descriptor alone.
+        let start = move || {
+            let mut command = this_program("role_of_a_daemon_that_has_daemons", 0);
+            command.share("board", &theirs).unwrap().daemon().unwrap().start().unwrap()
+        };
+        let _child = thread::spawn(start).join().unwrap();
         loop {
-            std::thread::park();
+            thread::park();
         }
     });
     board.ready.wait_timeout(PATIENCE).unwrap();
@@ -121,7 +126,7 @@ fn role_of_a_daemon_that_has_daemons() {
     board.pid.store(std::process::id(), Relaxed);
     board.ready.set();
     loop {
-        std::thread::park();
+        thread::park();
     }
 }
 
