@@ -4,6 +4,12 @@
 //! Handles: the mappings are shared, as are the descriptors. No locks: what a thread of the parent holds stays its own, and for the child it is
 //! held by another. The crate's state of the calling thread is not copied but made anew, in however the child was forked.
 //!
+//! What the crate has open to start children and to tie daemons, a forked child does not keep: a
+//! chain of children has as many descriptors in each generation. Nor do programs that are
+//! [started](CommandExt::start), but for what is shared with them and, for a daemon, the one
+//! descriptor that ties it to its parent. A child of [`Builder::fork_with_threads`] has copies
+//! besides of whatever other threads have open at that moment, by this crate or not.
+//!
 //! And no guards, since the child would use what its parent holds: [`fork`] is an error while the
 //! process has a guard of a [`Lock`](crate::Lock), an [`RLock`](crate::RLock) or an
 //! [`RwLock`](crate::RwLock), a loan, a received item, a task or a dead letter. Drop it first, or
@@ -45,9 +51,39 @@
 //!
 //! Locks of this crate are no problem in either: they belong to their thread, and the child's are its own.
 //!
+//! # The standard streams
+//! Starting a child does not depend on them: neither a full disk, nor a reader that is gone or
+//! reads nothing, nor another thread that has one locked, fails or holds up a fork, or changes what
+//! a child's exit status is. For that, a fork flushes nothing. What std has buffered of the
+//! standard output stays the parent's, which writes it when it would have anyway: flush it before
+//! the fork if it is to come before what the child prints.
+//!
+//! [`fork`] has the child forget its copy of the buffer, so that nothing is there twice, and what
+//! the child prints itself is flushed at its end. That waits for a slow reader, as printing does,
+//! and for a second at most for a thread of the child's that has the standard output locked. What
+//! cannot be written then is lost, as at the end of a program.
+//!
+//! [`Builder::fork_with_threads`] does neither, since another thread may have had std's buffer
+//! locked: the child may print a second time what was in the buffer when it was forked, and if it
+//! prints, it flushes by itself. The first [`fork`] by such a child finds out, by one more child
+//! that takes the lock and ends. If that cannot do so within a second, the buffer is locked for
+//! ever, and no `fork` does either from then on; nor does one whose child is the first of another
+//! pid namespace, where one more child would take its place.
+//!
+//! An [error](Exit) that is a child's result is printed without std's lock; a panic's message takes
+//! locks of std, which another thread may have had.
+//!
 //! # SIGCHLD
-//! A process that ignores SIGCHLD, which it may have inherited, has its children reaped by the kernel: their exit status is lost, and joining them is an error. A wait for
-//! any child, by a library or a handler, does the same. Give the signal its default again before the first child.
+//! A process that ignores SIGCHLD, which it may have inherited, has its children reaped by the
+//! kernel. A wait for any child, by a library or a handler, takes them from this crate, too. That
+//! does no harm here: a child is known by a pidfd from before it does anything, so that no signal
+//! can hit another process that was given its pid. From Linux 6.15 on the kernel keeps the exit
+//! status for whoever has such a descriptor, and [`Child::join`] returns it. Before that, nothing
+//! in the kernel tells how such a child ended: joining it waits for its end, and is the error
+//! [`StatusLost`], which says why. Give SIGCHLD its default before the first child.
+//!
+//! std's own `Command::spawn` panics if a program cannot be executed and the forked child's status
+//! was taken; [`CommandExt::start`] makes an error of that.
 //!
 //! # Daemons
 //! A [daemon](Builder::daemon) is killed (SIGKILL) when the process that started it ends or calls
@@ -74,28 +110,26 @@
 #![allow(unsafe_code)]
 
 use core::mem;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crossproc_sys::pidfd;
 use crossproc_sys::process::{self as sys, Lifeline};
 use crossproc_sys::robust::{self, Thread};
-use rustix::io::retry_on_intr;
-use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
-
 mod child;
 mod closing;
 mod command;
 mod gate;
 mod handle;
+mod printed;
+mod start;
 mod threads;
 
 use self::closing::Closing;
-use self::gate::Inside;
 use crate::connection::{self, Connection};
 
-pub use self::child::Child;
+pub use self::child::{Child, StatusLost};
 pub use self::command::{CommandExt, InheritError, inherited};
 pub use self::handle::{Handle, HandleError};
 
@@ -219,8 +253,9 @@ impl<'a> Builder<'a> {
 
     /// Forks a child that runs `body` and exits with the [code](Exit) of its result; 101 if it panics.
     ///
-    /// The child ends as by `_exit`: no destructor of what it inherited runs, no handler of the parent's `atexit`. The standard output is flushed
-    /// before the fork and at the end of the child.
+    /// The child ends as by `_exit`: no destructor of what it inherited runs, no handler of the
+    /// parent's `atexit`. What the parent has printed and not flushed stays the parent's; what the
+    /// child has printed is flushed at its end. See the [module](self).
     ///
     /// No guard gets into the child: `body` borrows nothing, and it is an error if this process
     /// holds any, also one that was leaked, or that is in a `static` or a `thread_local!`. See the
@@ -231,13 +266,13 @@ impl<'a> Builder<'a> {
     /// error names; see the [module](self), also for `#[test]`s.
     /// [`io::ErrorKind::ResourceBusy`] if it holds a guard. Otherwise what the system says: no
     /// memory, no descriptor, too many processes, no `/proc`; also what the child was refused
-    /// before `body`, or
-    /// that it was killed. `body` has not run then, and there is no child.
+    /// before `body`, or that it was killed. `body` has not run then, and there is no child.
     pub fn fork<R: Exit>(&self, body: impl FnOnce() -> R + Send + 'static) -> io::Result<Child> {
         check_what_is_held()?;
+        printed::look_for_a_lock()?;
         // SAFETY: there are no other threads, and only this one could start any. No guard is held,
         // and what is `'static` otherwise leads to nothing that only a guard's owner may use.
-        unsafe { self.fork_flushing(body, true, None) }
+        unsafe { self.fork_child(body, true, None) }
     }
 
     /// [`fork`](Builder::fork)s a child that is connected to this process: `body` gets its end, and
@@ -258,6 +293,7 @@ impl<'a> Builder<'a> {
     /// As [`fork`](Builder::fork). There is no connection then.
     pub fn fork_connected<R: Exit>(&self, body: impl FnOnce(Connection) -> R + Send + 'static) -> io::Result<(Child, Connection)> {
         check_what_is_held()?;
+        printed::look_for_a_lock()?;
         let (ours, mut theirs) = connection::private_pipe()?;
         let number = theirs.number();
         let body = move || {
@@ -265,11 +301,13 @@ impl<'a> Builder<'a> {
             body(theirs)
         };
         // SAFETY: as for `fork`.
-        let child = unsafe { self.fork_flushing(body, true, Some(number)) }?;
+        let child = unsafe { self.fork_child(body, true, Some(number)) }?;
         Ok((child, ours))
     }
 
-    /// [`fork`](Builder::fork), also if this process has other threads. The child does not flush the standard output.
+    /// [`fork`](Builder::fork), also if this process has other threads. The child does not flush
+    /// the standard output, and has what its parent had not flushed in its buffer, too. See the
+    /// [module](self).
     ///
     /// # Safety
     /// If this process has other threads, `body` calls only what is async-signal-safe, or what its caller knows not to depend on anything
@@ -285,38 +323,33 @@ impl<'a> Builder<'a> {
     /// there is no child.
     pub unsafe fn fork_with_threads<R: Exit>(&self, body: impl FnOnce() -> R + Send) -> io::Result<Child> {
         // SAFETY: the caller's.
-        unsafe { self.fork_flushing(body, false, None) }
+        unsafe { self.fork_child(body, false, None) }
     }
 
+    /// `kept`: the number of the end of a connection that is the child's own.
+    ///
     /// # Safety
-    /// As for `fork_with_threads`; `flush_in_child` only if there are no other threads.
-    unsafe fn fork_flushing<R: Exit>(&self, body: impl FnOnce() -> R, flush_in_child: bool, kept: Option<RawFd>) -> io::Result<Child> {
+    /// As for `fork_with_threads`; `is_alone` only if there are no other threads.
+    unsafe fn fork_child<R: Exit>(&self, body: impl FnOnce() -> R, is_alone: bool, kept: Option<RawFd>) -> io::Result<Child> {
         let line = if self.daemon { Some(Lifeline::of_this_process()?) } else { None };
-        // What is in the buffer now is the parent's to print, once.
-        io::stdout().flush()?;
         // The child waits until the parent has its pidfd, so that it cannot be reaped by anybody
         // before that.
         let (inside, outside) = gate::gate()?;
         let mut closing = Closing::new(&self.closed, kept)?;
         // SAFETY: the caller's; until `body`, the child only sends, receives, polls, opens and
-        // closes.
+        // closes, and prints nothing unless it is alone.
         match unsafe { sys::fork() }? {
             None => {
                 drop(outside);
-                sys::exit_now(run((inside, line, &mut closing), body, flush_in_child))
+                let begin = || inside.pass(line, &mut closing, is_alone);
+                sys::exit_now(run(begin, body, is_alone))
             }
             Some(pid) => {
                 drop((inside, closing));
                 match pidfd::open(pid) {
-                    Ok(pidfd) => outside.let_in(pid, &pidfd).map(|()| Child::new(pid, pidfd)),
+                    Ok(pidfd) => outside.let_in(&pidfd).map(|()| Child::new(pid, pidfd)),
                     Err(error) => {
-                        // The child sees the end of the stream, and ends. Nobody has waited for it,
-                        // so the pid is
-                        // its own still; if somebody has copies of the sockets, this is what ends
-                        // it.
-                        drop(outside);
-                        let _ = kill_process(pid, Signal::KILL);
-                        let _ = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
+                        outside.turn_away(pid);
                         Err(error)
                     }
                 }
@@ -349,9 +382,13 @@ impl Drop for NoWayBack {
 }
 
 /// The child's life, and its exit code.
-fn run<R: Exit>((gate, line, closing): (Inside, Option<Lifeline>, &mut Closing<'_>), body: impl FnOnce() -> R, flush: bool) -> i32 {
+fn run<R: Exit>(begin: impl FnOnce(), body: impl FnOnce() -> R, is_alone: bool) -> i32 {
     let no_way_back = NoWayBack;
-    gate.pass(line, closing);
+    begin();
+    start::this_process_is_forked();
+    if !is_alone {
+        printed::a_thread_may_have_had_it_locked();
+    }
     let code = match catch_unwind(AssertUnwindSafe(|| body().code())) {
         Ok(code) => code,
         Err(payload) => {
@@ -360,9 +397,11 @@ fn run<R: Exit>((gate, line, closing): (Inside, Option<Lifeline>, &mut Closing<'
             PANICKED
         }
     };
-    let flushed = !flush || io::stdout().flush().is_ok();
+    if is_alone {
+        printed::write();
+    }
     mem::forget(no_way_back);
-    if flushed || code != 0 { code } else { 1 }
+    code
 }
 
 /// What a forked child's closure may return, and the exit code that it means.
@@ -384,12 +423,14 @@ impl Exit for i32 {
 }
 
 impl<T: Exit, E: core::fmt::Debug> Exit for Result<T, E> {
-    /// An error is printed to the standard error and means 1, as from `main`.
+    /// An error is printed to the standard error and means 1, as from `main`, and also if it cannot
+    /// be printed. No lock is taken for that; a reader that reads nothing is waited for for a
+    /// second with each 512 bytes.
     fn code(self) -> i32 {
         match self {
             Ok(value) => value.code(),
             Err(error) => {
-                eprintln!("Error: {error:?}");
+                printed::complain_of(&error);
                 1
             }
         }

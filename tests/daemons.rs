@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 mod forked;
 mod refused;
-use forked::{PATIENCE, fork, join_all, kill, wait_until};
+use forked::{PATIENCE, close_all_but_standard_streams, enter_pid_namespace, fork, join_all, kill, wait_until};
 
 shared! {
     struct Board {
@@ -39,13 +39,6 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = crossproc_sys::pidfd::signal(&self.0, Signal::KILL);
-    }
-}
-
-fn close_all_but_standard_streams() {
-    for number in 3..1_024 {
-        // SAFETY: nothing in this process uses what it has there, from now on.
-        unsafe { libc::close(number) };
     }
 }
 
@@ -93,15 +86,6 @@ unsafe fn fork_daemon(act: impl FnOnce() + Send) -> u32 {
     let child = unsafe { Builder::new().daemon(true).fork_with_threads(body) }.unwrap();
     done.acquire_timeout(PATIENCE).unwrap();
     child.id()
-}
-
-/// The next child is the first of a pid namespace.
-fn enter_pid_namespace() {
-    // SAFETY: only this process's later children are affected.
-    let separated = unsafe { libc::unshare(libc::CLONE_NEWPID) } == 0
-        // SAFETY: as above; without privileges it takes a user namespace, too.
-        || unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) } == 0;
-    assert!(separated, "this test needs the right to make a pid namespace");
 }
 
 #[test]
@@ -219,6 +203,8 @@ fn a_program_that_takes_this_ones_place_is_no_daemon() {
             if has_daemons {
                 Builder::new().daemon(true).fork(|| ()).unwrap().join().unwrap();
             }
+            // Its line has another number than the one by which it was tied itself, which is free.
+            let _taken = [(); 4].map(|()| std::fs::File::open("/dev/null").unwrap());
             let error = Command::new("sh").args(["-c", "exit 7"]).daemon().unwrap().exec();
             panic!("{error}");
         });
@@ -272,8 +258,9 @@ fn before_linux_5_6_a_daemon_hangs_on_the_first_thread_or_is_refused() {
         let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
         let daemon = tied_as_before_5_6().unwrap();
         let theirs = std::fs::read_dir(format!("/proc/{daemon}/fd")).unwrap().count();
-        // Two of memory more, and not the one of the folder that was read.
-        assert_eq!(theirs, before + 2 - 1);
+        // Two of memory more, and neither the one of the folder that was read, nor the one by which
+        // this process is tied itself.
+        assert_eq!(theirs, before + 2 - 2);
         assert_eq!(thread::spawn(tied_as_before_5_6).join().unwrap(), Err(libc::EOPNOTSUPP));
         wait_until("the thread is gone", || std::fs::read_dir("/proc/self/task").unwrap().count() == 1);
     })]);

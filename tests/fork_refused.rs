@@ -43,8 +43,10 @@ fn fork_refused(daemon: bool, refusals: &[Refusal]) -> Option<std::io::Error> {
     let error = match result {
         Ok(child) => {
             assert_eq!((reaped, status, ran.load(Relaxed)), (child.id() as i32, 0, 1));
-            // A daemon lets go of its parent's line, and has one of its own.
-            assert_eq!(left_open.load(Relaxed) as usize, before - usize::from(daemon), "nothing of the fork is left open in the child");
+            // This process is a daemon, and the child is not tied to what that is tied to. A daemon
+            // lets go of its parent's line, of two ends, and has a tie of its own.
+            let expected = before - 1 - usize::from(daemon);
+            assert_eq!(left_open.load(Relaxed) as usize, expected, "nothing of the fork is left open in the child");
             drop(child);
             None
         }
@@ -71,6 +73,14 @@ fn a_fork_is_ok_if_its_body_runs_and_an_error_if_not() {
             call(libc::SYS_pidfd_open, errno),
             call(libc::SYS_pidfd_send_signal, errno),
             call(libc::SYS_clone, errno),
+            call(libc::SYS_close, errno).if_argument(0, 1),
+            #[cfg(target_arch = "x86_64")]
+            call(libc::SYS_dup2, errno),
+            call(libc::SYS_dup3, errno),
+            call(libc::SYS_fcntl, errno).if_argument(1, libc::F_DUPFD_CLOEXEC as u32),
+            call(libc::SYS_rt_sigprocmask, errno),
+            call(libc::SYS_shutdown, errno),
+            call(libc::SYS_waitid, errno),
             call(libc::SYS_openat, errno).if_masked(2, O_NONBLOCK, O_NONBLOCK),
             call(libc::SYS_fcntl, errno).if_argument(1, libc::F_SETOWN as u32),
             call(libc::SYS_fcntl, errno).if_argument(1, libc::F_SETFL as u32),
@@ -155,18 +165,50 @@ fn neither_hangs_if_the_other_dies_in_the_middle() {
         // The parent, before it has let the child begin.
         let took = both_end(false, &[kills(libc::SYS_pidfd_open)]);
         assert!(took < some_time, "the child took {took:?}");
+        // Nobody, but the parent has no pidfd, and has the child end.
+        let took = both_end(false, &[call(libc::SYS_pidfd_open, libc::EMFILE)]);
+        assert!(took < some_time, "both took {took:?}");
     })]);
 }
 
 #[test]
-fn a_started_program_without_a_pidfd_is_an_error_that_says_so() {
-    for also in [None, Some(call(libc::SYS_kill, libc::EPERM))] {
+fn a_program_that_cannot_be_known_by_a_pidfd_is_not_started_and_the_error_says_so() {
+    let errno = libc::EMFILE;
+    for refusal in [call(libc::SYS_pidfd_open, errno), call(libc::SYS_sendmsg, errno), call(libc::SYS_socketpair, errno)] {
         join_all([fork(move || {
-            refused::refuse(&[call(libc::SYS_pidfd_open, libc::EMFILE)]);
-            refused::refuse(also.as_slice());
-            let error = Command::new("true").start().unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+            refused::refuse(&[refusal, kills(libc::SYS_kill)]);
+            let mark = std::env::temp_dir().join(format!("crossproc-not-started-{}", std::process::id()));
+            let error = Command::new("touch").arg(&mark).start().unwrap_err();
+            assert_eq!(error.kind(), std::io::Error::from_raw_os_error(errno).kind(), "{error}");
+            assert!(error.to_string().contains("Too many open files"), "{error}");
+            assert!(!mark.exists(), "it was not started");
+            no_child_is_left();
         })]);
+    }
+}
+
+/// No child of this process is there, as a zombie or otherwise.
+fn no_child_is_left() {
+    let mut status = 0;
+    // SAFETY: asks for any child and writes its status.
+    assert_eq!(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }, -1);
+}
+
+#[test]
+fn no_signal_is_sent_to_a_pid() {
+    // Each of what may fail after the fork, so that the child is to be got rid of; and a signal to
+    // a pid ends the parent.
+    for refusal in [call(libc::SYS_pidfd_open, libc::EMFILE), call(libc::SYS_sendto, libc::ENOMEM), call(libc::SYS_recvfrom, libc::ENOMEM)]
+    {
+        for also in [None, Some(call(libc::SYS_pidfd_send_signal, libc::EPERM))] {
+            join_all([fork(move || {
+                refused::refuse(&[kills(libc::SYS_kill)]);
+                refused::refuse(also.as_slice());
+                refused::refuse(&[refusal]);
+                process::fork(|| ()).unwrap_err();
+                no_child_is_left();
+            })]);
+        }
     }
 }
 

@@ -110,17 +110,6 @@ fn forking_with_threads_is_refused_unless_it_is_asked_for() {
 }
 
 #[test]
-fn a_status_that_someone_else_took_is_an_error() {
-    join_all([fork(|| {
-        let child = process::fork(|| ()).unwrap();
-        let mut status = 0;
-        // SAFETY: waits for any child and writes its status.
-        assert!(unsafe { libc::waitpid(-1, &raw mut status, 0) } > 0);
-        assert_eq!(child.join_timeout(PATIENCE).unwrap_err().raw_os_error(), Some(libc::ECHILD));
-    })]);
-}
-
-#[test]
 fn children_that_end_leave_no_descriptors() {
     join_all([fork(|| {
         let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();

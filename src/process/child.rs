@@ -9,14 +9,18 @@ use std::thread;
 use std::time::Instant;
 
 use crossproc_sys::futex::Awake;
-use crossproc_sys::pidfd;
+use crossproc_sys::pidfd::{self, Record};
 use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
+use crossproc_sys::process;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use crate::wait::{Ended, Wait, Waiter};
 
 /// Between two looks at a child that has ended and cannot be reaped.
 const AGAIN: Duration = Duration::from_millis(1);
+/// So many looks at one that is about to be reaped are enough.
+const MANY: u32 = 1_000;
 
 /// A process that this one started, by [`fork`](super::fork) or [`CommandExt::start`](super::CommandExt::start).
 ///
@@ -46,7 +50,7 @@ impl Child {
     /// Waits until the process has ended, as long as it takes: its exit code, or the signal that killed it. The second time it is the same.
     ///
     /// # Errors
-    /// `ECHILD`: someone else took the status: a wait for any child, SIGCHLD being ignored, or this is not the process that started the child.
+    /// [`StatusLost`], in the [`io::Error`]: the process has ended, and its status went elsewhere.
     pub fn join(&self) -> io::Result<ExitStatus> {
         self.join_with(Wait::FOREVER)
     }
@@ -74,10 +78,14 @@ impl Child {
     /// otherwise as [`join`](Child::join).
     pub fn join_with(&self, wait: Wait) -> io::Result<ExitStatus> {
         let mut waiter = Waiter::new(wait);
+        let mut in_vain = 0;
         loop {
             let has_ended = self.sleep(&mut waiter)?;
-            if let Some(status) = self.try_join()? {
-                return Ok(status);
+            match self.look()? {
+                Look::Ended(status) => return Ok(status),
+                Look::IsReaped if in_vain >= MANY => return Err(self.lost(Taker::Wait)),
+                Look::IsReaped => in_vain += 1,
+                Look::Runs => {}
             }
             match waiter.check() {
                 Ok(()) => {}
@@ -102,12 +110,36 @@ impl Child {
     /// # Errors
     /// As [`join`](Child::join).
     pub fn try_join(&self) -> io::Result<Option<ExitStatus>> {
+        Ok(match self.look()? {
+            Look::Ended(status) => Some(status),
+            Look::Runs | Look::IsReaped => None,
+        })
+    }
+
+    fn look(&self) -> io::Result<Look> {
         // Held while reaping, so that nobody finds the child reaped and its status not yet here. Nothing in between panics or blocks.
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        if status.is_none() {
-            *status = pidfd::reap(&self.pidfd)?;
+        let mut known = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(status) = *known {
+            return Ok(Look::Ended(status));
         }
-        Ok(*status)
+        let status = match pidfd::reap(&self.pidfd) {
+            Ok(None) => return Ok(Look::Runs),
+            Ok(Some(status)) => status,
+            Err(error) if error.raw_os_error() != Some(Errno::CHILD.raw_os_error()) => return Err(error),
+            Err(_) => match pidfd::record(&self.pidfd) {
+                Record::Ended(status) => status,
+                Record::Child => return Ok(Look::IsReaped),
+                Record::OfAnother => return Err(self.lost(Taker::Parent)),
+                Record::Unknown if process::ignores_children() => return Err(self.lost(Taker::Kernel)),
+                Record::Unknown => return Err(self.lost(Taker::Wait)),
+            },
+        };
+        *known = Some(status);
+        Ok(Look::Ended(status))
+    }
+
+    fn lost(&self, taker: Taker) -> io::Error {
+        io::Error::other(StatusLost { id: self.id(), taker })
     }
 
     /// Whether the process has not ended. It may have by the time this returns; once false it stays so.
@@ -170,4 +202,53 @@ impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+/// What a look at a process finds.
+enum Look {
+    Runs,
+    Ended(ExitStatus),
+    /// It has ended, and somebody else is about to have reaped it: the kernel, or a wait for any
+    /// child.
+    IsReaped,
+}
+
+/// A process has ended, and how cannot be known: its exit status was not kept for this process.
+/// Found in the [`io::Error`] of [`Child::join`] and its kin, by [`io::Error::get_ref`] and a
+/// downcast.
+///
+/// It went to a wait for any child, or the kernel kept none since SIGCHLD is ignored, or another
+/// process is the parent; the text says which. From Linux 6.15 on, the kernel keeps the status for
+/// whoever has a pidfd, as a [`Child`] has. The first two do not happen there, unless a sandbox
+/// refuses the call (`PIDFD_GET_INFO`).
+#[derive(Debug, thiserror::Error)]
+#[error("process {id} has ended, or is another's, and its exit status is lost: {taker}")]
+pub struct StatusLost {
+    id: u32,
+    taker: Taker,
+}
+
+impl StatusLost {
+    /// The pid that the process had. Another may have it now.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+/// Where it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Taker {
+    #[error(
+        "this process ignores SIGCHLD (SIG_IGN or SA_NOCLDWAIT), so the kernel kept none. \
+         Give the signal its default before the first child, or run Linux 6.15 or later"
+    )]
+    Kernel,
+    #[error(
+        "something else in this process took it by a wait for any child. \
+         Have it wait for its own children only, or run Linux 6.15 or later"
+    )]
+    Wait,
+    #[error("this process did not start it: only the one that did can join it")]
+    Parent,
 }

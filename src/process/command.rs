@@ -8,14 +8,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use crossproc_sys::pidfd;
+use crossproc_sys::descriptor::duplicate;
 use crossproc_sys::process::Lifeline;
 use rustix::fs::fstat;
-use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
-use rustix::process::Pid;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
 use super::Child;
 use super::handle::{Handle, HandleError};
+use super::start::{self, Share};
 
 /// A handle is known to the program that is started by an environment variable of this name, with the handle's name after it.
 const PREFIX: &str = "CROSSPROC_HANDLE_";
@@ -42,56 +42,93 @@ const PREFIX: &str = "CROSSPROC_HANDLE_";
 pub trait CommandExt {
     /// Lets the program inherit a handle, which it gets by [`inherited`] with this name. The handle need not live on: the command keeps a descriptor.
     ///
+    /// The name is in an environment variable of the command, so **`env_clear` comes before this**.
+    /// If it comes after, [`start`](CommandExt::start) and [`replace`](CommandExt::replace) are
+    /// errors ([`io::ErrorKind::InvalidInput`]), and a program that is started otherwise does not
+    /// find the handle.
+    ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] if the name is empty or has anything but ASCII letters, digits and `_`; no free descriptor.
+    /// [`io::ErrorKind::InvalidInput`] if the name is empty or has anything but ASCII letters, digits and `_`; no free
+    /// descriptor, no memory.
     fn share<H: Handle>(&mut self, name: &str, handle: &H) -> io::Result<&mut Command>;
 
     /// Has the program killed (SIGKILL) when this process ends, however it ends. See the [module](super). It lasts through a later `exec`. For commands
     /// that are started: `exec` by this process ties nothing.
     ///
     /// # Errors
-    /// No free descriptor, no memory.
+    /// No free descriptor, no memory, no `/proc`.
     fn daemon(&mut self) -> io::Result<&mut Command>;
 
     /// Starts the program, as [`Command::spawn`] does, for a [`Child`] on a pidfd. What the command pipes (`Stdio::piped`) is closed at once: take `spawn`
     /// for that.
     ///
+    /// The child opens its pidfd itself, before it becomes the program: it is the program's
+    /// whatever becomes of it, also if SIGCHLD is ignored.
+    ///
     /// # Errors
-    /// As [`Command::spawn`]; no free descriptor for the pidfd, and then the program is killed, if
-    /// that can be.
+    /// As [`Command::spawn`]; what the child was refused when it opened or sent the pidfd. The
+    /// program was not started then. Where the pidfd cannot be received since other threads have
+    /// taken the last free descriptors meanwhile, it was, and the error says so, and with which
+    /// pid.
+    ///
+    /// A program that cannot be executed is another error, without a reason, if the status of the
+    /// forked child is lost: SIGCHLD is ignored, or a wait for any child took it. std panics there,
+    /// which prints a message; this function catches it. In a program whose panics abort, it
+    /// aborts.
     fn start(&mut self) -> io::Result<Child>;
+
+    /// Replaces this process by the program, as std's `exec` does, with what was
+    /// [shared](CommandExt::share). It returns only if that fails, and then what was shared is
+    /// closed to other programs again. Of the rest std says that the process may be left changed:
+    /// its standard streams, its working directory, its signals.
+    ///
+    /// std's `exec` itself is an error for a command that shares something: nothing would close it
+    /// again.
+    ///
+    /// # Errors
+    /// As std's `exec`.
+    ///
+    /// # Examples
+    /// ```
+    /// use crossproc::process::CommandExt;
+    /// use crossproc::{Event, Shm};
+    /// use std::process::Command;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let ready = Shm::new(Event::new())?;
+    /// let error = Command::new("/no/such/program").share("ready", &ready)?.replace();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn replace(&mut self) -> io::Error;
 }
 
 impl CommandExt for Command {
     fn share<H: Handle>(&mut self, name: &str, handle: &H) -> io::Result<&mut Command> {
         check_name(name)?;
         let fd = handle.as_fd().try_clone_to_owned()?;
-        self.env(format!("{PREFIX}{name}"), Passed::of(&fd, H::kind())?.to_string());
-        let inherit = move || Ok(fcntl_setfd(&fd, FdFlags::empty())?);
-        // SAFETY: the closure makes one system call, between fork and exec, on a descriptor that it owns.
-        Ok(unsafe { self.pre_exec(inherit) })
+        let (variable, value) = (format!("{PREFIX}{name}"), Passed::of(&fd, H::kind())?.to_string());
+        start::mark_this_process()?;
+        self.env(&variable, value);
+        let share = Share::new(fd, variable);
+        // SAFETY: in a child the closure makes system calls alone, reads what is behind `DOING`,
+        // and allocates nothing.
+        Ok(unsafe { self.pre_exec(move || share.inherit()) })
     }
 
     fn daemon(&mut self) -> io::Result<&mut Command> {
         let line = Lifeline::of_this_process()?;
-        // SAFETY: `tie` is async-signal-safe.
+        // SAFETY: the closure is async-signal-safe.
         Ok(unsafe { self.pre_exec(move || line.tie()) })
     }
 
     fn start(&mut self) -> io::Result<Child> {
-        let mut started = self.spawn()?;
-        let pid = i32::try_from(started.id()).ok().and_then(Pid::from_raw);
-        // `started` has not been waited for, so the pid is its own still.
-        match pid.ok_or_else(|| io::ErrorKind::InvalidData.into()).and_then(|pid| Ok((pid, pidfd::open(pid)?))) {
-            Ok((pid, pidfd)) => Ok(Child::new(pid, pidfd)),
-            Err(error) => {
-                // One that changed its user cannot be killed, and may go on for long.
-                if started.kill().is_ok() {
-                    let _ = started.wait();
-                }
-                Err(error)
-            }
-        }
+        start::start(self)
+    }
+
+    fn replace(&mut self) -> io::Error {
+        start::replace(self)
     }
 }
 
@@ -114,7 +151,9 @@ pub fn inherited<H: Handle>(name: &str) -> Result<H, InheritError> {
 #[non_exhaustive]
 pub enum InheritError {
     /// Whoever started this program shared nothing under this name.
-    #[error("no handle was shared as {name:?}: the starting program must call CommandExt::share with that name")]
+    #[error(
+        "no handle was shared as {name:?}: the starting program must call CommandExt::share with that name, after env_clear if it calls that"
+    )]
     NotShared {
         /// The name that was asked for.
         name: String,
@@ -189,7 +228,7 @@ impl Passed {
         // SAFETY: not -1. Whatever the number stands for, it is duplicated and, if it is not the file that was passed, left as it was; nothing of
         // this program closes the number of a descriptor that it was started with.
         let inherited = unsafe { BorrowedFd::borrow_raw(self.number) };
-        let own = match fcntl_dupfd_cloexec(inherited, 3) {
+        let own = match duplicate(inherited) {
             Err(Errno::BADF) => return Ok(None),
             own => own?,
         };

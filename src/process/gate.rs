@@ -5,9 +5,10 @@
 //! |---|---|---|
 //! | 1 | parent | makes a pair of sockets, forks, opens a pidfd |
 //! | 2 | parent | sends [`GO`]: nobody can take the child for another any more |
-//! | 3 | child | ties itself to its parent if it is a daemon, closes what it is not to keep, and receives it |
-//! | 4 | child | reports that it begins, or what failed and the errno; then it begins, or exits |
-//! | 5 | parent | receives the report: the fork is done, or an error, and then the child is reaped |
+//! | 3 | child | ties itself to its parent if it is a daemon, and closes what it is not to keep |
+//! | 4 | child | receives the byte, and forgets what its parent has printed |
+//! | 5 | child | reports that it begins, or what failed and the errno; then does so, or exits |
+//! | 6 | parent | receives the report: the fork is done, or an error, and then the child is reaped |
 //!
 //! So the body runs if and only if the report was sent, and the parent returns `Ok` only if it
 //! came.
@@ -16,30 +17,38 @@
 //! thread forked meanwhile, and that child has copies of both sockets. So the parent watches the
 //! pidfd besides, and the child looks for its parent's pid now and then.
 //!
-//! Sockets, because writing to a pipe whose reader has died could kill this process (SIGPIPE).
+//! Sockets, because writing to a pipe whose reader has died could kill this process (SIGPIPE), and
+//! because they can be shut down: the parent that gives up ends the stream, whoever has copies.
+//!
+//! No signal is sent to a pid here. A child that has ended may have been reaped by then, by the
+//! kernel if SIGCHLD is ignored or by a wait for any child, and its pid be another's. So a child
+//! without a pidfd is told to end by its stream, and one with a pidfd is killed by that.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crossproc_sys::descriptor::both_above_standard;
 use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
 use crossproc_sys::process::{self as sys, Lifeline};
 use crossproc_sys::{clock, pidfd};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
-use rustix::process::{Pid, Signal, WaitOptions, getpid, getppid, kill_process, waitpid};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socketpair};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, getppid, waitid, waitpid};
 
 use super::closing::Closing;
+use super::printed;
 
 /// What the parent sends.
 const GO: u8 = 1;
 /// What the child sends if it begins.
 const BEGUN: Report = Report { step: 0, errno: 0 };
 /// What can fail in the child, from 1 on.
-const STEPS: [&str; 3] = ["tying it to its parent", "being let in by its parent", "closing what it is not to keep"];
+const STEPS: [&str; 4] =
+    ["tying it to its parent", "being let in by its parent", "closing what it is not to keep", "letting go of what its parent has printed"];
 const TYING: u8 = 1;
 const LETTING_IN: u8 = 2;
 const CLOSING: u8 = 3;
+const FORGETTING: u8 = 4;
 
 /// The exit code of a child that did not begin.
 const NOT_STARTED: i32 = 127;
@@ -72,9 +81,10 @@ pub(super) fn gate() -> io::Result<(Inside, Outside)> {
 }
 
 impl Inside {
-    /// The child's part, async-signal-safe. It returns if the child is to begin, and has closed the
-    /// socket then; otherwise the process exits.
-    pub(super) fn pass(self, line: Option<Lifeline>, closing: &mut Closing<'_>) {
+    /// The child's part. It returns if the child is to begin, and has closed the socket then;
+    /// otherwise the process exits. Async-signal-safe unless the child `is_alone`, as of a parent
+    /// without other threads.
+    pub(super) fn pass(self, line: Option<Lifeline>, closing: &mut Closing<'_>, is_alone: bool) {
         let tied = match line {
             Some(line) => line.tie(),
             None => {
@@ -83,10 +93,12 @@ impl Inside {
             }
         };
         let failed = |step| move |errno: Errno| Report { step, errno: errno.raw_os_error() };
-        let passed = match tied {
-            Err(error) => Err(Report { step: TYING, errno: error.raw_os_error().unwrap_or(0) }),
-            Ok(()) => closing.close().map_err(failed(CLOSING)).and_then(|()| self.wait_for_go().map_err(failed(LETTING_IN))),
-        };
+        let failed_io = |step| move |error: io::Error| Report { step, errno: error.raw_os_error().unwrap_or(0) };
+        let passed = tied
+            .map_err(failed_io(TYING))
+            .and_then(|()| closing.close().map_err(failed(CLOSING)))
+            .and_then(|()| self.wait_for_go().map_err(failed(LETTING_IN)))
+            .and_then(|()| if is_alone { printed::forget().map_err(failed_io(FORGETTING)) } else { Ok(()) });
         let report = passed.err().unwrap_or(BEGUN);
         let [a, b, c, d] = report.errno.to_ne_bytes();
         let sent = retry_on_intr(|| send(&self.socket, &[report.step, a, b, c, d], SendFlags::NOSIGNAL));
@@ -118,7 +130,7 @@ impl Inside {
 impl Outside {
     /// The parent's part: lets the child in, and waits until it has begun. If it does not, it is
     /// reaped, and the error says why.
-    pub(super) fn let_in(self, child: Pid, pidfd: &OwnedFd) -> io::Result<()> {
+    pub(super) fn let_in(self, pidfd: &OwnedFd) -> io::Result<()> {
         let result = self.let_in_and_listen(pidfd);
         let report = match result {
             Ok(Some(BEGUN)) => return Ok(()),
@@ -127,13 +139,11 @@ impl Outside {
         };
         // One that has reported a failure ends by itself, and one that has ended has done that.
         if result.is_err() {
-            // It has not been waited for, so the pid is its own still.
-            if pidfd::signal(pidfd, Signal::KILL).is_err() {
-                let _ = kill_process(child, Signal::KILL);
-            }
+            // Where it is refused, the child was refused as much, and ends by itself.
+            let _ = pidfd::signal(pidfd, Signal::KILL);
         }
-        drop(self);
-        let status = retry_on_intr(|| waitpid(Some(child), WaitOptions::empty()));
+        self.shut();
+        let status = retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED));
         let message = match (result, report) {
             (Err(errno), _) => return Err(failed("letting it in", errno)),
             (_, Some(Report { step, errno })) => {
@@ -141,14 +151,29 @@ impl Outside {
                 return Err(failed(what, Errno::from_raw_os_error(errno)));
             }
             (Ok(_), None) => match status {
-                Ok(Some((_, status))) => match status.terminating_signal() {
+                Ok(Some(status)) => match status.terminating_signal() {
                     Some(signal) => format!("by signal {signal}"),
                     None => format!("with exit code {}", status.exit_status().unwrap_or(-1)),
                 },
-                _ => "and somebody else took its status".to_owned(),
+                _ => "and its status went to somebody else".to_owned(),
             },
         };
         Err(io::Error::other(format!("the child ended before its closure was run, {message}")))
+    }
+
+    /// Turns away a child that there is no pidfd for, and reaps it.
+    pub(super) fn turn_away(self, child: Pid) {
+        self.shut();
+        // If this process's children are reaped by the kernel, there is nothing to wait for, and
+        // the pid may be another child's soon.
+        if !sys::ignores_children() {
+            let _ = retry_on_intr(|| waitpid(Some(child), WaitOptions::empty()));
+        }
+    }
+
+    /// Ends the stream, also for whoever has copies of these sockets.
+    fn shut(self) {
+        let _ = shutdown(&self.0, Shutdown::Both);
     }
 
     /// Lets the child in, and receives its report; `None` if it has ended without one.

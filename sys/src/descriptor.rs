@@ -11,7 +11,7 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -21,13 +21,22 @@ const FIRST: RawFd = 3;
 /// How often a call is made that is interrupted, or is said to be.
 const ATTEMPTS: u32 = 100;
 
-/// The descriptor, or a duplicate of it (close-on-exec) with a number that is not a standard
-/// stream's, and then the first one is closed. Async-signal-safe.
+/// A duplicate of a descriptor (close-on-exec) with a number that is not a standard stream's.
+/// Async-signal-safe.
+///
+/// # Errors
+/// EMFILE: no such number is free; EBADF. The caller reports them.
+pub fn duplicate(fd: impl AsFd) -> Result<OwnedFd, Errno> {
+    fcntl_dupfd_cloexec(fd, FIRST)
+}
+
+/// The descriptor, or a [`duplicate`] of it if its number is a standard stream's, and then
+/// the first one is closed. Async-signal-safe.
 ///
 /// # Errors
 /// EMFILE: no other number is free. The caller reports it; the descriptor is closed.
 pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd, Errno> {
-    if fd.as_raw_fd() >= FIRST { Ok(fd) } else { fcntl_dupfd_cloexec(&fd, FIRST) }
+    if fd.as_raw_fd() >= FIRST { Ok(fd) } else { duplicate(&fd) }
 }
 
 /// [`above_standard`] of both ends of something.

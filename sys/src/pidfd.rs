@@ -3,14 +3,21 @@
 //! A pidfd names one process for as long as it is open, so a signal or a wait can never hit another that was given the same pid.
 //! Linux 5.4.
 //!
+//! What the kernel tells of a process that somebody else has reaped, or the kernel itself since
+//! SIGCHLD is ignored, it tells by `PIDFD_GET_INFO`, and from Linux 6.15 on.
+//!
 //! References: <https://man7.org/linux/man-pages/man2/pidfd_open.2.html>, <https://man7.org/linux/man-pages/man2/waitid.2.html>
 
+#![allow(unsafe_code)]
+
+use core::mem::offset_of;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use rustix::io::{Errno, retry_on_intr};
+use rustix::ioctl::{Updater, ioctl, opcode};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
 use crate::clock;
@@ -82,4 +89,55 @@ pub fn reap(process: impl AsFd) -> io::Result<Option<ExitStatus>> {
         (None, None) => return Ok(None),
     };
     Ok(Some(ExitStatus::from_raw(raw)))
+}
+
+/// What the kernel knows of a process that could not be [reaped](reap).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record {
+    /// It was reaped, by somebody else or by the kernel, and ended like this.
+    Ended(ExitStatus),
+    /// It is a child of this process, and is not reaped: it has not ended, or is about to be.
+    Child,
+    /// It is another process's child.
+    OfAnother,
+    /// The kernel does not say: it was reaped before Linux 6.15, or a sandbox refuses the call.
+    Unknown,
+}
+
+/// Linux's `struct pidfd_info`, in its first version.
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    /// What is asked for, and then what there is.
+    mask: u64,
+    cgroup: u64,
+    pid: u32,
+    thread_group: u32,
+    parent: u32,
+    credentials: [u32; 8],
+    exit_code: i32,
+}
+
+const _: () = assert!(size_of::<Info>() == 64 && offset_of!(Info, exit_code) == 60);
+
+/// PIDFD_INFO_PID and PIDFD_INFO_EXIT.
+const INFO_PID: u64 = 1;
+const INFO_EXIT: u64 = 1 << 3;
+/// PIDFD_GET_INFO.
+const GET_INFO: rustix::ioctl::Opcode = opcode::read_write::<Info>(0xFF, 11);
+
+/// What the kernel has kept of a process that this one could not reap. It never blocks.
+pub fn record(process: impl AsFd) -> Record {
+    let mut info = Info { mask: INFO_PID | INFO_EXIT, ..Info::default() };
+    // SAFETY: the call reads and writes a struct of this layout, of whose size the opcode tells.
+    let request = unsafe { Updater::<GET_INFO, Info>::new(&mut info) };
+    // SAFETY: as above; for a descriptor that is no pidfd it is refused, or no call at all.
+    let asked = unsafe { ioctl(process, request) };
+    let this_process = rustix::process::getpid().as_raw_nonzero().get() as u32;
+    match asked {
+        Ok(()) if info.mask & INFO_EXIT != 0 => Record::Ended(ExitStatus::from_raw(info.exit_code)),
+        Ok(()) if info.mask & INFO_PID != 0 && info.parent == this_process => Record::Child,
+        Ok(()) if info.mask & INFO_PID != 0 => Record::OfAnother,
+        _ => Record::Unknown,
+    }
 }

@@ -12,13 +12,13 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open, openat};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd, retry_on_intr};
 use rustix::path::DecInt;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 use rustix::thread::gettid;
 
-use crate::descriptor::{above_standard, both_above_standard};
+use crate::descriptor::{above_standard, both_above_standard, duplicate};
 use crate::memory;
 
 /// `fork(3)`, libc's, with its handlers: `None` in the child.
@@ -34,6 +34,22 @@ pub unsafe fn fork() -> io::Result<Option<Pid>> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         child => Ok(Pid::from_raw(child)),
+    }
+}
+
+/// Has [`fork`], and whoever else calls libc's, run a function before it in the thread that forks,
+/// and one in the child before anything else: `pthread_atfork(3)`. For good.
+///
+/// # Safety
+/// Both are async-signal-safe.
+///
+/// # Errors
+/// ENOMEM. The caller reports it.
+pub unsafe fn at_fork(before: Option<unsafe extern "C" fn()>, in_child: unsafe extern "C" fn()) -> io::Result<()> {
+    // SAFETY: functions, of which the caller says that a child may call them.
+    match unsafe { libc::pthread_atfork(before, None, Some(in_child)) } {
+        0 => Ok(()),
+        failed => Err(io::Error::from_raw_os_error(failed)),
     }
 }
 
@@ -55,19 +71,34 @@ pub fn mark_of_this_process() -> io::Result<&'static AtomicU32> {
 /// what libc itself needs.
 pub fn with_signals_blocked<R>(act: impl FnOnce() -> R) -> R {
     let mut all = MaybeUninit::uninit();
-    let mut before = MaybeUninit::uninit();
     // SAFETY: writes a whole set.
     unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: the set was written by the line above, and there is room for the one before. It cannot fail: SIG_BLOCK is a valid request.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr()) };
-    let _restored = Restore(before);
-    return act();
+    // SAFETY: written by the line above.
+    let _restored = Restore::block(&unsafe { all.assume_init() });
+    act()
+}
 
-    struct Restore(MaybeUninit<libc::sigset_t>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            // SAFETY: written by the call above; SIG_SETMASK is a valid request, and no old set is asked for.
-            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, self.0.as_ptr(), ptr::null_mut()) };
+/// The signals that the calling thread had blocked before: again when it is dropped.
+struct Restore(Option<libc::sigset_t>);
+
+impl Restore {
+    /// Blocks these as well.
+    fn block(signals: &libc::sigset_t) -> Self {
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: the set is there, and there is room for the one before; SIG_BLOCK is a valid
+        // request.
+        let failed = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, signals, before.as_mut_ptr()) };
+        // SAFETY: written if the call did not fail, which only a sandbox could have it do.
+        Restore((failed == 0).then(|| unsafe { before.assume_init() }))
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // SAFETY: a set that the kernel has written; SIG_SETMASK is a valid request, and no old
+            // set is asked for.
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, ptr::null_mut()) };
         }
     }
 }
@@ -106,8 +137,9 @@ pub struct Lifeline {
     is_exact: bool,
 }
 
-/// `fcntl`'s F_SETSIG of `asm-generic/fcntl.h`, which the libc crate lacks.
+/// `fcntl`'s F_SETSIG and F_GETSIG of `asm-generic/fcntl.h`, which the libc crate lacks.
 const F_SETSIG: i32 = 10;
+const F_GETSIG: i32 = 11;
 
 /// The end for writing, or -1. A forked child closes its copy, or it would keep its siblings alive.
 static LINE_WRITE: AtomicI32 = AtomicI32::new(-1);
@@ -117,6 +149,9 @@ static LINE_READ: AtomicI32 = AtomicI32::new(-1);
 static INHERITED: AtomicI32 = AtomicI32::new(-1);
 /// In a forked child, the number of the line that it is tied to, or -1.
 static TIED: AtomicI32 = AtomicI32::new(-1);
+/// The descriptor by which this process is tied to the one that started it, or -1. A forked child
+/// closes its copy: what ties its parent is nothing to it, and each generation would add one.
+static TIE: AtomicI32 = AtomicI32::new(-1);
 
 thread_local! {
     /// In a forked child, whether its parent's first thread has forked it: a thread's own memory is
@@ -126,20 +161,25 @@ thread_local! {
 
 impl Lifeline {
     /// The calling process's line, made on first use: two descriptors (close-on-exec) for as long as it lives.
+    /// Their numbers are no standard stream's, which a started program is given others for.
     ///
     /// # Errors
-    /// EMFILE, ENFILE, ENOMEM: the caller reports them.
+    /// EMFILE, ENFILE, ENOMEM; ENOENT or EACCES: no `/proc`. The caller reports them.
     pub fn of_this_process() -> io::Result<Lifeline> {
-        static MAKING: Mutex<bool> = Mutex::new(false);
-        // Poisoned only by a panic in here, of which there is none; the flag it guards is whole either way.
-        let mut handled = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        static MAKING: Mutex<(bool, bool)> = Mutex::new((false, false));
+        // Poisoned only by a panic in here, of which there is none; the flags it guards are whole
+        // either way.
+        let mut done = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let (handled, sorted) = &mut *done;
         if !*handled {
-            // SAFETY: the handlers only load, store and close, all of which a forked child may do.
-            let failed = unsafe { libc::pthread_atfork(Some(note_who_forks), None, Some(drop_parents_line)) };
-            if failed != 0 {
-                return Err(io::Error::from_raw_os_error(failed));
-            }
+            // SAFETY: the handlers only load, store and close.
+            unsafe { at_fork(Some(note_who_forks), drop_parents_line) }?;
             *handled = true;
+        }
+        // What `exec` has left open, of which the memory of this program does not tell.
+        if !*sorted {
+            sort_out_ties()?;
+            *sorted = true;
         }
         if LINE_READ.load(Relaxed) == -1 {
             let (read, write) = both_above_standard(pipe_with(PipeFlags::CLOEXEC)?)?;
@@ -176,7 +216,6 @@ impl Lifeline {
         if INHERITED.compare_exchange(self.read, -1, Relaxed, Relaxed).is_err() {
             return Err(Errno::BADF.into());
         }
-        TIED.store(self.read, Relaxed);
         let is_by_first = IS_BY_FIRST.get();
         let is_signalled = self.is_exact && !this_process.is_init();
         if is_by_first {
@@ -186,10 +225,13 @@ impl Lifeline {
         }
         // A descriptor of its own: owner and signal belong to an open file, which the parent's is for all its children.
         let numbers = open(c"/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let line = openat(&numbers, DecInt::new(self.read), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let line = openat(&numbers, DecInt::new(self.read), flags, Mode::empty())?;
         let line = above_standard(line)?;
         close_number(self.read);
         if is_signalled {
+            // Left open by `exec`.
+            fcntl_setfd(&line, FdFlags::empty())?;
             // SAFETY: F_SETOWN takes an integer; a positive one is a process.
             check(unsafe { libc::fcntl(line.as_raw_fd(), libc::F_SETOWN, this_process.as_raw_nonzero().get()) })?;
             // SAFETY: F_SETSIG takes an integer.
@@ -203,8 +245,9 @@ impl Lifeline {
         }
         if is_signalled {
             // Open until the process ends.
-            let _ = line.into_raw_fd();
+            TIE.store(line.into_raw_fd(), Relaxed);
         }
+        TIED.store(self.read, Relaxed);
         Ok(())
     }
 }
@@ -214,16 +257,99 @@ pub fn let_go() {
     close_number(INHERITED.swap(-1, Relaxed));
 }
 
-/// Writes a message to the standard error, without a lock, without allocating, and whether it can be written or not: for a reader that reads nothing it waits a second.
+/// Writes a message to the standard error, without a lock, without allocating, and whether it can
+/// be written or not: for a reader that reads nothing it waits a second, and one that is gone is no
+/// SIGPIPE.
 pub fn complain(parts: &[&str]) {
-    let stderr = rustix::stdio::stderr();
-    for part in parts {
-        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
-        if retry_on_intr(|| poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&second))) == Ok(0) {
-            return;
+    without_sigpipe(|| {
+        let stderr = rustix::stdio::stderr();
+        for part in parts {
+            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            if retry_on_intr(|| poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&second))) == Ok(0) {
+                return;
+            }
+            let _ = retry_on_intr(|| rustix::io::write(stderr, part.as_bytes()));
         }
-        let _ = retry_on_intr(|| rustix::io::write(stderr, part.as_bytes()));
+    });
+}
+
+/// Does something whose writes may fail for want of a reader (EPIPE): the calling thread gets no
+/// SIGPIPE for them, also where the program has given that its default again.
+pub fn without_sigpipe<R>(act: impl FnOnce() -> R) -> R {
+    let mut pipe = MaybeUninit::uninit();
+    // SAFETY: writes a whole set.
+    unsafe { libc::sigemptyset(pipe.as_mut_ptr()) };
+    // SAFETY: the set was written by the line above; SIGPIPE is a signal.
+    unsafe { libc::sigaddset(pipe.as_mut_ptr(), libc::SIGPIPE) };
+    // SAFETY: as above.
+    let pipe = unsafe { pipe.assume_init() };
+    let was_pending = is_pending(libc::SIGPIPE);
+    let _restored = Restore::block(&pipe);
+    let result = act();
+    if !was_pending && is_pending(libc::SIGPIPE) {
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: takes a signal that is blocked, waits for nothing, and asks for no details.
+        unsafe { libc::sigtimedwait(&raw const pipe, ptr::null_mut(), &raw const now) };
     }
+    result
+}
+
+fn is_pending(signal: i32) -> bool {
+    let mut pending = MaybeUninit::uninit();
+    // SAFETY: writes a whole set.
+    if unsafe { libc::sigpending(pending.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: written by the line above.
+    unsafe { libc::sigismember(pending.as_ptr(), signal) == 1 }
+}
+
+/// Whether the kernel reaps this process's children by itself, and keeps no exit status: SIGCHLD is
+/// ignored, or has SA_NOCLDWAIT.
+#[must_use]
+pub fn ignores_children() -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: sets nothing, and writes a whole action.
+    if unsafe { libc::sigaction(libc::SIGCHLD, ptr::null(), action.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: written by the line above.
+    let action = unsafe { action.assume_init() };
+    action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0
+}
+
+/// Does something while the number of the standard output stands for nothing, so that what is
+/// written there goes nowhere and waits for nobody (EBADF). Then it stands for what it did before.
+/// For a forked child that has one thread: no other could open or write anything meanwhile, and no
+/// handler runs.
+///
+/// # Errors
+/// EMFILE, and whatever a sandbox says: nothing was done. The last one, of giving the number back,
+/// leaves the process without a standard output. The child reports them and ends.
+pub fn without_stdout(act: impl FnOnce()) -> io::Result<()> {
+    let stdout = rustix::stdio::stdout();
+    let flags = match fcntl_getfd(stdout) {
+        Err(Errno::BADF) => {
+            act();
+            return Ok(());
+        }
+        flags => flags?,
+    };
+    let kept = duplicate(stdout)?;
+    with_signals_blocked(|| {
+        // SAFETY: nobody else is there to use the number, which is opened again below.
+        let closed = check(unsafe { libc::close(libc::STDOUT_FILENO) });
+        // With some errors it is closed, and with a sandbox's it is not.
+        if fcntl_getfd(stdout) != Err(Errno::BADF) {
+            return Err(closed.err().unwrap_or_else(|| Errno::BADF.into()));
+        }
+        act();
+        rustix::stdio::dup2_stdout(&kept)?;
+        if !flags.is_empty() {
+            fcntl_setfd(stdout, flags)?;
+        }
+        Ok(())
+    })
 }
 
 extern "C" fn note_who_forks() {
@@ -243,12 +369,50 @@ extern "C" fn drop_parents_line() {
     // The end for reading stays open for `tie`; this process's own line will be another pipe.
     close_number(LINE_WRITE.swap(-1, Relaxed));
     TIED.store(-1, Relaxed);
+    close_tie(TIE.swap(-1, Relaxed));
     close_number(INHERITED.swap(LINE_READ.swap(-1, Relaxed), Relaxed));
+}
+
+/// Finds the descriptors that tie a process to another, in a program that was started: its own,
+/// which its children are not to keep, and copies of other processes', which tie nobody here and
+/// are closed. A later `exec` hands on what is open, and each program that is started as a daemon
+/// has one more.
+fn sort_out_ties() -> io::Result<()> {
+    let numbers = std::fs::read_dir("/proc/self/fd")?;
+    let this_process = rustix::process::getpid().as_raw_nonzero().get();
+    for entry in numbers {
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if !is_tie(number) {
+            continue;
+        }
+        // SAFETY: takes no argument, of a number that may be closed.
+        if unsafe { libc::fcntl(number, libc::F_GETOWN) } == this_process {
+            TIE.store(number, Relaxed);
+        } else {
+            close_tie(number);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a number is open, and ties a process to another: nothing else has itself announced by
+/// SIGKILL.
+fn is_tie(number: RawFd) -> bool {
+    // SAFETY: takes no argument, of a number that may be closed.
+    unsafe { libc::fcntl(number, F_GETSIG) == libc::SIGKILL }
+}
+
+/// Closes what ties a process to another; not what somebody else has put in its place.
+fn close_tie(number: RawFd) {
+    if is_tie(number) {
+        close_number(number);
+    }
 }
 
 fn close_number(number: RawFd) {
     if number != -1 {
-        // SAFETY: the number was put there by `into_raw_fd` and taken out again by exactly one swap.
+        // SAFETY: the number was put there by `into_raw_fd` and taken out again by exactly one
+        // swap, or nobody in this program knows it (`sort_out_ties`).
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
 }

@@ -63,11 +63,24 @@ pub fn send(socket: impl AsFd, bytes: &[u8], wait: bool) -> Result<(), Errno> {
 /// # Panics
 /// If there are more descriptors.
 pub fn send_with_descriptors(socket: impl AsFd, slices: &[&[u8]], descriptors: &[BorrowedFd<'_>], wait: bool) -> Result<(), Errno> {
-    assert!(descriptors.len() <= MAX_DESCRIPTORS, "at most {MAX_DESCRIPTORS} descriptors with a packet");
     // `iovec` has a mutable pointer, which the kernel does not write through here.
     let vectors: Vec<_> = slices.iter().map(|bytes| vector(NonNull::from(*bytes))).collect();
+    send_vectors(socket, &vectors, descriptors, wait)
+}
+
+/// Sends one packet with one descriptor, without waiting for room. Async-signal-safe: it allocates
+/// nothing.
+///
+/// # Errors
+/// As [`send_with_descriptors`].
+pub fn send_descriptor(socket: impl AsFd, bytes: &[u8], descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
+    send_vectors(socket, &[vector(NonNull::from(bytes))], &[descriptor], false)
+}
+
+fn send_vectors(socket: impl AsFd, vectors: &[libc::iovec], descriptors: &[BorrowedFd<'_>], wait: bool) -> Result<(), Errno> {
+    assert!(descriptors.len() <= MAX_DESCRIPTORS, "at most {MAX_DESCRIPTORS} descriptors with a packet");
     let mut control: Outgoing = [0; 4];
-    let mut header = message(&vectors);
+    let mut header = message(vectors);
     if !descriptors.is_empty() {
         let len = size_of_val(descriptors) as u32;
         header.msg_control = control.as_mut_ptr().cast();

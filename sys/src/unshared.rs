@@ -28,6 +28,7 @@ use rustix::io::{DupFlags, dup3, retry_on_intr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::descriptor::above_standard;
+use crate::process::at_fork;
 
 /// That forked children do not get a descriptor, as long as this lives.
 #[derive(Debug)]
@@ -145,11 +146,8 @@ fn set_up() -> io::Result<()> {
     // Poisoned only by a panic in here, of which there is none; the flag it guards is whole either way.
     let mut handled = SETTING_UP.lock().unwrap_or_else(PoisonError::into_inner);
     if !*handled {
-        // SAFETY: the handler only loads, stores and makes system calls, all of which a forked child may do.
-        let failed = unsafe { libc::pthread_atfork(None, None, Some(leave_to_parent)) };
-        if failed != 0 {
-            return Err(io::Error::from_raw_os_error(failed));
-        }
+        // SAFETY: the handler only loads, stores and makes system calls.
+        unsafe { at_fork(None, leave_to_parent) }?;
         *handled = true;
     }
     if DEAD_END.load(Relaxed) == -1 {

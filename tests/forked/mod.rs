@@ -49,3 +49,19 @@ pub(crate) fn wait_until_asleep(child: &Child) {
     let path = format!("/proc/{}/syscall", child.id());
     wait_until("a child sleeps", || fs::read_to_string(&path).is_ok_and(|call| calls.iter().any(|of_futex| call.starts_with(of_futex))));
 }
+
+pub(crate) fn close_all_but_standard_streams() {
+    for number in 3..1_024 {
+        // SAFETY: nothing in this process uses what it has there, from now on.
+        unsafe { libc::close(number) };
+    }
+}
+
+/// The next child is the first of a pid namespace.
+pub(crate) fn enter_pid_namespace() {
+    // SAFETY: only this process's later children are affected.
+    let separated = unsafe { libc::unshare(libc::CLONE_NEWPID) } == 0
+        // SAFETY: as above; without privileges it takes a user namespace, too.
+        || unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) } == 0;
+    assert!(separated, "this test needs the right to make a pid namespace");
+}

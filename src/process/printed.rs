@@ -1,0 +1,168 @@
+//! What a process has printed and not written yet: std's buffer of the standard output.
+//!
+//! A forked child has a copy of it. Were both to write theirs, it would be there twice. The parent
+//! could write it before the fork; but then a full disk, or a reader that is gone, would be an
+//! error of the fork, and a reader that reads nothing would hold it up. So it stays the parent's,
+//! which writes it when it would have done so without the fork, and **the child forgets its copy**:
+//! it writes it where nothing is written and nothing fails.
+//!
+//! What the child prints itself, it writes at its end, as a program does; and as there, that this
+//! fails is no failure of what it was to do.
+
+#![allow(unsafe_code)]
+
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crossproc_sys::process as sys;
+use crossproc_sys::threads::{Others, others};
+use rustix::fs::stat;
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+
+use super::Builder;
+
+/// How long the standard output may be locked: when a child ends, by its own threads; and where
+/// nobody can tell whether the thread that has it locked is in this process.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is known of the lock of std's buffer while this process has one thread.
+static LOCK: AtomicU8 = AtomicU8::new(FREE);
+/// Nobody has it locked.
+const FREE: u8 = 0;
+/// This process was forked from one with threads, of which one may have had it locked.
+const UNKNOWN: u8 = 1;
+/// One had, and it stays locked for ever, in forked children, too.
+const STUCK: u8 = 2;
+
+/// In a child of a process that may have other threads.
+pub(super) fn a_thread_may_have_had_it_locked() {
+    // Relaxed, here and below: only a process that has one thread looks at it.
+    let _ = LOCK.compare_exchange(FREE, UNKNOWN, Relaxed, Relaxed);
+}
+
+/// In a process that has one thread, and is about to fork: finds out whether the buffer is locked,
+/// if that is not known. std has no way to try, so a child does, and is killed if it waits.
+///
+/// # Errors
+/// As of a fork.
+pub(super) fn look_for_a_lock() -> io::Result<()> {
+    if LOCK.load(Relaxed) != UNKNOWN || !children_are_in_this_namespace() {
+        return Ok(());
+    }
+    let this_process = getpid();
+    let try_it = || {
+        // This thread is its process's only one. Where it is refused, such a child may stay.
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
+        // None: it is in another pid namespace, and cannot be asked for.
+        if getppid().is_none_or(|now| now == this_process) {
+            drop(io::stdout().lock());
+        }
+    };
+    // SAFETY: this process has one thread, so the child may do what it may. It uses no guard.
+    let child = unsafe { Builder::new().fork_with_threads(try_it) }?;
+    let found = match child.join_timeout(PATIENCE) {
+        Ok(status) if status.success() => FREE,
+        // Somebody has killed it.
+        Ok(_) => UNKNOWN,
+        // Its status is lost.
+        Err(_) if matches!(child.is_alive(), Ok(false)) => FREE,
+        Err(_) => {
+            child.kill()?;
+            let _ = child.join();
+            STUCK
+        }
+    };
+    LOCK.store(found, Relaxed);
+    Ok(())
+}
+
+/// Whether a child would be in this process's pid namespace. The first one in another is what that
+/// lives by, and not to be taken from the user.
+fn children_are_in_this_namespace() -> bool {
+    // An error: there is none in it yet.
+    match (stat("/proc/self/ns/pid"), stat("/proc/self/ns/pid_for_children")) {
+        (Ok(own), Ok(childrens)) => (own.st_dev, own.st_ino) == (childrens.st_dev, childrens.st_ino),
+        _ => false,
+    }
+}
+
+/// In a child that has one thread, of a parent that had one. What cannot be had is not forgotten.
+pub(super) fn forget() -> io::Result<()> {
+    if LOCK.load(Relaxed) != FREE {
+        return Ok(());
+    }
+    // A write that is refused for a bad descriptor is taken for done by std, which has programs
+    // without a standard output in mind.
+    sys::without_stdout(|| {
+        let _ = io::stdout().flush();
+    })
+}
+
+/// Writes what the child has printed. It is about to exit.
+pub(super) fn write() {
+    if LOCK.load(Relaxed) != FREE {
+        return;
+    }
+    let flush = || {
+        sys::without_sigpipe(|| {
+            let _ = io::stdout().flush();
+        });
+    };
+    if others().is_ok_and(|others| others == Others::None) {
+        return flush();
+    }
+    // A thread that the child has started may have the buffer locked, and never let go of it.
+    let (locked, is_locked) = mpsc::channel();
+    let flushing = thread::Builder::new().spawn(move || {
+        let _lock = io::stdout().lock();
+        let _ = locked.send(());
+        flush();
+    });
+    // What is waited for then is the reader alone, until the thread is done with its end.
+    if flushing.is_ok() && is_locked.recv_timeout(PATIENCE).is_ok() {
+        let _ = is_locked.recv();
+    }
+}
+
+/// Writes an error to the standard error as a `main` that returns it does, but without the lock,
+/// which a thread may have that is not in this process, and without failing.
+pub(super) fn complain_of(error: &dyn fmt::Debug) {
+    let mut message = Message { text: [0; _], len: 0 };
+    let _ = writeln!(message, "Error: {error:?}");
+    message.send();
+}
+
+/// A piece of a message, which is written when it is full.
+struct Message {
+    text: [u8; 512],
+    len: usize,
+}
+
+impl Message {
+    fn send(&mut self) {
+        // Cut between characters, of which each that was added was whole.
+        if let Ok(text) = core::str::from_utf8(&self.text[..self.len]) {
+            sys::complain(&[text]);
+        }
+        self.len = 0;
+    }
+}
+
+impl fmt::Write for Message {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            let mut bytes = [0; 4];
+            let bytes = character.encode_utf8(&mut bytes).as_bytes();
+            if self.len + bytes.len() > self.text.len() {
+                self.send();
+            }
+            self.text[self.len..][..bytes.len()].copy_from_slice(bytes);
+            self.len += bytes.len();
+        }
+        Ok(())
+    }
+}
