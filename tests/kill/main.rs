@@ -28,7 +28,7 @@ use harness::{LATE, SLICE, STRANDED_FOR, Table, can_trace};
 /// The time of a run without arguments.
 const QUICK: Duration = Duration::from_secs(10);
 const SAMPLE: Duration = Duration::from_secs(180);
-/// Of the queues' and connections' cases one of so many is tried without arguments.
+/// Of the families with many cases one of so many is tried without arguments.
 const ONE_OF_SO_MANY: usize = 8;
 
 fn main() -> ExitCode {
@@ -63,12 +63,12 @@ fn main() -> ExitCode {
         });
     }
     let is_quick = !has("--sample");
-    // The long ones are for those who ask for them, and so are most of the queues' and
-    // connections', of which there are many.
+    // The long ones are for those who ask for them, and so are most of those of which there are
+    // many.
     let all = cases.len();
     let mut of_many = 0;
     cases.retain(|case| {
-        let is_of_many = ["queue:", "joinable:", "connection:"].iter().any(|family| case.name().starts_with(family));
+        let is_of_many = ["queue:", "joinable:", "connection:", "two threads:"].iter().any(|family| case.name().starts_with(family));
         of_many += usize::from(is_of_many);
         let is_left_out = case.traits().most_points.is_some() || (is_of_many && of_many % ONE_OF_SO_MANY != 0);
         !is_quick || !filters.is_empty() || !is_left_out

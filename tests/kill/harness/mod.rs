@@ -26,7 +26,7 @@ mod table;
 mod victim;
 
 pub(crate) use self::case::{Case, End, Fate, Me, Mode, Moment, Operation, Subject};
-pub(crate) use self::process::cpus;
+pub(crate) use self::process::{asleep, cpus};
 pub(crate) use self::record::{Piece, Record};
 pub(crate) use self::run::{LATE, SLICE, STRANDED_FOR};
 pub(crate) use self::table::Table;
