@@ -1,7 +1,23 @@
 #!/usr/bin/env bash
-# Kills and stops a process at single instructions of each operation, and has the others go on. Samples them, in four minutes;
-# --all: every instruction, which takes a while. With a NAME: only cases whose name contains it.
+# Kills and stops a process at single instructions of each operation, and has the others go on.
+# Samples them, in four minutes.
+# With a NAME: only cases whose name contains it.
+# --all: every instruction, on all CPUs, which takes hours. What was done is recorded for the
+# commit, in target/kill/, and not done again: so it can be done in parts. To do a case again,
+# delete its lines. A tree with changes is recorded, too, but anew each time.
+# --all --for SECONDS: ends after that; the exit code is 2 if there is more to do.
+# --report: what was done of this commit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-case " $* " in *' --all '*) ;; *) set -- --sample "$@" ;; esac
+case " $* " in
+*' --all '* | *' --report '*)
+    record=$(git rev-parse --short=12 HEAD)
+    if [ -n "$(git status --porcelain)" ]; then
+        record=$record-dirty
+        case " $* " in *' --all '*) rm -f "target/kill/$record.txt" ;; esac
+    fi
+    set -- --record "target/kill/$record.txt" "$@"
+    ;;
+*) set -- --sample "$@" ;;
+esac
 cargo test --release --test kill -- "$@"

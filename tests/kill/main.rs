@@ -1,7 +1,18 @@
 //! Death and stop at every single instruction: `ci/kill.sh` runs it; see [`harness`].
 //!
-//! Without arguments a few points of all but the longest cases are tried, in some seconds. `--sample`: more, in some minutes. `--all`: every one.
-//! A NAME: only cases whose name contains it. `--fail-fast`: ends at the first violation. The exit code is 1 if there was any.
+//! Without arguments a few points of all but the longest cases are tried, in some seconds.
+//!
+//! | argument | |
+//! |---|---|
+//! | NAME | only cases whose name contains it |
+//! | `--sample` | more points, in some minutes |
+//! | `--all` | every point; the exit code is 2 if there is more to do |
+//! | `--for SECONDS` | with `--all`: ends after that, if not done |
+//! | `--record FILE` | with `--all`: notes what is done, and leaves out what is noted |
+//! | `--report` | prints what is noted |
+//! | `--fail-fast` | ends at the first violation |
+//!
+//! The exit code is 1 if there was a violation.
 
 #![allow(unsafe_code)]
 
@@ -9,20 +20,24 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 mod cases;
+mod every;
 mod harness;
 
-use harness::{Extent, LATE, SLICE, STRANDED_FOR, Table, can_trace};
+use harness::{LATE, SLICE, STRANDED_FOR, Table, can_trace};
 
 /// The time of a run without arguments.
 const QUICK: Duration = Duration::from_secs(10);
 const SAMPLE: Duration = Duration::from_secs(180);
-/// Of the queues' and connections' cases one of so many is tried without arguments.
+/// Of the families with many cases one of so many is tried without arguments.
 const ONE_OF_SO_MANY: usize = 8;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let value = |flag: &str| arguments.iter().position(|argument| argument == flag).and_then(|at| arguments.get(at + 1));
+    let is_value = |at: usize| at != 0 && ["--for", "--record"].contains(&arguments[at - 1].as_str());
+    let is_filter = |&(at, argument): &(usize, &String)| !argument.starts_with('-') && !is_value(at);
+    let filters: Vec<&String> = arguments.iter().enumerate().filter(is_filter).map(|(_, argument)| argument).collect();
     if has("--list") {
         return ExitCode::SUCCESS;
     }
@@ -31,13 +46,29 @@ fn main() -> ExitCode {
         return if has("--all") || has("--sample") { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     let mut cases = cases::all();
+    if arguments.first().is_some_and(|first| first == "--piece") {
+        return every::do_piece(&cases, &arguments[1..]).unwrap_or(ExitCode::FAILURE);
+    }
     cases.retain(|case| filters.is_empty() || filters.iter().any(|filter| case.name().contains(*filter)));
-    let is_quick = !has("--all") && !has("--sample");
-    // The long ones are for those who ask for them, and so are most of the queues' and connections', of which there are many.
+    if has("--all") || has("--report") {
+        let order = every::Order {
+            record: value("--record").map(Into::into),
+            time: value("--for").map(|seconds| Duration::from_secs(seconds.parse().expect("--for has a number of seconds"))),
+            is_fail_fast: has("--fail-fast"),
+            is_report: has("--report"),
+        };
+        return every::run(&cases, &order).unwrap_or_else(|error| {
+            println!("{error}");
+            ExitCode::FAILURE
+        });
+    }
+    let is_quick = !has("--sample");
+    // The long ones are for those who ask for them, and so are most of those of which there are
+    // many.
     let all = cases.len();
     let mut of_many = 0;
     cases.retain(|case| {
-        let is_of_many = ["queue:", "joinable:", "connection:"].iter().any(|family| case.name().starts_with(family));
+        let is_of_many = ["queue:", "joinable:", "connection:", "two threads:"].iter().any(|family| case.name().starts_with(family));
         of_many += usize::from(is_of_many);
         let is_left_out = case.traits().most_points.is_some() || (is_of_many && of_many % ONE_OF_SO_MANY != 0);
         !is_quick || !filters.is_empty() || !is_left_out
@@ -51,8 +82,7 @@ fn main() -> ExitCode {
     let mut table = Table::new(has("--fail-fast"));
     for (index, case) in cases.iter().enumerate() {
         let left = whole.saturating_sub(began.elapsed());
-        let extent = if has("--all") { Extent::All } else { Extent::For(left / (cases.len() - index) as u32) };
-        table.case(case.as_ref(), extent);
+        table.case(case.as_ref(), left / (cases.len() - index) as u32);
     }
     println!(
         "{} cases, {} runs of {} in {:.0} s; {} violations. Slices on: {SLICE:?}, late after {LATE:?}; off: stranded if asleep for {STRANDED_FOR:?}.",

@@ -21,6 +21,7 @@ mod queue_words;
 mod rlock;
 mod rwlock;
 mod semaphore;
+mod two_threads;
 mod wait_any;
 
 pub(crate) fn all() -> Vec<Box<dyn Subject>> {
@@ -39,6 +40,7 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         joinable::cases(),
         connection::cases(),
         wait_any::cases(),
+        two_threads::cases(),
     ]
     .into_iter()
     .flatten()

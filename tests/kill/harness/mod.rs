@@ -10,7 +10,8 @@
 //! 7. The survivors run their script. Nobody may be asleep after it, but for a reason that a *stopped* victim gives.
 //! 8. A stopped victim goes on and must come to its end, and so must all others, and at last the peers who were left in the middle. Then the case looks at its board.
 //!
-//! Everything runs on one CPU, so that operations do not spin, which makes their instructions few and (nearly) the same in each run.
+//! Everything in a run is on one CPU, so that operations do not spin, which makes their instructions
+//! few and (nearly) the same in each run. Runs on different CPUs share nothing but the machine.
 //!
 //! # A strand
 //! With slices off and everybody asleep in a futex call without a time-out, nobody is left who could wake anybody. So this is not a question of time: they are looked at for
@@ -19,11 +20,14 @@
 mod arena;
 mod case;
 mod process;
+mod record;
 mod run;
 mod table;
 mod victim;
 
 pub(crate) use self::case::{Case, End, Fate, Me, Mode, Moment, Operation, Subject};
+pub(crate) use self::process::{asleep, cpus};
+pub(crate) use self::record::{Piece, Record};
 pub(crate) use self::run::{LATE, SLICE, STRANDED_FOR};
-pub(crate) use self::table::{Extent, Table};
+pub(crate) use self::table::Table;
 pub(crate) use self::victim::can_trace;

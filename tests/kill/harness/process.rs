@@ -92,20 +92,35 @@ pub(crate) fn let_others_run() {
     unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const moment) };
 }
 
+/// The CPUs that this process may run on.
+pub(crate) fn cpus() -> Vec<usize> {
+    // SAFETY: all zero is an empty set.
+    let mut set: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: writes the set, whose size it is told.
+    let failed = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
+    assert_eq!(failed, 0, "the kernel tells which CPUs there are, if they are no more than a set holds");
+    // SAFETY: reads an initialised set, at an index inside it.
+    (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
+}
+
+/// The CPU that this thread runs on.
+pub(crate) fn this_cpu() -> usize {
+    // SAFETY: no arguments.
+    usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0)
+}
+
 /// To be called once: SIGCHLD is waited for, a child's panic is noted in its seat, all run on one CPU.
-pub(crate) fn set_up(arena: &Arena) {
+pub(crate) fn set_up(arena: &Arena, cpu: usize) {
     mask_sigchld(libc::SIG_BLOCK);
     // SAFETY: takes numbers. Without it, the kernel makes short sleeps 50 µs longer.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
     // SAFETY: all zero is an empty set.
     let mut cpus: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
-    // SAFETY: no arguments.
-    let cpu = unsafe { libc::sched_getcpu() };
     // SAFETY: the set is initialised; an index beyond it would be ignored.
-    unsafe { libc::CPU_SET(usize::try_from(cpu).unwrap_or(0), &mut cpus) };
+    unsafe { libc::CPU_SET(cpu, &mut cpus) };
     // SAFETY: reads the set, with its size.
     let failed = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cpus) };
-    assert_eq!(failed, 0, "the harness can be pinned to the CPU that it runs on");
+    assert_eq!(failed, 0, "the harness can be pinned to CPU {cpu}");
     let control = arena.control;
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| match control.seats.get(MY_SEAT.load(SeqCst)) {

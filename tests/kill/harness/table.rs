@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::arena::Arena;
 use super::case::{Mode, Subject};
 use super::process;
+use super::record::Piece;
 use super::run::{Fault, Plan, Report, run};
 
 /// So many violations of a case are printed.
@@ -18,13 +19,8 @@ const MOST_BEYOND: usize = 5;
 const LATE_TRIES: usize = 3;
 const STRANDED_TRIES: usize = 2;
 
-/// How many of the points are tried.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Extent {
-    All,
-    /// As many as can be in this time, evenly spread, the most telling ones first.
-    For(Duration),
-}
+/// How the victim ends, with slices or without.
+const WAYS: [(Mode, bool); 4] = [(Mode::Kill, false), (Mode::Kill, true), (Mode::Stop, false), (Mode::Stop, true)];
 
 /// Runs cases and prints a row for each.
 pub(crate) struct Table {
@@ -49,32 +45,42 @@ struct Row {
 }
 
 impl Table {
-    pub(crate) fn new(is_fail_fast: bool) -> Self {
+    /// On a CPU, without a heading.
+    pub(crate) fn on(cpu: usize) -> Self {
         let arena = Arena::map();
-        process::set_up(&arena);
+        process::set_up(&arena, cpu);
+        Table { arena, is_fail_fast: false, runs: 0, of_runs: 0, violations: 0 }
+    }
+
+    pub(crate) fn new(is_fail_fast: bool) -> Self {
         println!(
             "{:<66} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9} {:>7} {:>5}",
             "operation", "instr.", "sleeps", "kills", "stops", "worst on", "worst off", "strands", "viol."
         );
-        Table { arena, is_fail_fast, runs: 0, of_runs: 0, violations: 0 }
+        Table { is_fail_fast, ..Table::on(process::this_cpu()) }
     }
 
-    /// Kills and stops at the points of one case, with slices on and off.
-    pub(crate) fn case(&mut self, subject: &dyn Subject, extent: Extent) {
+    /// A run without a kill or a stop, and the row that it begins.
+    fn undisturbed(&mut self, subject: &dyn Subject) -> (Report, Row) {
         let mut row = Row::default();
         let undisturbed = Plan { mode: Mode::Stop, has_slices: false, point: usize::MAX };
         let whole = self.judge(subject, undisturbed, &mut row);
         row = Row { instructions: whole.walk.points, sleeps: whole.walk.asleep.len(), violations: row.violations, ..Row::default() };
-        let parts = [(Mode::Kill, false), (Mode::Kill, true), (Mode::Stop, false), (Mode::Stop, true)];
-        for (mode, has_slices) in parts {
+        (whole, row)
+    }
+
+    /// Kills and stops at some points of one case, with slices on and off: as many as can be in this
+    /// time, evenly spread, the most telling ones first.
+    pub(crate) fn case(&mut self, subject: &dyn Subject, time: Duration) {
+        let (whole, mut row) = self.undisturbed(subject);
+        for (mode, has_slices) in WAYS {
             let began = Instant::now();
             let mut beyond = 0;
-            for point in points(subject, &whole, extent) {
+            for point in telling_first(&whole).take(subject.traits().most_points.unwrap_or(usize::MAX)) {
                 let report = self.judge(subject, Plan { mode, has_slices, point }, &mut row);
                 // In this run it took fewer instructions, and was over. A single one may have taken another way.
                 beyond = if report.walk.points < point && report.fault.is_none() { beyond + 1 } else { 0 };
-                let is_late = matches!(extent, Extent::For(time) if began.elapsed() > time / parts.len() as u32);
-                if beyond == MOST_BEYOND || is_late {
+                if beyond == MOST_BEYOND || began.elapsed() > time / WAYS.len() as u32 {
                     break;
                 }
             }
@@ -84,6 +90,41 @@ impl Table {
         self.runs += row.kills + row.stops;
         self.of_runs += row.of_runs;
         self.violations += row.violations;
+    }
+
+    /// Kills and stops at every point of one case from the `from`th on, until the deadline. Of a case
+    /// that is too long for that, at as many as it says.
+    pub(crate) fn piece(&mut self, subject: &dyn Subject, from: usize, deadline: Instant) -> Piece {
+        let began = Instant::now();
+        let (whole, mut row) = self.undisturbed(subject);
+        let mut beyond = [0; WAYS.len()];
+        let mut next = from;
+        for point in points(subject, &whole).skip(from) {
+            // One point at least, or a case that is slow to begin with would never end.
+            if next != from && Instant::now() >= deadline {
+                break;
+            }
+            for ((mode, has_slices), beyond) in WAYS.into_iter().zip(&mut beyond) {
+                if *beyond < MOST_BEYOND {
+                    let report = self.judge(subject, Plan { mode, has_slices, point }, &mut row);
+                    *beyond = if report.walk.points < point && report.fault.is_none() { *beyond + 1 } else { 0 };
+                }
+            }
+            next += 1;
+            if beyond == [MOST_BEYOND; WAYS.len()] {
+                break;
+            }
+        }
+        let is_whole = beyond == [MOST_BEYOND; WAYS.len()] || points(subject, &whole).nth(next).is_none();
+        Piece {
+            from,
+            next,
+            is_whole,
+            runs: row.kills + row.stops,
+            violations: row.violations,
+            strands: row.known_strands.iter().sum(),
+            seconds: began.elapsed().as_secs_f64(),
+        }
     }
 
     /// Runs it, again if a fault could be the machine's, and notes it in the row.
@@ -146,19 +187,18 @@ impl Table {
     }
 }
 
-/// The points to try, in this order.
-fn points(subject: &dyn Subject, whole: &Report, extent: Extent) -> Box<dyn Iterator<Item = usize>> {
-    let last = whole.walk.points;
-    match (extent, subject.traits().most_points) {
-        // Until one is found to be beyond the end.
-        (Extent::All, None) => Box::new(0..last.saturating_mul(2) + 100),
-        (Extent::All, Some(most)) => Box::new(telling_first(whole, last).take(most)),
-        (Extent::For(_), most) => Box::new(telling_first(whole, last).take(most.unwrap_or(usize::MAX))),
+/// All points to try, in this order.
+fn points(subject: &dyn Subject, whole: &Report) -> Box<dyn Iterator<Item = usize>> {
+    match subject.traits().most_points {
+        // Until some are found to be beyond the end.
+        None => Box::new(0..whole.walk.points.saturating_mul(2) + 100),
+        Some(most) => Box::new(telling_first(whole).take(most)),
     }
 }
 
 /// The ends, the sleeps and the system calls, then all the others such that those that come first are evenly spread.
-fn telling_first(whole: &Report, last: usize) -> impl Iterator<Item = usize> + use<> {
+fn telling_first(whole: &Report) -> impl Iterator<Item = usize> + use<> {
+    let last = whole.walk.points;
     let calls = whole.walk.calls.iter().flat_map(|&call| [call, call + 1]);
     let telling: Vec<usize> = whole.walk.asleep.iter().copied().chain([last, 0]).chain(calls).filter(|&point| point <= last).collect();
     let bits = (last + 1).next_power_of_two().ilog2();

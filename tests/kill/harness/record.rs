@@ -1,0 +1,122 @@
+//! What is known of the cases at every instruction: a file with a line for each piece of a case.
+//!
+//! | field | meaning |
+//! |---|---|
+//! | case | its name |
+//! | from, next | the piece's first point, and where the next one begins |
+//! | state | `more`, or `whole` if the case ends with this piece |
+//! | runs, violations, strands | how many |
+//! | seconds | how long it took |
+//!
+//! Fields are separated by tabs. A piece is written when it is over, so one that is cut off is done
+//! again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// A piece of a case, or all its pieces together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Piece {
+    pub(crate) from: usize,
+    pub(crate) next: usize,
+    pub(crate) is_whole: bool,
+    pub(crate) runs: usize,
+    pub(crate) violations: usize,
+    pub(crate) strands: usize,
+    pub(crate) seconds: f64,
+}
+
+impl Piece {
+    /// The fields behind the name.
+    pub(crate) fn line(&self) -> String {
+        let state = if self.is_whole { "whole" } else { "more" };
+        let Piece { from, next, runs, violations, strands, seconds, .. } = self;
+        format!("{from}\t{next}\t{state}\t{runs}\t{violations}\t{strands}\t{seconds:.2}")
+    }
+
+    pub(crate) fn parse(line: &str) -> Option<Piece> {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [from, next, state, runs, violations, strands, seconds] = fields[..] else { return None };
+        let is_whole = match state {
+            "whole" => true,
+            "more" => false,
+            _ => return None,
+        };
+        let number = |text: &str| text.parse().ok();
+        Some(Piece {
+            from: number(from)?,
+            next: number(next)?,
+            is_whole,
+            runs: number(runs)?,
+            violations: number(violations)?,
+            strands: number(strands)?,
+            seconds: seconds.parse().ok()?,
+        })
+    }
+
+    /// Both together, if `other` begins where this one ends.
+    fn and(self, other: Piece) -> Option<Piece> {
+        (self.next == other.from && !self.is_whole).then_some(Piece {
+            from: self.from,
+            next: other.next,
+            is_whole: other.is_whole,
+            runs: self.runs + other.runs,
+            violations: self.violations + other.violations,
+            strands: self.strands + other.strands,
+            seconds: self.seconds + other.seconds,
+        })
+    }
+}
+
+/// The file, and what it says of each case.
+pub(crate) struct Record {
+    file: Option<File>,
+    cases: BTreeMap<String, Piece>,
+}
+
+impl Record {
+    /// What is in the file, which is made if there is none. Without a path nothing is kept.
+    pub(crate) fn open(path: Option<&Path>) -> io::Result<Record> {
+        let mut record = Record { file: None, cases: BTreeMap::new() };
+        let Some(path) = path else { return Ok(record) };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+        for line in fs::read_to_string(path)?.lines() {
+            let understood = line.split_once('\t').and_then(|(name, rest)| Some((name, Piece::parse(rest)?)));
+            let Some((name, piece)) = understood else {
+                return Err(io::Error::other(format!("{}: cannot be read: {line}", path.display())));
+            };
+            record.note(name, piece).map_err(|piece| {
+                io::Error::other(format!("{}: no piece of {name} begins at {}: delete the case's lines", path.display(), piece.from))
+            })?;
+        }
+        record.file = Some(file);
+        Ok(record)
+    }
+
+    fn note(&mut self, name: &str, piece: Piece) -> Result<(), Piece> {
+        let known = self.of(name);
+        let both = known.and(piece).ok_or(piece)?;
+        self.cases.insert(name.into(), both);
+        Ok(())
+    }
+
+    /// All pieces of a case together.
+    pub(crate) fn of(&self, name: &str) -> Piece {
+        self.cases.get(name).copied().unwrap_or_default()
+    }
+
+    /// Adds a piece, in the file, too.
+    pub(crate) fn add(&mut self, name: &str, piece: Piece) -> io::Result<()> {
+        self.note(name, piece).map_err(|_| io::Error::other(format!("{name}: a piece is missing")))?;
+        match &mut self.file {
+            // One write, so that a line is there as a whole or not.
+            Some(file) => file.write_all(format!("{name}\t{}\n", piece.line()).as_bytes()),
+            None => Ok(()),
+        }
+    }
+}
