@@ -138,9 +138,9 @@ impl Pool {
 
     /// What such a thread does.
     fn stand(&self, tell: &SyncSender<Option<Arc<Post>>>) {
-        // SAFETY: nobody but those has it to whom it is given out, one after the other. They give it
-        // back, and the thread ends after it has taken it out of `free`. It works on nothing
-        // meanwhile: it has a futex of its own, and a mutex of std's.
+        // SAFETY: those have it to whom it is given out, one after the other, which the mutex orders.
+        // They give it back, and the thread ends after it has taken it out of `free`. It works on
+        // nothing meanwhile: it has a futex of its own, and a mutex of std's.
         let entry = unsafe { Lent::of_this_thread() };
         let own = entry.ok().map(|entry| {
             let (is_at_rest, is_to_end) = (AtomicBool::new(false), AtomicBool::new(false));

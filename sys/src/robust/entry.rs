@@ -1,8 +1,7 @@
 //! [`Entry`]: the futex that a thread works on, as it tells the kernel.
 
-use core::marker::PhantomData;
+use core::cell::Cell;
 use core::ptr;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::{Error, FUTEX_OFFSET, in_program_order, registered_head};
 use crate::futex::{Address, Word};
@@ -14,13 +13,13 @@ use crate::futex::{Address, Word};
 /// It stays in its thread, whose descriptor it lies in; [`Lent`] does not.
 #[derive(Debug)]
 #[repr(transparent)]
-pub struct Entry(AtomicUsize, PhantomData<*const ()>);
+pub struct Entry(Cell<usize>);
 
 /// The entry of a thread that works on nothing, for others of its process to use.
 #[derive(Debug, Clone, Copy)]
 pub struct Lent(&'static Entry);
 
-// SAFETY: an atomic, and there as long as it is used: see `Lent::of_this_thread`.
+// SAFETY: there as long as it is used, by one thread at a time: see `Lent::of_this_thread`.
 unsafe impl Send for Lent {}
 // SAFETY: as above.
 unsafe impl Sync for Lent {}
@@ -38,13 +37,14 @@ impl Lent {
     /// [`Error`]; libc has registered no list, or another one.
     ///
     /// # Safety
-    /// Nobody uses it once the thread has ended, nor while the thread itself works on anything:
-    /// neither with this crate, nor with libc's robust mutexes.
+    /// It is used by one thread after the other, each of which happens after the one before. Nobody
+    /// uses it once the thread has ended, nor while the thread itself works on anything: neither with
+    /// this crate, nor with libc's robust mutexes.
     pub unsafe fn of_this_thread() -> Result<Self, Error> {
         Ok(Lent(&registered_head()?.list_op_pending))
     }
 
-    /// The entry. It is used by one thread at a time.
+    /// The entry.
     #[must_use]
     pub fn entry(&self) -> &Entry {
         self.0
@@ -72,17 +72,16 @@ impl Entry {
     /// is [`begin_nested`](Entry::begin_nested).
     #[inline]
     pub fn begin<W: Word>(&self, word: &W) {
-        // Relaxed, as all here: the kernel reads it in the context of the thread that owns it. Who
-        // names a word in another's entry makes a system call before it can be given a wake-up.
-        self.0.store(entry_of(ptr::from_ref(word.futex()).addr()), Relaxed);
+        // The kernel reads it in the context of the thread that it belongs to. Who names a word in
+        // another's entry makes a system call before it can be given a wake-up.
+        self.0.set(entry_of(ptr::from_ref(word.futex()).addr()));
         in_program_order();
     }
 
     /// [`begin`](Entry::begin) with a futex by its address. There need not be one: then the kernel
     /// looks at nothing.
     pub fn begin_at(&self, word: Address) {
-        // Relaxed: as above.
-        self.0.store(entry_of(word.address()), Relaxed);
+        self.0.set(entry_of(word.address()));
         in_program_order();
     }
 
@@ -90,7 +89,7 @@ impl Entry {
     #[inline]
     pub fn end(&self) {
         in_program_order();
-        self.0.store(0, Relaxed);
+        self.0.set(0);
     }
 
     /// [`begin`](Entry::begin) for operations that a signal handler may use. If it has interrupted
@@ -105,14 +104,14 @@ impl Entry {
 
     /// What is pending now.
     pub fn now(&self) -> Pending {
-        Pending(self.0.load(Relaxed))
+        Pending(self.0.get())
     }
 
     /// Ends what [`begin_nested`](Entry::begin_nested) began, or what began after
     /// [`now`](Entry::now).
     pub fn end_nested(&self, before: Pending) {
         in_program_order();
-        self.0.store(before.0, Relaxed);
+        self.0.set(before.0);
     }
 }
 
