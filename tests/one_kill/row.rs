@@ -10,7 +10,7 @@ use crossproc::{Event, Shm};
 
 use crate::forked::fork;
 use crate::things::Thing;
-use crate::victim::{End, Sleepers, cpus, live, pin};
+use crate::victim::{End, Lot, Sleepers, await_round, cpus, live, pin};
 
 /// The kills of a row if nothing is said.
 const KILLS: u32 = 100;
@@ -214,7 +214,7 @@ fn kill(child: i32) {
 impl<T: Thing> Row<T> {
     fn drive(&self, kills: u32) {
         let [_, others] = cpus();
-        pin(others);
+        pin(&[others]);
         let survivor = fork_here(|| {
             loop {
                 self.thing.survive(self.table);
@@ -243,13 +243,20 @@ impl<T: Thing> Row<T> {
         table.round.store(0, SeqCst);
         table.begun.store(0, SeqCst);
         table.stage.store(BEFORE, SeqCst);
-        // In the first round the survivor sleeps before the victim's sleepers.
-        let target = fastrand::u32(2..=MOST_ROUNDS);
-        let ends_beside = self.end == End::Exit && fastrand::bool();
+        let lot = Lot {
+            // In the first round the survivor sleeps before the victim's sleepers.
+            target: fastrand::u32(2..=MOST_ROUNDS),
+            ends_beside: fastrand::u8(0..4) == 0,
+            is_scattered: fastrand::u8(0..4) == 0,
+        };
         let victim = fork_here(|| {
             watch_dog();
-            live(self, target, ends_beside)
+            live(self, lot)
         });
+        if lot.ends_beside && self.end == End::Kill {
+            await_round(table, lot.target);
+            kill(victim);
+        }
         let status = reap(victim);
         let is_right = match self.end {
             End::Kill => libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL,
@@ -257,7 +264,7 @@ impl<T: Thing> Row<T> {
         };
         assert!(is_right, "the victim ended with {status:#x}");
         let stage = table.stage.load(SeqCst);
-        if !ends_beside {
+        if !lot.ends_beside {
             table.aim.learn(stage);
         }
         table.inside.fetch_add(u32::from(stage == INSIDE), SeqCst);

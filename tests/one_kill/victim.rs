@@ -17,7 +17,7 @@ use crate::things::Thing;
 
 /// How many threads of the victim sleep.
 const SLEEPERS: usize = 3;
-/// How long the operator waits before the operation that another thread's `_exit` is to hit, in
+/// How long the operator waits before the operation that an end from beside is to hit, in
 /// nanoseconds, at the most: about as long as it takes from one CPU to the other.
 const LEAD: u64 = 80_000;
 
@@ -37,7 +37,8 @@ pub(crate) enum Sleepers {
 /// How the victim ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// By a timer's SIGKILL, which takes the operator off its CPU wherever it is.
+    /// By SIGKILL: a timer's, which takes the operator off its CPU wherever it is, or one that
+    /// comes from another process.
     Kill,
     /// By `_exit`: in a signal handler that interrupts the operator, or in a thread beside it.
     Exit,
@@ -55,13 +56,15 @@ pub(crate) fn cpus() -> [usize; 2] {
     [first, all.next().unwrap_or(first)]
 }
 
-/// Runs the calling thread, and those that it starts, on this CPU. Where that is refused, fewer
+/// Runs the calling thread, and those that it starts, on these CPUs. Where that is refused, fewer
 /// kills hit, and what they show is as true.
-pub(crate) fn pin(cpu: usize) {
+pub(crate) fn pin(cpus: &[usize]) {
     // SAFETY: all zero is an empty set.
     let mut set: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
-    // SAFETY: the set is initialised, and the index inside it.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
+    for &cpu in cpus {
+        // SAFETY: the set is initialised, and the index inside it.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
     // SAFETY: reads the set, whose size it is told.
     unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
 }
@@ -112,12 +115,11 @@ impl Timer {
     }
 }
 
-/// Waits until the operator is about to operate for the `target`th time, and ends the process.
-fn exit_beside(table: &Table, target: u32) -> ! {
+/// Waits until the operator is about to operate for the `target`th time.
+pub(crate) fn await_round(table: &Table, target: u32) {
     while table.round.load(SeqCst) < target {
         thread::yield_now();
     }
-    crossproc_sys::process::exit_now(0)
 }
 
 fn spin_for(time: Duration) {
@@ -127,23 +129,42 @@ fn spin_for(time: Duration) {
     }
 }
 
-/// Operates, and ends at about the `target`th time.
-pub(crate) fn live<T: Thing>(row: &Row<T>, target: u32, ends_beside: bool) -> ! {
+/// How one victim lives and ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lot {
+    /// Which of its operations is aimed at.
+    pub(crate) target: u32,
+    /// It is ended from another CPU, and not where the operator runs.
+    pub(crate) ends_beside: bool,
+    /// Its threads run wherever they can, and die in any order.
+    pub(crate) is_scattered: bool,
+}
+
+/// Operates, and ends at about the time that its lot says.
+pub(crate) fn live<T: Thing>(row: &Row<T>, lot: Lot) -> ! {
+    let Lot { target, ends_beside, is_scattered } = lot;
     let [mine, others] = cpus();
     let Row { thing, never, table, sleepers, end } = row;
-    pin(mine);
+    if !is_scattered {
+        pin(&[mine]);
+    } else {
+        pin(&[mine, others]);
+    }
     thread::scope(|scope| {
-        if ends_beside {
+        if ends_beside && *end == End::Exit {
             scope.spawn(move || {
-                pin(others);
-                exit_beside(table, target)
+                pin(&[others]);
+                await_round(table, target);
+                crossproc_sys::process::exit_now(0)
             });
         }
         let has_plain = T::HAS_PLAIN_BESIDE && fastrand::bool();
         for index in 0..SLEEPERS {
             let how = if has_plain && index == 0 { Sleepers::Plain } else { *sleepers };
             scope.spawn(move || {
-                give_way();
+                if !is_scattered {
+                    give_way();
+                }
                 let _ = catch_unwind(AssertUnwindSafe(|| sleep(thing, never, table, how)));
                 // It has panicked: whoever waits for the victim is to see that.
                 crossproc_sys::process::exit_now(3)
