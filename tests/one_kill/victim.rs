@@ -37,8 +37,8 @@ pub(crate) enum Sleepers {
 /// How the victim ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// By SIGKILL: a timer's, which takes the operator off its CPU wherever it is, or one that comes
-    /// from another process.
+    /// By SIGKILL: a timer's, which takes the operator off its CPU wherever it is, or one that
+    /// comes from another process.
     Kill,
     /// By `_exit`: in a signal handler that interrupts the operator, or in a thread beside it.
     Exit,
