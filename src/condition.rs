@@ -25,7 +25,10 @@ use crate::wait::{Ended, Wait};
 /// Only waiting blocks. A wait returns after a notification, and then waits for the lock, which can take longer than its deadline. Those asleep
 /// are woken in the order in which they went to sleep, where each slice counts as going to sleep. [`notify(n)`](Condition::notify) wakes no more than `n` of them; who has
 /// begun to wait, and does not sleep yet, may return, too. Besides that, waits can return without a notification after
-/// a death among the waiters or notifiers, and, seldom, when a waiter begins in the middle of a notification: look at what you wait for in a loop, as [`wait_while`](Condition::wait_while) does.
+/// a death among the waiters or notifiers, and, seldom, when a waiter begins in the middle of a
+/// notification, or when one that was notified does not come for the free lock for a
+/// [slice](crate::set_slice), stopped or not let run: it may be dead. So look at what you wait for in
+/// a loop, as [`wait_while`](Condition::wait_while) does.
 /// A notification makes no system call if nobody waits. There are no `try_` forms: a wait that does not wait is none.
 ///
 /// # Memory ordering
@@ -33,7 +36,9 @@ use crate::wait::{Ended, Wait};
 ///
 /// # Process death
 /// A waiter that dies leaves nothing behind: notifying never waits for it. If it was notified, and dies before it has the lock, another waiter gets the notification: at once, or, if it died while it
-/// waited for the lock, two [slices](crate::set_slice) later, once that lock is free. If it dies with the lock, the next owner gets `OwnerDied`, and should notify the others.
+/// waited for the lock, when a [slice](crate::set_slice) of the other has ended for the second time
+/// while that lock was free. If it dies with the lock, the next owner gets `OwnerDied`, and should
+/// notify the others.
 /// A notifier that dies has notified as many as it wanted, or fewer, and one may return for nothing: `notify_all` all or nobody. What it changed before is
 /// not taken back, so where a change must not go without its notification, use a [`Semaphore`](crate::Semaphore), whose release is both in one.
 /// If an owner of the lock dies during a wait, the wait returns [`OwnerDied`](ConditionError::OwnerDied), with the lock.

@@ -84,32 +84,81 @@ fn a_notification_wakes_as_many_as_it_says() {
     all.arrived.notify_all();
 }
 
+/// A process that waits once as [`waiter`] does, in slices of its own length, or without.
+fn sliced_waiter(store: &Shm<Store>, slice: Option<Duration>) -> Child {
+    let store = store.clone();
+    let child = fork(move || {
+        set_slice(slice);
+        let mut items = lock(&store.items);
+        store.arrived.wait(&mut items).unwrap();
+        drop(items);
+        store.woken.fetch_add(1, Relaxed);
+    });
+    wait_until("a child waits for the condition", || waits_for_condition(&child));
+    child
+}
+
+/// Whether the process is in the system call `number`, asleep.
+fn is_in_call(child: &Child, number: libc::c_long) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap_or_default();
+    call.starts_with(&format!("{number} "))
+}
+
+/// A futex of 32 bits is what the lock is waited for with; the condition is waited for with
+/// `futex_waitv`.
+fn waits_for_lock(child: &Child) -> bool {
+    is_in_call(child, libc::SYS_futex)
+}
+
+fn waits_for_condition(child: &Child) -> bool {
+    is_in_call(child, libc::SYS_futex_waitv)
+}
+
+/// How often the process has gone to sleep.
+fn sleeps(child: &Child) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.map_or(0, |count| count.trim().parse().unwrap())
+}
+
+fn all_sleeps(children: &[Child]) -> Vec<u64> {
+    children.iter().map(sleeps).collect()
+}
+
+fn wait_for_sleeps(children: &[Child], more: u64) {
+    let before = all_sleeps(children);
+    wait_until("slices are over", || all_sleeps(children).iter().zip(&before).all(|(now, before)| *now >= before + more));
+}
+
+/// One without slices and three with short ones that wait, after a notification for one, which is
+/// the first: the others queue behind it, again and again. `take` may take the lock before it.
+///
+/// A waiter that is about to sleep as it is notified may return, too. So the others slept during
+/// the notification: each had gone to sleep as often after it as before it, and was asleep after it.
+fn notified_beside_slices<'a, G>(all: &'a Shm<Store>, take: impl Fn(&'a Lock<u32>) -> G) -> (Child, Vec<Child>, G) {
+    loop {
+        let first = sliced_waiter(all, None);
+        let others = Vec::from([(); 3].map(|()| sliced_waiter(all, Some(Duration::from_millis(4)))));
+        let guard = take(&all.items);
+        let slept_before = all_sleeps(&others);
+        all.arrived.notify_one();
+        if others.iter().all(waits_for_condition) && all_sleeps(&others) == slept_before {
+            return (first, others, guard);
+        }
+        drop(guard);
+        all.arrived.notify_all();
+        join_all(others.into_iter().chain([first]));
+        all.woken.store(0, Relaxed);
+    }
+}
+
 /// Sleeps are cut into slices, of which nobody notices anything.
 #[test]
 fn slices_do_not_show() {
     let all = store();
-    let sliced = |slice| {
-        let all = all.clone();
-        let child = fork(move || {
-            set_slice(slice);
-            let mut items = lock(&all.items);
-            all.arrived.wait(&mut items).unwrap();
-            drop(items);
-            all.woken.fetch_add(1, Relaxed);
-        });
-        wait_until_asleep(&child);
-        child
-    };
-    let first = sliced(None);
-    let others = [(); 3].map(|()| sliced(Some(Duration::from_millis(4))));
-    // Those with slices queue again and again behind it, so it is the one that each notification wakes.
-    for child in others.iter().chain([&first]) {
-        assert!(child.is_alive().unwrap());
-    }
-    all.arrived.notify_one();
+    let (first, others, ()) = notified_beside_slices(&all, |_| ());
     wait_until("one returns", || all.woken.load(Relaxed) == 1);
-    let until = Instant::now() + Duration::from_millis(100);
-    wait_until("many slices are over", || Instant::now() > until);
+    wait_for_sleeps(&others, 20);
     assert_eq!(all.woken.load(Relaxed), 1);
     all.arrived.notify_all();
     join_all(others.into_iter().chain([first]));
@@ -119,29 +168,48 @@ fn slices_do_not_show() {
 #[test]
 fn a_notification_under_a_lock_that_is_held_for_long_wakes_one() {
     let all = store();
-    let waiters = [(); 4].map(|()| {
-        let all = all.clone();
-        let child = fork(move || {
-            set_slice(Some(Duration::from_millis(4)));
-            let mut items = lock(&all.items);
-            all.arrived.wait(&mut items).unwrap();
-            drop(items);
-            all.woken.fetch_add(1, Relaxed);
-        });
-        wait_until_asleep(&child);
-        child
-    });
-    let items = lock(&all.items);
-    all.arrived.notify_one();
-    let until = Instant::now() + Duration::from_millis(80);
-    wait_until("many slices are over", || Instant::now() > until);
+    let (first, others, items) = notified_beside_slices(&all, lock);
+    wait_until("the first waits for the lock", || waits_for_lock(&first));
+    wait_for_sleeps(&others, 20);
+    assert!(!others.iter().any(waits_for_lock));
+    // How long it takes to hand the lock over is not for the others to see here.
+    for other in &others {
+        other.stop().unwrap();
+    }
     drop(items);
-    wait_until("one returns", || all.woken.load(Relaxed) >= 1);
-    let until = Instant::now() + Duration::from_millis(80);
-    wait_until("many more are over", || Instant::now() > until);
+    join_all([first]);
+    for other in &others {
+        other.resume().unwrap();
+    }
+    wait_for_sleeps(&others, 20);
     assert_eq!(all.woken.load(Relaxed), 1);
     all.arrived.notify_all();
-    join_all(waiters);
+    join_all(others);
+}
+
+/// A lock that was held for long, and is found free, may be free for a moment: the waiter that was
+/// notified has a whole slice to come for it.
+#[test]
+fn one_that_was_notified_has_a_slice_to_take_a_lock_that_became_free() {
+    let all = store();
+    let first = sliced_waiter(&all, None);
+    // Long enough for this process to do what follows the look within one.
+    let other = [sliced_waiter(&all, Some(Duration::from_secs(1)))];
+    let items = lock(&all.items);
+    all.arrived.notify_one();
+    wait_until("the first waits for the lock", || waits_for_lock(&first));
+    // It is between being woken and having the lock for as long as it takes the other to look.
+    first.stop().unwrap();
+    wait_for_sleeps(&other, 1);
+    let before = sleeps(&other[0]);
+    drop(items);
+    wait_until("the other looks", || sleeps(&other[0]) != before);
+    first.resume().unwrap();
+    join_all([first]);
+    assert!(waits_for_condition(&other[0]));
+    assert_eq!(all.woken.load(Relaxed), 1);
+    all.arrived.notify_all();
+    join_all(other);
 }
 
 #[test]
@@ -282,11 +350,6 @@ fn a_notification_of_one_that_dies_is_another_ones() {
     let mut items = lock(&all.items);
     *items = 1;
     all.arrived.notify_one();
-    let waits_for_lock = |child: &Child| {
-        let call = std::fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap_or_default();
-        // A futex of 32 bits is what the lock is waited for with; the condition is waited for with `futex_waitv`.
-        call.starts_with(&format!("{} ", libc::SYS_futex))
-    };
     let mut notified = None;
     wait_until("the one that was notified waits for the lock", || {
         notified = waiters.iter().position(waits_for_lock);

@@ -22,8 +22,20 @@
 //!
 //! # Those that die
 //! Waiters and notifiers have the word pending while they sleep and wake, so the kernel wakes another one for one who was woken and dies, and one for a notifier that dies before it wakes.
-//! A waiter that was woken and dies *while it waits for the lock* has the lock pending instead. Therefore it adds one to `owed` before, and takes it away when it has the lock. A sleeper that finds
-//! the same owed at the ends of two slices in a row, and the lock free, knows that whoever is owed it does not come for it, takes it and returns, if `some` has changed since it began.
+//! A waiter that was woken and dies *while it waits for the lock* has the lock pending instead.
+//! Therefore it adds one to `owed` before, and takes it away when it has the lock. A sleeper for whom
+//! `some` has changed since it began looks at the end of each slice. If it finds the lock free at two
+//! of them, and the same owed at both, it takes what is owed, and returns.
+//!
+//! It needs both looks. A lock that is free at one may have been freed a moment ago, after a long
+//! time in which nobody could come for it: the waiter that is owed the notification is being woken.
+//! The slice between the two looks is the time that this waiter has, counted from the first of them
+//! and not from the notification. Looks that find the lock held in between are passed over; they
+//! neither count nor start the time anew, so what a dead waiter left is found at a busy lock, too.
+//! What is taken is what was compared: one that is owed since the look is not taken for the old one.
+//!
+//! A waiter that is alive and does not run for a slice, though the lock is free, cannot be told from
+//! a dead one. It is passed over: another returns beside it, for one notification.
 //!
 //! | bits of `owed` | meaning |
 //! |---|---|
@@ -113,10 +125,7 @@ impl RawCondition {
                 Some((Awake::Changed, since)) => (seen ^ since) & SOME != 0,
                 // The same where the kernel lets nobody sleep on the word: no wake was for this
                 // one.
-                Some((Awake::TimedOut | Awake::Refused, _)) => {
-                    let owed = self.owed.load(Relaxed);
-                    was_owed.replace(owed) == owed && is_free() && self.take_owed()
-                }
+                Some((Awake::TimedOut | Awake::Refused, _)) => is_free() && self.take_left(&was_owed),
                 Some((Awake::Interrupted, _)) => false,
             },
         };
@@ -133,15 +142,21 @@ impl RawCondition {
     }
 
     /// Takes one from what is owed, if there is anything.
-    fn take_owed(&self) -> bool {
+    fn take_owed(&self) {
         let mut seen = self.owed.load(Relaxed);
         while seen & OWED != 0 {
-            match self.owed.compare_exchange_weak(seen, seen.wrapping_add(ONE_CHANGE) - 1, Relaxed, Relaxed) {
-                Ok(_) => return true,
+            match self.owed.compare_exchange_weak(seen, one_less(seen), Relaxed, Relaxed) {
+                Ok(_) => return,
                 Err(now) => seen = now,
             }
         }
-        false
+    }
+
+    /// Takes one from what is owed, if that is the same as at the last look, `before`. For a sleeper
+    /// that finds the lock free.
+    fn take_left(&self, before: &Cell<u32>) -> bool {
+        let owed = self.owed.load(Relaxed);
+        owed == before.replace(owed) && owed & OWED != 0 && self.owed.compare_exchange(owed, one_less(owed), Relaxed, Relaxed).is_ok()
     }
 
     #[inline]
@@ -188,6 +203,45 @@ fn after_some(seen: u64) -> u64 {
     (seen & !SOME | seen.wrapping_add(ONE_SOME) & SOME) ^ TURN
 }
 
+fn one_less(owed: u32) -> u32 {
+    owed.wrapping_add(ONE_CHANGE) - 1
+}
+
 fn after_all(seen: u64, turn: u64) -> u64 {
     seen.wrapping_add(ONE_ALL) ^ turn
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A condition with one that was notified and waits for the lock.
+    fn owing() -> RawCondition {
+        let condition = RawCondition::new();
+        condition.owed.fetch_add(ONE_CHANGE + 1, Relaxed);
+        condition
+    }
+
+    #[test]
+    fn what_is_owed_is_left_at_the_second_look_at_a_free_lock() {
+        let condition = owing();
+        let look = Cell::new(0);
+        assert!(!condition.take_left(&look));
+        assert!(condition.take_left(&look));
+        // Once.
+        assert!(!condition.take_left(&look));
+        assert!(!condition.take_left(&look));
+    }
+
+    #[test]
+    fn another_that_is_owed_it_has_its_time_too() {
+        let condition = owing();
+        let look = Cell::new(0);
+        assert!(!condition.take_left(&look));
+        condition.has_lock(Notified);
+        condition.owed.fetch_add(ONE_CHANGE + 1, Relaxed);
+        assert!(!condition.take_left(&look));
+        condition.has_lock(Notified);
+        assert!(!condition.take_left(&look));
+    }
 }
