@@ -12,11 +12,11 @@ use super::{WAKER_STOPPED, warm_up};
 use crate::harness::{Case, End, Fate, Me, Mode, Moment, Operation, Subject};
 
 /// Who puts.
-const BEFORE: usize = 0;
-const VICTIM: usize = 1;
-const PEER: usize = 2;
+pub(super) const BEFORE: usize = 0;
+pub(super) const VICTIM: usize = 1;
+pub(super) const PEER: usize = 2;
 const COMPANION: usize = 6;
-const SURVIVOR: usize = 10;
+pub(super) const SURVIVOR: usize = 10;
 const JUDGE: usize = 12;
 const ALL: usize = 13;
 
@@ -39,9 +39,9 @@ struct Account {
 }
 
 /// The queue, and an account of it. A task is its producer and its number among that one's.
-struct Board {
-    queue: JoinableQueue<u64>,
-    words: Words,
+pub(super) struct Board {
+    pub(super) queue: JoinableQueue<u64>,
+    pub(super) words: Words,
     put: [AtomicU64; ALL],
     tasks: [[Account; EACH]; ALL],
     /// The task whose end is the operation under test, and 1.
@@ -50,7 +50,7 @@ struct Board {
     waiting: AtomicU32,
     joining: AtomicU32,
     rounds: AtomicU32,
-    flag: AtomicU32,
+    pub(super) flag: AtomicU32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,11 @@ enum Leaves {
 
 impl Board {
     fn new(capacity: usize, attempts: u32) -> Self {
-        let options = QueueOptions::new().participants(PARTICIPANTS).attempts(attempts, 2);
+        Board::among(PARTICIPANTS, capacity, attempts)
+    }
+
+    pub(super) fn among(participants: usize, capacity: usize, attempts: u32) -> Self {
+        let options = QueueOptions::new().participants(participants).attempts(attempts, 2);
         let queue = options.create_joinable(capacity).expect("there is memory");
         let account = || Account { holder: AtomicU32::new(0), is_doing: AtomicU32::new(0), done: AtomicU32::new(0) };
         Board {
@@ -88,7 +92,7 @@ impl Board {
         &self.tasks[(item >> 32) as usize][item as u32 as usize]
     }
 
-    fn try_put(&self, who: usize) -> bool {
+    pub(super) fn try_put(&self, who: usize) -> bool {
         self.after_put(who, self.queue.try_put(self.item(who)).map_err(|refused| refused.error))
     }
 
@@ -104,7 +108,7 @@ impl Board {
     }
 
     /// Notes who has it. Nobody else may, but for one who is dead.
-    fn hold<'a>(&self, task: Result<Task<'a, u64>, QueueError>) -> Option<Task<'a, u64>> {
+    pub(super) fn hold<'a>(&self, task: Result<Task<'a, u64>, QueueError>) -> Option<Task<'a, u64>> {
         let task = match task {
             Ok(task) => task,
             Err(QueueError::Empty | QueueError::Closed) => return None,
@@ -123,7 +127,7 @@ impl Board {
         self.account(**task).holder.store(0, SeqCst);
     }
 
-    fn finish(&self, task: Task<'_, u64>) {
+    pub(super) fn finish(&self, task: Task<'_, u64>) {
         let account = self.account(*task);
         self.let_go(&task);
         account.is_doing.store(1, SeqCst);
@@ -139,7 +143,7 @@ impl Board {
         (0..MOST_ROUNDS).take_while(|_| self.try_work()).count()
     }
 
-    fn take_part(&self) {
+    pub(super) fn take_part(&self) {
         warm_up();
         drop(self.queue.loan().expect("there are few participants"));
     }
@@ -240,7 +244,7 @@ fn may_wait(board: &Board, now: &Moment) -> bool {
     joiners_may && getters_may
 }
 
-fn check(board: &Board, end: &End) -> Result<(), String> {
+pub(super) fn check(board: &Board, end: &End) -> Result<(), String> {
     let all: Vec<JoinableQueue<u64>> = (0..board.words.used())
         .map(|_| {
             let file = board.queue.as_fd().try_clone_to_owned().expect("there are descriptors left");
@@ -320,7 +324,7 @@ fn trying_to_put(board: &Board, operation: &Operation, who: usize) {
     board.after_put(who, result.map_err(|refused| refused.error));
 }
 
-fn getting(board: &Board, operation: &Operation, who: usize) {
+pub(super) fn getting(board: &Board, operation: &Operation, who: usize) {
     let result = operation.step(|| board.queue.get());
     if let Some(task) = board.hold(result) {
         board.finish(task);
@@ -328,7 +332,7 @@ fn getting(board: &Board, operation: &Operation, who: usize) {
     }
 }
 
-fn trying_to_get(board: &Board, operation: &Operation, _: usize) {
+pub(super) fn trying_to_get(board: &Board, operation: &Operation, _: usize) {
     let result = operation.step(|| board.queue.try_get());
     if let Some(task) = board.hold(result) {
         board.finish(task);
@@ -336,7 +340,7 @@ fn trying_to_get(board: &Board, operation: &Operation, _: usize) {
 }
 
 /// Has a task in hand, which is the first one if it is the first to come.
-fn taken<'a>(board: &'a Board, who: usize) -> Task<'a, u64> {
+pub(super) fn taken<'a>(board: &'a Board, who: usize) -> Task<'a, u64> {
     let task = board.hold(board.queue.try_get()).expect("there is a task");
     board.let_go(&task);
     if who == VICTIM {
@@ -368,7 +372,7 @@ fn giving_up(board: &Board, operation: &Operation, _: usize) {
     board.drain();
 }
 
-fn joining(board: &Board, operation: &Operation, _: usize) {
+pub(super) fn joining(board: &Board, operation: &Operation, _: usize) {
     let result = operation.step(|| board.queue.join());
     result.expect("it has none in hand");
     assert_eq!(unfinished_of_before(board), 0, "joined, and not all are done");
@@ -487,7 +491,7 @@ fn with_dying_returner(case: Case<Board>) -> Case<Board> {
     })
 }
 
-fn with_peer(case: Case<Board>, index: usize, fate: Fate, stage: Stage, puts: u64, operate: Operate) -> Case<Board> {
+pub(super) fn with_peer(case: Case<Board>, index: usize, fate: Fate, stage: Stage, puts: u64, operate: Operate) -> Case<Board> {
     let script = move |board: &Board, operation: &Operation| {
         board.take_part();
         if fate == Fate::Dies && puts != 0 && stage != Stage::Announced {
@@ -515,7 +519,7 @@ fn with_idle_peer(case: Case<Board>) -> Case<Board> {
     )
 }
 
-fn victim(case: Case<Board>, operate: Operate) -> Case<Board> {
+pub(super) fn victim(case: Case<Board>, operate: Operate) -> Case<Board> {
     case.victim(move |board, operation| {
         board.take_part();
         operate(board, operation, VICTIM);

@@ -21,6 +21,7 @@ mod queue_words;
 mod rlock;
 mod rwlock;
 mod semaphore;
+mod stopped_burials;
 mod two_threads;
 mod wait_any;
 
@@ -41,6 +42,7 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         connection::cases(),
         wait_any::cases(),
         two_threads::cases(),
+        stopped_burials::cases(),
     ]
     .into_iter()
     .flatten()

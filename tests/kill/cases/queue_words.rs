@@ -25,7 +25,10 @@ const RECORDS: usize = 4096;
 /// In a record.
 const SEEN: usize = 48;
 const SITE: usize = 56;
-const PLACES: usize = 64;
+const LIFE: usize = 64;
+const PLACES: usize = 72;
+/// In a life.
+const LIVES: u64 = 1;
 
 /// How far an operation has come, of those that are no more than one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,10 +110,11 @@ impl Words {
         self.word(self.record(id) + PLACES + place * 8)
     }
 
-    fn taker(&self, slot: usize) -> u32 {
+    /// Who took the slot last, of items of 8 bytes: an id and 1.
+    fn taker(&self, slot: usize) -> u64 {
         let slots = self.record(self.ids()).next_multiple_of(4096);
         let header = if self.word(40) != 0 { 16 } else { 8 };
-        self.half(slots + slot * (header + 8) as usize)
+        self.word(slots + slot * (header + 8)) & INDEX
     }
 
     /// What is at a site: an entry or a place.
@@ -127,13 +131,14 @@ impl Words {
             return false;
         }
         let (seen, site) = (self.word(self.record(id) + SEEN), self.word(self.record(id) + SITE));
-        if seen == 0 {
+        // What a dead one announced stays, but means nothing once that is settled.
+        if seen == 0 || self.word(self.record(id) + LIFE) & LIVES == 0 {
             return false;
         }
         let wanted = (seen & INDEX) as usize;
         let is_placed = self.place(id, (site >> 32) as usize) & INDEX == wanted as u64;
         let is_exchanged = self.cell(site as u32 as usize) != seen;
-        let is_taken = is_exchanged && self.taker(wanted) == id as u32 + 1;
+        let is_taken = is_exchanged && self.taker(wanted) == id as u64 + 1;
         match stage {
             Stage::Announced => true,
             Stage::Exchanged => is_exchanged || is_placed,
