@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
 
 mod attached;
+mod burying;
 mod error;
 mod exchange;
 pub(crate) mod forms;
@@ -18,6 +19,7 @@ mod futures;
 mod ground;
 pub(crate) mod item;
 mod joinable;
+mod letters;
 mod loan;
 mod looks;
 mod members;

@@ -24,7 +24,7 @@ pub(crate) const CONTENTS: usize = 4_096;
 const MAGIC: u64 = u64::from_be_bytes(*b"crossprc");
 
 /// The version of the layout of header and primitives. Any change that another build would misread makes it a new one.
-const ABI: u32 = 4;
+const ABI: u32 = 5;
 
 /// Pointer width in bits, and the libc whose robust list the locks fit.
 const WORD: u32 = usize::BITS | if cfg!(target_env = "musl") { MUSL } else { 0 };

@@ -55,6 +55,11 @@ fn sites() -> Vec<u64> {
     [0, 5, 6, 20, 30, u64::from(u32::MAX)].into_iter().flat_map(|at| [0, 2, 3, 1 << 31].map(|place| at | place << 32)).collect()
 }
 
+/// Of a life: each that there is, of a few, and the last ones.
+fn lives() -> Vec<u64> {
+    (0..12).chain([u64::MAX - 3, u64::MAX - 2, u64::MAX - 1, u64::MAX]).collect()
+}
+
 fn word(name: &'static str, at: usize) -> Word {
     Word { name, at, is_half: false, values: telling() }
 }
@@ -89,6 +94,7 @@ fn words(spoiler: &Spoiler, stride: usize) -> Vec<Word> {
             half("watchers", record + WATCHERS),
             word("seen", record + SEEN),
             Word { values: sites(), ..word("site", record + SITE) },
+            Word { values: lives(), ..word("life", record + LIFE) },
             word("first place", spoiler.place(id, 0)),
             word("last place", spoiler.place(id, SIZES.places - 1)),
         ]);
@@ -96,9 +102,9 @@ fn words(spoiler: &Spoiler, stride: usize) -> Vec<Word> {
     words.extend([0, 1, SIZES.entries - 1].map(|entry| word("entry", spoiler.entry(entry))));
     for slot in [0, SIZES.entries] {
         let slot = spoiler.slot(slot, stride);
-        words.extend([half("taker", slot + TAKER), half("payload length", slot + PAYLOAD_LEN)]);
-        // Of an item it is the payload.
-        words.push(half("attempts", slot + ATTEMPTS));
+        words.push(word("taker", slot + TAKER));
+        // Of an item these are the payload.
+        words.extend([half("payload length", slot + PAYLOAD_LEN), half("attempts", slot + ATTEMPTS)]);
     }
     words
 }

@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 mod forked;
 mod spoiled;
 use forked::{PATIENCE, fork, kill, wait_until};
-use spoiled::{FULL, HEAD, INDEX, MOVES, RETURNED, RETURNS, ROUND, SEEN, SITE, Sizes, Spoiler, TAIL, TOKEN, USED};
+use spoiled::{FULL, HEAD, INDEX, LIFE, LIVES, MOVES, RETURNED, RETURNS, ROUND, SEEN, SITE, Sizes, Spoiler, TAIL, TOKEN, USED};
 
 const SHORT: Duration = Duration::from_millis(10);
 /// For how much longer than until its deadline a call may be busy. Without optimisation more.
@@ -144,6 +144,7 @@ fn entries_that_never_stop_hold_nobody_up() {
 fn an_announcement_that_never_stops_holds_nobody_up() {
     let (queue, spoiler) = joinable(SOME);
     spoiler.write_half(USED, 64);
+    spoiler.write(spoiler.record(40) + LIFE, LIVES);
     // None of them is what an entry holds, and each is of a task.
     let announce = |number: u64| spoiler.write(spoiler.record(40) + SEEN, (number << 24) | FULL | 3);
     beside(announce, || operate_in_time(&queue, || ()));
@@ -158,6 +159,7 @@ fn announce_for_all(spoiler: &Spoiler) {
         spoiler.write(spoiler.place(id, 0), ROUND | slot as u64);
         // Known as its own, so that the last look says no.
         spoiler.write_half(spoiler.slot(slot, 24), id as u32 + 1);
+        spoiler.write(record + LIFE, LIVES);
         spoiler.write(record + SITE, 1);
         spoiler.write(record + SEEN, (9 * ROUND) | FULL | 2);
     }

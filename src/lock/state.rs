@@ -361,17 +361,7 @@ impl RawLock {
         thread.begin(word);
         // Release: pairs with the Acquire exchanges of `lock_uncontended` and `take_free`.
         if thread.unlink(&self.robust) && word.compare_exchange(tid, 0, Release, Relaxed).is_err() {
-            self.unlock_contended(thread, 0);
-        }
-        thread.end();
-    }
-
-    /// Frees the lock that the calling thread holds as `tid`, and declares what it protects whole, in one: nobody sees the one without the other.
-    pub(crate) fn unlock_recovered(&self, tid: u32) {
-        let Some(thread) = robust::of(tid) else { return };
-        thread.begin(self.robust.word());
-        if thread.unlink(&self.robust) {
-            self.unlock_contended(thread, OWNER_DIED);
+            self.unlock_contended(thread);
         }
         thread.end();
     }
@@ -386,7 +376,7 @@ impl RawLock {
     }
 
     #[cold]
-    fn unlock_contended(&self, thread: &Thread, taken_out: u32) {
+    fn unlock_contended(&self, thread: &Thread) {
         let word = self.robust.word();
         let mut seen = word.load(Relaxed);
         // Before the lock is free: should this thread die after that, a watcher is to know that it was unlocked.
@@ -396,7 +386,7 @@ impl RawLock {
             if owner(seen) != thread.tid() {
                 return;
             }
-            let freed = seen & !TID_MASK & !taken_out;
+            let freed = seen & !TID_MASK;
             // Release: pairs with the Acquire exchanges of `lock_uncontended` and `take_free`.
             match word.compare_exchange_weak(seen, freed, Release, Relaxed) {
                 Ok(_) => break freed,
@@ -446,10 +436,11 @@ impl RawLock {
         self.robust.word().load(Relaxed) & OWNER_DIED != 0
     }
 
-    /// Whether somebody sleeps until it is free, or may.
-    #[cfg(test)]
-    pub(crate) fn is_waited_for(&self) -> bool {
-        self.robust.word().load(Relaxed) & WAITERS != 0
+    /// Whether an owner has died, and nobody has declared the data whole since: for those that do not
+    /// own the lock, another may, or nobody. Acquire: pairs with the kernel's exchange, by which they
+    /// see what the dead owner has done.
+    pub(crate) fn has_lost_owner(&self) -> bool {
+        self.robust.word().load(Acquire) & OWNER_DIED != 0
     }
 
     /// The calling thread's TID, if it holds the lock: by its own list, which no peer can change. Stable: only this thread can make it so, or not so.

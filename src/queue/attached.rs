@@ -8,7 +8,6 @@
 use core::cell::{Cell, RefCell};
 use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering::*};
-use core::time::Duration;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,11 +19,6 @@ use super::ground::Ground;
 use super::members::NoMember;
 use crate::lock::state::Refused as Unlockable;
 use crate::region::Region;
-use crate::wait::Wait;
-
-/// How long a new participant waits for those who are burying the dead, where all ids are in use:
-/// they take microseconds, unless they are stopped.
-const MOST_TIME_FOR_BURIALS: Duration = Duration::from_secs(1);
 
 /// What all handles of a process to one queue share.
 #[derive(Debug)]
@@ -147,11 +141,7 @@ impl Handle {
         let (ground, region) = (&self.0.ground, &self.0.region);
         let allocate =
             |id| ground.plan.of_participant(&ground.shape, id).into_iter().try_for_each(|(offset, len)| region.allocate(offset, len));
-        let attached = match ground.attach(thread, allocate) {
-            Err(NoMember::TooMany) => ground.attach_after_burials(thread, Wait::timeout(MOST_TIME_FOR_BURIALS)),
-            attached => attached,
-        };
-        let member = attached.map_err(|no_member| match no_member {
+        let member = ground.attach(thread, allocate).map_err(|no_member| match no_member {
             NoMember::TooMany => QueueError::TooManyParticipants { limit: ground.shape.ids as usize },
             NoMember::NoMemory(source) => QueueError::NoMemory(source),
             NoMember::Lock(Unlockable::Unavailable(source)) => QueueError::Unavailable(source),
@@ -228,63 +218,5 @@ impl Drop for Attached {
         if self.is_of_this_thread() {
             self.ground.detach(self.thread, &self.member);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::thread;
-    use std::time::Instant;
-
-    use super::*;
-    use crate::{Queue, QueueOptions};
-
-    /// With its one participant dead, and its token in the hands of this thread, as of one that
-    /// buries it.
-    fn queue_in_a_burial() -> (Queue<u64>, u32) {
-        let queue: Queue<u64> = QueueOptions::new().participants(1).create(1).unwrap();
-        let theirs = queue.clone();
-        let dies = move || {
-            core::mem::forget(theirs.loan().unwrap());
-            // SAFETY: what the loan gave references to, nobody has a reference to.
-            unsafe { robust::ready().unwrap().disown_guards() };
-        };
-        thread::spawn(dies).join().unwrap();
-        let ground = queue.handle.ground();
-        assert!(ground.is_dead(0));
-        let tid = ground.record(0).token.try_lock_contended().unwrap().tid;
-        (queue, tid)
-    }
-
-    /// Ends a burial as soon as a newcomer waits for it: what comes of the newcomer's put, and how
-    /// long it took.
-    fn put_in_a_burial() -> (bool, Duration) {
-        let (queue, tid) = queue_in_a_burial();
-        let theirs = queue.clone();
-        let newcomer = thread::spawn(move || theirs.try_put(1));
-        let token = &queue.handle.ground().record(0).token;
-        let begin = Instant::now();
-        while !token.is_waited_for() && !newcomer.is_finished() {
-            thread::yield_now();
-        }
-        token.recover_if_inconsistent();
-        token.unlock(tid);
-        (newcomer.join().unwrap().is_ok(), begin.elapsed())
-    }
-
-    #[test]
-    fn a_burial_that_is_under_way_does_not_refuse_a_newcomer() {
-        // Where the machine is busy for so long the newcomer is right to give up.
-        let (has_put, _) = (0..20).map(|_| put_in_a_burial()).find(|(_, time)| *time < MOST_TIME_FOR_BURIALS).unwrap();
-        assert!(has_put);
-    }
-
-    #[test]
-    fn a_burial_that_is_never_over_refuses_a_newcomer_in_time() {
-        let (queue, tid) = queue_in_a_burial();
-        let theirs = queue.clone();
-        let refused = thread::spawn(move || theirs.try_put(1)).join().unwrap().unwrap_err();
-        assert!(matches!(refused.error, QueueError::TooManyParticipants { limit: 1 }), "{refused:?}");
-        queue.handle.ground().record(0).token.unlock(tid);
     }
 }

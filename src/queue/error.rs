@@ -38,9 +38,7 @@ pub enum QueueError {
         /// How many it may have.
         limit: usize,
     },
-    /// As many threads as may take part do so, and none of them is dead. A thread's first operation on
-    /// a queue takes up to a second to say so, whatever its form, where another thread is taking over
-    /// a dead one's place and is stopped in that.
+    /// As many threads as may take part do so, and none of them is dead.
     #[error("{limit} threads take part in the queue, which is the limit: create it with more participants")]
     TooManyParticipants {
         /// How many there may be.

@@ -26,8 +26,11 @@
 //!
 //! # Who owns what, after a death
 //! An operation is one exchange on the ring, but who owns which slot afterwards is in two places: the entry, and the participant's place. The exchange cannot change both.
-//! So a participant first *announces* what it is going to try (`site`, then `seen`), and *completes* it afterwards: it notes in the slot that it got that it was the one to take it (`taker`), stores that slot
-//! in its place, and takes the announcement back. Whoever takes over the id of a dead one ([`settle`](Ground::settle)) finds out whether the announced exchange happened, from what the living leave behind anyway:
+//! So a participant first *announces* what it is going to try (`site`, then `seen`), and *completes*
+//! it afterwards: it notes in the slot that it got that it was the one to take it (`taker`), stores
+//! that slot in its place, and takes the announcement back. Whoever buries a dead one, alone or with
+//! others ([`settle`](Ground::settle)), finds out whether the announced exchange happened, from what
+//! the living leave behind anyway:
 //!
 //! 1. The place has the slot that was wanted: it happened, and was completed.
 //! 2. The word is as it was seen: it did not happen. It never comes back to that.
@@ -35,8 +38,13 @@
 //! 4. Otherwise the word went on. If the exchange happened, another participant took the dead one's slot from there: either it still announces just that, or it has
 //!    noted itself as the slot's taker before it took its announcement back, and whoever took the slot later has noted itself. If not, the slot is still the dead one's, and it is noted as its taker.
 //!
-//! Each step of this can be done again, so the one who does it may die, too. Nobody else's operation waits for it: a dead participant has some spare slots, and nothing that others need.
-//! What the last one in that list reads last is the `taker`, because the announcement is taken back after that is noted.
+//! None of this changes while the dead one is not settled, so all who ask are told the same: the word
+//! has gone on for good, the dead one's slot is in its place or gone, and what others leave behind
+//! they do not take back before the next of them has left the same. Only the first of those who
+//! complete it changes anything (see [`burying`](super::burying)). Nobody else's operation waits for
+//! it: a dead participant has some spare slots, and nothing that others need. What the last one in
+//! that list reads last is the `taker`, because the announcement is taken back after that is noted.
+//! A settled announcement stays until the next participant with that id comes.
 //!
 //! # Memory ordering
 //! The exchange is AcqRel: Release for the payload and the announcement, Acquire for those of whoever left the slot there; exchanges continue each other's release sequences. It is SeqCst besides, for those who
@@ -55,7 +63,7 @@ use super::ground::{Counters, Ground, Site};
 use super::looks::Looks;
 use super::shape::MOST_PLACES;
 use super::words::{
-    CLOSED, FLAGS, FULL, INDEX, RETURNED, ROUND, SEALED, TASK, cycle, distance, exchanged, index, is_before, next, position, with,
+    CLOSED, FLAGS, FULL, INDEX, ROUND, SEALED, cycle, distance, exchanged, index, is_before, is_noted, next, position, with,
 };
 
 /// `seen`, of one who tries nothing.
@@ -505,31 +513,10 @@ impl Ground {
     #[inline(always)]
     pub(crate) fn complete(&self, member: &Member, place: usize, word: u64, slot: usize, flags: u64) {
         // Release, all three: pair with the Acquire loads in `happened` and `settle`, which are in the reverse order.
-        self.taker(slot).store(member.id as u32 + 1, Release);
+        self.note_taker(slot, member.id);
         self.place_at(member.site, place).store(with(word, flags, slot), Release);
         self.record_at(member.site).seen.store(NOTHING, Release);
         member.word(place).set(with(word, flags, slot));
-    }
-
-    /// For whoever has taken over a participant's id: finds out whether what that one announced has happened, and completes it.
-    pub(crate) fn settle(&self, id: usize) {
-        let record = self.record(id);
-        // Acquire: pairs with the Releases in `exchange` and `complete`, though the participant's death has ordered them before.
-        let seen = record.seen.load(Acquire);
-        if seen == NOTHING {
-            return;
-        }
-        if let Some(place) = self.announced_place(id) {
-            let word = self.place(id, place).load(Acquire);
-            let (spare, want) = (index(word), index(seen));
-            let is_sound = self.has_slot(spare) && self.has_slot(want);
-            if is_sound && spare != want && self.happened(id, seen, spare) {
-                let is_task = self.shape.is_joinable && seen & (FULL | RETURNED) != 0 && !self.is_letter(record.site.load(Relaxed));
-                self.complete(&Member::new(self, id), place, word, want, if is_task { TASK } else { 0 });
-                return;
-            }
-        }
-        record.seen.store(NOTHING, Release);
     }
 
     /// Whether what a participant announces, which is a get, is there still to be got, or was got by it and is not completed. As for `happened`, it must not go on meanwhile.
@@ -550,12 +537,12 @@ impl Ground {
         self.has_slot(spare) && looks.take(self.used()) && self.happened(id, seen, spare)
     }
 
-    fn announced_place(&self, id: usize) -> Option<usize> {
+    pub(crate) fn announced_place(&self, id: usize) -> Option<usize> {
         let place = (self.record(id).site.load(Acquire) >> 32) as usize;
         (place < self.shape.places as usize).then_some(place)
     }
 
-    fn is_letter(&self, site: u64) -> bool {
+    pub(crate) fn is_letter(&self, site: u64) -> bool {
         (self.shape.capacity as usize..self.shape.entries()).contains(&(site as u32 as usize))
     }
 
@@ -575,7 +562,7 @@ impl Ground {
             // Acquire: pair with the Releases in `exchange` and `complete`. The second look: the site was this announcement's.
             record.seen.load(Acquire) == after && record.site.load(Acquire) as u32 == at && record.seen.load(Acquire) == after
         };
-        (0..self.used()).any(|other| other != id && announces(other)) || self.taker(spare).load(Acquire) != id as u32 + 1
+        (0..self.used()).any(|other| other != id && announces(other)) || !is_noted(self.taker(spare).load(Acquire), id)
     }
 
     /// How many ids were ever used.

@@ -26,7 +26,8 @@
 //! | a place, by its own participant | never, but where it takes the id over, and where a task was |
 //! | | taken out: the slot exists, the flags can be, no slot is there twice (`furnish`, `claim`) |
 //! | a place, by others | as an entry |
-//! | a slot's `taker` | any: it is compared with an id |
+//! | `life` | any: it is compared; each burial makes it another one |
+//! | a slot's `taker` | any: its id is compared, it is counted on |
 //! | its `payload_len` | no more than `shape.size`, once, when it is received; the guard keeps it |
 //! | its `attempts` | any: it is compared with the shape's, and told; the guard keeps it |
 //!
@@ -38,10 +39,11 @@
 
 use core::ptr::NonNull;
 
-use crossproc_sys::atomic::Ordering::Relaxed;
+use crossproc_sys::atomic::Ordering::{Relaxed, Release};
 use crossproc_sys::atomic::{AtomicU32, AtomicU64};
 
 use super::shape::{Plan, Shape};
+use super::words::noted;
 use crate::lock::state::RawLock;
 
 /// Something in cache lines of its own.
@@ -98,6 +100,9 @@ pub(crate) struct Record {
     pub(crate) seen: AtomicU64,
     /// Bits 0-31: where that word is, 32-63: from which place. It stays while `seen` is not 0.
     pub(crate) site: AtomicU64,
+    /// How far the life of whoever had the id last has come: see `words`, and
+    /// [`burying`](super::burying). Only goes up.
+    pub(crate) life: AtomicU64,
 }
 
 /// Where a participant's record is, in bytes from the first one. Less than the ground's length.
@@ -215,28 +220,38 @@ impl Ground {
         slot < self.count
     }
 
-    /// Who took the slot last: an id and 1.
+    /// Who took the slot last: see `words`.
     #[inline(always)]
-    pub(crate) fn taker(&self, slot: usize) -> &AtomicU32 {
+    pub(crate) fn taker(&self, slot: usize) -> &AtomicU64 {
         debug_assert!(self.has_slot(slot));
         // SAFETY: callers compare the slot with the shape; a slot begins with it.
         unsafe { at(self.slots, slot * self.stride) }
     }
 
+    /// Notes who has taken a slot, which is its own then.
+    #[inline(always)]
+    pub(crate) fn note_taker(&self, slot: usize, id: usize) {
+        let taker = self.taker(slot);
+        // Relaxed: whoever had the slot before has noted it, and the exchange has ordered that. A
+        // burier of that one that comes late finds it done, and changes nothing (`settle`).
+        // Release: pairs with the Acquire loads in `happened` and `settle`.
+        taker.store(noted(taker.load(Relaxed), id), Release);
+    }
+
     /// How many bytes its payload has, where that is not always the same.
     #[inline]
     pub(crate) fn payload_len(&self, slot: usize) -> &AtomicU32 {
-        debug_assert!(self.has_slot(slot));
-        // SAFETY: as `taker`, which it follows.
-        unsafe { at(self.slots, slot * self.stride + size_of::<AtomicU32>()) }
+        debug_assert!(self.has_slot(slot) && self.shape.align == 1);
+        // SAFETY: as `taker`, which it follows; the header of what may vary has it.
+        unsafe { at(self.slots, slot * self.stride + super::shape::HEADER) }
     }
 
     /// How often it was given out. For tasks.
     #[inline]
     pub(crate) fn attempts(&self, slot: usize) -> &AtomicU32 {
         debug_assert!(self.has_slot(slot) && self.shape.is_joinable);
-        // SAFETY: as `taker`; the header of a task has it.
-        unsafe { at(self.slots, slot * self.stride + super::shape::HEADER) }
+        // SAFETY: as `taker`; the header of a task has it, behind the length.
+        unsafe { at(self.slots, slot * self.stride + super::shape::HEADER + size_of::<AtomicU32>()) }
     }
 
     /// A new item in the slot was never given out.

@@ -197,6 +197,11 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
 
     /// Waits until all tasks are finished, as long as it takes: for one moment there was none that was not.
     ///
+    /// # Process death
+    /// Tasks of the dead come back, and are waited for. One that was given out too often becomes a
+    /// dead letter by this call, too, unless the thread has all its loans in use; then somebody else
+    /// has to get, join, or ask for letters.
+    ///
     /// # Errors
     /// [`Deadlock`](QueueError::Deadlock) if this thread has one in hand; those of becoming a participant.
     pub fn join(&self) -> Result<(), QueueError> {
@@ -228,7 +233,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
             if attached.has_task() {
                 return Err(QueueError::Deadlock);
             }
-            Ok(attached.ground().join(attached.thread, attached.member.id, &mut Waiter::new(wait))?)
+            Ok(attached.ground().join(attached.thread, &attached.member, &mut Waiter::new(wait))?)
         })?
     }
 
@@ -251,7 +256,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     #[must_use]
     pub fn dead_letters(&self) -> usize {
         let ground = self.handle.ground();
-        if ground.shape.letters == 0 { 0 } else { count(&self.handle, Which::Letters) }
+        if ground.shape.letters == 0 { 0 } else { ground.count_letters() }
     }
 
     /// Closes the queue: puts fail from now on, and gets once no task is unfinished. A put that is under way at the same time may succeed, and is got. All who wait are told. It cannot be opened again.

@@ -1,10 +1,13 @@
-//! Who takes part: ids, and what is left of the dead.
+//! Who takes part: ids, and the places of each participant.
 //!
 //! # Goal
-//! Whoever holds an id's token, a robust lock, is the participant of that id. When it dies the kernel marks the token, and whoever takes it next settles what the dead one was in the middle of
-//! ([`exchange`](super::exchange)), and gives back the tasks that it had in hand ([`tasks`](super::tasks)). All of that can be done twice: the one who does it may die, too.
+//! Whoever holds an id's token, a robust lock, is the participant of that id. When it dies the
+//! kernel marks the token, and anybody buries it ([`burying`](super::burying)). A newcomer takes the
+//! token, buries the dead one if nobody has, and begins the id's next life.
 //!
-//! Ids are given out in order, and are used again before a new one is. The memory of an id is allocated before `used` includes it, and never freed.
+//! Ids are given out in order, and are used again before a new one is. The memory of an id is
+//! allocated before `used` includes it, and never freed. A full table refuses newcomers only while
+//! each id has an owner that lives, or is a newcomer itself, stopped or not.
 
 use std::io;
 
@@ -15,12 +18,9 @@ use super::exchange::{Member, Refused};
 use super::ground::Ground;
 use super::looks::Looks;
 use super::tasks::Unfinished;
-use super::words::{FLAGS, RETURNED, ROUND, TASK, index, with};
+use super::words::{FLAGS, LIVES, RETURNED, ROUND, TASK, index, with};
 use crate::lock::state::Refused as Unlockable;
-use crate::wait::Wait;
 
-/// As how many looks it counts to take over a dead one's id: the system calls.
-const LOOKS_OF_A_DEATH: usize = 1 << 10;
 /// How often a participant may go on while it is looked at, before it is not known what it is
 /// about. Each time is an operation of its.
 const MOST_LOOKS_AT_ONE: u32 = 1 << 10;
@@ -55,70 +55,40 @@ impl Ground {
                     return Err(NoMember::Corrupt);
                 }
             }
-            let is_dead = self.is_dead(id);
-            if is_dead {
-                // First, while whoever was woken for that would still find it dead: see `bury`.
-                thread.begin(&self.control().roster.0);
-                self.do_for_the_dead();
-                thread.end();
-            }
-            if let Some(has_died) = self.take_token(id)? {
-                return self.enter(thread, id, has_died && !is_dead);
+            if self.take_token(id)? {
+                return self.enter(thread, id);
             }
         }
         Err(NoMember::TooMany)
     }
 
-    /// As [`attach`](Ground::attach), for one that has found all ids in use: it waits for those that
-    /// another thread is burying somebody in, and is about to free. Until a deadline, since that
-    /// one may be stopped.
-    pub(crate) fn attach_after_burials(&self, thread: &Thread, until: Wait) -> Result<Member, NoMember> {
-        for id in 0..self.used() {
-            let token = &self.record(id).token;
-            // A newcomer to a dead one's id has its token inconsistent, too, for a moment.
-            if token.owner().is_some() && !token.is_inconsistent() {
-                continue;
-            }
-            match token.lock_contended(until) {
-                Ok(acquired) => return self.enter(thread, id, acquired.owner_died),
-                Err(Unlockable::TimedOut | Unlockable::Deadlock) => {}
-                Err(refused) => return Err(NoMember::Lock(refused)),
-            }
-        }
-        Err(NoMember::TooMany)
-    }
-
-    /// Takes an id's token if it is nobody's: whether the one who had it before has died with it.
-    fn take_token(&self, id: usize) -> Result<Option<bool>, NoMember> {
+    /// Takes an id's token if it is nobody's.
+    fn take_token(&self, id: usize) -> Result<bool, NoMember> {
         let token = &self.record(id).token;
         if token.owner().is_some() {
-            return Ok(None);
+            return Ok(false);
         }
         match token.try_lock_contended() {
-            Ok(acquired) => Ok(Some(acquired.owner_died)),
-            Err(Unlockable::WouldBlock | Unlockable::Deadlock) => Ok(None),
+            Ok(_) => Ok(true),
+            Err(Unlockable::WouldBlock | Unlockable::Deadlock) => Ok(false),
             Err(refused) => Err(NoMember::Lock(refused)),
         }
     }
 
-    /// What the new holder of a token does first.
-    fn enter(&self, thread: &Thread, id: usize, has_died: bool) -> Result<Member, NoMember> {
-        self.settle(id);
+    /// What the new holder of a token does first. Until its life begins others may bury the last
+    /// one, too.
+    fn enter(&self, thread: &Thread, id: usize) -> Result<Member, NoMember> {
         thread.begin(&self.control().roster.0);
-        self.return_tasks(id);
-        if has_died {
-            self.do_for_the_dead();
-        }
+        self.begin_life(id);
         self.announce_member();
         thread.end();
-        let token = &self.record(id).token;
         let Ok(member) = self.furnish(id) else {
+            self.end_life(id);
             // It must not stay in the thread's list: the memory is going to be unmapped.
-            token.unlock(thread.tid());
+            self.record(id).token.unlock(thread.tid());
             return Err(NoMember::Corrupt);
         };
-        // Everything of the dead one is done.
-        token.recover_if_inconsistent();
+        self.give_up_own(thread, &member);
         Ok(member)
     }
 
@@ -162,9 +132,9 @@ impl Ground {
         if !self.has_slot(slot) || word & FLAGS != 0 {
             return Err(Refused::Corrupt);
         }
-        // Release, both: pair with the Acquire loads in `happened` and of places.
-        self.taker(slot).store(member.id as u32 + 1, Release);
+        self.note_taker(slot, member.id);
         if seen == 0 {
+            // Release: pairs with the Acquire loads of places.
             self.place_at(member.site, place).store(word, Release);
         }
         own.set(word);
@@ -174,43 +144,14 @@ impl Ground {
     /// Ends the participation of the calling thread, which has nothing in hand that it still uses.
     pub(crate) fn detach(&self, thread: &Thread, member: &Member) {
         thread.begin(&self.control().roster.0);
-        self.return_tasks(member.id);
-        thread.end();
-        self.record(member.id).token.unlock(thread.tid());
-    }
-
-    /// Settles what the dead have left, does what they may have left undone, and gives their tasks
-    /// to whoever comes. Their ids are free after it. The roster is pending before and after it.
-    ///
-    /// If they are many it stops before the last, once the deadline has passed or after some
-    /// thousands of them: the caller comes back if it goes on waiting. Nobody misses those that are
-    /// left meanwhile. All have been woken since the last death that this thread can have been
-    /// woken for, and each looks for the dead itself when it has slept. What is in a dead one's
-    /// hand counts as unfinished, and keeps nobody from sleeping who watches tokens: it buries
-    /// those that it finds dead instead.
-    #[cold]
-    pub(crate) fn bury(&self, thread: &Thread, until: Option<u64>) {
-        let used = self.used();
-        let mut looks = Looks::new(used, until);
-        for id in 0..used {
-            if !self.is_dead(id) {
-                continue;
-            }
-            // First, with the roster pending: while a token is, nobody would be woken if this thread died, too. After it, nobody sleeps who has not looked since.
-            self.do_for_the_dead();
-            if matches!(self.take_token(id), Ok(Some(_))) {
-                self.settle(id);
-                thread.begin(&self.control().roster.0);
-                self.return_tasks(id);
-                // In one step: in between the token would look like that of a living participant.
-                self.record(id).token.unlock_recovered(thread.tid());
-            }
-            thread.begin(&self.control().roster.0);
-            // To settle it this thread may have looked at all of them.
-            if !looks.take(LOOKS_OF_A_DEATH + used) {
-                return;
+        for place in 0..self.shape.places as usize {
+            if member.word(place).get() & TASK != 0 {
+                self.return_task(member, place);
             }
         }
+        self.end_life(member.id);
+        thread.end();
+        self.record(member.id).token.unlock(thread.tid());
     }
 
     /// A place of the participant's own that is not in use: there always is one.
@@ -227,16 +168,22 @@ impl Ground {
     /// A place of the participant's own that is not in use, and is from now on; `None` if that would be too many.
     #[inline]
     pub(crate) fn occupy(&self, member: &Member) -> Option<usize> {
-        let is_limit = || member.busy.get().count_ones() as usize >= self.most_loans();
-        if is_limit() {
-            self.reclaim(member);
-            if is_limit() {
-                return None;
-            }
+        if !self.can_occupy(member) {
+            return None;
         }
         let place = self.free_place(member);
         member.busy.set(member.busy.get() | 1 << place);
         Some(place)
+    }
+
+    /// Whether [`occupy`](Ground::occupy) has a place to give.
+    #[inline]
+    pub(crate) fn can_occupy(&self, member: &Member) -> bool {
+        let is_limit = || member.busy.get().count_ones() as usize >= self.most_loans();
+        if is_limit() {
+            self.reclaim(member);
+        }
+        !is_limit()
     }
 
     /// What [`occupy`](Ground::occupy) gave is free again.
@@ -259,27 +206,26 @@ impl Ground {
         }
     }
 
-    /// Takes back a task that the participant itself has returned, and that nobody else has taken: the place, which has been in use all the time.
-    pub(crate) fn retake(&self, member: &Member) -> Option<usize> {
-        bits(member.returned.get()).find(|&place| {
-            let own = member.word(place);
-            let taken = with(own.get(), TASK, index(own.get())).wrapping_add(ROUND);
-            // Its own slot stays in its own place: nothing has to be announced. Relaxed: nobody else has changed what it was.
-            let word = self.place_at(member.site, place);
-            // Not a dead letter's place, which waits here to be reclaimed.
-            let is_mine = own.get() & RETURNED != 0 && word.compare_exchange(own.get(), taken, Relaxed, Relaxed).is_ok();
-            if is_mine {
-                own.set(taken);
-                member.returned.set(member.returned.get() & !(1 << place));
-            }
-            is_mine
-        })
+    /// Takes back a task that the participant itself has returned, and that nobody else has taken:
+    /// the place, which has been in use all the time.
+    pub(crate) fn retake(&self, thread: &Thread, member: &Member) -> Option<usize> {
+        self.give_up_own(thread, member);
+        bits(member.returned.get()).find(|&place| self.retake_from(member, place))
     }
 
-    /// Whether the holder of this id's token has died, and nobody has taken it since.
-    pub(crate) fn is_dead(&self, id: usize) -> bool {
-        let token = &self.record(id).token;
-        token.owner().is_none() && token.is_inconsistent()
+    pub(crate) fn retake_from(&self, member: &Member, place: usize) -> bool {
+        let own = member.word(place);
+        let taken = with(own.get(), TASK, index(own.get())).wrapping_add(ROUND);
+        // Its own slot stays in its own place: nothing has to be announced.
+        let word = self.place_at(member.site, place);
+        // Not a dead letter's place, which waits here to be reclaimed. Release: pairs with the
+        // Acquire loads of a late burier of the id's last life, which then sees the present one.
+        let is_mine = own.get() & RETURNED != 0 && word.compare_exchange(own.get(), taken, Release, Relaxed).is_ok();
+        if is_mine {
+            own.set(taken);
+            member.returned.set(member.returned.get() & !(1 << place));
+        }
+        is_mine
     }
 
     /// Whether a participant has a task in hand, or in a place for others, or has got one that is not in a place yet.
@@ -289,10 +235,20 @@ impl Ground {
             if !looks.take(1) {
                 break;
             }
+            // Acquire: pairs with the Releases in `burying`: what a life announced that is settled
+            // is in a place.
+            let life = record.life.load(Acquire);
             // Acquire: pairs with the Release in `complete`: what was announced before is in a place, if it is announced no longer.
             let seen = record.seen.load(Acquire);
             if (0..self.shape.places as usize).any(|place| self.place(id, place).load(Acquire) & (TASK | RETURNED) != 0) {
                 return Unfinished::Some;
+            }
+            if life & LIVES == 0 {
+                // Nobody has the id, if that is so still; what is announced there means nothing.
+                if record.life.load(Acquire) == life {
+                    return Unfinished::None;
+                }
+                continue;
             }
             if seen & FLAGS == 0 {
                 // A put is not about a task, but for one to the dead letters, which is marked until it is done.
@@ -312,6 +268,6 @@ impl Ground {
 }
 
 /// The numbers of the bits that are set.
-fn bits(of: u64) -> impl Iterator<Item = usize> {
+pub(crate) fn bits(of: u64) -> impl Iterator<Item = usize> {
     (0..u64::BITS as usize).filter(move |bit| of & 1 << bit != 0)
 }

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use super::attached::Attached;
 use super::error::QueueError;
-use super::exchange::{Refused, Ring, Which};
+use super::exchange::{Refused, Ring};
 use super::tasks::Unfinished;
 use super::waiting::Side;
 use super::words::{TASK, WAITERS};
@@ -38,7 +38,7 @@ impl Attached {
     #[cold]
     fn send_waiting(&self, place: usize, wait: Wait) -> Result<(), QueueError> {
         let put = |ring: Ring<'_>| self.ground().put(&self.member, ring, place).map(|flags| (flags, 1));
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground().sleep(self.thread, ring, Side::Putters, waiter);
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground().sleep(ring, Side::Putters, waiter);
         Ok(self.ground().waiting(self.thread, Side::Putters, &mut Waiter::new(wait), put, sleep)?)
     }
 
@@ -55,13 +55,13 @@ impl Attached {
     #[cold]
     fn receive_waiting(&self, place: usize, wait: Wait) -> Result<(), QueueError> {
         let get = |ring: Ring<'_>| self.ground().get(&self.member, ring, place, 0).map(|flags| (flags, 1));
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground().sleep(self.thread, ring, Side::Getters, waiter);
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground().sleep(ring, Side::Getters, waiter);
         Ok(self.ground().waiting(self.thread, Side::Getters, &mut Waiter::new(wait), get, sleep)?)
     }
 
     /// Takes a task: the place that it is in.
     pub(crate) fn receive_task(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<usize, QueueError> {
-        let place = match self.ground().retake(&self.member) {
+        let place = match self.ground().retake(self.thread, &self.member) {
             Some(place) => place,
             None => {
                 let place = self.occupy_for_task()?;
@@ -92,20 +92,46 @@ impl Attached {
     }
 
     fn take_task(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+        match self.take_task_of_the_living(place, wait) {
+            // What the dead had may be all there is, and nobody asleep who would notice a death.
+            Err(QueueError::Empty) if self.bury() => self.take_task_at_once(place, None).map_err(QueueError::from),
+            Err(QueueError::TimedOut) if self.bury() => self.take_task_at_once(place, None).map_err(|refused| match refused {
+                Refused::Empty => QueueError::TimedOut,
+                refused => refused.into(),
+            }),
+            result => result,
+        }
+    }
+
+    /// Whether there was anybody to bury.
+    #[cold]
+    fn bury(&self) -> bool {
+        self.thread.begin(&self.ground().control().roster.0);
+        let any = self.ground().bury(Some(0));
+        self.thread.end();
+        any
+    }
+
+    fn take_task_at_once(&self, place: usize, until: Option<u64>) -> Result<(), Refused> {
+        let ground = self.ground();
+        ground.at_once(self.thread, Side::Getters, |ring| ground.take_task(&self.member, ring, place, until))
+    }
+
+    fn take_task_of_the_living(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
         let ground = self.ground();
         let take = |ring: Ring<'_>, until: Option<u64>| ground.take_task(&self.member, ring, place, until);
         // One who can wait looks shortly at first, as if its time was over, and longer while it
         // waits.
         let at_first = wait.is_some().then_some(0);
-        match (ground.at_once(self.thread, Side::Getters, |ring| take(ring, at_first)), wait) {
+        match (self.take_task_at_once(place, at_first), wait) {
             (Err(Refused::Empty), Some(wait)) => {
                 let waiter = &mut Waiter::new(wait());
                 let until = waiter.until();
-                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep_for_task(self.thread, &self.member, ring, waiter);
+                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep_for_task(&self.member, ring, waiter);
                 let take = |ring: Ring<'_>| match take(ring, until) {
                     Err(Refused::Empty) if self.has_task() && ground.is_at_end(ring) => {
                         // What the dead had can be taken, and is waited for in vain otherwise.
-                        ground.bury(self.thread, until);
+                        ground.bury(until);
                         take(ring, until).map_err(|refused| self.deadlock_or(refused, until))
                     }
                     result => result,
@@ -166,7 +192,7 @@ impl Attached {
             }
             let result = match (&mut waiter, refused) {
                 (Some(waiter), Refused::Full) => {
-                    let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(self.thread, ring, Side::Putters, waiter);
+                    let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
                     ground.waiting(self.thread, Side::Putters, waiter, |ring| some(ring, &mut put), sleep).map_err(QueueError::from)
                 }
                 _ => Err(refused.into()),
@@ -213,7 +239,7 @@ impl Attached {
         let mut got = 0;
         match (ground.at_once(self.thread, Side::Getters, |ring| some(ring, &mut got)), wait) {
             (Err(Refused::Empty), Some(wait)) => {
-                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(self.thread, ring, Side::Getters, waiter);
+                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Getters, waiter);
                 let waiter = &mut Waiter::new(wait());
                 ground.waiting(self.thread, Side::Getters, waiter, |ring| some(ring, &mut got), sleep)?;
             }
@@ -281,8 +307,8 @@ impl Attached {
             return Err(QueueError::Empty);
         }
         self.thread.begin(&ground.control().roster.0);
-        let result = ground.get(&self.member, ground.ring(Which::Letters), place, 0);
+        let result = ground.take_letter(&self.member, place);
         self.thread.end();
-        Ok(result.map(|_| ())?)
+        Ok(result?)
     }
 }

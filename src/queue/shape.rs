@@ -27,10 +27,10 @@
 use super::ground::{Control, Record};
 use super::words::INDEX;
 
-/// What is in front of a slot's payload: who took it last, and how long the payload is.
+/// What is in front of a slot's payload: who took it last.
 pub(crate) const HEADER: usize = 8;
-/// The same with the number of attempts, and something to make it whole.
-pub(crate) const TASK_HEADER: usize = 16;
+/// The same with how long the payload is, and how often it was given out.
+pub(crate) const LONG_HEADER: usize = 16;
 
 /// The most places that a participant can have: as many bits as a word.
 pub(crate) const MOST_PLACES: u32 = 64;
@@ -110,7 +110,8 @@ impl Shape {
         if !is_sound {
             return None;
         }
-        let header = if self.is_joinable { TASK_HEADER } else { HEADER };
+        // Of what has an alignment of 1 the length may vary: messages are so.
+        let header = if self.is_joinable || self.align == 1 { LONG_HEADER } else { HEADER };
         let payload = header.next_multiple_of(self.align as usize);
         let slot_stride =
             payload.checked_add(usize::try_from(self.size).ok()?)?.checked_next_multiple_of(HEADER.max(self.align as usize))?;

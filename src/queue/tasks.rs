@@ -5,14 +5,26 @@
 //! in two hands, and who waits for all of them to be done learns when that is so.
 //!
 //! # How
-//! A get leaves its slot in the participant's place with the mark `TASK`. When it is done, the mark goes. A participant that gives one back turns the mark into `RETURNED`, and whoever has taken over
-//! the id of a dead one does so with all that it had: the place itself is where others find the task. They take it by an exchange like any other, of the slot in their own place for the one in there, which is
-//! announced, completed and settled like any other. So tasks do not need room in a ring to come back. `returned` tells when to look for them.
+//! A get leaves its slot in the participant's place with the mark `TASK`. When it is done, the mark
+//! goes. A participant that gives one back turns the mark into `RETURNED`, and whoever buries a dead
+//! one does so with all that it had: the place itself is where others find the task. They take it by
+//! an exchange like any other, of the slot in their own place for the one in there, which is
+//! announced, completed and settled like any other. So tasks do not need room in a ring to come
+//! back. `returned` tells when to look for them.
 //!
 //! # Who notices a death
-//! Whoever sleeps for a task, or until all are done, watches the tokens of all other participants. The kernel marks a dead one's and wakes one who sleeps on it; that one takes it over. A new participant wakes all
-//! sleepers through the roster, so that they watch it, too. Of more than 120 participants the
-//! others are only looked at before the sleep, and at the end of a slice.
+//! Whoever sleeps for a task, or until all are done, watches the tokens of all other participants,
+//! and buries those that are dead before it sleeps; so does whoever finds nothing and does not
+//! sleep. The kernel marks a dead one's token and wakes one who sleeps on it; that one buries it. A
+//! new participant wakes all sleepers through the roster, so that they watch it, too. Of more than
+//! 120 participants the others are only looked at before the sleep, and at the end of a slice.
+//!
+//! # What was given out too often
+//! Who gives back a task after its last attempt puts it to the dead letters, by an exchange like any
+//! other, in its own name; if they are full the task is returned all the same. A dead one's task is
+//! only returned: several may bury it, and cannot put something to a ring together. It counts as a
+//! letter from then on, as far as there is room for it, and whoever looks for returned tasks moves
+//! it ([`letters`](super::letters)).
 //!
 //! # When all is done
 //! If the ring is empty, no place has a mark, nobody is about to complete a get, and in the time of that look nothing was put (the entry at `head` is as it was) and nothing moved between places (`moves`, which
@@ -74,7 +86,7 @@ impl Ground {
     pub(crate) fn take_task(&self, member: &Member, ring: Ring<'_>, place: usize, until: Option<u64>) -> Result<(u64, usize), Refused> {
         // Acquire: pairs with the Release in `tell_of_return`.
         let returned = self.control().returned.load(Acquire);
-        if returned & SOME != 0 && self.take_returned(member, place, returned)? {
+        if returned & SOME != 0 && self.take_returned(member, place, returned, until)? {
             return Ok((0, 1));
         }
         match self.get(member, ring, place, TASK) {
@@ -112,20 +124,17 @@ impl Ground {
 
     /// Takes a task from a place where it was left, if there is one.
     #[cold]
-    fn take_returned(&self, member: &Member, place: usize, returned: u64) -> Result<bool, Refused> {
+    fn take_returned(&self, member: &Member, place: usize, returned: u64, until: Option<u64>) -> Result<bool, Refused> {
+        for (from, seen) in self.movable(until) {
+            if self.take_from(member, place, from, seen, TASK)? && !self.give_up(member, place) {
+                return Ok(true);
+            }
+        }
         for id in 0..self.used() {
             for other in 0..self.shape.places as usize {
-                let word = self.place(id, other);
                 // Acquire: pairs with the Release in `return_task`.
-                let seen = word.load(Acquire);
-                if seen & RETURNED == 0 {
-                    continue;
-                }
-                let own = self.announce(member, place, self.site_of_place(id, other), seen)?;
-                // Release: pairs with the Acquire in `has_unfinished`. After the announcement, before the exchange.
-                self.control().moves.fetch_add(1, Release);
-                if self.swap(member, word, seen, own) {
-                    self.complete(member, place, own, index(seen), TASK);
+                let seen = self.place(id, other).load(Acquire);
+                if seen & RETURNED != 0 && self.take_from(member, place, (id, other), seen, TASK)? {
                     return Ok(true);
                 }
             }
@@ -133,6 +142,25 @@ impl Ground {
         // Relaxed: it is a hint, and says nothing that has not been looked at.
         let _ = self.control().returned.compare_exchange(returned, returned & !SOME, Relaxed, Relaxed);
         Ok(false)
+    }
+
+    /// Takes what was returned in another's place, as it was seen there, into this one with a mark.
+    pub(crate) fn take_from(
+        &self,
+        member: &Member,
+        place: usize,
+        (id, other): (usize, usize),
+        seen: u64,
+        mark: u64,
+    ) -> Result<bool, Refused> {
+        let own = self.announce(member, place, self.site_of_place(id, other), seen)?;
+        // Release: pairs with the Acquire in `has_unfinished`. After the announcement, before the exchange.
+        self.control().moves.fetch_add(1, Release);
+        let is_taken = self.swap(member, self.place(id, other), seen, own);
+        if is_taken {
+            self.complete(member, place, own, index(seen), mark);
+        }
+        Ok(is_taken)
     }
 
     /// The task in a place is done. Pending, as below.
@@ -146,7 +174,7 @@ impl Ground {
     }
 
     /// A task was finished: tells who waits for that, if it may have been the last one.
-    fn note_finished(&self) {
+    pub(crate) fn note_finished(&self) {
         // SeqCst: the place was stored before, `joins` is loaded after it. Who joins marks `joins` first and then looks at places. One of the two sees the other.
         fence(SeqCst);
         let joins = &self.control().joins;
@@ -161,54 +189,27 @@ impl Ground {
         wake_all_of(joins);
     }
 
-    /// Gives the task in a place to whoever comes, or puts it to the dead letters. The roster is pending.
+    /// Gives the task in a place to whoever comes, or puts it to the dead letters. The roster is
+    /// pending.
     pub(crate) fn return_task(&self, member: &Member, place: usize) {
-        let own = member.word(place);
-        let slot = index(own.get());
-        let limit = self.shape.attempts;
-        // Relaxed: as in `take_task`.
-        if limit != 0 && self.attempts(slot).load(Relaxed) >= limit && self.put(member, self.ring(Which::Letters), place).is_ok() {
-            self.note_finished();
+        if self.give_up(member, place) {
             return;
         }
+        let own = member.word(place);
         own.set(own.get() & !FLAGS | RETURNED);
         // Release: pairs with the Acquire in `take_returned`.
         self.place_at(member.site, place).store(own.get(), Release);
-        self.tell_of_return();
+        self.tell_of_return(1);
     }
 
-    /// All that a participant has in hand. The roster is pending.
-    pub(crate) fn return_tasks(&self, id: usize) {
-        if !self.shape.is_joinable {
-            return;
-        }
-        let mut any_returned = false;
-        for place in 0..self.shape.places as usize {
-            // Acquire: the participant may have been another thread.
-            let word = self.place(id, place).load(Acquire);
-            if word & TASK != 0 && self.has_slot(index(word)) {
-                let member = Member::new(self, id);
-                member.word(place).set(word);
-                self.return_task(&member, place);
-            }
-            any_returned |= word & RETURNED != 0;
-        }
-        if any_returned {
-            // Perhaps it died before it could say so.
-            self.tell_of_return();
-        }
-        // What was settled may have been a task that was given up.
-        self.wake_joins();
-    }
-
-    fn tell_of_return(&self) {
+    pub(crate) fn tell_of_return(&self, count: u32) {
         let returned = &self.control().returned;
         // Two steps, so that no peer can keep this thread from going on. The count is first: who
         // has not seen the task takes SOME out only if the count is as it was before it looked.
         // Release, both: pair with the Acquire in `take_task`.
         returned.fetch_add(ONE_RETURN, Release);
         returned.fetch_or(SOME, Release);
-        Side::Getters.position(self.ring(Which::Items)).wake(1);
+        Side::Getters.position(self.ring(Which::Items)).wake(count);
         self.wake_joins();
     }
 
@@ -267,12 +268,13 @@ impl Ground {
 
     /// Waits until no task is unfinished.
     #[cold]
-    pub(crate) fn join(&self, thread: &Thread, id: usize, waiter: &mut Waiter) -> Result<(), Failure> {
+    pub(crate) fn join(&self, thread: &Thread, member: &Member, waiter: &mut Waiter) -> Result<(), Failure> {
         thread.begin(&self.control().roster.0);
         let until = waiter.until();
         let (mut unknown, mut rounds) = (0, 0);
         let result = loop {
-            self.bury(thread, until);
+            self.bury(until);
+            self.give_up_returned(member, until);
             match self.unfinished(None, until) {
                 Unfinished::None => break Ok(()),
                 Unfinished::Some => unknown = 0,
@@ -281,8 +283,8 @@ impl Ground {
             if let Err(ended) = waiter.check() {
                 break Err(ended.into());
             }
-            let must_wait = |_| self.unfinished(None, until) == Unfinished::Some;
-            let has_slept = unknown == 0 && self.sleep_until_finished(thread, id, waiter, must_wait);
+            let must_wait = |_| !self.can_give_up_returned(member) && self.unfinished(None, until) == Unfinished::Some;
+            let has_slept = unknown == 0 && self.sleep_until_finished(member.id, waiter, must_wait);
             rounds = if has_slept { 0 } else { rounds + 1 };
             if unknown == MOST_UNKNOWN || rounds == MOST_ROUNDS {
                 break Err(Refused::Corrupt.into());
@@ -293,7 +295,7 @@ impl Ground {
     }
 
     /// Sleeps for a slice at most, until a task is finished, or comes back, or somebody dies, if it must wait, which it is asked with what `returned` was. The roster is pending.
-    fn sleep_until_finished(&self, thread: &Thread, id: usize, waiter: &mut Waiter, must_wait: impl FnOnce(u64) -> bool) -> bool {
+    fn sleep_until_finished(&self, id: usize, waiter: &mut Waiter, must_wait: impl FnOnce(u64) -> bool) -> bool {
         let control = self.control();
         // Acquire: pair with the Releases in `announce_member` and `tell_of_return`.
         let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
@@ -303,11 +305,11 @@ impl Ground {
             return false;
         }
         let others = [(&control.joins, marked), (&control.returned, returned)];
-        self.sleep_watching_tokens(thread, id, waiter, others, None, in_roster)
+        self.sleep_watching_tokens(id, waiter, others, None, in_roster)
     }
 
     /// Sleeps for a slice at most while there is no task to take, and none that could be. Whether it did. The roster is pending.
-    pub(crate) fn sleep_for_task(&self, thread: &Thread, member: &Member, ring: Ring<'_>, waiter: &mut Waiter) -> bool {
+    pub(crate) fn sleep_for_task(&self, member: &Member, ring: Ring<'_>, waiter: &mut Waiter) -> bool {
         let control = self.control();
         // Acquire: pair with the Releases in `announce_member` and `tell_of_return`.
         let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
@@ -316,19 +318,18 @@ impl Ground {
             self.finish_close(ring);
             let until = waiter.until();
             let must_wait = |returned| returned & SOME == 0 && self.unfinished(Some(member.id), until) == Unfinished::Some;
-            return self.is_at_end(ring) && self.sleep_until_finished(thread, member.id, waiter, must_wait);
+            return self.is_at_end(ring) && self.sleep_until_finished(member.id, waiter, must_wait);
         };
         if returned & SOME != 0 {
             return false;
         }
         let others = [(ring.tail(), marked), (&control.returned, returned)];
-        self.sleep_watching_tokens(thread, member.id, waiter, others, Some((cell, entry)), in_roster)
+        self.sleep_watching_tokens(member.id, waiter, others, Some((cell, entry)), in_roster)
     }
 
     /// Sleeps on the first of the words, and watches the others, an entry, and everybody's token.
     fn sleep_watching_tokens(
         &self,
-        thread: &Thread,
         id: usize,
         waiter: &mut Waiter,
         words: [(&AtomicU64, u64); 2],
@@ -336,16 +337,15 @@ impl Ground {
         in_roster: u64,
     ) -> bool {
         if self.used() + OTHERS_WATCHED <= FEW_WATCHED {
-            self.sleep_watching::<FEW_WATCHED>(thread, id, waiter, words, entry, in_roster)
+            self.sleep_watching::<FEW_WATCHED>(id, waiter, words, entry, in_roster)
         } else {
-            self.sleep_watching::<MOST_WATCHED>(thread, id, waiter, words, entry, in_roster)
+            self.sleep_watching::<MOST_WATCHED>(id, waiter, words, entry, in_roster)
         }
     }
 
     /// Whoever it is woken by, the dead come first: the kernel's wake for one may have come together with another, which would be all that is left of it.
     fn sleep_watching<const N: usize>(
         &self,
-        thread: &Thread,
         id: usize,
         waiter: &mut Waiter,
         words: [(&AtomicU64, u64); 2],
@@ -360,22 +360,19 @@ impl Ground {
         }
         entry.into_iter().for_each(|(cell, entry)| watches.add([Watch::new(cell, entry as u32)]));
         for other in (0..self.used()).filter(|&other| other != id) {
-            // Those that there is no room for are looked at once: nobody sleeps who sees a dead
-            // one.
+            // Those that there is no room for are looked at once.
             let watch = if watches.len() < N { self.record(other).token.watch() } else { None };
-            match watch {
-                Some(watch) => watches.add([watch]),
-                // A thread that can hold no more tokens leaves it to others.
-                None if self.is_dead(other) && thread.has_free_slot() => {
-                    self.bury(thread, waiter.until());
-                    return false;
-                }
-                None => {}
+            watch.into_iter().for_each(|watch| watches.add([watch]));
+            // Nobody sleeps who sees a dead one. After it is watched: a newcomer may have taken the
+            // token, and be stopped, before this thread could see that it was nobody's.
+            if self.is_dead(other) {
+                self.bury(waiter.until());
+                return false;
             }
         }
         let [(word, seen), _] = words;
         watches.sleep(waiter, word, seen);
-        self.bury(thread, waiter.until());
+        self.bury(waiter.until());
         true
     }
 
@@ -384,6 +381,6 @@ impl Ground {
         let in_hand = (0..self.used()).flat_map(|id| (0..self.shape.places as usize).map(move |place| self.place(id, place)));
         // Relaxed: a hint.
         let in_hand = in_hand.filter(|place| place.load(Relaxed) & (TASK | RETURNED) != 0).count();
-        self.count(self.ring(Which::Items)) + in_hand
+        self.count(self.ring(Which::Items)) + in_hand.saturating_sub(self.count_letters_to_come())
     }
 }

@@ -9,7 +9,8 @@
 //! than it would have woken; after it was taken out, all are woken who came since (as for the lock, see `lock::state`).
 //!
 //! Between its exchange and its wake a participant may die. So all watch the `roster`, too, the low bits of which are 0: everybody has it pending in every operation, so that the kernel wakes one sleeper when anybody dies in one
-//! (`crossproc_sys::robust`), after it has marked the dead one's token. Whoever has slept looks for dead participants, and whoever finds one first does what that one may have left undone: it wakes all, and finishes a close that was begun. Then it takes over the token, and settles the rest.
+//! (`crossproc_sys::robust`), after it has marked the dead one's token. Whoever has slept looks for dead participants, and whoever finds one first does what that one may have left undone: it wakes all, and
+//! finishes a close that was begun. Then it settles the rest, and says last that the dead one is buried ([`burying`](super::burying)).
 //! Whoever has slept and leaves items, or room, behind wakes the next, because a wake may have been meant for several.
 //!
 //! # Why no wake-up is lost
@@ -24,9 +25,10 @@
 //! A watcher is no participant, and does the same for the dead as those who are. What it was woken for it leaves to others, and wakes all of them.
 //!
 //! # What is left to slices
-//! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched. Before 6.2 the kernel wakes nobody through the roster. One kill of a
-//! process with two threads: of one between its exchange and its wake, and of a watcher that has another word pending than this queue's, and is given the kernel's one wake while it dies. Two deaths: of a participant while another thread becomes one with its id, and of that one at its first instructions. A thread that is *stopped* between its exchange and its wake, or with a dead one's token, keeps a
-//! sleeper waiting for as long, unless others operate.
+//! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched. Before
+//! 6.2 the kernel wakes nobody through the roster. A thread that is *stopped* between its exchange and
+//! its wake, or with a wake of the kernel's, keeps a sleeper waiting for as long, unless others
+//! operate. A burier that is stopped keeps nothing else.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crossproc_sys::atomic::{AtomicU64, fence};
@@ -221,7 +223,7 @@ impl Ground {
     }
 
     /// Sleeps for a slice at most while there is nothing to do for this side. Whether it did sleep. The roster is pending.
-    pub(crate) fn sleep(&self, thread: &Thread, ring: Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
+    pub(crate) fn sleep(&self, ring: Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
         let roster = &self.control().roster.0;
         // Acquire: pairs with the Release in `announce_member`.
         let in_roster = roster.load(Acquire);
@@ -237,7 +239,7 @@ impl Ground {
         watches.add(Watch::whole(word, marked));
         watches.add([Watch::new(cell, entry as u32)]);
         watches.sleep(waiter, word, marked);
-        self.bury(thread, waiter.until());
+        self.bury(waiter.until());
         true
     }
 

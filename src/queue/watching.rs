@@ -157,17 +157,13 @@ impl Ground {
         for other in (0..self.used()).filter(|&other| other != id) {
             // As for those who sleep for a task alone.
             let watch = if words.spare() != 0 { self.record(other).token.watch() } else { None };
-            match watch {
-                Some(watch) => words.add(watch),
-                // A thread that can hold no more tokens leaves it to others.
-                None if self.is_dead(other) => {
-                    if let Some(thread) = robust::ready().filter(|thread| thread.has_free_slot()) {
-                        self.pend(thread.entry());
-                        self.bury(thread, None);
-                        return Armed::Again;
-                    }
+            watch.into_iter().for_each(|watch| words.add(watch));
+            if self.is_dead(other) {
+                if let Some(thread) = robust::ready() {
+                    self.pend(thread.entry());
+                    self.bury(None);
+                    return Armed::Again;
                 }
-                None => {}
             }
         }
         Armed::Asleep
@@ -175,8 +171,8 @@ impl Ground {
 
     /// After a watcher's sleep: the dead come first, as for everybody. The roster is pending.
     pub(crate) fn awake(&self) {
-        if let Some(thread) = robust::ready() {
-            self.bury(thread, None);
+        if robust::ready().is_some() {
+            self.bury(None);
         }
     }
 

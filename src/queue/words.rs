@@ -11,6 +11,19 @@
 //! back, but for the wrap of 41 bits: a participant that is stopped for exactly 2^41 laps takes one lap for another.
 //!
 //! Cycles begin at 1, so no entry and no place is ever 0.
+//!
+//! | bits | of a slot's `taker` |
+//! |---|---|
+//! | 0-20 | the id of the participant that took it last, and 1 |
+//! | 21-63 | how often that was noted |
+//!
+//! | bits | of a participant's `life` |
+//! |---|---|
+//! | 0-1 | 0: nobody has the id; [`LIVES`]: somebody has it, or has died with it; |
+//! | | [`SETTLED`]: it has died, and its last exchange is completed |
+//! | 2-63 | which life it is |
+//!
+//! Notes are counted, and lives only go up, so neither word ever comes back either.
 
 /// Index or slot.
 pub(crate) const INDEX: u64 = (1 << 21) - 1;
@@ -30,6 +43,13 @@ pub(crate) const RETURNED: u64 = 1 << 22;
 pub(crate) const FLAGS: u64 = 3 << 21;
 /// One cycle.
 pub(crate) const ROUND: u64 = 1 << 23;
+
+/// Of a life.
+pub(crate) const LIVES: u64 = 1;
+/// Of a life.
+pub(crate) const SETTLED: u64 = 2;
+/// Of a life: what it has come to.
+const PHASE: u64 = 3;
 
 /// How many bits are left for cycles.
 const ROUND_SHIFT: u32 = ROUND.trailing_zeros();
@@ -85,9 +105,58 @@ pub(crate) fn with(word: u64, flags: u64, slot: usize) -> u64 {
     word & !(INDEX | FLAGS) | flags | slot as u64
 }
 
+/// A slot's `taker`, after a participant has noted that it took the slot.
+#[inline(always)]
+pub(crate) fn noted(taker: u64, id: usize) -> u64 {
+    // The count's next number, and in the bits that are 0 then, the id and 1.
+    (taker | INDEX).wrapping_add(id as u64 + 2)
+}
+
+/// Whether the participant was the last one to take a slot with this `taker`.
+#[inline]
+pub(crate) fn is_noted(taker: u64, id: usize) -> bool {
+    index(taker) == id + 1
+}
+
+/// Whether nobody has an id with this `life`, nor is anything left to be done for the last one that
+/// had it.
+#[inline]
+pub(crate) fn is_over(life: u64) -> bool {
+    life & PHASE == 0
+}
+
+/// The same life once it is over.
+pub(crate) fn over(life: u64) -> u64 {
+    if is_over(life) { life } else { (life | PHASE).wrapping_add(1) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notes_of_takers_are_counted() {
+        let mut taker = 0;
+        for (count, id) in [(1, 0), (2, 7), (3, 7), (4, INDEX as usize - 1)] {
+            taker = noted(taker, id);
+            assert!(is_noted(taker, id) && !is_noted(taker, id + 1));
+            assert_eq!(taker >> 21, count);
+        }
+        // The wrap.
+        assert_eq!(noted(!INDEX, 0), 1);
+    }
+
+    #[test]
+    fn lives_only_go_up() {
+        let mut life = 0;
+        for _ in 0..3 {
+            assert!(is_over(life) && over(life) == life);
+            let (lives, settled) = (life | LIVES, life | SETTLED);
+            assert!(!is_over(lives) && !is_over(settled) && life < lives && lives < settled);
+            life = over(lives);
+            assert!(life == over(settled) && life > settled);
+        }
+    }
 
     #[test]
     fn positions_go_round() {

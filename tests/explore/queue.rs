@@ -13,17 +13,23 @@ use self::exchange::{Member, Refused, Ring, Which};
 use self::ground::Ground;
 use self::shape::Shape;
 use self::waiting::{Failure, Side};
-use self::words::{FLAGS, FULL, ROUND, WAITERS, cycle, index};
+use self::words::{FLAGS, FULL, LIVES, ROUND, WAITERS, cycle, index, is_noted, over};
 use crate::wait::{self, Wait, Waiter};
 use crate::wait_any::source::{Armed, Source, State, Words};
 use crate::wait_any::watching::watch;
 
+#[allow(dead_code)]
+#[path = "../../src/queue/burying.rs"]
+mod burying;
 #[allow(dead_code)]
 #[path = "../../src/queue/exchange.rs"]
 mod exchange;
 #[allow(dead_code)]
 #[path = "../../src/queue/ground.rs"]
 mod ground;
+#[allow(dead_code)]
+#[path = "../../src/queue/letters.rs"]
+mod letters;
 #[allow(dead_code)]
 #[path = "../../src/queue/looks.rs"]
 mod looks;
@@ -46,6 +52,7 @@ mod watching;
 #[path = "../../src/queue/words.rs"]
 mod words;
 
+mod burials;
 mod exchanging;
 mod sequential;
 mod sleeping;
@@ -101,8 +108,17 @@ enum Op {
     /// Puts this and the next value.
     PutTwoWaiting(u64),
     Close,
-    /// Takes over what the dead one whose id this is has left.
+    /// Settles what the dead one whose id this is has left, and begins its next life. Where nobody has
+    /// a token.
     Settle,
+    /// Only settles what the first one with this id has left.
+    OnlySettle,
+    /// Buries whoever is dead.
+    Bury,
+    /// Takes the dead one's token, as a newcomer that is stopped there.
+    TakeToken,
+    /// Takes a dead letter, if there is one.
+    TakeLetter,
     /// Becomes a participant, that of a dead one if all others live.
     Attach,
     /// Has a place in use from now on.
@@ -130,11 +146,12 @@ struct Part {
     ops: Vec<Op>,
     killable: bool,
     process: Option<usize>,
+    stoppable: bool,
     after: Option<usize>,
 }
 
 fn part<const N: usize>(id: usize, ops: [Op; N]) -> Part {
-    Part { id, prepared: Vec::new(), ops: ops.to_vec(), killable: false, process: None, after: None }
+    Part { id, prepared: Vec::new(), ops: ops.to_vec(), killable: false, process: None, stoppable: false, after: None }
 }
 
 impl Part {
@@ -148,6 +165,10 @@ impl Part {
 
     fn of_process(self, process: usize) -> Self {
         Part { process: Some(process), ..self }
+    }
+
+    fn stoppable(self) -> Self {
+        Part { stoppable: true, ..self }
     }
 
     fn after(self, victim: usize) -> Self {
@@ -173,6 +194,9 @@ impl Part {
         }
         if self.killable {
             script = script.killable();
+        }
+        if self.stoppable {
+            script = script.stoppable();
         }
         if let Some(victim) = self.after {
             script = script.after_death_of(victim);
@@ -292,8 +316,9 @@ impl Plot {
             for place in 0..ground.shape.places as usize {
                 let slot = ground.shape.first_slot(id) + place;
                 ground.place(id, place).store(ROUND | slot as u64, Relaxed);
-                ground.taker(slot).store(id as u32 + 1, Relaxed);
+                ground.note_taker(slot, id);
             }
+            ground.record(id).life.store(LIVES, Relaxed);
         }
         ground.control().used.store(ground.shape.ids, Relaxed);
     }
@@ -316,8 +341,8 @@ impl Plot {
         let write = |value| self.payload(member, place).store(value, Relaxed);
         let put = |ring: Ring<'_>| ground.put(member, ring, place).map(|flags| (flags, 1));
         let get = |ring: Ring<'_>| ground.get(member, ring, place, 0).map(|flags| (flags, 1));
-        let sleep_for_room = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(list(), ring, Side::Putters, waiter);
-        let sleep_for_item = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(list(), ring, Side::Getters, waiter);
+        let sleep_for_room = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
+        let sleep_for_item = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Getters, waiter);
         let waiter = &mut Waiter::new(Wait::FOREVER);
         let read = || self.payload(member, place).load(Relaxed);
         // As in `operations`.
@@ -371,8 +396,18 @@ impl Plot {
                 ground.close(list());
                 output::DONE
             }
+            Op::OnlySettle => {
+                if ground.record(member.id).life.load(Relaxed) == LIVES {
+                    ground.settle(member.id, LIVES);
+                }
+                output::DONE
+            }
             Op::Settle => {
-                ground.settle(member.id);
+                self.settle(member.id);
+                let life = &ground.record(member.id).life;
+                let settled = life.load(Relaxed);
+                let _ = life.compare_exchange(settled, over(settled), Relaxed, Relaxed);
+                ground.begin_life(member.id);
                 // The new one knows what is in the dead one's places from there.
                 for place in 0..ground.shape.places as usize {
                     member.word(place).set(ground.place(member.id, place).load(Relaxed));
@@ -387,7 +422,26 @@ impl Plot {
                 ground.occupy(member).unwrap();
                 output::DONE
             }
-            Op::Take | Op::TakeWaiting | Op::Finish | Op::GiveBack | Op::Join => self.work(me, op),
+            Op::Take | Op::TakeWaiting | Op::Finish | Op::GiveBack | Op::Join | Op::TakeLetter => self.work(me, op),
+            Op::TakeToken => {
+                // Nobody else does.
+                let _ = ground.record(member.id).token.try_lock_contended().unwrap();
+                output::DONE
+            }
+            Op::Bury => {
+                list().begin(&ground.control().roster.0);
+                ground.bury(None);
+                list().end();
+                output::DONE
+            }
+        }
+    }
+
+    /// Settles what somebody has left who lived, or is dead and was not settled yet.
+    fn settle(&self, id: usize) {
+        let life = self.ground.record(id).life.load(Relaxed);
+        if life & LIVES != 0 {
+            self.ground.settle(id, life);
         }
     }
 
@@ -396,12 +450,12 @@ impl Plot {
         let Me(member) = me;
         match op {
             Op::Take | Op::TakeWaiting => {
-                let place = match ground.retake(member) {
+                let place = match ground.retake(list(), member) {
                     Some(place) => place,
                     None => {
                         let place = ground.occupy(member).unwrap();
                         let take = |ring: Ring<'_>| ground.take_task(member, ring, place, None);
-                        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep_for_task(list(), member, ring, waiter);
+                        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep_for_task(member, ring, waiter);
                         let taken = if op == Op::Take {
                             ground.at_once(list(), Side::Getters, take).map_err(Failure::Refused)
                         } else {
@@ -435,8 +489,15 @@ impl Plot {
                 member.returned.set(member.returned.get() | 1 << place);
                 output::DONE
             }
+            Op::TakeLetter => {
+                let place = ground.free_place(member);
+                list().begin(&ground.control().roster.0);
+                let taken = ground.take_letter(member, place);
+                list().end();
+                taken.map_or_else(refused, |()| self.payload(member, place).load(Relaxed))
+            }
             _ => {
-                ground.join(list(), member.id, &mut Waiter::new(Wait::FOREVER)).unwrap();
+                ground.join(list(), member, &mut Waiter::new(Wait::FOREVER)).unwrap();
                 self.done.iter().map(|done| done.load(Relaxed)).sum()
             }
         }
@@ -446,7 +507,7 @@ impl Plot {
     fn settled(&self) -> Vec<u64> {
         let Plot { ground, .. } = self;
         let used = ground.used();
-        (0..used).for_each(|id| ground.settle(id));
+        (0..used).for_each(|id| self.settle(id));
         let mut slots = Vec::new();
         let mut items = Vec::new();
         for at in 0..ground.shape.entries() {
@@ -466,7 +527,7 @@ impl Plot {
                 }
                 slots.push(index(word));
                 let taker = ground.taker(index(word)).load(Relaxed);
-                assert!(ground.shape.is_joinable || taker == id as u32 + 1, "somebody's slot is known as another's");
+                assert!(ground.shape.is_joinable || is_noted(taker, id), "somebody's slot is known as another's");
                 assert!(ground.shape.is_joinable || word & FLAGS == 0, "a task where there are none");
             }
         }

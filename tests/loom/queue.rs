@@ -4,7 +4,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
+use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::model::participant;
 use crossproc_sys::robust::{self, Thread};
 
@@ -12,16 +12,22 @@ use self::exchange::{Member, Refused, Ring, Which};
 use self::ground::Ground;
 use self::shape::Shape;
 use self::waiting::{Failure, Side};
-use self::words::{FULL, ROUND, cycle, index};
+use self::words::{FULL, LIVES, ROUND, cycle, index, is_noted, over};
 use crate::wait::{Wait, Waiter};
 use crate::{Watched, share};
 
+#[allow(dead_code)]
+#[path = "../../src/queue/burying.rs"]
+mod burying;
 #[allow(dead_code)]
 #[path = "../../src/queue/exchange.rs"]
 mod exchange;
 #[allow(dead_code)]
 #[path = "../../src/queue/ground.rs"]
 mod ground;
+#[allow(dead_code)]
+#[path = "../../src/queue/letters.rs"]
+mod letters;
 #[allow(dead_code)]
 #[path = "../../src/queue/looks.rs"]
 mod looks;
@@ -97,6 +103,7 @@ impl Plot {
             let record = ground.record(id);
             record.seen.load(Relaxed);
             record.site.load(Relaxed);
+            record.life.load(Relaxed);
             // A release with somebody waiting is what uses all its words.
             participant(1, None, || {
                 record.token.try_lock_contended().unwrap();
@@ -122,14 +129,33 @@ impl Plot {
             for place in 0..ground.shape.places as usize {
                 let slot = ground.shape.first_slot(id) + place;
                 ground.place(id, place).store(ROUND | slot as u64, Relaxed);
-                ground.taker(slot).store(id as u32 + 1, Relaxed);
+                ground.note_taker(slot, id);
             }
+            ground.record(id).life.store(LIVES, Relaxed);
         }
         ground.control().used.store(ground.shape.ids, Relaxed);
     }
 
     fn ring(&self) -> Ring<'_> {
         self.ground.ring(Which::Items)
+    }
+
+    /// Settles what a dead one has left who had no token.
+    fn settle(&self, id: usize) {
+        let life = self.ground.record(id).life.load(Acquire);
+        if life & LIVES != 0 {
+            self.ground.settle(id, life);
+        }
+    }
+
+    /// Takes over the id of such a one.
+    fn take_over(&self, id: usize) -> Member {
+        self.settle(id);
+        let life = &self.ground.record(id).life;
+        let settled = life.load(Acquire);
+        let _ = life.compare_exchange(settled, over(settled), Release, Relaxed);
+        self.ground.begin_life(id);
+        self.member(id)
     }
 
     /// A participant that has this id from now on, and knows what is in its places from there.
@@ -183,7 +209,7 @@ impl Plot {
     fn put_waiting(&self, member: &Member, value: u64) -> Result<(), Failure> {
         let place = self.write(member, value);
         let put = |ring: Ring<'_>| self.ground.put(member, ring, place).map(|flags| (flags, 1));
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground.sleep(me(), ring, Side::Putters, waiter);
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground.sleep(ring, Side::Putters, waiter);
         self.ground.waiting(me(), Side::Putters, &mut Waiter::new(Wait::FOREVER), put, sleep)
     }
 
@@ -202,7 +228,7 @@ impl Plot {
     fn get_waiting(&self, member: &Member) -> Result<u64, Failure> {
         let place = self.ground.free_place(member);
         let get = |ring: Ring<'_>| self.ground.get(member, ring, place, 0).map(|flags| (flags, 1));
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground.sleep(me(), ring, Side::Getters, waiter);
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground.sleep(ring, Side::Getters, waiter);
         self.ground.waiting(me(), Side::Getters, &mut Waiter::new(Wait::FOREVER), get, sleep)?;
         Ok(self.read(member, place))
     }
@@ -225,12 +251,15 @@ impl Plot {
         let used = ground.used();
         let mut slots: Vec<usize> = (0..ground.shape.entries()).map(|at| index(ground.entry(at).load(Acquire))).collect();
         for id in 0..used {
-            assert_eq!(ground.record(id).seen.load(Acquire), 0, "something is announced");
+            let record = ground.record(id);
+            // What a dead one announced stays.
+            let is_anything = record.seen.load(Acquire) != 0 && record.life.load(Acquire) & LIVES != 0;
+            assert!(!is_anything, "something is announced");
             for place in 0..ground.shape.places as usize {
                 let word = ground.place(id, place).load(Acquire);
                 // Nobody has ever attached with this id, though it is counted.
                 let slot = if word == 0 { ground.shape.first_slot(id) + place } else { index(word) };
-                assert!(word == 0 || ground.taker(slot).load(Acquire) == id as u32 + 1, "somebody's slot is known as another's");
+                assert!(word == 0 || is_noted(ground.taker(slot).load(Acquire), id), "somebody's slot is known as another's");
                 slots.push(slot);
             }
         }

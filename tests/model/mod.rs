@@ -133,7 +133,8 @@ impl Run {
         })
     }
 
-    /// With room for one dead letter it is not said which of several tasks becomes one, so only one at a time is left behind.
+    /// With room for one dead letter it is not said which of several tasks becomes one, so there are
+    /// no more than two at a time: one that has, and one that waits for room. The dead leave none.
     fn has_little_room(&self) -> bool {
         self.setup.is_joinable && self.setup.letters == 1
     }
@@ -141,14 +142,17 @@ impl Run {
     fn command_of_drop(&self, seat: usize, number: usize, leaks: bool) -> Option<Command> {
         let held = self.reference.held(seat);
         let which = *held.get(number % held.len().max(1))?;
-        let leaks = leaks && self.waiting.is_none() && !(self.has_little_room() && self.reference.has_leaked(seat));
+        if self.has_little_room() && self.reference.holds_given_up(seat, which) && self.reference.count_given_up() > 1 {
+            return Some(Command::Done(which));
+        }
+        let leaks = leaks && self.waiting.is_none() && !self.has_little_room();
         Some(if leaks { Command::Leak(which) } else { Command::Drop(which) })
     }
 
     fn command_of_end(&mut self, seat: usize, command: Command) -> Option<Command> {
         let command = if self.reference.takes_part(seat) { command } else { Command::End };
-        let keep = if self.reference.has_leaked(seat) { 0 } else { 1 };
-        while self.has_little_room() && matches!(command, Command::Die) && self.reference.tasks(seat).len() > keep {
+        let ends = matches!(command, Command::Die) || self.reference.count_given_up() > 0;
+        while self.has_little_room() && ends && !self.reference.tasks(seat).is_empty() {
             let first = self.reference.tasks(seat)[0];
             self.make(seat, Command::Done(first));
         }

@@ -51,8 +51,7 @@ pub(crate) struct Reference {
     ids: Vec<Id>,
     /// One more than there are seats, for the end.
     seats: [Participant; SEATS + 1],
-    /// Those that came at the same time are in no order.
-    letters: VecDeque<Vec<Task>>,
+    letters: VecDeque<Task>,
 }
 
 impl Reference {
@@ -134,6 +133,7 @@ impl Reference {
             }
         };
         self.bury(id);
+        self.give_up_own(id);
         self.ids[id].holder = Holder::Alive;
         self.seats[seat].id = Some(id);
         Ok(())
@@ -145,9 +145,10 @@ impl Reference {
         let Holder::Dead(tasks) = holder else { return false };
         let tasks = std::mem::take(tasks);
         *holder = Holder::Nobody;
-        let any = !tasks.is_empty();
-        self.give_back(Some(id), tasks);
-        any
+        // Those that were given out too often count as letters, as far as there is room, but are where
+        // they are until somebody comes by who lives.
+        self.ids[id].returned.extend(tasks);
+        true
     }
 
     fn bury_all(&mut self) -> bool {
@@ -155,19 +156,44 @@ impl Reference {
         dead.contains(&true)
     }
 
+    fn is_given_up(&self, task: &Task) -> bool {
+        self.setup.attempts != 0 && task.attempts >= self.setup.attempts
+    }
+
     fn give_back(&mut self, id: Option<usize>, tasks: Vec<Task>) {
-        let mut letters = Vec::new();
         for task in tasks {
-            let is_given_up = self.setup.attempts != 0 && task.attempts >= self.setup.attempts;
-            if is_given_up && self.count_letters() + letters.len() < self.setup.letters {
-                letters.push(task);
+            if self.is_given_up(&task) && self.letters.len() < self.setup.letters {
+                self.letters.push_back(task);
             } else if let Some(id) = id {
                 self.ids[id].returned.push(task);
             }
         }
-        if !letters.is_empty() {
-            self.letters.push_back(letters);
-        }
+    }
+
+    /// Moves what has come back to an id to the letters, if that is for them, and there is room.
+    fn give_up_own(&mut self, id: usize) {
+        let returned = std::mem::take(&mut self.ids[id].returned);
+        self.give_back(Some(id), returned);
+    }
+
+    fn give_up_all(&mut self) {
+        (0..self.ids.len()).for_each(|id| self.give_up_own(id));
+    }
+
+    /// How many tasks that have come back count as letters.
+    fn count_letters_to_come(&self) -> usize {
+        let given_up = self.ids.iter().flat_map(|id| &id.returned).filter(|task| self.is_given_up(task)).count();
+        given_up.min(self.setup.letters - self.letters.len())
+    }
+
+    /// How many tasks are for the letters, or there.
+    pub(crate) fn count_given_up(&self) -> usize {
+        self.letters.len() + self.ids.iter().flat_map(|id| &id.returned).filter(|task| self.is_given_up(task)).count()
+    }
+
+    /// Whether a task in hand is for the letters once it is given back.
+    pub(crate) fn holds_given_up(&self, seat: usize, which: usize) -> bool {
+        matches!(&self.seats[seat].held[which], Held::Task(task) if self.is_given_up(task))
     }
 
     fn put(&mut self, item: &Item, form: Form) -> Result<(), Refusal> {
@@ -183,7 +209,14 @@ impl Reference {
 
     /// What somebody gets who gets now.
     fn first(&mut self, seat: usize, form: Form, actual: Option<&Outcome>) -> Result<Task, Refusal> {
+        if self.setup.is_joinable {
+            self.seats[seat].id.into_iter().for_each(|id| self.give_up_own(id));
+        }
         loop {
+            let is_own = self.seats[seat].id.is_some_and(|id| !self.ids[id].returned.is_empty());
+            if self.setup.is_joinable && !is_own {
+                self.give_up_all();
+            }
             let taken = self.take_returned(seat, actual).or_else(|| self.items.pop_front());
             if let Some(mut task) = taken {
                 task.attempts += 1;
@@ -197,8 +230,8 @@ impl Reference {
                 return Err(Refusal::Deadlock);
             }
             let refused = if is_over { Refusal::Closed } else { refusal(form, Refusal::Empty) };
-            // Whoever is going to sleep for a task looks for the dead first.
-            if refused != Refusal::Blocks || !self.setup.is_joinable || !self.bury_all() {
+            // Whoever finds no task looks for the dead.
+            if refused == Refusal::Closed || !self.setup.is_joinable || !self.bury_all() {
                 return Err(refused);
             }
         }
@@ -270,15 +303,32 @@ impl Reference {
 
     fn letter(&mut self, seat: usize, actual: Option<&Outcome>) -> Result<Outcome, Refusal> {
         self.check_places(seat)?;
-        let first = self.letters.front_mut().ok_or(Refusal::Empty)?;
-        let is_that =
-            |letter: &Task| matches!(actual, Some(Outcome::Held(item, attempts)) if letter.item == *item && letter.attempts == *attempts);
-        let letter = first.remove(first.iter().position(is_that).unwrap_or(0));
-        if first.is_empty() {
-            self.letters.pop_front();
+        if self.setup.letters == 0 {
+            return Err(Refusal::Empty);
         }
+        self.bury_all();
+        let letter = self.first_letter(actual).ok_or(Refusal::Empty)?;
         self.seats[seat].held.push(Held::Taken);
         Ok(Outcome::Held(letter.item, letter.attempts))
+    }
+
+    /// Those in the ring are in order but for those that the dead had: nobody knows who has moved
+    /// these, and when.
+    fn first_letter(&mut self, actual: Option<&Outcome>) -> Option<Task> {
+        let is_that =
+            |letter: &Task| matches!(actual, Some(Outcome::Held(item, attempts)) if letter.item == *item && letter.attempts == *attempts);
+        if let Some(at) = self.letters.iter().position(is_that) {
+            return self.letters.remove(at);
+        }
+        let is_one = |task: &Task| self.setup.attempts != 0 && task.attempts >= self.setup.attempts;
+        let all = self.ids.iter().enumerate().flat_map(|(id, of)| of.returned.iter().enumerate().map(move |(at, task)| (id, at, task)));
+        let given_up: Vec<_> = all.filter(|(.., task)| is_one(task)).collect();
+        let of_them = given_up.iter().find(|(.., task)| is_that(task)).or(given_up.first());
+        let of_them = of_them.filter(|_| self.setup.letters != 0 && (actual.is_some() || self.letters.is_empty()));
+        match of_them.map(|&(id, at, _)| (id, at)) {
+            Some((id, at)) => Some(self.ids[id].returned.remove(at)),
+            None => self.letters.pop_front(),
+        }
     }
 
     fn join(&mut self, seat: usize) -> Result<(), Refusal> {
@@ -286,7 +336,10 @@ impl Reference {
             return Err(Refusal::Deadlock);
         }
         self.bury_all();
-        if self.counts().0 == 0 { Ok(()) } else { Err(Refusal::TimedOut) }
+        if self.check_places(seat).is_ok() {
+            self.give_up_all();
+        }
+        if self.returned_or_held() == 0 { Ok(()) } else { Err(Refusal::TimedOut) }
     }
 
     /// What was leaked, or everything of one that dies, is the kernel's to end.
@@ -318,19 +371,17 @@ impl Reference {
             Holder::Dead(tasks) => tasks.len() + id.returned.len(),
             Holder::Nobody | Holder::Alive => id.returned.len(),
         });
-        (self.items.len() + in_hand + left.sum::<usize>(), self.count_letters())
+        let to_come = self.count_letters_to_come();
+        (self.items.len() + in_hand + left.sum::<usize>() - to_come, self.letters.len() + to_come)
     }
 
-    fn count_letters(&self) -> usize {
-        self.letters.iter().map(Vec::len).sum()
+    /// How many tasks a join waits for.
+    fn returned_or_held(&self) -> usize {
+        self.counts().0 + self.count_letters_to_come()
     }
 
     pub(crate) fn takes_part(&self, seat: usize) -> bool {
         self.seats[seat].id.is_some()
-    }
-
-    pub(crate) fn has_leaked(&self, seat: usize) -> bool {
-        !self.seats[seat].leaked.is_empty()
     }
 
     /// Whether somebody has died whom nobody has noticed yet, or will be dead to others when it ends.

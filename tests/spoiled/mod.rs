@@ -38,12 +38,16 @@ pub(crate) const STARVING: usize = 40;
 pub(crate) const WATCHERS: usize = 44;
 pub(crate) const SEEN: usize = 48;
 pub(crate) const SITE: usize = 56;
-pub(crate) const PLACES: usize = 64;
+pub(crate) const LIFE: usize = 64;
+pub(crate) const PLACES: usize = 72;
+/// In a life: somebody has it, or has died with it.
+pub(crate) const LIVES: u64 = 1;
 
 /// Offsets in a slot.
 pub(crate) const TAKER: usize = 0;
-pub(crate) const PAYLOAD_LEN: usize = 4;
-pub(crate) const ATTEMPTS: usize = 8;
+/// Of messages and tasks.
+pub(crate) const PAYLOAD_LEN: usize = 8;
+pub(crate) const ATTEMPTS: usize = 12;
 
 /// What a queue was created with.
 #[derive(Debug, Clone, Copy)]

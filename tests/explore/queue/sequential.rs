@@ -98,7 +98,7 @@ impl Search<'_> {
                 queue.is_closed = true;
                 output::DONE
             }
-            Op::Settle | Op::Attach | Op::Loan | Op::Watch(_) | Op::WatchMore(_) => output::DONE,
+            Op::Settle | Op::OnlySettle | Op::Bury | Op::Attach | Op::Loan | Op::Watch(_) | Op::WatchMore(_) => output::DONE,
             _ => panic!("{op:?} is not one operation of a plain queue"),
         };
         result.is_none_or(|result| result == returned)

@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use crossproc_sys::atomic::Ordering::Acquire;
 use crossproc_sys::model::Futexes::Look;
 use crossproc_sys::model::{End, participant};
 use loom::thread;
 
 use super::exchange::Member;
+use super::words::LIVES;
 use super::{Plot, me, plot, queue};
 use crate::{join, join_all, kill_model, model, sampled_kill_model, share, spawn};
 
@@ -41,9 +43,7 @@ fn a_dead_putter_is_settled_while_its_item_is_got() {
             let got = plot.get(&me);
             plot.put(&me, 2 + got.unwrap_or(0)).unwrap();
         });
-        plot.ground.settle(VICTIM);
-        let me = plot.member(VICTIM);
-        plot.write(&me, 4);
+        plot.write(&plot.take_over(VICTIM), 4);
         join(survivor);
         assert_in_order(&plot.drain(2), [2 + put]);
         plot.assert_whole();
@@ -64,8 +64,7 @@ fn a_dead_putter_is_settled_while_its_item_goes_on() {
                 let _ = plot.put(&me, 2);
             })
         });
-        plot.ground.settle(VICTIM);
-        plot.write(&plot.member(VICTIM), 4);
+        plot.write(&plot.take_over(VICTIM), 4);
         join_all(others);
         plot.drain(2);
         plot.assert_whole();
@@ -84,8 +83,7 @@ fn a_dead_getter_is_settled_while_its_entry_is_filled() {
             let _ = plot.put(&me, 2);
             plot.get(&me).unwrap();
         });
-        plot.ground.settle(VICTIM);
-        plot.write(&plot.member(VICTIM), 4);
+        plot.write(&plot.take_over(VICTIM), 4);
         join(survivor);
         plot.drain(2);
         plot.assert_whole();
@@ -106,15 +104,38 @@ fn one_who_settles_may_die() {
                 let _ = plot.get(&me);
                 plot.put(&me, 2).unwrap();
             });
-            participant(3, Some(second), || plot.ground.settle(VICTIM));
-            participant(4, None, || plot.ground.settle(VICTIM));
-            plot.write(&plot.member(VICTIM), 4);
+            participant(3, Some(second), || plot.settle(VICTIM));
+            participant(4, None, || _ = plot.write(&plot.take_over(VICTIM), 4));
             join(survivor);
             plot.drain(2);
             plot.assert_whole();
             end
         });
     }
+}
+
+/// The last of two who settle comes when the next participant with that id is at work.
+#[test]
+fn two_settle_a_dead_putter_at_once() {
+    kill_model("queue: two_settle_a_dead_putter_at_once", Some(2), |killed_at| {
+        let plot = queue(1, 3);
+        let end = put_one_and_die(&plot, killed_at);
+        let put = plot.puts();
+        let other = spawn(2, None, &plot, |plot| {
+            let record = plot.ground.record(VICTIM);
+            if record.life.load(Acquire) == LIVES {
+                plot.ground.settle(VICTIM, LIVES);
+            }
+        });
+        let me = plot.take_over(VICTIM);
+        let got = plot.get(&me);
+        assert_eq!(got.is_ok(), put == 1, "it was put, and settled as if not, or the other way round");
+        plot.put(&me, 5).unwrap();
+        join(other);
+        assert_in_order(&plot.drain(2), [5]);
+        plot.assert_whole();
+        end
+    });
 }
 
 /// The victim runs beside the survivor, which finds its operation at every stage, and another settles.
@@ -136,8 +157,7 @@ fn a_putter_killed_anywhere_loses_nothing_of_others() {
             }
         });
         let end = join(victim);
-        plot.ground.settle(VICTIM);
-        plot.write(&plot.member(VICTIM), 4);
+        plot.write(&plot.take_over(VICTIM), 4);
         join(survivor);
         plot.drain(2);
         plot.assert_whole();
@@ -159,8 +179,7 @@ fn a_getter_killed_anywhere_loses_nothing_of_others() {
             plot.put(&me, 3).unwrap();
         });
         let end = join(victim);
-        plot.ground.settle(VICTIM);
-        plot.write(&plot.member(VICTIM), 4);
+        plot.write(&plot.take_over(VICTIM), 4);
         join(survivor);
         let left = plot.drain(2);
         assert!(left == [3] || end.killed && left == [2, 3], "{left:?} is left");

@@ -25,7 +25,7 @@ fn attach(plot: &Plot) -> Member {
 impl Plot {
     /// The place with the task, and what it says.
     fn take(&self, member: &Member) -> Result<(usize, u64), Refused> {
-        if let Some(place) = self.ground.retake(member) {
+        if let Some(place) = self.ground.retake(me(), member) {
             return Ok((place, self.read(member, place)));
         }
         let place = self.ground.occupy(member).unwrap();
@@ -40,12 +40,12 @@ impl Plot {
     }
 
     fn take_waiting(&self, member: &Member) -> (usize, u64) {
-        if let Some(place) = self.ground.retake(member) {
+        if let Some(place) = self.ground.retake(me(), member) {
             return (place, self.read(member, place));
         }
         let place = self.ground.occupy(member).unwrap();
         let take = |ring: Ring<'_>| self.ground.take_task(member, ring, place, None);
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground.sleep_for_task(me(), member, ring, waiter);
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground.sleep_for_task(member, ring, waiter);
         self.ground.waiting(me(), Side::Getters, &mut Waiter::new(Wait::FOREVER), take, sleep).unwrap();
         (place, self.read(member, place))
     }
@@ -65,7 +65,7 @@ impl Plot {
     }
 
     fn join(&self, member: &Member) {
-        self.ground.join(me(), member.id, &mut Waiter::new(Wait::FOREVER)).unwrap();
+        self.ground.join(me(), member, &mut Waiter::new(Wait::FOREVER)).unwrap();
     }
 }
 

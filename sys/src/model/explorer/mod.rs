@@ -6,6 +6,7 @@
 //! A [`Script`] is what a thread does: operations on what is shared. Each access to a modelled atomic, each call on a futex, each change of the robust list is
 //! a **step**, between any two of which
 //! - any other thread may take steps;
+//! - a stoppable thread that is awake may be stopped for ever, as long as there are stops left;
 //! - a killable thread may be killed, as long as there are kills left: the kernel then walks its list, step by step. Another thread may have waited for
 //!   this death to begin. Threads of one [process](Script::of_process) are killed together, and end
 //!   in any order: those that stand in for a thread first, which is the worst, as it may be queued
@@ -13,7 +14,7 @@
 //! - a sleep with a deadline may time out, a woken thread has not acted yet;
 //! - whoever looks at the clock may find that its time is over, once and for all in that operation.
 //!
-//! A thread that has finished lives on, with the locks that it holds. One that is never scheduled again is no event of its own: [`Exploration::solo`] looks whether the others can do without it.
+//! A thread that has finished lives on, with the locks that it holds. [`Exploration::solo`] looks whether each can go on alone, and so without the others.
 //!
 //! A **state** is what all words hold, who sleeps on what, in which order, and where each thread is: in which operation, with which outputs so far, with which private state, robust list
 //! and stack. Where no thread can go on, [`Exploration::check`] is asked whether that is as it should be; without it, nobody may sleep there. Panics
@@ -55,7 +56,7 @@ pub use self::calls::Place;
 pub(crate) use self::calls::{Change, Private, change, compare_exchange, current_thread, is_active, load, now, private, wait, wake};
 pub use self::scripts::Script;
 use self::scripts::{Failure, Scripts};
-use self::state::{EVENTS, Event, State, Status};
+use self::state::{EVENTS, Event, Limits, State, Status};
 
 /// The most threads that an exploration can have.
 pub const MAX_THREADS: usize = 8;
@@ -68,7 +69,7 @@ const SAMPLE: u64 = 64;
 pub struct Exploration<S, P> {
     name: String,
     scripts: Scripts<S, P>,
-    most_kills: u32,
+    most: Limits,
     most_states: usize,
     may_be_cut: bool,
     solo: Option<u32>,
@@ -118,6 +119,8 @@ pub enum Fate {
     Asleep,
     /// It was killed.
     Killed,
+    /// It was stopped for ever.
+    Stopped,
     /// It was to begin after a death that did not come.
     NotBegun,
 }
@@ -146,6 +149,7 @@ impl<S, P: Clone + Eq + Hash> End<'_, S, P> {
     pub fn fate(&self, thread: usize) -> Fate {
         match self.state.threads[thread].status {
             Status::Dead => Fate::Killed,
+            Status::Stopped => Fate::Stopped,
             Status::Unborn => Fate::NotBegun,
             Status::Asleep => Fate::Asleep,
             _ => Fate::Finished,
@@ -187,7 +191,7 @@ struct Frame {
     state: State,
     /// Nobody else needs to go on from here, since nobody else notices what this one does.
     only: Option<usize>,
-    /// Three for each thread.
+    /// One for each event of each thread.
     next: usize,
     moved: bool,
 }
@@ -215,7 +219,7 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
         Exploration {
             name: name.into(),
             scripts: Scripts::new(shared),
-            most_kills: 0,
+            most: Limits::default(),
             most_states: 100_000_000,
             may_be_cut: false,
             solo: None,
@@ -237,7 +241,14 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
     /// How many of the killable threads may be killed.
     #[must_use]
     pub fn kills(mut self, most: u32) -> Self {
-        self.most_kills = most;
+        self.most.kills = most;
+        self
+    }
+
+    /// How many of the stoppable threads may be stopped.
+    #[must_use]
+    pub fn stops(mut self, most: u32) -> Self {
+        self.most.stops = most;
         self
     }
 
@@ -328,8 +339,9 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
 
     fn frame(&self, state: State) -> Frame {
         let is_alone = |thread: &usize| {
-            self.scripts.can(&state, *thread, Event::Step, self.most_kills)
-                && !self.scripts.can(&state, *thread, Event::Kill, self.most_kills)
+            self.scripts.can(&state, *thread, Event::Step, self.most)
+                && !self.scripts.can(&state, *thread, Event::Kill, self.most)
+                && !self.scripts.can(&state, *thread, Event::Stop, self.most)
                 && self.scripts.is_private(&state, *thread)
         };
         let only = (0..self.scripts.scripts.len()).find(is_alone);
@@ -344,8 +356,8 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
         while frame.next < EVENTS.len() * self.scripts.scripts.len() {
             let (thread, event) = (frame.next / EVENTS.len(), EVENTS[frame.next % EVENTS.len()]);
             frame.next += 1;
-            if self.scripts.can(&frame.state, thread, event, self.most_kills) {
-                frame.moved |= event != Event::Kill;
+            if self.scripts.can(&frame.state, thread, event, self.most) {
+                frame.moved |= !matches!(event, Event::Kill | Event::Stop);
                 return Some((thread, event));
             }
         }
@@ -367,7 +379,7 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
             let mut state = frame.state.clone();
             let done = self.scripts.moment(&state, thread).done();
             let mut steps = 0;
-            while self.scripts.can(&state, thread, Event::Step, 0) && self.scripts.moment(&state, thread).done() == done {
+            while self.scripts.can(&state, thread, Event::Step, Limits::default()) && self.scripts.moment(&state, thread).done() == done {
                 if let Err(failure) = self.scripts.happen(&mut state, thread, Event::Step) {
                     self.fail(path, failure);
                 }

@@ -25,6 +25,7 @@ pub struct Script<S, P> {
     pub(super) killable_from: Option<usize>,
     pub(super) after: Option<usize>,
     pub(super) process: Option<usize>,
+    pub(super) is_stoppable: bool,
 }
 
 impl<S, P> core::fmt::Debug for Script<S, P> {
@@ -37,7 +38,15 @@ impl<S, P> Script<S, P> {
     /// A thread that does nothing yet.
     #[must_use]
     pub fn new(private: P) -> Self {
-        Script { private, preparations: Vec::new(), operations: Vec::new(), killable_from: None, after: None, process: None }
+        Script {
+            private,
+            preparations: Vec::new(),
+            operations: Vec::new(),
+            killable_from: None,
+            after: None,
+            process: None,
+            is_stoppable: false,
+        }
     }
 
     /// The next operation.
@@ -73,6 +82,13 @@ impl<S, P> Script<S, P> {
     pub fn of_process(mut self, process: usize) -> Self {
         self.process = Some(process);
         self.killable()
+    }
+
+    /// It may be stopped for ever where it is awake: it holds what it holds, and nobody is told.
+    #[must_use]
+    pub fn stoppable(mut self) -> Self {
+        self.is_stoppable = true;
+        self
     }
 
     /// It begins only when the thread `victim` is dead.

@@ -19,6 +19,8 @@ pub(crate) enum Status {
     /// What the kernel does at its end: twice the number of what comes [next](Last), and 1 if it is to wake somebody for it.
     Dying(u8),
     Dead,
+    /// For ever: it never runs again, and nobody is told.
+    Stopped,
 }
 
 /// Something that the kernel does at a thread's end.
@@ -55,6 +57,7 @@ pub(crate) struct State {
     /// Sorted by word; those of one word in the order in which they went to sleep.
     queues: Vec<Sleeper>,
     pub(crate) kills: u32,
+    pub(crate) stops: u32,
 }
 
 /// What can happen to a thread.
@@ -63,13 +66,21 @@ pub(crate) enum Event {
     Step,
     TimeOut,
     Kill,
+    Stop,
 }
 
-pub(crate) const EVENTS: [Event; 3] = [Event::Step, Event::TimeOut, Event::Kill];
+pub(crate) const EVENTS: [Event; 4] = [Event::Step, Event::TimeOut, Event::Kill, Event::Stop];
+
+/// How many there may be.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    pub(crate) kills: u32,
+    pub(crate) stops: u32,
+}
 
 impl State {
     pub(crate) fn new(words: Words) -> Self {
-        State { words, threads: [At { moment: 0, status: Status::Dead }; MAX_THREADS], queues: Vec::new(), kills: 0 }
+        State { words, threads: [At { moment: 0, status: Status::Dead }; MAX_THREADS], queues: Vec::new(), kills: 0, stops: 0 }
     }
 
     pub(crate) fn fingerprint(&self) -> u64 {
@@ -79,6 +90,7 @@ impl State {
                 Status::Awake => 1,
                 Status::Asleep => 2,
                 Status::Dead => 3,
+                Status::Stopped => 4,
                 Status::Woken(at) => 0x100 | u64::from(at),
                 Status::Dying(entry) => 0x200 | u64::from(entry),
             };
@@ -86,7 +98,7 @@ impl State {
         });
         let of_queues =
             self.queues.iter().map(|asleep| u64::from(asleep.word) << 32 | u64::from(asleep.thread) << 16 | u64::from(asleep.place));
-        let counts = [u64::from(self.kills), self.queues.len() as u64];
+        let counts = [u64::from(self.kills) | u64::from(self.stops) << 32, self.queues.len() as u64];
         of_threads.chain(counts).chain(of_queues).chain(self.words.changed().iter().copied()).fold(0, mix)
     }
 
@@ -145,14 +157,14 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
     }
 
     /// Whether `event` can happen to the thread.
-    pub(super) fn can(&self, state: &State, thread: usize, event: Event, most_kills: u32) -> bool {
+    pub(super) fn can(&self, state: &State, thread: usize, event: Event, most: Limits) -> bool {
         let status = state.threads[thread].status;
         let action = &self.moment(state, thread).action;
         match event {
             Event::Step => match status {
                 Status::Awake => action.is_some(),
                 Status::Woken(_) | Status::Dying(_) => true,
-                Status::Unborn | Status::Asleep | Status::Dead => false,
+                Status::Unborn | Status::Asleep | Status::Dead | Status::Stopped => false,
             },
             Event::TimeOut => match status {
                 Status::Asleep => matches!(action, Some(Action::Wait { has_deadline: true, .. })),
@@ -162,8 +174,10 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
             Event::Kill => {
                 let is_alive = matches!(status, Status::Awake | Status::Asleep | Status::Woken(_));
                 let is_killable = self.scripts[thread].killable_from.is_some_and(|first| self.moment(state, thread).done() >= first);
-                is_alive && is_killable && state.kills < most_kills
+                is_alive && is_killable && state.kills < most.kills
             }
+            // Not one that has been woken, and has not done what it was woken for.
+            Event::Stop => status == Status::Awake && action.is_some() && self.scripts[thread].is_stoppable && state.stops < most.stops,
         }
     }
 
@@ -189,6 +203,10 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
                     }
                     Some(process) => self.kill(state, process),
                 }
+            }
+            (Event::Stop, _) => {
+                state.stops += 1;
+                state.threads[thread].status = Status::Stopped;
             }
             (Event::TimeOut, Status::Awake) => self.proceed(state, thread, time::LATE)?,
             (Event::TimeOut, _) => {

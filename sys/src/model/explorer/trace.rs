@@ -20,6 +20,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         let moment = self.moment(state, thread);
         let what: String = match (event, state.threads[thread].status) {
             (Event::Kill, _) => "is killed".into(),
+            (Event::Stop, _) => "is stopped for ever".into(),
             (Event::TimeOut, Status::Awake) => "looks at the clock: its time is over".into(),
             (Event::TimeOut, _) => "wakes up: its time is over".into(),
             (Event::Step, Status::Woken(place)) => format!("wakes up through its word {place}"),
