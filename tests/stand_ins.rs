@@ -91,9 +91,10 @@ fn each_wakes_one(count: usize, are_futures: bool, sleep: impl FnOnce(&Board) + 
             (sleeper.unwrap(), told.recv().unwrap())
         })
         .collect();
-    for (_, tid) in &sleepers {
+    for ((_, tid), word) in sleepers.iter().zip(board.words(count)) {
         let path = format!("/proc/self/task/{tid}/syscall");
-        let call = format!("{} ", libc::SYS_futex);
+        // On this word: it may sleep on another one before.
+        let call = format!("{} {:#x} ", libc::SYS_futex, std::ptr::from_ref(word).addr());
         wait_until("a thread sleeps", || fs::read_to_string(&path).is_ok_and(|now| now.starts_with(&call)));
     }
     kill(&child);
