@@ -173,7 +173,12 @@ pub(crate) struct Registration {
 /// Registers somebody who has read `words`, then looked and found nothing, or says so of somebody who is registered. `words` are such that one of them changes, or is woken, as soon as somebody under this key
 /// ought to look: 1 to [`MOST_WORDS`] of them, in the order in which the kernel is to compare them. The waker is called once at most, from any thread; then it is time to look, and to come back here with new words, or to leave.
 ///
-/// All under one key are told in the same way, and wait for the same sources, whose words are pending from now on: the thread may be given the kernel's wake for one that has died. A source that [has an owner](Source::has_owner) is alone under its key, and has a thread of its own, in whose own entry its word is. Whether this one had been notified since it was here last: a thread has slept in its place, and may have been given a wake-up that was meant for others, too. And what others are to be told now.
+/// All under one key are told in the same way, and wait for the same sources, whose words are
+/// pending from now on: the thread may be given the kernel's wake for one that has died. A source
+/// that [has an owner](Source::has_owner) is alone under its key, and has a thread of its own, in
+/// whose own entry its word is. Whether this one had been notified since it was here last: a thread
+/// has slept in its place, and may have been given a wake-up that was meant for others, too. And
+/// what others are to be told now.
 ///
 /// # Errors
 /// What the system says to a thread that cannot be started. A registration is what it was before.

@@ -22,14 +22,16 @@ use crate::wait::{Ended, Wait};
 /// **has it again on every return**, of whatever kind.
 ///
 /// # Blocking and fairness
-/// Only waiting blocks. A wait returns after a notification, and then waits for the lock, which can take longer than its deadline. Those asleep
-/// are woken in the order in which they went to sleep, where each slice counts as going to sleep. [`notify(n)`](Condition::notify) wakes no more than `n` of them; who has
-/// begun to wait, and does not sleep yet, may return, too. Besides that, waits can return without a notification after
-/// a death among the waiters or notifiers, and, seldom, when a waiter begins in the middle of a
-/// notification, or when one that was notified does not come for the free lock for a
-/// [slice](crate::set_slice), stopped or not let run: it may be dead. So look at what you wait for in
-/// a loop, as [`wait_while`](Condition::wait_while) does.
-/// A notification makes no system call if nobody waits. There are no `try_` forms: a wait that does not wait is none.
+/// Only waiting blocks. A wait returns after a notification, and then waits for the lock, which can
+/// take longer than its deadline. Those asleep are woken in the order in which they went to sleep,
+/// where each slice counts as going to sleep. [`notify(n)`](Condition::notify) wakes no more than
+/// `n` of them; who has begun to wait, and does not sleep yet, may return, too. Besides that, waits
+/// can return without a notification after a death among the waiters or notifiers, and, seldom,
+/// when a waiter begins in the middle of a notification, or when one that was notified does not
+/// come for the free lock for a [slice](crate::set_slice), stopped or not let run: it may be dead.
+/// So look at what you wait for in a loop, as [`wait_while`](Condition::wait_while) does. A
+/// notification makes no system call if nobody waits. There are no `try_` forms: a wait that does
+/// not wait is none.
 ///
 /// # Memory ordering
 /// That of the lock. Notify with the lock or after having had it, so that a waiter that looked before the change gets it.

@@ -23,22 +23,23 @@
 //! | a thread, for several | its own for one of them, a stand-in for each of the others |
 //! | a thread of the bridge | a stand-in for each thing |
 //!
-//! It is true of words without an owner, whose TID bits are always 0. The word of a lock that is held
-//! means nothing to the kernel in a stand-in's entry, and that one may end before the owner does, if
-//! they are of one process. So a lock has no stand-in: a thread that [sleeps for
-//! it](Source::has_owner) has its word in its own entry, which is looked at when it is in no queue any
-//! more.
+//! It is true of words without an owner, whose TID bits are always 0. The word of a lock that is
+//! held means nothing to the kernel in a stand-in's entry, and that one may end before the owner
+//! does, if they are of one process. So a lock has no stand-in: a thread that
+//! [sleeps for it](Source::has_owner) has its word in its own entry, which is looked at when it is
+//! in no queue any more.
 //!
 //! # The threads
-//! They are started when they are needed, kept for those who come next, and end [`IDLE`] after that,
-//! or for a fork. They sleep, with all signals blocked, on 64 KiB of stack. A forked child has none
-//! of them, and begins with none.
+//! They are started when they are needed, kept for those who come next, and end [`IDLE`] after
+//! that, or for a fork. They sleep, with all signals blocked, on 64 KiB of stack. A forked child
+//! has none of them, and begins with none.
 //!
 //! # What is left to slices
 //! - More than [`MOST`] things at once, in a process; a process that can start no thread; one whose
 //!   threads have no robust lists; kernels before 6.2.
 //! - Two processes that are killed in the same moment, of which one wakes somebody in between: the
-//!   entries of the other one may have been used up before, and one of its sleepers not be gone yet.
+//!   entries of the other one may have been used up before, and one of its sleepers not be gone
+//!   yet.
 //! - A future that was leaked is covered for ever. If its word was freed, and what is there by now
 //!   looks to the kernel like a lock of the thread that stands in, it marks that.
 
@@ -84,8 +85,8 @@ struct Posts {
 /// A thread that stands in.
 #[derive(Debug)]
 struct Post {
-    /// The thread's own, which it does not use itself. It is there until the thread has taken itself
-    /// out of `free`.
+    /// The thread's own, which it does not use itself. It is there until the thread has taken
+    /// itself out of `free`.
     entry: Lent,
     /// What the thread sleeps on. Moves when it is to look again.
     bell: AtomicU32,
@@ -138,9 +139,9 @@ impl Pool {
 
     /// What such a thread does.
     fn stand(&self, tell: &SyncSender<Option<Arc<Post>>>) {
-        // SAFETY: those have it to whom it is given out, one after the other, which the mutex orders.
-        // They give it back, and the thread ends after it has taken it out of `free`. It works on
-        // nothing meanwhile: it has a futex of its own, and a mutex of std's.
+        // SAFETY: those have it to whom it is given out, one after the other, which the mutex
+        // orders. They give it back, and the thread ends after it has taken it out of `free`. It
+        // works on nothing meanwhile: it has a futex of its own, and a mutex of std's.
         let entry = unsafe { Lent::of_this_thread() };
         let own = entry.ok().map(|entry| {
             let (is_at_rest, is_to_end) = (AtomicBool::new(false), AtomicBool::new(false));

@@ -99,8 +99,8 @@ pub struct Wait {
     interruption: Interruption,
 }
 
-/// What ends a wait before its time: a flag, [`CALL`], or nothing. In one word: the explorations hash
-/// every byte of a waiter, and would take bytes that are not used for states.
+/// What ends a wait before its time: a flag, [`CALL`], or nothing. In one word: the explorations
+/// hash every byte of a waiter, and would take bytes that are not used for states.
 type Interruption = Option<Flag>;
 
 /// Stands for a call that a signal handler has interrupted. Never set.

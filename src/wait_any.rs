@@ -42,8 +42,12 @@ pub trait Waitable: sealed::Waits + Sync {}
 /// anything returns at once.
 ///
 /// # Blocking and fairness
-/// It looks at all of them for a few microseconds, then sleeps, in one system call: on the futexes of all, up to 128 words (a semaphore, an event and a lock are two, a queue six, a queue of tasks ten), or on all
-/// descriptors. If both are among them, or more words, or the deaths of several locks' owners, threads of this process sleep in its place, one for each 127 words in use. These threads, and those that are parked, are started when they are needed, and end a second after that.
+/// It looks at all of them for a few microseconds, then sleeps, in one system call: on the futexes
+/// of all, up to 128 words (a semaphore, an event and a lock are two, a queue six, a queue of tasks
+/// ten), or on all descriptors. If both are among them, or more words, or the deaths of several
+/// locks' owners, threads of this process sleep in its place, one for each 127 words in use. These
+/// threads, and those that are parked, are started when they are needed, and end a second after
+/// that.
 ///
 /// Everybody who sleeps for the same is woken when somebody waits in this way, and not only as many as there is something for. Where nobody does, nothing costs more than it did.
 ///
@@ -51,11 +55,13 @@ pub trait Waitable: sealed::Waits + Sync {}
 /// What a setter wrote before, whoever finds its event ready sees; so it is with releases of a semaphore, puts, and the death of an owner, but another may take what was found.
 ///
 /// # Process death
-/// One that waits and dies is as if it had never come: what has woken it has woken all the others, too. If a participant dies before it has woken anybody, the kernel wakes one; should that be one that waits here, and die before it has done the other's
-/// work, the kernel wakes the next. For that a thread of this process is parked for each thing but one,
-/// as long as this waits: a robust list has room for the word of one thing. If there can be no thread,
-/// for more than 256 things that a process waits for at once, or where two processes are killed in the
-/// same moment, the rest can sleep on for a [slice](crate::set_slice).
+/// One that waits and dies is as if it had never come: what has woken it has woken all the others,
+/// too. If a participant dies before it has woken anybody, the kernel wakes one; should that be one
+/// that waits here, and die before it has done the other's work, the kernel wakes the next. For
+/// that a thread of this process is parked for each thing but one, as long as this waits: a robust
+/// list has room for the word of one thing. If there can be no thread, for more than 256 things
+/// that a process waits for at once, or where two processes are killed in the same moment, the rest
+/// can sleep on for a [slice](crate::set_slice).
 ///
 /// # Errors
 /// [`WaitAnyError::Nothing`], [`Deadlock`](WaitAnyError::Deadlock), [`Queue`](WaitAnyError::Queue), [`Os`](WaitAnyError::Os).

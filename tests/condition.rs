@@ -148,7 +148,8 @@ const SHORT: Duration = Duration::from_millis(4);
 /// first: the others queue behind it, again and again. `take` may take the lock before it.
 ///
 /// A waiter that is about to sleep as it is notified may return, too. So the others slept during
-/// the notification: each had gone to sleep as often after it as before it, and was asleep after it.
+/// the notification: each had gone to sleep as often after it as before it, and was asleep after
+/// it.
 fn notified_beside_slices<'a, G, const N: usize>(
     all: &'a Shm<Store>,
     slices: [Duration; N],

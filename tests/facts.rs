@@ -24,6 +24,8 @@ assert_eq_size!(Event, Semaphore, AtomicU64);
 assert_eq_align!(Event, Semaphore, Lock<u8>, AtomicU64);
 assert_eq_size!(Fixed<[u16; 3]>, [u16; 3]);
 
+// It lies in its thread's descriptor: only what is lent leaves that, by `unsafe`.
+assert_not_impl_any!(&crossproc_sys::robust::Entry: Send, Sync);
 assert_impl_all!(Shm<Event>: Send, Sync, Clone);
 assert_impl_all!(Shm<[AtomicU32]>: Send, Sync, Clone);
 assert_impl_all!(Lock<u64>: Send, Sync, Shared);

@@ -1,6 +1,6 @@
 //! One that is stopped while it buries a dead worker: its task goes to others all the same, joins
-//! end, and the dead one's place is a newcomer's. The burier makes single steps, and is left stopped
-//! after some of them.
+//! end, and the dead one's place is a newcomer's. The burier makes single steps, and is left
+//! stopped after some of them.
 
 #![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)]
@@ -18,7 +18,8 @@ use spoiled::{Sizes, Spoiler, TASK};
 
 /// It is stopped at so many of its instructions, spread over all,
 const POINTS: usize = 20;
-/// and at each of so many before the one that returns the task, and after it, but for those between.
+/// and at each of so many before the one that returns the task, and after it, but for those
+/// between.
 const AROUND: usize = 400;
 const BETWEEN: usize = 25;
 /// How long others may take: no slices, and so nothing that ends a sleep by itself.

@@ -1,5 +1,6 @@
-//! Who sleeps for several things has the word of each pending: when its process is killed the kernel
-//! wakes one for each, who would otherwise sleep on if the dead one had been given a wake-up.
+//! Who sleeps for several things has the word of each pending: when its process is killed the
+//! kernel wakes one for each, who would otherwise sleep on if the dead one had been given a
+//! wake-up.
 
 #![allow(unsafe_code)]
 
@@ -50,8 +51,8 @@ impl Board {
         let low = usize::from(cfg!(target_endian = "big"));
         let futex = |word: *const u64| {
             let half = word.cast::<u32>().cast_mut().wrapping_add(low);
-            // SAFETY: each is one 64-bit word of atomics, and the futex a half of it, which lives as
-            // long.
+            // SAFETY: each is one 64-bit word of atomics, and the futex a half of it, which lives
+            // as long.
             unsafe { AtomicU32::from_ptr(half) }
         };
         let events = self.events[..count].iter().map(|event| futex(std::ptr::from_ref(event).cast()));

@@ -60,8 +60,8 @@ fn ten_thousand_tasks_on_a_hundred_queues_of_other_processes_have_few_threads_an
         tasks.spawn_on(get, runtime.handle());
     }
     wait_until("all wait", || begun.load(SeqCst) == TASKS as u64);
-    // Six words for each queue, 127 on a thread that sleeps. One is parked for each queue, and a second
-    // one if it was armed while somebody who was notified had not looked.
+    // Six words for each queue, 127 on a thread that sleeps. One is parked for each queue, and a
+    // second one if it was armed while somebody who was notified had not looked.
     let most = (QUEUES * 6).div_ceil(127) + 2 * QUEUES;
     assert!(bridge_threads() <= most, "{} threads", bridge_threads());
     go.set();

@@ -8,8 +8,9 @@
 //! 3. Only where somebody waits is a key armed.
 //! 4. A key is on the one seat that it names. The `taken` of a seat are the words of its armed keys, and no more than [`ROOM`].
 //! 5. While a seat `is_asleep`, its thread sleeps, or is about to, on what was armed when it said so, and on its control word. Whoever changes what is armed moves that word, and has it woken.
-//! 6. A key that is armed has a cover, and one that was armed while somebody had one of its wake-ups
-//!    in hand has two. Covers go only when the seat's thread does not sleep on the key's words.
+//! 6. A key that is armed has a cover, and one that was armed while somebody had one of its
+//!    wake-ups in hand has two. Covers go only when the seat's thread does not sleep on the key's
+//!    words.
 //! 7. A key that has an owner is alone on its seat.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -312,7 +313,8 @@ impl Table {
         bed.words.clear();
         bed.keys.clear();
         let Some(seat) = &mut self.seats[seat] else { return false };
-        // What it was woken for before, through words that it does not sleep on now, it has passed on.
+        // What it was woken for before, through words that it does not sleep on now, it has passed
+        // on.
         seat.retired.clear();
         seat.is_asleep = true;
         // Relaxed: it changes under the mutex alone.

@@ -21,21 +21,23 @@
 //! notify, and nothing to do.
 //!
 //! # Those that die
-//! Waiters and notifiers have the word pending while they sleep and wake, so the kernel wakes another one for one who was woken and dies, and one for a notifier that dies before it wakes.
-//! A waiter that was woken and dies *while it waits for the lock* has the lock pending instead.
-//! Therefore it adds one to `owed` before, and takes it away when it has the lock. A sleeper for whom
-//! `some` has changed since it began looks at the end of each slice. If it finds the lock free at two
-//! of them, and the same owed at both, it takes what is owed, and returns.
+//! Waiters and notifiers have the word pending while they sleep and wake, so the kernel wakes
+//! another one for one who was woken and dies, and one for a notifier that dies before it wakes. A
+//! waiter that was woken and dies *while it waits for the lock* has the lock pending instead.
+//! Therefore it adds one to `owed` before, and takes it away when it has the lock. A sleeper for
+//! whom `some` has changed since it began looks at the end of each slice. If it finds the lock free
+//! at two of them, and the same owed at both, it takes what is owed, and returns.
 //!
 //! It needs both looks. A lock that is free at one may have been freed a moment ago, after a long
 //! time in which nobody could come for it: the waiter that is owed the notification is being woken.
 //! The slice between the two looks is the time that this waiter has, counted from the first of them
 //! and not from the notification. Looks that find the lock held in between are passed over; they
 //! neither count nor start the time anew, so what a dead waiter left is found at a busy lock, too.
-//! What is taken is what was compared: one that is owed since the look is not taken for the old one.
+//! What is taken is what was compared: one that is owed since the look is not taken for the old
+//! one.
 //!
-//! A waiter that is alive and does not run for a slice, though the lock is free, cannot be told from
-//! a dead one. It is passed over: another returns beside it, for one notification.
+//! A waiter that is alive and does not run for a slice, though the lock is free, cannot be told
+//! from a dead one. It is passed over: another returns beside it, for one notification.
 //!
 //! | bits of `owed` | meaning |
 //! |---|---|
@@ -152,8 +154,8 @@ impl RawCondition {
         }
     }
 
-    /// Takes one from what is owed, if that is the same as at the last look, `before`. For a sleeper
-    /// that finds the lock free.
+    /// Takes one from what is owed, if that is the same as at the last look, `before`. For a
+    /// sleeper that finds the lock free.
     fn take_left(&self, before: &Cell<u32>) -> bool {
         let owed = self.owed.load(Relaxed);
         owed == before.replace(owed) && owed & OWED != 0 && self.owed.compare_exchange(owed, one_less(owed), Relaxed, Relaxed).is_ok()

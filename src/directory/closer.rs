@@ -117,6 +117,7 @@ impl Closer {
         if self.threads.fetch_update(SeqCst, SeqCst, |threads| (threads < MAX_THREADS).then_some(threads + 1)).is_ok() {
             let closer = Arc::clone(self);
             if let Err(error) = thread::Builder::new().name(CLOSER.into()).spawn(move || closer.run()) {
+                // SeqCst: see `close`.
                 self.threads.fetch_sub(1, SeqCst);
                 self.complain(&error);
             }
@@ -140,6 +141,7 @@ impl Closer {
     /// one.
     fn close_one(&self) -> bool {
         let Some(descriptor) = self.take() else { return false };
+        // SeqCst: see `close`. Nobody may see fewer left before this one is taken out.
         if self.left.fetch_sub(1, SeqCst) == self.room {
             self.bell.ring();
         }
@@ -184,6 +186,7 @@ impl Closer {
             // Acquire: pairs with the Release in `end_idle`. One that has not come to this is told
             // of the ending by the permit that is released there.
             let endings = self.endings.load(Acquire);
+            // SeqCst, both: see `close`. One that is counted here takes what is handed over next.
             self.idle.fetch_add(1, SeqCst);
             let acquired = self.more.acquire_timeout(IDLE);
             self.idle.fetch_sub(1, SeqCst);

@@ -436,9 +436,9 @@ impl RawLock {
         self.robust.word().load(Relaxed) & OWNER_DIED != 0
     }
 
-    /// Whether an owner has died, and nobody has declared the data whole since: for those that do not
-    /// own the lock, another may, or nobody. Acquire: pairs with the kernel's exchange, by which they
-    /// see what the dead owner has done.
+    /// Whether an owner has died, and nobody has declared the data whole since: for those that do
+    /// not own the lock, another may, or nobody. Acquire: pairs with the kernel's exchange, by
+    /// which they see what the dead owner has done.
     pub(crate) fn has_lost_owner(&self) -> bool {
         self.robust.word().load(Acquire) & OWNER_DIED != 0
     }

@@ -48,8 +48,8 @@ pub trait CommandExt {
     /// find the handle.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] if the name is empty or has anything but ASCII letters, digits and `_`; no free
-    /// descriptor, no memory.
+    /// [`io::ErrorKind::InvalidInput`] if the name is empty or has anything but ASCII letters,
+    /// digits and `_`; no free descriptor, no memory.
     fn share<H: Handle>(&mut self, name: &str, handle: &H) -> io::Result<&mut Command>;
 
     /// Has the program killed (SIGKILL) when this process ends, however it ends. See the [module](super). It lasts through a later `exec`. For commands

@@ -33,7 +33,7 @@
 //!
 //! | what | expects | leaves |
 //! |---|---|---|
-//! | the slot that was got is noted | the `taker` that was before | its count is higher, and stays so |
+//! | the slot that was got is noted | the `taker` before it | a higher count, which stays so |
 //! | and comes into the place | round r, the spare slot | round r + 1; rounds only go up |
 //! | a task in hand is returned | round r, `TASK` | `RETURNED`; whoever takes it adds a round |
 //! | the life | itself | a later one |
@@ -45,7 +45,8 @@
 //! newcomer does, before it lives. To others it is still true that the announced word was seen.
 //!
 //! That a life is settled comes between the exchange and the tasks. A task that has been returned
-//! may be taken, and another's slot be in its place: who judged the exchange by that would be wrong.
+//! may be taken, and another's slot be in its place: who judged the exchange by that would be
+//! wrong.
 //!
 //! # Who is told
 //! The roster is pending from before the first step to after the last one, and each burier tells
@@ -57,8 +58,8 @@
 //!
 //! What several could not do together is left to those who live: a task that was given out too
 //! often is only returned, and becomes a dead letter when somebody finds it
-//! ([`letters`](super::letters)). Who moves it, and is stopped in between, has it in hand, as one that
-//! works on it would.
+//! ([`letters`](super::letters)). Who moves it, and is stopped in between, has it in hand, as one
+//! that works on it would.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 

@@ -26,11 +26,11 @@
 //!
 //! # Who owns what, after a death
 //! An operation is one exchange on the ring, but who owns which slot afterwards is in two places: the entry, and the participant's place. The exchange cannot change both.
-//! So a participant first *announces* what it is going to try (`site`, then `seen`), and *completes*
-//! it afterwards: it notes in the slot that it got that it was the one to take it (`taker`), stores
-//! that slot in its place, and takes the announcement back. Whoever buries a dead one, alone or with
-//! others ([`settle`](Ground::settle)), finds out whether the announced exchange happened, from what
-//! the living leave behind anyway:
+//! So a participant first *announces* what it is going to try (`site`, then `seen`), and
+//! *completes* it afterwards: it notes in the slot that it got that it was the one to take it
+//! (`taker`), stores that slot in its place, and takes the announcement back. Whoever buries a dead
+//! one, alone or with others ([`settle`](Ground::settle)), finds out whether the announced exchange
+//! happened, from what the living leave behind anyway:
 //!
 //! 1. The place has the slot that was wanted: it happened, and was completed.
 //! 2. The word is as it was seen: it did not happen. It never comes back to that.
@@ -38,13 +38,13 @@
 //! 4. Otherwise the word went on. If the exchange happened, another participant took the dead one's slot from there: either it still announces just that, or it has
 //!    noted itself as the slot's taker before it took its announcement back, and whoever took the slot later has noted itself. If not, the slot is still the dead one's, and it is noted as its taker.
 //!
-//! None of this changes while the dead one is not settled, so all who ask are told the same: the word
-//! has gone on for good, the dead one's slot is in its place or gone, and what others leave behind
-//! they do not take back before the next of them has left the same. Only the first of those who
-//! complete it changes anything (see [`burying`](super::burying)). Nobody else's operation waits for
-//! it: a dead participant has some spare slots, and nothing that others need. What the last one in
-//! that list reads last is the `taker`, because the announcement is taken back after that is noted.
-//! A settled announcement stays until the next participant with that id comes.
+//! None of this changes while the dead one is not settled, so all who ask are told the same: the
+//! word has gone on for good, the dead one's slot is in its place or gone, and what others leave
+//! behind they do not take back before the next of them has left the same. Only the first of those
+//! who complete it changes anything (see [`burying`](super::burying)). Nobody else's operation
+//! waits for it: a dead participant has some spare slots, and nothing that others need. What the
+//! last one in that list reads last is the `taker`, because the announcement is taken back after
+//! that is noted. A settled announcement stays until the next participant with that id comes.
 //!
 //! # Memory ordering
 //! The exchange is AcqRel: Release for the payload and the announcement, Acquire for those of whoever left the slot there; exchanges continue each other's release sequences. It is SeqCst besides, for those who

@@ -199,8 +199,8 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     ///
     /// # Process death
     /// Tasks of the dead come back, and are waited for. One that was given out too often becomes a
-    /// dead letter by this call, too, unless the thread has all its loans in use; then somebody else
-    /// has to get, join, or ask for letters.
+    /// dead letter by this call, too, unless the thread has all its loans in use; then somebody
+    /// else has to get, join, or ask for letters.
     ///
     /// # Errors
     /// [`Deadlock`](QueueError::Deadlock) if this thread has one in hand; those of becoming a participant.

@@ -8,9 +8,9 @@
 //! name:
 //!
 //! - who gets moves all that there is room for, before it takes one that was returned;
-//! - who joins does so, too, so that a join needs nobody who gets. For what is not in a place of its
-//!   own it needs one: if all its loans are in use, it leaves that to others. If there is no room it
-//!   sleeps, and who makes room by getting a letter wakes it;
+//! - who joins does so, too, so that a join needs nobody who gets. For what is not in a place of
+//!   its own it needs one: if all its loans are in use, it leaves that to others. If there is no
+//!   room it sleeps, and who makes room by getting a letter wakes it;
 //! - a newcomer moves those that are in its own places, which are free then;
 //! - who asks for a letter is given such a task where the ring has none.
 
@@ -31,8 +31,8 @@ const LOOKS_OF_A_MOVE: usize = 1 << 10;
 type From = (usize, usize);
 
 impl Ground {
-    /// Whether a task was given out as often as it may be. If it is not the caller's, that may not be
-    /// so any more.
+    /// Whether a task was given out as often as it may be. If it is not the caller's, that may not
+    /// be so any more.
     fn is_given_up(&self, slot: usize) -> bool {
         let limit = self.shape.attempts;
         // Relaxed: as in `count_attempt`. Who takes the task looks again.
@@ -47,8 +47,8 @@ impl Ground {
         is_open && self.find(ring, End::Tail).is_ok_and(|found| !found.is_full_since_last_cycle() && !found.is_sealed())
     }
 
-    /// Puts the task in a place to the letters, if it is one for them, and there is room: whether it
-    /// did. The roster is pending.
+    /// Puts the task in a place to the letters, if it is one for them, and there is room: whether
+    /// it did. The roster is pending.
     pub(crate) fn give_up(&self, member: &Member, place: usize) -> bool {
         let slot = index(member.word(place).get());
         let is_letter = self.is_given_up(slot) && self.put(member, self.ring(Which::Letters), place).is_ok();
@@ -143,8 +143,8 @@ impl Ground {
         member.returned.set(member.returned.get() | 1 << place);
     }
 
-    /// Takes a letter into a place: the first in the ring, or one that is not there yet. The roster is
-    /// pending.
+    /// Takes a letter into a place: the first in the ring, or one that is not there yet. The roster
+    /// is pending.
     pub(crate) fn take_letter(&self, member: &Member, place: usize) -> Result<(), Refused> {
         self.bury(None);
         match self.get(member, self.ring(Which::Letters), place, 0) {

@@ -2,8 +2,8 @@
 //!
 //! # Goal
 //! Whoever holds an id's token, a robust lock, is the participant of that id. When it dies the
-//! kernel marks the token, and anybody buries it ([`burying`](super::burying)). A newcomer takes the
-//! token, buries the dead one if nobody has, and begins the id's next life.
+//! kernel marks the token, and anybody buries it ([`burying`](super::burying)). A newcomer takes
+//! the token, buries the dead one if nobody has, and begins the id's next life.
 //!
 //! Ids are given out in order, and are used again before a new one is. The memory of an id is
 //! allocated before `used` includes it, and never freed. A full table refuses newcomers only while
@@ -209,6 +209,9 @@ impl Ground {
     /// Takes back a task that the participant itself has returned, and that nobody else has taken:
     /// the place, which has been in use all the time.
     pub(crate) fn retake(&self, thread: &Thread, member: &Member) -> Option<usize> {
+        if member.returned.get() == 0 {
+            return None;
+        }
         self.give_up_own(thread, member);
         bits(member.returned.get()).find(|&place| self.retake_from(member, place))
     }

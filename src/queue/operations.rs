@@ -92,24 +92,13 @@ impl Attached {
     }
 
     fn take_task(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
-        match self.take_task_of_the_living(place, wait) {
-            // What the dead had may be all there is, and nobody asleep who would notice a death.
-            Err(QueueError::Empty) if self.bury() => self.take_task_at_once(place, None).map_err(QueueError::from),
-            Err(QueueError::TimedOut) if self.bury() => self.take_task_at_once(place, None).map_err(|refused| match refused {
-                Refused::Empty => QueueError::TimedOut,
-                refused => refused.into(),
-            }),
-            result => result,
+        // One who can wait looks shortly at first, as if its time was over, and longer while it
+        // waits.
+        let at_first = wait.is_some().then_some(0);
+        match self.take_task_at_once(place, at_first) {
+            Err(Refused::Empty) => self.take_task_later(place, wait.map(|wait| wait())),
+            result => Ok(result?),
         }
-    }
-
-    /// Whether there was anybody to bury.
-    #[cold]
-    fn bury(&self) -> bool {
-        self.thread.begin(&self.ground().control().roster.0);
-        let any = self.ground().bury(Some(0));
-        self.thread.end();
-        any
     }
 
     fn take_task_at_once(&self, place: usize, until: Option<u64>) -> Result<(), Refused> {
@@ -117,29 +106,45 @@ impl Attached {
         ground.at_once(self.thread, Side::Getters, |ring| ground.take_task(&self.member, ring, place, until))
     }
 
-    fn take_task_of_the_living(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
-        let ground = self.ground();
-        let take = |ring: Ring<'_>, until: Option<u64>| ground.take_task(&self.member, ring, place, until);
-        // One who can wait looks shortly at first, as if its time was over, and longer while it
-        // waits.
-        let at_first = wait.is_some().then_some(0);
-        match (self.take_task_at_once(place, at_first), wait) {
-            (Err(Refused::Empty), Some(wait)) => {
-                let waiter = &mut Waiter::new(wait());
-                let until = waiter.until();
-                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep_for_task(&self.member, ring, waiter);
-                let take = |ring: Ring<'_>| match take(ring, until) {
-                    Err(Refused::Empty) if self.has_task() && ground.is_at_end(ring) => {
-                        // What the dead had can be taken, and is waited for in vain otherwise.
-                        ground.bury(until);
-                        take(ring, until).map_err(|refused| self.deadlock_or(refused, until))
-                    }
-                    result => result,
-                };
-                Ok(ground.waiting(self.thread, Side::Getters, waiter, take, sleep)?)
-            }
-            (result, _) => Ok(result?),
+    /// For one who has found none. What the dead had may be all there is, and nobody asleep who
+    /// would notice a death: so who does not sleep buries them, too.
+    #[cold]
+    fn take_task_later(&self, place: usize, wait: Option<Wait>) -> Result<(), QueueError> {
+        let result = match wait {
+            Some(wait) => self.take_task_waiting(place, &mut Waiter::new(wait)),
+            None => Err(QueueError::Empty),
+        };
+        match result {
+            Err(QueueError::Empty | QueueError::TimedOut) if self.bury() => match self.take_task_at_once(place, Some(0)) {
+                Err(Refused::Empty) => result,
+                again => Ok(again?),
+            },
+            result => result,
         }
+    }
+
+    /// Whether there was anybody to bury.
+    fn bury(&self) -> bool {
+        self.thread.begin(&self.ground().control().roster.0);
+        let any = self.ground().bury(Some(0));
+        self.thread.end();
+        any
+    }
+
+    fn take_task_waiting(&self, place: usize, waiter: &mut Waiter) -> Result<(), QueueError> {
+        let ground = self.ground();
+        let until = waiter.until();
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep_for_task(&self.member, ring, waiter);
+        let take = |ring: Ring<'_>| match ground.take_task(&self.member, ring, place, until) {
+            Err(Refused::Empty) if self.has_task() && ground.is_at_end(ring) => {
+                // What the dead had can be taken, and is waited for in vain otherwise.
+                ground.bury(until);
+                let again = ground.take_task(&self.member, ring, place, until);
+                again.map_err(|refused| self.deadlock_or(refused, until))
+            }
+            result => result,
+        };
+        Ok(ground.waiting(self.thread, Side::Getters, waiter, take, sleep)?)
     }
 
     /// Gets the first item and reads it, for which it needs no place for longer. Not for tasks.

@@ -60,8 +60,9 @@ impl QueueOptions {
         self
     }
 
-    /// For a [`JoinableQueue`]: a task that was given out `most` times and came back each time becomes a dead letter instead, if
-    /// there is room for it among `letters` of them; otherwise it is given out again. `most` 0: never.
+    /// For a [`JoinableQueue`]: a task that was given out `most` times and came back each time
+    /// becomes a dead letter instead, if there is room for it among `letters` of them; otherwise it
+    /// is given out again. `most` 0: never.
     #[must_use]
     pub fn attempts(mut self, most: u32, letters: usize) -> Self {
         self.attempts = most;

@@ -6,9 +6,9 @@
 //!
 //! # How
 //! A get leaves its slot in the participant's place with the mark `TASK`. When it is done, the mark
-//! goes. A participant that gives one back turns the mark into `RETURNED`, and whoever buries a dead
-//! one does so with all that it had: the place itself is where others find the task. They take it by
-//! an exchange like any other, of the slot in their own place for the one in there, which is
+//! goes. A participant that gives one back turns the mark into `RETURNED`, and whoever buries a
+//! dead one does so with all that it had: the place itself is where others find the task. They take
+//! it by an exchange like any other, of the slot in their own place for the one in there, which is
 //! announced, completed and settled like any other. So tasks do not need room in a ring to come
 //! back. `returned` tells when to look for them.
 //!
@@ -20,11 +20,11 @@
 //! 120 participants the others are only looked at before the sleep, and at the end of a slice.
 //!
 //! # What was given out too often
-//! Who gives back a task after its last attempt puts it to the dead letters, by an exchange like any
-//! other, in its own name; if they are full the task is returned all the same. A dead one's task is
-//! only returned: several may bury it, and cannot put something to a ring together. It counts as a
-//! letter from then on, as far as there is room for it, and whoever looks for returned tasks moves
-//! it ([`letters`](super::letters)).
+//! Who gives back a task after its last attempt puts it to the dead letters, by an exchange like
+//! any other, in its own name; if they are full the task is returned all the same. A dead one's
+//! task is only returned: several may bury it, and cannot put something to a ring together. It
+//! counts as a letter from then on, as far as there is room for it, and whoever looks for returned
+//! tasks moves it ([`letters`](super::letters)).
 //!
 //! # When all is done
 //! If the ring is empty, no place has a mark, nobody is about to complete a get, and in the time of that look nothing was put (the entry at `head` is as it was) and nothing moved between places (`moves`, which
@@ -154,7 +154,8 @@ impl Ground {
         mark: u64,
     ) -> Result<bool, Refused> {
         let own = self.announce(member, place, self.site_of_place(id, other), seen)?;
-        // Release: pairs with the Acquire in `has_unfinished`. After the announcement, before the exchange.
+        // Release: pairs with the Acquire in `has_unfinished`. After the announcement, before the
+        // exchange.
         self.control().moves.fetch_add(1, Release);
         let is_taken = self.swap(member, self.place(id, other), seen, own);
         if is_taken {

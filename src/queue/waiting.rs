@@ -8,10 +8,14 @@
 //! nothing to get, or the one at `tail`, which is full while there is no room. Whoever exchanges an entry looks for the mark afterwards, and wakes one. The mark stays until a wake has found fewer sleepers
 //! than it would have woken; after it was taken out, all are woken who came since (as for the lock, see `lock::state`).
 //!
-//! Between its exchange and its wake a participant may die. So all watch the `roster`, too, the low bits of which are 0: everybody has it pending in every operation, so that the kernel wakes one sleeper when anybody dies in one
-//! (`crossproc_sys::robust`), after it has marked the dead one's token. Whoever has slept looks for dead participants, and whoever finds one first does what that one may have left undone: it wakes all, and
-//! finishes a close that was begun. Then it settles the rest, and says last that the dead one is buried ([`burying`](super::burying)).
-//! Whoever has slept and leaves items, or room, behind wakes the next, because a wake may have been meant for several.
+//! Between its exchange and its wake a participant may die. So all watch the `roster`, too, the low
+//! bits of which are 0: everybody has it pending in every operation, so that the kernel wakes one
+//! sleeper when anybody dies in one (`crossproc_sys::robust`), after it has marked the dead one's
+//! token. Whoever has slept looks for dead participants, and whoever finds one first does what that
+//! one may have left undone: it wakes all, and finishes a close that was begun. Then it settles the
+//! rest, and says last that the dead one is buried ([`burying`](super::burying)). Whoever has slept
+//! and leaves items, or room, behind wakes the next, because a wake may have been meant for
+//! several.
 //!
 //! # Why no wake-up is lost
 //! *Invariant: while someone sleeps who need not, a thread is awake that will wake it, or dies trying, which wakes another one to do it.* The kernel takes a sleeper's words one after the other: it queues the sleeper on one, compares it, and
@@ -25,10 +29,10 @@
 //! A watcher is no participant, and does the same for the dead as those who are. What it was woken for it leaves to others, and wakes all of them.
 //!
 //! # What is left to slices
-//! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched. Before
-//! 6.2 the kernel wakes nobody through the roster. A thread that is *stopped* between its exchange and
-//! its wake, or with a wake of the kernel's, keeps a sleeper waiting for as long, unless others
-//! operate. A burier that is stopped keeps nothing else.
+//! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched.
+//! Before 6.2 the kernel wakes nobody through the roster. A thread that is *stopped* between its
+//! exchange and its wake, or with a wake of the kernel's, keeps a sleeper waiting for as long,
+//! unless others operate. A burier that is stopped keeps nothing else.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crossproc_sys::atomic::{AtomicU64, fence};

@@ -1,5 +1,5 @@
-//! Stand-ins in the models: further entries of the participant itself, at which the kernel looks when
-//! it dies.
+//! Stand-ins in the models: further entries of the participant itself, at which the kernel looks
+//! when it dies.
 
 use core::num::NonZeroUsize;
 

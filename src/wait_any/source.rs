@@ -5,10 +5,15 @@
 //! kernel passes the wake-up on (`crossproc_sys::robust`); but it can have one word pending, not many.
 //!
 //! # How
-//! A sleeper of this kind is a *watcher*, and says that it is there, beside the word that says that someone may sleep. *Whoever would wake some wakes all where there may be a watcher*, and takes the note out, since all are awake then, or
-//! see that it is gone. So a watcher that dies takes nobody's wake-up with it. What is left is the kernel's wake for one who died before it woke anybody, which is for one. So a watcher that was woken, by
-//! whatever, [does](Source::awake) what the dead one may have been about to do: it wakes all if there is something for them, and leaves the flags for those who may be asleep still. It takes nothing, so that is all that it owes.
-//! Should it die before it has done that, the kernel wakes another one: it has one of the words pending, and for each of the others a [stand-in](crate::stand_in) has.
+//! A sleeper of this kind is a *watcher*, and says that it is there, beside the word that says that
+//! someone may sleep. *Whoever would wake some wakes all where there may be a watcher*, and takes
+//! the note out, since all are awake then, or see that it is gone. So a watcher that dies takes
+//! nobody's wake-up with it. What is left is the kernel's wake for one who died before it woke
+//! anybody, which is for one. So a watcher that was woken, by whatever, [does](Source::awake) what
+//! the dead one may have been about to do: it wakes all if there is something for them, and leaves
+//! the flags for those who may be asleep still. It takes nothing, so that is all that it owes.
+//! Should it die before it has done that, the kernel wakes another one: it has one of the words
+//! pending, and for each of the others a [stand-in](crate::stand_in) has.
 //!
 //! A watcher sleeps while the note stands as well as while the rest is as it was seen, and it is queued on the word that is woken before the note is compared. So the note was there when it fell asleep, or it is woken by
 //! whoever takes it out.
@@ -45,8 +50,11 @@ pub enum Armed {
 
 /// Something with words to sleep on.
 ///
-/// A call is [`begin`](Source::begin), then [`look`](Source::look) until something is ready; before each sleep [`arm`](Source::arm), after each sleep [`awake`](Source::awake), whatever has ended it, also if the caller leaves. Who has others sleep in its
-/// place calls that once they do not any more. From `arm` on, until `awake` is done, the word of each source is [pending](Source::pend) for it, in its own entry or a [stand-in](crate::stand_in)'s.
+/// A call is [`begin`](Source::begin), then [`look`](Source::look) until something is ready; before
+/// each sleep [`arm`](Source::arm), after each sleep [`awake`](Source::awake), whatever has ended
+/// it, also if the caller leaves. Who has others sleep in its place calls that once they do not any
+/// more. From `arm` on, until `awake` is done, the word of each source is [pending](Source::pend)
+/// for it, in its own entry or a [stand-in](crate::stand_in)'s.
 ///
 /// The words are queued on in the order in which they were named.
 pub trait Source: Sync {
@@ -88,9 +96,9 @@ pub trait Source: Sync {
     /// Names the word that is to be pending for this source, in an entry of this process.
     fn pend(&self, entry: &Entry);
 
-    /// Whether the word may have an owner: it is the first one that [`arm`](Source::arm) names then,
-    /// and pending in the own entry of the thread that sleeps on it, which sleeps on no other such
-    /// word. A [stand-in](crate::stand_in) would not do.
+    /// Whether the word may have an owner: it is the first one that [`arm`](Source::arm) names
+    /// then, and pending in the own entry of the thread that sleeps on it, which sleeps on no other
+    /// such word. A [stand-in](crate::stand_in) would not do.
     fn has_owner(&self) -> bool {
         false
     }

@@ -108,8 +108,8 @@ enum Op {
     /// Puts this and the next value.
     PutTwoWaiting(u64),
     Close,
-    /// Settles what the dead one whose id this is has left, and begins its next life. Where nobody has
-    /// a token.
+    /// Settles what the dead one whose id this is has left, and begins its next life. Where nobody
+    /// has a token.
     Settle,
     /// Only settles what the first one with this id has left.
     OnlySettle,

@@ -133,8 +133,9 @@ impl Run {
         })
     }
 
-    /// With room for one dead letter it is not said which of several tasks becomes one, so there are
-    /// no more than two at a time: one that has, and one that waits for room. The dead leave none.
+    /// With room for one dead letter it is not said which of several tasks becomes one, so there
+    /// are no more than two at a time: one that has, and one that waits for room. The dead leave
+    /// none.
     fn has_little_room(&self) -> bool {
         self.setup.is_joinable && self.setup.letters == 1
     }

@@ -145,8 +145,8 @@ impl Reference {
         let Holder::Dead(tasks) = holder else { return false };
         let tasks = std::mem::take(tasks);
         *holder = Holder::Nobody;
-        // Those that were given out too often count as letters, as far as there is room, but are where
-        // they are until somebody comes by who lives.
+        // Those that were given out too often count as letters, as far as there is room, but are
+        // where they are until somebody comes by who lives.
         self.ids[id].returned.extend(tasks);
         true
     }

@@ -128,7 +128,9 @@ impl Table {
         futex_wake(&self.turn);
     }
 
-    /// Leaves the CPU to the sleepers.
+    /// Leaves the CPU to the sleepers, whose turn it is otherwise only by chance. It is aim, not
+    /// proof: if they do not sleep yet the kill finds nobody who could take the wake with it, and
+    /// no verdict depends on that.
     pub(crate) fn let_them_sleep(&self) {
         std::thread::sleep(TO_FALL_ASLEEP);
     }

@@ -134,7 +134,8 @@ impl Lent {
 
 /// As in the real module.
 pub struct Entry {
-    /// [`NOTHING`], or what is worked on. An `Option` would have bytes that are never written, and come from anywhere: the explorer compares them.
+    /// [`NOTHING`], or what is worked on. An `Option` would have bytes that are never written, and
+    /// come from anywhere: the explorer compares them.
     pending: Cell<*const dyn Word>,
 }
 

@@ -38,8 +38,8 @@ impl Lent {
     ///
     /// # Safety
     /// It is used by one thread after the other, each of which happens after the one before. Nobody
-    /// uses it once the thread has ended, nor while the thread itself works on anything: neither with
-    /// this crate, nor with libc's robust mutexes.
+    /// uses it once the thread has ended, nor while the thread itself works on anything: neither
+    /// with this crate, nor with libc's robust mutexes.
     pub unsafe fn of_this_thread() -> Result<Self, Error> {
         Ok(Lent(&registered_head()?.list_op_pending))
     }
@@ -58,15 +58,15 @@ fn entry_of(futex: usize) -> usize {
 }
 
 impl Entry {
-    /// Names the futex that is going to be worked on; to be followed by [`end`](Entry::end) with the
-    /// result.
+    /// Names the futex that is going to be worked on; to be followed by [`end`](Entry::end) with
+    /// the result.
     ///
     /// If the thread that the entry belongs to dies in between, the kernel looks at the word: TID
     /// bits that are the thread's become `OWNER_DIED`; if the TID bits are 0, it wakes one waiter.
-    /// So whoever changes a word and then wakes, and whoever may have consumed a wake-up and not yet
-    /// acted on it, does so between `begin` and `end`, and the wake-up outlives it. The word need
-    /// not be a lock: the low half of a 64-bit state whose TID bits are always 0 has the second rule
-    /// alone.
+    /// So whoever changes a word and then wakes, and whoever may have consumed a wake-up and not
+    /// yet acted on it, does so between `begin` and `end`, and the wake-up outlives it. The word
+    /// need not be a lock: the low half of a 64-bit state whose TID bits are always 0 has the
+    /// second rule alone.
     ///
     /// A lock's operation is not for signal handlers, so nothing else is pending. For others there
     /// is [`begin_nested`](Entry::begin_nested).

@@ -76,7 +76,8 @@ fn a_late_burier_does_not_end_a_living_ones_life() {
     explore_tasks_in("queue: a_late_burier_does_not_end_a_living_ones_life", shape(1, 1), 1, parts, [2, 0]);
 }
 
-/// The newcomer dies before it knows what is in its places, one of which has another's slot by then.
+/// The newcomer dies before it knows what is in its places, one of which has another's slot by
+/// then.
 #[test]
 fn a_newcomer_does_not_inherit_what_the_dead_one_announced() {
     let parts = [victim(), worker(1, [Bury, Take, Finish]).after(0), newcomer([Attach]).killable()];

@@ -164,7 +164,8 @@ impl Board {
             if second != 0 && asleep(second).is_some() {
                 break second;
             }
-            // There is one CPU.
+            // It looks again: nothing tells that a thread has fallen asleep, and while this one
+            // runs the other does not, for there is one CPU.
             thread::sleep(Duration::from_micros(50));
         };
         let parameters = libc::sched_param { sched_priority: 0 };

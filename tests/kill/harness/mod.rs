@@ -10,8 +10,9 @@
 //! 7. The survivors run their script. Nobody may be asleep after it, but for a reason that a *stopped* victim gives.
 //! 8. A stopped victim goes on and must come to its end, and so must all others, and at last the peers who were left in the middle. Then the case looks at its board.
 //!
-//! Everything in a run is on one CPU, so that operations do not spin, which makes their instructions
-//! few and (nearly) the same in each run. Runs on different CPUs share nothing but the machine.
+//! Everything in a run is on one CPU, so that operations do not spin, which makes their
+//! instructions few and (nearly) the same in each run. Runs on different CPUs share nothing but the
+//! machine.
 //!
 //! # A strand
 //! With slices off and everybody asleep in a futex call without a time-out, nobody is left who could wake anybody. So this is not a question of time: they are looked at for

@@ -69,8 +69,8 @@ impl Table {
         (whole, row)
     }
 
-    /// Kills and stops at some points of one case, with slices on and off: as many as can be in this
-    /// time, evenly spread, the most telling ones first.
+    /// Kills and stops at some points of one case, with slices on and off: as many as can be in
+    /// this time, evenly spread, the most telling ones first.
     pub(crate) fn case(&mut self, subject: &dyn Subject, time: Duration) {
         let (whole, mut row) = self.undisturbed(subject);
         for (mode, has_slices) in WAYS {
@@ -92,8 +92,8 @@ impl Table {
         self.violations += row.violations;
     }
 
-    /// Kills and stops at every point of one case from the `from`th on, until the deadline. Of a case
-    /// that is too long for that, at as many as it says.
+    /// Kills and stops at every point of one case from the `from`th on, until the deadline. Of a
+    /// case that is too long for that, at as many as it says.
     pub(crate) fn piece(&mut self, subject: &dyn Subject, from: usize, deadline: Instant) -> Piece {
         let began = Instant::now();
         let (whole, mut row) = self.undisturbed(subject);

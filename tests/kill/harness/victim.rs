@@ -168,9 +168,9 @@ impl Victim {
         self.next_instruction().is_none_or(|at| ptrace(libc::PTRACE_PEEKTEXT, self.pid, at, 0) & 0xffff == SYSCALL)
     }
 
-    /// Kills it, and waits until the kernel has done everything that it does for the dead. The thread
-    /// that is stepped through is given the signal as what it stops for, so that it is the one that
-    /// runs then: if there are others, it dies before they have left what they sleep on.
+    /// Kills it, and waits until the kernel has done everything that it does for the dead. The
+    /// thread that is stepped through is given the signal as what it stops for, so that it is the
+    /// one that runs then: if there are others, it dies before they have left what they sleep on.
     pub(crate) fn kill(&mut self, crew: &mut Crew) {
         if self.is_asleep || ptrace(libc::PTRACE_CONT, self.pid, 0, libc::SIGKILL as usize) != 0 {
             signal(self.pid, libc::SIGKILL);

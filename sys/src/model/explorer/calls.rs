@@ -189,7 +189,8 @@ impl Ground {
         Ground { places: Places::default(), thread: Box::default(), stack: Stack::new() }
     }
 
-    /// What the kernel comes across if the thread dies: what it holds beside the pending one, in the order of its walk, and that; then what is pending for it in others' entries.
+    /// What the kernel comes across if the thread dies: what it holds beside the pending one, in
+    /// the order of its walk, and that; then what is pending for it in others' entries.
     pub(crate) fn walked(&mut self) -> Walked {
         let pending = self.thread.pending().map(|place| self.places.id(place));
         let held = self.thread.held_places().map(|place| self.places.id(place)).filter(|word| Some(*word) != pending);

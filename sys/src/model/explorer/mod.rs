@@ -14,7 +14,8 @@
 //! - a sleep with a deadline may time out, a woken thread has not acted yet;
 //! - whoever looks at the clock may find that its time is over, once and for all in that operation.
 //!
-//! A thread that has finished lives on, with the locks that it holds. [`Exploration::solo`] looks whether each can go on alone, and so without the others.
+//! A thread that has finished lives on, with the locks that it holds. [`Exploration::solo`] looks
+//! whether each can go on alone, and so without the others.
 //!
 //! A **state** is what all words hold, who sleeps on what, in which order, and where each thread is: in which operation, with which outputs so far, with which private state, robust list
 //! and stack. Where no thread can go on, [`Exploration::check`] is asked whether that is as it should be; without it, nobody may sleep there. Panics

@@ -76,8 +76,8 @@ impl<S, P> Script<S, P> {
         self
     }
 
-    /// It is a thread of that process, all of which a kill of one of them kills. Each of them may be
-    /// killed.
+    /// It is a thread of that process, all of which a kill of one of them kills. Each of them may
+    /// be killed.
     #[must_use]
     pub fn of_process(mut self, process: usize) -> Self {
         self.process = Some(process);

@@ -16,7 +16,8 @@ pub(crate) enum Status {
     Asleep,
     /// Through the word at this place. It is still in the queues of the others.
     Woken(u8),
-    /// What the kernel does at its end: twice the number of what comes [next](Last), and 1 if it is to wake somebody for it.
+    /// What the kernel does at its end: twice the number of what comes [next](Last), and 1 if it is
+    /// to wake somebody for it.
     Dying(u8),
     Dead,
     /// For ever: it never runs again, and nobody is told.
@@ -26,7 +27,8 @@ pub(crate) enum Status {
 /// Something that the kernel does at a thread's end.
 #[derive(Debug, Clone, Copy)]
 enum Last {
-    /// It looks at what is pending in the entry of one that stands in for the thread. The thread's TID means nothing there.
+    /// It looks at what is pending in the entry of one that stands in for the thread. The thread's
+    /// TID means nothing there.
     StandIn(WordId),
     /// It takes the thread out of the queues, if that was not done at once.
     Leave,
@@ -285,7 +287,8 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         }
     }
 
-    /// One step of the kernel's at a thread's end. For an entry it is one of its `handle_futex_death`: it marks it, or wakes one who sleeps on it.
+    /// One step of the kernel's at a thread's end. For an entry it is one of its
+    /// `handle_futex_death`: it marks it, or wakes one who sleeps on it.
     fn walk_on(&self, state: &mut State, thread: usize, next: u8) {
         let last = self.last(state, thread, next / 2).expect("the walk is not over");
         let (word, may_be_free, may_be_owned) = match last {
