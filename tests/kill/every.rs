@@ -1,4 +1,4 @@
-//! Every instruction of every case: pieces of cases, each in a process of its own that is pinned to
+//! Every point of every case: pieces of cases, each in a process of its own that is pinned to
 //! a CPU, one on each CPU at a time. They share nothing but the machine.
 
 use std::collections::VecDeque;

@@ -82,7 +82,6 @@ fn setting() -> Vec<Box<dyn Subject>> {
         })),
         Box::new(
             case("set, the first operation of a thread, 3 sleep")
-                .most_points(200)
                 .companions(3, sleeper)
                 .victim(|board, operation| operation.step(|| board.event.set()))
                 .known_strand(Mode::Stop, WAKER_STOPPED),

@@ -599,26 +599,18 @@ fn blocked() -> Vec<Box<dyn Subject>> {
         known(victim(case("get, then put", 1, 0, Leaves::Task).companion(supplier(1)), getting)),
         known(victim(case("get, then put, 1 waits behind", 2, 0, Leaves::Task).companion(later_getter).companion(supplier(2)), getting)),
         known(victim(case("get, then one comes back", 2, 1, Leaves::Task).companion(returner), getting)),
-        known(victim(with_dying_holder(case("get, then its holder dies", 2, 1, Leaves::Task)), getting).most_points(1_500)),
-        known(
-            victim(
-                with_dying_holder(case("get, then its holder dies, 1 waits behind", 2, 1, Leaves::Task).companion(later_getter)),
-                getting,
-            )
-            .most_points(1_500),
-        ),
-        known(
-            victim(with_dying_returner(case("get, then its holder dies giving it back", 2, 1, Leaves::Task)), getting).most_points(1_500),
-        ),
+        known(victim(with_dying_holder(case("get, then its holder dies", 2, 1, Leaves::Task)), getting)),
+        known(victim(
+            with_dying_holder(case("get, then its holder dies, 1 waits behind", 2, 1, Leaves::Task).companion(later_getter)),
+            getting,
+        )),
+        known(victim(with_dying_returner(case("get, then its holder dies giving it back", 2, 1, Leaves::Task)), getting)),
         known(victim(case("join, then done", 2, 1, Leaves::Nothing).companion(finisher), joining)),
         known(victim(case("join, then done, 1 joins behind", 2, 1, Leaves::Nothing).companion(later_joiner).companion(finisher), joining)),
-        known(
-            victim(
-                with_dying_holder(case("join, then its holder dies, 1 waits behind", 2, 1, Leaves::Closed).companion(later_worker)),
-                joining,
-            )
-            .most_points(1_500),
-        ),
+        known(victim(
+            with_dying_holder(case("join, then its holder dies, 1 waits behind", 2, 1, Leaves::Closed).companion(later_worker)),
+            joining,
+        )),
         known(victim(case("join, then one comes back, 1 waits", 2, 1, Leaves::Closed).companion(returner).companion(worker), joining)),
     ]
 }

@@ -154,9 +154,9 @@ fn locking() -> Vec<Box<dyn Subject>> {
             locks(case("lock, held, 2 sleep behind").companions(2, later_sleeper).companion(holder))
                 .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
-        Box::new(locks(case("lock, held, lost 20 times").companion(greedy(20)).most_points(600))),
+        Box::new(locks(case("lock, held, lost 20 times").companion(greedy(20)))),
         Box::new(
-            locks(case("lock, held by a greedy one, 2 sleep behind").companions(2, later_sleeper).companion(greedy(60)).most_points(600))
+            locks(case("lock, held by a greedy one, 2 sleep behind").companions(2, later_sleeper).companion(greedy(60)))
                 .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
         Box::new(
@@ -179,7 +179,7 @@ fn others() -> Vec<Box<dyn Subject>> {
             warm_up();
             operation.step(|| board.section(board.lock().lock()));
         })),
-        Box::new(case("lock, the first operation of a thread").most_points(200).victim(|board, operation| {
+        Box::new(case("lock, the first operation of a thread").victim(|board, operation| {
             board.section(operation.step(|| board.lock().lock()));
         })),
         Box::new(case("try_lock, free").victim(|board, operation| {

@@ -23,10 +23,14 @@ mod rwlock;
 mod semaphore;
 mod stopped_burials;
 mod two_threads;
+#[cfg(target_arch = "x86_64")]
+mod visible;
 mod wait_any;
 
 pub(crate) fn all() -> Vec<Box<dyn Subject>> {
     [
+        #[cfg(target_arch = "x86_64")]
+        visible::cases(),
         lock::cases(),
         rlock::cases(),
         rwlock::cases(),

@@ -590,7 +590,7 @@ fn alone() -> Vec<Box<dyn Subject>> {
     add("close", closing, |_, _| Effect::Closes);
     // Its first operation, as one whose id is new, and as one who takes over that of a dead one.
     for shift in [0, 1] {
-        let case = case("put, the first operation", 2, shift, 0, Effect::Puts(1), Leaves::Room).most_points(400);
+        let case = case("put, the first operation", 2, shift, 0, Effect::Puts(1), Leaves::Room);
         cases.push(Box::new(case.victim(|board, operation| {
             warm_up();
             putting(board, operation, VICTIM);

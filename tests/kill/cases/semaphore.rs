@@ -128,7 +128,7 @@ fn acquiring() -> Vec<Box<dyn Subject>> {
             ))
             .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
-        Box::new(case("acquire, the first operation of a thread", 1, -1).most_points(200).victim(|board, operation| {
+        Box::new(case("acquire, the first operation of a thread", 1, -1).victim(|board, operation| {
             operation.step(|| board.semaphore.acquire());
             board.victims.store(-1, SeqCst);
         })),

@@ -137,6 +137,8 @@ pub(crate) struct Traits {
     pub(crate) expires: bool,
     /// Too long to be stepped through as a whole.
     pub(crate) most_points: Option<usize>,
+    /// How many there are, if it is known.
+    pub(crate) points: Option<usize>,
     /// Sleepers may be stranded while slices are off, in these modes, and why.
     pub(crate) known_strands: Vec<(Mode, &'static str)>,
 }
@@ -230,7 +232,13 @@ impl<B: 'static> Case<B> {
         self
     }
 
-    /// The operation is long: of its instructions so many at the most are tried, evenly spread.
+    /// It is known how many points the operation has.
+    pub(crate) fn has_points(mut self, points: usize) -> Self {
+        self.traits.points = Some(points);
+        self
+    }
+
+    /// The operation is long: of its points so many at the most are tried, evenly spread.
     pub(crate) fn most_points(mut self, most: usize) -> Self {
         self.traits.most_points = Some(most);
         self

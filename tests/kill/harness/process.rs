@@ -13,6 +13,7 @@ use std::time::Instant;
 use super::arena::{Arena, PAUSED, RUNNING, SEATS, Seat, futex_wake};
 use super::case::Me;
 use super::run::Fault;
+use super::visible::{Meanings, Memory, Next};
 
 /// How long a preparation may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,8 +47,13 @@ pub(crate) fn asleep(pid: i32) -> Option<Asleep> {
 
 /// Whether a traced process sleeps in one. A traced one may also be at the end of the call, stopped: the line about its call is the same then.
 pub(crate) fn is_traced_asleep(pid: i32) -> bool {
-    let is_sleeping = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'));
-    asleep(pid).is_some() && std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(is_sleeping)
+    asleep(pid).is_some() && state_of(pid) == Some('S')
+}
+
+/// The letter that the kernel has for what a process does; none of one that is gone.
+fn state_of(pid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
 /// A child's status as `waitpid` gives it; `None` if it has nothing to tell.
@@ -156,8 +162,9 @@ impl Process {
 }
 
 /// The processes of a run. They are killed and reaped when it is dropped.
-pub(crate) struct Crew {
+pub(crate) struct Crew<'a> {
     arena: Arena,
+    meanings: &'a mut Meanings,
     members: Vec<Process>,
 }
 
@@ -174,9 +181,14 @@ pub(crate) enum Awaited {
     Stranded(String),
 }
 
-impl Crew {
-    pub(crate) fn new(arena: Arena) -> Self {
-        Crew { arena, members: Vec::with_capacity(SEATS) }
+impl<'a> Crew<'a> {
+    pub(crate) fn new(arena: Arena, meanings: &'a mut Meanings) -> Self {
+        Crew { arena, meanings, members: Vec::with_capacity(SEATS) }
+    }
+
+    /// The next instruction of a traced member, which has this memory.
+    pub(crate) fn next_of(&mut self, memory: &Memory) -> Next {
+        self.meanings.next(memory)
     }
 
     /// Forks a process that runs `body` and ends without destructors of what it inherited.
@@ -220,6 +232,14 @@ impl Crew {
     /// Notes that the member was reaped elsewhere.
     pub(crate) fn note_end(&mut self, member: Member) {
         self.members[member].status = Some(0);
+    }
+
+    /// Whether all but one are asleep, stopped, or gone.
+    pub(crate) fn is_quiet(&self, but: Member) -> bool {
+        let is_quiet = |(member, process): (Member, &Process)| {
+            member == but || process.status.is_some() || state_of(process.pid).is_none_or(|state| "StTZX".contains(state))
+        };
+        self.members.iter().enumerate().all(is_quiet)
     }
 
     /// Waits until the member sleeps in what is under test, pauses, or has ended.
@@ -317,7 +337,7 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for Crew<'_> {
     fn drop(&mut self) {
         for process in &mut self.members {
             if process.poll().is_none_or(|status| !libc::WIFEXITED(status) && !libc::WIFSIGNALED(status)) {

@@ -1,4 +1,4 @@
-//! What is known of the cases at every instruction: a file with a line for each piece of a case.
+//! What is known of the cases at every point: a file with a line for each piece of a case.
 //!
 //! | field | meaning |
 //! |---|---|

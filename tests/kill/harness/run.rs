@@ -7,6 +7,7 @@ use super::arena::Arena;
 use super::case::{End, Fate, Mode, Moment, Subject};
 use super::process::{Awaited, Crew};
 use super::victim::{Victim, Walk};
+use super::visible::Meanings;
 
 /// The slices in runs with slices.
 pub(crate) const SLICE: Duration = Duration::from_millis(20);
@@ -33,6 +34,8 @@ pub(crate) enum Fault {
     Late(Duration),
     Stranded(String),
     Broken(String),
+    /// The shared memory changed with instructions from this address on, which were to be invisible.
+    Noticed(Option<u64>),
 }
 
 impl core::fmt::Display for Fault {
@@ -41,6 +44,7 @@ impl core::fmt::Display for Fault {
             Fault::Late(took) => write!(f, "late: {took:?}"),
             Fault::Stranded(who) => write!(f, "stranded: {who}"),
             Fault::Broken(how) => f.write_str(how),
+            Fault::Noticed(at) => write!(f, "instructions from {:#x} on were taken for invisible, and are not", at.unwrap_or(0)),
         }
     }
 }
@@ -56,7 +60,7 @@ pub(crate) struct Report {
 }
 
 /// Runs it.
-pub(crate) fn run(arena: &Arena, subject: &dyn Subject, plan: Plan) -> Report {
+pub(crate) fn run(arena: &Arena, meanings: &mut Meanings, subject: &dyn Subject, plan: Plan) -> Report {
     // SAFETY: takes a number. The signal's default ends the harness, and with it all the processes.
     unsafe { libc::alarm(WATCHDOG) };
     arena.reset();
@@ -67,7 +71,7 @@ pub(crate) fn run(arena: &Arena, subject: &dyn Subject, plan: Plan) -> Report {
         arena,
         subject,
         plan,
-        crew: Crew::new(*arena),
+        crew: Crew::new(*arena, meanings),
         first: 0,
         fresh: 0,
         end: 0,
@@ -87,7 +91,7 @@ struct Run<'a> {
     arena: &'a Arena,
     subject: &'a dyn Subject,
     plan: Plan,
-    crew: Crew,
+    crew: Crew<'a>,
     /// Companions are `first..fresh`, survivors `fresh..end`.
     first: usize,
     fresh: usize,
@@ -117,6 +121,9 @@ impl Run<'_> {
             false => Ok(crew.next_gates(companions.clone())? | let_die(crew, subject, dying)?),
         })?;
         let walk = &self.report.walk;
+        if let Some(points) = subject.traits().points.filter(|&points| walk.is_completed && walk.points != points) {
+            return Err(Fault::Broken(format!("{} points, and it is known that there are {points}", walk.points)));
+        }
         let end = End {
             was_killed: self.plan.mode == Mode::Kill,
             had_not_begun: walk.points == 0,

@@ -10,12 +10,14 @@ use super::case::{Mode, Subject};
 use super::process;
 use super::record::Piece;
 use super::run::{Fault, Plan, Report, run};
+use super::visible::Meanings;
 
 /// So many violations of a case are printed.
 const PRINTED: usize = 5;
 /// So many runs in turn that were over before their point are the end of a case.
 const MOST_BEYOND: usize = 5;
 /// How often a late run, or one with a strand, is tried in all: only what happens each time counts.
+/// So it is when shared memory changes, which others may do whose time is over.
 const LATE_TRIES: usize = 3;
 const STRANDED_TRIES: usize = 2;
 
@@ -25,15 +27,21 @@ const WAYS: [(Mode, bool); 4] = [(Mode::Kill, false), (Mode::Kill, true), (Mode:
 /// Runs cases and prints a row for each.
 pub(crate) struct Table {
     arena: Arena,
+    meanings: Meanings,
     is_fail_fast: bool,
     pub(crate) runs: usize,
     pub(crate) of_runs: usize,
+    /// Of the undisturbed runs: instructions that were taken for invisible, and how many of them
+    /// were seen to be.
+    pub(crate) invisible: usize,
+    pub(crate) compared: usize,
     pub(crate) violations: usize,
 }
 
 #[derive(Default)]
 struct Row {
     instructions: usize,
+    points: usize,
     sleeps: usize,
     kills: usize,
     stops: usize,
@@ -49,13 +57,13 @@ impl Table {
     pub(crate) fn on(cpu: usize) -> Self {
         let arena = Arena::map();
         process::set_up(&arena, cpu);
-        Table { arena, is_fail_fast: false, runs: 0, of_runs: 0, violations: 0 }
+        Table { arena, meanings: Meanings::default(), is_fail_fast: false, runs: 0, of_runs: 0, invisible: 0, compared: 0, violations: 0 }
     }
 
     pub(crate) fn new(is_fail_fast: bool) -> Self {
         println!(
-            "{:<66} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9} {:>7} {:>5}",
-            "operation", "instr.", "sleeps", "kills", "stops", "worst on", "worst off", "strands", "viol."
+            "{:<66} {:>6} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9} {:>7} {:>5}",
+            "operation", "instr.", "points", "sleeps", "kills", "stops", "worst on", "worst off", "strands", "viol."
         );
         Table { is_fail_fast, ..Table::on(process::this_cpu()) }
     }
@@ -65,7 +73,15 @@ impl Table {
         let mut row = Row::default();
         let undisturbed = Plan { mode: Mode::Stop, has_slices: false, point: usize::MAX };
         let whole = self.judge(subject, undisturbed, &mut row);
-        row = Row { instructions: whole.walk.points, sleeps: whole.walk.asleep.len(), violations: row.violations, ..Row::default() };
+        self.invisible += whole.walk.instructions - whole.walk.points;
+        self.compared += whole.walk.compared;
+        row = Row {
+            instructions: whole.walk.instructions,
+            points: whole.walk.points,
+            sleeps: whole.walk.asleep.len(),
+            violations: row.violations,
+            ..Row::default()
+        };
         (whole, row)
     }
 
@@ -131,10 +147,10 @@ impl Table {
     fn judge(&mut self, subject: &dyn Subject, plan: Plan, row: &mut Row) -> Report {
         let mut tries = 0;
         let report = loop {
-            let report = run(&self.arena, subject, plan);
+            let report = run(&self.arena, &mut self.meanings, subject, plan);
             tries += 1;
             let most = match report.fault {
-                Some(Fault::Late(_)) => LATE_TRIES,
+                Some(Fault::Late(_) | Fault::Noticed(_)) => LATE_TRIES,
                 Some(Fault::Stranded(_)) => STRANDED_TRIES,
                 Some(Fault::Broken(_)) | None => 1,
             };
@@ -167,9 +183,10 @@ impl Table {
     fn print(&self, subject: &dyn Subject, row: &Row) {
         let [off, on] = row.worst.map(|worst| format!("{:.1} ms", worst.as_secs_f64() * 1e3));
         println!(
-            "{:<66} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9} {:>7} {:>5}",
+            "{:<66} {:>6} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9} {:>7} {:>5}",
             subject.name(),
             row.instructions,
+            row.points,
             row.sleeps,
             row.kills,
             row.stops,
@@ -222,12 +239,12 @@ fn complain(subject: &dyn Subject, plan: Plan, report: &Report, fault: &Fault) {
 }
 
 /// Function and line of an instruction, where it can be found out.
-fn source_of(at: usize) -> Option<String> {
+fn source_of(at: u64) -> Option<String> {
     let program = std::env::current_exe().ok()?;
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let name = program.to_str()?;
     let of_program = |line: &&str| line.ends_with(name);
-    let base = usize::from_str_radix(maps.lines().find(of_program)?.split('-').next()?, 16).ok()?;
+    let base = u64::from_str_radix(maps.lines().find(of_program)?.split('-').next()?, 16).ok()?;
     let offset = at.checked_sub(base)?;
     let output = Command::new("addr2line").args(["-f", "-i", "-C", "-s", "-e", name, &format!("{offset:#x}")]).output().ok()?;
     let lines = String::from_utf8(output.stdout).ok()?;

@@ -8,6 +8,7 @@ use super::arena::{Arena, Seat};
 use super::case::Operation;
 use super::process::{Crew, Member, is_traced_asleep, let_others_run, signal, wait_for};
 use super::run::Fault;
+use super::visible::{Memory, Next, position};
 
 /// How long a victim may sleep that nobody keeps asleep, and how long its preparation may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,14 +40,17 @@ pub(crate) fn can_trace() -> Result<(), String> {
 }
 
 fn ptrace(request: libc::c_uint, pid: i32, address: usize, data: usize) -> i64 {
-    // SAFETY: of the requests that are used here none writes to this process: PEEKUSER and PEEKTEXT return what they read, the others take numbers.
+    // SAFETY: of the requests that are used here none writes to this process: they take numbers.
     unsafe { libc::ptrace(request, pid, address, data) }
 }
 
 /// How far a victim came.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Walk {
-    /// Instructions, and falls into sleep.
+    pub(crate) instructions: usize,
+    /// Of those that were taken for invisible, how many were seen to be.
+    pub(crate) compared: usize,
+    /// Visible instructions, and falls into sleep.
     pub(crate) points: usize,
     /// The points at which it was asleep.
     pub(crate) asleep: Vec<usize>,
@@ -55,7 +59,26 @@ pub(crate) struct Walk {
     /// The operation has returned.
     pub(crate) is_completed: bool,
     /// The address of the next instruction.
-    pub(crate) at: Option<usize>,
+    pub(crate) at: Option<u64>,
+}
+
+/// Invisible instructions, one after the other.
+struct Unseen {
+    /// What others could see before the first of them, if nobody else ran.
+    contents: Option<Vec<Vec<u8>>>,
+    /// How many instructions there were before.
+    since: usize,
+    /// The address of the first.
+    at: Option<u64>,
+}
+
+impl Walk {
+    /// Makes sure that others see after them what they saw before.
+    fn compare(&mut self, unseen: Option<Unseen>, memory: &Memory) -> Result<(), Fault> {
+        let Some(Unseen { contents: Some(contents), since, at }) = unseen else { return Ok(()) };
+        self.compared += self.instructions - since;
+        if contents == memory.contents() { Ok(()) } else { Err(Fault::Noticed(at)) }
+    }
 }
 
 pub(crate) struct Victim {
@@ -98,7 +121,11 @@ impl Victim {
         self.pid as u32
     }
 
-    /// Makes steps until the point, or until the operation is over. When it has fallen asleep and is to go on, `unblock` is called as long as that changes something.
+    /// Makes steps until the point, or until the operation is over. When it has fallen asleep and
+    /// is to go on, `unblock` is called as long as that changes something.
+    ///
+    /// A walk to the end makes sure that what is called invisible is: that the shared memory is as
+    /// before. It can tell only while nobody else runs.
     pub(crate) fn walk(
         &mut self,
         crew: &mut Crew,
@@ -106,19 +133,31 @@ impl Victim {
         mut unblock: impl FnMut(&mut Crew) -> Result<bool, Fault>,
     ) -> Result<Walk, Fault> {
         let mut walk = Walk::default();
+        let mut memory = Memory::of(self.pid);
+        let mut unseen = None;
         while walk.points < point && self.seat.is_completed.load(SeqCst) == 0 {
             // Again, if those who went on have not woken it, but another.
             while self.is_asleep && unblock(crew)? && is_traced_asleep(self.pid) {}
-            let is_call = !self.is_asleep && self.is_at_call();
-            if is_call {
-                walk.calls.push(walk.points);
+            let next = if self.is_asleep { Next::RETURN } else { crew.next_of(&memory) };
+            if next.is_visible {
+                walk.compare(unseen.take(), &memory)?;
+            } else if point == usize::MAX && unseen.is_none() {
+                let contents = crew.is_quiet(self.member).then(|| memory.contents());
+                unseen = Some(Unseen { contents, since: walk.instructions, at: self.next_instruction() });
             }
-            self.step(crew, is_call)?;
-            walk.points += 1;
+            self.step(crew, next.is_call)?;
+            walk.instructions += 1;
+            walk.points += usize::from(next.is_visible);
+            if next.is_call {
+                walk.calls.push(walk.points - 1);
+            }
             if self.is_asleep {
                 walk.asleep.push(walk.points);
+            } else if next.may_change_memory {
+                memory.look();
             }
         }
+        walk.compare(unseen, &memory)?;
         walk.is_completed = self.seat.is_completed.load(SeqCst) != 0;
         walk.at = self.next_instruction();
         Ok(walk)
@@ -151,21 +190,8 @@ impl Victim {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
-    fn next_instruction(&self) -> Option<usize> {
-        let rip = core::mem::offset_of!(libc::user_regs_struct, rip);
-        Some(ptrace(libc::PTRACE_PEEKUSER, self.pid, rip, 0) as usize).filter(|_| !self.is_asleep)
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn next_instruction(&self) -> Option<usize> {
-        None
-    }
-
-    /// Whether the next instruction is a system call, as far as this is known: where not, any instruction is waited for in the way that is slower.
-    fn is_at_call(&self) -> bool {
-        const SYSCALL: i64 = 0x050f;
-        self.next_instruction().is_none_or(|at| ptrace(libc::PTRACE_PEEKTEXT, self.pid, at, 0) & 0xffff == SYSCALL)
+    fn next_instruction(&self) -> Option<u64> {
+        position(self.pid).filter(|_| !self.is_asleep)
     }
 
     /// Kills it, and waits until the kernel has done everything that it does for the dead. The
@@ -188,12 +214,13 @@ impl Victim {
 
     /// Makes steps until `is_time`.
     pub(crate) fn walk_until(&mut self, crew: &mut Crew, is_time: impl Fn() -> bool) -> Result<(), Fault> {
+        let memory = Memory::of(self.pid);
         while !is_time() {
             if self.seat.is_completed.load(SeqCst) != 0 {
                 return Err(Fault::Broken("the one that is to end before the victim had no reason to".into()));
             }
-            let is_call = !self.is_asleep && self.is_at_call();
-            self.step(crew, is_call)?;
+            let next = if self.is_asleep { Next::RETURN } else { crew.next_of(&memory) };
+            self.step(crew, next.is_call)?;
         }
         Ok(())
     }
