@@ -131,14 +131,17 @@ pub(super) fn write() {
 /// Writes an error to the standard error as a `main` that returns it does, but without the lock,
 /// which a thread may have that is not in this process, and without failing.
 pub(super) fn complain_of(error: &dyn fmt::Debug) {
-    let mut message = Message { text: [0; _], len: 0 };
+    let mut message = Message { text: [0; LONGEST], len: 0 };
     let _ = writeln!(message, "Error: {error:?}");
     message.send();
 }
 
+/// The most bytes of a piece.
+const LONGEST: usize = 512;
+
 /// A piece of a message, which is written when it is full.
 struct Message {
-    text: [u8; 512],
+    text: [u8; LONGEST],
     len: usize,
 }
 

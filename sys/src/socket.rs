@@ -130,7 +130,7 @@ pub fn receive(socket: impl AsFd, buffers: [&mut [MaybeUninit<u8>]; 2], wait: bo
     let vectors = buffers.map(|buffer| vector(NonNull::from(buffer)));
     // One is less work for the kernel than two.
     let vectors = if vectors[0].iov_len == 0 { &vectors[1..] } else { &vectors[..] };
-    let mut control: Incoming = [MaybeUninit::uninit(); _];
+    let mut control: Incoming = [MaybeUninit::uninit(); size_of::<Incoming>() / size_of::<u64>()];
     let mut header = message(vectors);
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = size_of::<Incoming>() as _;
@@ -191,13 +191,12 @@ fn take_descriptors(header: &libc::msghdr, mut take: impl FnMut(Option<OwnedFd>)
     }
 }
 
-/// The most descriptors that any sender can attach to a packet (SCM_MAX_FD, which the libc crate lacks).
-const MAX_ATTACHED: usize = 253;
-
-/// Room for the control message with all of them.
+/// Room for the control message with as many descriptors as any sender can attach to a packet.
 type WideControl = [u64; 130];
 
 const _: () = {
+    // SCM_MAX_FD, which the libc crate lacks.
+    const MAX_ATTACHED: usize = 253;
     // SAFETY: the macro only calculates.
     let space = unsafe { libc::CMSG_SPACE((MAX_ATTACHED * size_of::<RawFd>()) as u32) as usize };
     assert!(space <= size_of::<WideControl>());

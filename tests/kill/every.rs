@@ -61,16 +61,18 @@ pub(crate) fn run(cases: &[Box<dyn Subject>], order: &Order) -> io::Result<ExitC
         runs: sum.runs + piece.runs,
         violations: sum.violations + piece.violations,
         strands: sum.strands + piece.strands,
+        missed: sum.missed + piece.missed,
         seconds: sum.seconds + piece.seconds,
         ..sum
     });
     println!(
-        "{} of {} cases done, {} runs; {} violations, {} strands that are known; {:.0} s of one CPU, {:.0} s now",
+        "{} of {} cases done, {} runs; {} violations, {} strands that are known, {} points missed; {:.0} s of one CPU, {:.0} s now",
         sum.next,
         names.len(),
         sum.runs,
         sum.violations,
         sum.strands,
+        sum.missed,
         sum.seconds,
         began.elapsed().as_secs_f64()
     );
@@ -86,8 +88,10 @@ pub(crate) fn run(cases: &[Box<dyn Subject>], order: &Order) -> io::Result<ExitC
 
 fn print(name: &str, piece: &Piece) {
     let state = if piece.is_whole { "" } else { ", not done" };
-    let Piece { next, runs, violations, strands, seconds, .. } = piece;
-    println!("{name:<72} {next:>6} points {runs:>7} runs {strands:>5} strands {violations:>3} viol. {seconds:>7.1} s{state}");
+    let Piece { next, runs, violations, strands, missed, seconds, .. } = piece;
+    println!(
+        "{name:<72} {next:>6} points {runs:>7} runs {strands:>5} strands {missed:>4} missed {violations:>3} viol. {seconds:>7.1} s{state}"
+    );
 }
 
 /// Does piece after piece on one CPU.

@@ -158,7 +158,8 @@ impl Board {
             }
             puts += usize::from((puts < most || self.queue.is_empty()) && self.try_put(who));
             gets += usize::from(self.try_work());
-            if puts >= most && gets >= most {
+            // Others may get whatever it puts, each time, if they are awake at once.
+            if puts >= most && (gets >= most || puts == EACH / 2) {
                 return;
             }
         }

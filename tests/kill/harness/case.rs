@@ -6,8 +6,9 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use super::arena::{Arena, Control, PAUSED, Seat, futex_wait};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Mode {
+    #[default]
     Kill,
     Stop,
 }
@@ -67,7 +68,7 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    /// The operation. Every instruction of it is a point to be killed or stopped at.
+    /// The operation. After every visible instruction of it is a point to be killed or stopped at.
     #[inline(always)]
     pub(crate) fn step<R>(&self, operation: impl FnOnce() -> R) -> R {
         self.begin();

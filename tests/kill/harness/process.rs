@@ -50,6 +50,12 @@ pub(crate) fn is_traced_asleep(pid: i32) -> bool {
     asleep(pid).is_some() && state_of(pid) == Some('S')
 }
 
+/// The threads of a process but its main one.
+pub(crate) fn other_threads(pid: i32) -> impl Iterator<Item = i32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok()).filter(move |&thread| thread != pid)
+}
+
 /// The letter that the kernel has for what a process does; none of one that is gone.
 fn state_of(pid: i32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -234,10 +240,15 @@ impl<'a> Crew<'a> {
         self.members[member].status = Some(0);
     }
 
-    /// Whether all but one are asleep, stopped, or gone.
+    /// Whether nobody can run but the member's main thread, which stands still: the others are gone,
+    /// or stopped, or sleep until somebody does something. (The crate's own threads wake after
+    /// a second.)
     pub(crate) fn is_quiet(&self, but: Member) -> bool {
+        let sleeps = |tid| asleep(tid) == Some(Asleep::Untimed);
+        let is_still = |pid| state_of(pid).is_none_or(|state| "tTZX".contains(state));
         let is_quiet = |(member, process): (Member, &Process)| {
-            member == but || process.status.is_some() || state_of(process.pid).is_none_or(|state| "StTZX".contains(state))
+            let main = member == but || process.status.is_some() || is_still(process.pid) || sleeps(process.pid);
+            main && other_threads(process.pid).all(|thread| asleep(thread).is_some())
         };
         self.members.iter().enumerate().all(is_quiet)
     }

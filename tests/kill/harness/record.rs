@@ -6,6 +6,7 @@
 //! | from, next | the piece's first point, and where the next one begins |
 //! | state | `more`, or `whole` if the case ends with this piece |
 //! | runs, violations, strands | how many |
+//! | missed | points that runs passed and at which none ended, since runs differ |
 //! | seconds | how long it took |
 //!
 //! Fields are separated by tabs. A piece is written when it is over, so one that is cut off is done
@@ -25,6 +26,7 @@ pub(crate) struct Piece {
     pub(crate) runs: usize,
     pub(crate) violations: usize,
     pub(crate) strands: usize,
+    pub(crate) missed: usize,
     pub(crate) seconds: f64,
 }
 
@@ -32,13 +34,13 @@ impl Piece {
     /// The fields behind the name.
     pub(crate) fn line(&self) -> String {
         let state = if self.is_whole { "whole" } else { "more" };
-        let Piece { from, next, runs, violations, strands, seconds, .. } = self;
-        format!("{from}\t{next}\t{state}\t{runs}\t{violations}\t{strands}\t{seconds:.2}")
+        let Piece { from, next, runs, violations, strands, missed, seconds, .. } = self;
+        format!("{from}\t{next}\t{state}\t{runs}\t{violations}\t{strands}\t{missed}\t{seconds:.2}")
     }
 
     pub(crate) fn parse(line: &str) -> Option<Piece> {
         let fields: Vec<&str> = line.split('\t').collect();
-        let [from, next, state, runs, violations, strands, seconds] = fields[..] else { return None };
+        let [from, next, state, runs, violations, strands, missed, seconds] = fields[..] else { return None };
         let is_whole = match state {
             "whole" => true,
             "more" => false,
@@ -52,6 +54,7 @@ impl Piece {
             runs: number(runs)?,
             violations: number(violations)?,
             strands: number(strands)?,
+            missed: number(missed)?,
             seconds: seconds.parse().ok()?,
         })
     }
@@ -65,6 +68,7 @@ impl Piece {
             runs: self.runs + other.runs,
             violations: self.violations + other.violations,
             strands: self.strands + other.strands,
+            missed: self.missed + other.missed,
             seconds: self.seconds + other.seconds,
         })
     }

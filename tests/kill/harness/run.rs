@@ -44,7 +44,7 @@ impl core::fmt::Display for Fault {
             Fault::Late(took) => write!(f, "late: {took:?}"),
             Fault::Stranded(who) => write!(f, "stranded: {who}"),
             Fault::Broken(how) => f.write_str(how),
-            Fault::Noticed(at) => write!(f, "instructions from {:#x} on were taken for invisible, and are not", at.unwrap_or(0)),
+            Fault::Noticed(_) => f.write_str("this and what follows were taken for invisible, and are not"),
         }
     }
 }
@@ -121,9 +121,7 @@ impl Run<'_> {
             false => Ok(crew.next_gates(companions.clone())? | let_die(crew, subject, dying)?),
         })?;
         let walk = &self.report.walk;
-        if let Some(points) = subject.traits().points.filter(|&points| walk.is_completed && walk.points != points) {
-            return Err(Fault::Broken(format!("{} points, and it is known that there are {points}", walk.points)));
-        }
+        self.check_points()?;
         let end = End {
             was_killed: self.plan.mode == Mode::Kill,
             had_not_begun: walk.points == 0,
@@ -146,6 +144,18 @@ impl Run<'_> {
             self.await_end(peer.member..peer.member + 1, "after all others have ended")?;
         }
         self.subject.checked(&end).map_err(Fault::Broken)
+    }
+
+    /// If it is known how many points there are: whether there are as many, and whether all else was
+    /// compared.
+    fn check_points(&self) -> Result<(), Fault> {
+        let Some(points) = self.subject.traits().points else { return Ok(()) };
+        let walk = &self.report.walk;
+        if self.plan.point == usize::MAX && (walk.points, walk.compared) != (points, walk.instructions - points) {
+            let text = format!("{} instructions, {} points, not {points}; {} compared", walk.instructions, walk.points, walk.compared);
+            return Err(Fault::Broken(text));
+        }
+        Ok(())
     }
 
     /// Everybody is in place.

@@ -1,7 +1,8 @@
 //! The points of a case, and a row about it.
 
+use core::ops::Range;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::process::Command;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use super::case::{Mode, Subject};
 use super::process;
 use super::record::Piece;
 use super::run::{Fault, Plan, Report, run};
+use super::victim::Passed;
 use super::visible::Meanings;
 
 /// So many violations of a case are printed.
@@ -20,6 +22,8 @@ const MOST_BEYOND: usize = 5;
 /// So it is when shared memory changes, which others may do whose time is over.
 const LATE_TRIES: usize = 3;
 const STRANDED_TRIES: usize = 2;
+/// How often a point that was passed and not tried is tried again.
+const MISSED_TRIES: usize = 3;
 
 /// How the victim ends, with slices or without.
 const WAYS: [(Mode, bool); 4] = [(Mode::Kill, false), (Mode::Kill, true), (Mode::Stop, false), (Mode::Stop, true)];
@@ -31,11 +35,45 @@ pub(crate) struct Table {
     is_fail_fast: bool,
     pub(crate) runs: usize,
     pub(crate) of_runs: usize,
-    /// Of the undisturbed runs: instructions that were taken for invisible, and how many of them
-    /// were seen to be.
+    /// Of the undisturbed runs: instructions that were taken for invisible, and for how many of them
+    /// it was seen that they left the shared memory as it was.
     pub(crate) invisible: usize,
     pub(crate) compared: usize,
     pub(crate) violations: usize,
+}
+
+/// What is known of the runs of one way.
+///
+/// Runs are only nearly the same: one may fall asleep where another finds what it wants. So those
+/// to one point and to the next may both leave out what comes in between.
+#[derive(Default)]
+struct Way {
+    mode: Mode,
+    has_slices: bool,
+    /// How many runs in turn were over before their point.
+    beyond: usize,
+    /// What runs passed, and which point is after it.
+    passed: HashMap<Passed, usize>,
+    /// What was the last that one passed.
+    ended: HashSet<Passed>,
+}
+
+impl Way {
+    fn plan(&self, point: usize) -> Plan {
+        Plan { mode: self.mode, has_slices: self.has_slices, point }
+    }
+
+    fn note(&mut self, report: &Report) {
+        let trail = &report.walk.trail;
+        self.passed.extend(trail.iter().zip(1..).map(|(&passed, point)| (passed, point)));
+        self.ended.extend(trail.last());
+    }
+
+    /// The numbers of points that were passed and at which no run ended.
+    fn missed(&self, among: Range<usize>) -> Vec<usize> {
+        let is_missed = |(passed, point): &(&Passed, &usize)| among.contains(point) && !self.ended.contains(*passed);
+        self.passed.iter().filter(is_missed).map(|(_, &point)| point).collect()
+    }
 }
 
 #[derive(Default)]
@@ -91,12 +129,9 @@ impl Table {
         let (whole, mut row) = self.undisturbed(subject);
         for (mode, has_slices) in WAYS {
             let began = Instant::now();
-            let mut beyond = 0;
             for point in telling_first(&whole).take(subject.traits().most_points.unwrap_or(usize::MAX)) {
-                let report = self.judge(subject, Plan { mode, has_slices, point }, &mut row);
-                // In this run it took fewer instructions, and was over. A single one may have taken another way.
-                beyond = if report.walk.points < point && report.fault.is_none() { beyond + 1 } else { 0 };
-                if beyond == MOST_BEYOND || began.elapsed() > time / WAYS.len() as u32 {
+                self.judge(subject, Plan { mode, has_slices, point }, &mut row);
+                if began.elapsed() > time / WAYS.len() as u32 {
                     break;
                 }
             }
@@ -113,32 +148,42 @@ impl Table {
     pub(crate) fn piece(&mut self, subject: &dyn Subject, from: usize, deadline: Instant) -> Piece {
         let began = Instant::now();
         let (whole, mut row) = self.undisturbed(subject);
-        let mut beyond = [0; WAYS.len()];
+        let mut ways = WAYS.map(|(mode, has_slices)| Way { mode, has_slices, ..Way::default() });
+        let is_over = |ways: &[Way]| ways.iter().all(|way| way.beyond == MOST_BEYOND);
         let mut next = from;
         for point in points(subject, &whole).skip(from) {
             // One point at least, or a case that is slow to begin with would never end.
-            if next != from && Instant::now() >= deadline {
+            if is_over(&ways) || (next != from && Instant::now() >= deadline) {
                 break;
             }
-            for ((mode, has_slices), beyond) in WAYS.into_iter().zip(&mut beyond) {
-                if *beyond < MOST_BEYOND {
-                    let report = self.judge(subject, Plan { mode, has_slices, point }, &mut row);
-                    *beyond = if report.walk.points < point && report.fault.is_none() { *beyond + 1 } else { 0 };
-                }
+            for way in ways.iter_mut().filter(|way| way.beyond < MOST_BEYOND) {
+                let report = self.judge(subject, way.plan(point), &mut row);
+                let was_over = report.walk.points < point && report.fault.is_none();
+                way.beyond = if was_over { way.beyond + 1 } else { 0 };
+                way.note(&report);
             }
             next += 1;
-            if beyond == [MOST_BEYOND; WAYS.len()] {
-                break;
+        }
+        let mut missed = 0;
+        if subject.traits().most_points.is_none() {
+            for way in &mut ways {
+                for _ in 0..MISSED_TRIES {
+                    for point in way.missed(from..next) {
+                        let report = self.judge(subject, way.plan(point), &mut row);
+                        way.note(&report);
+                    }
+                }
+                missed += way.missed(from..next).len();
             }
         }
-        let is_whole = beyond == [MOST_BEYOND; WAYS.len()] || points(subject, &whole).nth(next).is_none();
         Piece {
             from,
             next,
-            is_whole,
+            is_whole: is_over(&ways) || points(subject, &whole).nth(next).is_none(),
             runs: row.kills + row.stops,
             violations: row.violations,
             strands: row.known_strands.iter().sum(),
+            missed,
             seconds: began.elapsed().as_secs_f64(),
         }
     }
@@ -233,7 +278,8 @@ fn complain(subject: &dyn Subject, plan: Plan, report: &Report, fault: &Fault) {
     let slices = if plan.has_slices { "on" } else { "off" };
     let asleep = if report.walk.asleep.contains(&report.walk.points) { ", asleep" } else { "" };
     println!("VIOLATION {}: {what}{asleep}, slices {slices}: {fault}", subject.name());
-    if let Some(place) = report.walk.at.and_then(source_of) {
+    let at = if let Fault::Noticed(at) = fault { *at } else { report.walk.at };
+    if let Some(place) = at.and_then(source_of) {
         println!("    before {place}");
     }
 }

@@ -48,10 +48,12 @@ fn ptrace(request: libc::c_uint, pid: i32, address: usize, data: usize) -> i64 {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Walk {
     pub(crate) instructions: usize,
-    /// Of those that were taken for invisible, how many were seen to be.
+    /// Of the invisible ones, for how many it was seen that they left the shared memory as it was.
     pub(crate) compared: usize,
     /// Visible instructions, and falls into sleep.
     pub(crate) points: usize,
+    /// The instruction before each point.
+    pub(crate) trail: Vec<Passed>,
     /// The points at which it was asleep.
     pub(crate) asleep: Vec<usize>,
     /// The points before a system call.
@@ -64,7 +66,7 @@ pub(crate) struct Walk {
 
 /// Invisible instructions, one after the other.
 struct Unseen {
-    /// What others could see before the first of them, if nobody else ran.
+    /// What others could see before the first of them, if nobody else could run.
     contents: Option<Vec<Vec<u8>>>,
     /// How many instructions there were before.
     since: usize,
@@ -72,12 +74,26 @@ struct Unseen {
     at: Option<u64>,
 }
 
+/// A visible instruction that was executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Passed {
+    /// Its address; none if it is the return from a sleep.
+    at: Option<u64>,
+    /// The victim fell asleep in it.
+    is_asleep: bool,
+    /// How often it was executed before.
+    times: usize,
+}
+
 impl Walk {
-    /// Makes sure that others see after them what they saw before.
-    fn compare(&mut self, unseen: Option<Unseen>, memory: &Memory) -> Result<(), Fault> {
-        let Some(Unseen { contents: Some(contents), since, at }) = unseen else { return Ok(()) };
-        self.compared += self.instructions - since;
-        if contents == memory.contents() { Ok(()) } else { Err(Fault::Noticed(at)) }
+    fn pass(&mut self, at: Option<u64>, is_asleep: bool) {
+        let is_same = |passed: &&Passed| (passed.at, passed.is_asleep) == (at, is_asleep);
+        let times = self.trail.iter().filter(is_same).count();
+        self.trail.push(Passed { at, is_asleep, times });
+        self.points += 1;
+        if is_asleep {
+            self.asleep.push(self.points);
+        }
     }
 }
 
@@ -124,8 +140,8 @@ impl Victim {
     /// Makes steps until the point, or until the operation is over. When it has fallen asleep and
     /// is to go on, `unblock` is called as long as that changes something.
     ///
-    /// A walk to the end makes sure that what is called invisible is: that the shared memory is as
-    /// before. It can tell only while nobody else runs.
+    /// A walk to the end makes sure that what is called invisible leaves the shared memory as it
+    /// is. It can tell only while nobody else can run.
     pub(crate) fn walk(
         &mut self,
         crew: &mut Crew,
@@ -138,39 +154,51 @@ impl Victim {
         while walk.points < point && self.seat.is_completed.load(SeqCst) == 0 {
             // Again, if those who went on have not woken it, but another.
             while self.is_asleep && unblock(crew)? && is_traced_asleep(self.pid) {}
-            let next = if self.is_asleep { Next::RETURN } else { crew.next_of(&memory) };
+            let at = self.next_instruction();
+            let next = if self.is_asleep { Next::RETURN_FROM_SLEEP } else { crew.next_of(&memory) };
             if next.is_visible {
-                walk.compare(unseen.take(), &memory)?;
+                walk.compared += self.compare(crew, unseen.take(), &memory, &walk)?;
             } else if point == usize::MAX && unseen.is_none() {
-                let contents = crew.is_quiet(self.member).then(|| memory.contents());
-                unseen = Some(Unseen { contents, since: walk.instructions, at: self.next_instruction() });
+                let contents = crew.is_quiet(self.member).then(|| memory.contents()).flatten();
+                unseen = Some(Unseen { contents, since: walk.instructions, at });
             }
-            self.step(crew, next.is_call)?;
+            if next.is_syscall {
+                walk.calls.push(walk.points);
+            }
+            self.step(crew, next.is_syscall)?;
             walk.instructions += 1;
-            walk.points += usize::from(next.is_visible);
-            if next.is_call {
-                walk.calls.push(walk.points - 1);
+            if next.is_visible {
+                walk.pass(at, self.is_asleep);
             }
-            if self.is_asleep {
-                walk.asleep.push(walk.points);
-            } else if next.may_change_memory {
+            if next.may_map && !self.is_asleep {
                 memory.look();
             }
         }
-        walk.compare(unseen, &memory)?;
+        walk.compared += self.compare(crew, unseen, &memory, &walk)?;
         walk.is_completed = self.seat.is_completed.load(SeqCst) != 0;
         walk.at = self.next_instruction();
         Ok(walk)
     }
 
+    /// Makes sure that others see after these instructions what they saw before. Says how many they
+    /// are, if it could tell.
+    fn compare(&self, crew: &Crew, unseen: Option<Unseen>, memory: &Memory, walk: &Walk) -> Result<usize, Fault> {
+        let Some(Unseen { contents: Some(contents), since, at }) = unseen else { return Ok(0) };
+        match memory.contents() {
+            Some(now) if now == contents => Ok(walk.instructions - since),
+            Some(_) if crew.is_quiet(self.member) => Err(Fault::Noticed(at)),
+            _ => Ok(0),
+        }
+    }
+
     /// One instruction; one that sleeps is two steps: one to fall asleep and one to return.
-    fn step(&mut self, crew: &mut Crew, is_call: bool) -> Result<(), Fault> {
-        let may_sleep = is_call && !self.is_asleep;
+    fn step(&mut self, crew: &mut Crew, is_syscall: bool) -> Result<(), Fault> {
+        let may_sleep = is_syscall && !self.is_asleep;
         if !self.is_asleep {
             ptrace(libc::PTRACE_SINGLESTEP, self.pid, 0, 0);
         }
         let deadline = Instant::now() + PATIENCE;
-        let flags = if is_call || self.is_asleep { libc::WNOHANG } else { 0 };
+        let flags = if is_syscall || self.is_asleep { libc::WNOHANG } else { 0 };
         loop {
             match wait_for(self.pid, flags) {
                 Some(status) if libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP => {
@@ -219,8 +247,8 @@ impl Victim {
             if self.seat.is_completed.load(SeqCst) != 0 {
                 return Err(Fault::Broken("the one that is to end before the victim had no reason to".into()));
             }
-            let next = if self.is_asleep { Next::RETURN } else { crew.next_of(&memory) };
-            self.step(crew, next.is_call)?;
+            let next = if self.is_asleep { Next::RETURN_FROM_SLEEP } else { crew.next_of(&memory) };
+            self.step(crew, next.is_syscall)?;
         }
         Ok(())
     }

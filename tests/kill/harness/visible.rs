@@ -7,29 +7,38 @@
 //! Visible are, in a process with one thread:
 //! - system calls, and whatever reads a clock,
 //! - reads and writes of memory that is shared, or that the kernel changes (`[vvar]`),
-//! - writes outside the stack, since the kernel reads some of it when a thread ends (the head of
-//!   its robust list),
+//! - writes outside the stack, since the kernel reads some of it when a thread ends: the head of
+//!   its robust list, whose entries lie in shared memory,
 //! - what is not understood.
 //!
-//! In a process with more threads everything is.
+//! In a process with more threads the others see all of its memory, and write to it: there reads
+//! are visible, too, but of its stack, which no other thread borrows here, and of what nobody can
+//! write to.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 
-use iced_x86::{Code, Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
+use iced_x86::{Code, Decoder, DecoderOptions, InstructionInfoFactory, OpAccess, Register, UsedMemory};
+use iced_x86::{Instruction, Mnemonic};
+
+use super::process::other_threads;
 
 const LONGEST_INSTRUCTION: usize = 15;
 /// How far the stack may be used below the stack pointer: the red zone, and what an instruction
 /// pushes.
 const BELOW_STACK: u64 = 256;
+/// The stack pointer is on the stack, or at most so far below it: then it grows.
+const GROWTH: u64 = 1 << 20;
 
 /// An instruction, whatever the registers are.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Meaning {
-    is_call: bool,
+    is_syscall: bool,
     /// Visible whatever it accesses.
     is_visible: bool,
-    accesses: Vec<UsedMemory>,
+    /// What it accesses, and how many bytes of it.
+    accesses: Vec<(UsedMemory, u64)>,
 }
 
 /// What is known of the instructions of a program, and of all that are forked from it.
@@ -39,72 +48,88 @@ pub(crate) struct Meanings {
 }
 
 /// The next instruction of a traced process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Next {
     /// It is a system call, or could be one.
-    pub(crate) is_call: bool,
+    pub(crate) is_syscall: bool,
     /// After it the [`Memory`] is to be looked at anew.
-    pub(crate) may_change_memory: bool,
+    pub(crate) may_map: bool,
     pub(crate) is_visible: bool,
 }
 
 impl Next {
-    const UNKNOWN: Next = Next { is_call: true, may_change_memory: true, is_visible: true };
+    const UNKNOWN: Next = Next { is_syscall: true, may_map: true, is_visible: true };
     /// The end of a system call that slept.
-    pub(crate) const RETURN: Next = Next { is_call: false, may_change_memory: false, is_visible: true };
+    pub(crate) const RETURN_FROM_SLEEP: Next = Next { is_syscall: false, may_map: true, is_visible: true };
 }
 
 /// The memory of a traced process.
 #[derive(Debug)]
 pub(crate) struct Memory {
     pid: i32,
-    /// Where others see what it writes, or it sees what others write.
+    /// What it has in common with other processes.
     shared: Vec<Range<u64>>,
-    /// None if it has more threads than one.
+    /// What changes without it: the same, the kernel's clocks, and what other threads write to.
+    changing: Vec<Range<u64>>,
+    /// None only if it is gone.
     stack: Option<Range<u64>>,
 }
 
 impl Memory {
     pub(crate) fn of(pid: i32) -> Self {
-        let mut memory = Memory { pid, shared: Vec::new(), stack: None };
+        let mut memory = Memory { pid, shared: Vec::new(), changing: Vec::new(), stack: None };
         memory.look();
         memory
     }
 
-    /// Looks at its mappings and threads anew: to be done after each system call.
+    /// Looks at its mappings and threads anew: to be done after each system call that may change
+    /// them.
     pub(crate) fn look(&mut self) {
-        let Memory { pid, shared, stack } = self;
-        shared.clear();
-        *stack = None;
-        // Of one that is gone there is nothing to be read, and nothing more to be judged.
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        self.shared.clear();
+        self.changing.clear();
+        self.stack = None;
+        let has_threads = other_threads(self.pid).next().is_some();
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid)).unwrap_or_default();
         for line in maps.lines() {
-            let (range, is_shared, name) = mapping(line).expect("the kernel's lines have this form");
-            if is_shared || name.starts_with("[vvar") {
-                shared.push(range);
-            } else if name == "[stack]" {
-                *stack = Some(range);
+            let (range, rights, name) = mapping(line).expect("the kernel's lines have this form");
+            if name == "[stack]" {
+                self.stack = Some(range);
+                continue;
             }
-        }
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-        if threads != 1 {
-            *stack = None;
+            if rights.ends_with('s') {
+                self.shared.push(range.clone());
+            }
+            if rights.ends_with('s') || name.starts_with("[vvar") || (has_threads && rights.contains('w')) {
+                self.changing.push(range);
+            }
         }
     }
 
-    /// What is in the memory that is shared, where it can be read.
-    pub(crate) fn contents(&self) -> Vec<Vec<u8>> {
-        self.shared.iter().map(|range| read(self.pid, range.start, (range.end - range.start) as usize)).collect()
+    /// What other processes see of its memory; none if it cannot be read.
+    pub(crate) fn contents(&self) -> Option<Vec<Vec<u8>>> {
+        let whole = |range: &Range<u64>| {
+            let len = (range.end - range.start) as usize;
+            Some(read(self.pid, range.start, len)).filter(|bytes| bytes.len() == len)
+        };
+        self.shared.iter().map(whole).collect()
+    }
+
+    /// Whether somebody else could notice that `len` bytes are accessed.
+    fn is_seen(&self, access: OpAccess, address: u64, len: u64, stack: &Range<u64>) -> bool {
+        let end = address.saturating_add(len);
+        let is_inside = |range: &Range<u64>| range.start <= address && end <= range.end;
+        let is_touched = |range: &Range<u64>| address < range.end && range.start < end;
+        let is_read = matches!(access, OpAccess::Read | OpAccess::CondRead);
+        self.changing.iter().any(is_touched) || (!is_read && !is_inside(stack))
     }
 }
 
-/// The fields of a line of `/proc/PID/maps`: the range, whether it is shared, and the name.
-fn mapping(line: &str) -> Option<(Range<u64>, bool, &str)> {
+/// The fields of a line of `/proc/PID/maps`: the range, what may be done with it, and the name.
+fn mapping(line: &str) -> Option<(Range<u64>, &str, &str)> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
     let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
-    let is_shared = fields.next()?.ends_with('s');
-    Some((range, is_shared, fields.nth(3).unwrap_or("")))
+    Some((range, fields.next()?, fields.nth(3).unwrap_or("")))
 }
 
 /// As much of the process's memory as can be read there.
@@ -122,44 +147,68 @@ impl Meanings {
     /// The next instruction of a process that stands still.
     pub(crate) fn next(&mut self, memory: &Memory) -> Next {
         let Some(registers) = registers(memory.pid) else { return Next::UNKNOWN };
-        let at = value_of(&registers, Register::RIP).expect("there is always one");
-        let meaning = self.known.entry(at).or_insert_with(|| Meaning::of(&read(memory.pid, at, LONGEST_INSTRUCTION), at));
-        let is_call = meaning.is_call;
-        // Of a sleep it is known that it maps nothing.
+        let register = |register| value_of(&registers, register);
+        let at = register(Register::RIP).expect("there is always one");
+        let meaning = match self.known.entry(at) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => match Meaning::of(&read(memory.pid, at, LONGEST_INSTRUCTION), at) {
+                Some(meaning) => place.insert(meaning),
+                None => return Next::UNKNOWN,
+            },
+        };
+        let is_syscall = meaning.is_syscall;
         let is_futex = |number| [libc::SYS_futex, libc::SYS_futex_waitv].contains(&(number as i64));
-        let may_change_memory = is_call && !value_of(&registers, Register::RAX).is_some_and(is_futex);
-        let next = Next { is_call, may_change_memory, is_visible: true };
-        let Some(stack) = &memory.stack else { return next };
-        let pointer = value_of(&registers, Register::RSP).expect("there is always one");
+        let next = Next { is_syscall, may_map: is_syscall && !register(Register::RAX).is_some_and(is_futex), is_visible: true };
+        let pointer = register(Register::RSP).expect("there is always one");
+        let is_on_stack = |stack: &&Range<u64>| stack.start.saturating_sub(GROWTH) <= pointer && pointer <= stack.end;
+        let Some(stack) = memory.stack.as_ref().filter(is_on_stack) else { return next };
         let stack = stack.start.min(pointer.saturating_sub(BELOW_STACK))..stack.end;
-        let is_seen = |access: &UsedMemory| {
-            let address = access.virtual_address(0, |register, _, _| value_of(&registers, register));
-            let Some(address) = address else { return true };
-            let end = address.saturating_add(access.memory_size().size() as u64);
-            let is_inside = |range: &Range<u64>| range.start <= address && end <= range.end;
-            let is_touched = |range: &Range<u64>| address < range.end && range.start < end;
-            match access.access() {
-                OpAccess::Read | OpAccess::CondRead => memory.shared.iter().any(is_touched),
-                _ => !is_inside(&stack),
-            }
+        let is_seen = |(access, len): &(UsedMemory, u64)| {
+            let address = access.virtual_address(0, |name, _, _| register(name));
+            address.is_none_or(|address| memory.is_seen(access.access(), address, *len, &stack))
         };
         Next { is_visible: meaning.is_visible || meaning.accesses.iter().any(is_seen), ..next }
     }
 }
 
 impl Meaning {
-    fn of(bytes: &[u8], at: u64) -> Self {
+    /// None if there is no instruction that is known.
+    fn of(bytes: &[u8], at: u64) -> Option<Self> {
         let instruction = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode();
-        let is_call = matches!(instruction.mnemonic(), Mnemonic::Syscall | Mnemonic::Sysenter | Mnemonic::Int);
-        let reads_clock = matches!(instruction.mnemonic(), Mnemonic::Rdtsc | Mnemonic::Rdtscp);
+        if instruction.code() == Code::INVALID {
+            return None;
+        }
+        let is_syscall = matches!(instruction.mnemonic(), Mnemonic::Syscall | Mnemonic::Sysenter | Mnemonic::Int);
         let mut factory = InstructionInfoFactory::new();
-        let accesses = factory.info(&instruction).used_memory();
-        let accesses: Vec<_> = accesses.iter().filter(|access| access.access() != OpAccess::NoMemAccess).copied().collect();
-        // Such as what saves all registers, or gathers from many places.
-        let is_odd = |access: &UsedMemory| access.memory_size().size() == 0 || access.index().is_vector_register();
-        let is_unknown = instruction.code() == Code::INVALID || accesses.iter().any(is_odd);
-        Meaning { is_call, is_visible: is_call || reads_clock || is_unknown, accesses }
+        let used = factory.info(&instruction).used_memory().iter();
+        let accesses: Vec<_> =
+            used.filter(|access| access.access() != OpAccess::NoMemAccess).map(|&access| (access, len_of(&instruction, &access))).collect();
+        let is_odd = |(access, len): &(UsedMemory, u64)| *len == 0 || access.index().is_vector_register();
+        let is_visible = is_syscall
+            || reads_clock(&instruction)
+            || is_bit_string(&instruction)
+            // Such as what saves all registers, or gathers from many places.
+            || accesses.iter().any(is_odd);
+        Some(Meaning { is_syscall, is_visible, accesses })
     }
+}
+
+/// How many bytes an access takes; 0 if that is not known. One that repeats is stepped through.
+fn len_of(instruction: &Instruction, access: &UsedMemory) -> u64 {
+    let of_access = access.memory_size().size();
+    let len = if of_access == 0 && instruction.is_string_instruction() { instruction.memory_size().size() } else { of_access };
+    len as u64
+}
+
+fn reads_clock(instruction: &Instruction) -> bool {
+    use Mnemonic::{Rdpmc, Rdpru, Rdtsc, Rdtscp, Tpause, Umwait};
+    matches!(instruction.mnemonic(), Rdtsc | Rdtscp | Rdpmc | Rdpru | Tpause | Umwait)
+}
+
+/// A register may say that the bit is elsewhere than the operand.
+fn is_bit_string(instruction: &Instruction) -> bool {
+    let is_of_bits = matches!(instruction.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
+    is_of_bits && instruction.memory_size().size() != 0
 }
 
 #[cfg(target_arch = "x86_64")]
