@@ -28,6 +28,7 @@ pub mod process;
 pub mod record_lock;
 #[cfg_attr(crossproc_loom, path = "model/robust.rs")]
 pub mod robust;
+mod room;
 pub mod sealed;
 pub mod socket;
 pub mod threads;

@@ -8,7 +8,6 @@
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -17,9 +16,9 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
-use rustix::process::{Resource, getrlimit};
 
 use crate::descriptor::above_standard;
+use crate::room::{check_room, check_size};
 use crate::{mappings, process, robust};
 
 /// The seals of every region: its size is fixed, and so are the seals.
@@ -72,35 +71,6 @@ fn memfd() -> io::Result<OwnedFd> {
 pub fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
     check_room(len)?;
     Ok(retry_on_intr(|| fallocate(file.as_fd(), FallocateFlags::empty(), offset, len))?)
-}
-
-/// From this many bytes on, the memory that is left is looked at first.
-const LARGE: u64 = 1 << 20;
-
-/// Refuses what the kernel would not refuse but punish: it sends SIGXFSZ for a file over `RLIMIT_FSIZE`.
-fn check_size(len: u64) -> io::Result<()> {
-    if getrlimit(Resource::Fsize).current.is_some_and(|most| len > most) { Err(Errno::FBIG.into()) } else { Ok(()) }
-}
-
-/// Refuses what the kernel would try: it allocates the pages of a memfd, which has no limit of its own, until it has to kill processes for memory.
-///
-/// What is left may be gone a moment later, and a control group may allow less: this is for sizes that are out of the question.
-fn check_room(len: u64) -> io::Result<()> {
-    if len >= LARGE && available_memory()?.is_some_and(|left| len > left) {
-        return Err(Errno::NOMEM.into());
-    }
-    Ok(())
-}
-
-/// How many bytes programs can still get, by `/proc/meminfo`; `None` if it does not say.
-fn available_memory() -> io::Result<Option<u64>> {
-    let report = fs::read_to_string("/proc/meminfo")?;
-    let kilobytes = |name: &str| {
-        let line = report.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    };
-    let left = |memory: u64| memory.saturating_add(kilobytes("SwapFree:").unwrap_or(0)).saturating_mul(1024);
-    Ok(kilobytes("MemAvailable:").map(left))
 }
 
 /// The seals of a file, or `None` for one that cannot have any, which no memfd is.

@@ -1,11 +1,22 @@
-//! Which pid namespace this process is in: a lock names its owner by a TID, which means nothing in another one.
+//! Which pid namespace this process is in: a lock names its owner by a TID, which means nothing in
+//! another one.
+//!
+//! A process is in one for its whole life, so it is looked up once: what comes later may be without
+//! `/proc`, after `chroot(2)` or in a sandbox.
 
-use core::sync::atomic::{AtomicU64, Ordering::*};
+#![allow(unsafe_code)]
+
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::*};
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use rustix::fs::stat;
+use rustix::fs::{fstat, stat};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
-/// A pid namespace: device and inode of its file in `/proc`.
+use crate::memory;
+
+/// A pid namespace: device and inode of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PidNamespace {
     /// The device of the namespace file system.
@@ -14,13 +25,78 @@ pub struct PidNamespace {
     pub inode: u64,
 }
 
-/// The pid namespace of the calling process, by `stat("/proc/self/ns/pid")`.
+/// A namespace that was found out.
+struct Known {
+    device: AtomicU64,
+    /// 0: not yet. Release when it is stored, after the device; Acquire when it is loaded.
+    inode: AtomicU64,
+}
+
+impl Known {
+    const NOT_YET: u64 = 0;
+
+    fn get(&self) -> Option<PidNamespace> {
+        let inode = self.inode.load(Acquire);
+        (inode != Known::NOT_YET).then(|| PidNamespace { device: self.device.load(Relaxed), inode })
+    }
+
+    /// All who set it set the same.
+    fn set(&self, found: PidNamespace) {
+        self.device.store(found.device, Relaxed);
+        self.inode.store(found.inode, Release);
+    }
+}
+
+/// The pid namespace of the calling process, by `stat("/proc/self/ns/pid")`, and where that fails
+/// by `PIDFD_GET_PID_NAMESPACE` (Linux 6.11); remembered.
 ///
 /// # Errors
-/// ENOENT or EACCES: `/proc` is not mounted, or hidden. The caller reports it.
+/// ENOENT or EACCES: `/proc` is not mounted, or hidden, and the kernel does not tell otherwise. The
+/// caller reports it.
 pub fn current() -> io::Result<PidNamespace> {
-    let found = stat("/proc/self/ns/pid")?;
-    Ok(PidNamespace { device: found.st_dev, inode: found.st_ino })
+    let known = of_this_process();
+    if let Some(found) = known.and_then(Known::get) {
+        return Ok(found);
+    }
+    let found = match stat("/proc/self/ns/pid") {
+        Ok(found) => found,
+        Err(errno) => own_namespace().and_then(|file| Ok(fstat(&file)?)).map_err(|_| errno)?,
+    };
+    let found = PidNamespace { device: found.st_dev, inode: found.st_ino };
+    if let Some(known) = known {
+        known.set(found);
+    }
+    Ok(found)
+}
+
+/// What this process has found out: empty again in a child, however it was forked. `None`: there is
+/// no memory for it.
+fn of_this_process() -> Option<&'static Known> {
+    static KNOWN: AtomicPtr<Known> = AtomicPtr::new(ptr::null_mut());
+    // Acquire: pairs with the exchange below, for the mapping.
+    let known = NonNull::new(KNOWN.load(Acquire)).or_else(|| {
+        let made = memory::map_wiped_on_fork(size_of::<Known>()).ok()?.cast::<Known>();
+        match KNOWN.compare_exchange(ptr::null_mut(), made.as_ptr(), AcqRel, Acquire) {
+            Ok(_) => Some(made),
+            // Another thread, or a handler, was faster. A page is left over.
+            Err(other) => NonNull::new(other),
+        }
+    })?;
+    // SAFETY: zeroed pages, which are a `Known` (atomics), aligned to a page, and never unmapped.
+    Some(unsafe { known.as_ref() })
+}
+
+/// A descriptor of the namespace.
+fn own_namespace() -> io::Result<OwnedFd> {
+    /// `linux/pidfd.h`: `_IO(0xFF, 5)`.
+    const PIDFD_GET_PID_NAMESPACE: u64 = 0xff05;
+    let this_process = pidfd_open(getpid(), PidfdFlags::empty())?;
+    // SAFETY: a request without an argument.
+    match unsafe { libc::ioctl(this_process.as_raw_fd(), PIDFD_GET_PID_NAMESPACE as _, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: just made, and nobody else's.
+        file => Ok(unsafe { OwnedFd::from_raw_fd(file) }),
+    }
 }
 
 /// The pid namespace that this program was in when it first asked. A forked child inherits the answer, also
@@ -29,17 +105,13 @@ pub fn current() -> io::Result<PidNamespace> {
 /// # Errors
 /// As [`current`], the first time.
 pub fn first() -> io::Result<PidNamespace> {
-    // Not a `OnceLock`: a signal handler that interrupted its initialisation would wait for it for ever. All who store, store the same.
-    static DEVICE: AtomicU64 = AtomicU64::new(0);
-    static INODE: AtomicU64 = AtomicU64::new(UNKNOWN);
-    const UNKNOWN: u64 = 0;
-    // Acquire: pairs with the Release below, for the device.
-    let inode = INODE.load(Acquire);
-    if inode != UNKNOWN {
-        return Ok(PidNamespace { device: DEVICE.load(Relaxed), inode });
+    // Not a `OnceLock`: a signal handler that interrupted its initialisation would wait for it for
+    // ever.
+    static FIRST: Known = Known { device: AtomicU64::new(0), inode: AtomicU64::new(Known::NOT_YET) };
+    if let Some(found) = FIRST.get() {
+        return Ok(found);
     }
     let found = current()?;
-    DEVICE.store(found.device, Relaxed);
-    INODE.store(found.inode, Release);
+    FIRST.set(found);
     Ok(found)
 }

@@ -59,8 +59,10 @@ pub fn own_tid() -> io::Result<u32> {
 /// How many threads the process has, those included that are ending, by the number of folders in
 /// `/proc/self/task`.
 fn count() -> io::Result<u64> {
+    #[allow(clippy::unnecessary_cast, reason = "it is shorter on other processors")]
+    let links = stat("/proc/self/task")?.st_nlink as u64;
     // A folder has a link from its parent, one from itself, and one from each folder in it.
-    Ok(stat("/proc/self/task")?.st_nlink.saturating_sub(2))
+    Ok(links.saturating_sub(2))
 }
 
 /// Looks for other threads. If there are none this is one system call.
