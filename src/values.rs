@@ -1,6 +1,9 @@
 //! Values of any type, by way of serde: in messages, and in queues of bytes.
 //!
 //! The format is that of [postcard](https://postcard.jamesmunns.com/wire-format): compact and without names. Both sides must have the same type, with its fields and variants in the same order; nothing checks that but the bytes.
+//!
+//! What a peer sends takes no more stack than [`MAX_DEPTH`] levels do, and no more elements that take
+//! no bytes than the limit in `unfit`. What would be refused for that is not sent either.
 
 use core::any::type_name;
 use std::io;
@@ -13,7 +16,35 @@ use crate::queue::forms::forms;
 use crate::queue::{JoinableQueue, Queue, QueueError, Received, Task};
 use crate::wait::Wait;
 
+mod decode;
+mod encode;
+mod unfit;
+
+use self::unfit::{MAX_DEPTH, Unfit};
+
 /// Why a value was not sent or put, or not received or got.
+///
+/// # What can be a value
+/// The bytes do not describe themselves, so both ends must have the same type, with its fields and
+/// variants in the same order. These cannot be values:
+///
+/// | what | who says so |
+/// |---|---|
+/// | more than 128 levels | both, by [`TooDeep`](ValueError::TooDeep) |
+/// | more than 65,536 elements that take no bytes, as in a `Vec<()>` | both |
+/// | `#[serde(flatten)]`, and other maps and sequences of unknown length | both |
+/// | a field that `#[serde(skip_serializing_if = "…")]` leaves out | the sender |
+/// | a type of its own way to be read (`deserialize_any`): `serde_json::Value`, enums that are `#[serde(untagged)]` or have only a `#[serde(tag = "…")]`, and variants without fields of those with a `tag` and a `content` | the receiver: the sender cannot tell |
+/// | fields that only one direction skips (`skip_serializing`, `skip_deserializing`) | nobody, unless the bytes do not fit |
+///
+/// `#[serde(skip)]`, `rename` and `default` are fine; nothing takes the place of a field that is left out.
+///
+/// # Levels
+/// A struct, a tuple, an array, an enum, a sequence, a map and a `Some` is a level each, and so is what
+/// is in it; a `Box` is none. So a list of structs, each with an `Option<Box<_>>` of the next one,
+/// may have 64: take a `Vec`. To parse a level takes some times the size of its type on the stack in
+/// a build without optimisation: box what is large in a type that contains itself, so that 128 levels
+/// fit.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValueError<E> {
@@ -27,6 +58,16 @@ pub enum ValueError<E> {
         type_name: &'static str,
         /// What is wrong.
         what: String,
+    },
+    /// The value has too many levels.
+    #[error("a value of type {type_name} has more than {max} levels: send it flatter, such as in a vector")]
+    TooDeep {
+        /// The value's type.
+        type_name: &'static str,
+        /// How many levels it may have.
+        max: usize,
+        /// What came; nothing if the value was to be sent.
+        bytes: Vec<u8>,
     },
     /// The bytes that came are no such value. Here they are.
     #[error("{} bytes came that are no value of type {type_name}: {what}", bytes.len())]
@@ -45,33 +86,40 @@ impl<E: Into<io::Error> + std::error::Error + Send + Sync + 'static> From<ValueE
         match error {
             ValueError::Transport(error) => error.into(),
             ValueError::Encode { .. } => io::Error::new(io::ErrorKind::InvalidInput, error),
-            ValueError::Decode { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
+            ValueError::TooDeep { ref bytes, .. } if bytes.is_empty() => io::Error::new(io::ErrorKind::InvalidInput, error),
+            ValueError::TooDeep { .. } | ValueError::Decode { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
         }
     }
 }
 
 fn encode<T: Serialize, E>(value: &T) -> Result<Vec<u8>, ValueError<E>> {
-    postcard::to_stdvec(value).map_err(|error| ValueError::Encode { type_name: type_name::<T>(), what: error.to_string() })
+    let type_name = type_name::<T>();
+    encode::to_bytes(value).map_err(|unfit| match unfit {
+        Unfit::TooDeep => ValueError::TooDeep { type_name, max: MAX_DEPTH, bytes: Vec::new() },
+        Unfit::Other(what) => ValueError::Encode { type_name, what },
+    })
 }
 
 /// All of the bytes must be the value's.
 fn decode<T: DeserializeOwned, E>(bytes: &[u8]) -> Result<T, ValueError<E>> {
-    let what = match postcard::take_from_bytes(bytes) {
+    let type_name = type_name::<T>();
+    let what = match decode::from_bytes(bytes) {
         Ok((value, [])) => return Ok(value),
         Ok((_, left)) => format!("with {} of them left over", left.len()),
-        Err(error) => error.to_string(),
+        Err(Unfit::TooDeep) => return Err(ValueError::TooDeep { type_name, max: MAX_DEPTH, bytes: bytes.to_vec() }),
+        Err(Unfit::Other(what)) => what,
     };
-    Err(ValueError::Decode { type_name: type_name::<T>(), what, bytes: bytes.to_vec() })
+    Err(ValueError::Decode { type_name, what, bytes: bytes.to_vec() })
 }
 
 macro_rules! sending_values {
     ($($of:ident)*) => {$(
         impl $of {
             forms! {
-                /// Sends a value of any type, whole. With the feature `serde`.
+                /// Sends a value of [almost any type](ValueError#what-can-be-a-value), whole. With the feature `serde`.
                 send_value, try_send_value, send_value_timeout, send_value_deadline, send_value_with <T: Serialize>
                 (self: &Self, value: &T) -> Result<(), ValueError<ConnectionError>>, Self::send_value_until,
-                errors "[`ValueError`]: as `send`, and if the type cannot be made into bytes.",
+                errors "[`ValueError`]: as `send`, [`TooDeep`](ValueError::TooDeep), and [`Encode`](ValueError::Encode) if it cannot be made into bytes.",
                 now "[`WouldBlock`](ConnectionError::WouldBlock).",
                 of ConnectionError
             }
@@ -89,10 +137,12 @@ macro_rules! receiving_values {
             forms! {
                 /// Receives a value, of which the bytes may not be more than `max`. With the feature `serde`.
                 ///
-                /// The limit is what keeps a sender from making this process allocate without end, together with the type: one with a sequence of elements that take no bytes, such as `Vec<()>`, has no limit.
+                /// The limit is what keeps a sender from making this process allocate without end, together
+                /// with the type. However many bytes there are, a value has [128 levels](ValueError#levels)
+                /// at the most, and 65,536 elements that take no bytes.
                 recv_value, try_recv_value, recv_value_timeout, recv_value_deadline, recv_value_with <T: DeserializeOwned>
                 (self: &Self, max: usize) -> Result<T, ValueError<ConnectionError>>, Self::recv_value_until,
-                errors "[`ValueError`]: [`TooShort`](ConnectionError::TooShort) for more than `max` bytes, [`UnexpectedHandle`](ConnectionError::UnexpectedHandle), or [`Decode`](ValueError::Decode), each with what came; otherwise as `recv`.",
+                errors "[`ValueError`]: [`TooShort`](ConnectionError::TooShort) for more than `max` bytes, [`UnexpectedHandle`](ConnectionError::UnexpectedHandle), [`TooDeep`](ValueError::TooDeep), or [`Decode`](ValueError::Decode), each with what came; otherwise as `recv`.",
                 now "[`WouldBlock`](ConnectionError::WouldBlock).",
                 of ConnectionError
             }
@@ -118,10 +168,10 @@ macro_rules! putting_values {
     ($($of:ident)*) => {$(
         impl $of<[u8]> {
             forms! {
-                /// Puts a value of any type behind all messages. With the feature `serde`.
+                /// Puts a value of [almost any type](ValueError#what-can-be-a-value) behind all messages. With the feature `serde`.
                 put_value, try_put_value, put_value_timeout, put_value_deadline, put_value_with <T: Serialize>
                 (self: &Self, value: &T) -> Result<(), ValueError<QueueError>>, Self::put_value_until,
-                errors "[`ValueError`]: as `put`, also if its bytes are [more than fit](QueueError::TooLong), and if the type cannot be made into bytes.",
+                errors "[`ValueError`]: as `put`, also if its bytes are [more than fit](QueueError::TooLong), [`TooDeep`](ValueError::TooDeep), and [`Encode`](ValueError::Encode) if it cannot be made into bytes.",
                 now "[`Full`](QueueError::Full)."
             }
 
@@ -139,7 +189,7 @@ impl Queue<[u8]> {
         /// Gets the first message as a value. With the feature `serde`. Its bytes are not more than the queue's messages can have; see [`recv_value`](Connection::recv_value) for what else limits it.
         get_value, try_get_value, get_value_timeout, get_value_deadline, get_value_with <T: DeserializeOwned>
         (self: &Self) -> Result<T, ValueError<QueueError>>, Self::get_value_until,
-        errors "[`ValueError`]: [`Decode`](ValueError::Decode) with the message that was got; otherwise as `get`.",
+        errors "[`ValueError`]: [`TooDeep`](ValueError::TooDeep) or [`Decode`](ValueError::Decode) with the message that was got; otherwise as `get`.",
         now "[`Empty`](QueueError::Empty)."
     }
 
@@ -152,7 +202,7 @@ impl Received<'_, [u8]> {
     /// The message as a value. With the feature `serde`.
     ///
     /// # Errors
-    /// [`ValueError::Decode`].
+    /// [`ValueError::TooDeep`], [`ValueError::Decode`].
     pub fn value<T: DeserializeOwned>(&self) -> Result<T, ValueError<QueueError>> {
         decode(self)
     }
@@ -162,7 +212,7 @@ impl Task<'_, [u8]> {
     /// The task as a value. With the feature `serde`.
     ///
     /// # Errors
-    /// [`ValueError::Decode`].
+    /// [`ValueError::TooDeep`], [`ValueError::Decode`].
     pub fn value<T: DeserializeOwned>(&self) -> Result<T, ValueError<QueueError>> {
         decode(self)
     }

@@ -1,10 +1,13 @@
 //! Values of any type, over connections and through queues of bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
 use std::io;
+use std::thread;
 
 use crossproc::{ByteQueue, ConnectionError, Event, JoinableByteQueue, QueueError, Shm, ValueError, pipe, simplex};
 use proptest::prelude::*;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,4 +113,299 @@ fn a_value_that_refuses_is_an_error() {
     let queue = ByteQueue::with_max_len(1, 8).unwrap();
     queue.put_value(&1_u8).unwrap();
     assert!(matches!(queue.try_put_value(&1_u8), Err(ValueError::Transport(QueueError::Full))));
+}
+
+/// Runs it in a thread with the stack that std gives to one.
+fn with_usual_stack<R: Send>(run: impl FnOnce() -> R + Send) -> R {
+    thread::scope(|scope| thread::Builder::new().stack_size(2 << 20).spawn_scoped(scope, run).unwrap().join().unwrap())
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Tree {
+    Leaf,
+    Node(Box<Tree>),
+}
+
+/// As many levels as there are enums.
+fn tree(levels: usize) -> Tree {
+    (1..levels).fold(Tree::Leaf, |tree, _| Tree::Node(Box::new(tree)))
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Newtype(Option<Box<Newtype>>);
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct List {
+    number: u8,
+    next: Option<Box<List>>,
+}
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Pair(u8, Vec<Pair>);
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Sequence(Vec<Sequence>);
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Map(BTreeMap<u8, Map>);
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Fields {
+    End,
+    More { number: u8, next: Box<Fields> },
+}
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Tuples {
+    End,
+    More(u8, Box<Tuples>),
+}
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Arrays {
+    End,
+    More([Box<Arrays>; 1]),
+}
+/// What a level of it takes of the stack is far more than what it sends.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Wide {
+    #[serde(skip)]
+    numbers: [u64; 32],
+    text: String,
+    next: Vec<Wide>,
+    other: BTreeMap<String, Wide>,
+}
+
+/// Bytes with more levels than any stack has room for are an error, in each way to receive them.
+fn is_refused<T: DeserializeOwned + Debug + Send>(level: &[u8]) {
+    let bytes = level.repeat(100_000);
+    let is_too_deep = |error: ValueError<QueueError>| match error {
+        ValueError::TooDeep { max: 128, bytes: kept, .. } => kept == bytes,
+        _ => false,
+    };
+    with_usual_stack(|| {
+        let (one, other) = pipe().unwrap();
+        one.send(&bytes).unwrap();
+        match other.recv_value::<T>(1 << 20).unwrap_err() {
+            ValueError::TooDeep { max: 128, bytes: kept, .. } => assert_eq!(kept, bytes),
+            error => panic!("{error}"),
+        }
+        let queue = ByteQueue::with_max_len(2, bytes.len()).unwrap();
+        queue.put(&bytes).unwrap();
+        queue.put(&bytes).unwrap();
+        assert!(is_too_deep(queue.get_value::<T>().unwrap_err()));
+        assert!(is_too_deep(queue.receive().unwrap().value::<T>().unwrap_err()));
+        let tasks = JoinableByteQueue::with_max_len(1, bytes.len()).unwrap();
+        tasks.put(&bytes).unwrap();
+        let task = tasks.get().unwrap();
+        assert!(is_too_deep(task.value::<T>().unwrap_err()));
+        task.done();
+    });
+}
+
+#[test]
+fn bytes_of_too_many_levels_overflow_no_stack() {
+    is_refused::<Tree>(&[1]);
+    is_refused::<Newtype>(&[1]);
+    is_refused::<List>(&[7, 1]);
+    is_refused::<Pair>(&[7, 1]);
+    is_refused::<Sequence>(&[1]);
+    is_refused::<Map>(&[1, 7]);
+    is_refused::<Fields>(&[1, 7]);
+    is_refused::<Tuples>(&[1, 7]);
+    is_refused::<Arrays>(&[1]);
+    is_refused::<Wide>(&[0, 1]);
+    // Through the values of a map: no elements, one entry, an empty name.
+    is_refused::<Wide>(&[0, 0, 1, 0]);
+}
+
+#[test]
+fn as_many_levels_as_are_allowed_arrive() {
+    with_usual_stack(|| {
+        let (one, other) = pipe().unwrap();
+        let deepest = tree(128);
+        one.send_value(&deepest).unwrap();
+        assert_eq!(other.recv_value::<Tree>(1 << 10).unwrap(), deepest);
+        // Side by side, levels are no more than each is.
+        let wide = Sequence((0..1_000).map(|_| Sequence(vec![])).collect());
+        one.send_value(&wide).unwrap();
+        assert_eq!(other.recv_value::<Sequence>(1 << 20).unwrap(), wide);
+        let list = (1..64).fold(List { number: 0, next: None }, |list, number| List { number, next: Some(Box::new(list)) });
+        one.send_value(&list).unwrap();
+        assert_eq!(other.recv_value::<List>(1 << 10).unwrap(), list);
+    });
+}
+
+/// What the other end would refuse is not sent.
+#[test]
+fn a_value_of_too_many_levels_is_not_sent() {
+    with_usual_stack(|| {
+        let (one, other) = pipe().unwrap();
+        let queue = ByteQueue::with_max_len(1, 1 << 20).unwrap();
+        for levels in [129, 100_000] {
+            let mut too_deep = tree(levels);
+            let error = one.send_value(&too_deep).unwrap_err();
+            assert!(matches!(&error, ValueError::TooDeep { max: 128, bytes, .. } if bytes.is_empty()), "{error}");
+            assert!(format!("{error}").contains("more than 128 levels"), "{error}");
+            assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
+            assert!(matches!(queue.put_value(&too_deep), Err(ValueError::TooDeep { .. })));
+            // Dropped as a whole, it would overflow the stack by itself.
+            while let Tree::Node(inner) = too_deep {
+                too_deep = *inner;
+            }
+        }
+        assert!(matches!(other.try_recv(), Err(ConnectionError::WouldBlock)), "nothing was sent");
+        let too_long = (0..64).fold(List { number: 0, next: None }, |list, number| List { number, next: Some(Box::new(list)) });
+        assert!(matches!(one.send_value(&too_long), Err(ValueError::TooDeep { .. })));
+        let fields = (0..128).fold(Fields::End, |next, number| Fields::More { number, next: Box::new(next) });
+        assert!(matches!(one.send_value(&fields), Err(ValueError::TooDeep { .. })));
+        let tuples = (0..128).fold(Tuples::End, |next, number| Tuples::More(number, Box::new(next)));
+        assert!(matches!(one.send_value(&tuples), Err(ValueError::TooDeep { .. })));
+        let maps = (0..64).fold(Map(BTreeMap::new()), |map, key| Map(BTreeMap::from([(key, map)])));
+        assert!(matches!(one.send_value(&maps), Err(ValueError::TooDeep { .. })));
+    });
+}
+
+/// A peer's ten bytes neither keep a receiver busy for ever, nor make it allocate for each element.
+#[test]
+fn elements_that_take_no_bytes_are_counted() {
+    #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+    struct Nothing {
+        #[serde(skip)]
+        numbers: [u64; 32],
+    }
+    const MOST: usize = 1 << 16;
+    let (one, other) = pipe().unwrap();
+    for endless in [&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f][..], &[0x81, 0x80, 4]] {
+        one.send(endless).unwrap();
+        let error = other.recv_value::<Vec<()>>(100).unwrap_err();
+        assert!(format!("{error}").contains("more than 65536 of its elements take no bytes"), "{error}");
+        one.send(endless).unwrap();
+        assert!(matches!(other.recv_value::<Vec<Nothing>>(100), Err(ValueError::Decode { bytes, .. }) if bytes == endless));
+        one.send(endless).unwrap();
+        assert!(matches!(other.recv_value::<HashMap<(), ()>>(100), Err(ValueError::Decode { bytes, .. }) if bytes == endless));
+    }
+    one.send_value(&vec![(); MOST]).unwrap();
+    assert_eq!(other.recv_value::<Vec<()>>(10).unwrap().len(), MOST);
+    // In one value, not in one sequence.
+    one.send_value(&(vec![(); MOST - 1], vec![Nothing::default()])).unwrap();
+    assert_eq!(other.recv_value::<(Vec<()>, Vec<Nothing>)>(10).unwrap().0.len(), MOST - 1);
+    assert!(matches!(one.send_value(&vec![(); MOST + 1]), Err(ValueError::Encode { .. })));
+    assert!(matches!(one.send_value(&(vec![(); MOST], [vec![()]])), Err(ValueError::Encode { .. })));
+    assert!(matches!(other.try_recv(), Err(ConnectionError::WouldBlock)), "nothing was sent");
+    // Others are as many as there are bytes for.
+    one.send_value(&vec![0_u8; 10 * MOST]).unwrap();
+    assert_eq!(other.recv_value::<Vec<u8>>(11 * MOST).unwrap().len(), 10 * MOST);
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u8),
+    Text(String),
+}
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum Tagged {
+    Some { number: u8 },
+}
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "with")]
+enum Adjacent {
+    None,
+    Number(u8),
+    Fields { number: u8 },
+}
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Inner {
+    number: u8,
+}
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Flat {
+    #[serde(flatten)]
+    inner: Inner,
+}
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Skipping {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left_out: Option<u8>,
+    #[serde(skip)]
+    never: u8,
+    #[serde(rename = "other")]
+    number: u8,
+}
+
+fn is_not_received<T: Serialize + DeserializeOwned + Debug>(value: &T) {
+    let (one, other) = pipe().unwrap();
+    one.send_value(value).unwrap();
+    let error = other.recv_value::<T>(100).unwrap_err();
+    assert!(matches!(error, ValueError::Decode { .. }));
+    let what = format!("{error}");
+    assert!(what.contains("its type asks the bytes what they are"), "{what}");
+    assert!(what.contains("serde_json::Value") && what.contains("untagged"), "{what}");
+}
+
+fn is_not_sent(value: &impl Serialize, why: &str) {
+    let (one, other) = pipe().unwrap();
+    let error = one.send_value(value).unwrap_err();
+    assert!(matches!(error, ValueError::Encode { .. }) && format!("{error}").contains(why), "{error}");
+    assert!(matches!(other.try_recv(), Err(ConnectionError::WouldBlock)), "nothing was sent");
+}
+
+fn arrives<T: Serialize + DeserializeOwned + Debug + PartialEq>(value: T) {
+    let (one, other) = pipe().unwrap();
+    one.send_value(&value).unwrap();
+    assert_eq!(other.recv_value::<T>(1_000).unwrap(), value);
+}
+
+#[test]
+fn a_type_that_asks_the_bytes_is_refused_with_the_reason() {
+    is_not_received(&serde_json::json!({ "a": [1, "b"] }));
+    is_not_received(&Untagged::Text("text".into()));
+    is_not_received(&Tagged::Some { number: 1 });
+    is_not_received(&Adjacent::None);
+    is_not_sent(&Flat { inner: Inner { number: 1 } }, "`#[serde(flatten)]`");
+    is_not_sent(&Skipping::default(), "its field `left_out` is left out (`skip_serializing_if`)");
+    let (one, other) = pipe().unwrap();
+    one.send(&[1, 1, 65, 1]).unwrap();
+    let error = other.recv_value::<Flat>(10).unwrap_err();
+    assert!(format!("{error}").contains("`#[serde(flatten)]`"), "{error}");
+}
+
+#[test]
+fn a_sequence_that_is_not_as_long_as_it_says_is_not_sent() {
+    struct Lying(Option<usize>);
+    impl Serialize for Lying {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::SerializeSeq;
+            let mut sequence = serializer.serialize_seq(self.0)?;
+            sequence.serialize_element(&1_u8)?;
+            sequence.end()
+        }
+    }
+    is_not_sent(&Lying(Some(2)), "it says that it has 2 elements, and has 1");
+    is_not_sent(&Lying(Some(0)), "it says that it has 0 elements, and has 1");
+    is_not_sent(&Lying(None), "unknown length");
+}
+
+#[test]
+fn a_value_of_each_shape_arrives() {
+    arrives([Adjacent::Number(1), Adjacent::Fields { number: 2 }]);
+    arrives(Skipping { left_out: Some(1), never: 0, number: 3 });
+    arrives((true, 'ä', "text".to_owned(), (), [1_i8, -1], (1_u16, -1_i16), (1_u32, -1_i32)));
+    arrives((u64::MAX, i64::MIN, u128::MAX, i128::MIN, 1.5_f32, -2.5_f64));
+    arrives((Some(Some(1_u8)), None::<u8>, Ok::<u8, String>(1), Err::<u8, _>("no".to_owned())));
+    arrives(HashMap::from([("one".to_owned(), vec![1_u8]), (String::new(), vec![])]));
+    arrives((std::time::Duration::from_millis(1_500), std::net::Ipv4Addr::LOCALHOST, std::path::PathBuf::from("/tmp")));
+    arrives((std::ffi::CString::new("bytes").unwrap(), std::num::NonZero::new(7_u64).unwrap(), 1..2_u8));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The bytes are postcard's, in both directions.
+    #[test]
+    fn the_bytes_are_those_of_postcard(order in orders(), numbers in any::<(i64, u128, f32, char, Option<i16>)>()) {
+        let value = (order, numbers);
+        let (one, other) = pipe().unwrap();
+        one.send_value(&value).unwrap();
+        let bytes = other.recv().unwrap();
+        let as_postcard: (Order, (i64, u128, f32, char, Option<i16>)) = postcard::from_bytes(&bytes).unwrap();
+        prop_assert_eq!(postcard::to_stdvec(&as_postcard).unwrap(), bytes.to_vec());
+        one.send(&bytes).unwrap();
+        prop_assert_eq!(other.recv_value::<(Order, (i64, u128, f32, char, Option<i16>))>(1 << 20).unwrap(), value);
+    }
 }
