@@ -43,7 +43,12 @@ impl<T: Plain> Fixed<T> {
         Fixed { value: UnsafeCell::new(value) }
     }
 
-    /// A copy of the value.
+    /// The value, to be set: nobody else has it.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    /// A copy of the value. Data of many KiB are better in a [`Lock`](crate::Lock), which copies nothing.
     #[inline]
     #[must_use]
     pub fn get(&self) -> T {

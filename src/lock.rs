@@ -113,6 +113,10 @@ unsafe impl<T: Plain> Shared for Lock<T> {
     fn layout(to: &mut Fingerprint) {
         to.name("Lock").plain::<T>();
     }
+
+    fn set_up(&mut self) {
+        self.raw = RawLock::new();
+    }
 }
 
 impl<T: Plain> Lock<T> {

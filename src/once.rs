@@ -95,6 +95,10 @@ unsafe impl Shared for Once {
     fn layout(to: &mut Fingerprint) {
         to.name("Once");
     }
+
+    fn set_up(&mut self) {
+        *self = Once::new();
+    }
 }
 
 impl Once {

@@ -74,6 +74,10 @@ unsafe impl<const N: usize> Shared for Permits<N> {
     fn layout(to: &mut Fingerprint) {
         to.name("Permits").number(N);
     }
+
+    fn set_up(&mut self) {
+        *self = Permits::new();
+    }
 }
 
 impl<const N: usize> Permits<N> {

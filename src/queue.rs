@@ -153,7 +153,9 @@ impl<T: Plain> Queue<T> {
     }
 
     forms! {
-        /// Puts an item behind all others.
+        /// Puts an item behind all others. It is moved, several times in a build without optimisation:
+        /// from some 64 KiB on, write it into a [`loan`](Queue::loan), or give a reference to
+        /// [`put_many`](Queue::put_many).
         put, try_put, put_timeout, put_deadline, put_with
         (self: &Self, value: T) -> Result<(), PutError<T>>, Self::put_until,
         errors "[`Closed`](QueueError::Closed), and those of becoming a participant ([`QueueError`]).",
@@ -161,7 +163,8 @@ impl<T: Plain> Queue<T> {
     }
 
     forms! {
-        /// Gets the first item.
+        /// Gets the first item, by copy. From some 64 KiB on, [`receive`](Queue::receive) it, or append it
+        /// to a vector with [`get_many`](Queue::get_many).
         get, try_get, get_timeout, get_deadline, get_with
         (self: &Self) -> Result<T, QueueError>, Self::get_until,
         errors "[`Closed`](QueueError::Closed) once there is nothing left, and those of becoming a participant ([`QueueError`]).",
@@ -170,6 +173,8 @@ impl<T: Plain> Queue<T> {
 
     forms! {
         /// Puts all of some items behind all others, in this order. Other producers' may come between them. It costs less for each than single puts.
+        /// They are copied from where they lie: of an item in a `Box`, nothing is on the stack with
+        /// [`slice::from_ref`](core::slice::from_ref).
         put_many, try_put_many, put_many_timeout, put_many_deadline, put_many_with
         (self: &Self, values: &[T]) -> Result<(), PutManyError>, Self::put_many_until,
         errors "As [`put`](Self::put), with how many were put before.",
@@ -179,7 +184,7 @@ impl<T: Plain> Queue<T> {
     forms! {
         /// Gets as many items as there are, `most` at the most, and at least one, and appends them
         /// to a vector. How many. However fast others put meanwhile, it ends after as many as fit,
-        /// or 1,024 if that is more. It costs less for each than single gets.
+        /// or 1,024 if that is more. It costs less for each than single gets, and nothing is on the stack.
         get_many, try_get_many, get_many_timeout, get_many_deadline, get_many_with
         (self: &Self, values: &mut Vec<T>, most: usize) -> Result<usize, QueueError>, Self::get_many_until,
         errors "As [`get`](Self::get).",
@@ -187,6 +192,10 @@ impl<T: Plain> Queue<T> {
     }
 
     /// A slot to write an item into, in place. It holds what some earlier item left there. It does not wait, whether the queue is full or not.
+    ///
+    /// Nothing of the item is on the stack, whatever its size. Until it is [sent](Loan::send), no other
+    /// participant sees anything of it. If the thread panics before, or the process dies, nothing is
+    /// put, and the slot is free again.
     ///
     /// # Errors
     /// [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
@@ -209,7 +218,7 @@ impl<T: Plain> Queue<T> {
     }
 
     fn get_many_until(&self, values: &mut Vec<T>, most: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<usize, QueueError> {
-        self.handle.with(|attached| attached.get_many(most, wait, |payload, _| values.push(read(payload))))?
+        self.handle.with(|attached| attached.get_many(most, wait, |payload, _| push(values, payload)))?
     }
 }
 
@@ -229,14 +238,28 @@ fn put_values<T: Plain>(handle: &Handle, values: &[T], wait: Option<impl FnOnce(
     let ground = handle.ground();
     let write = |payload: NonNull<u8>, slot, index: usize| {
         ground.prepare(slot);
-        // SAFETY: as in `put_value`.
-        unsafe { payload.cast::<T>().write(values[index]) };
+        // SAFETY: as in `put_value`. The item is none of the slot's: no reference to what lies in a place
+        // that is not in use is left. It is copied from where it lies: it may be more than a stack holds.
+        unsafe { payload.cast::<T>().copy_from_nonoverlapping(NonNull::from(&values[index]), 1) };
     };
     match handle.with(|attached| attached.put_many(values.len(), wait, write)) {
         Ok((_, None)) => Ok(()),
         Ok((put, Some(error))) => Err(PutManyError { put, error }),
         Err(error) => Err(PutManyError { put: 0, error }),
     }
+}
+
+/// Copies an item behind others, from where it lies to where it stays: it may be more than a stack
+/// holds.
+#[inline]
+fn push<T: Plain>(values: &mut Vec<T>, payload: NonNull<u8>) {
+    values.reserve(1);
+    let end = NonNull::from(&mut values.spare_capacity_mut()[0]).cast::<T>();
+    // SAFETY: the payload of a slot that is this participant's, for a `T`, of which any bytes make one;
+    // the vector has room for it, and is in other memory.
+    unsafe { end.copy_from_nonoverlapping(payload.cast(), 1) };
+    // SAFETY: there is one more: just written, and reserved above.
+    unsafe { values.set_len(values.len() + 1) };
 }
 
 /// Copies an item out.

@@ -128,6 +128,10 @@ unsafe impl<T: Plain> Shared for RLock<T> {
     fn layout(to: &mut Fingerprint) {
         to.name("RLock").plain::<T>();
     }
+
+    fn set_up(&mut self) {
+        self.raw = RawRLock::new();
+    }
 }
 
 impl<T: Plain> RLock<T> {

@@ -82,6 +82,10 @@ unsafe impl<T: Plain + Sync, const READERS: usize> Shared for RwLock<T, READERS>
     fn layout(to: &mut Fingerprint) {
         to.name("RwLock").number(READERS).plain::<T>();
     }
+
+    fn set_up(&mut self) {
+        self.raw = RawRwLock::new();
+    }
 }
 
 type Read<'a, T, const READERS: usize> = Result<RwLockReadGuard<'a, T, READERS>, LockError<RwLockReadGuard<'a, T, READERS>>>;

@@ -54,6 +54,11 @@ impl<T: AnyBitPattern + Send> Plain for T {}
 pub unsafe trait Shared: Sync + 'static {
     /// Adds the layout of this type to a fingerprint. Two types of which one program may take the other's memory for its own give the same.
     fn layout(to: &mut Fingerprint);
+
+    /// Makes a new value of what is all zeros, for [`Shm::new_in_place`](crate::Shm::new_in_place).
+    ///
+    /// By itself it leaves the zeros as they are: a new one has no other bytes.
+    fn set_up(&mut self) {}
 }
 
 /// A hash of a type's layout, by which a program recognises memory that another program, or another build of it, laid out differently.
@@ -146,6 +151,10 @@ unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
     fn layout(to: &mut Fingerprint) {
         to.name("array").number(N).shared::<T>();
     }
+
+    fn set_up(&mut self) {
+        self.iter_mut().for_each(T::set_up);
+    }
 }
 
 /// Declares a struct that can lie in shared memory.
@@ -234,6 +243,11 @@ macro_rules! shared {
                     to.number(::core::mem::offset_of!($name, $field));
                     to.field(|value: &$name| &raw const value.$field);
                 )*
+            }
+
+            fn set_up(&mut self) {
+                let $name { $($field,)* } = self;
+                $( $crate::Shared::set_up($field); )*
             }
         }
     };

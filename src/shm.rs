@@ -103,6 +103,9 @@ impl<T: Shared> sealed::Contents for [T] {
 impl<T: Shared> Shm<T> {
     /// Moves `value` into new shared memory.
     ///
+    /// On its way the value is on the stack, several times in a build without optimisation. From some
+    /// 64 KiB on, take [`new_in_place`](Shm::new_in_place).
+    ///
     /// An alignment of `T` beyond 4,096 bytes does not compile.
     ///
     /// # Errors
@@ -114,10 +117,72 @@ impl<T: Shared> Shm<T> {
         };
         Region::create(<T as sealed::Contents>::layout(), 1, write).map(Shm::of)
     }
+
+    /// A value in new shared memory, made where it lies: nothing of it is on the stack, whatever its
+    /// size.
+    ///
+    /// It begins with free locks, and zeros in them, with zeros in atomics and in [`Fixed`] data, and
+    /// with events that are not set. What has no other beginning has to be set by `write`:
+    /// a [`Barrier`] is one for no parties, and a [`Semaphore`] and a [`BoundedSemaphore`] have no
+    /// permits.
+    ///
+    /// # Process death
+    /// Until `write` has returned, nobody else can attach to the memory, and what it has done is gone
+    /// with the process. So it is if `write` panics.
+    ///
+    /// # Errors
+    /// As [`new`](Shm::new); `write` is not called then.
+    ///
+    /// # Panics
+    /// If `write` does.
+    ///
+    /// # Examples
+    /// ```
+    /// use crossproc::{Lock, Semaphore, Shm, shared};
+    /// use std::sync::atomic::AtomicU8;
+    ///
+    /// shared! {
+    ///     struct Film {
+    ///         frame: Lock<[u8; 1 << 20]>,
+    ///         seen: [AtomicU8; 1 << 20],
+    ///         frames: Semaphore,
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let film: Shm<Film> = Shm::new_in_place(|film: &mut Film| {
+    ///     film.frame.get_mut().fill(255);
+    ///     film.frames = Semaphore::new(3);
+    /// })?;
+    /// assert_eq!(film.frame.lock()?[70_000], 255);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// [`Barrier`]: crate::Barrier
+    /// [`BoundedSemaphore`]: crate::BoundedSemaphore
+    /// [`Fixed`]: crate::Fixed
+    /// [`Semaphore`]: crate::Semaphore
+    pub fn new_in_place(write: impl FnOnce(&mut T)) -> Result<Self, RegionError> {
+        let write = |at: NonNull<u8>| {
+            // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a page, and
+            // nobody else's until it returns. It is all zeros, and any bytes are a `T` (`Shared`).
+            let value = unsafe { at.cast::<T>().as_mut() };
+            value.set_up();
+            write(value);
+        };
+        Region::create(<T as sealed::Contents>::layout(), 1, write).map(Shm::of)
+    }
 }
 
 impl<T: Shared> Shm<[T]> {
     /// A slice of `len` elements in new shared memory, each made by `element` from its index.
+    ///
+    /// One element at a time is on the stack. Where that is large, take
+    /// [`slice_in_place`](Shm::slice_in_place).
+    ///
+    /// # Process death
+    /// Until the last one is made, nobody else can attach to the memory. If `element` panics, it is gone.
     ///
     /// # Errors
     /// [`RegionError::Create`] if there is no memory or no descriptor for it, [`RegionError::TooLarge`] if no address space could hold it.
@@ -132,6 +197,41 @@ impl<T: Shared> Shm<[T]> {
                 // SAFETY: mapped, writable, aligned as the first one, and nobody else's yet.
                 unsafe { at.write(element(index)) };
             }
+        };
+        Region::create(<[T] as sealed::Contents>::layout(), len, write).map(Shm::of)
+    }
+
+    /// A slice of `len` elements in new shared memory, made where they lie: nothing of them is on the
+    /// stack. They begin as [a single value](Shm::new_in_place) does.
+    ///
+    /// # Process death
+    /// As for a single value.
+    ///
+    /// # Errors
+    /// As [`from_fn`](Shm::from_fn); `write` is not called then.
+    ///
+    /// # Panics
+    /// If `write` does.
+    ///
+    /// # Examples
+    /// ```
+    /// use crossproc::{Lock, Shm};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let pages: Shm<[Lock<[u8; 1 << 20]>]> = Shm::<[Lock<_>]>::slice_in_place(4, |pages| {
+    ///     pages[3].get_mut().fill(7);
+    /// })?;
+    /// assert_eq!((pages[2].lock()?[9], pages[3].lock()?[9]), (0, 7));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn slice_in_place(len: usize, write: impl FnOnce(&mut [T])) -> Result<Self, RegionError> {
+        let write = |at: NonNull<u8>| {
+            let mut slice = NonNull::slice_from_raw_parts(at.cast::<T>(), len);
+            // SAFETY: as for a single value, of which there are `len` here.
+            let slice = unsafe { slice.as_mut() };
+            slice.iter_mut().for_each(T::set_up);
+            write(slice);
         };
         Region::create(<[T] as sealed::Contents>::layout(), len, write).map(Shm::of)
     }

@@ -101,7 +101,9 @@ impl<T: Plain> JoinableQueue<T> {
     }
 
     forms! {
-        /// Puts a task behind all others.
+        /// Puts a task behind all others. It is moved, several times in a build without optimisation:
+        /// from some 64 KiB on, write it into a [`loan`](JoinableQueue::loan), or give a reference to
+        /// [`put_many`](JoinableQueue::put_many).
         put, try_put, put_timeout, put_deadline, put_with
         (self: &Self, value: T) -> Result<(), PutError<T>>, Self::put_until,
         errors "[`Closed`](QueueError::Closed), and those of becoming a participant ([`QueueError`]).",
@@ -110,6 +112,8 @@ impl<T: Plain> JoinableQueue<T> {
 
     forms! {
         /// Puts all of some tasks behind all others, in this order. Other producers' may come between them. It costs less for each than single puts.
+        /// They are copied from where they lie: of one in a `Box`, nothing is on the stack with
+        /// [`slice::from_ref`](core::slice::from_ref).
         put_many, try_put_many, put_many_timeout, put_many_deadline, put_many_with
         (self: &Self, values: &[T]) -> Result<(), PutManyError>, Self::put_many_until,
         errors "As [`put`](Self::put), with how many were put before.",
@@ -117,6 +121,10 @@ impl<T: Plain> JoinableQueue<T> {
     }
 
     /// A slot to write a task into, in place. It holds what some earlier one left there. It does not wait, whether the queue is full or not.
+    ///
+    /// Nothing of the task is on the stack, whatever its size. Until it is [sent](Loan::send), no other
+    /// participant sees anything of it. If the thread panics before, or the process dies, nothing is
+    /// put, and the slot is free again.
     ///
     /// # Errors
     /// [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
