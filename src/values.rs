@@ -34,7 +34,7 @@ use self::unfit::{MAX_DEPTH, Unfit};
 /// | more than 65,536 elements that take no bytes, as in a `Vec<()>` | both |
 /// | `#[serde(flatten)]`, and other maps and sequences of unknown length | both |
 /// | a field that `#[serde(skip_serializing_if = "…")]` leaves out | the sender |
-/// | a type of its own way to be read (`deserialize_any`): `serde_json::Value`, enums that are `#[serde(untagged)]` or have only a `#[serde(tag = "…")]`, and variants without fields of those with a `tag` and a `content` | the receiver: the sender cannot tell |
+/// | a type of its own way to be read (`deserialize_any`): `serde_json::Value`, enums that are `#[serde(untagged)]` or have a `#[serde(tag = "…")]`, with a `content` or without | the receiver: the sender cannot tell |
 /// | fields that only one direction skips (`skip_serializing`, `skip_deserializing`) | nobody, unless the bytes do not fit |
 ///
 /// `#[serde(skip)]`, `rename` and `default` are fine; nothing takes the place of a field that is left out.

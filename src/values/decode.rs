@@ -65,8 +65,8 @@ impl<'a, 'de> Decoder<'a, 'de> {
 /// For a type that the bytes would have to describe.
 fn not_described<T>() -> Result<T, Unfit> {
     Err(Unfit::Other(
-        "its type asks the bytes what they are, and these do not say it: `serde_json::Value`, untagged \
-         and internally tagged enums, and structs with `#[serde(flatten)]` cannot be received"
+        "its type asks the bytes what they are, and these do not say it: `serde_json::Value`, enums \
+         that are `#[serde(untagged)]` or have a `#[serde(tag)]`, and structs with `#[serde(flatten)]` cannot be received"
             .into(),
     ))
 }
