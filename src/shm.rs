@@ -218,7 +218,7 @@ impl<T: Shared> Shm<[T]> {
     /// use crossproc::{Lock, Shm};
     ///
     /// # fn main() -> std::io::Result<()> {
-    /// let pages: Shm<[Lock<[u8; 1 << 20]>]> = Shm::<[Lock<_>]>::slice_in_place(4, |pages| {
+    /// let pages = Shm::<[Lock<[u8; 1 << 20]>]>::slice_in_place(4, |pages| {
     ///     pages[3].get_mut().fill(7);
     /// })?;
     /// assert_eq!((pages[2].lock()?[9], pages[3].lock()?[9]), (0, 7));
