@@ -36,7 +36,7 @@
 //!
 //! # What is left to slices
 //! - More than [`MOST`] things at once, in a process; a process that can start no thread; one whose
-//!   threads have no robust lists; kernels before 6.2.
+//!   threads have no robust lists, or that is refused futexes; kernels before 6.2.
 //! - Two processes that are killed in the same moment, of which one wakes somebody in between: the
 //!   entries of the other one may have been used up before, and one of its sleepers not be gone
 //!   yet.
@@ -128,8 +128,13 @@ impl Pool {
         given
     }
 
-    /// Starts a thread, which somebody has. `None`: it has no entry.
+    /// Starts a thread, which somebody has. `None`: it has no entry, or there are no futexes.
     fn start(this: &'static Current<Pool>) -> io::Result<Option<Arc<Post>>> {
+        // In a sandbox that refuses them, libc ends a process of which two threads want one of its
+        // locks. So none is started for what can do without.
+        if futex::try_wake(&AtomicU32::new(0), 1).is_none() {
+            return Ok(None);
+        }
         let (tell, told) = sync_channel(1);
         let builder = thread::Builder::new().name(SLEEPER.into()).stack_size(STACK);
         with_signals_blocked(|| builder.spawn(move || this.stand(&tell)))?;

@@ -332,6 +332,8 @@ fn a_sandbox_that_refuses_futexes_makes_waits_slow_and_no_more() {
             // What another one does is seen, though it wakes nobody here.
             all.event.wait();
             all.semaphore.release().unwrap();
+            // Where two threads want one of its locks, libc ends a process that is refused futexes.
+            assert_eq!(std::fs::read_dir("/proc/self/task").unwrap().count(), 1, "it has started no thread");
         });
         wait_until("it has timed out everywhere", || phase.load(Relaxed) == 1 || !sandboxed.is_alive().unwrap());
         all.event.set();
