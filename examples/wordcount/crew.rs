@@ -190,7 +190,7 @@ impl<'a> Crew<'a> {
         let post = &mut self.posts[slot];
         if post.deaths >= MAX_DEATHS {
             post.state = State::GivenUp;
-            let row = format_args!("{MAX_DEATHS} deaths in a row without a task");
+            let row = format!("{MAX_DEATHS} deaths in a row without a task");
             self.progress.aside(|| complain(format_args!("slot {slot} is given up after {row}, at last of this: {last}")));
         }
     }

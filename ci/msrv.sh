@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Builds everything and runs tests with the oldest compiler that Cargo.toml promises: rustup's, if it
+# is installed, or else Debian stable's, which has that version, in a root of its own in target/msrv
+# (debootstrap, as root). With arguments: those of cargo test.
+# Left out is what compares the compiler's own messages, which differ from version to version.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+promised=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+root=$PWD/target/msrv/root
+if [ $# = 0 ]; then
+    set -- --lib --test kill
+    for program in tests/*.rs; do
+        program=$(basename "$program" .rs)
+        [ "$program" = compile_fail ] || set -- "$@" --test "$program"
+    done
+fi
+
+if rustup run "$promised" rustc --version 2>/dev/null; then
+    rustup run "$promised" cargo build --locked --all-features --lib --examples
+    exec rustup run "$promised" cargo test --locked --all-features "$@"
+fi
+
+if [ ! -e "$root/done" ]; then
+    command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq debootstrap >/dev/null; }
+    rm -rf "$root"
+    mkdir -p "$root"
+    # Where this machine's own packages come from.
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/*$')
+    debootstrap --variant=minbase --include=rustc,cargo,gcc,libc6-dev trixie "$root" "$mirror" >"$root/../log" ||
+        { tail -n 20 "$root/../log"; exit 1; }
+    touch "$root/done"
+fi
+case $(chroot "$root" rustc --version) in
+"rustc $promised".*) chroot "$root" rustc --version ;;
+*) echo "Debian's compiler is not $promised any more: $(chroot "$root" rustc --version)"; exit 1 ;;
+esac
+cargo fetch --locked
+mkdir -p "$root"/{src,cargo/registry,target}
+export root source=$PWD registry=${CARGO_HOME:-$HOME/.cargo}/registry
+export inside='
+    cd /src
+    cargo build --locked --all-features --lib --examples
+    cargo test --locked --all-features "$@"'
+unshare --mount --propagation private bash -euc '
+    # A root that is mounted, as everywhere else.
+    mount --rbind "$root" "$root"
+    mount --bind "$source" "$root/src"
+    mount --bind "$registry" "$root/cargo/registry"
+    mount --rbind /proc "$root/proc"
+    mount --rbind /sys "$root/sys"
+    mount --rbind /dev "$root/dev"
+    mount -t tmpfs tmpfs "$root/tmp"
+    exec chroot "$root" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin CARGO_HOME=/cargo \
+        CARGO_TARGET_DIR=/target CARGO_NET_OFFLINE=true bash -euc "$inside" msrv "$@"' msrv "$@"
