@@ -16,7 +16,7 @@ use crossproc::{Barrier, Shm};
 use self::harness::placement::Placement;
 use self::harness::ratios::Ratios;
 use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
-use self::harness::team::Team;
+use self::harness::team::{Team, sizes};
 use self::rivals::meeting::Meeting;
 use self::rivals::pthread_barrier::PthreadBarrier;
 
@@ -80,7 +80,7 @@ fn groups(criterion: &mut Criterion) {
         benchmark(&mut group, name, alone);
     }
     group.finish();
-    for processes in [2, 4, 8] {
+    for &processes in sizes() {
         for placement in Placement::pinned() {
             let mut group = criterion.benchmark_group(format!("barrier: a phase of {processes} processes, {}", placement.name));
             for Contestant { name, phases, .. } in &CONTESTANTS {
@@ -95,7 +95,7 @@ fn compare(ratios: &mut Ratios) {
     for rival in [PTHREAD, STD] {
         ratios.compare("a phase of one, alone", None, (CROSSPROC.alone)(), rival.name, (rival.alone)());
     }
-    for processes in [2, 4, 8] {
+    for &processes in sizes() {
         for placement in Placement::all() {
             let operation = format!("a phase of {processes} processes, {}", placement.name);
             let bar = (processes == 2).then_some(0.8);

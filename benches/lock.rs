@@ -17,7 +17,7 @@ use crossproc::{Lock, Shm};
 use self::harness::placement::Placement;
 use self::harness::ratios::Ratios;
 use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
-use self::harness::team::{Team, share};
+use self::harness::team::{Team, share, sizes};
 use self::rivals::futex_lock::FutexLock;
 use self::rivals::mutual_exclusion::MutualExclusion;
 use self::rivals::pthread_mutex::PthreadMutex;
@@ -119,7 +119,7 @@ fn groups(criterion: &mut Criterion) {
         benchmark(&mut group, name, increment);
     }
     group.finish();
-    for members in [2, 4, 8] {
+    for &members in sizes() {
         let mut group = criterion.benchmark_group(format!("a short section, {members} processes contending"));
         for Contestant { name, contended, .. } in &CONTESTANTS {
             benchmark(&mut group, name, || contended(members));
@@ -135,7 +135,7 @@ fn compare(ratios: &mut Ratios) {
     for (rival, bar) in [(PTHREAD_ROBUST, Some(0.70)), (PTHREAD_PLAIN, Some(1.0)), (BARE, Some(1.35))] {
         ratios.compare("lock + increment + unlock", bar, (CROSSPROC.increment)(), rival.name, (rival.increment)());
     }
-    for members in [2, 4, 8] {
+    for &members in sizes() {
         let operation = format!("a section of {members} processes");
         for (rival, bar) in
             [(PTHREAD_ROBUST, Some(1.0)), (PTHREAD_PLAIN, Some(1.0)), (BARE, None), (STD, Some(1.0)), (PARKING_LOT, Some(1.0))]

@@ -14,6 +14,7 @@ use crossproc::{Permits, Semaphore, Shm};
 
 use self::harness::ratios::Ratios;
 use self::harness::sampler::{Sampler, benchmark};
+use self::harness::team::sizes;
 use self::rivals::limit::{Limit, contended, pair};
 use self::rivals::posix_semaphore::PosixSemaphore;
 use self::rivals::sysv_semaphore::SysvSemaphore;
@@ -108,7 +109,7 @@ fn compare(ratios: &mut Ratios) {
         }
     }
     for permits in [1, 4] {
-        for processes in [2, 4, 8] {
+        for &processes in sizes() {
             for rival in RIVALS {
                 let operation = format!("a section of {processes} processes, permits for {permits}");
                 let ours = (CROSSPROC.contended)(processes, permits);

@@ -17,7 +17,7 @@ use crossproc::{RwLock, Shm};
 use self::harness::placement::Placement;
 use self::harness::ratios::Ratios;
 use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
-use self::harness::team::{Team, share};
+use self::harness::team::{Team, share, sizes};
 use self::rivals::pthread_rwlock::PthreadRwLock;
 use self::rivals::shared_exclusion::SharedExclusion;
 
@@ -136,7 +136,7 @@ fn compare(ratios: &mut Ratios) {
         ratios.compare("write + unlock", None, (CROSSPROC.write)(), rival.name, (rival.write)());
     }
     for percent in [0, 10, 100] {
-        for members in [2, 4, 8] {
+        for &members in sizes() {
             let operation = format!("a section of {members} processes, {percent} % writing");
             for rival in [PTHREAD, STD, PARKING_LOT] {
                 let ours = (CROSSPROC.contended)(members, percent);

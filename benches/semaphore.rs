@@ -15,7 +15,7 @@ use crossproc::{Semaphore, Shared, Shm};
 use self::harness::placement::Placement;
 use self::harness::ratios::Ratios;
 use self::harness::sampler::{Sampler, benchmark, rounds};
-use self::harness::team::Team;
+use self::harness::team::{Team, sizes};
 use self::rivals::futex_flag::FutexFlag;
 use self::rivals::limit::{contended, pair};
 use self::rivals::permits::Permits;
@@ -75,7 +75,7 @@ fn groups(criterion: &mut Criterion) {
     benchmark(&mut group, CROSSPROC, || pair(semaphore(1)));
     benchmark(&mut group, POSIX, || pair(PosixSemaphore::shared(1)));
     group.finish();
-    for processes in [2, 4, 8] {
+    for &processes in sizes() {
         let mut group = criterion.benchmark_group(format!("semaphore: a short section, {processes} processes for one permit"));
         benchmark(&mut group, CROSSPROC, || contended(processes, semaphore(1)));
         benchmark(&mut group, POSIX, || contended(processes, PosixSemaphore::shared(1)));
@@ -95,7 +95,7 @@ fn compare(ratios: &mut Ratios) {
         let operation = format!("acquire + release, of {permits}");
         ratios.compare(&operation, Some(0.85), pair(semaphore(permits)), POSIX, pair(PosixSemaphore::shared(permits)));
     }
-    for processes in [2, 4, 8] {
+    for &processes in sizes() {
         let operation = format!("a section of {processes} processes, one permit");
         let theirs = contended(processes, PosixSemaphore::shared(1));
         ratios.compare(&operation, None, contended(processes, semaphore(1)), POSIX, theirs);

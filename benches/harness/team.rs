@@ -16,6 +16,13 @@ use crate::rivals::posix_semaphore::PosixSemaphore;
 
 pub(crate) const MAX_MEMBERS: usize = 32;
 
+/// How many contend, in the rows about it: 2, 4 and 8, and 16 where there are as many CPUs.
+#[allow(dead_code, reason = "of some primitives, two processes at most use one")]
+pub(crate) fn sizes() -> &'static [usize] {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    if cpus >= 16 { &[2, 4, 8, 16] } else { &[2, 4, 8] }
+}
+
 /// How much is done in the first round, which nobody measures: pages are touched, robust lists set up, CPUs counted.
 const FIRST_ROUND: u64 = 64;
 
