@@ -1,0 +1,130 @@
+//! Connections.
+
+use crossproc::{Connection, ConnectionError, Event, Shm, pipe, simplex};
+
+use super::{Case, Peer};
+use crate::probe::{LONG, Outcome, Probe, SHORT, require};
+
+/// Longer than a packet: it goes by a memfd.
+const LONG_MESSAGE: usize = 3 << 20;
+
+/// Sends, and sees that it is there if it was sent, whole.
+fn sends(probe: Probe<'_>, len: usize) {
+    let (ours, theirs) = pipe().unwrap();
+    let message = vec![7; len];
+    let look = |is_ok| match theirs.try_recv() {
+        Ok(received) => Ok(require(is_ok && received.into_vec() == message, "what was sent is there")?),
+        Err(ConnectionError::WouldBlock) => Ok(require(!is_ok, "what was sent is there")?),
+        Err(error) => Err(error.into()),
+    };
+    probe.operate_and_look(|| Ok(ours.send_timeout(&message, LONG)?), look);
+}
+
+/// Receives, and sees that the message is there still if it was not received.
+fn receives(probe: Probe<'_>, len: usize, receive: impl Fn(&Connection) -> Result<Vec<u8>, ConnectionError>) {
+    let (ours, theirs) = pipe().unwrap();
+    let message = vec![7; len];
+    theirs.send(&message).unwrap();
+    let peer = Peer::new(|| theirs.send(&message).unwrap());
+    let look = |is_ok: bool| -> Outcome {
+        if !is_ok {
+            // Not lost: it comes whole the next time. If it was, nothing would be there.
+            require(ours.poll()?, "what was not received is there still")?;
+            return Ok(());
+        }
+        require(!ours.poll()?, "it was received once")?;
+        peer.ask();
+        peer.finish()
+    };
+    probe.operate_and_look(|| Ok(require(receive(&ours)? == message, "it is what was sent")?), look);
+}
+
+pub(super) fn add(all: &mut Vec<Case>) {
+    let mut case = |name, run| all.push(Case { name, run });
+    case("connection: pipe", |probe| probe.operate(|| Ok(drop(pipe()?))));
+    case("connection: simplex", |probe| probe.operate(|| Ok(drop(simplex()?))));
+    case("connection: inheritable, and cloned", |probe| {
+        probe.operate(|| {
+            let (ours, theirs) = pipe()?;
+            let ours = ours.inheritable();
+            Ok(drop((ours.try_clone()?, theirs.try_clone()?)))
+        });
+    });
+    case("connection: a short message is sent", |probe| sends(probe, 5));
+    case("connection: an empty message is sent", |probe| sends(probe, 0));
+    case("connection: a long message is sent", |probe| sends(probe, LONG_MESSAGE));
+    case("connection: a short message is received", |probe| {
+        receives(probe, 5, |ours| ours.recv().map(|message| message.into_vec()));
+    });
+    case("connection: an empty message is received", |probe| {
+        receives(probe, 0, |ours| ours.recv().map(|message| message.into_vec()));
+    });
+    case("connection: a long message is received", |probe| {
+        receives(probe, LONG_MESSAGE, |ours| ours.recv().map(|message| message.into_vec()));
+    });
+    case("connection: a message is received into a buffer", |probe| {
+        receives(probe, 5, |ours| {
+            let mut buffer = [0; 16];
+            ours.recv_into(&mut buffer).map(|len| buffer[..len].to_vec())
+        });
+    });
+    case("connection: a receive times out", |probe| {
+        let (ours, _theirs) = pipe().unwrap();
+        probe.operate(|| match ours.recv_timeout(SHORT) {
+            Err(ConnectionError::TimedOut) => Ok(()),
+            other => Ok(drop(other?)),
+        });
+    });
+    case("connection: a receive is woken", |probe| {
+        let (ours, theirs) = pipe().unwrap();
+        let peer = Peer::new(|| theirs.send(b"hello").unwrap());
+        let operation = || {
+            peer.ask();
+            Ok(require(&*ours.recv_timeout(LONG)? == b"hello", "it is what was sent")?)
+        };
+        let look = |is_ok: bool| {
+            peer.finish()?;
+            Ok(require(is_ok || ours.try_recv().is_ok(), "it is there if it was not received")?)
+        };
+        probe.operate_and_look(operation, look);
+    });
+    case("connection: a poll times out", |probe| {
+        let (ours, _theirs) = pipe().unwrap();
+        probe.operate(|| Ok(require(!ours.poll_timeout(SHORT)?, "nothing is there")?));
+    });
+    case("connection: a full one is sent to", |probe| {
+        let (ours, _theirs) = pipe().unwrap();
+        while ours.try_send(&[0; 1_000]).is_ok() {}
+        probe.operate(|| match ours.send_timeout(&[0; 1_000], SHORT) {
+            Err(ConnectionError::TimedOut) => Ok(()),
+            other => Ok(other?),
+        });
+    });
+    case("connection: a handle is sent", |probe| {
+        let (ours, theirs) = pipe().unwrap();
+        let event = Shm::new(Event::new()).unwrap();
+        let look = |is_ok| match theirs.try_recv_handle::<Shm<Event>>() {
+            Ok(_) => Ok(require(is_ok, "it was sent")?),
+            Err(ConnectionError::WouldBlock) => Ok(require(!is_ok, "what was sent is there")?),
+            Err(error) => Err(error.into()),
+        };
+        probe.operate_and_look(|| Ok(ours.send_both(b"with", &event)?), |is_ok| look(is_ok));
+    });
+    case("connection: a handle is received", |probe| {
+        let (ours, theirs) = pipe().unwrap();
+        let event = Shm::new(Event::new()).unwrap();
+        theirs.send_handle(&event).unwrap();
+        let peer = Peer::new(|| theirs.send_handle(&event).unwrap());
+        let operation = || Ok(drop(ours.recv_handle_timeout::<Shm<Event>>(LONG)?));
+        // It may be gone, as the error says then: a descriptor that is received is not received
+        // again.
+        let look = |_| {
+            if !ours.poll()? {
+                peer.ask();
+                peer.finish()?;
+            }
+            Ok(())
+        };
+        probe.operate_and_look(operation, look);
+    });
+}

@@ -1,0 +1,160 @@
+//! Directories: the client's side with a server that nothing is refused, and the other way round.
+
+use std::path::PathBuf;
+use std::thread;
+
+use crossproc::directory::Address;
+use crossproc::process::{Builder, Child};
+use crossproc::{Directory, DirectoryClient, DirectoryError, Event, Shm};
+
+use super::{Case, Peer};
+use crate::probe::{LONG, Outcome, Probe, SHORT, require};
+
+/// A path that is this process's own.
+fn path(what: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("crossproc-faults-{}-{what}", std::process::id()))
+}
+
+/// Another process that serves one name, `there`.
+struct Server {
+    _child: Child,
+    address: Address,
+}
+
+impl Server {
+    fn new() -> Self {
+        let address = Address::from(path("served"));
+        let directory = Directory::bind(address.clone()).unwrap();
+        let event = Shm::new(Event::new()).unwrap();
+        let bound = directory.address().clone();
+        drop(directory);
+        let serves = || -> () {
+            let directory = Directory::bind(bound.clone()).unwrap();
+            directory.put("there", &event).unwrap();
+            directory.serve().unwrap();
+        };
+        // SAFETY: the child uses the crate and system calls.
+        let child = unsafe { Builder::new().daemon(true).fork_with_threads(serves) }.unwrap();
+        drop(DirectoryClient::connect_timeout(address.clone(), LONG).unwrap());
+        Server { _child: child, address }
+    }
+}
+
+/// What a client does.
+fn asks(probe: Probe<'_>, ask: impl Fn(&mut DirectoryClient) -> Outcome) {
+    let server = Server::new();
+    let mut client = DirectoryClient::connect(server.address.clone()).unwrap();
+    let operation = || {
+        let result = ask(&mut client);
+        if result.is_err() {
+            // An answer may be on its way that nobody wants any more: as the docs say, connect anew.
+            if let Ok(another) = DirectoryClient::connect_timeout(server.address.clone(), LONG) {
+                client = another;
+            }
+        }
+        result
+    };
+    probe.operate(operation);
+    let _ = std::fs::remove_file(path("served"));
+}
+
+pub(super) fn add(all: &mut Vec<Case>) {
+    let mut case = |name, run| all.push(Case { name, run });
+    case("directory: bind a path", |probe| {
+        let at = path("bound");
+        let look = |_| Ok(require(!at.exists(), "nothing is left of it")?);
+        probe.operate_and_look(|| Ok(drop(Directory::bind(at.clone())?)), look);
+    });
+    case("directory: bind an abstract name", |probe| {
+        let name = format!("crossproc-faults-{}", std::process::id());
+        probe.operate(|| Ok(drop(Directory::bind(Address::abstract_name(&name))?)));
+    });
+    case("directory: put and removed by the owner", |probe| {
+        let directory = Directory::bind(path("owned")).unwrap();
+        let event = Shm::new(Event::new()).unwrap();
+        probe.operate(|| {
+            match directory.put("name", &event) {
+                Err(DirectoryError::NameTaken { .. }) => {}
+                other => other?,
+            }
+            require(directory.names() == ["name"], "it is there")?;
+            Ok(directory.remove("name")?)
+        });
+    });
+    case("directory: serve", |probe| {
+        let at = path("serving");
+        let event = Shm::new(Event::new()).unwrap();
+        let directory = Directory::bind(at.clone()).unwrap();
+        directory.put("there", &event).unwrap();
+        let asks = Peer::new(|| {
+            // What the server is refused, it may refuse, too; the next client is served.
+            let mut has_got = false;
+            while !has_got {
+                let client = DirectoryClient::connect_timeout(at.clone(), LONG);
+                has_got = client.is_ok_and(|mut client| client.get::<Shm<Event>>("there").is_ok());
+            }
+        });
+        drop(directory);
+        let operation = || {
+            let directory = Directory::bind(at.clone())?;
+            directory.put("there", &event)?;
+            asks.ask();
+            thread::scope(|scope| {
+                let serving = thread::Builder::new().spawn_scoped(scope, || directory.serve())?;
+                let finished = loop {
+                    if serving.is_finished() || asks.has_finished() {
+                        break asks.has_finished();
+                    }
+                    thread::yield_now();
+                };
+                directory.close();
+                serving.join().expect("it does not panic")?;
+                Ok(require(finished, "the client is served")?)
+            })
+        };
+        let look = |is_ok: bool| {
+            if !is_ok && !asks.has_finished() {
+                let directory = Directory::bind(at.clone())?;
+                directory.put("there", &event)?;
+                return thread::scope(|scope| {
+                    scope.spawn(|| directory.serve());
+                    let result = asks.finish();
+                    directory.close();
+                    result
+                });
+            }
+            asks.finish()
+        };
+        probe.operate_and_look(operation, look);
+    });
+    case("directory: connect", |probe| {
+        let server = Server::new();
+        probe.operate(|| Ok(drop(DirectoryClient::connect_timeout(server.address.clone(), LONG)?)));
+        let _ = std::fs::remove_file(path("served"));
+    });
+    case("directory: connect times out", |probe| {
+        let at = path("absent");
+        probe.operate(|| match DirectoryClient::connect_timeout(at.clone(), SHORT) {
+            Err(DirectoryError::TimedOut | DirectoryError::NotServed { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(require(false, "nobody is there")?),
+        });
+    });
+    case("directory: get", |probe| asks(probe, |client| Ok(drop(client.get::<Shm<Event>>("there")?))));
+    case("directory: list", |probe| {
+        asks(probe, |client| Ok(require(client.list("")?.names == ["there"], "it is listed")?));
+    });
+    case("directory: put and remove", |probe| {
+        let event = Shm::new(Event::new()).unwrap();
+        asks(probe, move |client| {
+            client.put("mine", &event)?;
+            Ok(client.remove("mine")?)
+        });
+    });
+    case("directory: wait_for times out", |probe| {
+        asks(probe, |client| match client.wait_for_timeout::<Shm<Event>>("absent", SHORT) {
+            Err(DirectoryError::TimedOut) => Ok(()),
+            other => Ok(drop(other?)),
+        });
+    });
+}

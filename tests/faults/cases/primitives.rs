@@ -1,0 +1,271 @@
+//! What synchronises, each while it sleeps and while it wakes.
+
+use std::sync::atomic::{AtomicU32, Ordering::*};
+use std::thread;
+use std::time::Instant;
+
+use crossproc::{
+    Barrier, BarrierError, BoundedSemaphore, Condition, ConditionError, Event, EventError, Lock, LockError, Once, OnceError, Permits,
+    PermitsError, RLock, RwLock, Semaphore, SemaphoreError, Shm, Wait, shared,
+};
+
+use super::{Case, Peer, eventually};
+use crate::probe::{LONG, Outcome, Probe, SHORT, require};
+
+shared! {
+    struct All {
+        lock: Lock<u64>,
+        rlock: RLock<u64>,
+        rwlock: RwLock<u64>,
+        semaphore: Semaphore,
+        bounded: BoundedSemaphore,
+        permits: Permits<1>,
+        event: Event,
+        condition: Condition,
+        barrier: Barrier,
+        once: Once,
+        woken: AtomicU32,
+    }
+}
+
+fn objects() -> Shm<All> {
+    let all = Shm::new(All {
+        lock: Lock::new(0),
+        rlock: RLock::new(0),
+        rwlock: RwLock::new(0),
+        semaphore: Semaphore::new(0),
+        bounded: BoundedSemaphore::new(1),
+        permits: Permits::new(),
+        event: Event::new(),
+        condition: Condition::new(),
+        barrier: Barrier::new(2),
+        once: Once::new(),
+        woken: AtomicU32::new(0),
+    });
+    all.unwrap()
+}
+
+/// A wait that has to time out, and not before its time.
+fn times_out(wait: impl FnOnce() -> bool) -> Outcome {
+    let begun = Instant::now();
+    let has_timed_out = wait();
+    require(has_timed_out, "it says that the time is over")?;
+    Ok(require(begun.elapsed() >= SHORT, "the time is over")?)
+}
+
+/// A wait that a peer ends.
+fn woken(probe: Probe<'_>, all: &All, wake: impl FnMut() + Send, wait: impl Fn(&All) -> Outcome) {
+    let peer = Peer::new(wake);
+    let operation = || {
+        peer.ask();
+        wait(all)
+    };
+    probe.operate_and_look(operation, |_| peer.finish());
+}
+
+/// A wake-up that a peer sleeps for: it comes, a slice later if the kernel refuses it.
+fn wakes(probe: Probe<'_>, all: &All, sleep: impl Fn(&All) + Send + Sync, wake: impl Fn(&All) -> Outcome) {
+    let peer = Peer::new(|| {
+        sleep(all);
+        all.woken.fetch_add(1, Release);
+    });
+    peer.ask();
+    // In the first look, the peer has been woken by the operation; in the second, by its repetition.
+    let look = |_| {
+        peer.finish()?;
+        peer.ask();
+        Ok(())
+    };
+    probe.operate_and_look(|| wake(all), look);
+}
+
+pub(super) fn add(all: &mut Vec<Case>) {
+    let mut case = |name, run| all.push(Case { name, run });
+    case("lock: a thread's first", |probe| {
+        let all = objects();
+        probe.operate(|| {
+            *all.lock.lock().map_err(LockError::without_guard)? += 1;
+            Ok(())
+        });
+    });
+    case("lock: another thread's first", |probe| {
+        let all = objects();
+        let locks = || all.lock.lock().map(drop).map_err(LockError::without_guard);
+        probe.operate(|| Ok(thread::scope(|scope| thread::Builder::new().spawn_scoped(scope, locks).map(|thread| thread.join().unwrap()))??));
+    });
+    case("lock: times out", |probe| {
+        let all = objects();
+        let holder = Peer::new(|| core::mem::forget(all.lock.lock().unwrap()));
+        holder.ask();
+        holder.finish().unwrap();
+        probe.operate(|| times_out(|| matches!(all.lock.lock_timeout(SHORT), Err(LockError::TimedOut))));
+    });
+    case("lock: is woken", |probe| {
+        let all = objects();
+        let peer = Peer::new(|| {
+            let held = all.lock.lock().unwrap();
+            all.woken.fetch_add(1, Release);
+            thread::sleep(SHORT);
+            drop(held);
+        });
+        let operation = || {
+            let before = all.woken.load(Acquire);
+            peer.ask();
+            eventually("the peer has the lock", || all.woken.load(Acquire) > before)?;
+            Ok(drop(all.lock.lock_timeout(LONG).map_err(LockError::without_guard)?))
+        };
+        probe.operate_and_look(operation, |_| peer.finish());
+    });
+    case("lock: a dead owner's", |probe| {
+        let all = objects();
+        let operation = || {
+            let held = match all.lock.lock_timeout(LONG) {
+                Ok(held) => held,
+                Err(LockError::OwnerDied(held)) => held.recover(),
+                Err(error) => return Err(error.without_guard().into()),
+            };
+            Ok(drop(held))
+        };
+        let dead = Peer::new(|| {
+            core::mem::forget(all.lock.lock().unwrap());
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(0) };
+        });
+        dead.ask();
+        dead.end().unwrap();
+        probe.operate(operation);
+    });
+    case("rlock: times out", |probe| {
+        let all = objects();
+        let holder = Peer::new(|| core::mem::forget(all.rlock.lock().unwrap()));
+        holder.ask();
+        holder.finish().unwrap();
+        probe.operate(|| times_out(|| matches!(all.rlock.lock_timeout(SHORT), Err(LockError::TimedOut))));
+    });
+    case("rwlock: a reader times out", |probe| {
+        let all = objects();
+        let holder = Peer::new(|| core::mem::forget(all.rwlock.write().unwrap()));
+        holder.ask();
+        holder.finish().unwrap();
+        probe.operate(|| times_out(|| matches!(all.rwlock.read_timeout(SHORT), Err(LockError::TimedOut))));
+    });
+    case("rwlock: a writer times out", |probe| {
+        let all = objects();
+        let holder = Peer::new(|| core::mem::forget(all.rwlock.read().unwrap()));
+        holder.ask();
+        holder.finish().unwrap();
+        probe.operate(|| times_out(|| matches!(all.rwlock.write_timeout(SHORT), Err(LockError::TimedOut))));
+    });
+    case("rwlock: a thread's first", |probe| {
+        let all = objects();
+        let operation = || {
+            *all.rwlock.write().map_err(LockError::without_guard)? += 1;
+            Ok(())
+        };
+        probe.operate(operation);
+    });
+    case("semaphore: times out", |probe| {
+        let all = objects();
+        probe.operate(|| times_out(|| all.semaphore.acquire_timeout(SHORT) == Err(SemaphoreError::TimedOut)));
+    });
+    case("semaphore: is woken", |probe| {
+        let all = objects();
+        woken(probe, &all, || all.semaphore.release().unwrap(), |all| Ok(all.semaphore.acquire_timeout(LONG)?));
+    });
+    case("semaphore: wakes", |probe| {
+        let all = objects();
+        wakes(probe, &all, |all| all.semaphore.acquire(), |all| Ok(all.semaphore.release()?));
+    });
+    case("bounded semaphore: times out", |probe| {
+        let all = objects();
+        all.bounded.acquire();
+        probe.operate(|| times_out(|| all.bounded.acquire_timeout(SHORT) == Err(SemaphoreError::TimedOut)));
+    });
+    case("permits: time out", |probe| {
+        let all = objects();
+        let _held = all.permits.acquire().unwrap();
+        probe.operate(|| times_out(|| matches!(all.permits.acquire_timeout(SHORT), Err(PermitsError::TimedOut))));
+    });
+    case("permits: a thread's first", |probe| {
+        let all = objects();
+        probe.operate(|| Ok(drop(all.permits.acquire()?)));
+    });
+    case("event: times out", |probe| {
+        let all = objects();
+        probe.operate(|| times_out(|| all.event.wait_timeout(SHORT) == Err(EventError::TimedOut)));
+    });
+    case("event: is woken", |probe| {
+        let all = objects();
+        woken(probe, &all, || all.event.set(), |all| {
+            all.event.wait_timeout(LONG)?;
+            Ok(all.event.clear())
+        });
+    });
+    case("event: wakes", |probe| {
+        let all = objects();
+        let sleeps = |all: &All| {
+            all.event.wait();
+            all.event.clear();
+        };
+        wakes(probe, &all, sleeps, |all| Ok(all.event.set()));
+    });
+    case("condition: times out", |probe| {
+        let all = objects();
+        probe.operate(|| {
+            let mut held = all.lock.lock().map_err(LockError::without_guard)?;
+            times_out(|| matches!(all.condition.wait_timeout(&mut held, SHORT), Err(ConditionError::TimedOut)))
+        });
+    });
+    case("condition: is woken", |probe| {
+        let all = objects();
+        let notifies = || {
+            *all.lock.lock().unwrap() += 1;
+            all.condition.notify_one();
+        };
+        woken(probe, &all, notifies, |all| {
+            let mut held = all.lock.lock().map_err(LockError::without_guard)?;
+            Ok(all.condition.wait_while_timeout(&mut held, LONG, |value| *value == 0).map(|()| *held = 0)?)
+        });
+    });
+    case("condition: wakes", |probe| {
+        let all = objects();
+        let sleeps = |all: &All| {
+            let mut held = all.lock.lock().unwrap();
+            all.condition.wait_while(&mut held, |value| *value == 0).unwrap();
+            *held = 0;
+        };
+        wakes(probe, &all, sleeps, |all| {
+            *all.lock.lock().map_err(LockError::without_guard)? = 1;
+            Ok(all.condition.notify_all())
+        });
+    });
+    case("barrier: times out", |probe| {
+        let all = objects();
+        probe.operate(|| {
+            all.barrier.reset();
+            times_out(|| matches!(all.barrier.wait_timeout(SHORT), Err(BarrierError::TimedOut)))
+        });
+    });
+    case("barrier: is passed", |probe| {
+        let all = objects();
+        woken(probe, &all, || _ = all.barrier.wait().unwrap(), |all| Ok(all.barrier.wait_timeout(LONG).map(|_| ())?));
+    });
+    case("once: called", |probe| {
+        let all = objects();
+        probe.operate(|| Ok(all.once.call_once(|_| ())?));
+    });
+    case("once: times out", |probe| {
+        let all = objects();
+        let caller = Peer::new(|| {
+            let _ = all.once.call_once(|_| {
+                all.event.set();
+                loop {
+                    thread::park();
+                }
+            });
+        });
+        caller.ask();
+        all.event.wait();
+        probe.operate(|| times_out(|| matches!(all.once.call_once_with(Wait::timeout(SHORT), |_| ()), Err(OnceError::TimedOut))));
+    });
+}

@@ -1,0 +1,115 @@
+//! Runs of a case: without a fault, to see which calls it makes, and with one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use crossproc::process::Builder;
+
+use crate::board::{Phase, SharedBoard};
+use crate::calls::{self, Call};
+use crate::cases::Case;
+use crate::probe::Probe;
+use crate::supervisor::{Supervised, Verdict};
+
+/// So long a run may take: every deadline in the cases is shorter.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// So long what it has started may outlive it.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Which of the calls with one number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Which {
+    /// From 1 on.
+    Nth(u32),
+    /// As in a sandbox.
+    Every,
+}
+
+/// What goes wrong in a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Fault {
+    pub(crate) number: i32,
+    pub(crate) which: Which,
+    pub(crate) errno: i32,
+}
+
+/// What came of a run.
+pub(crate) struct Report {
+    /// How often each call was made that is not spared.
+    pub(crate) calls: BTreeMap<i32, u32>,
+    /// How many calls were made to fail.
+    pub(crate) faults: u32,
+    /// The error that the operation returned.
+    pub(crate) error: Option<String>,
+    pub(crate) violation: Option<String>,
+    /// What there is more of than before.
+    pub(crate) left: [(&'static str, isize); 4],
+}
+
+pub(crate) fn run(case: &Case, fault: Option<Fault>) -> Report {
+    let board = SharedBoard::new();
+    // SAFETY: the child uses the crate, system calls, and of std what its fork makes usable.
+    let child = unsafe {
+        Builder::new().daemon(true).fork_with_threads(|| {
+            // SAFETY: takes integers.
+            libc::setpgid(0, 0);
+            (case.run)(Probe { board: &board });
+        })
+    };
+    let child = child.expect("a child can be forked");
+    let listener = loop {
+        match board.listener() {
+            Some(listener) => break listener,
+            None if child.is_alive().expect("it is ours") => thread::sleep(Duration::from_micros(100)),
+            None => panic!("{}: it ended with {} while it prepared", case.name, child.join().expect("it is ours")),
+        }
+    };
+    let supervised = Supervised::new(child, listener);
+    board.take();
+    let mut report = Report { calls: BTreeMap::new(), faults: 0, error: None, violation: None, left: Default::default() };
+    let mut executed = HashSet::new();
+    let end = supervised.run(PATIENCE, GRACE, |call: &Call| {
+        if board.phase() != Phase::Operating || executed.contains(&call.thread) || call.spared().is_some() {
+            return Verdict::Continue;
+        }
+        let count = report.calls.entry(call.number).or_default();
+        *count += 1;
+        let is_hit = |fault: &Fault| fault.number == call.number && [Which::Every, Which::Nth(*count)].contains(&fault.which);
+        if let Some(fault) = fault.filter(is_hit) {
+            report.faults += 1;
+            return Verdict::Fail(fault.errno);
+        }
+        if call.is_exec() {
+            executed.insert(call.thread);
+        }
+        Verdict::Continue
+    });
+    report.error = board.outcome.read();
+    report.left = board.after.since(&board.before);
+    report.violation = board.violation.read().or_else(|| match end.status {
+        None => Some("it hangs".to_owned()),
+        Some(status) if !status.success() => Some(format!("it ends with {status}")),
+        Some(_) if board.phase() != Phase::Looking => Some("it ends in the middle of the operation".to_owned()),
+        Some(_) if end.is_something_left => Some("a process that it has started is still there".to_owned()),
+        Some(_) => None,
+    });
+    report
+}
+
+/// What is wrong with a run that had this fault, beside one that had none.
+pub(crate) fn judge(report: &Report, fault: Fault, flawless: &Report) -> Option<String> {
+    if let Some(violation) = &report.violation {
+        return Some(violation.clone());
+    }
+    if let Some(error) = &report.error {
+        if *error == io::Error::from_raw_os_error(fault.errno).to_string() {
+            return Some(format!("its error says no more than {error:?}"));
+        }
+    }
+    // What was not unmapped because that was refused is left, of course.
+    let is_unmapping = calls::name(fault.number) == "munmap";
+    let leaks = report.left.iter().zip(&flawless.left).find(|(now, before)| now.1 > before.1 && !is_unmapping);
+    leaks.map(|((what, now), (_, before))| format!("{now} more {what} are there, not {before}"))
+}

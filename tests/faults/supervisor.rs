@@ -1,0 +1,127 @@
+//! A child whose system calls are decided here, one by one: seccomp's user notification
+//! (seccomp_unotify(2)). Threads and children that it starts are included.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crossproc::process::Child;
+
+use crate::calls::Call;
+
+// From linux/seccomp.h, as _IOWR('!', NUMBER, STRUCT) makes them.
+const RECEIVE: libc::c_ulong = 0xc050_2100;
+const SEND: libc::c_ulong = 0xc018_2101;
+const _: () = assert!(size_of::<libc::seccomp_notif>() == 0x50 && size_of::<libc::seccomp_notif_resp>() == 0x18);
+
+/// What becomes of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// The kernel carries it out.
+    Continue,
+    /// It fails with this errno, and nothing happens.
+    Fail(i32),
+}
+
+/// Has every call of the calling thread, and of what it starts, decided by whoever has the
+/// descriptor that this returns. Some calls are carried out unasked: to end, which nobody can be
+/// refused, and to yield.
+pub(crate) fn be_supervised() -> RawFd {
+    let one = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let unasked = [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_sched_yield];
+    let mut program = vec![one(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
+    for call in unasked {
+        program.push(libc::sock_filter { jf: 1, ..one(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32) });
+        program.push(one(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
+    }
+    program.push(one(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_USER_NOTIF));
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: takes integers.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    // A signal does not interrupt a call that is being decided: it would be made twice.
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    // SAFETY: the program lives through the call, which copies it.
+    let listener = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter) };
+    assert!(listener >= 0, "a filter with a listener, of Linux 5.19: {}", io::Error::last_os_error());
+    listener as RawFd
+}
+
+/// A child, seen from its parent.
+pub(crate) struct Supervised {
+    child: Child,
+    listener: OwnedFd,
+}
+
+/// How it ended.
+pub(crate) struct End {
+    /// `None` if it did not end in time, and was killed.
+    pub(crate) status: Option<ExitStatus>,
+    /// A process that it had started was still there.
+    pub(crate) is_something_left: bool,
+}
+
+impl Supervised {
+    /// The child is the first of a process group, and has `listener` from [`be_supervised`].
+    pub(crate) fn new(child: Child, listener: RawFd) -> Self {
+        // SAFETY: takes integers.
+        let taken = unsafe { libc::syscall(libc::SYS_pidfd_getfd, child.as_fd().as_raw_fd(), listener, 0) };
+        assert!(taken >= 0, "the listener cannot be taken: {}", io::Error::last_os_error());
+        // SAFETY: it is new, and nobody else has it.
+        let listener = unsafe { OwnedFd::from_raw_fd(taken as RawFd) };
+        Supervised { child, listener }
+    }
+
+    /// Decides the child's calls until it ends, and then those of what it has left behind, until
+    /// that is gone too or has not gone for `grace`.
+    pub(crate) fn run(self, patience: Duration, grace: Duration, mut decide: impl FnMut(&Call) -> Verdict) -> End {
+        let mut deadline = Instant::now() + patience;
+        let mut end = End { status: None, is_something_left: true };
+        loop {
+            let both = [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.child, PollFlags::IN)];
+            let mut watched = if end.status.is_none() { Vec::from(both) } else { Vec::from(&both[..1]) };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            match poll(&mut watched, Some(&timeout)) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => panic!("poll: {error}"),
+            }
+            let listener = watched[0].revents();
+            if listener.contains(PollFlags::IN) {
+                self.answer(&mut decide);
+            } else if listener.contains(PollFlags::HUP) && end.status.is_some() {
+                end.is_something_left = false;
+                break;
+            }
+            if watched.get(1).is_some_and(|child| !child.revents().is_empty()) {
+                end.status = Some(self.child.join().expect("it has ended"));
+                deadline = Instant::now() + grace;
+            }
+        }
+        // SAFETY: a group whose members are the child's own. Its number is taken as long as one of
+        // them is there, and nobody else's before that of the child is.
+        unsafe { libc::kill(-(self.child.id() as i32), libc::SIGKILL) };
+        end
+    }
+
+    fn answer(&self, decide: &mut impl FnMut(&Call) -> Verdict) {
+        // SAFETY: integers, of which zero is a value.
+        let mut notification: libc::seccomp_notif = unsafe { core::mem::zeroed() };
+        // SAFETY: writes a notification to where the argument points.
+        if unsafe { libc::ioctl(self.listener.as_raw_fd(), RECEIVE, &raw mut notification) } != 0 {
+            // Whoever made the call was killed.
+            return;
+        }
+        let verdict = decide(&Call::of(&notification));
+        let mut response = libc::seccomp_notif_resp { id: notification.id, val: 0, error: 0, flags: 0 };
+        match verdict {
+            Verdict::Continue => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+            Verdict::Fail(errno) => response.error = -errno,
+        }
+        // SAFETY: reads a response. It fails if whoever made the call was killed.
+        unsafe { libc::ioctl(self.listener.as_raw_fd(), SEND, &raw const response) };
+    }
+}
