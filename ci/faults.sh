@@ -3,5 +3,5 @@
 # came of it by call and errno. With arguments: parts of the names of cases, or --errors.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo test --all-features --test faults -- "$@"
-cargo test --release --all-features --test faults -- "$@"
+cargo test --all-features --test faults -- --all "$@"
+cargo test --release --all-features --test faults -- --all "$@"

@@ -20,6 +20,7 @@ mod socket;
 pub use self::error::ConnectionError;
 pub use self::message::Message;
 pub(crate) use self::private::{Held, adopt, begin, private_pipe};
+use crate::failed::failed;
 use crate::process::{Handle, HandleError};
 use crate::queue::forms::forms;
 use crate::wait::Wait;
@@ -99,11 +100,11 @@ pub struct Receiver(Connection);
 /// # Errors
 /// No free descriptor, no memory.
 pub fn pipe() -> io::Result<(Connection, Connection)> {
-    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    let (one, other) = both_above_standard(made)?;
+    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(failed("socketpair"))?;
+    let (one, other) = both_above_standard(made).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))?;
     for socket in [&one, &other] {
         // Twice that is what the kernel makes of it, unless the administrator has set a limit (net.core.wmem_max): then longer messages take the other way.
-        set_socket_send_buffer_size(socket, MAX_INLINE)?;
+        set_socket_send_buffer_size(socket, MAX_INLINE).map_err(failed("setsockopt(SO_SNDBUF)"))?;
     }
     Ok((Connection::of(one), Connection::of(other)))
 }
@@ -127,7 +128,7 @@ pub fn pipe() -> io::Result<(Connection, Connection)> {
 /// No free descriptor, no memory.
 pub fn simplex() -> io::Result<(Sender, Receiver)> {
     let (from, to) = pipe()?;
-    shutdown(&to.socket, Shutdown::Write)?;
+    shutdown(&to.socket, Shutdown::Write).map_err(failed("shutdown"))?;
     Ok((Sender(from), Receiver(to)))
 }
 
@@ -146,7 +147,7 @@ impl Connection {
     pub fn try_clone(&self) -> io::Result<Self> {
         let (private, socket) = match &self.private {
             Some(private) => private.try_clone(&self.socket)?,
-            None => (None, self.socket.try_clone()?),
+            None => (None, self.socket.try_clone().map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))?),
         };
         Ok(Connection { private, socket, expected: AtomicUsize::new(self.expected.load(Relaxed)) })
     }

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crossproc_sys::clock;
 use crossproc_sys::descriptor::above_standard;
+use crossproc_sys::ids;
 use crossproc_sys::poll::Bell;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
-use rustix::process::{Resource, geteuid, getrlimit};
 
 mod address;
 mod claim;
@@ -183,12 +183,13 @@ pub struct DirectoryOptions {
 impl Default for DirectoryOptions {
     fn default() -> Self {
         // A quarter of the descriptors for connections, a quarter for names, an eighth for what is to be closed, and the rest for one packet's and everything else.
-        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let descriptors = ids::most_descriptors().unwrap_or(u64::MAX);
         let part = |of: u64, most: usize| usize::try_from(descriptors / of).unwrap_or(most).clamp(1, most);
         DirectoryOptions {
             rules: Rules {
                 lookers: BTreeSet::new(),
-                putters: BTreeSet::from([geteuid().as_raw()]),
+                // Where a sandbox refuses to say, `bind` says so.
+                putters: ids::user().into_iter().collect(),
                 connections: part(4, Self::MAX_CONNECTIONS),
                 connections_per_process: 32,
                 limits: Limits { names: part(4, 4_096), names_per_client: 64 },
@@ -266,7 +267,7 @@ impl DirectoryOptions {
     /// [`AlreadyServed`](DirectoryError::AlreadyServed) if another server lives, also in this process; [`NotASocket`](DirectoryError::NotASocket) if the path is something else; [`InvalidAddress`](DirectoryError::InvalidAddress); what the system says: no
     /// such folder, no permission, no descriptor.
     pub fn bind(self, address: impl Into<Address>) -> Result<Directory, DirectoryError> {
-        let own = geteuid().as_raw();
+        let own = ids::user().map_err(DirectoryError::os("asking for the user (geteuid)"))?;
         let is_open = self.rules.lookers.iter().chain(&self.rules.putters).any(|&uid| uid != own);
         let bell = Arc::new(Bell::new().map_err(DirectoryError::os("making an eventfd"))?);
         let (listener, claim) = Claim::take(&address.into(), is_open)?;

@@ -99,6 +99,7 @@ mod condition;
 mod connection;
 pub mod directory;
 mod event;
+mod failed;
 mod fixed;
 #[cfg(feature = "tokio")]
 mod futures;

@@ -128,6 +128,7 @@ mod threads;
 
 use self::closing::Closing;
 use crate::connection::{self, Connection};
+use crate::failed::failed;
 
 pub use self::child::{Child, StatusLost};
 pub use self::command::{CommandExt, InheritError, inherited};
@@ -331,14 +332,14 @@ impl<'a> Builder<'a> {
     /// # Safety
     /// As for `fork_with_threads`; `is_alone` only if there are no other threads.
     unsafe fn fork_child<R: Exit>(&self, body: impl FnOnce() -> R, is_alone: bool, kept: Option<RawFd>) -> io::Result<Child> {
-        let line = if self.daemon { Some(Lifeline::of_this_process()?) } else { None };
+        let line = if self.daemon { Some(Lifeline::of_this_process().map_err(failed(LINE))?) } else { None };
         // The child waits until the parent has its pidfd, so that it cannot be reaped by anybody
         // before that.
         let (inside, outside) = gate::gate()?;
         let mut closing = Closing::new(&self.closed, kept)?;
         // SAFETY: the caller's; until `body`, the child only sends, receives, polls, opens and
         // closes, and prints nothing unless it is alone.
-        match unsafe { sys::fork() }? {
+        match unsafe { sys::fork() }.map_err(failed("fork"))? {
             None => {
                 drop(outside);
                 let begin = || inside.pass(line, &mut closing, is_alone);
@@ -350,13 +351,16 @@ impl<'a> Builder<'a> {
                     Ok(pidfd) => outside.let_in(&pidfd).map(|()| Child::new(pid, pidfd)),
                     Err(error) => {
                         outside.turn_away(pid);
-                        Err(error)
+                        Err(failed("pidfd_open")(error))
                     }
                 }
             }
         }
     }
 }
+
+/// What fails where a child cannot be tied to this process.
+const LINE: &str = "making the line that ties a daemon to this process";
 
 /// That this process is one thread, which holds no guard.
 fn check_what_is_held() -> io::Result<()> {

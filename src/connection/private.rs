@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Connection, pipe};
+use crate::failed::failed;
 use crate::of_process::{Current, OfProcess};
 
 type Numbers = Mutex<Vec<RawFd>>;
@@ -44,10 +45,10 @@ impl Private {
     /// A duplicate of the descriptor, noted in the same list.
     pub(super) fn try_clone(&self, end: &OwnedFd) -> io::Result<(Option<Self>, OwnedFd)> {
         if !self.list.is_of_this_process() {
-            return Ok((None, end.try_clone()?));
+            return Ok((None, end.try_clone().map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))?));
         }
         let mut numbers = lock(self.list);
-        let clone = end.try_clone()?;
+        let clone = end.try_clone().map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))?;
         Ok((Some(Private::note(self.list, &mut numbers, &clone)), clone))
     }
 }
@@ -62,7 +63,7 @@ impl Drop for Private {
 
 /// A pipe of which no forked child keeps an end, but the one that is [given](adopt) one.
 pub(crate) fn private_pipe() -> io::Result<(Connection, Connection)> {
-    let list = PRIVATE.get()?;
+    let list = PRIVATE.get().map_err(failed("making the list of the ends that no child keeps"))?;
     // From before there is anything to be copied.
     let mut numbers = lock(list);
     let (mut one, mut other) = pipe()?;

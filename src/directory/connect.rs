@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossproc_sys::clock;
 use crossproc_sys::descriptor::above_standard;
+use crossproc_sys::ids;
 use crossproc_sys::pidfd;
 use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
 use crossproc_sys::socket as sys;
@@ -16,7 +17,6 @@ use rustix::fs::inotify;
 use rustix::io::{Errno, read};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::geteuid;
 
 use super::address::Address;
 use super::client::{DirectoryClient, REQUEST_TIMEOUT};
@@ -42,11 +42,14 @@ const LOOK: u64 = 20_000_000;
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
     trusted: BTreeSet<u32>,
+    /// A sandbox refused to say who this process's user is.
+    own_is_unknown: Option<Errno>,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        ConnectOptions { trusted: BTreeSet::from([0, geteuid().as_raw()]) }
+        let own = ids::user();
+        ConnectOptions { trusted: own.into_iter().chain([0]).collect(), own_is_unknown: own.err() }
     }
 }
 
@@ -122,6 +125,9 @@ impl ConnectOptions {
         let socket = dial(address, place, wait)?;
         let peer = sys::peer(&*socket).map_err(DirectoryError::os("finding out who serves"))?;
         if !self.trusted.contains(&peer.uid) {
+            if let Some(errno) = self.own_is_unknown {
+                return Err(DirectoryError::os("asking for this process's user (geteuid)")(errno));
+            }
             return Err(DirectoryError::UntrustedServer { address: address.clone(), uid: peer.uid, pid: peer.pid });
         }
         if pidfd::has_ended(peer.pid) {

@@ -5,20 +5,21 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::Instant;
 
+use crossproc_sys::clock;
 use crossproc_sys::futex::Awake;
 use crossproc_sys::pidfd::{self, Record};
-use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
+use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll, sleep_until};
 use crossproc_sys::process;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
+use crate::failed::failed;
 use crate::wait::{Ended, Wait, Waiter};
 
-/// Between two looks at a child that has ended and cannot be reaped.
-const AGAIN: Duration = Duration::from_millis(1);
+/// Nanoseconds between two looks at a child that has ended and cannot be reaped.
+const AGAIN: u64 = 1_000_000;
 /// So many looks at one that is about to be reaped are enough.
 const MANY: u32 = 1_000;
 
@@ -100,7 +101,7 @@ impl Child {
             }
             if has_ended {
                 // Ended, and not to be reaped before a debugger lets go of it, of which nothing tells: look again in a while.
-                thread::sleep(AGAIN);
+                let _ = sleep_until(clock::now() + AGAIN);
             }
         }
     }
@@ -125,7 +126,7 @@ impl Child {
         let status = match pidfd::reap(&self.pidfd) {
             Ok(None) => return Ok(Look::Runs),
             Ok(Some(status)) => status,
-            Err(error) if error.raw_os_error() != Some(Errno::CHILD.raw_os_error()) => return Err(error),
+            Err(error) if error.raw_os_error() != Some(Errno::CHILD.raw_os_error()) => return Err(failed("waitid")(error)),
             Err(_) => match pidfd::record(&self.pidfd) {
                 Record::Ended(status) => status,
                 Record::Child => return Ok(Look::IsReaped),
@@ -147,7 +148,7 @@ impl Child {
     /// # Errors
     /// No memory for `poll(2)`.
     pub fn is_alive(&self) -> io::Result<bool> {
-        Ok(!pidfd::wait(&self.pidfd, Some(0))?)
+        Ok(!pidfd::wait(&self.pidfd, Some(0)).map_err(failed("poll"))?)
     }
 
     /// Asks the process to end (SIGTERM). To one that has ended this does nothing.
@@ -155,7 +156,7 @@ impl Child {
     /// # Errors
     /// `EPERM`: the process changed its user.
     pub fn terminate(&self) -> io::Result<()> {
-        pidfd::signal(&self.pidfd, Signal::TERM)
+        self.signal(Signal::TERM)
     }
 
     /// Ends the process (SIGKILL). To one that has ended this does nothing.
@@ -163,7 +164,7 @@ impl Child {
     /// # Errors
     /// `EPERM`: the process changed its user.
     pub fn kill(&self) -> io::Result<()> {
-        pidfd::signal(&self.pidfd, Signal::KILL)
+        self.signal(Signal::KILL)
     }
 
     /// Stops the process (SIGSTOP): it keeps what it holds and does nothing until [`resume`](Child::resume).
@@ -171,7 +172,7 @@ impl Child {
     /// # Errors
     /// `EPERM`: the process changed its user.
     pub fn stop(&self) -> io::Result<()> {
-        pidfd::signal(&self.pidfd, Signal::STOP)
+        self.signal(Signal::STOP)
     }
 
     /// Lets a stopped process go on (SIGCONT).
@@ -179,7 +180,11 @@ impl Child {
     /// # Errors
     /// `EPERM`: the process changed its user.
     pub fn resume(&self) -> io::Result<()> {
-        pidfd::signal(&self.pidfd, Signal::CONT)
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        pidfd::signal(&self.pidfd, signal).map_err(failed("pidfd_send_signal"))
     }
 
     /// Sleeps for a slice at most, until the process has ended. Whether it has.
@@ -194,7 +199,7 @@ impl Child {
                 _ => Awake::Woken,
             }
         });
-        Ok(polled? == Polled::Ready)
+        Ok(polled.map_err(failed("poll"))? == Polled::Ready)
     }
 }
 

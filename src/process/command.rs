@@ -13,9 +13,10 @@ use crossproc_sys::process::Lifeline;
 use rustix::fs::fstat;
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
-use super::Child;
 use super::handle::{Handle, HandleError};
 use super::start::{self, Share};
+use super::{Child, LINE};
+use crate::failed::failed;
 
 /// A handle is known to the program that is started by an environment variable of this name, with the handle's name after it.
 const PREFIX: &str = "CROSSPROC_HANDLE_";
@@ -66,7 +67,7 @@ pub trait CommandExt {
     /// whatever becomes of it, also if SIGCHLD is ignored.
     ///
     /// # Errors
-    /// As [`Command::spawn`]; what the child was refused when it opened or sent the pidfd. The
+    /// As [`Command::spawn`], of the same kind, and with its error as the source; what the child was refused when it opened or sent the pidfd. The
     /// program was not started then. Where the pidfd cannot be received since other threads have
     /// taken the last free descriptors meanwhile, it was, and the error says so, and with which
     /// pid.
@@ -107,9 +108,12 @@ pub trait CommandExt {
 impl CommandExt for Command {
     fn share<H: Handle>(&mut self, name: &str, handle: &H) -> io::Result<&mut Command> {
         check_name(name)?;
-        let fd = handle.as_fd().try_clone_to_owned()?;
-        let (variable, value) = (format!("{PREFIX}{name}"), Passed::of(&fd, H::kind())?.to_string());
-        start::mark_this_process()?;
+        let fd = handle.as_fd().try_clone_to_owned().map_err(failed("duplicating the descriptor to share"))?;
+        let (variable, value) = (
+            format!("{PREFIX}{name}"),
+            Passed::of(&fd, H::kind()).map_err(failed("finding out which file is shared (fstat)"))?.to_string(),
+        );
+        start::mark_this_process().map_err(failed("marking this process, for the program to be told from it (mmap)"))?;
         self.env(&variable, value);
         let share = Share::new(fd, variable);
         // SAFETY: in a child the closure makes system calls alone, reads what is behind `DOING`,
@@ -118,7 +122,7 @@ impl CommandExt for Command {
     }
 
     fn daemon(&mut self) -> io::Result<&mut Command> {
-        let line = Lifeline::of_this_process()?;
+        let line = Lifeline::of_this_process().map_err(failed(LINE))?;
         // SAFETY: the closure is async-signal-safe.
         Ok(unsafe { self.pre_exec(move || line.tie()) })
     }

@@ -30,10 +30,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use crossproc_sys::descriptor::both_above_standard;
 use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
 use crossproc_sys::process::{self as sys, Lifeline};
-use crossproc_sys::{clock, pidfd};
+use crossproc_sys::{clock, ids, pidfd};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socketpair};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, getppid, waitid, waitpid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, waitid, waitpid};
 
 use super::closing::Closing;
 use super::printed;
@@ -75,9 +75,10 @@ pub(super) struct Inside {
 
 /// Both ends, close-on-exec.
 pub(super) fn gate() -> io::Result<(Inside, Outside)> {
-    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let made =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(crate::failed::failed("socketpair"))?;
     let (inside, outside) = both_above_standard(made)?;
-    Ok((Inside { socket: inside, parent: getpid() }, Outside(outside)))
+    Ok((Inside { socket: inside, parent: ids::this_process().map_err(crate::failed::failed("getpid"))? }, Outside(outside)))
 }
 
 impl Inside {
@@ -119,8 +120,9 @@ impl Inside {
                     _ => Err(Errno::PIPE),
                 };
             }
-            // None: it is in another pid namespace, and cannot be asked for.
-            if getppid().is_some_and(|now| now != self.parent) {
+            // None: it is in another pid namespace, and cannot be asked for, nor where that is
+            // refused.
+            if ids::parent().unwrap_or(None).is_some_and(|now| now != self.parent) {
                 return Err(Errno::PIPE);
             }
         }

@@ -18,12 +18,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crossproc_sys::ids;
 use crossproc_sys::process as sys;
 use crossproc_sys::threads::{Others, others};
 use rustix::fs::stat;
-use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::Builder;
+use crate::failed::failed;
 
 /// How long the standard output may be locked: when a child ends, by its own threads; and where
 /// nobody can tell whether the thread that has it locked is in this process.
@@ -53,12 +55,12 @@ pub(super) fn look_for_a_lock() -> io::Result<()> {
     if LOCK.load(Relaxed) != UNKNOWN || !children_are_in_this_namespace() {
         return Ok(());
     }
-    let this_process = getpid();
+    let this_process = ids::this_process().map_err(failed("getpid"))?;
     let try_it = || {
         // This thread is its process's only one. Where it is refused, such a child may stay.
         let _ = set_parent_process_death_signal(Some(Signal::KILL));
-        // None: it is in another pid namespace, and cannot be asked for.
-        if getppid().is_none_or(|now| now == this_process) {
+        // None: it is in another pid namespace, and cannot be asked for, nor where that is refused.
+        if ids::parent().unwrap_or(None).is_none_or(|now| now == this_process) {
             drop(io::stdout().lock());
         }
     };
@@ -68,12 +70,17 @@ pub(super) fn look_for_a_lock() -> io::Result<()> {
         Ok(status) if status.success() => FREE,
         // Somebody has killed it.
         Ok(_) => UNKNOWN,
-        // Its status is lost.
-        Err(_) if matches!(child.is_alive(), Ok(false)) => FREE,
-        Err(_) => {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             child.kill()?;
             let _ = child.join();
             STUCK
+        }
+        // Its status is lost, or the kernel refuses to wait for it.
+        Err(_) => {
+            let has_ended = matches!(child.is_alive(), Ok(false));
+            let _ = child.kill();
+            let _ = child.join();
+            if has_ended { FREE } else { UNKNOWN }
         }
     };
     LOCK.store(found, Relaxed);

@@ -34,10 +34,10 @@ use std::process::Command;
 
 use crossproc_sys::descriptor::both_above_standard;
 use crossproc_sys::process::{at_fork, mark_of_this_process};
-use crossproc_sys::{pidfd, socket};
+use crossproc_sys::{ids, pidfd, socket};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, getpid};
+use rustix::process::Pid;
 
 use super::Child;
 
@@ -199,7 +199,8 @@ fn names(command: &Command) -> Vec<Box<OsStr>> {
 /// [`CommandExt::start`](super::CommandExt::start).
 pub(super) fn start(command: &mut Command) -> io::Result<Child> {
     announce_first()?;
-    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let made =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(crate::failed::failed("socketpair"))?;
     // The child's standard streams are in place before its closures run.
     let (theirs, ours) = both_above_standard(made)?;
     if !command.get_envs().any(|(name, _)| name == ANNOUNCES) {
@@ -235,7 +236,7 @@ pub(super) fn start(command: &mut Command) -> io::Result<Child> {
         }
         (_, Ok(Report::Opening(errno))) => Err(failed("opening a descriptor for itself, or sending it,", errno)),
         (_, Ok(Report::Nameless(variable))) => Err(nameless(&variable)),
-        (Ok(Err(error)), _) => Err(error),
+        (Ok(Err(error)), _) => Err(crate::failed::failed("starting the program")(error)),
         (Err(_), _) => Err(io::Error::other(
             "the program could not be executed. Why is not known, since the forked child's status was lost, as of all \
              children of this process, by SIGCHLD being ignored or by a wait for any child",
@@ -277,7 +278,7 @@ fn announce_first() -> io::Result<()> {
     // second time.
     if !IS_HANDLED.load(Relaxed) {
         // SAFETY: the handler makes system calls alone, and reads what is behind `DOING`.
-        unsafe { at_fork(None, in_child) }?;
+        unsafe { at_fork(None, in_child) }.map_err(crate::failed::failed("pthread_atfork"))?;
         IS_HANDLED.store(true, Relaxed);
     }
     Ok(())
@@ -292,8 +293,8 @@ fn announce() -> io::Result<()> {
         let result = announced.get().unwrap_or_else(|| {
             // SAFETY: not -1; open until std has forked, and so at the beginning of the child.
             let socket = unsafe { BorrowedFd::borrow_raw(*number) };
-            let sent = pidfd::open(getpid())
-                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            let sent = ids::this_process()
+                .and_then(|this_process| pidfd::open(this_process).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)))
                 .and_then(|pidfd| socket::send_descriptor(socket, &[STARTED], pidfd.as_fd()));
             if let Err(errno) = sent {
                 let [a, b, c, d] = errno.raw_os_error().to_ne_bytes();

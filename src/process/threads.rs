@@ -2,11 +2,11 @@
 //! left.
 
 use core::fmt::Write;
-use core::time::Duration;
 use std::io;
 use std::thread;
 
 use crossproc_sys::clock;
+use crossproc_sys::poll::sleep_until;
 use crossproc_sys::threads::{Others, Thread, others};
 
 use crate::own_threads::{self, CLOSER, SLEEPER};
@@ -19,8 +19,8 @@ const CLOSING: u64 = 1_000_000_000;
 const TOLD: u64 = 10_000_000_000;
 /// How often others get the processor before there are pauses.
 const YIELDS: u32 = 100;
-/// How long these are.
-const PAUSE: Duration = Duration::from_millis(1);
+/// How long these are, in nanoseconds.
+const PAUSE: u64 = 1_000_000;
 /// How many threads an error names.
 const NAMED: usize = 8;
 
@@ -44,7 +44,11 @@ pub(super) fn until_alone() -> io::Result<()> {
         if clock::now().saturating_sub(begin) >= patience(&found, idle) {
             return Err(io::Error::new(io::ErrorKind::Unsupported, refusal(&found)));
         }
-        if round < YIELDS { thread::yield_now() } else { thread::sleep(PAUSE) }
+        if round < YIELDS {
+            thread::yield_now();
+        } else {
+            let _ = sleep_until(clock::now() + PAUSE);
+        }
     }
     Ok(())
 }

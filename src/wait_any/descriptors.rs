@@ -104,8 +104,8 @@ impl<'a> Descriptors<'a> {
 
     /// Finds out which are ready, without waiting.
     pub(super) fn look(&mut self) -> io::Result<()> {
-        // One that was interrupted has found none.
-        poll(&mut self.polled, Some(0)).map(|_| ())
+        while poll(&mut self.polled, Some(0))? == Polled::Interrupted {}
+        Ok(())
     }
 
     /// Sleeps for a slice at most, until one is ready. Whether one is.

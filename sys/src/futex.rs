@@ -27,12 +27,12 @@
 
 use core::marker::PhantomData;
 use core::num::NonZeroU32;
-use rustix::event::poll;
 use rustix::io::Errno;
-use rustix::thread::{ClockId, clock_nanosleep_absolute, futex};
+use rustix::thread::{ClockId, futex};
 
 use crate::atomic::{AtomicU32, AtomicU64};
 use crate::clock::{self, timespec};
+use crate::poll::sleep_until;
 
 const ANY: NonZeroU32 = NonZeroU32::MAX;
 
@@ -104,21 +104,13 @@ pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
 /// a CPU.
 const NAP: u64 = 5_000_000;
 
-/// Sleeps for [`NAP`], or until the deadline, if that is earlier: by `clock_nanosleep(2)`, by
-/// `ppoll(2)` if that is refused, too, and if both are, it gives its processor to others.
+/// [Sleeps](sleep_until) for [`NAP`], or until the deadline, if that is earlier.
 #[cold]
 fn nap(deadline: Option<u64>) -> Awake {
     let end = clock::now().saturating_add(NAP);
     let until = deadline.map_or(end, |deadline| deadline.min(end));
-    let left = || timespec(until.saturating_sub(clock::now()));
-    let slept = match clock_nanosleep_absolute(ClockId::Monotonic, &timespec(until)) {
-        Err(errno) if errno != Errno::INTR => poll(&mut [], Some(&left())).map(|_| ()),
-        slept => slept,
-    };
-    match slept {
-        Err(Errno::INTR) => return Awake::Interrupted,
-        Err(_) => std::thread::yield_now(),
-        Ok(()) => {}
+    if sleep_until(until) == Err(Errno::INTR) {
+        return Awake::Interrupted;
     }
     match deadline {
         Some(deadline) if clock::now() >= deadline => Awake::TimedOut,

@@ -16,6 +16,7 @@ pub mod clock;
 pub mod descriptor;
 #[cfg_attr(crossproc_loom, path = "model/futex.rs")]
 pub mod futex;
+pub mod ids;
 #[cfg_attr(crossproc_loom, allow(dead_code, reason = "models map nothing"))]
 mod mappings;
 pub mod memory;

@@ -12,9 +12,9 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::fs::{fstat, stat};
-use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::process::{PidfdFlags, pidfd_open};
 
-use crate::memory;
+use crate::{ids, memory};
 
 /// A pid namespace: device and inode of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ fn of_this_process() -> Option<&'static Known> {
 fn own_namespace() -> io::Result<OwnedFd> {
     /// `linux/pidfd.h`: `_IO(0xFF, 5)`.
     const PIDFD_GET_PID_NAMESPACE: u64 = 0xff05;
-    let this_process = pidfd_open(getpid(), PidfdFlags::empty())?;
+    let this_process = pidfd_open(ids::this_process()?, PidfdFlags::empty())?;
     // SAFETY: a request without an argument.
     match unsafe { libc::ioctl(this_process.as_raw_fd(), PIDFD_GET_PID_NAMESPACE as _, 0) } {
         -1 => Err(io::Error::last_os_error()),

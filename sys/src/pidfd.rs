@@ -22,6 +22,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open
 
 use crate::clock;
 use crate::descriptor::above_standard;
+use crate::ids;
 use crate::poll::{PollFd, PollFlags, Polled, poll};
 
 /// A descriptor (close-on-exec) for a child of this process that has not been waited for, which is what makes it free of races.
@@ -133,10 +134,10 @@ pub fn record(process: impl AsFd) -> Record {
     let request = unsafe { Updater::<GET_INFO, Info>::new(&mut info) };
     // SAFETY: as above; for a descriptor that is no pidfd it is refused, or no call at all.
     let asked = unsafe { ioctl(process, request) };
-    let this_process = rustix::process::getpid().as_raw_nonzero().get() as u32;
+    let is_parent = |id: u32| ids::this_process().is_ok_and(|this_process| this_process.as_raw_nonzero().get() as u32 == id);
     match asked {
         Ok(()) if info.mask & INFO_EXIT != 0 => Record::Ended(ExitStatus::from_raw(info.exit_code)),
-        Ok(()) if info.mask & INFO_PID != 0 && info.parent == this_process => Record::Child,
+        Ok(()) if info.mask & INFO_PID != 0 && is_parent(info.parent) => Record::Child,
         Ok(()) if info.mask & INFO_PID != 0 => Record::OfAnother,
         _ => Record::Unknown,
     }

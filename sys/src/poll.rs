@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{EventfdFlags, eventfd, poll as ppoll};
 pub use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, read, write};
+use rustix::thread::{ClockId, clock_nanosleep_absolute};
 
 use crate::clock;
 use crate::descriptor::above_standard;
@@ -34,6 +35,24 @@ pub fn poll(descriptors: &mut [PollFd<'_>], deadline: Option<u64>) -> io::Result
         Ok(_) => Ok(Polled::Ready),
         Err(Errno::INTR) => Ok(Polled::Interrupted),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Sleeps until then, in [`clock::now`]'s nanoseconds: by `clock_nanosleep(2)`, or by `ppoll(2)` if
+/// that is refused. If both are, it gives its processor to others and returns at once.
+///
+/// # Errors
+/// EINTR: a signal handler ran. Whatever else the second said.
+pub fn sleep_until(until: u64) -> Result<(), Errno> {
+    match clock_nanosleep_absolute(ClockId::Monotonic, &clock::timespec(until)) {
+        Err(errno) if errno != Errno::INTR => {
+            let slept = ppoll(&mut [], Some(&clock::timespec(until.saturating_sub(clock::now())))).map(|_| ());
+            if slept.is_err_and(|errno| errno != Errno::INTR) {
+                std::thread::yield_now();
+            }
+            slept
+        }
+        slept => slept,
     }
 }
 

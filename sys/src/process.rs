@@ -16,10 +16,9 @@ use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd, retry_on_intr};
 use rustix::path::DecInt;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, set_parent_process_death_signal};
-use rustix::thread::gettid;
 
 use crate::descriptor::{above_standard, both_above_standard, duplicate};
-use crate::memory;
+use crate::{ids, memory};
 
 /// `fork(3)`, libc's, with its handlers: `None` in the child.
 ///
@@ -186,8 +185,8 @@ impl Lifeline {
             LINE_WRITE.store(write.into_raw_fd(), Relaxed);
             LINE_READ.store(read.into_raw_fd(), Relaxed);
         }
-        let is_exact = !is_before(rustix::system::uname().release().to_bytes(), (5, 6));
-        Ok(Lifeline { read: LINE_READ.load(Relaxed), owner: rustix::process::getpid(), is_exact })
+        let is_exact = !is_kernel_before((5, 6));
+        Ok(Lifeline { read: LINE_READ.load(Relaxed), owner: ids::this_process()?, is_exact })
     }
 
     /// The same as it would be before Linux 5.6.
@@ -206,7 +205,7 @@ impl Lifeline {
     /// belongs to; EOPNOTSUPP: nothing would hold, see [`Lifeline`]; what a sandbox says to
     /// `prctl`. The child reports them and ends.
     pub fn tie(self) -> io::Result<()> {
-        let this_process = rustix::process::getpid();
+        let this_process = ids::this_process()?;
         // A child has no line of this number of its own, and a process that was forked without the
         // handlers another pid.
         let is_owner = LINE_READ.load(Relaxed) == self.read && this_process == self.owner;
@@ -353,7 +352,20 @@ pub fn without_stdout(act: impl FnOnce()) -> io::Result<()> {
 }
 
 extern "C" fn note_who_forks() {
-    IS_BY_FIRST.set(gettid() == rustix::process::getpid());
+    // Where a sandbox refuses to say, it is not known to be the first.
+    IS_BY_FIRST.set(ids::this_thread().is_ok_and(|thread| ids::this_process() == Ok(thread)));
+}
+
+/// Whether the kernel is of before a version. One that does not tell is not.
+fn is_kernel_before(version: (u32, u32)) -> bool {
+    let mut names = MaybeUninit::<libc::utsname>::uninit();
+    // SAFETY: writes names where it is told.
+    if unsafe { libc::uname(names.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: written, since it did not fail.
+    let names = unsafe { names.assume_init() };
+    is_before(&names.release.map(|byte| byte as u8), version)
 }
 
 /// Whether a kernel's release is before a version. One that cannot be read is not.
@@ -379,7 +391,7 @@ extern "C" fn drop_parents_line() {
 /// has one more.
 fn sort_out_ties() -> io::Result<()> {
     let numbers = std::fs::read_dir("/proc/self/fd")?;
-    let this_process = rustix::process::getpid().as_raw_nonzero().get();
+    let this_process = ids::this_process()?.as_raw_nonzero().get();
     for entry in numbers {
         let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         if !is_tie(number) {

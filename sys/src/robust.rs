@@ -89,12 +89,11 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::*, compile
 use std::io;
 
 use rustix::mm::munmap;
-use rustix::thread::gettid;
 
 use crate::atomic::AtomicU32;
 use crate::futex::Word;
 use crate::memory::map_wiped_on_fork;
-use crate::{mappings, namespace};
+use crate::{ids, mappings, namespace};
 
 mod ending;
 mod entry;
@@ -693,7 +692,7 @@ fn set_up() -> Result<&'static Thread, Error> {
     if namespace::current().map_err(Error::Os)? != namespace::first().map_err(Error::Os)? {
         return Err(Error::OtherPidNamespace);
     }
-    let tid = gettid().as_raw_nonzero().get() as u32;
+    let tid = ids::this_thread().map_err(|errno| Error::Os(errno.into()))?.as_raw_nonzero().get() as u32;
     let reused = if wiped.is_none() { records().find(|thread| thread.claim(tid)) } else { None };
     let record = match reused {
         Some(thread) => thread,

@@ -6,28 +6,21 @@
 //! References: <https://docs.kernel.org/admin-guide/cgroup-v2.html> (memory),
 //! <https://docs.kernel.org/admin-guide/cgroup-v1/memory.html>
 
-#![allow(unsafe_code)]
-
-use core::mem::MaybeUninit;
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use rustix::io::Errno;
 
+use crate::ids;
+
 /// From this many bytes on, the memory that is left is looked at first.
 const LARGE: u64 = 1 << 20;
 
 /// Refuses a file over `RLIMIT_FSIZE`, for which the kernel sends SIGXFSZ.
 pub(crate) fn check_size(len: u64) -> io::Result<()> {
-    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
-    // SAFETY: writes the limit where it is told.
-    if unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, limit.as_mut_ptr()) } != 0 {
-        return Ok(());
-    }
-    // SAFETY: written, since it did not fail.
-    let most = unsafe { limit.assume_init() }.rlim_cur;
-    if most != libc::RLIM_INFINITY && len > most { Err(Errno::FBIG.into()) } else { Ok(()) }
+    let is_too_long = ids::longest_file().is_some_and(|most| len > most);
+    if is_too_long { Err(Errno::FBIG.into()) } else { Ok(()) }
 }
 
 /// Refuses what is more than the memory that is left: the kernel allocates the pages of a memfd,

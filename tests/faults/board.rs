@@ -3,7 +3,7 @@
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::ptr;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering::*};
+use core::sync::atomic::{AtomicI32, AtomicIsize, AtomicU32, AtomicUsize, Ordering::*};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
@@ -30,6 +30,9 @@ pub(crate) struct Board {
     pub(crate) before: Left,
     /// ... and at the end.
     pub(crate) after: Left,
+    /// How many more there may be then, in the same order. A thread that waits for work takes a
+    /// second to end, and has a descriptor.
+    pub(crate) allowed: [AtomicIsize; 4],
 }
 
 /// Numbers of what a process has.

@@ -7,6 +7,8 @@ use std::error::Error;
 use std::fs;
 use std::panic;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::Instant;
 
 use crate::board::{Board, Left, Phase};
 use crate::supervisor::be_supervised;
@@ -76,7 +78,16 @@ impl Probe<'_> {
             }
         }
         drop(outcome);
-        count(&board.after);
+        let deadline = Instant::now() + LONG;
+        loop {
+            count(&board.after);
+            let more = board.after.since(&board.before);
+            let is_allowed = more.iter().zip(&board.allowed).all(|((_, more), most)| *more <= most.load(Relaxed));
+            if is_allowed || Instant::now() > deadline {
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 
@@ -115,6 +126,6 @@ impl fmt::Display for Chain<'_> {
 }
 
 /// The deadline of what is expected to time out.
-pub(crate) const SHORT: Duration = Duration::from_millis(20);
+pub(crate) const SHORT: Duration = Duration::from_millis(4);
 /// The deadline of what is expected to come.
 pub(crate) const LONG: Duration = Duration::from_secs(8);

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crossproc::process::Child;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::calls::Call;
 

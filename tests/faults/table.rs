@@ -33,19 +33,24 @@ impl Table {
 
     pub(crate) fn add(&mut self, case: &str, fault: Fault, report: &Report, violation: Option<String>) {
         let call = calls::name(fault.number);
-        let cell = self.cells.entry((call, fault.errno)).or_default();
         let errno = NAMES[ERRNOS.iter().position(|&errno| errno == fault.errno).expect("one of them")];
+        let cell = self.cells.entry((call, fault.errno)).or_default();
         if report.faults == 0 && violation.is_none() {
             cell.unmade += 1;
         } else if let Some(violation) = violation {
             cell.violations += 1;
-            self.violations.push(format!("{case}; {call}, {:?}, {errno}: {violation}", fault.which));
+            self.add_violation(format!("{case}; {call}, {:?}, {errno}: {violation}", fault.which));
         } else if let Some(error) = &report.error {
             cell.errors += 1;
             self.errors.insert(format!("{call}, {case}: {error}"));
         } else {
             cell.other_ways += 1;
         }
+    }
+
+    pub(crate) fn add_violation(&mut self, violation: String) {
+        eprintln!("VIOLATION {violation}");
+        self.violations.push(violation);
     }
 
     pub(crate) fn print(&self, with_errors: bool) {

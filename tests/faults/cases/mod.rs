@@ -56,7 +56,7 @@ impl Peer {
                     thread::sleep(Duration::from_micros(200));
                 }
                 // Most often, whoever asked sleeps by then; it may be right without, too.
-                thread::sleep(Duration::from_millis(3));
+                thread::sleep(Duration::from_millis(1));
                 act();
                 done.store(round, Release);
             }
@@ -96,7 +96,7 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Outcome
     let deadline = Instant::now() + LONG;
     while !holds() {
         require(Instant::now() < deadline, what)?;
-        thread::yield_now();
+        thread::sleep(Duration::from_micros(200));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What synchronises, each while it sleeps and while it wakes.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::thread;
 use std::time::Instant;
@@ -45,12 +46,14 @@ fn objects() -> Shm<All> {
     all.unwrap()
 }
 
-/// A wait that has to time out, and not before its time.
-fn times_out(wait: impl FnOnce() -> bool) -> Outcome {
+/// A wait that has to time out, and not before its time. `is_late` tells which error says so.
+fn times_out<T, E: Error + 'static>(wait: impl FnOnce() -> Result<T, E>, is_late: impl FnOnce(&E) -> bool) -> Outcome {
     let begun = Instant::now();
-    let has_timed_out = wait();
-    require(has_timed_out, "it says that the time is over")?;
-    Ok(require(begun.elapsed() >= SHORT, "the time is over")?)
+    match wait() {
+        Ok(_) => Ok(require(false, "the time is over")?),
+        Err(error) if is_late(&error) => Ok(require(begun.elapsed() >= SHORT, "it waits until the time is over")?),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A wait that a peer ends.
@@ -71,9 +74,11 @@ fn wakes(probe: Probe<'_>, all: &All, sleep: impl Fn(&All) + Send + Sync, wake: 
     });
     peer.ask();
     // In the first look, the peer has been woken by the operation; in the second, by its repetition.
-    let look = |_| {
-        peer.finish()?;
-        peer.ask();
+    let look = |has_waked| {
+        if has_waked {
+            peer.finish()?;
+            peer.ask();
+        }
         Ok(())
     };
     probe.operate_and_look(|| wake(all), look);
@@ -91,14 +96,22 @@ pub(super) fn add(all: &mut Vec<Case>) {
     case("lock: another thread's first", |probe| {
         let all = objects();
         let locks = || all.lock.lock().map(drop).map_err(LockError::without_guard);
-        probe.operate(|| Ok(thread::scope(|scope| thread::Builder::new().spawn_scoped(scope, locks).map(|thread| thread.join().unwrap()))??));
+        let operation = || {
+            thread::scope(|scope| match thread::Builder::new().spawn_scoped(scope, locks) {
+                Ok(thread) => Ok(thread.join().unwrap()?),
+                Err(error) => Err(format!("std spawns no thread: {error}").into()),
+            })
+        };
+        probe.operate(operation);
     });
     case("lock: times out", |probe| {
         let all = objects();
         let holder = Peer::new(|| core::mem::forget(all.lock.lock().unwrap()));
         holder.ask();
         holder.finish().unwrap();
-        probe.operate(|| times_out(|| matches!(all.lock.lock_timeout(SHORT), Err(LockError::TimedOut))));
+        probe.operate(|| {
+            times_out(|| all.lock.lock_timeout(SHORT).map_err(LockError::without_guard), |error| matches!(error, LockError::TimedOut))
+        });
     });
     case("lock: is woken", |probe| {
         let all = objects();
@@ -140,21 +153,27 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let holder = Peer::new(|| core::mem::forget(all.rlock.lock().unwrap()));
         holder.ask();
         holder.finish().unwrap();
-        probe.operate(|| times_out(|| matches!(all.rlock.lock_timeout(SHORT), Err(LockError::TimedOut))));
+        probe.operate(|| {
+            times_out(|| all.rlock.lock_timeout(SHORT).map_err(LockError::without_guard), |error| matches!(error, LockError::TimedOut))
+        });
     });
     case("rwlock: a reader times out", |probe| {
         let all = objects();
         let holder = Peer::new(|| core::mem::forget(all.rwlock.write().unwrap()));
         holder.ask();
         holder.finish().unwrap();
-        probe.operate(|| times_out(|| matches!(all.rwlock.read_timeout(SHORT), Err(LockError::TimedOut))));
+        probe.operate(|| {
+            times_out(|| all.rwlock.read_timeout(SHORT).map_err(LockError::without_guard), |error| matches!(error, LockError::TimedOut))
+        });
     });
     case("rwlock: a writer times out", |probe| {
         let all = objects();
         let holder = Peer::new(|| core::mem::forget(all.rwlock.read().unwrap()));
         holder.ask();
         holder.finish().unwrap();
-        probe.operate(|| times_out(|| matches!(all.rwlock.write_timeout(SHORT), Err(LockError::TimedOut))));
+        probe.operate(|| {
+            times_out(|| all.rwlock.write_timeout(SHORT).map_err(LockError::without_guard), |error| matches!(error, LockError::TimedOut))
+        });
     });
     case("rwlock: a thread's first", |probe| {
         let all = objects();
@@ -166,7 +185,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
     });
     case("semaphore: times out", |probe| {
         let all = objects();
-        probe.operate(|| times_out(|| all.semaphore.acquire_timeout(SHORT) == Err(SemaphoreError::TimedOut)));
+        probe.operate(|| times_out(|| all.semaphore.acquire_timeout(SHORT), |error| *error == SemaphoreError::TimedOut));
     });
     case("semaphore: is woken", |probe| {
         let all = objects();
@@ -179,12 +198,14 @@ pub(super) fn add(all: &mut Vec<Case>) {
     case("bounded semaphore: times out", |probe| {
         let all = objects();
         all.bounded.acquire();
-        probe.operate(|| times_out(|| all.bounded.acquire_timeout(SHORT) == Err(SemaphoreError::TimedOut)));
+        probe.operate(|| times_out(|| all.bounded.acquire_timeout(SHORT), |error| *error == SemaphoreError::TimedOut));
     });
     case("permits: time out", |probe| {
         let all = objects();
-        let _held = all.permits.acquire().unwrap();
-        probe.operate(|| times_out(|| matches!(all.permits.acquire_timeout(SHORT), Err(PermitsError::TimedOut))));
+        let holder = Peer::new(|| core::mem::forget(all.permits.acquire().unwrap()));
+        holder.ask();
+        holder.finish().unwrap();
+        probe.operate(|| times_out(|| all.permits.acquire_timeout(SHORT), |error| matches!(error, PermitsError::TimedOut)));
     });
     case("permits: a thread's first", |probe| {
         let all = objects();
@@ -192,14 +213,19 @@ pub(super) fn add(all: &mut Vec<Case>) {
     });
     case("event: times out", |probe| {
         let all = objects();
-        probe.operate(|| times_out(|| all.event.wait_timeout(SHORT) == Err(EventError::TimedOut)));
+        probe.operate(|| times_out(|| all.event.wait_timeout(SHORT), |error| *error == EventError::TimedOut));
     });
     case("event: is woken", |probe| {
         let all = objects();
-        woken(probe, &all, || all.event.set(), |all| {
-            all.event.wait_timeout(LONG)?;
-            Ok(all.event.clear())
-        });
+        woken(
+            probe,
+            &all,
+            || all.event.set(),
+            |all| {
+                all.event.wait_timeout(LONG)?;
+                Ok(all.event.clear())
+            },
+        );
     });
     case("event: wakes", |probe| {
         let all = objects();
@@ -213,7 +239,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let all = objects();
         probe.operate(|| {
             let mut held = all.lock.lock().map_err(LockError::without_guard)?;
-            times_out(|| matches!(all.condition.wait_timeout(&mut held, SHORT), Err(ConditionError::TimedOut)))
+            times_out(|| all.condition.wait_timeout(&mut held, SHORT), |error| matches!(error, ConditionError::TimedOut))
         });
     });
     case("condition: is woken", |probe| {
@@ -243,7 +269,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let all = objects();
         probe.operate(|| {
             all.barrier.reset();
-            times_out(|| matches!(all.barrier.wait_timeout(SHORT), Err(BarrierError::TimedOut)))
+            times_out(|| all.barrier.wait_timeout(SHORT), |error| matches!(error, BarrierError::TimedOut))
         });
     });
     case("barrier: is passed", |probe| {
@@ -266,6 +292,6 @@ pub(super) fn add(all: &mut Vec<Case>) {
         });
         caller.ask();
         all.event.wait();
-        probe.operate(|| times_out(|| matches!(all.once.call_once_with(Wait::timeout(SHORT), |_| ()), Err(OnceError::TimedOut))));
+        probe.operate(|| times_out(|| all.once.call_once_with(Wait::timeout(SHORT), |_| ()), |error| matches!(error, OnceError::TimedOut)));
     });
 }

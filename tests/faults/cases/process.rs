@@ -1,5 +1,6 @@
 //! Processes.
 
+use std::cell::RefCell;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
@@ -13,19 +14,36 @@ use crate::probe::{LONG, Outcome, Probe, SHORT, require};
 fn starts(probe: Probe<'_>, start: impl Fn(&Shm<AtomicU32>) -> std::io::Result<Child>) {
     let count = Shm::new(AtomicU32::new(0)).unwrap();
     let before = AtomicU32::new(0);
+    let started = RefCell::new(None);
     let operation = || {
         before.store(count.load(Acquire), Relaxed);
-        let child = start(&count)?;
+        let mut started = started.borrow_mut();
+        let child = started.insert(start(&count)?);
         require(child.join_timeout(LONG)?.success(), "it succeeds")?;
         Ok(require(count.load(Acquire) == before.load(Relaxed) + 1, "it has run once")?)
     };
-    probe.operate(operation);
+    probe.operate_and_look(operation, |_| join_again(&started));
+}
+
+/// A join that failed can be done again.
+fn join_again(started: &RefCell<Option<Child>>) -> Outcome {
+    match started.take() {
+        Some(child) => Ok(require(child.join_timeout(LONG)?.success(), "it has succeeded")?),
+        None => Ok(()),
+    }
 }
 
 /// A child that sleeps.
 fn sleeping() -> Child {
     // SAFETY: it only sleeps.
-    unsafe { Builder::new().daemon(true).fork_with_threads(|| -> () { loop { std::thread::park() } }) }.unwrap()
+    unsafe {
+        Builder::new().daemon(true).fork_with_threads(|| -> () {
+            loop {
+                std::thread::park()
+            }
+        })
+    }
+    .unwrap()
 }
 
 /// What is done to a child that sleeps.
@@ -54,32 +72,43 @@ pub(super) fn add(all: &mut Vec<Case>) {
             let count = count.clone();
             let (child, connection) = fork_connected(move |connection| {
                 count.fetch_add(1, Release);
-                connection.send(b"hello").unwrap_or_else(|_| std::process::exit(1));
+                // It may be refused here, too.
+                let _ = connection.send(b"hello");
             })?;
             let received = connection.recv_timeout(LONG);
-            require(received.is_err() || received.is_ok_and(|message| &*message == b"hello"), "what it sends comes").map_err(std::io::Error::other)?;
+            require(received.is_err() || received.is_ok_and(|message| &*message == b"hello"), "what it sends comes")
+                .map_err(std::io::Error::other)?;
             Ok(child)
         });
     });
     case("process: an end closed in the child", |probe| {
         let (ours, _theirs) = pipe().unwrap();
-        probe.operate(|| {
-            let child = Builder::new().close(&ours).fork(|| ())?;
+        let started = RefCell::new(None);
+        let operation = || {
+            let mut started = started.borrow_mut();
+            let child = started.insert(Builder::new().close(&ours).fork(|| ())?);
             Ok(require(child.join_timeout(LONG)?.success(), "it succeeds")?)
-        });
+        };
+        probe.operate_and_look(operation, |_| join_again(&started));
     });
     case("process: a program", |probe| {
-        probe.operate(|| {
-            let child = Command::new("/bin/true").start()?;
+        let started = RefCell::new(None);
+        let operation = || {
+            let mut started = started.borrow_mut();
+            let child = started.insert(Command::new("/bin/true").start()?);
             Ok(require(child.join_timeout(LONG)?.success(), "it succeeds")?)
-        });
+        };
+        probe.operate_and_look(operation, |_| join_again(&started));
     });
     case("process: a program that shares, as a daemon", |probe| {
         let event = Shm::new(Event::new()).unwrap();
-        probe.operate(|| {
-            let child = Command::new("/bin/true").share("event", &event)?.daemon()?.start()?;
+        let started = RefCell::new(None);
+        let operation = || {
+            let mut started = started.borrow_mut();
+            let child = started.insert(Command::new("/bin/true").share("event", &event)?.daemon()?.start()?);
             Ok(require(child.join_timeout(LONG)?.success(), "it succeeds")?)
-        });
+        };
+        probe.operate_and_look(operation, |_| join_again(&started));
     });
     case("process: a program that is not there", |probe| {
         probe.operate(|| match Command::new("/no/such/program").start() {
@@ -114,9 +143,9 @@ pub(super) fn add(all: &mut Vec<Case>) {
         });
     });
     case("process: terminated", |probe| {
-        treats(probe, |child| {
-            child.terminate()?;
-            eventually("it is gone", || child.is_alive().is_ok_and(|is_alive| !is_alive))
-        });
+        let child = sleeping();
+        let gone = || child.is_alive().is_ok_and(|is_alive| !is_alive);
+        let look = |is_ok: bool| if is_ok { eventually("it is gone", gone) } else { Ok(()) };
+        probe.operate_and_look(|| Ok(child.terminate()?), look);
     });
 }

@@ -34,7 +34,13 @@ pub(super) fn add(all: &mut Vec<Case>) {
     });
     case("queue: a thread's first get", |probe| {
         let queue: Queue<u64> = Queue::new(2).unwrap();
-        let refill = || Peer::new(|| if queue.is_empty() { queue.put(7).unwrap() });
+        let refill = || {
+            Peer::new(|| {
+                if queue.is_empty() {
+                    queue.put(7).unwrap()
+                }
+            })
+        };
         let peer = refill();
         peer.ask();
         peer.finish().unwrap();
@@ -136,7 +142,11 @@ pub(super) fn add(all: &mut Vec<Case>) {
             task.done();
             Ok(())
         };
-        let peer = Peer::new(|| if tasks.unfinished() == 0 { tasks.put(7).unwrap() });
+        let peer = Peer::new(|| {
+            if tasks.unfinished() == 0 {
+                tasks.put(7).unwrap()
+            }
+        });
         peer.ask();
         peer.finish().unwrap();
         let look = |is_ok: bool| {

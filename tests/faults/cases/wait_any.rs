@@ -33,7 +33,14 @@ fn is_woken(probe: Probe<'_>, on: &[&dyn Waitable], wake: impl FnMut() + Send, a
 
 fn sleeping_child() -> Child {
     // SAFETY: it only sleeps.
-    unsafe { Builder::new().daemon(true).fork_with_threads(|| -> () { loop { std::thread::park() } }) }.unwrap()
+    unsafe {
+        Builder::new().daemon(true).fork_with_threads(|| -> () {
+            loop {
+                std::thread::park()
+            }
+        })
+    }
+    .unwrap()
 }
 
 pub(super) fn add(all: &mut Vec<Case>) {

@@ -1,0 +1,79 @@
+//! Who runs: this process, its parent, this thread, their user. The kernel refuses nobody these
+//! calls, but a sandbox may: then each returns the errno, and its caller does without, or says so.
+
+#![allow(unsafe_code)]
+
+use core::mem::MaybeUninit;
+use std::io;
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+fn call(number: libc::c_long) -> Result<i32, Errno> {
+    // SAFETY: one of the calls below, which take nothing.
+    match unsafe { libc::syscall(number) } {
+        -1 => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        id => Ok(id as i32),
+    }
+}
+
+/// This process, in its pid namespace: `getpid(2)`. Async-signal-safe, as all of these.
+///
+/// # Errors
+/// A sandbox's.
+pub fn this_process() -> Result<Pid, Errno> {
+    call(libc::SYS_getpid).and_then(|id| Pid::from_raw(id).ok_or(Errno::INVAL))
+}
+
+/// This thread, in its pid namespace: `gettid(2)`.
+///
+/// # Errors
+/// A sandbox's.
+pub fn this_thread() -> Result<Pid, Errno> {
+    call(libc::SYS_gettid).and_then(|id| Pid::from_raw(id).ok_or(Errno::INVAL))
+}
+
+/// The parent, `None` if it is in another pid namespace: `getppid(2)`.
+///
+/// # Errors
+/// A sandbox's.
+pub fn parent() -> Result<Option<Pid>, Errno> {
+    call(libc::SYS_getppid).map(Pid::from_raw)
+}
+
+/// The effective user: `geteuid(2)`.
+///
+/// # Errors
+/// A sandbox's.
+pub fn user() -> Result<u32, Errno> {
+    call(libc::SYS_geteuid).map(|id| id as u32)
+}
+
+/// `RLIMIT_FSIZE`, the longest file that this process may make, in bytes: `getrlimit(2)`. `None` if
+/// there is no limit, or none is told.
+#[must_use]
+pub fn longest_file() -> Option<u64> {
+    let mut limit = MaybeUninit::uninit();
+    // SAFETY: writes the limit where it is told.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, limit.as_mut_ptr()) };
+    told(failed, limit)
+}
+
+/// `RLIMIT_NOFILE`, the most descriptors that this process may have, in the same way.
+#[must_use]
+pub fn most_descriptors() -> Option<u64> {
+    let mut limit = MaybeUninit::uninit();
+    // SAFETY: writes the limit where it is told.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, limit.as_mut_ptr()) };
+    told(failed, limit)
+}
+
+/// A limit that is written unless the call failed.
+fn told(failed: i32, limit: MaybeUninit<libc::rlimit>) -> Option<u64> {
+    if failed != 0 {
+        return None;
+    }
+    // SAFETY: written, since it did not fail.
+    let most = unsafe { limit.assume_init() }.rlim_cur;
+    (most != libc::RLIM_INFINITY).then_some(most)
+}
