@@ -33,6 +33,12 @@ pub(crate) fn require(holds: bool, what: &str) -> Result<(), Wrong> {
     if holds { Ok(()) } else { Err(Wrong(what.to_owned())) }
 }
 
+/// It succeeded; what it made is dropped.
+pub(crate) fn done<T>(made: T) -> Outcome {
+    drop(made);
+    Ok(())
+}
+
 /// One run of one case, in a child.
 pub(crate) struct Probe<'a> {
     pub(crate) board: &'a Board,

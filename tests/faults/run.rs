@@ -53,16 +53,15 @@ pub(crate) struct Report {
 pub(crate) fn run(case: &Case, fault: Option<Fault>, flawless: Option<&Report>) -> Report {
     let board = SharedBoard::new();
     for (index, allowed) in board.allowed.iter().enumerate() {
-        allowed.store(flawless.map_or(isize::MAX, |flawless| flawless.left[index].1), Relaxed);
+        allowed.store(flawless.map_or(isize::MAX, |flawless| flawless.left[index].1.max(0)), Relaxed);
     }
-    // SAFETY: the child uses the crate, system calls, and of std what its fork makes usable.
-    let child = unsafe {
-        Builder::new().daemon(true).fork_with_threads(|| {
-            // SAFETY: takes integers.
-            libc::setpgid(0, 0);
-            (case.run)(Probe { board: &board });
-        })
+    let live = || {
+        // SAFETY: takes integers.
+        unsafe { libc::setpgid(0, 0) };
+        (case.run)(Probe { board: &board });
     };
+    // SAFETY: the child uses the crate, system calls, and of std what its fork makes usable.
+    let child = unsafe { Builder::new().daemon(true).fork_with_threads(live) };
     let child = child.expect("a child can be forked");
     let listener = loop {
         match board.listener() {
@@ -120,6 +119,6 @@ pub(crate) fn judge(report: &Report, fault: Fault, flawless: &Report) -> Option<
     if calls::name(fault.number) == "munmap" || is_reaping || is_told {
         return None;
     }
-    let leaks = report.left.iter().zip(&flawless.left).find(|(now, before)| now.1 > before.1);
+    let leaks = report.left.iter().zip(&flawless.left).find(|(now, before)| now.1 > before.1.max(0));
     leaks.map(|((what, now), (_, before))| format!("{now} more {what} are there, not {before}"))
 }

@@ -1,9 +1,9 @@
 //! Connections.
 
-use crossproc::{Connection, ConnectionError, Event, Shm, pipe, simplex};
+use crossproc::{Connection, ConnectionError, Event, Message, Shm, pipe, simplex};
 
 use super::{Case, Peer};
-use crate::probe::{LONG, Outcome, Probe, SHORT, require};
+use crate::probe::{LONG, Outcome, Probe, SHORT, done, require};
 
 /// Longer than a packet: it goes by a memfd.
 const LONG_MESSAGE: usize = 3 << 20;
@@ -44,26 +44,26 @@ fn receives(probe: Probe<'_>, len: usize, receive: impl Fn(&Connection) -> Resul
 
 pub(super) fn add(all: &mut Vec<Case>) {
     let mut case = |name, run| all.push(Case { name, run });
-    case("connection: pipe", |probe| probe.operate(|| Ok(drop(pipe()?))));
-    case("connection: simplex", |probe| probe.operate(|| Ok(drop(simplex()?))));
+    case("connection: pipe", |probe| probe.operate(|| done(pipe()?)));
+    case("connection: simplex", |probe| probe.operate(|| done(simplex()?)));
     case("connection: inheritable, and cloned", |probe| {
         probe.operate(|| {
             let (ours, theirs) = pipe()?;
             let ours = ours.inheritable();
-            Ok(drop((ours.try_clone()?, theirs.try_clone()?)))
+            done((ours.try_clone()?, theirs.try_clone()?))
         });
     });
     case("connection: a short message is sent", |probe| sends(probe, 5));
     case("connection: an empty message is sent", |probe| sends(probe, 0));
     case("connection: a long message is sent", |probe| sends(probe, LONG_MESSAGE));
     case("connection: a short message is received", |probe| {
-        receives(probe, 5, |ours| ours.recv_timeout(LONG).map(|message| message.into_vec()));
+        receives(probe, 5, |ours| ours.recv_timeout(LONG).map(Message::into_vec));
     });
     case("connection: an empty message is received", |probe| {
-        receives(probe, 0, |ours| ours.recv_timeout(LONG).map(|message| message.into_vec()));
+        receives(probe, 0, |ours| ours.recv_timeout(LONG).map(Message::into_vec));
     });
     case("connection: a long message is received", |probe| {
-        receives(probe, LONG_MESSAGE, |ours| ours.recv_timeout(LONG).map(|message| message.into_vec()));
+        receives(probe, LONG_MESSAGE, |ours| ours.recv_timeout(LONG).map(Message::into_vec));
     });
     case("connection: a message is received into a buffer", |probe| {
         receives(probe, 5, |ours| {
@@ -75,7 +75,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let (ours, _theirs) = pipe().unwrap();
         probe.operate(|| match ours.recv_timeout(SHORT) {
             Err(ConnectionError::TimedOut) => Ok(()),
-            other => Ok(drop(other?)),
+            other => done(other?),
         });
     });
     case("connection: a receive is woken", |probe| {
@@ -111,14 +111,14 @@ pub(super) fn add(all: &mut Vec<Case>) {
             Err(ConnectionError::WouldBlock) => Ok(require(!is_ok, "what was sent is there")?),
             Err(error) => Err(error.into()),
         };
-        probe.operate_and_look(|| Ok(ours.send_both(b"with", &event)?), |is_ok| look(is_ok));
+        probe.operate_and_look(|| Ok(ours.send_both(b"with", &event)?), look);
     });
     case("connection: a handle is received", |probe| {
         let (ours, theirs) = pipe().unwrap();
         let event = Shm::new(Event::new()).unwrap();
         theirs.send_handle(&event).unwrap();
         let peer = Peer::new(|| theirs.send_handle(&event).unwrap());
-        let operation = || Ok(drop(ours.recv_handle_timeout::<Shm<Event>>(LONG)?));
+        let operation = || done(ours.recv_handle_timeout::<Shm<Event>>(LONG)?);
         // It may be gone, as the error says then: a descriptor that is received is not received
         // again.
         let look = |_| {

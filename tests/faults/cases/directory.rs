@@ -10,10 +10,10 @@ use crossproc::process::{Builder, Child};
 use crossproc::{Directory, DirectoryClient, DirectoryError, Event, Shm};
 
 use super::{Case, Peer};
-use crate::probe::{LONG, Outcome, Probe, SHORT, require};
+use crate::probe::{LONG, Outcome, Probe, SHORT, done, require};
 
 /// So long a server may take that is refused something once.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A path that is this process's own.
 fn path(what: &str) -> PathBuf {
@@ -73,11 +73,11 @@ pub(super) fn add(all: &mut Vec<Case>) {
             times.set(times.get() + 1);
             Ok(require(times.get() == 1 || !at.exists(), "nothing is left of it")?)
         };
-        probe.operate_and_look(|| Ok(drop(Directory::bind(at.clone())?)), look);
+        probe.operate_and_look(|| done(Directory::bind(at.clone())?), look);
     });
     case("directory: bind an abstract name", |probe| {
         let name = format!("crossproc-faults-{}", std::process::id());
-        probe.operate(|| Ok(drop(Directory::bind(Address::abstract_name(&name))?)));
+        probe.operate(|| done(Directory::bind(Address::abstract_name(&name))?));
     });
     case("directory: put and removed by the owner", |probe| {
         let directory = Directory::bind(path("owned")).unwrap();
@@ -138,7 +138,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
     });
     case("directory: connect", |probe| {
         let server = Server::new();
-        probe.operate(|| Ok(drop(DirectoryClient::connect_timeout(server.address.clone(), LONG)?)));
+        probe.operate(|| done(DirectoryClient::connect_timeout(server.address.clone(), LONG)?));
         let _ = std::fs::remove_file(path("served"));
     });
     case("directory: connect times out", |probe| {
@@ -149,7 +149,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
             Ok(_) => Ok(require(false, "nobody is there")?),
         });
     });
-    case("directory: get", |probe| asks(probe, |client| Ok(drop(client.get::<Shm<Event>>("there")?))));
+    case("directory: get", |probe| asks(probe, |client| done(client.get::<Shm<Event>>("there")?)));
     case("directory: list", |probe| {
         asks(probe, |client| Ok(require(client.list("")?.names == ["there"], "it is listed")?));
     });
@@ -167,7 +167,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
     case("directory: wait_for times out", |probe| {
         asks(probe, |client| match client.wait_for_timeout::<Shm<Event>>("absent", SHORT) {
             Err(DirectoryError::TimedOut) => Ok(()),
-            other => Ok(drop(other?)),
+            other => done(other?),
         });
     });
 }

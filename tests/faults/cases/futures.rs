@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
 use super::{Case, Peer};
-use crate::probe::{LONG, SHORT, require};
+use crate::probe::{LONG, SHORT, done, require};
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -88,7 +88,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         };
         probe.operate_and_look(operation, |_| {
             peer.finish()?;
-            Ok(drop(ours.try_recv()?))
+            done(ours.try_recv()?)
         });
     });
 }

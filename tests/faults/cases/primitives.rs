@@ -11,7 +11,7 @@ use crossproc::{
 };
 
 use super::{Case, Peer, eventually};
-use crate::probe::{LONG, Outcome, Probe, SHORT, require};
+use crate::probe::{LONG, Outcome, Probe, SHORT, done, require};
 
 shared! {
     struct All {
@@ -125,7 +125,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
             let before = all.woken.load(Acquire);
             peer.ask();
             eventually("the peer has the lock", || all.woken.load(Acquire) > before)?;
-            Ok(drop(all.lock.lock_timeout(LONG).map_err(LockError::without_guard)?))
+            done(all.lock.lock_timeout(LONG).map_err(LockError::without_guard)?)
         };
         probe.operate_and_look(operation, |_| peer.finish());
     });
@@ -137,7 +137,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
                 Err(LockError::OwnerDied(held)) => held.recover(),
                 Err(error) => return Err(error.without_guard().into()),
             };
-            Ok(drop(held))
+            done(held)
         };
         let dead = Peer::new(|| {
             core::mem::forget(all.lock.lock().unwrap());
@@ -209,7 +209,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
     });
     case("permits: a thread's first", |probe| {
         let all = objects();
-        probe.operate(|| Ok(drop(all.permits.acquire()?)));
+        probe.operate(|| done(all.permits.acquire()?));
     });
     case("event: times out", |probe| {
         let all = objects();
@@ -223,7 +223,8 @@ pub(super) fn add(all: &mut Vec<Case>) {
             || all.event.set(),
             |all| {
                 all.event.wait_timeout(LONG)?;
-                Ok(all.event.clear())
+                all.event.clear();
+                Ok(())
             },
         );
     });
@@ -233,7 +234,10 @@ pub(super) fn add(all: &mut Vec<Case>) {
             all.event.wait();
             all.event.clear();
         };
-        wakes(probe, &all, sleeps, |all| Ok(all.event.set()));
+        wakes(probe, &all, sleeps, |all| {
+            all.event.set();
+            Ok(())
+        });
     });
     case("condition: times out", |probe| {
         let all = objects();
@@ -262,7 +266,8 @@ pub(super) fn add(all: &mut Vec<Case>) {
         };
         wakes(probe, &all, sleeps, |all| {
             *all.lock.lock().map_err(LockError::without_guard)? = 1;
-            Ok(all.condition.notify_all())
+            all.condition.notify_all();
+            Ok(())
         });
     });
     case("barrier: times out", |probe| {

@@ -39,7 +39,7 @@ fn sleeping() -> Child {
     unsafe {
         Builder::new().daemon(true).fork_with_threads(|| -> () {
             loop {
-                std::thread::park()
+                std::thread::park();
             }
         })
     }

@@ -3,16 +3,16 @@
 use crossproc::{ByteQueue, JoinableQueue, Queue, QueueError, QueueOptions};
 
 use super::{Case, Peer, duplicate};
-use crate::probe::{LONG, SHORT, require};
+use crate::probe::{LONG, SHORT, done, require};
 
 pub(super) fn add(all: &mut Vec<Case>) {
     let mut case = |name, run| all.push(Case { name, run });
     case("queue: new", |probe| {
-        probe.operate(|| Ok(drop(Queue::<u64>::new(100)?)));
+        probe.operate(|| done(Queue::<u64>::new(100)?));
     });
     case("queue: created with options, of bytes and tasks", |probe| {
         let options = QueueOptions::new().participants(3).loans(4);
-        probe.operate(|| Ok(drop((options.create_bytes(10, 300)?, options.create_joinable::<u64>(5)?))));
+        probe.operate(|| done((options.create_bytes(10, 300)?, options.create_joinable::<u64>(5)?)));
     });
     case("queue: attach", |probe| {
         let queue: Queue<u64> = Queue::new(2).unwrap();
@@ -37,7 +37,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let refill = || {
             Peer::new(|| {
                 if queue.is_empty() {
-                    queue.put(7).unwrap()
+                    queue.put(7).unwrap();
                 }
             })
         };
@@ -144,7 +144,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         };
         let peer = Peer::new(|| {
             if tasks.unfinished() == 0 {
-                tasks.put(7).unwrap()
+                tasks.put(7).unwrap();
             }
         });
         peer.ask();
@@ -216,7 +216,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         worker.ask();
         worker.end().unwrap();
         let operation = || match tasks.dead_letter() {
-            Ok(letter) => Ok(drop(letter)),
+            Ok(letter) => done(letter),
             Err(QueueError::Empty) => Ok(()),
             Err(error) => Err(error.into()),
         };

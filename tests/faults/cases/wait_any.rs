@@ -36,7 +36,7 @@ fn sleeping_child() -> Child {
     unsafe {
         Builder::new().daemon(true).fork_with_threads(|| -> () {
             loop {
-                std::thread::park()
+                std::thread::park();
             }
         })
     }
