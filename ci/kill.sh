@@ -2,7 +2,7 @@
 # Kills and stops a process at single instructions of each operation, and has the others go on.
 # Of instructions that nobody else can notice one stands for all that follow each other: the others
 # leave everything as it is, but for the process's own registers and stack (tests/kill/harness).
-# Samples them, in four minutes.
+# Samples them, in three minutes.
 # With a NAME: only cases whose name contains it.
 # --all: every point, on all CPUs, which takes an hour with two. What was done is recorded for the
 # commit, in target/kill/, and not done again: so it can be done in parts. To do a case again,

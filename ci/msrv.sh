@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
 # Builds everything and runs tests with the oldest compiler that Cargo.toml promises: rustup's, if it
 # is installed, or else Debian stable's, which has that version, in a root of its own in target/msrv
-# (debootstrap, as root). With arguments: those of cargo test.
+# (debootstrap, as root). One test program of each part is run, and all with --all; with other
+# arguments: those of cargo test.
 # Left out is what compares the compiler's own messages, which differ from version to version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 promised=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 root=$PWD/target/msrv/root
 if [ $# = 0 ]; then
-    set -- --lib --test kill
+    set --
+    for program in lock event condition queue joinable connection directory process wait_any values tokio surroundings; do
+        set -- "$@" --test "$program"
+    done
+elif [ "$*" = --all ]; then
+    set -- --lib --test kill --test faults
     for program in tests/*.rs; do
         program=$(basename "$program" .rs)
         [ "$program" = compile_fail ] || set -- "$@" --test "$program"

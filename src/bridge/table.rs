@@ -13,7 +13,7 @@
 //!    words.
 //! 7. A key that has an owner is alone on its seat.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
@@ -107,7 +107,7 @@ impl Bed {
 
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    keys: HashMap<usize, Key>,
+    keys: BTreeMap<usize, Key>,
     seats: Vec<Option<Seat>>,
     last_id: u64,
 }

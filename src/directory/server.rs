@@ -3,7 +3,7 @@
 //! One thread does everything, in rounds, and waits in none of them but for the next event. What a round does is bounded: it accepts a few connections, takes one request from each of some that have one, in turns, and looks at some waits. What cannot be sent at once is not sent: its
 //! receiver has left many replies unread, and is cut off. Nothing that may block is done here: see [`closer`](super::closer).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Acquire;
@@ -63,9 +63,9 @@ enum Door {
 pub(super) struct Server<'a> {
     directory: &'a Directory,
     epoll: OwnedFd,
-    guests: HashMap<ClientId, Guest>,
+    guests: BTreeMap<ClientId, Guest>,
     /// How many connections each process has.
-    of_process: HashMap<u32, usize>,
+    of_process: BTreeMap<u32, usize>,
     next: ClientId,
     /// Those whose next packet brings descriptors, for which there was no room, in the order in which they came.
     paused: VecDeque<ClientId>,
@@ -83,8 +83,8 @@ impl<'a> Server<'a> {
         Ok(Server {
             directory,
             epoll,
-            guests: HashMap::new(),
-            of_process: HashMap::new(),
+            guests: BTreeMap::new(),
+            of_process: BTreeMap::new(),
             next: FIRST_CLIENT,
             paused: VecDeque::new(),
             door: Door::Open,

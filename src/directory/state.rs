@@ -7,7 +7,7 @@
 //! - What a request costs does not depend on how many there are, but for the logarithm: a page of names is bounded, a client has a bounded number of names, and of those that become due each has paid with a request. They are answered a few at a time by whoever calls `next_due`.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -101,7 +101,7 @@ enum Awaited {
 #[derive(Debug)]
 pub(crate) struct State<D> {
     names: BTreeMap<Arc<str>, Entry<D>>,
-    clients: HashMap<ClientId, Client>,
+    clients: BTreeMap<ClientId, Client>,
     waiting: BTreeMap<Arc<str>, BTreeSet<ClientId>>,
     watching: BTreeSet<ClientId>,
     due: VecDeque<ClientId>,
@@ -116,7 +116,7 @@ impl<D: Clone> State<D> {
     pub(crate) fn new(limits: Limits, revision: u64) -> Self {
         State {
             names: BTreeMap::new(),
-            clients: HashMap::new(),
+            clients: BTreeMap::new(),
             waiting: BTreeMap::new(),
             watching: BTreeSet::new(),
             due: VecDeque::new(),

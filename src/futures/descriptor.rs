@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
-use crossproc_sys::poll::{PollFd, PollFlags, poll};
+use crossproc_sys::poll::{PollFd, PollFlags, look};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
@@ -59,6 +59,6 @@ impl Descriptor {
 
 fn is_ready(descriptor: &OwnedFd, flags: PollFlags) -> io::Result<bool> {
     let mut polled = [PollFd::new(descriptor, flags)];
-    poll(&mut polled, Some(0))?;
+    look(&mut polled)?;
     Ok(!polled[0].revents().is_empty())
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crossproc_sys::futex::Awake;
-use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
+use crossproc_sys::poll::{PollFd, PollFlags, Polled, look, poll};
 
 use super::sealed::{Of, Waits};
 use super::{WaitAnyError, Waitable};
@@ -104,8 +104,7 @@ impl<'a> Descriptors<'a> {
 
     /// Finds out which are ready, without waiting.
     pub(super) fn look(&mut self) -> io::Result<()> {
-        while poll(&mut self.polled, Some(0))? == Polled::Interrupted {}
-        Ok(())
+        look(&mut self.polled)
     }
 
     /// Sleeps for a slice at most, until one is ready. Whether one is.

@@ -38,6 +38,16 @@ pub fn poll(descriptors: &mut [PollFd<'_>], deadline: Option<u64>) -> io::Result
     }
 }
 
+/// Finds out which of the descriptors are ready, without waiting. One that was interrupted has found
+/// nothing out, and looks again.
+///
+/// # Errors
+/// As [`poll`].
+pub fn look(descriptors: &mut [PollFd<'_>]) -> io::Result<()> {
+    while poll(descriptors, Some(0))? == Polled::Interrupted {}
+    Ok(())
+}
+
 /// Sleeps until then, in [`clock::now`]'s nanoseconds: by `clock_nanosleep(2)`, or by `ppoll(2)` if
 /// that is refused. If both are, it gives its processor to others and returns at once.
 ///

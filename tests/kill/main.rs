@@ -28,7 +28,7 @@ use harness::{LATE, SLICE, STRANDED_FOR, Table, can_trace};
 
 /// The time of a run without arguments.
 const QUICK: Duration = Duration::from_secs(10);
-const SAMPLE: Duration = Duration::from_secs(180);
+const SAMPLE: Duration = Duration::from_secs(120);
 /// One case of so many is tried without arguments.
 const ONE_OF_SO_MANY: usize = 8;
 
