@@ -109,6 +109,10 @@ fn waits_end_at_their_deadline_in_every_form() {
     let began = Instant::now();
     assert!(!one.poll_timeout(brief).unwrap());
     assert!(began.elapsed() >= brief);
+    let began = Instant::now();
+    assert!(!one.poll_deadline(began + brief).unwrap());
+    assert!(began.elapsed() >= brief);
+    assert!(!one.poll_deadline(began).unwrap() && !one.poll_with(Wait::NONE).unwrap());
     assert!(matches!(one.recv_with(Wait::NONE), Err(ConnectionError::TimedOut)));
     // Until there is no room.
     let message = pattern(10_000, 0);
@@ -118,6 +122,8 @@ fn waits_end_at_their_deadline_in_every_form() {
     assert!(matches!(one.send_timeout(&message, brief), Err(ConnectionError::TimedOut)));
     assert!(matches!(one.send_handle_timeout(&one, brief), Err(ConnectionError::TimedOut)));
     assert!(other.poll().unwrap());
+    assert!(other.poll_deadline(began).unwrap(), "what is there is there, though the deadline has passed");
+    assert!(other.poll_deadline(Instant::now() + PATIENCE).unwrap());
     for _ in 0..sent {
         assert_eq!(other.recv().unwrap(), message[..]);
     }

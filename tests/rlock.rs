@@ -138,6 +138,36 @@ fn an_acquisition_without_a_guard_tells_of_a_dead_owner() {
 }
 
 #[test]
+fn an_rlock_without_a_guard_tells_of_a_dead_owner_until_it_is_recovered() {
+    let lock = Shm::new(RLock::new(())).unwrap();
+    let theirs = lock.clone();
+    let owner = fork(move || {
+        for _ in 0..2 {
+            assert!(!theirs.acquire(Wait::FOREVER).unwrap().owner_died);
+        }
+    });
+    owner.join().unwrap();
+    assert!(matches!(lock.recover(), Err(LockError::NotOwner)), "it is nobody's");
+    assert!(lock.acquire(Wait::FOREVER).unwrap().owner_died);
+    assert!(lock.acquire(Wait::FOREVER).unwrap().owner_died, "also the second time");
+    thread::scope(|scope| {
+        scope.spawn(|| assert!(matches!(lock.recover(), Err(LockError::NotOwner)), "it is another thread's"));
+    });
+    lock.release().unwrap();
+    lock.release().unwrap();
+    assert!(lock.acquire(Wait::FOREVER).unwrap().owner_died, "nobody had recovered");
+    lock.recover().unwrap();
+    assert!(!lock.acquire(Wait::FOREVER).unwrap().owner_died);
+    lock.release().unwrap();
+    lock.release().unwrap();
+    let theirs = lock.clone();
+    join_all([fork(move || {
+        assert!(!theirs.acquire(Wait::FOREVER).unwrap().owner_died);
+        theirs.release().unwrap();
+    })]);
+}
+
+#[test]
 fn a_lock_with_a_value_can_be_released_by_force() {
     let lock = Lock::new(5_u64);
     std::mem::forget(lock.lock().unwrap());

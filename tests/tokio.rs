@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use crossproc::{
-    BoundedSemaphore, ByteQueue, Event, JoinableQueue, Queue, QueueError, QueueOptions, Readable, Semaphore, Shm, WaitAnyError, set_slice,
-    wait_any_async,
+    BoundedSemaphore, ByteQueue, Event, JoinableByteQueue, JoinableQueue, Queue, QueueError, QueueOptions, Readable, Semaphore, Shm,
+    WaitAnyError, set_slice, wait_any_async,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet, spawn_local, yield_now};
@@ -155,6 +155,69 @@ fn a_failed_put_gives_the_value_back() {
     let error = one_thread().block_on(queue.put_async(7)).unwrap_err();
     assert_eq!(error.value, 7);
     assert!(matches!(error.error, QueueError::Closed));
+}
+
+/// Each put waits for room, which another process makes, and then for nobody.
+#[test]
+fn bytes_and_tasks_are_put_by_futures_as_soon_as_there_is_room() {
+    let messages = ByteQueue::with_max_len(1, 16).unwrap();
+    let tasks = JoinableQueue::<u64>::new(1).unwrap();
+    let byte_tasks = JoinableByteQueue::with_max_len(1, 16).unwrap();
+    let go = Shm::new(Event::new()).unwrap();
+    let theirs = (messages.clone(), tasks.clone(), byte_tasks.clone(), go.clone());
+    let child = fork(move || {
+        let (messages, tasks, byte_tasks, go) = theirs;
+        go.wait();
+        for number in 0..2 {
+            assert_eq!(messages.get().unwrap(), [number; 3]);
+            let task = tasks.get().unwrap();
+            assert_eq!(*task, u64::from(number));
+            task.done();
+            let task = byte_tasks.get().unwrap();
+            assert_eq!(task[..], [number; 16]);
+            task.done();
+        }
+    });
+    one_thread().block_on(in_time(async {
+        messages.put_async(&[0; 3]).await.unwrap();
+        tasks.put_async(0).await.unwrap();
+        byte_tasks.put_async(&[0; 16]).await.unwrap();
+        assert!(matches!(messages.try_put(&[1; 3]), Err(QueueError::Full)));
+        let (message, task, bytes) = ([1; 3], 1, [1; 16]);
+        let mut message = pin!(assert_send(messages.put_async(&message)));
+        let mut task = pin!(assert_send(tasks.put_async(task)));
+        let mut bytes = pin!(assert_send(byte_tasks.put_async(&bytes)));
+        assert!(poll_once(message.as_mut()).is_pending());
+        assert!(poll_once(task.as_mut()).is_pending());
+        assert!(poll_once(bytes.as_mut()).is_pending());
+        go.set();
+        message.await.unwrap();
+        task.await.unwrap();
+        bytes.await.unwrap();
+    }));
+    join_all([child]);
+    tasks.join().unwrap();
+    byte_tasks.join().unwrap();
+}
+
+#[test]
+fn what_cannot_be_put_is_told_by_futures_at_once() {
+    let runtime = one_thread();
+    let (messages, byte_tasks) = (ByteQueue::with_max_len(1, 16).unwrap(), JoinableByteQueue::with_max_len(1, 16).unwrap());
+    let tasks = JoinableQueue::<u64>::new(1).unwrap();
+    let too_long = [7; 17];
+    for result in [runtime.block_on(messages.put_async(&too_long)), runtime.block_on(byte_tasks.put_async(&too_long))] {
+        assert!(matches!(result, Err(QueueError::TooLong { len: 17, max: 16 })), "{result:?}");
+    }
+    messages.close().unwrap();
+    byte_tasks.close().unwrap();
+    tasks.close().unwrap();
+    for result in [runtime.block_on(messages.put_async(b"late")), runtime.block_on(byte_tasks.put_async(b"late"))] {
+        assert!(matches!(result, Err(QueueError::Closed)), "{result:?}");
+    }
+    let error = runtime.block_on(tasks.put_async(7)).unwrap_err();
+    assert!(error.value == 7 && matches!(error.error, QueueError::Closed), "{error:?}");
+    assert!(matches!(runtime.block_on(byte_tasks.get_async()), Err(QueueError::Closed)));
 }
 
 #[test]
