@@ -3,11 +3,11 @@
 # all targets, and the test programs that read files. Prints how large the packages are.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-most=$((600 * 1024))
+most=$((800 * 1024))
 root=$PWD
-folder=$root/target/packaged
-rm -rf "$folder"
-mkdir -p "$folder"
+# Outside of the repository: nothing of that is found by accident.
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
 cargo package --quiet --locked --no-verify --allow-dirty --target-dir "$folder" -p crossproc-sys -p crossproc
 for crate in "$folder"/package/*.crate; do
     tar -xzf "$crate" -C "$folder"
@@ -23,4 +23,4 @@ cd "$folder"/crossproc-[0-9]*
 # Both are published together: the one is not on crates.io when the other is packaged.
 packaged=(--config "patch.crates-io.crossproc-sys.path='$(echo "$folder"/crossproc-sys-*)'" --target-dir "$root/target")
 cargo check --quiet "${packaged[@]}" --all-features --all-targets
-cargo test "${packaged[@]}" --test queue_model --test directory_model --test connection_packets --test inherited --test bus
+cargo test "${packaged[@]}" --test queue_model --test directory_model --test connection_packets --test inherited
