@@ -401,6 +401,7 @@ fn what_is_made_by_default_or_from_a_value_is_free() {
     let mut guard = all.lock.lock().unwrap();
     assert_eq!(all.condition.wait_with(&mut guard, Wait::NONE), Err(ConditionError::TimedOut));
     drop(guard);
+    assert_eq!(QueueOptions::default().create::<u64>(3).unwrap().capacity(), 3);
     let mut lock = Lock::from(7_u64);
     *lock.get_mut() += 1;
     assert_eq!(*lock.lock().unwrap(), 8);
