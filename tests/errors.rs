@@ -10,9 +10,10 @@ use std::sync::atomic::AtomicU32;
 use crossproc::directory::Address;
 use crossproc::process::{HandleError, InheritError};
 use crossproc::{
-    Barrier, BarrierError, BoundedSemaphore, ByteQueue, Condition, ConditionError, ConnectionError, Directory, DirectoryError, Event,
-    EventError, Fixed, JoinableQueue, Lock, LockError, Once, OnceError, Permits, PermitsError, PutError, PutManyError, Queue, QueueError,
-    QueueOptions, RLock, RegionError, RobustListError, RwLock, Semaphore, SemaphoreError, Shm, Wait, WaitAnyError, pipe, shared,
+    Barrier, BarrierError, BoundedSemaphore, ByteQueue, Condition, ConditionError, ConnectionError, Directory, DirectoryClient,
+    DirectoryError, Event, EventError, Fixed, JoinableQueue, Lock, LockError, Once, OnceError, Permits, PermitsError, PutError,
+    PutManyError, Queue, QueueError, QueueOptions, RLock, RegionError, RobustListError, RwLock, Semaphore, SemaphoreError, Shm, Wait,
+    WaitAnyError, pipe, shared,
 };
 
 /// What the system said, in the errors here.
@@ -374,6 +375,12 @@ fn ends_of_connections_and_messages_show_what_they_are() {
     let address = Address::abstract_name(format!("crossproc errors {}", std::process::id()));
     let directory = Directory::bind(&address).unwrap();
     directory.put("one", &one).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| directory.serve().unwrap());
+        let shown = format!("{:?}", DirectoryClient::connect(&address).unwrap());
+        assert!(shown.starts_with("DirectoryClient { socket: ") && shown.ends_with(", .. }"), "{shown}");
+        directory.close();
+    });
     let shown = format!("{directory:?}");
     assert!(shown.starts_with("Directory { address: ") && shown.contains("names: [\"one\"]"), "{shown}");
 }

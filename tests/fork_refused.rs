@@ -276,6 +276,29 @@ fn no_signal_is_sent_to_a_pid() {
 }
 
 #[test]
+fn a_process_that_may_not_ask_about_its_signals_waits_for_whom_it_turns_away() {
+    join_all([fork(|| {
+        refused::refuse(&[call(libc::SYS_pidfd_open, libc::EMFILE), call(libc::SYS_rt_sigaction, libc::EPERM)]);
+        process::fork(|| ()).unwrap_err();
+        no_child_is_left();
+    })]);
+}
+
+#[test]
+fn a_process_that_may_not_ask_about_its_signals_says_all_the_same_what_it_has_to() {
+    let (said, stderr) = std::os::unix::net::UnixStream::pair().unwrap();
+    let end = stderr.try_clone().unwrap();
+    join_all([fork(move || {
+        rustix::stdio::dup2_stderr(&stderr).unwrap();
+        refused::refuse(&[call(libc::SYS_rt_sigpending, libc::EPERM)]);
+        crossproc_sys::process::complain(&["one ", "two"]);
+    })]);
+    // Children that other tests have forked meanwhile have a copy of this end, too.
+    end.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(std::io::read_to_string(said).unwrap(), "one two");
+}
+
+#[test]
 fn a_handle_that_there_is_no_descriptor_for_is_not_said_to_be_another_processs() {
     join_all([fork(|| {
         let handle = Shm::new(AtomicU32::new(7)).unwrap();

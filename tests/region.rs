@@ -362,6 +362,18 @@ fn a_limit_on_file_sizes_is_an_error_and_not_a_signal() {
 }
 
 #[test]
+fn memory_that_cannot_be_looked_at_is_not_attached_and_the_error_says_why() {
+    join_all([fork(|| {
+        let region = board();
+        refused::refuse(&[refused::call(libc::SYS_fcntl, libc::EPERM).if_argument(1, libc::F_GET_SEALS as u32)]);
+        match Shm::<Board>::attach(region.as_fd().try_clone_to_owned().unwrap()) {
+            Err(RegionError::Attach { source, .. }) => assert_eq!(source.raw_os_error(), Some(libc::EPERM)),
+            other => panic!("{other:?}"),
+        }
+    })]);
+}
+
+#[test]
 fn memory_that_cannot_be_unmapped_stays_and_is_told_of_once() {
     let (said, stderr) = UnixStream::pair().unwrap();
     let end = stderr.try_clone().unwrap();

@@ -13,14 +13,15 @@ use std::thread;
 use std::time::Duration;
 
 use crossproc::{
-    BoundedSemaphore, ByteQueue, Event, JoinableByteQueue, JoinableQueue, Queue, QueueError, QueueOptions, Readable, Semaphore, Shm,
-    WaitAnyError, set_slice, wait_any_async,
+    BoundedSemaphore, ByteQueue, Event, EventError, JoinableByteQueue, JoinableQueue, Queue, QueueError, QueueOptions, Readable, Semaphore,
+    SemaphoreError, Shm, WaitAnyError, set_slice, wait_any_async,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
 mod forked;
+mod refused;
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
 
 fn threads(count: usize) -> Runtime {
@@ -668,6 +669,51 @@ fn tasks_are_worked_on_across_awaits_on_one_thread() {
     assert_eq!(sum.get(), (0..100).sum());
     join_all([child]);
     queue.join().unwrap();
+}
+
+#[test]
+fn without_a_thread_that_sleeps_a_future_is_an_error_and_what_is_there_is_taken() {
+    join_all([fork(|| {
+        let (event, permits, bounded) = (Event::new(), Semaphore::new(0), BoundedSemaphore::new(0));
+        let (numbers, tasks) = (Queue::<u64>::new(1).unwrap(), JoinableQueue::<u64>::new(1).unwrap());
+        numbers.put(1).unwrap();
+        refused::refuse(&[libc::SYS_clone, libc::SYS_clone3].map(|clone| refused::call(clone, libc::EAGAIN)));
+        for _ in 0..2 {
+            let result = poll_once(pin!(event.wait_async()));
+            assert!(matches!(result, Poll::Ready(Err(EventError::NoThread))), "{result:?}");
+            let result = poll_once(pin!(permits.acquire_async()));
+            assert!(matches!(result, Poll::Ready(Err(SemaphoreError::NoThread))), "{result:?}");
+            let result = poll_once(pin!(bounded.acquire_async()));
+            assert!(matches!(result, Poll::Ready(Err(SemaphoreError::NoThread))), "{result:?}");
+            let result = poll_once(pin!(tasks.get_async())).map(|result| result.map(drop));
+            assert!(matches!(result, Poll::Ready(Err(QueueError::NoThread(_)))), "{result:?}");
+            match poll_once(pin!(numbers.put_async(7))) {
+                Poll::Ready(Err(error)) => assert!(error.value == 7 && matches!(error.error, QueueError::NoThread(_)), "{error:?}"),
+                result => panic!("{result:?}"),
+            }
+            let result = poll_once(pin!(wait_any_async(&[&event, &tasks])));
+            assert!(matches!(result, Poll::Ready(Err(WaitAnyError::Os(_)))), "{result:?}");
+        }
+        event.set();
+        assert!(matches!(poll_once(pin!(event.wait_async())), Poll::Ready(Ok(()))));
+        assert!(matches!(poll_once(pin!(numbers.get_async())), Poll::Ready(Ok(1))));
+        assert!(matches!(poll_once(pin!(numbers.put_async(2))), Poll::Ready(Ok(()))));
+    })]);
+}
+
+#[test]
+fn a_future_that_was_carried_into_a_child_is_nothing_there() {
+    set_slice(None);
+    let event = Shm::new(Event::new()).unwrap();
+    let mut carried = Box::pin(event.wait_async());
+    assert!(poll_once(carried.as_mut()).is_pending());
+    let mut stays = Box::pin(event.wait_async());
+    assert!(poll_once(stays.as_mut()).is_pending());
+    // The child drops its copy, and so does this process.
+    join_all([fork(move || drop(carried))]);
+    let theirs = event.clone();
+    join_all([fork(move || theirs.set())]);
+    wait_until("the other one is told", || poll_once(stays.as_mut()).is_ready());
 }
 
 #[test]
