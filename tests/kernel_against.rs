@@ -413,12 +413,12 @@ fn a_signal_interrupts_a_sleep_that_is_refused_and_a_wait_for_a_process_goes_on(
     let sleeper = fork(move || {
         // SAFETY: a handler that does nothing.
         unsafe { libc::signal(libc::SIGUSR1, nothing as *const () as libc::sighandler_t) };
-        let endless = crossproc::process::fork(|| -> () {
+        let park = || -> () {
             loop {
-                thread::park()
+                thread::park();
             }
-        })
-        .unwrap();
+        };
+        let endless = Builder::new().daemon(true).fork(park).unwrap();
         refused::refuse(&[refused::call(FUTEX, libc::EPERM)]);
         their_ready.store(1, SeqCst);
         let word = crossproc_sys::atomic::AtomicU32::new(7);
