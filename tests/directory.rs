@@ -301,6 +301,9 @@ fn a_path_that_is_no_socket_is_left_alone() {
     });
 }
 
+/// A form of waiting for a server.
+type Connect = fn(&Address) -> Result<DirectoryClient, DirectoryError>;
+
 #[test]
 fn a_client_waits_for_its_server() {
     alone(|| {
@@ -315,7 +318,7 @@ fn a_client_waits_for_its_server() {
             assert!(began.elapsed() >= BRIEF);
             assert!(matches!(DirectoryClient::connect_with(&address, Wait::NONE), Err(DirectoryError::TimedOut)));
             assert!(matches!(DirectoryClient::connect(&address), Err(DirectoryError::NotServed { .. })));
-            let connect: [fn(&Address) -> Result<DirectoryClient, DirectoryError>; 3] = [
+            let connect: [Connect; 3] = [
                 |address| DirectoryClient::connect_timeout(address, PATIENCE),
                 |address| DirectoryClient::connect_deadline(address, Instant::now() + PATIENCE),
                 |address| DirectoryClient::connect_with(address, Wait::timeout(PATIENCE)),

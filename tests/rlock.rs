@@ -171,10 +171,9 @@ fn an_rlock_without_a_guard_tells_of_a_dead_owner_until_it_is_recovered() {
 fn a_value_is_reached_without_a_guard_by_who_has_acquired_its_lock() {
     let lock = Shm::new(Lock::new(5_u64)).unwrap();
     assert!(!lock.acquire(Wait::FOREVER).unwrap().owner_died);
-    let value = lock.data_ptr();
-    // SAFETY: this thread holds the lock, and there is no reference.
-    unsafe { value.write(value.read() + 1) };
-    // SAFETY: as above; the pointer is not used any more.
+    // SAFETY: this thread holds the lock, and there is no other reference.
+    *unsafe { &mut *lock.data_ptr() } += 1;
+    // SAFETY: as above; none is left.
     unsafe { lock.force_release() }.unwrap();
     let theirs = lock.clone();
     join_all([fork(move || assert_eq!(*theirs.lock().unwrap(), 6))]);

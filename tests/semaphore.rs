@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossproc::{BoundedSemaphore, Semaphore, SemaphoreError, SemaphoreGuard, Shm, Wait, shared};
 
 mod forked;
-use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
+use forked::{PATIENCE, fork, is_asleep, join_all, kill, wait_until, wait_until_asleep};
 
 shared! {
     struct Room {
@@ -162,10 +162,11 @@ fn acquirers_killed_at_random_strand_nobody() {
         let before = room.most.load(Relaxed);
         let began = Instant::now();
         while room.most.load(Relaxed) == before {
-            // Nobody gets on for a while: then the permit died with the victim, or somebody sleeps in spite of it, which releasing
-            // another would hide, so that is looked at first.
-            if began.elapsed() > Duration::from_millis(100) {
-                assert_eq!(room.places.value(), 0, "there is a permit and everybody sleeps");
+            assert!(began.elapsed() < PATIENCE, "there is a permit and everybody sleeps");
+            // Nobody gets on for a while, and there is no permit: it died with the victim. While there is one, releasing
+            // another would hide that somebody sleeps in spite of it.
+            let are_idle = || room.places.value() == 0 && workers.iter().all(is_asleep);
+            if began.elapsed() > Duration::from_millis(100) && are_idle() {
                 room.places.release().unwrap();
                 lost += 1;
                 wait_until("someone takes the new permit", || room.most.load(Relaxed) != before);
