@@ -279,7 +279,8 @@ fn no_signal_is_sent_to_a_pid() {
 fn a_process_that_may_not_ask_about_its_signals_waits_for_whom_it_turns_away() {
     join_all([fork(|| {
         refused::refuse(&[call(libc::SYS_pidfd_open, libc::EMFILE), call(libc::SYS_rt_sigaction, libc::EPERM)]);
-        process::fork(|| ()).unwrap_err();
+        let error = process::fork(|| ()).unwrap_err().to_string();
+        assert!(error.contains("the descriptor of a forked child") && error.contains("Too many open files"), "{error}");
         no_child_is_left();
     })]);
 }
