@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Programs for the participants of a queue and for the clients of a directory, and packets for a connection, against models, for so many seconds each: 30 if nothing is said. Where there is a nightly toolchain they are fuzzed, from the
-# corpus in fuzz/; elsewhere the same interpreters are given random ones, and those of the corpus.
+# corpus in tests/; elsewhere the same interpreters are given random ones, and those of the corpus.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-30}
@@ -15,7 +15,7 @@ if has_fuzzer; then
         found=fuzz/target/found/$target
         mkdir -p "$found"
         # Participants that die leak what they had in hand.
-        ASAN_OPTIONS="detect_leaks=0:${ASAN_OPTIONS:-}" cargo +nightly fuzz run "$target" "$found" "fuzz/corpus/$target" -- \
+        ASAN_OPTIONS="detect_leaks=0:${ASAN_OPTIONS:-}" cargo +nightly fuzz run "$target" "$found" "tests/corpus/$target" -- \
             -max_total_time="$seconds" -max_len="$length" -len_control=0 -timeout=60 -print_final_stats=1
     done
 else

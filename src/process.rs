@@ -351,7 +351,7 @@ impl<'a> Builder<'a> {
                     Ok(pidfd) => outside.let_in(&pidfd).map(|()| Child::new(pid, pidfd)),
                     Err(error) => {
                         outside.turn_away(pid);
-                        Err(failed("pidfd_open")(error))
+                        Err(gate::not_known(&error))
                     }
                 }
             }

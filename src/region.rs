@@ -296,7 +296,8 @@ fn word_name(word: u32) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegionError {
-    /// No memory could be had for it: too little is left, or no descriptor is free.
+    /// No memory could be had for it: too little is left, or no descriptor is free; or this process cannot tell its
+    /// pid namespace.
     #[error("no shared memory of {len} bytes could be created")]
     Create {
         /// How many bytes were asked for.

@@ -43,6 +43,28 @@ fn waiter(store: &Shm<Store>) -> Child {
 }
 
 #[test]
+fn who_does_not_hold_the_lock_does_not_wait_in_any_form() {
+    let (condition, lock, rlock) = (Condition::new(), Lock::new(()), RLock::new(()));
+    let is_refused = |mut lock: &Lock<()>, mut rlock: &RLock<()>| {
+        assert_eq!(condition.wait(&mut lock), Err(ConditionError::NotOwner));
+        assert_eq!(condition.wait_timeout(&mut rlock, PATIENCE), Err(ConditionError::NotOwner));
+        assert_eq!(condition.wait_while(&mut lock, |_| panic!("it is not looked at")), Err(ConditionError::NotOwner));
+        let result = condition.wait_while_deadline(&mut rlock, Instant::now(), |_| panic!("it is not looked at"));
+        assert_eq!(result, Err(ConditionError::NotOwner));
+    };
+    is_refused(&lock, &rlock);
+    // Nor who sees that another thread holds it.
+    assert!(!lock.acquire(Wait::FOREVER).unwrap().owner_died);
+    assert!(!rlock.acquire(Wait::FOREVER).unwrap().owner_died);
+    thread::scope(|scope| {
+        scope.spawn(|| is_refused(&lock, &rlock));
+    });
+    assert_eq!(condition.wait_while_timeout(&mut &lock, Duration::ZERO, |_| true), Err(ConditionError::TimedOut));
+    lock.release().unwrap();
+    rlock.release().unwrap();
+}
+
+#[test]
 fn each_item_is_taken_once() {
     const ITEMS: u32 = 2_000;
     let all = store();

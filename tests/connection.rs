@@ -62,6 +62,27 @@ fn two_gigabytes_are_a_message_and_more_are_none() {
 }
 
 #[test]
+fn a_message_becomes_bytes_in_each_way() {
+    let (sender, receiver) = simplex().unwrap();
+    let again = receiver.try_clone().unwrap();
+    let other = sender.try_clone().unwrap();
+    for len in [3, INLINE + 1] {
+        let sent = pattern(len, 9);
+        sender.send(&sent).unwrap();
+        other.send(&sent).unwrap();
+        let message = again.recv().unwrap();
+        assert_eq!(message.as_ref(), sent);
+        assert_eq!(Vec::from(message), sent);
+        assert_eq!(receiver.recv().unwrap().into_vec(), sent, "each of two clones gets one");
+    }
+    // The end is there while any of the clones is.
+    drop(sender);
+    other.send(b"still").unwrap();
+    drop(again);
+    assert_eq!(receiver.recv().unwrap(), b"still");
+}
+
+#[test]
 fn a_short_buffer_loses_nothing() {
     let (sender, receiver) = simplex().unwrap();
     for (len, room) in [(1, 0), (100, 99), (INLINE, 10), (INLINE + 1, INLINE)] {
@@ -109,6 +130,10 @@ fn waits_end_at_their_deadline_in_every_form() {
     let began = Instant::now();
     assert!(!one.poll_timeout(brief).unwrap());
     assert!(began.elapsed() >= brief);
+    let began = Instant::now();
+    assert!(!one.poll_deadline(began + brief).unwrap());
+    assert!(began.elapsed() >= brief);
+    assert!(!one.poll_deadline(began).unwrap() && !one.poll_with(Wait::NONE).unwrap());
     assert!(matches!(one.recv_with(Wait::NONE), Err(ConnectionError::TimedOut)));
     // Until there is no room.
     let message = pattern(10_000, 0);
@@ -118,6 +143,8 @@ fn waits_end_at_their_deadline_in_every_form() {
     assert!(matches!(one.send_timeout(&message, brief), Err(ConnectionError::TimedOut)));
     assert!(matches!(one.send_handle_timeout(&one, brief), Err(ConnectionError::TimedOut)));
     assert!(other.poll().unwrap());
+    assert!(other.poll_deadline(began).unwrap(), "what is there is there, though the deadline has passed");
+    assert!(other.poll_deadline(Instant::now() + PATIENCE).unwrap());
     for _ in 0..sent {
         assert_eq!(other.recv().unwrap(), message[..]);
     }

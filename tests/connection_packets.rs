@@ -16,7 +16,7 @@ fn config(cases: u32) -> ProptestConfig {
 #[test]
 fn packets_become_what_the_format_says() {
     let mut count = 0;
-    for file in fs::read_dir("fuzz/corpus/connection_recv").unwrap() {
+    for file in fs::read_dir("tests/corpus/connection_recv").unwrap() {
         packets::run(&fs::read(file.unwrap().path()).unwrap());
         count += 1;
     }

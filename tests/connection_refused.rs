@@ -56,6 +56,46 @@ fn what_is_always_to_be_tried_again_ends_at_the_deadline_and_does_not_spin() {
 }
 
 #[test]
+fn a_long_message_that_cannot_be_mapped_is_an_error_and_the_next_one_comes() {
+    let child = fork(|| {
+        let (one, other) = pipe().unwrap();
+        one.send(&vec![7; 2 << 20]).unwrap();
+        one.send(b"next").unwrap();
+        refused::refuse(&[refused::call(libc::SYS_mmap, libc::ENOMEM).if_argument(3, libc::MAP_PRIVATE as u32)]);
+        match other.recv() {
+            Err(ConnectionError::Os { what, source }) => {
+                assert_eq!((what, source.raw_os_error()), ("mapping a long message", Some(libc::ENOMEM)));
+            }
+            result => panic!("{result:?}"),
+        }
+        assert_eq!(other.recv().unwrap(), b"next");
+    });
+    let status = child.join_timeout(PATIENCE).unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_wait_that_cannot_sleep_is_an_error_that_says_so() {
+    for errno in [libc::EPERM, libc::ENOMEM] {
+        let child = fork(|| {
+            let (one, other) = pipe().unwrap();
+            refused::refuse(&[refused::call(libc::SYS_ppoll, errno)]);
+            let says = |result: Result<(), ConnectionError>| match result {
+                Err(ConnectionError::Os { source, .. }) => assert_eq!(source.raw_os_error(), Some(errno)),
+                result => panic!("{result:?}"),
+            };
+            says(one.recv_timeout(PATIENCE).map(drop));
+            says(one.poll().map(drop));
+            // What is there needs no sleep.
+            other.send(b"message").unwrap();
+            assert_eq!(one.recv_timeout(PATIENCE).unwrap(), b"message");
+        });
+        let status = child.join_timeout(PATIENCE).unwrap();
+        assert!(status.success(), "errno {errno}: {status}");
+    }
+}
+
+#[test]
 fn a_reset_that_is_said_again_and_again_is_an_error() {
     let child = fork(|| {
         let (one, _other) = pipe().unwrap();

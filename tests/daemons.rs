@@ -250,6 +250,22 @@ fn tied_as_before_5_6() -> Result<u32, i32> {
 }
 
 #[test]
+fn one_that_was_forked_without_libc_is_tied_to_nobody() {
+    join_all([fork(|| {
+        let line = Lifeline::of_this_process().unwrap();
+        // SAFETY: the child makes system calls alone.
+        let child = unsafe { libc::syscall(libc::SYS_fork) } as i32;
+        if child == 0 {
+            sys::exit_now(line.tie().map_or_else(|error| error.raw_os_error().unwrap_or(0), |()| 0));
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child and writes its status.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(libc::WEXITSTATUS(status), libc::EBADF);
+    })]);
+}
+
+#[test]
 fn before_linux_5_6_a_daemon_hangs_on_the_first_thread_or_is_refused() {
     assert!(dies_with_its_parent(|_| tied_as_before_5_6().unwrap()));
     join_all([fork(|| {

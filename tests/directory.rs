@@ -301,6 +301,9 @@ fn a_path_that_is_no_socket_is_left_alone() {
     });
 }
 
+/// A form of waiting for a server.
+type Connect = fn(&Address) -> Result<DirectoryClient, DirectoryError>;
+
 #[test]
 fn a_client_waits_for_its_server() {
     alone(|| {
@@ -310,10 +313,19 @@ fn a_client_waits_for_its_server() {
             let began = Instant::now();
             assert!(matches!(DirectoryClient::connect_timeout(&address, BRIEF), Err(DirectoryError::TimedOut)));
             assert!(began.elapsed() >= BRIEF);
+            let began = Instant::now();
+            assert!(matches!(DirectoryClient::connect_deadline(&address, began + BRIEF), Err(DirectoryError::TimedOut)));
+            assert!(began.elapsed() >= BRIEF);
+            assert!(matches!(DirectoryClient::connect_with(&address, Wait::NONE), Err(DirectoryError::TimedOut)));
             assert!(matches!(DirectoryClient::connect(&address), Err(DirectoryError::NotServed { .. })));
-            for _ in 0..3 {
+            let connect: [Connect; 3] = [
+                |address| DirectoryClient::connect_timeout(address, PATIENCE),
+                |address| DirectoryClient::connect_deadline(address, Instant::now() + PATIENCE),
+                |address| DirectoryClient::connect_with(address, Wait::timeout(PATIENCE)),
+            ];
+            for connect in connect {
                 let theirs = address.clone();
-                let waiting = fork(move || client(&theirs).put("here", &event()).unwrap());
+                let waiting = fork(move || connect(&theirs).unwrap().put("here", &event()).unwrap());
                 // It looks for something that is not there: it sleeps, by its watch or for a while.
                 let call = format!("{} ", libc::SYS_ppoll);
                 let path = format!("/proc/{}/syscall", waiting.id());
@@ -365,6 +377,16 @@ fn one_of_eight_makes_what_all_get() {
         let ours = event();
         assert!(client.put_if_absent("one", &ours).unwrap());
         assert!(!client.put_if_absent("one", &ours).unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        assert!(!client.put_if_absent_deadline("one", &event(), deadline).unwrap());
+        assert!(client.put_if_absent_deadline("other", &ours, deadline).unwrap());
+        let theirs: Shm<Event> = client.get_or_put_deadline("one", || panic!("it is there"), deadline).unwrap();
+        let again: Shm<Event> = client.get_deadline("other", deadline).unwrap();
+        ours.set();
+        assert!(theirs.is_set() && again.is_set(), "it is the first one's");
+        let made: Shm<Event> = client.get_or_put_deadline("made", || Ok(event()), deadline).unwrap();
+        made.set();
+        assert!(client.get::<Shm<Event>>("made").unwrap().is_set());
         let error = client.get_or_put::<Shm<Event>>("two", || Err(io::ErrorKind::StorageFull.into())).unwrap_err();
         assert!(matches!(error, DirectoryError::Os { ref source, .. } if source.kind() == io::ErrorKind::StorageFull), "{error:?}");
     });
@@ -543,6 +565,10 @@ fn a_stopped_server_hangs_nobody() {
         assert!(matches!(client.get_deadline::<Shm<Event>>("x", began + BRIEF), Err(DirectoryError::TimedOut)));
         assert!(matches!(client.list_deadline("", Instant::now() + BRIEF), Err(DirectoryError::TimedOut)));
         assert!(matches!(client.put_deadline("y", &ours, Instant::now() + BRIEF), Err(DirectoryError::TimedOut)));
+        let result = client.put_if_absent_deadline("y", &ours, Instant::now() + BRIEF);
+        assert!(matches!(result, Err(DirectoryError::TimedOut)), "{result:?}");
+        let result = client.get_or_put_deadline::<Shm<Event>>("x", || panic!("it is there"), Instant::now() + BRIEF);
+        assert!(matches!(result, Err(DirectoryError::TimedOut)), "{result:?}");
         assert!(matches!(client.remove_deadline("x", Instant::now() + BRIEF), Err(DirectoryError::TimedOut)));
         assert!(matches!(client.wait_for_timeout::<Shm<Event>>("x", BRIEF), Err(DirectoryError::TimedOut)));
         assert!(matches!(DirectoryClient::connect_timeout(&address, BRIEF), Err(DirectoryError::TimedOut)));

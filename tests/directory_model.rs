@@ -29,7 +29,7 @@ proptest! {
 #[test]
 fn programs_of_the_corpus_do_what_the_model_does() {
     let mut count = 0;
-    for file in std::fs::read_dir("fuzz/corpus/directory_serve").unwrap() {
+    for file in std::fs::read_dir("tests/corpus/directory_serve").unwrap() {
         directory_model::run(&std::fs::read(file.unwrap().path()).unwrap());
         count += 1;
     }

@@ -1,13 +1,14 @@
 //! A directory's files are where they were made, wherever the program is by now.
 
 mod forked;
+mod refused;
 mod served;
 
 use std::path::Path;
 use std::time::Duration;
 
 use crossproc::directory::Address;
-use crossproc::{Directory, DirectoryClient, DirectoryOptions};
+use crossproc::{Directory, DirectoryClient, DirectoryError, DirectoryOptions};
 
 use forked::{PATIENCE, fork, join_all, wait_until_asleep};
 use served::{Folder, alone, serve};
@@ -98,6 +99,43 @@ fn who_waits_at_a_relative_path_waits_there_still_from_another_folder() {
     let server = serve(&Address::from(here.path().join("plant")), DirectoryOptions::new());
     join_all([waits]);
     forked::kill(&server);
+}
+
+#[test]
+fn what_a_server_has_left_that_was_killed_while_it_bound_is_replaced() {
+    let folder = Folder::new();
+    alone(|| {
+        let path = folder.path().join("plant");
+        let left = std::os::unix::net::UnixListener::bind(folder.path().join("plant.new")).unwrap();
+        std::fs::write(folder.path().join("plant.lock"), "").unwrap();
+        let directory = Directory::bind(&path).unwrap();
+        drop(left);
+        std::thread::scope(|scope| {
+            scope.spawn(|| directory.serve().unwrap());
+            DirectoryClient::connect(&path).unwrap();
+            directory.close();
+        });
+        drop(directory);
+        assert!(what_is_in(folder.path()).is_empty(), "{:?}", what_is_in(folder.path()));
+    });
+}
+
+#[test]
+fn a_lock_that_cannot_be_had_is_no_other_server() {
+    let folder = Folder::new();
+    alone(|| {
+        // The file is there, so that it is locked in its place.
+        std::fs::write(folder.path().join("plant.lock"), "").unwrap();
+        let locks = [libc::F_SETLK, libc::F_OFD_SETLK];
+        refused::refuse(&locks.map(|lock| refused::call(libc::SYS_fcntl, libc::ENOLCK).if_argument(1, lock as u32)));
+        match Directory::bind(folder.path().join("plant")) {
+            Err(DirectoryError::Os { what, source }) => {
+                assert!(what.contains(".lock") && source.raw_os_error() == Some(libc::ENOLCK), "{what}: {source}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(what_is_in(folder.path()), ["plant.lock"]);
+    });
 }
 
 #[test]

@@ -407,6 +407,22 @@ fn a_server_that_may_start_no_threads_serves_all_the_same_and_says_so_once() {
 }
 
 #[test]
+fn a_request_without_a_number_is_none_and_ends_its_connection() {
+    alone(|| {
+        let address = abstract_address();
+        let (_server, mut honest) = serve_with_client(&address);
+        let stranger = Stranger::connect(&address).unwrap();
+        stranger.send(&request(0, Ask::Hello), &[]).unwrap();
+        let packet = stranger.receive_packet(RecvFlags::empty()).unwrap();
+        let reply = stranger::protocol::Reply::parse(&packet).unwrap();
+        assert_eq!((reply.number, reply.status), (0, stranger::protocol::Status::Malformed));
+        assert!(reply.text.contains("its number is 0"), "{}", reply.text);
+        assert_eq!(stranger.receive(RecvFlags::empty()), Ok(0), "the connection is over");
+        honest.list("").unwrap();
+    });
+}
+
+#[test]
 fn a_bind_that_fails_leaves_nothing_behind() {
     let setlk = [libc::F_SETLK, libc::F_OFD_SETLK].map(|command| command as u32);
     let refusals = [

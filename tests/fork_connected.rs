@@ -232,12 +232,12 @@ fn a_descriptor_that_is_named_is_closed_in_the_child_alone() {
 
 #[test]
 fn a_child_that_cannot_close_does_not_begin() {
-    for connected in [false, true] {
+    for (connected, errno) in [(false, libc::EBUSY), (true, libc::EBUSY), (false, libc::EPERM), (true, libc::EPERM)] {
         let child = fork(move || {
             let (_first, connection) = process::fork_connected(|parent| drop(parent.recv())).unwrap();
             let (ours, _theirs) = pipe().unwrap();
             let before = open_descriptors();
-            refused::refuse(&[refused::call(libc::SYS_dup3, libc::EBUSY)]);
+            refused::refuse(&[refused::call(libc::SYS_dup3, errno)]);
             let begin = |parent: Option<Connection>| -> () { std::process::exit(i32::from(parent.is_some())) };
             let said = if connected {
                 process::fork_connected(move |parent| begin(Some(parent))).map(drop).unwrap_err()

@@ -171,6 +171,69 @@ fn neither_hangs_if_the_other_dies_in_the_middle() {
     })]);
 }
 
+static ENDS_CHILDREN: AtomicBool = AtomicBool::new(false);
+
+/// What another crate's handler may do to a child.
+extern "C" fn end_child() {
+    if ENDS_CHILDREN.load(SeqCst) {
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(3) };
+    }
+}
+
+#[test]
+fn a_child_that_ends_before_it_begins_is_an_error_with_what_is_known_of_its_end() {
+    for (is_kept, words) in [(true, "with exit code 3"), (false, "and its status went to somebody else")] {
+        join_all([fork(move || {
+            // SAFETY: the handler ends the child, and does nothing else.
+            assert_eq!(unsafe { libc::pthread_atfork(None, None, Some(end_child)) }, 0);
+            if !is_kept {
+                // SAFETY: sets no handler.
+                unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+            }
+            let before = descriptors();
+            ENDS_CHILDREN.store(true, SeqCst);
+            let error = process::fork(|| ()).unwrap_err().to_string();
+            assert!(error.contains("ended before its closure was run") && error.contains(words), "{error}");
+            assert_eq!(descriptors(), before);
+            ENDS_CHILDREN.store(false, SeqCst);
+            // SAFETY: as above.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+            assert!(process::fork(|| ()).unwrap().join().unwrap().success());
+        })]);
+    }
+}
+
+#[test]
+fn a_program_whose_descriptor_cannot_be_received_goes_on_and_the_error_says_which_it_is() {
+    join_all([fork(|| {
+        refused::refuse(&[call(libc::SYS_recvmsg, libc::EPERM)]);
+        let error = Command::new("true").start().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+        let mut status = 0;
+        // SAFETY: waits for any child and writes its status.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, 0) };
+        assert_eq!(status, 0);
+        let words = format!("of process {pid}, which was started and goes on,");
+        assert!(error.to_string().contains(&words), "{error}");
+    })]);
+}
+
+#[test]
+fn without_a_list_of_threads_there_is_no_fork_and_the_error_says_why() {
+    join_all([fork(|| {
+        process::fork(|| ()).unwrap().join().unwrap();
+        let before = descriptors();
+        let calls = [libc::SYS_statx, libc::SYS_newfstatat, libc::SYS_stat];
+        refused::refuse(&calls.map(|number| call(number, libc::EACCES)));
+        let error = process::fork(|| ()).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("without /proc/self/task"), "{error}");
+        assert_eq!(descriptors(), before);
+        no_child_is_left();
+    })]);
+}
+
 #[test]
 fn a_program_that_cannot_be_known_by_a_pidfd_is_not_started_and_the_error_says_so() {
     let errno = libc::EMFILE;
@@ -210,6 +273,30 @@ fn no_signal_is_sent_to_a_pid() {
             })]);
         }
     }
+}
+
+#[test]
+fn a_process_that_may_not_ask_about_its_signals_waits_for_whom_it_turns_away() {
+    join_all([fork(|| {
+        refused::refuse(&[call(libc::SYS_pidfd_open, libc::EMFILE), call(libc::SYS_rt_sigaction, libc::EPERM)]);
+        let error = process::fork(|| ()).unwrap_err().to_string();
+        assert!(error.contains("the descriptor of a forked child") && error.contains("Too many open files"), "{error}");
+        no_child_is_left();
+    })]);
+}
+
+#[test]
+fn a_process_that_may_not_ask_about_its_signals_says_all_the_same_what_it_has_to() {
+    let (said, stderr) = std::os::unix::net::UnixStream::pair().unwrap();
+    let end = stderr.try_clone().unwrap();
+    join_all([fork(move || {
+        rustix::stdio::dup2_stderr(&stderr).unwrap();
+        refused::refuse(&[call(libc::SYS_rt_sigpending, libc::EPERM)]);
+        crossproc_sys::process::complain(&["one ", "two"]);
+    })]);
+    // Children that other tests have forked meanwhile have a copy of this end, too.
+    end.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(std::io::read_to_string(said).unwrap(), "one two");
 }
 
 #[test]

@@ -6,9 +6,9 @@ use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use core::time::Duration;
 use std::time::Instant;
 
-use crossproc::{JoinableByteQueue, JoinableQueue, QueueError, QueueOptions};
+use crossproc::{JoinableByteQueue, JoinableQueue, QueueError, QueueOptions, WaitAnyError, try_wait_any, wait_any};
 
-use forked::{fork, join_all, kill, wait_until_asleep};
+use forked::{PATIENCE, fork, join_all, kill, wait_until_asleep};
 
 #[test]
 fn a_join_waits_for_the_last_task() {
@@ -16,15 +16,60 @@ fn a_join_waits_for_the_last_task() {
     tasks.join().unwrap();
     tasks.put(1).unwrap();
     assert!(matches!(tasks.join_timeout(Duration::ZERO), Err(QueueError::TimedOut)));
+    let (began, brief) = (Instant::now(), Duration::from_millis(30));
+    assert!(matches!(tasks.join_deadline(began), Err(QueueError::TimedOut)));
+    assert!(matches!(tasks.join_deadline(began + brief), Err(QueueError::TimedOut)));
+    assert!(began.elapsed() >= brief);
+    let joiners = [(); 2].map(|()| tasks.clone());
+    let joiners = joiners.map(|theirs| fork(move || theirs.join_deadline(Instant::now() + PATIENCE)));
     let theirs = tasks.clone();
     let joiner = fork(move || theirs.join());
-    wait_until_asleep(&joiner);
+    joiners.iter().chain([&joiner]).for_each(wait_until_asleep);
     let task = tasks.get().unwrap();
     assert!(matches!(tasks.join(), Err(QueueError::Deadlock)));
     assert_eq!((*task, task.attempts(), tasks.unfinished()), (1, 1, 1));
     assert!(joiner.is_alive().unwrap());
+    assert!(matches!(tasks.join_deadline(began), Err(QueueError::Deadlock)));
     task.done();
+    join_all(joiners);
     join_all([joiner]);
+    tasks.join_deadline(began).unwrap();
+}
+
+#[test]
+fn tasks_of_bytes_have_a_length_and_wait_for_room() {
+    let tasks = JoinableByteQueue::with_max_len(1, 100).unwrap();
+    assert_eq!((tasks.max_len(), tasks.capacity(), tasks.len()), (100, 1, 0));
+    assert_eq!(try_wait_any(&[&tasks.room()]).unwrap(), [0]);
+    assert!(matches!(tasks.put(&[7; 101]), Err(QueueError::TooLong { len: 101, max: 100 })));
+    let longest = [7; 100];
+    tasks.put(&longest).unwrap();
+    assert!(tasks.is_full() && !tasks.is_empty());
+    assert!(matches!(try_wait_any(&[&tasks.room()]), Err(WaitAnyError::WouldBlock)));
+    let theirs = tasks.clone();
+    let putter = fork(move || {
+        assert_eq!(wait_any(&[&theirs.room()]).unwrap(), [0]);
+        theirs.put(b"second").unwrap();
+    });
+    wait_until_asleep(&putter);
+    let task = tasks.get().unwrap();
+    assert_eq!(task[..], longest);
+    join_all([putter]);
+    task.done();
+    let task = tasks.get().unwrap();
+    assert_eq!(task[..], b"second"[..]);
+    // Of a loan, as much as was asked for.
+    let mut loan = tasks.loan(3).unwrap();
+    loan.copy_from_slice(b"abc");
+    loan.send().unwrap();
+    assert!(matches!(tasks.loan(101), Err(QueueError::TooLong { len: 101, max: 100 })));
+    task.done();
+    tasks.close().unwrap();
+    assert_eq!(try_wait_any(&[&tasks.room()]).unwrap(), [0], "a put says that it is closed");
+    let task = tasks.get().unwrap();
+    assert_eq!(task[..], b"abc"[..]);
+    task.done();
+    assert!(matches!(tasks.get(), Err(QueueError::Closed)));
 }
 
 #[test]

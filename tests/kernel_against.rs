@@ -373,6 +373,76 @@ fn a_refusal_of_some_words_is_none_of_the_others() {
 }
 
 #[test]
+fn a_short_sleep_that_is_refused_takes_its_time_all_the_same() {
+    use crossproc_sys::futex::{Awake, Watch, wait, wait_briefly, wait_whole};
+    let word = crossproc_sys::atomic::AtomicU32::new(7);
+    let whole = crossproc_sys::atomic::AtomicU64::new(7);
+    assert_eq!(format!("{:?}", Watch::new(&word, 7)), "Watch(7)");
+    for errno in ERRNOS {
+        join_all([fork(|| {
+            refused::refuse(&[FUTEX, WAITV].map(|call| refused::call(call, errno)));
+            let begun = Instant::now();
+            assert_eq!(wait_briefly(&word, 7, 30_000_000, None), None, "errno {errno}");
+            assert!(begun.elapsed() >= Duration::from_millis(30));
+            assert_eq!(Watch::new(&word, 7).wait_briefly(1_000_000, None), None, "errno {errno}");
+            let deadline = crossproc_sys::clock::now() + 1_000_000;
+            assert_eq!(wait(&word, 7, Some(deadline)), Awake::TimedOut);
+            assert_eq!(wait_whole(&whole, 7, Some(deadline)), Awake::TimedOut);
+            assert_eq!(wait(&word, 7, None), Awake::Refused);
+        })]);
+    }
+}
+
+extern "C" fn nothing(_: libc::c_int) {}
+
+/// Has this process be sent a signal once it sleeps by other means than a futex, until it says that
+/// it was.
+fn signal_until(is_told: &AtomicU32, sleeper: &Child) {
+    wait_until("the sleeper is interrupted", || {
+        // SAFETY: signals a child that has not been waited for.
+        unsafe { libc::kill(sleeper.id() as i32, libc::SIGUSR1) };
+        is_told.load(SeqCst) != 0
+    });
+}
+
+#[test]
+fn a_signal_interrupts_a_sleep_that_is_refused_and_a_wait_for_a_process_goes_on() {
+    use crossproc_sys::futex::{Awake, wait};
+    let [ready, told] = [(); 2].map(|()| Shm::new(AtomicU32::new(0)).unwrap());
+    let (their_ready, their_told) = (ready.clone(), told.clone());
+    let sleeper = fork(move || {
+        // SAFETY: a handler that does nothing.
+        unsafe { libc::signal(libc::SIGUSR1, nothing as *const () as libc::sighandler_t) };
+        let park = || -> () {
+            loop {
+                thread::park();
+            }
+        };
+        let endless = Builder::new().daemon(true).fork(park).unwrap();
+        refused::refuse(&[refused::call(FUTEX, libc::EPERM)]);
+        their_ready.store(1, SeqCst);
+        let word = crossproc_sys::atomic::AtomicU32::new(7);
+        // It may come between two sleeps.
+        while wait(&word, 7, None) != Awake::Interrupted {}
+        // Each signal ends a poll, and none of them this.
+        let timeout = Duration::from_millis(100);
+        let begun = Instant::now();
+        assert_eq!(endless.join_timeout(timeout).unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= timeout);
+        let pid = rustix::process::Pid::from_raw(endless.id() as i32).unwrap();
+        let descriptor = crossproc_sys::pidfd::open(pid).unwrap();
+        let deadline = crossproc_sys::clock::now() + timeout.as_nanos() as u64;
+        assert!(!crossproc_sys::pidfd::wait(&descriptor, Some(deadline)).unwrap());
+        assert!(crossproc_sys::clock::now() >= deadline);
+        their_told.store(1, SeqCst);
+        endless.kill().unwrap();
+    });
+    wait_until("the sleeper is ready", || ready.load(SeqCst) != 0);
+    signal_until(&told, &sleeper);
+    join_all([sleeper]);
+}
+
+#[test]
 fn words_that_cannot_be_slept_on_make_no_thread_spin() {
     let all = new();
     for errno in ERRNOS {

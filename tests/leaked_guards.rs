@@ -7,6 +7,7 @@ use core::ffi::c_void;
 use core::mem;
 use core::sync::atomic::{AtomicU32, Ordering::*};
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::os::unix::thread::JoinHandleExt;
@@ -54,6 +55,7 @@ fn board() -> Shm<Board> {
 /// which case the reason is on its standard error.
 fn process_ends_with_thread(board: &Shm<Board>, act: fn(&'static Board)) -> Option<String> {
     let (mut reads, writes) = UnixStream::pair().unwrap();
+    let end = writes.try_clone().unwrap();
     let theirs = board.clone();
     let child = fork(move || {
         rustix::stdio::dup2_stderr(&writes).unwrap();
@@ -63,6 +65,8 @@ fn process_ends_with_thread(board: &Shm<Board>, act: fn(&'static Board)) -> Opti
         board.stage.store(1, SeqCst);
     });
     let status = child.join_timeout(PATIENCE).unwrap();
+    // Children that other tests have forked meanwhile have a copy of this end, too.
+    end.shutdown(Shutdown::Write).unwrap();
     let mut said = String::new();
     reads.read_to_string(&mut said).unwrap();
     if status.success() {

@@ -35,7 +35,7 @@ proptest! {
 #[test]
 fn programs_of_the_corpus_do_what_the_model_does() {
     let mut count = 0;
-    for file in fs::read_dir("fuzz/corpus/queue_ops").unwrap() {
+    for file in fs::read_dir("tests/corpus/queue_ops").unwrap() {
         model::run(&fs::read(file.unwrap().path()).unwrap());
         count += 1;
     }

@@ -4,9 +4,11 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::*};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 use crossproc::{Event, Fixed, Lock, LockError, RegionError, Shm, pipe, shared};
 use crossproc_sys::memory::Mapping;
@@ -359,26 +361,22 @@ fn a_limit_on_file_sizes_is_an_error_and_not_a_signal() {
     })]);
 }
 
-shared! {
-    /// A struct may have attributes that leave it as it is.
-    #[crossproc_test_attributes::changes_nothing]
-    #[derive(Debug)]
-    #[repr(align(64))]
-    struct Attributed {
-        first: AtomicU8,
-        hits: AtomicU64,
-    }
-}
-
 #[test]
-fn attributes_that_change_nothing_are_fine() {
-    let shared = Shm::new(Attributed { first: AtomicU8::new(1), hits: AtomicU64::new(2) }).unwrap();
-    assert_eq!((size_of::<Attributed>(), shared.hits.load(SeqCst)), (64, 2));
+fn memory_that_cannot_be_looked_at_is_not_attached_and_the_error_says_why() {
+    join_all([fork(|| {
+        let region = board();
+        refused::refuse(&[refused::call(libc::SYS_fcntl, libc::EPERM).if_argument(1, libc::F_GET_SEALS as u32)]);
+        match Shm::<Board>::attach(region.as_fd().try_clone_to_owned().unwrap()) {
+            Err(RegionError::Attach { source, .. }) => assert_eq!(source.raw_os_error(), Some(libc::EPERM)),
+            other => panic!("{other:?}"),
+        }
+    })]);
 }
 
 #[test]
 fn memory_that_cannot_be_unmapped_stays_and_is_told_of_once() {
-    let (said, stderr) = rustix::pipe::pipe().unwrap();
+    let (said, stderr) = UnixStream::pair().unwrap();
+    let end = stderr.try_clone().unwrap();
     let child = fork(move || {
         rustix::stdio::dup2_stderr(&stderr).unwrap();
         drop(stderr);
@@ -391,6 +389,8 @@ fn memory_that_cannot_be_unmapped_stays_and_is_told_of_once() {
         drop(message);
     });
     join_all([child]);
-    let said = std::io::read_to_string(std::fs::File::from(said)).unwrap();
+    // Children that other tests have forked meanwhile have a copy of this end, too.
+    end.shutdown(Shutdown::Write).unwrap();
+    let said = std::io::read_to_string(said).unwrap();
     assert_eq!(said.matches("could not be unmapped").count(), 1, "{said}");
 }

@@ -138,6 +138,48 @@ fn an_acquisition_without_a_guard_tells_of_a_dead_owner() {
 }
 
 #[test]
+fn an_rlock_without_a_guard_tells_of_a_dead_owner_until_it_is_recovered() {
+    let lock = Shm::new(RLock::new(())).unwrap();
+    let theirs = lock.clone();
+    let owner = fork(move || {
+        for _ in 0..2 {
+            assert!(!theirs.acquire(Wait::FOREVER).unwrap().owner_died);
+        }
+    });
+    owner.join().unwrap();
+    assert!(matches!(lock.recover(), Err(LockError::NotOwner)), "it is nobody's");
+    assert!(lock.acquire(Wait::FOREVER).unwrap().owner_died);
+    assert!(lock.acquire(Wait::FOREVER).unwrap().owner_died, "also the second time");
+    thread::scope(|scope| {
+        scope.spawn(|| assert!(matches!(lock.recover(), Err(LockError::NotOwner)), "it is another thread's"));
+    });
+    lock.release().unwrap();
+    lock.release().unwrap();
+    assert!(lock.acquire(Wait::FOREVER).unwrap().owner_died, "nobody had recovered");
+    lock.recover().unwrap();
+    assert!(!lock.acquire(Wait::FOREVER).unwrap().owner_died);
+    lock.release().unwrap();
+    lock.release().unwrap();
+    let theirs = lock.clone();
+    join_all([fork(move || {
+        assert!(!theirs.acquire(Wait::FOREVER).unwrap().owner_died);
+        theirs.release().unwrap();
+    })]);
+}
+
+#[test]
+fn a_value_is_reached_without_a_guard_by_who_has_acquired_its_lock() {
+    let lock = Shm::new(Lock::new(5_u64)).unwrap();
+    assert!(!lock.acquire(Wait::FOREVER).unwrap().owner_died);
+    // SAFETY: this thread holds the lock, and there is no other reference.
+    *unsafe { &mut *lock.data_ptr() } += 1;
+    // SAFETY: as above; none is left.
+    unsafe { lock.force_release() }.unwrap();
+    let theirs = lock.clone();
+    join_all([fork(move || assert_eq!(*theirs.lock().unwrap(), 6))]);
+}
+
+#[test]
 fn a_lock_with_a_value_can_be_released_by_force() {
     let lock = Lock::new(5_u64);
     std::mem::forget(lock.lock().unwrap());

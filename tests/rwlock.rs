@@ -135,15 +135,21 @@ fn a_dead_writer_is_told_to_readers_and_writers_until_one_recovers() {
     });
     kill(&writer);
     join_all(waiting);
+    let Err(LockError::OwnerDied(pages)) = book.pages.read() else { panic!("a writer died") };
+    assert!(pages.is_inconsistent());
+    drop(pages);
     let Err(LockError::OwnerDied(pages)) = book.pages.write() else { panic!("a writer died") };
     assert!(pages.is_inconsistent());
     drop(pages);
     let Err(LockError::OwnerDied(pages)) = book.pages.try_write() else { panic!("nobody has recovered") };
     let mut pages = pages.recover();
+    assert!(!pages.is_inconsistent());
     pages[1] = 1;
     drop(pages);
-    assert_eq!(*book.pages.read().unwrap(), [1, 1]);
-    assert!(book.pages.try_write().is_ok());
+    let pages = book.pages.read().unwrap();
+    assert!(*pages == [1, 1] && !pages.is_inconsistent());
+    drop(pages);
+    assert!(!book.pages.try_write().unwrap().is_inconsistent());
 }
 
 #[test]

@@ -5,10 +5,10 @@
 use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::time::{Duration, Instant};
 
-use crossproc::{Semaphore, SemaphoreError, Shm, shared};
+use crossproc::{BoundedSemaphore, Semaphore, SemaphoreError, SemaphoreGuard, Shm, Wait, shared};
 
 mod forked;
-use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
+use forked::{PATIENCE, fork, is_asleep, join_all, kill, wait_until, wait_until_asleep};
 
 shared! {
     struct Room {
@@ -85,6 +85,55 @@ fn acquiring_times_out_in_every_form() {
     assert_eq!(semaphore.value(), 0);
 }
 
+type Access<S> = fn(&S) -> Result<SemaphoreGuard<'_>, SemaphoreError>;
+
+/// A guard of each form, of a semaphore of that kind with one permit.
+macro_rules! is_accessed_in_every_form {
+    ($semaphore:ty) => {
+        let semaphore = <$semaphore>::new(1);
+        let brief = Duration::from_millis(30);
+        let forms: [(&str, Access<$semaphore>); 5] = [
+            ("access", |semaphore| Ok(semaphore.access())),
+            ("try_access", |semaphore| semaphore.try_access()),
+            ("access_timeout", |semaphore| semaphore.access_timeout(PATIENCE)),
+            ("access_deadline", |semaphore| semaphore.access_deadline(Instant::now() + PATIENCE)),
+            ("access_with", |semaphore| semaphore.access_with(Wait::timeout(PATIENCE))),
+        ];
+        for (form, access) in forms {
+            let guard = access(&semaphore).unwrap();
+            assert_eq!(semaphore.value(), 0, "{form}");
+            assert_eq!(semaphore.try_access().map(drop), Err(SemaphoreError::WouldBlock), "{form}");
+            let began = Instant::now();
+            assert_eq!(semaphore.access_deadline(began).map(drop), Err(SemaphoreError::TimedOut));
+            assert_eq!(semaphore.access_timeout(Duration::ZERO).map(drop), Err(SemaphoreError::TimedOut));
+            assert_eq!(semaphore.access_with(Wait::NONE).map(drop), Err(SemaphoreError::TimedOut));
+            assert_eq!(semaphore.access_deadline(began + brief).map(drop), Err(SemaphoreError::TimedOut));
+            assert!(began.elapsed() >= brief, "{form}");
+            assert_eq!(semaphore.value(), 0, "what was refused gives nothing back");
+            drop(guard);
+            assert_eq!(semaphore.value(), 1, "{form}");
+        }
+    };
+}
+
+#[test]
+fn a_guard_of_every_form_gives_its_permit_back() {
+    is_accessed_in_every_form!(Semaphore);
+    is_accessed_in_every_form!(BoundedSemaphore);
+}
+
+#[test]
+fn a_guard_that_is_dropped_wakes_who_waits_for_one() {
+    let semaphore = Shm::new(Semaphore::new(1)).unwrap();
+    let guard = semaphore.access();
+    let theirs = semaphore.clone();
+    let waiter = fork(move || drop(theirs.access_deadline(Instant::now() + PATIENCE).unwrap()));
+    wait_until_asleep(&waiter);
+    drop(guard);
+    join_all([waiter]);
+    assert_eq!(semaphore.value(), 1);
+}
+
 /// One permit goes round among acquirers that are killed at random. A permit that died with its taker is released again by the test; nobody sleeps
 /// while there is one.
 #[test]
@@ -113,10 +162,11 @@ fn acquirers_killed_at_random_strand_nobody() {
         let before = room.most.load(Relaxed);
         let began = Instant::now();
         while room.most.load(Relaxed) == before {
-            // Nobody gets on for a while: then the permit died with the victim, or somebody sleeps in spite of it, which releasing
-            // another would hide, so that is looked at first.
-            if began.elapsed() > Duration::from_millis(100) {
-                assert_eq!(room.places.value(), 0, "there is a permit and everybody sleeps");
+            assert!(began.elapsed() < PATIENCE, "there is a permit and everybody sleeps");
+            // Nobody gets on for a while, and there is no permit: it died with the victim. While there is one, releasing
+            // another would hide that somebody sleeps in spite of it.
+            let are_idle = || room.places.value() == 0 && workers.iter().all(is_asleep);
+            if began.elapsed() > Duration::from_millis(100) && are_idle() {
                 room.places.release().unwrap();
                 lost += 1;
                 wait_until("someone takes the new permit", || room.most.load(Relaxed) != before);

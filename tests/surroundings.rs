@@ -3,12 +3,13 @@
 
 #![allow(unsafe_code)]
 
+use std::error::Error;
 use std::ffi::CStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
-use crossproc::{JoinableQueue, Lock, Queue, Shm, pipe, process};
+use crossproc::{JoinableQueue, Lock, LockError, Queue, Shm, pipe, process};
 
 mod forked;
 mod refused;
@@ -95,6 +96,12 @@ fn has_namespace_by_pidfd() -> bool {
     unsafe { libc::ioctl(this_process, 0xff05, 0) != -1 }
 }
 
+/// Where neither `/proc` nor the kernel tells the namespace.
+fn says_what_to_do(error: &dyn Error) {
+    let source = error.source().expect("there is a reason").to_string();
+    assert!(source.contains("its pid namespace") && source.contains("Mount /proc"), "{error}: {source}");
+}
+
 #[test]
 fn no_proc_from_the_beginning() {
     let child = fork(|| {
@@ -102,8 +109,28 @@ fn no_proc_from_the_beginning() {
         chroot_to_nothing();
         match std::panic::catch_unwind(|| Shm::new(Lock::new(1_u64)).map(|lock| drop(lock.lock().unwrap()))) {
             Ok(Ok(())) if is_told => use_everything(),
-            Ok(Err(error)) if !is_told => assert!(error.to_string().contains("pid namespace"), "{error}"),
+            Ok(Err(error)) if !is_told => says_what_to_do(&error),
             unexpected => panic!("{unexpected:?}, the kernel tells: {is_told}"),
+        }
+    });
+    let pid = child.id();
+    join_all([child]);
+    remove_nothing(pid);
+}
+
+/// What a kernel before 6.11 does not tell either.
+#[test]
+fn no_proc_and_nobody_else_who_tells_is_an_error_that_says_so() {
+    let child = fork(|| {
+        refused::refuse(&[call(libc::SYS_ioctl, libc::ENOTTY).if_argument(1, 0xff05)]);
+        chroot_to_nothing();
+        for _ in 0..2 {
+            says_what_to_do(&Shm::new(Lock::new(1_u64)).unwrap_err());
+            static LOCK: Lock<u64> = Lock::new(1);
+            match LOCK.lock().map_err(LockError::without_guard) {
+                Err(LockError::Unavailable(error)) => says_what_to_do(&error),
+                other => panic!("{:?}", other.map(|guard| *guard)),
+            }
         }
     });
     let pid = child.id();

@@ -13,14 +13,15 @@ use std::thread;
 use std::time::Duration;
 
 use crossproc::{
-    BoundedSemaphore, ByteQueue, Event, JoinableQueue, Queue, QueueError, QueueOptions, Readable, Semaphore, Shm, WaitAnyError, set_slice,
-    wait_any_async,
+    BoundedSemaphore, ByteQueue, Event, EventError, JoinableByteQueue, JoinableQueue, Queue, QueueError, QueueOptions, Readable, Semaphore,
+    SemaphoreError, Shm, WaitAnyError, set_slice, wait_any_async,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
 mod forked;
+mod refused;
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
 
 fn threads(count: usize) -> Runtime {
@@ -155,6 +156,69 @@ fn a_failed_put_gives_the_value_back() {
     let error = one_thread().block_on(queue.put_async(7)).unwrap_err();
     assert_eq!(error.value, 7);
     assert!(matches!(error.error, QueueError::Closed));
+}
+
+/// Each put waits for room, which another process makes, and then for nobody.
+#[test]
+fn bytes_and_tasks_are_put_by_futures_as_soon_as_there_is_room() {
+    let messages = ByteQueue::with_max_len(1, 16).unwrap();
+    let tasks = JoinableQueue::<u64>::new(1).unwrap();
+    let byte_tasks = JoinableByteQueue::with_max_len(1, 16).unwrap();
+    let go = Shm::new(Event::new()).unwrap();
+    let theirs = (messages.clone(), tasks.clone(), byte_tasks.clone(), go.clone());
+    let child = fork(move || {
+        let (messages, tasks, byte_tasks, go) = theirs;
+        go.wait();
+        for number in 0..2 {
+            assert_eq!(messages.get().unwrap(), [number; 3]);
+            let task = tasks.get().unwrap();
+            assert_eq!(*task, u64::from(number));
+            task.done();
+            let task = byte_tasks.get().unwrap();
+            assert_eq!(task[..], [number; 16]);
+            task.done();
+        }
+    });
+    one_thread().block_on(in_time(async {
+        messages.put_async(&[0; 3]).await.unwrap();
+        tasks.put_async(0).await.unwrap();
+        byte_tasks.put_async(&[0; 16]).await.unwrap();
+        assert!(matches!(messages.try_put(&[1; 3]), Err(QueueError::Full)));
+        let (message, task, bytes) = ([1; 3], 1, [1; 16]);
+        let mut message = pin!(assert_send(messages.put_async(&message)));
+        let mut task = pin!(assert_send(tasks.put_async(task)));
+        let mut bytes = pin!(assert_send(byte_tasks.put_async(&bytes)));
+        assert!(poll_once(message.as_mut()).is_pending());
+        assert!(poll_once(task.as_mut()).is_pending());
+        assert!(poll_once(bytes.as_mut()).is_pending());
+        go.set();
+        message.await.unwrap();
+        task.await.unwrap();
+        bytes.await.unwrap();
+    }));
+    join_all([child]);
+    tasks.join().unwrap();
+    byte_tasks.join().unwrap();
+}
+
+#[test]
+fn what_cannot_be_put_is_told_by_futures_at_once() {
+    let runtime = one_thread();
+    let (messages, byte_tasks) = (ByteQueue::with_max_len(1, 16).unwrap(), JoinableByteQueue::with_max_len(1, 16).unwrap());
+    let tasks = JoinableQueue::<u64>::new(1).unwrap();
+    let too_long = [7; 17];
+    for result in [runtime.block_on(messages.put_async(&too_long)), runtime.block_on(byte_tasks.put_async(&too_long))] {
+        assert!(matches!(result, Err(QueueError::TooLong { len: 17, max: 16 })), "{result:?}");
+    }
+    messages.close().unwrap();
+    byte_tasks.close().unwrap();
+    tasks.close().unwrap();
+    for result in [runtime.block_on(messages.put_async(b"late")), runtime.block_on(byte_tasks.put_async(b"late"))] {
+        assert!(matches!(result, Err(QueueError::Closed)), "{result:?}");
+    }
+    let error = runtime.block_on(tasks.put_async(7)).unwrap_err();
+    assert!(error.value == 7 && matches!(error.error, QueueError::Closed), "{error:?}");
+    assert!(matches!(runtime.block_on(byte_tasks.get_async()), Err(QueueError::Closed)));
 }
 
 #[test]
@@ -605,6 +669,51 @@ fn tasks_are_worked_on_across_awaits_on_one_thread() {
     assert_eq!(sum.get(), (0..100).sum());
     join_all([child]);
     queue.join().unwrap();
+}
+
+#[test]
+fn without_a_thread_that_sleeps_a_future_is_an_error_and_what_is_there_is_taken() {
+    join_all([fork(|| {
+        let (event, permits, bounded) = (Event::new(), Semaphore::new(0), BoundedSemaphore::new(0));
+        let (numbers, tasks) = (Queue::<u64>::new(1).unwrap(), JoinableQueue::<u64>::new(1).unwrap());
+        numbers.put(1).unwrap();
+        refused::refuse(&[libc::SYS_clone, libc::SYS_clone3].map(|clone| refused::call(clone, libc::EAGAIN)));
+        for _ in 0..2 {
+            let result = poll_once(pin!(event.wait_async()));
+            assert!(matches!(result, Poll::Ready(Err(EventError::NoThread))), "{result:?}");
+            let result = poll_once(pin!(permits.acquire_async()));
+            assert!(matches!(result, Poll::Ready(Err(SemaphoreError::NoThread))), "{result:?}");
+            let result = poll_once(pin!(bounded.acquire_async()));
+            assert!(matches!(result, Poll::Ready(Err(SemaphoreError::NoThread))), "{result:?}");
+            let result = poll_once(pin!(tasks.get_async())).map(|result| result.map(drop));
+            assert!(matches!(result, Poll::Ready(Err(QueueError::NoThread(_)))), "{result:?}");
+            match poll_once(pin!(numbers.put_async(7))) {
+                Poll::Ready(Err(error)) => assert!(error.value == 7 && matches!(error.error, QueueError::NoThread(_)), "{error:?}"),
+                result => panic!("{result:?}"),
+            }
+            let result = poll_once(pin!(wait_any_async(&[&event, &tasks])));
+            assert!(matches!(result, Poll::Ready(Err(WaitAnyError::Os(_)))), "{result:?}");
+        }
+        event.set();
+        assert!(matches!(poll_once(pin!(event.wait_async())), Poll::Ready(Ok(()))));
+        assert!(matches!(poll_once(pin!(numbers.get_async())), Poll::Ready(Ok(1))));
+        assert!(matches!(poll_once(pin!(numbers.put_async(2))), Poll::Ready(Ok(()))));
+    })]);
+}
+
+#[test]
+fn a_future_that_was_carried_into_a_child_is_nothing_there() {
+    set_slice(None);
+    let event = Shm::new(Event::new()).unwrap();
+    let mut carried = Box::pin(event.wait_async());
+    assert!(poll_once(carried.as_mut()).is_pending());
+    let mut stays = Box::pin(event.wait_async());
+    assert!(poll_once(stays.as_mut()).is_pending());
+    // The child drops its copy, and so does this process.
+    join_all([fork(move || drop(carried))]);
+    let theirs = event.clone();
+    join_all([fork(move || theirs.set())]);
+    wait_until("the other one is told", || poll_once(stays.as_mut()).is_ready());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 mod forked;
+mod refused;
 use forked::{PATIENCE, fork, join_all, kill};
 
 fn runtimes() -> [Runtime; 2] {
@@ -191,6 +192,28 @@ fn an_error_alone_makes_a_descriptor_ready() {
             }));
             assert_eq!(ready.unwrap(), [0]);
         }
+    });
+}
+
+#[test]
+fn a_connection_that_the_runtime_cannot_watch_is_an_error_and_what_is_there_comes() {
+    alone(|| {
+        let [runtime, _] = runtimes();
+        let (one, other) = pipe().unwrap();
+        refused::refuse(&[refused::call(libc::SYS_epoll_ctl, libc::ENOSPC)]);
+        let says = |result: Result<(), ConnectionError>| match result {
+            Err(ConnectionError::Os { what, source }) => {
+                assert!(what.contains("watch the connection") && source.raw_os_error() == Some(libc::ENOSPC), "{what}: {source}");
+            }
+            result => panic!("{result:?}"),
+        };
+        // Without the runtime's clock, which would sleep by what is refused.
+        says(runtime.block_on(one.recv_async()).map(drop));
+        says(runtime.block_on(one.recv_handle_async::<Connection>()).map(drop));
+        other.send(b"message").unwrap();
+        assert_eq!(runtime.block_on(one.recv_async()).unwrap(), b"message");
+        runtime.block_on(one.send_async(b"answer")).unwrap();
+        assert_eq!(other.recv().unwrap(), b"answer");
     });
 }
 

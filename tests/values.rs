@@ -115,6 +115,45 @@ fn a_value_that_refuses_is_an_error() {
     assert!(matches!(queue.try_put_value(&1_u8), Err(ValueError::Transport(QueueError::Full))));
 }
 
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Nothing;
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Two(u8, String);
+
+#[test]
+fn structs_of_every_kind_arrive() {
+    let (one, other) = pipe().unwrap();
+    one.send_value(&(Nothing, Two(7, "seven".into()), ())).unwrap();
+    assert_eq!(other.recv_value::<(Nothing, Two, ())>(100).unwrap(), (Nothing, Two(7, "seven".into()), ()));
+}
+
+#[test]
+fn bytes_that_no_type_describes_or_that_no_option_begins_with_are_an_error() {
+    let (one, other) = pipe().unwrap();
+    let says = |error: ValueError<ConnectionError>, words: &str| {
+        let text = error.to_string();
+        assert!(matches!(error, ValueError::Decode { .. }) && text.contains(words), "{text:?} and not {words:?}");
+    };
+    one.send(&[2, 7]).unwrap();
+    says(other.recv_value::<Option<u8>>(100).unwrap_err(), "an option begins with 0 or 1, not with 2");
+    one.send(&[2, 7]).unwrap();
+    says(other.recv_value::<serde::de::IgnoredAny>(100).unwrap_err(), "asks the bytes what they are");
+}
+
+#[test]
+fn an_error_of_a_value_becomes_one_of_io() {
+    let kind = |error: ValueError<QueueError>| io::Error::from(error).kind();
+    let what = || "it is odd".to_owned();
+    assert_eq!(kind(ValueError::Transport(QueueError::TimedOut)), io::ErrorKind::TimedOut);
+    assert_eq!(kind(ValueError::Encode { type_name: "T", what: what() }), io::ErrorKind::InvalidInput);
+    // What was to be sent, and what came.
+    assert_eq!(kind(ValueError::TooDeep { type_name: "T", max: 1, bytes: vec![] }), io::ErrorKind::InvalidInput);
+    assert_eq!(kind(ValueError::TooDeep { type_name: "T", max: 1, bytes: vec![1] }), io::ErrorKind::InvalidData);
+    let error = io::Error::from(ValueError::<QueueError>::Decode { type_name: "T", what: what(), bytes: vec![1] });
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert_eq!(error.to_string(), "1 bytes came that are no value of type T: it is odd");
+}
+
 /// Runs it in a thread with the stack that std gives to one.
 fn with_usual_stack<R: Send>(run: impl FnOnce() -> R + Send) -> R {
     thread::scope(|scope| thread::Builder::new().stack_size(2 << 20).spawn_scoped(scope, run).unwrap().join().unwrap())

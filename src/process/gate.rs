@@ -160,7 +160,7 @@ impl Outside {
                 _ => "and its status went to somebody else".to_owned(),
             },
         };
-        Err(io::Error::other(format!("the child ended before its closure was run, {message}")))
+        Err(ended(&message))
     }
 
     /// Turns away a child that there is no pidfd for, and reaps it.
@@ -206,6 +206,18 @@ impl Outside {
             }
         }
     }
+}
+
+/// That there is no pidfd of a child, which was turned away.
+pub(super) fn not_known(error: &io::Error) -> io::Error {
+    if Errno::from_io_error(error) == Some(Errno::SRCH) {
+        return ended("and its status went to somebody else");
+    }
+    io::Error::new(error.kind(), format!("opening the descriptor of a forked child, whose closure was not run, failed: {error}"))
+}
+
+fn ended(how: &str) -> io::Error {
+    io::Error::other(format!("the child ended before its closure was run, {how}"))
 }
 
 fn failed(what: &str, errno: Errno) -> io::Error {

@@ -60,13 +60,21 @@ pub fn current() -> io::Result<PidNamespace> {
     }
     let found = match stat("/proc/self/ns/pid") {
         Ok(found) => found,
-        Err(errno) => own_namespace().and_then(|file| Ok(fstat(&file)?)).map_err(|_| errno)?,
+        Err(errno) => own_namespace().and_then(|file| Ok(fstat(&file)?)).map_err(|_| unknown(errno.into()))?,
     };
     let found = PidNamespace { device: found.st_dev, inode: found.st_ino };
     if let Some(known) = known {
         known.set(found);
     }
     Ok(found)
+}
+
+fn unknown(error: io::Error) -> io::Error {
+    let text = format!(
+        "this process cannot find out its pid namespace, without which locks cannot name their owners; \
+         /proc/self/ns/pid: {error}. Mount /proc, or use a lock before it is out of reach, as by chroot"
+    );
+    io::Error::new(error.kind(), text)
 }
 
 /// What this process has found out: empty again in a child, however it was forked. `None`: there is

@@ -148,6 +148,8 @@ static LINE_READ: AtomicI32 = AtomicI32::new(-1);
 static INHERITED: AtomicI32 = AtomicI32::new(-1);
 /// In a forked child, the number of the line that it is tied to, or -1.
 static TIED: AtomicI32 = AtomicI32::new(-1);
+/// Whose line that is: this process's own may have been given the same number since.
+static TIED_TO: AtomicI32 = AtomicI32::new(-1);
 /// The descriptor by which this process is tied to the one that started it, or -1. A forked child
 /// closes its copy: what ties its parent is nothing to it, and each generation would add one.
 static TIE: AtomicI32 = AtomicI32::new(-1);
@@ -209,7 +211,9 @@ impl Lifeline {
         // A child has no line of this number of its own, and a process that was forked without the
         // handlers another pid.
         let is_owner = LINE_READ.load(Relaxed) == self.read && this_process == self.owner;
-        if is_owner || TIED.load(Relaxed) == self.read {
+        let owner = self.owner.as_raw_nonzero().get();
+        let is_tied = TIED.load(Relaxed) == self.read && TIED_TO.load(Relaxed) == owner;
+        if is_owner || is_tied {
             return Ok(());
         }
         if INHERITED.compare_exchange(self.read, -1, Relaxed, Relaxed).is_err() {
@@ -246,6 +250,7 @@ impl Lifeline {
             // Open until the process ends.
             TIE.store(line.into_raw_fd(), Relaxed);
         }
+        TIED_TO.store(owner, Relaxed);
         TIED.store(self.read, Relaxed);
         Ok(())
     }

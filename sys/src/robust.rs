@@ -465,13 +465,6 @@ impl Thread {
         }
     }
 
-    /// Whether this thread could hold one more lock.
-    #[must_use]
-    pub fn has_free_slot(&self) -> bool {
-        let made = self.made.load(Relaxed);
-        (1..MAX_HELD).contains(&made) || self.slots_made().any(Slot::is_free)
-    }
-
     #[inline]
     fn slot(&self, index: usize) -> Slot<'_> {
         // There is one slot more than can be used, so each has one after it.

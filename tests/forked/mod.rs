@@ -43,11 +43,16 @@ pub(crate) fn wait_until(what: &str, mut state: impl FnMut() -> bool) {
     }
 }
 
+/// Whether the process's first thread is asleep in a futex call, or polls.
+pub(crate) fn is_asleep(child: &Child) -> bool {
+    let calls = [libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_ppoll].map(|call| format!("{call} "));
+    let now = fs::read_to_string(format!("/proc/{}/syscall", child.id()));
+    now.is_ok_and(|now| calls.iter().any(|call| now.starts_with(call)))
+}
+
 /// Waits until the process's first thread is asleep in a futex call, or polls.
 pub(crate) fn wait_until_asleep(child: &Child) {
-    let calls = [libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_ppoll].map(|call| format!("{call} "));
-    let path = format!("/proc/{}/syscall", child.id());
-    wait_until("a child sleeps", || fs::read_to_string(&path).is_ok_and(|call| calls.iter().any(|of_futex| call.starts_with(of_futex))));
+    wait_until("a child sleeps", || is_asleep(child));
 }
 
 pub(crate) fn close_all_but_standard_streams() {
