@@ -150,7 +150,8 @@ fn one_that_another_thread_starts_is_refused_where_nothing_would_hold_it() {
     });
     first_of_a_namespace_by_another_thread(|| {
         let started = Command::new("true").daemon().unwrap().start().unwrap_err();
-        assert_eq!(started.raw_os_error(), Some(libc::EOPNOTSUPP), "{started}");
+        let source = std::error::Error::source(&started).and_then(|source| source.downcast_ref::<std::io::Error>());
+        assert_eq!(source.and_then(std::io::Error::raw_os_error), Some(libc::EOPNOTSUPP), "{started}");
     });
 }
 
