@@ -6,6 +6,7 @@
 #   ci/platforms.sh                   everything that is not done yet; takes hours
 #   ci/platforms.sh aarch64           only what has this in its name, such as x86_64-musl-6.1
 #   ci/platforms.sh --report          prints the table of what is done
+#   ci/platforms.sh --page            writes it to docs/platforms.md, as does a run of everything
 #   ci/platforms.sh --clean           forgets the results, and builds again what has changed
 #
 # Everything is Debian's: the compiler, both libcs and QEMU are of a root of its own, as in
@@ -22,7 +23,7 @@ here=$PWD/target/platforms
 root=$here/root
 kernels=(5.10 6.1 6.12 6.18)
 # A program is killed after so many seconds: with emulation the slowest takes some minutes.
-limit=900
+limit=400
 
 platforms() {
     for kernel in "${kernels[@]}" running; do
@@ -212,7 +213,7 @@ image() {
         echo "${name%-*} $program"
     done <"$here/build/$1-$2" | sort >"$guest/programs"
     find "$root/target/$triple/debug/examples" -maxdepth 1 -type f -executable ! -name '*-*' -exec cp {} "$guest/target/$triple/debug/examples/" \;
-    git ls-files -z Cargo.toml README.md src tests | tar --null -T - -c | tar -x -C "$guest/src"
+    git ls-files -z | tar --null -T - -c | tar -x -C "$guest/src"
     printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n' >"$guest/etc/passwd"
     cp ci/platforms-guest.sh "$guest/init"
     chmod +x "$guest/init"
@@ -299,8 +300,22 @@ report() {
     printf '```\n'
 }
 
+# Puts it in the page, between the two comments.
+page() {
+    local new=$here/page
+    {
+        sed '/^<!-- begin/q' docs/platforms.md
+        printf '\nOf %s, commit %s.\n\n' "$(date -u +%F)" "$(git rev-parse --short=12 HEAD)"
+        report
+        echo
+        sed -n '/^<!-- end/,$p' docs/platforms.md
+    } >"$new"
+    cp "$new" docs/platforms.md
+}
+
 case ${1:-} in
 --report) report; exit ;;
+--page) page; exit ;;
 --clean) rm -rf "$here/results" "$here/build"; exit ;;
 esac
 mkdir -p "$here"
@@ -318,4 +333,5 @@ for platform in $(platforms); do
     echo "running $platform"
     run "$arch" "$libc" "$kernel"
 done
+[ $# != 0 ] || page
 report
