@@ -18,11 +18,13 @@ ip link set lo up
 ulimit -Hn 524288
 ulimit -Sn 1024
 limit=$(tr ' ' '\n' </proc/cmdline | sed -n 's/^limit=//p')
-[ -z "$1" ] || limit=${1#limit=}
+only=$(tr ' ' '\n' </proc/cmdline | sed -n 's/^only=//p')
+[ -z "$1" ] || { limit=${1#limit=}; only=${2#only=}; }
 
 echo "== kernel $(uname -r)"
 cd /src
 while read -r name path; do
+    case ",${only:-$name}," in *",$name,"*) ;; *) continue ;; esac
     began=$(date +%s)
     timeout -s KILL "$limit" "$path" >/tmp/out 2>&1 </dev/null
     code=$?

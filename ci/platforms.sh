@@ -5,6 +5,8 @@
 #
 #   ci/platforms.sh                   everything that is not done yet; takes hours
 #   ci/platforms.sh aarch64           only what has this in its name, such as x86_64-musl-6.1
+#   ci/platforms.sh --again aarch64 bus queue
+#                                     only these programs, built anew, in place of their results
 #   ci/platforms.sh --report          prints the table of what is done
 #   ci/platforms.sh --page            writes it to docs/platforms.md, as does a run of everything
 #   ci/platforms.sh --clean           forgets the results, and builds again what has changed
@@ -221,16 +223,16 @@ image() {
     mv "$root/guests/$1-$2.cpio.new" "$root/guests/$1-$2.cpio"
 }
 
-# ARCH LIBC KERNEL: runs all programs, and keeps what they print.
+# ARCH LIBC KERNEL [PROGRAM,...]: runs all programs, or some, and keeps what they print.
 run() {
-    local out=$here/results/$1-$2-$3 file
+    local out=$here/results/$1-$2-$3 file only=${4:-}
     mkdir -p "$here/results"
     if [ "$3" = running ]; then
         # The same files, in namespaces of their own, so that nothing differs but the kernel.
-        root=$root/guests/$1-$2 limit=$limit unshare --mount --net --pid --ipc --fork --propagation private bash -euc '
+        root=$root/guests/$1-$2 limit=$limit only=$only unshare --mount --net --pid --ipc --fork --propagation private bash -euc '
             mount --rbind "$root" "$root"
             mount --rbind /dev "$root/dev"
-            exec chroot "$root" /init "limit=$limit"' </dev/null >"$out.console" 2>&1 || true
+            exec chroot "$root" /init "limit=$limit" "only=$only"' </dev/null >"$out.console" 2>&1 || true
     else
         file=$(kernel "$1" "$3")
         local machine console
@@ -242,11 +244,13 @@ run() {
         esac
         inside "" "exec $machine -accel tcg,thread=multi -smp 2 -m 4096 -nodefaults -no-reboot \
             -display none -monitor none -serial stdio -kernel $file -initrd /guests/$1-$2.cpio \
-            -append 'console=$console quiet panic=-1 limit=$limit'" </dev/null >"$out.console" 2>&1 || true
+            -append 'console=$console quiet panic=-1 limit=$limit only=$only'" </dev/null >"$out.console" 2>&1 || true
     fi
     tr -d '\r' <"$out.console" >"$out.new"
     grep -q '^== done' "$out.new" || { echo "$1-$2-$3 did not come to its end: $out.console"; tail -n 5 "$out.console"; return 1; }
-    mv "$out.new" "$out"
+    # The last result of a program counts.
+    if [ -n "$only" ]; then cat "$out.new" >>"$out"; else cp "$out.new" "$out"; fi
+    rm "$out.new"
 }
 
 # Prints what was found.
@@ -265,12 +269,14 @@ report() {
         fi
         awk -v platform="$platform" -v letter="${letters[index]}" '
             /^== kernel / { kernel = $3 }
-            /^== program / {
-                if ($4 == "left") next
-                all++; passed += ($4 == "passed")
-                tests += $5; of += $5 + $6; seconds += $8
-            }
+            /^== program / { last[$3] = $0 }
             END {
+                for (program in last) {
+                    split(last[program], is)
+                    if (is[4] == "left") continue
+                    all++; passed += (is[4] == "passed")
+                    tests += is[5]; of += is[5] + is[6]; seconds += is[8]
+                }
                 printf "| %s | %s | %s | %d of %d |", letter, platform, kernel, passed, all
                 printf " %d of %d | %.0f |\n", tests, of, seconds / 60
             }' "$here/results/$platform"
@@ -280,18 +286,25 @@ report() {
     for platform in "${all[@]}"; do
         awk -v platform="$platform" '
             /^test .* \.\.\. FAILED$/ { failed = failed " `" $2 "`" }
-            /^== program / && $4 != "passed" { printf "| %s | %s | %s |%s |\n", platform, $3, $4, failed }
-            /^== program / { failed = "" }' "$here/results/$platform"
+            /^== program / {
+                said[$3] = $4 == "passed" ? "" : sprintf("| %s | %s | %s |%s |\n", platform, $3, $4, failed)
+                failed = ""
+            }
+            END { for (program in said) printf "%s", said[program] | "sort" }' "$here/results/$platform"
     done
     printf '\nEach program: `.` passed, `F` failed, `L` was too late, `-` does not run there.\n\n```text\n'
     (cd "$here/results" && awk '
         FNR == 1 { column++ }
         /^== program / {
             mark = $4 == "passed" ? "." : $4 == "failed" ? "F" : $4 == "late" ? "L" : "-"
-            if (!($3 in row)) names[++rows] = $3
-            row[$3] = row[$3] sprintf("%" (2 * column - length(row[$3])) "s", mark)
+            if (!($3 in is)) { names[++rows] = $3; is[$3] }
+            marks[$3, column] = mark
         }
         END {
+            for (i = 1; i <= rows; i++) for (j = 1; j <= column; j++) {
+                mark = (names[i], j) in marks ? marks[names[i], j] : " "
+                row[names[i]] = row[names[i]] " " mark
+            }
             printf "%-28s", ""
             for (i = 1; i <= column; i++) printf " %s", substr("abcdefghijklmnopqrstuvwxyz", i, 1)
             print ""
@@ -319,19 +332,25 @@ case ${1:-} in
 --clean) rm -rf "$here/results" "$here/build"; exit ;;
 esac
 mkdir -p "$here"
+again=
+if [ "${1:-}" = --again ]; then
+    again=$(IFS=,; echo "${*:3}")
+    set -- "$2"
+fi
 for platform in $(platforms); do
     [ $# = 0 ] || [[ $platform == *"$1"* ]] || continue
-    [ ! -e "$here/results/$platform" ] || continue
+    [ ! -e "$here/results/$platform" ] || [ -n "$again" ] || continue
     IFS=- read -r arch libc kernel <<<"$platform"
     # One prepares at a time, so that several of these may run at once.
     (
         flock 9
         install_root
+        [ -z "$again" ] || rm -f "$here/build/$arch-$libc"
         build "$arch" "$libc"
         image "$arch" "$libc"
     ) 9>"$here/lock"
     echo "running $platform"
-    run "$arch" "$libc" "$kernel"
+    run "$arch" "$libc" "$kernel" "$again"
 done
 [ $# != 0 ] || page
 report
