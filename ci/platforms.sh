@@ -269,6 +269,7 @@ report() {
         fi
         awk -v platform="$platform" -v letter="${letters[index]}" '
             /^== kernel / { kernel = $3 }
+            /^== done/ { is_whole = 1 }
             /^== program / { last[$3] = $0 }
             END {
                 for (program in last) {
@@ -277,7 +278,7 @@ report() {
                     all++; passed += (is[4] == "passed")
                     tests += is[5]; of += is[5] + is[6]; seconds += is[8]
                 }
-                printf "| %s | %s | %s | %d of %d |", letter, platform, kernel, passed, all
+                printf "| %s | %s | %s | %d of %d%s |", letter, platform, kernel, passed, all, is_whole ? "" : ", stopped"
                 printf " %d of %d | %.0f |\n", tests, of, seconds / 60
             }' "$here/results/$platform"
         index=$((index + 1))

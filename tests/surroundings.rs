@@ -97,18 +97,31 @@ fn has_namespace_by_pidfd() -> bool {
 
 #[test]
 fn no_proc_from_the_beginning() {
-    let child = fork(|| {
-        let is_told = has_namespace_by_pidfd();
-        chroot_to_nothing();
-        match std::panic::catch_unwind(|| Shm::new(Lock::new(1_u64)).map(|lock| drop(lock.lock().unwrap()))) {
-            Ok(Ok(())) if is_told => use_everything(),
-            Ok(Err(error)) if !is_told => assert!(error.to_string().contains("pid namespace"), "{error}"),
-            unexpected => panic!("{unexpected:?}, the kernel tells: {is_told}"),
+    for is_refused in [false, true] {
+        let child = fork(move || {
+            // As before Linux 6.11.
+            if is_refused {
+                refused::refuse(&[call(libc::SYS_ioctl, libc::ENOTTY).if_argument(1, 0xff05)]);
+            }
+            begin_without_proc();
+        });
+        let pid = child.id();
+        join_all([child]);
+        remove_nothing(pid);
+    }
+}
+
+fn begin_without_proc() {
+    let is_told = has_namespace_by_pidfd();
+    chroot_to_nothing();
+    match std::panic::catch_unwind(|| Shm::new(Lock::new(1_u64)).map(|lock| drop(lock.lock().unwrap()))) {
+        Ok(Ok(())) if is_told => use_everything(),
+        Ok(Err(error)) if !is_told => {
+            let said = error.to_string();
+            assert!(said.contains("pid namespace") && said.contains("`/proc` must be mounted"), "{said}");
         }
-    });
-    let pid = child.id();
-    join_all([child]);
-    remove_nothing(pid);
+        unexpected => panic!("{unexpected:?}, the kernel tells: {is_told}"),
+    }
 }
 
 #[test]
