@@ -2,8 +2,8 @@
 # The first process of a guest of ci/platforms.sh: runs the programs that /programs names, one after
 # the other, and prints what came of each on the console. All of one that failed is printed.
 export PATH=/bin HOME=/root TMPDIR=/tmp
-# How often what is tried at random is tried, here where all is slow.
-export KILLS=10 HANDOVERS=2000 CHAOS_KILLS=100 HOSTILE_FRAMES=10000
+# How long tests wait, and how often what is tried at random is tried, here where all is slow.
+export CROSSPROC_PATIENCE=120 KILLS=10 HANDOVERS=2000 CHAOS_KILLS=100 HOSTILE_FRAMES=10000
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -46,7 +46,7 @@ while read -r name path; do
         done
     fi
     echo "== program $name $result ${counts:-0 0 0} $seconds $code"
-    rm -rf /tmp/* /target/tmp/*
+    rm -rf /tmp/* /target/*/tmp/*
 done </programs
 echo "== done"
 [ $$ != 1 ] || [ -n "$1" ] || poweroff -f

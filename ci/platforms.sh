@@ -149,7 +149,8 @@ build() {
     if [ "$2" = musl ]; then
         # Debian has no standard library for musl: it is built, too, from the compiler's sources.
         linker=$1-linux-musl-gcc
-        std=-Zbuild-std
+        # The same for both commands below: otherwise each builds all anew.
+        std=-Zbuild-std=std,panic_unwind,test
         flags="-Clink-self-contained=no -Lnative=/usr/lib/$1-linux-musl -Lnative=/unwind/$1"
         variables+=" RUSTC_BOOTSTRAP=1"
         RUSTC_BOOTSTRAP=1 cargo fetch --locked -q --manifest-path "$root"/usr/lib/rustlib/src/rust/library/Cargo.toml
@@ -190,7 +191,7 @@ image() {
     deb=$(debian "$1")
     [ "$root/guests/$1-$2.cpio" -ot "$here/build/$1-$2" ] || [ "$root/guests/$1-$2.cpio" -ot ci/platforms-guest.sh ] || return 0
     rm -rf "$guest"
-    mkdir -p "$guest"/{bin,lib,proc,sys,dev,tmp,etc,root,src} "$guest/target/tmp" "$guest/target/$triple/debug/"{deps,examples}
+    mkdir -p "$guest"/{bin,lib,proc,sys,dev,tmp,etc,root,src} "$guest/target/$triple/tmp" "$guest/target/$triple/debug/"{deps,examples}
     chmod 1777 "$guest/tmp"
     mkdir -p "$root/busybox/$deb"
     chroot "$root" bash -euc "cd /busybox/$deb && [ -e bin ] || {

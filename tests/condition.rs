@@ -85,8 +85,8 @@ fn a_notification_wakes_as_many_as_it_says() {
 }
 
 /// A process that waits once as [`waiter`] does, in slices of its own length, or without.
-fn sliced_waiter(store: &Shm<Store>, slice: Option<Duration>) -> Child {
-    let store = store.clone();
+fn sliced_waiter(all: &Shm<Store>, slice: Option<Duration>) -> Child {
+    let store = all.clone();
     let child = fork(move || {
         set_slice(slice);
         let mut items = lock(&store.items);
