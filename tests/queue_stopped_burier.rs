@@ -24,7 +24,13 @@ const BETWEEN: usize = 25;
 /// How long others may take: no slices, and so nothing that ends a sleep by itself.
 const TIME: Duration = Duration::from_secs(10);
 
-fn ptrace(request: libc::c_uint, pid: u32, signal: usize) {
+/// What libc takes a request of `ptrace` for.
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+
+fn ptrace(request: Request, pid: u32, signal: usize) {
     // SAFETY: of the requests that are used here none writes to this process.
     let traced = unsafe { libc::ptrace(request, pid as i32, 0_usize, signal) };
     assert_eq!(traced, 0, "request {request}: {}", std::io::Error::last_os_error());

@@ -41,7 +41,13 @@ pub(crate) fn can_trace() -> Result<(), String> {
     }
 }
 
-fn ptrace(request: libc::c_uint, pid: i32, address: usize, data: usize) -> i64 {
+/// What libc takes a request of `ptrace` for.
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+
+fn ptrace(request: Request, pid: i32, address: usize, data: usize) -> i64 {
     // SAFETY: of the requests that are used here none writes to this process: they take numbers.
     unsafe { libc::ptrace(request, pid, address, data) }
 }
