@@ -107,7 +107,7 @@ impl Region {
     ) -> Result<Self, RegionError> {
         let len = len.checked_add(CONTENTS).ok_or(RegionError::TooLarge { size: layout.size, count })?;
         let failed = |source| RegionError::Create { len, source };
-        let namespace = namespace::first().map_err(failed)?;
+        let namespace = namespace::first().map_err(no_namespace)?;
         // A slice may have no elements; the kernel refuses to allocate nothing.
         let contents = allocated.iter().filter(|&&(_, len)| len != 0).map(|&(offset, len)| ((CONTENTS + offset) as u64, len as u64));
         let ranges: Vec<(u64, u64)> = core::iter::once((0, CONTENTS as u64)).chain(contents).collect();
@@ -156,8 +156,8 @@ impl Region {
             return Err(RegionError::TooShort { len, needed: CONTENTS as u64 });
         }
         let mapped = usize::try_from(len).map_err(|_| RegionError::TooShort { len, needed: CONTENTS as u64 })?;
-        let namespace = namespace::current().map_err(os("finding out the pid namespace"))?;
-        let expected = namespace::first().map_err(os("finding out the pid namespace"))?;
+        let namespace = namespace::current().map_err(no_namespace)?;
+        let expected = namespace::first().map_err(no_namespace)?;
         if namespace != expected {
             return Err(RegionError::OtherPidNamespace { found: namespace.inode, expected: expected.inode });
         }
@@ -282,6 +282,10 @@ fn os(what: &'static str) -> impl Fn(io::Error) -> RegionError {
     move |source| RegionError::Attach { what, source }
 }
 
+fn no_namespace(source: io::Error) -> RegionError {
+    RegionError::NoNamespace { source }
+}
+
 fn seal_names(seals: SealFlags) -> String {
     let names: Vec<_> = seals.iter_names().map(|(name, _)| name).collect();
     // A later kernel's have no names here.
@@ -302,6 +306,13 @@ pub enum RegionError {
     Create {
         /// How many bytes were asked for.
         len: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The pid namespace, which a region notes, cannot be found out. From Linux 6.11 on the kernel
+    /// tells it without `/proc`.
+    #[error("the pid namespace, which a region notes, could not be found out")]
+    NoNamespace {
         /// What the system said.
         source: io::Error,
     },
@@ -417,7 +428,7 @@ pub enum RegionError {
 impl From<RegionError> for io::Error {
     fn from(error: RegionError) -> Self {
         let kind = match &error {
-            RegionError::Create { source, .. } | RegionError::Attach { source, .. } => source.kind(),
+            RegionError::Create { source, .. } | RegionError::Attach { source, .. } | RegionError::NoNamespace { source } => source.kind(),
             RegionError::TooLarge { .. } | RegionError::UnsuitableQueue { .. } => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::InvalidData,
         };

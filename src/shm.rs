@@ -109,7 +109,8 @@ impl<T: Shared> Shm<T> {
     /// An alignment of `T` beyond 4,096 bytes does not compile.
     ///
     /// # Errors
-    /// [`RegionError::Create`] if there is no memory or no descriptor for it.
+    /// [`RegionError::Create`] if there is no memory or no descriptor for it,
+    /// [`RegionError::NoNamespace`] if there is no `/proc`.
     pub fn new(value: T) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
             // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a page, and nobody else's yet.
@@ -185,7 +186,9 @@ impl<T: Shared> Shm<[T]> {
     /// Until the last one is made, nobody else can attach to the memory. If `element` panics, it is gone.
     ///
     /// # Errors
-    /// [`RegionError::Create`] if there is no memory or no descriptor for it, [`RegionError::TooLarge`] if no address space could hold it.
+    /// [`RegionError::Create`] if there is no memory or no descriptor for it,
+    /// [`RegionError::NoNamespace`] if there is no `/proc`, [`RegionError::TooLarge`] if no address
+    /// space could hold it.
     ///
     /// # Panics
     /// If `element` does.

@@ -107,8 +107,8 @@ fn a_notification_wakes_as_many_as_it_says() {
 }
 
 /// A process that waits once as [`waiter`] does, in slices of its own length, or without.
-fn sliced_waiter(store: &Shm<Store>, slice: Option<Duration>) -> Child {
-    let store = store.clone();
+fn sliced_waiter(all: &Shm<Store>, slice: Option<Duration>) -> Child {
+    let store = all.clone();
     let child = fork(move || {
         set_slice(slice);
         let mut items = lock(&store.items);
@@ -116,33 +116,42 @@ fn sliced_waiter(store: &Shm<Store>, slice: Option<Duration>) -> Child {
         drop(items);
         store.woken.fetch_add(1, Relaxed);
     });
-    wait_until("a child waits for the condition", || waits_for_condition(&child));
+    wait_until("a child waits for the condition", || waits_for_condition(all, &child));
     child
 }
 
-/// Whether the process is in the system call `number`, asleep.
-fn is_in_call(child: &Child, number: libc::c_long) -> bool {
-    let call = std::fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap_or_default();
-    call.starts_with(&format!("{number} "))
+/// Whether the process sleeps on a word of the lock, by `futex`.
+fn waits_for_lock(all: &Shm<Store>, child: &Child) -> bool {
+    sleeps_on(&all.items, child)
 }
 
-/// A futex of 32 bits is what the lock is waited for with; the condition is waited for with
-/// `futex_waitv`.
-fn waits_for_lock(child: &Child) -> bool {
-    is_in_call(child, libc::SYS_futex)
+/// Whether it sleeps on words of the condition: by `futex_waitv`, or by `futex` on kernels before
+/// 5.16.
+fn waits_for_condition(all: &Shm<Store>, child: &Child) -> bool {
+    call_of(child).starts_with(&format!("{} ", libc::SYS_futex_waitv)) || sleeps_on(&all.arrived, child)
 }
 
-fn waits_for_condition(child: &Child) -> bool {
-    is_in_call(child, libc::SYS_futex_waitv)
+fn call_of(child: &Child) -> String {
+    std::fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap_or_default()
+}
+
+/// Whether it is in `futex` with a word of that, which the child has where this process has it.
+fn sleeps_on<T>(what: &T, child: &Child) -> bool {
+    let call = call_of(child);
+    let mut parts = call.split(' ');
+    let is_futex = parts.next() == Some(libc::SYS_futex.to_string().as_str());
+    let word = parts.next().and_then(|word| usize::from_str_radix(word.strip_prefix("0x")?, 16).ok());
+    let begin = std::ptr::from_ref(what).addr();
+    is_futex && word.is_some_and(|word| (begin..begin + size_of::<T>()).contains(&word))
 }
 
 /// Fails if the process has returned from its wait, and waits for the lock. It may run for a moment
 /// at the end of a slice of either.
-fn assert_still_waits(child: &Child) {
+fn assert_still_waits(all: &Shm<Store>, child: &Child) {
     let mut waits = false;
     wait_until("a child sleeps", || {
-        waits = waits_for_condition(child);
-        waits || waits_for_lock(child)
+        waits = waits_for_condition(all, child);
+        waits || waits_for_lock(all, child)
     });
     assert!(waits, "it has returned");
 }
@@ -183,7 +192,7 @@ fn notified_beside_slices<'a, G, const N: usize>(
         let guard = take(&all.items);
         let slept_before = all_sleeps(&others);
         all.arrived.notify_one();
-        if others.iter().all(waits_for_condition) && all_sleeps(&others) == slept_before {
+        if others.iter().all(|other| waits_for_condition(all, other)) && all_sleeps(&others) == slept_before {
             return (first, others, guard);
         }
         drop(guard);
@@ -210,9 +219,9 @@ fn slices_do_not_show() {
 fn a_notification_under_a_lock_that_is_held_for_long_wakes_one() {
     let all = store();
     let (first, others, items) = notified_beside_slices(&all, [SHORT; 3], lock);
-    wait_until("the first waits for the lock", || waits_for_lock(&first));
+    wait_until("the first waits for the lock", || waits_for_lock(&all, &first));
     wait_for_sleeps(&others, 20);
-    others.iter().for_each(assert_still_waits);
+    others.iter().for_each(|other| assert_still_waits(&all, other));
     // How long it takes to hand the lock over is not for the others to see here.
     for other in &others {
         other.stop().unwrap();
@@ -236,7 +245,7 @@ fn one_that_was_notified_has_a_slice_to_take_a_lock_that_became_free() {
     loop {
         let all = store();
         let (first, other, items) = notified_beside_slices(&all, [SLICE], lock);
-        wait_until("the first waits for the lock", || waits_for_lock(&first));
+        wait_until("the first waits for the lock", || waits_for_lock(&all, &first));
         // It is between being woken and having the lock for as long as it takes the other to look.
         first.stop().unwrap();
         wait_for_sleeps(&other, 1);
@@ -257,7 +266,7 @@ fn one_that_was_notified_has_a_slice_to_take_a_lock_that_became_free() {
         let is_in_time = not_before.elapsed() < SLICE;
         if is_in_time {
             assert_eq!(all.woken.load(Relaxed), 1);
-            assert_still_waits(&other[0]);
+            assert_still_waits(&all, &other[0]);
         }
         all.arrived.notify_all();
         join_all(other);
@@ -407,7 +416,7 @@ fn a_notification_of_one_that_dies_is_another_ones() {
     all.arrived.notify_one();
     let mut notified = None;
     wait_until("the one that was notified waits for the lock", || {
-        notified = waiters.iter().position(waits_for_lock);
+        notified = waiters.iter().position(|waiter| waits_for_lock(&all, waiter));
         notified.is_some()
     });
     let notified = notified.unwrap();

@@ -179,7 +179,8 @@ impl Arsenal {
 
 /// Leaves the processors to others: what a hostile process costs them is to be the server's doing, not the scheduler's.
 fn be_patient() {
-    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: integers, for which zero will do; musl has more of them.
+    let none: libc::sched_param = unsafe { std::mem::zeroed() };
     // SAFETY: changes how this process is scheduled.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const none) };
     // SAFETY: as above.

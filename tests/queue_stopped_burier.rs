@@ -2,7 +2,6 @@
 //! end, and the dead one's place is a newcomer's. The burier makes single steps, and is left
 //! stopped after some of them.
 
-#![cfg(target_arch = "x86_64")]
 #![allow(unsafe_code)]
 
 mod forked;
@@ -25,7 +24,13 @@ const BETWEEN: usize = 25;
 /// How long others may take: no slices, and so nothing that ends a sleep by itself.
 const TIME: Duration = Duration::from_secs(10);
 
-fn ptrace(request: libc::c_uint, pid: u32, signal: usize) {
+/// What libc takes a request of `ptrace` for.
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+
+fn ptrace(request: Request, pid: u32, signal: usize) {
     // SAFETY: of the requests that are used here none writes to this process.
     let traced = unsafe { libc::ptrace(request, pid as i32, 0_usize, signal) };
     assert_eq!(traced, 0, "request {request}: {}", std::io::Error::last_os_error());
@@ -135,6 +140,7 @@ fn stop_after(child: Child, steps: usize) -> Child {
 }
 
 #[test]
+#[cfg_attr(target_arch = "aarch64", ignore = "exclusive stores fail in single steps")]
 fn a_burier_that_is_stopped_anywhere_keeps_nothing_from_others() {
     let (queue, burier) = queue_with_burier();
     for point in points(&queue, 3, &burier) {
@@ -158,6 +164,7 @@ fn a_burier_that_is_stopped_anywhere_keeps_nothing_from_others() {
 
 /// It has the dead one's place, and so the last one: but not the task.
 #[test]
+#[cfg_attr(target_arch = "aarch64", ignore = "exclusive stores fail in single steps")]
 fn a_newcomer_that_is_stopped_anywhere_keeps_no_task_from_others() {
     // Its thread has taken part in something before: that takes most of the steps.
     let warm_up = || drop(JoinableQueue::<u64>::new(1).unwrap().loan().unwrap());

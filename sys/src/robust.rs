@@ -769,8 +769,8 @@ pub fn in_program_order() {
 fn registered_head() -> Result<&'static Head, Error> {
     let mut head = get_robust_list()?;
     if head.is_null() {
-        // musl registers a thread's list when it locks its first robust mutex.
-        lock_a_robust_mutex();
+        // musl registers a thread's list when it locks its first mutex that processes share.
+        lock_a_shared_mutex();
         head = get_robust_list()?;
     }
     // SAFETY: the kernel gives back what libc has registered for this very thread, in its descriptor, which outlives the thread's code.
@@ -793,13 +793,15 @@ fn get_robust_list() -> Result<*const Head, Error> {
     Ok(if len == size_of::<Head>() { head } else { ptr::null() })
 }
 
-fn lock_a_robust_mutex() {
+fn lock_a_shared_mutex() {
     let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
     let mut mutex = MaybeUninit::<libc::pthread_mutex_t>::uninit();
     // SAFETY: initialises the attributes.
     unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) };
     // SAFETY: initialised by the line above.
     unsafe { libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST) };
+    // SAFETY: initialised as well.
+    unsafe { libc::pthread_mutexattr_setpshared(attributes.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) };
     // SAFETY: initialises the mutex from initialised attributes.
     unsafe { libc::pthread_mutex_init(mutex.as_mut_ptr(), attributes.as_ptr()) };
     // SAFETY: initialised, and nobody else knows it.

@@ -12,6 +12,12 @@ use crossproc::set_slice;
 /// How long anything may take before a test fails instead of hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The same, or as many seconds as `CROSSPROC_PATIENCE` says, where everything is slow.
+fn patience() -> Duration {
+    let seconds = std::env::var("CROSSPROC_PATIENCE").ok();
+    seconds.map_or(PATIENCE, |seconds| Duration::from_secs(seconds.parse().expect("CROSSPROC_PATIENCE is a number of seconds")))
+}
+
 /// A child that dies with the test. Slices are off in it and in the test, so that they hide nothing.
 pub(crate) fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
     set_slice(None);
@@ -23,7 +29,7 @@ pub(crate) fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
 /// Joins children and fails unless each has exited with 0.
 pub(crate) fn join_all(children: impl IntoIterator<Item = Child>) {
     for child in children {
-        let status = child.join_timeout(PATIENCE).expect("the child ends in time");
+        let status = child.join_timeout(patience()).expect("the child ends in time");
         assert!(status.success(), "a child ended with {status}");
     }
 }
@@ -31,12 +37,12 @@ pub(crate) fn join_all(children: impl IntoIterator<Item = Child>) {
 /// Kills a child and waits until it is gone.
 pub(crate) fn kill(child: &Child) {
     child.kill().expect("the child is ours");
-    child.join_timeout(PATIENCE).expect("a killed child ends");
+    child.join_timeout(patience()).expect("a killed child ends");
 }
 
 /// Waits until `state` holds.
 pub(crate) fn wait_until(what: &str, mut state: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !state() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         std::thread::yield_now();

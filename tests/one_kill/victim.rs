@@ -72,7 +72,8 @@ pub(crate) fn pin(cpus: &[usize]) {
 /// A thread that is woken, or killed, does not run before the operator is off the CPU. So the
 /// sleepers are still queued when the kernel wakes one for the operator.
 fn give_way() {
-    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: integers, for which zero will do; musl has more of them.
+    let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     // SAFETY: reads the parameters; of this thread.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
 }

@@ -202,7 +202,8 @@ impl World {
         }
         match sendmsg(sender, &[IoSlice::new(packet)], &mut control, SendFlags::DONTWAIT) {
             Ok(_) => self.on_their_way.push_back(expected(packet, &brought, &self.cargo)),
-            Err(Errno::AGAIN) => {}
+            // The latter of a long one, where `net.core.wmem_max` is small.
+            Err(Errno::AGAIN | Errno::MSGSIZE) => {}
             Err(error) => panic!("{error}"),
         }
     }

@@ -168,7 +168,8 @@ impl Board {
             // runs the other does not, for there is one CPU.
             thread::sleep(Duration::from_micros(50));
         };
-        let parameters = libc::sched_param { sched_priority: 0 };
+        // SAFETY: integers, for which zero will do; musl has more of them.
+        let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
         // SAFETY: reads the parameters; of a thread of this process. From now on it runs after the
         // first one, also to its end.
         let failed = unsafe { libc::sched_setscheduler(second, libc::SCHED_IDLE, &raw const parameters) };

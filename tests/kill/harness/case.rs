@@ -234,6 +234,7 @@ impl<B: 'static> Case<B> {
     }
 
     /// It is known how many points the operation has.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn has_points(mut self, points: usize) -> Self {
         self.traits.points = Some(points);
         self

@@ -26,7 +26,9 @@ pub(crate) fn trap() {
 /// Whether this machine, this kernel and what confines us allow it.
 pub(crate) fn can_trace() -> Result<(), String> {
     if !cfg!(target_arch = "x86_64") {
-        return Err("knows the trap instruction of x86_64 only".into());
+        return Err("it decodes the instructions of x86-64 alone, and on aarch64 an atomic operation that is \
+                    made of an exclusive load and store never succeeds in single steps"
+            .into());
     }
     // SAFETY: this process has one thread.
     match unsafe { libc::fork() } {
@@ -39,7 +41,13 @@ pub(crate) fn can_trace() -> Result<(), String> {
     }
 }
 
-fn ptrace(request: libc::c_uint, pid: i32, address: usize, data: usize) -> i64 {
+/// What libc takes a request of `ptrace` for.
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+
+fn ptrace(request: Request, pid: i32, address: usize, data: usize) -> i64 {
     // SAFETY: of the requests that are used here none writes to this process: they take numbers.
     unsafe { libc::ptrace(request, pid, address, data) }
 }
