@@ -15,6 +15,9 @@ use crate::probe::{LONG, Outcome, Probe, SHORT, done, require};
 /// So long a server may take that is refused something once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// So long its client waits for an answer before it connects anew.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// A path that is this process's own.
 fn path(what: &str) -> PathBuf {
     std::env::temp_dir().join(format!("crossproc-faults-{}-{what}", std::process::id()))
@@ -100,8 +103,9 @@ pub(super) fn add(all: &mut Vec<Case>) {
             // What the server is refused, it may refuse, too; the next client is served.
             let mut has_got = false;
             while !has_got {
-                let client = DirectoryClient::connect_timeout(at.clone(), LONG);
-                has_got = client.is_ok_and(|mut client| client.get::<Shm<Event>>("there").is_ok());
+                let client = DirectoryClient::connect_timeout(at.clone(), AGAIN);
+                let get = |mut client: DirectoryClient| client.get_deadline::<Shm<Event>>("there", Instant::now() + AGAIN).is_ok();
+                has_got = client.is_ok_and(get);
             }
         });
         drop(directory);
