@@ -152,8 +152,8 @@ impl Run {
 
     fn command_of_end(&mut self, seat: usize, command: Command) -> Option<Command> {
         let command = if self.reference.takes_part(seat) { command } else { Command::End };
-        let ends = matches!(command, Command::Die) || self.reference.count_given_up() > 0;
-        while self.has_little_room() && ends && !self.reference.tasks(seat).is_empty() {
+        let most = if matches!(command, Command::Die) || self.reference.count_given_up() > 0 { 0 } else { 2 };
+        while self.has_little_room() && self.reference.tasks(seat).len() > most {
             let first = self.reference.tasks(seat)[0];
             self.make(seat, Command::Done(first));
         }
@@ -232,14 +232,16 @@ impl Run {
     fn finish(mut self) {
         for seat in 0..SEATS {
             if self.threads[seat].is_some() && self.waiting.as_ref().is_none_or(|(waits, _)| *waits != seat) {
-                self.make(seat, Command::End);
+                let command = self.command_of_end(seat, Command::End).expect("it does not die");
+                self.make(seat, command);
             }
         }
         self.sit_down(LAST, false);
         self.make(LAST, Command::Close);
         for seat in 0..SEATS {
             if self.threads[seat].is_some() {
-                self.make(seat, Command::End);
+                let command = self.command_of_end(seat, Command::End).expect("it does not die");
+                self.make(seat, command);
             }
         }
         assert!(self.waiting.is_none(), "a close, or what comes back, wakes everybody");
