@@ -30,8 +30,8 @@ const ERRNOS: [i32; 8] = [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::ENOMEM,
 /// What may be tried again for ever.
 const PASSING: [i32; 2] = [libc::EAGAIN, libc::EINTR];
 /// One that is made more often fails at these times only.
-/// Most of a run is waiting.
-const WORKERS: usize = 8;
+/// Runs at a time, for each CPU: most of a run is waiting.
+const WORKERS: usize = 4;
 const TIMES: u32 = 5;
 
 fn main() -> ExitCode {
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     cases.retain(|case| filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter.as_str())));
     let (table, next) = (Mutex::new(Table::new(cases.len())), AtomicUsize::new(0));
     thread::scope(|scope| {
-        for _ in 0..WORKERS {
+        for _ in 0..WORKERS * thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 loop {
                     let place = next.fetch_add(1, Relaxed);
