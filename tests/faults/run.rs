@@ -92,12 +92,12 @@ pub(crate) fn run(case: &Case, fault: Option<Fault>, flawless: Option<&Report>) 
     });
     report.error = board.outcome.read();
     report.left = board.after.since(&board.before);
-    report.violation = board.violation.read().or_else(|| match end.status {
-        None => Some("it hangs".to_owned()),
-        Some(status) if !status.success() => Some(format!("it ends with {status}")),
-        Some(_) if board.phase() != Phase::Looking => Some("it ends in the middle of the operation".to_owned()),
-        Some(_) if end.is_something_left => Some("a process that it has started is still there".to_owned()),
-        Some(_) => None,
+    report.violation = board.violation.read().or_else(|| match &end.status {
+        Err(about) => Some(format!("it hangs{about}")),
+        Ok(status) if !status.success() => Some(format!("it ends with {status}")),
+        Ok(_) if board.phase() != Phase::Looking => Some("it ends in the middle of the operation".to_owned()),
+        Ok(_) if end.is_something_left => Some("a process that it has started is still there".to_owned()),
+        Ok(_) => None,
     });
     report
 }

@@ -1,6 +1,8 @@
 //! A child whose system calls are decided here, one by one: seccomp's user notification
 //! (seccomp_unotify(2)). Threads and children that it starts are included.
 
+use std::fmt::Write;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitStatus;
@@ -56,8 +58,8 @@ pub(crate) struct Supervised {
 
 /// How it ended.
 pub(crate) struct End {
-    /// `None` if it did not end in time, and was killed.
-    pub(crate) status: Option<ExitStatus>,
+    /// Or, if it did not end in time and was killed, what it and what it had started were about.
+    pub(crate) status: Result<ExitStatus, String>,
     /// A process that it had started was still there.
     pub(crate) is_something_left: bool,
 }
@@ -77,10 +79,10 @@ impl Supervised {
     /// that is gone too or has not gone for `grace`.
     pub(crate) fn run(self, patience: Duration, grace: Duration, mut decide: impl FnMut(&Call) -> Verdict) -> End {
         let mut deadline = Instant::now() + patience;
-        let mut end = End { status: None, is_something_left: true };
+        let mut end = End { status: Err(String::new()), is_something_left: true };
         loop {
             let both = [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.child, PollFlags::IN)];
-            let mut watched = if end.status.is_none() { Vec::from(both) } else { Vec::from(&both[..1]) };
+            let mut watched = if end.status.is_err() { Vec::from(both) } else { Vec::from(&both[..1]) };
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
             match poll(&mut watched, Some(&timeout)) {
@@ -92,14 +94,17 @@ impl Supervised {
             let listener = watched[0].revents();
             if listener.contains(PollFlags::IN) {
                 self.answer(&mut decide);
-            } else if listener.contains(PollFlags::HUP) && end.status.is_some() {
+            } else if listener.contains(PollFlags::HUP) && end.status.is_ok() {
                 end.is_something_left = false;
                 break;
             }
             if watched.get(1).is_some_and(|child| !child.revents().is_empty()) {
-                end.status = Some(self.child.join().expect("it has ended"));
+                end.status = Ok(self.child.join().expect("it has ended"));
                 deadline = Instant::now() + grace;
             }
+        }
+        if end.status.is_err() {
+            end.status = Err(describe_group(self.child.id()));
         }
         // SAFETY: a group whose members are the child's own. Its number is taken as long as one of
         // them is there, and nobody else's before that of the child is.
@@ -124,4 +129,23 @@ impl Supervised {
         // SAFETY: reads a response. It fails if whoever made the call was killed.
         unsafe { libc::ioctl(self.listener.as_raw_fd(), SEND, &raw const response) };
     }
+}
+
+/// What each thread of a process group is about: its system call, and what the kernel waits for.
+fn describe_group(group: u32) -> String {
+    let mut said = String::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        // Behind the name: the state, the parent, the group.
+        let of_group = stat.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().nth(2));
+        if of_group != Some(&group.to_string()) {
+            continue;
+        }
+        for task in fs::read_dir(process.path().join("task")).into_iter().flatten().flatten() {
+            let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            let (name, call, waits_in) = (read("comm"), read("syscall"), read("wchan"));
+            let _ = write!(said, "; {} {:?}: {} in {waits_in}", name.trim(), task.file_name(), call.trim());
+        }
+    }
+    said
 }
