@@ -40,7 +40,7 @@ kill)
 test)
     list=ci/mutants-test.txt
     # A process that is ended, or a test that does not end.
-    failure='\.\.\. FAILED$|signal: |has been running for over'
+    failure='\.\.\. FAILED$|^VIOLATION|signal: |has been running for over'
     check() {
         CARGO_TARGET_DIR="$OLDPWD/target/mutants-test" CARGO_INCREMENTAL=1 CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0 exec timeout 200 cargo test --all-features --test "$1"
     }
