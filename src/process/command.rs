@@ -67,9 +67,10 @@ pub trait CommandExt {
     /// whatever becomes of it, also if SIGCHLD is ignored.
     ///
     /// # Errors
-    /// As [`Command::spawn`], of the same kind, and with its error as the source; what the child was refused when it opened or sent the pidfd. The
-    /// program was not started then. Where the pidfd cannot be received since other threads have
-    /// taken the last free descriptors meanwhile, it was, and the error says so, and with which
+    /// As [`Command::spawn`], of the same kind, and with its error as the source; what the child
+    /// was refused when it opened or sent the pidfd. The program was not started then. Where the
+    /// pidfd cannot be received since other threads have taken the last free descriptors meanwhile,
+    /// it was, and the error says so, and with which
     /// pid.
     ///
     /// A program that cannot be executed is another error, without a reason, if the status of the

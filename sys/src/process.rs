@@ -361,7 +361,7 @@ extern "C" fn note_who_forks() {
     IS_BY_FIRST.set(ids::this_thread().is_ok_and(|thread| ids::this_process() == Ok(thread)));
 }
 
-/// Whether the kernel is of before a version. One that does not tell is not.
+/// Whether the kernel is older than a version. One that does not tell is taken for a newer one.
 fn is_kernel_before(version: (u32, u32)) -> bool {
     let mut names = MaybeUninit::<libc::utsname>::uninit();
     // SAFETY: writes names where it is told.
