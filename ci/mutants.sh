@@ -1,89 +1,177 @@
 #!/usr/bin/env bash
-# Breaks the state machines, one line of a list at a time, in a copy of the tree, and runs what must notice: the loom models on ci/mutants.txt (`loom`, the default), the kill
-# harness on ci/mutants-kill.txt (`kill`), the explorations on ci/mutants-explore.txt (`explore`), integration tests on ci/mutants-test.txt (`test`). Every mutant must be caught, but for those that are known to survive, whose names end in the reason in parentheses.
-# A second argument: only mutants whose name contains it. It takes a while, so it is for whoever changes a state machine or a test of it, not for every commit.
+# Breaks the code on purpose, one line of a list at a time, in a copy of the tree, and runs what must
+# notice. Every mutant must be caught, but for those that are known to survive, whose names end in
+# the reason in parentheses; each list says what its reasons mean.
+#
+#   ci/mutants.sh loom|explore|kill|test [NAME]   the rows of one list, or those with this in their
+#                                                 names
+#   ci/mutants.sh --rest                          all rows of all lists that have no result yet;
+#                                                 takes hours
+#   ci/mutants.sh --report                        prints a table of all results
+#   ci/mutants.sh --clean                         forgets them
+#
+# Lists: ci/mutants.txt (`loom`) is for the loom models, ci/mutants-explore.txt for the explorations,
+# ci/mutants-kill.txt for the kill harness, ci/mutants-test.txt for integration tests, which must
+# pass with the code as it is in the same surroundings, too. JOBS=N runs so many rows at a time;
+# what measures time may fail then for that alone. Results are kept in target/mutants with the commit
+# that they are of.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-by=${1:-loom}
-only=${2:-}
-copy=$PWD/target/mutants
-rm -rf "$copy"
-mkdir -p "$copy"
-cp -r Cargo.toml Cargo.lock src sys tests benches examples ci "$copy"
-survivors=0 caught=0
+source=$PWD
+kept=$source/target/mutants
+results=$kept/results.tsv
+lists=(loom explore kill test)
+known=' \((4|old|slice|bound|model|pair|kill|test)\)$'
 
-case $by in
-loom)
-    list=ci/mutants.txt
-    # A deadlock found in one thread's destructors aborts the whole.
-    failure='\.\.\. FAILED$|signal: 6'
-    check() {
-        CARGO_TARGET_DIR="$OLDPWD/target/mutants-loom" RUSTFLAGS="--cfg crossproc_loom" RUST_BACKTRACE=0 CARGO_INCREMENTAL=1 CARGO_PROFILE_RELEASE_DEBUG=0 \
-            exec timeout 400 cargo --config profile.release.package.crossproc.opt-level=1 test --release --test loom "$1"
-    }
-    ;;
-explore)
-    list=ci/mutants-explore.txt
-    failure='\.\.\. FAILED$'
-    check() {
-        CARGO_TARGET_DIR="$OLDPWD/target/mutants-loom" RUSTFLAGS="--cfg crossproc_loom" RUST_BACKTRACE=0 CARGO_INCREMENTAL=1 CARGO_PROFILE_RELEASE_DEBUG=0 \
-            exec timeout 400 cargo test --release --test explore "$1"
-    }
-    ;;
-kill)
-    list=ci/mutants-kill.txt
-    failure='^VIOLATION'
-    check() {
-        CARGO_TARGET_DIR="$OLDPWD/target/mutants-kill" CARGO_INCREMENTAL=1 exec timeout 200 cargo test --release --test kill -- --sample --fail-fast "$1"
-    }
-    ;;
-test)
-    list=ci/mutants-test.txt
-    # A process that is ended, or a test that does not end.
-    failure='\.\.\. FAILED$|^VIOLATION|signal: |has been running for over'
-    check() {
-        CARGO_TARGET_DIR="$OLDPWD/target/mutants-test" CARGO_INCREMENTAL=1 CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0 exec timeout 200 cargo test --all-features --test "$1"
-    }
-    ;;
-*)
-    echo "usage: ci/mutants.sh [loom|explore|kill|test] [NAME]" >&2
-    exit 2
-    ;;
-esac
+list() { case $1 in loom) echo ci/mutants.txt ;; *) echo "ci/mutants-$1.txt" ;; esac; }
 
-# Runs the check until the first failure, or to its end.
-run() {
-    (cd "$copy" && check "$1") >"$copy/log" 2>&1 &
-    while kill -0 $! 2>/dev/null && ! grep -qE "$failure" "$copy/log"; do
-        sleep 0.2
-    done
-    kill $! 2>/dev/null || true
-    wait $! || true
+# Prints the rows of a list: name, file, substitution, filter. What has no file is no mutant: the
+# code as it is.
+rows() {
+    [ "$1" != test ] || awk -F '\t' '!/^#/ && NF && !seen[$4]++ { print "unbroken: " $4 "\t\t\t" $4 }' "$(list "$1")"
+    awk -F '\t' '!/^#/ && NF' "$(list "$1")"
 }
 
-while IFS=$'\t' read -r name file substitution filter; do
-    case $name in '#'* | '') continue ;; *"$only"*) ;; *) continue ;; esac
-    cp "$file" "$copy/$file"
-    perl -0pi -e "$substitution" "$copy/$file"
-    if cmp -s "$file" "$copy/$file"; then
-        printf 'NO MATCH  %s\n' "$name"
-        survivors=$((survivors + 1))
-        continue
+# LIST ROW: what the row's result is kept under. A row that is changed has none.
+key() { printf '%s\t%s' "$1" "$2" | sha256sum | cut -c 1-16; }
+
+# LIST FILTER: what must notice, in the copy.
+check() {
+    export CARGO_INCREMENTAL=1 CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_RELEASE_DEBUG=0
+    export CARGO_TARGET_DIR=$target RUST_BACKTRACE=0
+    case $1 in
+    loom | explore) export RUSTFLAGS="--cfg crossproc_loom" ;;
+    esac
+    case $1 in
+    loom)
+        exec timeout 400 cargo --config profile.release.package.crossproc.opt-level=1 \
+            test --release --test loom "$2"
+        ;;
+    explore) exec timeout 400 cargo test --release --test explore "$2" ;;
+    kill) exec timeout 200 cargo test --release --test kill -- --sample --fail-fast "$2" ;;
+    test) exec timeout 200 cargo test --all-features --test "$2" ;;
+    esac
+}
+
+# LIST: what such a check prints when it notices. For loom: a deadlock that is found in one thread's
+# destructors aborts the whole. For a test: a process that is ended, or a test that does not end.
+failure() {
+    case $1 in
+    loom) echo '\.\.\. FAILED$|signal: 6' ;;
+    explore) echo '\.\.\. FAILED$' ;;
+    kill) echo '^VIOLATION' ;;
+    test) echo '\.\.\. FAILED$|^VIOLATION|signal: |has been running for over' ;;
+    esac
+}
+
+# LIST NAME FILE SUBSTITUTION FILTER: prints what came of it, and what noticed.
+mutant() {
+    local log=$copy/log failure pid code=0
+    failure=$(failure "$1")
+    if [ -n "$3" ]; then
+        cp "$source/$3" "$copy/$3"
+        perl -0pi -e "$4" "$copy/$3"
+        if cmp -s "$source/$3" "$copy/$3"; then
+            echo 'NO MATCH'
+            return
+        fi
     fi
-    run "$filter"
-    if grep -q 'could not compile' "$copy/log"; then
-        printf 'NO BUILD  %s\n' "$name"
-        survivors=$((survivors + 1))
-    elif noticed=$(grep -m1 -E "$failure" "$copy/log"); then
-        printf 'caught    %s: %s\n' "$name" "${noticed:0:160}"
-        caught=$((caught + 1))
-    elif [[ $name =~ ' ('(4|old|slice|bound|model|pair|kill|test)')'$ ]]; then
-        printf 'survived  %s, as is known\n' "$name"
+    # Until the first failure, or to its end.
+    : >"$log"
+    (cd "$copy" && check "$1" "$5") >"$log" 2>&1 &
+    pid=$!
+    while kill -0 $pid 2>/dev/null && ! grep -qE "$failure" "$log"; do
+        sleep 0.2
+    done
+    kill $pid 2>/dev/null || true
+    wait $pid || code=$?
+    if grep -q 'could not compile' "$log"; then
+        echo 'NO BUILD'
+    elif [ -z "$3" ]; then
+        if [ $code = 0 ]; then echo passed; else echo "BROKEN	$(grep -m1 -E "$failure" "$log" || true)"; fi
+    elif noticed=$(grep -m1 -E "$failure" "$log"); then
+        echo "caught	${noticed:0:160}"
+    elif [[ $2 =~ $known ]]; then
+        echo survived
+    elif [ $code = 124 ]; then
+        echo LATE
     else
-        printf 'SURVIVED  %s\n' "$name"
-        survivors=$((survivors + 1))
+        echo SURVIVED
     fi
-    cp "$file" "$copy/$file"
-done <"$list"
-printf '%s caught, %s not\n' "$caught" "$survivors"
-[ "$survivors" = 0 ]
+    [ -z "$3" ] || cp "$source/$3" "$copy/$3"
+}
+
+# WORKER: takes one row after the other from what is to do.
+worker() {
+    copy=$kept/copies/$1
+    mkdir -p "$copy"
+    cp -r Cargo.toml Cargo.lock src sys tests benches examples ci "$copy"
+    local index=0 list name file substitution filter result noticed began
+    while IFS=$'\t' read -r list row; do
+        index=$((index + 1))
+        mkdir "$kept/claimed/$index" 2>/dev/null || continue
+        # Tabs side by side would be read as one.
+        IFS=$'\x1f' read -r name file substitution filter <<<"${row//$'\t'/$'\x1f'}"
+        target=$source/target/mutants-$list
+        case $list in explore) target=$source/target/mutants-loom ;; esac
+        if [ "$1" != 0 ]; then
+            [ -e "$target-$1" ] || [ ! -e "$target" ] || cp -r "$target" "$target-$1"
+            target+=-$1
+        fi
+        began=$SECONDS
+        IFS=$'\t' read -r result noticed <<<"$(mutant "$list" "$name" "$file" "$substitution" "$filter")"
+        printf '%-8s  %s: %s%s\n' "$result" "$list" "$name" "${noticed:+: $noticed}"
+        printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$(key "$list" "$row")" "$list" "$result" "$name" "$noticed" \
+            "$((SECONDS - began))" "$commit" >>"$results"
+    done <"$kept/todo"
+}
+
+# Prints what the last results are, and fails if a mutant was not caught, or has no result.
+report() {
+    printf '| list | rows | caught | known to survive | not caught | not run |\n|---|---|---|---|---|---|\n'
+    local list row result missing=0 all caught survived bad none
+    for list in "${lists[@]}"; do
+        all=0 caught=0 survived=0 bad=0 none=0
+        while IFS= read -r row; do
+            result=$(awk -F '\t' -v key="$(key "$list" "$row")" '$1 == key { is = $3 } END { print is }' "$results")
+            all=$((all + 1))
+            case $result in
+            caught | passed) caught=$((caught + 1)) ;;
+            survived) survived=$((survived + 1)) ;;
+            '') none=$((none + 1)); printf 'not run   %s: %s\n' "$list" "${row%%$'\t'*}" >&2 ;;
+            *) bad=$((bad + 1)); printf '%-8s  %s: %s\n' "$result" "$list" "${row%%$'\t'*}" >&2 ;;
+            esac
+        done < <(rows "$list")
+        echo "| $list | $all | $caught | $survived | $bad | $none |"
+        missing=$((missing + bad + none))
+    done
+    [ $missing = 0 ]
+}
+
+mkdir -p "$kept"
+touch "$results"
+case ${1:-} in
+loom | explore | kill | test) chosen=("$1") only=${2:-} ;;
+--rest) chosen=("${lists[@]}") only= ;;
+--report) report; exit ;;
+--clean) rm -f "$results"; exit ;;
+*) sed -n '2,/^set/s/^# \?//p' "$0" >&2; exit 2 ;;
+esac
+commit=$(git describe --always --dirty 2>/dev/null || echo unknown)
+rm -rf "$kept/copies" "$kept/claimed"
+mkdir -p "$kept/claimed"
+for list in "${chosen[@]}"; do
+    while IFS= read -r row; do
+        [[ ${row%%$'\t'*} == *"$only"* ]] || continue
+        [ "$1" != --rest ] || ! grep -q "^$(key "$list" "$row")	" "$results" || continue
+        printf '%s\t%s\n' "$list" "$row"
+    done < <(rows "$list")
+done >"$kept/todo"
+[ -s "$kept/todo" ] || { echo "no row to run"; exit 1; }
+before=$(wc -l <"$results")
+for ((job = 1; job < ${JOBS:-1}; job++)); do worker "$job" & done
+worker 0
+wait
+awk -F '\t' -v before="$before" '
+    NR > before { if ($3 ~ /^(caught|passed|survived)$/) good++; else bad++ }
+    END { printf "%d as they should be, %d not\n", good, bad; exit bad > 0 }' "$results"
