@@ -2,8 +2,8 @@
 # The first process of a guest of ci/platforms.sh: runs the programs that /programs names, one after
 # the other, and prints what came of each on the console. All of one that failed is printed.
 export PATH=/bin HOME=/root TMPDIR=/tmp
-# How long tests wait, and how often what is tried at random is tried, here where all is slow.
-export CROSSPROC_PATIENCE=120 KILLS=10 HANDOVERS=2000 CHAOS_KILLS=100 HOSTILE_FRAMES=10000
+# How long tests wait, how slow all is, and how often what is tried at random is tried.
+export CROSSPROC_PATIENCE=120 CROSSPROC_SLOWNESS=20 KILLS=10 HANDOVERS=2000 CHAOS_KILLS=100 HOSTILE_FRAMES=10000
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -19,7 +19,8 @@ ulimit -Hn 524288
 ulimit -Sn 1024
 limit=$(tr ' ' '\n' </proc/cmdline | sed -n 's/^limit=//p')
 only=$(tr ' ' '\n' </proc/cmdline | sed -n 's/^only=//p')
-[ -z "$1" ] || { limit=${1#limit=}; only=${2#only=}; }
+# Arguments: not emulated.
+[ -z "$1" ] || { limit=${1#limit=}; only=${2#only=}; export CROSSPROC_SLOWNESS=1; }
 
 echo "== kernel $(uname -r)"
 cd /src

@@ -18,7 +18,7 @@ use crossproc::process::Child;
 use crossproc::{Event, Readable, Semaphore, Shm, WaitAnyError, Waitable, process, shared, wait_any, wait_any_timeout};
 use crossproc_sys::clock;
 use crossproc_sys::futex::{self, Awake};
-use forked::{PATIENCE, join_all, kill, wait_until};
+use forked::{PATIENCE, join_all, kill, slowness, wait_until};
 
 const EACH: usize = 40;
 
@@ -167,9 +167,9 @@ fn threads() -> usize {
     fs::read_dir("/proc/self/task").unwrap().count()
 }
 
-/// Waits in vain for so many of each.
+/// Waits in vain for so many of each, for long enough that all threads are there that it needs.
 fn wait_in_vain(board: &Board, count: usize) {
-    let waited = wait_any_timeout(&board.things(count), Duration::from_millis(1));
+    let waited = wait_any_timeout(&board.things(count), Duration::from_millis(10) * slowness());
     assert!(matches!(waited, Err(WaitAnyError::TimedOut)));
 }
 

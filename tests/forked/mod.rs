@@ -14,8 +14,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The same, or as many seconds as `CROSSPROC_PATIENCE` says, where everything is slow.
 fn patience() -> Duration {
-    let seconds = std::env::var("CROSSPROC_PATIENCE").ok();
-    seconds.map_or(PATIENCE, |seconds| Duration::from_secs(seconds.parse().expect("CROSSPROC_PATIENCE is a number of seconds")))
+    number_of("CROSSPROC_PATIENCE").map_or(PATIENCE, |seconds| Duration::from_secs(seconds.into()))
+}
+
+/// How many times as slow the machine is as those that the tests' bounds of time are for: 1, or what
+/// `CROSSPROC_SLOWNESS` says.
+pub(crate) fn slowness() -> u32 {
+    number_of("CROSSPROC_SLOWNESS").unwrap_or(1)
+}
+
+fn number_of(name: &str) -> Option<u32> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value:?}")))
 }
 
 /// A child that dies with the test. Slices are off in it and in the test, so that they hide nothing.
