@@ -342,7 +342,7 @@ fi
 for platform in $(platforms); do
     # A whole name is this platform alone: 6.1 is in 6.12, too.
     [ $# = 0 ] || [[ $platform == *"$1"* ]] || continue
-    ! platforms | grep -qx -e "${1:-}" || [ "$platform" = "$1" ] || continue
+    ! platforms | grep -x -e "${1:-}" >/dev/null || [ "$platform" = "$1" ] || continue
     [ ! -e "$here/results/$platform" ] || [ -n "$again" ] || continue
     IFS=- read -r arch libc kernel <<<"$platform"
     # One prepares at a time, so that several of these may run at once.
