@@ -3,7 +3,6 @@
 use core::fmt;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
-use std::process;
 use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -11,6 +10,7 @@ use crossproc_sys::clock;
 use crossproc_sys::descriptor::above_standard;
 use crossproc_sys::ids;
 use crossproc_sys::poll::Bell;
+use crossproc_sys::retry::retry;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
 
@@ -35,6 +35,7 @@ use self::closer::{Closer, Foreign};
 use self::own::Own;
 use self::server::Server;
 use self::state::{Limits, State};
+use crate::of_process::{Current, OfProcess};
 use crate::own_threads;
 use crate::process::Handle;
 
@@ -123,7 +124,8 @@ use crate::process::Handle;
 pub struct Directory {
     listener: Own<OwnedFd>,
     /// Which has bound it.
-    process: u32,
+    /// The one that has bound it.
+    process: &'static Current<()>,
     claim: Claim,
     rules: Rules,
     state: Mutex<State<Arc<Served>>>,
@@ -270,6 +272,7 @@ impl DirectoryOptions {
         let own = ids::user().map_err(DirectoryError::os("asking for the user (geteuid)"))?;
         let is_open = self.rules.lookers.iter().chain(&self.rules.putters).any(|&uid| uid != own);
         let bell = Arc::new(Bell::new().map_err(DirectoryError::os("making an eventfd"))?);
+        let process = PROCESS.get().map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
         let (listener, claim) = Claim::take(&address.into(), is_open)?;
         // A later server's revisions are later ones, unless there is more than one change in a nanosecond.
         let state = State::new(self.rules.limits, clock::now());
@@ -277,7 +280,7 @@ impl DirectoryOptions {
         own_threads::ended_by_forks(own_threads::weak(&closer)).map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
         Ok(Directory {
             listener,
-            process: process::id(),
+            process,
             claim,
             rules: self.rules,
             state: Mutex::new(state),
@@ -288,6 +291,10 @@ impl DirectoryOptions {
         })
     }
 }
+
+/// What tells this process from its forked children, also from one that has the same pid, in another
+/// namespace.
+static PROCESS: OfProcess<()> = OfProcess::new();
 
 impl Directory {
     /// Takes an address, with the [defaults](DirectoryOptions::new).
@@ -343,7 +350,7 @@ impl Directory {
     /// # Errors
     /// [`NotToBeServed`](DirectoryError::NotToBeServed) if another thread serves, or this is a fork of the process that has bound it; no descriptor or no memory for an epoll instance.
     pub fn serve(&self) -> Result<(), DirectoryError> {
-        if self.process != process::id() {
+        if !self.process.is_of_this_process() {
             return Err(DirectoryError::NotToBeServed {
                 what: "was bound by the process that this one is a fork of: bind it after the fork",
             });
@@ -370,9 +377,9 @@ impl Directory {
         // It cannot fail for a socket that listens.
         let _ = shutdown(&*self.listener, Shutdown::Both);
         loop {
-            match accept_with(&*self.listener, SocketFlags::CLOEXEC).and_then(above_standard) {
+            match retry(|| accept_with(&*self.listener, SocketFlags::CLOEXEC)).and_then(above_standard) {
                 Ok(socket) => drop(Foreign::new(socket, &self.closer)),
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::CONNABORTED) => {}
                 Err(_) => return,
             }
         }

@@ -65,13 +65,19 @@
 //!
 //! [`Builder::fork_with_threads`] does neither, since another thread may have had std's buffer
 //! locked: the child may print a second time what was in the buffer when it was forked, and if it
-//! prints, it flushes by itself. The first [`fork`] by such a child finds out, by one more child
-//! that takes the lock and ends. If that cannot do so within a second, the buffer is locked for
-//! ever, and no `fork` does either from then on; nor does one whose child is the first of another
-//! pid namespace, where one more child would take its place.
+//! prints, it flushes by itself. So it is in the children of such a child, if the thread did have
+//! the buffer locked: then it is locked for ever. So it is, too, where a thread has ended and left
+//! it locked. The first [`fork`] finds that out: its child waits for two seconds, is killed, and
+//! another one is forked in its place. No `fork` flushes anything from then on. One whose child is
+//! the first of another pid namespace does not try, if it may be so, since that namespace would not
+//! survive it.
 //!
 //! An [error](Exit) that is a child's result is printed without std's lock; a panic's message takes
 //! locks of std, which another thread may have had.
+//!
+//! # Errors
+//! An [`io::Error`] of this module says which call or which step failed. Its kind is that of the
+//! system's error, which is its [source](std::error::Error::source), and has the errno.
 //!
 //! # SIGCHLD
 //! A process that ignores SIGCHLD, which it may have inherited, has its children reaped by the
@@ -270,7 +276,6 @@ impl<'a> Builder<'a> {
     /// before `body`, or that it was killed. `body` has not run then, and there is no child.
     pub fn fork<R: Exit>(&self, body: impl FnOnce() -> R + Send + 'static) -> io::Result<Child> {
         check_what_is_held()?;
-        printed::look_for_a_lock()?;
         // SAFETY: there are no other threads, and only this one could start any. No guard is held,
         // and what is `'static` otherwise leads to nothing that only a guard's owner may use.
         unsafe { self.fork_child(body, true, None) }
@@ -294,7 +299,6 @@ impl<'a> Builder<'a> {
     /// As [`fork`](Builder::fork). There is no connection then.
     pub fn fork_connected<R: Exit>(&self, body: impl FnOnce(Connection) -> R + Send + 'static) -> io::Result<(Child, Connection)> {
         check_what_is_held()?;
-        printed::look_for_a_lock()?;
         let (ours, mut theirs) = connection::private_pipe()?;
         let number = theirs.number();
         let body = move || {
@@ -333,28 +337,38 @@ impl<'a> Builder<'a> {
     /// As for `fork_with_threads`; `is_alone` only if there are no other threads.
     unsafe fn fork_child<R: Exit>(&self, body: impl FnOnce() -> R, is_alone: bool, kept: Option<RawFd>) -> io::Result<Child> {
         let line = if self.daemon { Some(Lifeline::of_this_process().map_err(failed(LINE))?) } else { None };
-        // The child waits until the parent has its pidfd, so that it cannot be reaped by anybody
-        // before that.
-        let (inside, outside) = gate::gate()?;
-        let mut closing = Closing::new(&self.closed, kept)?;
-        // SAFETY: the caller's; until `body`, the child only sends, receives, polls, opens and
-        // closes, and prints nothing unless it is alone.
-        match unsafe { sys::fork() }.map_err(failed("fork"))? {
-            None => {
-                drop(outside);
-                let begin = || inside.pass(line, &mut closing, is_alone);
-                sys::exit_now(run(begin, body, is_alone))
-            }
-            Some(pid) => {
-                drop((inside, closing));
-                match pidfd::open(pid) {
-                    Ok(pidfd) => outside.let_in(&pidfd).map(|()| Child::new(pid, pidfd)),
-                    Err(error) => {
-                        outside.turn_away(pid);
-                        Err(gate::not_known(&error))
-                    }
+        loop {
+            // The child waits until the parent has its pidfd, so that it cannot be reaped by anybody
+            // before that.
+            let (inside, outside) = gate::gate()?;
+            let mut closing = Closing::new(&self.closed, kept)?;
+            let forgets = is_alone && printed::is_to_be_forgotten();
+            // SAFETY: the caller's; until `body`, the child only sends, receives, polls, opens and
+            // closes, and prints nothing unless it is alone.
+            let pid = match unsafe { sys::fork() }.map_err(failed("fork"))? {
+                None => {
+                    drop(outside);
+                    let begin = || inside.pass(line, &mut closing, forgets);
+                    sys::exit_now(run(begin, body, is_alone))
                 }
+                Some(pid) => pid,
+            };
+            drop((inside, closing));
+            let pidfd = match pidfd::open(pid) {
+                Ok(pidfd) => pidfd,
+                Err(error) => {
+                    outside.turn_away(pid);
+                    return Err(gate::not_known(&error));
+                }
+            };
+            let has_begun = outside.let_in(pid, &pidfd, forgets)?;
+            if forgets {
+                printed::is_known(has_begun);
             }
+            if has_begun {
+                return Ok(Child::new(pid, pidfd));
+            }
+            // The next one is to forget nothing.
         }
     }
 }

@@ -55,8 +55,8 @@ use std::thread;
 use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::clock;
 use crossproc_sys::futex;
-use crossproc_sys::process::with_signals_blocked;
 use crossproc_sys::robust::Lent;
+use crossproc_sys::signals::with_all_blocked;
 
 use crate::of_process::{Current, OfProcess};
 use crate::own_threads::SLEEPER;
@@ -137,7 +137,7 @@ impl Pool {
         }
         let (tell, told) = sync_channel(1);
         let builder = thread::Builder::new().name(SLEEPER.into()).stack_size(STACK);
-        with_signals_blocked(|| builder.spawn(move || this.stand(&tell)))?;
+        with_all_blocked(|| builder.spawn(move || this.stand(&tell)))?;
         // It always says something.
         Ok(told.recv().ok().flatten())
     }

@@ -1,5 +1,7 @@
 //! A directory's files are where they were made, wherever the program is by now.
 
+#![allow(unsafe_code)]
+
 mod forked;
 mod refused;
 mod served;
@@ -8,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crossproc::directory::Address;
+use crossproc::process::{Child, Exit};
 use crossproc::{Directory, DirectoryClient, DirectoryError, DirectoryOptions};
 
 use forked::{PATIENCE, fork, join_all, wait_until_asleep};
@@ -55,6 +58,34 @@ fn of_two_servers_at_one_relative_path_each_removes_its_own() {
         go_to(here.path());
         drop(second);
         assert!(what_is_in(there.path()).is_empty());
+    });
+}
+
+/// The first process of a pid namespace, and its child that is the first of another: both are 1.
+#[test]
+fn a_childs_copy_removes_nothing_though_it_has_the_same_pid() {
+    fn in_new_namespace<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
+        // SAFETY: the next child is in another namespace; nothing else changes.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0, "this test needs the right to make a pid namespace");
+        fork(body)
+    }
+    let folder = Folder::new();
+    let path = folder.path().join("plant");
+    alone(|| {
+        join_all([in_new_namespace(|| {
+            assert_eq!(std::process::id(), 1);
+            let directory = Directory::bind(&*path).unwrap();
+            join_all([in_new_namespace(|| {
+                assert_eq!(std::process::id(), 1);
+                assert!(matches!(directory.serve(), Err(DirectoryError::NotToBeServed { .. })));
+                // Its own copy.
+                // SAFETY: it is not used or dropped again, since the child ends without destructors.
+                drop(unsafe { std::ptr::read(&raw const directory) });
+            })]);
+            assert_eq!(what_is_in(folder.path()).len(), 2);
+            drop(directory);
+            assert!(what_is_in(folder.path()).is_empty());
+        })]);
     });
 }
 

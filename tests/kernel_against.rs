@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::fs;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::*};
@@ -359,6 +360,28 @@ fn a_sandbox_that_refuses_every_sleep_leaves_the_deadline() {
         refused::refuse(&[refused::call(libc::SYS_ppoll, libc::EPERM)]);
         assert_eq!(all.event.wait_timeout(Duration::from_millis(30)), Err(EventError::TimedOut));
     })]);
+}
+
+/// A sandbox that says of every look at descriptors that it was interrupted.
+#[test]
+fn a_look_that_is_always_interrupted_ends() {
+    let all = new();
+    let (ended, lives) = (fork(|| ()), fork(|| std::thread::sleep(PATIENCE)));
+    crossproc_sys::pidfd::wait(&ended, None).unwrap();
+    join_all([fork(|| {
+        let (here, _there) = crossproc::pipe().unwrap();
+        refused::refuse(&[refused::call(libc::SYS_ppoll, libc::EINTR)]);
+        let wait = Wait::timeout(Duration::from_millis(50));
+        let begun = Instant::now();
+        let is_interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+        assert!(matches!(wait_any_with(&[&here, &all.event], wait), Err(WaitAnyError::Os(error)) if is_interrupted(&error)));
+        for child in [&ended, &lives] {
+            assert!(is_interrupted(&crossproc_sys::pidfd::wait(child, Some(0)).unwrap_err()));
+        }
+        assert!(is_interrupted(&Builder::new().fork(|| ()).unwrap_err()));
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    })]);
+    kill(&lives);
 }
 
 #[test]

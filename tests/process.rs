@@ -69,10 +69,10 @@ fn joining_times_out_in_every_form() {
 fn several_threads_may_join_one_child() {
     for _ in 0..50 {
         let child = fork(|| 3);
+        let joins = || assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(3));
         thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(3)));
-            }
+            let threads = [(); 4].map(|()| scope.spawn(joins));
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
     }
 }

@@ -13,7 +13,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossproc::process::{self, Builder, CommandExt};
 use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
@@ -244,6 +244,36 @@ fn a_process_whose_parents_thread_had_the_standard_output_locked_forks() {
     });
 }
 
+/// A thread that ends, and leaves the standard output locked for ever.
+fn leave_it_locked() {
+    thread::spawn(|| std::mem::forget(io::stdout().lock())).join().unwrap();
+}
+
+#[test]
+fn a_process_whose_own_thread_left_the_standard_output_locked_forks() {
+    alone("a_process_whose_own_thread_left_the_standard_output_locked_forks", || {
+        leave_it_locked();
+        // The first time it is found out, by a child that is no more.
+        for _ in 0..3 {
+            let child = process::fork(|| process::fork(|| 7).unwrap().join().unwrap().code().unwrap()).unwrap();
+            assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(7));
+        }
+        // SAFETY: asks for any child, and for no details.
+        assert_eq!(unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) }, -1, "a child is left");
+    });
+}
+
+#[test]
+fn a_child_whose_own_thread_left_the_standard_output_locked_ends() {
+    alone("a_child_whose_own_thread_left_the_standard_output_locked_ends", || {
+        let child = process::fork(|| {
+            leave_it_locked();
+            7
+        });
+        assert_eq!(child.unwrap().join_timeout(PATIENCE).unwrap().code(), Some(7));
+    });
+}
+
 /// One whose message comes in many pieces, and is longer than any of them.
 struct Long;
 
@@ -290,10 +320,13 @@ fn an_error_that_cannot_be_told_is_the_same_exit_status() {
             set_sigpipe(action);
             for file in [&full, &disk, &pipe_without_reader()] {
                 put_at(2, file);
-                let status = process::fork(|| Err::<(), _>("untold")).and_then(|child| child.join_timeout(PATIENCE));
+                let began = Instant::now();
+                let status = process::fork(|| Err::<(), _>(Long)).and_then(|child| child.join_timeout(PATIENCE));
                 put_at(2, &stderr);
                 let status = status.unwrap();
                 assert_eq!((status.code(), status.signal()), (Some(1), None));
+                // A second for the first piece that nobody reads, and none for the others.
+                assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
             }
         }
     });

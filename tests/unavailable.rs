@@ -137,6 +137,26 @@ fn a_thread_of_which_libc_would_not_tell_the_end_holds_nothing() {
     });
 }
 
+#[test]
+fn a_thread_whose_signals_cannot_be_blocked_holds_nothing() {
+    fn mask() -> u64 {
+        let mut mask = 0_u64;
+        // SAFETY: there is room for the 8 bytes that are asked for.
+        let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, std::ptr::null::<u64>(), &raw mut mask, 8_usize) };
+        assert_eq!(result, 0);
+        mask
+    }
+    // Those that block; those that ask are let through.
+    const BLOCK: u32 = libc::SIG_BLOCK as u32;
+    const SET: u32 = libc::SIG_SETMASK as u32;
+    let before = mask();
+    is_had_by_nobody(libc::EPERM, move || {
+        // All but the last argument's low half: a call with a set in the second.
+        refused::refuse(&[BLOCK, SET].map(|how| call(libc::SYS_rt_sigprocmask, libc::EPERM).if_argument(0, how)));
+    });
+    assert_eq!(mask(), before);
+}
+
 /// Allocating what a participant needs is refused: nobody but who comes too late notices.
 #[test]
 fn without_memory_for_one_more_participant_the_others_go_on() {

@@ -7,8 +7,8 @@ use std::thread;
 use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::clock;
 use crossproc_sys::futex::{self, Awake, Slept};
-use crossproc_sys::process::with_signals_blocked;
 use crossproc_sys::robust;
+use crossproc_sys::signals::with_all_blocked;
 
 use super::Bridge;
 use super::table::{After, Bed, Table};
@@ -55,7 +55,7 @@ impl Sleeper {
             idle_end: None,
         };
         // It begins by taking the mutex, which the caller has.
-        let started = with_signals_blocked(|| thread::Builder::new().name(SLEEPER.into()).spawn(|| sleeper.run()));
+        let started = with_all_blocked(|| thread::Builder::new().name(SLEEPER.into()).spawn(|| sleeper.run()));
         if started.is_err() {
             table.remove_seat(seat);
         }

@@ -14,11 +14,10 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::process;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossproc_sys::descriptor::above_standard;
-use crossproc_sys::{pidfd, record_lock, socket as sys};
+use crossproc_sys::{ids, pidfd, record_lock, socket as sys};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::fs::{chmodat, fcntl_lock, fstat, linkat, open, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
@@ -27,6 +26,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen,
 use super::address::{Address, lock_name, new_name};
 use super::error::DirectoryError;
 use super::own::Own;
+use crate::of_process::{Current, OfProcess};
 
 /// How many connections may wait to be accepted; the kernel has a limit of its own (net.core.somaxconn).
 const BACKLOG: i32 = 4_096;
@@ -59,14 +59,21 @@ struct Lock {
     folder: Arc<Folder>,
     name: OsString,
     inode: Inode,
-    /// Nobody gives it back but the process that took it.
-    process: u32,
+    /// Nobody gives it back but the process that took it: no forked child, also none that has the
+    /// same pid, in another namespace.
+    held: &'static Current<Held>,
     /// Closing it frees the lock.
     _file: OwnedFd,
 }
 
-/// The locks that this process holds, and its pid: a forked child's copy says nothing about the child.
-static HELD: Mutex<Vec<(u32, Inode)>> = Mutex::new(Vec::new());
+/// The locks that this process holds.
+type Held = Mutex<Vec<Inode>>;
+
+static HELD: OfProcess<Held> = OfProcess::new();
+
+fn lock(held: &Held) -> MutexGuard<'_, Vec<Inode>> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[allow(clippy::unnecessary_cast, reason = "their sizes depend on the processor")]
 fn inode(of: &Stat) -> Inode {
@@ -123,13 +130,13 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let Some(taken) = self.path.take().filter(|taken| taken.lock.process == process::id()) else { return };
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(taken) = self.path.take().filter(|taken| taken.lock.held.is_of_this_process()) else { return };
+        let mut held = lock(taken.lock.held);
         // Another server can only be there if somebody has removed the lock's file.
         if taken.folder.leads_to(&taken.name, taken.socket) {
             let _ = taken.folder.remove(&taken.name);
         }
-        held.retain(|&(_, file)| file != taken.lock.inode);
+        held.retain(|&file| file != taken.lock.inode);
         drop(taken);
     }
 }
@@ -137,7 +144,7 @@ impl Drop for Claim {
 impl Drop for Lock {
     fn drop(&mut self) {
         // Whoever has opened it already finds, once it has the lock, that the file is another.
-        if self.process == process::id() && self.folder.leads_to(&self.name, self.inode) {
+        if self.held.is_of_this_process() && self.folder.leads_to(&self.name, self.inode) {
             let _ = self.folder.remove(&self.name);
         }
     }
@@ -179,8 +186,9 @@ fn take_path(address: &Address, path: &Path, socket: &OwnedFd, is_open: bool) ->
     let folder = Arc::new(Folder::of(path).map_err(DirectoryError::os("opening the folder of the path"))?);
     let new = new_name(name);
     // Held to the end, so that two threads do not both find nothing.
-    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    let lock = take_lock(address, &folder, lock_name(name), &held)?;
+    let of_process = HELD.get().map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
+    let mut held = lock(of_process);
+    let lock = take_lock(address, &folder, lock_name(name), of_process, &held)?;
     if folder.find(name).is_some_and(|found| !is_socket(&found)) {
         return Err(DirectoryError::NotASocket { address: address.clone() });
     }
@@ -205,7 +213,7 @@ fn take_path(address: &Address, path: &Path, socket: &OwnedFd, is_open: bool) ->
         let _ = folder.remove(&new);
         DirectoryError::Os { what: "giving the socket its path", source: errno.into() }
     })?;
-    held.push((lock.process, lock.inode));
+    held.push(lock.inode);
     Ok(Taken { folder, name: name.to_owned(), socket: inode(&found), lock })
 }
 
@@ -224,18 +232,24 @@ fn new_and_locked(folder: &Folder, name: &OsStr) -> Result<Option<OwnedFd>, Errn
 }
 
 /// Locks the lock's file, if no living process has it locked.
-fn take_lock(address: &Address, folder: &Arc<Folder>, name: OsString, held: &[(u32, Inode)]) -> Result<Lock, DirectoryError> {
+fn take_lock(
+    address: &Address,
+    folder: &Arc<Folder>,
+    name: OsString,
+    of_process: &'static Current<Held>,
+    held: &[Inode],
+) -> Result<Lock, DirectoryError> {
     let failed = DirectoryError::os("locking the file beside the path, with .lock behind it");
-    let this_process = process::id();
     let inode_of = |file: &OwnedFd| fstat(file.as_fd()).map(|found| inode(&found)).map_err(&failed);
     loop {
         let found = folder.find(&name).map(|found| inode(&found));
-        if held.iter().any(|&(process, file)| process == this_process && Some(file) == found) {
-            return Err(DirectoryError::AlreadyServed { address: address.clone(), pid: Some(this_process) });
+        if found.is_some_and(|found| held.contains(&found)) {
+            let pid = ids::this_process().ok().map(|pid| pid.as_raw_nonzero().get() as u32);
+            return Err(DirectoryError::AlreadyServed { address: address.clone(), pid });
         }
         let new = if found.is_none() { new_and_locked(folder, &name).map_err(&failed)? } else { None };
         if let Some(file) = new {
-            return Ok(Lock { folder: Arc::clone(folder), name, inode: inode_of(&file)?, process: this_process, _file: file });
+            return Ok(Lock { folder: Arc::clone(folder), name, inode: inode_of(&file)?, held: of_process, _file: file });
         }
         // No waiting in case it is a FIFO.
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -252,7 +266,7 @@ fn take_lock(address: &Address, folder: &Arc<Folder>, name: OsString, held: &[(u
         // Whoever had it before may have removed the file meanwhile: then it tells nobody anything.
         let inode = inode_of(&file)?;
         if folder.leads_to(&name, inode) {
-            return Ok(Lock { folder: Arc::clone(folder), name, inode, process: this_process, _file: file });
+            return Ok(Lock { folder: Arc::clone(folder), name, inode, held: of_process, _file: file });
         }
     }
 }

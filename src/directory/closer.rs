@@ -129,7 +129,7 @@ impl Closer {
         // Relaxed: it orders nothing.
         if !self.has_complained.swap(true, Relaxed) {
             let error = error.to_string();
-            process::complain(&[
+            let _ = process::complain(&[
                 "crossproc: a directory could not start a thread to close what its clients have left (",
                 &error,
                 "). Without any, its serving thread does that, and can be held up: raise RLIMIT_NPROC or pids.max\n",

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::Acquire;
 use crossproc_sys::clock;
 use crossproc_sys::descriptor::above_standard;
 use crossproc_sys::memory::{self, SEAL_EXEC, SEALS};
+use crossproc_sys::retry::retry;
 use crossproc_sys::socket as sys;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -133,7 +134,7 @@ impl<'a> Server<'a> {
             if !self.directory.closer.has_room() {
                 return self.set_door(Door::Shut(0));
             }
-            match accept_with(&*self.directory.listener, SocketFlags::CLOEXEC).and_then(above_standard) {
+            match retry(|| accept_with(&*self.directory.listener, SocketFlags::CLOEXEC)).and_then(above_standard) {
                 Ok(socket) => {
                     let socket = Own::new(Foreign::new(socket, &self.directory.closer));
                     // Without a dead end for children there is nobody to be served: no descriptor, no memory.
@@ -141,7 +142,7 @@ impl<'a> Server<'a> {
                     self.admit(socket);
                 }
                 Err(Errno::AGAIN) => return,
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::CONNABORTED) => {}
                 // No descriptor, no memory; or it was shut down, and `run` ends. The connections wait, and those that are there go on.
                 Err(_) => return self.set_door(Door::Shut(clock::now() + u64::from(RETRY))),
             }

@@ -101,7 +101,13 @@ impl Child {
             }
             if has_ended {
                 // Ended, and not to be reaped before a debugger lets go of it, of which nothing tells: look again in a while.
-                let _ = sleep_until(clock::now() + AGAIN);
+                waiter.sleep(|until| {
+                    let again = clock::now().saturating_add(AGAIN);
+                    match sleep_until(until.map_or(again, |until| until.min(again))) {
+                        Err(Errno::INTR) => Awake::Interrupted,
+                        _ => Awake::Woken,
+                    }
+                });
             }
         }
     }
@@ -154,7 +160,7 @@ impl Child {
     /// Asks the process to end (SIGTERM). To one that has ended this does nothing.
     ///
     /// # Errors
-    /// `EPERM`: the process changed its user.
+    /// [`io::ErrorKind::PermissionDenied`]: the process changed its user.
     pub fn terminate(&self) -> io::Result<()> {
         self.signal(Signal::TERM)
     }
@@ -162,7 +168,7 @@ impl Child {
     /// Ends the process (SIGKILL). To one that has ended this does nothing.
     ///
     /// # Errors
-    /// `EPERM`: the process changed its user.
+    /// [`io::ErrorKind::PermissionDenied`]: the process changed its user.
     pub fn kill(&self) -> io::Result<()> {
         self.signal(Signal::KILL)
     }
@@ -170,7 +176,7 @@ impl Child {
     /// Stops the process (SIGSTOP): it keeps what it holds and does nothing until [`resume`](Child::resume).
     ///
     /// # Errors
-    /// `EPERM`: the process changed its user.
+    /// [`io::ErrorKind::PermissionDenied`]: the process changed its user.
     pub fn stop(&self) -> io::Result<()> {
         self.signal(Signal::STOP)
     }
@@ -178,7 +184,7 @@ impl Child {
     /// Lets a stopped process go on (SIGCONT).
     ///
     /// # Errors
-    /// `EPERM`: the process changed its user.
+    /// [`io::ErrorKind::PermissionDenied`]: the process changed its user.
     pub fn resume(&self) -> io::Result<()> {
         self.signal(Signal::CONT)
     }

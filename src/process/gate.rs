@@ -24,14 +24,17 @@
 //! kernel if SIGCHLD is ignored or by a wait for any child, and its pid be another's. So a child
 //! without a pidfd is told to end by its stream, and one with a pidfd is killed by that.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 
 use crossproc_sys::descriptor::both_above_standard;
-use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
+use crossproc_sys::poll::{self, PollFd, PollFlags, Polled};
 use crossproc_sys::process::{self as sys, Lifeline};
+use crossproc_sys::retry::retry;
 use crossproc_sys::{clock, ids, pidfd};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socketpair};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, waitid, waitpid};
 
@@ -50,10 +53,14 @@ const LETTING_IN: u8 = 2;
 const CLOSING: u8 = 3;
 const FORGETTING: u8 = 4;
 
+/// Waits for the end, and reaps nobody.
+const UNREAPED: WaitIdOptions = WaitIdOptions::EXITED.union(WaitIdOptions::NOWAIT);
 /// The exit code of a child that did not begin.
 const NOT_STARTED: i32 = 127;
 /// How often a child looks whether its parent lives, in nanoseconds.
 const LOOK: u64 = 100_000_000;
+/// How long a child may take to end that is not let in, in nanoseconds.
+const END: u64 = 10_000_000_000;
 
 /// What the child has to say: five bytes, the step and the errno.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +90,8 @@ pub(super) fn gate() -> io::Result<(Inside, Outside)> {
 
 impl Inside {
     /// The child's part. It returns if the child is to begin, and has closed the socket then;
-    /// otherwise the process exits. Async-signal-safe unless the child `is_alone`, as of a parent
-    /// without other threads.
-    pub(super) fn pass(self, line: Option<Lifeline>, closing: &mut Closing<'_>, is_alone: bool) {
+    /// otherwise the process exits. Async-signal-safe unless it `forgets` what its parent has printed.
+    pub(super) fn pass(self, line: Option<Lifeline>, closing: &mut Closing<'_>, forgets: bool) {
         let tied = match line {
             Some(line) => line.tie(),
             None => {
@@ -99,10 +105,10 @@ impl Inside {
             .map_err(failed_io(TYING))
             .and_then(|()| closing.close().map_err(failed(CLOSING)))
             .and_then(|()| self.wait_for_go().map_err(failed(LETTING_IN)))
-            .and_then(|()| if is_alone { printed::forget().map_err(failed_io(FORGETTING)) } else { Ok(()) });
+            .and_then(|()| if forgets { printed::forget().map_err(failed_io(FORGETTING)) } else { Ok(()) });
         let report = passed.err().unwrap_or(BEGUN);
         let [a, b, c, d] = report.errno.to_ne_bytes();
-        let sent = retry_on_intr(|| send(&self.socket, &[report.step, a, b, c, d], SendFlags::NOSIGNAL));
+        let sent = retry(|| send(&self.socket, &[report.step, a, b, c, d], SendFlags::NOSIGNAL));
         // What cannot be reported does not happen: the parent learns it from the end of the stream.
         if passed.is_err() || sent.is_err() {
             sys::exit_now(NOT_STARTED);
@@ -110,12 +116,10 @@ impl Inside {
     }
 
     fn wait_for_go(&self) -> Result<(), Errno> {
-        let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
         loop {
-            let polled = poll(&mut ready, Some(clock::now().saturating_add(LOOK)));
-            if polled.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))? == Polled::Ready {
+            if poll::wait(&self.socket, PollFlags::IN, Some(clock::now().saturating_add(LOOK))).map_err(errno)? {
                 let mut byte = [0];
-                return match retry_on_intr(|| recv(&self.socket, &mut byte[..], RecvFlags::DONTWAIT))? {
+                return match retry(|| recv(&self.socket, &mut byte[..], RecvFlags::DONTWAIT))? {
                     (_, 1) if byte == [GO] => Ok(()),
                     _ => Err(Errno::PIPE),
                 };
@@ -131,11 +135,12 @@ impl Inside {
 
 impl Outside {
     /// The parent's part: lets the child in, and waits until it has begun. If it does not, it is
-    /// reaped, and the error says why.
-    pub(super) fn let_in(self, pidfd: &OwnedFd) -> io::Result<()> {
-        let result = self.let_in_and_listen(pidfd);
+    /// reaped, and the error says why. `false`: it was to forget what its parent has printed, and
+    /// waits for a lock that nobody will ever let go of.
+    pub(super) fn let_in(self, child: Pid, pidfd: &OwnedFd, forgets: bool) -> io::Result<bool> {
+        let result = self.let_in_and_listen(child, pidfd, forgets);
         let report = match result {
-            Ok(Some(BEGUN)) => return Ok(()),
+            Ok(Some(BEGUN)) => return Ok(true),
             Ok(report) => report,
             Err(_) => None,
         };
@@ -145,17 +150,23 @@ impl Outside {
             let _ = pidfd::signal(pidfd, Signal::KILL);
         }
         self.shut();
-        let status = retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED));
+        // One that could not be killed, and is not let in, is not waited for longer than this.
+        let end = clock::now().saturating_add(END);
+        let has_ended = pidfd::wait(pidfd, Some(end));
+        // Where to poll is refused, the child was refused it, too, and ends.
+        let has_ended = has_ended.or_else(|_| retry(|| waitid(WaitId::PidFd(pidfd.as_fd()), UNREAPED)).map(|_| true));
+        let status = has_ended.map_err(io::Error::from).and_then(|_| pidfd::reap(pidfd));
         let message = match (result, report) {
+            (Err(Errno::TIMEDOUT), _) => return Ok(false),
             (Err(errno), _) => return Err(failed("letting it in", errno)),
             (_, Some(Report { step, errno })) => {
                 let what = usize::from(step).checked_sub(1).and_then(|step| STEPS.get(step)).unwrap_or(&"something");
                 return Err(failed(what, Errno::from_raw_os_error(errno)));
             }
             (Ok(_), None) => match status {
-                Ok(Some(status)) => match status.terminating_signal() {
+                Ok(Some(status)) => match status.signal() {
                     Some(signal) => format!("by signal {signal}"),
-                    None => format!("with exit code {}", status.exit_status().unwrap_or(-1)),
+                    None => format!("with exit code {}", status.code().unwrap_or(-1)),
                 },
                 _ => "and its status went to somebody else".to_owned(),
             },
@@ -169,7 +180,7 @@ impl Outside {
         // If this process's children are reaped by the kernel, there is nothing to wait for, and
         // the pid may be another child's soon.
         if !sys::ignores_children() {
-            let _ = retry_on_intr(|| waitpid(Some(child), WaitOptions::empty()));
+            let _ = retry(|| waitpid(Some(child), WaitOptions::empty()));
         }
     }
 
@@ -178,20 +189,29 @@ impl Outside {
         let _ = shutdown(&self.0, Shutdown::Both);
     }
 
-    /// Lets the child in, and receives its report; `None` if it has ended without one.
-    fn let_in_and_listen(&self, pidfd: &OwnedFd) -> Result<Option<Report>, Errno> {
-        match retry_on_intr(|| send(&self.0, &[GO], SendFlags::NOSIGNAL)) {
+    /// Lets the child in, and receives its report; `None` if it has ended without one. ETIMEDOUT: it
+    /// sleeps where it `forgets`, and has done so for a while.
+    fn let_in_and_listen(&self, child: Pid, pidfd: &OwnedFd, forgets: bool) -> Result<Option<Report>, Errno> {
+        match retry(|| send(&self.0, &[GO], SendFlags::NOSIGNAL)) {
             // It has ended, or is about to, and may have said why.
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(errno) => return Err(errno),
         }
         let mut ready = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
+        let mut has_slept = false;
         loop {
-            let polled = poll(&mut ready, None).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-            let has_ended = !{ ready[1].revents() }.is_empty();
-            if polled != Polled::Ready {
-                continue;
+            let until = forgets.then(|| clock::now().saturating_add(printed::PATIENCE.as_nanos() as u64));
+            match poll::poll(&mut ready, until).map_err(errno)? {
+                Polled::Ready => {}
+                Polled::Interrupted => poll::look(&mut ready).map_err(errno)?,
+                // Twice, in case both processes were stopped for the first time.
+                Polled::TimedOut if has_slept => return Err(Errno::TIMEDOUT),
+                Polled::TimedOut => {
+                    has_slept = sleeps(child);
+                    continue;
+                }
             }
+            let has_ended = !{ ready[1].revents() }.is_empty();
             let mut bytes = [0; 5];
             match recv(&self.0, &mut bytes[..], RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Ok(None),
@@ -206,6 +226,17 @@ impl Outside {
             }
         }
     }
+}
+
+/// Whether a child sleeps, and is not about to run, stopped, or waiting for a disk. One of which the
+/// kernel does not tell may.
+fn sleeps(child: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.as_raw_nonzero()));
+    stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S')))
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 /// That there is no pidfd of a child, which was turned away.

@@ -18,22 +18,17 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crossproc_sys::ids;
 use crossproc_sys::process as sys;
 use crossproc_sys::threads::{Others, others};
 use rustix::fs::stat;
-use rustix::process::{Signal, set_parent_process_death_signal};
-
-use super::Builder;
-use crate::failed::failed;
 
 /// How long the standard output may be locked: when a child ends, by its own threads; and where
 /// nobody can tell whether the thread that has it locked is in this process.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known of the lock of std's buffer while this process has one thread.
 static LOCK: AtomicU8 = AtomicU8::new(FREE);
-/// Nobody has it locked.
+/// Nobody has it locked, as far as anybody knows: a thread that has ended may have.
 const FREE: u8 = 0;
 /// This process was forked from one with threads, of which one may have had it locked.
 const UNKNOWN: u8 = 1;
@@ -42,53 +37,28 @@ const STUCK: u8 = 2;
 
 /// In a child of a process that may have other threads.
 pub(super) fn a_thread_may_have_had_it_locked() {
-    // Relaxed, here and below: only a process that has one thread looks at it.
+    // Relaxed, here and below: it is written while the process has one thread.
     let _ = LOCK.compare_exchange(FREE, UNKNOWN, Relaxed, Relaxed);
 }
 
-/// In a process that has one thread, and is about to fork: finds out whether the buffer is locked,
-/// if that is not known. std has no way to try, so a child does, and is killed if it waits.
-///
-/// # Errors
-/// As of a fork.
-pub(super) fn look_for_a_lock() -> io::Result<()> {
-    if LOCK.load(Relaxed) != UNKNOWN || !children_are_in_this_namespace() {
-        return Ok(());
+/// In a process that has one thread, and is about to fork: whether the child is to forget what this
+/// one has printed. std has no way to try the lock, so the child waits for it, and is killed if that
+/// takes long: see [`is_known`]. Where it is not known to be free, that risks no child that a new
+/// pid namespace would live by, as by its first one.
+pub(super) fn is_to_be_forgotten() -> bool {
+    match LOCK.load(Relaxed) {
+        FREE => true,
+        UNKNOWN => children_are_in_this_namespace(),
+        _ => false,
     }
-    let this_process = ids::this_process().map_err(failed("getpid"))?;
-    let try_it = || {
-        // This thread is its process's only one. Where it is refused, such a child may stay.
-        let _ = set_parent_process_death_signal(Some(Signal::KILL));
-        // None: it is in another pid namespace, and cannot be asked for, nor where that is refused.
-        if ids::parent().unwrap_or(None).is_none_or(|now| now == this_process) {
-            drop(io::stdout().lock());
-        }
-    };
-    // SAFETY: this process has one thread, so the child may do what it may. It uses no guard.
-    let child = unsafe { Builder::new().fork_with_threads(try_it) }?;
-    let found = match child.join_timeout(PATIENCE) {
-        Ok(status) if status.success() => FREE,
-        // Somebody has killed it.
-        Ok(_) => UNKNOWN,
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            child.kill()?;
-            let _ = child.join();
-            STUCK
-        }
-        // Its status is lost, or the kernel refuses to wait for it.
-        Err(_) => {
-            let has_ended = matches!(child.is_alive(), Ok(false));
-            let _ = child.kill();
-            let _ = child.join();
-            if has_ended { FREE } else { UNKNOWN }
-        }
-    };
-    LOCK.store(found, Relaxed);
-    Ok(())
 }
 
-/// Whether a child would be in this process's pid namespace. The first one in another is what that
-/// lives by, and not to be taken from the user.
+/// Whether a child had the lock, or waited for it in vain: then it is stuck, for good.
+pub(super) fn is_known(free: bool) {
+    LOCK.store(if free { FREE } else { STUCK }, Relaxed);
+}
+
+/// Whether a child would be in this process's pid namespace.
 fn children_are_in_this_namespace() -> bool {
     // An error: there is none in it yet.
     match (stat("/proc/self/ns/pid"), stat("/proc/self/ns/pid_for_children")) {
@@ -97,19 +67,22 @@ fn children_are_in_this_namespace() -> bool {
     }
 }
 
-/// In a child that has one thread, of a parent that had one. What cannot be had is not forgotten.
+/// In a child that has one thread, of a parent that had one.
 pub(super) fn forget() -> io::Result<()> {
-    if LOCK.load(Relaxed) != FREE {
-        return Ok(());
-    }
     // A write that is refused for a bad descriptor is taken for done by std, which has programs
     // without a standard output in mind.
     sys::without_stdout(|| {
         let _ = io::stdout().flush();
-    })
+    })?;
+    is_known(true);
+    Ok(())
 }
 
 /// Writes what the child has printed. It is about to exit.
+///
+/// A thread that it has started may have the buffer locked and never let go of it, also one that has
+/// ended. So it is another thread that waits for the lock. std's own end of a program tries the lock,
+/// which it lets nobody else do.
 pub(super) fn write() {
     if LOCK.load(Relaxed) != FREE {
         return;
@@ -119,19 +92,19 @@ pub(super) fn write() {
             let _ = io::stdout().flush();
         });
     };
-    if others().is_ok_and(|others| others == Others::None) {
-        return flush();
-    }
-    // A thread that the child has started may have the buffer locked, and never let go of it.
     let (locked, is_locked) = mpsc::channel();
     let flushing = thread::Builder::new().spawn(move || {
         let _lock = io::stdout().lock();
         let _ = locked.send(());
         flush();
     });
-    // What is waited for then is the reader alone, until the thread is done with its end.
-    if flushing.is_ok() && is_locked.recv_timeout(PATIENCE).is_ok() {
-        let _ = is_locked.recv();
+    match flushing {
+        // What is waited for then is the reader alone, until the thread is done with its end.
+        Ok(_) if is_locked.recv_timeout(PATIENCE).is_ok() => _ = is_locked.recv(),
+        Ok(_) => {}
+        // There may be no other thread. Most likely nobody has it locked then.
+        Err(_) if others().is_ok_and(|others| others == Others::None) => flush(),
+        Err(_) => {}
     }
 }
 
@@ -139,8 +112,7 @@ pub(super) fn write() {
 /// which a thread may have that is not in this process, and without failing.
 pub(super) fn complain_of(error: &dyn fmt::Debug) {
     let mut message = Message { text: [0; LONGEST], len: 0 };
-    let _ = writeln!(message, "Error: {error:?}");
-    message.send();
+    let _ = writeln!(message, "Error: {error:?}").and_then(|()| message.send());
 }
 
 /// The most bytes of a piece.
@@ -153,12 +125,13 @@ struct Message {
 }
 
 impl Message {
-    fn send(&mut self) {
+    /// An error: nobody reads it, and there is no more to be written.
+    fn send(&mut self) -> fmt::Result {
         // Cut between characters, of which each that was added was whole.
-        if let Ok(text) = core::str::from_utf8(&self.text[..self.len]) {
-            sys::complain(&[text]);
-        }
+        let text = core::str::from_utf8(&self.text[..self.len]).unwrap_or_default();
+        let is_written = sys::complain(&[text]);
         self.len = 0;
+        if is_written { Ok(()) } else { Err(fmt::Error) }
     }
 }
 
@@ -168,7 +141,7 @@ impl fmt::Write for Message {
             let mut bytes = [0; 4];
             let bytes = character.encode_utf8(&mut bytes).as_bytes();
             if self.len + bytes.len() > self.text.len() {
-                self.send();
+                self.send()?;
             }
             self.text[self.len..][..bytes.len()].copy_from_slice(bytes);
             self.len += bytes.len();

@@ -34,6 +34,7 @@ use std::process::Command;
 
 use crossproc_sys::descriptor::both_above_standard;
 use crossproc_sys::process::{at_fork, mark_of_this_process};
+use crossproc_sys::retry::retry;
 use crossproc_sys::{ids, pidfd, socket};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -326,12 +327,7 @@ impl Report {
     /// What there is to receive, without waiting.
     fn receive(socket: &OwnedFd) -> Result<Self, Errno> {
         let mut buffer = [MaybeUninit::uninit(); 1 + LONGEST];
-        let packet = loop {
-            match socket::receive(socket, [&mut buffer, &mut []], false) {
-                Err(Errno::INTR) => {}
-                packet => break packet?,
-            }
-        };
+        let packet = retry(|| socket::receive(socket, [&mut buffer, &mut []], false))?;
         // SAFETY: the kernel has written so many bytes.
         let bytes: Vec<u8> = buffer[..packet.len].iter().map(|byte| unsafe { byte.assume_init() }).collect();
         match (&bytes[..], packet.descriptors) {

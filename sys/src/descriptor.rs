@@ -16,10 +16,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
+use crate::retry::ATTEMPTS;
+
 /// The first number that is not a standard stream's.
 const FIRST: RawFd = 3;
-/// How often a call is made that is interrupted, or is said to be.
-const ATTEMPTS: u32 = 100;
 
 /// A duplicate of a descriptor (close-on-exec) with a number that is not a standard stream's.
 /// Async-signal-safe.

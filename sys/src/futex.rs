@@ -80,7 +80,8 @@ pub enum Awake {
     /// The deadline has passed (ETIMEDOUT).
     TimedOut,
     /// The kernel did not let it sleep on the word (any other errno). A moment has passed all the
-    /// same, in which no wake could reach it, and the deadline has not.
+    /// same, in which no wake could reach it, and the deadline has not. If other ways to sleep are
+    /// refused, too, it has only let others run.
     Refused,
 }
 

@@ -9,9 +9,19 @@ use std::io;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-fn call(number: libc::c_long) -> Result<i32, Errno> {
-    // SAFETY: one of the calls below, which take nothing.
-    match unsafe { libc::syscall(number) } {
+/// The calls that take nothing and give a number.
+#[derive(Clone, Copy)]
+#[repr(i64)]
+enum Call {
+    ThisProcess = libc::SYS_getpid,
+    ThisThread = libc::SYS_gettid,
+    Parent = libc::SYS_getppid,
+    User = libc::SYS_geteuid,
+}
+
+fn call(call: Call) -> Result<i32, Errno> {
+    // SAFETY: it takes nothing.
+    match unsafe { libc::syscall(call as libc::c_long) } {
         -1 => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
         id => Ok(id as i32),
     }
@@ -22,7 +32,7 @@ fn call(number: libc::c_long) -> Result<i32, Errno> {
 /// # Errors
 /// A sandbox's.
 pub fn this_process() -> Result<Pid, Errno> {
-    call(libc::SYS_getpid).and_then(|id| Pid::from_raw(id).ok_or(Errno::INVAL))
+    call(Call::ThisProcess).and_then(|id| Pid::from_raw(id).ok_or(Errno::INVAL))
 }
 
 /// This thread, in its pid namespace: `gettid(2)`.
@@ -30,7 +40,7 @@ pub fn this_process() -> Result<Pid, Errno> {
 /// # Errors
 /// A sandbox's.
 pub fn this_thread() -> Result<Pid, Errno> {
-    call(libc::SYS_gettid).and_then(|id| Pid::from_raw(id).ok_or(Errno::INVAL))
+    call(Call::ThisThread).and_then(|id| Pid::from_raw(id).ok_or(Errno::INVAL))
 }
 
 /// The parent, `None` if it is in another pid namespace: `getppid(2)`.
@@ -38,7 +48,7 @@ pub fn this_thread() -> Result<Pid, Errno> {
 /// # Errors
 /// A sandbox's.
 pub fn parent() -> Result<Option<Pid>, Errno> {
-    call(libc::SYS_getppid).map(Pid::from_raw)
+    call(Call::Parent).map(Pid::from_raw)
 }
 
 /// The effective user: `geteuid(2)`.
@@ -46,7 +56,7 @@ pub fn parent() -> Result<Option<Pid>, Errno> {
 /// # Errors
 /// A sandbox's.
 pub fn user() -> Result<u32, Errno> {
-    call(libc::SYS_geteuid).map(|id| id as u32)
+    call(Call::User).map(|id| id as u32)
 }
 
 /// `RLIMIT_FSIZE`, the longest file that this process may make, in bytes: `getrlimit(2)`. `None` if

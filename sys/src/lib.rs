@@ -27,10 +27,12 @@ pub mod pidfd;
 pub mod poll;
 pub mod process;
 pub mod record_lock;
+pub mod retry;
 #[cfg_attr(crossproc_loom, path = "model/robust.rs")]
 pub mod robust;
 mod room;
 pub mod sealed;
+pub mod signals;
 pub mod socket;
 pub mod threads;
 pub mod unshared;

@@ -14,10 +14,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate, memfd_create,
 };
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use crate::descriptor::above_standard;
+use crate::retry::retry;
 use crate::room::{check_room, check_size};
 use crate::{mappings, process, robust};
 
@@ -36,9 +37,9 @@ pub fn create(len: u64, allocated: &[(u64, u64)]) -> io::Result<OwnedFd> {
     check_size(len)?;
     check_room(allocated.iter().map(|(_, len)| len).sum())?;
     let file = memfd()?;
-    retry_on_intr(|| ftruncate(&file, len))?;
+    retry(|| ftruncate(&file, len))?;
     for &(offset, len) in allocated {
-        retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), offset, len))?;
+        retry(|| fallocate(&file, FallocateFlags::empty(), offset, len))?;
     }
     fcntl_add_seals(&file, SEALS)?;
     Ok(file)
@@ -70,7 +71,7 @@ fn memfd() -> io::Result<OwnedFd> {
 /// ENOSPC, ENOMEM: no memory for them. All go to the caller; EINTR is retried here.
 pub fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
     check_room(len)?;
-    Ok(retry_on_intr(|| fallocate(file.as_fd(), FallocateFlags::empty(), offset, len))?)
+    Ok(retry(|| fallocate(file.as_fd(), FallocateFlags::empty(), offset, len))?)
 }
 
 /// The seals of a file, or `None` for one that cannot have any, which no memfd is.
@@ -197,7 +198,7 @@ pub(crate) unsafe fn unmap(start: NonNull<c_void>, len: usize) {
             "crossproc: {len} bytes of shared memory could not be unmapped, and stay: {} (see vm.max_map_count)\n",
             io::Error::from(errno)
         );
-        process::complain(&[&what]);
+        let _ = process::complain(&[&what]);
     }
 }
 

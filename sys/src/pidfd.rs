@@ -16,14 +16,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use rustix::ioctl::{Updater, ioctl, opcode};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
-use crate::clock;
 use crate::descriptor::above_standard;
 use crate::ids;
-use crate::poll::{PollFd, PollFlags, Polled, poll};
+use crate::poll::{self, PollFlags};
+use crate::retry::retry;
 
 /// A descriptor (close-on-exec) for a child of this process that has not been waited for, which is what makes it free of races.
 ///
@@ -58,18 +58,9 @@ pub fn signal(process: impl AsFd, signal: Signal) -> io::Result<()> {
 /// Sleeps until the process has ended or the deadline has passed; says whether it has ended. It is not reaped.
 ///
 /// # Errors
-/// ENOMEM of `poll(2)`, which the caller reports. EINTR is handled here, against the same deadline.
+/// As [`poll::wait`].
 pub fn wait(process: impl AsFd, deadline: Option<u64>) -> io::Result<bool> {
-    let process = process.as_fd();
-    let mut ended = [PollFd::new(&process, PollFlags::IN)];
-    loop {
-        match poll(&mut ended, deadline)? {
-            Polled::Ready => return Ok(true),
-            Polled::TimedOut => return Ok(false),
-            Polled::Interrupted if deadline.is_some_and(|deadline| clock::now() >= deadline) => return Ok(false),
-            Polled::Interrupted => {}
-        }
-    }
+    poll::wait(process, PollFlags::IN, deadline)
 }
 
 /// Reaps the process if it has ended: its exit status, or `None` while it runs.
@@ -79,7 +70,7 @@ pub fn wait(process: impl AsFd, deadline: Option<u64>) -> io::Result<bool> {
 pub fn reap(process: impl AsFd) -> io::Result<Option<ExitStatus>> {
     let process = process.as_fd();
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    let Some(status) = retry_on_intr(|| waitid(WaitId::PidFd(process), options))? else {
+    let Some(status) = retry(|| waitid(WaitId::PidFd(process), options))? else {
         return Ok(None);
     };
     // The encoding of wait(2): the exit code in bits 8-15, or the signal in bits 0-6 with bit 7 for a core dump.

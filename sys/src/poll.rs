@@ -12,6 +12,7 @@ use rustix::thread::{ClockId, clock_nanosleep_absolute};
 
 use crate::clock;
 use crate::descriptor::above_standard;
+use crate::retry::retry;
 
 /// How a [`poll`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,14 +39,36 @@ pub fn poll(descriptors: &mut [PollFd<'_>], deadline: Option<u64>) -> io::Result
     }
 }
 
-/// Finds out which of the descriptors are ready, without waiting. One that was interrupted has found
-/// nothing out, and looks again.
+/// Finds out which of the descriptors are ready, without waiting. The kernel says that it was
+/// interrupted only if none is; a sandbox may say so without having looked, so it is asked again.
 ///
 /// # Errors
-/// As [`poll`].
+/// As [`poll`]. EINTR: that was said again and again.
 pub fn look(descriptors: &mut [PollFd<'_>]) -> io::Result<()> {
-    while poll(descriptors, Some(0))? == Polled::Interrupted {}
-    Ok(())
+    Ok(retry(|| ppoll(descriptors, Some(&clock::timespec(0))).map(|_| ()))?)
+}
+
+/// Sleeps until the descriptor is ready for this, or has failed, or the deadline has passed; says
+/// whether it is. Signals do not end it.
+///
+/// # Errors
+/// As [`look`].
+pub fn wait(descriptor: impl AsFd, what: PollFlags, deadline: Option<u64>) -> io::Result<bool> {
+    let descriptor = descriptor.as_fd();
+    let mut polled = [PollFd::new(&descriptor, what)];
+    loop {
+        match poll(&mut polled, deadline)? {
+            Polled::Ready => return Ok(true),
+            Polled::TimedOut => return Ok(false),
+            Polled::Interrupted => {
+                look(&mut polled)?;
+                let is_ready = !{ polled[0].revents() }.is_empty();
+                if is_ready || deadline.is_some_and(|deadline| clock::now() >= deadline) {
+                    return Ok(is_ready);
+                }
+            }
+        }
+    }
 }
 
 /// Sleeps until then, in [`clock::now`]'s nanoseconds: by `clock_nanosleep(2)`, or by `ppoll(2)` if

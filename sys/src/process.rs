@@ -10,15 +10,17 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open, openat};
-use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd, retry_on_intr};
+use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::path::DecInt;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 
 use crate::descriptor::{above_standard, both_above_standard, duplicate};
-use crate::{ids, memory};
+use crate::poll::{self, PollFlags};
+use crate::retry::retry;
+use crate::signals::{self, Blocked};
+use crate::{clock, ids, memory};
 
 /// `fork(3)`, libc's, with its handlers: `None` in the child.
 ///
@@ -64,42 +66,6 @@ pub fn mark_of_this_process() -> io::Result<&'static AtomicU32> {
     // Relaxed: whoever gives the word to other threads orders it.
     mark.store(1, Relaxed);
     Ok(mark)
-}
-
-/// Does something with all signals blocked in the calling thread, so that a thread that is started there never runs a handler of the program's. By `pthread_sigmask(3)`, which leaves out
-/// what libc itself needs.
-pub fn with_signals_blocked<R>(act: impl FnOnce() -> R) -> R {
-    let mut all = MaybeUninit::uninit();
-    // SAFETY: writes a whole set.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: written by the line above.
-    let _restored = Restore::block(&unsafe { all.assume_init() });
-    act()
-}
-
-/// The signals that the calling thread had blocked before: again when it is dropped.
-struct Restore(Option<libc::sigset_t>);
-
-impl Restore {
-    /// Blocks these as well.
-    fn block(signals: &libc::sigset_t) -> Self {
-        let mut before = MaybeUninit::uninit();
-        // SAFETY: the set is there, and there is room for the one before; SIG_BLOCK is a valid
-        // request.
-        let failed = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, signals, before.as_mut_ptr()) };
-        // SAFETY: written if the call did not fail, which only a sandbox could have it do.
-        Restore((failed == 0).then(|| unsafe { before.assume_init() }))
-    }
-}
-
-impl Drop for Restore {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            // SAFETY: a set that the kernel has written; SIG_SETMASK is a valid request, and no old
-            // set is asked for.
-            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, ptr::null_mut()) };
-        }
-    }
 }
 
 /// `_exit(2)`: ends the process without running destructors or handlers, as a forked child must.
@@ -242,8 +208,7 @@ impl Lifeline {
             fcntl_setfl(&line, OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32))?;
         }
         // Whoever died before the last call was not signalled about.
-        let mut gone = [PollFd::new(&line, PollFlags::IN)];
-        if retry_on_intr(|| poll(&mut gone, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))? != 0 {
+        if poll::wait(&line, PollFlags::IN, Some(0))? {
             exit_now(128 + libc::SIGKILL);
         }
         if is_signalled {
@@ -263,18 +228,18 @@ pub fn let_go() {
 
 /// Writes a message to the standard error, without a lock, without allocating, and whether it can
 /// be written or not: for a reader that reads nothing it waits a second, and one that is gone is no
-/// SIGPIPE.
-pub fn complain(parts: &[&str]) {
+/// SIGPIPE. `false`: the rest is not written.
+#[must_use]
+pub fn complain(parts: &[&str]) -> bool {
     without_sigpipe(|| {
         let stderr = rustix::stdio::stderr();
-        for part in parts {
-            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
-            if retry_on_intr(|| poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&second))) == Ok(0) {
-                return;
-            }
-            let _ = retry_on_intr(|| rustix::io::write(stderr, part.as_bytes()));
-        }
-    });
+        parts.iter().all(|part| {
+            let deadline = clock::now().saturating_add(1_000_000_000);
+            // A sandbox that refuses to wait may let it write.
+            poll::wait(stderr, PollFlags::OUT, Some(deadline)).unwrap_or(true)
+                && retry(|| rustix::io::write(stderr, part.as_bytes())).is_ok()
+        })
+    })
 }
 
 /// Does something whose writes may fail for want of a reader (EPIPE): the calling thread gets no
@@ -288,7 +253,7 @@ pub fn without_sigpipe<R>(act: impl FnOnce() -> R) -> R {
     // SAFETY: as above.
     let pipe = unsafe { pipe.assume_init() };
     let was_pending = is_pending(libc::SIGPIPE);
-    let _restored = Restore::block(&pipe);
+    let _blocked = Blocked::these(&pipe);
     let result = act();
     if !was_pending && is_pending(libc::SIGPIPE) {
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -340,7 +305,7 @@ pub fn without_stdout(act: impl FnOnce()) -> io::Result<()> {
         flags => flags?,
     };
     let kept = duplicate(stdout)?;
-    with_signals_blocked(|| {
+    signals::with_all_blocked(|| {
         // SAFETY: nobody else is there to use the number, which is opened again below.
         let closed = check(unsafe { libc::close(libc::STDOUT_FILENO) });
         // With some errors it is closed, and with a sandbox's it is not.

@@ -93,6 +93,7 @@ use rustix::mm::munmap;
 use crate::atomic::AtomicU32;
 use crate::futex::Word;
 use crate::memory::map_wiped_on_fork;
+use crate::signals::Blocked;
 use crate::{ids, mappings, namespace};
 
 mod ending;
@@ -643,36 +644,13 @@ pub fn any_held_within(start: usize, len: usize) -> bool {
     records().any(|thread| !thread.is_free() && thread.slots[..thread.made.load(Relaxed).min(MAX_HELD)].iter().any(is_within))
 }
 
-/// Signals are blocked while this exists, in the calling thread.
-struct BlockedSignals(libc::sigset_t);
-
-impl BlockedSignals {
-    fn block() -> Self {
-        let mut all = MaybeUninit::uninit();
-        // SAFETY: initialises the set.
-        unsafe { libc::sigfillset(all.as_mut_ptr()) };
-        let mut before = MaybeUninit::uninit();
-        // SAFETY: reads an initialised set and writes another. It cannot fail: the first argument is one of the three that there are.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-        // SAFETY: written by the call above.
-        BlockedSignals(unsafe { before.assume_init() })
-    }
-}
-
-impl Drop for BlockedSignals {
-    fn drop(&mut self) {
-        // SAFETY: reads the set that `block` was given.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
-    }
-}
-
 /// How many records were ever set up, in this process and before it was forked.
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
 #[cold]
 fn set_up() -> Result<&'static Thread, Error> {
     // A handler that needs the record must not come in between and make it, too.
-    let _blocked = BlockedSignals::block();
+    let _blocked = Blocked::all().map_err(|errno| Error::Os(errno.into()))?;
     if let Some(done) = ready() {
         // ... or did before they were blocked.
         return Ok(done);

@@ -11,10 +11,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{SealFlags, fcntl_add_seals};
-use rustix::io::{Errno, pwrite, retry_on_intr};
+use rustix::io::{Errno, pwrite};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use crate::memory;
+use crate::retry::retry;
 
 /// Neither its size nor a byte of it can change, nor can the seals.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
@@ -29,7 +30,7 @@ pub fn copy_of(bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut written = 0;
     while written < bytes.len() {
         // No page is zeroed first, as it would be by a write through a mapping.
-        match retry_on_intr(|| pwrite(&file, &bytes[written..], written as u64))? {
+        match retry(|| pwrite(&file, &bytes[written..], written as u64))? {
             0 => return Err(Errno::NOSPC.into()),
             more => written += more,
         }

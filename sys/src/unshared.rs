@@ -24,11 +24,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::fstat;
-use rustix::io::{DupFlags, dup3, retry_on_intr};
+use rustix::io::{DupFlags, dup3};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::descriptor::above_standard;
 use crate::process::at_fork;
+use crate::retry::retry;
 
 /// That forked children do not get a descriptor, as long as this lives.
 #[derive(Debug)]
@@ -212,7 +213,7 @@ fn put_in_place(number: RawFd, end: Option<BorrowedFd<'_>>) {
     // SAFETY: whoever noted the number keeps it open; that file is closed by this, and the number goes on to be theirs. It
     // is given back, not closed.
     let mut there = unsafe { OwnedFd::from_raw_fd(number) };
-    let _ = retry_on_intr(|| dup3(end, &mut there, DupFlags::CLOEXEC));
+    let _ = retry(|| dup3(end, &mut there, DupFlags::CLOEXEC));
     let _ = there.into_raw_fd();
 }
 

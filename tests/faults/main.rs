@@ -27,12 +27,10 @@ use run::{Fault, Which, judge, run};
 use table::Table;
 
 const ERRNOS: [i32; 8] = [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::EINTR];
-/// What may be tried again for ever.
-const PASSING: [i32; 2] = [libc::EAGAIN, libc::EINTR];
-/// One that is made more often fails at these times only.
+/// A call that is made more often fails at these times only, or every time.
+const TIMES: u32 = 5;
 /// Runs at a time, for each CPU: most of a run is waiting.
 const WORKERS: usize = 4;
-const TIMES: u32 = 5;
 
 fn main() -> ExitCode {
     let (flags, filters): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|argument| argument.starts_with('-'));
@@ -81,5 +79,6 @@ fn try_faults(case: &Case, place: usize, is_all: bool, table: &Mutex<Table>) {
 fn possible_faults(number: i32, count: u32) -> Vec<Fault> {
     let times = (1..=count.min(TIMES)).map(Which::Nth).chain([Which::Every]);
     let all = times.flat_map(|which| ERRNOS.map(|errno| Fault { number, which, errno }));
-    all.filter(|fault| fault.which != Which::Every || !PASSING.contains(&fault.errno)).collect()
+    // What is not to be had now may be tried again for ever.
+    all.filter(|fault| fault.which != Which::Every || fault.errno != libc::EAGAIN).collect()
 }
