@@ -416,7 +416,7 @@ fn run<R: Exit>(begin: impl FnOnce(), body: impl FnOnce() -> R, is_alone: bool) 
         }
     };
     if is_alone {
-        printed::write();
+        printed::write(code);
     }
     mem::forget(no_way_back);
     code

@@ -274,6 +274,23 @@ fn a_child_whose_own_thread_left_the_standard_output_locked_ends() {
     });
 }
 
+/// The alarm is taken for the end of a child: one of before is none.
+#[test]
+fn a_child_to_which_an_alarm_is_pending_flushes_all_the_same() {
+    alone("a_child_to_which_an_alarm_is_pending_flushes_all_the_same", || {
+        let mut printed = file();
+        put_at(1, &printed);
+        let child = process::fork(|| {
+            std::mem::forget(crossproc_sys::signals::Blocked::all().unwrap());
+            // SAFETY: sends a signal to the calling thread, where it is blocked.
+            unsafe { libc::raise(libc::SIGALRM) };
+            say("a child's");
+        });
+        join_all([child.unwrap()]);
+        assert_eq!(text_of(&mut printed), "a child's");
+    });
+}
+
 /// One whose message comes in many pieces, and is longer than any of them.
 struct Long;
 

@@ -18,6 +18,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crossproc_sys::alarm;
 use crossproc_sys::process as sys;
 use crossproc_sys::threads::{Others, others};
 use rustix::fs::stat;
@@ -78,12 +79,11 @@ pub(super) fn forget() -> io::Result<()> {
     Ok(())
 }
 
-/// Writes what the child has printed. It is about to exit.
+/// Writes what the child has printed. It is about to exit, with this code.
 ///
 /// A thread that it has started may have the buffer locked and never let go of it, also one that has
-/// ended. So it is another thread that waits for the lock. std's own end of a program tries the lock,
-/// which it lets nobody else do.
-pub(super) fn write() {
+/// ended. std's own end of a program tries the lock, which it lets nobody else do.
+pub(super) fn write(code: i32) {
     if LOCK.load(Relaxed) != FREE {
         return;
     }
@@ -92,19 +92,20 @@ pub(super) fn write() {
             let _ = io::stdout().flush();
         });
     };
+    if others().is_ok_and(|others| others == Others::None) {
+        let _lock = alarm::exit_unless_done(PATIENCE, code, || io::stdout().lock());
+        return flush();
+    }
+    // No alarm, which is for one thread.
     let (locked, is_locked) = mpsc::channel();
     let flushing = thread::Builder::new().spawn(move || {
         let _lock = io::stdout().lock();
         let _ = locked.send(());
         flush();
     });
-    match flushing {
-        // What is waited for then is the reader alone, until the thread is done with its end.
-        Ok(_) if is_locked.recv_timeout(PATIENCE).is_ok() => _ = is_locked.recv(),
-        Ok(_) => {}
-        // There may be no other thread. Most likely nobody has it locked then.
-        Err(_) if others().is_ok_and(|others| others == Others::None) => flush(),
-        Err(_) => {}
+    // What is waited for then is the reader alone, until the thread is done with its end.
+    if flushing.is_ok() && is_locked.recv_timeout(PATIENCE).is_ok() {
+        let _ = is_locked.recv();
     }
 }
 

@@ -9,6 +9,7 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("crossproc is for 64-bit Linux: it rests on the kernel's futexes and 64-bit robust lists");
 
+pub mod alarm;
 #[cfg_attr(crossproc_loom, path = "model/atomic.rs")]
 pub mod atomic;
 #[cfg_attr(crossproc_loom, path = "model/clock.rs")]
