@@ -384,6 +384,46 @@ fn a_look_that_is_always_interrupted_ends() {
     kill(&lives);
 }
 
+/// As before Linux 5.16: one word at a time. No slice ends a sleep in these children.
+#[test]
+fn without_a_wait_for_several_words_everybody_wakes_within_a_tenth_of_a_second() {
+    let tasks = JoinableQueue::<u64>::new(4).unwrap();
+    let (all, holds) = (new(), Shm::new(Event::new()).unwrap());
+    tasks.put(1).unwrap();
+    let reader = fork(|| -> () {
+        let _task = tasks.get().unwrap();
+        let _guard = all.rwlock.read().unwrap();
+        holds.set();
+        loop {
+            std::thread::park();
+        }
+    });
+    holds.wait_timeout(PATIENCE).unwrap();
+    let without = |body: fn(&All, &JoinableQueue<u64>)| {
+        let (all, tasks) = (&all, &tasks);
+        let child = fork(move || {
+            set_slice(None);
+            refused::refuse(&[refused::call(WAITV, libc::ENOSYS)]);
+            body(all, tasks);
+        });
+        wait_until_asleep(&child);
+        child
+    };
+    let sleepers = [
+        without(|_, tasks| tasks.get().unwrap().done()),
+        without(|_, tasks| tasks.join().unwrap()),
+        without(|all, _| drop(all.rwlock.write())),
+        without(|all, _| all.event.wait()),
+    ];
+    kill(&reader);
+    // It was set, and is not any more.
+    all.event.set();
+    all.event.clear();
+    let begun = Instant::now();
+    join_all(sleepers);
+    assert!(begun.elapsed() < Duration::from_secs(2) * forked::slowness(), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn a_refusal_of_some_words_is_none_of_the_others() {
     use crossproc_sys::futex::{Awake, Watch, wait_any};

@@ -308,7 +308,7 @@ impl<const N: usize> Watches<'_, N> {
     pub(crate) fn sleep(&self, waiter: &mut Waiter, word: &AtomicU64, seen: u64) {
         let Some(first) = self.words[0] else { return };
         let words: [Watch<'_>; N] = core::array::from_fn(|index| self.words[index].unwrap_or(first));
-        waiter.sleep(|until| futex::wait_any(&words[..self.len], until).unwrap_or_else(|| futex::wait(word, seen as u32, until)));
+        waiter.sleep(|until| futex::wait_any(&words[..self.len], until).unwrap_or_else(|| futex::wait_on_one(word, seen as u32, until)));
     }
 }
 

@@ -289,9 +289,20 @@ fn waitv(waits: &[futex::Wait], deadline: Option<u64>) -> Slept {
     }
 }
 
-/// [`wait_any`] on both halves of a word: sleeps while all its 64 bits are `expected`. A [`wake`] of the word ends it. Where there is no such call, only the low half is compared.
+/// [`wait_any`] on both halves of a word: sleeps while all its 64 bits are `expected`. A [`wake`] of
+/// the word ends it. Where there is no such call, [`wait_on_one`].
 pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awake {
-    wait_any(&Watch::whole(word, expected), deadline).unwrap_or_else(|| wait(word, expected as u32, deadline))
+    wait_any(&Watch::whole(word, expected), deadline).unwrap_or_else(|| wait_on_one(word, expected as u32, deadline))
+}
+
+/// How long one sleeps on one of several words at most, in nanoseconds.
+const ON_ONE: u64 = 100_000_000;
+
+/// [`wait`] on one of several words, where the kernel cannot watch them all, and [`wait_any`] has
+/// said so. What happens to the others wakes nobody, so it lasts a tenth of a second at most.
+#[cold]
+pub fn wait_on_one<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
+    wait_briefly(word, expected, ON_ONE, deadline).unwrap_or(Awake::Changed)
 }
 
 /// `FUTEX_WAKE`: wakes at most `count` of those asleep on the word and says how many they were. If

@@ -255,6 +255,11 @@ pub fn wait_briefly<W: Word>(_word: &W, _expected: u32, _nanos: u64, _deadline: 
     None
 }
 
+/// As in the real module, whose words can always be watched here.
+pub fn wait_on_one<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
+    wait(word, expected, deadline)
+}
+
 /// As in the real module.
 pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awake {
     wait_on(&Watch::whole(word, expected), deadline.is_some()).0
