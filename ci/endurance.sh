@@ -3,4 +3,4 @@
 # mappings, threads, children, memory and robust lists are as before. It takes some minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-ENDURANCE=${1:-20000} cargo test --release --test endurance -- --nocapture --test-threads=1
+CROSSPROC_PATIENCE=3600 ENDURANCE=${1:-20000} cargo test --release --test endurance -- --nocapture --test-threads=1

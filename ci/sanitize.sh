@@ -67,6 +67,8 @@ race:crossproc_sys::robust::Slot>::hold'
         tokio_many:
         # They are about the rounds of destructors, of which the copy has fewer.
         leaked_guards:
+        # It ends by a handler in the middle of a system call; the sanitizer has handlers run later.
+        process_printed:a_child_whose_own_thread_left_the_standard_output_locked_ends
         # Its program has no PATH, so the sanitizer finds no names to suppress.
         process_exec:what_is_shared_before_its_name_is_removed_is_an_error_that_says_so
     )

@@ -309,7 +309,9 @@ impl<const N: usize> Cells<N> {
             *watch = Watch::new(cell.word(), word);
             count += 1;
         }
-        waiter.sleep(|until| futex::wait_any(&watches[..count], until).unwrap_or_else(|| futex::wait_on_one(&self.gate, held.gate as u32, until)));
+        waiter.sleep(|until| {
+            futex::wait_any(&watches[..count], until).unwrap_or_else(|| futex::wait_on_one(&self.gate, held.gate as u32, until))
+        });
     }
 }
 
