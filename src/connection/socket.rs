@@ -199,10 +199,13 @@ impl Connection {
     #[inline(always)]
     fn until<R>(&self, events: PollFlags, wait: Option<Wait>, mut attempt: impl FnMut(bool) -> Result<R, Errno>) -> Result<R, Errno> {
         // One call does it all, if nothing is to end it.
-        let may_wait = wait == Some(Wait::FOREVER);
+        let mut may_wait = wait == Some(Wait::FOREVER);
         let mut in_vain = 0;
+        let mut interrupted = 0;
         loop {
-            match (attempt(may_wait), wait) {
+            let result = attempt(may_wait);
+            interrupted = if matches!(result, Err(Errno::INTR)) { interrupted + 1 } else { 0 };
+            match (result, wait) {
                 (Err(Errno::AGAIN), Some(wait)) => match self.wait_again(events, wait, &mut in_vain) {
                     // There may be room all the same: see `wait_for`.
                     Err(Errno::TIMEDOUT) => {
@@ -211,7 +214,13 @@ impl Connection {
                     result => result?,
                 },
                 (Err(Errno::INTR), Some(wait)) if wait.ends_by_signal() => return Err(Errno::INTR),
-                (Err(Errno::INTR), _) => pause(wait, Errno::INTR, &mut in_vain)?,
+                // What does not wait is interrupted once in a while; only a sandbox says so without
+                // end, and no deadline ends that.
+                (Err(Errno::INTR), Some(wait)) if interrupted >= MANY && wait.until().is_none() => return Err(Errno::INTR),
+                (Err(Errno::INTR), _) => {
+                    may_wait &= interrupted < FEW;
+                    pause(wait, Errno::INTR, &mut in_vain)?;
+                }
                 (result, _) => return result,
             }
         }
@@ -296,6 +305,8 @@ impl Drop for Arrival {
 
 /// How often something may be attempted in vain before there are pauses.
 const FEW: u32 = 16;
+/// How often an attempt may be interrupted, most of them attempts that do not wait.
+const MANY: u32 = 128;
 /// How long they are, in nanoseconds.
 const PAUSE: u64 = 1_000_000;
 

@@ -213,7 +213,7 @@ impl Outside {
             }
             let has_ended = !{ ready[1].revents() }.is_empty();
             let mut bytes = [0; 5];
-            match recv(&self.0, &mut bytes[..], RecvFlags::DONTWAIT) {
+            match retry(|| recv(&self.0, &mut bytes[..], RecvFlags::DONTWAIT)) {
                 Ok((_, 0)) => return Ok(None),
                 Ok(_) => {
                     let [step, errno @ ..] = bytes;
@@ -221,7 +221,7 @@ impl Outside {
                 }
                 Err(Errno::AGAIN) if has_ended => return Ok(None),
                 // It has ended without having received what was sent; what it has sent comes next.
-                Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => {}
+                Err(Errno::AGAIN | Errno::CONNRESET) => {}
                 Err(errno) => return Err(errno),
             }
         }

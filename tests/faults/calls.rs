@@ -31,6 +31,11 @@ impl Call {
         self.is(libc::SYS_execve) || self.is(libc::SYS_execveat)
     }
 
+    /// Whether it is of `std::fs`, which makes a call again that was interrupted, without end.
+    pub(crate) fn is_tried_again_by_std(&self) -> bool {
+        (self.is(libc::SYS_openat) || self.is(libc::SYS_read)) && libc_code().contains(&self.address)
+    }
+
     /// Why it is not made to fail, if it is not.
     ///
     /// Neither is what a process does that has executed another program: that is its loader's.

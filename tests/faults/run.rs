@@ -81,7 +81,8 @@ pub(crate) fn run(case: &Case, fault: Option<Fault>, flawless: Option<&Report>) 
         let count = report.calls.entry(call.number).or_default();
         *count += 1;
         let is_hit = |fault: &Fault| fault.number == call.number && [Which::Every, Which::Nth(*count)].contains(&fault.which);
-        if let Some(fault) = fault.filter(is_hit) {
+        let is_endless = |fault: &Fault| fault.which == Which::Every && fault.errno == libc::EINTR && call.is_tried_again_by_std();
+        if let Some(fault) = fault.filter(is_hit).filter(|fault| !is_endless(fault)) {
             report.faults += 1;
             return Verdict::Fail(fault.errno);
         }
