@@ -17,7 +17,8 @@ pub enum ConnectionError {
     /// There was no message, or no room for one, until the deadline.
     #[error("the connection had no message, or no room for one, until the deadline")]
     TimedOut,
-    /// A signal handler ran while the thread waited, interruptibly.
+    /// A signal handler ran while the thread waited, interruptibly. Or a sandbox says so of every
+    /// call, where no deadline would end the wait.
     #[error("a signal handler ran while waiting for the connection")]
     Interrupted,
     /// The end of the stream: whoever could have sent something is gone, and all that was sent has been received.

@@ -157,7 +157,7 @@ impl Outside {
         let has_ended = has_ended.or_else(|_| retry(|| waitid(WaitId::PidFd(pidfd.as_fd()), UNREAPED)).map(|_| true));
         let status = has_ended.map_err(io::Error::from).and_then(|_| pidfd::reap(pidfd));
         let message = match (result, report) {
-            (Err(Errno::TIMEDOUT), _) => return Ok(false),
+            (Err(Errno::TIMEDOUT), _) if forgets => return Ok(false),
             (Err(errno), _) => return Err(failed("letting it in", errno)),
             (_, Some(Report { step, errno })) => {
                 let what = usize::from(step).checked_sub(1).and_then(|step| STEPS.get(step)).unwrap_or(&"something");
@@ -204,10 +204,13 @@ impl Outside {
             match poll::poll(&mut ready, until).map_err(errno)? {
                 Polled::Ready => {}
                 Polled::Interrupted => poll::look(&mut ready).map_err(errno)?,
-                // Twice, in case both processes were stopped for the first time.
-                Polled::TimedOut if has_slept => return Err(Errno::TIMEDOUT),
                 Polled::TimedOut => {
-                    has_slept = sleeps(child);
+                    let sleeps = sleeps(child);
+                    // Twice, in case both processes were stopped for the first time.
+                    if sleeps && has_slept {
+                        return Err(Errno::TIMEDOUT);
+                    }
+                    has_slept = sleeps;
                     continue;
                 }
             }
