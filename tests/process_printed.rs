@@ -19,6 +19,7 @@ use crossproc::process::{self, Builder, CommandExt};
 use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
 
 mod forked;
+mod refused;
 use forked::{PATIENCE, fork, join_all};
 
 const ROLE: &str = "CROSSPROC_TEST_ROLE";
@@ -284,6 +285,24 @@ fn a_child_to_which_an_alarm_is_pending_flushes_all_the_same() {
             std::mem::forget(crossproc_sys::signals::Blocked::all().unwrap());
             // SAFETY: sends a signal to the calling thread, where it is blocked.
             unsafe { libc::raise(libc::SIGALRM) };
+            say("a child's");
+        });
+        join_all([child.unwrap()]);
+        assert_eq!(text_of(&mut printed), "a child's");
+    });
+}
+
+/// Nor is it one where the handler is refused: the signal would end the child.
+#[test]
+fn a_child_whose_alarm_cannot_be_handled_flushes_all_the_same() {
+    alone("a_child_whose_alarm_cannot_be_handled_flushes_all_the_same", || {
+        let mut printed = file();
+        put_at(1, &printed);
+        let child = process::fork(|| {
+            std::mem::forget(crossproc_sys::signals::Blocked::all().unwrap());
+            // SAFETY: sends a signal to the calling thread, where it is blocked.
+            unsafe { libc::raise(libc::SIGALRM) };
+            refused::refuse(&[refused::call(libc::SYS_rt_sigaction, libc::EPERM)]);
             say("a child's");
         });
         join_all([child.unwrap()]);

@@ -30,29 +30,33 @@ extern "C" fn end(_: libc::c_int) {
 pub fn exit_unless_done<R>(within: Duration, code: i32, act: impl FnOnce() -> R) -> R {
     CODE.store(code, Relaxed);
     DUE.store(clock::now().saturating_add(within.as_nanos() as u64), Relaxed);
-    handle();
-    // A little later, in case this clock counts in ticks.
-    set_timer(within + Duration::from_millis(10));
+    if is_handled() {
+        // A little later, in case this clock counts in ticks.
+        set_timer(within + Duration::from_millis(10));
+    }
     let result = act();
     DUE.store(u64::MAX, Relaxed);
     set_timer(Duration::ZERO);
     result
 }
 
-/// Has the signal come, and be handled here.
-fn handle() {
+/// Has the signal come, and be handled here. Where it cannot be handled it is left alone: it would
+/// end the process.
+fn is_handled() -> bool {
     // SAFETY: all fields are numbers, or pointers that may be null.
     let mut action: libc::sigaction = unsafe { zeroed() };
     action.sa_sigaction = end as extern "C" fn(libc::c_int) as usize;
     // SAFETY: the handler makes system calls alone, reads atomics, and leaves errno as it was.
-    unsafe { libc::sigaction(libc::SIGALRM, &raw const action, ptr::null_mut()) };
+    if unsafe { libc::sigaction(libc::SIGALRM, &raw const action, ptr::null_mut()) } != 0 {
+        return false;
+    }
     let mut alarm = MaybeUninit::uninit();
     // SAFETY: writes a whole set.
     unsafe { libc::sigemptyset(alarm.as_mut_ptr()) };
     // SAFETY: the set was written by the line above; SIGALRM is a signal.
     unsafe { libc::sigaddset(alarm.as_mut_ptr(), libc::SIGALRM) };
     // SAFETY: a whole set; SIG_UNBLOCK is a valid request, and no old set is asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, alarm.as_ptr(), ptr::null_mut()) };
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, alarm.as_ptr(), ptr::null_mut()) == 0 }
 }
 
 /// Zero: it sends nothing.
