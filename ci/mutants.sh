@@ -35,6 +35,15 @@ rows() {
 # LIST ROW: what the row's result is kept under. A row that is changed has none.
 key() { printf '%s\t%s' "$1" "$2" | sha256sum | cut -c 1-16; }
 
+# LIST WORKER: where such a worker builds for the list. The first one's is kept, and copied for the
+# others before they begin.
+target() {
+    case $1 in
+    explore) target loom "$2" ;;
+    *) if [ "$2" = 0 ]; then echo "$source/target/mutants-$1"; else echo "$source/target/mutants-$1-$2"; fi ;;
+    esac
+}
+
 # LIST FILTER: what must notice, in the copy.
 check() {
     export CARGO_INCREMENTAL=1 CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_RELEASE_DEBUG=0
@@ -112,12 +121,7 @@ worker() {
         mkdir "$kept/claimed/$index" 2>/dev/null || continue
         # Tabs side by side would be read as one.
         IFS=$'\x1f' read -r name file substitution filter <<<"${row//$'\t'/$'\x1f'}"
-        target=$source/target/mutants-$list
-        case $list in explore) target=$source/target/mutants-loom ;; esac
-        if [ "$1" != 0 ]; then
-            [ -e "$target-$1" ] || [ ! -e "$target" ] || cp -r "$target" "$target-$1"
-            target+=-$1
-        fi
+        target=$(target "$list" "$1")
         began=$SECONDS
         IFS=$'\t' read -r result noticed <<<"$(mutant "$list" "$name" "$file" "$substitution" "$filter")"
         printf '%-8s  %s: %s%s\n' "$result" "$list" "$name" "${noticed:+: $noticed}"
@@ -169,6 +173,12 @@ for list in "${chosen[@]}"; do
 done >"$kept/todo"
 [ -s "$kept/todo" ] || { echo "no row to run"; exit 1; }
 before=$(wc -l <"$results")
+for ((job = 1; job < ${JOBS:-1}; job++)); do
+    for list in $(cut -f 1 "$kept/todo" | sort -u); do
+        [ -e "$(target "$list" "$job")" ] || [ ! -e "$(target "$list" 0)" ] ||
+            cp -r "$(target "$list" 0)" "$(target "$list" "$job")"
+    done
+done
 for ((job = 1; job < ${JOBS:-1}; job++)); do worker "$job" & done
 worker 0
 wait
