@@ -12,10 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossproc::directory::Address;
+use crossproc::process::Child;
 use crossproc::{
     Barrier, BoundedSemaphore, ByteQueue, Condition, DirectoryClient, DirectoryOptions, Event, JoinableQueue, Lock, LockError, Once,
     Permits, Queue, RLock, Readable, RwLock, Semaphore, Shm, Wait, pipe, set_slice, shared, simplex, wait_any_with,
 };
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
@@ -63,7 +65,7 @@ fn all() -> Shm<All> {
 }
 
 /// All, and a process that holds what can be held.
-fn all_held() -> (Shm<All>, crossproc::process::Child) {
+fn all_held() -> (Shm<All>, Child) {
     let all = all();
     let theirs = all.clone();
     let holder = fork(move || {
@@ -155,6 +157,36 @@ fn crowded(path: &std::path::Path) -> Vec<std::os::fd::OwnedFd> {
     }
 }
 
+/// A child that has ended and that nobody can reap before its tracer lets go of it, and the tracer.
+fn held_by_a_debugger() -> (Child, Child) {
+    let events: Shm<[Event; 2]> = Shm::new([Event::new(), Event::new()]).unwrap();
+    let [may_be_traced, is_traced] = &*events;
+    let theirs = events.clone();
+    let child = fork(move || {
+        // SAFETY: says who may trace it. It is refused where that is not asked for.
+        unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
+        theirs[0].set();
+        theirs[1].wait();
+    });
+    may_be_traced.wait();
+    let (theirs, pid) = (events.clone(), child.id() as libc::pid_t);
+    let tracer = fork(move || -> () {
+        // SAFETY: writes to no memory of this process.
+        let traced = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0_usize, 0_usize) };
+        assert_eq!(traced, 0, "{}", io::Error::last_os_error());
+        theirs[1].set();
+        loop {
+            thread::park();
+        }
+    });
+    is_traced.wait();
+    wait_until("the child has ended", || {
+        rustix::event::poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&Timespec::default())) == Ok(1)
+    });
+    assert!(child.try_join().unwrap().is_none(), "it was reaped in spite of its tracer");
+    (child, tracer)
+}
+
 /// One for each way to wait.
 fn every_wait(all: &Shm<All>, served: &Address, folder: &Folder) -> Vec<(&'static str, Make)> {
     let (server, other_server, elsewhere) = (served.clone(), served.clone(), abstract_address());
@@ -235,6 +267,7 @@ fn every_wait(all: &Shm<All>, served: &Address, folder: &Folder) -> Vec<(&'stati
                 |child, wait| ended(child.join_with(wait)),
             ),
         ),
+        ("a process that has ended, and that a debugger holds", own(held_by_a_debugger, |(child, _), wait| ended(child.join_with(wait)))),
         ("directory, for a name", own(move || client(&server), |client, wait| ended(client.wait_for_with::<Shm<Event>>("nothing", wait)))),
         (
             "directory, for a change",
@@ -402,7 +435,7 @@ fn a_flag_that_another_thread_sets_ends_every_wait() {
             thread::scope(|scope| {
                 scope.spawn(|| {
                     let path = format!("/proc/self/task/{}/syscall", std::process::id());
-                    let calls = [libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_ppoll, libc::SYS_connect];
+                    let calls = [libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_ppoll, libc::SYS_connect, libc::SYS_clock_nanosleep];
                     let sleeps = |call: &str| calls.iter().any(|sleeps| call.starts_with(&format!("{sleeps} ")));
                     wait_until("it sleeps", || std::fs::read_to_string(&path).is_ok_and(|call| sleeps(&call)));
                     SIGNALLED.store(true, SeqCst);
