@@ -3,24 +3,25 @@
 # notice. Every mutant must be caught, but for those that are known to survive, whose names end in
 # the reason in parentheses; each list says what its reasons mean.
 #
-#   ci/mutants.sh loom|explore|kill|test [NAME]   the rows of one list, or those with this in their
-#                                                 names
-#   ci/mutants.sh --rest                          all rows of all lists that have no result yet;
-#                                                 takes hours
-#   ci/mutants.sh --report                        prints a table of all results
-#   ci/mutants.sh --clean                         forgets them
+#   ci/mutants.sh loom|explore|kill|test|thread [NAME]
+#                           the rows of one list, or those with this in their names
+#   ci/mutants.sh --rest    all rows of all lists that have no result yet; takes hours
+#   ci/mutants.sh --report  prints a table of all results
+#   ci/mutants.sh --clean   forgets them
 #
 # Lists: ci/mutants.txt (`loom`) is for the loom models, ci/mutants-explore.txt for the explorations,
-# ci/mutants-kill.txt for the kill harness, ci/mutants-test.txt for integration tests, which must
-# pass with the code as it is in the same surroundings, too. JOBS=N runs so many rows at a time;
-# what measures time may fail then for that alone. Results are kept in target/mutants with the commit
+# ci/mutants-kill.txt for the kill harness, ci/mutants-test.txt for integration tests, and
+# ci/mutants-thread.txt for tests under ThreadSanitizer, which needs a nightly toolchain. The last
+# two must pass with the code as it is in the same surroundings, too. JOBS=N runs so many rows at a
+# time; what measures time may fail then for that alone. Results are kept in target/mutants with the commit
 # that they are of.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source=$PWD
+host=$(rustc -vV | sed -n 's/^host: //p')
 kept=$source/target/mutants
 results=$kept/results.tsv
-lists=(loom explore kill test)
+lists=(loom explore kill test thread)
 known=' \((4|old|slice|bound|model|pair|kill|test)\)$'
 
 list() { case $1 in loom) echo ci/mutants.txt ;; *) echo "ci/mutants-$1.txt" ;; esac; }
@@ -28,7 +29,9 @@ list() { case $1 in loom) echo ci/mutants.txt ;; *) echo "ci/mutants-$1.txt" ;; 
 # Prints the rows of a list: name, file, substitution, filter. What has no file is no mutant: the
 # code as it is.
 rows() {
-    [ "$1" != test ] || awk -F '\t' '!/^#/ && NF && !seen[$4]++ { print "unbroken: " $4 "\t\t\t" $4 }' "$(list "$1")"
+    case $1 in
+    test | thread) awk -F '\t' '!/^#/ && NF && !seen[$4]++ { print "unbroken: " $4 "\t\t\t" $4 }' "$(list "$1")" ;;
+    esac
     awk -F '\t' '!/^#/ && NF' "$(list "$1")"
 }
 
@@ -59,6 +62,11 @@ check() {
     explore) exec timeout 400 cargo test --release --test explore "$2" ;;
     kill) exec timeout 200 cargo test --release --test kill -- --sample --fail-fast "$2" ;;
     test) exec timeout 200 cargo test --all-features --test "$2" ;;
+    thread)
+        export RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
+        export TSAN_OPTIONS=suppressions=$source/ci/sanitize-races.txt:detect_deadlocks=0
+        exec timeout 400 cargo +nightly test --all-features --target "$host" --test "$2" -- --test-threads=1 --nocapture
+        ;;
     esac
 }
 
@@ -70,6 +78,7 @@ failure() {
     explore) echo '\.\.\. FAILED$' ;;
     kill) echo '^VIOLATION' ;;
     test) echo '\.\.\. FAILED$|^VIOLATION|signal: |has been running for over' ;;
+    thread) echo '^WARNING: ThreadSanitizer: ' ;;
     esac
 }
 
@@ -110,17 +119,26 @@ mutant() {
     [ -z "$3" ] || cp "$source/$3" "$copy/$3"
 }
 
-# WORKER: takes one row after the other from what is to do.
-worker() {
-    copy=$kept/copies/$1
+# LIST WORKER: sets `copy` to such a worker's tree for the list, and makes it.
+set_copy() {
+    copy=$kept/copies/$2
+    [ "$1" != thread ] || copy+=-thread
+    [ ! -e "$copy" ] || return 0
     mkdir -p "$copy"
     cp -r Cargo.toml Cargo.lock src sys tests benches examples ci "$copy"
+    # As in ci/sanitize.sh, which says why.
+    [ "$1" != thread ] || sed -i 's/^const ROUNDS: u32 = 4;$/const ROUNDS: u32 = 2;/' "$copy/sys/src/robust/ending.rs"
+}
+
+# WORKER: takes one row after the other from what is to do.
+worker() {
     local index=0 list name file substitution filter result noticed began
     while IFS=$'\t' read -r list row; do
         index=$((index + 1))
         mkdir "$kept/claimed/$index" 2>/dev/null || continue
         # Tabs side by side would be read as one.
         IFS=$'\x1f' read -r name file substitution filter <<<"${row//$'\t'/$'\x1f'}"
+        set_copy "$list" "$1"
         target=$(target "$list" "$1")
         began=$SECONDS
         IFS=$'\t' read -r result noticed <<<"$(mutant "$list" "$name" "$file" "$substitution" "$filter")"
@@ -155,7 +173,7 @@ report() {
 mkdir -p "$kept"
 touch "$results"
 case ${1:-} in
-loom | explore | kill | test) chosen=("$1") only=${2:-} ;;
+loom | explore | kill | test | thread) chosen=("$1") only=${2:-} ;;
 --rest) chosen=("${lists[@]}") only= ;;
 --report) report; exit ;;
 --clean) rm -f "$results"; exit ;;

@@ -40,19 +40,7 @@ leak:queue_model'
     ;;
 thread)
     flags="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
-    # The standard library is not built with it: what its channels and joined threads pass is taken
-    # for raced for, and its `Arc` drops after a fence, of which the sanitizer knows nothing.
-    # So it is with the condition variable of a test's `Bell`.
-    # A thread takes the record of one that has ended after the kernel's exchange of a word in it,
-    # which only the kernel sees.
-    suppressions='race:test::event::CompletedTest
-race:std::sync::mpmc::
-race:std::thread::lifecycle::Packet
-race:std::sys::thread::unix::set_name
-race:alloc::sync::Arc<*as core::ops::drop::Drop>::drop
-race:bridge::tests::taking::Bell
-race:crossproc_sys::robust::set_up
-race:crossproc_sys::robust::Slot>::hold'
+    suppressions=$(cat ci/sanitize-races.txt)
     export TSAN_OPTIONS=suppressions=$folder/suppressions.txt:die_after_fork=0:detect_deadlocks=0:report_signal_unsafe=0:print_suppressions=0
     skipped=(
         # They look at the memory and the system calls of a process: the sanitizer's, too.
