@@ -4,9 +4,10 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::OwnedFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crossproc::{ConnectionError, pipe};
+use crossproc::{ConnectionError, WaitAnyError, pipe, wait_any};
 
 mod forked;
 mod refused;
@@ -97,6 +98,37 @@ fn a_wait_that_cannot_sleep_is_an_error_that_says_so() {
         });
         let status = child.join_timeout(PATIENCE).unwrap();
         assert!(status.success(), "errno {errno}: {status}");
+    }
+}
+
+/// As in a sandbox that has every `ppoll` interrupted, also one that does not sleep.
+#[test]
+fn where_every_sleep_is_interrupted_a_message_is_received_when_it_comes() {
+    let (one, other) = pipe().unwrap();
+    let echoes = fork(move || {
+        for _ in 0..3 {
+            let message = other.recv().unwrap();
+            thread::sleep(Duration::from_millis(30));
+            other.send(&message).unwrap();
+        }
+    });
+    let waits = fork(move || {
+        refused::refuse(&[refused::call(libc::SYS_ppoll, libc::EINTR)]);
+        let begun = Instant::now();
+        for _ in 0..3 {
+            one.send_timeout(b"message", PATIENCE).unwrap();
+            assert_eq!(one.recv_timeout(PATIENCE).unwrap(), b"message");
+        }
+        assert!(begun.elapsed() < PATIENCE / 4, "it took {:?}", begun.elapsed());
+        let (one, _other) = pipe().unwrap();
+        times_out(|timeout| one.recv_timeout(timeout).map(drop));
+        // It says no more than whether there is one: nobody can tell.
+        assert!(matches!(one.poll(), Err(ConnectionError::Interrupted)));
+        assert!(matches!(one.poll_timeout(PATIENCE), Err(ConnectionError::Interrupted)));
+        assert!(matches!(wait_any(&[&one]), Err(WaitAnyError::Os(_))));
+    });
+    for child in [waits, echoes] {
+        assert!(child.join_timeout(PATIENCE).unwrap().success());
     }
 }
 

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use crossproc_sys::clock;
-use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll};
+use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll, sleep_until};
 use crossproc_sys::sealed;
 use crossproc_sys::socket::{self, MAX_DESCRIPTORS, Packet};
 use rustix::io::Errno;
@@ -226,17 +226,21 @@ impl Connection {
         }
     }
 
-    /// [`wait_for`](Connection::wait_for), after an attempt that failed. If the kernel says again
-    /// and again that
-    /// it is time, and then that it is not, others are always faster, or a sandbox does not tell
-    /// the truth.
+    /// [`wait_for`](Connection::wait_for), after an attempt that failed. If the kernel says again and
+    /// again that it is time, and then that it is not, others are always faster, or a sandbox does not
+    /// tell the truth. Where a sandbox has every sleep interrupted, attempts alone tell, with pauses.
     #[cold]
     fn wait_again(&self, events: PollFlags, wait: Wait, in_vain: &mut u32) -> Result<(), Errno> {
         if *in_vain != 0 {
             pause(Some(wait), Errno::AGAIN, in_vain)?;
         }
         *in_vain += 1;
-        self.wait_for(events, wait)
+        match self.wait_for(events, wait) {
+            Err(Errno::INTR) if !wait.ends_by_signal() && (wait.until().is_some() || *in_vain < MANY) => {
+                pause(Some(wait), Errno::INTR, in_vain)
+            }
+            result => result,
+        }
     }
 
     /// Waits until the kernel says that it is time, or for a slice if it is about room: others who share the end may have taken some of it before this thread has looked, and then the kernel says so only when three
@@ -311,9 +315,8 @@ const MANY: u32 = 128;
 const PAUSE: u64 = 1_000_000;
 
 /// Before another attempt: ETIMEDOUT if the deadline has passed; EINTR if a handler is to end the
-/// wait; a pause if there were [`FEW`]
-/// already, or, where
-/// nothing is to be waited for, what they came to.
+/// wait; a pause if there were [`FEW`] already, or, where nothing is to be waited for, what they came
+/// to.
 #[cold]
 fn pause(wait: Option<Wait>, errno: Errno, in_vain: &mut u32) -> Result<(), Errno> {
     *in_vain += 1;
@@ -325,8 +328,8 @@ fn pause(wait: Option<Wait>, errno: Errno, in_vain: &mut u32) -> Result<(), Errn
         Some(wait) => {
             let end = clock::now().saturating_add(PAUSE);
             // However it ends, what comes next is an attempt, unless a handler is to end it.
-            match poll(&mut [], Some(wait.until().map_or(end, |until| until.min(end)))) {
-                Ok(Polled::Interrupted) if wait.ends_by_signal() => Err(Errno::INTR),
+            match sleep_until(wait.until().map_or(end, |until| until.min(end))) {
+                Err(Errno::INTR) if wait.ends_by_signal() => Err(Errno::INTR),
                 _ => Ok(()),
             }
         }

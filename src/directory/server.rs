@@ -38,6 +38,8 @@ const WAITS: usize = 64;
 const UNREAD: usize = 2_048;
 /// When there was no descriptor for a connection, the next attempt is made after so many nanoseconds.
 const RETRY: u32 = 50_000_000;
+/// For a look that does not sleep.
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// The longest packet that may be a request.
 const MAX_PACKET: usize = frame::HEADER + frame::MAX_KIND + MAX_REQUEST;
 
@@ -99,10 +101,12 @@ impl<'a> Server<'a> {
         while !self.directory.is_closed.load(Acquire) {
             events.clear();
             let timeout = self.timeout();
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(DirectoryError::os("waiting for clients")(errno)),
-            }
+            let waited = match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
+                // By a signal; or a sandbox says so without end, also of what does not sleep.
+                Err(Errno::INTR) => retry(|| epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&AT_ONCE))),
+                waited => waited,
+            };
+            waited.map_err(DirectoryError::os("waiting for clients"))?;
             for event in &events {
                 match event.data.u64() {
                     LISTENER => self.accept_some(),
@@ -123,7 +127,7 @@ impl<'a> Server<'a> {
     fn timeout(&self) -> Option<Timespec> {
         let is_work_left = self.directory.state().is_anybody_due() || (!self.paused.is_empty() && self.directory.closer.has_room());
         match self.door {
-            _ if is_work_left => Some(Timespec { tv_sec: 0, tv_nsec: 0 }),
+            _ if is_work_left => Some(AT_ONCE),
             Door::Open => None,
             Door::Shut(_) => Some(Timespec { tv_sec: 0, tv_nsec: RETRY.into() }),
         }

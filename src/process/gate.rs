@@ -203,7 +203,7 @@ impl Outside {
             let until = forgets.then(|| clock::now().saturating_add(printed::PATIENCE.as_nanos() as u64));
             match poll::poll(&mut ready, until).map_err(errno)? {
                 Polled::Ready => {}
-                Polled::Interrupted => poll::look(&mut ready).map_err(errno)?,
+                Polled::Interrupted => continue,
                 Polled::TimedOut => {
                     let sleeps = sleeps(child);
                     // Twice, in case both processes were stopped for the first time.

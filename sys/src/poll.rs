@@ -21,7 +21,7 @@ pub enum Polled {
     Ready,
     /// The deadline has passed.
     TimedOut,
-    /// A signal handler ran (EINTR).
+    /// A signal handler ran (EINTR), and none is ready.
     Interrupted,
 }
 
@@ -29,12 +29,18 @@ pub enum Polled {
 ///
 /// # Errors
 /// ENOMEM, and EINVAL for more descriptors than the process may have open: the caller reports them.
+/// EINTR: that is all that was said, also of looks that do not sleep, as a sandbox may; so nothing
+/// would ever be found ready.
 pub fn poll(descriptors: &mut [PollFd<'_>], deadline: Option<u64>) -> io::Result<Polled> {
     let left = deadline.map(|deadline| clock::timespec(deadline.saturating_sub(clock::now())));
     match ppoll(descriptors, left.as_ref()) {
         Ok(0) => Ok(Polled::TimedOut),
         Ok(_) => Ok(Polled::Ready),
-        Err(Errno::INTR) => Ok(Polled::Interrupted),
+        Err(Errno::INTR) => {
+            look(descriptors)?;
+            let is_ready = descriptors.iter().any(|descriptor| !descriptor.revents().is_empty());
+            Ok(if is_ready { Polled::Ready } else { Polled::Interrupted })
+        }
         Err(errno) => Err(errno.into()),
     }
 }
@@ -43,7 +49,7 @@ pub fn poll(descriptors: &mut [PollFd<'_>], deadline: Option<u64>) -> io::Result
 /// interrupted only if none is; a sandbox may say so without having looked, so it is asked again.
 ///
 /// # Errors
-/// As [`poll`]. EINTR: that was said again and again.
+/// As [`poll`].
 pub fn look(descriptors: &mut [PollFd<'_>]) -> io::Result<()> {
     Ok(retry(|| ppoll(descriptors, Some(&clock::timespec(0))).map(|_| ()))?)
 }
@@ -52,7 +58,7 @@ pub fn look(descriptors: &mut [PollFd<'_>]) -> io::Result<()> {
 /// whether it is. Signals do not end it.
 ///
 /// # Errors
-/// As [`look`].
+/// As [`poll`].
 pub fn wait(descriptor: impl AsFd, what: PollFlags, deadline: Option<u64>) -> io::Result<bool> {
     let descriptor = descriptor.as_fd();
     let mut polled = [PollFd::new(&descriptor, what)];
@@ -60,13 +66,8 @@ pub fn wait(descriptor: impl AsFd, what: PollFlags, deadline: Option<u64>) -> io
         match poll(&mut polled, deadline)? {
             Polled::Ready => return Ok(true),
             Polled::TimedOut => return Ok(false),
-            Polled::Interrupted => {
-                look(&mut polled)?;
-                let is_ready = !{ polled[0].revents() }.is_empty();
-                if is_ready || deadline.is_some_and(|deadline| clock::now() >= deadline) {
-                    return Ok(is_ready);
-                }
-            }
+            Polled::Interrupted if deadline.is_some_and(|deadline| clock::now() >= deadline) => return Ok(false),
+            Polled::Interrupted => {}
         }
     }
 }
