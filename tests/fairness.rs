@@ -9,7 +9,7 @@ use crossproc::process::Child;
 use crossproc::{Lock, LockError, Shm, shared};
 
 mod forked;
-use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
+use forked::{PATIENCE, fork, join_all, kill, slowness, wait_until, wait_until_asleep};
 
 shared! {
     struct Contest {
@@ -26,6 +26,18 @@ fn contest() -> Shm<Contest> {
 
 /// How often a waiter may lose a lock before others stand back for it: `crossproc_sys::futex::MAX_LOSSES`.
 const LOSSES: u64 = 8;
+
+/// How long they stand back for it.
+const STAND_BACK: Duration = Duration::from_millis(10);
+
+/// The word of a lock that says who starves: the one behind its robust word.
+fn starving(lock: &Lock<()>) -> &AtomicU32 {
+    const BEHIND: usize = 40;
+    // SAFETY: inside the lock, which has three more words there.
+    let word = unsafe { core::ptr::from_ref(lock).byte_add(BEHIND) };
+    // SAFETY: as above, and aligned; all access it by atomics.
+    unsafe { AtomicU32::from_ptr(word.cast::<u32>().cast_mut()) }
+}
 
 /// Runs the calling process on that CPU alone, if there is one: what is woken there does not push the rivals off theirs.
 fn pin(cpu: usize) {
@@ -58,6 +70,14 @@ fn rival(contest: &Shm<Contest>) -> Child {
     })
 }
 
+/// Until it has stopped, or ended.
+fn wait_until_stopped(child: &Child) {
+    let state = format!("/proc/{}/stat", child.id());
+    wait_until("it has stopped or ended", || {
+        std::fs::read_to_string(&state).is_ok_and(|stat| [") T ", ") Z "].iter().any(|state| stat.contains(state)))
+    });
+}
+
 /// How often this thread has gone to sleep.
 fn sleeps() -> u64 {
     // SAFETY: integers: zeroes are valid.
@@ -76,10 +96,12 @@ fn a_waiter_gets_the_lock_after_a_bounded_number_of_wake_ups() {
         let theirs = contest.clone();
         let waiter = fork(move || {
             pin(1);
+            let mut times = Vec::new();
             let mut counts: Vec<_> = (0..ROUNDS)
                 .map(|_| {
-                    let before = theirs.hands.load(Relaxed);
+                    let (began, before) = (Instant::now(), theirs.hands.load(Relaxed));
                     wait_until("a rival has the lock", || theirs.hands.load(Relaxed) != before);
+                    times.push(began.elapsed());
                     let (slept, hands) = (sleeps(), theirs.hands.load(Relaxed));
                     let _guard = theirs.lock.lock_timeout(PATIENCE).map_err(LockError::without_guard).unwrap();
                     (sleeps() - slept, theirs.hands.load(Relaxed) - hands)
@@ -91,6 +113,9 @@ fn a_waiter_gets_the_lock_after_a_bounded_number_of_wake_ups() {
             // Those that it loses, one more for the owner who has the lock when it says that it starves, and on a busy machine some for which it wakes up later than they stand back.
             assert!(median.0 <= LOSSES + 2, "median {median:?}");
             assert!(worst.0 <= 4 * LOSSES, "worst {worst:?}");
+            // Nobody waits for it any more when it has had the lock.
+            times.sort_unstable();
+            assert!(times[ROUNDS / 2] < STAND_BACK / 2 * slowness(), "{:?} until a rival has it again", times[ROUNDS / 2]);
         });
         join_all([waiter]);
         contest.over.store(1, Relaxed);
@@ -115,10 +140,7 @@ fn a_starving_waiter_that_stops_or_dies_holds_nobody_up() {
                 kill(&starving);
             } else {
                 starving.stop().unwrap();
-                let state = format!("/proc/{}/stat", starving.id());
-                wait_until("it has stopped or ended", || {
-                    std::fs::read_to_string(&state).is_ok_and(|stat| [") T ", ") Z "].iter().any(|state| stat.contains(state)))
-                });
+                wait_until_stopped(&starving);
                 if contest.lock.owner() == Some(starving.id()) {
                     // It has got it meanwhile: an owner that is stopped is another matter.
                     kill(&starving);
@@ -134,6 +156,55 @@ fn a_starving_waiter_that_stops_or_dies_holds_nobody_up() {
         contest.over.store(1, Relaxed);
         join_all(rivals);
     }
+}
+
+/// A wake-up that comes to another waiter is the starving one's.
+#[test]
+fn a_waiter_that_stands_back_passes_its_wake_up_on() {
+    const ROUNDS: usize = 20;
+    let is_first = (0..ROUNDS).filter(|_| {
+        let contest = contest();
+        let guard = contest.lock.lock().unwrap();
+        let waiters = [(); 2].map(|()| {
+            let theirs = contest.clone();
+            let waiter = fork(move || {
+                let _guard = theirs.lock.lock().unwrap();
+                let _ = theirs.over.compare_exchange(0, std::process::id(), Relaxed, Relaxed);
+            });
+            wait_until_asleep(&waiter);
+            waiter
+        });
+        let second = waiters[1].id();
+        starving(&contest.lock).store(second, Relaxed);
+        drop(guard);
+        join_all(waiters);
+        assert_eq!(starving(&contest.lock).load(Relaxed), 0);
+        contest.over.load(Relaxed) == second
+    });
+    let is_first = is_first.count();
+    // On a busy machine it wakes up later than the other stands back, now and then.
+    assert!(is_first >= ROUNDS / 2, "the starving one had the lock first {is_first} times of {ROUNDS}");
+}
+
+/// Also one that is awake, and in nobody's queue.
+#[test]
+fn others_stand_back_for_a_starving_waiter_that_does_not_sleep() {
+    let contest = contest();
+    let guard = contest.lock.lock().unwrap();
+    let theirs = contest.clone();
+    let waiter = fork(move || drop(theirs.lock.lock().unwrap()));
+    wait_until_asleep(&waiter);
+    starving(&contest.lock).store(waiter.id(), Relaxed);
+    // A signal ends its sleep.
+    waiter.stop().unwrap();
+    wait_until_stopped(&waiter);
+    drop(guard);
+    let began = Instant::now();
+    let guard = contest.lock.lock().unwrap();
+    assert!(began.elapsed() >= STAND_BACK / 2, "{:?}", began.elapsed());
+    waiter.resume().unwrap();
+    drop(guard);
+    join_all([waiter]);
 }
 
 /// Sleepers are served in the order in which they went to sleep, when nobody comes in between.
