@@ -236,6 +236,22 @@ fn without_a_list_of_threads_there_is_no_fork_and_the_error_says_why() {
 }
 
 #[test]
+fn a_fork_that_cannot_pause_before_it_looks_for_other_threads_again_is_the_same_error() {
+    join_all([fork(|| {
+        let other = std::thread::spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        });
+        refused::refuse(&[call(libc::SYS_clock_nanosleep, libc::EPERM)]);
+        let error = process::fork(|| ()).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::Unsupported, "{error}");
+        assert!(!other.is_finished());
+        no_child_is_left();
+    })]);
+}
+
+#[test]
 fn a_program_that_cannot_be_known_by_a_pidfd_is_not_started_and_the_error_says_so() {
     let errno = libc::EMFILE;
     for refusal in [call(libc::SYS_pidfd_open, errno), call(libc::SYS_sendmsg, errno), call(libc::SYS_socketpair, errno)] {

@@ -438,6 +438,24 @@ fn a_refusal_of_some_words_is_none_of_the_others() {
     }
 }
 
+/// The other half of the word is not what it was, and nobody wakes who sleeps on this one.
+#[test]
+fn without_a_wait_for_several_words_a_changed_half_is_seen_after_a_tenth_of_a_second() {
+    use crossproc_sys::clock::now;
+    use crossproc_sys::futex::{Awake, wait_whole};
+    const SECOND: u64 = 1_000_000_000;
+    let word = crossproc_sys::atomic::AtomicU64::new(1 << 32 | 7);
+    join_all([fork(|| {
+        refused::refuse(&[refused::call(WAITV, libc::ENOSYS)]);
+        let begun = now();
+        assert_eq!(wait_whole(&word, 7, Some(begun + 100 * SECOND)), Awake::Changed);
+        assert!((SECOND / 20..10 * SECOND).contains(&(now() - begun)));
+        assert_eq!(wait_whole(&word, 8, None), Awake::Changed);
+        let deadline = now() + SECOND / 1_000;
+        assert_eq!(wait_whole(&word, 7, Some(deadline)), Awake::TimedOut);
+    })]);
+}
+
 #[test]
 fn a_short_sleep_that_is_refused_takes_its_time_all_the_same() {
     use crossproc_sys::futex::{Awake, Watch, wait, wait_briefly, wait_whole};
