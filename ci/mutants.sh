@@ -22,7 +22,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 kept=$source/target/mutants
 results=$kept/results.tsv
 lists=(loom explore kill test thread)
-known=' \((4|old|slice|bound|model|pair|kill|test)\)$'
+known=' \((4|old|slice|bound|model|pair|kill|test|explore|thread|again|promise)\)$'
 
 list() { case $1 in loom) echo ci/mutants.txt ;; *) echo "ci/mutants-$1.txt" ;; esac; }
 

@@ -14,6 +14,7 @@ use crossproc_sys::model::explorer::Exploration;
 mod event;
 mod explorer;
 mod lock;
+mod permits;
 mod queue;
 mod semaphore;
 
