@@ -7,7 +7,8 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossproc::{ConnectionError, WaitAnyError, pipe, wait_any};
+use crossproc::directory::Address;
+use crossproc::{ConnectionError, Directory, DirectoryError, WaitAnyError, pipe, wait_any};
 
 mod forked;
 mod refused;
@@ -108,6 +109,7 @@ fn where_every_sleep_is_interrupted_a_message_is_received_when_it_comes() {
     let echoes = fork(move || {
         for _ in 0..3 {
             let message = other.recv().unwrap();
+            // So late that no first attempt finds it: what is tried is the waiting.
             thread::sleep(Duration::from_millis(30));
             other.send(&message).unwrap();
         }
@@ -130,6 +132,18 @@ fn where_every_sleep_is_interrupted_a_message_is_received_when_it_comes() {
     for child in [waits, echoes] {
         assert!(child.join_timeout(PATIENCE).unwrap().success());
     }
+}
+
+#[test]
+fn a_directory_whose_every_wait_is_interrupted_stops_serving_and_says_why() {
+    let child = fork(|| {
+        let name = format!("crossproc-interrupted-{}", std::process::id());
+        let directory = Directory::bind(Address::abstract_name(name)).unwrap();
+        let calls = [libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2];
+        refused::refuse(&calls.map(|call| refused::call(call, libc::EINTR)));
+        assert!(matches!(directory.serve(), Err(DirectoryError::Os { .. })));
+    });
+    assert!(child.join_timeout(PATIENCE).unwrap().success());
 }
 
 #[test]

@@ -63,26 +63,24 @@ fn a_time_out_strands_nobody() {
         .run();
 }
 
-#[test]
-fn one_killed_anywhere_strands_nobody() {
+/// Two of the three may be killed, `kills` of them at most.
+fn killed_anywhere(name: &str, kills: u32) {
     let thread = || script().then(acquire_and_release::<1>);
-    explore("permits: one_killed_anywhere_strands_nobody", Permits::<1>::new())
+    explore(name, Permits::<1>::new())
         .thread(thread().killable())
         .thread(thread().killable())
         .thread(thread())
-        .kills(1)
+        .kills(kills)
         .check(all_are_there)
         .run();
 }
 
 #[test]
+fn one_killed_anywhere_strands_nobody() {
+    killed_anywhere("permits: one_killed_anywhere_strands_nobody", 1);
+}
+
+#[test]
 fn two_killed_anywhere_strand_nobody() {
-    let thread = || script().then(acquire_and_release::<1>);
-    explore("permits: two_killed_anywhere_strand_nobody", Permits::<1>::new())
-        .thread(thread().killable())
-        .thread(thread().killable())
-        .thread(thread())
-        .kills(2)
-        .check(all_are_there)
-        .run();
+    killed_anywhere("permits: two_killed_anywhere_strand_nobody", 2);
 }
