@@ -19,6 +19,7 @@ mod socket;
 
 pub use self::error::ConnectionError;
 pub use self::message::Message;
+use self::private::End;
 pub(crate) use self::private::{Held, adopt, begin, private_pipe};
 use crate::failed::failed;
 use crate::process::{Handle, HandleError};
@@ -80,9 +81,7 @@ const MAX_INLINE: usize = 1 << 20;
 /// # }
 /// ```
 pub struct Connection {
-    /// It is told of the end before that is closed.
-    private: Option<private::Private>,
-    socket: OwnedFd,
+    end: End,
     /// How long the next message is, probably. Relaxed: a hint.
     expected: AtomicUsize,
 }
@@ -128,7 +127,7 @@ pub fn pipe() -> io::Result<(Connection, Connection)> {
 /// No free descriptor, no memory.
 pub fn simplex() -> io::Result<(Sender, Receiver)> {
     let (from, to) = pipe()?;
-    shutdown(&to.socket, Shutdown::Write).map_err(failed("shutdown"))?;
+    shutdown(&*to.end, Shutdown::Write).map_err(failed("shutdown"))?;
     Ok((Sender(from), Receiver(to)))
 }
 
@@ -137,7 +136,7 @@ impl Connection {
     pub const MAX_LEN: usize = MAX_LEN;
 
     pub(crate) fn of(socket: OwnedFd) -> Self {
-        Connection { private: None, socket, expected: AtomicUsize::new(0) }
+        Connection { end: End::of(socket), expected: AtomicUsize::new(0) }
     }
 
     /// Another descriptor of the same end, in this process.
@@ -145,11 +144,7 @@ impl Connection {
     /// # Errors
     /// No free descriptor.
     pub fn try_clone(&self) -> io::Result<Self> {
-        let (private, socket) = match &self.private {
-            Some(private) => private.try_clone(&self.socket)?,
-            None => (None, self.socket.try_clone().map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))?),
-        };
-        Ok(Connection { private, socket, expected: AtomicUsize::new(self.expected.load(Relaxed)) })
+        Ok(Connection { end: self.end.try_clone()?, expected: AtomicUsize::new(self.expected.load(Relaxed)) })
     }
 }
 
@@ -318,7 +313,7 @@ receiving!(Receiver, receiver => receiver.0);
 impl AsFd for Connection {
     /// The socket; close-on-exec. It is readable when [`recv`](Connection::recv) would not wait.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.end.as_fd()
     }
 }
 
@@ -338,7 +333,7 @@ impl AsFd for Receiver {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("Connection").field("socket", &*self.end).finish_non_exhaustive()
     }
 }
 

@@ -299,12 +299,9 @@ impl<'a> Builder<'a> {
     /// As [`fork`](Builder::fork). There is no connection then.
     pub fn fork_connected<R: Exit>(&self, body: impl FnOnce(Connection) -> R + Send + 'static) -> io::Result<(Child, Connection)> {
         check_what_is_held()?;
-        let (ours, mut theirs) = connection::private_pipe()?;
+        let (ours, theirs) = connection::private_pipe()?;
         let number = theirs.number();
-        let body = move || {
-            connection::adopt(&mut theirs);
-            body(theirs)
-        };
+        let body = move || body(connection::adopt(theirs));
         // SAFETY: as for `fork`.
         let child = unsafe { self.fork_child(body, true, Some(number)) }?;
         Ok((child, ours))

@@ -2,19 +2,19 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
 
 use crossproc::process::{self, Builder, Child};
 use crossproc::{Connection, ConnectionError, Event, Readable, Semaphore, Shm, pipe, shared, try_wait_any};
 
 mod forked;
 mod refused;
-use forked::{PATIENCE, fork, join_all, kill};
+use forked::{PATIENCE, fork, join_all, kill, wait_until};
 
 shared! {
     struct Board {
@@ -129,6 +129,55 @@ fn a_grandchild_does_not_keep_its_parents_end() {
         kill(&child);
         assert!(is_end(connection.recv_timeout(PATIENCE)), "though the grandchild lives");
         board.end.set();
+    })]);
+}
+
+/// A thread that closes an end is stopped in `close` until another one has forked, or waits for it.
+#[test]
+fn a_child_that_is_forked_while_an_end_is_closed_does_not_keep_it() {
+    static NUMBER: AtomicU32 = AtomicU32::new(u32::MAX);
+    static IS_CLOSING: AtomicBool = AtomicBool::new(false);
+    static MAY_CLOSE: AtomicBool = AtomicBool::new(false);
+
+    extern "C" fn close(_: i32) {
+        IS_CLOSING.store(true, SeqCst);
+        while !MAY_CLOSE.load(SeqCst) {
+            std::hint::spin_loop();
+        }
+        let number = NUMBER.load(SeqCst);
+        // SAFETY: closes what the thread was about to close.
+        unsafe { libc::syscall(libc::SYS_close_range, number, number, 0) };
+    }
+
+    join_all([fork(|| {
+        let board = board();
+        let theirs = board.clone();
+        let (child, connection) = watches(&board);
+        NUMBER.store(connection.as_fd().as_raw_fd() as u32, SeqCst);
+        // SAFETY: the handler uses atomics and system calls alone.
+        let before = unsafe { libc::signal(libc::SIGSYS, close as *const () as usize) };
+        assert_ne!(before, libc::SIG_ERR);
+        let main = format!("/proc/self/task/{}/syscall", std::process::id());
+        let has_forked = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                refused::refuse(&[refused::traps(libc::SYS_close).if_argument(0, NUMBER.load(SeqCst))]);
+                drop(connection);
+            });
+            scope.spawn(|| {
+                let waits = || fs::read_to_string(&main).is_ok_and(|now| now.starts_with(&format!("{} ", libc::SYS_futex)));
+                wait_until("an end is being closed", || IS_CLOSING.load(SeqCst));
+                wait_until("a thread has forked, or waits", || has_forked.load(SeqCst) || waits());
+                MAY_CLOSE.store(true, SeqCst);
+            });
+            wait_until("an end is being closed", || IS_CLOSING.load(SeqCst));
+            // SAFETY: the child uses nothing that another thread may be in the middle of.
+            let sibling = unsafe { Builder::new().daemon(true).fork_with_threads(move || theirs.end.wait()) };
+            has_forked.store(true, SeqCst);
+            board.seen.acquire_timeout(PATIENCE).expect("the child is told, though its sibling lives");
+            board.end.set();
+            assert!(child.join().unwrap().success() && sibling.unwrap().join().unwrap().success());
+        });
     })]);
 }
 

@@ -3,14 +3,19 @@
 //! A forked child has a copy of every descriptor, and the end of a stream is told when the *last*
 //! copy is closed. So a child that was forked later would keep its parent's end of each of its
 //! elder siblings' connections, and its parent's death would be told to none of them but with its
-//! own. Such ends are therefore noted here, by their number, from before they are open to after
-//! they are closed, and every fork by this crate has the child put a dead descriptor in the place
-//! of each.
+//! own. Such ends are therefore listed here, by their number, and every fork by this crate has the
+//! child put a dead descriptor in the place of each.
+//!
+//! An end is opened and listed under the list's lock, and leaves the list and is closed under it.
 //!
 //! The list is locked through a fork: no number in it can be closed, and be another file's, before
 //! the child has its copies. A child's own list is a new one. What was noted by its parent is
 //! nothing to it: there a dead descriptor has the number for as long as anybody owns it.
 
+#![allow(unsafe_code)]
+
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,36 +33,62 @@ fn lock(numbers: &Numbers) -> MutexGuard<'_, Vec<RawFd>> {
     numbers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has the number of an end in the list. It is dropped before the end is.
+/// The socket of a connection.
 #[derive(Debug)]
-pub(super) struct Private {
-    list: &'static Current<Numbers>,
-    number: RawFd,
+pub(super) struct End {
+    /// The list that has its number, if it is one that no forked child keeps.
+    list: Option<&'static Current<Numbers>>,
+    socket: ManuallyDrop<OwnedFd>,
 }
 
-impl Private {
-    fn note(list: &'static Current<Numbers>, numbers: &mut Vec<RawFd>, end: &OwnedFd) -> Self {
-        let number = end.as_raw_fd();
-        numbers.push(number);
-        Private { list, number }
+impl End {
+    pub(super) fn of(socket: OwnedFd) -> Self {
+        End { list: None, socket: ManuallyDrop::new(socket) }
     }
 
-    /// A duplicate of the descriptor, noted in the same list.
-    pub(super) fn try_clone(&self, end: &OwnedFd) -> io::Result<(Option<Self>, OwnedFd)> {
-        if !self.list.is_of_this_process() {
-            return Ok((None, end.try_clone().map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))?));
-        }
-        let mut numbers = lock(self.list);
-        let clone = end.try_clone().map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))?;
-        Ok((Some(Private::note(self.list, &mut numbers, &clone)), clone))
+    /// Adds it to the list, which is locked.
+    fn listed(mut self, list: &'static Current<Numbers>, numbers: &mut Vec<RawFd>) -> Self {
+        numbers.push(self.as_raw_fd());
+        self.list = Some(list);
+        self
+    }
+
+    /// A duplicate of the descriptor, in the same list.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        let clone = || self.socket.try_clone().map(End::of).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"));
+        let Some(list) = self.list_of_this_process() else { return clone() };
+        let mut numbers = lock(list);
+        Ok(clone()?.listed(list, &mut numbers))
+    }
+
+    /// `None` for a child's copy of its parent's, too.
+    fn list_of_this_process(&self) -> Option<&'static Current<Numbers>> {
+        self.list.filter(|list| list.is_of_this_process())
+    }
+
+    /// Leaves the list, which stays locked for as long as the result lives.
+    fn leave(&mut self) -> Option<MutexGuard<'static, Vec<RawFd>>> {
+        let mut numbers = lock(self.list_of_this_process()?);
+        numbers.retain(|&number| number != self.as_raw_fd());
+        self.list = None;
+        Some(numbers)
     }
 }
 
-impl Drop for Private {
+impl Deref for End {
+    type Target = OwnedFd;
+
+    fn deref(&self) -> &OwnedFd {
+        &self.socket
+    }
+}
+
+impl Drop for End {
     fn drop(&mut self) {
-        if self.list.is_of_this_process() {
-            lock(self.list).retain(|&number| number != self.number);
-        }
+        // Until it is closed: a fork by another thread in between would leave it to the child.
+        let _numbers = self.leave();
+        // SAFETY: nothing uses it after this.
+        unsafe { ManuallyDrop::drop(&mut self.socket) };
     }
 }
 
@@ -66,11 +97,9 @@ pub(crate) fn private_pipe() -> io::Result<(Connection, Connection)> {
     let list = PRIVATE.get().map_err(failed("making the list of the ends that no child keeps"))?;
     // From before there is anything to be copied.
     let mut numbers = lock(list);
-    let (mut one, mut other) = pipe()?;
-    for end in [&mut one, &mut other] {
-        end.private = Some(Private::note(list, &mut numbers, &end.socket));
-    }
-    Ok((one, other))
+    let (one, other) = pipe()?;
+    let mut listed = |end: Connection| Connection { end: end.end.listed(list, &mut numbers), ..end };
+    Ok((listed(one), listed(other)))
 }
 
 /// In a child: makes the list to which [`adopt`] adds. It is the part of it that can fail.
@@ -79,9 +108,10 @@ pub(crate) fn begin() -> io::Result<()> {
 }
 
 /// In a child that was given an end: its own children do not keep it either.
-pub(crate) fn adopt(end: &mut Connection) {
-    let note = |list| Private::note(list, &mut lock(list), &end.socket);
-    end.private = PRIVATE.existing().map(note);
+pub(crate) fn adopt(connection: Connection) -> Connection {
+    let Some(list) = PRIVATE.existing() else { return connection };
+    let end = connection.end.listed(list, &mut lock(list));
+    Connection { end, ..connection }
 }
 
 /// The list as it is, and stays until this is dropped.
@@ -110,7 +140,7 @@ impl Connection {
     /// changes nothing.
     #[must_use]
     pub fn inheritable(mut self) -> Self {
-        self.private = None;
+        drop(self.end.leave());
         self
     }
 

@@ -70,7 +70,7 @@ impl Connection {
         if bytes.is_empty() || bytes.len() > MAX_INLINE {
             return self.send_frame(bytes, None, Way::Memfd, wait);
         }
-        match self.until(PollFlags::OUT, wait, |may_wait| socket::send(&self.socket, bytes, may_wait)) {
+        match self.until(PollFlags::OUT, wait, |may_wait| socket::send(&*self.end, bytes, may_wait)) {
             Err(errno) if is_too_long(errno, bytes.len()) => self.send_frame(bytes, None, Way::Memfd, wait),
             result => result.map_err(ConnectionError::sending),
         }
@@ -111,7 +111,7 @@ impl Connection {
         };
         let frame = Frame::new(bytes, large, handle);
         let all: Vec<_> = frame.descriptors().collect();
-        let send = |may_wait| socket::send_with_descriptors(&self.socket, &frame.slices(), &all, may_wait);
+        let send = |may_wait| socket::send_with_descriptors(&*self.end, &frame.slices(), &all, may_wait);
         match self.until(PollFlags::OUT, wait, send) {
             Err(errno) if way == Way::Packet && is_too_long(errno, bytes.len()) => self.send_frame(bytes, handle, Way::Memfd, wait),
             result => result.map_err(ConnectionError::sending),
@@ -172,10 +172,10 @@ impl Connection {
     #[inline(always)]
     fn arrival(&self, buffer: &mut [MaybeUninit<u8>], wait: Option<Wait>) -> Result<Arrival, ConnectionError> {
         let mut overflow = take_overflow();
-        let receive = |may_wait| match socket::receive(&self.socket, [buffer, &mut overflow], may_wait) {
+        let receive = |may_wait| match socket::receive(&*self.end, [buffer, &mut overflow], may_wait) {
             // Its other end is gone, with messages in it that were not received. What it has sent
             // is here still: the kernel says this once.
-            Err(Errno::CONNRESET) => socket::receive(&self.socket, [buffer, &mut overflow], may_wait),
+            Err(Errno::CONNRESET) => socket::receive(&*self.end, [buffer, &mut overflow], may_wait),
             result => result,
         };
         match self.until(PollFlags::IN, wait, receive) {
@@ -247,7 +247,7 @@ impl Connection {
     /// quarters of the buffer are free again.
     #[cold]
     fn wait_for(&self, events: PollFlags, wait: Wait) -> Result<(), Errno> {
-        let mut descriptors = [PollFd::new(&self.socket, events)];
+        let mut descriptors = [PollFd::new(&*self.end, events)];
         let slice = if events == PollFlags::OUT { wait::slice() } else { None };
         let slice_ends = slice.and_then(|slice| Wait::timeout(slice).until());
         loop {

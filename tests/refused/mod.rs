@@ -22,6 +22,11 @@ pub(crate) fn kills(call: i64) -> Refusal {
     Refusal { call, action: libc::SECCOMP_RET_KILL_PROCESS, only: None }
 }
 
+/// Has a system call raise SIGSYS in the thread that makes it.
+pub(crate) fn traps(call: i64) -> Refusal {
+    Refusal { call, action: libc::SECCOMP_RET_TRAP, only: None }
+}
+
 impl Refusal {
     /// Refuses the call only if that argument has that value.
     pub(crate) fn if_argument(self, index: u32, value: u32) -> Self {
