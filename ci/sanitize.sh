@@ -24,7 +24,7 @@ case $name in
 address)
     flags=-Zsanitizer=address
     # These tests leak on purpose; participants of the model that die do.
-    suppressions='leak:bridge::tests::bridge
+    suppressions='leak:driver::tests::driver
 leak:an_event_that_is_set_and_cleared_at_once_is_seen_by_all
 leak:queue_model'
     export LSAN_OPTIONS=suppressions=$folder/suppressions.txt:print_suppressions=0

@@ -20,11 +20,11 @@ mod socket;
 pub use self::error::ConnectionError;
 pub use self::message::Message;
 use self::private::End;
-pub(crate) use self::private::{Held, adopt, begin, private_pipe};
-use crate::failed::failed;
-use crate::process::{Handle, HandleError};
-use crate::queue::forms::forms;
+pub(crate) use self::private::{HeldEnds, adopt, begin, private_pipe};
+use crate::memory::{Handle, HandleError};
 use crate::wait::Wait;
+use crate::wait::forms;
+use crossproc_sys::failed::failed;
 
 /// The most bytes that a message can have: 2 GiB.
 const MAX_LEN: usize = 1 << 31;

@@ -34,10 +34,10 @@ use self::claim::Claim;
 use self::closer::{Closer, Foreign};
 use self::own::Own;
 use self::server::Server;
-use self::state::{Limits, State};
-use crate::of_process::{Current, OfProcess};
-use crate::own_threads;
-use crate::process::Handle;
+use self::state::{Limits, Registry};
+use crate::memory::Handle;
+use crate::memory::per_process::{Current, PerProcess};
+use crate::reactor::own_threads;
 
 /// Handles, served by name over a Unix socket.
 ///
@@ -128,7 +128,7 @@ pub struct Directory {
     process: &'static Current<()>,
     claim: Claim,
     rules: Rules,
-    state: Mutex<State<Arc<Served>>>,
+    state: Mutex<Registry<Arc<Served>>>,
     /// Held by the thread that serves.
     serving: Mutex<()>,
     is_closed: AtomicBool,
@@ -275,7 +275,7 @@ impl DirectoryOptions {
         let process = PROCESS.get().map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
         let (listener, claim) = Claim::take(&address.into(), is_open)?;
         // A later server's revisions are later ones, unless there is more than one change in a nanosecond.
-        let state = State::new(self.rules.limits, clock::now());
+        let state = Registry::new(self.rules.limits, clock::now());
         let closer = Closer::new(self.rules.left_to_close, Arc::clone(&bell));
         own_threads::ended_by_forks(own_threads::weak(&closer)).map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
         Ok(Directory {
@@ -294,7 +294,7 @@ impl DirectoryOptions {
 
 /// What tells this process from its forked children, also from one that has the same pid, in another
 /// namespace.
-static PROCESS: OfProcess<()> = OfProcess::new();
+static PROCESS: PerProcess<()> = PerProcess::new();
 
 impl Directory {
     /// Takes an address, with the [defaults](DirectoryOptions::new).
@@ -386,7 +386,7 @@ impl Directory {
     }
 
     /// Nothing panics while it holds this lock, and nobody holds it for long.
-    fn state(&self) -> MutexGuard<'_, State<Arc<Served>>> {
+    fn state(&self) -> MutexGuard<'_, Registry<Arc<Served>>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -91,63 +91,42 @@
 pub use bytemuck;
 pub use crossproc_sys::robust::Error as RobustListError;
 
-mod barrier;
-mod bridge;
-mod broadcast;
-mod cells;
-mod condition;
 mod connection;
 pub mod directory;
-mod event;
-mod failed;
-mod fixed;
-#[cfg(feature = "tokio")]
-mod futures;
-mod lock;
-mod of_process;
-mod once;
-mod own_threads;
-mod pending;
-mod permits;
+mod memory;
 pub mod process;
 mod queue;
-mod region;
-mod rlock;
-mod rwlock;
-mod semaphore;
-mod shared;
-mod shm;
-#[cfg_attr(crossproc_loom, path = "stand_in/model.rs")]
-mod stand_in;
+mod reactor;
+mod sync;
 #[cfg(feature = "serde")]
 mod values;
 mod wait;
 mod wait_any;
 
-pub use self::barrier::{Arrival, Barrier, BarrierError, BarrierPassed};
-pub use self::condition::{Condition, ConditionError, Held};
 pub use self::connection::{Connection, ConnectionError, Message, Receiver, Sender, pipe, simplex};
 pub use self::directory::{Directory, DirectoryClient, DirectoryError, DirectoryOptions};
-pub use self::event::{Event, EventError};
-pub use self::fixed::Fixed;
-#[cfg(feature = "tokio")]
-pub use self::futures::wait_any_async;
-pub use self::lock::{Acquired, Lock, LockError, LockGuard};
-pub use self::once::{Once, OnceError, OnceState};
-pub use self::permits::{Permit, Permits, PermitsError};
+pub use self::memory::Fixed;
+pub use self::memory::RegionError;
+pub use self::memory::{Contents, Shm};
+pub use self::memory::{Fingerprint, Plain, Shared};
 pub use self::queue::{
     ByteQueue, DeadLetter, Item, JoinableByteQueue, JoinableQueue, Loan, PutError, PutManyError, Queue, QueueError, QueueOptions, Received,
     Room, Task,
 };
-pub use self::region::RegionError;
-pub use self::rlock::{RLock, RLockGuard};
-pub use self::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-pub use self::semaphore::{BoundedSemaphore, Semaphore, SemaphoreError, SemaphoreGuard};
-pub use self::shared::{Fingerprint, Plain, Shared};
-pub use self::shm::{Contents, Shm};
+pub use self::sync::barrier::{Arrival, Barrier, BarrierError, BarrierPassed};
+pub use self::sync::condition::{Condition, ConditionError, Held};
+pub use self::sync::event::{Event, EventError};
+pub use self::sync::lock::{Acquired, Lock, LockError, LockGuard};
+pub use self::sync::once::{Once, OnceError, OnceState};
+pub use self::sync::permits::{Permit, Permits, PermitsError};
+pub use self::sync::rlock::{RLock, RLockGuard};
+pub use self::sync::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use self::sync::semaphore::{BoundedSemaphore, Semaphore, SemaphoreError, SemaphoreGuard};
 #[cfg(feature = "serde")]
 pub use self::values::ValueError;
 pub use self::wait::{Wait, set_slice, slice};
+#[cfg(feature = "tokio")]
+pub use self::wait_any::wait_any_async;
 pub use self::wait_any::{
     OwnerDeath, Readable, WaitAnyError, Waitable, Writable, try_wait_any, wait_any, wait_any_deadline, wait_any_timeout, wait_any_with,
 };

@@ -127,18 +127,17 @@ mod child;
 mod closing;
 mod command;
 mod gate;
-mod handle;
 mod printed;
 mod start;
 mod threads;
 
 use self::closing::Closing;
 use crate::connection::{self, Connection};
-use crate::failed::failed;
+use crossproc_sys::failed::failed;
 
 pub use self::child::{Child, StatusLost};
 pub use self::command::{CommandExt, InheritError, inherited};
-pub use self::handle::{Handle, HandleError};
+pub use crate::memory::{Handle, HandleError};
 
 /// The exit status of a child whose closure panicked, that of a Rust program whose `main` did.
 const PANICKED: i32 = 101;

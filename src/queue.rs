@@ -9,43 +9,41 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
 
-mod attached;
 mod burying;
 mod error;
 mod exchange;
-pub(crate) mod forms;
 #[cfg(feature = "tokio")]
 mod futures;
-mod ground;
 pub(crate) mod item;
 mod joinable;
+mod layout;
 mod letters;
 mod loan;
 mod looks;
-mod members;
+mod memory;
 mod operations;
 mod options;
+mod participants;
+mod participation;
 mod room;
-mod shape;
 mod tasks;
 mod waiting;
 mod watching;
 mod words;
 
-use self::attached::Handle;
 pub use self::error::{PutError, PutManyError, QueueError};
 use self::exchange::Which;
-use self::forms::forms;
 pub use self::item::Item;
 pub use self::joinable::{DeadLetter, JoinableByteQueue, JoinableQueue, Task};
 pub use self::loan::{Loan, Received};
 pub use self::options::QueueOptions;
+use self::participation::QueueHandle;
 pub use self::room::Room;
 use self::words::CLOSED;
-use crate::process::HandleError;
-use crate::region::RegionError;
-use crate::shared::Plain;
-use crate::wait::Wait;
+use crate::memory::HandleError;
+use crate::memory::region::RegionError;
+use crate::memory::shared::Plain;
+use crate::wait::{Wait, forms};
 
 /// A bounded first-in-first-out queue of [`Plain`] data, or of [messages](ByteQueue), for any number of producers and consumers in any processes.
 ///
@@ -123,7 +121,7 @@ use crate::wait::Wait;
 /// # Source
 /// Our own; the argument is in `src/queue/exchange.rs`.
 pub struct Queue<T: ?Sized + Item> {
-    handle: Handle,
+    pub(crate) handle: QueueHandle,
     items: PhantomData<fn(&T)>,
 }
 
@@ -210,7 +208,7 @@ impl<T: Plain> Queue<T> {
 
     #[inline]
     fn get_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<T, QueueError> {
-        self.handle.with(|attached| attached.get(wait, |payload, _| read(payload)))?
+        self.handle.with(|participation| participation.get(wait, |payload, _| read(payload)))?
     }
 
     fn put_many_until(&self, values: &[T], wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutManyError> {
@@ -218,31 +216,31 @@ impl<T: Plain> Queue<T> {
     }
 
     fn get_many_until(&self, values: &mut Vec<T>, most: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<usize, QueueError> {
-        self.handle.with(|attached| attached.get_many(most, wait, |payload, _| push(values, payload)))?
+        self.handle.with(|participation| participation.get_many(most, wait, |payload, _| push(values, payload)))?
     }
 }
 
 #[inline(always)]
-fn put_value<T: Plain>(handle: &Handle, value: T, wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutError<T>> {
-    let ground = handle.ground();
+fn put_value<T: Plain>(handle: &QueueHandle, value: T, wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutError<T>> {
+    let memory = handle.memory();
     let write = |payload: NonNull<u8>, slot| {
-        ground.prepare(slot);
-        // SAFETY: the payload of a slot that is this participant's, with room for a `T`, and aligned for it: the shape was made, or checked, for it.
+        memory.prepare(slot);
+        // SAFETY: the payload of a slot that is this participant's, with room for a `T`, and aligned for it: the config was made, or checked, for it.
         unsafe { payload.cast::<T>().write(value) };
     };
-    let result = handle.with(|attached| attached.put(wait, write));
+    let result = handle.with(|participation| participation.put(wait, write));
     result.and_then(|result| result).map_err(|error| PutError { value, error })
 }
 
-fn put_values<T: Plain>(handle: &Handle, values: &[T], wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutManyError> {
-    let ground = handle.ground();
+fn put_values<T: Plain>(handle: &QueueHandle, values: &[T], wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutManyError> {
+    let memory = handle.memory();
     let write = |payload: NonNull<u8>, slot, index: usize| {
-        ground.prepare(slot);
+        memory.prepare(slot);
         // SAFETY: as in `put_value`. The item is none of the slot's: no reference to what lies in a place
         // that is not in use is left. It is copied from where it lies: it may be more than a stack holds.
         unsafe { payload.cast::<T>().copy_from_nonoverlapping(NonNull::from(&values[index]), 1) };
     };
-    match handle.with(|attached| attached.put_many(values.len(), wait, write)) {
+    match handle.with(|participation| participation.put_many(values.len(), wait, write)) {
         Ok((_, None)) => Ok(()),
         Ok((put, Some(error))) => Err(PutManyError { put, error }),
         Err(error) => Err(PutManyError { put: 0, error }),
@@ -305,7 +303,7 @@ impl Queue<[u8]> {
     /// The most bytes that a message can have.
     #[must_use]
     pub fn max_len(&self) -> usize {
-        self.handle.ground().shape.size as usize
+        self.handle.memory().config.size as usize
     }
 
     pub(crate) fn put_until(&self, message: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
@@ -313,38 +311,38 @@ impl Queue<[u8]> {
     }
 
     fn get_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Vec<u8>, QueueError> {
-        let ground = self.handle.ground();
-        self.handle.with(|attached| {
-            attached.get(wait, |payload, slot| {
+        let memory = self.handle.memory();
+        self.handle.with(|participation| {
+            participation.get(wait, |payload, slot| {
                 // Relaxed: the slot is this participant's, the exchange has ordered it. No more than there is room for, whatever a peer has written there.
-                let len = (ground.payload_len(slot).load(Relaxed) as usize).min(ground.shape.size as usize);
-                // SAFETY: the payload of a slot that is this participant's, which has `shape.size` bytes, all of them initialised: the memory began as zeros.
+                let len = (memory.payload_len(slot).load(Relaxed) as usize).min(memory.config.size as usize);
+                // SAFETY: the payload of a slot that is this participant's, which has `config.size` bytes, all of them initialised: the memory began as zeros.
                 unsafe { NonNull::slice_from_raw_parts(payload, len).as_ref() }.to_vec()
             })
         })?
     }
 }
 
-fn put_bytes(handle: &Handle, message: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
-    let ground = handle.ground();
+fn put_bytes(handle: &QueueHandle, message: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+    let memory = handle.memory();
     check_len(handle, message.len())?;
     let write = |payload: NonNull<u8>, slot: usize| {
-        ground.prepare(slot);
+        memory.prepare(slot);
         // Relaxed: the exchange orders it.
-        ground.payload_len(slot).store(message.len() as u32, Relaxed);
+        memory.payload_len(slot).store(message.len() as u32, Relaxed);
         // SAFETY: the payload of a slot that is this participant's has as many bytes: checked above. It is shared memory, and the message is not in it, or in another slot.
         unsafe { payload.copy_from(NonNull::from(message).cast(), message.len()) };
     };
-    handle.with(|attached| attached.put(wait, write))?
+    handle.with(|participation| participation.put(wait, write))?
 }
 
-fn check_len(handle: &Handle, len: usize) -> Result<(), QueueError> {
-    let max = handle.ground().shape.size as usize;
+fn check_len(handle: &QueueHandle, len: usize) -> Result<(), QueueError> {
+    let max = handle.memory().config.size as usize;
     if len > max { Err(QueueError::TooLong { len, max }) } else { Ok(()) }
 }
 
 impl<T: ?Sized + Item> Queue<T> {
-    pub(crate) fn of(handle: Handle) -> Self {
+    pub(crate) fn of(handle: QueueHandle) -> Self {
         Queue { handle, items: PhantomData }
     }
 
@@ -373,7 +371,7 @@ impl<T: ?Sized + Item> Queue<T> {
     /// # Errors
     /// Those of becoming a participant.
     pub fn close(&self) -> Result<(), QueueError> {
-        self.handle.with(|attached| attached.ground().close(attached.thread))
+        self.handle.with(|participation| participation.memory().close(participation.thread))
     }
 
     /// Whether it is closed for puts. Once true it stays so.
@@ -403,17 +401,17 @@ impl<T: ?Sized + Item> Queue<T> {
     /// How many items fit.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.handle.ground().shape.capacity as usize
+        self.handle.memory().config.capacity as usize
     }
 }
 
-fn count(handle: &Handle, which: Which) -> usize {
-    handle.ground().count(handle.ground().ring(which))
+fn count(handle: &QueueHandle, which: Which) -> usize {
+    handle.memory().count(handle.memory().ring(which))
 }
 
-fn is_closed(handle: &Handle) -> bool {
+fn is_closed(handle: &QueueHandle) -> bool {
     // Acquire: what its closer did before is seen.
-    handle.ground().ring(Which::Items).tail().load(Acquire) & CLOSED != 0
+    handle.memory().ring(Which::Items).tail().load(Acquire) & CLOSED != 0
 }
 
 impl<T: ?Sized + Item> Clone for Queue<T> {
@@ -430,7 +428,7 @@ impl<T: ?Sized + Item> AsFd for Queue<T> {
     }
 }
 
-impl<T: ?Sized + Item> crate::process::Handle for Queue<T> {
+impl<T: ?Sized + Item> crate::memory::Handle for Queue<T> {
     fn from_fd(fd: OwnedFd) -> Result<Self, HandleError> {
         Ok(Queue::attach(fd)?)
     }

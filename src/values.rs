@@ -12,9 +12,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::connection::{Connection, ConnectionError, Receiver, Sender};
-use crate::queue::forms::forms;
 use crate::queue::{JoinableQueue, Queue, QueueError, Received, Task};
 use crate::wait::Wait;
+use crate::wait::forms;
 
 mod decode;
 mod encode;

@@ -4,20 +4,22 @@ use core::time::Duration;
 use std::io;
 use std::time::Instant;
 
-mod bridged;
 mod descriptors;
+#[cfg(feature = "tokio")]
+mod futures;
 mod owner_death;
+mod registered;
 pub(crate) mod sealed;
-pub(crate) mod source;
+mod sources;
 mod watching;
 
 pub use self::descriptors::{Readable, Writable};
+#[cfg(feature = "tokio")]
+pub use self::futures::wait_any_async;
 pub use self::owner_death::OwnerDeath;
-use self::sealed::{Of, Refusal, Waits};
-use self::source::{Source, State};
-use crate::event::Event;
+use self::sealed::{Of, Refusal};
 use crate::queue::QueueError;
-use crate::semaphore::{BoundedSemaphore, Semaphore};
+use crate::wait::source::{Source, WatchState};
 use crate::wait::{Ended, Wait, Waiter};
 
 /// Something that [`wait_any`] can wait for. Implemented for what is listed there, and nothing else.
@@ -27,8 +29,8 @@ pub trait Waitable: sealed::Waits + Sync {}
 ///
 /// | what | is ready |
 /// |---|---|
-/// | [`Event`] | while it is set, or if it was set since the call began |
-/// | [`Semaphore`], [`BoundedSemaphore`] | while there is a permit |
+/// | [`Event`](crate::Event) | while it is set, or if it was set since the call began |
+/// | [`Semaphore`](crate::Semaphore), [`BoundedSemaphore`](crate::BoundedSemaphore) | while there is a permit |
 /// | [`Queue`](crate::Queue) | while there is an item, or it is closed |
 /// | [`JoinableQueue`](crate::JoinableQueue) | while there is a task for the thread, or there will be none any more |
 /// | [`Queue::room`](crate::Queue::room), [`JoinableQueue::room`](crate::JoinableQueue::room) | while there is room, or it is closed |
@@ -109,7 +111,7 @@ pub trait Waitable: sealed::Waits + Sync {}
 /// ```
 ///
 /// # Source
-/// Our own; the argument is in `src/wait_any/source.rs`.
+/// Our own; the argument is in `src/wait/source.rs`.
 pub fn wait_any(on: &[&dyn Waitable]) -> Result<Vec<usize>, WaitAnyError> {
     wait_until(on, Wait::FOREVER)
 }
@@ -149,30 +151,6 @@ pub fn wait_any_with(on: &[&dyn Waitable], wait: Wait) -> Result<Vec<usize>, Wai
     wait_until(on, wait)
 }
 
-impl Waitable for Event {}
-
-impl Waits for Event {
-    fn of(&self) -> Of<'_> {
-        Of::Source(&self.raw)
-    }
-}
-
-impl Waitable for Semaphore {}
-
-impl Waits for Semaphore {
-    fn of(&self) -> Of<'_> {
-        Of::Source(&self.raw)
-    }
-}
-
-impl Waitable for BoundedSemaphore {}
-
-impl Waits for BoundedSemaphore {
-    fn of(&self) -> Of<'_> {
-        Of::Source(&self.raw)
-    }
-}
-
 /// So many sources, with so many words, are on the stack.
 const FEW: usize = 8;
 const FEW_WORDS: usize = 24;
@@ -185,12 +163,12 @@ fn wait_until(on: &[&dyn Waitable], wait: Wait) -> Result<Vec<usize>, WaitAnyErr
     let waiter = &mut Waiter::new(wait);
     let sources = on.iter().filter(|waits| matches!(waits.of(), Of::Source(_))).count();
     if sources < on.len() {
-        return if sources == 0 { descriptors::wait(on, waiter) } else { bridged::wait(on, waiter) };
+        return if sources == 0 { descriptors::wait(on, waiter) } else { registered::wait(on, waiter) };
     }
     match on.first().map(|waits| waits.of()) {
         // One for each that there is to be: the others are put in place below.
-        Some(Of::Source(first)) if on.len() <= FEW => watch(on, &mut [first; FEW][..on.len()], &mut [State::default(); FEW], waiter),
-        Some(Of::Source(first)) => watch(on, &mut vec![first; on.len()], &mut vec![State::default(); on.len()], waiter),
+        Some(Of::Source(first)) if on.len() <= FEW => watch(on, &mut [first; FEW][..on.len()], &mut [WatchState::default(); FEW], waiter),
+        Some(Of::Source(first)) => watch(on, &mut vec![first; on.len()], &mut vec![WatchState::default(); on.len()], waiter),
         _ => Err(WaitAnyError::Nothing),
     }
 }
@@ -199,7 +177,7 @@ fn wait_until(on: &[&dyn Waitable], wait: Wait) -> Result<Vec<usize>, WaitAnyErr
 fn watch<'a>(
     on: &'a [&'a dyn Waitable],
     sources: &mut [&'a dyn Source],
-    states: &mut [State],
+    states: &mut [WatchState],
     waiter: &mut Waiter,
 ) -> Result<Vec<usize>, WaitAnyError> {
     let states = &mut states[..sources.len()];
@@ -214,10 +192,10 @@ fn watch<'a>(
     let owned = sources.iter().filter(|source| source.has_owner()).count();
     let result = match (needed, wanted) {
         // One thread can have one such word pending.
-        _ if owned > 1 => return bridged::wait(on, waiter),
+        _ if owned > 1 => return registered::wait(on, waiter),
         (_, ..=FEW_WORDS) => watching::watch::<FEW_WORDS>(sources, states, waiter),
         (..=MOST_WORDS, _) => watching::watch::<MOST_WORDS>(sources, states, waiter),
-        _ => return bridged::wait(on, waiter),
+        _ => return registered::wait(on, waiter),
     };
     result?;
     Ok(states.iter().enumerate().filter(|(_, state)| state.is_ready != 0).map(|(index, _)| index).collect())

@@ -100,7 +100,7 @@ fn refused(file: OwnedFd) -> RegionError {
     error
 }
 
-// Offsets in the header: src/region.rs.
+// Offsets in the header: src/memory/region.rs.
 const MAGIC: usize = 0;
 const ABI: usize = 8;
 const WORD: usize = 12;

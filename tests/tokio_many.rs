@@ -14,7 +14,7 @@ mod forked;
 use forked::{fork, join_all, wait_until};
 
 /// How many threads of the crate there are in this process.
-fn bridge_threads() -> usize {
+fn driver_threads() -> usize {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
     tasks.filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "crossproc-futex")).count()
 }
@@ -63,15 +63,15 @@ fn ten_thousand_tasks_on_a_hundred_queues_of_other_processes_have_few_threads_an
     // Six words for each queue, 127 on a thread that sleeps. One is parked for each queue, and a
     // second one if it was armed while somebody who was notified had not looked.
     let most = (QUEUES * 6).div_ceil(127) + 2 * QUEUES;
-    assert!(bridge_threads() <= most, "{} threads", bridge_threads());
+    assert!(driver_threads() <= most, "{} threads", driver_threads());
     go.set();
     wait_until("all is got", || got.load(SeqCst) == QUEUES as u64 * EACH);
     assert_eq!(sum.load(SeqCst), QUEUES as u64 * (0..EACH).sum::<u64>());
     join_all(children);
-    assert!(bridge_threads() <= most, "{} threads", bridge_threads());
+    assert!(driver_threads() <= most, "{} threads", driver_threads());
 
     runtime.block_on(async { tasks.shutdown().await });
-    wait_until("no thread is left", || bridge_threads() == 0);
+    wait_until("no thread is left", || driver_threads() == 0);
     // The first put of each finds the marks of those who waited, and takes them out: then none wakes anybody, which would be a system call.
     let theirs = Arc::clone(&queues);
     join_all([fork(move || -> () {

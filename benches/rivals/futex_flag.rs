@@ -9,7 +9,7 @@ use crossproc::{Fingerprint, Shared};
 use crossproc_sys::futex;
 
 /// The crate's own way to spin and to sleep in slices, from its own source: the rival does the same, whatever becomes of it.
-#[path = "../../src/wait.rs"]
+#[path = "../../src/wait/waiter.rs"]
 #[allow(dead_code, unreachable_pub, reason = "only its spinning and its slices are used here")]
 mod wait;
 

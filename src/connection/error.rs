@@ -5,7 +5,7 @@ use std::io;
 use rustix::io::Errno;
 
 use super::message::Message;
-use crate::process::HandleError;
+use crate::memory::HandleError;
 
 /// Why nothing was sent, or received.
 #[derive(Debug, thiserror::Error)]

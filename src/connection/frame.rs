@@ -76,14 +76,14 @@ fn cut(name: &str) -> &str {
 
 /// What a header says, checked against the packet that it is in. Nothing else in there is trusted.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Head {
+pub(crate) struct FrameHead {
     pub(crate) is_large: bool,
     pub(crate) has_handle: bool,
     kind_len: usize,
     len: usize,
 }
 
-impl Head {
+impl FrameHead {
     /// Reads the header of a packet that brought so many descriptors.
     pub(crate) fn parse(packet: &[u8], brought: usize) -> Result<Self, ConnectionError> {
         let malformed = |what: String| ConnectionError::Malformed { what };
@@ -115,7 +115,7 @@ impl Head {
         if inline as u64 != if flags & LARGE == 0 { len } else { 0 } {
             return Err(malformed(format!("the header says that the message has {len} bytes, the packet has {inline}")));
         }
-        Ok(Head { is_large: flags & LARGE != 0, has_handle: flags & HANDLE != 0, kind_len, len: len as usize })
+        Ok(FrameHead { is_large: flags & LARGE != 0, has_handle: flags & HANDLE != 0, kind_len, len: len as usize })
     }
 
     /// The handle's kind, in the words of its sender. `packet` is the one that was parsed.
@@ -134,7 +134,7 @@ impl Head {
 
 /// Makes a message of a packet with descriptors. Nothing in it is trusted. What it brought too much is closed.
 pub(super) fn parse(mut packet: Vec<u8>, descriptors: [Option<OwnedFd>; MAX_DESCRIPTORS]) -> Result<Message, ConnectionError> {
-    let head = Head::parse(&packet, descriptors.iter().flatten().count())?;
+    let head = FrameHead::parse(&packet, descriptors.iter().flatten().count())?;
     let kind = head.kind(&packet)?;
     let mut descriptors = descriptors.into_iter().flatten();
     let large = if head.is_large { descriptors.next() } else { None };

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use crossproc_sys::poll::PollFlags;
 
 use super::{Connection, ConnectionError, MAX_INLINE, Message, Receiver, Sender};
-use crate::futures::{Descriptor, MOST_LOOKS};
-use crate::process::Handle;
+use crate::memory::Handle;
+use crate::reactor::{Descriptor, MOST_LOOKS};
 
 /// An attempt that is made whenever a socket seems to be ready for it.
 struct Attempts<'a> {

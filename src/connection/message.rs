@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use crossproc_sys::sealed::Sealed;
 
 use super::error::ConnectionError;
-use crate::process::Handle;
+use crate::memory::Handle;
 
 /// A message: bytes, to be read as a slice, and perhaps a handle.
 ///

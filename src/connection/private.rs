@@ -21,12 +21,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Connection, pipe};
-use crate::failed::failed;
-use crate::of_process::{Current, OfProcess};
+use crate::memory::per_process::{Current, PerProcess};
+use crossproc_sys::failed::failed;
 
 type Numbers = Mutex<Vec<RawFd>>;
 
-static PRIVATE: OfProcess<Numbers> = OfProcess::new();
+static PRIVATE: PerProcess<Numbers> = PerProcess::new();
 
 /// Nothing panics under it.
 fn lock(numbers: &Numbers) -> MutexGuard<'_, Vec<RawFd>> {
@@ -116,13 +116,13 @@ pub(crate) fn adopt(connection: Connection) -> Connection {
 
 /// The list as it is, and stays until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Held(Option<MutexGuard<'static, Vec<RawFd>>>);
+pub(crate) struct HeldEnds(Option<MutexGuard<'static, Vec<RawFd>>>);
 
-impl Held {
+impl HeldEnds {
     /// If there is none yet, none comes meanwhile: one is made where there are no other threads,
     /// for [`fork_connected`](crate::process::fork_connected).
     pub(crate) fn hold() -> Self {
-        Held(PRIVATE.existing().map(|list| lock(list)))
+        HeldEnds(PRIVATE.existing().map(|list| lock(list)))
     }
 
     pub(crate) fn numbers(&self) -> &[RawFd] {

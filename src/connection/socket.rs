@@ -56,7 +56,7 @@ enum Way {
 }
 
 /// A packet as it came: its first bytes are where they were to go, the others here.
-struct Arrival {
+struct IncomingPacket {
     packet: Packet,
     overflow: Box<[MaybeUninit<u8>]>,
     /// How many bytes are in `overflow`.
@@ -170,7 +170,7 @@ impl Connection {
 
     /// Receives a packet into a buffer, and beyond it.
     #[inline(always)]
-    fn arrival(&self, buffer: &mut [MaybeUninit<u8>], wait: Option<Wait>) -> Result<Arrival, ConnectionError> {
+    fn arrival(&self, buffer: &mut [MaybeUninit<u8>], wait: Option<Wait>) -> Result<IncomingPacket, ConnectionError> {
         let mut overflow = take_overflow();
         let receive = |may_wait| match socket::receive(&*self.end, [buffer, &mut overflow], may_wait) {
             // Its other end is gone, with messages in it that were not received. What it has sent
@@ -179,7 +179,7 @@ impl Connection {
             result => result,
         };
         match self.until(PollFlags::IN, wait, receive) {
-            Ok(packet) => Ok(Arrival { rest: packet.len.saturating_sub(buffer.len()), packet, overflow }),
+            Ok(packet) => Ok(IncomingPacket { rest: packet.len.saturating_sub(buffer.len()), packet, overflow }),
             Err(errno) => {
                 keep_overflow(overflow);
                 Err(ConnectionError::receiving(errno))
@@ -269,7 +269,7 @@ impl Connection {
     }
 }
 
-impl Arrival {
+impl IncomingPacket {
     /// What came beyond the buffer.
     fn rest(&self) -> &[u8] {
         let filled = core::ptr::from_ref(&self.overflow[..self.rest]);
@@ -301,7 +301,7 @@ impl Arrival {
     }
 }
 
-impl Drop for Arrival {
+impl Drop for IncomingPacket {
     fn drop(&mut self) {
         keep_overflow(core::mem::take(&mut self.overflow));
     }

@@ -26,7 +26,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen,
 use super::address::{Address, lock_name, new_name};
 use super::error::DirectoryError;
 use super::own::Own;
-use crate::of_process::{Current, OfProcess};
+use crate::memory::per_process::{Current, PerProcess};
 
 /// How many connections may wait to be accepted; the kernel has a limit of its own (net.core.somaxconn).
 const BACKLOG: i32 = 4_096;
@@ -35,18 +35,18 @@ const BACKLOG: i32 = 4_096;
 #[derive(Debug)]
 pub(super) struct Claim {
     address: Address,
-    path: Option<Taken>,
+    path: Option<TakenClaim>,
 }
 
 /// A file, whatever it is called.
 type Inode = (u64, u64);
 
 #[derive(Debug)]
-struct Taken {
+struct TakenClaim {
     folder: Arc<Folder>,
     name: OsString,
     socket: Inode,
-    lock: Lock,
+    lock: LockFile,
 }
 
 /// The folder of a path, as it was when the address was taken.
@@ -55,23 +55,23 @@ struct Folder(OwnedFd);
 
 /// A lock that this process has, until it is dropped.
 #[derive(Debug)]
-struct Lock {
+struct LockFile {
     folder: Arc<Folder>,
     name: OsString,
     inode: Inode,
     /// Nobody gives it back but the process that took it: no forked child, also none that has the
     /// same pid, in another namespace.
-    held: &'static Current<Held>,
+    held: &'static Current<HeldInodes>,
     /// Closing it frees the lock.
     _file: OwnedFd,
 }
 
 /// The locks that this process holds.
-type Held = Mutex<Vec<Inode>>;
+type HeldInodes = Mutex<Vec<Inode>>;
 
-static HELD: OfProcess<Held> = OfProcess::new();
+static HELD: PerProcess<HeldInodes> = PerProcess::new();
 
-fn lock(held: &Held) -> MutexGuard<'_, Vec<Inode>> {
+fn lock(held: &HeldInodes) -> MutexGuard<'_, Vec<Inode>> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -141,7 +141,7 @@ impl Drop for Claim {
     }
 }
 
-impl Drop for Lock {
+impl Drop for LockFile {
     fn drop(&mut self) {
         // Whoever has opened it already finds, once it has the lock, that the file is another.
         if self.held.is_of_this_process() && self.folder.leads_to(&self.name, self.inode) {
@@ -181,11 +181,11 @@ fn who_listens(address: &Address) -> io::Result<u32> {
     }
 }
 
-fn take_path(address: &Address, path: &Path, socket: &OwnedFd, is_open: bool) -> Result<Taken, DirectoryError> {
+fn take_path(address: &Address, path: &Path, socket: &OwnedFd, is_open: bool) -> Result<TakenClaim, DirectoryError> {
     let (place, name) = address.new_socket_address(path)?;
     let folder = Arc::new(Folder::of(path).map_err(DirectoryError::os("opening the folder of the path"))?);
     let new = new_name(name);
-    // Held to the end, so that two threads do not both find nothing.
+    // HeldInodes to the end, so that two threads do not both find nothing.
     let of_process = HELD.get().map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
     let mut held = lock(of_process);
     let lock = take_lock(address, &folder, lock_name(name), of_process, &held)?;
@@ -214,7 +214,7 @@ fn take_path(address: &Address, path: &Path, socket: &OwnedFd, is_open: bool) ->
         DirectoryError::Os { what: "giving the socket its path", source: errno.into() }
     })?;
     held.push(lock.inode);
-    Ok(Taken { folder, name: name.to_owned(), socket: inode(&found), lock })
+    Ok(TakenClaim { folder, name: name.to_owned(), socket: inode(&found), lock })
 }
 
 /// A new file for the lock, which is locked when it comes to its path: where it cannot be locked,
@@ -236,9 +236,9 @@ fn take_lock(
     address: &Address,
     folder: &Arc<Folder>,
     name: OsString,
-    of_process: &'static Current<Held>,
+    of_process: &'static Current<HeldInodes>,
     held: &[Inode],
-) -> Result<Lock, DirectoryError> {
+) -> Result<LockFile, DirectoryError> {
     let failed = DirectoryError::os("locking the file beside the path, with .lock behind it");
     let inode_of = |file: &OwnedFd| fstat(file.as_fd()).map(|found| inode(&found)).map_err(&failed);
     loop {
@@ -249,7 +249,7 @@ fn take_lock(
         }
         let new = if found.is_none() { new_and_locked(folder, &name).map_err(&failed)? } else { None };
         if let Some(file) = new {
-            return Ok(Lock { folder: Arc::clone(folder), name, inode: inode_of(&file)?, held: of_process, _file: file });
+            return Ok(LockFile { folder: Arc::clone(folder), name, inode: inode_of(&file)?, held: of_process, _file: file });
         }
         // No waiting in case it is a FIFO.
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -266,7 +266,7 @@ fn take_lock(
         // Whoever had it before may have removed the file meanwhile: then it tells nobody anything.
         let inode = inode_of(&file)?;
         if folder.leads_to(&name, inode) {
-            return Ok(Lock { folder: Arc::clone(folder), name, inode, held: of_process, _file: file });
+            return Ok(LockFile { folder: Arc::clone(folder), name, inode, held: of_process, _file: file });
         }
     }
 }

@@ -15,9 +15,9 @@ use super::error::DirectoryError;
 use super::own::Own;
 use super::protocol::{Ask, Reply, Request, Status, flaw_of_prefix};
 use crate::connection::{Connection, ConnectionError, Message};
-use crate::process::Handle;
-use crate::queue::forms::forms;
+use crate::memory::Handle;
 use crate::wait::Wait;
+use crate::wait::forms;
 
 /// How long a request may take if nothing else is said.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ pub struct Listing {
 }
 
 /// A reply to the request that was made, with what it brought.
-struct Answer {
+struct Answered {
     message: Message,
     status: Status,
     revision: u64,
@@ -272,7 +272,7 @@ impl DirectoryClient {
         if answer.status == Status::Handle { answer.into_handle(name) } else { Ok(made) }
     }
 
-    fn put_within<H: Handle>(&mut self, name: &str, handle: &H, or_get: bool, wait: Wait) -> Result<Answer, DirectoryError> {
+    fn put_within<H: Handle>(&mut self, name: &str, handle: &H, or_get: bool, wait: Wait) -> Result<Answered, DirectoryError> {
         check_name(name)?;
         let answer =
             self.exchange(Ask::Put { name, or_get }, wait, |connection, packet| connection.send_both_with(packet, handle, wait))?;
@@ -342,12 +342,12 @@ impl DirectoryClient {
         ask: impl FnOnce(bool) -> Ask<'n>,
         wait: Option<impl FnOnce() -> Wait>,
         not_yet: impl FnOnce(u64) -> DirectoryError,
-    ) -> Result<Answer, DirectoryError> {
+    ) -> Result<Answered, DirectoryError> {
         let wait = wait.map(|wait| wait());
         match wait {
             Some(wait) if wait.until().is_none_or(|until| until > clock::now()) => self.request(ask(false), wait),
             _ => match self.request(ask(true), one_round(wait))? {
-                Answer { status: Status::Pending, revision, .. } => {
+                Answered { status: Status::Pending, revision, .. } => {
                     Err(if wait.is_some() { DirectoryError::TimedOut } else { not_yet(revision) })
                 }
                 answer => Ok(answer),
@@ -355,7 +355,7 @@ impl DirectoryClient {
         }
     }
 
-    fn request(&mut self, ask: Ask<'_>, wait: Wait) -> Result<Answer, DirectoryError> {
+    fn request(&mut self, ask: Ask<'_>, wait: Wait) -> Result<Answered, DirectoryError> {
         self.exchange(ask, wait, |connection, packet| connection.send_with(packet, wait))
     }
 
@@ -365,7 +365,7 @@ impl DirectoryClient {
         ask: Ask<'_>,
         wait: Wait,
         send: impl FnOnce(&Connection, &[u8]) -> Result<(), ConnectionError>,
-    ) -> Result<Answer, DirectoryError> {
+    ) -> Result<Answered, DirectoryError> {
         self.number += 1;
         match send(&self.connection, &Request { number: self.number, ask }.encode()) {
             // What the server has said before it ended the connection is there still.
@@ -375,7 +375,7 @@ impl DirectoryClient {
         loop {
             let message = self.connection.recv_with(wait)?;
             let Reply { number, status, revision, .. } = Reply::parse(&message).map_err(malformed)?;
-            let answer = Answer { message, status, revision };
+            let answer = Answered { message, status, revision };
             match number {
                 0 => return Err(answer.refusal("")),
                 number if number == self.number => return Ok(answer),
@@ -395,7 +395,7 @@ impl Drop for DirectoryClient {
     }
 }
 
-impl Answer {
+impl Answered {
     /// The handle that it brought.
     fn into_handle<H: Handle>(mut self, name: &str) -> Result<H, DirectoryError> {
         if self.status != Status::Handle {

@@ -22,8 +22,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crate::own_threads::{CLOSER, HasThreads};
-use crate::semaphore::Semaphore;
+use crate::reactor::own_threads::{CLOSER, HasThreads};
+use crate::sync::semaphore::Semaphore;
 use crossproc_sys::poll::Bell;
 use crossproc_sys::process;
 

@@ -109,14 +109,14 @@ impl ConnectOptions {
         let anchored = address.anchored();
         let place = anchored.socket_address()?;
         // Looks before the attempt, so that nothing comes unseen in between.
-        let watch = anchored.path().and_then(Watch::of_folder);
+        let watch = anchored.path().and_then(FolderWatch::of_folder);
         loop {
             match self.attempt(&address, &place, wait) {
                 // It may have been killed just now: the next one will come.
                 Err(DirectoryError::NotServed { .. } | DirectoryError::Disconnected) => {}
                 result => return result,
             }
-            Watch::wait(watch.as_ref(), wait)?;
+            FolderWatch::wait(watch.as_ref(), wait)?;
         }
     }
 
@@ -175,15 +175,15 @@ fn dial(address: &Address, place: &SocketAddrUnix, wait: Wait) -> Result<Own<Own
 }
 
 /// Sees what comes into a folder: `inotify(7)`.
-struct Watch(OwnedFd);
+struct FolderWatch(OwnedFd);
 
-impl Watch {
+impl FolderWatch {
     /// `None` if there is no such folder, or the system has no watch left.
     fn of_folder(path: &Path) -> Option<Self> {
         let folder = path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
         let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).and_then(above_standard).ok()?;
         inotify::add_watch(&events, fs::canonicalize(folder).ok()?, inotify::WatchFlags::MOVED_TO).ok()?;
-        Some(Watch(events))
+        Some(FolderWatch(events))
     }
 
     /// Waits until something has come, or until it is time to look again.

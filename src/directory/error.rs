@@ -4,7 +4,7 @@ use std::io;
 
 use super::address::Address;
 use crate::connection::ConnectionError;
-use crate::process::HandleError;
+use crate::memory::HandleError;
 
 /// Why a directory could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]

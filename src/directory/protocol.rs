@@ -131,7 +131,7 @@ pub(crate) struct Flaw {
 }
 
 /// The fixed part.
-struct Head<'a> {
+struct RequestHead<'a> {
     what: u16,
     flags: u16,
     number: u64,
@@ -139,7 +139,7 @@ struct Head<'a> {
     rest: &'a [u8],
 }
 
-fn split(packet: &[u8]) -> Result<Head<'_>, Cow<'static, str>> {
+fn split(packet: &[u8]) -> Result<RequestHead<'_>, Cow<'static, str>> {
     let Some((head, rest)) = packet.split_first_chunk::<HEAD>() else {
         return Err(format!("it has {} bytes, of at least {HEAD}", packet.len()).into());
     };
@@ -149,7 +149,7 @@ fn split(packet: &[u8]) -> Result<Head<'_>, Cow<'static, str>> {
     if magic != MAGIC {
         return Err(format!("it begins with {magic:#010x}, not {MAGIC:#010x}: its sender is another version, or no crossproc").into());
     }
-    Ok(Head { what: short(4), flags: short(6), number: long(8), revision: long(16), rest })
+    Ok(RequestHead { what: short(4), flags: short(6), number: long(8), revision: long(16), rest })
 }
 
 fn join(what: u16, flags: u16, number: u64, revision: u64, rest: &[u8]) -> Vec<u8> {

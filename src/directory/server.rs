@@ -1,4 +1,4 @@
-//! The server's loop: sockets and descriptors around [`State`](super::state).
+//! The server's loop: sockets and descriptors around [`Registry`](super::state).
 //!
 //! One thread does everything, in rounds, and waits in none of them but for the next event. What a round does is bounded: it accepts a few connections, takes one request from each of some that have one, in turns, and looks at some waits. What cannot be sent at once is not sent: its
 //! receiver has left many replies unread, and is cut off. Nothing that may block is done here: see [`closer`](super::closer).
@@ -25,7 +25,7 @@ use super::own::Own;
 use super::protocol::MAX_REQUEST;
 use super::state::{Answer, Brought, ClientId};
 use super::{Directory, Served};
-use crate::connection::frame::{self, Frame, Head};
+use crate::connection::frame::{self, Frame, FrameHead};
 
 /// How many events a round looks at.
 const EVENTS: usize = 64;
@@ -239,7 +239,7 @@ impl<'a> Server<'a> {
         if descriptors.is_empty() {
             return Ok((packet, Brought::Nothing));
         }
-        let head = Head::parse(packet, descriptors.len()).map_err(|error| error.to_string())?;
+        let head = FrameHead::parse(packet, descriptors.len()).map_err(|error| error.to_string())?;
         let kind = head.kind(packet).map_err(|error| error.to_string())?;
         let handle = descriptors.pop().filter(|_| head.has_handle && !head.is_large);
         let fd = handle.ok_or("its bytes are in a memfd, which no request's are")?;

@@ -2,7 +2,7 @@
 //!
 //! # Who changes what
 //! - `names` says what is served, and whose it is. Each client's `names` are those that are its own: so its end takes them with it, without a search.
-//! - A client has at most one wait. It is registered, in `waiting` under its name or in `watching`, or the client is `due`: something has changed since for which its wait may be over. Whoever changes something makes those due whose waits it concerns; [`State::next_due`]
+//! - A client has at most one wait. It is registered, in `waiting` under its name or in `watching`, or the client is `due`: something has changed since for which its wait may be over. Whoever changes something makes those due whose waits it concerns; [`Registry::next_due`]
 //!   looks again, and answers or registers anew. So no wait is lost: between registering and the change, the client is in a set that the change empties; after it, it is due.
 //! - What a request costs does not depend on how many there are, but for the logarithm: a page of names is bounded, a client has a bounded number of names, and of those that become due each has paid with a request. They are answered a few at a time by whoever calls `next_due`.
 
@@ -69,7 +69,7 @@ impl<D> Answer<D> {
 }
 
 #[derive(Debug)]
-struct Entry<D> {
+struct NamedHandle<D> {
     handle: D,
     /// `None`: the directory's owner.
     owner: Option<ClientId>,
@@ -79,13 +79,13 @@ struct Entry<D> {
 struct Client {
     may_put: bool,
     names: BTreeSet<Arc<str>>,
-    wait: Option<Wait>,
+    wait: Option<PendingWait>,
     /// Whether it is in the queue of those that are due.
     is_due: bool,
 }
 
 #[derive(Debug, Clone)]
-struct Wait {
+struct PendingWait {
     number: u64,
     what: Awaited,
 }
@@ -99,8 +99,8 @@ enum Awaited {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct State<D> {
-    names: BTreeMap<Arc<str>, Entry<D>>,
+pub(crate) struct Registry<D> {
+    names: BTreeMap<Arc<str>, NamedHandle<D>>,
     clients: BTreeMap<ClientId, Client>,
     waiting: BTreeMap<Arc<str>, BTreeSet<ClientId>>,
     watching: BTreeSet<ClientId>,
@@ -111,10 +111,10 @@ pub(crate) struct State<D> {
     limits: Limits,
 }
 
-impl<D: Clone> State<D> {
+impl<D: Clone> Registry<D> {
     /// A directory without names. `revision` is the first one.
     pub(crate) fn new(limits: Limits, revision: u64) -> Self {
-        State {
+        Registry {
             names: BTreeMap::new(),
             clients: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -182,12 +182,12 @@ impl<D: Clone> State<D> {
             Ask::List { prefix, after } => Some(self.list(number, prefix, after)),
             Ask::Put { name, or_get } => Some(self.put_for(client, number, name, or_get, brought)),
             Ask::Remove { name } => Some(self.remove_for(client, number, name)),
-            Ask::Wait { name, tell } => self.wait(client, Wait { number, what: Awaited::Name(name.into()) }, tell),
-            Ask::Change { since, tell } => self.wait(client, Wait { number, what: Awaited::Change(since) }, tell),
+            Ask::Wait { name, tell } => self.wait(client, PendingWait { number, what: Awaited::Name(name.into()) }, tell),
+            Ask::Change { since, tell } => self.wait(client, PendingWait { number, what: Awaited::Change(since) }, tell),
         }
     }
 
-    /// Whether there is somebody to look at with [`next_due`](State::next_due).
+    /// Whether there is somebody to look at with [`next_due`](Registry::next_due).
     pub(crate) fn is_anybody_due(&self) -> bool {
         !self.due.is_empty()
     }
@@ -274,7 +274,7 @@ impl<D: Clone> State<D> {
             client.names.insert(Arc::clone(&name));
             self.lent += 1;
         }
-        self.names.insert(Arc::clone(&name), Entry { handle, owner });
+        self.names.insert(Arc::clone(&name), NamedHandle { handle, owner });
         self.changed();
         for id in self.waiting.remove(&name).into_iter().flatten() {
             self.make_due(id);
@@ -297,7 +297,7 @@ impl<D: Clone> State<D> {
     }
 
     /// Answers a wait that is over; registers it, in place of the one before, if it is not.
-    fn wait(&mut self, id: ClientId, wait: Wait, tell: bool) -> Option<Answer<D>> {
+    fn wait(&mut self, id: ClientId, wait: PendingWait, tell: bool) -> Option<Answer<D>> {
         self.forget_wait(id);
         let client = self.clients.get_mut(&id)?;
         let number = wait.number;
@@ -311,7 +311,7 @@ impl<D: Clone> State<D> {
         tell.then(|| self.answer(number, Status::Pending))
     }
 
-    fn forget_wait(&mut self, id: ClientId) -> Option<Wait> {
+    fn forget_wait(&mut self, id: ClientId) -> Option<PendingWait> {
         let wait = self.clients.get_mut(&id)?.wait.take()?;
         match &wait.what {
             Awaited::Change(_) => _ = self.watching.remove(&id),

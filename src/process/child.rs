@@ -15,8 +15,8 @@ use crossproc_sys::process;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
-use crate::failed::failed;
 use crate::wait::{Ended, Wait, Waiter};
+use crossproc_sys::failed::failed;
 
 /// Nanoseconds between two looks at a child that has ended and cannot be reaped.
 const AGAIN: u64 = 1_000_000;

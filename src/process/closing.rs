@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use crossproc_sys::descriptor::Dead;
 use rustix::io::Errno;
 
-use crate::connection::{Held, begin};
+use crate::connection::{HeldEnds, begin};
 
 /// The descriptors in whose places the child puts dead ones. As long as this lives, none of them is
 /// closed in the parent.
@@ -17,14 +17,14 @@ pub(super) struct Closing<'a> {
     /// `None`: there is nothing to close.
     dead: Option<Dead>,
     asked_for: &'a [BorrowedFd<'a>],
-    private: Held,
+    private: HeldEnds,
     /// The one that is the child's own: its end of a connection to its parent.
     kept: Option<RawFd>,
 }
 
 impl<'a> Closing<'a> {
     pub(super) fn new(asked_for: &'a [BorrowedFd<'a>], kept: Option<RawFd>) -> io::Result<Self> {
-        let private = Held::hold();
+        let private = HeldEnds::hold();
         let mut closing = Closing { dead: None, asked_for, private, kept };
         if closing.numbers().next().is_some() {
             let failed = |errno: Errno| {

@@ -13,10 +13,10 @@ use crossproc_sys::process::Lifeline;
 use rustix::fs::fstat;
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
-use super::handle::{Handle, HandleError};
 use super::start::{self, Share};
 use super::{Child, LINE};
-use crate::failed::failed;
+use crate::memory::{Handle, HandleError};
+use crossproc_sys::failed::failed;
 
 /// A handle is known to the program that is started by an environment variable of this name, with the handle's name after it.
 const PREFIX: &str = "CROSSPROC_HANDLE_";

@@ -44,7 +44,7 @@ use super::printed;
 /// What the parent sends.
 const GO: u8 = 1;
 /// What the child sends if it begins.
-const BEGUN: Report = Report { step: 0, errno: 0 };
+const BEGUN: ChildReport = ChildReport { step: 0, errno: 0 };
 /// What can fail in the child, from 1 on.
 const STEPS: [&str; 4] =
     ["tying it to its parent", "being let in by its parent", "closing what it is not to keep", "letting go of what its parent has printed"];
@@ -64,7 +64,7 @@ const END: u64 = 10_000_000_000;
 
 /// What the child has to say: five bytes, the step and the errno.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Report {
+struct ChildReport {
     step: u8,
     errno: i32,
 }
@@ -82,10 +82,10 @@ pub(super) struct Inside {
 
 /// Both ends, close-on-exec.
 pub(super) fn gate() -> io::Result<(Inside, Outside)> {
-    let made =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(crate::failed::failed("socketpair"))?;
+    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(crossproc_sys::failed::failed("socketpair"))?;
     let (inside, outside) = both_above_standard(made)?;
-    Ok((Inside { socket: inside, parent: ids::this_process().map_err(crate::failed::failed("getpid"))? }, Outside(outside)))
+    Ok((Inside { socket: inside, parent: ids::this_process().map_err(crossproc_sys::failed::failed("getpid"))? }, Outside(outside)))
 }
 
 impl Inside {
@@ -99,8 +99,8 @@ impl Inside {
                 Ok(())
             }
         };
-        let failed = |step| move |errno: Errno| Report { step, errno: errno.raw_os_error() };
-        let failed_io = |step| move |error: io::Error| Report { step, errno: error.raw_os_error().unwrap_or(0) };
+        let failed = |step| move |errno: Errno| ChildReport { step, errno: errno.raw_os_error() };
+        let failed_io = |step| move |error: io::Error| ChildReport { step, errno: error.raw_os_error().unwrap_or(0) };
         let passed = tied
             .map_err(failed_io(TYING))
             .and_then(|()| closing.close().map_err(failed(CLOSING)))
@@ -159,7 +159,7 @@ impl Outside {
         let message = match (result, report) {
             (Err(Errno::TIMEDOUT), _) if forgets => return Ok(false),
             (Err(errno), _) => return Err(failed("letting it in", errno)),
-            (_, Some(Report { step, errno })) => {
+            (_, Some(ChildReport { step, errno })) => {
                 let what = usize::from(step).checked_sub(1).and_then(|step| STEPS.get(step)).unwrap_or(&"something");
                 return Err(failed(what, Errno::from_raw_os_error(errno)));
             }
@@ -191,7 +191,7 @@ impl Outside {
 
     /// Lets the child in, and receives its report; `None` if it has ended without one. ETIMEDOUT: it
     /// sleeps where it `forgets`, and has done so for a while.
-    fn let_in_and_listen(&self, child: Pid, pidfd: &OwnedFd, forgets: bool) -> Result<Option<Report>, Errno> {
+    fn let_in_and_listen(&self, child: Pid, pidfd: &OwnedFd, forgets: bool) -> Result<Option<ChildReport>, Errno> {
         match retry(|| send(&self.0, &[GO], SendFlags::NOSIGNAL)) {
             // It has ended, or is about to, and may have said why.
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
@@ -220,7 +220,7 @@ impl Outside {
                 Ok((_, 0)) => return Ok(None),
                 Ok(_) => {
                     let [step, errno @ ..] = bytes;
-                    return Ok(Some(Report { step, errno: i32::from_ne_bytes(errno) }));
+                    return Ok(Some(ChildReport { step, errno: i32::from_ne_bytes(errno) }));
                 }
                 Err(Errno::AGAIN) if has_ended => return Ok(None),
                 // It has ended without having received what was sent; what it has sent comes next.

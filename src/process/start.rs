@@ -200,8 +200,8 @@ fn names(command: &Command) -> Vec<Box<OsStr>> {
 /// [`CommandExt::start`](super::CommandExt::start).
 pub(super) fn start(command: &mut Command) -> io::Result<Child> {
     announce_first()?;
-    let made =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(crate::failed::failed("socketpair"))?;
+    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(crossproc_sys::failed::failed("socketpair"))?;
     // The child's standard streams are in place before its closures run.
     let (theirs, ours) = both_above_standard(made)?;
     if !command.get_envs().any(|(name, _)| name == ANNOUNCES) {
@@ -219,15 +219,15 @@ pub(super) fn start(command: &mut Command) -> io::Result<Child> {
     // With its pipes: their descriptors leave room for the pidfd.
     let spawned = spawned.map(|spawned| spawned.map(|started| started.id()));
     let report = match &spawned {
-        Ok(Ok(_)) => Report::receive(&ours),
+        Ok(Ok(_)) => StartReport::receive(&ours),
         // What failed may have failed after that.
-        _ => Report::receive(&ours).and_then(|report| match report {
-            Report::Started(_) => Report::receive(&ours),
+        _ => StartReport::receive(&ours).and_then(|report| match report {
+            StartReport::Started(_) => StartReport::receive(&ours),
             report => Ok(report),
         }),
     };
     match (spawned, report) {
-        (Ok(Ok(id)), Ok(Report::Started(pidfd))) => match i32::try_from(id).ok().and_then(Pid::from_raw) {
+        (Ok(Ok(id)), Ok(StartReport::Started(pidfd))) => match i32::try_from(id).ok().and_then(Pid::from_raw) {
             Some(pid) => Ok(Child::new(pid, pidfd)),
             None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("the program was started, with an impossible pid, {id}"))),
         },
@@ -235,9 +235,9 @@ pub(super) fn start(command: &mut Command) -> io::Result<Child> {
             let errno = report.err().unwrap_or(Errno::MFILE);
             Err(failed(&format!("receiving the descriptor of process {id}, which was started and goes on,"), errno))
         }
-        (_, Ok(Report::Opening(errno))) => Err(failed("opening a descriptor for itself, or sending it,", errno)),
-        (_, Ok(Report::Nameless(variable))) => Err(nameless(&variable)),
-        (Ok(Err(error)), _) => Err(crate::failed::failed("starting the program")(error)),
+        (_, Ok(StartReport::Opening(errno))) => Err(failed("opening a descriptor for itself, or sending it,", errno)),
+        (_, Ok(StartReport::Nameless(variable))) => Err(nameless(&variable)),
+        (Ok(Err(error)), _) => Err(crossproc_sys::failed::failed("starting the program")(error)),
         (Err(_), _) => Err(io::Error::other(
             "the program could not be executed. Why is not known, since the forked child's status was lost, as of all \
              children of this process, by SIGCHLD being ignored or by a wait for any child",
@@ -279,7 +279,7 @@ fn announce_first() -> io::Result<()> {
     // second time.
     if !IS_HANDLED.load(Relaxed) {
         // SAFETY: the handler makes system calls alone, and reads what is behind `DOING`.
-        unsafe { at_fork(None, in_child) }.map_err(crate::failed::failed("pthread_atfork"))?;
+        unsafe { at_fork(None, in_child) }.map_err(crossproc_sys::failed::failed("pthread_atfork"))?;
         IS_HANDLED.store(true, Relaxed);
     }
     Ok(())
@@ -317,13 +317,13 @@ fn report(number: RawFd, bytes: &[u8]) {
 }
 
 /// What the child has sent.
-enum Report {
+enum StartReport {
     Started(OwnedFd),
     Opening(Errno),
     Nameless(String),
 }
 
-impl Report {
+impl StartReport {
     /// What there is to receive, without waiting.
     fn receive(socket: &OwnedFd) -> Result<Self, Errno> {
         let mut buffer = [MaybeUninit::uninit(); 1 + LONGEST];
@@ -331,9 +331,9 @@ impl Report {
         // SAFETY: the kernel has written so many bytes.
         let bytes: Vec<u8> = buffer[..packet.len].iter().map(|byte| unsafe { byte.assume_init() }).collect();
         match (&bytes[..], packet.descriptors) {
-            ([STARTED], [Some(pidfd), _]) => Ok(Report::Started(pidfd)),
-            (&[OPENING, a, b, c, d], _) => Ok(Report::Opening(Errno::from_raw_os_error(i32::from_ne_bytes([a, b, c, d])))),
-            ([NAMELESS, name @ ..], _) => Ok(Report::Nameless(String::from_utf8_lossy(name).into_owned())),
+            ([STARTED], [Some(pidfd), _]) => Ok(StartReport::Started(pidfd)),
+            (&[OPENING, a, b, c, d], _) => Ok(StartReport::Opening(Errno::from_raw_os_error(i32::from_ne_bytes([a, b, c, d])))),
+            ([NAMELESS, name @ ..], _) => Ok(StartReport::Nameless(String::from_utf8_lossy(name).into_owned())),
             // There was no room for its descriptor.
             ([STARTED], _) => Err(Errno::MFILE),
             _ => Err(Errno::IO),

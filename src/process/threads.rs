@@ -9,7 +9,7 @@ use crossproc_sys::clock;
 use crossproc_sys::poll::sleep_until;
 use crossproc_sys::threads::{Others, Thread, others};
 
-use crate::own_threads::{self, CLOSER, SLEEPER};
+use crate::reactor::own_threads::{self, CLOSER, SLEEPER};
 
 /// How long a thread may take to end, in nanoseconds, of which nobody can tell whether it does.
 const ENDING: u64 = 100_000_000;

@@ -64,14 +64,14 @@
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::exchange::NOTHING;
-use super::ground::Ground;
 use super::looks::Looks;
+use super::memory::QueueMemory;
 use super::words::{FLAGS, FULL, LIVES, RETURNED, ROUND, SETTLED, TASK, index, is_noted, is_over, noted, over, with};
 
 /// As how many looks it counts to bury one: the system calls.
 const LOOKS_OF_A_DEATH: usize = 1 << 10;
 
-impl Ground {
+impl QueueMemory {
     /// Settles what the dead have left, does what they may have left undone, and gives their tasks
     /// to whoever comes. Whether there was anybody to bury. The roster is pending.
     ///
@@ -173,7 +173,7 @@ impl Ground {
             // order. Acquire: what another burier has noted goes with the place.
             let _ = self.taker(want).compare_exchange(taker, noted(taker, id), Release, Acquire);
         }
-        let is_task = self.shape.is_joinable && seen & (FULL | RETURNED) != 0 && !self.is_letter(site);
+        let is_task = self.config.is_joinable && seen & (FULL | RETURNED) != 0 && !self.is_letter(site);
         let flags = if is_task { TASK } else { 0 };
         let _ = place.compare_exchange(word, with(word, flags, want).wrapping_add(ROUND), Release, Relaxed);
     }
@@ -182,8 +182,8 @@ impl Ground {
     /// its any more.
     fn return_tasks_of_the_dead(&self, id: usize, settled: u64) -> bool {
         let mut returned = 0;
-        if self.shape.is_joinable {
-            for place in 0..self.shape.places as usize {
+        if self.config.is_joinable {
+            for place in 0..self.config.places as usize {
                 let place = self.place(id, place);
                 // Acquire: pairs with the Releases of the dead one, and of buriers.
                 let word = place.load(Acquire);
@@ -202,7 +202,7 @@ impl Ground {
             // Perhaps the dead one, or another burier, could not say so.
             self.tell_of_return(returned);
         }
-        if self.shape.is_joinable {
+        if self.config.is_joinable {
             // What was settled may have been a task that was given up.
             self.wake_joins();
         }

@@ -29,7 +29,7 @@
 //! So a participant first *announces* what it is going to try (`site`, then `seen`), and
 //! *completes* it afterwards: it notes in the slot that it got that it was the one to take it
 //! (`taker`), stores that slot in its place, and takes the announcement back. Whoever buries a dead
-//! one, alone or with others ([`settle`](Ground::settle)), finds out whether the announced exchange
+//! one, alone or with others ([`settle`](QueueMemory::settle)), finds out whether the announced exchange
 //! happened, from what the living leave behind anyway:
 //!
 //! 1. The place has the slot that was wanted: it happened, and was completed.
@@ -59,9 +59,9 @@ use core::cell::Cell;
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
-use super::ground::{Counters, Ground, Site};
+use super::layout::MOST_PLACES;
 use super::looks::Looks;
-use super::shape::MOST_PLACES;
+use super::memory::{Counters, QueueMemory, Site};
 use super::words::{
     CLOSED, FLAGS, FULL, INDEX, ROUND, SEALED, cycle, distance, exchanged, index, is_before, is_noted, next, position, with,
 };
@@ -112,10 +112,10 @@ pub(crate) enum Which {
 /// *Invariants, whatever peers write:*
 /// 1. *The slot in each of `words` exists.*
 /// 2. *The slots in the places that are in use, but not returned, are all different, once
-///    [`slot`](Ground::slot) has named them.* There may be references to these, so whoever makes one
+///    [`slot`](QueueMemory::slot) has named them.* There may be references to these, so whoever makes one
 ///    gets the slot from there.
 #[derive(Debug, Clone)]
-pub(crate) struct Member {
+pub(crate) struct Participant {
     pub(crate) id: usize,
     /// Where its record is.
     pub(crate) site: Site,
@@ -134,10 +134,10 @@ pub(crate) struct Member {
     words: [Cell<u64>; MOST_PLACES as usize],
 }
 
-/// A ring of the ground.
+/// A ring of the memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ring<'a> {
-    ground: &'a Ground,
+    memory: &'a QueueMemory,
     which: Which,
 }
 
@@ -187,12 +187,12 @@ impl Found {
     }
 }
 
-impl Member {
+impl Participant {
     /// One whose places have the slots that they begin with.
-    pub(crate) fn new(ground: &Ground, id: usize) -> Self {
-        let site = ground.site_of(id);
-        let first = ground.shape.first_slot(id);
-        Member {
+    pub(crate) fn new(memory: &QueueMemory, id: usize) -> Self {
+        let site = memory.site_of(id);
+        let first = memory.config.first_slot(id);
+        Participant {
             id,
             site,
             head: Cell::new(ROUND),
@@ -237,8 +237,8 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     pub(crate) fn counters(self) -> &'a Counters {
         match self.which {
-            Which::Items => &self.ground.control().items,
-            Which::Letters => &self.ground.control().letters,
+            Which::Items => &self.memory.control().items,
+            Which::Letters => &self.memory.control().letters,
         }
     }
 
@@ -264,8 +264,8 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     fn len(self) -> u64 {
         match self.which {
-            Which::Items => self.ground.shape.capacity.into(),
-            Which::Letters => self.ground.shape.letters.into(),
+            Which::Items => self.memory.config.capacity.into(),
+            Which::Letters => self.memory.config.letters.into(),
         }
     }
 
@@ -273,7 +273,7 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     fn site(self, position: u64) -> Result<usize, Refused> {
         let index = index(position);
-        let first = if self.which == Which::Items { 0 } else { self.ground.shape.capacity as usize };
+        let first = if self.which == Which::Items { 0 } else { self.memory.config.capacity as usize };
         if index as u64 >= self.len() { Err(Refused::Corrupt) } else { Ok(first + index) }
     }
 }
@@ -293,10 +293,10 @@ fn advance(counter: &AtomicU64, mut seen: u64, to: u64) {
     }
 }
 
-impl Ground {
+impl QueueMemory {
     #[inline(always)]
     pub(crate) fn ring(&self, which: Which) -> Ring<'_> {
-        Ring { ground: self, which }
+        Ring { memory: self, which }
     }
 
     /// Makes the words of a new queue, in memory that is zero.
@@ -307,7 +307,7 @@ impl Ground {
             ring.tail().store(ROUND, Relaxed);
             ring.head().store(ROUND, Relaxed);
         }
-        for at in 0..self.shape.entries() {
+        for at in 0..self.config.entries() {
             self.entry(at).store(ROUND | at as u64, Relaxed);
         }
     }
@@ -324,34 +324,34 @@ impl Ground {
     /// numbers of slots into the words of a queue can as well write into what is loaned, which no
     /// check sees.
     #[inline(always)]
-    pub(crate) fn slot(&self, member: &Member, place: usize) -> Result<usize, Refused> {
-        let slot = index(member.word(place).get());
-        let others = member.busy.get() & !(1 << place);
-        if others != 0 && member.refers_to(slot, others) { Err(Refused::Corrupt) } else { Ok(slot) }
+    pub(crate) fn slot(&self, participant: &Participant, place: usize) -> Result<usize, Refused> {
+        let slot = index(participant.word(place).get());
+        let others = participant.busy.get() & !(1 << place);
+        if others != 0 && participant.refers_to(slot, others) { Err(Refused::Corrupt) } else { Ok(slot) }
     }
 
     /// Puts the slot in a place behind all others. The flags of `tail` after it.
     #[inline(always)]
-    pub(crate) fn put(&self, member: &Member, ring: Ring<'_>, place: usize) -> Result<u64, Refused> {
+    pub(crate) fn put(&self, participant: &Participant, ring: Ring<'_>, place: usize) -> Result<u64, Refused> {
         // Acquire: pairs with the Release in `advance`, and in `close`.
         let seen = ring.tail().load(Acquire);
         if seen & CLOSED != 0 {
             return Err(Refused::Closed);
         }
-        self.operate(member, ring, place, End::Tail, seen, 0)
+        self.operate(participant, ring, place, End::Tail, seen, 0)
     }
 
     /// Exchanges the slot in a place, which gets this mark, for that of the first item. The flags of `head` after it.
     #[inline(always)]
-    pub(crate) fn get(&self, member: &Member, ring: Ring<'_>, place: usize, mark: u64) -> Result<u64, Refused> {
+    pub(crate) fn get(&self, participant: &Participant, ring: Ring<'_>, place: usize, mark: u64) -> Result<u64, Refused> {
         // Acquire: as in `put`.
         let seen = ring.head().load(Acquire);
-        self.operate(member, ring, place, End::Head, seen, mark)
+        self.operate(participant, ring, place, End::Head, seen, mark)
     }
 
     #[inline(always)]
-    fn operate(&self, member: &Member, ring: Ring<'_>, place: usize, end: End, seen: u64, mark: u64) -> Result<u64, Refused> {
-        let mut from = self.begin(member, ring, end, seen);
+    fn operate(&self, participant: &Participant, ring: Ring<'_>, place: usize, end: End, seen: u64, mark: u64) -> Result<u64, Refused> {
+        let mut from = self.begin(participant, ring, end, seen);
         let mut round = 0;
         while round < MOST_ROUNDS {
             round += 1;
@@ -365,21 +365,21 @@ impl Ground {
                 continue;
             }
             let cell = self.entry(found.at);
-            let word = self.announce(member, place, found.at, found.entry)?;
-            if !self.swap(member, cell, found.entry, word) {
+            let word = self.announce(participant, place, found.at, found.entry)?;
+            if !self.swap(participant, cell, found.entry, word) {
                 continue;
             }
-            return Ok(self.end(member, ring, end, place, word, found, mark));
+            return Ok(self.end(participant, ring, end, place, word, found, mark));
         }
         Err(Refused::Corrupt)
     }
 
     /// The position to begin at: the further one of what this participant and what all know.
     #[inline(always)]
-    fn begin(&self, member: &Member, ring: Ring<'_>, end: End, seen: u64) -> u64 {
+    fn begin(&self, participant: &Participant, ring: Ring<'_>, end: End, seen: u64) -> u64 {
         let shared = position(seen);
         // Of the other ring no participant remembers anything: it is seldom used.
-        let own = if ring.which == Which::Items { member.position(end).get() } else { shared };
+        let own = if ring.which == Which::Items { participant.position(end).get() } else { shared };
         // Its own is less than `LAG` ahead, or else it was `advance`d; if it seems to be more it is behind, however far.
         if own.wrapping_sub(shared) < LAG { own } else { shared }
     }
@@ -441,13 +441,13 @@ impl Ground {
     /// After the exchange: what it was for, and where to go on. The flags of the shared position.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "all of it is in registers, this is the hot path")]
-    fn end(&self, member: &Member, ring: Ring<'_>, end: End, place: usize, word: u64, found: Found, mark: u64) -> u64 {
+    fn end(&self, participant: &Participant, ring: Ring<'_>, end: End, place: usize, word: u64, found: Found, mark: u64) -> u64 {
         // SeqCst: after the exchange, which is SeqCst, too. Whoever goes to sleep marks the shared position first and has the entry looked at then: one of the two sees the other.
         let shared = ring.shared(end).load(SeqCst);
-        self.complete(member, place, word, index(found.entry), mark);
+        self.complete(participant, place, word, index(found.entry), mark);
         let next = next(found.position, ring.len());
         if ring.which == Which::Items {
-            member.position(end).set(next);
+            participant.position(end).set(next);
         }
         if next.wrapping_sub(position(shared)) as i64 >= LAG as i64 {
             advance(ring.shared(end), shared, next);
@@ -483,13 +483,13 @@ impl Ground {
 
     /// Says what is going to be tried: the place's word.
     #[inline(always)]
-    pub(crate) fn announce(&self, member: &Member, place: usize, at: usize, seen: u64) -> Result<u64, Refused> {
-        // A slot that exists: an invariant of `Member`. The other one is looked at here.
-        let word = member.word(place).get();
+    pub(crate) fn announce(&self, participant: &Participant, place: usize, at: usize, seen: u64) -> Result<u64, Refused> {
+        // A slot that exists: an invariant of `Participant`. The other one is looked at here.
+        let word = participant.word(place).get();
         if !self.has_slot(index(seen)) {
             return Err(Refused::Corrupt);
         }
-        let record = self.record_at(member.site);
+        let record = self.record_at(participant.site);
         // Release, both: pair with the Acquire loads in `happened`.
         record.site.store(at as u64 | (place as u64) << 32, Release);
         record.seen.store(seen, Release);
@@ -498,12 +498,12 @@ impl Ground {
 
     /// Tries what was announced, with the slot in the place's word.
     #[inline(always)]
-    pub(crate) fn swap(&self, member: &Member, cell: &AtomicU64, seen: u64, word: u64) -> bool {
+    pub(crate) fn swap(&self, participant: &Participant, cell: &AtomicU64, seen: u64, word: u64) -> bool {
         // AcqRel: pairs with itself, and with the loads of entries. SeqCst besides: see `end`.
         let is_done = cell.compare_exchange(seen, exchanged(seen, index(word)), SeqCst, Relaxed).is_ok();
         if !is_done {
             // Release: so that the site is not changed before.
-            self.record_at(member.site).seen.store(NOTHING, Release);
+            self.record_at(participant.site).seen.store(NOTHING, Release);
         }
         is_done
     }
@@ -511,12 +511,12 @@ impl Ground {
     /// Notes that a slot was got, for a place whose word is given, and then has these flags. The
     /// slot exists: it was looked at before it was announced.
     #[inline(always)]
-    pub(crate) fn complete(&self, member: &Member, place: usize, word: u64, slot: usize, flags: u64) {
+    pub(crate) fn complete(&self, participant: &Participant, place: usize, word: u64, slot: usize, flags: u64) {
         // Release, all three: pair with the Acquire loads in `happened` and `settle`, which are in the reverse order.
-        self.note_taker(slot, member.id);
-        self.place_at(member.site, place).store(with(word, flags, slot), Release);
-        self.record_at(member.site).seen.store(NOTHING, Release);
-        member.word(place).set(with(word, flags, slot));
+        self.note_taker(slot, participant.id);
+        self.place_at(participant.site, place).store(with(word, flags, slot), Release);
+        self.record_at(participant.site).seen.store(NOTHING, Release);
+        participant.word(place).set(with(word, flags, slot));
     }
 
     /// Whether what a participant announces, which is a get, is there still to be got, or was got by it and is not completed. As for `happened`, it must not go on meanwhile.
@@ -539,11 +539,11 @@ impl Ground {
 
     pub(crate) fn announced_place(&self, id: usize) -> Option<usize> {
         let place = (self.record(id).site.load(Acquire) >> 32) as usize;
-        (place < self.shape.places as usize).then_some(place)
+        (place < self.config.places as usize).then_some(place)
     }
 
     pub(crate) fn is_letter(&self, site: u64) -> bool {
-        (self.shape.capacity as usize..self.shape.entries()).contains(&(site as u32 as usize))
+        (self.config.capacity as usize..self.config.entries()).contains(&(site as u32 as usize))
     }
 
     /// Whether what `id` announces, with a slot that was its own, has happened. It must not go on meanwhile, or the answer may be about either of two attempts.
@@ -568,6 +568,6 @@ impl Ground {
     /// How many ids were ever used.
     pub(crate) fn used(&self) -> usize {
         // Acquire: pairs with the Release in `attach`: their memory is there.
-        (self.control().used.load(Acquire) as usize).min(self.shape.ids as usize)
+        (self.control().used.load(Acquire) as usize).min(self.config.ids as usize)
     }
 }

@@ -2,17 +2,17 @@
 
 use core::future::poll_fn;
 
-use super::attached::Handle;
+use super::participation::QueueHandle;
 use super::{Item, JoinableQueue, PutError, Queue, QueueError, Room, Task, put_bytes, put_value};
-use crate::futures::{Lead, Line};
-use crate::shared::Plain;
+use crate::memory::shared::Plain;
+use crate::reactor::{Lead, Line};
 use crate::wait::Wait;
 
 /// Not to wait.
 const AT_ONCE: Option<fn() -> Wait> = None;
 
 /// What an operation that does not wait has come to, unless to `nothing`.
-async fn until_done<R>(lead: Lead<'_>, mut operate: impl FnMut() -> Option<Result<R, QueueError>> + Send) -> Result<R, QueueError> {
+async fn until_done<R>(lead: impl Lead, mut operate: impl FnMut() -> Option<Result<R, QueueError>> + Send) -> Result<R, QueueError> {
     let mut line = Line::new(lead);
     poll_fn(|context| line.poll(context, |_| operate())).await.map_err(QueueError::NoThread)?
 }
@@ -22,19 +22,16 @@ fn got<R>(result: Result<R, QueueError>) -> Option<Result<R, QueueError>> {
     Some(result).filter(|result| !matches!(result, Err(QueueError::Empty)))
 }
 
-async fn put_value_async<T: Plain>(handle: &Handle, value: T) -> Result<(), PutError<T>> {
-    let mut line = Line::new(Lead::Room(Room { handle }));
-    let put = move |_: &Line<'_>| {
+async fn put_value_async<T: Plain>(handle: &QueueHandle, value: T) -> Result<(), PutError<T>> {
+    let mut line = Line::new(Room { handle });
+    let put = move |_: &Line<Room<'_>>| {
         Some(put_value(handle, value, AT_ONCE)).filter(|put| !matches!(put, Err(put) if matches!(put.error, QueueError::Full)))
     };
     poll_fn(move |context| line.poll(context, put)).await.map_err(|error| PutError { value, error: QueueError::NoThread(error) })?
 }
 
-async fn put_bytes_async(handle: &Handle, message: &[u8]) -> Result<(), QueueError> {
-    until_done(Lead::Room(Room { handle }), || {
-        Some(put_bytes(handle, message, AT_ONCE)).filter(|put| !matches!(put, Err(QueueError::Full)))
-    })
-    .await
+async fn put_bytes_async(handle: &QueueHandle, message: &[u8]) -> Result<(), QueueError> {
+    until_done(Room { handle }, || Some(put_bytes(handle, message, AT_ONCE)).filter(|put| !matches!(put, Err(QueueError::Full)))).await
 }
 
 impl<T: Plain> Queue<T> {
@@ -78,7 +75,7 @@ impl<T: Plain> Queue<T> {
     /// # Errors
     /// [`Closed`](QueueError::Closed) once there is nothing left, those of becoming a participant, and [`NoThread`](QueueError::NoThread).
     pub fn get_async(&self) -> impl Future<Output = Result<T, QueueError>> + Send + '_ {
-        until_done(Lead::Source(&self.handle), || got(self.try_get()))
+        until_done(&self.handle, || got(self.try_get()))
     }
 }
 
@@ -96,7 +93,7 @@ impl Queue<[u8]> {
     /// # Errors
     /// As [`get`](Queue::get), and [`NoThread`](QueueError::NoThread).
     pub fn get_async(&self) -> impl Future<Output = Result<Vec<u8>, QueueError>> + Send + '_ {
-        until_done(Lead::Source(&self.handle), || got(self.try_get()))
+        until_done(&self.handle, || got(self.try_get()))
     }
 }
 
@@ -152,6 +149,6 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// # }
     /// ```
     pub fn get_async(&self) -> impl Future<Output = Result<Task<'_, T>, QueueError>> + Send + '_ {
-        until_done(Lead::Source(&self.handle), || got(self.try_get()))
+        until_done(&self.handle, || got(self.try_get()))
     }
 }

@@ -6,10 +6,10 @@
 use core::any::type_name;
 use core::ptr::NonNull;
 
-use super::shape::{MOST_PLACES, Plan, Shape};
+use super::layout::{Config, MOST_PLACES, Offsets};
 use super::words::INDEX;
-use crate::region::{Layout, RegionError};
-use crate::shared::{Fingerprint, Plain};
+use crate::memory::region::{Layout, RegionError};
+use crate::memory::shared::{Fingerprint, Plain};
 
 /// What a queue can hold: [`Plain`] data, or messages of bytes, `[u8]`. Implemented for these two and nothing else.
 pub trait Item: sealed::Item {}
@@ -20,13 +20,13 @@ pub trait Item: sealed::Item {}
 /// size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ItemSize {
-    /// All of so many bytes: the shape must say the same.
+    /// All of so many bytes: the config must say the same.
     Fixed(usize),
-    /// Of any length up to what the shape says, which the creator chose.
+    /// Of any length up to what the config says, which the creator chose.
     Varying,
 }
 
-/// What the header of a queue's region says, and what the shape in it must say of the items.
+/// What the header of a queue's region says, and what the config in it must say of the items.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLayout {
     pub(crate) region: Layout,
@@ -95,28 +95,28 @@ impl sealed::Item for [u8] {
     }
 }
 
-/// What is wrong with a shape, if there is something.
-pub(crate) fn check(shape: &Shape) -> Result<Plan, RegionError> {
+/// What is wrong with a config, if there is something.
+pub(crate) fn check(config: &Config) -> Result<Offsets, RegionError> {
     let unsuitable = |what: String| Err(RegionError::UnsuitableQueue { what });
-    let loans = shape.places.saturating_sub(1);
-    if shape.capacity == 0 || shape.capacity > 1 << 20 {
-        return unsuitable(format!("the capacity must be 1 to {} items, not {}", 1 << 20, shape.capacity));
+    let loans = config.places.saturating_sub(1);
+    if config.capacity == 0 || config.capacity > 1 << 20 {
+        return unsuitable(format!("the capacity must be 1 to {} items, not {}", 1 << 20, config.capacity));
     }
-    if shape.ids == 0 {
+    if config.ids == 0 {
         return unsuitable("there must be room for one participant at least".into());
     }
-    if loans == 0 || shape.places > MOST_PLACES {
+    if loans == 0 || config.places > MOST_PLACES {
         return unsuitable(format!("a participant must have 1 to {} loans, not {loans}", MOST_PLACES - 1));
     }
-    if shape.count_slots() > INDEX {
+    if config.count_slots() > INDEX {
         let what = format!(
             "capacity, dead letters, and participants times loans + 1 come to {} slots, of which there can be {INDEX}: take less of one of them",
-            shape.count_slots()
+            config.count_slots()
         );
         return unsuitable(what);
     }
-    if !shape.is_joinable && shape.letters != 0 {
+    if !config.is_joinable && config.letters != 0 {
         return unsuitable("only a joinable queue can have dead letters".into());
     }
-    shape.plan().ok_or(RegionError::TooLarge { size: shape.size as usize, count: shape.slots() })
+    config.offsets().ok_or(RegionError::TooLarge { size: config.size as usize, count: config.slots() })
 }

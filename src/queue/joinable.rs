@@ -13,18 +13,17 @@ use std::time::Instant;
 
 use crossproc_sys::atomic::Ordering::Relaxed;
 
-use super::attached::{Attached, Handle};
 use super::count;
 use super::error::{PutError, PutManyError, QueueError};
 use super::exchange::Which;
-use super::forms::forms;
 use super::item::Item;
-use super::loan::{Held, Loan};
+use super::loan::{HeldSlot, Loan};
 use super::options::{self, QueueOptions};
-use crate::process::HandleError;
-use crate::region::RegionError;
-use crate::shared::Plain;
-use crate::wait::{Wait, Waiter};
+use super::participation::{Participation, QueueHandle};
+use crate::memory::HandleError;
+use crate::memory::region::RegionError;
+use crate::memory::shared::Plain;
+use crate::wait::{Wait, Waiter, forms};
 
 pub(super) const KIND: &str = "JoinableQueue";
 
@@ -84,7 +83,7 @@ pub(super) const KIND: &str = "JoinableQueue";
 /// # Source
 /// Our own; the argument is in `src/queue/tasks.rs`.
 pub struct JoinableQueue<T: ?Sized + Item> {
-    pub(super) handle: Handle,
+    pub(crate) handle: QueueHandle,
     items: PhantomData<fn(&T)>,
 }
 
@@ -169,7 +168,7 @@ impl JoinableQueue<[u8]> {
     /// The most bytes that a task can have.
     #[must_use]
     pub fn max_len(&self) -> usize {
-        self.handle.ground().shape.size as usize
+        self.handle.memory().config.size as usize
     }
 
     pub(crate) fn put_until(&self, message: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
@@ -178,7 +177,7 @@ impl JoinableQueue<[u8]> {
 }
 
 impl<T: ?Sized + Item> JoinableQueue<T> {
-    pub(crate) fn of(handle: Handle) -> Self {
+    pub(crate) fn of(handle: QueueHandle) -> Self {
         JoinableQueue { handle, items: PhantomData }
     }
 
@@ -199,7 +198,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     }
 
     fn get_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Task<'_, T>, QueueError> {
-        let held = Held::of::<T>(&self.handle, |attached| attached.receive_task(wait))?;
+        let held = HeldSlot::of::<T>(&self.handle, |participation| participation.receive_task(wait))?;
         Ok(Task { attempts: attempts(&held), held, queue: PhantomData })
     }
 
@@ -237,18 +236,18 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// # Errors
     /// [`TimedOut`](QueueError::TimedOut), and [`Interrupted`](QueueError::Interrupted) if `wait` is interruptible; otherwise as [`join`](JoinableQueue::join).
     pub fn join_with(&self, wait: Wait) -> Result<(), QueueError> {
-        self.handle.with(|attached| {
-            if attached.has_task() {
+        self.handle.with(|participation| {
+            if participation.has_task() {
                 return Err(QueueError::Deadlock);
             }
-            Ok(attached.ground().join(attached.thread, &attached.member, &mut Waiter::new(wait))?)
+            Ok(participation.memory().join(participation.thread, &participation.participant, &mut Waiter::new(wait))?)
         })?
     }
 
     /// How many tasks are unfinished: waiting, in hand, or come back. It may have changed by the time this returns.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.handle.ground().count_unfinished()
+        self.handle.memory().count_unfinished()
     }
 
     /// Takes out the first task that was given up.
@@ -256,15 +255,15 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// # Errors
     /// [`Empty`](QueueError::Empty) if there is none, [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
     pub fn dead_letter(&self) -> Result<DeadLetter<'_, T>, QueueError> {
-        let held = Held::new::<T>(&self.handle, Attached::receive_letter)?;
+        let held = HeldSlot::new::<T>(&self.handle, Participation::receive_letter)?;
         Ok(DeadLetter { attempts: attempts(&held), held, queue: PhantomData })
     }
 
     /// How many dead letters there are. It may have changed by the time this returns.
     #[must_use]
     pub fn dead_letters(&self) -> usize {
-        let ground = self.handle.ground();
-        if ground.shape.letters == 0 { 0 } else { ground.count_letters() }
+        let memory = self.handle.memory();
+        if memory.config.letters == 0 { 0 } else { memory.count_letters() }
     }
 
     /// Closes the queue: puts fail from now on, and gets once no task is unfinished. A put that is under way at the same time may succeed, and is got. All who wait are told. It cannot be opened again.
@@ -272,7 +271,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// # Errors
     /// Those of becoming a participant.
     pub fn close(&self) -> Result<(), QueueError> {
-        self.handle.with(|attached| attached.ground().close(attached.thread))
+        self.handle.with(|participation| participation.memory().close(participation.thread))
     }
 
     /// Whether it is closed for puts. Once true it stays so.
@@ -302,7 +301,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// How many tasks fit that nobody has taken yet.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.handle.ground().shape.capacity as usize
+        self.handle.memory().config.capacity as usize
     }
 }
 
@@ -320,7 +319,7 @@ impl<T: ?Sized + Item> AsFd for JoinableQueue<T> {
     }
 }
 
-impl<T: ?Sized + Item> crate::process::Handle for JoinableQueue<T> {
+impl<T: ?Sized + Item> crate::memory::Handle for JoinableQueue<T> {
     fn from_fd(fd: OwnedFd) -> Result<Self, HandleError> {
         Ok(JoinableQueue::attach(fd)?)
     }
@@ -343,7 +342,7 @@ impl<T: ?Sized + Item> fmt::Debug for JoinableQueue<T> {
 /// thread, as for a [`Lock`](crate::LockGuard#leaked-guards)'s.
 #[must_use = "a task that is dropped is given to another"]
 pub struct Task<'a, T: ?Sized + Item> {
-    held: Held,
+    held: HeldSlot,
     attempts: u32,
     queue: PhantomData<(&'a (), *const T)>,
 }
@@ -351,9 +350,9 @@ pub struct Task<'a, T: ?Sized + Item> {
 impl<T: ?Sized + Item> Task<'_, T> {
     /// The task is finished. It does not block. In a forked child it does nothing: the task is its parent's.
     pub fn done(self) {
-        self.held.attached.finish_task(self.held.place);
+        self.held.participation.finish_task(self.held.place);
         // SAFETY: `self` is forgotten below, so this is the only one that drops it.
-        let held: Held = unsafe { core::ptr::read(&raw const self.held) };
+        let held: HeldSlot = unsafe { core::ptr::read(&raw const self.held) };
         mem::forget(self);
         drop(held);
     }
@@ -366,14 +365,14 @@ impl<T: ?Sized + Item> Task<'_, T> {
 }
 
 /// Read once: a peer that changes it afterwards changes nothing for who holds the slot.
-fn attempts(held: &Held) -> u32 {
+fn attempts(held: &HeldSlot) -> u32 {
     // Relaxed: the slot is this participant's.
-    held.attached.ground().attempts(held.slot()).load(Relaxed)
+    held.participation.memory().attempts(held.slot()).load(Relaxed)
 }
 
 impl<T: ?Sized + Item> Drop for Task<'_, T> {
     fn drop(&mut self) {
-        self.held.attached.return_task(self.held.place);
+        self.held.participation.return_task(self.held.place);
     }
 }
 
@@ -381,7 +380,7 @@ impl<T: ?Sized + Item> Deref for Task<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the slot is this thread's alone (invariant of `Held`), holds a `T`, of which any bytes make one, and stays mapped with `attached`.
+        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), holds a `T`, of which any bytes make one, and stays mapped with `attached`.
         unsafe { NonNull::as_ref(&self.held.item::<T>()) }
     }
 }
@@ -396,7 +395,7 @@ impl<T: ?Sized + Item> fmt::Debug for Task<'_, T> {
 ///
 /// One that is leaked ends the process with its thread, as a [`Task`] does.
 pub struct DeadLetter<'a, T: ?Sized + Item> {
-    held: Held,
+    held: HeldSlot,
     attempts: u32,
     queue: PhantomData<(&'a (), *const T)>,
 }
@@ -411,7 +410,7 @@ impl<T: ?Sized + Item> DeadLetter<'_, T> {
 
 impl<T: ?Sized + Item> Drop for DeadLetter<'_, T> {
     fn drop(&mut self) {
-        self.held.attached.vacate(self.held.place);
+        self.held.participation.vacate(self.held.place);
     }
 }
 

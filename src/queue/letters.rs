@@ -17,10 +17,10 @@
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{End, Member, Refused, Which};
-use super::ground::Ground;
+use super::exchange::{End, Participant, Refused, Which};
 use super::looks::Looks;
-use super::members::bits;
+use super::memory::QueueMemory;
+use super::participants::bits;
 use super::tasks::SOME;
 use super::words::{CLOSED, RETURNED, TASK, index};
 
@@ -30,13 +30,13 @@ const LOOKS_OF_A_MOVE: usize = 1 << 10;
 /// Where a task is: an id, and one of its places.
 type From = (usize, usize);
 
-impl Ground {
+impl QueueMemory {
     /// Whether a task was given out as often as it may be. If it is not the caller's, that may not
     /// be so any more.
     fn is_given_up(&self, slot: usize) -> bool {
-        let limit = self.shape.attempts;
+        let limit = self.config.attempts;
         // Relaxed: as in `count_attempt`. Who takes the task looks again.
-        limit != 0 && self.shape.letters != 0 && self.attempts(slot).load(Relaxed) >= limit
+        limit != 0 && self.config.letters != 0 && self.attempts(slot).load(Relaxed) >= limit
     }
 
     /// Whether there was room for one more just now.
@@ -49,9 +49,9 @@ impl Ground {
 
     /// Puts the task in a place to the letters, if it is one for them, and there is room: whether
     /// it did. The roster is pending.
-    pub(crate) fn give_up(&self, member: &Member, place: usize) -> bool {
-        let slot = index(member.word(place).get());
-        let is_letter = self.is_given_up(slot) && self.put(member, self.ring(Which::Letters), place).is_ok();
+    pub(crate) fn give_up(&self, participant: &Participant, place: usize) -> bool {
+        let slot = index(participant.word(place).get());
+        let is_letter = self.is_given_up(slot) && self.put(participant, self.ring(Which::Letters), place).is_ok();
         if is_letter {
             self.note_finished();
         }
@@ -60,8 +60,8 @@ impl Ground {
 
     /// All returned tasks that are for the letters, each with what its place has.
     fn given_up(&self) -> impl Iterator<Item = (From, u64)> {
-        let used = if self.shape.attempts == 0 || self.shape.letters == 0 { 0 } else { self.used() };
-        let places = self.shape.places as usize;
+        let used = if self.config.attempts == 0 || self.config.letters == 0 { 0 } else { self.used() };
+        let places = self.config.places as usize;
         let all = (0..used).flat_map(move |id| (0..places).map(move |place| (id, place)));
         all.filter_map(|(id, place)| {
             // Acquire: pairs with the Release in `return_task`.
@@ -74,7 +74,7 @@ impl Ground {
     /// The first one of these.
     pub(crate) fn find_given_up(&self) -> Option<(From, u64)> {
         // Acquire: pairs with the Release in `tell_of_return`.
-        let is_any = self.shape.attempts != 0 && self.control().returned.load(Acquire) & SOME != 0;
+        let is_any = self.config.attempts != 0 && self.control().returned.load(Acquire) & SOME != 0;
         if is_any { self.given_up().next() } else { None }
     }
 
@@ -87,67 +87,67 @@ impl Ground {
 
     /// Moves returned tasks to the letters, as far as they are for them and there is room. Those in
     /// its own places first, which need no other one. The roster is pending.
-    pub(crate) fn give_up_returned(&self, member: &Member, until: Option<u64>) {
-        self.move_own(member);
+    pub(crate) fn give_up_returned(&self, participant: &Participant, until: Option<u64>) {
+        self.move_own(participant);
         for (from, seen) in self.movable(until) {
-            let Some(place) = self.occupy(member) else { return };
-            if self.take_from(member, place, from, seen, TASK).unwrap_or(false) && !self.give_up(member, place) {
+            let Some(place) = self.occupy(participant) else { return };
+            if self.take_from(participant, place, from, seen, TASK).unwrap_or(false) && !self.give_up(participant, place) {
                 // Others have filled the ring.
-                self.return_to(member, place);
+                self.return_to(participant, place);
                 return;
             }
-            self.vacate(member, place);
+            self.vacate(participant, place);
         }
     }
 
-    /// Whether there is one that [`give_up_returned`](Ground::give_up_returned) would move.
-    pub(crate) fn can_give_up_returned(&self, member: &Member) -> bool {
-        let is_there = |place: usize| self.place_at(member.site, place).load(Acquire) == member.word(place).get();
-        let has_own = || bits(member.returned.get()).any(|place| self.is_own_given_up(member, place) && is_there(place));
-        self.find_given_up().is_some() && self.has_room_for_letter() && (has_own() || self.can_occupy(member))
+    /// Whether there is one that [`give_up_returned`](QueueMemory::give_up_returned) would move.
+    pub(crate) fn can_give_up_returned(&self, participant: &Participant) -> bool {
+        let is_there = |place: usize| self.place_at(participant.site, place).load(Acquire) == participant.word(place).get();
+        let has_own = || bits(participant.returned.get()).any(|place| self.is_own_given_up(participant, place) && is_there(place));
+        self.find_given_up().is_some() && self.has_room_for_letter() && (has_own() || self.can_occupy(participant))
     }
 
     /// Moves those that are in the participant's own places, which are free then.
-    pub(crate) fn give_up_own(&self, thread: &Thread, member: &Member) {
-        if member.returned.get() != 0 {
+    pub(crate) fn give_up_own(&self, thread: &Thread, participant: &Participant) {
+        if participant.returned.get() != 0 {
             thread.begin(&self.control().roster.0);
-            self.move_own(member);
+            self.move_own(participant);
             thread.end();
         }
     }
 
     /// The same. The roster is pending.
-    fn move_own(&self, member: &Member) {
-        for place in bits(member.returned.get()) {
-            let may_move = self.is_own_given_up(member, place) && self.has_room_for_letter();
-            if !may_move || !self.retake_from(member, place) {
+    fn move_own(&self, participant: &Participant) {
+        for place in bits(participant.returned.get()) {
+            let may_move = self.is_own_given_up(participant, place) && self.has_room_for_letter();
+            if !may_move || !self.retake_from(participant, place) {
                 continue;
             }
-            if self.give_up(member, place) {
-                self.vacate(member, place);
+            if self.give_up(participant, place) {
+                self.vacate(participant, place);
             } else {
-                self.return_to(member, place);
+                self.return_to(participant, place);
             }
         }
     }
 
     /// Whether what the participant has returned in a place is for the letters.
-    fn is_own_given_up(&self, member: &Member, place: usize) -> bool {
-        let own = member.word(place).get();
+    fn is_own_given_up(&self, participant: &Participant, place: usize) -> bool {
+        let own = participant.word(place).get();
         own & RETURNED != 0 && self.is_given_up(index(own))
     }
 
     /// Returns the task in a place, which is one for others from then on.
-    fn return_to(&self, member: &Member, place: usize) {
-        self.return_task(member, place);
-        member.returned.set(member.returned.get() | 1 << place);
+    fn return_to(&self, participant: &Participant, place: usize) {
+        self.return_task(participant, place);
+        participant.returned.set(participant.returned.get() | 1 << place);
     }
 
     /// Takes a letter into a place: the first in the ring, or one that is not there yet. The roster
     /// is pending.
-    pub(crate) fn take_letter(&self, member: &Member, place: usize) -> Result<(), Refused> {
+    pub(crate) fn take_letter(&self, participant: &Participant, place: usize) -> Result<(), Refused> {
         self.bury(None);
-        match self.get(member, self.ring(Which::Letters), place, 0) {
+        match self.get(participant, self.ring(Which::Letters), place, 0) {
             Err(Refused::Empty) => {}
             result => {
                 // There is room for one that somebody waits for who joins.
@@ -156,7 +156,7 @@ impl Ground {
             }
         }
         for (from, seen) in self.given_up() {
-            if self.take_from(member, place, from, seen, 0)? {
+            if self.take_from(participant, place, from, seen, 0)? {
                 self.note_finished();
                 return Ok(());
             }
@@ -171,7 +171,7 @@ impl Ground {
 
     /// How many returned tasks there are that can be moved to the letters.
     pub(crate) fn count_letters_to_come(&self) -> usize {
-        let room = (self.shape.letters as usize).saturating_sub(self.count(self.ring(Which::Letters)));
+        let room = (self.config.letters as usize).saturating_sub(self.count(self.ring(Which::Letters)));
         self.given_up().take(room).count()
     }
 }

@@ -11,41 +11,40 @@ use std::rc::Rc;
 
 use crossproc_sys::atomic::Ordering::Relaxed;
 
-use super::attached::{Attached, Handle};
 use super::check_len;
 use super::error::{PutError, QueueError};
-use super::forms::forms;
 use super::item::{Item, ItemSize};
-use crate::wait::Wait;
+use super::participation::{Participation, QueueHandle};
+use crate::wait::{Wait, forms};
 
 /// A place of the thread's own that is in use, and the slot in it.
 ///
-/// *Invariant: the slot exists, was in the place when this was made, is in no other `Held` of this
+/// *Invariant: the slot exists, was in the place when this was made, is in no other `HeldSlot` of this
 /// thread, and nobody who follows the protocol has it as long as this does: the place is not used
 /// for anything else. `len` is no more than there is room for.*
 ///
 /// All of it is known here, and is not read again from memory that others write.
 #[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) attached: Rc<Attached>,
+pub(crate) struct HeldSlot {
+    pub(crate) participation: Rc<Participation>,
     pub(crate) place: usize,
     slot: usize,
     /// How many bytes there are.
     len: usize,
 }
 
-impl Held {
+impl HeldSlot {
     /// A place that `fill` puts a slot into.
     pub(crate) fn new<T: ?Sized + Item>(
-        handle: &Handle,
-        fill: impl FnOnce(&Attached, usize) -> Result<(), QueueError>,
+        handle: &QueueHandle,
+        fill: impl FnOnce(&Participation, usize) -> Result<(), QueueError>,
     ) -> Result<Self, QueueError> {
-        Held::of::<T>(handle, |attached| {
-            let place = attached.occupy()?;
-            match fill(attached, place) {
+        HeldSlot::of::<T>(handle, |participation| {
+            let place = participation.occupy()?;
+            match fill(participation, place) {
                 Ok(()) => Ok(place),
                 Err(error) => {
-                    attached.vacate(place);
+                    participation.vacate(place);
                     Err(error)
                 }
             }
@@ -54,16 +53,16 @@ impl Held {
 
     /// A place that `occupy` has occupied.
     pub(crate) fn of<T: ?Sized + Item>(
-        handle: &Handle,
-        occupy: impl FnOnce(&Attached) -> Result<usize, QueueError>,
+        handle: &QueueHandle,
+        occupy: impl FnOnce(&Participation) -> Result<usize, QueueError>,
     ) -> Result<Self, QueueError> {
-        let attached = handle.attached_again()?;
-        let place = occupy(&attached)?;
-        let ground = attached.ground();
-        let slot = match ground.slot(&attached.member, place) {
+        let participation = handle.participation_again()?;
+        let place = occupy(&participation)?;
+        let memory = participation.memory();
+        let slot = match memory.slot(&participation.participant, place) {
             Ok(slot) => slot,
             Err(refused) => {
-                attached.vacate(place);
+                participation.vacate(place);
                 return Err(refused.into());
             }
         };
@@ -71,10 +70,10 @@ impl Held {
             ItemSize::Fixed(size) => size,
             // Once. Relaxed: the slot is this participant's, the exchange has ordered it. No more
             // than there is room for, whatever a peer has written there.
-            ItemSize::Varying => (ground.payload_len(slot).load(Relaxed) as usize).min(ground.shape.size as usize),
+            ItemSize::Varying => (memory.payload_len(slot).load(Relaxed) as usize).min(memory.config.size as usize),
         };
-        attached.add_guard();
-        Ok(Held { attached, place, slot, len })
+        participation.add_guard();
+        Ok(HeldSlot { participation, place, slot, len })
     }
 
     /// Sets how many bytes there are, where that is not always the same: no more than there is room
@@ -83,14 +82,14 @@ impl Held {
         if T::SIZE == ItemSize::Varying {
             self.len = len;
             // Relaxed: the exchange orders it.
-            self.attached.ground().payload_len(self.slot).store(len as u32, Relaxed);
+            self.participation.memory().payload_len(self.slot).store(len as u32, Relaxed);
         }
     }
 
     /// What is in the slot, for those items that this was made for.
     #[inline(always)]
     pub(crate) fn item<T: ?Sized + Item>(&self) -> NonNull<T> {
-        T::at(self.attached.ground().payload(self.slot), self.len)
+        T::at(self.participation.memory().payload(self.slot), self.len)
     }
 
     pub(crate) fn slot(&self) -> usize {
@@ -98,10 +97,10 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldSlot {
     #[inline]
     fn drop(&mut self) {
-        self.attached.remove_guard();
+        self.participation.remove_guard();
     }
 }
 
@@ -111,16 +110,16 @@ impl Drop for Held {
 /// [`Lock`](crate::LockGuard#leaked-guards)'s.
 #[must_use = "what is not sent is gone"]
 pub struct Loan<'a, T: ?Sized + Item> {
-    held: ManuallyDrop<Held>,
+    held: ManuallyDrop<HeldSlot>,
     queue: PhantomData<(&'a (), *mut T)>,
 }
 
 impl<'a, T: ?Sized + Item> Loan<'a, T> {
-    pub(crate) fn new(handle: &'a Handle, len: usize) -> Result<Self, QueueError> {
+    pub(crate) fn new(handle: &'a QueueHandle, len: usize) -> Result<Self, QueueError> {
         check_len(handle, len)?;
-        let mut held = Held::new::<T>(handle, |_, _| Ok(()))?;
+        let mut held = HeldSlot::new::<T>(handle, |_, _| Ok(()))?;
         held.set_len::<T>(len);
-        held.attached.ground().prepare(held.slot);
+        held.participation.memory().prepare(held.slot);
         Ok(Loan { held: ManuallyDrop::new(held), queue: PhantomData })
     }
 
@@ -133,8 +132,8 @@ impl<'a, T: ?Sized + Item> Loan<'a, T> {
     }
 
     fn send_until(self, wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutError<Self>> {
-        let sent = match self.held.attached.is_of_this_thread() {
-            true => self.held.attached.send(self.held.place, wait),
+        let sent = match self.held.participation.is_of_this_thread() {
+            true => self.held.participation.send(self.held.place, wait),
             false => Err(QueueError::NotOwner),
         };
         // Dropped, the place is free: with another slot in it, if this one was sent.
@@ -144,7 +143,7 @@ impl<'a, T: ?Sized + Item> Loan<'a, T> {
 
 impl<T: ?Sized + Item> Drop for Loan<'_, T> {
     fn drop(&mut self) {
-        self.held.attached.vacate(self.held.place);
+        self.held.participation.vacate(self.held.place);
         // SAFETY: nothing uses it after this.
         unsafe { ManuallyDrop::drop(&mut self.held) };
     }
@@ -154,7 +153,7 @@ impl<T: ?Sized + Item> Deref for Loan<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the slot is this thread's alone (invariant of `Held`), holds a `T`, of which any bytes make one, and stays mapped with `attached`.
+        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), holds a `T`, of which any bytes make one, and stays mapped with `attached`.
         unsafe { self.held.item::<T>().as_ref() }
     }
 }
@@ -177,20 +176,20 @@ impl<T: ?Sized + Item> fmt::Debug for Loan<'_, T> {
 /// One that is leaked is lost to its thread, and the process ends with that thread, as for a
 /// [`Lock`](crate::LockGuard#leaked-guards)'s.
 pub struct Received<'a, T: ?Sized + Item> {
-    held: Held,
+    held: HeldSlot,
     queue: PhantomData<(&'a (), *const T)>,
 }
 
 impl<'a, T: ?Sized + Item> Received<'a, T> {
-    pub(crate) fn new(handle: &'a Handle, wait: Option<impl FnOnce() -> Wait>) -> Result<Self, QueueError> {
-        let held = Held::new::<T>(handle, |attached, place| attached.receive(place, wait))?;
+    pub(crate) fn new(handle: &'a QueueHandle, wait: Option<impl FnOnce() -> Wait>) -> Result<Self, QueueError> {
+        let held = HeldSlot::new::<T>(handle, |participation, place| participation.receive(place, wait))?;
         Ok(Received { held, queue: PhantomData })
     }
 }
 
 impl<T: ?Sized + Item> Drop for Received<'_, T> {
     fn drop(&mut self) {
-        self.held.attached.vacate(self.held.place);
+        self.held.participation.vacate(self.held.place);
     }
 }
 
@@ -198,7 +197,7 @@ impl<T: ?Sized + Item> Deref for Received<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the slot is this thread's alone (invariant of `Held`), holds a `T`, of which any bytes make one, and stays mapped with `attached`.
+        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), holds a `T`, of which any bytes make one, and stays mapped with `attached`.
         unsafe { self.held.item::<T>().as_ref() }
     }
 }

@@ -7,13 +7,13 @@ use std::os::fd::OwnedFd;
 
 use crossproc_sys::atomic::Ordering::Relaxed;
 
-use super::attached::Handle;
-use super::ground::Ground;
 use super::item::{ItemSize, QueueLayout, check, sealed::Item as _};
-use super::shape::{Plan, Shape};
+use super::layout::{Config, Offsets};
+use super::memory::QueueMemory;
+use super::participation::QueueHandle;
 use super::{JoinableQueue, KIND, Queue, joinable};
-use crate::region::{Region, RegionError};
-use crate::shared::Plain;
+use crate::memory::region::{Region, RegionError};
+use crate::memory::shared::Plain;
 
 /// How a queue is created. What is not said is as in [`new`](QueueOptions::new).
 ///
@@ -75,8 +75,8 @@ impl QueueOptions {
     /// # Errors
     /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
     pub fn create<T: Plain>(&self, capacity: usize) -> Result<Queue<T>, RegionError> {
-        let shape = self.shape(capacity, size_of::<T>(), align_of::<T>(), false);
-        create(shape, T::layout(KIND)).map(Queue::of)
+        let config = self.config(capacity, size_of::<T>(), align_of::<T>(), false);
+        create(config, T::layout(KIND)).map(Queue::of)
     }
 
     /// A [`ByteQueue`](super::ByteQueue) for `capacity` messages, 1 to 2^20, of `max_len` bytes at most.
@@ -84,7 +84,7 @@ impl QueueOptions {
     /// # Errors
     /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
     pub fn create_bytes(&self, capacity: usize, max_len: usize) -> Result<Queue<[u8]>, RegionError> {
-        create(self.shape(capacity, max_len, 1, false), <[u8]>::layout(KIND)).map(Queue::of)
+        create(self.config(capacity, max_len, 1, false), <[u8]>::layout(KIND)).map(Queue::of)
     }
 
     /// A [`JoinableQueue`] for `capacity` tasks, 1 to 2^20.
@@ -92,8 +92,8 @@ impl QueueOptions {
     /// # Errors
     /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
     pub fn create_joinable<T: Plain>(&self, capacity: usize) -> Result<JoinableQueue<T>, RegionError> {
-        let shape = self.shape(capacity, size_of::<T>(), align_of::<T>(), true);
-        create(shape, T::layout(joinable::KIND)).map(JoinableQueue::of)
+        let config = self.config(capacity, size_of::<T>(), align_of::<T>(), true);
+        create(config, T::layout(joinable::KIND)).map(JoinableQueue::of)
     }
 
     /// A [`JoinableByteQueue`](super::JoinableByteQueue) for `capacity` tasks, 1 to 2^20, of `max_len` bytes at most.
@@ -101,13 +101,13 @@ impl QueueOptions {
     /// # Errors
     /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
     pub fn create_joinable_bytes(&self, capacity: usize, max_len: usize) -> Result<JoinableQueue<[u8]>, RegionError> {
-        create(self.shape(capacity, max_len, 1, true), <[u8]>::layout(joinable::KIND)).map(JoinableQueue::of)
+        create(self.config(capacity, max_len, 1, true), <[u8]>::layout(joinable::KIND)).map(JoinableQueue::of)
     }
 
-    fn shape(&self, capacity: usize, size: usize, align: usize, is_joinable: bool) -> Shape {
+    fn config(&self, capacity: usize, size: usize, align: usize, is_joinable: bool) -> Config {
         // What does not fit is refused as too much.
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX / 2);
-        Shape {
+        Config {
             capacity: number(capacity),
             letters: if is_joinable { number(self.dead_letters) } else { 0 },
             ids: number(self.participants),
@@ -120,59 +120,59 @@ impl QueueOptions {
     }
 }
 
-fn create(shape: Shape, layout: QueueLayout) -> Result<Handle, RegionError> {
-    let plan = check(&shape)?;
+fn create(config: Config, layout: QueueLayout) -> Result<QueueHandle, RegionError> {
+    let offsets = check(&config)?;
     let fill = |base: NonNull<u8>| {
-        // SAFETY: `base` leads to `plan.len` bytes, page aligned; the region keeps them mapped for longer than this closure.
-        let ground = unsafe { Ground::new(base, shape, plan) };
-        shape.store(&ground);
-        ground.fill();
+        // SAFETY: `base` leads to `offsets.len` bytes, page aligned; the region keeps them mapped for longer than this closure.
+        let memory = unsafe { QueueMemory::new(base, config, offsets) };
+        config.store(&memory);
+        memory.fill();
     };
-    let count = usize::try_from(shape.capacity).unwrap_or(usize::MAX);
-    let region = Region::create_with_holes(layout.region, count, plan.len, &plan.common(&shape), fill)?;
-    Ok(handle(region, shape, plan))
+    let count = usize::try_from(config.capacity).unwrap_or(usize::MAX);
+    let region = Region::create_with_holes(layout.region, count, offsets.len, &offsets.common(&config), fill)?;
+    Ok(handle(region, config, offsets))
 }
 
-/// For a region whose contents are as long as the plan says.
-fn handle(region: Region, shape: Shape, plan: Plan) -> Handle {
-    // SAFETY: the handle keeps the region, and with it the mapping, for as long as it keeps the ground.
-    let ground = unsafe { Ground::new(region.contents(), shape, plan) };
-    Handle::new(ground, region)
+/// For a region whose contents are as long as the offsets says.
+fn handle(region: Region, config: Config, offsets: Offsets) -> QueueHandle {
+    // SAFETY: the handle keeps the region, and with it the mapping, for as long as it keeps the memory.
+    let memory = unsafe { QueueMemory::new(region.contents(), config, offsets) };
+    QueueHandle::new(memory, region)
 }
 
 /// Makes a handle of a descriptor, if it is a queue of such items.
-pub(crate) fn attach(file: OwnedFd, layout: QueueLayout, name: &'static str, is_joinable: bool) -> Result<Handle, RegionError> {
+pub(crate) fn attach(file: OwnedFd, layout: QueueLayout, name: &'static str, is_joinable: bool) -> Result<QueueHandle, RegionError> {
     let region = Region::attach(file, layout.region, name)?;
     let too_short = |needed: usize| RegionError::TooShort { len: region.len() as u64, needed: needed as u64 };
-    if region.len() < size_of::<super::ground::Control>() {
-        return Err(too_short(size_of::<super::ground::Control>()));
+    if region.len() < size_of::<super::memory::Control>() {
+        return Err(too_short(size_of::<super::memory::Control>()));
     }
     let unsuitable = |what: String| Err(RegionError::UnsuitableQueue { what });
-    let Some(shape) = Shape::load(region.contents()) else {
+    let Some(config) = Config::load(region.contents()) else {
         return unsuitable("its own account of itself has numbers that cannot be".into());
     };
-    let plan = check(&shape)?;
+    let offsets = check(&config)?;
     let is_of_size = match layout.items {
-        ItemSize::Fixed(size) => shape.size == size as u64,
-        // The most that a message can have is the creator's choice; `plan` has looked whether it
+        ItemSize::Fixed(size) => config.size == size as u64,
+        // The most that a message can have is the creator's choice; `offsets` has looked whether it
         // fits.
         ItemSize::Varying => true,
     };
-    let is_expected = shape.is_joinable == is_joinable && shape.align as usize == layout.region.align && is_of_size;
+    let is_expected = config.is_joinable == is_joinable && config.align as usize == layout.region.align && is_of_size;
     if !is_expected {
         return unsuitable(format!("its own account of its items is not that of {name}"));
     }
-    if shape.capacity as usize != region.count() {
-        return unsuitable(format!("it says that {} items fit, its header {}", shape.capacity, region.count()));
+    if config.capacity as usize != region.count() {
+        return unsuitable(format!("it says that {} items fit, its header {}", config.capacity, region.count()));
     }
-    if plan.len > region.len() {
-        return Err(too_short(plan.len));
+    if offsets.len > region.len() {
+        return Err(too_short(offsets.len));
     }
-    Ok(handle(region, shape, plan))
+    Ok(handle(region, config, offsets))
 }
 
-impl Shape {
-    fn store(&self, ground: &Ground) {
+impl Config {
+    fn store(&self, memory: &QueueMemory) {
         let numbers = [
             self.capacity.into(),
             self.letters.into(),
@@ -183,7 +183,7 @@ impl Shape {
             self.size,
             self.align.into(),
         ];
-        for (to, number) in ground.control().shape.iter().zip(numbers) {
+        for (to, number) in memory.control().config.iter().zip(numbers) {
             // Relaxed: whoever attaches is ordered after it.
             to.store(number, Relaxed);
         }
@@ -191,13 +191,13 @@ impl Shape {
 
     /// What a region's beginning says, which is at least as long as the control words. Not to be believed; `None` if nobody can have stored it.
     fn load(base: NonNull<u8>) -> Option<Self> {
-        let control = base.cast::<super::ground::Control>();
+        let control = base.cast::<super::memory::Control>();
         // SAFETY: mapped, as the caller says, page aligned, and all atomics.
         let control = unsafe { control.as_ref() };
         // Each once: the copy is what is checked and used.
-        let numbers = control.shape.each_ref().map(|number| number.load(Relaxed));
+        let numbers = control.config.each_ref().map(|number| number.load(Relaxed));
         let number = |index: usize| u32::try_from(numbers[index]).ok();
-        Some(Shape {
+        Some(Config {
             capacity: number(0)?,
             letters: number(1)?,
             ids: number(2)?,

@@ -42,9 +42,9 @@ use crossproc_sys::clock;
 use crossproc_sys::futex::{self, Watch};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{End, MOST_ROUNDS, Member, Refused, Ring, Which};
-use super::ground::Ground;
+use super::exchange::{End, MOST_ROUNDS, Participant, Refused, Ring, Which};
 use super::looks::Looks;
+use super::memory::QueueMemory;
 use super::waiting::{Failure, Side, Watches, mark, wake_all_of};
 use super::words::{FLAGS, RETURNED, TASK, WAITERS, index};
 use crate::wait::Waiter;
@@ -79,19 +79,25 @@ pub(crate) enum Unfinished {
     Unknown,
 }
 
-impl Ground {
+impl QueueMemory {
     /// Takes a task for a place: one that was given back, or else the first one.
     ///
     /// With a deadline, it is looked at where participants are many, or do not stand still.
-    pub(crate) fn take_task(&self, member: &Member, ring: Ring<'_>, place: usize, until: Option<u64>) -> Result<(u64, usize), Refused> {
+    pub(crate) fn take_task(
+        &self,
+        participant: &Participant,
+        ring: Ring<'_>,
+        place: usize,
+        until: Option<u64>,
+    ) -> Result<(u64, usize), Refused> {
         // Acquire: pairs with the Release in `tell_of_return`.
         let returned = self.control().returned.load(Acquire);
-        if returned & SOME != 0 && self.take_returned(member, place, returned, until)? {
+        if returned & SOME != 0 && self.take_returned(participant, place, returned, until)? {
             return Ok((0, 1));
         }
-        match self.get(member, ring, place, TASK) {
+        match self.get(participant, ring, place, TASK) {
             // It may come back from whoever has it.
-            Err(Refused::Closed) => Err(self.refuse_at_the_end(member, until)),
+            Err(Refused::Closed) => Err(self.refuse_at_the_end(participant, until)),
             result => result.map(|flags| (flags, 1)),
         }
     }
@@ -99,15 +105,15 @@ impl Ground {
     /// What one is told who finds a closed queue empty: its tasks may come back from whoever has
     /// them.
     #[cold]
-    fn refuse_at_the_end(&self, member: &Member, until: Option<u64>) -> Refused {
-        let unfinished = self.unfinished(Some(member.id), until);
+    fn refuse_at_the_end(&self, participant: &Participant, until: Option<u64>) -> Refused {
+        let unfinished = self.unfinished(Some(participant.id), until);
         let unknown = match unfinished {
             // That the time was over says nothing about the words.
             Unfinished::Unknown if until.is_some_and(|until| clock::now() >= until) => return Refused::Empty,
-            Unfinished::Unknown => member.unknown.get() + 1,
+            Unfinished::Unknown => participant.unknown.get() + 1,
             _ => 0,
         };
-        member.unknown.set(unknown % MOST_UNKNOWN);
+        participant.unknown.set(unknown % MOST_UNKNOWN);
         match unfinished {
             Unfinished::None => Refused::Closed,
             Unfinished::Unknown if unknown == MOST_UNKNOWN => Refused::Corrupt,
@@ -116,25 +122,25 @@ impl Ground {
     }
 
     /// The task in a place has been given out once more.
-    pub(crate) fn count_attempt(&self, member: &Member, place: usize) {
-        let attempts = self.attempts(index(member.word(place).get()));
+    pub(crate) fn count_attempt(&self, participant: &Participant, place: usize) {
+        let attempts = self.attempts(index(participant.word(place).get()));
         // Relaxed, both: the slot is this participant's, and the exchange is what orders it for the next one's.
         attempts.store(attempts.load(Relaxed).saturating_add(1), Relaxed);
     }
 
     /// Takes a task from a place where it was left, if there is one.
     #[cold]
-    fn take_returned(&self, member: &Member, place: usize, returned: u64, until: Option<u64>) -> Result<bool, Refused> {
+    fn take_returned(&self, participant: &Participant, place: usize, returned: u64, until: Option<u64>) -> Result<bool, Refused> {
         for (from, seen) in self.movable(until) {
-            if self.take_from(member, place, from, seen, TASK)? && !self.give_up(member, place) {
+            if self.take_from(participant, place, from, seen, TASK)? && !self.give_up(participant, place) {
                 return Ok(true);
             }
         }
         for id in 0..self.used() {
-            for other in 0..self.shape.places as usize {
+            for other in 0..self.config.places as usize {
                 // Acquire: pairs with the Release in `return_task`.
                 let seen = self.place(id, other).load(Acquire);
-                if seen & RETURNED != 0 && self.take_from(member, place, (id, other), seen, TASK)? {
+                if seen & RETURNED != 0 && self.take_from(participant, place, (id, other), seen, TASK)? {
                     return Ok(true);
                 }
             }
@@ -147,30 +153,30 @@ impl Ground {
     /// Takes what was returned in another's place, as it was seen there, into this one with a mark.
     pub(crate) fn take_from(
         &self,
-        member: &Member,
+        participant: &Participant,
         place: usize,
         (id, other): (usize, usize),
         seen: u64,
         mark: u64,
     ) -> Result<bool, Refused> {
-        let own = self.announce(member, place, self.site_of_place(id, other), seen)?;
+        let own = self.announce(participant, place, self.site_of_place(id, other), seen)?;
         // Release: pairs with the Acquire in `has_unfinished`. After the announcement, before the
         // exchange.
         self.control().moves.fetch_add(1, Release);
-        let is_taken = self.swap(member, self.place(id, other), seen, own);
+        let is_taken = self.swap(participant, self.place(id, other), seen, own);
         if is_taken {
-            self.complete(member, place, own, index(seen), mark);
+            self.complete(participant, place, own, index(seen), mark);
         }
         Ok(is_taken)
     }
 
     /// The task in a place is done. Pending, as below.
-    pub(crate) fn finish_task(&self, member: &Member, place: usize) {
-        let own = member.word(place);
+    pub(crate) fn finish_task(&self, participant: &Participant, place: usize) {
+        let own = participant.word(place);
         own.set(own.get() & !FLAGS);
         // Release: pairs with the Acquire in `has_task`: whatever was done for the task happened
         // before a join returns.
-        self.place_at(member.site, place).store(own.get(), Release);
+        self.place_at(participant.site, place).store(own.get(), Release);
         self.note_finished();
     }
 
@@ -192,14 +198,14 @@ impl Ground {
 
     /// Gives the task in a place to whoever comes, or puts it to the dead letters. The roster is
     /// pending.
-    pub(crate) fn return_task(&self, member: &Member, place: usize) {
-        if self.give_up(member, place) {
+    pub(crate) fn return_task(&self, participant: &Participant, place: usize) {
+        if self.give_up(participant, place) {
             return;
         }
-        let own = member.word(place);
+        let own = participant.word(place);
         own.set(own.get() & !FLAGS | RETURNED);
         // Release: pairs with the Acquire in `take_returned`.
-        self.place_at(member.site, place).store(own.get(), Release);
+        self.place_at(participant.site, place).store(own.get(), Release);
         self.tell_of_return(1);
     }
 
@@ -216,7 +222,7 @@ impl Ground {
 
     /// A participant has come: all who sleep look at everything again, and at it, too.
     pub(crate) fn announce_member(&self) {
-        if self.shape.is_joinable {
+        if self.config.is_joinable {
             let roster = &self.control().roster.0;
             // Release: pairs with the Acquire in `sleep_for_task`: the token is taken.
             roster.fetch_add(ONE_MEMBER, Release);
@@ -225,7 +231,7 @@ impl Ground {
     }
 
     /// Whether a task is unfinished, other than those in the hands of `except`, as far as is known:
-    /// see [`unfinished`](Ground::unfinished).
+    /// see [`unfinished`](QueueMemory::unfinished).
     pub(crate) fn has_unfinished(&self, except: Option<usize>) -> bool {
         self.unfinished(except, None) != Unfinished::None
     }
@@ -263,19 +269,19 @@ impl Ground {
 
     /// Whether a task waits in one of a participant's places.
     fn has_returned(&self, id: usize) -> Unfinished {
-        let has_any = (0..self.shape.places as usize).any(|place| self.place(id, place).load(Acquire) & RETURNED != 0);
+        let has_any = (0..self.config.places as usize).any(|place| self.place(id, place).load(Acquire) & RETURNED != 0);
         if has_any { Unfinished::Some } else { Unfinished::None }
     }
 
     /// Waits until no task is unfinished.
     #[cold]
-    pub(crate) fn join(&self, thread: &Thread, member: &Member, waiter: &mut Waiter) -> Result<(), Failure> {
+    pub(crate) fn join(&self, thread: &Thread, participant: &Participant, waiter: &mut Waiter) -> Result<(), Failure> {
         thread.begin(&self.control().roster.0);
         let until = waiter.until();
         let (mut unknown, mut rounds) = (0, 0);
         let result = loop {
             self.bury(until);
-            self.give_up_returned(member, until);
+            self.give_up_returned(participant, until);
             match self.unfinished(None, until) {
                 Unfinished::None => break Ok(()),
                 Unfinished::Some => unknown = 0,
@@ -284,8 +290,8 @@ impl Ground {
             if let Err(ended) = waiter.check() {
                 break Err(ended.into());
             }
-            let must_wait = |_| !self.can_give_up_returned(member) && self.unfinished(None, until) == Unfinished::Some;
-            let has_slept = unknown == 0 && self.sleep_until_finished(member.id, waiter, must_wait);
+            let must_wait = |_| !self.can_give_up_returned(participant) && self.unfinished(None, until) == Unfinished::Some;
+            let has_slept = unknown == 0 && self.sleep_until_finished(participant.id, waiter, must_wait);
             rounds = if has_slept { 0 } else { rounds + 1 };
             if unknown == MOST_UNKNOWN || rounds == MOST_ROUNDS {
                 break Err(Refused::Corrupt.into());
@@ -310,7 +316,7 @@ impl Ground {
     }
 
     /// Sleeps for a slice at most while there is no task to take, and none that could be. Whether it did. The roster is pending.
-    pub(crate) fn sleep_for_task(&self, member: &Member, ring: Ring<'_>, waiter: &mut Waiter) -> bool {
+    pub(crate) fn sleep_for_task(&self, participant: &Participant, ring: Ring<'_>, waiter: &mut Waiter) -> bool {
         let control = self.control();
         // Acquire: pair with the Releases in `announce_member` and `tell_of_return`.
         let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
@@ -318,14 +324,14 @@ impl Ground {
         let Some((cell, entry)) = self.obstacle(ring, Side::Getters) else {
             self.finish_close(ring);
             let until = waiter.until();
-            let must_wait = |returned| returned & SOME == 0 && self.unfinished(Some(member.id), until) == Unfinished::Some;
-            return self.is_at_end(ring) && self.sleep_until_finished(member.id, waiter, must_wait);
+            let must_wait = |returned| returned & SOME == 0 && self.unfinished(Some(participant.id), until) == Unfinished::Some;
+            return self.is_at_end(ring) && self.sleep_until_finished(participant.id, waiter, must_wait);
         };
         if returned & SOME != 0 {
             return false;
         }
         let others = [(ring.tail(), marked), (&control.returned, returned)];
-        self.sleep_watching_tokens(member.id, waiter, others, Some((cell, entry)), in_roster)
+        self.sleep_watching_tokens(participant.id, waiter, others, Some((cell, entry)), in_roster)
     }
 
     /// Sleeps on the first of the words, and watches the others, an entry, and everybody's token.
@@ -379,7 +385,7 @@ impl Ground {
 
     /// How many tasks are unfinished. A hint: it may be stale by now.
     pub(crate) fn count_unfinished(&self) -> usize {
-        let in_hand = (0..self.used()).flat_map(|id| (0..self.shape.places as usize).map(move |place| self.place(id, place)));
+        let in_hand = (0..self.used()).flat_map(|id| (0..self.config.places as usize).map(move |place| self.place(id, place)));
         // Relaxed: a hint.
         let in_hand = in_hand.filter(|place| place.load(Relaxed) & (TASK | RETURNED) != 0).count();
         self.count(self.ring(Which::Items)) + in_hand.saturating_sub(self.count_letters_to_come())

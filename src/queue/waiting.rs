@@ -22,7 +22,7 @@
 //! goes on to the next. The roster is the first. So whoever dies before the sleeper is queued there has changed the words that are compared after it, and whoever dies later wakes it, or another. An exchange before the entry is compared is seen there. One after that is by a participant that then sees the mark, which was there before (this is what SeqCst is for), or that dies.
 //!
 //! # Watchers
-//! Who waits for other things, too (`wait_any::source`), marks the position like all others, and leaves a note beside it, [`watched`](super::ground::Position): whoever then wakes some wakes all. It sleeps on the roster, the position, the entry and the note, in this
+//! Who waits for other things, too (`wait_any::source`), marks the position like all others, and leaves a note beside it, [`watched`](super::memory::Position): whoever then wakes some wakes all. It sleeps on the roster, the position, the entry and the note, in this
 //! order. The waker looks for the note *after* it has woken some: if one of those was a watcher, the note was left before. A waker takes the note out before it wakes all; a watcher that is about to sleep is queued on the position then, and woken, or sees that its note is gone.
 //! The mark alone would not tell it: others may have marked the position again. Nobody but watchers is concerned if the note stays longer than they do.
 //!
@@ -40,7 +40,7 @@ use crossproc_sys::futex::{self, Watch};
 use crossproc_sys::robust::Thread;
 
 use super::exchange::{End, MOST_ROUNDS, Refused, Ring, Which};
-use super::ground::{Ground, Position};
+use super::memory::{Position, QueueMemory};
 use super::words::{CLOSED, WAITERS};
 use crate::wait::{Ended, Waiter};
 
@@ -122,7 +122,7 @@ impl<'a, const N: usize> Watches<'a, N> {
     }
 }
 
-impl Ground {
+impl QueueMemory {
     /// One operation on the items, whose wakes outlive the thread. `operate` gives the flags of its end of the ring, of `tail` or `head`, and how many it put or got.
     #[inline(always)]
     pub(crate) fn at_once(
@@ -252,7 +252,7 @@ impl Ground {
         let ring = self.ring(Which::Items);
         self.finish_close(ring);
         self.wake_all(ring);
-        if self.shape.is_joinable {
+        if self.config.is_joinable {
             self.wake_joins();
         }
     }
@@ -320,7 +320,7 @@ pub(crate) fn mark(word: &AtomicU64) -> Option<u64> {
     if seen != marked && word.compare_exchange(seen, marked, Relaxed, Relaxed).is_err() {
         return None;
     }
-    // SeqCst: the mark is before the look at the entry. Who exchanges that looks for the mark afterwards, see `Ground::end`.
+    // SeqCst: the mark is before the look at the entry. Who exchanges that looks for the mark afterwards, see `QueueMemory::end`.
     fence(SeqCst);
     Some(marked)
 }

@@ -6,11 +6,11 @@ use crossproc_sys::futex::Watch;
 use crossproc_sys::robust::{self, Entry};
 
 use super::exchange::{End, Found, Ring, Which};
-use super::ground::Ground;
+use super::memory::QueueMemory;
 use super::tasks::{SOME, Unfinished};
 use super::waiting::{Side, mark};
 use super::words::{CLOSED, RETURNED};
-use crate::wait_any::source::{Armed, Words};
+use crate::wait::source::{Armed, Words};
 
 /// How many words a watcher of one side names: the roster, the position, the entry, the note.
 pub(crate) const WORDS: usize = 6;
@@ -20,7 +20,7 @@ pub(crate) const WORDS_FOR_TASK: usize = WORDS + 4;
 /// What a watcher names as the note.
 const NOTE: u32 = 1;
 
-impl Ground {
+impl QueueMemory {
     /// What is known by this: who sleeps on this side.
     pub(crate) fn key(&self, side: Side) -> usize {
         core::ptr::from_ref(&side.position(self.ring(Which::Items)).at).addr()
@@ -83,7 +83,7 @@ impl Ground {
         if returned & SOME == 0 {
             return false;
         }
-        let places = self.shape.places as usize;
+        let places = self.config.places as usize;
         let is_any = (0..self.used()).any(|id| (0..places).any(|place| self.place(id, place).load(Acquire) & RETURNED != 0));
         if !is_any {
             // Relaxed: it is a hint, and says nothing that has not been looked at.

@@ -2,10 +2,10 @@
 
 use super::Waitable;
 use super::sealed::{Of, Refusal, Waits};
-use crate::lock::Lock;
-use crate::lock::state::RawLock;
-use crate::rlock::RLock;
-use crate::shared::Plain;
+use crate::memory::shared::Plain;
+use crate::sync::lock::Lock;
+use crate::sync::lock::state::RawLock;
+use crate::sync::rlock::RLock;
 
 /// The death of a lock's owner, as something to [wait for](fn@crate::wait_any) along with other things. [`Lock::owner_death`] and [`RLock::owner_death`] make it.
 #[derive(Debug, Clone, Copy)]

@@ -6,8 +6,8 @@ use std::os::fd::BorrowedFd;
 
 use crossproc_sys::poll::PollFlags;
 
-use super::source::Source;
 use crate::queue::QueueError;
+use crate::wait::source::Source;
 
 /// What there is to wait for.
 #[allow(missing_debug_implementations, reason = "for this crate alone")]

@@ -1,4 +1,4 @@
-//! The watcher of some sources, and its loop where it can sleep on all their words itself: see [`source`](super::source).
+//! The watcher of some sources, and its loop where it can sleep on all their words itself: see [`source`](crate::wait::source).
 
 use core::ops::Range;
 
@@ -6,14 +6,14 @@ use crossproc_sys::clock;
 use crossproc_sys::futex::Watch;
 use crossproc_sys::robust::{self, Thread};
 
-use super::source::{Armed, Source, State, Words, sleep};
-use crate::stand_in::Cover;
+use crate::reactor::stand_in::Cover;
+use crate::wait::source::{Armed, Source, WatchState, Words, sleep};
 use crate::wait::{Ended, Waiter};
 
 /// A call that waits for some sources.
 pub(crate) struct Watcher<'a, 's> {
     on: &'a [&'a dyn Source],
-    states: &'s mut [State],
+    states: &'s mut [WatchState],
     /// A thread without a list watches all the same.
     thread: Option<&'static Thread>,
     /// Which source's word is pending in the thread's own entry.
@@ -24,7 +24,7 @@ pub(crate) struct Watcher<'a, 's> {
 
 impl<'a, 's> Watcher<'a, 's> {
     /// The states have begun.
-    pub(crate) fn new(on: &'a [&'a dyn Source], states: &'s mut [State]) -> Self {
+    pub(crate) fn new(on: &'a [&'a dyn Source], states: &'s mut [WatchState]) -> Self {
         let own = on.iter().position(|source| source.has_owner()).unwrap_or(0);
         Watcher { on, states, thread: robust::current().ok(), own, cover: None }
     }
@@ -95,7 +95,7 @@ impl<'a, 's> Watcher<'a, 's> {
 }
 
 /// Waits until one of the sources is ready, or the waiter's time is over. `N`: as many words as they name at the most.
-pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [State], waiter: &mut Waiter) -> Result<(), Ended> {
+pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [WatchState], waiter: &mut Waiter) -> Result<(), Ended> {
     let mut watcher = Watcher::new(on, states);
     let result = loop {
         if watcher.look() {

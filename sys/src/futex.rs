@@ -207,21 +207,21 @@ pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake,
 
 /// A word by its address alone, and what it holds as long as there is reason to sleep. Whoever holds one says nothing about the memory: for [`wait_at`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address {
+pub struct WordAddress {
     at: usize,
     expected: u32,
 }
 
-impl Address {
+impl WordAddress {
     pub(crate) fn address(self) -> usize {
         self.at
     }
 }
 
-impl From<Watch<'_>> for Address {
+impl From<Watch<'_>> for WordAddress {
     fn from(Watch(wait, _): Watch<'_>) -> Self {
         // The kernel compares 32 bits of the 64.
-        Address { at: wait.uaddr.ptr.addr(), expected: wait.val as u32 }
+        WordAddress { at: wait.uaddr.ptr.addr(), expected: wait.val as u32 }
     }
 }
 
@@ -243,7 +243,7 @@ pub enum Slept {
 /// # Panics
 /// If there are more than [`MAX_WATCHED`] words.
 #[must_use]
-pub fn wait_at(words: &[Address], deadline: Option<u64>) -> Slept {
+pub fn wait_at(words: &[WordAddress], deadline: Option<u64>) -> Slept {
     let mut waits = [futex::Wait::new(); MAX_WATCHED];
     let waits = &mut waits[..words.len()];
     for (wait, word) in waits.iter_mut().zip(words) {
@@ -254,7 +254,7 @@ pub fn wait_at(words: &[Address], deadline: Option<u64>) -> Slept {
 
 /// [`wake`] for a word that may have been unmapped, or be something else by now: who is woken in
 /// vain looks again. It may be refused, as a wake of any word.
-pub fn wake_address(word: Address, count: u32) {
+pub fn wake_address(word: WordAddress, count: u32) {
     // SAFETY: the kernel takes the address for nothing but to find those who sleep on it.
     unsafe { libc::syscall(libc::SYS_futex, word.at, libc::FUTEX_WAKE, most(count) as usize) };
 }
@@ -265,7 +265,7 @@ pub fn wake_address(word: Address, count: u32) {
 /// sleepers to move the kernel does not come to those that would make it refuse. Memory ordering:
 /// none.
 #[must_use]
-pub fn still_holds(word: Address) -> bool {
+pub fn still_holds(word: WordAddress) -> bool {
     /// Where none are requeued to.
     static NOWHERE: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
     let none = 0_usize;

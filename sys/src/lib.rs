@@ -15,6 +15,7 @@ pub mod atomic;
 #[cfg_attr(crossproc_loom, path = "model/clock.rs")]
 pub mod clock;
 pub mod descriptor;
+pub mod failed;
 #[cfg_attr(crossproc_loom, path = "model/futex.rs")]
 pub mod futex;
 pub mod ids;

@@ -221,7 +221,7 @@ impl From<rustix::io::Errno> for Error {
 
 /// The kernel's `struct robust_list_head`, which lies in libc's thread descriptor.
 #[repr(C)]
-struct Head {
+struct ListHead {
     list: Cell<usize>,
     futex_offset: Cell<isize>,
     list_op_pending: Entry,
@@ -237,7 +237,7 @@ pub struct Thread {
     /// How many of `slots` can be used so far (invariant 5). Written by the thread alone.
     made: AtomicUsize,
     /// libc's head: its `list_op_pending` is the kernel's.
-    head: Cell<*const Head>,
+    head: Cell<*const ListHead>,
     /// How often libc has called the destructor `ending::end` for it.
     rounds: Cell<u32>,
     /// Its thread-locals are dropped, and libc was to call `ending::end` before that.
@@ -587,7 +587,7 @@ impl Thread {
     }
 
     #[inline]
-    fn head(&self) -> &Head {
+    fn head(&self) -> &ListHead {
         // SAFETY: set by `set_up` to what the kernel has registered for this thread; it lies in libc's descriptor of the
         // thread, which outlives every instruction that the thread executes.
         unsafe { &*self.head.get() }
@@ -699,7 +699,7 @@ impl Thread {
     }
 
     /// Puts the two sentinels at the front of libc's list. Nothing of ours is between them yet.
-    fn splice(&self, head: &'static Head) {
+    fn splice(&self, head: &'static ListHead) {
         self.head.set(head);
         self.rounds.set(0);
         self.has_lost_locals.set(false);
@@ -744,7 +744,7 @@ pub fn in_program_order() {
 }
 
 /// What libc has registered for the calling thread, checked against the layout of [`RobustWord`].
-fn registered_head() -> Result<&'static Head, Error> {
+fn registered_head() -> Result<&'static ListHead, Error> {
     let mut head = get_robust_list()?;
     if head.is_null() {
         // musl registers a thread's list when it locks its first mutex that processes share.
@@ -752,7 +752,7 @@ fn registered_head() -> Result<&'static Head, Error> {
         head = get_robust_list()?;
     }
     // SAFETY: the kernel gives back what libc has registered for this very thread, in its descriptor, which outlives the thread's code.
-    let head: &'static Head = unsafe { head.as_ref() }.ok_or(Error::NoList)?;
+    let head: &'static ListHead = unsafe { head.as_ref() }.ok_or(Error::NoList)?;
     match head.futex_offset.get() {
         FUTEX_OFFSET => Ok(head),
         futex_offset => Err(Error::OtherLayout { futex_offset }),
@@ -760,15 +760,15 @@ fn registered_head() -> Result<&'static Head, Error> {
 }
 
 /// `get_robust_list(2)` for the calling thread, which has no errnos: neither does it ask for another thread, nor give a bad pointer.
-fn get_robust_list() -> Result<*const Head, Error> {
-    let mut head: *const Head = ptr::null();
+fn get_robust_list() -> Result<*const ListHead, Error> {
+    let mut head: *const ListHead = ptr::null();
     let mut len: usize = 0;
     // SAFETY: the call writes a pointer and a size where its two arguments point.
     let failed = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
     if failed != 0 {
         return Err(Error::Os(io::Error::last_os_error()));
     }
-    Ok(if len == size_of::<Head>() { head } else { ptr::null() })
+    Ok(if len == size_of::<ListHead>() { head } else { ptr::null() })
 }
 
 fn lock_a_shared_mutex() {

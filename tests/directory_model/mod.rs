@@ -14,7 +14,7 @@ pub(crate) mod protocol;
 pub(crate) mod state;
 
 use protocol::{Ask, Reply, Request, Status};
-use state::{Answer, Brought, ClientId, Limits, State};
+use state::{Answer, Brought, ClientId, Limits, Registry};
 
 const LIMITS: Limits = Limits { names: 6, names_per_client: 3 };
 const CLIENTS: u8 = 5;
@@ -132,7 +132,7 @@ impl Model {
 struct Run<'a> {
     program: core::slice::Iter<'a, u8>,
     handles: Rc<Cell<usize>>,
-    state: State<Handle>,
+    state: Registry<Handle>,
     model: Model,
     /// Each client's id: one that comes again is another one.
     ids: BTreeMap<u8, ClientId>,
@@ -146,7 +146,7 @@ pub(crate) fn run(program: &[u8]) {
     let mut run = Run {
         program: program.iter(),
         handles: Rc::default(),
-        state: State::new(LIMITS, model.revision),
+        state: Registry::new(LIMITS, model.revision),
         model,
         ids: BTreeMap::new(),
         next: 2,

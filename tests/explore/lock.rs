@@ -7,11 +7,6 @@ use crossproc_sys::model::explorer::{End, Fate, Script};
 
 use crate::{explore, in_time};
 
-// What the queue's state machine refers to: see `queue`.
-#[allow(dead_code, reason = "part of it is used")]
-#[path = "../../src/lock/state.rs"]
-pub(crate) mod state;
-
 /// A lock, and what it protects: whether an owner is inside.
 type Room = (Lock<()>, AtomicU32);
 

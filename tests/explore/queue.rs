@@ -9,13 +9,13 @@ use crossproc_sys::futex::Watch;
 use crossproc_sys::model::explorer::Script;
 use crossproc_sys::robust::{self, Entry, Thread};
 
-use self::exchange::{Member, Refused, Ring, Which};
-use self::ground::Ground;
-use self::shape::Shape;
+use self::exchange::{Participant, Refused, Ring, Which};
+use self::layout::Config;
+use self::memory::QueueMemory;
 use self::waiting::{Failure, Side};
 use self::words::{FLAGS, FULL, LIVES, ROUND, WAITERS, cycle, index, is_noted, over};
+use crate::wait::source::{Armed, Source, WatchState, Words};
 use crate::wait::{self, Wait, Waiter};
-use crate::wait_any::source::{Armed, Source, State, Words};
 use crate::wait_any::watching::watch;
 
 #[allow(dead_code)]
@@ -25,8 +25,8 @@ mod burying;
 #[path = "../../src/queue/exchange.rs"]
 mod exchange;
 #[allow(dead_code)]
-#[path = "../../src/queue/ground.rs"]
-mod ground;
+#[path = "../../src/queue/layout.rs"]
+mod layout;
 #[allow(dead_code)]
 #[path = "../../src/queue/letters.rs"]
 mod letters;
@@ -34,11 +34,11 @@ mod letters;
 #[path = "../../src/queue/looks.rs"]
 mod looks;
 #[allow(dead_code)]
-#[path = "../../src/queue/members.rs"]
-mod members;
+#[path = "../../src/queue/memory.rs"]
+mod memory;
 #[allow(dead_code)]
-#[path = "../../src/queue/shape.rs"]
-mod shape;
+#[path = "../../src/queue/participants.rs"]
+mod participants;
 #[allow(dead_code)]
 #[path = "../../src/queue/tasks.rs"]
 mod tasks;
@@ -60,7 +60,7 @@ mod working;
 
 /// A queue's memory, and what its slots hold.
 struct Plot {
-    ground: Ground,
+    memory: QueueMemory,
     payloads: Vec<AtomicU64>,
     /// For each value of a task, whether somebody has done it.
     done: [AtomicU64; 4],
@@ -71,11 +71,11 @@ struct Page(#[allow(dead_code, reason = "it is only there")] [u64; 512]);
 
 /// A participant: a thread's private state.
 #[derive(Clone)]
-struct Me(Member);
+struct Me(Participant);
 
 impl Me {
     fn words(&self) -> [u64; 7] {
-        let Member { id, head, tail, busy, returned, .. } = &self.0;
+        let Participant { id, head, tail, busy, returned, .. } = &self.0;
         [*id as u64, head.get(), tail.get(), busy.get(), returned.get(), self.0.word(0).get(), self.0.word(1).get()]
     }
 }
@@ -175,8 +175,8 @@ impl Part {
         Part { after: Some(victim), ..self }
     }
 
-    fn script(&self, ground: &Ground, setup: Option<fn(&Plot)>) -> Script<Plot, Me> {
-        let mut script = Script::new(Me(Member::new(ground, self.id)));
+    fn script(&self, memory: &QueueMemory, setup: Option<fn(&Plot)>) -> Script<Plot, Me> {
+        let mut script = Script::new(Me(Participant::new(memory, self.id)));
         if let Some(setup) = setup {
             script = script.prepared(move |plot: &Plot, _| {
                 setup(plot);
@@ -215,7 +215,7 @@ impl Source for Never {
         std::ptr::from_ref(&self.0).addr()
     }
 
-    fn look(&self, _: &State) -> bool {
+    fn look(&self, _: &WatchState) -> bool {
         false
     }
 
@@ -223,7 +223,7 @@ impl Source for Never {
         1
     }
 
-    fn arm<'a>(&'a self, _: &mut State, words: &mut Words<'a, '_>) -> Armed {
+    fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
         words.add(Watch::new(&self.0, 0));
         Armed::Asleep
     }
@@ -232,18 +232,18 @@ impl Source for Never {
         entry.begin(&self.0);
     }
 
-    fn awake(&self, _: &mut State) {}
+    fn awake(&self, _: &mut WatchState) {}
 }
 
 /// A side of a queue that is waited for, as in `room`.
-struct Watched(Ground, Side);
+struct Watched(QueueMemory, Side);
 
 impl Source for Watched {
     fn key(&self) -> usize {
         self.0.key(self.1)
     }
 
-    fn look(&self, _: &State) -> bool {
+    fn look(&self, _: &WatchState) -> bool {
         self.0.is_ready(self.1)
     }
 
@@ -251,7 +251,7 @@ impl Source for Watched {
         watching::WORDS
     }
 
-    fn arm<'a>(&'a self, _: &mut State, words: &mut Words<'a, '_>) -> Armed {
+    fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
         self.0.arm(self.1, words)
     }
 
@@ -259,7 +259,7 @@ impl Source for Watched {
         self.0.pend(entry);
     }
 
-    fn awake(&self, state: &mut State) {
+    fn awake(&self, state: &mut WatchState) {
         self.0.awake();
         if self.look(state) {
             self.0.wake_side(self.1);
@@ -289,68 +289,68 @@ fn list() -> &'static Thread {
     robust::current().unwrap()
 }
 
-fn shape(capacity: u32, ids: u32) -> Shape {
-    Shape { capacity, letters: 0, ids, places: 2, attempts: 0, is_joinable: false, size: 8, align: 8 }
+fn config(capacity: u32, ids: u32) -> Config {
+    Config { capacity, letters: 0, ids, places: 2, attempts: 0, is_joinable: false, size: 8, align: 8 }
 }
 
-fn plot(shape: Shape) -> Plot {
+fn plot(config: Config) -> Plot {
     wait::set_slice(None);
-    let plan = shape.plan().unwrap();
+    let offsets = config.offsets().unwrap();
     // It stays as long as the process: a few pages for each exploration.
-    let pages = (0..plan.len.div_ceil(size_of::<Page>())).map(|_| Page([0; 512])).collect::<Vec<_>>().leak();
-    // SAFETY: as long and as aligned as the plan wants it, for ever, and nobody else's.
-    let ground = unsafe { Ground::new(NonNull::from(pages).cast(), shape, plan) };
-    Plot { ground, payloads: (0..shape.slots()).map(|_| AtomicU64::new(0)).collect(), done: Default::default() }
+    let pages = (0..offsets.len.div_ceil(size_of::<Page>())).map(|_| Page([0; 512])).collect::<Vec<_>>().leak();
+    // SAFETY: as long and as aligned as the offsets wants it, for ever, and nobody else's.
+    let memory = unsafe { QueueMemory::new(NonNull::from(pages).cast(), config, offsets) };
+    Plot { memory, payloads: (0..config.slots()).map(|_| AtomicU64::new(0)).collect(), done: Default::default() }
 }
 
 impl Plot {
     fn ring(&self) -> Ring<'_> {
-        self.ground.ring(Which::Items)
+        self.memory.ring(Which::Items)
     }
 
     /// Gives all ids their slots, as if all had attached.
     fn furnish(&self) {
-        let Plot { ground, .. } = self;
-        ground.fill();
-        for id in 0..ground.shape.ids as usize {
-            for place in 0..ground.shape.places as usize {
-                let slot = ground.shape.first_slot(id) + place;
-                ground.place(id, place).store(ROUND | slot as u64, Relaxed);
-                ground.note_taker(slot, id);
+        let Plot { memory, .. } = self;
+        memory.fill();
+        for id in 0..memory.config.ids as usize {
+            for place in 0..memory.config.places as usize {
+                let slot = memory.config.first_slot(id) + place;
+                memory.place(id, place).store(ROUND | slot as u64, Relaxed);
+                memory.note_taker(slot, id);
             }
-            ground.record(id).life.store(LIVES, Relaxed);
+            memory.record(id).life.store(LIVES, Relaxed);
         }
-        ground.control().used.store(ground.shape.ids, Relaxed);
+        memory.control().used.store(memory.config.ids, Relaxed);
     }
 
-    fn payload(&self, member: &Member, place: usize) -> &AtomicU64 {
-        &self.payloads[self.ground.slot(member, place).unwrap()]
+    fn payload(&self, participant: &Participant, place: usize) -> &AtomicU64 {
+        &self.payloads[self.memory.slot(participant, place).unwrap()]
     }
 
     /// The place with the task in hand.
-    fn in_hand(&self, Me(member): &Me) -> Option<usize> {
-        let busy = member.busy.get() & !member.returned.get();
-        (0..self.ground.shape.places as usize).find(|place| busy & 1 << place != 0)
+    fn in_hand(&self, Me(participant): &Me) -> Option<usize> {
+        let busy = participant.busy.get() & !participant.returned.get();
+        (0..self.memory.config.places as usize).find(|place| busy & 1 << place != 0)
     }
 
     fn run(&self, me: &mut Me, op: Op) -> u64 {
-        let Plot { ground, .. } = self;
-        let Me(member) = &*me;
-        let place = ground.free_place(member);
+        let Plot { memory, .. } = self;
+        let Me(participant) = &*me;
+        let place = memory.free_place(participant);
         let ring = self.ring();
-        let write = |value| self.payload(member, place).store(value, Relaxed);
-        let put = |ring: Ring<'_>| ground.put(member, ring, place).map(|flags| (flags, 1));
-        let get = |ring: Ring<'_>| ground.get(member, ring, place, 0).map(|flags| (flags, 1));
-        let sleep_for_room = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Putters, waiter);
-        let sleep_for_item = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep(ring, Side::Getters, waiter);
+        let write = |value| self.payload(participant, place).store(value, Relaxed);
+        let put = |ring: Ring<'_>| memory.put(participant, ring, place).map(|flags| (flags, 1));
+        let get = |ring: Ring<'_>| memory.get(participant, ring, place, 0).map(|flags| (flags, 1));
+        let sleep_for_room = |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep(ring, Side::Putters, waiter);
+        let sleep_for_item = |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep(ring, Side::Getters, waiter);
         let waiter = &mut Waiter::new(Wait::FOREVER);
-        let read = || self.payload(member, place).load(Relaxed);
+        let read = || self.payload(participant, place).load(Relaxed);
         // As in `operations`.
         let put_some = |ring: Ring<'_>, from: &mut u64, to: u64| {
             let before = *from;
             while *from < to {
                 write(*from);
-                match ground.put(member, ring, place) {
+                match memory.put(participant, ring, place) {
                     Ok(flags) => {
                         *from += 1;
                         if flags & WAITERS != 0 {
@@ -366,71 +366,71 @@ impl Plot {
         match op {
             Op::Put(value) => {
                 write(value);
-                ground.put(member, ring, place).map_or_else(refused, |_| output::DONE)
+                memory.put(participant, ring, place).map_or_else(refused, |_| output::DONE)
             }
-            Op::Get => ground.get(member, ring, place, 0).map_or_else(refused, |_| read()),
+            Op::Get => memory.get(participant, ring, place, 0).map_or_else(refused, |_| read()),
             Op::PutWaiting(value) => {
                 write(value);
-                ground.waiting(list(), Side::Putters, waiter, put, sleep_for_room).map_or_else(failed, |()| output::DONE)
+                memory.waiting(list(), Side::Putters, waiter, put, sleep_for_room).map_or_else(failed, |()| output::DONE)
             }
-            Op::GetWaiting => ground.waiting(list(), Side::Getters, waiter, get, sleep_for_item).map_or_else(failed, |()| read()),
+            Op::GetWaiting => memory.waiting(list(), Side::Getters, waiter, get, sleep_for_item).map_or_else(failed, |()| read()),
             Op::PutTwoWaiting(value) => {
                 let mut from = value;
                 while from < value + 2 {
                     let some = |ring: Ring<'_>| put_some(ring, &mut from, value + 2);
-                    if let Err(failure) = ground.waiting(list(), Side::Putters, waiter, some, sleep_for_room) {
+                    if let Err(failure) = memory.waiting(list(), Side::Putters, waiter, some, sleep_for_room) {
                         return failed(failure) + from - value;
                     }
                 }
                 output::DONE
             }
             Op::Watch(side) => {
-                watch::<24>(&[&Watched(*ground, side)], &mut [State::default()], waiter).unwrap();
+                watch::<24>(&[&Watched(*memory, side)], &mut [WatchState::default()], waiter).unwrap();
                 output::DONE
             }
             Op::WatchMore(side) => {
-                watch::<24>(&[&NEVER, &Watched(*ground, side)], &mut [State::default(); 2], waiter).unwrap();
+                watch::<24>(&[&NEVER, &Watched(*memory, side)], &mut [WatchState::default(); 2], waiter).unwrap();
                 output::DONE
             }
             Op::Close => {
-                ground.close(list());
+                memory.close(list());
                 output::DONE
             }
             Op::OnlySettle => {
-                if ground.record(member.id).life.load(Relaxed) == LIVES {
-                    ground.settle(member.id, LIVES);
+                if memory.record(participant.id).life.load(Relaxed) == LIVES {
+                    memory.settle(participant.id, LIVES);
                 }
                 output::DONE
             }
             Op::Settle => {
-                self.settle(member.id);
-                let life = &ground.record(member.id).life;
+                self.settle(participant.id);
+                let life = &memory.record(participant.id).life;
                 let settled = life.load(Relaxed);
                 let _ = life.compare_exchange(settled, over(settled), Relaxed, Relaxed);
-                ground.begin_life(member.id);
+                memory.begin_life(participant.id);
                 // The new one knows what is in the dead one's places from there.
-                for place in 0..ground.shape.places as usize {
-                    member.word(place).set(ground.place(member.id, place).load(Relaxed));
+                for place in 0..memory.config.places as usize {
+                    participant.word(place).set(memory.place(participant.id, place).load(Relaxed));
                 }
                 output::DONE
             }
             Op::Attach => {
-                me.0 = ground.attach(list(), |_| Ok(())).unwrap();
+                me.0 = memory.attach(list(), |_| Ok(())).unwrap();
                 output::DONE
             }
             Op::Loan => {
-                ground.occupy(member).unwrap();
+                memory.occupy(participant).unwrap();
                 output::DONE
             }
             Op::Take | Op::TakeWaiting | Op::Finish | Op::GiveBack | Op::Join | Op::TakeLetter => self.work(me, op),
             Op::TakeToken => {
                 // Nobody else does.
-                let _ = ground.record(member.id).token.try_lock_contended().unwrap();
+                let _ = memory.record(participant.id).token.try_lock_contended().unwrap();
                 output::DONE
             }
             Op::Bury => {
-                list().begin(&ground.control().roster.0);
-                ground.bury(None);
+                list().begin(&memory.control().roster.0);
+                memory.bury(None);
                 list().end();
                 output::DONE
             }
@@ -439,65 +439,65 @@ impl Plot {
 
     /// Settles what somebody has left who lived, or is dead and was not settled yet.
     fn settle(&self, id: usize) {
-        let life = self.ground.record(id).life.load(Relaxed);
+        let life = self.memory.record(id).life.load(Relaxed);
         if life & LIVES != 0 {
-            self.ground.settle(id, life);
+            self.memory.settle(id, life);
         }
     }
 
     fn work(&self, me: &Me, op: Op) -> u64 {
-        let Plot { ground, .. } = self;
-        let Me(member) = me;
+        let Plot { memory, .. } = self;
+        let Me(participant) = me;
         match op {
             Op::Take | Op::TakeWaiting => {
-                let place = match ground.retake(list(), member) {
+                let place = match memory.retake(list(), participant) {
                     Some(place) => place,
                     None => {
-                        let place = ground.occupy(member).unwrap();
-                        let take = |ring: Ring<'_>| ground.take_task(member, ring, place, None);
-                        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ground.sleep_for_task(member, ring, waiter);
+                        let place = memory.occupy(participant).unwrap();
+                        let take = |ring: Ring<'_>| memory.take_task(participant, ring, place, None);
+                        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep_for_task(participant, ring, waiter);
                         let taken = if op == Op::Take {
-                            ground.at_once(list(), Side::Getters, take).map_err(Failure::Refused)
+                            memory.at_once(list(), Side::Getters, take).map_err(Failure::Refused)
                         } else {
-                            ground.waiting(list(), Side::Getters, &mut Waiter::new(Wait::FOREVER), take, sleep)
+                            memory.waiting(list(), Side::Getters, &mut Waiter::new(Wait::FOREVER), take, sleep)
                         };
                         if let Err(failure) = taken {
-                            ground.vacate(member, place);
+                            memory.vacate(participant, place);
                             return failed(failure);
                         }
                         place
                     }
                 };
-                ground.count_attempt(member, place);
-                self.payload(member, place).load(Relaxed)
+                memory.count_attempt(participant, place);
+                self.payload(participant, place).load(Relaxed)
             }
             Op::Finish => {
                 let Some(place) = self.in_hand(me) else { return output::DONE };
-                let value = self.payload(member, place).load(Relaxed);
+                let value = self.payload(participant, place).load(Relaxed);
                 self.done[value as usize].store(1, Relaxed);
-                list().begin(&ground.control().roster.0);
-                ground.finish_task(member, place);
+                list().begin(&memory.control().roster.0);
+                memory.finish_task(participant, place);
                 list().end();
-                ground.vacate(member, place);
+                memory.vacate(participant, place);
                 value
             }
             Op::GiveBack => {
                 let Some(place) = self.in_hand(me) else { return output::DONE };
-                list().begin(&ground.control().roster.0);
-                ground.return_task(member, place);
+                list().begin(&memory.control().roster.0);
+                memory.return_task(participant, place);
                 list().end();
-                member.returned.set(member.returned.get() | 1 << place);
+                participant.returned.set(participant.returned.get() | 1 << place);
                 output::DONE
             }
             Op::TakeLetter => {
-                let place = ground.free_place(member);
-                list().begin(&ground.control().roster.0);
-                let taken = ground.take_letter(member, place);
+                let place = memory.free_place(participant);
+                list().begin(&memory.control().roster.0);
+                let taken = memory.take_letter(participant, place);
                 list().end();
-                taken.map_or_else(refused, |()| self.payload(member, place).load(Relaxed))
+                taken.map_or_else(refused, |()| self.payload(participant, place).load(Relaxed))
             }
             _ => {
-                ground.join(list(), member, &mut Waiter::new(Wait::FOREVER)).unwrap();
+                memory.join(list(), participant, &mut Waiter::new(Wait::FOREVER)).unwrap();
                 self.done.iter().map(|done| done.load(Relaxed)).sum()
             }
         }
@@ -505,34 +505,34 @@ impl Plot {
 
     /// Settles what the dead have left, and looks whether each slot is in one place: what is in the ring.
     fn settled(&self) -> Vec<u64> {
-        let Plot { ground, .. } = self;
-        let used = ground.used();
+        let Plot { memory, .. } = self;
+        let used = memory.used();
         (0..used).for_each(|id| self.settle(id));
         let mut slots = Vec::new();
         let mut items = Vec::new();
-        for at in 0..ground.shape.entries() {
-            let entry = ground.entry(at).load(Relaxed);
+        for at in 0..memory.config.entries() {
+            let entry = memory.entry(at).load(Relaxed);
             slots.push(index(entry));
             if entry & FULL != 0 {
                 items.push((cycle(entry), at, self.payloads[index(entry)].load(Relaxed)));
             }
         }
         for id in 0..used {
-            for place in 0..ground.shape.places as usize {
-                let word = ground.place(id, place).load(Relaxed);
+            for place in 0..memory.config.places as usize {
+                let word = memory.place(id, place).load(Relaxed);
                 if word == 0 {
                     // Whoever made room for this id has got another one.
-                    slots.push(ground.shape.first_slot(id) + place);
+                    slots.push(memory.config.first_slot(id) + place);
                     continue;
                 }
                 slots.push(index(word));
-                let taker = ground.taker(index(word)).load(Relaxed);
-                assert!(ground.shape.is_joinable || is_noted(taker, id), "somebody's slot is known as another's");
-                assert!(ground.shape.is_joinable || word & FLAGS == 0, "a task where there are none");
+                let taker = memory.taker(index(word)).load(Relaxed);
+                assert!(memory.config.is_joinable || is_noted(taker, id), "somebody's slot is known as another's");
+                assert!(memory.config.is_joinable || word & FLAGS == 0, "a task where there are none");
             }
         }
         slots.sort_unstable();
-        assert!(slots.iter().copied().eq(0..ground.shape.first_slot(used)), "a slot is lost or doubled: {slots:?}");
+        assert!(slots.iter().copied().eq(0..memory.config.first_slot(used)), "a slot is lost or doubled: {slots:?}");
         items.sort_unstable();
         items.into_iter().map(|(.., value)| value).collect()
     }

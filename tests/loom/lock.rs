@@ -8,11 +8,6 @@ use crossproc_sys::model::{expire, participant};
 
 use crate::{Watched, join, join_all, kill_model, model, sampled_kill_model, share, spawn};
 
-// What the queue's state machine refers to: see `queue`.
-#[allow(dead_code, reason = "part of it is used")]
-#[path = "../../src/lock/state.rs"]
-pub(crate) mod state;
-
 /// Locks whatever the state is; the second says whether the last owner had died.
 fn lock(lock: &Lock<u64>) -> (LockGuard<'_, u64>, bool) {
     match lock.lock() {

@@ -27,15 +27,29 @@ mod semaphore;
 
 // What the queue's state machine refers to: see `queue`.
 #[allow(dead_code, unreachable_pub, reason = "part of it is used")]
-#[path = "../../src/stand_in/model.rs"]
-mod stand_in;
-#[allow(dead_code, unreachable_pub, reason = "part of it is used")]
-#[path = "../../src/wait.rs"]
-mod wait;
+#[path = "../../src/reactor"]
+mod reactor {
+    #[path = "stand_in/model.rs"]
+    pub(crate) mod stand_in;
+}
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "part of it is used")]
+#[path = "../../src/sync"]
+mod sync {
+    pub(crate) mod lock {
+        pub(crate) mod state;
+    }
+}
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "part of it is used")]
+#[path = "../../src/wait"]
+mod wait {
+    pub(crate) mod source;
+    mod waiter;
+
+    pub(crate) use self::waiter::{Ended, Wait, Waiter, set_slice, slice};
+}
 #[allow(dead_code, unreachable_pub, reason = "part of it is used")]
 #[path = "../../src/wait_any"]
 mod wait_any {
-    pub(crate) mod source;
     pub(crate) mod watching;
 }
 

@@ -277,11 +277,11 @@ pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake,
 
 /// As in the real module, for its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address(usize);
+pub struct WordAddress(usize);
 
-impl From<Watch<'_>> for Address {
+impl From<Watch<'_>> for WordAddress {
     fn from(watch: Watch<'_>) -> Self {
-        Address(watch.address())
+        WordAddress(watch.address())
     }
 }
 
@@ -295,15 +295,15 @@ pub enum Slept {
 }
 
 /// The models have nothing that sleeps on addresses.
-pub fn wait_at(_words: &[Address], _deadline: Option<u64>) -> Slept {
+pub fn wait_at(_words: &[WordAddress], _deadline: Option<u64>) -> Slept {
     Slept::Unsupported
 }
 
 /// As above.
-pub fn wake_address(_word: Address, _count: u32) {}
+pub fn wake_address(_word: WordAddress, _count: u32) {}
 
 /// As above.
-pub fn still_holds(_word: Address) -> bool {
+pub fn still_holds(_word: WordAddress) -> bool {
     true
 }
 

@@ -8,7 +8,7 @@ use core::convert::Infallible;
 use core::ptr;
 
 use crate::atomic::AtomicU32;
-use crate::futex::{Address, Word, wake_at};
+use crate::futex::{Word, WordAddress, wake_at};
 use crate::model::explorer::{Place, Private};
 use crate::model::{current_thread, private_step};
 
@@ -344,7 +344,7 @@ impl Entry {
 
     /// # Panics
     /// Models know words by more than their addresses, and nobody who has no more.
-    pub fn begin_at(&self, _: Address) {
+    pub fn begin_at(&self, _: WordAddress) {
         unreachable!("no participant knows a word by its address alone")
     }
 

@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::ptr;
 
 use super::{Error, FUTEX_OFFSET, in_program_order, registered_head};
-use crate::futex::{Address, Word};
+use crate::futex::{Word, WordAddress};
 
 /// A thread's pending entry, in libc's head of its list. The kernel reads it when the thread ends.
 ///
@@ -80,7 +80,7 @@ impl Entry {
 
     /// [`begin`](Entry::begin) with a futex by its address. There need not be one: then the kernel
     /// looks at nothing.
-    pub fn begin_at(&self, word: Address) {
+    pub fn begin_at(&self, word: WordAddress) {
         self.0.set(entry_of(word.address()));
         in_program_order();
     }

@@ -108,11 +108,11 @@ impl Search<'_> {
 /// Explores what these do, and looks at each end whether nobody sleeps who need not, each slot is in one place, and it is what a plain queue could have done.
 pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part; N], kills: u32) {
     let ids = parts.iter().any(|part| part.prepared.contains(&Op::Attach));
-    let setup: fn(&Plot) = if ids { |plot| plot.ground.fill() } else { Plot::furnish };
-    let ground = plot.ground;
+    let setup: fn(&Plot) = if ids { |plot| plot.memory.fill() } else { Plot::furnish };
+    let memory = plot.memory;
     let mut exploration = explore::<Plot, Me>(name, plot);
     for (index, part) in parts.iter().enumerate() {
-        exploration = exploration.thread(part.script(&ground, (index == 0).then_some(setup)));
+        exploration = exploration.thread(part.script(&memory, (index == 0).then_some(setup)));
     }
     let first: VecDeque<u64> = parts
         .iter()
@@ -126,7 +126,7 @@ pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part
     let known = RefCell::new(HashSet::new());
     let check = move |end: &mut End<'_, Plot, Me>| {
         let items = end.look(Plot::settled);
-        let capacity = ground.shape.capacity as usize;
+        let capacity = memory.config.capacity as usize;
         let of = |thread: usize| history(&parts[thread], end.outputs(thread), end.fate(thread) == Fate::Killed);
         let histories: Vec<_> = (0..end.threads()).map(of).collect();
         let mut is_closed = false;

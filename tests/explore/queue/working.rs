@@ -5,18 +5,18 @@ use crossproc_sys::model::explorer::{End, Fate};
 
 use super::Op::{Attach, Close, Finish, GiveBack, Join, Put, PutWaiting, Take, TakeLetter, TakeWaiting};
 use super::exchange::End::Head;
+use super::layout::Config;
 use super::looks::Looks;
-use super::shape::Shape;
 use super::tasks::Unfinished;
 use super::words::{RETURNED, TASK, index};
-use super::{Me, Op, Part, Plot, part, plot, shape};
+use super::{Me, Op, Part, Plot, config, part, plot};
 use crate::explore;
 
 impl Plot {
     /// The tasks in places with these flags.
     fn in_places(&self, flags: u64) -> impl Iterator<Item = u64> {
         let words =
-            (0..self.ground.used()).flat_map(|id| (0..2).map(move |place| (id, place))).map(|(id, place)| self.ground.place(id, place));
+            (0..self.memory.used()).flat_map(|id| (0..2).map(move |place| (id, place))).map(|(id, place)| self.memory.place(id, place));
         words.map(|word| word.load(Relaxed)).filter(move |word| word & flags != 0).map(|word| self.payloads[index(word)].load(Relaxed))
     }
 
@@ -29,41 +29,41 @@ impl Plot {
 
     /// Whether one who lives has a task in hand.
     fn has_in_hand(&self) -> bool {
-        let Plot { ground, .. } = self;
-        let in_hand = |id| (0..2).any(|place| ground.place(id, place).load(Relaxed) & TASK != 0);
-        (0..ground.used()).any(|id| !ground.is_dead(id) && in_hand(id))
+        let Plot { memory, .. } = self;
+        let in_hand = |id| (0..2).any(|place| memory.place(id, place).load(Relaxed) & TASK != 0);
+        (0..memory.used()).any(|id| !memory.is_dead(id) && in_hand(id))
     }
 
     /// What one finds who joins, and looks once.
     fn is_joined(&self) -> bool {
-        self.ground.bury(None);
-        !self.ground.has_unfinished(None)
+        self.memory.bury(None);
+        !self.memory.has_unfinished(None)
     }
 
     /// Whether there is a task for one who waits, or the end.
     fn has_news(&self) -> bool {
-        let Plot { ground, .. } = self;
+        let Plot { memory, .. } = self;
         let in_ring =
-            ground.find(self.ring(), Head).map_or(true, |found| !found.is_empty() || (found.is_sealed() && !ground.has_unfinished(None)));
+            memory.find(self.ring(), Head).map_or(true, |found| !found.is_empty() || (found.is_sealed() && !memory.has_unfinished(None)));
         let with_the_dead =
-            (0..ground.used()).any(|id| ground.is_dead(id) && ground.has_task(id, &mut Looks::new(0, None)) != Unfinished::None);
+            (0..memory.used()).any(|id| memory.is_dead(id) && memory.has_task(id, &mut Looks::new(0, None)) != Unfinished::None);
         in_ring || self.in_places(RETURNED).next().is_some() || with_the_dead
     }
 }
 
 /// Explores what participants do that have come, with `tasks` tasks from 1 on, and looks at each end whether nobody sleeps who need not, and each task is in one place or was finished once.
 fn explore_tasks<const N: usize>(name: &str, capacity: u32, ids: u32, tasks: u64, parts: [Part; N], kills: u32) {
-    explore_tasks_in(name, shape(capacity, ids), tasks, parts, [kills, 0]);
+    explore_tasks_in(name, config(capacity, ids), tasks, parts, [kills, 0]);
 }
 
 /// The same with so many kills and stops.
-pub(super) fn explore_tasks_in<const N: usize>(name: &str, shape: Shape, tasks: u64, parts: [Part; N], [kills, stops]: [u32; 2]) {
-    let plot = plot(Shape { is_joinable: true, ..shape });
-    let ground = plot.ground;
+pub(super) fn explore_tasks_in<const N: usize>(name: &str, config: Config, tasks: u64, parts: [Part; N], [kills, stops]: [u32; 2]) {
+    let plot = plot(Config { is_joinable: true, ..config });
+    let memory = plot.memory;
     let mut exploration = explore::<Plot, Me>(name, plot).solo(300);
     for (number, part) in parts.iter().enumerate() {
-        let setup: fn(&Plot) = |plot| plot.ground.fill();
-        exploration = exploration.thread(part.script(&ground, (number == 0).then_some(setup)));
+        let setup: fn(&Plot) = |plot| plot.memory.fill();
+        exploration = exploration.thread(part.script(&memory, (number == 0).then_some(setup)));
     }
     let parts = parts.map(|part| part.ops).to_vec();
     let check = move |end: &mut End<'_, Plot, Me>| {
@@ -79,7 +79,7 @@ pub(super) fn explore_tasks_in<const N: usize>(name: &str, shape: Shape, tasks: 
                 match op {
                     Finish | TakeLetter if (1..=tasks).contains(&output) => times[output as usize] += 1,
                     // How many had been done.
-                    Join if ground.shape.letters == 0 => assert_eq!(output, tasks, "a join returned too early"),
+                    Join if memory.config.letters == 0 => assert_eq!(output, tasks, "a join returned too early"),
                     _ => {}
                 }
             }
@@ -93,7 +93,7 @@ pub(super) fn explore_tasks_in<const N: usize>(name: &str, shape: Shape, tasks: 
                 (Fate::Asleep, Join) => {
                     let count = end.look(|plot| {
                         plot.unfinished();
-                        plot.ground.count_unfinished()
+                        plot.memory.count_unfinished()
                     });
                     // One that is stopped in the middle of its wakes is what slices are for.
                     let ends_by_slice = was_stopped && end.look(Plot::is_joined);
@@ -185,8 +185,8 @@ fn one_killed_while_it_takes_what_was_given_back_strands_nobody() {
 fn one_killed_while_it_gives_up_a_task_strands_no_join() {
     let parts =
         [part(0, [GiveBack, TakeWaiting]).prepared([Attach, Put(1), Take]).killable(), worker(1, [Join]), part(0, [Attach, Join]).after(0)];
-    let shape = Shape { letters: 1, attempts: 1, ..shape(1, 3) };
-    explore_tasks_in("queue: one_killed_while_it_gives_up_a_task_strands_no_join", shape, 1, parts, [1, 0]);
+    let config = Config { letters: 1, attempts: 1, ..config(1, 3) };
+    explore_tasks_in("queue: one_killed_while_it_gives_up_a_task_strands_no_join", config, 1, parts, [1, 0]);
 }
 
 #[test]

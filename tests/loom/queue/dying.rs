@@ -8,7 +8,7 @@ use crossproc_sys::model::Futexes::Look;
 use crossproc_sys::model::{End, participant};
 use loom::thread;
 
-use super::exchange::Member;
+use super::exchange::Participant;
 use super::words::LIVES;
 use super::{Plot, me, plot, queue};
 use crate::{join, join_all, kill_model, model, sampled_kill_model, share, spawn};
@@ -17,12 +17,12 @@ const VICTIM: usize = 0;
 
 /// Puts 1 as the victim, killed at a step. Ids are 1 less than TIDs.
 fn put_one_and_die(plot: &Plot, killed_at: usize) -> End {
-    participant(1, Some(killed_at), || plot.put(&plot.member(VICTIM), 1).unwrap())
+    participant(1, Some(killed_at), || plot.put(&plot.participant(VICTIM), 1).unwrap())
 }
 
 fn get_one_and_die(plot: &Plot, killed_at: usize) -> End {
     participant(1, Some(killed_at), || {
-        plot.get(&plot.member(VICTIM)).unwrap();
+        plot.get(&plot.participant(VICTIM)).unwrap();
     })
 }
 
@@ -39,7 +39,7 @@ fn a_dead_putter_is_settled_while_its_item_is_got() {
         let end = put_one_and_die(&plot, killed_at);
         let put = plot.puts();
         let survivor = spawn(2, None, &plot, |plot| {
-            let me = plot.member(1);
+            let me = plot.participant(1);
             let got = plot.get(&me);
             plot.put(&me, 2 + got.unwrap_or(0)).unwrap();
         });
@@ -59,7 +59,7 @@ fn a_dead_putter_is_settled_while_its_item_goes_on() {
         let end = put_one_and_die(&plot, killed_at);
         let others = [1, 2].map(|id| {
             spawn(id + 1, None, &plot, move |plot| {
-                let me = plot.member(id as usize);
+                let me = plot.participant(id as usize);
                 let _ = plot.get(&me);
                 let _ = plot.put(&me, 2);
             })
@@ -79,7 +79,7 @@ fn a_dead_getter_is_settled_while_its_entry_is_filled() {
         plot.fill_with([1]);
         let end = get_one_and_die(&plot, killed_at);
         let survivor = spawn(2, None, &plot, |plot| {
-            let me = plot.member(1);
+            let me = plot.participant(1);
             let _ = plot.put(&me, 2);
             plot.get(&me).unwrap();
         });
@@ -100,7 +100,7 @@ fn one_who_settles_may_die() {
             let plot = queue(2, 3);
             let end = put_one_and_die(&plot, killed_at);
             let survivor = spawn(2, None, &plot, |plot| {
-                let me = plot.member(1);
+                let me = plot.participant(1);
                 let _ = plot.get(&me);
                 plot.put(&me, 2).unwrap();
             });
@@ -122,9 +122,9 @@ fn two_settle_a_dead_putter_at_once() {
         let end = put_one_and_die(&plot, killed_at);
         let put = plot.puts();
         let other = spawn(2, None, &plot, |plot| {
-            let record = plot.ground.record(VICTIM);
+            let record = plot.memory.record(VICTIM);
             if record.life.load(Acquire) == LIVES {
-                plot.ground.settle(VICTIM, LIVES);
+                plot.memory.settle(VICTIM, LIVES);
             }
         });
         let me = plot.take_over(VICTIM);
@@ -144,10 +144,10 @@ fn a_putter_killed_anywhere_loses_nothing_of_others() {
     kill_model("queue: a_putter_killed_anywhere_loses_nothing_of_others", Some(2), |killed_at| {
         let plot = queue(1, 3);
         let victim = spawn(1, Some(killed_at), &plot, |plot| {
-            let _ = plot.put(&plot.member(VICTIM), 1);
+            let _ = plot.put(&plot.participant(VICTIM), 1);
         });
         let survivor = spawn(2, None, &plot, |plot| {
-            let me = plot.member(1);
+            let me = plot.participant(1);
             let got = plot.get(&me);
             match (got, plot.put(&me, 2)) {
                 (Ok(1), put) => assert_eq!(put, Ok(())),
@@ -171,10 +171,10 @@ fn a_getter_killed_anywhere_loses_nothing_of_others() {
         let plot = queue(2, 3);
         plot.fill_with([1, 2]);
         let victim = spawn(1, Some(killed_at), &plot, |plot| {
-            plot.get(&plot.member(VICTIM)).unwrap();
+            plot.get(&plot.participant(VICTIM)).unwrap();
         });
         let survivor = spawn(2, None, &plot, |plot| {
-            let me = plot.member(1);
+            let me = plot.participant(1);
             plot.get(&me).unwrap();
             plot.put(&me, 3).unwrap();
         });
@@ -189,8 +189,8 @@ fn a_getter_killed_anywhere_loses_nothing_of_others() {
 }
 
 /// Attaches as whoever it can be, and says as whom.
-fn attach(plot: &Plot) -> Member {
-    plot.ground.attach(me(), |_| Ok(())).unwrap()
+fn attach(plot: &Plot) -> Participant {
+    plot.memory.attach(me(), |_| Ok(())).unwrap()
 }
 
 /// From the token to the end: the next one takes the dead one's id, or one of its own.

@@ -8,14 +8,14 @@ use crossproc_sys::model::Futexes::Look;
 use loom::sync::atomic::AtomicBool;
 use loom::thread::{self, JoinHandle};
 
-use super::exchange::{Member, Refused};
+use super::exchange::{Participant, Refused};
 use super::{Plot, queue};
 use crate::model;
 
 /// A participant that cannot be killed, and what comes of it.
-fn spawn<T: 'static>(plot: &Arc<Plot>, id: usize, body: impl FnOnce(&Plot, &Member) -> T + 'static) -> JoinHandle<T> {
+fn spawn<T: 'static>(plot: &Arc<Plot>, id: usize, body: impl FnOnce(&Plot, &Participant) -> T + 'static) -> JoinHandle<T> {
     let plot = Arc::clone(plot);
-    thread::spawn(move || body(&plot, &plot.member(id)))
+    thread::spawn(move || body(&plot, &plot.participant(id)))
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn a_get_sees_what_was_put() {
     model("queue: a_get_sees_what_was_put", Look, None, || {
         let plot = queue(2, 2);
         let putter = spawn(&plot, 0, |plot, me| plot.put(me, 7).unwrap());
-        match plot.get(&plot.member(1)) {
+        match plot.get(&plot.participant(1)) {
             Ok(value) => assert_eq!(value, 7),
             Err(refused) => assert_eq!(refused, Refused::Empty),
         }
@@ -38,7 +38,7 @@ fn two_puts_and_two_gets_go_through_one_entry() {
     model("queue: two_puts_and_two_gets_go_through_one_entry", Look, Some(3), || {
         let plot = queue(1, 2);
         let putter = spawn(&plot, 0, |plot, me| [1, 2].map(|value| plot.put(me, value)));
-        let me = plot.member(1);
+        let me = plot.participant(1);
         let mut got: Vec<u64> = (0..2).filter_map(|_| plot.get(&me).ok()).collect();
         let put = putter.join().unwrap();
         assert_eq!(put[0], Ok(()));
@@ -53,7 +53,7 @@ fn two_puts_at_once_and_a_get() {
     model("queue: two_puts_at_once_and_a_get", Look, Some(3), || {
         let plot = queue(2, 3);
         let putters = [0, 1].map(|id| spawn(&plot, id, move |plot, me| plot.put(me, id as u64).unwrap()));
-        let mut got = Vec::from_iter(plot.get(&plot.member(2)));
+        let mut got = Vec::from_iter(plot.get(&plot.participant(2)));
         for putter in putters {
             putter.join().unwrap();
         }
@@ -70,7 +70,7 @@ fn two_gets_at_once_get_one_each() {
         let plot = queue(2, 2);
         plot.fill_with([1, 2]);
         let other = spawn(&plot, 0, |plot, me| plot.get(me).unwrap());
-        let mut got = [plot.get(&plot.member(1)).unwrap(), other.join().unwrap()];
+        let mut got = [plot.get(&plot.participant(1)).unwrap(), other.join().unwrap()];
         got.sort_unstable();
         assert_eq!(got, [1, 2]);
         plot.assert_whole();
@@ -82,7 +82,7 @@ fn of_two_puts_into_the_last_entry_one_finds_it_full() {
     model("queue: of_two_puts_into_the_last_entry_one_finds_it_full", Look, None, || {
         let plot = queue(1, 2);
         let other = spawn(&plot, 0, |plot, me| plot.put(me, 1));
-        let mine = plot.put(&plot.member(1), 2);
+        let mine = plot.put(&plot.participant(1), 2);
         let theirs = other.join().unwrap();
         assert!(matches!((mine, theirs), (Ok(()), Err(Refused::Full)) | (Err(Refused::Full), Ok(()))));
         assert_eq!(plot.drain(1), [if mine.is_ok() { 2 } else { 1 }]);
@@ -96,7 +96,7 @@ fn a_slot_is_written_again_after_it_was_read() {
     model("queue: a_slot_is_written_again_after_it_was_read", Look, Some(2), || {
         let plot = queue(2, 2);
         plot.fill_with([1, 2]);
-        let me = plot.member(1);
+        let me = plot.participant(1);
         let getter = spawn(&plot, 0, |plot, me| [1, 2].map(|value| assert_eq!(plot.get(me), Ok(value))));
         let put = [3, 4, 5].into_iter().filter(|&value| plot.put(&me, value).is_ok()).collect::<Vec<_>>();
         getter.join().unwrap();
@@ -111,7 +111,7 @@ fn nothing_comes_after_closed() {
         let plot = queue(1, 2);
         let putter = spawn(&plot, 0, |plot, me| plot.put(me, 1));
         let closer = spawn(&plot, 1, |plot, _| plot.close());
-        let me = plot.member(1);
+        let me = plot.participant(1);
         let got = plot.get(&me);
         let then = plot.get(&me);
         closer.join().unwrap();
@@ -137,7 +137,7 @@ fn who_finds_it_closed_sees_what_came_before() {
             plot.payloads[0].set(7);
             plot.close();
         });
-        let found = [plot.put(&plot.member(1), 1), plot.get(&plot.member(1)).map(|_| ())];
+        let found = [plot.put(&plot.participant(1), 1), plot.get(&plot.participant(1)).map(|_| ())];
         if found.contains(&Err(Refused::Closed)) {
             assert_eq!(plot.payloads[0].get(), 7);
         }
@@ -155,7 +155,7 @@ fn full_and_empty_are_exact_for_one_who_was_told() {
             plot.put(me, 1).unwrap();
             tell.store(true, Release);
         });
-        let me = plot.member(1);
+        let me = plot.participant(1);
         if told.load(Acquire) {
             assert_eq!(plot.put(&me, 2), Err(Refused::Full));
             assert_eq!(plot.get(&me), Ok(1));

@@ -7,7 +7,7 @@ use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::participant;
 use loom::thread;
 
-use super::exchange::{Member, Refused};
+use super::exchange::{Participant, Refused};
 use super::waiting::{Failure, Side};
 use super::words::CLOSED;
 use super::{Plot, me, queue};
@@ -19,8 +19,8 @@ const VICTIM: usize = 0;
 fn a_getter_is_woken_by_a_put() {
     model("queue: a_getter_is_woken_by_a_put", Sleep, Some(3), || {
         let plot = queue(2, 2);
-        let getter = spawn(1, None, &plot, |plot| assert_eq!(plot.get_waiting(&plot.member(0)), Ok(1)));
-        participant(2, None, || plot.put_and_wake(&plot.member(1), 1).unwrap());
+        let getter = spawn(1, None, &plot, |plot| assert_eq!(plot.get_waiting(&plot.participant(0)), Ok(1)));
+        participant(2, None, || plot.put_and_wake(&plot.participant(1), 1).unwrap());
         join(getter);
     });
 }
@@ -29,8 +29,8 @@ fn a_getter_is_woken_by_a_put() {
 fn a_getter_that_waited_sees_what_was_put() {
     model("queue: a_getter_that_waited_sees_what_was_put", Look, Some(3), || {
         let plot = queue(2, 2);
-        let getter = spawn(1, None, &plot, |plot| assert_eq!(plot.get_waiting(&plot.member(0)), Ok(1)));
-        participant(2, None, || plot.put_and_wake(&plot.member(1), 1).unwrap());
+        let getter = spawn(1, None, &plot, |plot| assert_eq!(plot.get_waiting(&plot.participant(0)), Ok(1)));
+        participant(2, None, || plot.put_and_wake(&plot.participant(1), 1).unwrap());
         join(getter);
     });
 }
@@ -40,8 +40,8 @@ fn a_putter_is_woken_by_a_get() {
     model("queue: a_putter_is_woken_by_a_get", Sleep, Some(3), || {
         let plot = queue(1, 2);
         plot.fill_with([1]);
-        let putter = spawn(1, None, &plot, |plot| assert_eq!(plot.put_waiting(&plot.member(0), 2), Ok(())));
-        participant(2, None, || assert_eq!(plot.get_and_wake(&plot.member(1)), Ok(1)));
+        let putter = spawn(1, None, &plot, |plot| assert_eq!(plot.put_waiting(&plot.participant(0), 2), Ok(())));
+        participant(2, None, || assert_eq!(plot.get_and_wake(&plot.participant(1)), Ok(1)));
         join(putter);
     });
 }
@@ -52,12 +52,12 @@ fn a_putter_that_waited_writes_what_was_read() {
         let plot = queue(1, 2);
         plot.fill_with([1]);
         let putter = spawn(1, None, &plot, |plot| {
-            let me = plot.member(0);
+            let me = plot.participant(0);
             assert_eq!(plot.put_waiting(&me, 2), Ok(()));
             assert_eq!(plot.put_waiting(&me, 3), Ok(()));
         });
         participant(2, None, || {
-            let me = plot.member(1);
+            let me = plot.participant(1);
             assert_eq!([(); 2].map(|()| plot.get_waiting(&me)), [Ok(1), Ok(2)]);
         });
         join(putter);
@@ -69,9 +69,10 @@ fn a_putter_that_waited_writes_what_was_read() {
 fn two_puts_wake_two_getters() {
     model("queue: two_puts_wake_two_getters", Sleep, Some(1), || {
         let plot = queue(2, 3);
-        let getters = [1, 2].map(|tid| spawn(tid, None, &plot, move |plot| _ = plot.get_waiting(&plot.member(tid as usize - 1)).unwrap()));
+        let getters =
+            [1, 2].map(|tid| spawn(tid, None, &plot, move |plot| _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap()));
         participant(3, None, || {
-            let me = plot.member(2);
+            let me = plot.participant(2);
             plot.put_and_wake(&me, 1).unwrap();
             plot.put_and_wake(&me, 2).unwrap();
         });
@@ -80,24 +81,25 @@ fn two_puts_wake_two_getters() {
 }
 
 /// Two at once, and one wake for both.
-fn put_two(plot: &Plot, member: &Member) {
+fn put_two(plot: &Plot, participant: &Participant) {
     let put = |ring: super::Ring<'_>| {
         let mut flags = 0;
         for value in [1, 2] {
-            let place = plot.write(member, value);
-            flags |= plot.ground.put(member, ring, place)?;
+            let place = plot.write(participant, value);
+            flags |= plot.memory.put(participant, ring, place)?;
         }
         Ok((flags, 2))
     };
-    plot.ground.at_once(me(), Side::Putters, put).unwrap();
+    plot.memory.at_once(me(), Side::Putters, put).unwrap();
 }
 
 #[test]
 fn a_put_of_two_wakes_two_getters() {
     model("queue: a_put_of_two_wakes_two_getters", Sleep, Some(1), || {
         let plot = queue(2, 3);
-        let getters = [1, 2].map(|tid| spawn(tid, None, &plot, move |plot| _ = plot.get_waiting(&plot.member(tid as usize - 1)).unwrap()));
-        participant(3, None, || put_two(&plot, &plot.member(2)));
+        let getters =
+            [1, 2].map(|tid| spawn(tid, None, &plot, move |plot| _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap()));
+        participant(3, None, || put_two(&plot, &plot.participant(2)));
         join_all(getters);
     });
 }
@@ -108,11 +110,11 @@ fn two_puts_and_two_gets_that_wait_for_each_other() {
     model("queue: two_puts_and_two_gets_that_wait_for_each_other", Sleep, Some(1), || {
         let plot = queue(1, 2);
         let putter = spawn(1, None, &plot, |plot| {
-            let me = plot.member(0);
+            let me = plot.participant(0);
             assert_eq!([1, 2, 3].map(|value| plot.put_waiting(&me, value)), [Ok(()); 3]);
         });
         participant(2, None, || {
-            let me = plot.member(1);
+            let me = plot.participant(1);
             assert_eq!([(); 3].map(|()| plot.get_waiting(&me)), [Ok(1), Ok(2), Ok(3)]);
         });
         join(putter);
@@ -124,8 +126,8 @@ fn a_close_wakes_all() {
     model("queue: a_close_wakes_all", Sleep, Some(1), || {
         let plot = queue(1, 3);
         let closed = |result| assert_eq!(result, Err(Failure::Refused(Refused::Closed)));
-        let getters = [1, 2].map(|tid| spawn(tid, None, &plot, move |plot| closed(plot.get_waiting(&plot.member(tid as usize - 1)))));
-        participant(3, None, || plot.ground.close(me()));
+        let getters = [1, 2].map(|tid| spawn(tid, None, &plot, move |plot| closed(plot.get_waiting(&plot.participant(tid as usize - 1)))));
+        participant(3, None, || plot.memory.close(me()));
         join_all(getters);
     });
 }
@@ -136,9 +138,9 @@ fn a_close_wakes_one_who_waits_for_room() {
         let plot = queue(1, 2);
         plot.fill_with([1]);
         let putter = spawn(1, None, &plot, |plot| {
-            assert_eq!(plot.put_waiting(&plot.member(0), 2), Err(Failure::Refused(Refused::Closed)));
+            assert_eq!(plot.put_waiting(&plot.participant(0), 2), Err(Failure::Refused(Refused::Closed)));
         });
-        participant(2, None, || plot.ground.close(me()));
+        participant(2, None, || plot.memory.close(me()));
         join(putter);
     });
 }
@@ -148,10 +150,10 @@ fn a_close_wakes_one_who_waits_for_room() {
 fn a_putter_killed_anywhere_strands_no_getter() {
     kill_model("queue: a_putter_killed_anywhere_strands_no_getter", Some(2), |killed_at| {
         let plot = queue(2, 3);
-        let getter = spawn(2, None, &plot, |plot| _ = plot.get_waiting(&plot.member(1)).unwrap());
-        let end = participant(1, Some(killed_at), || plot.put_and_wake(&plot.member(VICTIM), 1).unwrap());
+        let getter = spawn(2, None, &plot, |plot| _ = plot.get_waiting(&plot.participant(1)).unwrap());
+        let end = participant(1, Some(killed_at), || plot.put_and_wake(&plot.participant(VICTIM), 1).unwrap());
         if plot.puts() == 0 {
-            participant(3, None, || plot.put_and_wake(&plot.member(2), 2).unwrap());
+            participant(3, None, || plot.put_and_wake(&plot.participant(2), 2).unwrap());
         }
         join(getter);
         end
@@ -162,10 +164,11 @@ fn a_putter_killed_anywhere_strands_no_getter() {
 fn a_putter_of_two_killed_anywhere_strands_no_getter() {
     kill_model("queue: a_putter_of_two_killed_anywhere_strands_no_getter", Some(1), |killed_at| {
         let plot = queue(2, 4);
-        let getters = [2, 3].map(|tid| spawn(tid, None, &plot, move |plot| _ = plot.get_waiting(&plot.member(tid as usize - 1)).unwrap()));
-        let end = participant(1, Some(killed_at), || put_two(&plot, &plot.member(VICTIM)));
+        let getters =
+            [2, 3].map(|tid| spawn(tid, None, &plot, move |plot| _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap()));
+        let end = participant(1, Some(killed_at), || put_two(&plot, &plot.participant(VICTIM)));
         for value in plot.puts()..2 {
-            participant(4, None, || plot.put_and_wake(&plot.member(3), value).unwrap());
+            participant(4, None, || plot.put_and_wake(&plot.participant(3), value).unwrap());
         }
         join_all(getters);
         end
@@ -177,9 +180,9 @@ fn a_getter_killed_anywhere_strands_no_putter() {
     kill_model("queue: a_getter_killed_anywhere_strands_no_putter", Some(2), |killed_at| {
         let plot = queue(1, 3);
         plot.fill_with([1]);
-        let putter = spawn(2, None, &plot, |plot| plot.put_waiting(&plot.member(1), 2).unwrap());
-        let end = participant(1, Some(killed_at), || assert_eq!(plot.get_and_wake(&plot.member(VICTIM)), Ok(1)));
-        participant(3, None, || _ = plot.get_and_wake(&plot.member(2)));
+        let putter = spawn(2, None, &plot, |plot| plot.put_waiting(&plot.participant(1), 2).unwrap());
+        let end = participant(1, Some(killed_at), || assert_eq!(plot.get_and_wake(&plot.participant(VICTIM)), Ok(1)));
+        participant(3, None, || _ = plot.get_and_wake(&plot.participant(2)));
         join(putter);
         end
     });
@@ -190,11 +193,11 @@ fn a_getter_killed_anywhere_strands_no_putter() {
 fn a_waiting_getter_killed_anywhere_strands_no_other() {
     kill_model("queue: a_waiting_getter_killed_anywhere_strands_no_other", Some(1), |killed_at| {
         let plot = queue(2, 3);
-        let victim = spawn(1, Some(killed_at), &plot, |plot| _ = plot.get_waiting(&plot.member(VICTIM)));
+        let victim = spawn(1, Some(killed_at), &plot, |plot| _ = plot.get_waiting(&plot.participant(VICTIM)));
         let theirs = Arc::clone(&plot);
-        let survivor = thread::spawn(move || participant(2, None, || _ = theirs.get_waiting(&theirs.member(1)).unwrap()));
+        let survivor = thread::spawn(move || participant(2, None, || _ = theirs.get_waiting(&theirs.participant(1)).unwrap()));
         participant(3, None, || {
-            let me = plot.member(2);
+            let me = plot.participant(2);
             plot.put_and_wake(&me, 1).unwrap();
             plot.put_and_wake(&me, 2).unwrap();
         });
@@ -208,11 +211,11 @@ fn a_waiting_getter_killed_anywhere_strands_no_other() {
 fn a_closer_killed_anywhere_has_closed_or_has_not() {
     kill_model("queue: a_closer_killed_anywhere_has_closed_or_has_not", Some(2), |killed_at| {
         let plot = queue(1, 2);
-        let getter = spawn(2, None, &plot, |plot| _ = plot.get_waiting(&plot.member(1)));
-        let end = participant(1, Some(killed_at), || plot.ground.close(me()));
+        let getter = spawn(2, None, &plot, |plot| _ = plot.get_waiting(&plot.participant(1)));
+        let end = participant(1, Some(killed_at), || plot.memory.close(me()));
         // It may have begun, and nobody have noticed: then it is open still.
         if plot.ring().tail().load(Acquire) & CLOSED == 0 {
-            participant(3, None, || plot.ground.close(me()));
+            participant(3, None, || plot.memory.close(me()));
         }
         join(getter);
         end

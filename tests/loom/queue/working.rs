@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::participant;
 
-use super::exchange::{Member, Refused, Ring};
+use super::exchange::{Participant, Refused, Ring};
 use super::waiting::Side;
 use super::{Plot, me, plot};
 use crate::wait::{Wait, Waiter};
@@ -18,54 +18,54 @@ fn tasks(capacity: u32, ids: u32) -> Arc<Plot> {
     share(plot)
 }
 
-fn attach(plot: &Plot) -> Member {
-    plot.ground.attach(me(), |_| Ok(())).unwrap()
+fn attach(plot: &Plot) -> Participant {
+    plot.memory.attach(me(), |_| Ok(())).unwrap()
 }
 
 impl Plot {
     /// The place with the task, and what it says.
-    fn take(&self, member: &Member) -> Result<(usize, u64), Refused> {
-        if let Some(place) = self.ground.retake(me(), member) {
-            return Ok((place, self.read(member, place)));
+    fn take(&self, participant: &Participant) -> Result<(usize, u64), Refused> {
+        if let Some(place) = self.memory.retake(me(), participant) {
+            return Ok((place, self.read(participant, place)));
         }
-        let place = self.ground.occupy(member).unwrap();
-        let taken = self.ground.at_once(me(), Side::Getters, |ring| self.ground.take_task(member, ring, place, None));
+        let place = self.memory.occupy(participant).unwrap();
+        let taken = self.memory.at_once(me(), Side::Getters, |ring| self.memory.take_task(participant, ring, place, None));
         match taken {
-            Ok(()) => Ok((place, self.read(member, place))),
+            Ok(()) => Ok((place, self.read(participant, place))),
             Err(refused) => {
-                self.ground.vacate(member, place);
+                self.memory.vacate(participant, place);
                 Err(refused)
             }
         }
     }
 
-    fn take_waiting(&self, member: &Member) -> (usize, u64) {
-        if let Some(place) = self.ground.retake(me(), member) {
-            return (place, self.read(member, place));
+    fn take_waiting(&self, participant: &Participant) -> (usize, u64) {
+        if let Some(place) = self.memory.retake(me(), participant) {
+            return (place, self.read(participant, place));
         }
-        let place = self.ground.occupy(member).unwrap();
-        let take = |ring: Ring<'_>| self.ground.take_task(member, ring, place, None);
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.ground.sleep_for_task(member, ring, waiter);
-        self.ground.waiting(me(), Side::Getters, &mut Waiter::new(Wait::FOREVER), take, sleep).unwrap();
-        (place, self.read(member, place))
+        let place = self.memory.occupy(participant).unwrap();
+        let take = |ring: Ring<'_>| self.memory.take_task(participant, ring, place, None);
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.memory.sleep_for_task(participant, ring, waiter);
+        self.memory.waiting(me(), Side::Getters, &mut Waiter::new(Wait::FOREVER), take, sleep).unwrap();
+        (place, self.read(participant, place))
     }
 
-    fn finish(&self, member: &Member, place: usize) {
-        me().begin(&self.ground.control().roster.0);
-        self.ground.finish_task(member, place);
+    fn finish(&self, participant: &Participant, place: usize) {
+        me().begin(&self.memory.control().roster.0);
+        self.memory.finish_task(participant, place);
         me().end();
-        self.ground.vacate(member, place);
+        self.memory.vacate(participant, place);
     }
 
-    fn give_back(&self, member: &Member, place: usize) {
-        me().begin(&self.ground.control().roster.0);
-        self.ground.return_task(member, place);
+    fn give_back(&self, participant: &Participant, place: usize) {
+        me().begin(&self.memory.control().roster.0);
+        self.memory.return_task(participant, place);
         me().end();
-        member.returned.set(member.returned.get() | 1 << place);
+        participant.returned.set(participant.returned.get() | 1 << place);
     }
 
-    fn join(&self, member: &Member) {
-        self.ground.join(me(), member, &mut Waiter::new(Wait::FOREVER)).unwrap();
+    fn join(&self, participant: &Participant) {
+        self.memory.join(me(), participant, &mut Waiter::new(Wait::FOREVER)).unwrap();
     }
 }
 
@@ -74,8 +74,8 @@ fn a_task_in_the_ring_or_in_hand_is_unfinished() {
     model("queue: a_task_in_the_ring_or_in_hand_is_unfinished", Look, Some(3), || {
         let plot = tasks(2, 2);
         plot.fill_with([1]);
-        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take(&plot.member(0)).unwrap().1, 1));
-        assert!(plot.ground.has_unfinished(None), "it is not done");
+        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take(&plot.participant(0)).unwrap().1, 1));
+        assert!(plot.memory.has_unfinished(None), "it is not done");
         join(taker);
         plot.assert_whole();
     });
@@ -87,12 +87,12 @@ fn a_task_that_comes_back_is_unfinished() {
         let plot = tasks(2, 3);
         plot.fill_with([1]);
         participant(3, None, || {
-            let me = plot.member(2);
+            let me = plot.participant(2);
             let (place, _) = plot.take(&me).unwrap();
             plot.give_back(&me, place);
         });
-        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take(&plot.member(0)).unwrap().1, 1));
-        assert!(plot.ground.has_unfinished(None), "it is not done");
+        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take(&plot.participant(0)).unwrap().1, 1));
+        assert!(plot.memory.has_unfinished(None), "it is not done");
         join(taker);
     });
 }
@@ -103,13 +103,13 @@ fn a_task_that_is_given_back_while_others_look_is_unfinished() {
         let plot = tasks(2, 3);
         plot.fill_with([1]);
         let taker = spawn(1, None, &plot, |plot| {
-            let me = plot.member(0);
+            let me = plot.participant(0);
             if let Ok((place, _)) = plot.take(&me) {
                 plot.give_back(&me, place);
             }
         });
-        let other = spawn(2, None, &plot, |plot| _ = plot.take(&plot.member(1)));
-        assert!(plot.ground.has_unfinished(None), "it is not done");
+        let other = spawn(2, None, &plot, |plot| _ = plot.take(&plot.participant(1)));
+        assert!(plot.memory.has_unfinished(None), "it is not done");
         join_all([taker, other]);
     });
 }
@@ -119,14 +119,14 @@ fn a_returned_task_goes_to_one() {
     model("queue: a_returned_task_goes_to_one", Look, Some(3), || {
         let plot = tasks(1, 3);
         plot.fill_with([1]);
-        let giver = plot.member(2);
+        let giver = plot.participant(2);
         participant(3, None, || {
             let (place, _) = plot.take(&giver).unwrap();
-            plot.payloads[plot.ground.slot(&giver, place).unwrap()].set(2);
+            plot.payloads[plot.memory.slot(&giver, place).unwrap()].set(2);
             plot.give_back(&giver, place);
         });
         let take = |plot: &Plot, id| {
-            let taken = plot.take(&plot.member(id));
+            let taken = plot.take(&plot.participant(id));
             assert!(matches!(taken, Ok((_, 2)) | Err(Refused::Empty)));
             if taken.is_ok() {
                 plot.payloads[0].add(1);
@@ -145,13 +145,13 @@ fn a_join_sees_what_was_done() {
         let plot = tasks(1, 2);
         plot.fill_with([1]);
         let worker = spawn(1, None, &plot, |plot| {
-            let me = plot.member(0);
+            let me = plot.participant(0);
             let (place, _) = plot.take(&me).unwrap();
-            plot.payloads[plot.ground.slot(&me, place).unwrap()].set(7);
+            plot.payloads[plot.memory.slot(&me, place).unwrap()].set(7);
             plot.finish(&me, place);
         });
-        participant(2, None, || plot.join(&plot.member(1)));
-        assert_eq!(plot.payloads[plot.ground.shape.first_slot(1)].get(), 7);
+        participant(2, None, || plot.join(&plot.participant(1)));
+        assert_eq!(plot.payloads[plot.memory.config.first_slot(1)].get(), 7);
         join(worker);
         plot.assert_whole();
     });
@@ -162,9 +162,9 @@ fn a_join_is_woken_by_the_last_that_is_done() {
     model("queue: a_join_is_woken_by_the_last_that_is_done", Sleep, Some(3), || {
         let plot = tasks(1, 2);
         plot.fill_with([1]);
-        let joiner = spawn(1, None, &plot, |plot| plot.join(&plot.member(0)));
+        let joiner = spawn(1, None, &plot, |plot| plot.join(&plot.participant(0)));
         participant(2, None, || {
-            let me = plot.member(1);
+            let me = plot.participant(1);
             let (place, _) = plot.take(&me).unwrap();
             plot.finish(&me, place);
         });
@@ -177,9 +177,9 @@ fn one_who_waits_for_a_task_is_woken_by_one_that_comes_back() {
     model("queue: one_who_waits_for_a_task_is_woken_by_one_that_comes_back", Sleep, Some(2), || {
         let plot = tasks(1, 2);
         plot.fill_with([1]);
-        let giver = plot.member(1);
+        let giver = plot.participant(1);
         participant(3, None, || _ = plot.take(&giver).unwrap());
-        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&plot.member(0)).1, 1));
+        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&plot.participant(0)).1, 1));
         participant(2, None, || plot.give_back(&giver, 0));
         join(taker);
     });
@@ -189,8 +189,8 @@ fn one_who_waits_for_a_task_is_woken_by_one_that_comes_back() {
 fn one_who_waits_for_a_task_is_woken_by_a_put() {
     model("queue: one_who_waits_for_a_task_is_woken_by_a_put", Sleep, Some(2), || {
         let plot = tasks(1, 2);
-        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&plot.member(0)).1, 1));
-        participant(2, None, || plot.put_and_wake(&plot.member(1), 1).unwrap());
+        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&plot.participant(0)).1, 1));
+        participant(2, None, || plot.put_and_wake(&plot.participant(1), 1).unwrap());
         join(taker);
     });
 }
@@ -203,7 +203,7 @@ fn the_task_of_one_killed_anywhere_goes_to_one_who_waits() {
         participant(4, None, || {
             let me = attach(&plot);
             plot.put(&me, 1).unwrap();
-            plot.ground.detach(super::me(), &me);
+            plot.memory.detach(super::me(), &me);
         });
         let taker = spawn(2, None, &plot, |plot| {
             let me = attach(plot);
@@ -226,7 +226,7 @@ fn a_worker_killed_anywhere_strands_no_join() {
         participant(4, None, || {
             let me = attach(&plot);
             plot.put(&me, 1).unwrap();
-            plot.ground.detach(super::me(), &me);
+            plot.memory.detach(super::me(), &me);
         });
         let joiner = spawn(2, None, &plot, |plot| plot.join(&attach(plot)));
         let work = || {

@@ -1,0 +1,80 @@
+//! [`Handle`]: what can be handed to another process.
+
+use core::any::type_name;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::memory::region::RegionError;
+use crate::memory::shm::{Contents, Shm};
+
+/// Something that can be handed to another process: it has a descriptor, and can be made from one.
+///
+/// It is given to programs that this one [starts](crate::process::CommandExt::share), sent [over a connection](crate::Connection::send_handle), and served by a [`Directory`](crate::Directory). Who gets it checks what it is.
+pub trait Handle: AsFd + Sized {
+    /// What it is, for whoever gets it: a name that appears in errors.
+    #[must_use]
+    fn kind() -> &'static str {
+        type_name::<Self>()
+    }
+
+    /// Whether a handle that was of this kind where it was handed on may be one of `Self` here. Only needed where [`from_fd`](Handle::from_fd) cannot tell.
+    ///
+    /// # Errors
+    /// That it may not.
+    fn check(kind: &str) -> Result<(), HandleError> {
+        let _ = kind;
+        Ok(())
+    }
+
+    /// Makes the handle from a descriptor, after checking that it is one of this kind. The descriptor is closed if it is not.
+    ///
+    /// # Errors
+    /// What is wrong with the descriptor.
+    fn from_fd(fd: OwnedFd) -> Result<Self, HandleError>;
+}
+
+impl<T: ?Sized + Contents> Handle for Shm<T> {
+    fn from_fd(fd: OwnedFd) -> Result<Self, HandleError> {
+        Ok(Shm::attach(fd)?)
+    }
+}
+
+/// A plain descriptor: of a file, a socket, anything. Nothing is checked.
+impl Handle for OwnedFd {
+    fn kind() -> &'static str {
+        "descriptor"
+    }
+
+    fn from_fd(fd: OwnedFd) -> Result<Self, HandleError> {
+        Ok(fd)
+    }
+}
+
+/// Why a descriptor is not the handle that was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// It is not the memory that it should be.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// It is not the end of a connection.
+    #[error("the descriptor is not the end of a connection of this crate: {what}")]
+    NotConnected {
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// It was something else where it came from.
+    #[error("it was handed on as a {found}, not as a {expected}")]
+    OtherKind {
+        /// What it was.
+        found: String,
+        /// What was asked for.
+        expected: &'static str,
+    },
+}
+
+impl From<HandleError> for io::Error {
+    fn from(error: HandleError) -> Self {
+        io::Error::new(io::ErrorKind::InvalidData, error)
+    }
+}

@@ -1,0 +1,322 @@
+//! [`Shm`]: a value, or a slice, in memory that processes share.
+
+#![allow(unsafe_code)]
+#![allow(private_interfaces, reason = "the sealed trait's methods are for this crate alone")]
+
+use core::any::type_name;
+use core::fmt;
+use core::ops::Deref;
+use core::ptr::NonNull;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::memory::region::{CONTENTS, Layout, Region, RegionError};
+use crate::memory::shared::{Fingerprint, Shared};
+
+/// A handle to a `T`, or a slice `[T]`, in memory that any number of processes share: what [`Arc`] is to threads.
+///
+/// The memory is an anonymous file (memfd) without a name, sealed so that its size stays, with all its pages allocated. It exists as long as any
+/// process has a handle to it, and goes with the last one, however that one ended. Forked children inherit handles; other programs get
+/// the [descriptor](AsFd) and [attach](Shm::attach) to it.
+///
+/// `T` is [`Shared`]: atomics, primitives, and structs declared with [`shared!`](crate::shared!). It is never dropped.
+///
+/// # Blocking
+/// Nothing here blocks, but for the kernel's search for free pages. Using the contents makes no system call.
+///
+/// # Memory ordering
+/// Creating *synchronises with* attaching: what was written at creation is seen by whoever attaches.
+///
+/// # Process death
+/// A creator that dies halfway leaves a region that cannot be attached, and that is gone with its descriptor.
+///
+/// # Examples
+/// An array of counters that a child adds to:
+/// ```standalone_crate
+/// use crossproc::{Shm, process};
+/// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let table: Shm<[AtomicU64]> = Shm::from_fn(1024, |_| AtomicU64::new(0))?;
+/// let theirs = table.clone();
+/// let child = process::fork(move || { theirs[7].fetch_add(1, Relaxed); })?;
+/// child.join()?;
+/// assert_eq!(table[7].load(Relaxed), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Shm<T: ?Sized + Contents> {
+    /// Into the region, which keeps it mapped.
+    contents: NonNull<T>,
+    region: Arc<Region>,
+}
+
+// SAFETY: a handle gives `&T` and never a `T`, so being `Sync` is all that is asked of `T`, which `Shared` includes.
+unsafe impl<T: ?Sized + Contents> Send for Shm<T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Contents> Sync for Shm<T> {}
+
+/// What a [`Shm`] can hold: a `T` or a slice `[T]` of [`Shared`] types. Implemented for these two and nothing else.
+pub trait Contents: sealed::Contents {}
+
+impl<T: Shared> Contents for T {}
+impl<T: Shared> Contents for [T] {}
+
+mod sealed {
+    use super::{Layout, NonNull};
+
+    pub trait Contents {
+        #[doc(hidden)]
+        fn layout() -> Layout;
+        #[doc(hidden)]
+        fn at(first: NonNull<u8>, count: usize) -> NonNull<Self>;
+    }
+}
+
+fn layout_of<T: Shared>(fingerprint: u64, is_slice: bool) -> Layout {
+    const { assert!(!core::mem::needs_drop::<T>(), "what is shared is never dropped, so there can be nothing to drop") };
+    const { assert!(align_of::<T>() <= CONTENTS, "shared memory is aligned to 4,096 bytes at most") };
+    Layout { size: size_of::<T>(), align: align_of::<T>(), fingerprint, is_slice }
+}
+
+impl<T: Shared> sealed::Contents for T {
+    fn layout() -> Layout {
+        layout_of::<T>(Fingerprint::of::<T>(), false)
+    }
+
+    fn at(first: NonNull<u8>, _count: usize) -> NonNull<T> {
+        first.cast()
+    }
+}
+
+impl<T: Shared> sealed::Contents for [T] {
+    fn layout() -> Layout {
+        // A fingerprint of its own: one element is not a slice of one.
+        layout_of::<T>(!Fingerprint::of::<T>(), true)
+    }
+
+    fn at(first: NonNull<u8>, count: usize) -> NonNull<[T]> {
+        NonNull::slice_from_raw_parts(first.cast(), count)
+    }
+}
+
+impl<T: Shared> Shm<T> {
+    /// Moves `value` into new shared memory.
+    ///
+    /// On its way the value is on the stack, several times in a build without optimisation. From some
+    /// 64 KiB on, take [`new_in_place`](Shm::new_in_place).
+    ///
+    /// An alignment of `T` beyond 4,096 bytes does not compile.
+    ///
+    /// # Errors
+    /// [`RegionError::Create`] if there is no memory or no descriptor for it,
+    /// [`RegionError::NoNamespace`] if there is no `/proc`.
+    pub fn new(value: T) -> Result<Self, RegionError> {
+        let write = |at: NonNull<u8>| {
+            // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a page, and nobody else's yet.
+            unsafe { at.cast::<T>().write(value) };
+        };
+        Region::create(<T as sealed::Contents>::layout(), 1, write).map(Shm::of)
+    }
+
+    /// A value in new shared memory, made where it lies: nothing of it is on the stack, whatever its
+    /// size.
+    ///
+    /// It begins with free locks, and zeros in them, with zeros in atomics and in [`Fixed`] data, and
+    /// with events that are not set. What has no other beginning has to be set by `write`:
+    /// a [`Barrier`] is one for no parties, and a [`Semaphore`] and a [`BoundedSemaphore`] have no
+    /// permits.
+    ///
+    /// # Process death
+    /// Until `write` has returned, nobody else can attach to the memory, and what it has done is gone
+    /// with the process. So it is if `write` panics.
+    ///
+    /// # Errors
+    /// As [`new`](Shm::new); `write` is not called then.
+    ///
+    /// # Panics
+    /// If `write` does.
+    ///
+    /// # Examples
+    /// ```
+    /// use crossproc::{Lock, Semaphore, Shm, shared};
+    /// use std::sync::atomic::AtomicU8;
+    ///
+    /// shared! {
+    ///     struct Film {
+    ///         frame: Lock<[u8; 1 << 20]>,
+    ///         seen: [AtomicU8; 1 << 20],
+    ///         frames: Semaphore,
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let film: Shm<Film> = Shm::new_in_place(|film: &mut Film| {
+    ///     film.frame.get_mut().fill(255);
+    ///     film.frames = Semaphore::new(3);
+    /// })?;
+    /// assert_eq!(film.frame.lock()?[70_000], 255);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// [`Barrier`]: crate::Barrier
+    /// [`BoundedSemaphore`]: crate::BoundedSemaphore
+    /// [`Fixed`]: crate::Fixed
+    /// [`Semaphore`]: crate::Semaphore
+    pub fn new_in_place(write: impl FnOnce(&mut T)) -> Result<Self, RegionError> {
+        let write = |at: NonNull<u8>| {
+            // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a page, and
+            // nobody else's until it returns. It is all zeros, and any bytes are a `T` (`Shared`).
+            let value = unsafe { at.cast::<T>().as_mut() };
+            value.set_up();
+            write(value);
+        };
+        Region::create(<T as sealed::Contents>::layout(), 1, write).map(Shm::of)
+    }
+}
+
+impl<T: Shared> Shm<[T]> {
+    /// A slice of `len` elements in new shared memory, each made by `element` from its index.
+    ///
+    /// One element at a time is on the stack. Where that is large, take
+    /// [`slice_in_place`](Shm::slice_in_place).
+    ///
+    /// # Process death
+    /// Until the last one is made, nobody else can attach to the memory. If `element` panics, it is gone.
+    ///
+    /// # Errors
+    /// [`RegionError::Create`] if there is no memory or no descriptor for it,
+    /// [`RegionError::NoNamespace`] if there is no `/proc`, [`RegionError::TooLarge`] if no address
+    /// space could hold it.
+    ///
+    /// # Panics
+    /// If `element` does.
+    pub fn from_fn(len: usize, mut element: impl FnMut(usize) -> T) -> Result<Self, RegionError> {
+        let write = |at: NonNull<u8>| {
+            for index in 0..len {
+                // SAFETY: `create` gives the address of `len` elements, of which this is one.
+                let at = unsafe { at.cast::<T>().add(index) };
+                // SAFETY: mapped, writable, aligned as the first one, and nobody else's yet.
+                unsafe { at.write(element(index)) };
+            }
+        };
+        Region::create(<[T] as sealed::Contents>::layout(), len, write).map(Shm::of)
+    }
+
+    /// A slice of `len` elements in new shared memory, made where they lie: nothing of them is on the
+    /// stack. They begin as [a single value](Shm::new_in_place) does.
+    ///
+    /// # Process death
+    /// As for a single value.
+    ///
+    /// # Errors
+    /// As [`from_fn`](Shm::from_fn); `write` is not called then.
+    ///
+    /// # Panics
+    /// If `write` does.
+    ///
+    /// # Examples
+    /// ```
+    /// use crossproc::{Lock, Shm};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let pages = Shm::<[Lock<[u8; 1 << 20]>]>::slice_in_place(4, |pages| {
+    ///     pages[3].get_mut().fill(7);
+    /// })?;
+    /// assert_eq!((pages[2].lock()?[9], pages[3].lock()?[9]), (0, 7));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn slice_in_place(len: usize, write: impl FnOnce(&mut [T])) -> Result<Self, RegionError> {
+        let write = |at: NonNull<u8>| {
+            let mut slice = NonNull::slice_from_raw_parts(at.cast::<T>(), len);
+            // SAFETY: as for a single value, of which there are `len` here.
+            let slice = unsafe { slice.as_mut() };
+            slice.iter_mut().for_each(T::set_up);
+            write(slice);
+        };
+        Region::create(<[T] as sealed::Contents>::layout(), len, write).map(Shm::of)
+    }
+}
+
+impl<T: ?Sized + Contents> Shm<T> {
+    /// Maps what another process has created, from its descriptor. The descriptor is closed with the last clone, or at once if this fails.
+    ///
+    /// Nothing in the file is trusted. It has to be such as this crate makes, and this is checked first:
+    ///
+    /// | what | otherwise |
+    /// |---|---|
+    /// | it is a memfd | [`RegionError::NotMemfd`] |
+    /// | its size, and its seals, cannot change | [`RegionError::NotSealed`] |
+    /// | no other seals, but that against execution | [`RegionError::OtherSeals`] |
+    /// | it is not of huge pages, which its maker could take away | [`RegionError::HugePages`] |
+    /// | it has a header, and as many elements as that says | [`RegionError::TooShort`] |
+    /// | it is of this process's pid namespace | [`RegionError::OtherPidNamespace`] |
+    /// | it was made by this crate, finished | [`RegionError::ForeignMagic`], [`NotInitialised`] |
+    /// | for the same kind of machine and libc | [`RegionError::OtherAbi`], [`OtherWordSize`] |
+    /// | it holds a `T` laid out as in this program | [`RegionError::OtherLayout`] |
+    /// | all of it is allocated | [`RegionError::Holes`] |
+    ///
+    /// Whoever has the descriptor can take pages out of it later, by `fallocate`: what was in them reads as
+    /// zeros then, as if it had been overwritten. The kernel allocates new ones for who touches them, and
+    /// kills it only if there is no memory.
+    ///
+    /// [`NotInitialised`]: RegionError::NotInitialised
+    /// [`OtherWordSize`]: RegionError::OtherWordSize
+    ///
+    /// # Errors
+    /// As in the table; [`RegionError::Attach`] for what the system refuses.
+    ///
+    /// # Examples
+    /// ```
+    /// use crossproc::{Event, Shm};
+    /// use std::os::fd::AsFd;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let event = Shm::new(Event::new())?;
+    /// let again: Shm<Event> = Shm::attach(event.as_fd().try_clone_to_owned()?)?;
+    /// again.set();
+    /// assert!(event.is_set());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
+        Region::attach_whole(file.into(), T::layout(), type_name::<T>()).map(Shm::of)
+    }
+
+    fn of(region: Region) -> Self {
+        Shm { contents: T::at(region.contents(), region.count()), region: Arc::new(region) }
+    }
+}
+
+impl<T: ?Sized + Contents> Deref for Shm<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the region holds as many elements of `T`'s element type as its count says: written by `new` or `from_fn`, or checked
+        // by `attach`; they are `Shared`, so any bytes are valid and may change. It stays mapped as long as `self.region`.
+        unsafe { self.contents.as_ref() }
+    }
+}
+
+impl<T: ?Sized + Contents> Clone for Shm<T> {
+    /// Another handle in this process, to the same mapping.
+    fn clone(&self) -> Self {
+        Shm { contents: self.contents, region: Arc::clone(&self.region) }
+    }
+}
+
+impl<T: ?Sized + Contents> AsFd for Shm<T> {
+    /// The descriptor that other processes [attach](Shm::attach) to; close-on-exec.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.region.as_fd()
+    }
+}
+
+impl<T: ?Sized + Contents + fmt::Debug> fmt::Debug for Shm<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}

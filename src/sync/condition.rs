@@ -1,0 +1,273 @@
+//! [`Condition`]: waiting for a change of what a lock protects.
+
+#![allow(unsafe_code)]
+
+use core::fmt;
+use core::time::Duration;
+use std::io;
+use std::time::Instant;
+
+mod held;
+pub(crate) mod state;
+
+pub use self::held::Held;
+use self::state::RawCondition;
+use crate::memory::shared::{Fingerprint, Shared};
+use crate::wait::{Ended, Wait};
+
+/// What a thread waits on, with a lock in its hand, until another has changed what the lock protects.
+///
+/// It corresponds to `std::sync::Condvar` and to Python's `multiprocessing.Condition`, but for the lock, which is named with each call: a
+/// [`Lock`](crate::Lock)'s guard, an [`RLock`](crate::RLock)'s, or a lock that was acquired without one. A wait releases the lock, an `RLock` whole, and
+/// **has it again on every return**, of whatever kind.
+///
+/// # Blocking and fairness
+/// Only waiting blocks. A wait returns after a notification, and then waits for the lock, which can
+/// take longer than its deadline. Those asleep are woken in the order in which they went to sleep,
+/// where each slice counts as going to sleep. [`notify(n)`](Condition::notify) wakes no more than
+/// `n` of them; who has begun to wait, and does not sleep yet, may return, too. Besides that, waits
+/// can return without a notification after a death among the waiters or notifiers, and, seldom,
+/// when a waiter begins in the middle of a notification, or when one that was notified does not
+/// come for the free lock for a [slice](crate::set_slice), stopped or not let run: it may be dead.
+/// So look at what you wait for in a loop, as [`wait_while`](Condition::wait_while) does. A
+/// notification makes no system call if nobody waits. There are no `try_` forms: a wait that does
+/// not wait is none.
+///
+/// # Memory ordering
+/// That of the lock. Notify with the lock or after having had it, so that a waiter that looked before the change gets it.
+///
+/// # Process death
+/// A waiter that dies leaves nothing behind: notifying never waits for it. If it was notified, and dies before it has the lock, another waiter gets the notification: at once, or, if it died while it
+/// waited for the lock, when a [slice](crate::set_slice) of the other has ended for the second time
+/// while that lock was free. If it dies with the lock, the next owner gets `OwnerDied`, and should
+/// notify the others.
+/// A notifier that dies has notified as many as it wanted, or fewer, and one may return for nothing: `notify_all` all or nobody. What it changed before is
+/// not taken back, so where a change must not go without its notification, use a [`Semaphore`](crate::Semaphore), whose release is both in one.
+/// If an owner of the lock dies during a wait, the wait returns [`OwnerDied`](ConditionError::OwnerDied), with the lock.
+///
+/// # Errors
+/// [`ConditionError`].
+///
+/// # Signal handlers
+/// `notify` and its kind may be called in one, provided that the thread has used any lock, semaphore or event that others waited for before.
+///
+/// # Examples
+/// ```standalone_crate
+/// use crossproc::{Condition, Lock, Shm, process, shared};
+///
+/// shared! {
+///     struct Box {
+///         full: Lock<u32>,
+///         changed: Condition,
+///     }
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// let shared = Shm::new(Box { full: Lock::new(0), changed: Condition::new() })?;
+/// let theirs = shared.clone();
+/// let child = process::fork(move || -> std::io::Result<()> {
+///     *theirs.full.lock()? = 7;
+///     theirs.changed.notify_one();
+///     Ok(())
+/// })?;
+///
+/// let mut full = shared.full.lock()?;
+/// shared.changed.wait_while(&mut full, |full| *full == 0)?;
+/// assert_eq!(*full, 7);
+/// drop(full);
+/// assert!(child.join()?.success());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Source
+/// A sequence number that waiters compare and sleep on, as in `std`'s condition variable on futexes; that a notification which finds too few sleepers is one for all, and what is done for the dead, is our
+/// own. See `DESIGN.md`.
+#[repr(transparent)]
+pub struct Condition {
+    raw: RawCondition,
+}
+
+// SAFETY: two atomics; every value of them is valid.
+unsafe impl Shared for Condition {
+    fn layout(to: &mut Fingerprint) {
+        to.name("Condition");
+    }
+}
+
+impl Condition {
+    /// A condition that nobody waits for.
+    #[must_use]
+    pub const fn new() -> Self {
+        Condition { raw: RawCondition::new() }
+    }
+
+    /// Waits for a notification, as long as it takes.
+    ///
+    /// # Errors
+    /// [`OwnerDied`](ConditionError::OwnerDied), [`NotOwner`](ConditionError::NotOwner).
+    pub fn wait<H: Held>(&self, held: &mut H) -> Result<(), ConditionError> {
+        self.wait_with(held, Wait::FOREVER)
+    }
+
+    /// Waits for a notification, for `timeout` at most, and then for the lock. [`Duration::MAX`] waits for ever.
+    ///
+    /// # Errors
+    /// [`TimedOut`](ConditionError::TimedOut); otherwise as [`wait`](Condition::wait).
+    pub fn wait_timeout<H: Held>(&self, held: &mut H, timeout: Duration) -> Result<(), ConditionError> {
+        self.wait_with(held, Wait::timeout(timeout))
+    }
+
+    /// Waits for a notification, until `deadline` at most, and then for the lock.
+    ///
+    /// # Errors
+    /// [`TimedOut`](ConditionError::TimedOut); otherwise as [`wait`](Condition::wait).
+    pub fn wait_deadline<H: Held>(&self, held: &mut H, deadline: Instant) -> Result<(), ConditionError> {
+        self.wait_with(held, Wait::deadline(deadline))
+    }
+
+    /// Waits for a notification as `wait` says, and then for the lock.
+    ///
+    /// # Errors
+    /// [`TimedOut`](ConditionError::TimedOut), and [`Interrupted`](ConditionError::Interrupted) if `wait` is interruptible; otherwise as [`wait`](Condition::wait).
+    pub fn wait_with<H: Held>(&self, held: &mut H, wait: Wait) -> Result<(), ConditionError> {
+        if !held.lock().is_owned() {
+            return Err(ConditionError::NotOwner);
+        }
+        let begun = self.raw.begin();
+        let lock = held.lock();
+        let holding = lock.release_whole();
+        let result = self.raw.sleep(begun, wait, || lock.owner().is_none());
+        let owner_died = lock.relock(holding);
+        let result = result.map(|notified| self.raw.has_lock(notified));
+        // The caller looks at what it waits for, and at the clock, once more anyway; that the data is half written it would not see.
+        if owner_died { Err(ConditionError::OwnerDied) } else { Ok(result?) }
+    }
+
+    /// Waits as long as `condition` says true of the value, which it may change. It is asked with the lock held, first before any waiting.
+    ///
+    /// # Errors
+    /// As [`wait`](Condition::wait).
+    pub fn wait_while<H: Held>(&self, held: &mut H, condition: impl FnMut(&mut H::Value) -> bool) -> Result<(), ConditionError> {
+        self.wait_while_with(held, Wait::FOREVER, condition)
+    }
+
+    /// [`wait_while`](Condition::wait_while), for `timeout` at most. After that, `condition` is asked once more.
+    ///
+    /// # Errors
+    /// [`TimedOut`](ConditionError::TimedOut) if it still says true; otherwise as [`wait`](Condition::wait).
+    pub fn wait_while_timeout<H: Held>(
+        &self,
+        held: &mut H,
+        timeout: Duration,
+        condition: impl FnMut(&mut H::Value) -> bool,
+    ) -> Result<(), ConditionError> {
+        self.wait_while_with(held, Wait::timeout(timeout), condition)
+    }
+
+    /// [`wait_while`](Condition::wait_while), until `deadline` at most. After that, `condition` is asked once more.
+    ///
+    /// # Errors
+    /// [`TimedOut`](ConditionError::TimedOut) if it still says true; otherwise as [`wait`](Condition::wait).
+    pub fn wait_while_deadline<H: Held>(
+        &self,
+        held: &mut H,
+        deadline: Instant,
+        condition: impl FnMut(&mut H::Value) -> bool,
+    ) -> Result<(), ConditionError> {
+        self.wait_while_with(held, Wait::deadline(deadline), condition)
+    }
+
+    /// [`wait_while`](Condition::wait_while) as `wait` says.
+    ///
+    /// # Errors
+    /// [`TimedOut`](ConditionError::TimedOut), and [`Interrupted`](ConditionError::Interrupted) if `wait` is interruptible; otherwise as [`wait`](Condition::wait).
+    pub fn wait_while_with<H: Held>(
+        &self,
+        held: &mut H,
+        wait: Wait,
+        mut condition: impl FnMut(&mut H::Value) -> bool,
+    ) -> Result<(), ConditionError> {
+        if !held.lock().is_owned() {
+            return Err(ConditionError::NotOwner);
+        }
+        while condition(held.value()) {
+            match self.wait_with(held, wait) {
+                Err(ConditionError::TimedOut) if condition(held.value()) => return Err(ConditionError::TimedOut),
+                Ok(()) => {}
+                Err(ConditionError::TimedOut) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Wakes one of those who wait. Does not block.
+    #[inline]
+    pub fn notify_one(&self) {
+        self.raw.notify(1);
+    }
+
+    /// Wakes `count` of those who wait, or all if they are fewer. Does not block.
+    #[inline]
+    pub fn notify(&self, count: u32) {
+        self.raw.notify(count);
+    }
+
+    /// Wakes all who wait. Does not block, not on those that are dead or stopped either.
+    #[inline]
+    pub fn notify_all(&self) {
+        self.raw.notify_all();
+    }
+}
+
+impl Default for Condition {
+    fn default() -> Self {
+        Condition::new()
+    }
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Condition").finish_non_exhaustive()
+    }
+}
+
+/// Why a wait for a [`Condition`] ended without a notification, or with one and something else. The lock is held in any case, but for [`NotOwner`](ConditionError::NotOwner).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConditionError {
+    /// There was no notification until the deadline.
+    #[error("there was no notification until the deadline")]
+    TimedOut,
+    /// A signal handler ran while the thread waited, interruptibly.
+    #[error("a signal handler ran while waiting for a notification")]
+    Interrupted,
+    /// An owner of the lock died while this thread waited: what the lock protects may be half written. There may have been a notification, too.
+    #[error("the lock's owner died while it held it: repair the value and call recover() on the guard")]
+    OwnerDied,
+    /// The calling thread does not hold the lock that it is to release.
+    #[error("this thread does not hold the lock: acquire it before waiting for its condition")]
+    NotOwner,
+}
+
+impl From<Ended> for ConditionError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::TimedOut => ConditionError::TimedOut,
+            Ended::Interrupted => ConditionError::Interrupted,
+        }
+    }
+}
+
+impl From<ConditionError> for io::Error {
+    fn from(error: ConditionError) -> Self {
+        let kind = match error {
+            ConditionError::TimedOut => io::ErrorKind::TimedOut,
+            ConditionError::Interrupted => io::ErrorKind::Interrupted,
+            ConditionError::OwnerDied => io::ErrorKind::Other,
+            ConditionError::NotOwner => io::ErrorKind::PermissionDenied,
+        };
+        io::Error::new(kind, error)
+    }
+}

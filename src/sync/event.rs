@@ -1,0 +1,186 @@
+//! [`Event`]: something that happens, and that others wait for.
+
+#![allow(unsafe_code)]
+
+use core::fmt;
+use core::time::Duration;
+use std::io;
+use std::time::Instant;
+
+pub(crate) mod state;
+
+use self::state::RawEvent;
+use crate::memory::shared::{Fingerprint, Shared};
+use crate::wait::{Ended, Wait};
+
+/// A flag that any number of threads of any processes can wait for, set by hand and cleared by hand.
+///
+/// It corresponds to Python's `multiprocessing.Event`. It starts unset, stays set until [`clear`](Event::clear), and releases all waiters, those
+/// that come later too. A `clear` that follows at once does not take a wake-up away: every `wait` that had
+/// begun when the event was set returns.
+///
+/// # Blocking and fairness
+/// [`wait`](Event::wait) looks at an unset event for a few microseconds, then sleeps. No other operation blocks, and an operation that finds nobody asleep
+/// makes no system call.
+///
+/// # Memory ordering
+/// A [`set`](Event::set) *synchronises with* every wait, `is_set` and `clear` that sees it, or a later one. That holds for a `set` that found the event set, too.
+///
+/// # Process death
+/// A waiter that dies is as if it had never come. A setter that dies has set the event or has not; if it has, the waiters return, even if it
+/// died before it woke any of them: the kernel, and then the first of the waiters, does it for it. On kernels before 6.2 that can take one
+/// [slice](crate::set_slice).
+///
+/// # Signal handlers
+/// `set`, `clear` and `is_set` may be called in one, provided that the thread has used any lock, semaphore or event that others waited for before.
+///
+/// # Examples
+/// ```standalone_crate
+/// use crossproc::{Event, Shm, process};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let ready = Shm::new(Event::new())?;
+///
+/// let theirs = ready.clone();
+/// let child = process::fork(move || theirs.set())?;
+/// ready.wait();
+/// assert!(ready.is_set());
+/// assert!(child.join()?.success());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Source
+/// Our own; see `DESIGN.md`.
+#[repr(transparent)]
+pub struct Event {
+    pub(crate) raw: RawEvent,
+}
+
+// SAFETY: one atomic; every value of it is valid.
+unsafe impl Shared for Event {
+    fn layout(to: &mut Fingerprint) {
+        to.name("Event");
+    }
+}
+
+impl Event {
+    /// An event that is not set.
+    #[must_use]
+    pub const fn new() -> Self {
+        Event { raw: RawEvent::new() }
+    }
+
+    /// Sets the event and wakes all who wait. Does not block.
+    #[inline]
+    pub fn set(&self) {
+        self.raw.set();
+    }
+
+    /// Makes later waits block again. Does not block.
+    #[inline]
+    pub fn clear(&self) {
+        self.raw.clear();
+    }
+
+    /// Whether the event is set. It may have changed by the time this returns.
+    #[inline]
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.raw.is_set()
+    }
+
+    /// Waits until the event is set, as long as it takes.
+    #[inline]
+    pub fn wait(&self) {
+        // Without a deadline there is no time-out.
+        let _ = self.raw.wait(|| Wait::FOREVER);
+    }
+
+    /// Returns whether the event is set, as a `Result`: the form of `wait` that does not block.
+    ///
+    /// # Errors
+    /// [`EventError::WouldBlock`] if it is not.
+    #[inline]
+    pub fn try_wait(&self) -> Result<(), EventError> {
+        if self.is_set() { Ok(()) } else { Err(EventError::WouldBlock) }
+    }
+
+    /// Waits until the event is set, for `timeout` at most. Zero looks once; [`Duration::MAX`] waits for ever.
+    ///
+    /// # Errors
+    /// [`EventError::TimedOut`].
+    #[inline]
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<(), EventError> {
+        Ok(self.raw.wait(|| Wait::timeout(timeout))?)
+    }
+
+    /// Waits until the event is set, until `deadline` at most. A past one looks once.
+    ///
+    /// # Errors
+    /// [`EventError::TimedOut`].
+    #[inline]
+    pub fn wait_deadline(&self, deadline: Instant) -> Result<(), EventError> {
+        Ok(self.raw.wait(|| Wait::deadline(deadline))?)
+    }
+
+    /// Waits until the event is set, as `wait` says.
+    ///
+    /// # Errors
+    /// [`EventError::TimedOut`], and [`EventError::Interrupted`] if `wait` is interruptible.
+    #[inline]
+    pub fn wait_with(&self, wait: Wait) -> Result<(), EventError> {
+        Ok(self.raw.wait(|| wait)?)
+    }
+}
+
+impl Default for Event {
+    fn default() -> Self {
+        Event::new()
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event").field("is_set", &self.is_set()).finish_non_exhaustive()
+    }
+}
+
+/// Why a wait for an [`Event`] ended without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EventError {
+    /// The event is not set.
+    #[error("the event is not set")]
+    WouldBlock,
+    /// The event was not set until the deadline.
+    #[error("the event was not set until the deadline")]
+    TimedOut,
+    /// A signal handler ran while the thread waited, interruptibly.
+    #[error("a signal handler ran while waiting for the event")]
+    Interrupted,
+    /// The thread that would sleep in a future's place could not be started.
+    #[error("no thread could be started to sleep for the future")]
+    NoThread,
+}
+
+impl From<Ended> for EventError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::TimedOut => EventError::TimedOut,
+            Ended::Interrupted => EventError::Interrupted,
+        }
+    }
+}
+
+impl From<EventError> for io::Error {
+    fn from(error: EventError) -> Self {
+        let kind = match error {
+            EventError::WouldBlock => io::ErrorKind::WouldBlock,
+            EventError::TimedOut => io::ErrorKind::TimedOut,
+            EventError::Interrupted => io::ErrorKind::Interrupted,
+            EventError::NoThread => io::ErrorKind::WouldBlock,
+        };
+        io::Error::new(kind, error)
+    }
+}

@@ -1,0 +1,247 @@
+//! [`Permits`]: permits that belong to their holders.
+
+#![allow(unsafe_code)]
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::time::Duration;
+use std::io;
+use std::time::Instant;
+
+use crossproc_sys::robust::Holding;
+
+use crate::memory::shared::{Fingerprint, Shared};
+use crate::sync::lock::state::LockRefused;
+use crate::sync::tokens::{Cells, Taken};
+use crate::wait::{Wait, Waiter};
+
+/// `N` permits, each of which comes back when its holder releases it, or dies.
+///
+/// It is what a [`Semaphore`](crate::Semaphore) is used for when it limits how many do something at once, and what System V's `SEM_UNDO` was for. Python has nothing like it. The price is
+/// that a permit is acquired and released by the same thread, and 40 bytes for each.
+///
+/// # Blocking and fairness
+/// [`acquire`](Permits::acquire) looks at all permits, then sleeps until one is free. A free permit goes to whoever comes first, also before a
+/// waiter that was just woken; sleepers are woken in the order in which they went to sleep, as each does anew at the end of a [slice](crate::set_slice). Releasing does not block. Without sleepers, no operation
+/// makes a system call.
+///
+/// # Memory ordering
+/// A release *synchronises with* the acquisition of the same permit, and of any if there is but one. A holder's death counts as its release.
+///
+/// # Process death
+/// The permits of a thread that dies, ends, or calls `exec` are free at once, and a waiter is woken by the kernel for each. On kernels before 6.2, and for the permits
+/// beyond the 126th, that can take one [slice](crate::set_slice). A waiter that dies is as if it had never come. Nobody is told of a death: nothing but the permits was protected.
+///
+/// # Fork
+/// A child does not inherit its parent's permits, and a guard that was carried into it does nothing when it is dropped there.
+///
+/// # Errors
+/// [`PermitsError`]. A thread may hold 1,000 permits and locks at a time.
+///
+/// # Signal handlers
+/// Not for them.
+///
+/// # Examples
+/// ```standalone_crate
+/// use crossproc::{Permits, Shm, process};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let licences: Shm<Permits<2>> = Shm::new(Permits::new())?;
+///
+/// let theirs = licences.clone();
+/// let child = process::fork(move || -> () {
+///     let _one = theirs.acquire().unwrap();
+///     std::process::abort(); // ... without giving it back
+/// })?;
+/// child.join()?;
+///
+/// let _one = licences.acquire()?;
+/// let _two = licences.acquire()?;
+/// assert!(licences.try_acquire().is_err());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Source
+/// A robust futex for each permit; how they are waited for is our own. See `DESIGN.md`.
+#[repr(transparent)]
+pub struct Permits<const N: usize> {
+    cells: Cells<N>,
+}
+
+// SAFETY: words and entries that are atomics; every value of them is valid, and entries are never read back.
+unsafe impl<const N: usize> Shared for Permits<N> {
+    fn layout(to: &mut Fingerprint) {
+        to.name("Permits").number(N);
+    }
+
+    fn set_up(&mut self) {
+        *self = Permits::new();
+    }
+}
+
+impl<const N: usize> Permits<N> {
+    /// `N` free permits.
+    #[must_use]
+    pub const fn new() -> Self {
+        const { assert!(N >= 1, "without permits, nobody could ever acquire one") };
+        Permits { cells: Cells::new() }
+    }
+
+    /// Takes a permit, and waits for one as long as it takes.
+    ///
+    /// # Errors
+    /// [`Deadlock`](PermitsError::Deadlock), [`TooManyHeld`](PermitsError::TooManyHeld), [`Unavailable`](PermitsError::Unavailable).
+    #[inline]
+    pub fn acquire(&self) -> Result<Permit<'_, N>, PermitsError> {
+        self.acquire_lazily(|| Wait::FOREVER)
+    }
+
+    /// Takes a permit if there is one.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](PermitsError::WouldBlock) if none was found: each was held when it was looked at. Otherwise as [`acquire`](Permits::acquire).
+    #[inline]
+    pub fn try_acquire(&self) -> Result<Permit<'_, N>, PermitsError> {
+        match self.cells.try_take(Holding::BY_HAND)? {
+            Some(taken) => Ok(self.permit(taken)),
+            None => Err(PermitsError::WouldBlock),
+        }
+    }
+
+    /// Takes a permit, and waits for one for `timeout` at most. Zero tries once; [`Duration::MAX`] waits for ever.
+    ///
+    /// # Errors
+    /// [`TimedOut`](PermitsError::TimedOut); otherwise as [`acquire`](Permits::acquire).
+    #[inline]
+    pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_, N>, PermitsError> {
+        self.acquire_lazily(|| Wait::timeout(timeout))
+    }
+
+    /// Takes a permit, and waits for one until `deadline` at most. A past one tries once.
+    ///
+    /// # Errors
+    /// [`TimedOut`](PermitsError::TimedOut); otherwise as [`acquire`](Permits::acquire).
+    #[inline]
+    pub fn acquire_deadline(&self, deadline: Instant) -> Result<Permit<'_, N>, PermitsError> {
+        self.acquire_lazily(|| Wait::deadline(deadline))
+    }
+
+    /// Takes a permit, and waits for one as `wait` says.
+    ///
+    /// # Errors
+    /// [`TimedOut`](PermitsError::TimedOut), and [`Interrupted`](PermitsError::Interrupted) if `wait` is interruptible; otherwise as [`acquire`](Permits::acquire).
+    #[inline]
+    pub fn acquire_with(&self, wait: Wait) -> Result<Permit<'_, N>, PermitsError> {
+        self.acquire_lazily(|| wait)
+    }
+
+    /// How many permits are free. It may have changed by the time this returns.
+    #[must_use]
+    pub fn value(&self) -> usize {
+        self.cells.free()
+    }
+
+    #[inline]
+    fn acquire_lazily(&self, wait: impl FnOnce() -> Wait) -> Result<Permit<'_, N>, PermitsError> {
+        let taken = match self.cells.try_take(Holding::BY_HAND)? {
+            Some(taken) => taken,
+            None => self.cells.take_waiting(&mut Waiter::new(wait()), Holding::BY_HAND)?,
+        };
+        Ok(self.permit(taken))
+    }
+
+    fn permit(&self, taken: Taken) -> Permit<'_, N> {
+        Permit { permits: self, taken, stays_here: PhantomData }
+    }
+}
+
+impl<const N: usize> Default for Permits<N> {
+    fn default() -> Self {
+        Permits::new()
+    }
+}
+
+impl<const N: usize> fmt::Debug for Permits<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permits").field("value", &self.value()).field("of", &N).finish_non_exhaustive()
+    }
+}
+
+/// One of the [`Permits`]; dropping it releases it. It stays in its thread, because the kernel knows the holder by thread.
+///
+/// One that is leaked stays held until its thread ends, and is free then. If the permits are not in a
+/// [`Shm`](crate::Shm), the *process* ends with such a thread, by [`abort`](std::process::abort) and a
+/// message: their memory could have been freed meanwhile.
+#[must_use = "dropping the permit releases it at once"]
+pub struct Permit<'a, const N: usize> {
+    permits: &'a Permits<N>,
+    taken: Taken,
+    stays_here: PhantomData<*const ()>,
+}
+
+impl<const N: usize> Drop for Permit<'_, N> {
+    #[inline]
+    fn drop(&mut self) {
+        self.permits.cells.release(self.taken, 1);
+    }
+}
+
+impl<const N: usize> fmt::Debug for Permit<'_, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").finish_non_exhaustive()
+    }
+}
+
+/// Why no permit was acquired.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PermitsError {
+    /// No permit was found free.
+    #[error("no permit is free")]
+    WouldBlock,
+    /// No permit was free until the deadline.
+    #[error("no permit was free until the deadline")]
+    TimedOut,
+    /// A signal handler ran while the thread waited, interruptibly.
+    #[error("a signal handler ran while waiting for a permit")]
+    Interrupted,
+    /// The calling thread holds all the permits.
+    #[error("this thread holds all the permits: waiting for one would never end")]
+    Deadlock,
+    /// The calling thread holds as much as the kernel is willing to free for it when it dies.
+    #[error(
+        "this thread holds {} locks and permits, more would not be freed if it died: release some first",
+        crossproc_sys::robust::MAX_HELD
+    )]
+    TooManyHeld,
+    /// The calling thread can hold no permit that outlives it.
+    #[error("this thread can hold no permit that survives it")]
+    Unavailable(#[source] crossproc_sys::robust::Error),
+}
+
+impl From<LockRefused> for PermitsError {
+    fn from(refused: LockRefused) -> Self {
+        match refused {
+            LockRefused::WouldBlock => PermitsError::WouldBlock,
+            LockRefused::TimedOut => PermitsError::TimedOut,
+            LockRefused::Interrupted => PermitsError::Interrupted,
+            LockRefused::Deadlock => PermitsError::Deadlock,
+            LockRefused::TooDeep | LockRefused::TooManyHeld => PermitsError::TooManyHeld,
+            LockRefused::Unavailable(source) => PermitsError::Unavailable(source),
+        }
+    }
+}
+
+impl From<PermitsError> for io::Error {
+    fn from(error: PermitsError) -> Self {
+        let kind = match error {
+            PermitsError::WouldBlock => io::ErrorKind::WouldBlock,
+            PermitsError::TimedOut => io::ErrorKind::TimedOut,
+            PermitsError::Interrupted => io::ErrorKind::Interrupted,
+            PermitsError::Deadlock => io::ErrorKind::Deadlock,
+            PermitsError::TooManyHeld | PermitsError::Unavailable(_) => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}

@@ -1,0 +1,373 @@
+//! [`Semaphore`]: a number of permits.
+
+#![allow(unsafe_code)]
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::time::Duration;
+use std::io;
+use std::time::Instant;
+
+use crossproc_sys::atomic::AtomicU32;
+use crossproc_sys::atomic::Ordering::Relaxed;
+
+pub(crate) mod state;
+
+use self::state::{Overflow, RawSemaphore};
+use crate::memory::shared::{Fingerprint, Shared};
+use crate::wait::{Ended, Wait};
+
+/// A number of permits that threads of any processes acquire and release.
+///
+/// It corresponds to Python's `multiprocessing.Semaphore` and to `sem_t`. Permits have no owner: whoever likes may release, which makes a
+/// semaphore a counter of things that are ready, too.
+///
+/// # Blocking and fairness
+/// [`acquire`](Semaphore::acquire) looks at a semaphore without permits for a few microseconds, then sleeps. A permit goes to whoever comes first, also
+/// before a waiter that was just woken; sleepers are woken in the order in which they went to sleep, as each does anew at the end of a [slice](crate::set_slice). No other operation blocks. Without sleepers, no operation
+/// makes a system call.
+///
+/// # Memory ordering
+/// A release *synchronises with* the acquisitions that follow it: what a releaser wrote before, whoever gets a permit after it sees.
+///
+/// # Process death
+/// Permits that a dead process had acquired are gone: nobody knows that they were its. A waiter that dies has
+/// taken its permit or has not; none is lost between the two, and nobody sleeps while there are permits. A releaser that dies has released or has not; if it has, the
+/// permits are acquired, even if it died before it woke anyone: the kernel, and then the first of the waiters, does it for it. On kernels before 6.2 that
+/// can take one [slice](crate::set_slice).
+///
+/// # Signal handlers
+/// `release`, `release_many`, `try_acquire` and `value` may be called in one, provided that the thread has used any lock,
+/// semaphore or event that others waited for before.
+///
+/// # Examples
+/// ```standalone_crate
+/// use crossproc::{Semaphore, Shm, process};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let done = Shm::new(Semaphore::new(0))?;
+/// for _ in 0..3 {
+///     let theirs = done.clone();
+///     process::fork(move || theirs.release().unwrap())?;
+/// }
+/// for _ in 0..3 {
+///     done.acquire();
+/// }
+/// assert_eq!(done.value(), 0);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Source
+/// Value and flags in one 64-bit word, the futex on a half of it, is glibc's `sem_t`; the protocol between sleepers and wakers is our own. See `DESIGN.md`.
+#[repr(transparent)]
+pub struct Semaphore {
+    pub(crate) raw: RawSemaphore,
+}
+
+// SAFETY: one atomic; every value of it is valid.
+unsafe impl Shared for Semaphore {
+    fn layout(to: &mut Fingerprint) {
+        to.name("Semaphore");
+    }
+}
+
+impl Semaphore {
+    /// The most permits that there can be: 2^31 - 1, as for `sem_t`.
+    pub const MAX: u32 = state::MAX;
+
+    /// A semaphore with `value` permits.
+    ///
+    /// # Panics
+    /// If that is more than [`MAX`](Semaphore::MAX).
+    #[must_use]
+    pub const fn new(value: u32) -> Self {
+        Semaphore { raw: RawSemaphore::new(value) }
+    }
+
+    fn guard(&self) -> SemaphoreGuard<'_> {
+        SemaphoreGuard { raw: &self.raw, most: Semaphore::MAX, stays_here: PhantomData }
+    }
+
+    /// Adds one permit and wakes a waiter, if there is one.
+    ///
+    /// # Errors
+    /// [`SemaphoreError::Overflow`] if there are [`MAX`](Semaphore::MAX) already; nothing has changed.
+    #[inline]
+    pub fn release(&self) -> Result<(), SemaphoreError> {
+        self.release_many(1)
+    }
+
+    /// Adds `count` permits in one step and wakes as many waiters. Zero does nothing.
+    ///
+    /// # Errors
+    /// [`SemaphoreError::Overflow`] if there would be more than [`MAX`](Semaphore::MAX); nothing has changed.
+    #[inline]
+    pub fn release_many(&self, count: u32) -> Result<(), SemaphoreError> {
+        Ok(self.raw.release(count, Semaphore::MAX)?)
+    }
+}
+
+impl fmt::Debug for Semaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Semaphore").field("value", &self.value()).finish_non_exhaustive()
+    }
+}
+
+/// What a bounded semaphore has in common with one that is not.
+macro_rules! acquiring {
+    ($semaphore:ident) => {
+        impl $semaphore {
+            /// Takes a permit, and waits for one as long as it takes.
+            #[inline]
+            pub fn acquire(&self) {
+                // Without a deadline there is no time-out.
+                let _ = self.raw.acquire(|| Wait::FOREVER);
+            }
+
+            /// Takes a permit if there is one.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::WouldBlock`] if there is none.
+            #[inline]
+            pub fn try_acquire(&self) -> Result<(), SemaphoreError> {
+                if self.raw.try_acquire() { Ok(()) } else { Err(SemaphoreError::WouldBlock) }
+            }
+
+            /// Takes a permit, and waits for one for `timeout` at most. Zero tries once; [`Duration::MAX`] waits for ever.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::TimedOut`].
+            #[inline]
+            pub fn acquire_timeout(&self, timeout: Duration) -> Result<(), SemaphoreError> {
+                Ok(self.raw.acquire(|| Wait::timeout(timeout))?)
+            }
+
+            /// Takes a permit, and waits for one until `deadline` at most. A past one tries once.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::TimedOut`].
+            #[inline]
+            pub fn acquire_deadline(&self, deadline: Instant) -> Result<(), SemaphoreError> {
+                Ok(self.raw.acquire(|| Wait::deadline(deadline))?)
+            }
+
+            /// Takes a permit, and waits for one as `wait` says.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::TimedOut`], and [`SemaphoreError::Interrupted`] if `wait` is interruptible.
+            #[inline]
+            pub fn acquire_with(&self, wait: Wait) -> Result<(), SemaphoreError> {
+                Ok(self.raw.acquire(|| wait)?)
+            }
+
+            /// [Acquires](Self::acquire) a permit that the guard releases.
+            #[inline]
+            pub fn access(&self) -> SemaphoreGuard<'_> {
+                self.acquire();
+                self.guard()
+            }
+
+            /// [Acquires](Self::try_acquire) a permit that the guard releases, if there is one.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::WouldBlock`] if there is none.
+            #[inline]
+            pub fn try_access(&self) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+                self.try_acquire().map(|()| self.guard())
+            }
+
+            /// [Acquires](Self::acquire_timeout) a permit that the guard releases, and waits for one for `timeout` at most.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::TimedOut`].
+            #[inline]
+            pub fn access_timeout(&self, timeout: Duration) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+                self.acquire_timeout(timeout).map(|()| self.guard())
+            }
+
+            /// [Acquires](Self::acquire_deadline) a permit that the guard releases, and waits for one until `deadline` at most.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::TimedOut`].
+            #[inline]
+            pub fn access_deadline(&self, deadline: Instant) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+                self.acquire_deadline(deadline).map(|()| self.guard())
+            }
+
+            /// [Acquires](Self::acquire_with) a permit that the guard releases, and waits for one as `wait` says.
+            ///
+            /// # Errors
+            /// [`SemaphoreError::TimedOut`], and [`SemaphoreError::Interrupted`] if `wait` is interruptible.
+            #[inline]
+            pub fn access_with(&self, wait: Wait) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+                self.acquire_with(wait).map(|()| self.guard())
+            }
+
+            /// How many permits there are. It may have changed by the time this returns.
+            #[must_use]
+            pub fn value(&self) -> u32 {
+                self.raw.value()
+            }
+        }
+    };
+}
+
+acquiring!(Semaphore);
+acquiring!(BoundedSemaphore);
+
+/// A permit of a [`Semaphore`] or [`BoundedSemaphore`]; dropping it releases that.
+///
+/// It stays in its thread, and with it in its process: a copy in a forked child would release the permit once more. A process that forks by itself must not drop what it carries into the child.
+#[must_use = "dropping the guard releases its permit at once"]
+pub struct SemaphoreGuard<'a> {
+    raw: &'a RawSemaphore,
+    most: u32,
+    stays_here: PhantomData<*const ()>,
+}
+
+impl Drop for SemaphoreGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // There is room for a permit that was taken, unless others have released what they had not: that is their error.
+        let _ = self.raw.release(1, self.most);
+    }
+}
+
+impl fmt::Debug for SemaphoreGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SemaphoreGuard").finish_non_exhaustive()
+    }
+}
+
+/// A [`Semaphore`] that never has more permits than it began with.
+///
+/// It corresponds to Python's `multiprocessing.BoundedSemaphore`: a release too many is an error, and changes nothing, however many release at once. Everything else is as for the
+/// [`Semaphore`], also that permits have no owner, and are gone with a process that dies. For permits that come back then, see [`Permits`](crate::Permits).
+///
+/// # Examples
+/// ```
+/// use crossproc::{BoundedSemaphore, SemaphoreError};
+///
+/// static CONNECTIONS: BoundedSemaphore = BoundedSemaphore::new(2);
+///
+/// let connection = CONNECTIONS.access();
+/// assert_eq!((CONNECTIONS.value(), CONNECTIONS.bound()), (1, 2));
+/// drop(connection);
+/// assert_eq!(CONNECTIONS.release(), Err(SemaphoreError::OverRelease { bound: 2 }));
+/// ```
+#[repr(C)]
+pub struct BoundedSemaphore {
+    pub(crate) raw: RawSemaphore,
+    /// Never written after its creation. Relaxed.
+    bound: AtomicU32,
+    _padding: u32,
+}
+
+// SAFETY: two atomics; every value of them is valid, and the bound is compared only.
+unsafe impl Shared for BoundedSemaphore {
+    fn layout(to: &mut Fingerprint) {
+        to.name("BoundedSemaphore");
+    }
+}
+
+impl BoundedSemaphore {
+    /// A semaphore with `bound` permits, and never more.
+    ///
+    /// # Panics
+    /// If that is more than [`Semaphore::MAX`].
+    #[must_use]
+    pub const fn new(bound: u32) -> Self {
+        BoundedSemaphore { raw: RawSemaphore::new(bound), bound: AtomicU32::new(bound), _padding: 0 }
+    }
+
+    fn guard(&self) -> SemaphoreGuard<'_> {
+        SemaphoreGuard { raw: &self.raw, most: self.bound(), stays_here: PhantomData }
+    }
+
+    /// Adds one permit and wakes a waiter, if there is one.
+    ///
+    /// # Errors
+    /// [`SemaphoreError::OverRelease`] if all permits are there; nothing has changed.
+    #[inline]
+    pub fn release(&self) -> Result<(), SemaphoreError> {
+        self.release_many(1)
+    }
+
+    /// Adds `count` permits in one step and wakes as many waiters. Zero does nothing.
+    ///
+    /// # Errors
+    /// [`SemaphoreError::OverRelease`] if there would be more than the bound; nothing has changed.
+    #[inline]
+    pub fn release_many(&self, count: u32) -> Result<(), SemaphoreError> {
+        let bound = self.bound();
+        self.raw.release(count, bound).map_err(|Overflow| SemaphoreError::OverRelease { bound })
+    }
+
+    /// How many permits there can be.
+    #[must_use]
+    pub fn bound(&self) -> u32 {
+        self.bound.load(Relaxed)
+    }
+}
+
+impl fmt::Debug for BoundedSemaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundedSemaphore").field("value", &self.value()).field("bound", &self.bound()).finish_non_exhaustive()
+    }
+}
+
+/// Why no permit was acquired or released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SemaphoreError {
+    /// There is no permit.
+    #[error("the semaphore has no permit")]
+    WouldBlock,
+    /// There was no permit until the deadline.
+    #[error("the semaphore had no permit until the deadline")]
+    TimedOut,
+    /// There would be more permits than a semaphore can count.
+    #[error("the semaphore would have more than {} permits: it was released more often than acquired", Semaphore::MAX)]
+    Overflow,
+    /// A bounded semaphore would have more permits than it began with.
+    #[error("the semaphore would have more than its {bound} permits: it was released more often than acquired")]
+    OverRelease {
+        /// How many it began with.
+        bound: u32,
+    },
+    /// A signal handler ran while the thread waited, interruptibly.
+    #[error("a signal handler ran while waiting for a permit")]
+    Interrupted,
+    /// The thread that would sleep in a future's place could not be started.
+    #[error("no thread could be started to sleep for the future")]
+    NoThread,
+}
+
+impl From<Ended> for SemaphoreError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::TimedOut => SemaphoreError::TimedOut,
+            Ended::Interrupted => SemaphoreError::Interrupted,
+        }
+    }
+}
+
+impl From<Overflow> for SemaphoreError {
+    fn from(_: Overflow) -> Self {
+        SemaphoreError::Overflow
+    }
+}
+
+impl From<SemaphoreError> for io::Error {
+    fn from(error: SemaphoreError) -> Self {
+        let kind = match error {
+            SemaphoreError::WouldBlock => io::ErrorKind::WouldBlock,
+            SemaphoreError::TimedOut => io::ErrorKind::TimedOut,
+            SemaphoreError::Interrupted => io::ErrorKind::Interrupted,
+            SemaphoreError::NoThread => io::ErrorKind::WouldBlock,
+            SemaphoreError::Overflow | SemaphoreError::OverRelease { .. } => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}

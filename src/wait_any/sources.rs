@@ -1,0 +1,60 @@
+//! The primitives as things to wait for.
+
+use super::Waitable;
+use super::sealed::{Of, Refusal, Waits};
+use crate::queue::{Item, JoinableQueue, Queue, Room};
+use crate::sync::event::Event;
+use crate::sync::semaphore::{BoundedSemaphore, Semaphore};
+
+impl Waitable for Event {}
+
+impl Waits for Event {
+    fn of(&self) -> Of<'_> {
+        Of::Source(&self.raw)
+    }
+}
+
+impl Waitable for Semaphore {}
+
+impl Waits for Semaphore {
+    fn of(&self) -> Of<'_> {
+        Of::Source(&self.raw)
+    }
+}
+
+impl Waitable for BoundedSemaphore {}
+
+impl Waits for BoundedSemaphore {
+    fn of(&self) -> Of<'_> {
+        Of::Source(&self.raw)
+    }
+}
+
+impl<T: ?Sized + Item> Waitable for Queue<T> {}
+
+impl<T: ?Sized + Item> Waits for Queue<T> {
+    fn of(&self) -> Of<'_> {
+        Of::Source(&self.handle)
+    }
+}
+
+impl<T: ?Sized + Item> Waitable for JoinableQueue<T> {}
+
+impl<T: ?Sized + Item> Waits for JoinableQueue<T> {
+    /// Which tasks there are for a thread depends on which it has: it takes part.
+    fn check(&self) -> Result<(), Refusal> {
+        self.handle.with(|_| ()).map_err(Refusal::Queue)
+    }
+
+    fn of(&self) -> Of<'_> {
+        Of::Source(&self.handle)
+    }
+}
+
+impl Waitable for Room<'_> {}
+
+impl Waits for Room<'_> {
+    fn of(&self) -> Of<'_> {
+        Of::Source(self)
+    }
+}
