@@ -42,7 +42,9 @@ const CROSSPROC: Contestant = Contestant {
 const PTHREAD: Contestant = Contestant {
     name: "pthread pshared",
     alone: || alone(PthreadBarrier::shared(1)),
-    phases: |processes, placement| phases(processes, placement, PthreadBarrier::shared(processes as u32)),
+    phases: |processes, placement| {
+        phases(processes, placement, PthreadBarrier::shared(processes as u32))
+    },
 };
 
 const STD: Contestant = Contestant {
@@ -64,7 +66,11 @@ fn alone<M: Meeting + 'static>(barrier: impl Deref<Target = M> + 'static) -> Sam
     repeated(barrier, M::wait)
 }
 
-fn phases<M: Meeting>(processes: usize, placement: Placement, barrier: impl Deref<Target = M> + Sync) -> Sampler {
+fn phases<M: Meeting>(
+    processes: usize,
+    placement: Placement,
+    barrier: impl Deref<Target = M> + Sync,
+) -> Sampler {
     rounds(Team::of_processes(processes, placement, |_, phases| pass(&*barrier, phases)))
 }
 
@@ -82,7 +88,10 @@ fn groups(criterion: &mut Criterion) {
     group.finish();
     for &processes in sizes() {
         for placement in Placement::pinned() {
-            let mut group = criterion.benchmark_group(format!("barrier: a phase of {processes} processes, {}", placement.name));
+            let mut group = criterion.benchmark_group(format!(
+                "barrier: a phase of {processes} processes, {}",
+                placement.name
+            ));
             for Contestant { name, phases, .. } in &CONTESTANTS {
                 benchmark(&mut group, name, || phases(processes, placement));
             }
@@ -93,14 +102,26 @@ fn groups(criterion: &mut Criterion) {
 
 fn compare(ratios: &mut Ratios) {
     for rival in [PTHREAD, STD] {
-        ratios.compare("a phase of one, alone", None, (CROSSPROC.alone)(), rival.name, (rival.alone)());
+        ratios.compare(
+            "a phase of one, alone",
+            None,
+            (CROSSPROC.alone)(),
+            rival.name,
+            (rival.alone)(),
+        );
     }
     for &processes in sizes() {
         for placement in Placement::all() {
             let operation = format!("a phase of {processes} processes, {}", placement.name);
             let bar = (processes == 2).then_some(0.8);
             for (rival, bar) in [(PTHREAD, bar), (STD, None)] {
-                ratios.compare(&operation, bar, (CROSSPROC.phases)(processes, placement), rival.name, (rival.phases)(processes, placement));
+                ratios.compare(
+                    &operation,
+                    bar,
+                    (CROSSPROC.phases)(processes, placement),
+                    rival.name,
+                    (rival.phases)(processes, placement),
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! [`crossproc::Condition`] with a [`crossproc::Lock`] beside other locks with conditions, and beside bare futexes.
+//! [`crossproc::Condition`] with a [`crossproc::Lock`] beside other locks with conditions, and
+//! beside bare futexes.
 
 mod harness;
 
@@ -155,7 +156,8 @@ const RAW_FUTEX: &str = "raw futex, same spinning";
 const SLICED_FUTEX: &str = "raw futex, same spinning and slices";
 
 fn crossproc() -> Shm<LockAndCondition> {
-    Shm::new(LockAndCondition { lock: Lock::new(Value::default()), condition: Condition::new() }).unwrap()
+    Shm::new(LockAndCondition { lock: Lock::new(Value::default()), condition: Condition::new() })
+        .unwrap()
 }
 
 fn notify_one<M: Monitor + 'static>(monitor: impl Deref<Target = M> + 'static) -> Sampler {
@@ -166,12 +168,24 @@ fn notify_all<M: Monitor + 'static>(monitor: impl Deref<Target = M> + 'static) -
     repeated(monitor, M::notify_all)
 }
 
-fn ping_pong<M: Monitor>(placement: Placement, notify: Notify, monitor: impl Deref<Target = M> + Sync) -> Sampler {
-    rounds(Team::of_processes(2, placement, |index, trips| take_turns(&*monitor, notify, index as u32, trips)))
+fn ping_pong<M: Monitor>(
+    placement: Placement,
+    notify: Notify,
+    monitor: impl Deref<Target = M> + Sync,
+) -> Sampler {
+    rounds(Team::of_processes(2, placement, |index, trips| {
+        take_turns(&*monitor, notify, index as u32, trips);
+    }))
 }
 
-fn ping_pong_of_threads(placement: Placement, notify: Notify, monitor: &(impl Monitor + Sync)) -> Sampler {
-    rounds(Team::of_threads(2, placement, |index, trips| take_turns(monitor, notify, index as u32, trips)))
+fn ping_pong_of_threads(
+    placement: Placement,
+    notify: Notify,
+    monitor: &(impl Monitor + Sync),
+) -> Sampler {
+    rounds(Team::of_threads(2, placement, |index, trips| {
+        take_turns(monitor, notify, index as u32, trips);
+    }))
 }
 
 /// Waits for the own turn, and gives it to the other one, again and again.
@@ -196,7 +210,8 @@ fn take_turns(monitor: &impl Monitor, notify: Notify, own: u32, trips: u64) {
 /// The same, without a lock, and without a value beside the futexes.
 fn ping_pong_of_futexes<const SLICED: bool>(placement: Placement) -> Sampler {
     // Each in memory of its own, and so on cache lines of its own.
-    let turns: [Shm<FutexFlag<SLICED>>; 2] = core::array::from_fn(|_| Shm::new(FutexFlag::new()).unwrap());
+    let turns: [Shm<FutexFlag<SLICED>>; 2] =
+        core::array::from_fn(|_| Shm::new(FutexFlag::new()).unwrap());
     turns[0].set();
     rounds(Team::of_processes(2, placement, move |index, trips| {
         for _ in 0..trips {
@@ -251,7 +266,8 @@ fn groups(criterion: &mut Criterion) {
     }
     group.finish();
     for placement in Placement::pinned() {
-        let mut group = criterion.benchmark_group(format!("condition: ping-pong of two processes, {}", placement.name));
+        let mut group = criterion
+            .benchmark_group(format!("condition: ping-pong of two processes, {}", placement.name));
         for Contestant { name, ping_pong, .. } in &CONTESTANTS {
             benchmark(&mut group, name, || ping_pong(placement, Notify::AfterUnlock));
         }
@@ -267,27 +283,69 @@ fn groups(criterion: &mut Criterion) {
 
 fn compare(ratios: &mut Ratios) {
     for rival in [PTHREAD, STD, PARKING_LOT] {
-        ratios.compare("notify one, nobody waits", None, (CROSSPROC.notify_one)(), rival.name, (rival.notify_one)());
-        ratios.compare("notify all, nobody waits", None, (CROSSPROC.notify_all)(), rival.name, (rival.notify_all)());
+        ratios.compare(
+            "notify one, nobody waits",
+            None,
+            (CROSSPROC.notify_one)(),
+            rival.name,
+            (rival.notify_one)(),
+        );
+        ratios.compare(
+            "notify all, nobody waits",
+            None,
+            (CROSSPROC.notify_all)(),
+            rival.name,
+            (rival.notify_all)(),
+        );
     }
     for placement in Placement::all() {
         let operation = format!("ping-pong, {}", placement.name);
         let ours = || (CROSSPROC.ping_pong)(placement, Notify::AfterUnlock);
-        ratios.compare(&operation, Some(1.1), ours(), RAW_FUTEX, ping_pong_of_futexes::<false>(placement));
-        ratios.compare(&operation, None, ours(), SLICED_FUTEX, ping_pong_of_futexes::<true>(placement));
+        ratios.compare(
+            &operation,
+            Some(1.1),
+            ours(),
+            RAW_FUTEX,
+            ping_pong_of_futexes::<false>(placement),
+        );
+        ratios.compare(
+            &operation,
+            None,
+            ours(),
+            SLICED_FUTEX,
+            ping_pong_of_futexes::<true>(placement),
+        );
         for rival in [PTHREAD, STD, PARKING_LOT] {
-            ratios.compare(&operation, None, ours(), rival.name, (rival.ping_pong)(placement, Notify::AfterUnlock));
+            ratios.compare(
+                &operation,
+                None,
+                ours(),
+                rival.name,
+                (rival.ping_pong)(placement, Notify::AfterUnlock),
+            );
         }
     }
     for placement in Placement::pinned() {
         let operation = format!("ping-pong, notifying with the lock, {}", placement.name);
         let ours = (CROSSPROC.ping_pong)(placement, Notify::WithLock);
-        ratios.compare(&operation, None, ours, PTHREAD.name, (PTHREAD.ping_pong)(placement, Notify::WithLock));
+        ratios.compare(
+            &operation,
+            None,
+            ours,
+            PTHREAD.name,
+            (PTHREAD.ping_pong)(placement, Notify::WithLock),
+        );
     }
     for rival in [PTHREAD, STD, PARKING_LOT] {
         for placement in [Placement::FREE, Placement::ONE_CPU] {
             let operation = format!("notify all, seven processes wait, {}", placement.name);
-            ratios.compare(&operation, None, (CROSSPROC.broadcast)(placement), rival.name, (rival.broadcast)(placement));
+            ratios.compare(
+                &operation,
+                None,
+                (CROSSPROC.broadcast)(placement),
+                rival.name,
+                (rival.broadcast)(placement),
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! [`crossproc::Event`] beside one made of a mutex and a condition variable, and beside a bare futex.
+//! [`crossproc::Event`] beside one made of a mutex and a condition variable, and beside a bare
+//! futex.
 
 mod harness;
 
@@ -76,7 +77,11 @@ struct Contestant {
     ping_pong: fn(Placement) -> Sampler,
 }
 
-const CROSSPROC: Contestant = Contestant { name: "crossproc Event", alone: || alone(event()), ping_pong: |on| ping_pong(on, event) };
+const CROSSPROC: Contestant = Contestant {
+    name: "crossproc Event",
+    alone: || alone(event()),
+    ping_pong: |on| ping_pong(on, event),
+};
 const PTHREAD: Contestant = Contestant {
     name: "pthread mutex + cond pshared",
     alone: || alone(PthreadMonitor::shared()),
@@ -136,7 +141,8 @@ fn groups(criterion: &mut Criterion) {
     }
     group.finish();
     for placement in Placement::pinned() {
-        let mut group = criterion.benchmark_group(format!("event: ping-pong of two processes, {}", placement.name));
+        let mut group = criterion
+            .benchmark_group(format!("event: ping-pong of two processes, {}", placement.name));
         for Contestant { name, ping_pong, .. } in &CONTESTANTS {
             benchmark(&mut group, name, || ping_pong(placement));
         }
@@ -146,12 +152,24 @@ fn groups(criterion: &mut Criterion) {
 
 fn compare(ratios: &mut Ratios) {
     for rival in [PTHREAD, RAW_FUTEX] {
-        ratios.compare("set + wait + clear", None, (CROSSPROC.alone)(), rival.name, (rival.alone)());
+        ratios.compare(
+            "set + wait + clear",
+            None,
+            (CROSSPROC.alone)(),
+            rival.name,
+            (rival.alone)(),
+        );
     }
     for placement in Placement::all() {
         let operation = format!("ping-pong, {}", placement.name);
         for (rival, bar) in [(RAW_FUTEX, Some(1.1)), (SLICED_FUTEX, None), (PTHREAD, None)] {
-            ratios.compare(&operation, bar, (CROSSPROC.ping_pong)(placement), rival.name, (rival.ping_pong)(placement));
+            ratios.compare(
+                &operation,
+                bar,
+                (CROSSPROC.ping_pong)(placement),
+                rival.name,
+                (rival.ping_pong)(placement),
+            );
         }
     }
 }

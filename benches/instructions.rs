@@ -4,7 +4,10 @@
 
 use core::hint::black_box;
 
-use crossproc::{Event, JoinableQueue, Lock, Permits, Queue, RLock, RwLock, Semaphore, Shm, pipe, process, shared};
+use crossproc::{
+    Event, JoinableQueue, Lock, Permits, Queue, RLock, RwLock, Semaphore, Shm, pipe, process,
+    shared,
+};
 
 shared! {
     struct Board {
@@ -37,7 +40,8 @@ const OPERATIONS: [&str; 14] = [
 ];
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match &arguments[..] {
         [operation, times] => run(operation, times.parse().expect("TIMES is a number")),
         _ => OPERATIONS.into_iter().for_each(|operation| run(operation, 3)),

@@ -45,28 +45,40 @@ const CROSSPROC: Contestant = Contestant {
     name: "crossproc Lock",
     pair: || pair(Shm::new(Lock::new(())).unwrap()),
     increment: || increment(Shm::new(Lock::new(0)).unwrap()),
-    contended: |processes| contended(processes, Placement::FREE, Shm::new(Lock::new(Counters::default())).unwrap()),
+    contended: |processes| {
+        contended(processes, Placement::FREE, Shm::new(Lock::new(Counters::default())).unwrap())
+    },
 };
 
 const PTHREAD_ROBUST: Contestant = Contestant {
     name: "pthread robust pshared",
     pair: || pair(PthreadMutex::shared(Robust, ())),
     increment: || increment(PthreadMutex::shared(Robust, 0)),
-    contended: |processes| contended(processes, Placement::FREE, PthreadMutex::shared(Robust, Counters::default())),
+    contended: |processes| {
+        contended(processes, Placement::FREE, PthreadMutex::shared(Robust, Counters::default()))
+    },
 };
 
 const PTHREAD_PLAIN: Contestant = Contestant {
     name: "pthread plain pshared",
     pair: || pair(PthreadMutex::shared(Plain, ())),
     increment: || increment(PthreadMutex::shared(Plain, 0)),
-    contended: |processes| contended(processes, Placement::FREE, PthreadMutex::shared(Plain, Counters::default())),
+    contended: |processes| {
+        contended(processes, Placement::FREE, PthreadMutex::shared(Plain, Counters::default()))
+    },
 };
 
 const BARE: Contestant = Contestant {
     name: "bare CAS + swap",
     pair: || pair(Shm::new(FutexLock::new(())).unwrap()),
     increment: || increment(Shm::new(FutexLock::new(0)).unwrap()),
-    contended: |processes| contended(processes, Placement::FREE, Shm::new(FutexLock::new(Counters::default())).unwrap()),
+    contended: |processes| {
+        contended(
+            processes,
+            Placement::FREE,
+            Shm::new(FutexLock::new(Counters::default())).unwrap(),
+        )
+    },
 };
 
 const STD: Contestant = Contestant {
@@ -80,25 +92,43 @@ const PARKING_LOT: Contestant = Contestant {
     name: "parking_lot (threads only)",
     pair: || pair(Box::new(parking_lot::Mutex::new(()))),
     increment: || increment(Box::new(parking_lot::Mutex::new(0))),
-    contended: |threads| contended_by_threads(threads, parking_lot::Mutex::new(Counters::default())),
+    contended: |threads| {
+        contended_by_threads(threads, parking_lot::Mutex::new(Counters::default()))
+    },
 };
 
-const CONTESTANTS: [Contestant; 6] = [CROSSPROC, PTHREAD_ROBUST, PTHREAD_PLAIN, BARE, STD, PARKING_LOT];
+const CONTESTANTS: [Contestant; 6] =
+    [CROSSPROC, PTHREAD_ROBUST, PTHREAD_PLAIN, BARE, STD, PARKING_LOT];
 
-fn pair<L: MutualExclusion<Value = ()> + 'static>(lock: impl Deref<Target = L> + 'static) -> Sampler {
+fn pair<L: MutualExclusion<Value = ()> + 'static>(
+    lock: impl Deref<Target = L> + 'static,
+) -> Sampler {
     repeated(lock, |lock| lock.with(|()| {}))
 }
 
-fn increment<L: MutualExclusion<Value = u64> + 'static>(lock: impl Deref<Target = L> + 'static) -> Sampler {
+fn increment<L: MutualExclusion<Value = u64> + 'static>(
+    lock: impl Deref<Target = L> + 'static,
+) -> Sampler {
     repeated(lock, |lock| lock.with(|number| *number += 1))
 }
 
-fn contended<L: MutualExclusion<Value = Counters>>(processes: usize, placement: Placement, lock: impl Deref<Target = L> + Sync) -> Sampler {
-    rounds(Team::of_processes(processes, placement, |index, sections| work(&*lock, share(sections, index, processes))))
+fn contended<L: MutualExclusion<Value = Counters>>(
+    processes: usize,
+    placement: Placement,
+    lock: impl Deref<Target = L> + Sync,
+) -> Sampler {
+    rounds(Team::of_processes(processes, placement, |index, sections| {
+        work(&*lock, share(sections, index, processes));
+    }))
 }
 
-fn contended_by_threads(threads: usize, lock: impl MutualExclusion<Value = Counters> + Sync) -> Sampler {
-    rounds(Team::of_threads(threads, Placement::FREE, |index, sections| work(&lock, share(sections, index, threads))))
+fn contended_by_threads(
+    threads: usize,
+    lock: impl MutualExclusion<Value = Counters> + Sync,
+) -> Sampler {
+    rounds(Team::of_threads(threads, Placement::FREE, |index, sections| {
+        work(&lock, share(sections, index, threads));
+    }))
 }
 
 /// A member's sections, with the least possible between them.
@@ -120,7 +150,8 @@ fn groups(criterion: &mut Criterion) {
     }
     group.finish();
     for &members in sizes() {
-        let mut group = criterion.benchmark_group(format!("a short section, {members} processes contending"));
+        let mut group =
+            criterion.benchmark_group(format!("a short section, {members} processes contending"));
         for Contestant { name, contended, .. } in &CONTESTANTS {
             benchmark(&mut group, name, || contended(members));
         }
@@ -129,21 +160,50 @@ fn groups(criterion: &mut Criterion) {
 }
 
 fn compare(ratios: &mut Ratios) {
-    for (rival, bar) in [(PTHREAD_ROBUST, Some(0.70)), (PTHREAD_PLAIN, Some(1.0)), (BARE, Some(1.35)), (STD, None), (PARKING_LOT, None)] {
+    for (rival, bar) in [
+        (PTHREAD_ROBUST, Some(0.70)),
+        (PTHREAD_PLAIN, Some(1.0)),
+        (BARE, Some(1.35)),
+        (STD, None),
+        (PARKING_LOT, None),
+    ] {
         ratios.compare("lock + unlock", bar, (CROSSPROC.pair)(), rival.name, (rival.pair)());
     }
-    for (rival, bar) in [(PTHREAD_ROBUST, Some(0.70)), (PTHREAD_PLAIN, Some(1.0)), (BARE, Some(1.35))] {
-        ratios.compare("lock + increment + unlock", bar, (CROSSPROC.increment)(), rival.name, (rival.increment)());
+    for (rival, bar) in
+        [(PTHREAD_ROBUST, Some(0.70)), (PTHREAD_PLAIN, Some(1.0)), (BARE, Some(1.35))]
+    {
+        ratios.compare(
+            "lock + increment + unlock",
+            bar,
+            (CROSSPROC.increment)(),
+            rival.name,
+            (rival.increment)(),
+        );
     }
     for &members in sizes() {
         let operation = format!("a section of {members} processes");
-        for (rival, bar) in
-            [(PTHREAD_ROBUST, Some(1.0)), (PTHREAD_PLAIN, Some(1.0)), (BARE, None), (STD, Some(1.0)), (PARKING_LOT, Some(1.0))]
-        {
-            ratios.compare(&operation, bar, (CROSSPROC.contended)(members), rival.name, (rival.contended)(members));
+        for (rival, bar) in [
+            (PTHREAD_ROBUST, Some(1.0)),
+            (PTHREAD_PLAIN, Some(1.0)),
+            (BARE, None),
+            (STD, Some(1.0)),
+            (PARKING_LOT, Some(1.0)),
+        ] {
+            ratios.compare(
+                &operation,
+                bar,
+                (CROSSPROC.contended)(members),
+                rival.name,
+                (rival.contended)(members),
+            );
         }
     }
-    for placement in [Placement::TWO_CPUS, Placement::ONE_CPU, Placement::TWO_CPUS_FROM_START, Placement::ONE_CPU_FROM_START] {
+    for placement in [
+        Placement::TWO_CPUS,
+        Placement::ONE_CPU,
+        Placement::TWO_CPUS_FROM_START,
+        Placement::ONE_CPU_FROM_START,
+    ] {
         if placement.is_possible() {
             let operation = format!("a section of 2 processes, {}", placement.name);
             let ours = contended(2, placement, Shm::new(Lock::new(Counters::default())).unwrap());

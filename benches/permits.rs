@@ -1,4 +1,5 @@
-//! [`crossproc::Permits`] beside the semaphore of System V that gives back what the dead had, and beside those that do not.
+//! [`crossproc::Permits`] beside the semaphore of System V that gives back what the dead had, and
+//! beside those that do not.
 
 mod harness;
 
@@ -86,14 +87,17 @@ fn semaphore(permits: u16) -> Shm<Semaphore> {
 
 fn groups(criterion: &mut Criterion) {
     for permits in [1, 10, 64] {
-        let mut group = criterion.benchmark_group(format!("permits: acquire and release, uncontended, of {permits}"));
+        let mut group = criterion
+            .benchmark_group(format!("permits: acquire and release, uncontended, of {permits}"));
         for Contestant { name, pair, .. } in [CROSSPROC].iter().chain(&RIVALS) {
             benchmark(&mut group, name, || pair(permits));
         }
         group.finish();
     }
     for (processes, permits) in [(2, 1), (8, 1), (8, 4)] {
-        let mut group = criterion.benchmark_group(format!("permits: a short section, {processes} processes, permits for {permits}"));
+        let mut group = criterion.benchmark_group(format!(
+            "permits: a short section, {processes} processes, permits for {permits}"
+        ));
         for Contestant { name, contended, .. } in [CROSSPROC].iter().chain(&RIVALS) {
             benchmark(&mut group, name, || contended(processes, permits));
         }
@@ -105,15 +109,28 @@ fn compare(ratios: &mut Ratios) {
     for permits in [1, 10, 64] {
         for rival in RIVALS {
             let operation = format!("acquire + release, of {permits}");
-            ratios.compare(&operation, None, (CROSSPROC.pair)(permits), rival.name, (rival.pair)(permits));
+            ratios.compare(
+                &operation,
+                None,
+                (CROSSPROC.pair)(permits),
+                rival.name,
+                (rival.pair)(permits),
+            );
         }
     }
     for permits in [1, 4] {
         for &processes in sizes() {
             for rival in RIVALS {
-                let operation = format!("a section of {processes} processes, permits for {permits}");
+                let operation =
+                    format!("a section of {processes} processes, permits for {permits}");
                 let ours = (CROSSPROC.contended)(processes, permits);
-                ratios.compare(&operation, None, ours, rival.name, (rival.contended)(processes, permits));
+                ratios.compare(
+                    &operation,
+                    None,
+                    ours,
+                    rival.name,
+                    (rival.contended)(processes, permits),
+                );
             }
         }
     }

@@ -35,7 +35,8 @@ struct Contestant {
     read: fn() -> Sampler,
     /// Lock for writing and unlock.
     write: fn() -> Sampler,
-    /// So many processes, or threads, that share a given number of short sections, of which so many in a hundred write.
+    /// So many processes, or threads, that share a given number of short sections, of which so
+    /// many in a hundred write.
     contended: fn(usize, u64) -> Sampler,
 }
 
@@ -50,21 +51,27 @@ const PTHREAD: Contestant = Contestant {
     name: "pthread pshared",
     read: || read(PthreadRwLock::shared(Counters::default())),
     write: || write(PthreadRwLock::shared(Counters::default())),
-    contended: |processes, percent| contended(processes, percent, PthreadRwLock::shared(Counters::default())),
+    contended: |processes, percent| {
+        contended(processes, percent, PthreadRwLock::shared(Counters::default()))
+    },
 };
 
 const STD: Contestant = Contestant {
     name: "std (threads only)",
     read: || read(Box::<std::sync::RwLock<Counters>>::default()),
     write: || write(Box::<std::sync::RwLock<Counters>>::default()),
-    contended: |threads, percent| contended_by_threads(threads, percent, std::sync::RwLock::default()),
+    contended: |threads, percent| {
+        contended_by_threads(threads, percent, std::sync::RwLock::default())
+    },
 };
 
 const PARKING_LOT: Contestant = Contestant {
     name: "parking_lot (threads only)",
     read: || read(Box::<parking_lot::RwLock<Counters>>::default()),
     write: || write(Box::<parking_lot::RwLock<Counters>>::default()),
-    contended: |threads, percent| contended_by_threads(threads, percent, parking_lot::RwLock::default()),
+    contended: |threads, percent| {
+        contended_by_threads(threads, percent, parking_lot::RwLock::default())
+    },
 };
 
 const CONTESTANTS: [Contestant; 4] = [CROSSPROC, PTHREAD, STD, PARKING_LOT];
@@ -81,21 +88,30 @@ fn write<L: SharedExclusion + 'static>(lock: impl Deref<Target = L> + 'static) -
     repeated(lock, |lock| lock.write(|_| {}))
 }
 
-fn contended<L: SharedExclusion<Value = Counters>>(processes: usize, percent: u64, lock: impl Deref<Target = L> + Sync) -> Sampler {
+fn contended<L: SharedExclusion<Value = Counters>>(
+    processes: usize,
+    percent: u64,
+    lock: impl Deref<Target = L> + Sync,
+) -> Sampler {
     let team = Team::of_processes(processes, Placement::FREE, |index, sections| {
         work(&*lock, index, percent, share(sections, index, processes));
     });
     rounds(team)
 }
 
-fn contended_by_threads(threads: usize, percent: u64, lock: impl SharedExclusion<Value = Counters> + Sync) -> Sampler {
+fn contended_by_threads(
+    threads: usize,
+    percent: u64,
+    lock: impl SharedExclusion<Value = Counters> + Sync,
+) -> Sampler {
     let team = Team::of_threads(threads, Placement::FREE, |index, sections| {
         work(&lock, index, percent, share(sections, index, threads));
     });
     rounds(team)
 }
 
-/// A member's sections, with the least possible between them. The writing ones are spread evenly, and not in step with the other members'.
+/// A member's sections, with the least possible between them. The writing ones are spread evenly,
+/// and not in step with the other members'.
 fn work(lock: &impl SharedExclusion<Value = Counters>, index: usize, percent: u64, sections: u64) {
     for section in index as u64..sections + index as u64 {
         if section * percent % 100 < percent {
@@ -121,7 +137,9 @@ fn groups(criterion: &mut Criterion) {
     group.finish();
     for members in [2, 8] {
         for percent in [0, 10, 100] {
-            let mut group = criterion.benchmark_group(format!("rwlock: a short section, {members} processes, {percent} % writing"));
+            let mut group = criterion.benchmark_group(format!(
+                "rwlock: a short section, {members} processes, {percent} % writing"
+            ));
             for Contestant { name, contended, .. } in &CONTESTANTS {
                 benchmark(&mut group, name, || contended(members, percent));
             }
@@ -140,7 +158,13 @@ fn compare(ratios: &mut Ratios) {
             let operation = format!("a section of {members} processes, {percent} % writing");
             for rival in [PTHREAD, STD, PARKING_LOT] {
                 let ours = (CROSSPROC.contended)(members, percent);
-                ratios.compare(&operation, None, ours, rival.name, (rival.contended)(members, percent));
+                ratios.compare(
+                    &operation,
+                    None,
+                    ours,
+                    rival.name,
+                    (rival.contended)(members, percent),
+                );
             }
         }
     }

@@ -76,13 +76,16 @@ fn groups(criterion: &mut Criterion) {
     benchmark(&mut group, POSIX, || pair(PosixSemaphore::shared(1)));
     group.finish();
     for &processes in sizes() {
-        let mut group = criterion.benchmark_group(format!("semaphore: a short section, {processes} processes for one permit"));
+        let mut group = criterion.benchmark_group(format!(
+            "semaphore: a short section, {processes} processes for one permit"
+        ));
         benchmark(&mut group, CROSSPROC, || contended(processes, semaphore(1)));
         benchmark(&mut group, POSIX, || contended(processes, PosixSemaphore::shared(1)));
         group.finish();
     }
     for placement in Placement::pinned() {
-        let mut group = criterion.benchmark_group(format!("semaphore: ping-pong of two processes, {}", placement.name));
+        let mut group = criterion
+            .benchmark_group(format!("semaphore: ping-pong of two processes, {}", placement.name));
         benchmark(&mut group, CROSSPROC, || ping_pong(placement, semaphore));
         benchmark(&mut group, POSIX, || ping_pong(placement, PosixSemaphore::shared));
         benchmark(&mut group, RAW_FUTEX, || ping_pong(placement, futex_flag::<false>));
@@ -93,7 +96,13 @@ fn groups(criterion: &mut Criterion) {
 fn compare(ratios: &mut Ratios) {
     for permits in [1, 10] {
         let operation = format!("acquire + release, of {permits}");
-        ratios.compare(&operation, Some(0.85), pair(semaphore(permits)), POSIX, pair(PosixSemaphore::shared(permits)));
+        ratios.compare(
+            &operation,
+            Some(0.85),
+            pair(semaphore(permits)),
+            POSIX,
+            pair(PosixSemaphore::shared(permits)),
+        );
     }
     for &processes in sizes() {
         let operation = format!("a section of {processes} processes, one permit");
@@ -103,8 +112,26 @@ fn compare(ratios: &mut Ratios) {
     for placement in Placement::all() {
         let operation = format!("ping-pong, {}", placement.name);
         let ours = || ping_pong(placement, semaphore);
-        ratios.compare(&operation, Some(1.1), ours(), RAW_FUTEX, ping_pong(placement, futex_flag::<false>));
-        ratios.compare(&operation, None, ours(), SLICED_FUTEX, ping_pong(placement, futex_flag::<true>));
-        ratios.compare(&operation, None, ours(), POSIX, ping_pong(placement, PosixSemaphore::shared));
+        ratios.compare(
+            &operation,
+            Some(1.1),
+            ours(),
+            RAW_FUTEX,
+            ping_pong(placement, futex_flag::<false>),
+        );
+        ratios.compare(
+            &operation,
+            None,
+            ours(),
+            SLICED_FUTEX,
+            ping_pong(placement, futex_flag::<true>),
+        );
+        ratios.compare(
+            &operation,
+            None,
+            ours(),
+            POSIX,
+            ping_pong(placement, PosixSemaphore::shared),
+        );
     }
 }

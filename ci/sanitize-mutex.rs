@@ -35,7 +35,11 @@ impl<T: ?Sized> Mutex<T> {
     }
 
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
-        if self.is_locked.swap(true, Acquire) { Err(TryLockError::WouldBlock) } else { Ok(MutexGuard(self)) }
+        if self.is_locked.swap(true, Acquire) {
+            Err(TryLockError::WouldBlock)
+        } else {
+            Ok(MutexGuard(self))
+        }
     }
 }
 

@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crossproc_sys::descriptor::both_above_standard;
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_domain, socket_type};
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, getpeername, shutdown, socketpair};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketFlags, SocketType, getpeername, shutdown, socketpair,
+};
 
 mod error;
 pub(crate) mod frame;
@@ -33,11 +35,15 @@ const MAX_INLINE: usize = 1 << 20;
 
 /// One end of a pipe that goes both ways: messages, whole and in order, and handles.
 ///
-/// It corresponds to Python's `multiprocessing.Connection`. [`pipe`] makes two that are connected; forked children inherit them, programs that are started get them [by name](crate::process::CommandExt), and others
-/// [over another connection](Connection::send_handle).
+/// It corresponds to Python's `multiprocessing.Connection`. [`pipe`] makes two that are connected;
+/// forked children inherit them, programs that are started get them [by
+/// name](crate::process::CommandExt), and others [over another
+/// connection](Connection::send_handle).
 ///
 /// # Messages
-/// 0 to [`MAX_LEN`](Connection::MAX_LEN) bytes. One of up to 1 MiB, or what the socket's buffer takes if that is less, is one packet of a `SOCK_SEQPACKET` socket: one system call sends it, one receives it. A longer one goes through memory that is sealed, so that the receiver
+/// 0 to [`MAX_LEN`](Connection::MAX_LEN) bytes. One of up to 1 MiB, or what the socket's buffer
+/// takes if that is less, is one packet of a `SOCK_SEQPACKET` socket: one system call sends it, one
+/// receives it. A longer one goes through memory that is sealed, so that the receiver
 /// [reads it where it lies](Message). There are no partial messages.
 ///
 /// # Sharing an end
@@ -51,14 +57,21 @@ const MAX_INLINE: usize = 1 << 20;
 /// [named to its builder](crate::process::Builder::close).
 ///
 /// # Blocking and fairness
-/// [`recv`](Connection::recv) waits while there is no message, [`send`](Connection::send) while the messages that were not received yet fill the buffer: some hundred of short ones, one or two of long ones. Once it waits, three quarters of the buffer must be free before it goes on. So two ends that only send to each other stand still.
+/// [`recv`](Connection::recv) waits while there is no message, [`send`](Connection::send) while the
+/// messages that were not received yet fill the buffer: some hundred of short ones, one or two of
+/// long ones. Once it waits, three quarters of the buffer must be free before it goes on. So two
+/// ends that only send to each other stand still.
 ///
 /// # Memory ordering
 /// Sending *synchronises with* receiving.
 ///
 /// # Process death
-/// A sender that is killed has sent a message whole, or not at all. A receiver that is killed has received it, and it is gone with it, or has not, and it is the next one's. When nobody has the other end any more, `recv` gives what was sent, and then
-/// [`EndOfStream`](ConnectionError::EndOfStream); `send` is [`BrokenPipe`](ConnectionError::BrokenPipe) at once. There is no SIGPIPE. What was sent and not received when the last receiver dies is gone.
+/// A sender that is killed has sent a message whole, or not at all. A receiver that is killed has
+/// received it, and it is gone with it, or has not, and it is the next one's. When nobody has the
+/// other end any more, `recv` gives what was sent, and then
+/// [`EndOfStream`](ConnectionError::EndOfStream); `send` is
+/// [`BrokenPipe`](ConnectionError::BrokenPipe) at once. There is no SIGPIPE. What was sent and not
+/// received when the last receiver dies is gone.
 ///
 /// # Signal handlers
 /// Not for them.
@@ -99,10 +112,12 @@ pub struct Receiver(Connection);
 /// # Errors
 /// No free descriptor, no memory.
 pub fn pipe() -> io::Result<(Connection, Connection)> {
-    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(failed("socketpair"))?;
+    let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(failed("socketpair"))?;
     let (one, other) = both_above_standard(made).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))?;
     for socket in [&one, &other] {
-        // Twice that is what the kernel makes of it, unless the administrator has set a limit (net.core.wmem_max): then longer messages take the other way.
+        // Twice that is what the kernel makes of it, unless the administrator has set a limit
+        // (net.core.wmem_max): then longer messages take the other way.
         set_socket_send_buffer_size(socket, MAX_INLINE).map_err(failed("setsockopt(SO_SNDBUF)"))?;
     }
     Ok((Connection::of(one), Connection::of(other)))
@@ -144,7 +159,10 @@ impl Connection {
     /// # Errors
     /// No free descriptor.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Connection { end: self.end.try_clone()?, expected: AtomicUsize::new(self.expected.load(Relaxed)) })
+        Ok(Connection {
+            end: self.end.try_clone()?,
+            expected: AtomicUsize::new(self.expected.load(Relaxed)),
+        })
     }
 }
 
@@ -342,7 +360,9 @@ fn check_socket(fd: OwnedFd) -> Result<Connection, HandleError> {
     let not = |what| Err(HandleError::NotConnected { what });
     match (socket_domain(&fd), socket_type(&fd)) {
         (Ok(AddressFamily::UNIX), Ok(SocketType::SEQPACKET)) => {}
-        (Ok(AddressFamily::UNIX), Ok(_)) => return not("it is a Unix socket of another type than SOCK_SEQPACKET"),
+        (Ok(AddressFamily::UNIX), Ok(_)) => {
+            return not("it is a Unix socket of another type than SOCK_SEQPACKET");
+        }
         (Ok(_), _) => return not("it is a socket of another family"),
         (Err(_), _) => return not("it is not a socket"),
     }

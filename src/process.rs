@@ -1,8 +1,10 @@
-//! Processes that share handles: [`fork`] for a closure, [`CommandExt`] for another program, [`Child`] for both.
+//! Processes that share handles: [`fork`] for a closure, [`CommandExt`] for another program,
+//! [`Child`] for both.
 //!
 //! # What a forked child inherits
-//! Handles: the mappings are shared, as are the descriptors. No locks: what a thread of the parent holds stays its own, and for the child it is
-//! held by another. The crate's state of the calling thread is not copied but made anew, in however the child was forked.
+//! Handles: the mappings are shared, as are the descriptors. No locks: what a thread of the parent
+//! holds stays its own, and for the child it is held by another. The crate's state of the calling
+//! thread is not copied but made anew, in however the child was forked.
 //!
 //! What the crate has open to start children and to tie daemons, a forked child does not keep: a
 //! chain of children has as many descriptors in each generation. Nor do programs that are
@@ -17,10 +19,12 @@
 //! is nothing that the child could reach through it.
 //!
 //! # Fork in a program with threads
-//! Only the thread that forks exists in the child. Whatever another thread was in the middle of stays so for ever: a lock of the standard output,
-//! of an allocator that does not know about `fork`, of any library. A child may then do only what is async-signal-safe, and
-//! with glibc also allocate. [`fork`] therefore refuses if there are other threads; [`Builder::fork_with_threads`] leaves it to its caller. To start
-//! workers from such a program, fork before the first thread, or start a program with [`CommandExt`].
+//! Only the thread that forks exists in the child. Whatever another thread was in the middle of
+//! stays so for ever: a lock of the standard output, of an allocator that does not know about
+//! `fork`, of any library. A child may then do only what is async-signal-safe, and with glibc also
+//! allocate. [`fork`] therefore refuses if there are other threads; [`Builder::fork_with_threads`]
+//! leaves it to its caller. To start workers from such a program, fork before the first thread, or
+//! start a program with [`CommandExt`].
 //!
 //! A thread that has ended, or was joined, is in nobody's way: [`fork`] waits until the kernel has
 //! finished with it. Since nobody can tell a thread that is about to end from one that is not, it
@@ -49,7 +53,8 @@
 //! Or it forks once with [`Builder::fork_with_threads`], which is `unsafe` and leaves to it what
 //! the child uses, and does the rest in that child, which has one thread.
 //!
-//! Locks of this crate are no problem in either: they belong to their thread, and the child's are its own.
+//! Locks of this crate are no problem in either: they belong to their thread, and the child's are
+//! its own.
 //!
 //! # The standard streams
 //! Starting a child does not depend on them: neither a full disk, nor a reader that is gone or
@@ -142,7 +147,8 @@ pub use crate::memory::{Handle, HandleError};
 /// The exit status of a child whose closure panicked, that of a Rust program whose `main` did.
 const PANICKED: i32 = 101;
 
-/// Forks a child that runs `body` and exits with the [code](Exit) of its result: [`Builder::fork`] with the defaults.
+/// Forks a child that runs `body` and exits with the [code](Exit) of its result: [`Builder::fork`]
+/// with the defaults.
 ///
 /// # Errors
 /// As for [`Builder::fork`].
@@ -197,7 +203,9 @@ pub fn fork<R: Exit>(body: impl FnOnce() -> R + Send + 'static) -> io::Result<Ch
 /// # Ok(())
 /// # }
 /// ```
-pub fn fork_connected<R: Exit>(body: impl FnOnce(Connection) -> R + Send + 'static) -> io::Result<(Child, Connection)> {
+pub fn fork_connected<R: Exit>(
+    body: impl FnOnce(Connection) -> R + Send + 'static,
+) -> io::Result<(Child, Connection)> {
     Builder::new().fork_connected(body)
 }
 
@@ -257,7 +265,8 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Forks a child that runs `body` and exits with the [code](Exit) of its result; 101 if it panics.
+    /// Forks a child that runs `body` and exits with the [code](Exit) of its result; 101 if it
+    /// panics.
     ///
     /// The child ends as by `_exit`: no destructor of what it inherited runs, no handler of the
     /// parent's `atexit`. What the parent has printed and not flushed stays the parent's; what the
@@ -296,7 +305,10 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     /// As [`fork`](Builder::fork). There is no connection then.
-    pub fn fork_connected<R: Exit>(&self, body: impl FnOnce(Connection) -> R + Send + 'static) -> io::Result<(Child, Connection)> {
+    pub fn fork_connected<R: Exit>(
+        &self,
+        body: impl FnOnce(Connection) -> R + Send + 'static,
+    ) -> io::Result<(Child, Connection)> {
         check_what_is_held()?;
         let (ours, theirs) = connection::private_pipe()?;
         let number = theirs.number();
@@ -311,8 +323,8 @@ impl<'a> Builder<'a> {
     /// [module](self).
     ///
     /// # Safety
-    /// If this process has other threads, `body` calls only what is async-signal-safe, or what its caller knows not to depend on anything
-    /// that another thread may be in the middle of.
+    /// If this process has other threads, `body` calls only what is async-signal-safe, or what its
+    /// caller knows not to depend on anything that another thread may be in the middle of.
     ///
     /// The child uses no guard of a lock, loan, received item or task that this process holds, and
     /// no reference that came from one: they are the parent's. It may drop them, which does
@@ -322,7 +334,10 @@ impl<'a> Builder<'a> {
     /// What the system says: no memory, no descriptor, too many processes, no `/proc`; also what
     /// the child was refused before `body`, or that it was killed. `body` has not run then, and
     /// there is no child.
-    pub unsafe fn fork_with_threads<R: Exit>(&self, body: impl FnOnce() -> R + Send) -> io::Result<Child> {
+    pub unsafe fn fork_with_threads<R: Exit>(
+        &self,
+        body: impl FnOnce() -> R + Send,
+    ) -> io::Result<Child> {
         // SAFETY: the caller's.
         unsafe { self.fork_child(body, false, None) }
     }
@@ -331,11 +346,20 @@ impl<'a> Builder<'a> {
     ///
     /// # Safety
     /// As for `fork_with_threads`; `is_alone` only if there are no other threads.
-    unsafe fn fork_child<R: Exit>(&self, body: impl FnOnce() -> R, is_alone: bool, kept: Option<RawFd>) -> io::Result<Child> {
-        let line = if self.daemon { Some(Lifeline::of_this_process().map_err(failed(LINE))?) } else { None };
+    unsafe fn fork_child<R: Exit>(
+        &self,
+        body: impl FnOnce() -> R,
+        is_alone: bool,
+        kept: Option<RawFd>,
+    ) -> io::Result<Child> {
+        let line = if self.daemon {
+            Some(Lifeline::of_this_process().map_err(failed(LINE))?)
+        } else {
+            None
+        };
         loop {
-            // The child waits until the parent has its pidfd, so that it cannot be reaped by anybody
-            // before that.
+            // The child waits until the parent has its pidfd, so that it cannot be reaped by
+            // anybody before that.
             let (inside, outside) = gate::gate()?;
             let mut closing = Closing::new(&self.closed, kept)?;
             let forgets = is_alone && printed::is_to_be_forgotten();
@@ -386,7 +410,8 @@ fn check_what_is_held() -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the process when it is dropped: nothing may unwind out of a forked child into its copy of the parent's code.
+/// Ends the process when it is dropped: nothing may unwind out of a forked child into its copy of
+/// the parent's code.
 struct NoWayBack;
 
 impl Drop for NoWayBack {

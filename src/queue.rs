@@ -45,30 +45,42 @@ use crate::memory::region::RegionError;
 use crate::memory::shared::Plain;
 use crate::wait::{Wait, forms};
 
-/// A bounded first-in-first-out queue of [`Plain`] data, or of [messages](ByteQueue), for any number of producers and consumers in any processes.
+/// A bounded first-in-first-out queue of [`Plain`] data, or of [messages](ByteQueue), for any
+/// number of producers and consumers in any processes.
 ///
-/// It is lock-free in the strict sense: a participant that is stopped or killed, at any instruction, keeps nobody else from putting and getting. Its capacity is exact, and stays what it was whoever dies. Items are written
-/// and read where they lie: [`loan`](Queue::loan) and [`receive`](Queue::receive) copy nothing, whatever the size.
+/// It is lock-free in the strict sense: a participant that is stopped or killed, at any
+/// instruction, keeps nobody else from putting and getting. Its capacity is exact, and stays what
+/// it was whoever dies. Items are written and read where they lie: [`loan`](Queue::loan) and
+/// [`receive`](Queue::receive) copy nothing, whatever the size.
 ///
 /// # Handles and participants
-/// A handle is like a [`Shm`](crate::Shm): forked children inherit it, other programs get its [descriptor](AsFd) and [attach](Queue::attach). Each *thread* that uses a queue becomes a participant
-/// when it first does, and is one until it ends. There is a limit to how many may be at the same time, given at creation ([`QueueOptions`]); the dead do not count. A participant has some slots of its own, the memory for which is allocated
-/// when it first comes.
+/// A handle is like a [`Shm`](crate::Shm): forked children inherit it, other programs get its
+/// [descriptor](AsFd) and [attach](Queue::attach). Each *thread* that uses a queue becomes a
+/// participant when it first does, and is one until it ends. There is a limit to how many may be at
+/// the same time, given at creation ([`QueueOptions`]); the dead do not count. A participant has
+/// some slots of its own, the memory for which is allocated when it first comes.
 ///
 /// # Blocking and fairness
-/// [`put`](Queue::put) waits while there is no room, [`get`](Queue::get) while there is no item; neither uses the processor once it sleeps. Items are got in the order in which they were put, those of one producer in
-/// its order. An item, or room, is for whoever comes first; sleepers are woken in the order in which they went to sleep. The forms that do not wait are lock-free: some participant always gets on, though a particular one may
-/// have to try again as often as others are faster.
+/// [`put`](Queue::put) waits while there is no room, [`get`](Queue::get) while there is no item;
+/// neither uses the processor once it sleeps. Items are got in the order in which they were put,
+/// those of one producer in its order. An item, or room, is for whoever comes first; sleepers are
+/// woken in the order in which they went to sleep. The forms that do not wait are lock-free: some
+/// participant always gets on, though a particular one may have to try again as often as others are
+/// faster.
 ///
 /// # Memory ordering
-/// A put *synchronises with* the get of its item. `Full` and `Empty` are exact: at some time during the call it was so.
+/// A put *synchronises with* the get of its item. `Full` and `Empty` are exact: at some time during
+/// the call it was so.
 ///
 /// # Process death
-/// A participant that dies takes nothing of others' with it. What it was about to put is in the queue as a whole, or not at all; what it was about to get is in the queue, or gone with it. Loans that were not sent are gone. If a
-/// received item must survive who received it, take a [`JoinableQueue`]. Whoever needs its place among the participants finds out which it was.
+/// A participant that dies takes nothing of others' with it. What it was about to put is in the
+/// queue as a whole, or not at all; what it was about to get is in the queue, or gone with it.
+/// Loans that were not sent are gone. If a received item must survive who received it, take a
+/// [`JoinableQueue`]. Whoever needs its place among the participants finds out which it was.
 ///
 /// # Fork
-/// A forked child takes part for itself. A guard that was carried into it does nothing when it is dropped there.
+/// A forked child takes part for itself. A guard that was carried into it does nothing when it is
+/// dropped there.
 ///
 /// # Errors
 /// [`QueueError`]; a put that fails gives the value back ([`PutError`]).
@@ -189,11 +201,12 @@ impl<T: Plain> Queue<T> {
         now "[`Empty`](QueueError::Empty)."
     }
 
-    /// A slot to write an item into, in place. It holds what some earlier item left there. It does not wait, whether the queue is full or not.
+    /// A slot to write an item into, in place. It holds what some earlier item left there. It does
+    /// not wait, whether the queue is full or not.
     ///
-    /// Nothing of the item is on the stack, whatever its size. Until it is [sent](Loan::send), no other
-    /// participant sees anything of it. If the thread panics before, or the process dies, nothing is
-    /// put, and the slot is free again.
+    /// Nothing of the item is on the stack, whatever its size. Until it is [sent](Loan::send), no
+    /// other participant sees anything of it. If the thread panics before, or the process dies,
+    /// nothing is put, and the slot is free again.
     ///
     /// # Errors
     /// [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
@@ -211,33 +224,54 @@ impl<T: Plain> Queue<T> {
         self.handle.with(|participation| participation.get(wait, |payload, _| read(payload)))?
     }
 
-    fn put_many_until(&self, values: &[T], wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutManyError> {
+    fn put_many_until(
+        &self,
+        values: &[T],
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<(), PutManyError> {
         put_values(&self.handle, values, wait)
     }
 
-    fn get_many_until(&self, values: &mut Vec<T>, most: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<usize, QueueError> {
-        self.handle.with(|participation| participation.get_many(most, wait, |payload, _| push(values, payload)))?
+    fn get_many_until(
+        &self,
+        values: &mut Vec<T>,
+        most: usize,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<usize, QueueError> {
+        self.handle.with(|participation| {
+            participation.get_many(most, wait, |payload, _| push(values, payload))
+        })?
     }
 }
 
 #[inline(always)]
-fn put_value<T: Plain>(handle: &QueueHandle, value: T, wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutError<T>> {
+fn put_value<T: Plain>(
+    handle: &QueueHandle,
+    value: T,
+    wait: Option<impl FnOnce() -> Wait>,
+) -> Result<(), PutError<T>> {
     let memory = handle.memory();
     let write = |payload: NonNull<u8>, slot| {
         memory.prepare(slot);
-        // SAFETY: the payload of a slot that is this participant's, with room for a `T`, and aligned for it: the config was made, or checked, for it.
+        // SAFETY: the payload of a slot that is this participant's, with room for a `T`, and
+        // aligned for it: the config was made, or checked, for it.
         unsafe { payload.cast::<T>().write(value) };
     };
     let result = handle.with(|participation| participation.put(wait, write));
     result.and_then(|result| result).map_err(|error| PutError { value, error })
 }
 
-fn put_values<T: Plain>(handle: &QueueHandle, values: &[T], wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutManyError> {
+fn put_values<T: Plain>(
+    handle: &QueueHandle,
+    values: &[T],
+    wait: Option<impl FnOnce() -> Wait>,
+) -> Result<(), PutManyError> {
     let memory = handle.memory();
     let write = |payload: NonNull<u8>, slot, index: usize| {
         memory.prepare(slot);
-        // SAFETY: as in `put_value`. The item is none of the slot's: no reference to what lies in a place
-        // that is not in use is left. It is copied from where it lies: it may be more than a stack holds.
+        // SAFETY: as in `put_value`. The item is none of the slot's: no reference to what lies in a
+        // place that is not in use is left. It is copied from where it lies: it may be more
+        // than a stack holds.
         unsafe { payload.cast::<T>().copy_from_nonoverlapping(NonNull::from(&values[index]), 1) };
     };
     match handle.with(|participation| participation.put_many(values.len(), wait, write)) {
@@ -253,8 +287,8 @@ fn put_values<T: Plain>(handle: &QueueHandle, values: &[T], wait: Option<impl Fn
 fn push<T: Plain>(values: &mut Vec<T>, payload: NonNull<u8>) {
     values.reserve(1);
     let end = NonNull::from(&mut values.spare_capacity_mut()[0]).cast::<T>();
-    // SAFETY: the payload of a slot that is this participant's, for a `T`, of which any bytes make one;
-    // the vector has room for it, and is in other memory.
+    // SAFETY: the payload of a slot that is this participant's, for a `T`, of which any bytes make
+    // one; the vector has room for it, and is in other memory.
     unsafe { end.copy_from_nonoverlapping(payload.cast(), 1) };
     // SAFETY: there is one more: just written, and reserved above.
     unsafe { values.set_len(values.len() + 1) };
@@ -263,12 +297,14 @@ fn push<T: Plain>(values: &mut Vec<T>, payload: NonNull<u8>) {
 /// Copies an item out.
 #[inline]
 fn read<T: Plain>(payload: NonNull<u8>) -> T {
-    // SAFETY: the payload of a slot that is this participant's, for a `T`, of which any bytes make one.
+    // SAFETY: the payload of a slot that is this participant's, for a `T`, of which any bytes make
+    // one.
     unsafe { payload.cast::<T>().read() }
 }
 
 impl Queue<[u8]> {
-    /// A queue for `capacity` messages, 1 to 2^20, of `max_len` bytes at most, with the defaults of [`QueueOptions`].
+    /// A queue for `capacity` messages, 1 to 2^20, of `max_len` bytes at most, with the defaults of
+    /// [`QueueOptions`].
     ///
     /// # Errors
     /// [`RegionError`]: no memory or no descriptor for it, or a capacity that cannot be.
@@ -292,10 +328,12 @@ impl Queue<[u8]> {
         now "[`Empty`](QueueError::Empty)."
     }
 
-    /// A slot to write a message of `len` bytes into, in place. It holds what some earlier message left there. It does not wait, whether the queue is full or not.
+    /// A slot to write a message of `len` bytes into, in place. It holds what some earlier message
+    /// left there. It does not wait, whether the queue is full or not.
     ///
     /// # Errors
-    /// [`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
+    /// [`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), and those of
+    /// becoming a participant.
     pub fn loan(&self, len: usize) -> Result<Loan<'_, [u8]>, QueueError> {
         Loan::new(&self.handle, len)
     }
@@ -306,7 +344,11 @@ impl Queue<[u8]> {
         self.handle.memory().config.size as usize
     }
 
-    pub(crate) fn put_until(&self, message: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+    pub(crate) fn put_until(
+        &self,
+        message: &[u8],
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<(), QueueError> {
         put_bytes(&self.handle, message, wait)
     }
 
@@ -314,23 +356,31 @@ impl Queue<[u8]> {
         let memory = self.handle.memory();
         self.handle.with(|participation| {
             participation.get(wait, |payload, slot| {
-                // Relaxed: the slot is this participant's, the exchange has ordered it. No more than there is room for, whatever a peer has written there.
-                let len = (memory.payload_len(slot).load(Relaxed) as usize).min(memory.config.size as usize);
-                // SAFETY: the payload of a slot that is this participant's, which has `config.size` bytes, all of them initialised: the memory began as zeros.
+                // Relaxed: the slot is this participant's, the exchange has ordered it. No more
+                // than there is room for, whatever a peer has written there.
+                let len = (memory.payload_len(slot).load(Relaxed) as usize)
+                    .min(memory.config.size as usize);
+                // SAFETY: the payload of a slot that is this participant's, which has `config.size`
+                // bytes, all of them initialised: the memory began as zeros.
                 unsafe { NonNull::slice_from_raw_parts(payload, len).as_ref() }.to_vec()
             })
         })?
     }
 }
 
-fn put_bytes(handle: &QueueHandle, message: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+fn put_bytes(
+    handle: &QueueHandle,
+    message: &[u8],
+    wait: Option<impl FnOnce() -> Wait>,
+) -> Result<(), QueueError> {
     let memory = handle.memory();
     check_len(handle, message.len())?;
     let write = |payload: NonNull<u8>, slot: usize| {
         memory.prepare(slot);
         // Relaxed: the exchange orders it.
         memory.payload_len(slot).store(message.len() as u32, Relaxed);
-        // SAFETY: the payload of a slot that is this participant's has as many bytes: checked above. It is shared memory, and the message is not in it, or in another slot.
+        // SAFETY: the payload of a slot that is this participant's has as many bytes: checked
+        // above. It is shared memory, and the message is not in it, or in another slot.
         unsafe { payload.copy_from(NonNull::from(message).cast(), message.len()) };
     };
     handle.with(|participation| participation.put(wait, write))?
@@ -346,12 +396,20 @@ impl<T: ?Sized + Item> Queue<T> {
         Queue { handle, items: PhantomData }
     }
 
-    /// Maps a queue that another process has created, from its descriptor. The descriptor is closed with the last clone, or at once if this fails. Nothing in the file is trusted, as with [`Shm::attach`](crate::Shm::attach).
+    /// Maps a queue that another process has created, from its descriptor. The descriptor is closed
+    /// with the last clone, or at once if this fails. Nothing in the file is trusted, as with
+    /// [`Shm::attach`](crate::Shm::attach).
     ///
     /// # Errors
     /// [`RegionError`] has a variant for everything that can be wrong with it.
     pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
-        options::attach(file.into(), <T as item::sealed::Item>::layout(KIND), <T as item::sealed::Item>::name(), false).map(Queue::of)
+        options::attach(
+            file.into(),
+            <T as item::sealed::Item>::layout(KIND),
+            <T as item::sealed::Item>::name(),
+            false,
+        )
+        .map(Queue::of)
     }
 
     forms! {
@@ -362,11 +420,16 @@ impl<T: ?Sized + Item> Queue<T> {
         now "[`Empty`](QueueError::Empty)."
     }
 
-    pub(crate) fn receive_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Received<'_, T>, QueueError> {
+    pub(crate) fn receive_until(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<Received<'_, T>, QueueError> {
         Received::new(&self.handle, wait)
     }
 
-    /// Closes the queue: puts fail from now on, and gets once nothing is left. A put that is under way at the same time may succeed, and is got. All who wait are told. It cannot be opened again.
+    /// Closes the queue: puts fail from now on, and gets once nothing is left. A put that is under
+    /// way at the same time may succeed, and is got. All who wait are told. It cannot be opened
+    /// again.
     ///
     /// # Errors
     /// Those of becoming a participant.
@@ -436,6 +499,10 @@ impl<T: ?Sized + Item> crate::memory::Handle for Queue<T> {
 
 impl<T: ?Sized + Item> fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue").field("len", &self.len()).field("capacity", &self.capacity()).field("is_closed", &self.is_closed()).finish()
+        f.debug_struct("Queue")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity())
+            .field("is_closed", &self.is_closed())
+            .finish()
     }
 }

@@ -1,5 +1,5 @@
-//! The threads of this crate: those that sleep for futures and for `wait_any`, and those whose robust
-//! lists cover a wait for several things.
+//! The threads of this crate: those that sleep for futures and for `wait_any`, and those whose
+//! robust lists cover a wait for several things.
 
 #[cfg(feature = "tokio")]
 mod descriptor;

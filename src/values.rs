@@ -2,8 +2,8 @@
 //!
 //! The format is that of [postcard](https://postcard.jamesmunns.com/wire-format): compact and without names. Both sides must have the same type, with its fields and variants in the same order; nothing checks that but the bytes.
 //!
-//! What a peer sends takes no more stack than [`MAX_DEPTH`] levels do, and no more elements that take
-//! no bytes than the limit in `unfit`. What would be refused for that is not sent either.
+//! What a peer sends takes no more stack than [`MAX_DEPTH`] levels do, and no more elements that
+//! take no bytes than the limit in `unfit`. What would be refused for that is not sent either.
 
 use core::any::type_name;
 use std::io;
@@ -37,14 +37,15 @@ use self::unfit::{MAX_DEPTH, Unfit};
 /// | a type of its own way to be read (`deserialize_any`): `serde_json::Value`, enums that are `#[serde(untagged)]` or have a `#[serde(tag = "…")]`, with a `content` or without | the receiver: the sender cannot tell |
 /// | fields that only one direction skips (`skip_serializing`, `skip_deserializing`) | nobody, unless the bytes do not fit |
 ///
-/// `#[serde(skip)]`, `rename` and `default` are fine; nothing takes the place of a field that is left out.
+/// `#[serde(skip)]`, `rename` and `default` are fine; nothing takes the place of a field that is
+/// left out.
 ///
 /// # Levels
-/// A struct, a tuple, an array, an enum, a sequence, a map and a `Some` is a level each, and so is what
-/// is in it; a `Box` is none. So a list of structs, each with an `Option<Box<_>>` of the next one,
-/// may have 64: take a `Vec`. To parse a level takes some times the size of its type on the stack in
-/// a build without optimisation: box what is large in a type that contains itself, so that 128 levels
-/// fit.
+/// A struct, a tuple, an array, an enum, a sequence, a map and a `Some` is a level each, and so is
+/// what is in it; a `Box` is none. So a list of structs, each with an `Option<Box<_>>` of the next
+/// one, may have 64: take a `Vec`. To parse a level takes some times the size of its type on the
+/// stack in a build without optimisation: box what is large in a type that contains itself, so that
+/// 128 levels fit.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValueError<E> {
@@ -60,7 +61,9 @@ pub enum ValueError<E> {
         what: String,
     },
     /// The value has too many levels.
-    #[error("a value of type {type_name} has more than {max} levels: send it flatter, such as in a vector")]
+    #[error(
+        "a value of type {type_name} has more than {max} levels: send it flatter, such as in a vector"
+    )]
     TooDeep {
         /// The value's type.
         type_name: &'static str,
@@ -81,13 +84,19 @@ pub enum ValueError<E> {
     },
 }
 
-impl<E: Into<io::Error> + std::error::Error + Send + Sync + 'static> From<ValueError<E>> for io::Error {
+impl<E: Into<io::Error> + std::error::Error + Send + Sync + 'static> From<ValueError<E>>
+    for io::Error
+{
     fn from(error: ValueError<E>) -> Self {
         match error {
             ValueError::Transport(error) => error.into(),
             ValueError::Encode { .. } => io::Error::new(io::ErrorKind::InvalidInput, error),
-            ValueError::TooDeep { ref bytes, .. } if bytes.is_empty() => io::Error::new(io::ErrorKind::InvalidInput, error),
-            ValueError::TooDeep { .. } | ValueError::Decode { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
+            ValueError::TooDeep { ref bytes, .. } if bytes.is_empty() => {
+                io::Error::new(io::ErrorKind::InvalidInput, error)
+            }
+            ValueError::TooDeep { .. } | ValueError::Decode { .. } => {
+                io::Error::new(io::ErrorKind::InvalidData, error)
+            }
         }
     }
 }
@@ -106,7 +115,9 @@ fn decode<T: DeserializeOwned, E>(bytes: &[u8]) -> Result<T, ValueError<E>> {
     let what = match decode::from_bytes(bytes) {
         Ok((value, [])) => return Ok(value),
         Ok((_, left)) => format!("with {} of them left over", left.len()),
-        Err(Unfit::TooDeep) => return Err(ValueError::TooDeep { type_name, max: MAX_DEPTH, bytes: bytes.to_vec() }),
+        Err(Unfit::TooDeep) => {
+            return Err(ValueError::TooDeep { type_name, max: MAX_DEPTH, bytes: bytes.to_vec() });
+        }
         Err(Unfit::Other(what)) => what,
     };
     Err(ValueError::Decode { type_name, what, bytes: bytes.to_vec() })
@@ -193,7 +204,10 @@ impl Queue<[u8]> {
         now "[`Empty`](QueueError::Empty)."
     }
 
-    fn get_value_until<T: DeserializeOwned>(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<T, ValueError<QueueError>> {
+    fn get_value_until<T: DeserializeOwned>(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<T, ValueError<QueueError>> {
         decode(&self.receive_until(wait)?)
     }
 }

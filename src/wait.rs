@@ -1,5 +1,5 @@
-//! How threads wait: deadlines and slices, what can be slept on, and wake-ups that outlive the thread
-//! that owes them.
+//! How threads wait: deadlines and slices, what can be slept on, and wake-ups that outlive the
+//! thread that owes them.
 
 pub(crate) mod broadcast;
 mod forms;

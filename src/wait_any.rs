@@ -22,10 +22,12 @@ use crate::queue::QueueError;
 use crate::wait::source::{Source, WatchState};
 use crate::wait::{Ended, Wait, Waiter};
 
-/// Something that [`wait_any`] can wait for. Implemented for what is listed there, and nothing else.
+/// Something that [`wait_any`] can wait for. Implemented for what is listed there, and nothing
+/// else.
 pub trait Waitable: sealed::Waits + Sync {}
 
-/// Waits until at least one of these is ready, as long as it takes: the indices of *all* that are, in order.
+/// Waits until at least one of these is ready, as long as it takes: the indices of *all* that are,
+/// in order.
 ///
 /// | what | is ready |
 /// |---|---|
@@ -40,8 +42,9 @@ pub trait Waitable: sealed::Waits + Sync {}
 /// | [`process::Child`](crate::process::Child) | once it has ended |
 /// | [`Readable`], [`Writable`] | while the descriptor is, as `poll` has it; also if it has an error, or its other end is closed |
 ///
-/// It takes nothing. Whoever has waited then takes what it wants by the operation that does not wait, such as [`try_get`](crate::Queue::try_get), and may find that another was faster: then it waits again. One that waits again without having taken
-/// anything returns at once.
+/// It takes nothing. Whoever has waited then takes what it wants by the operation that does not
+/// wait, such as [`try_get`](crate::Queue::try_get), and may find that another was faster: then it
+/// waits again. One that waits again without having taken anything returns at once.
 ///
 /// # Blocking and fairness
 /// It looks at all of them for a few microseconds, then sleeps, in one system call: on the futexes
@@ -51,10 +54,12 @@ pub trait Waitable: sealed::Waits + Sync {}
 /// threads, and those that are parked, are started when they are needed, and end a second after
 /// that.
 ///
-/// Everybody who sleeps for the same is woken when somebody waits in this way, and not only as many as there is something for. Where nobody does, nothing costs more than it did.
+/// Everybody who sleeps for the same is woken when somebody waits in this way, and not only as many
+/// as there is something for. Where nobody does, nothing costs more than it did.
 ///
 /// # Memory ordering
-/// What a setter wrote before, whoever finds its event ready sees; so it is with releases of a semaphore, puts, and the death of an owner, but another may take what was found.
+/// What a setter wrote before, whoever finds its event ready sees; so it is with releases of a
+/// semaphore, puts, and the death of an owner, but another may take what was found.
 ///
 /// # Process death
 /// One that waits and dies is as if it had never come: what has woken it has woken all the others,
@@ -66,7 +71,8 @@ pub trait Waitable: sealed::Waits + Sync {}
 /// can sleep on for a [slice](crate::set_slice).
 ///
 /// # Errors
-/// [`WaitAnyError::Nothing`], [`Deadlock`](WaitAnyError::Deadlock), [`Queue`](WaitAnyError::Queue), [`Os`](WaitAnyError::Os).
+/// [`WaitAnyError::Nothing`], [`Deadlock`](WaitAnyError::Deadlock), [`Queue`](WaitAnyError::Queue),
+/// [`Os`](WaitAnyError::Os).
 ///
 /// # Signal handlers
 /// Not for them.
@@ -127,11 +133,15 @@ pub fn try_wait_any(on: &[&dyn Waitable]) -> Result<Vec<usize>, WaitAnyError> {
     }
 }
 
-/// [`wait_any`], which waits for `timeout` at most. Zero looks once; [`Duration::MAX`] waits for ever.
+/// [`wait_any`], which waits for `timeout` at most. Zero looks once; [`Duration::MAX`] waits for
+/// ever.
 ///
 /// # Errors
 /// [`WaitAnyError::TimedOut`]; otherwise as [`wait_any`].
-pub fn wait_any_timeout(on: &[&dyn Waitable], timeout: Duration) -> Result<Vec<usize>, WaitAnyError> {
+pub fn wait_any_timeout(
+    on: &[&dyn Waitable],
+    timeout: Duration,
+) -> Result<Vec<usize>, WaitAnyError> {
     wait_until(on, Wait::timeout(timeout))
 }
 
@@ -139,14 +149,18 @@ pub fn wait_any_timeout(on: &[&dyn Waitable], timeout: Duration) -> Result<Vec<u
 ///
 /// # Errors
 /// [`WaitAnyError::TimedOut`]; otherwise as [`wait_any`].
-pub fn wait_any_deadline(on: &[&dyn Waitable], deadline: Instant) -> Result<Vec<usize>, WaitAnyError> {
+pub fn wait_any_deadline(
+    on: &[&dyn Waitable],
+    deadline: Instant,
+) -> Result<Vec<usize>, WaitAnyError> {
     wait_until(on, Wait::deadline(deadline))
 }
 
 /// [`wait_any`], which waits as `wait` says.
 ///
 /// # Errors
-/// [`WaitAnyError::TimedOut`], and [`WaitAnyError::Interrupted`] if `wait` is interruptible; otherwise as [`wait_any`].
+/// [`WaitAnyError::TimedOut`], and [`WaitAnyError::Interrupted`] if `wait` is interruptible;
+/// otherwise as [`wait_any`].
 pub fn wait_any_with(on: &[&dyn Waitable], wait: Wait) -> Result<Vec<usize>, WaitAnyError> {
     wait_until(on, wait)
 }
@@ -163,12 +177,23 @@ fn wait_until(on: &[&dyn Waitable], wait: Wait) -> Result<Vec<usize>, WaitAnyErr
     let waiter = &mut Waiter::new(wait);
     let sources = on.iter().filter(|waits| matches!(waits.of(), Of::Source(_))).count();
     if sources < on.len() {
-        return if sources == 0 { descriptors::wait(on, waiter) } else { registered::wait(on, waiter) };
+        return if sources == 0 {
+            descriptors::wait(on, waiter)
+        } else {
+            registered::wait(on, waiter)
+        };
     }
     match on.first().map(|waits| waits.of()) {
         // One for each that there is to be: the others are put in place below.
-        Some(Of::Source(first)) if on.len() <= FEW => watch(on, &mut [first; FEW][..on.len()], &mut [WatchState::default(); FEW], waiter),
-        Some(Of::Source(first)) => watch(on, &mut vec![first; on.len()], &mut vec![WatchState::default(); on.len()], waiter),
+        Some(Of::Source(first)) if on.len() <= FEW => {
+            watch(on, &mut [first; FEW][..on.len()], &mut [WatchState::default(); FEW], waiter)
+        }
+        Some(Of::Source(first)) => watch(
+            on,
+            &mut vec![first; on.len()],
+            &mut vec![WatchState::default(); on.len()],
+            waiter,
+        ),
         _ => Err(WaitAnyError::Nothing),
     }
 }
@@ -198,7 +223,12 @@ fn watch<'a>(
         _ => return registered::wait(on, waiter),
     };
     result?;
-    Ok(states.iter().enumerate().filter(|(_, state)| state.is_ready != 0).map(|(index, _)| index).collect())
+    Ok(states
+        .iter()
+        .enumerate()
+        .filter(|(_, state)| state.is_ready != 0)
+        .map(|(index, _)| index)
+        .collect())
 }
 
 /// Why [`wait_any`] ended without anything being ready.
@@ -218,7 +248,9 @@ pub enum WaitAnyError {
     #[error("there is nothing to wait for: the list is empty")]
     Nothing,
     /// The calling thread is the owner whose death it would wait for.
-    #[error("number {index} is the death of a lock's owner, which is this thread: waiting for it would never end")]
+    #[error(
+        "number {index} is the death of a lock's owner, which is this thread: waiting for it would never end"
+    )]
     Deadlock {
         /// Which of those that were given.
         index: usize,
@@ -231,7 +263,8 @@ pub enum WaitAnyError {
         /// Why.
         source: QueueError,
     },
-    /// No memory or descriptor for the wait, no thread, or more descriptors than the process may have open.
+    /// No memory or descriptor for the wait, no thread, or more descriptors than the process may
+    /// have open.
     #[error("the system does not let this thread wait")]
     Os(#[source] io::Error),
 }

@@ -51,7 +51,11 @@ fn nobody_goes_on_before_all_are_there() {
                 all.indices.fetch_add(1 << (8 * passed.index()), Relaxed);
                 all.barrier.wait().unwrap();
                 if passed.is_leader() {
-                    assert_eq!(all.indices.swap(0, Relaxed), 0x0101_0101, "each index is one party's");
+                    assert_eq!(
+                        all.indices.swap(0, Relaxed),
+                        0x0101_0101,
+                        "each index is one party's"
+                    );
                 }
                 all.barrier.wait().unwrap();
             }
@@ -86,7 +90,10 @@ fn a_time_out_breaks_it_for_all() {
     join_all(waiters);
     assert_eq!(all.broken.load(Relaxed), 2);
     assert!(all.barrier.is_broken());
-    assert_eq!((all.barrier.wait(), all.barrier.try_wait()), (Err(BarrierError::Broken), Err(BarrierError::Broken)));
+    assert_eq!(
+        (all.barrier.wait(), all.barrier.try_wait()),
+        (Err(BarrierError::Broken), Err(BarrierError::Broken))
+    );
     assert_eq!(all.barrier.arrive().map(drop), Err(BarrierError::Broken));
     all.barrier.reset();
     assert!(!all.barrier.is_broken());
@@ -133,7 +140,8 @@ fn past_deadlines_break_it_and_endless_ones_do_not() {
         all.barrier.reset();
     }
     let theirs = all.clone();
-    let waiter = fork(move || assert!(!theirs.barrier.wait_timeout(Duration::MAX).unwrap().is_leader()));
+    let waiter =
+        fork(move || assert!(!theirs.barrier.wait_timeout(Duration::MAX).unwrap().is_leader()));
     wait_until_asleep(&waiter);
     // The last one passes, whatever its deadline.
     assert!(all.barrier.wait_timeout(Duration::ZERO).is_ok());
@@ -170,7 +178,11 @@ fn a_phase_that_was_reset_stays_so_however_late_one_looks() {
     for resets in 1..20 {
         barrier.reset();
         for arrival in arrivals {
-            assert_eq!(barrier.wait_for(arrival, Wait::NONE), Err(BarrierError::Broken), "after {resets} resets");
+            assert_eq!(
+                barrier.wait_for(arrival, Wait::NONE),
+                Err(BarrierError::Broken),
+                "after {resets} resets"
+            );
         }
     }
 }
@@ -207,8 +219,14 @@ shared! {
 }
 
 fn table() -> Shm<Table> {
-    Shm::new(Table { filled: Once::new(), begun: Event::new(), go_on: Event::new(), times: AtomicU32::new(0), value: AtomicU64::new(0) })
-        .unwrap()
+    Shm::new(Table {
+        filled: Once::new(),
+        begun: Event::new(),
+        go_on: Event::new(),
+        times: AtomicU32::new(0),
+        value: AtomicU64::new(0),
+    })
+    .unwrap()
 }
 
 #[test]
@@ -245,8 +263,14 @@ fn a_killed_initialiser_hands_the_work_to_the_next() {
     });
     all.begun.wait();
     assert!(matches!(all.filled.try_call_once(|_| ()), Err(LockError::WouldBlock)));
-    assert!(matches!(all.filled.call_once_timeout(Duration::from_millis(5), |_| ()), Err(LockError::TimedOut)));
-    assert!(matches!(all.filled.call_once_deadline(Instant::now(), |_| ()), Err(LockError::TimedOut)));
+    assert!(matches!(
+        all.filled.call_once_timeout(Duration::from_millis(5), |_| ()),
+        Err(LockError::TimedOut)
+    ));
+    assert!(matches!(
+        all.filled.call_once_deadline(Instant::now(), |_| ()),
+        Err(LockError::TimedOut)
+    ));
     let theirs = all.clone();
     let next = fork(move || {
         theirs.filled.call_once(|state| {
@@ -273,7 +297,8 @@ fn a_panicking_initialiser_hands_the_work_to_the_next() {
 #[test]
 fn an_initialiser_that_calls_itself_is_told() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|_| assert!(matches!(ONCE.call_once(|_| ()), Err(LockError::Deadlock)))).unwrap();
+    ONCE.call_once(|_| assert!(matches!(ONCE.call_once(|_| ()), Err(LockError::Deadlock))))
+        .unwrap();
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Our locks and libc's robust mutexes in one thread's list: whatever order they are taken in, and whatever ends the thread, all are recovered.
+//! Our locks and libc's robust mutexes in one thread's list: whatever order they are taken in, and
+//! whatever ends the thread, all are recovered.
 
 #![allow(unsafe_code)]
 
@@ -20,7 +21,8 @@ struct PthreadMutex(UnsafeCell<MaybeUninit<libc::pthread_mutex_t>>);
 
 // SAFETY: all access is by libc, which synchronises it.
 unsafe impl Sync for PthreadMutex {}
-// SAFETY: for the test: it is made for sharing, its bytes are in an `UnsafeCell`, and only libc looks at them.
+// SAFETY: for the test: it is made for sharing, its bytes are in an `UnsafeCell`, and only libc
+// looks at them.
 unsafe impl Shared for PthreadMutex {
     fn layout(to: &mut Fingerprint) {
         to.name("pthread_mutex_t");
@@ -41,9 +43,16 @@ impl PthreadMutex {
         // SAFETY: initialises the attributes.
         unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) };
         // SAFETY: initialised above.
-        unsafe { libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST) };
+        unsafe {
+            libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST)
+        };
         // SAFETY: initialised above.
-        unsafe { libc::pthread_mutexattr_setpshared(attributes.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) };
+        unsafe {
+            libc::pthread_mutexattr_setpshared(
+                attributes.as_mut_ptr(),
+                libc::PTHREAD_PROCESS_SHARED,
+            )
+        };
         // SAFETY: initialises the mutex where it stays.
         assert_eq!(unsafe { libc::pthread_mutex_init(self.at(), attributes.as_ptr()) }, 0);
     }
@@ -80,7 +89,8 @@ shared! {
     }
 }
 
-/// One order of taking them: bit k of the pattern says whether the k-th is ours. Then every second one is unlocked and locked again.
+/// One order of taking them: bit k of the pattern says whether the k-th is ours. Then every second
+/// one is unlocked and locked again.
 fn take_all(both: &Both, pattern: u32) {
     let (mut ours, mut theirs) = (both.ours.iter(), both.theirs.iter());
     for step in 0..2 * EACH {
@@ -103,9 +113,12 @@ fn patterns() -> impl Iterator<Item = u32> {
 }
 
 fn new() -> Shm<Both> {
-    let both =
-        Shm::new(Both { theirs: [const { PthreadMutex::uninit() }; EACH], ours: [const { Lock::new(0) }; EACH], ready: Event::new() })
-            .unwrap();
+    let both = Shm::new(Both {
+        theirs: [const { PthreadMutex::uninit() }; EACH],
+        ours: [const { Lock::new(0) }; EACH],
+        ready: Event::new(),
+    })
+    .unwrap();
     both.theirs.iter().for_each(PthreadMutex::init);
     both
 }

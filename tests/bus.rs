@@ -1,6 +1,8 @@
-//! The example `bus`, as separate programs that are started in any order, killed, and started again.
+//! The example `bus`, as separate programs that are started in any order, killed, and started
+//! again.
 //!
-//! `cargo test` builds it; with `--test bus` alone it has to be built before, by `cargo build --example bus`.
+//! `cargo test` builds it; with `--test bus` alone it has to be built before, by `cargo build
+//! --example bus`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,16 +19,22 @@ const ENOUGH: usize = 30;
 fn program() -> PathBuf {
     let deps = std::env::current_exe().unwrap();
     let path = deps.ancestors().nth(2).unwrap().join("examples/bus");
-    assert!(path.exists(), "{} is missing: build it by `cargo build --example bus`, in the same profile", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: build it by `cargo build --example bus`, in the same profile",
+        path.display()
+    );
     path
 }
 
-/// A folder of the test's own, with the directory's socket and what the programs print. Removed at its end.
+/// A folder of the test's own, with the directory's socket and what the programs print. Removed at
+/// its end.
 struct Bus(PathBuf);
 
 impl Bus {
     fn new(test: &str) -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bus-{test}-{}", std::process::id()));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("bus-{test}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         Bus(folder)
     }
@@ -36,7 +44,11 @@ impl Bus {
         let (out, err) = (self.0.join(format!("{name}.out")), self.0.join(format!("{name}.err")));
         let mut command = Command::new(program());
         command.arg("--at").arg(self.0.join("directory")).args(arguments).stdin(Stdio::null());
-        let child = command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap()).spawn().unwrap();
+        let child = command
+            .stdout(File::create(&out).unwrap())
+            .stderr(File::create(&err).unwrap())
+            .spawn()
+            .unwrap();
         Program { child, out, err }
     }
 
@@ -98,11 +110,14 @@ impl Drop for Program {
     }
 }
 
-/// The numbers of each publisher's messages, as they were printed: a publisher that is started again is another one.
+/// The numbers of each publisher's messages, as they were printed: a publisher that is started
+/// again is another one.
 fn numbers(printed: &str) -> BTreeMap<&str, Vec<u64>> {
     let mut all: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     for line in printed.lines() {
-        let [topic, publisher, number, text] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line:?} is mixed") };
+        let [topic, publisher, number, text] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line:?} is mixed")
+        };
         assert_eq!((topic, text), ("news", "tick"), "{line:?} is mixed");
         all.entry(publisher).or_default().push(number.parse().unwrap());
     }
@@ -126,17 +141,24 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until each of some subscribers has got more messages of each of some publishers than it has now.
+/// Waits until each of some subscribers has got more messages of each of some publishers than it
+/// has now.
 fn all_go_on(subscribers: &[&Program], publishers: &[&Program]) {
     let of = |subscriber: &Program, publisher: &Program| {
         let suffix = format!(".{}", publisher.child.id());
         let printed = subscriber.printed();
-        numbers(&printed).iter().filter(|(name, _)| name.ends_with(&suffix)).map(|(_, numbers)| numbers.len()).sum::<usize>()
+        numbers(&printed)
+            .iter()
+            .filter(|(name, _)| name.ends_with(&suffix))
+            .map(|(_, numbers)| numbers.len())
+            .sum::<usize>()
     };
     for subscriber in subscribers {
         for publisher in publishers {
             let before = of(subscriber, publisher);
-            until("a subscriber gets a publisher's messages", || of(subscriber, publisher) >= before + ENOUGH);
+            until("a subscriber gets a publisher's messages", || {
+                of(subscriber, publisher) >= before + ENOUGH
+            });
         }
     }
 }
@@ -165,7 +187,9 @@ fn programs_come_in_any_order_and_survivors_go_on() {
     let id = first.child.id();
     assert_whole("first", &first.kill());
     for publisher in [&one, &two, &three] {
-        until("a publisher notices a death", || publisher.complaints().contains(&format!("first.{id} is gone")));
+        until("a publisher notices a death", || {
+            publisher.complaints().contains(&format!("first.{id} is gone"))
+        });
     }
     let first = bus.subscribe("first-again");
     all_go_on(&[&first, &second, &third, &late], &[&one, &two, &three]);
@@ -192,7 +216,9 @@ fn programs_come_in_any_order_and_survivors_go_on() {
     late.signal(rustix::process::Signal::CONT);
     all_go_on(&[&late], &[&one, &two, &three]);
 
-    for (name, subscriber) in [("first-again", &first), ("second-again", &second), ("third", &third)] {
+    for (name, subscriber) in
+        [("first-again", &first), ("second-again", &second), ("third", &third)]
+    {
         assert_whole(name, &subscriber.printed());
         assert_eq!(subscriber.complaints().lines().find(|line| !line.contains("directory")), None);
     }
@@ -206,5 +232,11 @@ fn a_directory_that_is_served_already_is_an_error() {
     until("the directory is served", || directory.printed().starts_with("serving "));
     let mut another = bus.serve("another");
     assert_eq!(another.child.wait().unwrap().code(), Some(1));
-    assert!(another.complaints().contains(&format!("is served already, by process {}", directory.child.id())), "{}", another.complaints());
+    assert!(
+        another
+            .complaints()
+            .contains(&format!("is served already, by process {}", directory.child.id())),
+        "{}",
+        another.complaints()
+    );
 }

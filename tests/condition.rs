@@ -7,7 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossproc::process::Child;
-use crossproc::{Condition, ConditionError, Event, Lock, LockError, LockGuard, RLock, Shm, Wait, set_slice, shared};
+use crossproc::{
+    Condition, ConditionError, Event, Lock, LockError, LockGuard, RLock, Shm, Wait, set_slice,
+    shared,
+};
 
 mod forked;
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
@@ -22,7 +25,13 @@ shared! {
 }
 
 fn store() -> Shm<Store> {
-    Shm::new(Store { items: Lock::new(0), arrived: Condition::new(), woken: AtomicU32::new(0), go_on: Event::new() }).unwrap()
+    Shm::new(Store {
+        items: Lock::new(0),
+        arrived: Condition::new(),
+        woken: AtomicU32::new(0),
+        go_on: Event::new(),
+    })
+    .unwrap()
 }
 
 fn lock(lock: &Lock<u32>) -> LockGuard<'_, u32> {
@@ -48,8 +57,12 @@ fn who_does_not_hold_the_lock_does_not_wait_in_any_form() {
     let is_refused = |mut lock: &Lock<()>, mut rlock: &RLock<()>| {
         assert_eq!(condition.wait(&mut lock), Err(ConditionError::NotOwner));
         assert_eq!(condition.wait_timeout(&mut rlock, PATIENCE), Err(ConditionError::NotOwner));
-        assert_eq!(condition.wait_while(&mut lock, |_| panic!("it is not looked at")), Err(ConditionError::NotOwner));
-        let result = condition.wait_while_deadline(&mut rlock, Instant::now(), |_| panic!("it is not looked at"));
+        assert_eq!(
+            condition.wait_while(&mut lock, |_| panic!("it is not looked at")),
+            Err(ConditionError::NotOwner)
+        );
+        let result = condition
+            .wait_while_deadline(&mut rlock, Instant::now(), |_| panic!("it is not looked at"));
         assert_eq!(result, Err(ConditionError::NotOwner));
     };
     is_refused(&lock, &rlock);
@@ -59,7 +72,10 @@ fn who_does_not_hold_the_lock_does_not_wait_in_any_form() {
     thread::scope(|scope| {
         scope.spawn(|| is_refused(&lock, &rlock));
     });
-    assert_eq!(condition.wait_while_timeout(&mut &lock, Duration::ZERO, |_| true), Err(ConditionError::TimedOut));
+    assert_eq!(
+        condition.wait_while_timeout(&mut &lock, Duration::ZERO, |_| true),
+        Err(ConditionError::TimedOut)
+    );
     lock.release().unwrap();
     rlock.release().unwrap();
 }
@@ -128,7 +144,8 @@ fn waits_for_lock(all: &Shm<Store>, child: &Child) -> bool {
 /// Whether it sleeps on words of the condition: by `futex_waitv`, or by `futex` on kernels before
 /// 5.16.
 fn waits_for_condition(all: &Shm<Store>, child: &Child) -> bool {
-    call_of(child).starts_with(&format!("{} ", libc::SYS_futex_waitv)) || sleeps_on(&all.arrived, child)
+    call_of(child).starts_with(&format!("{} ", libc::SYS_futex_waitv))
+        || sleeps_on(&all.arrived, child)
 }
 
 fn call_of(child: &Child) -> String {
@@ -140,7 +157,8 @@ fn sleeps_on<T>(what: &T, child: &Child) -> bool {
     let call = call_of(child);
     let mut parts = call.split(' ');
     let is_futex = parts.next() == Some(libc::SYS_futex.to_string().as_str());
-    let word = parts.next().and_then(|word| usize::from_str_radix(word.strip_prefix("0x")?, 16).ok());
+    let word =
+        parts.next().and_then(|word| usize::from_str_radix(word.strip_prefix("0x")?, 16).ok());
     let begin = std::ptr::from_ref(what).addr();
     is_futex && word.is_some_and(|word| (begin..begin + size_of::<T>()).contains(&word))
 }
@@ -158,7 +176,8 @@ fn assert_still_waits(all: &Shm<Store>, child: &Child) {
 
 /// How often the process has gone to sleep.
 fn sleeps(child: &Child) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
     let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     count.map_or(0, |count| count.trim().parse().unwrap())
 }
@@ -169,7 +188,9 @@ fn all_sleeps(children: &[Child]) -> Vec<u64> {
 
 fn wait_for_sleeps(children: &[Child], more: u64) {
     let before = all_sleeps(children);
-    wait_until("slices are over", || all_sleeps(children).iter().zip(&before).all(|(now, before)| *now >= before + more));
+    wait_until("slices are over", || {
+        all_sleeps(children).iter().zip(&before).all(|(now, before)| *now >= before + more)
+    });
 }
 
 /// A slice of those whose many slices are waited for.
@@ -192,7 +213,9 @@ fn notified_beside_slices<'a, G, const N: usize>(
         let guard = take(&all.items);
         let slept_before = all_sleeps(&others);
         all.arrived.notify_one();
-        if others.iter().all(|other| waits_for_condition(all, other)) && all_sleeps(&others) == slept_before {
+        if others.iter().all(|other| waits_for_condition(all, other))
+            && all_sleeps(&others) == slept_before
+        {
             return (first, others, guard);
         }
         drop(guard);
@@ -299,10 +322,16 @@ fn a_time_out_has_the_lock_again() {
         assert!(all.items.is_owned());
     }
     assert_eq!(all.arrived.wait_timeout(&mut items, Duration::ZERO), Err(ConditionError::TimedOut));
-    assert_eq!(all.arrived.wait_deadline(&mut items, Instant::now()), Err(ConditionError::TimedOut));
+    assert_eq!(
+        all.arrived.wait_deadline(&mut items, Instant::now()),
+        Err(ConditionError::TimedOut)
+    );
     let began = Instant::now();
     let never = |items: &mut u32| *items == 0;
-    assert_eq!(all.arrived.wait_while_timeout(&mut items, Duration::from_millis(30), never), Err(ConditionError::TimedOut));
+    assert_eq!(
+        all.arrived.wait_while_timeout(&mut items, Duration::from_millis(30), never),
+        Err(ConditionError::TimedOut)
+    );
     assert!(began.elapsed() >= Duration::from_millis(30));
     assert_eq!(all.arrived.wait_while_deadline(&mut items, began, |_| false), Ok(()));
     *items += 1;
@@ -342,7 +371,13 @@ fn a_lock_without_a_guard_can_be_waited_with_by_its_owner() {
             is_so: AtomicU32,
         }
     }
-    let all = Shm::new(Bare { lock: Lock::new(()), nested: RLock::new(()), changed: Condition::new(), is_so: AtomicU32::new(0) }).unwrap();
+    let all = Shm::new(Bare {
+        lock: Lock::new(()),
+        nested: RLock::new(()),
+        changed: Condition::new(),
+        is_so: AtomicU32::new(0),
+    })
+    .unwrap();
     assert_eq!(all.changed.wait(&mut &all.lock), Err(ConditionError::NotOwner));
     assert_eq!(all.changed.wait(&mut &all.nested), Err(ConditionError::NotOwner));
     let theirs = all.clone();
@@ -350,7 +385,10 @@ fn a_lock_without_a_guard_can_be_waited_with_by_its_owner() {
         let all = theirs.clone();
         let child = fork(move || {
             if nested {
-                let _ = (all.nested.acquire(Wait::FOREVER).unwrap(), all.nested.acquire(Wait::FOREVER).unwrap());
+                let _ = (
+                    all.nested.acquire(Wait::FOREVER).unwrap(),
+                    all.nested.acquire(Wait::FOREVER).unwrap(),
+                );
                 all.changed.wait_while(&mut &all.nested, |_| all.is_so.load(Relaxed) == 0).unwrap();
                 assert_eq!(all.nested.depth(), 2);
             } else {
@@ -396,7 +434,8 @@ fn a_waiter_learns_that_an_owner_died_meanwhile() {
     assert_eq!(*lock(&all.items), 3);
 }
 
-/// One that was notified and dies before it has the lock: the other one gets the notification, here within two slices, since the first dies waiting for the lock.
+/// One that was notified and dies before it has the lock: the other one gets the notification, here
+/// within two slices, since the first dies waiting for the lock.
 #[test]
 fn a_notification_of_one_that_dies_is_another_ones() {
     let all = store();
@@ -426,7 +465,8 @@ fn a_notification_of_one_that_dies_is_another_ones() {
     assert_eq!(*lock(&all.items), 0);
 }
 
-/// Notifiers and waiters are killed at random moments; the living get every item that is there when all is over.
+/// Notifiers and waiters are killed at random moments; the living get every item that is there when
+/// all is over.
 #[test]
 fn participants_killed_at_random_moments_strand_nobody() {
     let all = store();
@@ -440,7 +480,10 @@ fn participants_killed_at_random_moments_strand_nobody() {
                     Err(LockError::OwnerDied(items)) => items.recover(),
                     Err(error) => panic!("{error}"),
                 };
-                match all.arrived.wait_while(&mut items, |items| *items == 0 && all.woken.load(Relaxed) == 0) {
+                match all
+                    .arrived
+                    .wait_while(&mut items, |items| *items == 0 && all.woken.load(Relaxed) == 0)
+                {
                     Ok(()) => *items = items.saturating_sub(1),
                     Err(ConditionError::OwnerDied) => drop(items.recover()),
                     Err(error) => panic!("{error}"),

@@ -1,4 +1,5 @@
-//! Connections: messages arrive whole, whoever shares an end and whoever dies, and handles with them.
+//! Connections: messages arrive whole, whoever shares an end and whoever dies, and handles with
+//! them.
 
 #![allow(unsafe_code)]
 
@@ -8,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use crossproc::process::{Handle, HandleError};
 use crossproc::{
-    Connection, ConnectionError, Event, JoinableQueue, Message, Queue, Receiver, RegionError, Sender, Shm, Wait, pipe, simplex,
+    Connection, ConnectionError, Event, JoinableQueue, Message, Queue, Receiver, RegionError,
+    Sender, Shm, Wait, pipe, simplex,
 };
 use rustix::net::sockopt::set_socket_send_buffer_size;
 
 mod forked;
 use forked::{PATIENCE, fork, join_all, wait_until};
 
-/// Runs a test in a process of its own: nobody else forks there, with copies of its descriptors, or opens any.
+/// Runs a test in a process of its own: nobody else forks there, with copies of its descriptors, or
+/// opens any.
 fn alone(test: impl FnOnce() + Send) {
     join_all([fork(test)]);
 }
@@ -31,7 +34,23 @@ const INLINE: usize = 1 << 20;
 fn messages_of_every_length_arrive_whole() {
     let (one, other) = pipe().unwrap();
     let mut buffer = vec![0xee; 3 * INLINE];
-    for len in [0, 1, 2, 63, 64, 65, 4_095, 65_536, 65_537, 200_000, 425_984, INLINE - 1, INLINE, INLINE + 1, 3 * INLINE - 1] {
+    for len in [
+        0,
+        1,
+        2,
+        63,
+        64,
+        65,
+        4_095,
+        65_536,
+        65_537,
+        200_000,
+        425_984,
+        INLINE - 1,
+        INLINE,
+        INLINE + 1,
+        3 * INLINE - 1,
+    ] {
         let sent = pattern(len, len);
         // Both ends in this thread: one message has room, whatever its length.
         one.send(&sent).unwrap();
@@ -50,7 +69,9 @@ fn two_gigabytes_are_a_message_and_more_are_none() {
     // Of zeros, which take no memory here.
     let mut long = vec![0; Connection::MAX_LEN + 1];
     match sender.send(&long) {
-        Err(ConnectionError::TooLong { len, max }) => assert_eq!((len, max), (Connection::MAX_LEN + 1, Connection::MAX_LEN)),
+        Err(ConnectionError::TooLong { len, max }) => {
+            assert_eq!((len, max), (Connection::MAX_LEN + 1, Connection::MAX_LEN));
+        }
         other => panic!("{other:?}"),
     }
     assert!(matches!(receiver.try_recv(), Err(ConnectionError::WouldBlock)));
@@ -58,7 +79,10 @@ fn two_gigabytes_are_a_message_and_more_are_none() {
     long[Connection::MAX_LEN - 1] = 7;
     sender.send(&long).unwrap();
     let message = receiver.recv().unwrap();
-    assert_eq!((message.len(), message[0], message[Connection::MAX_LEN - 1]), (Connection::MAX_LEN, 0, 7));
+    assert_eq!(
+        (message.len(), message[0], message[Connection::MAX_LEN - 1]),
+        (Connection::MAX_LEN, 0, 7)
+    );
 }
 
 #[test]
@@ -89,7 +113,9 @@ fn a_short_buffer_loses_nothing() {
         let sent = pattern(len, 1);
         sender.send(&sent).unwrap();
         match receiver.recv_into(&mut vec![0; room]) {
-            Err(ConnectionError::TooShort { max, message }) => assert_eq!((max, message.into_vec()), (room, sent)),
+            Err(ConnectionError::TooShort { max, message }) => {
+                assert_eq!((max, message.into_vec()), (room, sent));
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -143,12 +169,18 @@ fn waits_end_at_their_deadline_in_every_form() {
     assert!(matches!(one.send_timeout(&message, brief), Err(ConnectionError::TimedOut)));
     assert!(matches!(one.send_handle_timeout(&one, brief), Err(ConnectionError::TimedOut)));
     assert!(other.poll().unwrap());
-    assert!(other.poll_deadline(began).unwrap(), "what is there is there, though the deadline has passed");
+    assert!(
+        other.poll_deadline(began).unwrap(),
+        "what is there is there, though the deadline has passed"
+    );
     assert!(other.poll_deadline(Instant::now() + PATIENCE).unwrap());
     for _ in 0..sent {
         assert_eq!(other.recv().unwrap(), message[..]);
     }
-    assert!(matches!(other.try_recv(), Err(ConnectionError::WouldBlock)), "what was not sent does not come");
+    assert!(
+        matches!(other.try_recv(), Err(ConnectionError::WouldBlock)),
+        "what was not sent does not come"
+    );
 }
 
 #[test]
@@ -162,7 +194,11 @@ fn a_sender_without_room_goes_on_when_there_is_some() {
                 }
             });
             for number in 0..2_000 {
-                assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), pattern(5_000, number)[..], "in order");
+                assert_eq!(
+                    receiver.recv_timeout(PATIENCE).unwrap(),
+                    pattern(5_000, number)[..],
+                    "in order"
+                );
             }
             assert!(matches!(receiver.recv(), Err(ConnectionError::EndOfStream)));
             join_all([child]);
@@ -178,7 +214,11 @@ fn the_end_of_the_stream_and_the_broken_pipe_are_told_apart() {
         one.send(b"never received").unwrap();
         drop(other);
         assert!(one.poll().unwrap());
-        assert_eq!(one.recv().unwrap(), b"last words", "also though something was not received on the other side");
+        assert_eq!(
+            one.recv().unwrap(),
+            b"last words",
+            "also though something was not received on the other side"
+        );
         assert!(matches!(one.recv(), Err(ConnectionError::EndOfStream)));
         assert!(matches!(one.recv_into(&mut [0; 8]), Err(ConnectionError::EndOfStream)));
         assert!(matches!(one.recv_timeout(PATIENCE), Err(ConnectionError::EndOfStream)));
@@ -225,7 +265,9 @@ fn ends_that_many_share_keep_messages_whole() {
             let one = one.try_clone().unwrap();
             producers.push(fork(move || {
                 for number in 0..EACH {
-                    let len = 8 + (number as usize * 37) % 3_000 + if number % 500 == 0 { INLINE } else { 0 };
+                    let len = 8
+                        + (number as usize * 37) % 3_000
+                        + if number % 500 == 0 { INLINE } else { 0 };
                     let mut message = pattern(len, number as usize);
                     message[..4].copy_from_slice(&producer.to_ne_bytes());
                     message[4..8].copy_from_slice(&number.to_ne_bytes());
@@ -244,7 +286,11 @@ fn ends_that_many_share_keep_messages_whole() {
                     }
                     let producer = u32::from_ne_bytes(message[..4].try_into().unwrap());
                     let number = u32::from_ne_bytes(message[4..8].try_into().unwrap());
-                    assert_eq!(message[8..], pattern(message.len(), number as usize)[8..], "not mixed");
+                    assert_eq!(
+                        message[8..],
+                        pattern(message.len(), number as usize)[8..],
+                        "not mixed"
+                    );
                     total[producer as usize].release().unwrap();
                 }
             }));
@@ -314,7 +360,8 @@ fn handles_of_every_kind_are_handed_over() {
             tasks.get().unwrap().done();
             one.send_handle(&sender).unwrap();
             one.send_handle(&receiver).unwrap();
-            let (their_sender, their_receiver): (Sender, Receiver) = (other.recv_handle().unwrap(), other.recv_handle().unwrap());
+            let (their_sender, their_receiver): (Sender, Receiver) =
+                (other.recv_handle().unwrap(), other.recv_handle().unwrap());
             their_sender.send(b"by another hand").unwrap();
             assert_eq!(their_receiver.recv().unwrap(), b"by another hand");
             one.send_handle(&other).unwrap();
@@ -350,31 +397,62 @@ fn a_handle_of_another_kind_is_an_error_that_loses_nothing() {
         one.send_handle(&event).unwrap();
         let error = other.recv_handle::<Queue<u64>>().unwrap_err();
         let text = format!("{error}");
-        let ConnectionError::OtherHandle { kind, source, mut message } = error else { panic!("{error:?}") };
+        let ConnectionError::OtherHandle { kind, source, mut message } = error else {
+            panic!("{error:?}")
+        };
         assert!(kind.contains("Event") && text.contains("Event"), "{text}");
-        assert!(matches!(source, HandleError::Region(RegionError::OtherLayout { .. })), "{source:?}");
+        assert!(
+            matches!(source, HandleError::Region(RegionError::OtherLayout { .. })),
+            "{source:?}"
+        );
         message.take_handle::<Shm<Event>>().unwrap().set();
         assert!(event.is_set());
         // A socket is not memory, a pipe's end not another one's, and a message no handle.
         one.send_handle(&one).unwrap();
         let error = other.recv_handle::<Shm<Event>>().unwrap_err();
-        assert!(matches!(error, ConnectionError::OtherHandle { source: HandleError::Region(RegionError::NotMemfd), .. }), "{error:?}");
+        assert!(
+            matches!(
+                error,
+                ConnectionError::OtherHandle {
+                    source: HandleError::Region(RegionError::NotMemfd),
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
         drop(error);
         one.send_handle(&one).unwrap();
         let error = other.recv_handle::<Receiver>().unwrap_err();
-        assert!(matches!(error, ConnectionError::OtherHandle { source: HandleError::OtherKind { .. }, .. }), "{error:?}");
+        assert!(
+            matches!(
+                error,
+                ConnectionError::OtherHandle { source: HandleError::OtherKind { .. }, .. }
+            ),
+            "{error:?}"
+        );
         drop(error);
         one.send_handle(&OwnedFd::from(std::fs::File::open("/proc/self/stat").unwrap())).unwrap();
         let error = other.recv_handle::<Connection>().unwrap_err();
-        assert!(matches!(error, ConnectionError::OtherHandle { source: HandleError::NotConnected { .. }, .. }), "{error:?}");
+        assert!(
+            matches!(
+                error,
+                ConnectionError::OtherHandle { source: HandleError::NotConnected { .. }, .. }
+            ),
+            "{error:?}"
+        );
         drop(error);
         one.send(b"bytes").unwrap();
         let error = other.recv_handle::<Connection>().unwrap_err();
-        assert!(matches!(&error, ConnectionError::NoHandle { message } if **message == b"bytes"), "{error:?}");
+        assert!(
+            matches!(&error, ConnectionError::NoHandle { message } if **message == b"bytes"),
+            "{error:?}"
+        );
         drop(error);
         one.send_handle(&event).unwrap();
         match other.recv_into(&mut [0; 100]) {
-            Err(ConnectionError::UnexpectedHandle { mut message }) => drop(message.take_handle::<Shm<Event>>().unwrap()),
+            Err(ConnectionError::UnexpectedHandle { mut message }) => {
+                drop(message.take_handle::<Shm<Event>>().unwrap());
+            }
             result => panic!("{result:?}"),
         }
         // One that nobody takes is closed with its message.
@@ -393,7 +471,8 @@ fn a_process_without_free_descriptors_gets_an_error_and_goes_on() {
         one.send_handle(&event).unwrap();
         one.send(b"next").unwrap();
         one.send_handle(&event).unwrap();
-        let hoard: Vec<OwnedFd> = core::iter::from_fn(|| one.as_fd().try_clone_to_owned().ok()).collect();
+        let hoard: Vec<OwnedFd> =
+            core::iter::from_fn(|| one.as_fd().try_clone_to_owned().ok()).collect();
         assert!(matches!(other.recv(), Err(ConnectionError::NoDescriptor)));
         assert!(matches!(other.recv_into(&mut [0; 1_000]), Err(ConnectionError::NoDescriptor)));
         assert_eq!(other.recv().unwrap(), b"next");
@@ -409,7 +488,8 @@ fn one_free_descriptor_is_enough_for_a_handle() {
         let event = Shm::new(Event::new()).unwrap();
         one.send_handle(&event).unwrap();
         one.send_handle(&event).unwrap();
-        let mut hoard: Vec<OwnedFd> = core::iter::from_fn(|| one.as_fd().try_clone_to_owned().ok()).collect();
+        let mut hoard: Vec<OwnedFd> =
+            core::iter::from_fn(|| one.as_fd().try_clone_to_owned().ok()).collect();
         hoard.pop();
         let theirs = other.recv_handle::<Shm<Event>>().unwrap();
         theirs.set();
@@ -453,7 +533,8 @@ fn what_is_on_its_way_to_nobody_is_closed() {
     alone(|| {
         let (read, write) = rustix::pipe::pipe().unwrap();
         let (one, other) = pipe().unwrap();
-        // Each end is on its way to the other one, and nobody else has them: only the kernel can find out.
+        // Each end is on its way to the other one, and nobody else has them: only the kernel can
+        // find out.
         one.send_handle(&read).unwrap();
         one.send_handle(&other).unwrap();
         other.send_handle(&one).unwrap();

@@ -1,4 +1,5 @@
-//! Peers that do not keep to the format, or change the socket that they share: an error each or none, nothing leaks, and the next message is received.
+//! Peers that do not keep to the format, or change the socket that they share: an error each or
+//! none, nothing leaks, and the next message is received.
 
 #![allow(unsafe_code)]
 
@@ -9,11 +10,14 @@ use std::time::Duration;
 
 use crossproc::process::{Handle, HandleError};
 use crossproc::{Connection, ConnectionError, Event, Shm, pipe};
-use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, ftruncate, memfd_create};
+use rustix::fs::{
+    MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, ftruncate, memfd_create,
+};
 use rustix::io::write;
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size_force, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socket_with, socketpair,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg, socket_with, socketpair,
 };
 
 mod forked;
@@ -22,7 +26,8 @@ use forked::{PATIENCE, fork, join_all};
 const MAGIC: &[u8; 8] = b"\x01emarfpx";
 const LARGE: u32 = 1;
 const HANDLE: u32 = 2;
-const SEALED: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
+const SEALED: SealFlags =
+    SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
 /// The longest packet that is one.
 const MAX_PACKET: usize = 24 + 232 + (1 << 20);
 
@@ -95,8 +100,11 @@ fn malformed(says: &'static str, packet: Vec<u8>, descriptors: Vec<OwnedFd>) -> 
 fn headers() -> Vec<Malformed> {
     let whole = frame(HANDLE, b"kind", 5, b"bytes");
     let one = || vec![plain_file()];
-    let mut all: Vec<_> =
-        [0, 1, 8, 23].map(|len| malformed("too short for a header", frame(HANDLE, b"", 0, b"")[..len].to_vec(), one())).into();
+    let mut all: Vec<_> = [0, 1, 8, 23]
+        .map(|len| {
+            malformed("too short for a header", frame(HANDLE, b"", 0, b"")[..len].to_vec(), one())
+        })
+        .into();
     let mut version = *MAGIC;
     version[0] += 1;
     all.extend([
@@ -106,23 +114,71 @@ fn headers() -> Vec<Malformed> {
         malformed("flags 0x80000002", frame(HANDLE | 1 << 31, b"", 0, b""), one()),
         malformed("announces 0 descriptors, 1 came", frame(0, b"", 0, b""), one()),
         malformed("announces 2 descriptors, 1 came", frame(LARGE | HANDLE, b"", 0, b""), one()),
-        malformed("announces 1 descriptors, 2 came", frame(HANDLE, b"", 0, b""), vec![plain_file(), plain_file()]),
-        malformed("more than 2 descriptors", frame(HANDLE, b"", 0, b""), vec![plain_file(), plain_file(), plain_file()]),
-        malformed("more than 2 descriptors", frame(HANDLE, b"", 0, b""), (0..100).map(|_| plain_file()).collect()),
-        malformed("more than 2 descriptors", b"a message?".to_vec(), (0..253).map(|_| plain_file()).collect()),
+        malformed(
+            "announces 1 descriptors, 2 came",
+            frame(HANDLE, b"", 0, b""),
+            vec![plain_file(), plain_file()],
+        ),
+        malformed(
+            "more than 2 descriptors",
+            frame(HANDLE, b"", 0, b""),
+            vec![plain_file(), plain_file(), plain_file()],
+        ),
+        malformed(
+            "more than 2 descriptors",
+            frame(HANDLE, b"", 0, b""),
+            (0..100).map(|_| plain_file()).collect(),
+        ),
+        malformed(
+            "more than 2 descriptors",
+            b"a message?".to_vec(),
+            (0..253).map(|_| plain_file()).collect(),
+        ),
         malformed("kind has 233 bytes", frame(HANDLE, &[b'k'; 233], 0, b""), one()),
         malformed("kind has 4294967295 bytes", header(*MAGIC, HANDLE, u32::MAX, 0), one()),
-        malformed("kind has 10 bytes", [&header(*MAGIC, HANDLE, 10, 0)[..], b"too few"].concat(), one()),
+        malformed(
+            "kind has 10 bytes",
+            [&header(*MAGIC, HANDLE, 10, 0)[..], b"too few"].concat(),
+            one(),
+        ),
         malformed("kind has 4 bytes", frame(LARGE, b"kind", 1, b""), vec![memfd(b"x", SEALED)]),
         malformed("not UTF-8", frame(HANDLE, b"k\xffnd", 0, b""), one()),
-        malformed("message has 6 bytes, the packet has 5", frame(HANDLE, b"kind", 6, b"bytes"), one()),
-        malformed("message has 4 bytes, the packet has 5", frame(HANDLE, b"kind", 4, b"bytes"), one()),
-        malformed("message has 5 bytes, the packet has 4", whole[..whole.len() - 1].to_vec(), one()),
-        malformed("message has 1 bytes, the packet has 1", frame(LARGE, b"", 1, b"x"), vec![memfd(b"x", SEALED)]),
-        malformed("message has 18446744073709551615 bytes", header(*MAGIC, HANDLE, 0, u64::MAX), one()),
-        malformed("message has 2147483649 bytes", header(*MAGIC, LARGE, 0, (1 << 31) + 1), vec![memfd(b"x", SEALED)]),
+        malformed(
+            "message has 6 bytes, the packet has 5",
+            frame(HANDLE, b"kind", 6, b"bytes"),
+            one(),
+        ),
+        malformed(
+            "message has 4 bytes, the packet has 5",
+            frame(HANDLE, b"kind", 4, b"bytes"),
+            one(),
+        ),
+        malformed(
+            "message has 5 bytes, the packet has 4",
+            whole[..whole.len() - 1].to_vec(),
+            one(),
+        ),
+        malformed(
+            "message has 1 bytes, the packet has 1",
+            frame(LARGE, b"", 1, b"x"),
+            vec![memfd(b"x", SEALED)],
+        ),
+        malformed(
+            "message has 18446744073709551615 bytes",
+            header(*MAGIC, HANDLE, 0, u64::MAX),
+            one(),
+        ),
+        malformed(
+            "message has 2147483649 bytes",
+            header(*MAGIC, LARGE, 0, (1 << 31) + 1),
+            vec![memfd(b"x", SEALED)],
+        ),
         malformed("more than 1048832 bytes", vec![7; MAX_PACKET + 2_000], vec![]),
-        malformed("more than 1048832 bytes", frame(HANDLE, b"", MAX_PACKET, &vec![7; MAX_PACKET]), one()),
+        malformed(
+            "more than 1048832 bytes",
+            frame(HANDLE, b"", MAX_PACKET, &vec![7; MAX_PACKET]),
+            one(),
+        ),
     ]);
     all
 }
@@ -131,15 +187,25 @@ fn descriptors() -> Vec<Malformed> {
     let large = |len: usize| frame(LARGE, b"", len, b"");
     let directory = OwnedFd::from(std::fs::File::open("/").unwrap());
     let socket = pipe().unwrap().0.as_fd().try_clone_to_owned().unwrap();
-    let mut all: Vec<_> = [plain_file(), directory, socket].map(|other| malformed("no sealed memfd", large(100), vec![other])).into();
+    let mut all: Vec<_> = [plain_file(), directory, socket]
+        .map(|other| malformed("no sealed memfd", large(100), vec![other]))
+        .into();
     for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::WRITE, SealFlags::SEAL] {
-        all.push(malformed("no sealed memfd", large(100), vec![memfd(&[1; 100], SEALED - missing)]));
+        all.push(malformed(
+            "no sealed memfd",
+            large(100),
+            vec![memfd(&[1; 100], SEALED - missing)],
+        ));
     }
     let future = (SEALED - SealFlags::WRITE) | SealFlags::FUTURE_WRITE;
     all.extend([
         malformed("no sealed memfd", large(100), vec![memfd(&[1; 100], SealFlags::empty())]),
         malformed("no sealed memfd", large(100), vec![memfd(&[1; 100], future)]),
-        malformed("no sealed memfd", frame(LARGE | HANDLE, b"", 100, b""), vec![plain_file(), memfd(&[1; 100], SEALED)]),
+        malformed(
+            "no sealed memfd",
+            frame(LARGE | HANDLE, b"", 100, b""),
+            vec![plain_file(), memfd(&[1; 100], SEALED)],
+        ),
         malformed("a memfd of 100 bytes", large(101), vec![memfd(&[1; 100], SEALED)]),
         malformed("a memfd of 100 bytes", large(99), vec![memfd(&[1; 100], SEALED)]),
         malformed("a memfd of 100 bytes", large(0), vec![memfd(&[1; 100], SEALED)]),
@@ -172,13 +238,17 @@ fn a_packet_that_is_no_message_is_an_error_and_the_next_one_is_received() {
         set_socket_send_buffer_size_force(&one, 8 << 20)
             .or_else(|_| rustix::net::sockopt::set_socket_send_buffer_size(&one, 3 << 20))
             .unwrap();
-        for Malformed { says, packet, descriptors } in headers().into_iter().chain(self::descriptors()) {
+        for Malformed { says, packet, descriptors } in
+            headers().into_iter().chain(self::descriptors())
+        {
             let before = open_descriptors();
             for way in 0..5 {
                 send_raw(&one, &packet, &descriptors);
                 one.send(b"next").unwrap();
                 match results(&other, way) {
-                    Err(ConnectionError::Malformed { what }) => assert!(what.contains(says), "{what}, not {says}"),
+                    Err(ConnectionError::Malformed { what }) => {
+                        assert!(what.contains(says), "{what}, not {says}");
+                    }
                     result => panic!("{:?} and not: {says}", result.map(|bytes| bytes.len())),
                 }
                 assert_eq!(other.try_recv().unwrap(), b"next", "after: {says}");
@@ -191,7 +261,12 @@ fn a_packet_that_is_no_message_is_an_error_and_the_next_one_is_received() {
 #[test]
 fn what_looks_like_a_frame_without_descriptors_is_a_message() {
     let (one, other) = pipe().unwrap();
-    for bytes in [frame(0, b"", 0, b""), frame(HANDLE, b"kind", 5, b"bytes"), frame(LARGE, b"", 1 << 40, b""), MAGIC.to_vec()] {
+    for bytes in [
+        frame(0, b"", 0, b""),
+        frame(HANDLE, b"kind", 5, b"bytes"),
+        frame(LARGE, b"", 1 << 40, b""),
+        MAGIC.to_vec(),
+    ] {
         one.send(&bytes).unwrap();
         assert_eq!(other.recv().unwrap(), bytes[..]);
     }
@@ -230,13 +305,18 @@ fn only_an_end_that_is_connected_is_a_connection() {
         (make(unix, SocketType::SEQPACKET), "not connected"),
         (make(unix, SocketType::STREAM), "another type"),
         (make(unix, SocketType::DGRAM), "another type"),
-        (socketpair(unix, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap().0, "another type"),
+        (
+            socketpair(unix, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap().0,
+            "another type",
+        ),
         (make(AddressFamily::NETLINK, SocketType::RAW), "another family"),
         (plain_file(), "not a socket"),
     ];
     for (other, says) in others {
         match Connection::from_fd(other) {
-            Err(HandleError::NotConnected { what }) => assert!(what.contains(says), "{what}, not {says}"),
+            Err(HandleError::NotConnected { what }) => {
+                assert!(what.contains(says), "{what}, not {says}");
+            }
             result => panic!("{result:?}"),
         }
     }
@@ -247,10 +327,18 @@ fn set_option(socket: &Connection, option: i32) -> bool {
     let on: i32 = 1;
     // SAFETY: reads an integer of that size.
     let result = unsafe {
-        libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, option, (&raw const on).cast(), size_of::<i32>() as libc::socklen_t)
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const on).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
     };
     let error = std::io::Error::last_os_error();
-    let is_missing = result != 0 && option == libc::SO_PASSPIDFD && error.raw_os_error() == Some(libc::ENOPROTOOPT);
+    let is_missing = result != 0
+        && option == libc::SO_PASSPIDFD
+        && error.raw_os_error() == Some(libc::ENOPROTOOPT);
     assert!(result == 0 || is_missing, "option {option}: {error}");
     !is_missing
 }
@@ -288,13 +376,18 @@ fn what_the_kernel_adds_to_packets_is_in_nobodys_way() {
                 message.take_handle::<Shm<Event>>().unwrap().set();
                 assert!(event.is_set());
                 event.clear();
-                send_raw(&one, &frame(HANDLE, b"", 0, b""), &[plain_file(), plain_file(), plain_file()]);
+                send_raw(
+                    &one,
+                    &frame(HANDLE, b"", 0, b""),
+                    &[plain_file(), plain_file(), plain_file()],
+                );
                 assert!(matches!(other.recv(), Err(ConnectionError::Malformed { .. })));
             }
             assert_eq!(open_descriptors(), before, "{options:?}");
             // What needs no descriptor comes also where there is none, whatever else would.
             one.send(b"short").unwrap();
-            let hoard: Vec<OwnedFd> = core::iter::from_fn(|| one.as_fd().try_clone_to_owned().ok()).collect();
+            let hoard: Vec<OwnedFd> =
+                core::iter::from_fn(|| one.as_fd().try_clone_to_owned().ok()).collect();
             assert_eq!(other.recv().unwrap(), b"short");
             drop(hoard);
             assert_eq!(open_descriptors(), before, "{options:?}");
@@ -328,7 +421,10 @@ fn a_socket_that_others_made_impatient_waits_all_the_same() {
                 let mut buffer = [0; 100_000];
                 assert!((0..100).all(|_| theirs.recv_into(&mut buffer).unwrap() == buffer.len()));
             });
-            assert!(matches!(one.recv_timeout(Duration::from_millis(50)), Err(ConnectionError::TimedOut)));
+            assert!(matches!(
+                one.recv_timeout(Duration::from_millis(50)),
+                Err(ConnectionError::TimedOut)
+            ));
             one.send(b"late").unwrap();
             assert_eq!(one.recv().unwrap(), b"answer");
             (0..100).for_each(|_| one.send(&vec![1; 100_000]).unwrap());

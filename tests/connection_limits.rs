@@ -29,8 +29,8 @@ fn a_user_with_too_many_descriptors_on_their_way_gets_an_error_and_goes_on() {
         let event = Shm::new(Event::new()).unwrap();
         one.send(b"").unwrap();
         other.recv().unwrap();
-        // Another user than the one who runs the other tests, and without privileges, to whom the limit does not apply. Who has none is refused, and stays.
-        // SAFETY: takes a number.
+        // Another user than the one who runs the other tests, and without privileges, to whom the
+        // limit does not apply. Who has none is refused, and stays. SAFETY: takes a number.
         unsafe { libc::setuid(64_999) };
         limit(Resource::Nofile, 40);
         let is_refused = |result: Result<(), ConnectionError>| match result {
@@ -51,7 +51,10 @@ fn a_user_with_too_many_descriptors_on_their_way_gets_an_error_and_goes_on() {
             other.recv_handle::<Shm<Event>>().unwrap();
         }
         assert_eq!(other.recv().unwrap(), b"short");
-        assert!(matches!(other.try_recv(), Err(ConnectionError::WouldBlock)), "what was refused was not sent");
+        assert!(
+            matches!(other.try_recv(), Err(ConnectionError::WouldBlock)),
+            "what was refused was not sent"
+        );
         one.send_handle(&event).unwrap();
         other.recv_handle::<Shm<Event>>().unwrap().set();
         assert!(event.is_set());
@@ -66,7 +69,9 @@ fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
         let long = vec![3; (1 << 20) + 1];
         for _ in 0..2 {
             match one.send(&long) {
-                Err(ConnectionError::Os { source, .. }) => assert_eq!(Errno::from_io_error(&source), Some(Errno::FBIG)),
+                Err(ConnectionError::Os { source, .. }) => {
+                    assert_eq!(Errno::from_io_error(&source), Some(Errno::FBIG));
+                }
                 result => panic!("{result:?}"),
             }
         }
@@ -122,8 +127,11 @@ fn a_sender_that_waits_goes_on_when_most_of_the_buffer_is_free() {
                 child_done.set();
             });
             wait_until("the child waits for room", || {
-                let call = std::fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap_or_default();
-                [libc::SYS_sendto, libc::SYS_ppoll].iter().any(|number| call.starts_with(&format!("{number} ")))
+                let call = std::fs::read_to_string(format!("/proc/{}/syscall", child.id()))
+                    .unwrap_or_default();
+                [libc::SYS_sendto, libc::SYS_ppoll]
+                    .iter()
+                    .any(|number| call.starts_with(&format!("{number} ")))
             });
             let mut received = 0;
             while !has_room(&sender) {
@@ -152,7 +160,8 @@ fn a_sender_with_a_deadline_goes_on_where_there_is_room_though_the_kernel_does_n
                 theirs.send_timeout(&[2; 100], timeout).unwrap();
             });
             wait_until("the child waits for room", || {
-                let call = std::fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap_or_default();
+                let call = std::fs::read_to_string(format!("/proc/{}/syscall", child.id()))
+                    .unwrap_or_default();
                 call.starts_with(&format!("{} ", libc::SYS_ppoll))
             });
             for _ in 0..sent / 2 {
@@ -179,7 +188,9 @@ fn the_end_of_the_stream_can_be_polled() {
 fn a_long_message_that_is_dropped_leaves_no_mapping() {
     alone(|| {
         let (one, other) = pipe().unwrap();
-        let mapped = || std::fs::read_to_string("/proc/self/maps").unwrap().matches("memfd:crossproc").count();
+        let mapped = || {
+            std::fs::read_to_string("/proc/self/maps").unwrap().matches("memfd:crossproc").count()
+        };
         one.send(&vec![1; (1 << 20) + 1]).unwrap();
         let message = other.recv().unwrap();
         assert_eq!(mapped(), 1);

@@ -1,4 +1,5 @@
-//! Whatever a hostile sender makes of a packet, what comes of it is what the format says, or an error: see `packets`.
+//! Whatever a hostile sender makes of a packet, what comes of it is what the format says, or an
+//! error: see `packets`.
 
 mod packets;
 
@@ -22,14 +23,17 @@ fn packets_become_what_the_format_says() {
     }
     assert!(count >= 10, "there are {count} programs in the corpus");
     // As many more as there is time for, if there is: `ci/fuzz.sh`, without a fuzzer.
-    let seconds = env::var("CROSSPROC_MODEL_SECONDS").ok().map_or(0, |seconds| seconds.parse().unwrap());
+    let seconds =
+        env::var("CROSSPROC_MODEL_SECONDS").ok().map_or(0, |seconds| seconds.parse().unwrap());
     let (mut count, until) = (0, Instant::now() + Duration::from_secs(seconds));
     while count == 0 || Instant::now() < until {
         let run = |program: Vec<u8>| {
             packets::run(&program);
             Ok(())
         };
-        TestRunner::new(config(1_000)).run(&prop::collection::vec(any::<u8>(), 0..400), run).unwrap();
+        TestRunner::new(config(1_000))
+            .run(&prop::collection::vec(any::<u8>(), 0..400), run)
+            .unwrap();
         count += 1_000;
     }
     println!("{count} programs");

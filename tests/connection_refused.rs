@@ -54,8 +54,14 @@ fn what_is_always_to_be_tried_again_ends_at_the_deadline_and_does_not_spin() {
                 assert!(matches!(one.send(b"message"), Err(ConnectionError::Interrupted)));
             }
             // What does not wait ends at once.
-            assert!(matches!(one.try_recv(), Err(ConnectionError::WouldBlock | ConnectionError::Interrupted)));
-            assert!(matches!(one.try_send(b"message"), Err(ConnectionError::WouldBlock | ConnectionError::Interrupted)));
+            assert!(matches!(
+                one.try_recv(),
+                Err(ConnectionError::WouldBlock | ConnectionError::Interrupted)
+            ));
+            assert!(matches!(
+                one.try_send(b"message"),
+                Err(ConnectionError::WouldBlock | ConnectionError::Interrupted)
+            ));
         });
         let status = child.join_timeout(PATIENCE).unwrap();
         assert!(status.success(), "errno {errno}: {status}");
@@ -68,10 +74,15 @@ fn a_long_message_that_cannot_be_mapped_is_an_error_and_the_next_one_comes() {
         let (one, other) = pipe().unwrap();
         one.send(&vec![7; 2 << 20]).unwrap();
         one.send(b"next").unwrap();
-        refused::refuse(&[refused::call(libc::SYS_mmap, libc::ENOMEM).if_argument(3, libc::MAP_PRIVATE as u32)]);
+        refused::refuse(&[
+            refused::call(libc::SYS_mmap, libc::ENOMEM).if_argument(3, libc::MAP_PRIVATE as u32)
+        ]);
         match other.recv() {
             Err(ConnectionError::Os { what, source }) => {
-                assert_eq!((what, source.raw_os_error()), ("mapping a long message", Some(libc::ENOMEM)));
+                assert_eq!(
+                    (what, source.raw_os_error()),
+                    ("mapping a long message", Some(libc::ENOMEM))
+                );
             }
             result => panic!("{result:?}"),
         }
@@ -88,7 +99,9 @@ fn a_wait_that_cannot_sleep_is_an_error_that_says_so() {
             let (one, other) = pipe().unwrap();
             refused::refuse(&[refused::call(libc::SYS_ppoll, errno)]);
             let says = |result: Result<(), ConnectionError>| match result {
-                Err(ConnectionError::Os { source, .. }) => assert_eq!(source.raw_os_error(), Some(errno)),
+                Err(ConnectionError::Os { source, .. }) => {
+                    assert_eq!(source.raw_os_error(), Some(errno));
+                }
                 result => panic!("{result:?}"),
             };
             says(one.recv_timeout(PATIENCE).map(drop));

@@ -16,7 +16,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 mod forked;
 mod refused;
-use forked::{PATIENCE, close_all_but_standard_streams, enter_pid_namespace, fork, join_all, kill, wait_until};
+use forked::{
+    PATIENCE, close_all_but_standard_streams, enter_pid_namespace, fork, join_all, kill, wait_until,
+};
 
 shared! {
     struct Board {
@@ -128,12 +130,20 @@ fn one_that_is_the_first_of_a_pid_namespace_dies_with_its_parent() {
 fn first_of_a_namespace_by_another_thread(start: fn()) {
     join_all([fork(move || {
         if !rustix::process::geteuid().is_root() {
-            // SAFETY: only this process is affected.
-            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, 0, "this test needs the right to make a namespace");
+            assert_eq!(
+                // SAFETY: only this process is affected.
+                unsafe { libc::unshare(libc::CLONE_NEWUSER) },
+                0,
+                "this test needs the right to make a namespace"
+            );
         }
         let in_thread = move || {
-            // SAFETY: only this process's later children are affected.
-            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0, "this test needs the right to make a pid namespace");
+            assert_eq!(
+                // SAFETY: only this process's later children are affected.
+                unsafe { libc::unshare(libc::CLONE_NEWPID) },
+                0,
+                "this test needs the right to make a pid namespace"
+            );
             start();
         };
         thread::spawn(in_thread).join().unwrap();
@@ -146,12 +156,21 @@ fn one_that_another_thread_starts_is_refused_where_nothing_would_hold_it() {
         // SAFETY: the child does nothing.
         let forked = unsafe { Builder::new().daemon(true).fork_with_threads(|| ()) }.unwrap_err();
         let text = forked.to_string();
-        assert!(text.contains("tying it to its parent") && text.contains("by the process's first thread"), "{text}");
+        assert!(
+            text.contains("tying it to its parent")
+                && text.contains("by the process's first thread"),
+            "{text}"
+        );
     });
     first_of_a_namespace_by_another_thread(|| {
         let started = Command::new("true").daemon().unwrap().start().unwrap_err();
-        let source = std::error::Error::source(&started).and_then(|source| source.downcast_ref::<std::io::Error>());
-        assert_eq!(source.and_then(std::io::Error::raw_os_error), Some(libc::EOPNOTSUPP), "{started}");
+        let source = std::error::Error::source(&started)
+            .and_then(|source| source.downcast_ref::<std::io::Error>());
+        assert_eq!(
+            source.and_then(std::io::Error::raw_os_error),
+            Some(libc::EOPNOTSUPP),
+            "{started}"
+        );
     });
 }
 
@@ -257,7 +276,9 @@ fn one_that_was_forked_without_libc_is_tied_to_nobody() {
         // SAFETY: the child makes system calls alone.
         let child = unsafe { libc::syscall(libc::SYS_fork) } as i32;
         if child == 0 {
-            sys::exit_now(line.tie().map_or_else(|error| error.raw_os_error().unwrap_or(0), |()| 0));
+            sys::exit_now(
+                line.tie().map_or_else(|error| error.raw_os_error().unwrap_or(0), |()| 0),
+            );
         }
         let mut status = 0;
         // SAFETY: waits for the child and writes its status.
@@ -279,7 +300,9 @@ fn before_linux_5_6_a_daemon_hangs_on_the_first_thread_or_is_refused() {
         // this process is tied itself.
         assert_eq!(theirs, before + 2 - 2);
         assert_eq!(thread::spawn(tied_as_before_5_6).join().unwrap(), Err(libc::EOPNOTSUPP));
-        wait_until("the thread is gone", || std::fs::read_dir("/proc/self/task").unwrap().count() == 1);
+        wait_until("the thread is gone", || {
+            std::fs::read_dir("/proc/self/task").unwrap().count() == 1
+        });
     })]);
 }
 
@@ -291,7 +314,9 @@ fn a_daemon_whose_tie_a_sandbox_refuses_does_not_begin() {
 
 fn begins_not(errno: i32) {
     let child = fork(move || {
-        refused::refuse(&[refused::call(libc::SYS_prctl, errno).if_argument(0, libc::PR_SET_PDEATHSIG as u32)]);
+        refused::refuse(&[
+            refused::call(libc::SYS_prctl, errno).if_argument(0, libc::PR_SET_PDEATHSIG as u32)
+        ]);
         let error = Builder::new().daemon(true).fork(|| ()).unwrap_err();
         assert!(error.to_string().contains("tying it to its parent"), "{error}");
     });

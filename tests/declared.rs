@@ -1,5 +1,5 @@
-//! Structs that `shared!` declares with attributes of other crates. Not in the published package: those
-//! attributes are a package of their own, of the tests.
+//! Structs that `shared!` declares with attributes of other crates. Not in the published package:
+//! those attributes are a package of their own, of the tests.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 

@@ -1,4 +1,5 @@
-//! Directories: names come and go with those who put them, servers are replaced, and what a client has it keeps.
+//! Directories: names come and go with those who put them, servers are replaced, and what a client
+//! has it keeps.
 
 #![allow(unsafe_code)]
 
@@ -12,13 +13,16 @@ use std::time::{Duration, Instant};
 use crossproc::directory::Address;
 use crossproc::process::Child;
 use crossproc::{
-    Connection, Directory, DirectoryClient, DirectoryError, DirectoryOptions, Event, JoinableQueue, Lock, Queue, Receiver, Semaphore,
-    Sender, Shm, Wait, pipe, simplex,
+    Connection, Directory, DirectoryClient, DirectoryError, DirectoryOptions, Event, JoinableQueue,
+    Lock, Queue, Receiver, Semaphore, Sender, Shm, Wait, pipe, simplex,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 
 use forked::{PATIENCE, fork, join_all, kill, wait_until};
-use served::{Folder, abstract_address, alone, client, descriptors, serve, serve_with_client, wait_for_descriptors};
+use served::{
+    Folder, abstract_address, alone, client, descriptors, serve, serve_with_client,
+    wait_for_descriptors,
+};
 
 const BRIEF: Duration = Duration::from_millis(30);
 
@@ -59,7 +63,9 @@ fn names_come_with_their_owners_and_go_with_them() {
         assert!(again.is_set());
         let listing = client.list("worker.").unwrap();
         assert_eq!(listing.names, ["worker.1"]);
-        assert!(matches!(client.put("worker.1", &theirs), Err(DirectoryError::NameTaken { name }) if name == "worker.1"));
+        assert!(
+            matches!(client.put("worker.1", &theirs), Err(DirectoryError::NameTaken { name }) if name == "worker.1")
+        );
         assert!(matches!(client.remove("worker.1"), Err(DirectoryError::NotYours { .. })));
         kill(&child);
         let revision = client.wait_for_change_timeout(listing.revision, PATIENCE).unwrap();
@@ -89,7 +95,10 @@ fn waits_end_in_every_form_and_leave_the_connection_usable() {
         for round in 0..50 {
             let name = format!("late.{round}");
             assert!(is_missing(waiting.try_wait_for::<Shm<Event>>(&name)));
-            assert!(matches!(waiting.wait_for_timeout::<Shm<Event>>(&name, Duration::ZERO), Err(DirectoryError::TimedOut)));
+            assert!(matches!(
+                waiting.wait_for_timeout::<Shm<Event>>(&name, Duration::ZERO),
+                Err(DirectoryError::TimedOut)
+            ));
             if round == 0 {
                 let began = Instant::now();
                 timed_out(waiting.wait_for_timeout(&name, BRIEF), began);
@@ -98,19 +107,25 @@ fn waits_end_in_every_form_and_leave_the_connection_usable() {
                 let began = Instant::now();
                 timed_out(waiting.wait_for_with(&name, Wait::timeout(BRIEF)), began);
             } else {
-                let result = waiting.wait_for_timeout::<Shm<Event>>(&name, Duration::from_micros(round * 3));
+                let result =
+                    waiting.wait_for_timeout::<Shm<Event>>(&name, Duration::from_micros(round * 3));
                 assert!(matches!(result, Err(DirectoryError::TimedOut)), "{result:?}");
             }
             // Now the wait is over, and its reply comes when nobody waits for it.
             putting.put(&name, &ours).unwrap();
-            assert!(is_missing(waiting.get::<Shm<Event>>("nothing")), "the reply is another request's");
+            assert!(
+                is_missing(waiting.get::<Shm<Event>>("nothing")),
+                "the reply is another request's"
+            );
             let theirs: Shm<Event> = waiting.wait_for(&name).unwrap();
             theirs.set();
             assert!(ours.is_set());
             ours.clear();
             waiting.wait_for_timeout::<Shm<Event>>(&name, Duration::ZERO).unwrap();
             let revision = waiting.list("").unwrap().revision;
-            assert!(matches!(waiting.try_wait_for_change(revision), Err(DirectoryError::Unchanged { revision: same }) if same == revision));
+            assert!(
+                matches!(waiting.try_wait_for_change(revision), Err(DirectoryError::Unchanged { revision: same }) if same == revision)
+            );
             let result = waiting.wait_for_change_timeout(revision, Duration::from_micros(100));
             assert!(matches!(result, Err(DirectoryError::TimedOut)), "{result:?}");
             putting.remove(&name).unwrap();
@@ -138,7 +153,10 @@ fn a_wait_that_was_tried_makes_the_descriptor_readable() {
         waiting.try_wait_for::<Shm<Event>>("x").unwrap();
         assert!(!is_readable(&waiting, 0));
         let revision = waiting.list("").unwrap().revision;
-        assert!(matches!(waiting.try_wait_for_change(revision), Err(DirectoryError::Unchanged { .. })));
+        assert!(matches!(
+            waiting.try_wait_for_change(revision),
+            Err(DirectoryError::Unchanged { .. })
+        ));
         putting.remove("x").unwrap();
         assert!(is_readable(&waiting, 30));
         assert_eq!(waiting.try_wait_for_change(revision).unwrap(), revision + 1);
@@ -161,10 +179,16 @@ fn a_killed_server_is_replaced_while_its_clients_go_on() {
             let waiting = other.try_wait_for::<Shm<Event>>("never");
             assert!(is_missing(waiting));
             kill(&server);
-            assert!(matches!(other.wait_for::<Shm<Event>>("never"), Err(DirectoryError::Disconnected)));
+            assert!(matches!(
+                other.wait_for::<Shm<Event>>("never"),
+                Err(DirectoryError::Disconnected)
+            ));
             assert!(matches!(one.get::<Shm<Event>>("counter"), Err(DirectoryError::Disconnected)));
             assert!(matches!(one.put("counter", &ours), Err(DirectoryError::Disconnected)));
-            assert!(matches!(DirectoryClient::connect(&address), Err(DirectoryError::NotServed { .. })));
+            assert!(matches!(
+                DirectoryClient::connect(&address),
+                Err(DirectoryError::NotServed { .. })
+            ));
             *theirs.lock().unwrap() += 1;
         }
         assert_eq!(*ours.lock().unwrap(), 10);
@@ -189,18 +213,27 @@ fn one_server_alone_serves_an_address() {
         let first = Directory::bind(&address).unwrap();
         for _ in 0..3 {
             let result = Directory::bind(&address);
-            assert!(matches!(result, Err(DirectoryError::AlreadyServed { pid: Some(pid), .. }) if pid == std::process::id()), "{result:?}");
+            assert!(
+                matches!(result, Err(DirectoryError::AlreadyServed { pid: Some(pid), .. }) if pid == std::process::id()),
+                "{result:?}"
+            );
             let theirs = address.clone();
             join_all([fork(move || {
                 let result = Directory::bind(&theirs);
                 let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get() as u32;
-                assert!(matches!(result, Err(DirectoryError::AlreadyServed { pid: Some(pid), .. }) if pid == parent), "{result:?}");
+                assert!(
+                    matches!(result, Err(DirectoryError::AlreadyServed { pid: Some(pid), .. }) if pid == parent),
+                    "{result:?}"
+                );
             })]);
         }
         drop(first);
         let second = Directory::bind(&address).unwrap();
         drop(second);
-        assert!(matches!(DirectoryClient::connect(&address), Err(DirectoryError::NotServed { .. })));
+        assert!(matches!(
+            DirectoryClient::connect(&address),
+            Err(DirectoryError::NotServed { .. })
+        ));
     });
 }
 
@@ -228,7 +261,9 @@ fn servers_that_come_at_the_same_time_are_one() {
                 .collect();
             go.set();
             let lives = |child: &Child| child.join_timeout(Duration::ZERO).is_err();
-            wait_until("the others have given up", || all.iter().filter(|child| lives(child)).count() == 1);
+            wait_until("the others have given up", || {
+                all.iter().filter(|child| lives(child)).count() == 1
+            });
             // Whoever lives is who serves.
             client(&address).put("x", &event()).unwrap();
             assert_eq!(served.value(), 1);
@@ -275,16 +310,31 @@ fn a_path_that_is_no_socket_is_left_alone() {
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
         for path in [&path, &link, &folder.path().to_owned()] {
             let result = Directory::bind(path);
-            assert!(matches!(result, Err(DirectoryError::NotASocket { .. })), "{path:?} {result:?}");
+            assert!(
+                matches!(result, Err(DirectoryError::NotASocket { .. })),
+                "{path:?} {result:?}"
+            );
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
-        assert!(matches!(Directory::bind(folder.path().join("none/socket")), Err(DirectoryError::Os { .. })));
-        assert!(matches!(DirectoryClient::connect(folder.path().join("none/socket")), Err(DirectoryError::NotServed { .. })));
+        assert!(matches!(
+            Directory::bind(folder.path().join("none/socket")),
+            Err(DirectoryError::Os { .. })
+        ));
+        assert!(matches!(
+            DirectoryClient::connect(folder.path().join("none/socket")),
+            Err(DirectoryError::NotServed { .. })
+        ));
         let long = folder.path().join("x".repeat(100));
         assert!(matches!(Directory::bind(&long), Err(DirectoryError::InvalidAddress { .. })));
-        assert!(matches!(DirectoryClient::connect(&long), Err(DirectoryError::InvalidAddress { .. })));
+        assert!(matches!(
+            DirectoryClient::connect(&long),
+            Err(DirectoryError::InvalidAddress { .. })
+        ));
         for text in ["", "@", "/", &format!("@{}", "x".repeat(108))] {
-            assert!(matches!(text.parse::<Address>(), Err(DirectoryError::InvalidAddress { .. })), "{text:?}");
+            assert!(
+                matches!(text.parse::<Address>(), Err(DirectoryError::InvalidAddress { .. })),
+                "{text:?}"
+            );
         }
         // What is another's by now is not removed at the end.
         let address = folder.socket();
@@ -311,13 +361,25 @@ fn a_client_waits_for_its_server() {
         let deep = folder.path().join("not yet");
         for address in [folder.socket(), abstract_address(), Address::from(deep.join("socket"))] {
             let began = Instant::now();
-            assert!(matches!(DirectoryClient::connect_timeout(&address, BRIEF), Err(DirectoryError::TimedOut)));
+            assert!(matches!(
+                DirectoryClient::connect_timeout(&address, BRIEF),
+                Err(DirectoryError::TimedOut)
+            ));
             assert!(began.elapsed() >= BRIEF);
             let began = Instant::now();
-            assert!(matches!(DirectoryClient::connect_deadline(&address, began + BRIEF), Err(DirectoryError::TimedOut)));
+            assert!(matches!(
+                DirectoryClient::connect_deadline(&address, began + BRIEF),
+                Err(DirectoryError::TimedOut)
+            ));
             assert!(began.elapsed() >= BRIEF);
-            assert!(matches!(DirectoryClient::connect_with(&address, Wait::NONE), Err(DirectoryError::TimedOut)));
-            assert!(matches!(DirectoryClient::connect(&address), Err(DirectoryError::NotServed { .. })));
+            assert!(matches!(
+                DirectoryClient::connect_with(&address, Wait::NONE),
+                Err(DirectoryError::TimedOut)
+            ));
+            assert!(matches!(
+                DirectoryClient::connect(&address),
+                Err(DirectoryError::NotServed { .. })
+            ));
             let connect: [Connect; 3] = [
                 |address| DirectoryClient::connect_timeout(address, PATIENCE),
                 |address| DirectoryClient::connect_deadline(address, Instant::now() + PATIENCE),
@@ -325,11 +387,14 @@ fn a_client_waits_for_its_server() {
             ];
             for connect in connect {
                 let theirs = address.clone();
-                let waiting = fork(move || connect(&theirs).unwrap().put("here", &event()).unwrap());
+                let waiting =
+                    fork(move || connect(&theirs).unwrap().put("here", &event()).unwrap());
                 // It looks for something that is not there: it sleeps, by its watch or for a while.
                 let call = format!("{} ", libc::SYS_ppoll);
                 let path = format!("/proc/{}/syscall", waiting.id());
-                wait_until("the client waits", || std::fs::read_to_string(&path).is_ok_and(|now| now.starts_with(&call)));
+                wait_until("the client waits", || {
+                    std::fs::read_to_string(&path).is_ok_and(|now| now.starts_with(&call))
+                });
                 if address.path().is_some_and(|path| path.starts_with(&deep)) {
                     std::fs::create_dir_all(&deep).unwrap();
                 }
@@ -351,7 +416,8 @@ fn one_of_eight_makes_what_all_get() {
             let name = format!("numbers.{round}");
             let racers: Vec<Child> = (0..8)
                 .map(|_| {
-                    let (address, go, made, name) = (address.clone(), go.clone(), made.clone(), name.clone());
+                    let (address, go, made, name) =
+                        (address.clone(), go.clone(), made.clone(), name.clone());
                     fork(move || {
                         let mut client = served::client(&address);
                         go.wait();
@@ -380,15 +446,22 @@ fn one_of_eight_makes_what_all_get() {
         let deadline = Instant::now() + PATIENCE;
         assert!(!client.put_if_absent_deadline("one", &event(), deadline).unwrap());
         assert!(client.put_if_absent_deadline("other", &ours, deadline).unwrap());
-        let theirs: Shm<Event> = client.get_or_put_deadline("one", || panic!("it is there"), deadline).unwrap();
+        let theirs: Shm<Event> =
+            client.get_or_put_deadline("one", || panic!("it is there"), deadline).unwrap();
         let again: Shm<Event> = client.get_deadline("other", deadline).unwrap();
         ours.set();
         assert!(theirs.is_set() && again.is_set(), "it is the first one's");
-        let made: Shm<Event> = client.get_or_put_deadline("made", || Ok(event()), deadline).unwrap();
+        let made: Shm<Event> =
+            client.get_or_put_deadline("made", || Ok(event()), deadline).unwrap();
         made.set();
         assert!(client.get::<Shm<Event>>("made").unwrap().is_set());
-        let error = client.get_or_put::<Shm<Event>>("two", || Err(io::ErrorKind::StorageFull.into())).unwrap_err();
-        assert!(matches!(error, DirectoryError::Os { ref source, .. } if source.kind() == io::ErrorKind::StorageFull), "{error:?}");
+        let error = client
+            .get_or_put::<Shm<Event>>("two", || Err(io::ErrorKind::StorageFull.into()))
+            .unwrap_err();
+        assert!(
+            matches!(error, DirectoryError::Os { ref source, .. } if source.kind() == io::ErrorKind::StorageFull),
+            "{error:?}"
+        );
     });
 }
 
@@ -418,15 +491,33 @@ fn handles_of_every_kind_are_served_and_checked() {
         let error = client.get::<Queue<u32>>("numbers").unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, DirectoryError::OtherHandle { .. }), "{error:?}");
-        assert!(text.contains("numbers") && text.contains("Queue<u64>") && text.contains("Queue<u32>"), "{text}");
-        assert!(matches!(client.get::<Sender>("receiver"), Err(DirectoryError::OtherHandle { .. })));
-        assert!(matches!(client.wait_for::<Shm<Event>>("pipe"), Err(DirectoryError::OtherHandle { .. })));
-        assert!(matches!(client.get_or_put::<Shm<Event>>("pipe", || Ok(event())), Err(DirectoryError::OtherHandle { .. })));
+        assert!(
+            text.contains("numbers") && text.contains("Queue<u64>") && text.contains("Queue<u32>"),
+            "{text}"
+        );
+        assert!(matches!(
+            client.get::<Sender>("receiver"),
+            Err(DirectoryError::OtherHandle { .. })
+        ));
+        assert!(matches!(
+            client.wait_for::<Shm<Event>>("pipe"),
+            Err(DirectoryError::OtherHandle { .. })
+        ));
+        assert!(matches!(
+            client.get_or_put::<Shm<Event>>("pipe", || Ok(event())),
+            Err(DirectoryError::OtherHandle { .. })
+        ));
         client.get::<Queue<u64>>("numbers").unwrap();
         for name in ["", "a\0b", &"x".repeat(256)] {
-            assert!(matches!(client.get::<Connection>(name), Err(DirectoryError::InvalidName { .. })));
+            assert!(matches!(
+                client.get::<Connection>(name),
+                Err(DirectoryError::InvalidName { .. })
+            ));
             assert!(matches!(client.put(name, &one), Err(DirectoryError::InvalidName { .. })));
-            assert!(matches!(client.wait_for::<Connection>(name), Err(DirectoryError::InvalidName { .. })));
+            assert!(matches!(
+                client.wait_for::<Connection>(name),
+                Err(DirectoryError::InvalidName { .. })
+            ));
         }
         let longest = "ü".repeat(127);
         client.put(&longest, &one).unwrap();
@@ -453,14 +544,18 @@ fn the_owner_puts_anything_while_it_serves() {
                 assert!(is_missing(client.try_wait_for::<Shm<Event>>(&name)));
                 let revision = client.list("").unwrap().revision;
                 std::thread::scope(|scope| {
-                    let waiting = scope.spawn(|| client.wait_for_timeout::<Shm<Event>>(&name, PATIENCE).unwrap());
+                    let waiting = scope
+                        .spawn(|| client.wait_for_timeout::<Shm<Event>>(&name, PATIENCE).unwrap());
                     directory.put(&name, &event()).unwrap();
                     waiting.join().unwrap();
                 });
                 assert_eq!(directory.names(), ["file", &name]);
                 directory.remove(&name).unwrap();
                 assert!(is_missing(directory.remove(&name)));
-                assert_eq!(client.wait_for_change_timeout(revision + 1, PATIENCE).unwrap(), revision + 2);
+                assert_eq!(
+                    client.wait_for_change_timeout(revision + 1, PATIENCE).unwrap(),
+                    revision + 2
+                );
             }
             // A client's name, too.
             client.put("theirs", &event()).unwrap();
@@ -471,8 +566,15 @@ fn the_owner_puts_anything_while_it_serves() {
             directory.close();
             server.join().unwrap().unwrap();
             assert!(matches!(client.list(""), Err(DirectoryError::Disconnected)));
-            assert_eq!(directory.names(), ["file"], "a client's names go with it, the owner's stay");
-            assert!(matches!(DirectoryClient::connect(&address), Err(DirectoryError::NotServed { .. })));
+            assert_eq!(
+                directory.names(),
+                ["file"],
+                "a client's names go with it, the owner's stay"
+            );
+            assert!(matches!(
+                DirectoryClient::connect(&address),
+                Err(DirectoryError::NotServed { .. })
+            ));
             directory.serve().unwrap();
         });
     });
@@ -481,13 +583,19 @@ fn the_owner_puts_anything_while_it_serves() {
 #[test]
 fn long_lists_come_whole_and_limits_are_told() {
     at_each_address(|address| {
-        let options = DirectoryOptions::new().connections(6).connections_per_process(5).names(170).names_per_connection(60);
+        let options = DirectoryOptions::new()
+            .connections(6)
+            .connections_per_process(5)
+            .names(170)
+            .names_per_connection(60);
         let server = serve(&address, options);
         let mut clients = vec![client(&address)];
         let alone = descriptors(server.id()) - 1;
         clients.extend((0..3).map(|_| client(&address)));
         let ours = event();
-        let name = |number: usize| format!("{}.{number:03}", if number < 100 { "a" } else { "b" }.repeat(200));
+        let name = |number: usize| {
+            format!("{}.{number:03}", if number < 100 { "a" } else { "b" }.repeat(200))
+        };
         for number in 0..170 {
             clients[number / 60].put(&name(number), &ours).unwrap();
         }
@@ -496,20 +604,32 @@ fn long_lists_come_whole_and_limits_are_told() {
         assert_eq!(clients[3].list(&name(77)).unwrap().names, [name(77)]);
         assert_eq!(clients[3].list("c").unwrap().names, [""; 0]);
         let result = clients[0].put("more", &ours);
-        assert!(matches!(&result, Err(DirectoryError::TooMany { why }) if why.contains("60")), "{result:?}");
+        assert!(
+            matches!(&result, Err(DirectoryError::TooMany { why }) if why.contains("60")),
+            "{result:?}"
+        );
         let result = clients[3].put("more", &ours);
-        assert!(matches!(&result, Err(DirectoryError::TooMany { why }) if why.contains("170")), "{result:?}");
+        assert!(
+            matches!(&result, Err(DirectoryError::TooMany { why }) if why.contains("170")),
+            "{result:?}"
+        );
         clients[2].remove(&name(120)).unwrap();
         clients[3].put("more", &ours).unwrap();
         // The fifth of this process, and no sixth; the sixth of all, and no seventh.
         clients.push(client(&address));
         let result = DirectoryClient::connect(&address);
-        assert!(matches!(&result, Err(DirectoryError::Unwelcome { why }) if why.contains("process")), "{result:?}");
+        assert!(
+            matches!(&result, Err(DirectoryError::Unwelcome { why }) if why.contains("process")),
+            "{result:?}"
+        );
         let theirs = address.clone();
         join_all([fork(move || {
             let _sixth = client(&theirs);
             let result = DirectoryClient::connect(&theirs);
-            assert!(matches!(&result, Err(DirectoryError::Unwelcome { why }) if why.contains("6 connections")), "{result:?}");
+            assert!(
+                matches!(&result, Err(DirectoryError::Unwelcome { why }) if why.contains("6 connections")),
+                "{result:?}"
+            );
         })]);
         clients.pop();
         wait_until("there is room again", || DirectoryClient::connect(&address).is_ok());
@@ -540,7 +660,8 @@ fn nothing_leaks() {
         };
         round(&mut one);
         // A thread that closes has one of the server's, too, for a moment.
-        let (ours_before, theirs_before) = (descriptors(std::process::id()), descriptors(server.id()));
+        let (ours_before, theirs_before) =
+            (descriptors(std::process::id()), descriptors(server.id()));
         (0..100).for_each(|_| round(&mut one));
         assert!(is_missing(one.get::<Shm<Event>>("x")));
         assert_eq!(descriptors(std::process::id()), ours_before);
@@ -560,25 +681,50 @@ fn a_stopped_server_hangs_nobody() {
         };
         signal(libc::SIGSTOP);
         let state = format!("/proc/{}/stat", server.id());
-        wait_until("the server is stopped", || std::fs::read_to_string(&state).unwrap().contains(") T "));
+        wait_until("the server is stopped", || {
+            std::fs::read_to_string(&state).unwrap().contains(") T ")
+        });
         let began = Instant::now();
-        assert!(matches!(client.get_deadline::<Shm<Event>>("x", began + BRIEF), Err(DirectoryError::TimedOut)));
-        assert!(matches!(client.list_deadline("", Instant::now() + BRIEF), Err(DirectoryError::TimedOut)));
-        assert!(matches!(client.put_deadline("y", &ours, Instant::now() + BRIEF), Err(DirectoryError::TimedOut)));
+        assert!(matches!(
+            client.get_deadline::<Shm<Event>>("x", began + BRIEF),
+            Err(DirectoryError::TimedOut)
+        ));
+        assert!(matches!(
+            client.list_deadline("", Instant::now() + BRIEF),
+            Err(DirectoryError::TimedOut)
+        ));
+        assert!(matches!(
+            client.put_deadline("y", &ours, Instant::now() + BRIEF),
+            Err(DirectoryError::TimedOut)
+        ));
         let result = client.put_if_absent_deadline("y", &ours, Instant::now() + BRIEF);
         assert!(matches!(result, Err(DirectoryError::TimedOut)), "{result:?}");
-        let result = client.get_or_put_deadline::<Shm<Event>>("x", || panic!("it is there"), Instant::now() + BRIEF);
+        let result = client.get_or_put_deadline::<Shm<Event>>(
+            "x",
+            || panic!("it is there"),
+            Instant::now() + BRIEF,
+        );
         assert!(matches!(result, Err(DirectoryError::TimedOut)), "{result:?}");
-        assert!(matches!(client.remove_deadline("x", Instant::now() + BRIEF), Err(DirectoryError::TimedOut)));
-        assert!(matches!(client.wait_for_timeout::<Shm<Event>>("x", BRIEF), Err(DirectoryError::TimedOut)));
-        assert!(matches!(DirectoryClient::connect_timeout(&address, BRIEF), Err(DirectoryError::TimedOut)));
+        assert!(matches!(
+            client.remove_deadline("x", Instant::now() + BRIEF),
+            Err(DirectoryError::TimedOut)
+        ));
+        assert!(matches!(
+            client.wait_for_timeout::<Shm<Event>>("x", BRIEF),
+            Err(DirectoryError::TimedOut)
+        ));
+        assert!(matches!(
+            DirectoryClient::connect_timeout(&address, BRIEF),
+            Err(DirectoryError::TimedOut)
+        ));
         // Until the kernel takes no more.
         let full = || client.list_deadline("", Instant::now() + Duration::from_micros(1));
         let last = std::iter::repeat_with(full).take(2_000).last();
         assert!(matches!(last, Some(Err(DirectoryError::TimedOut))));
         assert!(began.elapsed() < PATIENCE);
         signal(libc::SIGCONT);
-        // All that was asked before is done, in order, and its replies are skipped; whoever left so many of them unread is cut off, and connects again.
+        // All that was asked before is done, in order, and its replies are skipped; whoever left so
+        // many of them unread is cut off, and connects again.
         match client.list("") {
             Ok(listing) => assert_eq!(listing.names, ["y"]),
             Err(error) => assert!(matches!(error, DirectoryError::Disconnected), "{error}"),
@@ -600,7 +746,8 @@ fn a_signal_interrupts_what_may_be_interrupted() {
             // SAFETY: a handler that does nothing.
             unsafe { libc::signal(libc::SIGUSR1, nothing as *const () as libc::sighandler_t) };
             theirs.set();
-            let result = waiting.wait_for_with::<Shm<Event>>("never", Wait::timeout(PATIENCE).interruptible());
+            let result = waiting
+                .wait_for_with::<Shm<Event>>("never", Wait::timeout(PATIENCE).interruptible());
             assert!(matches!(result, Err(DirectoryError::Interrupted)), "{result:?}");
             theirs.clear();
             let result = waiting.wait_for_timeout::<Shm<Event>>("never", BRIEF);

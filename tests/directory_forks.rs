@@ -1,4 +1,5 @@
-//! Processes that a server or a client has forked, and that have nothing to do with the directory, keep nothing of it.
+//! Processes that a server or a client has forked, and that have nothing to do with the directory,
+//! keep nothing of it.
 
 #![allow(unsafe_code)]
 
@@ -43,8 +44,11 @@ fn bystander(by: By) -> i32 {
     let pid = match by {
         // SAFETY: the child makes system calls alone.
         By::Libc => unsafe { libc::fork() },
-        // SAFETY: the child makes system calls alone.
-        By::Crate => return unsafe { Builder::new().fork_with_threads(|| -> () { stay() }) }.unwrap().id() as i32,
+        By::Crate => {
+            // SAFETY: the child makes system calls alone.
+            let child = unsafe { Builder::new().fork_with_threads(|| -> () { stay() }) };
+            return child.unwrap().id() as i32;
+        }
         // SAFETY: as fork(2): without a stack of its own the child has a copy of this one.
         By::RawCall => unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as i32 },
     };
@@ -57,7 +61,8 @@ struct Bystander(i32);
 
 impl Drop for Bystander {
     fn drop(&mut self) {
-        // SAFETY: a signal to a process that lives as long as this, or to one of this name that is a zombie still.
+        // SAFETY: a signal to a process that lives as long as this, or to one of this name that is
+        // a zombie still.
         assert_eq!(unsafe { libc::kill(self.0, libc::SIGKILL) }, 0);
     }
 }
@@ -78,7 +83,8 @@ fn server_with_bystander(address: &Address, by: By) -> (Child, Shm<Event>, Shm<A
     (server, go, pid)
 }
 
-/// Kills a server that has forked, of which there was a client before: those two, the client and the bystander.
+/// Kills a server that has forked, of which there was a client before: those two, the client and
+/// the bystander.
 fn kill_beside_bystander(address: &Address, by: By) -> (u32, DirectoryClient, Bystander) {
     let (server, go, pid) = server_with_bystander(address, by);
     let mut old = client(address);
@@ -104,7 +110,10 @@ fn a_killed_servers_bystander_keeps_neither_its_address_nor_its_clients() {
             let answer = old.get_deadline::<Shm<Event>>("x", Instant::now() + PATIENCE);
             assert!(matches!(answer, Err(DirectoryError::Disconnected)), "{by:?}: {answer:?}");
             let connected = DirectoryClient::connect(&address);
-            assert!(matches!(connected, Err(DirectoryError::NotServed { .. })), "{by:?}: {connected:?}");
+            assert!(
+                matches!(connected, Err(DirectoryError::NotServed { .. })),
+                "{by:?}: {connected:?}"
+            );
             let next = Directory::bind(&address).unwrap();
             thread::scope(|scope| {
                 scope.spawn(|| next.serve().unwrap());
@@ -134,17 +143,22 @@ fn a_killed_clients_bystander_does_not_keep_its_names() {
             kill(&putter);
             let _bystander = Bystander(pid.load(SeqCst));
             client.wait_for_change_timeout(revision, PATIENCE).unwrap();
-            assert!(matches!(client.get::<Shm<Event>>("mine"), Err(DirectoryError::NotFound { .. })));
+            assert!(matches!(
+                client.get::<Shm<Event>>("mine"),
+                Err(DirectoryError::NotFound { .. })
+            ));
         });
     }
 }
 
-/// What runs no handlers has all descriptors. Nobody hangs for it but who was connected, and the error says how it is.
+/// What runs no handlers has all descriptors. Nobody hangs for it but who was connected, and the
+/// error says how it is.
 #[test]
 fn where_a_bystander_was_forked_by_a_raw_call_who_comes_is_told() {
     at_each_address(|address| {
         let (server, mut old, bystander) = kill_beside_bystander(&address, By::RawCall);
-        let answer = old.get_deadline::<Shm<Event>>("x", Instant::now() + Duration::from_millis(50));
+        let answer =
+            old.get_deadline::<Shm<Event>>("x", Instant::now() + Duration::from_millis(50));
         assert!(matches!(answer, Err(DirectoryError::TimedOut)), "{answer:?}");
         let connected = DirectoryClient::connect(&address);
         assert!(matches!(connected, Err(DirectoryError::NotServed { .. })), "{connected:?}");
@@ -180,13 +194,18 @@ fn a_forked_child_can_use_neither_and_disturbs_nobody() {
                 let answer = of_client.get::<Shm<Event>>("mine");
                 assert!(matches!(answer, Err(DirectoryError::Disconnected)), "{answer:?}");
                 let served = of_own.serve();
-                assert!(matches!(served, Err(DirectoryError::NotToBeServed { what }) if what.contains("fork")), "{served:?}");
-                // SAFETY: a copy, as is all that a child has, which does not use it again; nobody else drops the parent's.
+                assert!(
+                    matches!(served, Err(DirectoryError::NotToBeServed { what }) if what.contains("fork")),
+                    "{served:?}"
+                );
+                // SAFETY: a copy, as is all that a child has, which does not use it again; nobody
+                // else drops the parent's.
                 drop(unsafe { std::ptr::read(of_client) });
                 // SAFETY: as above.
                 drop(unsafe { std::ptr::read(of_own) });
             };
-            // SAFETY: the child makes system calls and allocates, in a process of which one other thread waits in one.
+            // SAFETY: the child makes system calls and allocates, in a process of which one other
+            // thread waits in one.
             let child = unsafe { Builder::new().daemon(true).fork_with_threads(use_both) }.unwrap();
             let status = child.join_timeout(PATIENCE).unwrap();
             assert!(status.success(), "{status}");
@@ -197,6 +216,8 @@ fn a_forked_child_can_use_neither_and_disturbs_nobody() {
         client.get::<Shm<Event>>("mine").unwrap();
         // One that is made after the others were taken away is the child's own.
         let address = address.clone();
-        forked::join_all([fork(move || served::client(&address).get::<Shm<Event>>("mine").map(|_| ()).unwrap())]);
+        forked::join_all([fork(move || {
+            served::client(&address).get::<Shm<Event>>("mine").map(|_| ()).unwrap();
+        })]);
     });
 }

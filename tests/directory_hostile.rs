@@ -1,6 +1,9 @@
-//! A flood of frames that no program with this crate sends, from processes that come and go, send descriptors of all kinds, and do not receive: honest clients are served in time meanwhile.
+//! A flood of frames that no program with this crate sends, from processes that come and go, send
+//! descriptors of all kinds, and do not receive: honest clients are served in time meanwhile.
 //!
-//! `HOSTILE_FRAMES` says how many. The bound is on the time that client and server do not wait for a processor in, or, with `HOSTILE_STRICT`, on all of it. `ci/hostile.sh` sends a million, and is strict where it can have real-time priority for client and server.
+//! `HOSTILE_FRAMES` says how many. The bound is on the time that client and server do not wait for
+//! a processor in, or, with `HOSTILE_STRICT`, on all of it. `ci/hostile.sh` sends a million, and is
+//! strict where it can have real-time priority for client and server.
 
 #![allow(unsafe_code)]
 
@@ -47,7 +50,8 @@ fn waited(process: u32) -> Duration {
     Duration::from_nanos(stat.split(' ').nth(1).unwrap().parse().unwrap())
 }
 
-/// How long requests took: each in nanoseconds, in all, and without the time in which client or server waited for a processor.
+/// How long requests took: each in nanoseconds, in all, and without the time in which client or
+/// server waited for a processor.
 struct Watch {
     server: u32,
     taken: BTreeMap<&'static str, Vec<(u64, u64)>>,
@@ -87,7 +91,8 @@ fn be_honest(address: &Address, server: u32, number: u64, ledger: &Ledger, repor
         std::thread::sleep(Duration::from_millis(1));
     }
     for (what, taken) in watch.taken {
-        let bytes: Vec<u8> = taken.iter().flat_map(|&(all, net)| [all, net]).flat_map(u64::to_ne_bytes).collect();
+        let bytes: Vec<u8> =
+            taken.iter().flat_map(|&(all, net)| [all, net]).flat_map(u64::to_ne_bytes).collect();
         report.send(what.as_bytes()).unwrap();
         report.send(&bytes).unwrap();
     }
@@ -110,7 +115,10 @@ impl Arsenal {
         let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let network = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
         let socket = one.as_fd().try_clone_to_owned().unwrap();
-        Arsenal { descriptors: vec![event, socket, large, read, write, file, network], random: fastrand::Rng::with_seed(seed) }
+        Arsenal {
+            descriptors: vec![event, socket, large, read, write, file, network],
+            random: fastrand::Rng::with_seed(seed),
+        }
     }
 
     fn name(&mut self) -> String {
@@ -177,7 +185,8 @@ impl Arsenal {
     }
 }
 
-/// Leaves the processors to others: what a hostile process costs them is to be the server's doing, not the scheduler's.
+/// Leaves the processors to others: what a hostile process costs them is to be the server's doing,
+/// not the scheduler's.
 fn be_patient() {
     // SAFETY: integers, for which zero will do; musl has more of them.
     let none: libc::sched_param = unsafe { std::mem::zeroed() };
@@ -239,13 +248,15 @@ fn collect(reports: &[Connection]) -> BTreeMap<String, (Vec<u64>, Vec<u64>)> {
             }
         }
     }
-    all.values_mut().for_each(|(gross, net)| [gross, net].into_iter().for_each(|times| times.sort_unstable()));
+    all.values_mut()
+        .for_each(|(gross, net)| [gross, net].into_iter().for_each(|times| times.sort_unstable()));
     all
 }
 
 #[test]
 fn honest_clients_are_served_in_time_whatever_others_send() {
-    let wanted: u64 = std::env::var("HOSTILE_FRAMES").map_or(50_000, |frames| frames.parse().unwrap());
+    let wanted: u64 =
+        std::env::var("HOSTILE_FRAMES").map_or(50_000, |frames| frames.parse().unwrap());
     // In a process of its own, for as long as it takes.
     let test = fork(|| {
         let folder = Folder::new();
@@ -253,7 +264,8 @@ fn honest_clients_are_served_in_time_whatever_others_send() {
         let server = serve(&address, DirectoryOptions::new());
         let first = client(&address);
         let before = descriptors(server.id());
-        let ledger = Shm::new(Ledger { frames: AtomicU64::new(0), is_over: AtomicU64::new(0) }).unwrap();
+        let ledger =
+            Shm::new(Ledger { frames: AtomicU64::new(0), is_over: AtomicU64::new(0) }).unwrap();
         let began = Instant::now();
         let (reports, honest): (Vec<Connection>, Vec<Child>) = (0..HONEST)
             .map(|number| {
@@ -277,16 +289,38 @@ fn honest_clients_are_served_in_time_whatever_others_send() {
         ledger.is_over.store(1, SeqCst);
         let all = collect(&reports);
         join_all(honest);
-        println!("{} frames in {took:.1?}; honest requests, in microseconds:", ledger.frames.load(SeqCst));
+        println!(
+            "{} frames in {took:.1?}; honest requests, in microseconds:",
+            ledger.frames.load(SeqCst)
+        );
         let micros = |nanos: u64| nanos as f64 / 1_000.0;
         for (what, (gross, net)) in &all {
-            let row =
-                |times: &[u64]| format!("median {:8.1}, worst {:8.1}", micros(times[times.len() / 2]), micros(times[times.len() - 1]));
-            println!("{what:8} {:7} times: {}; without waiting for a processor: {}", gross.len(), row(gross), row(net));
+            let row = |times: &[u64]| {
+                format!(
+                    "median {:8.1}, worst {:8.1}",
+                    micros(times[times.len() / 2]),
+                    micros(times[times.len() - 1])
+                )
+            };
+            println!(
+                "{what:8} {:7} times: {}; without waiting for a processor: {}",
+                gross.len(),
+                row(gross),
+                row(net)
+            );
         }
         let is_strict = std::env::var_os("HOSTILE_STRICT").is_some();
-        let worst = all.values().map(|(gross, net)| if is_strict { gross } else { net }).map(|times| times[times.len() - 1]).max().unwrap();
-        assert!(Duration::from_nanos(worst) < BOUND * slowness(), "a request took {:?}", Duration::from_nanos(worst));
+        let worst = all
+            .values()
+            .map(|(gross, net)| if is_strict { gross } else { net })
+            .map(|times| times[times.len() - 1])
+            .max()
+            .unwrap();
+        assert!(
+            Duration::from_nanos(worst) < BOUND * slowness(),
+            "a request took {:?}",
+            Duration::from_nanos(worst)
+        );
         // All that they left is gone.
         let mut first = first;
         wait_until("their names are gone", || first.list("").unwrap().names.is_empty());

@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use crossproc::{DirectoryClient, DirectoryError, Event, Shm};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind, listen, recv, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind,
+    listen, recv, send, socket_with,
 };
 
 use forked::PATIENCE;
@@ -32,7 +33,8 @@ fn request_in(packet: &[u8]) -> &[u8] {
     &framed[16 + kind_len as usize..]
 }
 
-/// Has somebody listen who welcomes a client and answers all else like this, and asks him something.
+/// Has somebody listen who welcomes a client and answers all else like this, and asks him
+/// something.
 fn ask<T: Send>(
     answer: Answer,
     question: impl FnOnce(&mut DirectoryClient) -> Result<T, DirectoryError> + Send,
@@ -40,7 +42,8 @@ fn ask<T: Send>(
     let address = abstract_address();
     let name = address.to_string();
     let place = SocketAddrUnix::new_abstract_name(&name.as_bytes()[1..]).unwrap();
-    let door = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let door = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .unwrap();
     bind(&door, &place).unwrap();
     listen(&door, 1).unwrap();
     std::thread::scope(|scope| {
@@ -49,9 +52,12 @@ fn ask<T: Send>(
             let mut packet = [0; 4_096];
             for round in 0.. {
                 // The client has gone, perhaps without having read all.
-                let Ok((_, len @ 1..)) = recv(&client, &mut packet[..], RecvFlags::empty()) else { return };
+                let Ok((_, len @ 1..)) = recv(&client, &mut packet[..], RecvFlags::empty()) else {
+                    return;
+                };
                 let number = Request::parse(request_in(&packet[..len])).unwrap().number;
-                let said = if round == 0 { vec![reply(number, Status::Done, "")] } else { answer(number) };
+                let said =
+                    if round == 0 { vec![reply(number, Status::Done, "")] } else { answer(number) };
                 for packet in said {
                     let _ = send(&client, &packet, SendFlags::NOSIGNAL);
                 }
@@ -80,7 +86,9 @@ fn put(client: &mut DirectoryClient) -> Result<(), DirectoryError> {
 #[track_caller]
 fn is_malformed<T>(result: Result<T, DirectoryError>, words: &str) {
     match result {
-        Err(DirectoryError::Malformed { what }) => assert!(what.contains(words), "{what:?} and not {words:?}"),
+        Err(DirectoryError::Malformed { what }) => {
+            assert!(what.contains(words), "{what:?} and not {words:?}");
+        }
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("it was believed"),
     }
@@ -96,7 +104,10 @@ fn what_is_no_reply_is_an_error_that_says_what_is_wrong() {
             packet[4..6].copy_from_slice(&99_u16.to_ne_bytes());
             vec![packet]
         };
-        is_malformed(ask(of_a_later_version, get), "the status 99, which this version does not know");
+        is_malformed(
+            ask(of_a_later_version, get),
+            "the status 99, which this version does not know",
+        );
         is_malformed(ask(of_a_later_version, put), "the status 99");
         let no_text: Answer = |number| {
             let mut packet = reply(number, Status::Names, "x");
@@ -125,8 +136,14 @@ fn a_reply_to_something_else_is_an_error() {
             }
         }
         // A handle is there, it is said, and there is none.
-        is_malformed(ask(|number| vec![reply(number, Status::Handle, "")], get), "without a handle");
-        is_malformed(ask(|number| vec![reply(number, Status::Handle, "")], put), "not one to what was asked");
+        is_malformed(
+            ask(|number| vec![reply(number, Status::Handle, "")], get),
+            "without a handle",
+        );
+        is_malformed(
+            ask(|number| vec![reply(number, Status::Handle, "")], put),
+            "not one to what was asked",
+        );
     });
 }
 
@@ -135,14 +152,26 @@ fn a_refusal_is_told_in_the_servers_words() {
     alone(|| {
         let odd = |status: fn(u64) -> Vec<Vec<u8>>| ask(status, get).map(drop).unwrap_err();
         let error = odd(|number| vec![reply(number, Status::BadName, "it is odd")]);
-        assert!(matches!(&error, DirectoryError::InvalidName { name, why } if name == "x" && why == "it is odd"), "{error:?}");
+        assert!(
+            matches!(&error, DirectoryError::InvalidName { name, why } if name == "x" && why == "it is odd"),
+            "{error:?}"
+        );
         let error = odd(|number| vec![reply(number, Status::TooMany, "it is odd")]);
-        assert!(matches!(&error, DirectoryError::TooMany { why } if why == "it is odd"), "{error:?}");
+        assert!(
+            matches!(&error, DirectoryError::TooMany { why } if why == "it is odd"),
+            "{error:?}"
+        );
         let error = odd(|number| vec![reply(number, Status::Malformed, "it is odd")]);
-        assert!(matches!(&error, DirectoryError::Malformed { what } if what == "it is odd"), "{error:?}");
+        assert!(
+            matches!(&error, DirectoryError::Malformed { what } if what == "it is odd"),
+            "{error:?}"
+        );
         // About the connection, whatever was asked.
         let error = odd(|_| vec![reply(0, Status::Unwelcome, "too late")]);
-        assert!(matches!(&error, DirectoryError::Unwelcome { why } if why == "too late"), "{error:?}");
+        assert!(
+            matches!(&error, DirectoryError::Unwelcome { why } if why == "too late"),
+            "{error:?}"
+        );
         let error = ask(|number| vec![reply(number, Status::NotAllowed, "")], list).unwrap_err();
         assert!(matches!(error, DirectoryError::NotAllowed), "{error:?}");
     });
@@ -152,7 +181,8 @@ fn a_refusal_is_told_in_the_servers_words() {
 fn replies_that_come_too_late_are_skipped_until_the_deadline() {
     alone(|| {
         let late: Answer = |number| {
-            let others = [number + 1, number + 2, u64::MAX].map(|other| reply(other, Status::NotFound, ""));
+            let others =
+                [number + 1, number + 2, u64::MAX].map(|other| reply(other, Status::NotFound, ""));
             others.into_iter().chain([reply(number, Status::Names, "x.1\0x.2\0")]).collect()
         };
         assert_eq!(ask(late, list).unwrap(), ["x.1", "x.2"]);
@@ -170,7 +200,10 @@ fn what_cannot_be_a_prefix_is_not_asked_for() {
         let too_long = "x".repeat(256);
         for prefix in ["a\0b", &too_long] {
             let result = ask(|_| panic!("it was asked"), |client| client.list(prefix));
-            assert!(matches!(&result, Err(DirectoryError::InvalidName { name, .. }) if name == prefix), "{result:?}");
+            assert!(
+                matches!(&result, Err(DirectoryError::InvalidName { name, .. }) if name == prefix),
+                "{result:?}"
+            );
         }
     });
 }

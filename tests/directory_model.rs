@@ -1,4 +1,5 @@
-//! A directory's state machine does exactly what a plain model of it does, whatever its clients send: see `directory_model`.
+//! A directory's state machine does exactly what a plain model of it does, whatever its clients
+//! send: see `directory_model`.
 
 #[path = "directory_model/mod.rs"]
 mod directory_model;
@@ -39,7 +40,8 @@ fn programs_of_the_corpus_do_what_the_model_does() {
 /// As many more as there is time for, if there is: `ci/fuzz.sh`, without a fuzzer.
 #[test]
 fn programs_do_what_the_model_does_for_as_long_as_is_said() {
-    let seconds = std::env::var("CROSSPROC_MODEL_SECONDS").ok().map_or(0, |seconds| seconds.parse().unwrap());
+    let seconds =
+        std::env::var("CROSSPROC_MODEL_SECONDS").ok().map_or(0, |seconds| seconds.parse().unwrap());
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut count = 0;
     while Instant::now() < until {

@@ -65,8 +65,12 @@ fn of_two_servers_at_one_relative_path_each_removes_its_own() {
 #[test]
 fn a_childs_copy_removes_nothing_though_it_has_the_same_pid() {
     fn in_new_namespace<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
-        // SAFETY: the next child is in another namespace; nothing else changes.
-        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0, "this test needs the right to make a pid namespace");
+        assert_eq!(
+            // SAFETY: the next child is in another namespace; nothing else changes.
+            unsafe { libc::unshare(libc::CLONE_NEWPID) },
+            0,
+            "this test needs the right to make a pid namespace"
+        );
         fork(body)
     }
     let folder = Folder::new();
@@ -79,7 +83,8 @@ fn a_childs_copy_removes_nothing_though_it_has_the_same_pid() {
                 assert_eq!(std::process::id(), 1);
                 assert!(matches!(directory.serve(), Err(DirectoryError::NotToBeServed { .. })));
                 // Its own copy.
-                // SAFETY: it is not used or dropped again, since the child ends without destructors.
+                // SAFETY: it is not used or dropped again, since the child ends without
+                // destructors.
                 drop(unsafe { std::ptr::read(&raw const directory) });
             })]);
             assert_eq!(what_is_in(folder.path()).len(), 2);
@@ -117,7 +122,9 @@ fn who_waits_at_a_relative_path_waits_there_still_from_another_folder() {
             scope.spawn(move || {
                 let path = format!("/proc/self/task/{main}/syscall");
                 let polls = format!("{} ", libc::SYS_ppoll);
-                forked::wait_until("it waits for a server", || std::fs::read_to_string(&path).is_ok_and(|call| call.starts_with(&polls)));
+                forked::wait_until("it waits for a server", || {
+                    std::fs::read_to_string(&path).is_ok_and(|call| call.starts_with(&polls))
+                });
                 go_to(&goes_to);
                 // The other one sees that it has.
                 std::fs::write(goes_to.join("gone"), "").unwrap();
@@ -158,10 +165,17 @@ fn a_lock_that_cannot_be_had_is_no_other_server() {
         // The file is there, so that it is locked in its place.
         std::fs::write(folder.path().join("plant.lock"), "").unwrap();
         let locks = [libc::F_SETLK, libc::F_OFD_SETLK];
-        refused::refuse(&locks.map(|lock| refused::call(libc::SYS_fcntl, libc::ENOLCK).if_argument(1, lock as u32)));
+        refused::refuse(
+            &locks.map(|lock| {
+                refused::call(libc::SYS_fcntl, libc::ENOLCK).if_argument(1, lock as u32)
+            }),
+        );
         match Directory::bind(folder.path().join("plant")) {
             Err(DirectoryError::Os { what, source }) => {
-                assert!(what.contains(".lock") && source.raw_os_error() == Some(libc::ENOLCK), "{what}: {source}");
+                assert!(
+                    what.contains(".lock") && source.raw_os_error() == Some(libc::ENOLCK),
+                    "{what}: {source}"
+                );
             }
             other => panic!("{other:?}"),
         }

@@ -1,4 +1,5 @@
-//! Clients that do what they should not: whoever is not allowed is refused, and the others are served all the same.
+//! Clients that do what they should not: whoever is not allowed is refused, and the others are
+//! served all the same.
 
 #![allow(unsafe_code)]
 
@@ -15,15 +16,22 @@ use std::time::{Duration, Instant};
 
 use crossproc::directory::{Address, ConnectOptions};
 use crossproc::process::Child;
-use crossproc::{Directory, DirectoryClient, DirectoryError, DirectoryOptions, Event, Lock, Shm, pipe};
+use crossproc::{
+    Directory, DirectoryClient, DirectoryError, DirectoryOptions, Event, Lock, Shm, pipe,
+};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size, set_socket_send_buffer_size};
+use rustix::net::sockopt::{
+    set_socket_linger, set_socket_recv_buffer_size, set_socket_send_buffer_size,
+};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use forked::{PATIENCE, fork, join_all, kill, slowness, wait_until};
-use served::{Folder, abstract_address, alone, client, descriptors, serve, serve_with_client, wait_for_descriptors};
+use served::{
+    Folder, abstract_address, alone, client, descriptors, serve, serve_with_client,
+    wait_for_descriptors,
+};
 use stranger::protocol::Ask;
 use stranger::{FRAME, Stranger, framed, request};
 
@@ -58,13 +66,17 @@ fn a_user_does_what_it_is_allowed_to() {
         let ours = event();
         for address in [folder.socket(), abstract_address()] {
             let refused = |result: Result<DirectoryClient, DirectoryError>, uid: u32| match result {
-                Err(DirectoryError::Unwelcome { why }) => assert!(why.contains(&uid.to_string()), "{why}"),
+                Err(DirectoryError::Unwelcome { why }) => {
+                    assert!(why.contains(&uid.to_string()), "{why}");
+                }
                 other => panic!("{other:?}"),
             };
             // By its path, another user does not even reach it.
             let (server, _client) = serve_with_client(&address);
             as_nobody(|| match ConnectOptions::new().connect(&address) {
-                Err(DirectoryError::Os { source, .. }) => assert!(address.path().is_some(), "{source}"),
+                Err(DirectoryError::Os { source, .. }) => {
+                    assert!(address.path().is_some(), "{source}");
+                }
                 result => refused(result, NOBODY),
             });
             kill(&server);
@@ -81,7 +93,10 @@ fn a_user_does_what_it_is_allowed_to() {
                 let theirs: Shm<Event> = client.get("x").unwrap();
                 theirs.set();
                 assert!(matches!(client.put("y", &theirs), Err(DirectoryError::NotAllowed)));
-                assert!(matches!(client.get_or_put("y", || Ok(event())), Err(DirectoryError::NotAllowed)));
+                assert!(matches!(
+                    client.get_or_put("y", || Ok(event())),
+                    Err(DirectoryError::NotAllowed)
+                ));
                 assert!(matches!(client.remove("x"), Err(DirectoryError::NotYours { .. })));
             });
             kill(&server);
@@ -107,7 +122,9 @@ fn a_server_of_another_user_is_not_believed() {
         let address = abstract_address();
         let (server, _client) = serve_with_client(&address);
         match ConnectOptions::new().distrust(own).connect(&address) {
-            Err(DirectoryError::UntrustedServer { uid, pid, .. }) => assert_eq!((uid, pid), (own, server.id())),
+            Err(DirectoryError::UntrustedServer { uid, pid, .. }) => {
+                assert_eq!((uid, pid), (own, server.id()));
+            }
             other => panic!("{other:?}"),
         }
         kill(&server);
@@ -121,7 +138,9 @@ fn a_server_of_another_user_is_not_believed() {
             DirectoryOptions::new().allow_lookup(0).bind(&theirs).unwrap().serve().unwrap();
         });
         match DirectoryClient::connect_timeout(&address, PATIENCE) {
-            Err(DirectoryError::UntrustedServer { uid, pid, .. }) => assert_eq!((uid, pid), (NOBODY, squatter.id())),
+            Err(DirectoryError::UntrustedServer { uid, pid, .. }) => {
+                assert_eq!((uid, pid), (NOBODY, squatter.id()));
+            }
             other => panic!("{other:?}"),
         }
         ConnectOptions::new().trust(NOBODY).connect(&address).unwrap().list("").unwrap();
@@ -158,9 +177,16 @@ fn a_server_without_descriptors_goes_on_with_those_it_has() {
         for _ in 0..200 {
             first.get::<Shm<Event>>("x").unwrap();
         }
-        assert!(matches!(DirectoryClient::connect_timeout(&address, Duration::from_millis(500)), Err(DirectoryError::TimedOut)));
+        assert!(matches!(
+            DirectoryClient::connect_timeout(&address, Duration::from_millis(500)),
+            Err(DirectoryError::TimedOut)
+        ));
         // A tick is 10 ms. It tries again every 50 ms, which takes no time.
-        assert!(ticks(server.id()) - began < 25 * u64::from(slowness()), "it spins: {} ticks", ticks(server.id()) - began);
+        assert!(
+            ticks(server.id()) - began < 25 * u64::from(slowness()),
+            "it spins: {} ticks",
+            ticks(server.id()) - began
+        );
         // What it cannot receive is refused, and that one is disconnected.
         let result = first.put("y", &event());
         assert!(matches!(result, Err(DirectoryError::Malformed { .. })), "{result:?}");
@@ -171,7 +197,8 @@ fn a_server_without_descriptors_goes_on_with_those_it_has() {
     });
 }
 
-/// A socket that takes a minute to close, for whoever closes it last: what it has sent is not received. As many as are asked for, and the process that keeps them from being closed.
+/// A socket that takes a minute to close, for whoever closes it last: what it has sent is not
+/// received. As many as are asked for, and the process that keeps them from being closed.
 fn lingering(count: usize) -> (Vec<OwnedFd>, Child) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     set_socket_recv_buffer_size(&listener, 2_048).unwrap();
@@ -195,14 +222,18 @@ fn signal(child: &Child, signal: i32) {
     // SAFETY: signals a child that has not been waited for.
     unsafe { libc::kill(child.id() as i32, signal) };
     let stat = format!("/proc/{}/stat", child.id());
-    wait_until("the child is stopped", || signal != libc::SIGSTOP || std::fs::read_to_string(&stat).unwrap().contains(") T "));
+    wait_until("the child is stopped", || {
+        signal != libc::SIGSTOP || std::fs::read_to_string(&stat).unwrap().contains(") T ")
+    });
 }
 
 /// How many threads of a process are in `close`, asleep.
 fn closing(process: u32) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let call = format!("{} ", libc::SYS_close);
-    let is_closing = |task: std::path::PathBuf| std::fs::read_to_string(task.join("syscall")).is_ok_and(|now| now.starts_with(&call));
+    let is_closing = |task: std::path::PathBuf| {
+        std::fs::read_to_string(task.join("syscall")).is_ok_and(|now| now.starts_with(&call))
+    };
     tasks.filter(|task| is_closing(task.as_ref().unwrap().path())).count()
 }
 
@@ -224,7 +255,8 @@ fn a_close_that_takes_for_ever_holds_up_nobody() {
         let all: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
         // The server closes them last: it receives them when nobody else has them.
         signal(&server, libc::SIGSTOP);
-        // As the handle of a put; too many for a packet; in one that is never received; on their way through a socket that is put.
+        // As the handle of a put; too many for a packet; in one that is never received; on their
+        // way through a socket that is put.
         let stranger = Stranger::connect(&address).unwrap();
         stranger.send(&put, &all[..1]).unwrap();
         let many = Stranger::connect(&address).unwrap();
@@ -269,11 +301,16 @@ fn closes_that_take_for_ever_hold_up_puts_alone_however_many() {
             strangers[index % 4].send(&put, &[socket.as_fd()]).unwrap();
         }
         signal(&server, libc::SIGCONT);
-        let receive_all = || strangers.iter().for_each(|stranger| while stranger.receive(RecvFlags::DONTWAIT).is_ok_and(|len| len > 0) {});
+        let receive_all = || {
+            strangers.iter().for_each(|stranger| {
+                while stranger.receive(RecvFlags::DONTWAIT).is_ok_and(|len| len > 0) {}
+            });
+        };
         // All threads hang, and then it takes no descriptors any more.
         wait_until("puts are not taken", || {
             receive_all();
-            let result = honest.put_deadline("z", &event(), Instant::now() + Duration::from_millis(200));
+            let result =
+                honest.put_deadline("z", &event(), Instant::now() + Duration::from_millis(200));
             assert!(matches!(result, Ok(()) | Err(DirectoryError::TimedOut)), "{result:?}");
             result.and_then(|()| honest.remove("z")).is_err()
         });
@@ -309,17 +346,27 @@ fn whoever_does_not_receive_is_cut_off() {
             assert!(matches!(error, Errno::PIPE | Errno::CONNRESET), "{error}");
             in_time("getting", || honest.get::<Shm<Lock<u32>>>("x")).unwrap();
             // Replies with descriptors are few: there is a limit of those on their way.
-            let replies: Vec<_> =
-                std::iter::from_fn(|| stranger.receive_packet(RecvFlags::DONTWAIT).ok().filter(|packet| !packet.is_empty())).collect();
+            let replies: Vec<_> = std::iter::from_fn(|| {
+                stranger
+                    .receive_packet(RecvFlags::DONTWAIT)
+                    .ok()
+                    .filter(|packet| !packet.is_empty())
+            })
+            .collect();
             let handles = replies.iter().filter(|packet| packet.starts_with(&FRAME)).count();
-            assert!(replies.len() > handles && (1..=4).contains(&handles) == matches!(ask, Ask::Get { .. }), "{handles}");
+            assert!(
+                replies.len() > handles
+                    && (1..=4).contains(&handles) == matches!(ask, Ask::Get { .. }),
+                "{handles}"
+            );
         }
         // Who asks for more of them before it has received those is told so, and goes on.
         let hasty = Stranger::connect(&address).unwrap();
         for number in 1..=6 {
             hasty.send(&request(number, Ask::Get { name: "x" }), &[]).unwrap();
         }
-        let replies: Vec<_> = (0..6).map(|_| hasty.receive_packet(RecvFlags::empty()).unwrap()).collect();
+        let replies: Vec<_> =
+            (0..6).map(|_| hasty.receive_packet(RecvFlags::empty()).unwrap()).collect();
         assert!(replies[0].starts_with(&FRAME) && replies.iter().all(|packet| !packet.is_empty()));
         hasty.send(&request(7, Ask::Get { name: "x" }), &[]).unwrap();
         assert!(hasty.receive_packet(RecvFlags::empty()).unwrap().starts_with(&FRAME));
@@ -340,15 +387,25 @@ fn what_nobody_has_accepted_holds_up_nobody() {
     at_each(|address| {
         let (sockets, _silent) = lingering(4);
         let directory = Directory::bind(&address).unwrap();
-        let strangers: Vec<_> = sockets.iter().map(|_| Stranger::connect(&address).unwrap()).collect();
+        let strangers: Vec<_> =
+            sockets.iter().map(|_| Stranger::connect(&address).unwrap()).collect();
         for (stranger, socket) in strangers.iter().zip(&sockets) {
-            stranger.send(&framed(&request(1, Ask::Put { name: "x", or_get: false })), &[socket.as_fd()]).unwrap();
+            stranger
+                .send(
+                    &framed(&request(1, Ask::Put { name: "x", or_get: false })),
+                    &[socket.as_fd()],
+                )
+                .unwrap();
         }
         drop(sockets);
-        // They wait for the server, and it ends: they are told, and it does not wait for what they have sent.
+        // They wait for the server, and it ends: they are told, and it does not wait for what they
+        // have sent.
         directory.close();
         for stranger in &strangers {
-            assert!(matches!(stranger.receive(RecvFlags::empty()), Ok(0) | Err(Errno::CONNRESET | Errno::PIPE)));
+            assert!(matches!(
+                stranger.receive(RecvFlags::empty()),
+                Ok(0) | Err(Errno::CONNRESET | Errno::PIPE)
+            ));
         }
         in_time("ending", || drop(directory));
         drop(Directory::bind(&address).unwrap());
@@ -379,7 +436,10 @@ fn memory_that_is_not_such_as_this_crate_makes_is_not_served() {
             let memory = memfd_create("memory", MemfdFlags::ALLOW_SEALING | flags).unwrap();
             fcntl_add_seals(&memory, seals).unwrap();
             let result = client.put("memory", &memory);
-            assert!(matches!(&result, Err(DirectoryError::RefusedHandle { why, .. }) if why.contains(flaw)), "{result:?}");
+            assert!(
+                matches!(&result, Err(DirectoryError::RefusedHandle { why, .. }) if why.contains(flaw)),
+                "{result:?}"
+            );
         }
     });
 }
@@ -393,7 +453,10 @@ fn a_server_that_may_start_no_threads_serves_all_the_same_and_says_so_once() {
         let server = fork(move || {
             rustix::stdio::dup2_stderr(&stderr).unwrap();
             drop(stderr);
-            refused::refuse(&[refused::call(libc::SYS_clone, libc::EAGAIN), refused::call(libc::SYS_clone3, libc::EAGAIN)]);
+            refused::refuse(&[
+                refused::call(libc::SYS_clone, libc::EAGAIN),
+                refused::call(libc::SYS_clone3, libc::EAGAIN),
+            ]);
             Directory::bind(&theirs).unwrap().serve().unwrap();
         });
         // More than it would leave open.
@@ -451,7 +514,10 @@ fn a_bind_that_fails_leaves_nothing_behind() {
                     Err(error) => assert!(matches!(error, DirectoryError::Os { .. }), "{error}"),
                 }
             })]);
-            let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+            let left: Vec<_> = std::fs::read_dir(folder.path())
+                .unwrap()
+                .map(|file| file.unwrap().file_name())
+                .collect();
             assert!(left.is_empty(), "number {index} leaves {left:?}");
         });
     }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use crossproc::process::{Builder, CommandExt, fork_connected};
 use crossproc::{
-    ByteQueue, DirectoryClient, DirectoryOptions, Event, JoinableQueue, Lock, LockError, Permits, Queue, RwLock, Shm, WaitAnyError,
-    Waitable, pipe, shared, simplex, wait_any_timeout,
+    ByteQueue, DirectoryClient, DirectoryOptions, Event, JoinableQueue, Lock, LockError, Permits,
+    Queue, RwLock, Shm, WaitAnyError, Waitable, pipe, shared, simplex, wait_any_timeout,
 };
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -59,7 +59,8 @@ fn robust_list() -> usize {
     let mut head = MaybeUninit::<*const *const ()>::uninit();
     let mut size = 0_usize;
     // SAFETY: there is room for both answers.
-    let result = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, head.as_mut_ptr(), &raw mut size) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_get_robust_list, 0, head.as_mut_ptr(), &raw mut size) };
     assert_eq!(result, 0, "a thread may look at its own list");
     // SAFETY: it was written.
     let head = unsafe { head.assume_init() };
@@ -78,7 +79,10 @@ fn robust_list() -> usize {
 /// The bytes of memory that a process has for itself, without what it shares with others.
 fn memory(process: u32) -> usize {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("Linux 4.5 and later say it");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("RssAnon:"))
+        .expect("Linux 4.5 and later say it");
     line.split_ascii_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
 }
 
@@ -86,7 +90,8 @@ fn times() -> u64 {
     std::env::var("ENDURANCE").map_or(TIMES, |times| times.parse().expect("ENDURANCE is a number"))
 }
 
-/// Has all threads allocate from one heap: each that another thread starts with takes memory for good.
+/// Has all threads allocate from one heap: each that another thread starts with takes memory for
+/// good.
 fn use_one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes integers.
@@ -95,8 +100,8 @@ fn use_one_heap() {
     }
 }
 
-/// Does a row a tenth as often, for what is made once, and then as often as it is asked for. `other`
-/// is a process whose memory must not grow either.
+/// Does a row a tenth as often, for what is made once, and then as often as it is asked for.
+/// `other` is a process whose memory must not grow either.
 fn endures(what: &str, other: Option<u32>, mut once: impl FnMut(u64)) {
     use_one_heap();
     let times = times();
@@ -114,10 +119,15 @@ fn endures(what: &str, other: Option<u32>, mut once: impl FnMut(u64)) {
     wait_until(what, || Owned::now().threads <= owned.threads);
     let (left, after) = (Owned { threads: owned.threads, ..Owned::now() }, memory());
     let grown = [0, 1].map(|index| after[index].saturating_sub(before[index]));
-    println!("{what}: {times} times in {took:.1?}, memory grew by {} KiB, and by {} KiB elsewhere", grown[0] >> 10, grown[1] >> 10);
+    println!(
+        "{what}: {times} times in {took:.1?}, memory grew by {} KiB, and by {} KiB elsewhere",
+        grown[0] >> 10,
+        grown[1] >> 10
+    );
     assert_eq!(left, owned, "{what}");
     assert!(grown.iter().all(|&grown| grown < SLACK), "{what}: memory grew by {grown:?} bytes");
-    let children = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
+    let children =
+        waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
     assert!(other.is_some() || matches!(children, Err(Errno::CHILD)), "{what}: a child is left");
 }
 
@@ -131,7 +141,13 @@ shared! {
 }
 
 fn things() -> Shm<Things> {
-    Shm::new(Things { lock: Lock::new(0), rwlock: RwLock::new(0), permits: Permits::new(), count: AtomicU64::new(0) }).unwrap()
+    Shm::new(Things {
+        lock: Lock::new(0),
+        rwlock: RwLock::new(0),
+        permits: Permits::new(),
+        count: AtomicU64::new(0),
+    })
+    .unwrap()
 }
 
 /// Takes everything, whoever died with it.
@@ -180,7 +196,8 @@ fn children_that_come_and_go() {
     });
     alone(|| {
         endures("fork_connected", None, |_| {
-            let (child, connection) = fork_connected(|connection| connection.send(b"hello").unwrap()).unwrap();
+            let (child, connection) =
+                fork_connected(|connection| connection.send(b"hello").unwrap()).unwrap();
             assert_eq!(&*connection.recv_timeout(PATIENCE).unwrap(), b"hello");
             assert!(child.join_timeout(PATIENCE).unwrap().success());
         });
@@ -256,7 +273,9 @@ fn threads_that_come_and_go() {
         // With a connection a thread sleeps on the events in this one's place.
         let (here, _there) = pipe().unwrap();
         let among: [&[&dyn Waitable]; 2] = [&[&*event, &*other], &[&*event, &*other, &here]];
-        for (what, among) in ["waits for several things", "waits for a connection, too"].into_iter().zip(among) {
+        for (what, among) in
+            ["waits for several things", "waits for a connection, too"].into_iter().zip(among)
+        {
             endures(what, None, |_| {
                 let result = wait_any_timeout(among, Duration::from_micros(200));
                 assert!(matches!(result, Err(WaitAnyError::TimedOut)));

@@ -1,5 +1,5 @@
-//! Errors as a program meets them: by `?` as an `io::Error` of a fitting kind, which has the error in
-//! it, with its text and what the system said. And what is shown of everything by `{:?}`.
+//! Errors as a program meets them: by `?` as an `io::Error` of a fitting kind, which has the error
+//! in it, with its text and what the system said. And what is shown of everything by `{:?}`.
 
 use std::error::Error;
 use std::fmt::{Debug, Display};
@@ -10,10 +10,11 @@ use std::sync::atomic::AtomicU32;
 use crossproc::directory::Address;
 use crossproc::process::{HandleError, InheritError};
 use crossproc::{
-    Barrier, BarrierError, BoundedSemaphore, ByteQueue, Condition, ConditionError, ConnectionError, Directory, DirectoryClient,
-    DirectoryError, Event, EventError, Fixed, JoinableQueue, Lock, LockError, Once, OnceError, Permits, PermitsError, PutError,
-    PutManyError, Queue, QueueError, QueueOptions, RLock, RegionError, RobustListError, RwLock, Semaphore, SemaphoreError, Shm, Wait,
-    WaitAnyError, pipe, shared,
+    Barrier, BarrierError, BoundedSemaphore, ByteQueue, Condition, ConditionError, ConnectionError,
+    Directory, DirectoryClient, DirectoryError, Event, EventError, Fixed, JoinableQueue, Lock,
+    LockError, Once, OnceError, Permits, PermitsError, PutError, PutManyError, Queue, QueueError,
+    QueueOptions, RLock, RegionError, RobustListError, RwLock, Semaphore, SemaphoreError, Shm,
+    Wait, WaitAnyError, pipe, shared,
 };
 
 /// What the system said, in the errors here.
@@ -54,7 +55,11 @@ fn errors_of_locks_become_errors_of_io() {
         (LockError::NotOwner, ErrorKind::PermissionDenied, "does not hold the lock"),
         (LockError::TooDeep, ErrorKind::Other, "4294967295 times"),
         (LockError::TooManyHeld, ErrorKind::Other, "unlock some first"),
-        (LockError::Unavailable(RobustListError::NoList), ErrorKind::Other, "no lock that survives it"),
+        (
+            LockError::Unavailable(RobustListError::NoList),
+            ErrorKind::Other,
+            "no lock that survives it",
+        ),
     ];
     for (error, kind, words) in all {
         let shown = format!("{error:?}");
@@ -110,7 +115,11 @@ fn errors_of_what_is_waited_for_become_errors_of_io() {
     becomes(PermitsError::Interrupted, ErrorKind::Interrupted, "signal handler");
     becomes(PermitsError::Deadlock, ErrorKind::Deadlock, "holds all the permits");
     becomes(PermitsError::TooManyHeld, ErrorKind::Other, "release some first");
-    becomes(PermitsError::Unavailable(RobustListError::Os(system())), ErrorKind::Other, "no permit that survives it");
+    becomes(
+        PermitsError::Unavailable(RobustListError::Os(system())),
+        ErrorKind::Other,
+        "no permit that survives it",
+    );
     becomes(ConditionError::TimedOut, ErrorKind::TimedOut, "until the deadline");
     becomes(ConditionError::Interrupted, ErrorKind::Interrupted, "signal handler");
     becomes(ConditionError::OwnerDied, ErrorKind::Other, "call recover()");
@@ -119,13 +128,21 @@ fn errors_of_what_is_waited_for_become_errors_of_io() {
     becomes(BarrierError::Broken, ErrorKind::Other, "reset() makes it whole");
     becomes(BarrierError::WouldBlock, ErrorKind::WouldBlock, "not all parties");
     becomes(BarrierError::TimedOut, ErrorKind::TimedOut, "which has broken it");
-    becomes(BarrierError::Interrupted(barrier.arrive().unwrap()), ErrorKind::Interrupted, "signal handler");
+    becomes(
+        BarrierError::Interrupted(barrier.arrive().unwrap()),
+        ErrorKind::Interrupted,
+        "signal handler",
+    );
     becomes(WaitAnyError::WouldBlock, ErrorKind::WouldBlock, "nothing that was asked for is ready");
     becomes(WaitAnyError::TimedOut, ErrorKind::TimedOut, "until the deadline");
     becomes(WaitAnyError::Interrupted, ErrorKind::Interrupted, "signal handler");
     becomes(WaitAnyError::Nothing, ErrorKind::InvalidInput, "the list is empty");
     becomes(WaitAnyError::Deadlock { index: 4 }, ErrorKind::Deadlock, "number 4 ");
-    becomes(WaitAnyError::Queue { index: 5, source: QueueError::ThreadEnds }, ErrorKind::Other, "number 5 ");
+    becomes(
+        WaitAnyError::Queue { index: 5, source: QueueError::ThreadEnds },
+        ErrorKind::Other,
+        "number 5 ",
+    );
     becomes(WaitAnyError::Os(system()), system().kind(), "does not let this thread wait");
 }
 
@@ -139,7 +156,11 @@ fn errors_of_queues_become_errors_of_io() {
             (QueueError::TimedOut, ErrorKind::TimedOut, "until the deadline"),
             (QueueError::Interrupted, ErrorKind::Interrupted, "signal handler"),
             (QueueError::Closed, ErrorKind::BrokenPipe, "closed"),
-            (QueueError::TooLong { len: 8, max: 7 }, ErrorKind::InvalidInput, "8 bytes is too long for this queue, which takes 7"),
+            (
+                QueueError::TooLong { len: 8, max: 7 },
+                ErrorKind::InvalidInput,
+                "8 bytes is too long for this queue, which takes 7",
+            ),
             (QueueError::TooManyLoans { limit: 3 }, other, "with more loans"),
             (QueueError::TooManyParticipants { limit: 9 }, other, "with more participants"),
             (QueueError::NoMemory(system()), system().kind(), "no memory"),
@@ -170,10 +191,14 @@ fn errors_of_queues_become_errors_of_io() {
     for (error, kind, words) in all() {
         let put = PutManyError { put: 12, error };
         let text = put.to_string();
-        assert!(text.starts_with("12 items were put, and no more: ") && text.contains(words), "{text}");
+        assert!(
+            text.starts_with("12 items were put, and no more: ") && text.contains(words),
+            "{text}"
+        );
         assert_eq!(io::Error::from(put).kind(), kind);
     }
-    let by_question_mark = || -> Result<(), QueueError> { Err(PutError { value: 7, error: QueueError::Full })? };
+    let by_question_mark =
+        || -> Result<(), QueueError> { Err(PutError { value: 7, error: QueueError::Full })? };
     assert!(matches!(by_question_mark(), Err(QueueError::Full)));
 }
 
@@ -192,23 +217,56 @@ fn errors_of_connections_become_errors_of_io() {
     becomes(ConnectionError::EndOfStream, ErrorKind::UnexpectedEof, "end of the stream");
     becomes(ConnectionError::BrokenPipe, ErrorKind::BrokenPipe, "nothing was sent");
     becomes(ConnectionError::Closed, ErrorKind::NotConnected, "Connection::inheritable");
-    becomes(ConnectionError::TooLong { len: 8, max: 7 }, ErrorKind::InvalidInput, "8 bytes is longer than 7");
-    becomes(ConnectionError::TooShort { max: 2, message: message() }, data, "3 bytes came, there was room for 2");
+    becomes(
+        ConnectionError::TooLong { len: 8, max: 7 },
+        ErrorKind::InvalidInput,
+        "8 bytes is longer than 7",
+    );
+    becomes(
+        ConnectionError::TooShort { max: 2, message: message() },
+        data,
+        "3 bytes came, there was room for 2",
+    );
     becomes(ConnectionError::UnexpectedHandle { message: message() }, data, "Connection");
-    becomes(ConnectionError::NoHandle { message: message() }, data, "3 bytes came without a handle");
+    becomes(
+        ConnectionError::NoHandle { message: message() },
+        data,
+        "3 bytes came without a handle",
+    );
     let kind = "something".to_owned();
-    becomes(ConnectionError::OtherHandle { kind, source: handle(), message: message() }, data, "a something as its sender says");
-    becomes(ConnectionError::Malformed { what: "it is odd".to_owned() }, data, "no message: it is odd");
+    becomes(
+        ConnectionError::OtherHandle { kind, source: handle(), message: message() },
+        data,
+        "a something as its sender says",
+    );
+    becomes(
+        ConnectionError::Malformed { what: "it is odd".to_owned() },
+        data,
+        "no message: it is odd",
+    );
     becomes(ConnectionError::NoDescriptor, ErrorKind::Other, "RLIMIT_NOFILE");
-    becomes(ConnectionError::Os { what: "sending", source: system() }, system().kind(), "sending failed");
+    becomes(
+        ConnectionError::Os { what: "sending", source: system() },
+        system().kind(),
+        "sending failed",
+    );
     becomes(handle(), data, "a file");
-    becomes(HandleError::OtherKind { found: "egg".to_owned(), expected: "hen" }, data, "a egg, not as a hen");
+    becomes(
+        HandleError::OtherKind { found: "egg".to_owned(), expected: "hen" },
+        data,
+        "a egg, not as a hen",
+    );
     becomes(HandleError::Region(RegionError::NotMemfd), data, "not a memfd");
     let name = || "x".to_owned();
     becomes(InheritError::NotShared { name: name() }, ErrorKind::NotFound, "CommandExt::share");
     becomes(InheritError::NotOpen { name: name() }, ErrorKind::NotFound, "share it again");
     becomes(InheritError::Os { name: name(), source: system() }, system().kind(), "RLIMIT_NOFILE");
-    let attach = InheritError::Attach { name: name(), kind: "egg".to_owned(), expected: "hen", source: handle() };
+    let attach = InheritError::Attach {
+        name: name(),
+        kind: "egg".to_owned(),
+        expected: "hen",
+        source: handle(),
+    };
     becomes(attach, data, "shared as a egg, and is not the hen");
 }
 
@@ -219,7 +277,11 @@ fn errors_of_regions_become_errors_of_io() {
     becomes(RegionError::TooLarge { size: 8, count: 7 }, input, "7 elements of 8 bytes");
     becomes(RegionError::UnsuitableQueue { what: "it is odd".to_owned() }, input, "it is odd");
     becomes(RegionError::NotMemfd, data, "not a memfd");
-    becomes(RegionError::NotSealed { missing: "F_SEAL_GROW".to_owned() }, data, "F_SEAL_GROW is missing");
+    becomes(
+        RegionError::NotSealed { missing: "F_SEAL_GROW".to_owned() },
+        data,
+        "F_SEAL_GROW is missing",
+    );
     becomes(RegionError::OtherSeals { found: "F_SEAL_WRITE".to_owned() }, data, "by F_SEAL_WRITE");
     becomes(RegionError::HugePages, data, "huge pages");
     becomes(RegionError::Holes { len: 8, allocated: 4 }, data, "8 bytes long, of which 4 ");
@@ -227,11 +289,25 @@ fn errors_of_regions_become_errors_of_io() {
     becomes(RegionError::ForeignMagic { found: 255 }, data, "0x00000000000000ff");
     becomes(RegionError::OtherAbi { found: 1, expected: 2 }, data, "ABI 1, this program has 2");
     becomes(RegionError::OtherWordSize { found: "32 bits".to_owned() }, data, "(32 bits)");
-    let layout = RegionError::OtherLayout { type_name: "T", size: 1, found_size: 2, align: 3, found_align: 4 };
+    let layout = RegionError::OtherLayout {
+        type_name: "T",
+        size: 1,
+        found_size: 2,
+        align: 3,
+        found_align: 4,
+    };
     becomes(layout, data, "2 bytes aligned to 4 there, of 1 aligned to 3 here");
     becomes(RegionError::NotInitialised, data, "has not finished");
-    becomes(RegionError::OtherPidNamespace { found: 1, expected: 2 }, data, "namespace 1, this process to 2");
-    becomes(RegionError::Attach { what: "mapping", source: system() }, system().kind(), "mapping failed");
+    becomes(
+        RegionError::OtherPidNamespace { found: 1, expected: 2 },
+        data,
+        "namespace 1, this process to 2",
+    );
+    becomes(
+        RegionError::Attach { what: "mapping", source: system() },
+        system().kind(),
+        "mapping failed",
+    );
 }
 
 #[test]
@@ -240,14 +316,46 @@ fn errors_of_directories_become_errors_of_io() {
     let (name, why) = (|| "n".to_owned(), || "it is odd".to_owned());
     let (denied, data) = (ErrorKind::PermissionDenied, ErrorKind::InvalidData);
     let in_use = ErrorKind::AddrInUse;
-    becomes(DirectoryError::AlreadyServed { address: address(), pid: Some(7) }, in_use, "/run/x is served already, by process 7:");
-    becomes(DirectoryError::AlreadyServed { address: address(), pid: None }, in_use, "/run/x is served already:");
-    becomes(DirectoryError::Orphaned { address: address(), pid: 7 }, in_use, "process 7, which has ended");
-    becomes(DirectoryError::NotASocket { address: address() }, ErrorKind::AlreadyExists, "is no socket");
-    becomes(DirectoryError::InvalidAddress { address: address(), why: "it is odd" }, ErrorKind::InvalidInput, "it is odd");
-    becomes(DirectoryError::NotToBeServed { what: "is odd" }, ErrorKind::Other, "the directory is odd");
-    becomes(DirectoryError::NotServed { address: address(), source: system() }, ErrorKind::ConnectionRefused, "connect_timeout");
-    becomes(DirectoryError::UntrustedServer { address: address(), uid: 5, pid: 7 }, denied, "user 5 (process 7)");
+    becomes(
+        DirectoryError::AlreadyServed { address: address(), pid: Some(7) },
+        in_use,
+        "/run/x is served already, by process 7:",
+    );
+    becomes(
+        DirectoryError::AlreadyServed { address: address(), pid: None },
+        in_use,
+        "/run/x is served already:",
+    );
+    becomes(
+        DirectoryError::Orphaned { address: address(), pid: 7 },
+        in_use,
+        "process 7, which has ended",
+    );
+    becomes(
+        DirectoryError::NotASocket { address: address() },
+        ErrorKind::AlreadyExists,
+        "is no socket",
+    );
+    becomes(
+        DirectoryError::InvalidAddress { address: address(), why: "it is odd" },
+        ErrorKind::InvalidInput,
+        "it is odd",
+    );
+    becomes(
+        DirectoryError::NotToBeServed { what: "is odd" },
+        ErrorKind::Other,
+        "the directory is odd",
+    );
+    becomes(
+        DirectoryError::NotServed { address: address(), source: system() },
+        ErrorKind::ConnectionRefused,
+        "connect_timeout",
+    );
+    becomes(
+        DirectoryError::UntrustedServer { address: address(), uid: 5, pid: 7 },
+        denied,
+        "user 5 (process 7)",
+    );
     becomes(DirectoryError::Unwelcome { why: why() }, denied, "it is odd");
     becomes(DirectoryError::TimedOut, ErrorKind::TimedOut, "until the deadline");
     becomes(DirectoryError::Interrupted, ErrorKind::Interrupted, "signal handler");
@@ -257,14 +365,31 @@ fn errors_of_directories_become_errors_of_io() {
     becomes(DirectoryError::NameTaken { name: name() }, ErrorKind::AlreadyExists, "get_or_put");
     becomes(DirectoryError::NotYours { name: name() }, denied, "\"n\" was put by another one");
     becomes(DirectoryError::NotAllowed, denied, "allow_put");
-    becomes(DirectoryError::InvalidName { name: name(), why: why() }, ErrorKind::InvalidInput, "it is odd");
+    becomes(
+        DirectoryError::InvalidName { name: name(), why: why() },
+        ErrorKind::InvalidInput,
+        "it is odd",
+    );
     becomes(DirectoryError::TooMany { why: why() }, ErrorKind::Other, "it is odd");
-    becomes(DirectoryError::RefusedHandle { name: name(), why: why() }, ErrorKind::Other, "it is odd");
+    becomes(
+        DirectoryError::RefusedHandle { name: name(), why: why() },
+        ErrorKind::Other,
+        "it is odd",
+    );
     let source = HandleError::Region(RegionError::NotMemfd);
-    let other = DirectoryError::OtherHandle { name: name(), kind: "egg".to_owned(), expected: "hen", source };
+    let other = DirectoryError::OtherHandle {
+        name: name(),
+        kind: "egg".to_owned(),
+        expected: "hen",
+        source,
+    };
     becomes(other, data, "is a \"egg\", not a \"hen\"");
     becomes(DirectoryError::Malformed { what: why() }, data, "it is odd");
-    becomes(DirectoryError::Os { what: "binding", source: system() }, system().kind(), "binding failed");
+    becomes(
+        DirectoryError::Os { what: "binding", source: system() },
+        system().kind(),
+        "binding failed",
+    );
 }
 
 #[test]
@@ -276,17 +401,24 @@ fn what_a_connection_says_is_what_a_directory_says() {
     assert!(matches!(says(ConnectionError::EndOfStream), DirectoryError::Disconnected));
     assert!(matches!(says(ConnectionError::BrokenPipe), DirectoryError::Disconnected));
     match says(ConnectionError::Os { what: "sending", source: system() }) {
-        DirectoryError::Os { what: "sending", source } => assert_eq!(source.raw_os_error(), Some(libc::ENFILE)),
+        DirectoryError::Os { what: "sending", source } => {
+            assert_eq!(source.raw_os_error(), Some(libc::ENFILE));
+        }
         other => panic!("{other:?}"),
     }
     match says(ConnectionError::NoDescriptor) {
         DirectoryError::Os { what, source } => {
-            assert!(what.contains("descriptor") && source.to_string().contains("RLIMIT_NOFILE"), "{what} {source}");
+            assert!(
+                what.contains("descriptor") && source.to_string().contains("RLIMIT_NOFILE"),
+                "{what} {source}"
+            );
         }
         other => panic!("{other:?}"),
     }
     match says(ConnectionError::TooLong { len: 8, max: 7 }) {
-        DirectoryError::Malformed { what } => assert!(what.contains("8 bytes is longer than 7"), "{what}"),
+        DirectoryError::Malformed { what } => {
+            assert!(what.contains("8 bytes is longer than 7"), "{what}");
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -325,7 +457,10 @@ fn what_is_shown_takes_nothing_and_waits_for_nobody() {
     shows((&semaphore, &guard), "(Semaphore { value: 2, .. }, SemaphoreGuard { .. })");
     let bounded = BoundedSemaphore::new(3);
     let guard = bounded.access();
-    shows((&bounded, &guard), "(BoundedSemaphore { value: 2, bound: 3, .. }, SemaphoreGuard { .. })");
+    shows(
+        (&bounded, &guard),
+        "(BoundedSemaphore { value: 2, bound: 3, .. }, SemaphoreGuard { .. })",
+    );
     let permits: Permits<3> = Permits::new();
     let permit = permits.acquire().unwrap();
     shows((&permits, &permit), "(Permits { value: 2, of: 3, .. }, Permit { .. })");
@@ -340,7 +475,10 @@ fn what_is_shown_takes_nothing_and_waits_for_nobody() {
     let barrier = Barrier::new(2);
     let _arrival = barrier.arrive().unwrap();
     let shown = format!("{barrier:?}");
-    assert!(shown.starts_with("Barrier { ") && shown.contains("2") && shown.contains("1"), "{shown}");
+    assert!(
+        shown.starts_with("Barrier { ") && shown.contains("2") && shown.contains("1"),
+        "{shown}"
+    );
     shows(Fixed::new(7_u64), "Fixed(7)");
     shows(Shm::new(AtomicU32::new(7)).unwrap(), "7");
 }
@@ -354,7 +492,10 @@ fn a_queue_shows_how_full_it_is_and_a_guard_what_it_is() {
     shows(queue.receive().unwrap(), "Received { .. }");
     queue.close().unwrap();
     shows(&queue, "Queue { len: 1, capacity: 4, is_closed: true }");
-    shows(ByteQueue::with_max_len(3, 8).unwrap(), "Queue { len: 0, capacity: 3, is_closed: false }");
+    shows(
+        ByteQueue::with_max_len(3, 8).unwrap(),
+        "Queue { len: 0, capacity: 3, is_closed: false }",
+    );
     let tasks: JoinableQueue<u64> = QueueOptions::new().attempts(1, 1).create_joinable(4).unwrap();
     tasks.put_many(&[1, 2]).unwrap();
     let task = tasks.get().unwrap();
@@ -378,11 +519,17 @@ fn ends_of_connections_and_messages_show_what_they_are() {
     std::thread::scope(|scope| {
         scope.spawn(|| directory.serve().unwrap());
         let shown = format!("{:?}", DirectoryClient::connect(&address).unwrap());
-        assert!(shown.starts_with("DirectoryClient { socket: ") && shown.ends_with(", .. }"), "{shown}");
+        assert!(
+            shown.starts_with("DirectoryClient { socket: ") && shown.ends_with(", .. }"),
+            "{shown}"
+        );
         directory.close();
     });
     let shown = format!("{directory:?}");
-    assert!(shown.starts_with("Directory { address: ") && shown.contains("names: [\"one\"]"), "{shown}");
+    assert!(
+        shown.starts_with("Directory { address: ") && shown.contains("names: [\"one\"]"),
+        "{shown}"
+    );
 }
 
 shared! {
@@ -402,7 +549,10 @@ shared! {
 #[test]
 fn what_is_made_by_default_or_from_a_value_is_free() {
     let all = Shm::new(Everything::default()).unwrap();
-    assert_eq!((*all.lock.lock().unwrap(), all.rlock.lock().unwrap().get(), *all.rwlock.read().unwrap()), (0, 0, 0));
+    assert_eq!(
+        (*all.lock.lock().unwrap(), all.rlock.lock().unwrap().get(), *all.rwlock.read().unwrap()),
+        (0, 0, 0)
+    );
     assert!(!all.event.is_set() && !all.once.is_completed());
     assert_eq!(all.permits.value(), 2);
     let mut guard = all.lock.lock().unwrap();

@@ -74,7 +74,10 @@ fn waiting_times_out_in_every_form() {
         let began = Instant::now();
         assert_eq!(event.wait_timeout(timeout), Err(EventError::TimedOut));
         let took = began.elapsed();
-        assert!(took >= timeout && took < timeout + Duration::from_millis(500), "{timeout:?} took {took:?}");
+        assert!(
+            took >= timeout && took < timeout + Duration::from_millis(500),
+            "{timeout:?} took {took:?}"
+        );
     }
     event.set();
     assert_eq!(event.wait_timeout(Duration::ZERO), Ok(()));
@@ -92,7 +95,8 @@ shared! {
 #[test]
 fn a_ping_pong_loses_no_wake_up() {
     const ROUNDS: u64 = 20_000;
-    let rally = Shm::new(Rally { to: Event::new(), back: Event::new(), rounds: AtomicU64::new(0) }).unwrap();
+    let rally = Shm::new(Rally { to: Event::new(), back: Event::new(), rounds: AtomicU64::new(0) })
+        .unwrap();
     let theirs = rally.clone();
     let child = fork(move || {
         for _ in 0..ROUNDS {
@@ -119,10 +123,13 @@ shared! {
     }
 }
 
-/// A setter that sets and clears for ever is killed at random moments. Once it has cleared for the last time, or died, a last `set` releases everybody.
+/// A setter that sets and clears for ever is killed at random moments. Once it has cleared for the
+/// last time, or died, a last `set` releases everybody.
 #[test]
 fn setters_killed_at_random_strand_nobody() {
-    let all = Shm::new(Setting { event: Event::new(), seen: Semaphore::new(0), sets: AtomicU32::new(0) }).unwrap();
+    let all =
+        Shm::new(Setting { event: Event::new(), seen: Semaphore::new(0), sets: AtomicU32::new(0) })
+            .unwrap();
     let waiters = [(); 3].map(|()| {
         let all = all.clone();
         fork(move || -> () {
@@ -150,7 +157,9 @@ fn setters_killed_at_random_strand_nobody() {
         while all.seen.try_acquire().is_ok() {}
         all.event.set();
         for _ in 0..waiters.len() {
-            all.seen.acquire_timeout(PATIENCE).expect("each kill is followed by waiters that return");
+            all.seen
+                .acquire_timeout(PATIENCE)
+                .expect("each kill is followed by waiters that return");
         }
         all.event.clear();
     }

@@ -4,11 +4,14 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use crossproc::process::Child;
 use crossproc::{
-    Barrier, BarrierError, BoundedSemaphore, Condition, ConditionError, Event, Fixed, Lock, LockError, LockGuard, Once, OnceError, Permit,
-    Permits, PermitsError, Plain, RLock, RLockGuard, RegionError, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, SemaphoreGuard,
-    Shared, Shm, Wait,
+    Barrier, BarrierError, BoundedSemaphore, Condition, ConditionError, Event, Fixed, Lock,
+    LockError, LockGuard, Once, OnceError, Permit, Permits, PermitsError, Plain, RLock, RLockGuard,
+    RegionError, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, SemaphoreGuard, Shared, Shm,
+    Wait,
 };
-use static_assertions::{assert_eq_align, assert_eq_size, assert_impl_all, assert_not_impl_any, const_assert_eq};
+use static_assertions::{
+    assert_eq_align, assert_eq_size, assert_impl_all, assert_not_impl_any, const_assert_eq,
+};
 
 // The robust list's entry is 32 bytes after the word.
 const_assert_eq!(size_of::<Lock<()>>(), 48);

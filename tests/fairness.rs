@@ -21,10 +21,12 @@ shared! {
 }
 
 fn contest() -> Shm<Contest> {
-    Shm::new(Contest { lock: Lock::new(()), hands: AtomicU64::new(0), over: AtomicU32::new(0) }).unwrap()
+    Shm::new(Contest { lock: Lock::new(()), hands: AtomicU64::new(0), over: AtomicU32::new(0) })
+        .unwrap()
 }
 
-/// How often a waiter may lose a lock before others stand back for it: `crossproc_sys::futex::MAX_LOSSES`.
+/// How often a waiter may lose a lock before others stand back for it:
+/// `crossproc_sys::futex::MAX_LOSSES`.
 const LOSSES: u64 = 8;
 
 /// How long they stand back for it.
@@ -39,13 +41,15 @@ fn starving(lock: &Lock<()>) -> &AtomicU32 {
     unsafe { AtomicU32::from_ptr(word.cast::<u32>().cast_mut()) }
 }
 
-/// Runs the calling process on that CPU alone, if there is one: what is woken there does not push the rivals off theirs.
+/// Runs the calling process on that CPU alone, if there is one: what is woken there does not push
+/// the rivals off theirs.
 fn pin(cpu: usize) {
     // SAFETY: an array of integers: zeroes are a valid value, the empty set.
     let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
     // SAFETY: sets a bit below CPU_SETSIZE.
     unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: reads as many bytes as `set` has. It fails where there is no such CPU, and the test is less hard then.
+    // SAFETY: reads as many bytes as `set` has. It fails where there is no such CPU, and the test
+    // is less hard then.
     unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
 }
 
@@ -74,7 +78,8 @@ fn rival(contest: &Shm<Contest>) -> Child {
 fn wait_until_stopped(child: &Child) {
     let state = format!("/proc/{}/stat", child.id());
     wait_until("it has stopped or ended", || {
-        std::fs::read_to_string(&state).is_ok_and(|stat| [") T ", ") Z "].iter().any(|state| stat.contains(state)))
+        std::fs::read_to_string(&state)
+            .is_ok_and(|stat| [") T ", ") Z "].iter().any(|state| stat.contains(state)))
     });
 }
 
@@ -103,19 +108,30 @@ fn a_waiter_gets_the_lock_after_a_bounded_number_of_wake_ups() {
                     wait_until("a rival has the lock", || theirs.hands.load(Relaxed) != before);
                     times.push(began.elapsed());
                     let (slept, hands) = (sleeps(), theirs.hands.load(Relaxed));
-                    let _guard = theirs.lock.lock_timeout(PATIENCE).map_err(LockError::without_guard).unwrap();
+                    let _guard = theirs
+                        .lock
+                        .lock_timeout(PATIENCE)
+                        .map_err(LockError::without_guard)
+                        .unwrap();
                     (sleeps() - slept, theirs.hands.load(Relaxed) - hands)
                 })
                 .collect();
             counts.sort_unstable();
             let (median, worst) = (counts[ROUNDS / 2], counts[ROUNDS - 1]);
-            println!("{rivals} rivals: sleeps and other owners until it had the lock, median {median:?}, worst {worst:?}");
-            // Those that it loses, one more for the owner who has the lock when it says that it starves, and on a busy machine some for which it wakes up later than they stand back.
+            println!(
+                "{rivals} rivals: sleeps and other owners until it had the lock, median {median:?}, worst {worst:?}"
+            );
+            // Those that it loses, one more for the owner who has the lock when it says that it
+            // starves, and on a busy machine some for which it wakes up later than they stand back.
             assert!(median.0 <= LOSSES + 2, "median {median:?}");
             assert!(worst.0 <= 4 * LOSSES, "worst {worst:?}");
             // Nobody waits for it any more when it has had the lock.
             times.sort_unstable();
-            assert!(times[ROUNDS / 2] < STAND_BACK / 2 * slowness(), "{:?} until a rival has it again", times[ROUNDS / 2]);
+            assert!(
+                times[ROUNDS / 2] < STAND_BACK / 2 * slowness(),
+                "{:?} until a rival has it again",
+                times[ROUNDS / 2]
+            );
         });
         join_all([waiter]);
         contest.over.store(1, Relaxed);
@@ -123,7 +139,8 @@ fn a_waiter_gets_the_lock_after_a_bounded_number_of_wake_ups() {
     }
 }
 
-/// One that starves, and is stopped or killed while the others stand back for it, costs them ten milliseconds, once.
+/// One that starves, and is stopped or killed while the others stand back for it, costs them ten
+/// milliseconds, once.
 #[test]
 fn a_starving_waiter_that_stops_or_dies_holds_nobody_up() {
     for is_killed in [false, true] {
@@ -150,7 +167,11 @@ fn a_starving_waiter_that_stops_or_dies_holds_nobody_up() {
             let before = contest.hands.load(Relaxed);
             let began = Instant::now();
             wait_until("the rivals go on", || contest.hands.load(Relaxed) > before + 20);
-            assert!(began.elapsed() < Duration::from_secs(5), "{:?} for twenty owners", began.elapsed());
+            assert!(
+                began.elapsed() < Duration::from_secs(5),
+                "{:?} for twenty owners",
+                began.elapsed()
+            );
             kill(&starving);
         }
         contest.over.store(1, Relaxed);
@@ -183,7 +204,10 @@ fn a_waiter_that_stands_back_passes_its_wake_up_on() {
     });
     let is_first = is_first.count();
     // On a busy machine it wakes up later than the other stands back, now and then.
-    assert!(is_first >= ROUNDS / 2, "the starving one had the lock first {is_first} times of {ROUNDS}");
+    assert!(
+        is_first >= ROUNDS / 2,
+        "the starving one had the lock first {is_first} times of {ROUNDS}"
+    );
 }
 
 /// Also one that is awake, and in nobody's queue.

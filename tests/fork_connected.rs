@@ -10,7 +10,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
 
 use crossproc::process::{self, Builder, Child};
-use crossproc::{Connection, ConnectionError, Event, Readable, Semaphore, Shm, pipe, shared, try_wait_any};
+use crossproc::{
+    Connection, ConnectionError, Event, Readable, Semaphore, Shm, pipe, shared, try_wait_any,
+};
 
 mod forked;
 mod refused;
@@ -26,7 +28,13 @@ shared! {
 }
 
 fn board() -> Shm<Board> {
-    Shm::new(Board { ready: Semaphore::new(0), seen: Semaphore::new(0), end: Event::new(), word: AtomicU32::new(0) }).unwrap()
+    Shm::new(Board {
+        ready: Semaphore::new(0),
+        seen: Semaphore::new(0),
+        end: Event::new(),
+        word: AtomicU32::new(0),
+    })
+    .unwrap()
 }
 
 fn is_end<T>(received: Result<T, ConnectionError>) -> bool {
@@ -77,7 +85,10 @@ fn each_of_several_children_is_told_of_its_parents_death() {
     kill(&parent);
     // None of them ends before all have seen it.
     for seen in 0..3 {
-        board.seen.acquire_timeout(PATIENCE).unwrap_or_else(|error| panic!("{seen} of 3 children were told: {error}"));
+        board
+            .seen
+            .acquire_timeout(PATIENCE)
+            .unwrap_or_else(|error| panic!("{seen} of 3 children were told: {error}"));
     }
     board.end.set();
 }
@@ -116,7 +127,9 @@ fn a_grandchild_does_not_keep_its_parents_end() {
             });
             assert_eq!(open_descriptors(), before + 1);
             // A connection of its own, in which the one to the parent is nothing.
-            let (other, to_other) = process::fork_connected(|child| is_end(child.recv()).then_some(()).ok_or(())).unwrap();
+            let (other, to_other) =
+                process::fork_connected(|child| is_end(child.recv()).then_some(()).ok_or(()))
+                    .unwrap();
             drop(to_other);
             assert!(other.join().unwrap().success());
             parent.send(b"both").unwrap();
@@ -161,20 +174,29 @@ fn a_child_that_is_forked_while_an_end_is_closed_does_not_keep_it() {
         let has_forked = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                refused::refuse(&[refused::traps(libc::SYS_close).if_argument(0, NUMBER.load(SeqCst))]);
+                refused::refuse(&[
+                    refused::traps(libc::SYS_close).if_argument(0, NUMBER.load(SeqCst))
+                ]);
                 drop(connection);
             });
             scope.spawn(|| {
-                let waits = || fs::read_to_string(&main).is_ok_and(|now| now.starts_with(&format!("{} ", libc::SYS_futex)));
+                let waits = || {
+                    fs::read_to_string(&main)
+                        .is_ok_and(|now| now.starts_with(&format!("{} ", libc::SYS_futex)))
+                };
                 wait_until("an end is being closed", || IS_CLOSING.load(SeqCst));
                 wait_until("a thread has forked, or waits", || has_forked.load(SeqCst) || waits());
                 MAY_CLOSE.store(true, SeqCst);
             });
             wait_until("an end is being closed", || IS_CLOSING.load(SeqCst));
             // SAFETY: the child uses nothing that another thread may be in the middle of.
-            let sibling = unsafe { Builder::new().daemon(true).fork_with_threads(move || theirs.end.wait()) };
+            let sibling =
+                unsafe { Builder::new().daemon(true).fork_with_threads(move || theirs.end.wait()) };
             has_forked.store(true, SeqCst);
-            board.seen.acquire_timeout(PATIENCE).expect("the child is told, though its sibling lives");
+            board
+                .seen
+                .acquire_timeout(PATIENCE)
+                .expect("the child is told, though its sibling lives");
             board.end.set();
             assert!(child.join().unwrap().success() && sibling.unwrap().join().unwrap().success());
         });
@@ -186,17 +208,30 @@ fn what_a_child_was_not_to_keep_is_an_error_that_says_so() {
     join_all([fork(|| {
         static LEFT: OnceLock<Connection> = OnceLock::new();
         static CLONE: OnceLock<Connection> = OnceLock::new();
-        let (first, connection) = process::fork_connected(|parent| is_end(parent.recv()).then_some(()).ok_or(())).unwrap();
+        let (first, connection) =
+            process::fork_connected(|parent| is_end(parent.recv()).then_some(()).ok_or(()))
+                .unwrap();
         CLONE.set(connection.try_clone().unwrap()).unwrap();
         LEFT.set(connection).unwrap();
         let child = process::fork(|| {
             for left in [&LEFT, &CLONE].map(|left| left.get().unwrap()) {
-                assert!(is_closed(left.recv()) && is_closed(left.try_recv()) && is_closed(left.recv_timeout(PATIENCE)));
-                assert!(is_closed(left.send(b"no")) && is_closed(left.send(b"")) && is_closed(left.send(&[7; 3 << 20])));
+                assert!(
+                    is_closed(left.recv())
+                        && is_closed(left.try_recv())
+                        && is_closed(left.recv_timeout(PATIENCE))
+                );
+                assert!(
+                    is_closed(left.send(b"no"))
+                        && is_closed(left.send(b""))
+                        && is_closed(left.send(&[7; 3 << 20]))
+                );
                 assert!(is_closed(left.poll()) && is_closed(left.poll_timeout(PATIENCE)));
                 assert!(is_closed(left.send_handle(&Shm::new(AtomicU32::new(0)).unwrap())));
                 let said = left.recv().unwrap_err().to_string();
-                assert!(said.contains("Connection::inheritable") && said.contains("Builder::close"), "{said}");
+                assert!(
+                    said.contains("Connection::inheritable") && said.contains("Builder::close"),
+                    "{said}"
+                );
                 assert_eq!(try_wait_any(&[left]).unwrap(), [0], "it is not waited for");
                 drop(left.try_clone().unwrap());
                 // A clone of what is dead is no end that a later child would miss.
@@ -256,11 +291,24 @@ fn a_descriptor_that_is_named_is_closed_in_the_child_alone() {
         let child = builder
             .fork(move || {
                 // This process is a daemon, and the child is not tied to what that is tied to.
-                assert_eq!(open_descriptors(), before - 1, "each number is taken, and nothing else was opened");
+                assert_eq!(
+                    open_descriptors(),
+                    before - 1,
+                    "each number is taken, and nothing else was opened"
+                );
                 let error = FILE.get().unwrap().read(&mut [0; 9]).unwrap_err();
                 assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{error}");
-                let nowhere = rustix::fs::openat(FOLDER.get().unwrap(), "proc", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty());
-                assert_eq!(nowhere.unwrap_err(), rustix::io::Errno::NOTDIR, "it leads to no folder");
+                let nowhere = rustix::fs::openat(
+                    FOLDER.get().unwrap(),
+                    "proc",
+                    rustix::fs::OFlags::PATH,
+                    rustix::fs::Mode::empty(),
+                );
+                assert_eq!(
+                    nowhere.unwrap_err(),
+                    rustix::io::Errno::NOTDIR,
+                    "it leads to no folder"
+                );
                 assert_eq!(try_wait_any(&[&Readable(FILE.get().unwrap())]).unwrap(), [0]);
                 // Memory stays.
                 in_child.word.store(7, Relaxed);
@@ -281,13 +329,18 @@ fn a_descriptor_that_is_named_is_closed_in_the_child_alone() {
 
 #[test]
 fn a_child_that_cannot_close_does_not_begin() {
-    for (connected, errno) in [(false, libc::EBUSY), (true, libc::EBUSY), (false, libc::EPERM), (true, libc::EPERM)] {
+    for (connected, errno) in
+        [(false, libc::EBUSY), (true, libc::EBUSY), (false, libc::EPERM), (true, libc::EPERM)]
+    {
         let child = fork(move || {
-            let (_first, connection) = process::fork_connected(|parent| drop(parent.recv())).unwrap();
+            let (_first, connection) =
+                process::fork_connected(|parent| drop(parent.recv())).unwrap();
             let (ours, _theirs) = pipe().unwrap();
             let before = open_descriptors();
             refused::refuse(&[refused::call(libc::SYS_dup3, errno)]);
-            let begin = |parent: Option<Connection>| -> () { std::process::exit(i32::from(parent.is_some())) };
+            let begin = |parent: Option<Connection>| -> () {
+                std::process::exit(i32::from(parent.is_some()))
+            };
             let said = if connected {
                 process::fork_connected(move |parent| begin(Some(parent))).map(drop).unwrap_err()
             } else {
@@ -297,7 +350,10 @@ fn a_child_that_cannot_close_does_not_begin() {
             assert_eq!(open_descriptors(), before);
             drop(connection);
         });
-        assert_eq!(child.join_timeout(PATIENCE).map(|status| (status.code(), status.signal())).unwrap(), (Some(0), None));
+        assert_eq!(
+            child.join_timeout(PATIENCE).map(|status| (status.code(), status.signal())).unwrap(),
+            (Some(0), None)
+        );
     }
 }
 

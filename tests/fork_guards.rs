@@ -3,7 +3,10 @@
 use core::mem;
 use std::io;
 
-use crossproc::{JoinableQueue, Lock, LockGuard, Once, Permits, Queue, RLock, RwLock, Semaphore, Shm, Wait, process, shared};
+use crossproc::{
+    JoinableQueue, Lock, LockGuard, Once, Permits, Queue, RLock, RwLock, Semaphore, Shm, Wait,
+    process, shared,
+};
 
 mod forked;
 use forked::{fork, join_all};
@@ -25,10 +28,19 @@ struct All {
 }
 
 fn all() -> All {
-    let board =
-        Board { lock: Lock::new(0), rlock: RLock::new(0), rwlock: RwLock::new(0), semaphore: Semaphore::new(1), permits: Permits::new() };
+    let board = Board {
+        lock: Lock::new(0),
+        rlock: RLock::new(0),
+        rwlock: RwLock::new(0),
+        semaphore: Semaphore::new(1),
+        permits: Permits::new(),
+    };
     let options = crossproc::QueueOptions::new().attempts(1, 2);
-    let all = All { board: Shm::new(board).unwrap(), queue: Queue::new(4).unwrap(), tasks: options.create_joinable(4).unwrap() };
+    let all = All {
+        board: Shm::new(board).unwrap(),
+        queue: Queue::new(4).unwrap(),
+        tasks: options.create_joinable(4).unwrap(),
+    };
     for item in 0..2 {
         all.queue.put(item).unwrap();
         all.tasks.put(item).unwrap();
@@ -93,7 +105,8 @@ fn nor_one_that_has_a_loan_a_received_item_or_a_task() {
 fn nor_one_that_has_leaked_one() {
     assert!(!may_fork(|all| mem::forget(all.board.lock.lock().unwrap())));
     assert!(!may_fork(|all| -> &'static mut u64 {
-        let guard: &'static mut LockGuard<'static, u64> = Box::leak(Box::new(all.board.lock.lock().unwrap()));
+        let guard: &'static mut LockGuard<'static, u64> =
+            Box::leak(Box::new(all.board.lock.lock().unwrap()));
         &mut *guard
     }));
     assert!(!may_fork(|all| mem::forget(all.queue.receive().unwrap())));

@@ -26,7 +26,8 @@ fn descriptors() -> usize {
 /// Forks under these refusals, and looks at everything that may be wrong afterwards: the error, if
 /// there was one.
 fn fork_refused(daemon: bool, refusals: &[Refusal]) -> Option<std::io::Error> {
-    let (ran, left_open) = (Shm::new(AtomicU32::new(0)).unwrap(), Shm::new(AtomicU32::new(0)).unwrap());
+    let (ran, left_open) =
+        (Shm::new(AtomicU32::new(0)).unwrap(), Shm::new(AtomicU32::new(0)).unwrap());
     let builder = Builder::new().daemon(daemon);
     // What a process has of a daemon for good.
     builder.fork(|| ()).unwrap().join().unwrap();
@@ -46,7 +47,11 @@ fn fork_refused(daemon: bool, refusals: &[Refusal]) -> Option<std::io::Error> {
             // This process is a daemon, and the child is not tied to what that is tied to. A daemon
             // lets go of its parent's line, of two ends, and has a tie of its own.
             let expected = before - 1 - usize::from(daemon);
-            assert_eq!(left_open.load(Relaxed) as usize, expected, "nothing of the fork is left open in the child");
+            assert_eq!(
+                left_open.load(Relaxed) as usize,
+                expected,
+                "nothing of the fork is left open in the child"
+            );
             drop(child);
             None
         }
@@ -91,7 +96,10 @@ fn a_fork_is_ok_if_its_body_runs_and_an_error_if_not() {
             for daemon in [false, true] {
                 let child = fork(move || drop(fork_refused(daemon, &[refusal])));
                 let status = child.join_timeout(PATIENCE).unwrap();
-                assert!(status.success(), "number {index} with errno {errno}, daemon: {daemon}: {status}");
+                assert!(
+                    status.success(),
+                    "number {index} with errno {errno}, daemon: {daemon}: {status}"
+                );
             }
         }
     }
@@ -102,10 +110,16 @@ fn the_error_says_what_failed_in_the_child() {
     join_all([fork(|| {
         let line = call(libc::SYS_openat, libc::EMFILE).if_masked(2, O_NONBLOCK, O_NONBLOCK);
         let said = fork_refused(true, &[line]).unwrap().to_string();
-        assert!(said.contains("tying it to its parent") && said.contains("Too many open files"), "{said}");
+        assert!(
+            said.contains("tying it to its parent") && said.contains("Too many open files"),
+            "{said}"
+        );
     })]);
     join_all([fork(|| {
-        let said = fork_refused(true, &[kills(libc::SYS_openat).if_masked(2, O_NONBLOCK, O_NONBLOCK)]).unwrap().to_string();
+        let said =
+            fork_refused(true, &[kills(libc::SYS_openat).if_masked(2, O_NONBLOCK, O_NONBLOCK)])
+                .unwrap()
+                .to_string();
         assert!(said.contains("ended before") && said.contains("signal"), "{said}");
     })]);
 }
@@ -184,7 +198,9 @@ extern "C" fn end_child() {
 
 #[test]
 fn a_child_that_ends_before_it_begins_is_an_error_with_what_is_known_of_its_end() {
-    for (is_kept, words) in [(true, "with exit code 3"), (false, "and its status went to somebody else")] {
+    for (is_kept, words) in
+        [(true, "with exit code 3"), (false, "and its status went to somebody else")]
+    {
         join_all([fork(move || {
             // SAFETY: the handler ends the child, and does nothing else.
             assert_eq!(unsafe { libc::pthread_atfork(None, None, Some(end_child)) }, 0);
@@ -195,7 +211,10 @@ fn a_child_that_ends_before_it_begins_is_an_error_with_what_is_known_of_its_end(
             let before = descriptors();
             ENDS_CHILDREN.store(true, SeqCst);
             let error = process::fork(|| ()).unwrap_err().to_string();
-            assert!(error.contains("ended before its closure was run") && error.contains(words), "{error}");
+            assert!(
+                error.contains("ended before its closure was run") && error.contains(words),
+                "{error}"
+            );
             assert_eq!(descriptors(), before);
             ENDS_CHILDREN.store(false, SeqCst);
             // SAFETY: as above.
@@ -254,10 +273,15 @@ fn a_fork_that_cannot_pause_before_it_looks_for_other_threads_again_is_the_same_
 #[test]
 fn a_program_that_cannot_be_known_by_a_pidfd_is_not_started_and_the_error_says_so() {
     let errno = libc::EMFILE;
-    for refusal in [call(libc::SYS_pidfd_open, errno), call(libc::SYS_sendmsg, errno), call(libc::SYS_socketpair, errno)] {
+    for refusal in [
+        call(libc::SYS_pidfd_open, errno),
+        call(libc::SYS_sendmsg, errno),
+        call(libc::SYS_socketpair, errno),
+    ] {
         join_all([fork(move || {
             refused::refuse(&[refusal, kills(libc::SYS_kill)]);
-            let mark = std::env::temp_dir().join(format!("crossproc-not-started-{}", std::process::id()));
+            let mark =
+                std::env::temp_dir().join(format!("crossproc-not-started-{}", std::process::id()));
             let error = Command::new("touch").arg(&mark).start().unwrap_err();
             assert_eq!(error.kind(), std::io::Error::from_raw_os_error(errno).kind(), "{error}");
             assert!(error.to_string().contains("Too many open files"), "{error}");
@@ -278,8 +302,11 @@ fn no_child_is_left() {
 fn no_signal_is_sent_to_a_pid() {
     // Each of what may fail after the fork, so that the child is to be got rid of; and a signal to
     // a pid ends the parent.
-    for refusal in [call(libc::SYS_pidfd_open, libc::EMFILE), call(libc::SYS_sendto, libc::ENOMEM), call(libc::SYS_recvfrom, libc::ENOMEM)]
-    {
+    for refusal in [
+        call(libc::SYS_pidfd_open, libc::EMFILE),
+        call(libc::SYS_sendto, libc::ENOMEM),
+        call(libc::SYS_recvfrom, libc::ENOMEM),
+    ] {
         for also in [None, Some(call(libc::SYS_pidfd_send_signal, libc::EPERM))] {
             join_all([fork(move || {
                 refused::refuse(&[kills(libc::SYS_kill)]);
@@ -295,9 +322,16 @@ fn no_signal_is_sent_to_a_pid() {
 #[test]
 fn a_process_that_may_not_ask_about_its_signals_waits_for_whom_it_turns_away() {
     join_all([fork(|| {
-        refused::refuse(&[call(libc::SYS_pidfd_open, libc::EMFILE), call(libc::SYS_rt_sigaction, libc::EPERM)]);
+        refused::refuse(&[
+            call(libc::SYS_pidfd_open, libc::EMFILE),
+            call(libc::SYS_rt_sigaction, libc::EPERM),
+        ]);
         let error = process::fork(|| ()).unwrap_err().to_string();
-        assert!(error.contains("the descriptor of a forked child") && error.contains("Too many open files"), "{error}");
+        assert!(
+            error.contains("the descriptor of a forked child")
+                && error.contains("Too many open files"),
+            "{error}"
+        );
         no_child_is_left();
     })]);
 }
@@ -327,8 +361,13 @@ fn a_handle_that_there_is_no_descriptor_for_is_not_said_to_be_another_processs()
             unsafe { std::env::set_var(name, value.unwrap()) };
         }
         drop(process::inherited::<Shm<AtomicU32>>("handle").unwrap());
-        refused::refuse(&[call(libc::SYS_fcntl, libc::EMFILE).if_argument(1, libc::F_DUPFD_CLOEXEC as u32)]);
+        refused::refuse(&[
+            call(libc::SYS_fcntl, libc::EMFILE).if_argument(1, libc::F_DUPFD_CLOEXEC as u32)
+        ]);
         let error = process::inherited::<Shm<AtomicU32>>("handle").unwrap_err();
-        assert!(matches!(&error, InheritError::Os { source, .. } if source.raw_os_error() == Some(libc::EMFILE)), "{error}");
+        assert!(
+            matches!(&error, InheritError::Os { source, .. } if source.raw_os_error() == Some(libc::EMFILE)),
+            "{error}"
+        );
     })]);
 }

@@ -18,7 +18,8 @@ use forked::{PATIENCE, fork, join_all, wait_until};
 /// The names of this process's threads.
 fn names() -> Vec<String> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.map(|name| name.trim_end().to_owned()).collect()
 }
 
@@ -53,7 +54,10 @@ fn a_supervisor_replaces_its_workers_at_once() {
             let idle = Event::new();
             let (one, other) = crossproc::pipe().unwrap();
             assert!(wait_any_timeout(&[&idle, &other], Duration::from_millis(5)).is_err());
-            assert!(names().iter().any(|name| name == "crossproc-futex"), "a thread that has nothing to do");
+            assert!(
+                names().iter().any(|name| name == "crossproc-futex"),
+                "a thread that has nothing to do"
+            );
             drop(one);
             assert!(worker.join().unwrap().success());
             worker = start(number).unwrap();
@@ -81,9 +85,13 @@ fn a_first_thread_that_has_ended_is_in_nobodys_way() {
     let child = fork(|| {
         thread::spawn(|| {
             let first = format!("/proc/self/task/{}/stat", std::process::id());
-            wait_until("the first thread has ended", || std::fs::read_to_string(&first).unwrap().contains(") Z "));
+            wait_until("the first thread has ended", || {
+                std::fs::read_to_string(&first).unwrap().contains(") Z ")
+            });
             // A panic would end this thread alone, and the process with the first one's code.
-            let code = process::fork(|| ()).and_then(|child| child.join()).map_or(3, |status| status.code().unwrap_or(4));
+            let code = process::fork(|| ())
+                .and_then(|child| child.join())
+                .map_or(3, |status| status.code().unwrap_or(4));
             // SAFETY: ends the process, which has nothing to see to.
             unsafe { libc::_exit(code) }
         });
@@ -97,13 +105,21 @@ fn a_first_thread_that_has_ended_is_in_nobodys_way() {
 fn threads_that_are_left_are_named() {
     join_all([fork(|| {
         let (end, ended) = mpsc::channel::<()>();
-        let other = thread::Builder::new().name("a user's".into()).spawn(move || ended.recv().unwrap_err()).unwrap();
+        let other = thread::Builder::new()
+            .name("a user's".into())
+            .spawn(move || ended.recv().unwrap_err())
+            .unwrap();
         wait_until("it has its name", || names().iter().any(|name| name == "a user's"));
         let begin = Instant::now();
         let said = refused();
         assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
         assert!(said.contains("1 other thread") && said.contains("\"a user's\" (TID "), "{said}");
-        assert!(said.contains("Join them") && said.contains("#[test]") && said.contains("fork_with_threads"), "{said}");
+        assert!(
+            said.contains("Join them")
+                && said.contains("#[test]")
+                && said.contains("fork_with_threads"),
+            "{said}"
+        );
         drop(end);
         other.join().unwrap();
         forks().join().unwrap();
@@ -117,12 +133,16 @@ fn a_wait_in_another_thread_is_named_and_so_is_what_sleeps_for_it() {
         let (one, other) = crossproc::pipe().unwrap();
         thread::scope(|scope| {
             let waiting = || wait_any(&[&event, &other]).unwrap();
-            let waiter = thread::Builder::new().name("waiter".into()).spawn_scoped(scope, waiting).unwrap();
+            let waiter =
+                thread::Builder::new().name("waiter".into()).spawn_scoped(scope, waiting).unwrap();
             // One sleeps for it, and one stands in for that one.
             let are = |of: &str| names().iter().filter(|name| *name == of).count();
             wait_until("it waits", || are("waiter") == 1 && are("crossproc-futex") == 2);
             let said = refused();
-            assert!(said.contains("3 other threads") && said.contains("\"waiter\" (TID "), "{said}");
+            assert!(
+                said.contains("3 other threads") && said.contains("\"waiter\" (TID "),
+                "{said}"
+            );
             assert!(said.contains("which sleeps for a wait_any or a future"), "{said}");
             // It was not disturbed.
             event.set();
@@ -131,7 +151,8 @@ fn a_wait_in_another_thread_is_named_and_so_is_what_sleeps_for_it() {
         forks().join().unwrap();
         // What was ended is there again when it is needed.
         thread::scope(|scope| {
-            let waiter = scope.spawn(|| wait_any_timeout(&[&Event::new(), &other], PATIENCE).unwrap());
+            let waiter =
+                scope.spawn(|| wait_any_timeout(&[&Event::new(), &other], PATIENCE).unwrap());
             wait_until("it waits", || names().iter().any(|name| name == "crossproc-futex"));
             one.send(b"now").unwrap();
             assert_eq!(waiter.join().unwrap(), [1]);
@@ -156,7 +177,9 @@ fn a_directorys_idle_threads_are_ended_and_the_one_that_serves_is_named() {
             let mut client = DirectoryClient::connect_timeout(&address, PATIENCE).unwrap();
             client.put("event", &Shm::new(Event::new()).unwrap()).unwrap();
             drop(client);
-            wait_until("what it has left is closed", || names().iter().any(|name| name == "crossproc-close"));
+            wait_until("what it has left is closed", || {
+                names().iter().any(|name| name == "crossproc-close")
+            });
             let said = refused();
             assert!(said.contains("serves the Directory") && said.contains("close it"), "{said}");
             assert!(!said.contains("crossproc-close"), "{said}");

@@ -1,4 +1,5 @@
-//! Handles of all kinds on their way through four processes, round and round: none is lost, or left open anywhere, also when processes are killed and replaced.
+//! Handles of all kinds on their way through four processes, round and round: none is lost, or left
+//! open anywhere, also when processes are killed and replaced.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use crossproc::process::{Child, Handle};
 use crossproc::{
-    ByteQueue, Connection, ConnectionError, JoinableQueue, Message, Queue, QueueOptions, Receiver, Sender, Shm, pipe, simplex,
+    ByteQueue, Connection, ConnectionError, JoinableQueue, Message, Queue, QueueOptions, Receiver,
+    Sender, Shm, pipe, simplex,
 };
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
 
@@ -21,7 +23,8 @@ const TOKENS: usize = 1_024;
 
 /// How many handles are received, in all: `HANDOVERS`, or 10,000.
 fn handovers() -> u64 {
-    std::env::var("HANDOVERS").map_or(10_000, |number| number.parse().expect("HANDOVERS is a number"))
+    std::env::var("HANDOVERS")
+        .map_or(10_000, |number| number.parse().expect("HANDOVERS is a number"))
 }
 
 fn open_descriptors() -> usize {
@@ -76,9 +79,15 @@ impl Counterpart {
     /// Whether nobody has a descriptor of the token any more.
     fn is_alone(&self) -> bool {
         match self {
-            Counterpart::Connection(end) => matches!(end.try_recv(), Err(ConnectionError::EndOfStream)),
-            Counterpart::Receiver(end) => matches!(end.try_recv(), Err(ConnectionError::EndOfStream)),
-            Counterpart::Sender(end) => matches!(end.try_send(b"?"), Err(ConnectionError::BrokenPipe)),
+            Counterpart::Connection(end) => {
+                matches!(end.try_recv(), Err(ConnectionError::EndOfStream))
+            }
+            Counterpart::Receiver(end) => {
+                matches!(end.try_recv(), Err(ConnectionError::EndOfStream))
+            }
+            Counterpart::Sender(end) => {
+                matches!(end.try_send(b"?"), Err(ConnectionError::BrokenPipe))
+            }
         }
     }
 
@@ -109,7 +118,8 @@ impl Token {
         match id % KINDS {
             0 => (Token::Word(Shm::new(AtomicU64::new(id)).unwrap()), None),
             1 => {
-                let queue: Queue<u64> = QueueOptions::new().participants(PROCESSES * 2 + 2).create(2).unwrap();
+                let queue: Queue<u64> =
+                    QueueOptions::new().participants(PROCESSES * 2 + 2).create(2).unwrap();
                 queue.put(id).unwrap();
                 (Token::Numbers(queue), None)
             }
@@ -182,7 +192,9 @@ impl Token {
             Token::Both(handle) => to.send_both(&bytes, handle),
             Token::Sends(handle) => to.send_both(&bytes, handle),
             Token::Receives(handle) => to.send_both(&bytes, handle),
-            Token::File(handle) => to.send_both(&bytes, &handle.as_fd().try_clone_to_owned().unwrap()),
+            Token::File(handle) => {
+                to.send_both(&bytes, &handle.as_fd().try_clone_to_owned().unwrap())
+            }
         };
         result.unwrap();
     }
@@ -224,8 +236,12 @@ struct Ring {
 impl Ring {
     fn new() -> Self {
         let (to, from) = (0..PROCESSES).map(|_| pipe().unwrap()).unzip();
-        let ring =
-            Ring { to, from, hops: Shm::from_fn(TOKENS, |_| AtomicU64::new(0)).unwrap(), total: Shm::new(AtomicU64::new(0)).unwrap() };
+        let ring = Ring {
+            to,
+            from,
+            hops: Shm::from_fn(TOKENS, |_| AtomicU64::new(0)).unwrap(),
+            total: Shm::new(AtomicU64::new(0)).unwrap(),
+        };
         // What all empty messages share is there from now on.
         ring.to[0].send(b"").unwrap();
         ring.from[0].recv().unwrap();
@@ -271,7 +287,8 @@ fn handles_go_round_a_ring_and_none_is_lost_or_left_open() {
         let child = |me: usize| {
             let before = open_descriptors();
             let next = (me + 1) % PROCESSES;
-            let stay: Vec<_> = (0..KINDS).map(|kind| ring.add(me as u64 * KINDS + kind, next)).collect();
+            let stay: Vec<_> =
+                (0..KINDS).map(|kind| ring.add(me as u64 * KINDS + kind, next)).collect();
             let mut mine: Vec<Token> = Vec::new();
             while let Some((token, label)) = ring.receive(me) {
                 if label.hops < last {
@@ -290,7 +307,10 @@ fn handles_go_round_a_ring_and_none_is_lost_or_left_open() {
             }
             assert_eq!(mine.len() as u64, KINDS);
             drop(mine);
-            assert!(stay.iter().flatten().all(Counterpart::is_alone), "somebody has a descriptor of what was handed on");
+            assert!(
+                stay.iter().flatten().all(Counterpart::is_alone),
+                "somebody has a descriptor of what was handed on"
+            );
             drop(stay);
             assert_eq!(open_descriptors(), before, "descriptors leak");
         };
@@ -321,7 +341,8 @@ fn the_death_of_one_loses_what_it_had_in_hand_and_no_more() {
         let ring = Ring::new();
         let handovers = handovers();
         let kills = (handovers / 250).min(TOKENS as u64 - TOKENS_AT_FIRST);
-        let mut stay: Vec<Option<Counterpart>> = (0..TOKENS_AT_FIRST).map(|id| ring.add(id, id as usize % PROCESSES)).collect();
+        let mut stay: Vec<Option<Counterpart>> =
+            (0..TOKENS_AT_FIRST).map(|id| ring.add(id, id as usize % PROCESSES)).collect();
         let worker = |me: usize| {
             let ring = &ring;
             fork(move || {
@@ -349,7 +370,10 @@ fn the_death_of_one_loses_what_it_had_in_hand_and_no_more() {
         for me in 0..PROCESSES {
             while ring.from[me].poll().unwrap() {
                 let (token, label) = ring.receive(me).unwrap();
-                assert!(!core::mem::replace(&mut is_there[label.id as usize], true), "{label:?} is there twice");
+                assert!(
+                    !core::mem::replace(&mut is_there[label.id as usize], true),
+                    "{label:?} is there twice"
+                );
                 if let Some(stays) = &stay[label.id as usize] {
                     stays.is_reached_by(&token);
                 }
@@ -357,8 +381,14 @@ fn the_death_of_one_loses_what_it_had_in_hand_and_no_more() {
         }
         let lost = is_there.iter().filter(|&&is_there| !is_there).count() as u64;
         assert!(lost <= kills, "{lost} tokens are lost, {kills} processes died");
-        assert!(stay.iter().flatten().all(Counterpart::is_alone), "somebody has a descriptor of what is gone");
-        println!("{} handles received, {kills} processes killed, {lost} handles gone with them", ring.total.load(SeqCst));
+        assert!(
+            stay.iter().flatten().all(Counterpart::is_alone),
+            "somebody has a descriptor of what is gone"
+        );
+        println!(
+            "{} handles received, {kills} processes killed, {lost} handles gone with them",
+            ring.total.load(SeqCst)
+        );
         drop((stay, ring));
         assert_eq!(open_descriptors(), before, "descriptors leak");
     })]);

@@ -1,4 +1,5 @@
-//! A peer that writes any bytes anywhere: what it shares with others is spoilt, and none of them crashes, panics, or waits beyond its deadline.
+//! A peer that writes any bytes anywhere: what it shares with others is spoilt, and none of them
+//! crashes, panics, or waits beyond its deadline.
 
 #![allow(unsafe_code)]
 
@@ -6,7 +7,8 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crossproc::{
-    Barrier, BoundedSemaphore, Condition, Event, Fixed, Lock, LockError, Once, Permits, RLock, RwLock, Semaphore, Shm, Wait, shared,
+    Barrier, BoundedSemaphore, Condition, Event, Fixed, Lock, LockError, Once, Permits, RLock,
+    RwLock, Semaphore, Shm, Wait, shared,
 };
 use crossproc_sys::memory::Mapping;
 
@@ -47,7 +49,8 @@ fn new() -> Shm<All> {
 }
 
 /// Values with a meaning somewhere, so that states are hit that random ones never reach.
-const TELLING: [u32; 8] = [0, 1, 0x3fff_ffff, 0x4000_0000, 0x8000_0000, 0xc000_0000, 0xffff_ffff, 0x7fff_ffff];
+const TELLING: [u32; 8] =
+    [0, 1, 0x3fff_ffff, 0x4000_0000, 0x8000_0000, 0xc000_0000, 0xffff_ffff, 0x7fff_ffff];
 
 fn scribble(all: &Shm<All>, seed: u64) -> ! {
     let len = 4096 + size_of::<All>();
@@ -55,10 +58,12 @@ fn scribble(all: &Shm<All>, seed: u64) -> ! {
     let mut random = fastrand::Rng::with_seed(seed);
     loop {
         let word = random.usize(..len / 4);
-        let value = if random.bool() { random.u32(..) } else { TELLING[random.usize(..TELLING.len())] };
+        let value =
+            if random.bool() { random.u32(..) } else { TELLING[random.usize(..TELLING.len())] };
         // SAFETY: inside the mapping.
         let at = unsafe { mapping.start().cast::<u32>().add(word) };
-        // SAFETY: inside the mapping, aligned; all others access it by atomics, or expect it to be scribbled on.
+        // SAFETY: inside the mapping, aligned; all others access it by atomics, or expect it to be
+        // scribbled on.
         unsafe { at.write_volatile(value) };
     }
 }
@@ -107,7 +112,12 @@ fn operate_on_the_others(all: &All, short: Duration) {
     }
     let _ = all.bounded.access_timeout(short);
     let _ = all.bounded.release_many(u32::MAX);
-    let permits = [all.permits.acquire_timeout(short), all.permits.try_acquire(), all.permits.try_acquire(), all.permits.try_acquire()];
+    let permits = [
+        all.permits.acquire_timeout(short),
+        all.permits.try_acquire(),
+        all.permits.try_acquire(),
+        all.permits.try_acquire(),
+    ];
     drop(permits);
     // With a lock that nobody scribbles on: a condition waits for its lock as long as that takes.
     let own = Lock::new(());
@@ -122,7 +132,10 @@ fn operate_on_the_others(all: &All, short: Duration) {
     all.barrier.abort();
     all.barrier.reset();
     let _ = all.once.call_once_timeout(short, |_| ());
-    let _ = format!("{:?} {:?} {:?} {:?} {:?} {:?}", all.rlock, all.rwlock, all.bounded, all.permits, all.barrier, all.once);
+    let _ = format!(
+        "{:?} {:?} {:?} {:?} {:?} {:?}",
+        all.rlock, all.rwlock, all.bounded, all.permits, all.barrier, all.once
+    );
 }
 
 #[test]
@@ -164,7 +177,8 @@ fn attaching_to_what_is_scribbled_on_is_an_error_or_succeeds() {
     kill(&scribbler);
 }
 
-/// Waiters that have no deadline must not spin on a word that makes no sense: they sleep, and look again.
+/// Waiters that have no deadline must not spin on a word that makes no sense: they sleep, and look
+/// again.
 #[test]
 fn a_word_that_makes_no_sense_costs_no_processor_time() {
     let all = new();
@@ -172,7 +186,8 @@ fn a_word_that_makes_no_sense_costs_no_processor_time() {
     let offset = 4096 + std::mem::offset_of!(All, event);
     // SAFETY: inside the mapping.
     let event = unsafe { mapping.start().add(offset) }.cast::<u64>();
-    // SAFETY: inside the mapping, aligned; nobody uses it yet. Bits that are always 0 are set, `SET` is not.
+    // SAFETY: inside the mapping, aligned; nobody uses it yet. Bits that are always 0 are set,
+    // `SET` is not.
     unsafe { event.write_volatile(0x3fff_ffff) };
     let theirs = all.clone();
     let waiter = fork(move || {

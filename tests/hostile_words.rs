@@ -1,5 +1,5 @@
-//! An attack on each word of each primitive: telling values, one after the other and changing at full
-//! speed, before each operation and while something is held.
+//! An attack on each word of each primitive: telling values, one after the other and changing at
+//! full speed, before each operation and while something is held.
 
 #![allow(unsafe_code)]
 #![allow(dropping_copy_types, reason = "what comes of an operation is of no moment")]
@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossproc::{
-    Barrier, BoundedSemaphore, Condition, Event, Lock, LockError, Once, Permits, RLock, RwLock, Semaphore, Shm, Wait, shared, try_wait_any,
-    wait_any_timeout,
+    Barrier, BoundedSemaphore, Condition, Event, Lock, LockError, Once, Permits, RLock, RwLock,
+    Semaphore, Shm, Wait, shared, try_wait_any, wait_any_timeout,
 };
 use crossproc_sys::memory::Mapping;
 
@@ -175,7 +175,20 @@ const TARGETS: [Target; 10] = [
 
 /// The values that mean something in some word, for a victim of this TID.
 fn telling(victim: u32) -> [u32; 12] {
-    [0, 1, 2, victim, victim | 0x8000_0000, 0x3fff_ffff, 0x4000_0000, 0x8000_0000, 0xc000_0000, 0xc000_0000 | victim, 0x7fff_ffff, u32::MAX]
+    [
+        0,
+        1,
+        2,
+        victim,
+        victim | 0x8000_0000,
+        0x3fff_ffff,
+        0x4000_0000,
+        0x8000_0000,
+        0xc000_0000,
+        0xc000_0000 | victim,
+        0x7fff_ffff,
+        u32::MAX,
+    ]
 }
 
 fn tid() -> u32 {
@@ -238,8 +251,8 @@ fn nor_one_that_changes_at_full_speed() {
     });
 }
 
-/// While the thread holds something, each word of it gets each value: it is not given to the thread a
-/// second time.
+/// While the thread holds something, each word of it gets each value: it is not given to the thread
+/// a second time.
 fn hold_and_attack<'a, G>(
     board: &'a Shm<Board>,
     words: &Words,
@@ -306,7 +319,9 @@ fn how_often_an_rlock_is_held_is_not_for_a_peer_to_say() {
     join_all([fork(|| {
         let board = board();
         let words = Words::of(&board);
-        for offset in (offset_of!(Board, rlock)..offset_of!(Board, rlock) + size_of::<RLock<()>>()).step_by(4) {
+        for offset in
+            (offset_of!(Board, rlock)..offset_of!(Board, rlock) + size_of::<RLock<()>>()).step_by(4)
+        {
             for value in telling(tid()) {
                 let outer = board.rlock.lock().unwrap();
                 let inner = board.rlock.lock().unwrap();
@@ -316,7 +331,9 @@ fn how_often_an_rlock_is_held_is_not_for_a_peer_to_say() {
                 words.at(offset).store(before, SeqCst);
                 // Its owner holds it still.
                 let theirs = board.clone();
-                join_all([fork(move || assert!(matches!(theirs.rlock.try_lock(), Err(LockError::WouldBlock))))]);
+                join_all([fork(move || {
+                    assert!(matches!(theirs.rlock.try_lock(), Err(LockError::WouldBlock)));
+                })]);
                 drop(outer);
                 assert_eq!(board.rlock.depth(), 0);
             }

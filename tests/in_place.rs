@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
 use crossproc::{
-    Barrier, BoundedSemaphore, Condition, Event, Fixed, JoinableQueue, Lock, Once, Permits, Queue, QueueError, QueueOptions, RLock,
-    RegionError, RwLock, Semaphore, Shm, shared,
+    Barrier, BoundedSemaphore, Condition, Event, Fixed, JoinableQueue, Lock, Once, Permits, Queue,
+    QueueError, QueueOptions, RLock, RegionError, RwLock, Semaphore, Shm, shared,
 };
 
 mod forked;
@@ -30,7 +30,8 @@ fn with_little_stack<R: Send>(run: impl FnOnce() -> R + Send) -> R {
 /// Puts and gets an item in each of the ways that need no stack for it.
 fn pass_items<const SIZE: usize>() {
     with_little_stack(|| {
-        let queue: Queue<[u8; SIZE]> = QueueOptions::new().participants(2).loans(2).create(2).unwrap();
+        let queue: Queue<[u8; SIZE]> =
+            QueueOptions::new().participants(2).loans(2).create(2).unwrap();
         let mut loan = queue.loan().unwrap();
         loan.fill(7);
         loan[SIZE - 1] = 8;
@@ -44,7 +45,8 @@ fn pass_items<const SIZE: usize>() {
         assert_eq!(queue.get_many(&mut items, 1).unwrap(), 1);
         assert!(items[0][..SIZE - 1].iter().all(|&byte| byte == 7) && items[0][SIZE - 1] == 8);
 
-        let tasks: JoinableQueue<[u8; SIZE]> = QueueOptions::new().participants(2).loans(2).create_joinable(2).unwrap();
+        let tasks: JoinableQueue<[u8; SIZE]> =
+            QueueOptions::new().participants(2).loans(2).create_joinable(2).unwrap();
         tasks.put_many(&items).unwrap();
         let mut loan = tasks.loan().unwrap();
         loan.copy_from_slice(&items[0]);
@@ -144,7 +146,8 @@ fn a_value_of_some_mib_is_made_where_it_lies() {
             value.barrier = Barrier::new(1);
         })
         .unwrap();
-        let seen: Shm<Everything> = Shm::attach(made.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let seen: Shm<Everything> =
+            Shm::attach(made.as_fd().try_clone_to_owned().unwrap()).unwrap();
         assert_eq!(seen.bytes[4 * MIB - 1].load(Relaxed), 3);
         assert_eq!(seen.lock.lock().unwrap()[MIB / 8 - 1], 4);
         {
@@ -175,21 +178,31 @@ fn a_value_of_some_mib_is_made_where_it_lies() {
 #[test]
 fn a_slice_of_large_elements_is_made_where_it_lies() {
     with_little_stack(|| {
-        let write = |slice: &mut [Lock<[u8; MIB]>]| slice.iter_mut().zip(1..).for_each(|(page, number)| page.get_mut().fill(number));
+        let write = |slice: &mut [Lock<[u8; MIB]>]| {
+            slice.iter_mut().zip(1..).for_each(|(page, number)| page.get_mut().fill(number));
+        };
         let made: Shm<[Lock<[u8; MIB]>]> = Shm::slice_in_place(4, write).unwrap();
-        let seen: Shm<[Lock<[u8; MIB]>]> = Shm::attach(made.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let seen: Shm<[Lock<[u8; MIB]>]> =
+            Shm::attach(made.as_fd().try_clone_to_owned().unwrap()).unwrap();
         let last: Vec<u8> = seen.iter().map(|page| page.lock().unwrap()[MIB - 1]).collect();
         assert_eq!(last, [1, 2, 3, 4]);
-        let none: Shm<[Lock<[u8; MIB]>]> = Shm::slice_in_place(0, |slice| assert!(slice.is_empty())).unwrap();
+        let none: Shm<[Lock<[u8; MIB]>]> =
+            Shm::slice_in_place(0, |slice| assert!(slice.is_empty())).unwrap();
         assert!(none.is_empty());
-        let too_large = Shm::<[AtomicU32]>::slice_in_place(usize::MAX / 2, |_| panic!("there is nothing to write"));
+        let too_large = Shm::<[AtomicU32]>::slice_in_place(usize::MAX / 2, |_| {
+            panic!("there is nothing to write")
+        });
         assert!(matches!(too_large, Err(RegionError::TooLarge { .. })));
     });
 }
 
 #[test]
 fn a_panic_while_it_is_written_leaves_nothing_behind() {
-    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let descriptors = || {
+        std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+    };
     let regions = || descriptors().filter(|link| link.to_string_lossy().contains("memfd:")).count();
     // Alone in its process: other tests make regions at the same time.
     let child = fork(|| {
@@ -200,15 +213,17 @@ fn a_panic_while_it_is_written_leaves_nothing_behind() {
                 assert_eq!(value[5].load(Relaxed), 0, "on purpose");
             })
         });
-        let several = panic::catch_unwind(|| Shm::<[AtomicU8]>::slice_in_place(MIB, |slice| assert!(slice.is_empty(), "on purpose")));
+        let several = panic::catch_unwind(|| {
+            Shm::<[AtomicU8]>::slice_in_place(MIB, |slice| assert!(slice.is_empty(), "on purpose"))
+        });
         assert!(one.is_err() && several.is_err());
         assert_eq!(regions(), before);
     });
     forked::join_all([child]);
 }
 
-/// What is inherited by a child that was forked meanwhile, and whose maker dies, is nothing that can
-/// be attached.
+/// What is inherited by a child that was forked meanwhile, and whose maker dies, is nothing that
+/// can be attached.
 #[test]
 fn what_the_dead_left_half_written_cannot_be_attached() {
     let (ours, theirs) = crossproc::pipe().unwrap();
@@ -218,7 +233,8 @@ fn what_the_dead_left_half_written_cannot_be_attached() {
             let of_region = |entry: std::io::Result<std::fs::DirEntry>| {
                 let entry = entry.ok()?;
                 let link = std::fs::read_link(entry.path()).ok()?;
-                let is_of_this_size = std::fs::metadata(entry.path()).ok()?.len() == (MIB + 4096) as u64;
+                let is_of_this_size =
+                    std::fs::metadata(entry.path()).ok()?.len() == (MIB + 4096) as u64;
                 if link.to_string_lossy().contains("memfd:") && is_of_this_size {
                     std::fs::File::options().read(true).write(true).open(entry.path()).ok()
                 } else {

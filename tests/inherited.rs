@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use crossproc::process::{self, CommandExt, Handle, HandleError, InheritError};
 use crossproc::{
-    ByteQueue, Connection, ConnectionError, Event, JoinableQueue, Lock, Queue, Receiver, RegionError, Sender, Shm, pipe, shared, simplex,
+    ByteQueue, Connection, ConnectionError, Event, JoinableQueue, Lock, Queue, Receiver,
+    RegionError, Sender, Shm, pipe, shared, simplex,
 };
 
 mod forked;
@@ -50,10 +51,24 @@ fn every_kind_of_handle_is_inherited_and_used() {
     let (connection, theirs) = pipe().unwrap();
     let (to_us, ours) = simplex().unwrap();
     let (mine, from_me) = simplex().unwrap();
-    let mut file = std::fs::File::from(rustix::fs::memfd_create("file", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+    let mut file = std::fs::File::from(
+        rustix::fs::memfd_create("file", rustix::fs::MemfdFlags::CLOEXEC).unwrap(),
+    );
     let mut command = this_program("role_that_uses_every_kind");
-    command.share("board", &board).unwrap().share("row", &row).unwrap().share("numbers", &numbers).unwrap();
-    command.share("bytes", &bytes).unwrap().share("tasks", &tasks).unwrap().share("connection", &theirs).unwrap();
+    command
+        .share("board", &board)
+        .unwrap()
+        .share("row", &row)
+        .unwrap()
+        .share("numbers", &numbers)
+        .unwrap();
+    command
+        .share("bytes", &bytes)
+        .unwrap()
+        .share("tasks", &tasks)
+        .unwrap()
+        .share("connection", &theirs)
+        .unwrap();
     command.share("sender", &to_us).unwrap().share("receiver", &from_me).unwrap();
     command.share("file", &OwnedFd::from(file.try_clone().unwrap())).unwrap();
     drop((theirs, to_us, from_me));
@@ -63,16 +78,23 @@ fn every_kind_of_handle_is_inherited_and_used() {
     connection.send(b"question").unwrap();
     mine.send(b"one way").unwrap();
     ends_well(command);
-    assert!(board.done.is_set() && *board.hits.lock().unwrap() == 1 && *row[4].lock().unwrap() == 40);
+    assert!(
+        board.done.is_set() && *board.hits.lock().unwrap() == 1 && *row[4].lock().unwrap() == 40
+    );
     assert_eq!(numbers.try_get().unwrap(), 21);
     assert_eq!(bytes.try_get().unwrap()[..], b"from a program"[..]);
     tasks.join_timeout(PATIENCE).unwrap();
     assert_eq!(connection.recv_timeout(PATIENCE).unwrap(), b"answer");
     assert_eq!(connection.recv_handle_timeout::<Queue<u64>>(PATIENCE).unwrap().capacity(), 4);
-    assert!(matches!(connection.recv_timeout(PATIENCE), Err(ConnectionError::EndOfStream)), "nobody kept the other end");
+    assert!(
+        matches!(connection.recv_timeout(PATIENCE), Err(ConnectionError::EndOfStream)),
+        "nobody kept the other end"
+    );
     assert_eq!(ours.recv_timeout(PATIENCE).unwrap(), b"the other way");
     // A program that another test starts has a copy of that end, too, until it begins.
-    wait_until("nobody has the other end", || matches!(mine.try_send(b"more"), Err(ConnectionError::BrokenPipe)));
+    wait_until("nobody has the other end", || {
+        matches!(mine.try_send(b"more"), Err(ConnectionError::BrokenPipe))
+    });
     let mut text = String::new();
     file.rewind().unwrap();
     file.read_to_string(&mut text).unwrap();
@@ -91,7 +113,8 @@ fn role_that_uses_every_kind() {
     let bytes: ByteQueue = process::inherited("bytes").unwrap();
     let tasks: JoinableQueue<u64> = process::inherited("tasks").unwrap();
     let connection: Connection = process::inherited("connection").unwrap();
-    let (sender, receiver): (Sender, Receiver) = (process::inherited("sender").unwrap(), process::inherited("receiver").unwrap());
+    let (sender, receiver): (Sender, Receiver) =
+        (process::inherited("sender").unwrap(), process::inherited("receiver").unwrap());
     let file: OwnedFd = process::inherited("file").unwrap();
     *board.hits.lock().unwrap() += 1;
     *row[4].lock().unwrap() *= 10;
@@ -141,8 +164,20 @@ fn what_is_asked_for_as_something_else_is_an_error_that_names_both() {
     let (sender, receiver) = simplex().unwrap();
     let file = OwnedFd::from(std::fs::File::open("/").unwrap());
     let mut command = this_program("role_that_asks_for_something_else");
-    command.share("board", &board).unwrap().share("numbers", &numbers).unwrap().share("tasks", &tasks).unwrap();
-    command.share("connection", &connection).unwrap().share("sender", &sender).unwrap().share("receiver", &receiver).unwrap();
+    command
+        .share("board", &board)
+        .unwrap()
+        .share("numbers", &numbers)
+        .unwrap()
+        .share("tasks", &tasks)
+        .unwrap();
+    command
+        .share("connection", &connection)
+        .unwrap()
+        .share("sender", &sender)
+        .unwrap()
+        .share("receiver", &receiver)
+        .unwrap();
     command.share("file", &file).unwrap();
     ends_well(command);
 }
@@ -170,26 +205,52 @@ fn role_that_asks_for_something_else() {
         assert!(matches!(error, HandleError::Region(RegionError::OtherLayout { .. })), "{error:?}");
         assert!(text.contains(found) && text.contains(expected), "{text}");
     };
-    other_layout(error_of::<Shm<of_another_build::Board>>("board"), "inherited::Board", "of_another_build::Board");
-    other_layout(error_of::<Shm<of_a_third_build::Board>>("board"), "inherited::Board", "of_a_third_build::Board");
+    other_layout(
+        error_of::<Shm<of_another_build::Board>>("board"),
+        "inherited::Board",
+        "of_another_build::Board",
+    );
+    other_layout(
+        error_of::<Shm<of_a_third_build::Board>>("board"),
+        "inherited::Board",
+        "of_a_third_build::Board",
+    );
     other_layout(error_of::<Shm<[Board]>>("board"), "Shm<inherited::Board>", "[inherited::Board]");
     other_layout(error_of::<Queue<u64>>("board"), "Board", "Queue<u64>");
     other_layout(error_of::<Queue<u32>>("numbers"), "Queue<u64>", "Queue<u32>");
     other_layout(error_of::<ByteQueue>("numbers"), "Queue<u64>", "Queue<[u8]>");
-    other_layout(error_of::<JoinableQueue<u64>>("numbers"), "queue::Queue<u64>", "JoinableQueue<u64>");
+    other_layout(
+        error_of::<JoinableQueue<u64>>("numbers"),
+        "queue::Queue<u64>",
+        "JoinableQueue<u64>",
+    );
     other_layout(error_of::<Queue<u64>>("tasks"), "JoinableQueue<u64>", "queue::Queue<u64>");
     other_layout(error_of::<Shm<Event>>("numbers"), "Queue<u64>", "Event");
     let other_kind = |(error, text): (HandleError, String), found: &str, expected: &str| {
         assert!(matches!(error, HandleError::OtherKind { .. }), "{error:?}");
-        assert!(text.contains(&format!("as a {found}")) && text.contains(&format!("the {expected} that")), "{text}");
+        assert!(
+            text.contains(&format!("as a {found}"))
+                && text.contains(&format!("the {expected} that")),
+            "{text}"
+        );
     };
     other_kind(error_of::<Sender>("connection"), "Connection", "Sender");
     other_kind(error_of::<Receiver>("sender"), "Sender", "Receiver");
     other_kind(error_of::<Connection>("receiver"), "Receiver", "Connection");
     let not_memory = error_of::<Shm<Board>>("sender");
-    assert!(matches!(not_memory.0, HandleError::Region(RegionError::NotMemfd)) && not_memory.1.contains("Sender"), "{}", not_memory.1);
+    assert!(
+        matches!(not_memory.0, HandleError::Region(RegionError::NotMemfd))
+            && not_memory.1.contains("Sender"),
+        "{}",
+        not_memory.1
+    );
     let not_a_socket = error_of::<Connection>("file");
-    assert!(matches!(not_a_socket.0, HandleError::NotConnected { .. }) && not_a_socket.1.contains("descriptor"), "{}", not_a_socket.1);
+    assert!(
+        matches!(not_a_socket.0, HandleError::NotConnected { .. })
+            && not_a_socket.1.contains("descriptor"),
+        "{}",
+        not_a_socket.1
+    );
     // Nothing was spoilt.
     process::inherited::<Shm<Board>>("board").unwrap();
 }
@@ -211,6 +272,9 @@ fn role_of_another_version() {
         return;
     }
     let (error, text) = error_of::<Shm<Board>>("board");
-    assert!(matches!(error, HandleError::Region(RegionError::OtherAbi { found: 77, .. })), "{error:?}");
+    assert!(
+        matches!(error, HandleError::Region(RegionError::OtherAbi { found: 77, .. })),
+        "{error:?}"
+    );
     assert!(text.contains("ABI 77"), "{text}");
 }

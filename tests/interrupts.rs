@@ -14,11 +14,14 @@ use std::time::{Duration, Instant};
 use crossproc::directory::Address;
 use crossproc::process::Child;
 use crossproc::{
-    Barrier, BoundedSemaphore, ByteQueue, Condition, DirectoryClient, DirectoryOptions, Event, JoinableQueue, Lock, LockError, Once,
-    Permits, Queue, RLock, Readable, RwLock, Semaphore, Shm, Wait, pipe, set_slice, shared, simplex, wait_any_with,
+    Barrier, BoundedSemaphore, ByteQueue, Condition, DirectoryClient, DirectoryOptions, Event,
+    JoinableQueue, Lock, LockError, Once, Permits, Queue, RLock, Readable, RwLock, Semaphore, Shm,
+    Wait, pipe, set_slice, shared, simplex, wait_any_with,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+};
 
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
 use served::{Folder, abstract_address, client, serve};
@@ -70,7 +73,11 @@ fn all_held() -> (Shm<All>, Child) {
     let theirs = all.clone();
     let holder = fork(move || {
         let _locks = (theirs.lock.lock().unwrap(), theirs.rlock.lock().unwrap());
-        let _rwlocks = (theirs.read.write().unwrap(), theirs.write.read().unwrap(), theirs.all_reading.read().unwrap());
+        let _rwlocks = (
+            theirs.read.write().unwrap(),
+            theirs.write.read().unwrap(),
+            theirs.all_reading.read().unwrap(),
+        );
         let _permits = [theirs.permits.acquire().unwrap(), theirs.permits.acquire().unwrap()];
         theirs
             .once
@@ -114,7 +121,10 @@ fn shared(all: &Shm<All>, wait: impl Fn(&All, Wait) -> io::ErrorKind + Send + 's
 }
 
 /// A case on something of its own.
-fn own<T: 'static>(make: impl FnOnce() -> T + Send + 'static, wait: impl Fn(&mut T, Wait) -> io::ErrorKind + Send + 'static) -> Make {
+fn own<T: 'static>(
+    make: impl FnOnce() -> T + Send + 'static,
+    wait: impl Fn(&mut T, Wait) -> io::ErrorKind + Send + 'static,
+) -> Make {
     Box::new(move || {
         let mut of = make();
         Box::new(move |with| wait(&mut of, with))
@@ -143,7 +153,8 @@ fn crammed() -> (crossproc::Connection, crossproc::Connection) {
 /// A listener that nobody accepts from, whose queue is full, and what is in it.
 fn crowded(path: &std::path::Path) -> Vec<std::os::fd::OwnedFd> {
     let place = SocketAddrUnix::new(path).unwrap();
-    let socket = |flags| socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    let socket =
+        |flags| socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
     let listener = socket(SocketFlags::CLOEXEC);
     bind(&listener, &place).unwrap();
     listen(&listener, 1).unwrap();
@@ -181,7 +192,8 @@ fn held_by_a_debugger() -> (Child, Child) {
     });
     is_traced.wait();
     wait_until("the child has ended", || {
-        rustix::event::poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&Timespec::default())) == Ok(1)
+        rustix::event::poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&Timespec::default()))
+            == Ok(1)
     });
     assert!(child.try_join().unwrap().is_none(), "it was reaped in spite of its tracer");
     (child, tracer)
@@ -190,14 +202,21 @@ fn held_by_a_debugger() -> (Child, Child) {
 /// One for each way to wait.
 fn every_wait(all: &Shm<All>, served: &Address, folder: &Folder) -> Vec<(&'static str, Make)> {
     let (server, other_server, elsewhere) = (served.clone(), served.clone(), abstract_address());
-    let (nobody, crowd) = (Address::from(folder.path().join("nobody")), folder.path().join("crowd"));
+    let (nobody, crowd) =
+        (Address::from(folder.path().join("nobody")), folder.path().join("crowd"));
     let of_crowd = Address::from(&crowd);
     vec![
         ("lock", shared(all, |all, wait| of_lock(all.lock.lock_with(wait)))),
         ("lock, without a guard", shared(all, |all, wait| of_lock(all.lock.acquire(wait)))),
         ("rlock", shared(all, |all, wait| of_lock(all.rlock.lock_with(wait)))),
-        ("rwlock, reading while another writes", shared(all, |all, wait| of_lock(all.read.read_with(wait)))),
-        ("rwlock, reading where there is no cell", shared(all, |all, wait| of_lock(all.all_reading.read_with(wait)))),
+        (
+            "rwlock, reading while another writes",
+            shared(all, |all, wait| of_lock(all.read.read_with(wait))),
+        ),
+        (
+            "rwlock, reading where there is no cell",
+            shared(all, |all, wait| of_lock(all.all_reading.read_with(wait))),
+        ),
         ("rwlock, writing", shared(all, |all, wait| of_lock(all.write.write_with(wait)))),
         ("once", shared(all, |all, wait| ended(all.once.call_once_with(wait, |_| ())))),
         ("semaphore", shared(all, |all, wait| ended(all.semaphore.acquire_with(wait)))),
@@ -227,31 +246,86 @@ fn every_wait(all: &Shm<All>, served: &Address, folder: &Folder) -> Vec<(&'stati
                 ended
             }),
         ),
-        ("queue, getting", own(|| Queue::<u64>::new(2).unwrap(), |queue, wait| ended(queue.get_with(wait)))),
-        ("queue, getting many", own(|| Queue::<u64>::new(2).unwrap(), |queue, wait| ended(queue.get_many_with(&mut Vec::new(), 2, wait)))),
-        ("queue, receiving", own(|| Queue::<u64>::new(2).unwrap(), |queue, wait| ended(queue.receive_with(wait)))),
+        (
+            "queue, getting",
+            own(|| Queue::<u64>::new(2).unwrap(), |queue, wait| ended(queue.get_with(wait))),
+        ),
+        (
+            "queue, getting many",
+            own(
+                || Queue::<u64>::new(2).unwrap(),
+                |queue, wait| ended(queue.get_many_with(&mut Vec::new(), 2, wait)),
+            ),
+        ),
+        (
+            "queue, receiving",
+            own(|| Queue::<u64>::new(2).unwrap(), |queue, wait| ended(queue.receive_with(wait))),
+        ),
         ("queue, putting", own(full, |queue, wait| ended(queue.put_with(1, wait)))),
         ("queue, putting many", own(full, |queue, wait| ended(queue.put_many_with(&[1, 2], wait)))),
-        ("queue of bytes, getting", own(|| ByteQueue::with_max_len(2, 8).unwrap(), |queue, wait| ended(queue.get_with(wait)))),
-        ("queue of tasks, getting", own(|| JoinableQueue::<u64>::new(2).unwrap(), |queue, wait| ended(queue.get_with(wait)))),
+        (
+            "queue of bytes, getting",
+            own(
+                || ByteQueue::with_max_len(2, 8).unwrap(),
+                |queue, wait| ended(queue.get_with(wait)),
+            ),
+        ),
+        (
+            "queue of tasks, getting",
+            own(
+                || JoinableQueue::<u64>::new(2).unwrap(),
+                |queue, wait| ended(queue.get_with(wait)),
+            ),
+        ),
         ("queue of tasks, putting", own(unfinished, |queue, wait| ended(queue.put_with(1, wait)))),
         ("queue of tasks, joining", own(unfinished, |queue, wait| ended(queue.join_with(wait)))),
-        ("connection, receiving", own(|| pipe().unwrap(), |(one, _), wait| ended(one.recv_with(wait)))),
-        ("receiver, into a buffer", own(|| simplex().unwrap(), |(_, other), wait| ended(other.recv_into_with(&mut [0; 8], wait)))),
-        ("connection, receiving a handle", own(|| pipe().unwrap(), |(one, _), wait| ended(one.recv_handle_with::<Shm<All>>(wait)))),
-        ("connection, polling", own(|| pipe().unwrap(), |(one, _), wait| polled(one.poll_with(wait)))),
-        ("connection, sending", own(crammed, |(one, _), wait| ended(one.send_with(&[0; 1_000], wait)))),
+        (
+            "connection, receiving",
+            own(|| pipe().unwrap(), |(one, _), wait| ended(one.recv_with(wait))),
+        ),
+        (
+            "receiver, into a buffer",
+            own(
+                || simplex().unwrap(),
+                |(_, other), wait| ended(other.recv_into_with(&mut [0; 8], wait)),
+            ),
+        ),
+        (
+            "connection, receiving a handle",
+            own(|| pipe().unwrap(), |(one, _), wait| ended(one.recv_handle_with::<Shm<All>>(wait))),
+        ),
+        (
+            "connection, polling",
+            own(|| pipe().unwrap(), |(one, _), wait| polled(one.poll_with(wait))),
+        ),
+        (
+            "connection, sending",
+            own(crammed, |(one, _), wait| ended(one.send_with(&[0; 1_000], wait))),
+        ),
         (
             "connection, sending a handle",
-            own(crammed, |(one, _), wait| ended(one.send_handle_with(&Shm::new(Event::new()).unwrap(), wait))),
+            own(crammed, |(one, _), wait| {
+                ended(one.send_handle_with(&Shm::new(Event::new()).unwrap(), wait))
+            }),
         ),
-        ("several events", shared(all, |all, wait| ended(wait_any_with(&[&all.event, &all.semaphore], wait)))),
-        ("several descriptors", own(|| (pipe().unwrap(), pipe().unwrap()), |(a, b), wait| ended(wait_any_with(&[&a.0, &b.0], wait)))),
+        (
+            "several events",
+            shared(all, |all, wait| ended(wait_any_with(&[&all.event, &all.semaphore], wait))),
+        ),
+        (
+            "several descriptors",
+            own(
+                || (pipe().unwrap(), pipe().unwrap()),
+                |(a, b), wait| ended(wait_any_with(&[&a.0, &b.0], wait)),
+            ),
+        ),
         (
             "events and descriptors",
             own(
                 || (pipe().unwrap(), self::all()),
-                |(a, all), wait| ended(wait_any_with(&[&a.0, &all.event, &Readable(&a.1), &all.semaphore], wait)),
+                |(a, all), wait| {
+                    ended(wait_any_with(&[&a.0, &all.event, &Readable(&a.1), &all.semaphore], wait))
+                },
             ),
         ),
         (
@@ -267,8 +341,17 @@ fn every_wait(all: &Shm<All>, served: &Address, folder: &Folder) -> Vec<(&'stati
                 |child, wait| ended(child.join_with(wait)),
             ),
         ),
-        ("a process that has ended, and that a debugger holds", own(held_by_a_debugger, |(child, _), wait| ended(child.join_with(wait)))),
-        ("directory, for a name", own(move || client(&server), |client, wait| ended(client.wait_for_with::<Shm<Event>>("nothing", wait)))),
+        (
+            "a process that has ended, and that a debugger holds",
+            own(held_by_a_debugger, |(child, _), wait| ended(child.join_with(wait))),
+        ),
+        (
+            "directory, for a name",
+            own(
+                move || client(&server),
+                |client, wait| ended(client.wait_for_with::<Shm<Event>>("nothing", wait)),
+            ),
+        ),
         (
             "directory, for a change",
             own(
@@ -279,11 +362,20 @@ fn every_wait(all: &Shm<All>, served: &Address, folder: &Folder) -> Vec<(&'stati
                 },
             ),
         ),
-        ("directory, for a server at a path", own(|| (), move |(), wait| ended(DirectoryClient::connect_with(&nobody, wait)))),
-        ("directory, for a server at a name", own(|| (), move |(), wait| ended(DirectoryClient::connect_with(&elsewhere, wait)))),
+        (
+            "directory, for a server at a path",
+            own(|| (), move |(), wait| ended(DirectoryClient::connect_with(&nobody, wait))),
+        ),
+        (
+            "directory, for a server at a name",
+            own(|| (), move |(), wait| ended(DirectoryClient::connect_with(&elsewhere, wait))),
+        ),
         (
             "directory, for a server with a crowd",
-            own(move || crowded(&crowd), move |_, wait| ended(DirectoryClient::connect_with(&of_crowd, wait))),
+            own(
+                move || crowded(&crowd),
+                move |_, wait| ended(DirectoryClient::connect_with(&of_crowd, wait)),
+            ),
         ),
     ]
 }
@@ -297,7 +389,8 @@ static SLEPT_BEFORE: AtomicI64 = AtomicI64::new(0);
 fn slept() -> i64 {
     // SAFETY: zeroes are valid for every field.
     let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
-    // SAFETY: fills the structure. No handler's business is disturbed: it is a system call and nothing else.
+    // SAFETY: fills the structure. No handler's business is disturbed: it is a system call and
+    // nothing else.
     assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) }, 0);
     usage.ru_nvcsw
 }
@@ -324,7 +417,8 @@ fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int), flags: libc:
 /// A SIGALRM to this process, whose other threads block all signals.
 fn signal_after(time: Duration) {
     let once = libc::timeval { tv_sec: 0, tv_usec: time.as_micros().max(1) as i64 };
-    let timer = libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: once };
+    let timer =
+        libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: once };
     // SAFETY: reads the timer.
     assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) }, 0);
 }
@@ -342,13 +436,22 @@ fn every_signal_is_told(name: &str, waiting: &mut Waiting, flags: libc::c_int) {
     let mut random = fastrand::Rng::with_seed(name.len() as u64);
     for number in 0..SIGNALS_PER_WAIT {
         let micros = SLICE.as_micros() as u64;
-        let after = if number % 2 == 0 { micros * random.u64(1..4) } else { random.u64(1..4 * micros) };
+        let after =
+            if number % 2 == 0 { micros * random.u64(1..4) } else { random.u64(1..4 * micros) };
         signal_after(Duration::from_micros(after));
         let ended = waiting(Wait::timeout(Duration::from_secs(5)).interruptible_by(&SIGNALLED));
-        assert_eq!(ended, io::ErrorKind::Interrupted, "{name}, after {after} µs: signal {number} of {} was missed", SIGNALS.load(SeqCst));
+        assert_eq!(
+            ended,
+            io::ErrorKind::Interrupted,
+            "{name}, after {after} µs: signal {number} of {} was missed",
+            SIGNALS.load(SeqCst)
+        );
         assert!(SIGNALLED.swap(false, SeqCst), "{name} was interrupted by nobody");
         let sleeps = slept() - SLEPT_BEFORE.load(SeqCst);
-        assert!(sleeps <= MOST_SLEEPS, "{name} slept {sleeps} times after the handler of signal {number} had run");
+        assert!(
+            sleeps <= MOST_SLEEPS,
+            "{name} slept {sleeps} times after the handler of signal {number} had run"
+        );
     }
     assert_eq!(SIGNALS.load(SeqCst), SIGNALS_PER_WAIT);
 }
@@ -382,7 +485,8 @@ fn every_wait_tells_of_every_signal_within_a_slice() {
     }
 }
 
-/// The kernel's word is enough where the thread is asleep when the signal comes, also without slices.
+/// The kernel's word is enough where the thread is asleep when the signal comes, also without
+/// slices.
 #[test]
 fn a_signal_ends_a_sleep_at_once() {
     let folder = Folder::new();
@@ -397,12 +501,17 @@ fn a_signal_ends_a_sleep_at_once() {
         let waits = fork(move || {
             handle(libc::SIGALRM, on_signal, 0);
             let mut waiting = make();
-            assert_eq!(waiting(Wait::FOREVER.interruptible_by(&SIGNALLED)), io::ErrorKind::Interrupted, "{name}");
+            assert_eq!(
+                waiting(Wait::FOREVER.interruptible_by(&SIGNALLED)),
+                io::ErrorKind::Interrupted,
+                "{name}"
+            );
         });
         let pid = waits.id() as libc::pid_t;
         wait_until("the handler is there", || handles(pid, libc::SIGALRM));
         wait_until_asleep(&waits);
-        // It may have been asleep over something else, before it waited: there are more, until one ends it.
+        // It may have been asleep over something else, before it waited: there are more, until one
+        // ends it.
         wait_until("it has ended", || {
             // SAFETY: a signal to a child that is not reaped yet.
             assert_eq!(unsafe { libc::kill(pid, libc::SIGALRM) }, 0);
@@ -421,7 +530,8 @@ fn handles(pid: libc::pid_t, signal: libc::c_int) -> bool {
     u64::from_str_radix(caught.trim(), 16).unwrap() & 1 << (signal - 1) != 0
 }
 
-/// As a handler does that runs in another thread. Nothing tells the kernel of it: the looks alone see it.
+/// As a handler does that runs in another thread. Nothing tells the kernel of it: the looks alone
+/// see it.
 #[test]
 fn a_flag_that_another_thread_sets_ends_every_wait() {
     let folder = Folder::new();
@@ -435,12 +545,26 @@ fn a_flag_that_another_thread_sets_ends_every_wait() {
             thread::scope(|scope| {
                 scope.spawn(|| {
                     let path = format!("/proc/self/task/{}/syscall", std::process::id());
-                    let calls = [libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_ppoll, libc::SYS_connect, libc::SYS_clock_nanosleep];
-                    let sleeps = |call: &str| calls.iter().any(|sleeps| call.starts_with(&format!("{sleeps} ")));
-                    wait_until("it sleeps", || std::fs::read_to_string(&path).is_ok_and(|call| sleeps(&call)));
+                    let calls = [
+                        libc::SYS_futex,
+                        libc::SYS_futex_waitv,
+                        libc::SYS_ppoll,
+                        libc::SYS_connect,
+                        libc::SYS_clock_nanosleep,
+                    ];
+                    let sleeps = |call: &str| {
+                        calls.iter().any(|sleeps| call.starts_with(&format!("{sleeps} ")))
+                    };
+                    wait_until("it sleeps", || {
+                        std::fs::read_to_string(&path).is_ok_and(|call| sleeps(&call))
+                    });
                     SIGNALLED.store(true, SeqCst);
                 });
-                assert_eq!(waiting(Wait::timeout(PATIENCE / 3).interruptible_by(&SIGNALLED)), io::ErrorKind::Interrupted, "{name}");
+                assert_eq!(
+                    waiting(Wait::timeout(PATIENCE / 3).interruptible_by(&SIGNALLED)),
+                    io::ErrorKind::Interrupted,
+                    "{name}"
+                );
             });
         })]);
     }
@@ -463,7 +587,11 @@ fn a_handler_that_leaves_the_flag_alone_ends_no_wait() {
                 signal_after(Duration::from_millis(time));
                 let began = Instant::now();
                 let timeout = Duration::from_millis(10);
-                assert_eq!(waiting(Wait::timeout(timeout).interruptible_by(&SIGNALLED)), io::ErrorKind::TimedOut, "{name}");
+                assert_eq!(
+                    waiting(Wait::timeout(timeout).interruptible_by(&SIGNALLED)),
+                    io::ErrorKind::TimedOut,
+                    "{name}"
+                );
                 assert!(began.elapsed() >= timeout, "{name}");
             }
             assert_eq!(SIGNALS.load(SeqCst), 2);
@@ -493,7 +621,10 @@ fn what_can_be_done_at_once_is_done_and_a_deadline_counts_though_the_flag_is_set
     assert_eq!(&*other.recv_with(wait).unwrap(), b"x");
     all.event.clear();
     assert_eq!(ended(all.event.wait_with(wait)), io::ErrorKind::Interrupted);
-    assert_eq!(ended(all.event.wait_with(Wait::NONE.interruptible_by(&SET))), io::ErrorKind::TimedOut);
+    assert_eq!(
+        ended(all.event.wait_with(Wait::NONE.interruptible_by(&SET))),
+        io::ErrorKind::TimedOut
+    );
     assert_eq!(ended(queue.get_with(Wait::NONE.interruptible_by(&SET))), io::ErrorKind::TimedOut);
     assert_eq!(ended(other.recv_with(Wait::NONE.interruptible_by(&SET))), io::ErrorKind::TimedOut);
 }

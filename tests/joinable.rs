@@ -6,7 +6,10 @@ use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use core::time::Duration;
 use std::time::Instant;
 
-use crossproc::{JoinableByteQueue, JoinableQueue, QueueError, QueueOptions, WaitAnyError, try_wait_any, wait_any};
+use crossproc::{
+    JoinableByteQueue, JoinableQueue, QueueError, QueueOptions, WaitAnyError, try_wait_any,
+    wait_any,
+};
 
 use forked::{PATIENCE, fork, join_all, kill, wait_until_asleep};
 
@@ -21,7 +24,8 @@ fn a_join_waits_for_the_last_task() {
     assert!(matches!(tasks.join_deadline(began + brief), Err(QueueError::TimedOut)));
     assert!(began.elapsed() >= brief);
     let joiners = [(); 2].map(|()| tasks.clone());
-    let joiners = joiners.map(|theirs| fork(move || theirs.join_deadline(Instant::now() + PATIENCE)));
+    let joiners =
+        joiners.map(|theirs| fork(move || theirs.join_deadline(Instant::now() + PATIENCE)));
     let theirs = tasks.clone();
     let joiner = fork(move || theirs.join());
     joiners.iter().chain([&joiner]).for_each(wait_until_asleep);
@@ -120,7 +124,8 @@ fn a_killed_workers_tasks_go_to_one_who_sleeps_for_them() {
 
 #[test]
 fn a_task_that_kills_its_workers_becomes_a_dead_letter() {
-    let tasks: JoinableByteQueue = QueueOptions::new().attempts(3, 2).create_joinable_bytes(4, 16).unwrap();
+    let tasks: JoinableByteQueue =
+        QueueOptions::new().attempts(3, 2).create_joinable_bytes(4, 16).unwrap();
     tasks.put(b"poison").unwrap();
     for attempt in 1..=3 {
         let theirs = tasks.clone();
@@ -166,7 +171,8 @@ fn a_closed_queue_gives_out_tasks_until_all_are_finished() {
 #[test]
 fn returned_tasks_leave_a_place_for_every_operation() {
     for loans in [1, 3, 63] {
-        let tasks: JoinableQueue<u64> = QueueOptions::new().loans(loans).create_joinable(loans + 1).unwrap();
+        let tasks: JoinableQueue<u64> =
+            QueueOptions::new().loans(loans).create_joinable(loans + 1).unwrap();
         let all: Vec<u64> = (0..loans as u64).collect();
         tasks.put_many(&all).unwrap();
         let in_hand: Vec<_> = (0..loans).map(|_| tasks.get().unwrap()).collect();
@@ -219,7 +225,10 @@ fn a_join_does_not_return_while_a_task_is_in_hand() {
     side_by_side(worker, || {
         let before = state.load(SeqCst);
         let joined = tasks.join_timeout(Duration::ZERO).is_ok();
-        assert!(!(joined && before % 2 == 1 && state.load(SeqCst) == before), "joined, and a task is in hand");
+        assert!(
+            !(joined && before % 2 == 1 && state.load(SeqCst) == before),
+            "joined, and a task is in hand"
+        );
     });
 }
 
@@ -233,7 +242,10 @@ fn a_task_that_moves_from_hand_to_hand_is_unfinished() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while Instant::now() < end {
-                assert!(tasks.join_timeout(Duration::ZERO).is_err(), "joined, and the task was never done");
+                assert!(
+                    tasks.join_timeout(Duration::ZERO).is_err(),
+                    "joined, and the task was never done"
+                );
             }
         });
         side_by_side(fumble, fumble);
@@ -270,7 +282,8 @@ fn a_worker_with_a_task_in_hand_does_not_wait_for_the_last_ones_of_a_closed_queu
     join_all([worker]);
 }
 
-/// What comes back is waited for by those who have nothing in hand, and the dead one's is there for all.
+/// What comes back is waited for by those who have nothing in hand, and the dead one's is there for
+/// all.
 #[test]
 fn the_last_tasks_of_a_closed_queue_come_back_to_those_who_can_wait() {
     let tasks = JoinableQueue::<u64>::new(8).unwrap();

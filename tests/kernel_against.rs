@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use crossproc::process::{Builder, Child, Exit};
 use crossproc::{
-    Barrier, BarrierError, BoundedSemaphore, Condition, Event, EventError, JoinableQueue, Lock, LockError, Once, Permits, Queue,
-    QueueError, RLock, Readable, RwLock, Semaphore, SemaphoreError, Shm, Wait, WaitAnyError, set_slice, shared, wait_any_with,
+    Barrier, BarrierError, BoundedSemaphore, Condition, Event, EventError, JoinableQueue, Lock,
+    LockError, Once, Permits, Queue, QueueError, RLock, Readable, RwLock, Semaphore,
+    SemaphoreError, Shm, Wait, WaitAnyError, set_slice, shared, wait_any_with,
 };
 use crossproc_sys::memory::Mapping;
 use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals};
@@ -69,7 +70,14 @@ fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
     unsafe { Builder::new().daemon(true).fork_with_threads(body) }.expect("a child can be forked")
 }
 
-fn futex(word: *mut u32, operation: i32, value: u32, count: usize, other: *mut u32, expected: u32) -> i64 {
+fn futex(
+    word: *mut u32,
+    operation: i32,
+    value: u32,
+    count: usize,
+    other: *mut u32,
+    expected: u32,
+) -> i64 {
     // SAFETY: the kernel takes these words, which are mapped, for futexes, and changes nothing
     // else.
     unsafe { libc::syscall(libc::SYS_futex, word, operation, value, count, other, expected) }
@@ -110,7 +118,14 @@ static MOVED: OnceLock<Shm<AtomicU32>> = OnceLock::new();
 fn requeue(word: &AtomicU32, own: &AtomicU32) {
     let moved = MOVED.get().unwrap();
     loop {
-        let found = futex(word.as_ptr(), libc::FUTEX_CMP_REQUEUE, 0, i32::MAX as usize, own.as_ptr(), word.load(Relaxed));
+        let found = futex(
+            word.as_ptr(),
+            libc::FUTEX_CMP_REQUEUE,
+            0,
+            i32::MAX as usize,
+            own.as_ptr(),
+            word.load(Relaxed),
+        );
         moved.fetch_add(found.max(0) as u32, Relaxed);
         thread::sleep(Duration::from_millis(1));
     }
@@ -122,10 +137,13 @@ fn waiting_by_pi(memory: impl AsFd, len: usize) -> Child {
     let is_waiting = |task: &fs::DirEntry| {
         let call = fs::read_to_string(task.path().join("syscall")).unwrap_or_default();
         let mut call = call.split(' ');
-        call.next() == Some(&libc::SYS_futex.to_string()) && call.nth(1) == Some(&format!("{:#x}", libc::FUTEX_WAIT_REQUEUE_PI))
+        call.next() == Some(&libc::SYS_futex.to_string())
+            && call.nth(1) == Some(&format!("{:#x}", libc::FUTEX_WAIT_REQUEUE_PI))
     };
     let tasks = format!("/proc/{}/task", stranger.id());
-    wait_until("the stranger waits on every word", || fs::read_dir(&tasks).unwrap().flatten().filter(&is_waiting).count() == len / 4);
+    wait_until("the stranger waits on every word", || {
+        fs::read_dir(&tasks).unwrap().flatten().filter(&is_waiting).count() == len / 4
+    });
     stranger
 }
 
@@ -135,7 +153,12 @@ fn ends_in_time(what: &str, sleep: impl FnOnce() + Send, wake: impl FnOnce()) {
 }
 
 /// The same, and something has to come before it is woken.
-fn ends_in_time_once(ready: &dyn Fn(), what: &str, sleep: impl FnOnce() + Send, wake: impl FnOnce()) {
+fn ends_in_time_once(
+    ready: &dyn Fn(),
+    what: &str,
+    sleep: impl FnOnce() + Send,
+    wake: impl FnOnce(),
+) {
     let sleeper = fork(sleep);
     wait_until_asleep(&sleeper);
     ready();
@@ -149,8 +172,18 @@ fn ends_in_time_once(ready: &dyn Fn(), what: &str, sleep: impl FnOnce() + Send, 
 /// Everything that can be waited for, by another process each.
 fn everybody_is_woken(all: &Shm<All>, wait: Wait, ready: &dyn Fn()) {
     ends_in_time_once(ready, "event", || all.event.wait_with(wait).unwrap(), || all.event.set());
-    ends_in_time_once(ready, "semaphore", || all.semaphore.acquire_with(wait).unwrap(), || all.semaphore.release().unwrap());
-    ends_in_time_once(ready, "bounded", || all.bounded.acquire_with(wait).unwrap(), || all.bounded.release().unwrap());
+    ends_in_time_once(
+        ready,
+        "semaphore",
+        || all.semaphore.acquire_with(wait).unwrap(),
+        || all.semaphore.release().unwrap(),
+    );
+    ends_in_time_once(
+        ready,
+        "bounded",
+        || all.bounded.acquire_with(wait).unwrap(),
+        || all.bounded.release().unwrap(),
+    );
     let held = all.lock.lock().unwrap();
     ends_in_time_once(ready, "lock", || drop(all.lock.lock_with(wait).unwrap()), || drop(held));
     let held = all.rlock.lock().unwrap();
@@ -158,9 +191,19 @@ fn everybody_is_woken(all: &Shm<All>, wait: Wait, ready: &dyn Fn()) {
     let held = all.rwlock.write().unwrap();
     ends_in_time_once(ready, "reader", || drop(all.rwlock.read_with(wait).unwrap()), || drop(held));
     let held = all.rwlock.read().unwrap();
-    ends_in_time_once(ready, "writer", || drop(all.rwlock.write_with(wait).unwrap()), || drop(held));
+    ends_in_time_once(
+        ready,
+        "writer",
+        || drop(all.rwlock.write_with(wait).unwrap()),
+        || drop(held),
+    );
     let held = [all.permits.acquire().unwrap(), all.permits.acquire().unwrap()];
-    ends_in_time_once(ready, "permits", || drop(all.permits.acquire_with(wait).unwrap()), || drop(held));
+    ends_in_time_once(
+        ready,
+        "permits",
+        || drop(all.permits.acquire_with(wait).unwrap()),
+        || drop(held),
+    );
     for notify in [Condition::notify_one, Condition::notify_all] {
         let wait_for_it = || all.condition.wait_with(&mut all.lock.lock().unwrap(), wait).unwrap();
         ends_in_time_once(ready, "condition", wait_for_it, || notify(&all.condition));
@@ -242,7 +285,11 @@ fn a_stranger_that_waits_by_pi_makes_no_wake_of_a_queue_fail() {
     queue.put(3).unwrap();
     ends_in_time("put", || queue.put(4).unwrap(), || assert_eq!(queue.get().unwrap(), 2));
     assert_eq!([queue.get().unwrap(), queue.get().unwrap()], [3, 4]);
-    ends_in_time("close", || assert!(matches!(queue.get(), Err(QueueError::Closed))), || queue.close().unwrap());
+    ends_in_time(
+        "close",
+        || assert!(matches!(queue.get(), Err(QueueError::Closed))),
+        || queue.close().unwrap(),
+    );
     let tasks: JoinableQueue<u64> = JoinableQueue::new(2).unwrap();
     let more = [waiting_by_pi(&tasks, 2_048)];
     ends_in_time("task", || tasks.get().unwrap().done(), || tasks.put(1).unwrap());
@@ -270,7 +317,8 @@ fn a_hole_that_a_stranger_punches_later_is_zeros_and_kills_nobody() {
     let held = all.lock.lock().unwrap();
     join_all([fork(|| {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&all, flags, CONTENTS as u64, size_of::<All>().next_multiple_of(CONTENTS) as u64).unwrap();
+        fallocate(&all, flags, CONTENTS as u64, size_of::<All>().next_multiple_of(CONTENTS) as u64)
+            .unwrap();
     })]);
     assert!(!again.event.is_set());
     // The word that said whose it is is gone, and so it is free.
@@ -288,14 +336,26 @@ fn a_stranger_can_seal_nothing_later() {
     }
     // Linux 6.3; before that the kernel does not know it.
     let refused = fcntl_add_seals(&all, SealFlags::EXEC);
-    assert!(matches!(refused, Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL)),
+        "{refused:?}"
+    );
 }
 
 const FUTEX: i64 = libc::SYS_futex;
 const WAITV: i64 = libc::SYS_futex_waitv;
 
 /// Errnos of the kernel's, and of sandboxes.
-const ERRNOS: [i32; 8] = [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL, libc::EFAULT, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
+const ERRNOS: [i32; 8] = [
+    libc::EPERM,
+    libc::EACCES,
+    libc::ENOSYS,
+    libc::EINVAL,
+    libc::EFAULT,
+    libc::ENOMEM,
+    libc::EMFILE,
+    libc::ENFILE,
+];
 
 /// The time that this process has spent on a CPU.
 fn cpu_time() -> Duration {
@@ -312,7 +372,10 @@ fn times_out_without_spinning(all: &All) {
     assert!(matches!(all.rwlock.write_timeout(short), Err(LockError::TimedOut)));
     assert!(matches!(all.permits.acquire_timeout(short), Err(crossproc::PermitsError::TimedOut)));
     assert!(matches!(all.rlock.lock_timeout(short), Err(LockError::TimedOut)));
-    assert!(matches!(all.condition.wait_timeout(&mut all.lock.lock().unwrap(), short), Err(crossproc::ConditionError::TimedOut)));
+    assert!(matches!(
+        all.condition.wait_timeout(&mut all.lock.lock().unwrap(), short),
+        Err(crossproc::ConditionError::TimedOut)
+    ));
     assert!(wait_any_with(&[&all.event, &all.semaphore], Wait::timeout(short)).is_err());
     assert!(matches!(all.barrier.wait_timeout(short), Err(BarrierError::TimedOut)));
     let (took, spent) = (begun.elapsed(), cpu_time() - spent);
@@ -324,7 +387,12 @@ fn times_out_without_spinning(all: &All) {
 fn a_sandbox_that_refuses_futexes_makes_waits_slow_and_no_more() {
     for errno in ERRNOS {
         let all = new();
-        let held = (all.rwlock.read().unwrap(), all.rlock.lock().unwrap(), all.permits.acquire().unwrap(), all.permits.acquire().unwrap());
+        let held = (
+            all.rwlock.read().unwrap(),
+            all.rlock.lock().unwrap(),
+            all.permits.acquire().unwrap(),
+            all.permits.acquire().unwrap(),
+        );
         let phase = Shm::new(AtomicU32::new(0)).unwrap();
         let sandboxed = fork(|| {
             refused::refuse(&[refused::call(FUTEX, errno), refused::call(WAITV, errno)]);
@@ -337,9 +405,15 @@ fn a_sandbox_that_refuses_futexes_makes_waits_slow_and_no_more() {
             all.event.wait();
             all.semaphore.release().unwrap();
             // Where two threads want one of its locks, libc ends a process that is refused futexes.
-            assert_eq!(std::fs::read_dir("/proc/self/task").unwrap().count(), 1, "it has started no thread");
+            assert_eq!(
+                std::fs::read_dir("/proc/self/task").unwrap().count(),
+                1,
+                "it has started no thread"
+            );
         });
-        wait_until("it has timed out everywhere", || phase.load(Relaxed) == 1 || !sandboxed.is_alive().unwrap());
+        wait_until("it has timed out everywhere", || {
+            phase.load(Relaxed) == 1 || !sandboxed.is_alive().unwrap()
+        });
         all.event.set();
         let status = sandboxed.join_timeout(PATIENCE).unwrap();
         assert!(status.success(), "errno {errno}: {status}");
@@ -374,7 +448,9 @@ fn a_look_that_is_always_interrupted_ends() {
         let wait = Wait::timeout(Duration::from_millis(50));
         let begun = Instant::now();
         let is_interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
-        assert!(matches!(wait_any_with(&[&here, &all.event], wait), Err(WaitAnyError::Os(error)) if is_interrupted(&error)));
+        assert!(
+            matches!(wait_any_with(&[&here, &all.event], wait), Err(WaitAnyError::Os(error)) if is_interrupted(&error))
+        );
         for child in [&ended, &lives] {
             assert!(is_interrupted(&crossproc_sys::pidfd::wait(child, Some(0)).unwrap_err()));
         }
@@ -541,7 +617,10 @@ fn words_that_cannot_be_slept_on_make_no_thread_spin() {
             assert!(matches!(wait(Duration::from_millis(500)), Err(WaitAnyError::TimedOut)));
             let (took, spent) = (began.elapsed(), cpu_time() - before);
             // One that spins takes all of it. Emulated, the looks take a third or more.
-            assert!(spent < took * if forked::slowness() > 1 { 2 } else { 1 } / 3, "errno {errno}: {spent:?} of {took:?}");
+            assert!(
+                spent < took * if forked::slowness() > 1 { 2 } else { 1 } / 3,
+                "errno {errno}: {spent:?} of {took:?}"
+            );
         })]);
     }
 }

@@ -16,8 +16,8 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 
 use crossproc::{
-    Condition, Event, JoinableQueue, Lock, LockError, LockGuard, Permits, Queue, QueueOptions, RLock, RwLock, RwLockReadGuard, Shm, Wait,
-    shared,
+    Condition, Event, JoinableQueue, Lock, LockError, LockGuard, Permits, Queue, QueueOptions,
+    RLock, RwLock, RwLockReadGuard, Shm, Wait, shared,
 };
 
 mod forked;
@@ -81,7 +81,8 @@ fn process_ends_with_thread(board: &Shm<Board>, act: fn(&'static Board)) -> Opti
 
 fn assert_is_ended(what: &str, act: fn(&'static Board)) {
     let board = board();
-    let said = process_ends_with_thread(&board, act).unwrap_or_else(|| panic!("{what}: the process lives on"));
+    let said = process_ends_with_thread(&board, act)
+        .unwrap_or_else(|| panic!("{what}: the process lives on"));
     assert!(said.contains("leaked"), "{what}: {said}");
 }
 
@@ -103,7 +104,8 @@ fn the_guards_of_all_locks_end_it() {
     assert_is_ended("RwLock, a writer", |board| mem::forget(board.rwlock.write().unwrap()));
     assert_is_ended("RwLock, a reader", |board| mem::forget(board.rwlock.read().unwrap()));
     assert_is_ended("Box::leak", |board| {
-        let guard: &'static mut LockGuard<'static, u64> = Box::leak(Box::new(board.lock.lock().unwrap()));
+        let guard: &'static mut LockGuard<'static, u64> =
+            Box::leak(Box::new(board.lock.lock().unwrap()));
         let value: &'static mut u64 = &mut *guard;
         *value = 1;
     });
@@ -116,7 +118,9 @@ fn the_guards_of_all_locks_end_it() {
         let died = thread::spawn(|| board.lock.acquire(Wait::FOREVER).unwrap());
         let _ = died.join().unwrap();
         wait_until("the lock is free", || board.lock.owner().is_none());
-        let Err(LockError::OwnerDied(guard)) = board.lock.lock() else { panic!("its owner has died") };
+        let Err(LockError::OwnerDied(guard)) = board.lock.lock() else {
+            panic!("its owner has died")
+        };
         mem::forget(guard);
     });
 }
@@ -129,7 +133,8 @@ fn what_a_queue_gives_out_ends_it() {
         queue
     }
     fn tasks() -> &'static JoinableQueue<u64> {
-        let tasks: JoinableQueue<u64> = QueueOptions::new().attempts(1, 1).create_joinable(4).unwrap();
+        let tasks: JoinableQueue<u64> =
+            QueueOptions::new().attempts(1, 1).create_joinable(4).unwrap();
         tasks.put(1).unwrap();
         Box::leak(Box::new(tasks))
     }
@@ -206,7 +211,9 @@ fn a_guard_that_a_thread_local_drops_was_not_leaked() {
     let board = board();
     let ended = process_ends_with_thread(&board, |board| {
         KEPT.set(Some(board.lock.lock().unwrap()));
-        READ.with_borrow_mut(|all| all.extend([board.rwlock.read().unwrap(), board.rwlock.read().unwrap()]));
+        READ.with_borrow_mut(|all| {
+            all.extend([board.rwlock.read().unwrap(), board.rwlock.read().unwrap()]);
+        });
     });
     assert_eq!(ended, None);
     assert!(board.lock.try_lock().is_ok() && board.rwlock.try_write().is_ok());
@@ -214,8 +221,8 @@ fn a_guard_that_a_thread_local_drops_was_not_leaked() {
 
 #[test]
 fn nor_was_one_that_thread_specific_data_keeps() {
-    // In whatever round it drops the guard, before the crate's destructor or after it; in the last one
-    // before it.
+    // In whatever round it drops the guard, before the crate's destructor or after it; in the last
+    // one before it.
     static GUARD: Mutex<Option<Sent>> = Mutex::new(None);
     struct Sent(LockGuard<'static, u64>);
     // SAFETY: a thread gets its own guard back.
@@ -227,7 +234,8 @@ fn nor_was_one_that_thread_specific_data_keeps() {
             board.go_on.set();
         });
     }
-    let all: [fn(&'static Board); 3] = [|board| keep(board, 1), |board| keep(board, 2), |board| keep(board, 3)];
+    let all: [fn(&'static Board); 3] =
+        [|board| keep(board, 1), |board| keep(board, 2), |board| keep(board, 3)];
     for act in all {
         let board = board();
         assert_eq!(process_ends_with_thread(&board, act), None);
@@ -244,7 +252,9 @@ fn what_destructors_lock_and_leak_is_seen_too() {
         }
     }
     thread_local!(static LEAKS: RefCell<Leaks> = const { RefCell::new(Leaks(None)) });
-    assert_is_ended("a thread-local's destructor", |board| LEAKS.with_borrow_mut(|leaks| leaks.0 = Some(board)));
+    assert_is_ended("a thread-local's destructor", |board| {
+        LEAKS.with_borrow_mut(|leaks| leaks.0 = Some(board));
+    });
     // Of a thread that has never locked before.
     assert_is_ended("a destructor of thread-specific data", |board| {
         at_end_of_thread(board, 1, |board| mem::forget(board.lock.lock().unwrap()));
@@ -262,7 +272,9 @@ fn a_destructor_that_comes_last_of_all_can_lock_nothing() {
         // The crate's own destructor is called before one that was made later.
         drop(board.lock.lock().unwrap());
         at_end_of_thread(board, 4, |board| {
-            let Err(LockError::Unavailable(why)) = board.lock.lock() else { panic!("the thread has ended") };
+            let Err(LockError::Unavailable(why)) = board.lock.lock() else {
+                panic!("the thread has ended")
+            };
             assert!(why.to_string().contains("about to end"), "{why}");
             assert!(board.rwlock.read().is_err() && board.permits.acquire().is_err());
             assert!(Queue::<u64>::new(4).unwrap().loan().is_err());
@@ -322,7 +334,10 @@ fn a_queue_that_was_used_last_of_all_gives_nothing_out_any_more() {
 fn what_was_acquired_without_a_guard_is_handed_on() {
     let board = board();
     let ended = process_ends_with_thread(&board, |board| {
-        let _ = (board.lock.acquire(Wait::FOREVER).unwrap(), board.rlock.acquire(Wait::FOREVER).unwrap());
+        let _ = (
+            board.lock.acquire(Wait::FOREVER).unwrap(),
+            board.rlock.acquire(Wait::FOREVER).unwrap(),
+        );
         mem::forget(board.permits.acquire().unwrap());
         // A guard beside it, and one that was released by force, are no more.
         drop(board.rlock.lock().unwrap());
@@ -405,8 +420,11 @@ fn a_thread_with_the_descriptor_of_one_that_ended_without_libc_is_not_taken_for_
             // SAFETY: ends this thread alone, without destructors.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
         });
+        // With musl it is a pointer for libc, and a number for std.
+        #[allow(clippy::unnecessary_cast, reason = "with glibc it is the same type")]
+        let id = killed.as_pthread_t() as libc::pthread_t;
         // SAFETY: it is joined once, since the handle is forgotten.
-        assert_eq!(unsafe { libc::pthread_join(killed.as_pthread_t(), core::ptr::null_mut()) }, 0);
+        assert_eq!(unsafe { libc::pthread_join(id, core::ptr::null_mut()) }, 0);
         mem::forget(killed);
         // It has the descriptor, and the next one the record, with a guard when this one ends.
         let (go, waits) = channel::<()>();

@@ -47,7 +47,8 @@ shared! {
     }
 }
 
-/// Kills the owner while four processes sleep on its lock; how long it took until one of them was told.
+/// Kills the owner while four processes sleep on its lock; how long it took until one of them was
+/// told.
 fn kill_an_owner_with_four_waiters() -> Duration {
     let all = Shm::new(Handover {
         lock: Lock::new(0),
@@ -112,8 +113,13 @@ fn a_death_is_passed_on_until_someone_recovers() {
         assert!(matches!(&error, LockError::OwnerDied(guard) if guard.is_inconsistent()));
         drop(error);
     }
-    assert_eq!(std::io::Error::from(lock.try_lock().unwrap_err()).to_string(), LockError::OwnerDied(()).to_string());
-    let Err(LockError::OwnerDied(guard)) = lock.try_lock() else { panic!("`?` passes the death on") };
+    assert_eq!(
+        std::io::Error::from(lock.try_lock().unwrap_err()).to_string(),
+        LockError::OwnerDied(()).to_string()
+    );
+    let Err(LockError::OwnerDied(guard)) = lock.try_lock() else {
+        panic!("`?` passes the death on")
+    };
     drop(guard.recover());
     assert!(!lock.lock().unwrap().is_inconsistent());
 }
@@ -144,7 +150,10 @@ fn a_held_lock_times_out_in_every_form() {
                 let began = Instant::now();
                 assert!(matches!(lock.lock_timeout(timeout), Err(LockError::TimedOut)));
                 let took = began.elapsed();
-                assert!(took >= timeout && took < timeout + Duration::from_millis(500), "{timeout:?} took {took:?}");
+                assert!(
+                    took >= timeout && took < timeout + Duration::from_millis(500),
+                    "{timeout:?} took {took:?}"
+                );
             }
         });
     });
@@ -170,7 +179,8 @@ fn a_very_long_time_out_waits() {
 #[test]
 fn a_thread_that_ends_frees_what_it_has_acquired_without_a_guard() {
     let lock = Shm::new(Lock::new(0_u64)).unwrap();
-    let _ = thread::scope(|scope| scope.spawn(|| lock.acquire(Wait::FOREVER).unwrap()).join().unwrap());
+    let _ =
+        thread::scope(|scope| scope.spawn(|| lock.acquire(Wait::FOREVER).unwrap()).join().unwrap());
     // The kernel frees it when the thread is gone for it, which is after `join` returns.
     assert!(recovered(&lock).1);
 }
@@ -179,7 +189,9 @@ fn a_thread_that_ends_frees_what_it_has_acquired_without_a_guard() {
 fn unlocking_in_any_order_keeps_the_rest_recoverable() {
     let locks: Shm<[Lock<u64>]> = Shm::from_fn(5, |_| Lock::new(0)).unwrap();
     // Which one of the five to unlock, in turn: every order of two.
-    for (first, second) in (0..5).flat_map(|first| (0..5).map(move |second| (first, second))).filter(|(a, b)| a != b) {
+    for (first, second) in
+        (0..5).flat_map(|first| (0..5).map(move |second| (first, second))).filter(|(a, b)| a != b)
+    {
         let theirs = locks.clone();
         let child = fork(move || -> () {
             let mut guards: [_; 5] = std::array::from_fn(|index| theirs[index].lock().ok());
@@ -190,7 +202,11 @@ fn unlocking_in_any_order_keeps_the_rest_recoverable() {
         assert_eq!(child.join_timeout(PATIENCE).unwrap().signal(), Some(libc::SIGABRT));
         for (index, lock) in locks.iter().enumerate() {
             let (_guard, had_died) = recovered(lock);
-            assert_eq!(had_died, index != first && index != second, "lock {index} after unlocking {first}, {second}");
+            assert_eq!(
+                had_died,
+                index != first && index != second,
+                "lock {index} after unlocking {first}, {second}"
+            );
         }
     }
 }
@@ -331,7 +347,8 @@ fn a_guards_copy_in_a_forked_child_does_not_free_what_the_child_has_taken() {
 fn records_of_threads_that_are_gone_are_used_again() {
     let lock = Lock::new(0_u64);
     let mappings = || std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
-    let in_a_thread = || thread::scope(|scope| scope.spawn(|| *recovered(&lock).0 += 1).join().unwrap());
+    let in_a_thread =
+        || thread::scope(|scope| scope.spawn(|| *recovered(&lock).0 += 1).join().unwrap());
     for _ in 0..50 {
         in_a_thread();
     }

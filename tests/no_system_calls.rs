@@ -1,10 +1,11 @@
-//! Uncontended operations make no system call: a child in seccomp's strict mode would be killed by the first one.
+//! Uncontended operations make no system call: a child in seccomp's strict mode would be killed by
+//! the first one.
 
 #![allow(unsafe_code)]
 
 use crossproc::{
-    Barrier, BoundedSemaphore, ByteQueue, Condition, Event, JoinableQueue, Lock, Once, Permits, Queue, RLock, RwLock, Semaphore, Shm,
-    shared,
+    Barrier, BoundedSemaphore, ByteQueue, Condition, Event, JoinableQueue, Lock, Once, Permits,
+    Queue, RLock, RwLock, Semaphore, Shm, shared,
 };
 
 mod forked;
@@ -83,13 +84,19 @@ fn a_million_uncontended_operations_make_no_system_call() {
         }
         exit(0)
     })]);
-    assert_eq!((*all.lock.lock().unwrap(), all.rlock.lock().unwrap().get(), *all.rwlock.read().unwrap()), (ROUNDS, ROUNDS, ROUNDS));
+    assert_eq!(
+        (*all.lock.lock().unwrap(), all.rlock.lock().unwrap().get(), *all.rwlock.read().unwrap()),
+        (ROUNDS, ROUNDS, ROUNDS)
+    );
 }
 
 #[test]
 fn a_million_items_make_no_system_call() {
-    let (numbers, messages, tasks) =
-        (Queue::<u64>::new(100).unwrap(), ByteQueue::with_max_len(3, 16).unwrap(), JoinableQueue::<u64>::new(7).unwrap());
+    let (numbers, messages, tasks) = (
+        Queue::<u64>::new(100).unwrap(),
+        ByteQueue::with_max_len(3, 16).unwrap(),
+        JoinableQueue::<u64>::new(7).unwrap(),
+    );
     join_all([fork(move || -> () {
         // A thread's first operation on a queue makes a few.
         numbers.put(0).unwrap();

@@ -19,7 +19,13 @@ shared! {
 
 fn account() -> Shm<Account> {
     let whole = [100, 0];
-    Shm::new(Account { lock: Lock::new(whole), rlock: RLock::new(whole), rwlock: RwLock::new(whole), condition: Condition::new() }).unwrap()
+    Shm::new(Account {
+        lock: Lock::new(whole),
+        rlock: RLock::new(whole),
+        rwlock: RwLock::new(whole),
+        condition: Condition::new(),
+    })
+    .unwrap()
 }
 
 /// A panic without a message on the standard error.
@@ -83,7 +89,11 @@ fn one_that_is_caught_while_the_guard_is_held_is_not() {
     let wguard = account.rwlock.write().unwrap();
     caught(panic);
     drop((guard, rguard, wguard));
-    assert!(account.lock.lock().is_ok() && account.rlock.lock().is_ok() && account.rwlock.write().is_ok());
+    assert!(
+        account.lock.lock().is_ok()
+            && account.rlock.lock().is_ok()
+            && account.rwlock.write().is_ok()
+    );
 }
 
 #[test]
@@ -102,7 +112,11 @@ fn one_that_had_begun_before_the_guard_was_taken_is_not() {
         let _locks = Locks(&account);
         panic();
     });
-    assert!(account.lock.lock().is_ok() && account.rlock.lock().is_ok() && account.rwlock.write().is_ok());
+    assert!(
+        account.lock.lock().is_ok()
+            && account.rlock.lock().is_ok()
+            && account.rwlock.write().is_ok()
+    );
 }
 
 #[test]
@@ -126,7 +140,11 @@ fn a_guard_can_ignore_panics() {
         );
         panic();
     });
-    assert!(account.lock.lock().is_ok() && account.rlock.lock().is_ok() && account.rwlock.write().is_ok());
+    assert!(
+        account.lock.lock().is_ok()
+            && account.rlock.lock().is_ok()
+            && account.rwlock.write().is_ok()
+    );
 }
 
 #[test]
@@ -137,7 +155,9 @@ fn a_guard_that_ignores_panics_still_passes_a_death_on() {
         panic();
     });
     caught(|| {
-        let Err(LockError::OwnerDied(guard)) = account.lock.lock() else { unreachable!("its owner has died") };
+        let Err(LockError::OwnerDied(guard)) = account.lock.lock() else {
+            unreachable!("its owner has died")
+        };
         let _guard = guard.ignore_panics();
         panic();
     });

@@ -7,7 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossproc::process::Child;
-use crossproc::{BoundedSemaphore, Event, Lock, Permits, PermitsError, Semaphore, SemaphoreError, Shm, Wait, set_slice, shared};
+use crossproc::{
+    BoundedSemaphore, Event, Lock, Permits, PermitsError, Semaphore, SemaphoreError, Shm, Wait,
+    set_slice, shared,
+};
 
 mod forked;
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
@@ -37,7 +40,12 @@ shared! {
 
 #[test]
 fn no_more_are_inside_than_there_are_permits() {
-    let all = Shm::new(Counted { permits: Permits::new(), inside: AtomicU32::new(0), most: AtomicU32::new(0) }).unwrap();
+    let all = Shm::new(Counted {
+        permits: Permits::new(),
+        inside: AtomicU32::new(0),
+        most: AtomicU32::new(0),
+    })
+    .unwrap();
     join_all([(); 5].map(|()| {
         let all = all.clone();
         fork(move || {
@@ -53,7 +61,8 @@ fn no_more_are_inside_than_there_are_permits() {
     assert_eq!(all.permits.value(), 2);
 }
 
-/// A holder of all `N` permits is killed while others wait, and while they acquire and release; how long until all are back.
+/// A holder of all `N` permits is killed while others wait, and while they acquire and release; how
+/// long until all are back.
 fn kill_a_holder<const N: usize>(sliced: bool) -> Duration {
     shared! {
         struct Flags {
@@ -63,7 +72,12 @@ fn kill_a_holder<const N: usize>(sliced: bool) -> Duration {
         }
     }
     let permits: Shm<Permits<N>> = Shm::new(Permits::new()).unwrap();
-    let flags = Shm::new(Flags { holds: Event::new(), over: AtomicU32::new(0), acquired: AtomicU32::new(0) }).unwrap();
+    let flags = Shm::new(Flags {
+        holds: Event::new(),
+        over: AtomicU32::new(0),
+        acquired: AtomicU32::new(0),
+    })
+    .unwrap();
     let (theirs, of_holder) = (permits.clone(), flags.clone());
     let holder = fork(move || {
         let _held: Vec<_> = (0..N).map(|_| theirs.acquire().unwrap()).collect();
@@ -103,14 +117,21 @@ fn kill_a_holder<const N: usize>(sliced: bool) -> Duration {
 #[test]
 fn the_permits_of_a_killed_holder_are_back_at_once() {
     for sliced in [false, true] {
-        for (count, took) in [(1, kill_a_holder::<1>(sliced)), (10, kill_a_holder::<10>(sliced)), (64, kill_a_holder::<64>(sliced))] {
-            println!("{count} permits of a killed holder were back, with 3 others who acquire and release, after {took:?}");
+        for (count, took) in [
+            (1, kill_a_holder::<1>(sliced)),
+            (10, kill_a_holder::<10>(sliced)),
+            (64, kill_a_holder::<64>(sliced)),
+        ] {
+            println!(
+                "{count} permits of a killed holder were back, with 3 others who acquire and release, after {took:?}"
+            );
             assert!(took < Duration::from_secs(5), "{count} took {took:?}");
         }
     }
 }
 
-/// Sleepers on every permit, of which the kernel may find the same one for several: each gets one all the same.
+/// Sleepers on every permit, of which the kernel may find the same one for several: each gets one
+/// all the same.
 #[test]
 fn every_sleeper_gets_one_of_several_permits_of_a_killed_holder() {
     for _ in 0..20 {
@@ -190,13 +211,17 @@ fn waiting_for_a_permit_times_out_in_every_form() {
     let began = Instant::now();
     assert!(matches!(permits.acquire_timeout(Duration::ZERO), Err(PermitsError::TimedOut)));
     assert!(matches!(permits.acquire_deadline(began), Err(PermitsError::TimedOut)));
-    assert!(matches!(permits.acquire_with(Wait::timeout(Duration::from_millis(20))), Err(PermitsError::TimedOut)));
+    assert!(matches!(
+        permits.acquire_with(Wait::timeout(Duration::from_millis(20))),
+        Err(PermitsError::TimedOut)
+    ));
     assert!(began.elapsed() >= Duration::from_millis(20));
     kill(&holder);
     assert!(permits.acquire_timeout(Duration::MAX).is_ok());
 }
 
-/// One that is woken and cannot take the permit, because it holds all that a thread may hold, wakes the next.
+/// One that is woken and cannot take the permit, because it holds all that a thread may hold, wakes
+/// the next.
 #[test]
 fn a_waiter_that_fails_passes_its_wake_up_on() {
     let permits: Shm<Permits<1>> = Shm::new(Permits::new()).unwrap();
@@ -232,7 +257,8 @@ fn more_than_the_kernel_watches_can_be_waited_for() {
 fn a_permit_that_was_carried_into_a_child_stays_the_parents() {
     let permits: Shm<Permits<1>> = Shm::new(Permits::new()).unwrap();
     let permit = permits.acquire().unwrap();
-    // SAFETY: the child calls what is async-signal-safe: it drops the permit, which is the point, and ends.
+    // SAFETY: the child calls what is async-signal-safe: it drops the permit, which is the point,
+    // and ends.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         drop(permit);
@@ -261,7 +287,10 @@ fn a_release_too_many_is_an_error_and_changes_nothing() {
     drop(guard);
     assert_eq!((semaphore.value(), semaphore.bound()), (2, 2));
     assert_eq!(BoundedSemaphore::new(0).release(), Err(SemaphoreError::OverRelease { bound: 0 }));
-    assert_eq!(BoundedSemaphore::new(Semaphore::MAX).release(), Err(SemaphoreError::OverRelease { bound: Semaphore::MAX }));
+    assert_eq!(
+        BoundedSemaphore::new(Semaphore::MAX).release(),
+        Err(SemaphoreError::OverRelease { bound: Semaphore::MAX })
+    );
 }
 
 #[test]
@@ -275,8 +304,12 @@ fn the_bound_is_exact_however_many_release_at_once() {
         }
     }
     for _ in 0..20 {
-        let all =
-            Shm::new(Bounded { semaphore: BoundedSemaphore::new(BOUND), released: AtomicU32::new(0), refused: AtomicU32::new(0) }).unwrap();
+        let all = Shm::new(Bounded {
+            semaphore: BoundedSemaphore::new(BOUND),
+            released: AtomicU32::new(0),
+            refused: AtomicU32::new(0),
+        })
+        .unwrap();
         for _ in 0..BOUND {
             all.semaphore.acquire();
         }
@@ -284,7 +317,8 @@ fn the_bound_is_exact_however_many_release_at_once() {
             let all = all.clone();
             fork(move || {
                 for _ in 0..100 {
-                    let count = if all.semaphore.release().is_ok() { &all.released } else { &all.refused };
+                    let count =
+                        if all.semaphore.release().is_ok() { &all.released } else { &all.refused };
                     count.fetch_add(1, Relaxed);
                     assert!(all.semaphore.value() <= BOUND);
                 }

@@ -37,7 +37,11 @@ fn a_child_tells_how_it_ended() {
             std::panic::resume_unwind(Box::new(()));
         }
     }
-    assert_eq!(code(fork(|| -> () { std::panic::panic_any(Bomb) })), Some(101), "nothing unwinds into the parent's code");
+    assert_eq!(
+        code(fork(|| -> () { std::panic::panic_any(Bomb) })),
+        Some(101),
+        "nothing unwinds into the parent's code"
+    );
     let child = fork(|| -> () { park() });
     assert!(child.is_alive().unwrap());
     assert_eq!(child.try_join().unwrap(), None);
@@ -48,7 +52,11 @@ fn a_child_tells_how_it_ended() {
     let status = child.join().unwrap();
     assert_eq!(status.signal(), Some(libc::SIGKILL));
     assert!(!child.is_alive().unwrap());
-    assert_eq!((child.join().unwrap(), child.try_join().unwrap()), (status, Some(status)), "the second time it is the same");
+    assert_eq!(
+        (child.join().unwrap(), child.try_join().unwrap()),
+        (status, Some(status)),
+        "the second time it is the same"
+    );
     // To one that is gone signals do nothing, whoever has its pid now.
     child.kill().unwrap();
     child.terminate().unwrap();
@@ -57,7 +65,11 @@ fn a_child_tells_how_it_ended() {
 #[test]
 fn joining_times_out_in_every_form() {
     let child = fork(|| -> () { park() });
-    for result in [child.join_timeout(Duration::ZERO), child.join_timeout(Duration::from_millis(30)), child.join_deadline(Instant::now())] {
+    for result in [
+        child.join_timeout(Duration::ZERO),
+        child.join_timeout(Duration::from_millis(30)),
+        child.join_deadline(Instant::now()),
+    ] {
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
     kill(&child);
@@ -136,7 +148,10 @@ fn a_fork_that_fails_leaves_nothing() {
         .unwrap();
         // Room for the gate's ends, for one of them and the pidfd, ... : each way of failing.
         for room in 0..4 {
-            let limit = rustix::process::Rlimit { current: Some(most - 2 + room), maximum: Some(most + 10) };
+            let limit = rustix::process::Rlimit {
+                current: Some(most - 2 + room),
+                maximum: Some(most + 10),
+            };
             rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
             let result = process::fork(|| ());
             if let Ok(child) = &result {
@@ -162,7 +177,8 @@ shared! {
 }
 
 fn family() -> Shm<Family> {
-    Shm::new(Family { pids: Default::default(), ready: Semaphore::new(0), go: Event::new() }).unwrap()
+    Shm::new(Family { pids: Default::default(), ready: Semaphore::new(0), go: Event::new() })
+        .unwrap()
 }
 
 /// Forks a child that writes its pid down and then parks for ever.
@@ -183,7 +199,9 @@ fn pidfds_of(family: &Family, count: usize) -> Vec<OwnedFd> {
     for _ in 0..count {
         family.ready.acquire_timeout(PATIENCE).unwrap();
     }
-    let pidfd = |pid: &AtomicU32| pidfd_open(Pid::from_raw(pid.load(Relaxed) as i32).unwrap(), PidfdFlags::empty()).unwrap();
+    let pidfd = |pid: &AtomicU32| {
+        pidfd_open(Pid::from_raw(pid.load(Relaxed) as i32).unwrap(), PidfdFlags::empty()).unwrap()
+    };
     family.pids[..count].iter().map(pidfd).collect()
 }
 
@@ -234,10 +252,15 @@ fn a_daemon_outlives_the_thread_that_started_it() {
     let theirs = family.clone();
     let parent = fork(move || -> () {
         thread::scope(|scope| {
-            scope.spawn(|| drop(descendant(&theirs, 0, &Builder::new().daemon(true)))).join().unwrap();
+            scope
+                .spawn(|| drop(descendant(&theirs, 0, &Builder::new().daemon(true))))
+                .join()
+                .unwrap();
         });
         // The kernel has finished with the thread once it is no longer listed.
-        wait_until("the thread is gone", || std::fs::read_dir("/proc/self/task").unwrap().count() == 1);
+        wait_until("the thread is gone", || {
+            std::fs::read_dir("/proc/self/task").unwrap().count() == 1
+        });
         theirs.go.set();
         park()
     });
@@ -301,9 +324,21 @@ fn role_of_a_started_program() {
     *again.hits.lock().unwrap() += 1;
     let number: Shm<AtomicU32> = process::inherited("number_2").unwrap();
     assert_eq!(number.load(Relaxed), 42);
-    assert!(matches!(process::inherited::<Shm<Board>>("other"), Err(InheritError::NotShared { .. })));
+    assert!(matches!(
+        process::inherited::<Shm<Board>>("other"),
+        Err(InheritError::NotShared { .. })
+    ));
     let wrong = process::inherited::<Shm<Event>>("board").unwrap_err();
-    assert!(matches!(wrong, InheritError::Attach { source: HandleError::Region(RegionError::OtherLayout { .. }), .. }), "{wrong}");
+    assert!(
+        matches!(
+            wrong,
+            InheritError::Attach {
+                source: HandleError::Region(RegionError::OtherLayout { .. }),
+                ..
+            }
+        ),
+        "{wrong}"
+    );
     // A program that this one starts has the variable and not the descriptor.
     let grandchild = this_program("role_of_a_grandchild").start().unwrap();
     assert!(grandchild.join_timeout(PATIENCE).unwrap().success());
@@ -374,12 +409,21 @@ fn names_that_cannot_be_are_refused() {
 
 #[test]
 fn a_program_that_does_not_exist_is_an_error() {
-    assert_eq!(Command::new("/nonexistent/program").start().unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(
+        Command::new("/nonexistent/program").start().unwrap_err().kind(),
+        io::ErrorKind::NotFound
+    );
 }
 
 #[test]
 fn a_childs_descriptor_is_readable_when_it_has_ended() {
     let child = fork(|| ());
-    assert!(crossproc_sys::pidfd::wait(child.as_fd(), Some(crossproc_sys::clock::now() + PATIENCE.as_nanos() as u64)).unwrap());
+    assert!(
+        crossproc_sys::pidfd::wait(
+            child.as_fd(),
+            Some(crossproc_sys::clock::now() + PATIENCE.as_nanos() as u64)
+        )
+        .unwrap()
+    );
     assert_eq!(child.join().unwrap().code(), Some(0));
 }

@@ -28,7 +28,10 @@ fn number() -> Shm<Lock<u64>> {
 /// This program again, running only the test that adds one to the number.
 fn this_program() -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "role_that_adds_one", "--nocapture"]).env(ROLE, "1").stdout(Stdio::null());
+    command
+        .args(["--exact", "role_that_adds_one", "--nocapture"])
+        .env(ROLE, "1")
+        .stdout(Stdio::null());
     command
 }
 
@@ -71,7 +74,11 @@ fn std_s_own_exec_is_refused_what_it_would_leave_open() {
     fn refused(command: &mut Command) {
         let before = inheritable();
         let error = command.exec();
-        assert!(error.kind() == io::ErrorKind::Unsupported && error.to_string().contains("CommandExt::replace"), "{error}");
+        assert!(
+            error.kind() == io::ErrorKind::Unsupported
+                && error.to_string().contains("CommandExt::replace"),
+            "{error}"
+        );
         assert_eq!(inheritable(), before);
     }
     let number = number();
@@ -158,7 +165,10 @@ fn what_is_shared_before_its_name_is_removed_is_an_error_that_says_so() {
             let check = |error: io::Error| {
                 assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
                 let text = error.to_string();
-                assert!(text.contains("env_clear") && text.contains("CROSSPROC_HANDLE_number"), "{text}");
+                assert!(
+                    text.contains("env_clear") && text.contains("CROSSPROC_HANDLE_number"),
+                    "{text}"
+                );
             };
             check(command.start().unwrap_err());
             // In a process of its own, as it replaces the standard output.
@@ -175,7 +185,10 @@ fn what_is_shared_before_its_name_is_removed_is_an_error_that_says_so() {
 #[test]
 fn a_program_that_finds_nothing_is_told_what_may_have_been_done() {
     let error = process::inherited::<Shm<Lock<u64>>>("nothing_of_this_name").unwrap_err();
-    assert!(matches!(error, InheritError::NotShared { .. }) && error.to_string().contains("env_clear"), "{error}");
+    assert!(
+        matches!(error, InheritError::NotShared { .. }) && error.to_string().contains("env_clear"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -53,7 +53,10 @@ const OPEN: &str = "CROSSPROC_TEST_OPEN";
 /// This program again, running only the test of this name.
 fn this_program(test: &str, left: u32) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(LEFT, left.to_string()).stdout(Stdio::null());
+    command
+        .args(["--exact", test, "--nocapture"])
+        .env(LEFT, left.to_string())
+        .stdout(Stdio::null());
     command
 }
 
@@ -139,7 +142,11 @@ fn a_process_without_standard_streams_has_daemons() {
                 // SAFETY: std's streams are what has this number, and std knows of closed ones.
                 unsafe { libc::close(closed) };
                 let mut command = Command::new("sh");
-                command.args(["-c", "echo up; exec sleep 1000"]).stdin(Stdio::null()).stdout(writer).stderr(Stdio::null());
+                command
+                    .args(["-c", "echo up; exec sleep 1000"])
+                    .stdin(Stdio::null())
+                    .stdout(writer)
+                    .stderr(Stdio::null());
                 let child = command.daemon().unwrap().start().unwrap();
                 drop(command);
                 let mut line = String::new();

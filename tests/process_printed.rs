@@ -232,7 +232,10 @@ fn a_process_whose_parents_thread_had_the_standard_output_locked_forks() {
             // The second time nothing is left to find out, nor in the child.
             let forks = || {
                 for _ in 0..2 {
-                    let child = process::fork(|| process::fork(|| 7).unwrap().join().unwrap().code().unwrap()).unwrap();
+                    let child = process::fork(|| {
+                        process::fork(|| 7).unwrap().join().unwrap().code().unwrap()
+                    })
+                    .unwrap();
                     assert_eq!(child.join().unwrap().code(), Some(7));
                 }
             };
@@ -256,11 +259,17 @@ fn a_process_whose_own_thread_left_the_standard_output_locked_forks() {
         leave_it_locked();
         // The first time it is found out, by a child that is no more.
         for _ in 0..3 {
-            let child = process::fork(|| process::fork(|| 7).unwrap().join().unwrap().code().unwrap()).unwrap();
+            let child =
+                process::fork(|| process::fork(|| 7).unwrap().join().unwrap().code().unwrap())
+                    .unwrap();
             assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(7));
         }
-        // SAFETY: asks for any child, and for no details.
-        assert_eq!(unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) }, -1, "a child is left");
+        assert_eq!(
+            // SAFETY: asks for any child, and for no details.
+            unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) },
+            -1,
+            "a child is left"
+        );
     });
 }
 
@@ -357,7 +366,8 @@ fn an_error_that_cannot_be_told_is_the_same_exit_status() {
             for file in [&full, &disk, &pipe_without_reader()] {
                 put_at(2, file);
                 let began = Instant::now();
-                let status = process::fork(|| Err::<(), _>(Long)).and_then(|child| child.join_timeout(PATIENCE));
+                let status = process::fork(|| Err::<(), _>(Long))
+                    .and_then(|child| child.join_timeout(PATIENCE));
                 put_at(2, &stderr);
                 let status = status.unwrap();
                 assert_eq!((status.code(), status.signal()), (Some(1), None));

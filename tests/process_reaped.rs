@@ -19,7 +19,9 @@ use refused::call;
 /// Whether this kernel keeps the exit status for who has a pidfd.
 fn keeps_statuses() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(|byte: char| !byte.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    let mut numbers = release
+        .split(|byte: char| !byte.is_ascii_digit())
+        .map(|number| number.parse::<u32>().unwrap_or(0));
     (numbers.next(), numbers.next()) >= (Some(6), Some(15))
 }
 
@@ -59,8 +61,11 @@ impl By {
             By::NoChildWait => (libc::SIG_DFL, libc::SA_NOCLDWAIT),
             By::Handler => (reap_all as extern "C" fn(i32) as libc::sighandler_t, libc::SA_RESTART),
         };
-        // SAFETY: the handler makes a system call alone.
-        assert_eq!(unsafe { libc::sigaction(libc::SIGCHLD, &raw const action, ptr::null_mut()) }, 0);
+        assert_eq!(
+            // SAFETY: the handler makes a system call alone.
+            unsafe { libc::sigaction(libc::SIGCHLD, &raw const action, ptr::null_mut()) },
+            0
+        );
     }
 }
 
@@ -82,7 +87,10 @@ fn assert_told(child: &Child, code: Option<i32>, signal: Option<i32>, by: By) {
 }
 
 fn assert_lost(error: &io::Error, child: &Child, by: By) {
-    let lost = error.get_ref().and_then(|inner| inner.downcast_ref::<StatusLost>()).unwrap_or_else(|| panic!("{error:?}"));
+    let lost = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<StatusLost>())
+        .unwrap_or_else(|| panic!("{error:?}"));
     assert_eq!(lost.id(), child.id());
     let text = error.to_string();
     let reason = if by == By::Handler { "a wait for any child" } else { "ignores SIGCHLD" };
@@ -117,8 +125,11 @@ fn a_started_program_that_somebody_else_reaps_is_told_of() {
             by.set();
             // Often, as each may have ended before `start` is back, or not.
             for round in 0..60 {
-                let (script, code, signal) =
-                    [("exit 0", Some(0), None), ("exit 7", Some(7), None), ("kill -9 $$", None, Some(libc::SIGKILL))][round % 3];
+                let (script, code, signal) = [
+                    ("exit 0", Some(0), None),
+                    ("exit 7", Some(7), None),
+                    ("kill -9 $$", None, Some(libc::SIGKILL)),
+                ][round % 3];
                 let child = Command::new("sh").args(["-c", script]).start().unwrap();
                 assert_told(&child, code, signal, by);
             }
@@ -189,8 +200,13 @@ fn only_the_process_that_started_it_can_join_one_that_lives() {
         let sibling = process::fork(move || theirs.wait()).unwrap();
         let other = process::fork(move || {
             let error = sibling.try_join().unwrap_err();
-            let is_lost = error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<StatusLost>);
-            assert!(is_lost && (!keeps_statuses() || error.to_string().contains("did not start it")), "{error}");
+            let is_lost = error
+                .get_ref()
+                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<StatusLost>);
+            assert!(
+                is_lost && (!keeps_statuses() || error.to_string().contains("did not start it")),
+                "{error}"
+            );
             end.set();
         });
         assert!(other.unwrap().join_timeout(PATIENCE).unwrap().success());
@@ -203,7 +219,8 @@ fn a_program_that_cannot_be_executed_is_an_error_there_too() {
         join_all([fork(move || {
             by.set();
             let error = Command::new("/no/such/program").start().unwrap_err();
-            let is_told = error.kind() == io::ErrorKind::NotFound || error.to_string().contains("could not be executed");
+            let is_told = error.kind() == io::ErrorKind::NotFound
+                || error.to_string().contains("could not be executed");
             assert!(is_told, "{error:?}");
             // Nothing is left of it.
             assert_told(&process::fork(|| 7).unwrap(), Some(7), None, by);

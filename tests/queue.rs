@@ -10,7 +10,9 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use crossproc::process::Child;
-use crossproc::{ByteQueue, JoinableQueue, PutManyError, Queue, QueueError, QueueOptions, RegionError, Shm};
+use crossproc::{
+    ByteQueue, JoinableQueue, PutManyError, Queue, QueueError, QueueOptions, RegionError, Shm,
+};
 
 use forked::{fork, join_all, kill, wait_until, wait_until_asleep};
 
@@ -116,8 +118,13 @@ fn a_closed_queue_gives_what_was_put_and_then_says_so() {
     queue.put_many(&[1, 2]).unwrap();
     queue.close().unwrap();
     assert!(queue.is_closed());
-    assert!(matches!(queue.try_put(3), Err(refused) if refused.value == 3 && matches!(refused.error, QueueError::Closed)));
-    assert!(matches!(queue.put_many(&[3]), Err(PutManyError { put: 0, error: QueueError::Closed })));
+    assert!(
+        matches!(queue.try_put(3), Err(refused) if refused.value == 3 && matches!(refused.error, QueueError::Closed))
+    );
+    assert!(matches!(
+        queue.put_many(&[3]),
+        Err(PutManyError { put: 0, error: QueueError::Closed })
+    ));
     let mut got = Vec::new();
     assert_eq!(queue.get_many(&mut got, 10).unwrap(), 2);
     assert_eq!(got, [1, 2]);
@@ -133,7 +140,11 @@ fn a_close_wakes_all_who_sleep() {
         .map(|index| {
             let (full, empty) = (full.clone(), empty.clone());
             fork(move || {
-                let error = if index % 2 == 0 { full.put(1).unwrap_err().error } else { empty.get().unwrap_err() };
+                let error = if index % 2 == 0 {
+                    full.put(1).unwrap_err().error
+                } else {
+                    empty.get().unwrap_err()
+                };
                 assert!(matches!(error, QueueError::Closed));
             })
         })
@@ -152,7 +163,10 @@ fn waits_end_at_their_deadlines() {
     assert!(matches!(queue.get_timeout(short), Err(QueueError::TimedOut)));
     queue.put(1).unwrap();
     assert!(matches!(queue.put_timeout(2, short).unwrap_err().error, QueueError::TimedOut));
-    assert!(matches!(queue.put_many_deadline(&[2, 3], began), Err(PutManyError { put: 0, error: QueueError::TimedOut })));
+    assert!(matches!(
+        queue.put_many_deadline(&[2, 3], began),
+        Err(PutManyError { put: 0, error: QueueError::TimedOut })
+    ));
     assert!(began.elapsed() >= 2 * short);
     assert_eq!(queue.get_deadline(began).unwrap(), 1);
 }
@@ -160,7 +174,10 @@ fn waits_end_at_their_deadlines() {
 #[test]
 fn put_many_puts_what_there_is_room_for() {
     let queue = Queue::<u64>::new(3).unwrap();
-    assert!(matches!(queue.try_put_many(&[1, 2, 3, 4]), Err(PutManyError { put: 3, error: QueueError::Full })));
+    assert!(matches!(
+        queue.try_put_many(&[1, 2, 3, 4]),
+        Err(PutManyError { put: 3, error: QueueError::Full })
+    ));
     let theirs = queue.clone();
     let producer = fork(move || theirs.put_many(&[4, 5, 6, 7, 8]));
     let got: Vec<u64> = (0..8).map(|_| queue.get().unwrap()).collect();
@@ -244,10 +261,22 @@ fn what_cannot_be_is_refused_with_what_could() {
     let message = |error: RegionError| error.to_string();
     assert!(message(Queue::<u64>::new(0).unwrap_err()).contains("1 to 1048576"));
     assert!(message(Queue::<u64>::new((1 << 20) + 1).unwrap_err()).contains("1 to 1048576"));
-    assert!(message(QueueOptions::new().loans(0).create::<u64>(1).unwrap_err()).contains("1 to 63 loans"));
-    assert!(message(QueueOptions::new().loans(64).create::<u64>(1).unwrap_err()).contains("1 to 63 loans"));
-    assert!(message(QueueOptions::new().participants(0).create::<u64>(1).unwrap_err()).contains("one participant"));
-    assert!(message(QueueOptions::new().participants(100_000).loans(63).create::<u64>(1).unwrap_err()).contains("slots"));
+    assert!(
+        message(QueueOptions::new().loans(0).create::<u64>(1).unwrap_err())
+            .contains("1 to 63 loans")
+    );
+    assert!(
+        message(QueueOptions::new().loans(64).create::<u64>(1).unwrap_err())
+            .contains("1 to 63 loans")
+    );
+    assert!(
+        message(QueueOptions::new().participants(0).create::<u64>(1).unwrap_err())
+            .contains("one participant")
+    );
+    assert!(
+        message(QueueOptions::new().participants(100_000).loans(63).create::<u64>(1).unwrap_err())
+            .contains("slots")
+    );
     QueueOptions::new().participants(10_000).loans(63).create::<u64>(1 << 20).unwrap();
 }
 
@@ -267,15 +296,27 @@ fn what_is_attached_must_be_a_queue_of_the_same_items() {
     assert!(matches!(Queue::<u32>::attach(fd(&numbers)), Err(RegionError::OtherLayout { .. })));
     assert!(matches!(Queue::<i64>::attach(fd(&numbers)), Err(RegionError::OtherLayout { .. })));
     assert!(matches!(ByteQueue::attach(fd(&numbers)), Err(RegionError::OtherLayout { .. })));
-    assert!(matches!(JoinableQueue::<u64>::attach(fd(&numbers)), Err(RegionError::OtherLayout { .. })));
-    assert!(matches!(Shm::<[AtomicU64]>::attach(fd(&numbers)), Err(RegionError::OtherLayout { .. })));
+    assert!(matches!(
+        JoinableQueue::<u64>::attach(fd(&numbers)),
+        Err(RegionError::OtherLayout { .. })
+    ));
+    assert!(matches!(
+        Shm::<[AtomicU64]>::attach(fd(&numbers)),
+        Err(RegionError::OtherLayout { .. })
+    ));
     let bytes = ByteQueue::with_max_len(2, 10).unwrap();
     assert_eq!(ByteQueue::attach(fd(&bytes)).unwrap().max_len(), 10);
 }
 
 #[test]
 fn a_thread_that_has_ended_leaves_its_place_and_nothing_mapped() {
-    let mapped = |name: &str| std::fs::read_to_string("/proc/self/maps").unwrap().lines().filter(|line| line.contains(name)).count();
+    let mapped = |name: &str| {
+        std::fs::read_to_string("/proc/self/maps")
+            .unwrap()
+            .lines()
+            .filter(|line| line.contains(name))
+            .count()
+    };
     join_all([fork(move || {
         let before = mapped("crossproc");
         for _ in 0..50 {
@@ -327,7 +368,10 @@ fn who_sleeps_uses_no_processor() {
     let (full, empty) = (Queue::<u64>::new(1).unwrap(), Queue::<u64>::new(1).unwrap());
     full.put(0).unwrap();
     let (theirs, others) = (full.clone(), empty.clone());
-    let sleepers = [fork(move || theirs.put(1).map_err(QueueError::from)), fork(move || others.get().map(|_| ()))];
+    let sleepers = [
+        fork(move || theirs.put(1).map_err(QueueError::from)),
+        fork(move || others.get().map(|_| ())),
+    ];
     sleepers.iter().for_each(wait_until_asleep);
     let before = sleepers.each_ref().map(processor_time);
     // Time itself is what is needed here.

@@ -47,12 +47,31 @@ fn telling() -> Vec<u64> {
 /// What means something as a number, a TID or flags.
 fn numbers() -> Vec<u64> {
     let own = u64::from(std::process::id());
-    [0, 1, 2, 7, 8, 9, 40, 1 << 30, 1 << 31, 3 << 30, own, own | 1 << 30, own | 1 << 31, u64::from(u32::MAX)].into()
+    [
+        0,
+        1,
+        2,
+        7,
+        8,
+        9,
+        40,
+        1 << 30,
+        1 << 31,
+        3 << 30,
+        own,
+        own | 1 << 30,
+        own | 1 << 31,
+        u64::from(u32::MAX),
+    ]
+    .into()
 }
 
 /// Of a site: an entry or a place, and one's own place.
 fn sites() -> Vec<u64> {
-    [0, 5, 6, 20, 30, u64::from(u32::MAX)].into_iter().flat_map(|at| [0, 2, 3, 1 << 31].map(|place| at | place << 32)).collect()
+    [0, 5, 6, 20, 30, u64::from(u32::MAX)]
+        .into_iter()
+        .flat_map(|at| [0, 2, 3, 1 << 31].map(|place| at | place << 32))
+        .collect()
 }
 
 /// Of a life: each that there is, of a few, and the last ones.
@@ -104,7 +123,10 @@ fn words(spoiler: &Spoiler, stride: usize) -> Vec<Word> {
         let slot = spoiler.slot(slot, stride);
         words.push(word("taker", slot + TAKER));
         // Of an item these are the payload.
-        words.extend([half("payload length", slot + PAYLOAD_LEN), half("attempts", slot + ATTEMPTS)]);
+        words.extend([
+            half("payload length", slot + PAYLOAD_LEN),
+            half("attempts", slot + ATTEMPTS),
+        ]);
     }
     words
 }
@@ -112,7 +134,11 @@ fn words(spoiler: &Spoiler, stride: usize) -> Vec<Word> {
 impl Word {
     fn spoil(&self, spoiler: &Spoiler, number: u64) {
         let value = self.values[number as usize % self.values.len()];
-        if self.is_half { spoiler.write_half(self.at, value as u32) } else { spoiler.write(self.at, value) }
+        if self.is_half {
+            spoiler.write_half(self.at, value as u32);
+        } else {
+            spoiler.write(self.at, value);
+        }
     }
 }
 
@@ -143,7 +169,8 @@ fn operate_on_items(queue: &Queue<u64>) {
     let _ = in_time("get_many_timeout", || queue.get_many_timeout(&mut Vec::new(), 9, SHORT));
     let _ = in_time("wait_any_timeout", || wait_any_timeout(&[queue, &queue.room()], SHORT));
     let _ = in_time("len", || format!("{queue:?}"));
-    let again = in_time("attach", || Queue::<u64>::attach(queue.as_fd().try_clone_to_owned().unwrap()));
+    let again =
+        in_time("attach", || Queue::<u64>::attach(queue.as_fd().try_clone_to_owned().unwrap()));
     let _ = again.map(|again| in_time("try_put by a newcomer", || again.try_put(4)));
 }
 
@@ -162,13 +189,16 @@ fn operate_on_tasks(queue: &JoinableQueue<u64>) {
     let _ = letter.map(|letter| (*letter, letter.attempts()));
     let _ = in_time("wait_any_timeout", || wait_any_timeout(&[queue, &queue.room()], SHORT));
     let _ = in_time("unfinished", || format!("{queue:?} {}", queue.dead_letters()));
-    let again = in_time("attach", || JoinableQueue::<u64>::attach(queue.as_fd().try_clone_to_owned().unwrap()));
+    let again = in_time("attach", || {
+        JoinableQueue::<u64>::attach(queue.as_fd().try_clone_to_owned().unwrap())
+    });
     let _ = again.map(|again| in_time("try_get by a newcomer", || again.try_get().map(drop)));
 }
 
 /// In a process of its own: should it never end, or be killed, the test fails.
 fn in_a_process(what: &str, body: impl FnOnce() + Send) {
-    let status = fork(body).join_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let status =
+        fork(body).join_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(status.success(), "{what}: {status}");
 }
 
@@ -191,7 +221,8 @@ fn items() -> (Queue<u64>, Spoiler) {
 }
 
 fn tasks() -> (JoinableQueue<u64>, Spoiler) {
-    let queue: JoinableQueue<u64> = options().attempts(1, 2).create_joinable(SIZES.entries - 2).unwrap();
+    let queue: JoinableQueue<u64> =
+        options().attempts(1, 2).create_joinable(SIZES.entries - 2).unwrap();
     let spoiler = Spoiler::new(&queue, SIZES);
     queue.try_put_many(&[1, 2, 3]).unwrap();
     (queue, spoiler)
@@ -234,7 +265,13 @@ fn a_word_of_a_joinable_queue_that_is_wrong_for_good_stops_nobody() {
 
 /// Others do what `operate` does while a word changes, also threads that come and go, and then in a
 /// queue that is closed.
-fn beside<Q: AsFd + Send + Sync>(word: &Word, queue: &Q, spoiler: &Spoiler, operate: fn(&Q), close: fn(&Q) -> Result<(), QueueError>) {
+fn beside<Q: AsFd + Send + Sync>(
+    word: &Word,
+    queue: &Q,
+    spoiler: &Spoiler,
+    operate: fn(&Q),
+    close: fn(&Q) -> Result<(), QueueError>,
+) {
     let begun: Shm<AtomicU32> = Shm::new(AtomicU32::new(0)).unwrap();
     let attacker = fork(|| -> () { attack(&begun, spoiler, word) });
     wait_until("it attacks", || begun.load(Relaxed) == 1);

@@ -7,13 +7,18 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use crossproc::{JoinableQueue, Queue, QueueError, QueueOptions, Shm, try_wait_any, wait_any_timeout};
+use crossproc::{
+    JoinableQueue, Queue, QueueError, QueueOptions, Shm, try_wait_any, wait_any_timeout,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 mod forked;
 mod spoiled;
 use forked::{PATIENCE, fork, kill, wait_until};
-use spoiled::{FULL, HEAD, INDEX, LIFE, LIVES, MOVES, RETURNED, RETURNS, ROUND, SEEN, SITE, Sizes, Spoiler, TAIL, TOKEN, USED};
+use spoiled::{
+    FULL, HEAD, INDEX, LIFE, LIVES, MOVES, RETURNED, RETURNS, ROUND, SEEN, SITE, Sizes, Spoiler,
+    TAIL, TOKEN, USED,
+};
 
 const SHORT: Duration = Duration::from_millis(10);
 /// For how much longer than until its deadline a call may be busy. Without optimisation more.
@@ -102,10 +107,16 @@ fn moves_that_never_stop_hold_nobody_up() {
         let queue = queue.clone();
         let victim = fork(move || {
             let all = TIMES * SHORT;
-            in_time("joins", all, || (0..TIMES).for_each(|_| _ = black_box(queue.join_timeout(SHORT))));
+            in_time("joins", all, || {
+                (0..TIMES).for_each(|_| _ = black_box(queue.join_timeout(SHORT)));
+            });
             queue.close().unwrap();
-            in_time("gets", all, || (0..TIMES).for_each(|_| _ = black_box(queue.get_timeout(SHORT).map(drop))));
-            in_time("looks", all, || (0..TIMES / 4).for_each(|_| _ = black_box(queue.try_get().map(drop))));
+            in_time("gets", all, || {
+                (0..TIMES).for_each(|_| _ = black_box(queue.get_timeout(SHORT).map(drop)));
+            });
+            in_time("looks", all, || {
+                (0..TIMES / 4).for_each(|_| _ = black_box(queue.try_get().map(drop)));
+            });
         });
         let status = victim.join_timeout(PATIENCE).expect("every call ends");
         assert!(status.success(), "{status}");
@@ -135,7 +146,10 @@ fn entries_that_never_stop_hold_nobody_up() {
     let (queue, spoiler) = joinable(SOME);
     let entries = |number: u64| {
         let entry = number as usize % SOME.entries;
-        spoiler.write(spoiler.entry(entry), (number % 7 * ROUND) | ((number % 5) << 21) | (number % 11));
+        spoiler.write(
+            spoiler.entry(entry),
+            (number % 7 * ROUND) | ((number % 5) << 21) | (number % 11),
+        );
     };
     beside(entries, || operate_in_time(&queue, || ()));
 }
@@ -146,7 +160,8 @@ fn an_announcement_that_never_stops_holds_nobody_up() {
     spoiler.write_half(USED, 64);
     spoiler.write(spoiler.record(40) + LIFE, LIVES);
     // None of them is what an entry holds, and each is of a task.
-    let announce = |number: u64| spoiler.write(spoiler.record(40) + SEEN, (number << 24) | FULL | 3);
+    let announce =
+        |number: u64| spoiler.write(spoiler.record(40) + SEEN, (number << 24) | FULL | 3);
     beside(announce, || operate_in_time(&queue, || ()));
 }
 
@@ -220,7 +235,10 @@ fn a_newcomer_who_is_told_that_there_are_none_ends() {
             for _ in 0..5 {
                 let put = in_time("put_timeout", SHORT, || queue.put_timeout(1, SHORT));
                 let error = put.unwrap_err().error;
-                assert!(matches!(error, QueueError::Spoiled | QueueError::TooManyParticipants { .. }), "{error:?}");
+                assert!(
+                    matches!(error, QueueError::Spoiled | QueueError::TooManyParticipants { .. }),
+                    "{error:?}"
+                );
             }
         });
         let status = victim.join_timeout(PATIENCE).expect("it ends");
@@ -233,7 +251,8 @@ fn a_newcomer_who_is_told_that_there_are_none_ends() {
 #[test]
 fn a_position_far_behind_holds_nobody_up() {
     const LONG: Sizes = Sizes { entries: 1 << 20, ids: 2, places: 2 };
-    let queue: Queue<u8> = QueueOptions::new().participants(LONG.ids).loans(1).create(LONG.entries).unwrap();
+    let queue: Queue<u8> =
+        QueueOptions::new().participants(LONG.ids).loans(1).create(LONG.entries).unwrap();
     let spoiler = Spoiler::new(&queue, LONG);
     let victim = fork(move || {
         queue.put(1).unwrap();

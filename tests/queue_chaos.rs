@@ -1,4 +1,5 @@
-//! Processes are killed at any instant, one after the other, while others put and get: `Queue` and `JoinableQueue` keep all that is not theirs.
+//! Processes are killed at any instant, one after the other, while others put and get: `Queue` and
+//! `JoinableQueue` keep all that is not theirs.
 //!
 //! `CHAOS_KILLS` says how many; `ci/chaos.sh` has many.
 
@@ -53,12 +54,16 @@ struct Ledger {
 impl Ledger {
     /// In memory that children inherit. It is never unmapped, and only what is used costs memory.
     fn new() -> &'static Ledger {
-        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        let (prot, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        );
         // SAFETY: no address is asked for, so nothing that exists is changed.
         let start = unsafe { libc::mmap(ptr::null_mut(), size_of::<Ledger>(), prot, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED, "the ledger can be mapped");
         let start: NonNull<Ledger> = NonNull::new(start.cast()).expect("a mapping is not at 0");
-        // SAFETY: long enough, page aligned, zeroed, which is a valid ledger (atomics), and never unmapped.
+        // SAFETY: long enough, page aligned, zeroed, which is a valid ledger (atomics), and never
+        // unmapped.
         unsafe { start.as_ref() }
     }
 
@@ -76,7 +81,9 @@ impl Ledger {
     fn note(&self, item: u64) -> bool {
         let (name, number) = parts(item);
         self.total.fetch_add(1, SeqCst);
-        self.accounts[name].got[number / 64].fetch_or(1 << (number % 64), SeqCst) & 1 << (number % 64) != 0
+        self.accounts[name].got[number / 64].fetch_or(1 << (number % 64), SeqCst)
+            & 1 << (number % 64)
+            != 0
     }
 
     /// How many are missing of all that were put. Of none there are more than there can be.
@@ -84,7 +91,8 @@ impl Ledger {
         let names = &self.accounts[..self.names.load(SeqCst) as usize];
         let missing = |account: &Account| {
             let put = account.put.load(SeqCst) as usize;
-            let is_there = |number: &usize| account.got[number / 64].load(SeqCst) & 1 << (number % 64) != 0;
+            let is_there =
+                |number: &usize| account.got[number / 64].load(SeqCst) & 1 << (number % 64) != 0;
             let end = (0..ITEMS).rev().find(is_there).map_or(0, |last| last + 1);
             assert!(end <= put + BATCH, "{end} items of one who has put {put}");
             (0..put.max(end)).filter(|number| !is_there(number)).count()
@@ -132,9 +140,11 @@ fn consume(ledger: &Ledger, mut get: impl FnMut(&mut Vec<u64>) -> Result<(), Que
     }
 }
 
-/// Kills and replaces as many as are wanted: how many of each kind were killed. The workers who are left, producers first.
+/// Kills and replaces as many as are wanted: how many of each kind were killed. The workers who are
+/// left, producers first.
 fn chaos(ledger: &'static Ledger, work: impl Fn(bool) -> Child) -> ([usize; 2], Vec<Child>) {
-    let kills = std::env::var("CHAOS_KILLS").map_or(300, |kills| kills.parse().expect("CHAOS_KILLS is a number"));
+    let kills = std::env::var("CHAOS_KILLS")
+        .map_or(300, |kills| kills.parse().expect("CHAOS_KILLS is a number"));
     let mut workers: Vec<Child> = (0..2 * WORKERS).map(|index| work(index < WORKERS)).collect();
     let mut killed = [0; 2];
     for round in 0..kills {
@@ -157,7 +167,8 @@ fn chaos(ledger: &'static Ledger, work: impl Fn(bool) -> Child) -> ([usize; 2], 
 #[test]
 fn a_queue_survives_chaos() {
     let ledger = Ledger::new();
-    let queue: Queue<u64> = QueueOptions::new().participants(PARTICIPANTS).create(CAPACITY).unwrap();
+    let queue: Queue<u64> =
+        QueueOptions::new().participants(PARTICIPANTS).create(CAPACITY).unwrap();
     let work = |is_producer: bool| {
         let queue = queue.clone();
         fork(move || match is_producer {
@@ -188,14 +199,18 @@ fn a_queue_survives_chaos() {
     join_all(rest);
     assert!(matches!(queue.try_get(), Err(QueueError::Closed)));
     let missing = ledger.missing();
-    assert!(missing <= consumers * BATCH, "{missing} items are missing, and {consumers} consumers were killed");
+    assert!(
+        missing <= consumers * BATCH,
+        "{missing} items are missing, and {consumers} consumers were killed"
+    );
     println!("{} items; {missing} have gone with {consumers} consumers", ledger.total.load(SeqCst));
 }
 
 #[test]
 fn a_queues_capacity_survives_chaos() {
     let ledger = Ledger::new();
-    let queue: Queue<u64> = QueueOptions::new().participants(PARTICIPANTS).create(CAPACITY).unwrap();
+    let queue: Queue<u64> =
+        QueueOptions::new().participants(PARTICIPANTS).create(CAPACITY).unwrap();
     let work = |is_producer: bool| {
         let queue = queue.clone();
         fork(move || {
@@ -226,7 +241,8 @@ fn a_queues_capacity_survives_chaos() {
 #[test]
 fn no_task_is_lost_in_chaos() {
     let ledger = Ledger::new();
-    let tasks: JoinableQueue<u64> = QueueOptions::new().participants(PARTICIPANTS).create_joinable(CAPACITY).unwrap();
+    let tasks: JoinableQueue<u64> =
+        QueueOptions::new().participants(PARTICIPANTS).create_joinable(CAPACITY).unwrap();
     let work = |is_producer: bool| {
         let tasks = tasks.clone();
         fork(move || {
@@ -257,6 +273,9 @@ fn no_task_is_lost_in_chaos() {
     tasks.close().unwrap();
     join_all(rest);
     let again = ledger.again.load(SeqCst) as usize;
-    assert!(again <= workers_killed, "{again} tasks were done twice, and {workers_killed} workers were killed");
+    assert!(
+        again <= workers_killed,
+        "{again} tasks were done twice, and {workers_killed} workers were killed"
+    );
     println!("{} tasks, {again} twice", ledger.total.load(SeqCst));
 }

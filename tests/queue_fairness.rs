@@ -16,7 +16,8 @@ use forked::{fork, join_all};
 const OF_EACH: usize = 4;
 
 fn seconds() -> Duration {
-    let seconds = std::env::var("FAIRNESS_SECONDS").map_or(5, |seconds| seconds.parse().expect("a number of seconds"));
+    let seconds = std::env::var("FAIRNESS_SECONDS")
+        .map_or(5, |seconds| seconds.parse().expect("a number of seconds"));
     Duration::from_secs(seconds)
 }
 
@@ -53,7 +54,10 @@ fn each_of_four_producers_and_consumers_has_at_least_half_its_share() {
         println!("capacity {capacity}: {counts:?}");
         for side in counts.chunks(OF_EACH) {
             let share = side.iter().sum::<u64>() / OF_EACH as u64;
-            assert!(side.iter().all(|&count| count >= share / 2), "capacity {capacity}: {counts:?}");
+            assert!(
+                side.iter().all(|&count| count >= share / 2),
+                "capacity {capacity}: {counts:?}"
+            );
         }
     }
 }

@@ -1,12 +1,19 @@
-//! `Queue` is linearizable: what several processes did at once, and what came of it, is always what a plain bounded queue would have given in some order
-//! in which every operation takes effect between its call and its return. `Full`, `Empty` and time-outs are results like any other.
+//! `Queue` is linearizable: what several processes did at once, and what came of it, is always what
+//! a plain bounded queue would have given in some order in which every operation takes effect
+//! between its call and its return. `Full`, `Empty` and time-outs are results like any other.
 //!
-//! Each process notes when it calls and when it returns, on the monotonic clock, in shared memory; the histories are short, so that checking them is quick, and there are many. One test
-//! stops processes in the middle of what they do, another one kills one: what that was doing may have happened or not.
+//! Each process notes when it calls and when it returns, on the monotonic clock, in shared memory;
+//! the histories are short, so that checking them is quick, and there are many. One test
+//! stops processes in the middle of what they do, another one kills one: what that was doing may
+//! have happened or not.
 //!
-//! The checker is stateright's `LinearizabilityTester`: of those on crates.io it is the one that is maintained and widely used, it takes operations that never returned, which is what a killed process leaves, and a history of
-//! a dozen calls takes it a fraction of a millisecond. (`todc-utils` has a checker that remembers where it has been, and so stands longer histories, but it has nothing for such operations.) It knows no operations of several
-//! steps: `put_many` is its single puts, in their order, as threads of their own which are all called and return at the same time.
+//! The checker is stateright's `LinearizabilityTester`: of those on crates.io it is the one that is
+//! maintained and widely used, it takes operations that never returned, which is what a killed
+//! process leaves, and a history of a dozen calls takes it a fraction of a millisecond.
+//! (`todc-utils` has a checker that remembers where it has been, and so stands longer histories,
+//! but it has nothing for such operations.) It knows no operations of several steps: `put_many` is
+//! its single puts, in their order, as threads of their own which are all called and return at the
+//! same time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::*};
@@ -20,7 +27,8 @@ use stateright::semantics::{ConsistencyTester, LinearizabilityTester, Sequential
 mod forked;
 use forked::{PATIENCE, fork, join_all, wait_until};
 
-/// The most items that `put_many` and `get_many` are called for here: as many as fit into a result's word.
+/// The most items that `put_many` and `get_many` are called for here: as many as fit into a
+/// result's word.
 const MOST: u64 = 3;
 /// For calls that wait: it is seldom over.
 const SHORT: Duration = Duration::from_micros(100);
@@ -44,7 +52,8 @@ const KINDS: [Kind; 10] = {
     [TryPut, Put, Send, TryPutMany, PutMany, TryGet, Get, Receive, TryGetMany, GetMany]
 };
 
-/// What a process is about to do: with `count` items, which are numbered from `first` on if it puts them.
+/// What a process is about to do: with `count` items, which are numbered from `first` on if it puts
+/// them.
 #[derive(Clone, Copy, Debug)]
 struct Call {
     kind: Kind,
@@ -62,12 +71,16 @@ struct Outcome {
 impl Call {
     fn random(random: &mut fastrand::Rng, first: u64) -> Self {
         let kind = KINDS[random.usize(..KINDS.len())];
-        let is_many = matches!(kind, Kind::TryPutMany | Kind::PutMany | Kind::TryGetMany | Kind::GetMany);
+        let is_many =
+            matches!(kind, Kind::TryPutMany | Kind::PutMany | Kind::TryGetMany | Kind::GetMany);
         Call { kind, count: if is_many { random.u64(1..=MOST) } else { 1 }, first }
     }
 
     fn is_put(self) -> bool {
-        matches!(self.kind, Kind::TryPut | Kind::Put | Kind::Send | Kind::TryPutMany | Kind::PutMany)
+        matches!(
+            self.kind,
+            Kind::TryPut | Kind::Put | Kind::Send | Kind::TryPutMany | Kind::PutMany
+        )
     }
 
     fn make(self, queue: &Queue<u64>) -> Outcome {
@@ -87,7 +100,8 @@ impl Call {
                     Kind::TryPutMany => queue.try_put_many(values),
                     _ => queue.put_many_timeout(values, SHORT),
                 };
-                let put = put.map_or_else(|error| refused(&error.error, error.put), |()| values.len());
+                let put =
+                    put.map_or_else(|error| refused(&error.error, error.put), |()| values.len());
                 return Outcome { items: values[..put].to_vec(), is_refused: put < values.len() };
             }
             Kind::TryGet => queue.try_get().map(|item| got.push(item)),
@@ -116,7 +130,10 @@ impl Call {
 
 /// The only ways to come to nothing.
 fn refused<R>(error: &QueueError, result: R) -> R {
-    assert!(matches!(error, QueueError::Full | QueueError::Empty | QueueError::TimedOut), "{error}");
+    assert!(
+        matches!(error, QueueError::Full | QueueError::Empty | QueueError::TimedOut),
+        "{error}"
+    );
     result
 }
 
@@ -141,7 +158,8 @@ struct Entry {
     returned: Option<(u64, Outcome)>,
 }
 
-/// Where the processes write their histories: for each round and process some entries of four words.
+/// Where the processes write their histories: for each round and process some entries of four
+/// words.
 #[derive(Clone)]
 struct Histories {
     words: Shm<[AtomicU64]>,
@@ -162,10 +180,18 @@ impl Histories {
     }
 
     /// Calls, and notes when and what came of it.
-    fn make(&self, round: usize, process: usize, index: usize, call: Call, queue: &Queue<u64>) -> Outcome {
+    fn make(
+        &self,
+        round: usize,
+        process: usize,
+        index: usize,
+        call: Call,
+        queue: &Queue<u64>,
+    ) -> Outcome {
         let [when, what, until, result] = self.entry(round, process, index) else { unreachable!() };
         what.store(call.to_word(), Release);
-        // SeqCst, as an exchange: what is called comes after the look at the clock, whose result it stores.
+        // SeqCst, as an exchange: what is called comes after the look at the clock, whose result it
+        // stores.
         when.swap(later_than_now(), SeqCst);
         let outcome = call.make(queue);
         let now = later_than_now();
@@ -177,14 +203,20 @@ impl Histories {
     /// Gets whatever is left. How many calls there were after it.
     fn drain(&self, round: usize, process: usize, first: usize, queue: &Queue<u64>) -> usize {
         let call = Call { kind: Kind::TryGet, count: 1, first: 0 };
-        let empty = (first..).find(|&index| self.make(round, process, index, call, queue).is_refused);
+        let empty =
+            (first..).find(|&index| self.make(round, process, index, call, queue).is_refused);
         empty.expect("a queue has an end") + 1
     }
 
     /// Puts until there is no room. How many calls there were after it.
     fn fill(&self, round: usize, process: usize, first: usize, queue: &Queue<u64>) -> usize {
-        let call = |index| Call { kind: Kind::TryPut, count: 1, first: (process * 1000 + index * 10 + 1) as u64 };
-        let full = (first..).find(|&index| self.make(round, process, index, call(index), queue).is_refused);
+        let call = |index| Call {
+            kind: Kind::TryPut,
+            count: 1,
+            first: (process * 1000 + index * 10 + 1) as u64,
+        };
+        let full = (first..)
+            .find(|&index| self.make(round, process, index, call(index), queue).is_refused);
         full.expect("a queue is full some time") + 1
     }
 
@@ -192,11 +224,19 @@ impl Histories {
         let mut all = Vec::new();
         for process in 0..self.processes {
             for index in 0..self.entries {
-                let [when, what, until, result] = self.entry(round, process, index) else { unreachable!() };
+                let [when, what, until, result] = self.entry(round, process, index) else {
+                    unreachable!()
+                };
                 let (called, until) = (when.load(Acquire), until.load(Acquire));
                 if called != 0 {
-                    let returned = (until != 0).then(|| (until, Outcome::from_word(result.load(Acquire))));
-                    all.push(Entry { process, called, call: Call::from_word(what.load(Acquire)), returned });
+                    let returned =
+                        (until != 0).then(|| (until, Outcome::from_word(result.load(Acquire))));
+                    all.push(Entry {
+                        process,
+                        called,
+                        call: Call::from_word(what.load(Acquire)),
+                        returned,
+                    });
                 }
             }
         }
@@ -204,7 +244,9 @@ impl Histories {
     }
 
     fn called(&self, round: usize, process: usize) -> usize {
-        (0..self.entries).take_while(|&index| self.entry(round, process, index)[0].load(Acquire) != 0).count()
+        (0..self.entries)
+            .take_while(|&index| self.entry(round, process, index)[0].load(Acquire) != 0)
+            .count()
     }
 }
 
@@ -285,17 +327,31 @@ fn events_of(number: usize, entry: &Entry) -> Vec<Event> {
     let Some((until, outcome)) = &entry.returned else {
         return (0..entry.call.count as usize).map(step).collect();
     };
-    let succeeded = outcome.items.iter().map(|&item| if entry.call.is_put() { Result::Put } else { Result::Got(item) });
-    let refused = outcome.is_refused.then_some(if entry.call.is_put() { Result::Full } else { Result::Empty });
+    let succeeded = outcome
+        .items
+        .iter()
+        .map(|&item| if entry.call.is_put() { Result::Put } else { Result::Got(item) });
+    let refused = outcome.is_refused.then_some(if entry.call.is_put() {
+        Result::Full
+    } else {
+        Result::Empty
+    });
     let results = succeeded.chain(refused).enumerate();
-    results.flat_map(|(index, result)| [step(index), (*until, (entry.process, index), Err(result))]).collect()
+    results
+        .flat_map(|(index, result)| [step(index), (*until, (entry.process, index), Err(result))])
+        .collect()
 }
 
 fn check(capacity: usize, history: &[Entry]) {
-    let mut events: Vec<Event> = history.iter().enumerate().flat_map(|(number, entry)| events_of(number, entry)).collect();
+    let mut events: Vec<Event> =
+        history.iter().enumerate().flat_map(|(number, entry)| events_of(number, entry)).collect();
     // At the same time calls come first: then they overlap with what returns.
     events.sort_by_key(|&(time, _, what)| (time, what.is_err()));
-    let mut tester = LinearizabilityTester::new(Plain { capacity, items: VecDeque::new(), done: BTreeMap::new() });
+    let mut tester = LinearizabilityTester::new(Plain {
+        capacity,
+        items: VecDeque::new(),
+        done: BTreeMap::new(),
+    });
     for (_, thread, what) in events {
         match what {
             Ok(step) => tester.on_invoke(thread, step).map(|_| ()),
@@ -307,7 +363,10 @@ fn check(capacity: usize, history: &[Entry]) {
         let mut history: Vec<&Entry> = history.iter().collect();
         history.sort_by_key(|entry| entry.called);
         let lines: Vec<String> = history.iter().map(|entry| format!("{entry:?}\n")).collect();
-        panic!("no order of these explains what came of them, with room for {capacity}:\n{}", lines.concat());
+        panic!(
+            "no order of these explains what came of them, with room for {capacity}:\n{}",
+            lines.concat()
+        );
     }
 }
 
@@ -324,7 +383,8 @@ fn linger(random: &mut fastrand::Rng) {
     }
 }
 
-/// Several processes that make some calls at once, in each of many rounds; one of them gets what is left.
+/// Several processes that make some calls at once, in each of many rounds; one of them gets what is
+/// left.
 struct Crowd {
     capacity: usize,
     /// Of each process in a round.
@@ -344,9 +404,11 @@ impl Crowd {
         let barrier = Shm::new(Barrier::new(processes as u32)).unwrap();
         let arrived: Shm<AtomicU64> = Shm::new(AtomicU64::new(0)).unwrap();
         let child = |me| {
-            let (queue, histories, barrier, arrived) = (queue.clone(), histories.clone(), barrier.clone(), arrived.clone());
+            let (queue, histories, barrier, arrived) =
+                (queue.clone(), histories.clone(), barrier.clone(), arrived.clone());
             fork(move || {
-                let mut random = fastrand::Rng::with_seed((capacity * 100 + processes * 10 + me) as u64);
+                let mut random =
+                    fastrand::Rng::with_seed((capacity * 100 + processes * 10 + me) as u64);
                 for round in 0..rounds {
                     barrier.wait_timeout(PATIENCE).unwrap();
                     meet(&arrived, ((round + 1) * processes) as u64);
@@ -370,7 +432,8 @@ impl Crowd {
         self.children.iter().any(|child| child.is_alive().unwrap())
     }
 
-    /// Stops one, wherever it is. If it is in its calls, the others must come to the end of theirs without it.
+    /// Stops one, wherever it is. If it is in its calls, the others must come to the end of theirs
+    /// without it.
     fn stop(&self, victim: usize) {
         let child = &self.children[victim];
         child.stop().unwrap();
@@ -381,7 +444,9 @@ impl Crowd {
             let others = (0..processes).filter(|&other| other != victim);
             for other in others {
                 let last = &self.histories.entry(round, other, self.calls - 1)[2];
-                wait_until("the others are through with a round", || last.load(Acquire) != 0 || !self.children[other].is_alive().unwrap());
+                wait_until("the others are through with a round", || {
+                    last.load(Acquire) != 0 || !self.children[other].is_alive().unwrap()
+                });
             }
         }
         child.resume().unwrap();
@@ -423,7 +488,8 @@ fn histories_are_linearizable_when_processes_are_stopped_in_the_middle() {
 fn histories_are_linearizable_when_one_process_is_killed() {
     const ROUNDS: usize = 400;
     const PROCESSES: usize = 3;
-    // The victim is process 0. The test itself comes last, in its place: it must not write to what is in the queue.
+    // The victim is process 0. The test itself comes last, in its place: it must not write to what
+    // is in the queue.
     const CALLS: [usize; PROCESSES] = [8, 3, 3];
     let mut random = fastrand::Rng::with_seed(7);
     let mut pending = 0;
@@ -434,10 +500,12 @@ fn histories_are_linearizable_when_one_process_is_killed() {
         let arrived: Shm<AtomicU64> = Shm::new(AtomicU64::new(0)).unwrap();
         let mut children: Vec<Child> = (0..PROCESSES)
             .map(|me| {
-                let (queue, histories, arrived) = (queue.clone(), histories.clone(), arrived.clone());
+                let (queue, histories, arrived) =
+                    (queue.clone(), histories.clone(), arrived.clone());
                 fork(move || {
                     let mut random = fastrand::Rng::with_seed((round * PROCESSES + me) as u64);
-                    // The victim becomes the first participant, so that the test is the one that takes over what it leaves.
+                    // The victim becomes the first participant, so that the test is the one that
+                    // takes over what it leaves.
                     wait_until("the victim takes part", || me == 0 || arrived.load(SeqCst) > 0);
                     assert!(matches!(queue.try_get(), Err(QueueError::Empty)));
                     meet(&arrived, PROCESSES as u64);

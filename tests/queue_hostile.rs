@@ -1,4 +1,5 @@
-//! A peer that writes anything anywhere into a queue: what goes through it is spoilt, and nobody crashes, panics, or waits beyond a deadline.
+//! A peer that writes anything anywhere into a queue: what goes through it is spoilt, and nobody
+//! crashes, panics, or waits beyond a deadline.
 
 #![allow(unsafe_code)]
 
@@ -37,7 +38,8 @@ fn new() -> All {
 
 impl All {
     fn mappings(&self) -> Vec<Mapping> {
-        let files = [self.items.as_fd(), self.bytes.as_fd(), self.tasks.as_fd(), self.byte_tasks.as_fd()];
+        let files =
+            [self.items.as_fd(), self.bytes.as_fd(), self.tasks.as_fd(), self.byte_tasks.as_fd()];
         files.map(|file| Mapping::new(file, memory::len(file).unwrap() as usize).unwrap()).into()
     }
 }
@@ -52,7 +54,8 @@ fn word_at(mapping: &Mapping, offset: usize) -> *mut u64 {
     unsafe { mapping.start().add(offset) }.as_ptr().cast()
 }
 
-/// Words that mean something somewhere: cycles near those that are in use, with all flags, slots that exist, or just do not, TIDs of locks.
+/// Words that mean something somewhere: cycles near those that are in use, with all flags, slots
+/// that exist, or just do not, TIDs of locks.
 fn telling(random: &mut fastrand::Rng) -> u64 {
     let flags = random.u64(..4) << 21;
     match random.u32(..8) {
@@ -61,7 +64,8 @@ fn telling(random: &mut fastrand::Rng) -> u64 {
         2 => 1 << random.u32(..64),
         3 => random.u64(..1 << 21) | flags | random.u64(..4) << 23,
         4 | 5 => random.u64(..40) | flags | random.u64(..64) << 23,
-        6 => [0x3fff_ffff, 0x4000_0000, 0x8000_0000, 0xc000_0000, u64::from(std::process::id())][random.usize(..5)],
+        6 => [0x3fff_ffff, 0x4000_0000, 0x8000_0000, 0xc000_0000, u64::from(std::process::id())]
+            [random.usize(..5)],
         _ => random.u64(..),
     }
 }
@@ -72,10 +76,15 @@ fn scribble(all: &All, seed: u64) -> ! {
     let mut random = fastrand::Rng::with_seed(seed);
     loop {
         let mapping = &mappings[random.usize(..mappings.len())];
-        let words = if random.u32(..4) == 0 { mapping.len() / 8 } else { mapping.len().min(CONTENTS * 4) / 8 };
+        let words = if random.u32(..4) == 0 {
+            mapping.len() / 8
+        } else {
+            mapping.len().min(CONTENTS * 4) / 8
+        };
         let at = word_at(mapping, random.usize(..words) * 8);
         let value = telling(&mut random);
-        // SAFETY: inside the mapping, aligned; all others access it by atomics, or expect it to be scribbled on.
+        // SAFETY: inside the mapping, aligned; all others access it by atomics, or expect it to be
+        // scribbled on.
         unsafe { at.write_volatile(value) };
         // Pauses of all lengths, so that some operations get on in between.
         for _ in 0..1 << random.u32(..12) {
@@ -140,7 +149,9 @@ fn operate(all: &All, until: Instant) {
         operate_on_bytes(all);
         operate_on_tasks(all);
         // Others come and go, and take over what the dead have left.
-        std::thread::scope(|scope| _ = scope.spawn(|| [operate_on_items, operate_on_tasks].map(|operate| operate(all))));
+        std::thread::scope(|scope| {
+            _ = scope.spawn(|| [operate_on_items, operate_on_tasks].map(|operate| operate(all)));
+        });
         if let Ok(again) = Queue::<u64>::attach(copy_of(&all.items)) {
             let _ = again.try_put(6);
         }
@@ -192,7 +203,8 @@ fn one_wrong_word_neither_crashes_nor_hangs_anybody() {
             let words = CONTENTS / 8..mapping.len().min(CONTENTS * 3) / 8;
             for _ in 0..random.u32(1..4) {
                 let at = word_at(&mapping, random.usize(words.clone()) * 8);
-                // SAFETY: inside the mapping, aligned; this thread is in no operation, and nobody else has it.
+                // SAFETY: inside the mapping, aligned; this thread is in no operation, and nobody
+                // else has it.
                 unsafe { at.write_volatile(telling(&mut random)) };
             }
         }
@@ -211,7 +223,8 @@ fn attach(all: &All, which: usize) -> Result<(), RegionError> {
     }
 }
 
-/// The first words of a queue: capacity, dead letters, participants, places, attempts, whether it is joinable, size, alignment.
+/// The first words of a queue: capacity, dead letters, participants, places, attempts, whether it
+/// is joinable, size, alignment.
 const SHAPE: usize = 8;
 const ATTEMPTS: usize = 4;
 
@@ -239,7 +252,10 @@ fn a_queue_with_a_shape_that_cannot_be_is_not_attached() {
             for wrong in wrong.into_iter().chain((!can_be_none && right != 0).then_some(0)) {
                 // SAFETY: as above.
                 unsafe { at.write_volatile(wrong) };
-                assert!(attach(&all, which).is_err(), "word {index} of queue {which} is {wrong:#x}, not {right:#x}");
+                assert!(
+                    attach(&all, which).is_err(),
+                    "word {index} of queue {which} is {wrong:#x}, not {right:#x}"
+                );
             }
             // SAFETY: as above.
             unsafe { at.write_volatile(right) };
@@ -260,7 +276,10 @@ fn a_queue_with_another_header_is_not_attached() {
             for wrong in [!right, right.wrapping_add(1), right ^ 1 << 31] {
                 // SAFETY: as above.
                 unsafe { at.write_volatile(wrong) };
-                assert!(attach(&all, which).is_err(), "word {index} of the header of queue {which} is {wrong:#x}, not {right:#x}");
+                assert!(
+                    attach(&all, which).is_err(),
+                    "word {index} of the header of queue {which} is {wrong:#x}, not {right:#x}"
+                );
             }
             // SAFETY: as above.
             unsafe { at.write_volatile(right) };
@@ -289,19 +308,25 @@ fn a_shape_that_changes_afterwards_changes_nothing() {
     all.tasks.join().unwrap();
 }
 
-/// The place of a task that came back is looked at again and again by who gave it back: until it makes sense, or for good.
+/// The place of a task that came back is looked at again and again by who gave it back: until it
+/// makes sense, or for good.
 #[test]
 fn a_returned_task_whose_place_makes_no_sense_hangs_nobody() {
     for wrong in [0, 1, (1 << 21) - 1, 1 << 22, (1 << 22) | ((1 << 21) - 1), 3 << 21, u64::MAX] {
-        let tasks: JoinableQueue<u64> = QueueOptions::new().participants(1).loans(1).create_joinable(2).unwrap();
+        let tasks: JoinableQueue<u64> =
+            QueueOptions::new().participants(1).loans(1).create_joinable(2).unwrap();
         tasks.put_many(&[1, 2]).unwrap();
         drop(tasks.get().unwrap());
-        let mapping = Mapping::new(tasks.as_fd(), memory::len(tasks.as_fd()).unwrap() as usize).unwrap();
+        let mapping =
+            Mapping::new(tasks.as_fd(), memory::len(tasks.as_fd()).unwrap() as usize).unwrap();
         // The one place with the mark of a task that came back, and with one of the few slots.
         let places = (CONTENTS / 8..mapping.len() / 8).map(|word| word_at(&mapping, word * 8));
         // Not how often a slot was taken: a place has a round.
-        let is_marked = |word: u64| word >> 23 != 0 && (1 << 22..(1 << 22) + 10).contains(&(word & !(u64::MAX << 23)));
-        // SAFETY: inside the mapping, aligned; this thread is in no operation, and nobody else has the queue.
+        let is_marked = |word: u64| {
+            word >> 23 != 0 && (1 << 22..(1 << 22) + 10).contains(&(word & !(u64::MAX << 23)))
+        };
+        // SAFETY: inside the mapping, aligned; this thread is in no operation, and nobody else has
+        // the queue.
         let mut marked = places.filter(|place| is_marked(unsafe { place.read_volatile() }));
         let place = marked.next().expect("a place is marked");
         assert_eq!(marked.next(), None);

@@ -1,4 +1,5 @@
-//! Queues of every kind do exactly what a plain model of them does, whatever their participants do in turn, and whoever dies: see `model`.
+//! Queues of every kind do exactly what a plain model of them does, whatever their participants do
+//! in turn, and whoever dies: see `model`.
 
 mod forked;
 mod model;
@@ -15,7 +16,8 @@ use proptest::test_runner::TestRunner;
 /// A setup, and steps.
 fn programs() -> impl Strategy<Value = Vec<u8>> {
     let steps = prop::collection::vec(any::<[u8; 2]>(), 0..120);
-    (any::<[u8; 3]>(), steps).prop_map(|(setup, steps)| setup.into_iter().chain(steps.into_iter().flatten()).collect())
+    (any::<[u8; 3]>(), steps)
+        .prop_map(|(setup, steps)| setup.into_iter().chain(steps.into_iter().flatten()).collect())
 }
 
 fn config(cases: u32) -> ProptestConfig {
@@ -45,7 +47,8 @@ fn programs_of_the_corpus_do_what_the_model_does() {
 /// As many more as there is time for, if there is: `ci/fuzz.sh`, without a fuzzer.
 #[test]
 fn programs_do_what_the_model_does_for_as_long_as_is_said() {
-    let seconds = env::var("CROSSPROC_MODEL_SECONDS").ok().map_or(0, |seconds| seconds.parse().unwrap());
+    let seconds =
+        env::var("CROSSPROC_MODEL_SECONDS").ok().map_or(0, |seconds| seconds.parse().unwrap());
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut count = 0;
     while Instant::now() < until {
@@ -61,7 +64,8 @@ fn programs_do_what_the_model_does_for_as_long_as_is_said() {
     println!("{count} programs in {seconds} s");
 }
 
-/// What one does alone, as far as it comes. Of each item it is known when it was put, and how often it can have been taken.
+/// What one does alone, as far as it comes. Of each item it is known when it was put, and how often
+/// it can have been taken.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Put(u64),
@@ -127,7 +131,9 @@ fn contents_in(acts: &[Act], capacity: usize) -> Vec<Vec<u64>> {
     let Some((last, before)) = acts.split_last() else { return vec![Vec::new()] };
     let after = |last: &[Act]| contents_after(&[before, last].concat(), capacity);
     match *last {
-        Act::PutMany(first, count) => (0..=count).map(|count| after(&[Act::PutMany(first, count)])).collect(),
+        Act::PutMany(first, count) => {
+            (0..=count).map(|count| after(&[Act::PutMany(first, count)])).collect()
+        }
         Act::TakeMany => (0..=3).map(|count| after(&vec![Act::Take; count])).collect(),
         last => vec![after(&[]), after(&[last])],
     }
@@ -136,7 +142,9 @@ fn contents_in(acts: &[Act], capacity: usize) -> Vec<Vec<u64>> {
 fn act(queue: &Queue<u64>, act: Act) {
     match act {
         Act::Put(item) => _ = queue.try_put(item),
-        Act::PutMany(first, count) => _ = queue.try_put_many(&(first..first + count).collect::<Vec<_>>()),
+        Act::PutMany(first, count) => {
+            _ = queue.try_put_many(&(first..first + count).collect::<Vec<_>>());
+        }
         Act::Send(item) => {
             let mut loan = queue.loan().unwrap();
             *loan = item;
@@ -163,7 +171,12 @@ fn run_and_kill(kill_after: usize, body: impl FnOnce(&AtomicU64) + Send) -> usiz
     done.load(SeqCst) as usize
 }
 
-fn act_on_task<'a>(queue: &'a JoinableQueue<u64>, in_hand: &mut Vec<Task<'a, u64>>, states: &[AtomicU64], act: Act) {
+fn act_on_task<'a>(
+    queue: &'a JoinableQueue<u64>,
+    in_hand: &mut Vec<Task<'a, u64>>,
+    states: &[AtomicU64],
+    act: Act,
+) {
     match act {
         Act::Put(item) | Act::Send(item) | Act::PutMany(item, _) => {
             states[item as usize].store(1, SeqCst);

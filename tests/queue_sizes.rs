@@ -19,7 +19,11 @@ fn copy_of(queue: &impl AsFd) -> OwnedFd {
 }
 
 /// Writes sizes that are not the right one into a queue, and attaches to it.
-fn attach_with_wrong_sizes<Q: AsFd>(queue: &Q, right: u64, attach: impl Fn(OwnedFd) -> Result<Q, RegionError>) {
+fn attach_with_wrong_sizes<Q: AsFd>(
+    queue: &Q,
+    right: u64,
+    attach: impl Fn(OwnedFd) -> Result<Q, RegionError>,
+) {
     let spoiler = Spoiler::new(queue, SIZES);
     assert_eq!(spoiler.read(SHAPE_SIZE), right);
     for wrong in (0..10).filter(|&size| size != right) {
@@ -36,17 +40,29 @@ fn attach_with_wrong_sizes<Q: AsFd>(queue: &Q, right: u64, attach: impl Fn(Owned
 fn a_queue_of_bytes_with_items_of_another_size_is_not_attached() {
     attach_with_wrong_sizes(&options().create::<u8>(500).unwrap(), 1, Queue::<u8>::attach);
     attach_with_wrong_sizes(&options().create::<i8>(500).unwrap(), 1, Queue::<i8>::attach);
-    attach_with_wrong_sizes(&options().create::<[u8; 1]>(500).unwrap(), 1, Queue::<[u8; 1]>::attach);
+    attach_with_wrong_sizes(
+        &options().create::<[u8; 1]>(500).unwrap(),
+        1,
+        Queue::<[u8; 1]>::attach,
+    );
 }
 
 #[test]
 fn a_joinable_queue_of_bytes_with_items_of_another_size_is_not_attached() {
-    attach_with_wrong_sizes(&options().create_joinable::<u8>(500).unwrap(), 1, JoinableQueue::<u8>::attach);
+    attach_with_wrong_sizes(
+        &options().create_joinable::<u8>(500).unwrap(),
+        1,
+        JoinableQueue::<u8>::attach,
+    );
 }
 
 #[test]
 fn a_queue_of_longer_items_with_another_size_is_not_attached() {
-    attach_with_wrong_sizes(&options().create::<[u8; 5]>(500).unwrap(), 5, Queue::<[u8; 5]>::attach);
+    attach_with_wrong_sizes(
+        &options().create::<[u8; 5]>(500).unwrap(),
+        5,
+        Queue::<[u8; 5]>::attach,
+    );
 }
 
 /// Of messages the creator alone says how long they may be.

@@ -96,7 +96,8 @@ fn points(queue: &JoinableQueue<u64>, participants: usize, burier: &Child) -> Ve
 
 /// A queue with a task, in a table with room for so many.
 fn queue_of(participants: usize) -> JoinableQueue<u64> {
-    let queue: JoinableQueue<u64> = QueueOptions::new().participants(participants).create_joinable(4).unwrap();
+    let queue: JoinableQueue<u64> =
+        QueueOptions::new().participants(participants).create_joinable(4).unwrap();
     queue.put(1).unwrap();
     queue
 }
@@ -150,14 +151,18 @@ fn a_burier_that_is_stopped_anywhere_keeps_nothing_from_others() {
         if is_first {
             newcomer_puts(&queue);
         }
-        let task = queue.get_timeout(TIME).unwrap_or_else(|error| panic!("stopped after {point} steps: {error}"));
+        let task = queue
+            .get_timeout(TIME)
+            .unwrap_or_else(|error| panic!("stopped after {point} steps: {error}"));
         assert_eq!((*task, task.attempts()), (1, 2), "after {point} steps");
         task.done();
         if !is_first {
             newcomer_puts(&queue);
         }
         queue.try_get().unwrap().done();
-        queue.join_timeout(TIME).unwrap_or_else(|error| panic!("stopped after {point} steps: {error}"));
+        queue
+            .join_timeout(TIME)
+            .unwrap_or_else(|error| panic!("stopped after {point} steps: {error}"));
         kill(&stopped);
     }
 }
@@ -173,10 +178,14 @@ fn a_newcomer_that_is_stopped_anywhere_keeps_no_task_from_others() {
     for point in points(&queue, 2, &newcomer(&queue)) {
         let queue = queue_of_the_dead(2);
         let stopped = stop_after(newcomer(&queue), point);
-        let task = queue.get_timeout(TIME).unwrap_or_else(|error| panic!("stopped after {point} steps: {error}"));
+        let task = queue
+            .get_timeout(TIME)
+            .unwrap_or_else(|error| panic!("stopped after {point} steps: {error}"));
         assert_eq!((*task, task.attempts()), (1, 2), "after {point} steps");
         task.done();
-        queue.join_timeout(TIME).unwrap_or_else(|error| panic!("stopped after {point} steps: {error}"));
+        queue
+            .join_timeout(TIME)
+            .unwrap_or_else(|error| panic!("stopped after {point} steps: {error}"));
         kill(&stopped);
     }
 }

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 use crossproc::{Event, Fixed, Lock, LockError, RegionError, Shm, pipe, shared};
 use crossproc_sys::memory::Mapping;
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create, statfs};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create, statfs,
+};
 
 mod forked;
 mod refused;
@@ -30,7 +32,8 @@ shared! {
 
 fn board() -> Shm<Board> {
     let cells = [1, 2, 3].map(AtomicU32::new);
-    Shm::new(Board { hits: Lock::new(5), ready: Event::new(), limit: Fixed::new(9), cells }).unwrap()
+    Shm::new(Board { hits: Lock::new(5), ready: Event::new(), limit: Fixed::new(9), cells })
+        .unwrap()
 }
 
 fn descriptor_of(region: &impl AsFd) -> OwnedFd {
@@ -56,10 +59,13 @@ fn two_mappings_are_one_memory() {
 #[test]
 fn a_slice_has_its_length_and_its_elements() {
     for len in [0, 1, 7, 4096, 100_000] {
-        let one: Shm<[AtomicU64]> = Shm::from_fn(len, |index| AtomicU64::new(index as u64)).unwrap();
+        let one: Shm<[AtomicU64]> =
+            Shm::from_fn(len, |index| AtomicU64::new(index as u64)).unwrap();
         let other: Shm<[AtomicU64]> = Shm::attach(descriptor_of(&one)).unwrap();
         assert_eq!(other.len(), len);
-        assert!(other.iter().enumerate().all(|(index, element)| element.load(Relaxed) == index as u64));
+        assert!(
+            other.iter().enumerate().all(|(index, element)| element.load(Relaxed) == index as u64)
+        );
     }
 }
 
@@ -124,7 +130,11 @@ fn what_is_no_memfd_is_refused() {
     // A file on a tmpfs is a memfd for all that can be told, but not sealed.
     let file = refused(File::open("/proc/self/exe").unwrap().into());
     let is_on_tmpfs = statfs("/proc/self/exe").unwrap().f_type == libc::TMPFS_MAGIC;
-    let is_fitting = if is_on_tmpfs { matches!(file, RegionError::NotSealed { .. }) } else { matches!(file, RegionError::NotMemfd) };
+    let is_fitting = if is_on_tmpfs {
+        matches!(file, RegionError::NotSealed { .. })
+    } else {
+        matches!(file, RegionError::NotMemfd)
+    };
     assert!(is_fitting, "{file}, on a tmpfs: {is_on_tmpfs}");
 }
 
@@ -133,7 +143,9 @@ fn an_unsealed_memfd_is_refused() {
     let file = File::from(memfd_create(c"test", MemfdFlags::ALLOW_SEALING).unwrap());
     file.write_all_at(&bytes_of(&board()), 0).unwrap();
     fcntl_add_seals(&file, SealFlags::GROW).unwrap();
-    assert!(matches!(refused(file.into()), RegionError::NotSealed { missing } if missing == "SEAL, SHRINK"));
+    assert!(
+        matches!(refused(file.into()), RegionError::NotSealed { missing } if missing == "SEAL, SHRINK")
+    );
 }
 
 #[test]
@@ -143,7 +155,9 @@ fn a_memfd_with_other_seals_than_a_region_has_is_refused() {
         let file = File::from(memfd_create(c"test", MemfdFlags::ALLOW_SEALING).unwrap());
         file.write_all_at(&bytes_of(&board()), 0).unwrap();
         fcntl_add_seals(&file, sealed | more).unwrap();
-        assert!(matches!(refused(file.into()), RegionError::OtherSeals { found } if found == names));
+        assert!(
+            matches!(refused(file.into()), RegionError::OtherSeals { found } if found == names)
+        );
     }
 }
 
@@ -165,7 +179,8 @@ const POOL: &str = "/proc/sys/vm/nr_hugepages";
 impl Pool {
     fn with_some() -> Self {
         let before = std::fs::read_to_string(POOL).ok();
-        let filled = before.filter(|before| before.trim() == "0" && std::fs::write(POOL, "2").is_ok());
+        let filled =
+            before.filter(|before| before.trim() == "0" && std::fs::write(POOL, "2").is_ok());
         Pool(filled)
     }
 }
@@ -180,7 +195,13 @@ impl Drop for Pool {
 
 /// A sealed memfd of one huge page, of which there need not be any.
 fn huge() -> OwnedFd {
-    let file = File::from(memfd_create(c"test", MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB).unwrap());
+    let file = File::from(
+        memfd_create(
+            c"test",
+            MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
+        )
+        .unwrap(),
+    );
     file.set_len(2 << 20).unwrap();
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).unwrap();
     file.into()
@@ -196,7 +217,11 @@ fn a_memfd_of_huge_pages_is_refused_before_it_is_mapped() {
     if let Ok(mapping) = Mapping::new(&file, 2 << 20) {
         let bytes = bytes_of(&board());
         // SAFETY: as many bytes are mapped, and nobody else has them.
-        unsafe { mapping.start().copy_from_nonoverlapping(core::ptr::NonNull::from(&bytes[..]).cast(), bytes.len()) };
+        unsafe {
+            mapping
+                .start()
+                .copy_from_nonoverlapping(core::ptr::NonNull::from(&bytes[..]).cast(), bytes.len());
+        };
         println!("with a huge page");
     }
     assert!(matches!(refused(file), RegionError::HugePages));
@@ -204,7 +229,8 @@ fn a_memfd_of_huge_pages_is_refused_before_it_is_mapped() {
 
 #[test]
 fn a_region_with_a_hole_is_refused() {
-    let region: Shm<[AtomicU64]> = Shm::from_fn(10_000, |index| AtomicU64::new(index as u64)).unwrap();
+    let region: Shm<[AtomicU64]> =
+        Shm::from_fn(10_000, |index| AtomicU64::new(index as u64)).unwrap();
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     fallocate(&region, flags, 8_192, 4_096).unwrap();
     let error = Shm::<[AtomicU64]>::attach(descriptor_of(&region)).map(drop).unwrap_err();
@@ -243,7 +269,10 @@ fn another_abi_is_refused() {
 
 #[test]
 fn another_word_size_or_byte_order_is_refused() {
-    assert!(matches!(refused(altered(WORD, &32_u32.to_ne_bytes())), RegionError::OtherWordSize { .. }));
+    assert!(matches!(
+        refused(altered(WORD, &32_u32.to_ne_bytes())),
+        RegionError::OtherWordSize { .. }
+    ));
     let mut swapped = bytes_of(&board())[..8].to_vec();
     swapped.reverse();
     assert!(matches!(refused(altered(MAGIC, &swapped)), RegionError::OtherWordSize { .. }));
@@ -251,7 +280,10 @@ fn another_word_size_or_byte_order_is_refused() {
 
 #[test]
 fn another_pid_namespace_is_refused() {
-    assert!(matches!(refused(altered(NAMESPACE_INODE, &[1])), RegionError::OtherPidNamespace { .. }));
+    assert!(matches!(
+        refused(altered(NAMESPACE_INODE, &[1])),
+        RegionError::OtherPidNamespace { .. }
+    ));
 }
 
 #[test]
@@ -291,9 +323,18 @@ fn another_layout_is_refused() {
     assert!(matches!(refused(altered(COUNT, &[0])), RegionError::OtherLayout { .. }));
     let other = |error| matches!(error, RegionError::OtherLayout { .. });
     assert!(other(Shm::<Event>::attach(descriptor_of(&board())).unwrap_err()));
-    assert!(other(Shm::<OtherNames>::attach(descriptor_of(&board())).unwrap_err()), "fields of other names");
-    assert!(other(Shm::<another_build::Board>::attach(descriptor_of(&board())).unwrap_err()), "fields in another order");
-    assert!(other(Shm::<[Board]>::attach(descriptor_of(&board())).unwrap_err()), "a slice is not a value");
+    assert!(
+        other(Shm::<OtherNames>::attach(descriptor_of(&board())).unwrap_err()),
+        "fields of other names"
+    );
+    assert!(
+        other(Shm::<another_build::Board>::attach(descriptor_of(&board())).unwrap_err()),
+        "fields in another order"
+    );
+    assert!(
+        other(Shm::<[Board]>::attach(descriptor_of(&board())).unwrap_err()),
+        "a slice is not a value"
+    );
     let one = Shm::new(AtomicU32::new(0)).unwrap();
     assert!(other(Shm::<AtomicU64>::attach(descriptor_of(&one)).unwrap_err()));
     assert!(other(Shm::<std::sync::atomic::AtomicI32>::attach(descriptor_of(&one)).unwrap_err()));
@@ -307,14 +348,19 @@ fn another_layout_is_refused() {
 
 #[test]
 fn running_out_is_an_error_at_creation() {
-    let error = Shm::<[AtomicU64]>::from_fn(usize::MAX / 4, |_| unreachable!("nothing is made")).unwrap_err();
+    let error = Shm::<[AtomicU64]>::from_fn(usize::MAX / 4, |_| unreachable!("nothing is made"))
+        .unwrap_err();
     assert!(matches!(error, RegionError::TooLarge { .. }), "{error}");
     // More than any machine has: the pages are not promised but allocated.
-    let error = Shm::<[AtomicU64]>::from_fn(1 << 50, |_| unreachable!("nothing is made")).unwrap_err();
+    let error =
+        Shm::<[AtomicU64]>::from_fn(1 << 50, |_| unreachable!("nothing is made")).unwrap_err();
     assert!(matches!(error, RegionError::Create { .. }), "{error}");
     join_all([fork(|| {
-        rustix::process::setrlimit(rustix::process::Resource::Nofile, rustix::process::Rlimit { current: Some(3), maximum: Some(3) })
-            .unwrap();
+        rustix::process::setrlimit(
+            rustix::process::Resource::Nofile,
+            rustix::process::Rlimit { current: Some(3), maximum: Some(3) },
+        )
+        .unwrap();
         assert!(matches!(Shm::new(Event::new()), Err(RegionError::Create { .. })));
     })]);
 }
@@ -333,7 +379,8 @@ fn nothing_is_left_behind() {
         }
         assert_eq!(open(), before);
         File::open("/proc/self/maps").unwrap().read_to_string(&mut maps).unwrap();
-        // What other tests of this process have mapped at the moment of the fork may be there, a hundred of ours may not.
+        // What other tests of this process have mapped at the moment of the fork may be there, a
+        // hundred of ours may not.
         assert!(maps.matches("memfd:crossproc").count() < 50);
     })]);
 }
@@ -359,8 +406,11 @@ fn a_child_in_another_pid_namespace_can_neither_attach_nor_lock() {
 #[test]
 fn a_limit_on_file_sizes_is_an_error_and_not_a_signal() {
     join_all([fork(|| {
-        rustix::process::setrlimit(rustix::process::Resource::Fsize, rustix::process::Rlimit { current: Some(4096), maximum: Some(4096) })
-            .unwrap();
+        rustix::process::setrlimit(
+            rustix::process::Resource::Fsize,
+            rustix::process::Rlimit { current: Some(4096), maximum: Some(4096) },
+        )
+        .unwrap();
         assert!(matches!(Shm::new(Event::new()), Err(RegionError::Create { .. })));
     })]);
 }
@@ -369,9 +419,13 @@ fn a_limit_on_file_sizes_is_an_error_and_not_a_signal() {
 fn memory_that_cannot_be_looked_at_is_not_attached_and_the_error_says_why() {
     join_all([fork(|| {
         let region = board();
-        refused::refuse(&[refused::call(libc::SYS_fcntl, libc::EPERM).if_argument(1, libc::F_GET_SEALS as u32)]);
+        refused::refuse(&[
+            refused::call(libc::SYS_fcntl, libc::EPERM).if_argument(1, libc::F_GET_SEALS as u32)
+        ]);
         match Shm::<Board>::attach(region.as_fd().try_clone_to_owned().unwrap()) {
-            Err(RegionError::Attach { source, .. }) => assert_eq!(source.raw_os_error(), Some(libc::EPERM)),
+            Err(RegionError::Attach { source, .. }) => {
+                assert_eq!(source.raw_os_error(), Some(libc::EPERM));
+            }
             other => panic!("{other:?}"),
         }
     })]);

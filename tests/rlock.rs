@@ -20,7 +20,13 @@ shared! {
 }
 
 fn held() -> Shm<Held> {
-    Shm::new(Held { lock: RLock::new(0), held: Event::new(), go_on: Event::new(), released: Event::new() }).unwrap()
+    Shm::new(Held {
+        lock: RLock::new(0),
+        held: Event::new(),
+        go_on: Event::new(),
+        released: Event::new(),
+    })
+    .unwrap()
 }
 
 fn lock(lock: &RLock<u64>) -> RLockGuard<'_, u64> {
@@ -151,7 +157,9 @@ fn an_rlock_without_a_guard_tells_of_a_dead_owner_until_it_is_recovered() {
     assert!(lock.acquire(Wait::FOREVER).unwrap().owner_died);
     assert!(lock.acquire(Wait::FOREVER).unwrap().owner_died, "also the second time");
     thread::scope(|scope| {
-        scope.spawn(|| assert!(matches!(lock.recover(), Err(LockError::NotOwner)), "it is another thread's"));
+        scope.spawn(|| {
+            assert!(matches!(lock.recover(), Err(LockError::NotOwner)), "it is another thread's");
+        });
     });
     lock.release().unwrap();
     lock.release().unwrap();
@@ -203,7 +211,10 @@ fn locking_times_out_in_every_form() {
     let began = Instant::now();
     assert!(matches!(all.lock.lock_timeout(Duration::ZERO), Err(LockError::TimedOut)));
     assert!(matches!(all.lock.lock_deadline(began), Err(LockError::TimedOut)));
-    assert!(matches!(all.lock.lock_with(Wait::timeout(Duration::from_millis(30))), Err(LockError::TimedOut)));
+    assert!(matches!(
+        all.lock.lock_with(Wait::timeout(Duration::from_millis(30))),
+        Err(LockError::TimedOut)
+    ));
     assert!(began.elapsed() >= Duration::from_millis(30));
     all.go_on.set();
     assert!(all.lock.lock_timeout(Duration::MAX).is_ok());

@@ -17,8 +17,11 @@ struct Head {
 /// The entries of the calling thread's list.
 fn chain() -> Vec<usize> {
     let (mut head, mut len): (*const Head, usize) = (ptr::null(), 0);
-    // SAFETY: writes a pointer and a size.
-    assert_eq!(unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) }, 0);
+    assert_eq!(
+        // SAFETY: writes a pointer and a size.
+        unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) },
+        0
+    );
     // SAFETY: libc's head, for this thread.
     let Head { next, pending, .. } = unsafe { ptr::read(head) };
     assert_eq!(pending, 0, "nothing is pending between two operations");
@@ -69,10 +72,18 @@ fn all_that_is_held_is_in_the_list_once_and_nothing_else() {
             (3, true) => writers.extend(rwlocks[random.usize(..rwlocks.len())].try_write()),
             (_, true) => readers.extend(rwlocks[random.usize(..rwlocks.len())].try_read()),
             (0, false) if !held.is_empty() => drop(held.swap_remove(random.usize(..held.len()))),
-            (1, false) if !nested.is_empty() => drop(nested.swap_remove(random.usize(..nested.len()))),
-            (2, false) if !of_permits.is_empty() => drop(of_permits.swap_remove(random.usize(..of_permits.len()))),
-            (3, false) if !writers.is_empty() => drop(writers.swap_remove(random.usize(..writers.len()))),
-            (4, false) if !readers.is_empty() => drop(readers.swap_remove(random.usize(..readers.len()))),
+            (1, false) if !nested.is_empty() => {
+                drop(nested.swap_remove(random.usize(..nested.len())));
+            }
+            (2, false) if !of_permits.is_empty() => {
+                drop(of_permits.swap_remove(random.usize(..of_permits.len())));
+            }
+            (3, false) if !writers.is_empty() => {
+                drop(writers.swap_remove(random.usize(..writers.len())));
+            }
+            (4, false) if !readers.is_empty() => {
+                drop(readers.swap_remove(random.usize(..readers.len())));
+            }
             _ => {}
         }
         let mut entries = chain();
@@ -80,11 +91,13 @@ fn all_that_is_held_is_in_the_list_once_and_nothing_else() {
         entries.sort_unstable();
         entries.dedup();
         assert_eq!(entries.len(), length, "each is there once");
-        let is_ours = |entry: &&usize| ranges.iter().any(|&(start, len)| entry.wrapping_sub(start) < len);
+        let is_ours =
+            |entry: &&usize| ranges.iter().any(|&(start, len)| entry.wrapping_sub(start) < len);
         let mut indices: Vec<usize> = nested.iter().map(|&(index, _)| index).collect();
         indices.sort_unstable();
         indices.dedup();
-        let expected = held.len() + indices.len() + of_permits.len() + writers.len() + readers.len();
+        let expected =
+            held.len() + indices.len() + of_permits.len() + writers.len() + readers.len();
         assert_eq!(entries.iter().filter(is_ours).count(), expected, "step {step}");
     }
     drop((held, nested, of_permits, writers, readers));

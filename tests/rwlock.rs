@@ -22,7 +22,13 @@ shared! {
 }
 
 fn book() -> Shm<Book> {
-    Shm::new(Book { pages: RwLock::new([0; 2]), opened: Event::new(), go_on: Event::new(), over: AtomicU32::new(0) }).unwrap()
+    Shm::new(Book {
+        pages: RwLock::new([0; 2]),
+        opened: Event::new(),
+        go_on: Event::new(),
+        over: AtomicU32::new(0),
+    })
+    .unwrap()
 }
 
 fn write(book: &Book) -> RwLockWriteGuard<'_, [u64; 2], 4> {
@@ -129,7 +135,11 @@ fn a_dead_writer_is_told_to_readers_and_writers_until_one_recovers() {
     book.opened.wait();
     let waiting = [(); 2].map(|()| {
         let book = book.clone();
-        let child = fork(move || assert!(matches!(book.pages.read(), Err(LockError::OwnerDied(pages)) if *pages == [1, 0])));
+        let child = fork(move || {
+            assert!(
+                matches!(book.pages.read(), Err(LockError::OwnerDied(pages)) if *pages == [1, 0])
+            );
+        });
         wait_until_asleep(&child);
         child
     });
@@ -141,7 +151,9 @@ fn a_dead_writer_is_told_to_readers_and_writers_until_one_recovers() {
     let Err(LockError::OwnerDied(pages)) = book.pages.write() else { panic!("a writer died") };
     assert!(pages.is_inconsistent());
     drop(pages);
-    let Err(LockError::OwnerDied(pages)) = book.pages.try_write() else { panic!("nobody has recovered") };
+    let Err(LockError::OwnerDied(pages)) = book.pages.try_write() else {
+        panic!("nobody has recovered")
+    };
     let mut pages = pages.recover();
     assert!(!pages.is_inconsistent());
     pages[1] = 1;
@@ -168,7 +180,8 @@ fn a_writer_that_dies_waiting_has_changed_nothing() {
     assert_eq!(*book.pages.read().unwrap(), [0, 2]);
 }
 
-/// The kernel wakes one for a dead reader: the writer, which must pass it on to one that waits for a reader's place.
+/// The kernel wakes one for a dead reader: the writer, which must pass it on to one that waits for
+/// a reader's place.
 #[test]
 fn a_writer_passes_a_dead_readers_wake_up_on() {
     shared! {
@@ -229,7 +242,10 @@ fn time_outs_in_every_form_leave_nothing_behind() {
     let began = Instant::now();
     assert!(matches!(book.pages.write_timeout(Duration::ZERO), Err(LockError::TimedOut)));
     assert!(matches!(book.pages.write_deadline(began), Err(LockError::TimedOut)));
-    assert!(matches!(book.pages.write_with(Wait::timeout(Duration::from_millis(20))), Err(LockError::TimedOut)));
+    assert!(matches!(
+        book.pages.write_with(Wait::timeout(Duration::from_millis(20))),
+        Err(LockError::TimedOut)
+    ));
     assert!(began.elapsed() >= Duration::from_millis(20));
     // Not even that a writer had waited.
     assert!(book.pages.read_timeout(Duration::ZERO).is_ok() && book.pages.writer().is_none());
@@ -238,9 +254,15 @@ fn time_outs_in_every_form_leave_nothing_behind() {
     let pages = book.pages.write_timeout(Duration::MAX).unwrap();
     let theirs = book.clone();
     join_all([fork(move || {
-        assert!(matches!(theirs.pages.read_timeout(Duration::from_millis(5)), Err(LockError::TimedOut)));
+        assert!(matches!(
+            theirs.pages.read_timeout(Duration::from_millis(5)),
+            Err(LockError::TimedOut)
+        ));
         assert!(matches!(theirs.pages.read_deadline(Instant::now()), Err(LockError::TimedOut)));
-        assert!(matches!(theirs.pages.write_timeout(Duration::from_millis(5)), Err(LockError::TimedOut)));
+        assert!(matches!(
+            theirs.pages.write_timeout(Duration::from_millis(5)),
+            Err(LockError::TimedOut)
+        ));
     })]);
     drop(pages);
     assert!(book.pages.try_write().is_ok());

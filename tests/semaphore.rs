@@ -21,7 +21,12 @@ shared! {
 #[test]
 fn no_more_than_its_value_are_inside() {
     const PLACES: u32 = 2;
-    let room = Shm::new(Room { places: Semaphore::new(PLACES), inside: AtomicU32::new(0), most: AtomicU32::new(0) }).unwrap();
+    let room = Shm::new(Room {
+        places: Semaphore::new(PLACES),
+        inside: AtomicU32::new(0),
+        most: AtomicU32::new(0),
+    })
+    .unwrap();
     join_all([(); 5].map(|()| {
         let room = room.clone();
         fork(move || {
@@ -47,7 +52,9 @@ fn releasing_many_wakes_as_many() {
     });
     waiters.iter().for_each(wait_until_asleep);
     semaphore.release_many(3).unwrap();
-    wait_until("three have ended", || waiters.iter().filter(|waiter| !waiter.is_alive().unwrap()).count() == 3);
+    wait_until("three have ended", || {
+        waiters.iter().filter(|waiter| !waiter.is_alive().unwrap()).count() == 3
+    });
     assert_eq!(semaphore.value(), 0);
     semaphore.release().unwrap();
     join_all(waiters);
@@ -77,7 +84,10 @@ fn acquiring_times_out_in_every_form() {
         let began = Instant::now();
         assert_eq!(semaphore.acquire_timeout(timeout), Err(SemaphoreError::TimedOut));
         let took = began.elapsed();
-        assert!(took >= timeout && took < timeout + Duration::from_millis(500), "{timeout:?} took {took:?}");
+        assert!(
+            took >= timeout && took < timeout + Duration::from_millis(500),
+            "{timeout:?} took {took:?}"
+        );
     }
     semaphore.release_many(2).unwrap();
     assert_eq!(semaphore.acquire_timeout(Duration::ZERO), Ok(()));
@@ -105,9 +115,15 @@ macro_rules! is_accessed_in_every_form {
             assert_eq!(semaphore.try_access().map(drop), Err(SemaphoreError::WouldBlock), "{form}");
             let began = Instant::now();
             assert_eq!(semaphore.access_deadline(began).map(drop), Err(SemaphoreError::TimedOut));
-            assert_eq!(semaphore.access_timeout(Duration::ZERO).map(drop), Err(SemaphoreError::TimedOut));
+            assert_eq!(
+                semaphore.access_timeout(Duration::ZERO).map(drop),
+                Err(SemaphoreError::TimedOut)
+            );
             assert_eq!(semaphore.access_with(Wait::NONE).map(drop), Err(SemaphoreError::TimedOut));
-            assert_eq!(semaphore.access_deadline(began + brief).map(drop), Err(SemaphoreError::TimedOut));
+            assert_eq!(
+                semaphore.access_deadline(began + brief).map(drop),
+                Err(SemaphoreError::TimedOut)
+            );
             assert!(began.elapsed() >= brief, "{form}");
             assert_eq!(semaphore.value(), 0, "what was refused gives nothing back");
             drop(guard);
@@ -134,11 +150,16 @@ fn a_guard_that_is_dropped_wakes_who_waits_for_one() {
     assert_eq!(semaphore.value(), 1);
 }
 
-/// One permit goes round among acquirers that are killed at random. A permit that died with its taker is released again by the test; nobody sleeps
-/// while there is one.
+/// One permit goes round among acquirers that are killed at random. A permit that died with its
+/// taker is released again by the test; nobody sleeps while there is one.
 #[test]
 fn acquirers_killed_at_random_strand_nobody() {
-    let room = Shm::new(Room { places: Semaphore::new(1), inside: AtomicU32::new(0), most: AtomicU32::new(0) }).unwrap();
+    let room = Shm::new(Room {
+        places: Semaphore::new(1),
+        inside: AtomicU32::new(0),
+        most: AtomicU32::new(0),
+    })
+    .unwrap();
     let worker = || {
         let room = room.clone();
         fork(move || -> () {
@@ -163,8 +184,9 @@ fn acquirers_killed_at_random_strand_nobody() {
         let began = Instant::now();
         while room.most.load(Relaxed) == before {
             assert!(began.elapsed() < PATIENCE, "there is a permit and everybody sleeps");
-            // Nobody gets on for a while, and there is no permit: it died with the victim. While there is one, releasing
-            // another would hide that somebody sleeps in spite of it.
+            // Nobody gets on for a while, and there is no permit: it died with the victim. While
+            // there is one, releasing another would hide that somebody sleeps in spite
+            // of it.
             let are_idle = || room.places.value() == 0 && workers.iter().all(is_asleep);
             if began.elapsed() > Duration::from_millis(100) && are_idle() {
                 room.places.release().unwrap();

@@ -1,4 +1,5 @@
-//! Eight processes do everything at random on one of each primitive, while one of them is killed every 20 ms and replaced: `ci/soak.sh SECONDS`, or three seconds among the other tests.
+//! Eight processes do everything at random on one of each primitive, while one of them is killed
+//! every 20 ms and replaced: `ci/soak.sh SECONDS`, or three seconds among the other tests.
 
 #![allow(unsafe_code)]
 
@@ -8,15 +9,16 @@ use std::{env, thread};
 
 use crossproc::process::{Builder, Child};
 use crossproc::{
-    Barrier, BoundedSemaphore, Condition, ConditionError, Event, Lock, LockError, Once, Permits, RLock, RwLock, Semaphore, SemaphoreError,
-    Shm, shared,
+    Barrier, BoundedSemaphore, Condition, ConditionError, Event, Lock, LockError, Once, Permits,
+    RLock, RwLock, Semaphore, SemaphoreError, Shm, shared,
 };
 
 const WORKERS: usize = 8;
 const ONCES: usize = 4096;
 const PERMITS: usize = 3;
 const BOUND: u32 = 4;
-/// How long an operation may take that somebody is there for to end. What the parent does for the operations that wait for others, it does every few milliseconds.
+/// How long an operation may take that somebody is there for to end. What the parent does for the
+/// operations that wait for others, it does every few milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 shared! {
@@ -67,10 +69,12 @@ const OPERATIONS: [(&str, Operation); 16] = [
         compiler_fence(SeqCst);
         guard[1] += 1;
     }),
-    ("Lock, in time", |world, _, rng| match world.lock.lock_timeout(Duration::from_micros(rng.u64(..200))) {
-        Ok(guard) => assert_eq!(guard[0], guard[1]),
-        Err(LockError::OwnerDied(_) | LockError::TimedOut) => {}
-        Err(error) => panic!("{error}"),
+    ("Lock, in time", |world, _, rng| {
+        match world.lock.lock_timeout(Duration::from_micros(rng.u64(..200))) {
+            Ok(guard) => assert_eq!(guard[0], guard[1]),
+            Err(LockError::OwnerDied(_) | LockError::TimedOut) => {}
+            Err(error) => panic!("{error}"),
+        }
     }),
     ("RLock", |world, _, rng| {
         let guards: Vec<_> = (0..rng.usize(1..4))
@@ -134,7 +138,8 @@ const OPERATIONS: [(&str, Operation); 16] = [
     }),
     ("Permits", |world, _, rng| {
         let first = world.permits.acquire().unwrap();
-        let _others: Vec<_> = (0..rng.usize(..PERMITS)).map_while(|_| world.permits.try_acquire().ok()).collect();
+        let _others: Vec<_> =
+            (0..rng.usize(..PERMITS)).map_while(|_| world.permits.try_acquire().ok()).collect();
         drop(first);
     }),
     ("Event", |world, _, rng| match rng.u32(..8) {
@@ -198,7 +203,8 @@ fn world() -> Shm<World> {
 
 fn worker(world: &Shm<World>, index: usize) -> Child {
     let world = world.clone();
-    // SAFETY: no other thread of this process takes part: the test is the only one in its program, and the child uses the crate, atomics and system calls.
+    // SAFETY: no other thread of this process takes part: the test is the only one in its program,
+    // and the child uses the crate, atomics and system calls.
     let child = unsafe {
         Builder::new().daemon(true).fork_with_threads(move || {
             let mut rng = fastrand::Rng::new();
@@ -225,7 +231,8 @@ fn stir(world: &World) {
     world.barrier.reset();
 }
 
-/// A worker, what it had done when that was last looked at, and since when it has done nothing more.
+/// A worker, what it had done when that was last looked at, and since when it has done nothing
+/// more.
 struct Watched {
     child: Child,
     seen: u64,
@@ -250,7 +257,8 @@ impl Watched {
     }
 }
 
-/// In which operations workers were killed: (semaphore, bounded semaphore) that they may have acquired, and released, without having counted it.
+/// In which operations workers were killed: (semaphore, bounded semaphore) that they may have
+/// acquired, and released, without having counted it.
 #[derive(Default)]
 struct Uncounted {
     acquired: [u64; 2],
@@ -271,9 +279,11 @@ impl Uncounted {
 
 #[test]
 fn eight_processes_survive_each_others_deaths() {
-    let seconds = env::var("CROSSPROC_SOAK_SECONDS").map_or(3, |seconds| seconds.parse().expect("CROSSPROC_SOAK_SECONDS is a number"));
+    let seconds = env::var("CROSSPROC_SOAK_SECONDS")
+        .map_or(3, |seconds| seconds.parse().expect("CROSSPROC_SOAK_SECONDS is a number"));
     let world = world();
-    let mut workers: Vec<_> = (0..WORKERS).map(|index| Watched::new(worker(&world, index))).collect();
+    let mut workers: Vec<_> =
+        (0..WORKERS).map(|index| Watched::new(worker(&world, index))).collect();
     let mut uncounted = Uncounted::default();
     let (mut kills, mut stops) = (0, 0);
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -310,7 +320,11 @@ fn eight_processes_survive_each_others_deaths() {
             stir(&world);
             match worker.child.join_timeout(Duration::from_millis(5)) {
                 Ok(status) => break status,
-                Err(_) => assert!(Instant::now() < deadline, "a worker hangs in {}", OPERATIONS[place.operation.load(Relaxed) as usize].0),
+                Err(_) => assert!(
+                    Instant::now() < deadline,
+                    "a worker hangs in {}",
+                    OPERATIONS[place.operation.load(Relaxed) as usize].0
+                ),
             }
         };
         assert!(status.success(), "a worker ended with {status}");
@@ -322,17 +336,34 @@ fn eight_processes_survive_each_others_deaths() {
 
 /// What must hold when all are gone.
 fn must_be_whole(world: &World, uncounted: &Uncounted) {
-    let sum = |count: fn(&Place) -> &AtomicU64| -> u64 { world.places.iter().map(|place| count(place).load(Relaxed)).sum() };
+    let sum = |count: fn(&Place) -> &AtomicU64| -> u64 {
+        world.places.iter().map(|place| count(place).load(Relaxed)).sum()
+    };
     let counts = [
-        ("Semaphore", world.semaphore.value(), 0, sum(|place| &place.released[0]), sum(|place| &place.acquired[0])),
-        ("BoundedSemaphore", world.bounded.value(), BOUND, sum(|place| &place.released[1]), sum(|place| &place.acquired[1])),
+        (
+            "Semaphore",
+            world.semaphore.value(),
+            0,
+            sum(|place| &place.released[0]),
+            sum(|place| &place.acquired[0]),
+        ),
+        (
+            "BoundedSemaphore",
+            world.bounded.value(),
+            BOUND,
+            sum(|place| &place.released[1]),
+            sum(|place| &place.acquired[1]),
+        ),
     ];
     for (index, (name, value, initial, released, acquired)) in counts.into_iter().enumerate() {
         let left = i128::from(initial) + i128::from(released) - i128::from(acquired);
         let least = left - i128::from(uncounted.acquired[index]);
         let most = left + i128::from(uncounted.released[index]);
         println!("{name}: {value} permits, of {least} to {most}");
-        assert!((least..=most).contains(&i128::from(value)), "{name} has {value} permits, not {least} to {most}");
+        assert!(
+            (least..=most).contains(&i128::from(value)),
+            "{name} has {value} permits, not {least} to {most}"
+        );
     }
     assert!(world.bounded.value() <= BOUND);
     assert_eq!(world.permits.value(), PERMITS);

@@ -68,7 +68,10 @@ fn a_value_in_a_new_region_is_not_changed_by_what_was_held_there_before() {
             drop(locks);
             let shm = Shm::new(Lock::new([tid; COUNT])).unwrap();
             let start = (&raw const *shm).addr();
-            assert!(at.wrapping_sub(start) >= size_of::<Lock<[u32; COUNT]>>(), "it is mapped elsewhere");
+            assert!(
+                at.wrapping_sub(start) >= size_of::<Lock<[u32; COUNT]>>(),
+                "it is mapped elsewhere"
+            );
             to.send((shm, tid)).unwrap();
             let _ = go.recv();
             // SAFETY: ends this thread alone, for which the process would be ended otherwise.

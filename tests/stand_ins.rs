@@ -15,7 +15,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossproc::process::Child;
-use crossproc::{Event, Readable, Semaphore, Shm, WaitAnyError, Waitable, process, shared, wait_any, wait_any_timeout};
+use crossproc::{
+    Event, Readable, Semaphore, Shm, WaitAnyError, Waitable, process, shared, wait_any,
+    wait_any_timeout,
+};
 use crossproc_sys::clock;
 use crossproc_sys::futex::{self, Awake};
 use forked::{PATIENCE, join_all, kill, slowness, wait_until};
@@ -36,14 +39,20 @@ const WAITERS: u32 = 1 << 31;
 
 impl Board {
     fn new() -> Arc<Shm<Board>> {
-        let board = Board { events: [const { Event::new() }; EACH], semaphores: [const { Semaphore::new(0) }; EACH], polled: Event::new() };
+        let board = Board {
+            events: [const { Event::new() }; EACH],
+            semaphores: [const { Semaphore::new(0) }; EACH],
+            polled: Event::new(),
+        };
         Arc::new(Shm::new(board).unwrap())
     }
 
     /// So many of each.
     fn things(&self, count: usize) -> Vec<&dyn Waitable> {
         let events = self.events[..count].iter().map(|event| event as &dyn Waitable);
-        events.chain(self.semaphores[..count].iter().map(|semaphore| semaphore as &dyn Waitable)).collect()
+        events
+            .chain(self.semaphores[..count].iter().map(|semaphore| semaphore as &dyn Waitable))
+            .collect()
     }
 
     /// Their futexes.
@@ -55,8 +64,15 @@ impl Board {
             // as long.
             unsafe { AtomicU32::from_ptr(half) }
         };
-        let events = self.events[..count].iter().map(|event| futex(std::ptr::from_ref(event).cast()));
-        events.chain(self.semaphores[..count].iter().map(|semaphore| futex(std::ptr::from_ref(semaphore).cast()))).collect()
+        let events =
+            self.events[..count].iter().map(|event| futex(std::ptr::from_ref(event).cast()));
+        events
+            .chain(
+                self.semaphores[..count]
+                    .iter()
+                    .map(|semaphore| futex(std::ptr::from_ref(semaphore).cast())),
+            )
+            .collect()
     }
 }
 
@@ -76,7 +92,9 @@ fn each_wakes_one(count: usize, are_futures: bool, sleep: impl FnOnce(&Board) + 
     let board = Board::new();
     let theirs = Arc::clone(&board);
     let child = forked::fork(move || sleep(&theirs));
-    wait_until("the child is about to sleep", || board.words(count).iter().all(|word| word.load(SeqCst) & WAITERS != 0));
+    wait_until("the child is about to sleep", || {
+        board.words(count).iter().all(|word| word.load(SeqCst) & WAITERS != 0)
+    });
     wait_until("futures are polled", || !are_futures || board.polled.is_set());
     stop(&child);
     let sleepers: Vec<_> = (0..2 * count)
@@ -87,7 +105,11 @@ fn each_wakes_one(count: usize, are_futures: bool, sleep: impl FnOnce(&Board) + 
             let sleeper = sleeper.spawn(move || {
                 tell.send(crossproc_sys::threads::own_tid().unwrap()).unwrap();
                 let word = board.words(count)[index];
-                futex::wait(word, word.load(SeqCst), Some(clock::now() + PATIENCE.as_nanos() as u64))
+                futex::wait(
+                    word,
+                    word.load(SeqCst),
+                    Some(clock::now() + PATIENCE.as_nanos() as u64),
+                )
             });
             (sleeper.unwrap(), told.recv().unwrap())
         })
@@ -96,7 +118,9 @@ fn each_wakes_one(count: usize, are_futures: bool, sleep: impl FnOnce(&Board) + 
         let path = format!("/proc/self/task/{tid}/syscall");
         // On this word: it may sleep on another one before.
         let call = format!("{} {:#x} ", libc::SYS_futex, std::ptr::from_ref(word).addr());
-        wait_until("a thread sleeps", || fs::read_to_string(&path).is_ok_and(|now| now.starts_with(&call)));
+        wait_until("a thread sleeps", || {
+            fs::read_to_string(&path).is_ok_and(|now| now.starts_with(&call))
+        });
     }
     kill(&child);
     let woken = sleepers.into_iter().map(|(sleeper, _)| sleeper.join().unwrap());

@@ -9,7 +9,10 @@ use std::thread;
 
 use crossproc::directory::Address;
 use crossproc::process::{Builder, CommandExt};
-use crossproc::{Connection, Directory, DirectoryClient, Event, JoinableQueue, Queue, Shm, pipe, simplex, wait_any_timeout};
+use crossproc::{
+    Connection, Directory, DirectoryClient, Event, JoinableQueue, Queue, Shm, pipe, simplex,
+    wait_any_timeout,
+};
 
 mod forked;
 use forked::{PATIENCE, fork};
@@ -81,12 +84,21 @@ fn processes_take_none() {
             let child = Builder::new().daemon(daemon).fork(move || {
                 // A line that it hangs on, if it is a daemon.
                 assert!(taken().is_empty());
-                Builder::new().daemon(daemon).fork(|| assert!(taken().is_empty())).unwrap().join().unwrap().code().unwrap_or(1)
+                Builder::new()
+                    .daemon(daemon)
+                    .fork(|| assert!(taken().is_empty()))
+                    .unwrap()
+                    .join()
+                    .unwrap()
+                    .code()
+                    .unwrap_or(1)
             });
             assert_eq!(child.as_ref().unwrap().join().unwrap().code(), Some(0));
             child
         });
-        none_is_taken("a child that is not joined", || Builder::new().daemon(daemon).fork(|| ()).unwrap());
+        none_is_taken("a child that is not joined", || {
+            Builder::new().daemon(daemon).fork(|| ()).unwrap()
+        });
     }
     none_is_taken("a program", || Command::new("true").start().unwrap());
 }
@@ -100,7 +112,11 @@ fn a_daemon_that_gets_standard_streams_keeps_what_it_hangs_on() {
                 unsafe { libc::close(number) };
             }
             let mut command = Command::new("sh");
-            command.args(["-c", "exit 7"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+                .args(["-c", "exit 7"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
             command.daemon().unwrap().start().unwrap().join().unwrap().code().unwrap_or(1)
         });
         assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(7), "without {closed:?}");
@@ -117,9 +133,13 @@ fn waits_take_none() {
             // It sleeps, and so does the thread that sleeps for it.
             let names = || {
                 let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-                tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok()).collect::<Vec<_>>()
+                tasks
+                    .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+                    .collect::<Vec<_>>()
             };
-            forked::wait_until("a thread sleeps in its place", || names().iter().any(|name| name.starts_with("crossproc-futex")));
+            forked::wait_until("a thread sleeps in its place", || {
+                names().iter().any(|name| name.starts_with("crossproc-futex"))
+            });
             let taken = taken();
             one.send(b"now").unwrap();
             taken
@@ -146,7 +166,8 @@ fn a_directory_takes_none() {
                     let mut client = DirectoryClient::connect_timeout(&address, PATIENCE).unwrap();
                     client.put("value", &Shm::new(AtomicU32::new(1)).unwrap()).unwrap();
                     directory.put("event", &Shm::new(Event::new()).unwrap()).unwrap();
-                    let got: (Shm<AtomicU32>, Shm<Event>) = (client.get("value").unwrap(), client.get("event").unwrap());
+                    let got: (Shm<AtomicU32>, Shm<Event>) =
+                        (client.get("value").unwrap(), client.get("event").unwrap());
                     assert_eq!(got.0.load(Relaxed), 1);
                     let taken = taken();
                     directory.close();

@@ -26,7 +26,15 @@ fn mount_proc(options: &CStr) {
     ok(unsafe { libc::unshare(libc::CLONE_NEWNS) });
     let nothing = std::ptr::null();
     // SAFETY: reads strings.
-    ok(unsafe { libc::mount(c"none".as_ptr(), c"/".as_ptr(), nothing, libc::MS_REC | libc::MS_PRIVATE, nothing.cast()) });
+    ok(unsafe {
+        libc::mount(
+            c"none".as_ptr(),
+            c"/".as_ptr(),
+            nothing,
+            libc::MS_REC | libc::MS_PRIVATE,
+            nothing.cast(),
+        )
+    });
     let proc = c"proc".as_ptr();
     // SAFETY: as above.
     ok(unsafe { libc::mount(proc, c"/proc".as_ptr(), proc, 0, options.as_ptr().cast()) });
@@ -34,7 +42,8 @@ fn mount_proc(options: &CStr) {
 
 /// There is nothing in the file system of the calling process from now on.
 fn chroot_to_nothing() {
-    let nowhere = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nothing-{}", std::process::id()));
+    let nowhere =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nothing-{}", std::process::id()));
     fs::create_dir(&nowhere).unwrap();
     std::os::unix::fs::chroot(&nowhere).unwrap();
     std::env::set_current_dir("/").unwrap();
@@ -42,7 +51,8 @@ fn chroot_to_nothing() {
 }
 
 fn remove_nothing(of: u32) {
-    fs::remove_dir(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nothing-{of}"))).unwrap();
+    fs::remove_dir(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nothing-{of}")))
+        .unwrap();
 }
 
 fn use_everything() {
@@ -92,14 +102,18 @@ fn no_proc_after_chroot() {
 fn has_namespace_by_pidfd() -> bool {
     // SAFETY: takes numbers.
     let this_process = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) } as i32;
-    // SAFETY: a request without an argument. The descriptor that it gives stays open: this is a test.
+    // SAFETY: a request without an argument. The descriptor that it gives stays open: this is a
+    // test.
     unsafe { libc::ioctl(this_process, 0xff05, 0) != -1 }
 }
 
 /// Where neither `/proc` nor the kernel tells the namespace.
 fn says_what_to_do(error: &dyn Error) {
     let source = error.source().expect("there is a reason").to_string();
-    assert!(source.contains("its pid namespace") && source.contains("Mount /proc"), "{error}: {source}");
+    assert!(
+        source.contains("its pid namespace") && source.contains("Mount /proc"),
+        "{error}: {source}"
+    );
 }
 
 #[test]
@@ -107,7 +121,9 @@ fn no_proc_from_the_beginning() {
     let child = fork(|| {
         let is_told = has_namespace_by_pidfd();
         chroot_to_nothing();
-        match std::panic::catch_unwind(|| Shm::new(Lock::new(1_u64)).map(|lock| drop(lock.lock().unwrap()))) {
+        match std::panic::catch_unwind(|| {
+            Shm::new(Lock::new(1_u64)).map(|lock| drop(lock.lock().unwrap()))
+        }) {
             Ok(Ok(())) if is_told => use_everything(),
             Ok(Err(error)) if !is_told => says_what_to_do(&error),
             unexpected => panic!("{unexpected:?}, the kernel tells: {is_told}"),
@@ -155,10 +171,13 @@ impl Group {
     fn new(limit: u64) -> Option<Group> {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
         let group = |controllers: &str| {
-            let path = groups.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(controllers)?.strip_prefix(":/"))?;
+            let path = groups.lines().find_map(|line| {
+                line.split_once(':')?.1.strip_prefix(controllers)?.strip_prefix(":/")
+            })?;
             Some(path.to_owned())
         };
-        let first = group("memory").map(|path| (Path::new("/sys/fs/cgroup/memory").join(path), "memory.limit_in_bytes"));
+        let first = group("memory")
+            .map(|path| (Path::new("/sys/fs/cgroup/memory").join(path), "memory.limit_in_bytes"));
         let second = group("").map(|path| (Path::new("/sys/fs/cgroup").join(path), "memory.max"));
         [first, second].into_iter().flatten().find_map(|(parent, file)| {
             let made = parent.join(format!("crossproc-{}", std::process::id()));
@@ -186,7 +205,8 @@ fn the_limit_of_a_control_group_counts() {
     let members = group.0.join("cgroup.procs");
     join_all([fork(move || {
         fs::write(&members, std::process::id().to_string()).unwrap();
-        let words = |bytes: u64| Shm::<[AtomicU64]>::from_fn((bytes / 8) as usize, |_| AtomicU64::new(1));
+        let words =
+            |bytes: u64| Shm::<[AtomicU64]>::from_fn((bytes / 8) as usize, |_| AtomicU64::new(1));
         let error = words(2 * LIMIT).expect_err("there is no room for it");
         assert!(error.to_string().contains("memory"), "{error}");
         assert_eq!(words(LIMIT / 4).unwrap().len() as u64, LIMIT / 32);

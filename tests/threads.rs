@@ -8,8 +8,8 @@ use std::cell::UnsafeCell;
 use std::thread;
 
 use crossproc::{
-    Barrier, BoundedSemaphore, ByteQueue, Condition, Event, JoinableQueue, Lock, Once, Permits, Queue, RLock, RwLock, Semaphore, Shm,
-    shared,
+    Barrier, BoundedSemaphore, ByteQueue, Condition, Event, JoinableQueue, Lock, Once, Permits,
+    Queue, RLock, RwLock, Semaphore, Shm, shared,
 };
 
 const THREADS: usize = 4;
@@ -18,8 +18,8 @@ const ROUNDS: usize = 2_000;
 /// A number that threads pass from one to the other.
 struct Passed(UnsafeCell<usize>);
 
-// SAFETY: the primitives under test see to it that one thread at a time has it. That they do is what
-// is tested.
+// SAFETY: the primitives under test see to it that one thread at a time has it. That they do is
+// what is tested.
 unsafe impl Sync for Passed {}
 
 impl Passed {
@@ -69,7 +69,11 @@ fn locks_in_time_and_at_once() {
     together(THREADS, |index| {
         let mut count = 0;
         while count < ROUNDS {
-            let guard = if index % 2 == 0 { lock.try_lock() } else { lock.lock_timeout(std::time::Duration::from_micros(50)) };
+            let guard = if index % 2 == 0 {
+                lock.try_lock()
+            } else {
+                lock.lock_timeout(std::time::Duration::from_micros(50))
+            };
             if guard.is_ok() {
                 passed.add(1);
                 count += 1;
@@ -116,7 +120,8 @@ fn readers_and_writers() {
 #[test]
 fn permits_and_semaphores() {
     let passed = [const { Passed::new() }; 3];
-    let (permits, semaphore) = (Shm::new(Permits::<1>::new()).unwrap(), Shm::new(Semaphore::new(1)).unwrap());
+    let (permits, semaphore) =
+        (Shm::new(Permits::<1>::new()).unwrap(), Shm::new(Semaphore::new(1)).unwrap());
     let bounded = Shm::new(BoundedSemaphore::new(1)).unwrap();
     together(THREADS, |_| {
         for _ in 0..ROUNDS {
@@ -146,7 +151,8 @@ fn events() {
     let passed = Passed::new();
     let turns = Shm::new(Turns { ping: Event::new(), pong: Event::new() }).unwrap();
     together(2, |index| {
-        let (mine, other) = if index == 0 { (&turns.ping, &turns.pong) } else { (&turns.pong, &turns.ping) };
+        let (mine, other) =
+            if index == 0 { (&turns.ping, &turns.pong) } else { (&turns.pong, &turns.ping) };
         for round in 0..ROUNDS {
             if index == 0 {
                 assert_eq!(passed.get(), 2 * round);

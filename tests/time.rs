@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossproc::{
-    Barrier, BarrierError, BoundedSemaphore, Condition, ConditionError, Event, EventError, Lock, LockError, Once, Permits, PermitsError,
-    RLock, RwLock, Semaphore, SemaphoreError, Shm, Wait, set_slice, shared,
+    Barrier, BarrierError, BoundedSemaphore, Condition, ConditionError, Event, EventError, Lock,
+    LockError, Once, Permits, PermitsError, RLock, RwLock, Semaphore, SemaphoreError, Shm, Wait,
+    set_slice, shared,
 };
 
 mod forked;
@@ -49,10 +50,18 @@ const WAITS: usize = 11;
 
 /// One for each primitive.
 const EVERY_WAIT: [(&str, Waiting); WAITS] = [
-    ("Lock", |all, wait| of_lock(all.lock.lock_with(wait).map(drop).map_err(LockError::without_guard))),
-    ("RLock", |all, wait| of_lock(all.rlock.lock_with(wait).map(drop).map_err(LockError::without_guard))),
-    ("RwLock, reading", |all, wait| of_lock(all.read.read_with(wait).map(drop).map_err(LockError::without_guard))),
-    ("RwLock, writing", |all, wait| of_lock(all.write.write_with(wait).map(drop).map_err(LockError::without_guard))),
+    ("Lock", |all, wait| {
+        of_lock(all.lock.lock_with(wait).map(drop).map_err(LockError::without_guard))
+    }),
+    ("RLock", |all, wait| {
+        of_lock(all.rlock.lock_with(wait).map(drop).map_err(LockError::without_guard))
+    }),
+    ("RwLock, reading", |all, wait| {
+        of_lock(all.read.read_with(wait).map(drop).map_err(LockError::without_guard))
+    }),
+    ("RwLock, writing", |all, wait| {
+        of_lock(all.write.write_with(wait).map(drop).map_err(LockError::without_guard))
+    }),
     ("Once", |all, wait| match all.once.call_once_with(wait, |_| ()) {
         Err(LockError::TimedOut) => Ended::TimedOut,
         Err(LockError::Interrupted) => Ended::Interrupted,
@@ -127,8 +136,12 @@ fn all_held() -> (Shm<All>, crossproc::process::Child) {
     let all = all();
     let theirs = all.clone();
     let holder = fork(move || {
-        let _locks =
-            (theirs.lock.lock().unwrap(), theirs.rlock.lock().unwrap(), theirs.read.write().unwrap(), theirs.write.read().unwrap());
+        let _locks = (
+            theirs.lock.lock().unwrap(),
+            theirs.rlock.lock().unwrap(),
+            theirs.read.write().unwrap(),
+            theirs.write.read().unwrap(),
+        );
         let _permits = [theirs.permits.acquire().unwrap(), theirs.permits.acquire().unwrap()];
         theirs
             .once
@@ -198,7 +211,8 @@ fn a_storm_of_signals_neither_shortens_nor_lengthens_a_wait() {
     for (flags, flags_name) in [(0, "without SA_RESTART"), (libc::SA_RESTART, "with SA_RESTART")] {
         for slice in [None, Some(Duration::from_millis(100))] {
             let mut best = [Duration::MAX; WAITS];
-            // What another process's work made late is repeated; what the signals made late stays so.
+            // What another process's work made late is repeated; what the signals made late stays
+            // so.
             for _ in 0..5 {
                 let late = wait_in_a_storm(flags, slice);
                 best.iter_mut().zip(late).for_each(|(best, late)| *best = late.min(*best));
@@ -231,8 +245,14 @@ fn an_interruptible_wait_ends_with_the_first_signal_and_goes_on_to_the_same_dead
                     interruptions += 1;
                 }
                 let took = began.elapsed();
-                assert!(name == "Barrier" || took >= Duration::from_millis(150), "{name} waited for {took:?} only");
-                assert!(name == "Barrier" || interruptions >= (10 / slowness()).max(1), "{name}: {interruptions} interruptions");
+                assert!(
+                    name == "Barrier" || took >= Duration::from_millis(150),
+                    "{name} waited for {took:?} only"
+                );
+                assert!(
+                    name == "Barrier" || interruptions >= (10 / slowness()).max(1),
+                    "{name}: {interruptions} interruptions"
+                );
             })
         }));
         kill(&holder);
@@ -246,7 +266,9 @@ fn an_interrupted_party_has_arrived_and_goes_on() {
     let party = fork(move || {
         storm(0);
         let wait = Wait::timeout(PATIENCE).interruptible();
-        let Err(BarrierError::Interrupted(arrival)) = theirs.barrier.wait_with(wait) else { panic!("nobody else is there") };
+        let Err(BarrierError::Interrupted(arrival)) = theirs.barrier.wait_with(wait) else {
+            panic!("nobody else is there")
+        };
         assert_eq!(theirs.barrier.n_waiting(), 1);
         theirs.held.set();
         let passed = loop {
@@ -262,15 +284,22 @@ fn an_interrupted_party_has_arrived_and_goes_on() {
     join_all([party]);
 }
 
-/// With a handler that asks for restarts, a wait for a 32-bit word is interrupted all the same: it always has some time-out.
+/// With a handler that asks for restarts, a wait for a 32-bit word is interrupted all the same: it
+/// always has some time-out.
 #[test]
 fn an_interruptible_lock_notices_handlers_with_sa_restart() {
     let (all, holder) = all_held();
     let theirs = all.clone();
     join_all([fork(move || {
         storm(libc::SA_RESTART);
-        assert!(matches!(theirs.lock.lock_with(Wait::FOREVER.interruptible()), Err(LockError::Interrupted)));
-        assert_eq!(theirs.semaphore.acquire_with(Wait::FOREVER.interruptible()), Err(SemaphoreError::Interrupted));
+        assert!(matches!(
+            theirs.lock.lock_with(Wait::FOREVER.interruptible()),
+            Err(LockError::Interrupted)
+        ));
+        assert_eq!(
+            theirs.semaphore.acquire_with(Wait::FOREVER.interruptible()),
+            Err(SemaphoreError::Interrupted)
+        );
     })]);
     kill(&holder);
 }
@@ -288,7 +317,11 @@ fn time_outs_of_zero_in_the_past_and_for_ever_behave() {
             all.barrier.reset();
         }
     }
-    let forever = [Wait::timeout(Duration::MAX), Wait::deadline(Instant::now() + Duration::from_secs(1 << 33)), Wait::FOREVER];
+    let forever = [
+        Wait::timeout(Duration::MAX),
+        Wait::deadline(Instant::now() + Duration::from_secs(1 << 33)),
+        Wait::FOREVER,
+    ];
     for (name, waiting) in EVERY_WAIT {
         for wait in forever {
             let all = all.clone();

@@ -13,8 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use crossproc::{
-    BoundedSemaphore, ByteQueue, Event, EventError, JoinableByteQueue, JoinableQueue, Queue, QueueError, QueueOptions, Readable, Semaphore,
-    SemaphoreError, Shm, WaitAnyError, set_slice, wait_any_async,
+    BoundedSemaphore, ByteQueue, Event, EventError, JoinableByteQueue, JoinableQueue, Queue,
+    QueueError, QueueOptions, Readable, Semaphore, SemaphoreError, Shm, WaitAnyError, set_slice,
+    wait_any_async,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet, spawn_local, yield_now};
@@ -54,12 +55,21 @@ fn each_future_is_done_by_another_process() {
     let (event, permits) = (Shm::new(Event::new()).unwrap(), Shm::new(Semaphore::new(0)).unwrap());
     let bounded = Shm::new(BoundedSemaphore::new(1)).unwrap();
     bounded.acquire();
-    let (numbers, messages) = (Queue::<u64>::new(1).unwrap(), ByteQueue::with_max_len(1, 16).unwrap());
+    let (numbers, messages) =
+        (Queue::<u64>::new(1).unwrap(), ByteQueue::with_max_len(1, 16).unwrap());
     let (tasks, results) = (JoinableQueue::<u64>::new(1).unwrap(), Queue::<u64>::new(1).unwrap());
     results.put(0).unwrap();
     let go = Shm::new(Event::new()).unwrap();
-    let theirs =
-        (event.clone(), permits.clone(), bounded.clone(), numbers.clone(), messages.clone(), tasks.clone(), results.clone(), go.clone());
+    let theirs = (
+        event.clone(),
+        permits.clone(),
+        bounded.clone(),
+        numbers.clone(),
+        messages.clone(),
+        tasks.clone(),
+        results.clone(),
+        go.clone(),
+    );
     let child = fork(move || {
         let (event, permits, bounded, numbers, messages, tasks, results, go) = theirs;
         go.wait();
@@ -80,7 +90,8 @@ fn each_future_is_done_by_another_process() {
         let task = assert_send(tasks.get_async());
         let put = assert_send(results.put_async(9));
         let begin = async { go.set() };
-        let (set, permit, bounded, number, message, task, put, ()) = tokio::join!(set, permit, bounded, number, message, task, put, begin);
+        let (set, permit, bounded, number, message, task, put, ()) =
+            tokio::join!(set, permit, bounded, number, message, task, put, begin);
         set.unwrap();
         permit.unwrap();
         bounded.unwrap();
@@ -123,8 +134,14 @@ fn an_event_that_was_set_is_told_though_others_have_begun_to_wait_since() {
     for _ in 0..300 {
         let calls = Arc::<Calls>::default();
         let mut before = pin!(event.wait_async());
-        assert!(before.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&calls)))).is_pending());
-        // Most likely before the thread that sleeps for it has got up, which then finds only what the second one has armed.
+        assert!(
+            before
+                .as_mut()
+                .poll(&mut Context::from_waker(&Waker::from(Arc::clone(&calls))))
+                .is_pending()
+        );
+        // Most likely before the thread that sleeps for it has got up, which then finds only what
+        // the second one has armed.
         event.set();
         event.clear();
         let mut after = pin!(event.wait_async());
@@ -204,16 +221,23 @@ fn bytes_and_tasks_are_put_by_futures_as_soon_as_there_is_room() {
 #[test]
 fn what_cannot_be_put_is_told_by_futures_at_once() {
     let runtime = one_thread();
-    let (messages, byte_tasks) = (ByteQueue::with_max_len(1, 16).unwrap(), JoinableByteQueue::with_max_len(1, 16).unwrap());
+    let (messages, byte_tasks) =
+        (ByteQueue::with_max_len(1, 16).unwrap(), JoinableByteQueue::with_max_len(1, 16).unwrap());
     let tasks = JoinableQueue::<u64>::new(1).unwrap();
     let too_long = [7; 17];
-    for result in [runtime.block_on(messages.put_async(&too_long)), runtime.block_on(byte_tasks.put_async(&too_long))] {
+    for result in [
+        runtime.block_on(messages.put_async(&too_long)),
+        runtime.block_on(byte_tasks.put_async(&too_long)),
+    ] {
         assert!(matches!(result, Err(QueueError::TooLong { len: 17, max: 16 })), "{result:?}");
     }
     messages.close().unwrap();
     byte_tasks.close().unwrap();
     tasks.close().unwrap();
-    for result in [runtime.block_on(messages.put_async(b"late")), runtime.block_on(byte_tasks.put_async(b"late"))] {
+    for result in [
+        runtime.block_on(messages.put_async(b"late")),
+        runtime.block_on(byte_tasks.put_async(b"late")),
+    ] {
         assert!(matches!(result, Err(QueueError::Closed)), "{result:?}");
     }
     let error = runtime.block_on(tasks.put_async(7)).unwrap_err();
@@ -265,7 +289,11 @@ fn nothing_is_lost_by_getters_that_give_up() {
         let get = async move {
             loop {
                 // Some never give up: if one sleeps on, something was lost.
-                let patience = if getter % 5 == 0 { PATIENCE } else { Duration::from_micros(fastrand::u64(..2_000)) };
+                let patience = if getter % 5 == 0 {
+                    PATIENCE
+                } else {
+                    Duration::from_micros(fastrand::u64(..2_000))
+                };
                 tokio::select! {
                     biased;
                     () = sleep(patience) => {}
@@ -351,7 +379,11 @@ fn no_permit_is_lost_by_those_who_give_up() {
         let permits = permits.clone();
         let take = async move {
             for _ in 0..200 {
-                let patience = if taker % 4 == 0 { PATIENCE } else { Duration::from_micros(fastrand::u64(..500)) };
+                let patience = if taker % 4 == 0 {
+                    PATIENCE
+                } else {
+                    Duration::from_micros(fastrand::u64(..500))
+                };
                 tokio::select! {
                     biased;
                     () = sleep(patience) => assert!(taker % 4 != 0, "one that waits was forgotten"),
@@ -460,7 +492,8 @@ fn a_sleeper_elsewhere_is_not_forgotten_for_a_future_that_is_dropped() {
         let theirs = queue.clone();
         let child = fork(move || assert_eq!(theirs.get().unwrap(), round));
         wait_until_asleep(&child);
-        // The thread of this process is the first of those who sleep, and the wake may reach it before the drop, or after it.
+        // The thread of this process is the first of those who sleep, and the wake may reach it
+        // before the drop, or after it.
         if round % 2 == 0 {
             queue.put(round).unwrap();
             drop(get);
@@ -504,14 +537,17 @@ fn several_things_are_waited_for_at_once() {
         });
         assert_eq!(third.unwrap(), [2]);
         drop(ours);
-        let (fourth, _) = tokio::join!(wait_any_async(&[&*event, &child]), async { go.release().unwrap() });
+        let (fourth, _) =
+            tokio::join!(wait_any_async(&[&*event, &child]), async { go.release().unwrap() });
         assert_eq!(fourth.unwrap(), [1]);
         assert!(matches!(wait_any_async(&[]).await, Err(WaitAnyError::Nothing)));
     }));
     join_all([child]);
 }
 
-fn assert_send_any<'a>(on: &[&'a dyn crossproc::Waitable]) -> impl Future<Output = Result<Vec<usize>, WaitAnyError>> + Send + use<'a> {
+fn assert_send_any<'a>(
+    on: &[&'a dyn crossproc::Waitable],
+) -> impl Future<Output = Result<Vec<usize>, WaitAnyError>> + Send + use<'a> {
     assert_send(wait_any_async(on))
 }
 
@@ -591,7 +627,8 @@ fn those_who_wait_for_several_things_tell_each_other() {
             let mut sum = 0;
             let mut open: Vec<&Queue<u64>> = queues.iter().collect();
             while !open.is_empty() {
-                let on: Vec<&dyn crossproc::Waitable> = open.iter().map(|queue| *queue as &dyn crossproc::Waitable).collect();
+                let on: Vec<&dyn crossproc::Waitable> =
+                    open.iter().map(|queue| *queue as &dyn crossproc::Waitable).collect();
                 for at in wait_any_async(&on).await.unwrap().into_iter().rev() {
                     match open[at].try_get() {
                         Ok(number) => sum += number,
@@ -675,9 +712,12 @@ fn tasks_are_worked_on_across_awaits_on_one_thread() {
 fn without_a_thread_that_sleeps_a_future_is_an_error_and_what_is_there_is_taken() {
     join_all([fork(|| {
         let (event, permits, bounded) = (Event::new(), Semaphore::new(0), BoundedSemaphore::new(0));
-        let (numbers, tasks) = (Queue::<u64>::new(1).unwrap(), JoinableQueue::<u64>::new(1).unwrap());
+        let (numbers, tasks) =
+            (Queue::<u64>::new(1).unwrap(), JoinableQueue::<u64>::new(1).unwrap());
         numbers.put(1).unwrap();
-        refused::refuse(&[libc::SYS_clone, libc::SYS_clone3].map(|clone| refused::call(clone, libc::EAGAIN)));
+        refused::refuse(
+            &[libc::SYS_clone, libc::SYS_clone3].map(|clone| refused::call(clone, libc::EAGAIN)),
+        );
         for _ in 0..2 {
             let result = poll_once(pin!(event.wait_async()));
             assert!(matches!(result, Poll::Ready(Err(EventError::NoThread))), "{result:?}");
@@ -688,7 +728,10 @@ fn without_a_thread_that_sleeps_a_future_is_an_error_and_what_is_there_is_taken(
             let result = poll_once(pin!(tasks.get_async())).map(|result| result.map(drop));
             assert!(matches!(result, Poll::Ready(Err(QueueError::NoThread(_)))), "{result:?}");
             match poll_once(pin!(numbers.put_async(7))) {
-                Poll::Ready(Err(error)) => assert!(error.value == 7 && matches!(error.error, QueueError::NoThread(_)), "{error:?}"),
+                Poll::Ready(Err(error)) => assert!(
+                    error.value == 7 && matches!(error.error, QueueError::NoThread(_)),
+                    "{error:?}"
+                ),
                 result => panic!("{result:?}"),
             }
             let result = poll_once(pin!(wait_any_async(&[&event, &tasks])));
@@ -723,7 +766,11 @@ fn a_future_that_is_waiting_keeps_its_process_from_forking_and_says_so() {
         let mut waiting = Box::pin(event.wait_async());
         assert!(poll_once(waiting.as_mut()).is_pending());
         let said = crossproc::process::fork(|| ()).unwrap_err().to_string();
-        assert!(said.contains("\"crossproc-futex\" (TID ") && said.contains("or a future: let that end, or drop it"), "{said}");
+        assert!(
+            said.contains("\"crossproc-futex\" (TID ")
+                && said.contains("or a future: let that end, or drop it"),
+            "{said}"
+        );
         // It was not disturbed.
         event.set();
         wait_until("it is told", || poll_once(waiting.as_mut()).is_ready());

@@ -3,7 +3,10 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crossproc::{Connection, ConnectionError, Event, Readable, Receiver, Sender, Shm, pipe, simplex, wait_any, wait_any_async};
+use crossproc::{
+    Connection, ConnectionError, Event, Readable, Receiver, Sender, Shm, pipe, simplex, wait_any,
+    wait_any_async,
+};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -18,7 +21,8 @@ fn runtimes() -> [Runtime; 2] {
     [one, several]
 }
 
-/// Runs a test in a process of its own: nobody else forks there, with copies of its descriptors, or opens any.
+/// Runs a test in a process of its own: nobody else forks there, with copies of its descriptors, or
+/// opens any.
 fn alone(test: impl FnOnce() + Send) {
     join_all([fork(test)]);
 }
@@ -50,7 +54,10 @@ fn messages_and_handles_come_from_another_process() {
                 }
                 let event = Shm::new(Event::new()).unwrap();
                 let (ours, theirs) = simplex().unwrap();
-                let (sent, received) = tokio::join!(ours.send_handle_async(&event), theirs.recv_handle_async::<Shm<Event>>());
+                let (sent, received) = tokio::join!(
+                    ours.send_handle_async(&event),
+                    theirs.recv_handle_async::<Shm<Event>>()
+                );
                 sent.unwrap();
                 received.unwrap().set();
                 assert!(event.is_set());
@@ -58,8 +65,14 @@ fn messages_and_handles_come_from_another_process() {
         }
         kill(&echo);
         let [one_thread, _] = runtimes();
-        assert!(matches!(one_thread.block_on(in_time(one.recv_async())), Err(ConnectionError::EndOfStream)));
-        assert!(matches!(one_thread.block_on(in_time(one.send_async(b"x"))), Err(ConnectionError::BrokenPipe)));
+        assert!(matches!(
+            one_thread.block_on(in_time(one.recv_async())),
+            Err(ConnectionError::EndOfStream)
+        ));
+        assert!(matches!(
+            one_thread.block_on(in_time(one.send_async(b"x"))),
+            Err(ConnectionError::BrokenPipe)
+        ));
     });
 }
 
@@ -82,7 +95,9 @@ fn who_gives_up_loses_nothing() {
                 let mut given_up = 0;
                 while expected < MESSAGES {
                     // The timer is nearly always due when the message is.
-                    match timeout(Duration::from_micros(fastrand::u64(0..3)), receiver.recv_async()).await {
+                    match timeout(Duration::from_micros(fastrand::u64(0..3)), receiver.recv_async())
+                        .await
+                    {
                         Ok(message) => {
                             assert_eq!(message.unwrap(), expected.to_ne_bytes());
                             expected += 1;
@@ -159,7 +174,10 @@ fn several_tasks_share_an_end_and_leave_nothing_behind() {
                     let mut sum = 0_u64;
                     loop {
                         match one.recv_async().await {
-                            Ok(message) => sum += u64::from(u32::from_ne_bytes(message[..].try_into().unwrap())),
+                            Ok(message) => {
+                                sum +=
+                                    u64::from(u32::from_ne_bytes(message[..].try_into().unwrap()));
+                            }
                             Err(ConnectionError::EndOfStream) => return sum,
                             Err(error) => panic!("{error}"),
                         }
@@ -203,7 +221,11 @@ fn a_connection_that_the_runtime_cannot_watch_is_an_error_and_what_is_there_come
         refused::refuse(&[refused::call(libc::SYS_epoll_ctl, libc::ENOSPC)]);
         let says = |result: Result<(), ConnectionError>| match result {
             Err(ConnectionError::Os { what, source }) => {
-                assert!(what.contains("watch the connection") && source.raw_os_error() == Some(libc::ENOSPC), "{what}: {source}");
+                assert!(
+                    what.contains("watch the connection")
+                        && source.raw_os_error() == Some(libc::ENOSPC),
+                    "{what}: {source}"
+                );
             }
             result => panic!("{result:?}"),
         };
@@ -237,7 +259,10 @@ fn connections_are_waited_for_among_other_things() {
         assert_eq!(all(&one, &receiver), [1]);
         assert_eq!(wait_any(&[&sender]).unwrap(), [0], "there is room");
         let [runtime, _] = runtimes();
-        assert_eq!(runtime.block_on(in_time(wait_any_async(&[&event, &one, &receiver]))).unwrap(), [2]);
+        assert_eq!(
+            runtime.block_on(in_time(wait_any_async(&[&event, &one, &receiver]))).unwrap(),
+            [2]
+        );
         while sender.try_send(&[1; 10_000]).is_ok() {}
         assert!(crossproc::try_wait_any(&[&sender]).is_err(), "there is none");
         drop(receiver);

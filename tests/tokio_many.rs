@@ -16,7 +16,12 @@ use forked::{fork, join_all, wait_until};
 /// How many threads of the crate there are in this process.
 fn driver_threads() -> usize {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-    tasks.filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "crossproc-futex")).count()
+    tasks
+        .filter(|task| {
+            fs::read_to_string(task.path().join("comm"))
+                .is_ok_and(|name| name.trim() == "crossproc-futex")
+        })
+        .count()
 }
 
 /// Allows read, write, exit and sigreturn, and kills at anything else.
@@ -26,12 +31,14 @@ fn enter_strict_mode() {
 }
 
 #[test]
-fn ten_thousand_tasks_on_a_hundred_queues_of_other_processes_have_few_threads_and_leave_nothing_behind() {
+fn ten_thousand_tasks_on_a_hundred_queues_of_other_processes_have_few_threads_and_leave_nothing_behind()
+ {
     const QUEUES: usize = 100;
     const TASKS: usize = 10_000;
     const SERVERS: usize = 4;
     const EACH: u64 = 300;
-    let queues: Arc<Vec<Queue<u64>>> = Arc::new((0..QUEUES).map(|_| Queue::new(64).unwrap()).collect());
+    let queues: Arc<Vec<Queue<u64>>> =
+        Arc::new((0..QUEUES).map(|_| Queue::new(64).unwrap()).collect());
     let go = Shm::new(Event::new()).unwrap();
     let children: Vec<_> = (0..SERVERS)
         .map(|server| {
@@ -39,17 +46,23 @@ fn ten_thousand_tasks_on_a_hundred_queues_of_other_processes_have_few_threads_an
             fork(move || {
                 go.wait();
                 for number in 0..EACH {
-                    queues.iter().skip(server).step_by(SERVERS).for_each(|queue| queue.put(number).unwrap());
+                    queues
+                        .iter()
+                        .skip(server)
+                        .step_by(SERVERS)
+                        .for_each(|queue| queue.put(number).unwrap());
                 }
             })
         })
         .collect();
     set_slice(None);
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let (begun, sum, got) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (begun, sum, got) =
+        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {
-        let (queues, begun, sum, got) = (Arc::clone(&queues), Arc::clone(&begun), Arc::clone(&sum), Arc::clone(&got));
+        let (queues, begun, sum, got) =
+            (Arc::clone(&queues), Arc::clone(&begun), Arc::clone(&sum), Arc::clone(&got));
         let get = async move {
             begun.fetch_add(1, SeqCst);
             loop {
@@ -72,7 +85,8 @@ fn ten_thousand_tasks_on_a_hundred_queues_of_other_processes_have_few_threads_an
 
     runtime.block_on(async { tasks.shutdown().await });
     wait_until("no thread is left", || driver_threads() == 0);
-    // The first put of each finds the marks of those who waited, and takes them out: then none wakes anybody, which would be a system call.
+    // The first put of each finds the marks of those who waited, and takes them out: then none
+    // wakes anybody, which would be a system call.
     let theirs = Arc::clone(&queues);
     join_all([fork(move || -> () {
         theirs.iter().for_each(|queue| queue.put(0).unwrap());

@@ -1,5 +1,5 @@
-//! What the system does not let a thread have: a robust list, a call at its end, memory for its part
-//! in a queue. Each is an error that says why, and nothing that the thread would hold.
+//! What the system does not let a thread have: a robust list, a call at its end, memory for its
+//! part in a queue. Each is an error that says why, and nothing that the thread would hold.
 //!
 //! This process itself locks nothing, so that each child begins anew.
 
@@ -9,8 +9,9 @@ use std::error::Error;
 use std::io;
 
 use crossproc::{
-    Event, JoinableQueue, Lock, LockError, Once, Permits, PermitsError, Queue, QueueError, QueueOptions, RLock, RobustListError, RwLock,
-    Semaphore, Shm, WaitAnyError, shared, try_wait_any,
+    Event, JoinableQueue, Lock, LockError, Once, Permits, PermitsError, Queue, QueueError,
+    QueueOptions, RLock, RobustListError, RwLock, Semaphore, Shm, WaitAnyError, shared,
+    try_wait_any,
 };
 
 mod forked;
@@ -46,7 +47,10 @@ fn all() -> Shm<All> {
 /// The error of the system behind it.
 fn system(error: &RobustListError) -> i32 {
     let source = error.source().expect("the system's is behind it");
-    source.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error).expect("it is one of the system's")
+    source
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::raw_os_error)
+        .expect("it is one of the system's")
 }
 
 fn of_lock<G>(result: Result<G, LockError<G>>) -> i32 {
@@ -57,8 +61,8 @@ fn of_lock<G>(result: Result<G, LockError<G>>) -> i32 {
     }
 }
 
-/// That nothing which would have to outlive this thread can be had, for that reason, and that all is
-/// free afterwards.
+/// That nothing which would have to outlive this thread can be had, for that reason, and that all
+/// is free afterwards.
 fn nothing_is_held(all: &All, items: &Queue<u64>, tasks: &JoinableQueue<u64>, errno: i32) {
     for _ in 0..2 {
         assert_eq!(of_lock(all.lock.lock()), errno);
@@ -74,7 +78,12 @@ fn nothing_is_held(all: &All, items: &Queue<u64>, tasks: &JoinableQueue<u64>, er
             Err(LockError::Unavailable(source)) => assert_eq!(system(&source), errno),
             other => panic!("{other:?}"),
         }
-        for result in [items.put(7).map_err(QueueError::from), items.get().map(drop), tasks.get().map(drop), tasks.join()] {
+        for result in [
+            items.put(7).map_err(QueueError::from),
+            items.get().map(drop),
+            tasks.get().map(drop),
+            tasks.join(),
+        ] {
             match result {
                 Err(QueueError::Unavailable(source)) => assert_eq!(system(&source), errno),
                 other => panic!("{other:?}"),
@@ -85,8 +94,13 @@ fn nothing_is_held(all: &All, items: &Queue<u64>, tasks: &JoinableQueue<u64>, er
             other => panic!("{other:?}"),
         }
     }
-    assert!(all.lock.owner().is_none() && all.rlock.owner().is_none() && all.rwlock.writer().is_none());
-    assert_eq!((all.rwlock.readers(), all.permits.value(), items.len(), all.once.is_completed()), (0, 2, 0, false));
+    assert!(
+        all.lock.owner().is_none() && all.rlock.owner().is_none() && all.rwlock.writer().is_none()
+    );
+    assert_eq!(
+        (all.rwlock.readers(), all.permits.value(), items.len(), all.once.is_completed()),
+        (0, 2, 0, false)
+    );
     // What belongs to no thread goes on.
     all.event.set();
     all.event.wait();
@@ -124,7 +138,9 @@ fn a_thread_whose_list_cannot_be_found_holds_nothing() {
 fn a_thread_without_memory_for_its_record_holds_nothing() {
     const WIPE: u32 = libc::MADV_WIPEONFORK as u32;
     for errno in [libc::EINVAL, libc::ENOMEM] {
-        is_had_by_nobody(errno, move || refused::refuse(&[call(libc::SYS_madvise, errno).if_argument(2, WIPE)]));
+        is_had_by_nobody(errno, move || {
+            refused::refuse(&[call(libc::SYS_madvise, errno).if_argument(2, WIPE)]);
+        });
     }
 }
 
@@ -142,7 +158,15 @@ fn a_thread_whose_signals_cannot_be_blocked_holds_nothing() {
     fn mask() -> u64 {
         let mut mask = 0_u64;
         // SAFETY: there is room for the 8 bytes that are asked for.
-        let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, std::ptr::null::<u64>(), &raw mut mask, 8_usize) };
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigprocmask,
+                libc::SIG_BLOCK,
+                std::ptr::null::<u64>(),
+                &raw mut mask,
+                8_usize,
+            )
+        };
         assert_eq!(result, 0);
         mask
     }
@@ -152,7 +176,10 @@ fn a_thread_whose_signals_cannot_be_blocked_holds_nothing() {
     let before = mask();
     is_had_by_nobody(libc::EPERM, move || {
         // All but the last argument's low half: a call with a set in the second.
-        refused::refuse(&[BLOCK, SET].map(|how| call(libc::SYS_rt_sigprocmask, libc::EPERM).if_argument(0, how)));
+        refused::refuse(
+            &[BLOCK, SET]
+                .map(|how| call(libc::SYS_rt_sigprocmask, libc::EPERM).if_argument(0, how)),
+        );
     });
     assert_eq!(mask(), before);
 }
@@ -169,7 +196,9 @@ fn without_memory_for_one_more_participant_the_others_go_on() {
                 refused::refuse(&[call(libc::SYS_fallocate, errno)]);
                 for _ in 0..2 {
                     match theirs.put(2).map_err(QueueError::from) {
-                        Err(QueueError::NoMemory(source)) => assert_eq!(source.raw_os_error(), Some(errno)),
+                        Err(QueueError::NoMemory(source)) => {
+                            assert_eq!(source.raw_os_error(), Some(errno));
+                        }
                         other => panic!("{other:?}"),
                     }
                 }
@@ -184,12 +213,16 @@ fn without_memory_for_one_more_participant_the_others_go_on() {
 fn a_thread_that_holds_as_much_as_it_may_takes_no_part_in_another_queue() {
     join_all([fork(|| {
         let queue: Queue<u64> = Queue::new(4).unwrap();
-        let locks: Vec<Lock<u64>> = (0..crossproc_sys::robust::MAX_HELD).map(|_| Lock::new(0)).collect();
+        let locks: Vec<Lock<u64>> =
+            (0..crossproc_sys::robust::MAX_HELD).map(|_| Lock::new(0)).collect();
         let mut guards: Vec<_> = locks.iter().map(|lock| lock.lock().unwrap()).collect();
         assert!(matches!(queue.put(1).map_err(QueueError::from), Err(QueueError::TooManyHeld)));
         let permits: Permits<1> = Permits::new();
         assert!(matches!(permits.acquire(), Err(PermitsError::TooManyHeld)));
-        assert!(matches!(Lock::new(0_u64).lock().map_err(LockError::without_guard), Err(LockError::TooManyHeld)));
+        assert!(matches!(
+            Lock::new(0_u64).lock().map_err(LockError::without_guard),
+            Err(LockError::TooManyHeld)
+        ));
         guards.pop();
         queue.put(1).unwrap();
         assert_eq!(queue.get().unwrap(), 1);
@@ -200,7 +233,8 @@ fn a_thread_that_holds_as_much_as_it_may_takes_no_part_in_another_queue() {
 #[test]
 fn memory_is_made_without_what_a_kernel_does_not_know() {
     const NOEXEC_SEAL: u32 = libc::MFD_NOEXEC_SEAL;
-    let old: Refusal = call(libc::SYS_memfd_create, libc::EINVAL).if_masked(1, NOEXEC_SEAL, NOEXEC_SEAL);
+    let old: Refusal =
+        call(libc::SYS_memfd_create, libc::EINVAL).if_masked(1, NOEXEC_SEAL, NOEXEC_SEAL);
     join_all([fork(move || {
         refused::refuse(&[old]);
         let all = all();

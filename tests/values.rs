@@ -5,7 +5,10 @@ use std::fmt::Debug;
 use std::io;
 use std::thread;
 
-use crossproc::{ByteQueue, ConnectionError, Event, JoinableByteQueue, QueueError, Shm, ValueError, pipe, simplex};
+use crossproc::{
+    ByteQueue, ConnectionError, Event, JoinableByteQueue, QueueError, Shm, ValueError, pipe,
+    simplex,
+};
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,7 +23,8 @@ enum Order {
 fn orders() -> impl Strategy<Value = Order> {
     prop_oneof![
         Just(Order::Stop),
-        (prop::collection::vec(".{0,20}", 0..20), any::<Option<u64>>()).prop_map(|(paths, limit)| Order::Count { paths, limit }),
+        (prop::collection::vec(".{0,20}", 0..20), any::<Option<u64>>())
+            .prop_map(|(paths, limit)| Order::Count { paths, limit }),
         prop::collection::btree_map(".{0,8}", -1e9..1e9, 0..20).prop_map(Order::Weights),
     ]
 }
@@ -66,7 +70,9 @@ fn a_limit_is_kept_and_nothing_lost() {
     let (one, other) = pipe().unwrap();
     one.send_value(&vec![7_u8; 1_000]).unwrap();
     match other.recv_value::<Vec<u8>>(1_001) {
-        Err(ValueError::Transport(ConnectionError::TooShort { max: 1_001, message })) => assert_eq!(message.len(), 1_002),
+        Err(ValueError::Transport(ConnectionError::TooShort { max: 1_001, message })) => {
+            assert_eq!(message.len(), 1_002);
+        }
         result => panic!("{result:?}"),
     }
     one.send_value(&vec![7_u8; 1_000]).unwrap();
@@ -81,9 +87,14 @@ fn a_limit_is_kept_and_nothing_lost() {
     assert!(format!("{error}").contains("with 1 of them left over"), "{error}");
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidData);
     let queue = ByteQueue::with_max_len(2, 10).unwrap();
-    assert!(matches!(queue.put_value(&[0_u64; 30]), Err(ValueError::Transport(QueueError::TooLong { len: 30, max: 10 }))));
+    assert!(matches!(
+        queue.put_value(&[0_u64; 30]),
+        Err(ValueError::Transport(QueueError::TooLong { len: 30, max: 10 }))
+    ));
     queue.put_value(&[0_u64; 10]).unwrap();
-    assert!(matches!(queue.get_value::<u8>(), Err(ValueError::Decode { bytes, .. }) if bytes == [0; 10]));
+    assert!(
+        matches!(queue.get_value::<u8>(), Err(ValueError::Decode { bytes, .. }) if bytes == [0; 10])
+    );
 }
 
 #[test]
@@ -96,7 +107,10 @@ fn a_handle_is_no_value() {
         }
         result => panic!("{result:?}"),
     }
-    assert!(matches!(other.try_recv_value::<u8>(10), Err(ValueError::Transport(ConnectionError::WouldBlock))));
+    assert!(matches!(
+        other.try_recv_value::<u8>(10),
+        Err(ValueError::Transport(ConnectionError::WouldBlock))
+    ));
 }
 
 #[test]
@@ -124,7 +138,10 @@ struct Two(u8, String);
 fn structs_of_every_kind_arrive() {
     let (one, other) = pipe().unwrap();
     one.send_value(&(Nothing, Two(7, "seven".into()), ())).unwrap();
-    assert_eq!(other.recv_value::<(Nothing, Two, ())>(100).unwrap(), (Nothing, Two(7, "seven".into()), ()));
+    assert_eq!(
+        other.recv_value::<(Nothing, Two, ())>(100).unwrap(),
+        (Nothing, Two(7, "seven".into()), ())
+    );
 }
 
 #[test]
@@ -132,12 +149,21 @@ fn bytes_that_no_type_describes_or_that_no_option_begins_with_are_an_error() {
     let (one, other) = pipe().unwrap();
     let says = |error: ValueError<ConnectionError>, words: &str| {
         let text = error.to_string();
-        assert!(matches!(error, ValueError::Decode { .. }) && text.contains(words), "{text:?} and not {words:?}");
+        assert!(
+            matches!(error, ValueError::Decode { .. }) && text.contains(words),
+            "{text:?} and not {words:?}"
+        );
     };
     one.send(&[2, 7]).unwrap();
-    says(other.recv_value::<Option<u8>>(100).unwrap_err(), "an option begins with 0 or 1, not with 2");
+    says(
+        other.recv_value::<Option<u8>>(100).unwrap_err(),
+        "an option begins with 0 or 1, not with 2",
+    );
     one.send(&[2, 7]).unwrap();
-    says(other.recv_value::<serde::de::IgnoredAny>(100).unwrap_err(), "asks the bytes what they are");
+    says(
+        other.recv_value::<serde::de::IgnoredAny>(100).unwrap_err(),
+        "asks the bytes what they are",
+    );
 }
 
 #[test]
@@ -145,18 +171,33 @@ fn an_error_of_a_value_becomes_one_of_io() {
     let kind = |error: ValueError<QueueError>| io::Error::from(error).kind();
     let what = || "it is odd".to_owned();
     assert_eq!(kind(ValueError::Transport(QueueError::TimedOut)), io::ErrorKind::TimedOut);
-    assert_eq!(kind(ValueError::Encode { type_name: "T", what: what() }), io::ErrorKind::InvalidInput);
+    assert_eq!(
+        kind(ValueError::Encode { type_name: "T", what: what() }),
+        io::ErrorKind::InvalidInput
+    );
     // What was to be sent, and what came.
-    assert_eq!(kind(ValueError::TooDeep { type_name: "T", max: 1, bytes: vec![] }), io::ErrorKind::InvalidInput);
-    assert_eq!(kind(ValueError::TooDeep { type_name: "T", max: 1, bytes: vec![1] }), io::ErrorKind::InvalidData);
-    let error = io::Error::from(ValueError::<QueueError>::Decode { type_name: "T", what: what(), bytes: vec![1] });
+    assert_eq!(
+        kind(ValueError::TooDeep { type_name: "T", max: 1, bytes: vec![] }),
+        io::ErrorKind::InvalidInput
+    );
+    assert_eq!(
+        kind(ValueError::TooDeep { type_name: "T", max: 1, bytes: vec![1] }),
+        io::ErrorKind::InvalidData
+    );
+    let error = io::Error::from(ValueError::<QueueError>::Decode {
+        type_name: "T",
+        what: what(),
+        bytes: vec![1],
+    });
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert_eq!(error.to_string(), "1 bytes came that are no value of type T: it is odd");
 }
 
 /// Runs it in a thread with the stack that std gives to one.
 fn with_usual_stack<R: Send>(run: impl FnOnce() -> R + Send) -> R {
-    thread::scope(|scope| thread::Builder::new().stack_size(2 << 20).spawn_scoped(scope, run).unwrap().join().unwrap())
+    thread::scope(|scope| {
+        thread::Builder::new().stack_size(2 << 20).spawn_scoped(scope, run).unwrap().join().unwrap()
+    })
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -262,7 +303,10 @@ fn as_many_levels_as_are_allowed_arrive() {
         let wide = Sequence((0..1_000).map(|_| Sequence(vec![])).collect());
         one.send_value(&wide).unwrap();
         assert_eq!(other.recv_value::<Sequence>(1 << 20).unwrap(), wide);
-        let list = (1..64).fold(List { number: 0, next: None }, |list, number| List { number, next: Some(Box::new(list)) });
+        let list = (1..64).fold(List { number: 0, next: None }, |list, number| List {
+            number,
+            next: Some(Box::new(list)),
+        });
         one.send_value(&list).unwrap();
         assert_eq!(other.recv_value::<List>(1 << 10).unwrap(), list);
     });
@@ -277,7 +321,10 @@ fn a_value_of_too_many_levels_is_not_sent() {
         for levels in [129, 100_000] {
             let mut too_deep = tree(levels);
             let error = one.send_value(&too_deep).unwrap_err();
-            assert!(matches!(&error, ValueError::TooDeep { max: 128, bytes, .. } if bytes.is_empty()), "{error}");
+            assert!(
+                matches!(&error, ValueError::TooDeep { max: 128, bytes, .. } if bytes.is_empty()),
+                "{error}"
+            );
             assert!(format!("{error}").contains("more than 128 levels"), "{error}");
             assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
             assert!(matches!(queue.put_value(&too_deep), Err(ValueError::TooDeep { .. })));
@@ -287,11 +334,16 @@ fn a_value_of_too_many_levels_is_not_sent() {
             }
         }
         assert!(matches!(other.try_recv(), Err(ConnectionError::WouldBlock)), "nothing was sent");
-        let too_long = (0..64).fold(List { number: 0, next: None }, |list, number| List { number, next: Some(Box::new(list)) });
+        let too_long = (0..64).fold(List { number: 0, next: None }, |list, number| List {
+            number,
+            next: Some(Box::new(list)),
+        });
         assert!(matches!(one.send_value(&too_long), Err(ValueError::TooDeep { .. })));
-        let fields = (0..128).fold(Fields::End, |next, number| Fields::More { number, next: Box::new(next) });
+        let fields = (0..128)
+            .fold(Fields::End, |next, number| Fields::More { number, next: Box::new(next) });
         assert!(matches!(one.send_value(&fields), Err(ValueError::TooDeep { .. })));
-        let tuples = (0..128).fold(Tuples::End, |next, number| Tuples::More(number, Box::new(next)));
+        let tuples =
+            (0..128).fold(Tuples::End, |next, number| Tuples::More(number, Box::new(next)));
         assert!(matches!(one.send_value(&tuples), Err(ValueError::TooDeep { .. })));
         let maps = (0..64).fold(Map(BTreeMap::new()), |map, key| Map(BTreeMap::from([(key, map)])));
         assert!(matches!(one.send_value(&maps), Err(ValueError::TooDeep { .. })));
@@ -311,11 +363,18 @@ fn elements_that_take_no_bytes_are_counted() {
     for endless in [&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f][..], &[0x81, 0x80, 4]] {
         one.send(endless).unwrap();
         let error = other.recv_value::<Vec<()>>(100).unwrap_err();
-        assert!(format!("{error}").contains("more than 65536 of its elements take no bytes"), "{error}");
+        assert!(
+            format!("{error}").contains("more than 65536 of its elements take no bytes"),
+            "{error}"
+        );
         one.send(endless).unwrap();
-        assert!(matches!(other.recv_value::<Vec<Nothing>>(100), Err(ValueError::Decode { bytes, .. }) if bytes == endless));
+        assert!(
+            matches!(other.recv_value::<Vec<Nothing>>(100), Err(ValueError::Decode { bytes, .. }) if bytes == endless)
+        );
         one.send(endless).unwrap();
-        assert!(matches!(other.recv_value::<HashMap<(), ()>>(100), Err(ValueError::Decode { bytes, .. }) if bytes == endless));
+        assert!(
+            matches!(other.recv_value::<HashMap<(), ()>>(100), Err(ValueError::Decode { bytes, .. }) if bytes == endless)
+        );
     }
     one.send_value(&vec![(); MOST]).unwrap();
     assert_eq!(other.recv_value::<Vec<()>>(10).unwrap().len(), MOST);
@@ -323,7 +382,10 @@ fn elements_that_take_no_bytes_are_counted() {
     one.send_value(&(vec![(); MOST - 1], vec![Nothing::default()])).unwrap();
     assert_eq!(other.recv_value::<(Vec<()>, Vec<Nothing>)>(10).unwrap().0.len(), MOST - 1);
     assert!(matches!(one.send_value(&vec![(); MOST + 1]), Err(ValueError::Encode { .. })));
-    assert!(matches!(one.send_value(&(vec![(); MOST], [vec![()]])), Err(ValueError::Encode { .. })));
+    assert!(matches!(
+        one.send_value(&(vec![(); MOST], [vec![()]])),
+        Err(ValueError::Encode { .. })
+    ));
     assert!(matches!(other.try_recv(), Err(ConnectionError::WouldBlock)), "nothing was sent");
     // Others are as many as there are bytes for.
     one.send_value(&vec![0_u8; 10 * MOST]).unwrap();
@@ -380,7 +442,10 @@ fn is_not_received<T: Serialize + DeserializeOwned + Debug>(value: &T) {
 fn is_not_sent(value: &impl Serialize, why: &str) {
     let (one, other) = pipe().unwrap();
     let error = one.send_value(value).unwrap_err();
-    assert!(matches!(error, ValueError::Encode { .. }) && format!("{error}").contains(why), "{error}");
+    assert!(
+        matches!(error, ValueError::Encode { .. }) && format!("{error}").contains(why),
+        "{error}"
+    );
     assert!(matches!(other.try_recv(), Err(ConnectionError::WouldBlock)), "nothing was sent");
 }
 
@@ -429,8 +494,16 @@ fn a_value_of_each_shape_arrives() {
     arrives((u64::MAX, i64::MIN, u128::MAX, i128::MIN, 1.5_f32, -2.5_f64));
     arrives((Some(Some(1_u8)), None::<u8>, Ok::<u8, String>(1), Err::<u8, _>("no".to_owned())));
     arrives(HashMap::from([("one".to_owned(), vec![1_u8]), (String::new(), vec![])]));
-    arrives((std::time::Duration::from_millis(1_500), std::net::Ipv4Addr::LOCALHOST, std::path::PathBuf::from("/tmp")));
-    arrives((std::ffi::CString::new("bytes").unwrap(), std::num::NonZero::new(7_u64).unwrap(), 1..2_u8));
+    arrives((
+        std::time::Duration::from_millis(1_500),
+        std::net::Ipv4Addr::LOCALHOST,
+        std::path::PathBuf::from("/tmp"),
+    ));
+    arrives((
+        std::ffi::CString::new("bytes").unwrap(),
+        std::num::NonZero::new(7_u64).unwrap(),
+        1..2_u8,
+    ));
 }
 
 proptest! {

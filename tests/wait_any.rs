@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use crossproc::process::Child;
 use crossproc::{
-    BoundedSemaphore, Event, JoinableQueue, Lock, LockError, Queue, QueueError, RLock, Readable, Semaphore, Shm, Wait, WaitAnyError,
-    Waitable, Writable, shared, try_wait_any, wait_any, wait_any_deadline, wait_any_timeout, wait_any_with,
+    BoundedSemaphore, Event, JoinableQueue, Lock, LockError, Queue, QueueError, RLock, Readable,
+    Semaphore, Shm, Wait, WaitAnyError, Waitable, Writable, shared, try_wait_any, wait_any,
+    wait_any_deadline, wait_any_timeout, wait_any_with,
 };
 
 mod forked;
@@ -72,15 +73,34 @@ impl All {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let owner = owner_of(&board, |board| core::mem::forget(board.lock.lock()));
         let rowner = owner_of(&board, |board| core::mem::forget(board.rlock.lock()));
-        All { board, items: Queue::new(4).unwrap(), tasks: JoinableQueue::new(4).unwrap(), full, ours, theirs, owner, rowner }
+        All {
+            board,
+            items: Queue::new(4).unwrap(),
+            tasks: JoinableQueue::new(4).unwrap(),
+            full,
+            ours,
+            theirs,
+            owner,
+            rowner,
+        }
     }
 
     /// Waits for the first so many kinds.
     fn wait(&self, kinds: usize, wait: Wait) -> Result<Vec<usize>, WaitAnyError> {
-        let (death, rdeath, room) = (self.board.lock.owner_death(), self.board.rlock.owner_death(), self.full.room());
+        let (death, rdeath, room) =
+            (self.board.lock.owner_death(), self.board.rlock.owner_death(), self.full.room());
         let readable = Readable(&self.theirs);
-        let all: [&dyn Waitable; KINDS] =
-            [&self.board.event, &self.board.semaphore, &self.board.bounded, &self.items, &self.tasks, &room, &death, &rdeath, &readable];
+        let all: [&dyn Waitable; KINDS] = [
+            &self.board.event,
+            &self.board.semaphore,
+            &self.board.bounded,
+            &self.items,
+            &self.tasks,
+            &room,
+            &death,
+            &rdeath,
+            &readable,
+        ];
         wait_any_with(&all[..kinds], wait)
     }
 
@@ -196,7 +216,14 @@ fn room_is_written_to_a_descriptor_that_was_full() {
     let event = Shm::new(Event::new()).unwrap();
     for with_event in [false, true] {
         let (ours, event) = (&ours, &event);
-        let waits = move || if with_event { wait_any(&[&**event, &Writable(ours)]) } else { wait_any(&[&Writable(ours)]) }.unwrap();
+        let waits = move || {
+            if with_event {
+                wait_any(&[&**event, &Writable(ours)])
+            } else {
+                wait_any(&[&Writable(ours)])
+            }
+            .unwrap()
+        };
         let mut read = || while theirs.read(&mut [0; 1 << 20]).unwrap() == 1 << 20 {};
         wakes(waits, &mut read, &[usize::from(with_event)]);
         while (&*ours).write(&[0; 4096]).is_ok() {}
@@ -211,7 +238,8 @@ fn the_end_of_a_queue_is_told_on_both_sides() {
         if side == 1 {
             items.put(1).unwrap();
         }
-        let waits = || if side == 0 { wait_any(&[&items]) } else { wait_any(&[&items.room()]) }.unwrap();
+        let waits =
+            || if side == 0 { wait_any(&[&items]) } else { wait_any(&[&items.room()]) }.unwrap();
         wakes(waits, || items.close().unwrap(), &[0]);
     }
     items.close().unwrap();
@@ -277,7 +305,9 @@ fn a_dead_owner_is_told_until_somebody_locks() {
     let deaths: [&dyn Waitable; 1] = [&board.lock.owner_death()];
     kill(owner);
     assert_eq!(try_wait_any(&deaths).unwrap(), [0]);
-    let Err(LockError::OwnerDied(guard)) = board.lock.try_lock() else { panic!("the owner has died") };
+    let Err(LockError::OwnerDied(guard)) = board.lock.try_lock() else {
+        panic!("the owner has died")
+    };
     assert!(matches!(try_wait_any(&deaths), Err(WaitAnyError::Deadlock { index: 0 })));
     drop(guard.recover());
     assert!(matches!(try_wait_any(&deaths), Err(WaitAnyError::WouldBlock)));
@@ -300,7 +330,10 @@ fn mistakes_are_told() {
     assert!(matches!(wait_any(&[]), Err(WaitAnyError::Nothing)));
     let (event, lock, rlock) = (Event::new(), Lock::new(0_u64), RLock::new(0_u64));
     let (_guard, _rguard) = (lock.lock().unwrap(), rlock.lock().unwrap());
-    assert!(matches!(wait_any(&[&event, &lock.owner_death()]), Err(WaitAnyError::Deadlock { index: 1 })));
+    assert!(matches!(
+        wait_any(&[&event, &lock.owner_death()]),
+        Err(WaitAnyError::Deadlock { index: 1 })
+    ));
     assert!(matches!(wait_any(&[&rlock.owner_death()]), Err(WaitAnyError::Deadlock { index: 0 })));
 }
 
@@ -309,7 +342,8 @@ fn deadlines_are_kept() {
     let all = All::new();
     let timeout = Duration::from_millis(30);
     let (theirs, event) = (&all.theirs, &all.board.event);
-    let lists: [&[&dyn Waitable]; 3] = [&[event, &all.items], &[&Readable(theirs)], &[event, &Readable(theirs)]];
+    let lists: [&[&dyn Waitable]; 3] =
+        [&[event, &all.items], &[&Readable(theirs)], &[event, &Readable(theirs)]];
     for list in lists {
         let began = Instant::now();
         assert!(is_timed_out(wait_any_timeout(list, timeout)));
@@ -324,7 +358,10 @@ fn deadlines_are_kept() {
 /// In ticks.
 fn processor_time(child: &Child) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-    let fields: Vec<u64> = stat[stat.rfind(')').unwrap() + 2..].split(' ').filter_map(|field| field.parse().ok()).collect();
+    let fields: Vec<u64> = stat[stat.rfind(')').unwrap() + 2..]
+        .split(' ')
+        .filter_map(|field| field.parse().ok())
+        .collect();
     // What is no number is the state alone, the first of them.
     fields[10] + fields[11]
 }
@@ -333,7 +370,8 @@ fn processor_time(child: &Child) -> u64 {
 fn switches(child: &Child) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
     let of = |status: String| -> u64 {
-        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
         line.trim().parse().unwrap()
     };
     tasks.map(|task| of(fs::read_to_string(task.unwrap().path().join("status")).unwrap())).sum()
@@ -344,7 +382,8 @@ fn who_sleeps_uses_no_processor() {
     let all = &All::new();
     let free = Shm::new(Lock::new(0_u64)).unwrap();
     // Two for each, so that they could wake each other.
-    let waiters = [SOURCES, SOURCES, KINDS, KINDS].map(|kinds| fork(move || all.wait(kinds, Wait::FOREVER).unwrap()[0] as i32));
+    let waiters = [SOURCES, SOURCES, KINDS, KINDS]
+        .map(|kinds| fork(move || all.wait(kinds, Wait::FOREVER).unwrap()[0] as i32));
     let watchers = [(); 2].map(|()| {
         let free = free.clone();
         fork(move || assert_eq!(wait_any(&[&free.owner_death()]).unwrap(), [0]))
@@ -354,9 +393,11 @@ fn who_sleeps_uses_no_processor() {
     // They are woken for nothing, and go on sleeping.
     drop(free.lock().unwrap());
     everybody().for_each(wait_until_asleep);
-    let used = || -> Vec<_> { everybody().map(|child| (processor_time(child), switches(child))).collect() };
-    // They may be asleep for a moment to start a thread. After that, time itself is what passes here:
-    // nothing is to happen in it.
+    let used = || -> Vec<_> {
+        everybody().map(|child| (processor_time(child), switches(child))).collect()
+    };
+    // They may be asleep for a moment to start a thread. After that, time itself is what passes
+    // here: nothing is to happen in it.
     wait_until("nobody does anything for a while", || {
         let before = used();
         thread::sleep(Duration::from_millis(300));
@@ -364,8 +405,16 @@ fn who_sleeps_uses_no_processor() {
     });
 }
 
-/// `watchers` who wait for any of all, and `others` who wait in the ordinary way, take all that there is.
-fn share(watchers: usize, others: usize, watch: impl Fn(&Board) + Sync, wait: impl Fn(&Board) + Sync, give: impl Fn(usize), most: u64) {
+/// `watchers` who wait for any of all, and `others` who wait in the ordinary way, take all that
+/// there is.
+fn share(
+    watchers: usize,
+    others: usize,
+    watch: impl Fn(&Board) + Sync,
+    wait: impl Fn(&Board) + Sync,
+    give: impl Fn(usize),
+    most: u64,
+) {
     let board = board();
     let count = || board.counts[0].fetch_add(1, SeqCst);
     let watchers: Vec<_> = (0..watchers)
@@ -410,7 +459,14 @@ fn watchers_and_others_take_all_permits() {
             wait_any(&[&board.event, &**semaphore]).unwrap();
         }
     };
-    share(4, 4, watch, |_| semaphore.acquire(), |count| semaphore.release_many(count as u32).unwrap(), 5_000);
+    share(
+        4,
+        4,
+        watch,
+        |_| semaphore.acquire(),
+        |count| semaphore.release_many(count as u32).unwrap(),
+        5_000,
+    );
 }
 
 #[test]
@@ -421,7 +477,14 @@ fn watchers_and_others_take_all_items() {
             wait_any(&[&board.event, queue]).unwrap();
         }
     };
-    share(4, 4, watch, |_| assert_eq!(queue.get().unwrap(), 7), |count| queue.put_many(&vec![7; count]).unwrap(), 5_000);
+    share(
+        4,
+        4,
+        watch,
+        |_| assert_eq!(queue.get().unwrap(), 7),
+        |count| queue.put_many(&vec![7; count]).unwrap(),
+        5_000,
+    );
 }
 
 #[test]
@@ -433,7 +496,14 @@ fn watchers_and_others_use_all_room() {
             wait_any(&[&board.event, &queue.room()]).unwrap();
         }
     };
-    share(4, 4, watch, |_| queue.put(7).unwrap(), |count| (0..count).for_each(|_| _ = queue.get().unwrap()), 5_000);
+    share(
+        4,
+        4,
+        watch,
+        |_| queue.put(7).unwrap(),
+        |count| (0..count).for_each(|_| _ = queue.get().unwrap()),
+        5_000,
+    );
 }
 
 /// Watchers die at any moment while others wait in the ordinary way: these take all that there is.
@@ -466,7 +536,8 @@ const KILLS: usize = 300;
 
 #[test]
 fn watchers_that_die_take_no_permit_with_them() {
-    let (semaphore, event) = (&Shm::new(Semaphore::new(0)).unwrap(), &Shm::new(Event::new()).unwrap());
+    let (semaphore, event) =
+        (&Shm::new(Semaphore::new(0)).unwrap(), &Shm::new(Event::new()).unwrap());
     let watch = || loop {
         wait_any(&[&**event, &**semaphore]).unwrap();
     };
@@ -514,7 +585,9 @@ fn watchers_that_die_take_no_lock_with_them() {
         }
         watchers.iter().for_each(kill);
         // All three get it, one after the other.
-        wait_until("all survivors have had the lock", || board.lock.owner().is_none() && *board.lock.lock().unwrap() == 3 * round);
+        wait_until("all survivors have had the lock", || {
+            board.lock.owner().is_none() && *board.lock.lock().unwrap() == 3 * round
+        });
         guard.set(Some(board.lock.lock().unwrap()));
         board.semaphore.release_many(3).unwrap();
         wait_until("they are back", || board.counts[1].load(SeqCst) == 3 * (round + 1));

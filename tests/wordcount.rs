@@ -1,6 +1,8 @@
-//! The example `wordcount`, run as a program: what it counts, and what it does when files, workers or itself come to harm.
+//! The example `wordcount`, run as a program: what it counts, and what it does when files, workers
+//! or itself come to harm.
 //!
-//! `cargo test` builds it; with `--test wordcount` alone it has to be built before, by `cargo build --example wordcount`.
+//! `cargo test` builds it; with `--test wordcount` alone it has to be built before, by `cargo build
+//! --example wordcount`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -37,7 +39,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(test: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("wordcount-{test}-{}", std::process::id()));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("wordcount-{test}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Scratch(path)
     }
@@ -65,17 +68,23 @@ type Counts = (u64, u64, u64);
 
 fn naive_count(bytes: &[u8]) -> Counts {
     let lines = bytes.iter().filter(|&&byte| byte == b'\n').count();
-    let words = bytes.split(|byte| b" \t\n\x0b\x0c\r".contains(byte)).filter(|word| !word.is_empty()).count();
+    let words = bytes
+        .split(|byte| b" \t\n\x0b\x0c\r".contains(byte))
+        .filter(|word| !word.is_empty())
+        .count();
     (lines as u64, words as u64, bytes.len() as u64)
 }
 
-/// Words and their counts, the most frequent ones first, and of those with the same count the ones whose bytes come first.
+/// Words and their counts, the most frequent ones first, and of those with the same count the ones
+/// whose bytes come first.
 type Ranking = Vec<(Vec<u8>, u64)>;
 
 fn naive_ranking(texts: impl IntoIterator<Item = Vec<u8>>) -> Ranking {
     let mut counts: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
     for text in texts {
-        for word in text.split(|byte| b" \t\n\x0b\x0c\r".contains(byte)).filter(|word| !word.is_empty()) {
+        for word in
+            text.split(|byte| b" \t\n\x0b\x0c\r".contains(byte)).filter(|word| !word.is_empty())
+        {
             *counts.entry(word.to_vec()).or_default() += 1;
         }
     }
@@ -88,10 +97,13 @@ fn naive_ranking(texts: impl IntoIterator<Item = Vec<u8>>) -> Ranking {
 /// The contents of all files under a directory.
 fn texts(directory: &Path) -> Vec<Vec<u8>> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { texts(&path) } else { vec![fs::read(path).unwrap()] }).collect()
+    entries
+        .flat_map(|path| if path.is_dir() { texts(&path) } else { vec![fs::read(path).unwrap()] })
+        .collect()
 }
 
-/// Text of words and white space of all kinds, and of bytes that look like white space and are none.
+/// Text of words and white space of all kinds, and of bytes that look like white space and are
+/// none.
 fn random_text(random: &mut fastrand::Rng, len: usize) -> Vec<u8> {
     const BYTES: &[u8] = b" \t\n\x0b\x0c\r abcdefgh\0\x08\x0e\x1c\x1f!\x85\xa0\xff";
     (0..len).map(|_| BYTES[random.usize(..BYTES.len())]).collect()
@@ -123,7 +135,11 @@ fn random_tree(scratch: &Scratch, seed: u64, files: usize) -> (PathBuf, Counts) 
 fn program() -> PathBuf {
     let deps = std::env::current_exe().unwrap();
     let path = deps.ancestors().nth(2).unwrap().join("examples/wordcount");
-    assert!(path.exists(), "{} is missing: build it by `cargo build --example wordcount`, in the same profile", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: build it by `cargo build --example wordcount`, in the same profile",
+        path.display()
+    );
     path
 }
 
@@ -149,7 +165,11 @@ impl Running {
 
     fn start_command(scratch: &Scratch, command: &mut Command) -> Self {
         let (out, err) = (scratch.path("standard output"), scratch.path("standard error"));
-        let child = command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap()).spawn().unwrap();
+        let child = command
+            .stdout(File::create(&out).unwrap())
+            .stderr(File::create(&err).unwrap())
+            .spawn()
+            .unwrap();
         Running { child, out, err }
     }
 
@@ -165,13 +185,16 @@ impl Running {
 
     fn workers(&self) -> Vec<Process> {
         let pid = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let children =
+            fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         children.split_whitespace().filter_map(|pid| Process::of(pid.parse().unwrap())).collect()
     }
 
     /// Waits for the worker that has the file open.
     fn worker_at(&self, file: &Path) -> Process {
-        until("a worker at the file", || self.workers().into_iter().find(|worker| worker.has_open(file)))
+        until("a worker at the file", || {
+            self.workers().into_iter().find(|worker| worker.has_open(file))
+        })
     }
 }
 
@@ -192,10 +215,21 @@ impl Ended {
     }
 
     fn top(&self) -> Ranking {
-        let bytes = |array: &Value| array.as_array().unwrap().iter().map(|byte| byte.as_u64().unwrap() as u8).collect();
-        let word = |entry: &Value| entry["word"].as_str().map_or_else(|| bytes(&entry["bytes"]), |word| word.as_bytes().to_vec());
+        let bytes = |array: &Value| {
+            array.as_array().unwrap().iter().map(|byte| byte.as_u64().unwrap() as u8).collect()
+        };
+        let word = |entry: &Value| {
+            entry["word"]
+                .as_str()
+                .map_or_else(|| bytes(&entry["bytes"]), |word| word.as_bytes().to_vec())
+        };
         let json = self.json();
-        json["top"].as_array().unwrap().iter().map(|entry| (word(entry), entry["count"].as_u64().unwrap())).collect()
+        json["top"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| (word(entry), entry["count"].as_u64().unwrap()))
+            .collect()
     }
 
     /// Whether a line of the standard error names the path and says that.
@@ -245,8 +279,8 @@ impl Process {
     }
 }
 
-/// A file that keeps a worker busy for minutes, until it is truncated: 1 TiB of zeros that take no room. It has no lines, and one word if a byte
-/// of it was read before that.
+/// A file that keeps a worker busy for minutes, until it is truncated: 1 TiB of zeros that take no
+/// room. It has no lines, and one word if a byte of it was read before that.
 struct Obstacle {
     path: PathBuf,
     file: File,
@@ -284,7 +318,18 @@ fn totals_are_those_of_a_naive_count() {
     let (tree, expected) = random_tree(&scratch, 1, 200);
     for chunk in ["1", "7", "64", "1000", "1048576", "18446744073709551615"] {
         for workers in ["1", "2", "3"] {
-            let ended = run(&scratch, ["--json", "--check", "--chunk", chunk, "--workers", workers, tree.to_str().unwrap()]);
+            let ended = run(
+                &scratch,
+                [
+                    "--json",
+                    "--check",
+                    "--chunk",
+                    chunk,
+                    "--workers",
+                    workers,
+                    tree.to_str().unwrap(),
+                ],
+            );
             assert_eq!(ended.status.code(), Some(0), "{ended:?}");
             assert_eq!(ended.counts(), expected, "chunks of {chunk}, {workers} workers");
             assert_eq!(ended.json()["check"]["same"], true);
@@ -310,7 +355,10 @@ fn a_word_belongs_to_the_chunk_where_it_starts() {
     for (bytes, expected) in cases {
         assert_eq!(naive_count(bytes), expected);
         let file = scratch.file("file", bytes);
-        let ended = run(&scratch, ["--json".as_ref(), "--chunk=7".as_ref(), "--workers=2".as_ref(), file.as_os_str()]);
+        let ended = run(
+            &scratch,
+            ["--json".as_ref(), "--chunk=7".as_ref(), "--workers=2".as_ref(), file.as_os_str()],
+        );
         assert_eq!((ended.status.code(), ended.counts()), (Some(0), expected), "{bytes:?}");
     }
 }
@@ -322,7 +370,10 @@ fn a_file_longer_than_the_buffer_is_counted() {
     text.extend_from_slice(&[b'w'; 700_000]);
     let file = scratch.file("file", &text);
     for chunk in ["--chunk=1048576", "--chunk=300000", "--chunk=4000000"] {
-        let ended = run(&scratch, ["--json".as_ref(), "--check".as_ref(), chunk.as_ref(), file.as_os_str()]);
+        let ended = run(
+            &scratch,
+            ["--json".as_ref(), "--check".as_ref(), chunk.as_ref(), file.as_os_str()],
+        );
         assert_eq!((ended.status.code(), ended.counts()), (Some(0), naive_count(&text)), "{chunk}");
     }
 }
@@ -346,7 +397,11 @@ fn text_names_all_figures() {
         "replaced 2",
     ];
     for line in figures.into_iter().chain(["lost     ", "checked  "]) {
-        assert!(ended.out.lines().any(|printed| printed.starts_with(line)), "{line:?} is not in {}", ended.out);
+        assert!(
+            ended.out.lines().any(|printed| printed.starts_with(line)),
+            "{line:?} is not in {}",
+            ended.out
+        );
     }
 }
 
@@ -354,7 +409,11 @@ fn text_names_all_figures() {
 fn without_a_path_the_sources_of_the_package_are_counted() {
     let scratch = Scratch::new("sources");
     for from in [Path::new(env!("CARGO_MANIFEST_DIR")), &scratch.0] {
-        let ended = Running::start_command(&scratch, Command::new(program()).arg("--json").current_dir(from)).end();
+        let ended = Running::start_command(
+            &scratch,
+            Command::new(program()).arg("--json").current_dir(from),
+        )
+        .end();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         assert!(ended.json()["files"].as_u64().unwrap() > 10);
     }
@@ -365,17 +424,43 @@ fn top_is_that_of_a_naive_count() {
     let scratch = Scratch::new("top");
     let (tree, expected) = random_tree(&scratch, 7, 100);
     let ranking = naive_ranking(texts(&tree));
-    assert!(ranking.iter().any(|(word, _)| std::str::from_utf8(word).is_err()), "some words are not UTF-8");
-    for (chunk, workers) in [("1", "2"), ("7", "1"), ("64", "3"), ("1048576", "2"), ("18446744073709551615", "1")] {
+    assert!(
+        ranking.iter().any(|(word, _)| std::str::from_utf8(word).is_err()),
+        "some words are not UTF-8"
+    );
+    for (chunk, workers) in
+        [("1", "2"), ("7", "1"), ("64", "3"), ("1048576", "2"), ("18446744073709551615", "1")]
+    {
         for most in [1, 3, 50, ranking.len() - 1, ranking.len(), usize::MAX] {
             let most_arg = most.to_string();
-            let args = ["--json", "--check", "--top", &most_arg, "--chunk", chunk, "--workers", workers, tree.to_str().unwrap()]
-                .map(OsString::from);
+            let args = [
+                "--json",
+                "--check",
+                "--top",
+                &most_arg,
+                "--chunk",
+                chunk,
+                "--workers",
+                workers,
+                tree.to_str().unwrap(),
+            ]
+            .map(OsString::from);
             let ended = run(&scratch, args);
-            assert_eq!((ended.status.code(), ended.counts(), ended.err.as_str()), (Some(0), expected, ""), "{ended:?}");
-            assert_eq!(ended.top(), ranking[..most.min(ranking.len())], "chunks of {chunk}, {workers} workers");
+            assert_eq!(
+                (ended.status.code(), ended.counts(), ended.err.as_str()),
+                (Some(0), expected, ""),
+                "{ended:?}"
+            );
+            assert_eq!(
+                ended.top(),
+                ranking[..most.min(ranking.len())],
+                "chunks of {chunk}, {workers} workers"
+            );
             let json = ended.json();
-            assert_eq!((&json["distinct"], &json["check"]["same"]), (&ranking.len().into(), &true.into()));
+            assert_eq!(
+                (&json["distinct"], &json["check"]["same"]),
+                (&ranking.len().into(), &true.into())
+            );
         }
     }
 }
@@ -383,8 +468,11 @@ fn top_is_that_of_a_naive_count() {
 #[test]
 fn a_word_is_counted_whole_wherever_it_is_cut() {
     let scratch = Scratch::new("cut");
-    // Next to the ends of chunks, of the bytes that are read behind them, of the buffer, and of messages.
-    for len in [1, 6, 7, 8, 4_095, 4_096, 4_097, 65_523, 65_524, 65_525, 262_143, 262_144, 262_145, 700_000] {
+    // Next to the ends of chunks, of the bytes that are read behind them, of the buffer, and of
+    // messages.
+    for len in [
+        1, 6, 7, 8, 4_095, 4_096, 4_097, 65_523, 65_524, 65_525, 262_143, 262_144, 262_145, 700_000,
+    ] {
         let long = vec![b'w'; len];
         let mut text = b"a ".to_vec();
         for end in [" ", "\n", "x ", " a "] {
@@ -395,10 +483,20 @@ fn a_word_is_counted_whole_wherever_it_is_cut() {
         let file = scratch.file("file", &text);
         for chunk in ["--chunk=7", "--chunk=100000", "--chunk=1048576"] {
             let chunk = if len > 5_000 && chunk == "--chunk=7" { "--chunk=4096" } else { chunk };
-            let args =
-                ["--json".as_ref(), "--top=9".as_ref(), "--check".as_ref(), "--workers=2".as_ref(), chunk.as_ref(), file.as_os_str()];
+            let args = [
+                "--json".as_ref(),
+                "--top=9".as_ref(),
+                "--check".as_ref(),
+                "--workers=2".as_ref(),
+                chunk.as_ref(),
+                file.as_os_str(),
+            ];
             let ended = run(&scratch, args);
-            assert_eq!((ended.status.code(), ended.err.as_str()), (Some(0), ""), "words of {len}, {chunk}");
+            assert_eq!(
+                (ended.status.code(), ended.err.as_str()),
+                (Some(0), ""),
+                "words of {len}, {chunk}"
+            );
             assert!(ended.top() == naive_ranking([text.clone()]), "words of {len}, {chunk}");
         }
     }
@@ -408,9 +506,20 @@ fn a_word_is_counted_whole_wherever_it_is_cut() {
 fn ties_go_to_the_word_whose_bytes_come_first() {
     let scratch = Scratch::new("ties");
     let file = scratch.file("file", b"b aa b aa a \xff\xff ab a \xff\xff \xc3\xa9 z");
-    for (most, expected) in [("2", &["a", "aa"][..]), ("3", &["a", "aa", "b"]), ("5", &["a", "aa", "b", "\\xff\\xff", "ab"])] {
-        let ended = run(&scratch, ["--top".as_ref(), most.as_ref(), "--chunk=3".as_ref(), file.as_os_str()]);
-        let top = ended.out.lines().filter(|line| line.starts_with("top ")).map(|line| line.split_whitespace().last().unwrap());
+    for (most, expected) in [
+        ("2", &["a", "aa"][..]),
+        ("3", &["a", "aa", "b"]),
+        ("5", &["a", "aa", "b", "\\xff\\xff", "ab"]),
+    ] {
+        let ended = run(
+            &scratch,
+            ["--top".as_ref(), most.as_ref(), "--chunk=3".as_ref(), file.as_os_str()],
+        );
+        let top = ended
+            .out
+            .lines()
+            .filter(|line| line.starts_with("top "))
+            .map(|line| line.split_whitespace().last().unwrap());
         assert_eq!(top.collect::<Vec<_>>(), expected, "{ended:?}");
     }
 }
@@ -418,7 +527,10 @@ fn ties_go_to_the_word_whose_bytes_come_first() {
 #[test]
 fn text_shows_every_word_in_one_way_of_its_own() {
     let scratch = Scratch::new("escaped");
-    let file = scratch.file("file", b"\xff \xff \xff \\xff \\xff \0\x1b \0\x1b \0\x1b \0\x1b \"it's\" \xe2\x80\xae\xc3\xa9");
+    let file = scratch.file(
+        "file",
+        b"\xff \xff \xff \\xff \\xff \0\x1b \0\x1b \0\x1b \0\x1b \"it's\" \xe2\x80\xae\xc3\xa9",
+    );
     let ended = run(&scratch, ["--top=9".as_ref(), file.as_os_str()]);
     let expected = "distinct 5 words\n\
         top      4          \\0\\u{1b}\n\
@@ -436,7 +548,11 @@ fn words_are_not_counted_without_top() {
     for args in [&["--json"][..], &["--json", "--top=0", "--check"]] {
         let ended = run(&scratch, args.iter().map(OsStr::new).chain([file.as_os_str()]));
         let json = ended.json();
-        assert_eq!((ended.status.code(), &json["top"], &json["distinct"]), (Some(0), &Value::Null, &Value::Null), "{ended:?}");
+        assert_eq!(
+            (ended.status.code(), &json["top"], &json["distinct"]),
+            (Some(0), &Value::Null, &Value::Null),
+            "{ended:?}"
+        );
     }
     let ended = run(&scratch, ["--top=0".as_ref(), file.as_os_str()]);
     assert!(!ended.out.contains("top ") && !ended.out.contains("distinct"), "{ended:?}");
@@ -447,7 +563,10 @@ fn without_words_there_is_no_top() {
     let scratch = Scratch::new("no-words");
     let file = scratch.file("file", " \n");
     for path in [&file, &scratch.0.join("missing")] {
-        let ended = run(&scratch, ["--json".as_ref(), "--check".as_ref(), "--top=3".as_ref(), path.as_os_str()]);
+        let ended = run(
+            &scratch,
+            ["--json".as_ref(), "--check".as_ref(), "--top=3".as_ref(), path.as_os_str()],
+        );
         assert_eq!((ended.top(), &ended.json()["distinct"]), (Vec::new(), &0.into()), "{ended:?}");
     }
 }
@@ -458,7 +577,17 @@ fn top_is_exact_though_workers_are_killed() {
     let (tree, expected) = random_tree(&scratch, 8, 150);
     let ranking = naive_ranking(texts(&tree));
     for (chunk, workers) in [("7", "2"), ("64", "3"), ("1048576", "2")] {
-        let args = ["--json", "--check", "--top=1000000", "--chaos=30", "--chunk", chunk, "--workers", workers, tree.to_str().unwrap()];
+        let args = [
+            "--json",
+            "--check",
+            "--top=1000000",
+            "--chaos=30",
+            "--chunk",
+            chunk,
+            "--workers",
+            workers,
+            tree.to_str().unwrap(),
+        ];
         let ended = run(&scratch, args);
         assert_eq!((ended.status.code(), ended.counts()), (Some(0), expected), "{ended:?}");
         assert!(ended.top() == ranking, "chunks of {chunk}, {workers} workers");
@@ -466,19 +595,29 @@ fn top_is_exact_though_workers_are_killed() {
     }
 }
 
-/// Results of several messages each, and more of them than the parent can read at once, so that many of those who are killed are about to send.
+/// Results of several messages each, and more of them than the parent can read at once, so that
+/// many of those who are killed are about to send.
 #[test]
 fn half_a_result_does_not_count() {
     let scratch = Scratch::new("half");
     let mut random = fastrand::Rng::with_seed(9);
-    let text: Vec<u8> = (0..250_000).flat_map(|_| format!("{:x} ", random.u32(..1 << 18)).into_bytes()).collect();
+    let text: Vec<u8> =
+        (0..250_000).flat_map(|_| format!("{:x} ", random.u32(..1 << 18)).into_bytes()).collect();
     let file = scratch.file("file", &text);
     let ranking = naive_ranking([text.clone()]);
     for workers in ["--workers=2", "--workers=3", "--workers=4", "--workers=5"] {
-        let args = ["--json", "--top=50", "--check", "--chaos=50", "--chunk=150000", workers].map(OsStr::new);
+        let args = ["--json", "--top=50", "--check", "--chaos=50", "--chunk=150000", workers]
+            .map(OsStr::new);
         let ended = run(&scratch, args.into_iter().chain([file.as_os_str()]));
-        assert_eq!((ended.status.code(), ended.counts()), (Some(0), naive_count(&text)), "{ended:?}");
-        assert_eq!((ended.top().as_slice(), &ended.json()["distinct"]), (&ranking[..50], &ranking.len().into()));
+        assert_eq!(
+            (ended.status.code(), ended.counts()),
+            (Some(0), naive_count(&text)),
+            "{ended:?}"
+        );
+        assert_eq!(
+            (ended.top().as_slice(), &ended.json()["distinct"]),
+            (&ranking[..50], &ranking.len().into())
+        );
     }
 }
 
@@ -487,11 +626,24 @@ fn totals_are_exact_though_workers_are_killed() {
     let scratch = Scratch::new("chaos");
     let (tree, expected) = random_tree(&scratch, 3, 300);
     for (chunk, workers) in [("7", "2"), ("64", "3"), ("1048576", "1"), ("1048576", "2")] {
-        let args = ["--json", "--check", "--chaos=30", "--chunk", chunk, "--workers", workers, tree.to_str().unwrap()];
+        let args = [
+            "--json",
+            "--check",
+            "--chaos=30",
+            "--chunk",
+            chunk,
+            "--workers",
+            workers,
+            tree.to_str().unwrap(),
+        ];
         let ended = run(&scratch, args);
         assert_eq!((ended.status.code(), ended.counts()), (Some(0), expected), "{ended:?}");
         let json = ended.json();
-        assert_eq!((&json["killed"], &json["died"], &json["replaced"]), (&30.into(), &0.into(), &30.into()), "{ended:?}");
+        assert_eq!(
+            (&json["killed"], &json["died"], &json["replaced"]),
+            (&30.into(), &0.into(), &30.into()),
+            "{ended:?}"
+        );
         assert!(json["lost_seconds"].as_f64().unwrap() > 0.0);
     }
 }
@@ -510,7 +662,10 @@ fn the_same_seed_draws_the_same_plan() {
     let scratch = Scratch::new("seed");
     let (tree, expected) = random_tree(&scratch, 4, 50);
     let plan = |seed: &str| {
-        let ended = run(&scratch, ["--json", "--chaos=20", "--chunk=64", "--workers=2", seed, tree.to_str().unwrap()]);
+        let ended = run(
+            &scratch,
+            ["--json", "--chaos=20", "--chunk=64", "--workers=2", seed, tree.to_str().unwrap()],
+        );
         assert_eq!((ended.status.code(), ended.counts()), (Some(0), expected), "{ended:?}");
         ended.json()["chaos"].clone()
     };
@@ -559,7 +714,8 @@ fn links_are_followed_and_what_is_no_file_is_skipped() {
     assert_eq!((ended.status.code(), ended.counts()), (Some(0), (4, 7, 14)), "{ended:?}");
     assert_eq!(ended.err, "");
 
-    let ended = run(&scratch, ["--json".as_ref(), fifo.as_os_str(), scratch.path("tree/file").as_os_str()]);
+    let ended =
+        run(&scratch, ["--json".as_ref(), fifo.as_os_str(), scratch.path("tree/file").as_os_str()]);
     assert_eq!((ended.status.code(), ended.counts()), (Some(2), (1, 2, 4)), "{ended:?}");
     assert!(ended.complains(&fifo, "neither a regular file nor a directory"), "{ended:?}");
 }
@@ -568,7 +724,8 @@ fn links_are_followed_and_what_is_no_file_is_skipped() {
 fn an_unreadable_file_is_named_and_the_rest_counted() {
     const NOBODY: u32 = 65_534;
     let scratch = Scratch::new("unreadable");
-    let (secret, empty_secret) = (scratch.file("tree/secret", "x y z\n"), scratch.file("tree/empty secret", ""));
+    let (secret, empty_secret) =
+        (scratch.file("tree/secret", "x y z\n"), scratch.file("tree/empty secret", ""));
     let closed = scratch.file("tree/closed/file", "x y z\n");
     let closed = closed.parent().unwrap();
     scratch.file("tree/file", "a b\nc\n");
@@ -578,7 +735,8 @@ fn an_unreadable_file_is_named_and_the_rest_counted() {
     let mut command = Command::new(program());
     command.arg("--json").arg(scratch.path("tree"));
     if geteuid().is_root() {
-        // Permissions stand in nobody's way but Nobody's. Nor may that one start the program, if a directory above it is private.
+        // Permissions stand in nobody's way but Nobody's. Nor may that one start the program, if a
+        // directory above it is private.
         command.uid(NOBODY).gid(NOBODY);
         let mut probe = Command::new(program());
         if probe.arg("--help").stdout(Stdio::null()).uid(NOBODY).gid(NOBODY).status().is_err() {
@@ -601,7 +759,13 @@ fn a_file_that_shrinks_is_named_and_the_rest_counted() {
     let scratch = Scratch::new("shrinks");
     let obstacle = Obstacle::new(&scratch);
     let rest = scratch.file("rest", "a b\nc\n");
-    let args = ["--json".as_ref(), "--workers=1".as_ref(), Obstacle::CHUNK.as_ref(), obstacle.path.as_os_str(), rest.as_os_str()];
+    let args = [
+        "--json".as_ref(),
+        "--workers=1".as_ref(),
+        Obstacle::CHUNK.as_ref(),
+        obstacle.path.as_os_str(),
+        rest.as_os_str(),
+    ];
     let running = Running::start(&scratch, args);
     running.worker_at(&obstacle.path);
     obstacle.remove();
@@ -610,16 +774,26 @@ fn a_file_that_shrinks_is_named_and_the_rest_counted() {
     assert!(ended.complains(&obstacle.path, "shrank"), "{ended:?}");
     assert_eq!(ended.err.lines().count(), 1, "one complaint for all chunks: {ended:?}");
     let (lines, words, bytes) = ended.counts();
-    assert!(lines == 2 && (3..=4).contains(&words) && (6..Obstacle::LEN).contains(&bytes), "{ended:?}");
+    assert!(
+        lines == 2 && (3..=4).contains(&words) && (6..Obstacle::LEN).contains(&bytes),
+        "{ended:?}"
+    );
 }
 
 #[test]
 fn a_file_that_goes_after_the_listing_is_named_and_the_rest_counted() {
     let scratch = Scratch::new("goes");
     let obstacle = Obstacle::new(&scratch);
-    let (gone, swapped, rest) = (scratch.file("gone", "x\n"), scratch.file("swapped", "y\n"), scratch.file("rest", "a b\nc\n"));
+    let (gone, swapped, rest) = (
+        scratch.file("gone", "x\n"),
+        scratch.file("swapped", "y\n"),
+        scratch.file("rest", "a b\nc\n"),
+    );
     let paths = [&obstacle.path, &gone, &swapped, &rest].map(|path| path.clone().into_os_string());
-    let running = Running::start(&scratch, ["--json", "--workers=1", Obstacle::CHUNK].map(OsString::from).into_iter().chain(paths));
+    let running = Running::start(
+        &scratch,
+        ["--json", "--workers=1", Obstacle::CHUNK].map(OsString::from).into_iter().chain(paths),
+    );
     running.worker_at(&obstacle.path);
     fs::remove_file(&gone).unwrap();
     fs::remove_file(&swapped).unwrap();
@@ -637,7 +811,13 @@ fn a_check_that_differs_is_status_1() {
     let scratch = Scratch::new("differs");
     let changed = scratch.file("changed", "a b\n");
     let obstacle = Obstacle::new(&scratch);
-    let args = ["--check".as_ref(), "--workers=1".as_ref(), Obstacle::CHUNK.as_ref(), changed.as_os_str(), obstacle.path.as_os_str()];
+    let args = [
+        "--check".as_ref(),
+        "--workers=1".as_ref(),
+        Obstacle::CHUNK.as_ref(),
+        changed.as_os_str(),
+        obstacle.path.as_os_str(),
+    ];
     let running = Running::start(&scratch, args);
     // It is the second one, so the first has been counted.
     running.worker_at(&obstacle.path);
@@ -646,7 +826,11 @@ fn a_check_that_differs_is_status_1() {
     let ended = running.end();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     let complaint = ended.err.lines().find(|line| line.contains("the check failed")).unwrap();
-    assert!(complaint.contains("counted 1 lines, ") && complaint.contains("by one thread 4 lines, 0 words, 4 bytes"), "{ended:?}");
+    assert!(
+        complaint.contains("counted 1 lines, ")
+            && complaint.contains("by one thread 4 lines, 0 words, 4 bytes"),
+        "{ended:?}"
+    );
 }
 
 #[test]
@@ -657,13 +841,21 @@ fn a_check_finds_words_that_differ() {
     // Its one word comes behind the others.
     obstacle.file.write_all_at(b"z", 0).unwrap();
     let args = ["--check", "--top=1", "--workers=1", Obstacle::CHUNK].map(OsStr::new);
-    let running = Running::start(&scratch, args.into_iter().chain([changed.as_os_str(), obstacle.path.as_os_str()]));
+    let running = Running::start(
+        &scratch,
+        args.into_iter().chain([changed.as_os_str(), obstacle.path.as_os_str()]),
+    );
     running.worker_at(&obstacle.path);
     obstacle.remove();
     fs::write(&changed, "a c\n").unwrap();
     let ended = running.end();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    assert!(ended.err.contains("the check failed: the word b was counted 1 times, by one thread 0 times"), "{ended:?}");
+    assert!(
+        ended
+            .err
+            .contains("the check failed: the word b was counted 1 times, by one thread 0 times"),
+        "{ended:?}"
+    );
 }
 
 #[test]
@@ -691,22 +883,35 @@ fn a_worker_killed_by_others_is_replaced() {
     let scratch = Scratch::new("replaced");
     let obstacle = Obstacle::new(&scratch);
     let (tree, (lines, words, _)) = random_tree(&scratch, 5, 50);
-    let args = ["--json".as_ref(), "--workers=2".as_ref(), Obstacle::CHUNK.as_ref(), obstacle.path.as_os_str(), tree.as_os_str()];
+    let args = [
+        "--json".as_ref(),
+        "--workers=2".as_ref(),
+        Obstacle::CHUNK.as_ref(),
+        obstacle.path.as_os_str(),
+        tree.as_os_str(),
+    ];
     let running = Running::start(&scratch, args);
     let first = running.worker_at(&obstacle.path);
     first.kill();
-    until("a replacement", || Some(running.workers()).filter(|workers| workers.len() == 2 && !workers.contains(&first)));
+    until("a replacement", || {
+        Some(running.workers()).filter(|workers| workers.len() == 2 && !workers.contains(&first))
+    });
     running.worker_at(&obstacle.path);
     obstacle.remove();
     let ended = running.end();
     let json = ended.json();
-    assert_eq!((ended.status.code(), &json["died"], &json["replaced"]), (Some(2), &1.into(), &1.into()), "{ended:?}");
+    assert_eq!(
+        (ended.status.code(), &json["died"], &json["replaced"]),
+        (Some(2), &1.into(), &1.into()),
+        "{ended:?}"
+    );
     assert_eq!(ended.counts().0, lines);
     assert!((words..=words + 1).contains(&ended.counts().1), "{ended:?}");
     assert!(ended.err.contains("ended before its time: signal: 9"), "{ended:?}");
 }
 
-/// Kills the worker that is at the obstacle, and those that do its task after it, until that is given up.
+/// Kills the worker that is at the obstacle, and those that do its task after it, until that is
+/// given up.
 fn kill_five_at(running: &Running, obstacle: &Obstacle) {
     let mut killed = BTreeSet::new();
     for _ in 0..5 {
@@ -723,14 +928,24 @@ fn a_task_that_five_workers_died_at_is_given_up_and_the_rest_counted() {
         let obstacle = Obstacle::new(&scratch);
         let (tree, expected) = random_tree(&scratch, 6, 50);
         let chunk = Obstacle::ALL_IN_ONE_CHUNK;
-        let args = ["--json".as_ref(), workers.as_ref(), chunk.as_ref(), obstacle.path.as_os_str(), tree.as_os_str()];
+        let args = [
+            "--json".as_ref(),
+            workers.as_ref(),
+            chunk.as_ref(),
+            obstacle.path.as_os_str(),
+            tree.as_os_str(),
+        ];
         let running = Running::start(&scratch, args);
         kill_five_at(&running, &obstacle);
         let ended = running.end();
         assert_eq!((ended.status.code(), ended.counts()), (Some(2), expected), "{ended:?}");
         assert!(ended.complains(&obstacle.path, "5 workers died at its task"), "{ended:?}");
         let json = ended.json();
-        assert_eq!((&json["flawed"], &json["died"], &json["replaced"]), (&1.into(), &5.into(), &5.into()), "{ended:?}");
+        assert_eq!(
+            (&json["flawed"], &json["died"], &json["replaced"]),
+            (&1.into(), &5.into(), &5.into()),
+            "{ended:?}"
+        );
     }
 }
 
@@ -738,8 +953,12 @@ fn a_task_that_five_workers_died_at_is_given_up_and_the_rest_counted() {
 fn all_files_of_a_task_that_is_given_up_are_named() {
     let scratch = Scratch::new("all-given-up");
     let (before, obstacle) = (scratch.file("before", "a\n"), Obstacle::new(&scratch));
-    // There are some tasks for each worker at least: so many files, for the first ones to share one.
-    let args = ["--json", "--workers=1", "--chunk=18446744073709551615"].map(OsStr::new).into_iter().chain([before.as_os_str()]);
+    // There are some tasks for each worker at least: so many files, for the first ones to share
+    // one.
+    let args = ["--json", "--workers=1", "--chunk=18446744073709551615"]
+        .map(OsStr::new)
+        .into_iter()
+        .chain([before.as_os_str()]);
     let running = Running::start(&scratch, args.chain([obstacle.path.as_os_str(); 40]));
     kill_five_at(&running, &obstacle);
     obstacle.remove();
@@ -755,15 +974,23 @@ fn all_files_of_a_task_that_is_given_up_are_named() {
 fn a_slot_whose_workers_die_without_a_task_is_given_up_and_others_do_the_rest() {
     let scratch = Scratch::new("slot");
     let (obstacle, rest) = (Obstacle::new(&scratch), scratch.file("rest", "a b\nc\n"));
-    let args =
-        ["--json".as_ref(), "--workers=2".as_ref(), Obstacle::ALL_IN_ONE_CHUNK.as_ref(), obstacle.path.as_os_str(), rest.as_os_str()];
+    let args = [
+        "--json".as_ref(),
+        "--workers=2".as_ref(),
+        Obstacle::ALL_IN_ONE_CHUNK.as_ref(),
+        obstacle.path.as_os_str(),
+        rest.as_os_str(),
+    ];
     let running = Running::start(&scratch, args);
     let busy = running.worker_at(&obstacle.path);
     until("a slot that is given up", || {
         if let Some(idle) = running.workers().into_iter().find(|&worker| worker != busy) {
             idle.kill();
         }
-        fs::read_to_string(&running.err).unwrap().contains("is given up after 5 deaths in a row without a task").then_some(())
+        fs::read_to_string(&running.err)
+            .unwrap()
+            .contains("is given up after 5 deaths in a row without a task")
+            .then_some(())
     });
     assert_eq!(running.workers(), [busy]);
     obstacle.remove();
@@ -788,7 +1015,11 @@ fn when_no_worker_can_be_started_none_are_left() {
     let enough = (4..64).find(|&most| with_descriptors(most).status.success()).unwrap();
     let ended = with_descriptors(enough - 1);
     assert_eq!((ended.status.code(), ended.out.as_str()), (Some(2), ""), "{ended:?}");
-    assert!(ended.err.contains("slot 0 is given up") && ended.err.contains("no worker could be started"), "{ended:?}");
+    assert!(
+        ended.err.contains("slot 0 is given up")
+            && ended.err.contains("no worker could be started"),
+        "{ended:?}"
+    );
     assert!(ended.err.contains("no workers left"), "{ended:?}");
 }
 
@@ -797,18 +1028,30 @@ fn interruption_ends_all_workers() {
     let scratch = Scratch::new("interrupted");
     let obstacle = Obstacle::new(&scratch);
     // Ctrl-C in a terminal goes to the whole group; `kill` to the one process.
-    for (signal, name, code, to_group) in
-        [(Signal::INT, "SIGINT", 130, true), (Signal::INT, "SIGINT", 130, false), (Signal::TERM, "SIGTERM", 143, false)]
-    {
+    for (signal, name, code, to_group) in [
+        (Signal::INT, "SIGINT", 130, true),
+        (Signal::INT, "SIGINT", 130, false),
+        (Signal::TERM, "SIGTERM", 143, false),
+    ] {
         let args = ["--workers=2".as_ref(), Obstacle::CHUNK.as_ref(), obstacle.path.as_os_str()];
-        let running = Running::start_command(&scratch, Command::new(program()).args(args).process_group(0));
+        let running =
+            Running::start_command(&scratch, Command::new(program()).args(args).process_group(0));
         running.worker_at(&obstacle.path);
-        let workers = until("both workers", || Some(running.workers()).filter(|workers| workers.len() == 2));
-        if to_group { kill_process_group(running.pid(), signal) } else { kill_process(running.pid(), signal) }.unwrap();
+        let workers =
+            until("both workers", || Some(running.workers()).filter(|workers| workers.len() == 2));
+        if to_group {
+            kill_process_group(running.pid(), signal)
+        } else {
+            kill_process(running.pid(), signal)
+        }
+        .unwrap();
         let ended = running.end();
         assert!(workers.iter().all(|worker| worker.has_ended()), "{workers:?}");
         assert_eq!((ended.status.code(), ended.out.as_str()), (Some(code), ""), "{ended:?}");
-        assert!(ended.err.contains(&format!("interrupted by {name}: 2 workers were ended")), "{ended:?}");
+        assert!(
+            ended.err.contains(&format!("interrupted by {name}: 2 workers were ended")),
+            "{ended:?}"
+        );
         assert_eq!(ended.err.lines().count(), 1, "{ended:?}");
     }
 }
@@ -817,19 +1060,28 @@ fn interruption_ends_all_workers() {
 fn workers_end_with_their_parent() {
     let scratch = Scratch::new("orphans");
     let obstacle = Obstacle::new(&scratch);
-    let running = Running::start(&scratch, ["--workers=2".as_ref(), Obstacle::CHUNK.as_ref(), obstacle.path.as_os_str()]);
+    let running = Running::start(
+        &scratch,
+        ["--workers=2".as_ref(), Obstacle::CHUNK.as_ref(), obstacle.path.as_os_str()],
+    );
     running.worker_at(&obstacle.path);
-    let workers = until("both workers", || Some(running.workers()).filter(|workers| workers.len() == 2));
+    let workers =
+        until("both workers", || Some(running.workers()).filter(|workers| workers.len() == 2));
     kill_process(running.pid(), Signal::KILL).unwrap();
     assert_eq!(running.end().status.signal(), Some(9));
-    until("the end of the workers", || workers.iter().all(|worker| worker.has_ended()).then_some(()));
+    until("the end of the workers", || {
+        workers.iter().all(|worker| worker.has_ended()).then_some(())
+    });
 }
 
 #[test]
 fn a_stopped_worker_can_be_interrupted() {
     let scratch = Scratch::new("stopped");
     let obstacle = Obstacle::new(&scratch);
-    let running = Running::start(&scratch, ["--workers=1".as_ref(), Obstacle::CHUNK.as_ref(), obstacle.path.as_os_str()]);
+    let running = Running::start(
+        &scratch,
+        ["--workers=1".as_ref(), Obstacle::CHUNK.as_ref(), obstacle.path.as_os_str()],
+    );
     let worker = running.worker_at(&obstacle.path);
     kill_process(Pid::from_raw(worker.pid).unwrap(), Signal::STOP).unwrap();
     kill_process(running.pid(), Signal::INT).unwrap();
@@ -837,7 +1089,8 @@ fn a_stopped_worker_can_be_interrupted() {
     assert!(worker.has_ended());
 }
 
-/// A program inherits that SIGCHLD is ignored, and then the system throws away how its children ended.
+/// A program inherits that SIGCHLD is ignored, and then the system throws away how its children
+/// ended.
 #[test]
 #[allow(unsafe_code)]
 fn an_ignored_sigchld_does_no_harm() {

@@ -8,14 +8,19 @@ use std::thread;
 
 /// Three lines. What cannot be found out is said to be unknown. `rivals` are packages.
 pub(crate) fn description(rivals: &[&str]) -> String {
-    let cpus = thread::available_parallelism().map_or_else(|_| "? CPUs".to_owned(), |cpus| format!("{cpus} CPUs"));
+    let cpus = thread::available_parallelism()
+        .map_or_else(|_| "? CPUs".to_owned(), |cpus| format!("{cpus} CPUs"));
     let rustc = output("rustc", &["--version"]).unwrap_or_else(|| "rustc unknown".to_owned());
-    let rivals: String = rivals.iter().map(|rival| format!(", {rival} {}", locked_version(rival).unwrap_or_else(unknown))).collect();
+    let rivals: String = rivals
+        .iter()
+        .map(|rival| format!(", {rival} {}", locked_version(rival).unwrap_or_else(unknown)))
+        .collect();
     format!(
         "rivals:  {}{rivals}, std of {rustc}\nmachine: {}, {cpus}, Linux {}\ncommit:  {}",
         libc_version(),
         cpu_model().unwrap_or_else(unknown),
-        fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| unknown(), |release| release.trim().to_owned()),
+        fs::read_to_string("/proc/sys/kernel/osrelease")
+            .map_or_else(|_| unknown(), |release| release.trim().to_owned()),
         commit().unwrap_or_else(unknown),
     )
 }
@@ -60,7 +65,11 @@ fn commit() -> Option<String> {
 
 /// What a program says, if it is there and succeeds.
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .ok()?;
     let said = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| said.trim().to_owned())
 }

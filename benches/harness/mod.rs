@@ -1,7 +1,9 @@
-//! How the benchmarks of this crate measure: criterion's groups first, for a history of each operation by itself, then a table of ratios.
+//! How the benchmarks of this crate measure: criterion's groups first, for a history of each
+//! operation by itself, then a table of ratios.
 //!
-//! `cargo bench` does both, `cargo bench -- ratios` only the tables; with any other argument, a filter or a baseline, there is
-//! criterion alone. `cargo bench -- --test` and `cargo test --benches` see that everything runs.
+//! `cargo bench` does both, `cargo bench -- ratios` only the tables; with any other argument, a
+//! filter or a baseline, there is criterion alone. `cargo bench -- --test` and `cargo test
+//! --benches` see that everything runs.
 
 use core::time::Duration;
 use std::env;
@@ -17,7 +19,11 @@ pub(crate) mod team;
 use self::ratios::{Effort, Ratios};
 
 /// The benchmark's `main`.
-pub(crate) fn run(title: &'static str, groups: impl FnOnce(&mut Criterion), compare: impl FnOnce(&mut Ratios)) {
+pub(crate) fn run(
+    title: &'static str,
+    groups: impl FnOnce(&mut Criterion),
+    compare: impl FnOnce(&mut Ratios),
+) {
     let (flags, others): (Vec<String>, Vec<String>) =
         env::args().skip(1).partition(|argument| argument == "--bench" || argument == "--test");
     // As criterion decides it: cargo gives `--bench` only for `cargo bench`.
@@ -34,7 +40,11 @@ pub(crate) fn run(title: &'static str, groups: impl FnOnce(&mut Criterion), comp
         criterion.final_summary();
     }
     if ratios_alone || others.is_empty() {
-        let mut ratios = Ratios::new(title, &["parking_lot"], if is_trial { Effort::TRIAL } else { Effort::FULL });
+        let mut ratios = Ratios::new(
+            title,
+            &["parking_lot"],
+            if is_trial { Effort::TRIAL } else { Effort::FULL },
+        );
         compare(&mut ratios);
         ratios.print();
     }

@@ -7,22 +7,27 @@ use std::io;
 
 /// Where members run, and since when.
 ///
-/// The last matters because a process may decide by the number of its CPUs whether spinning makes sense, and count them once.
+/// The last matters because a process may decide by the number of its CPUs whether spinning makes
+/// sense, and count them once.
 #[derive(Clone, Copy)]
 pub(crate) struct Placement {
     #[allow(dead_code, reason = "where there is one placement only, it needs no name")]
     pub(crate) name: &'static str,
     /// On how many CPUs the members are pinned in turn; 0: wherever the scheduler puts them.
     cpus: usize,
-    /// From their first instruction on; otherwise after their first round, in which they have waited already.
+    /// From their first instruction on; otherwise after their first round, in which they have
+    /// waited already.
     from_start: bool,
 }
 
 #[allow(dead_code, reason = "not every primitive is measured in all of them")]
 impl Placement {
-    pub(crate) const FREE: Placement = Placement { name: "CPUs as the scheduler likes", cpus: 0, from_start: false };
-    pub(crate) const TWO_CPUS: Placement = Placement { name: "two CPUs", cpus: 2, from_start: false };
-    pub(crate) const ONE_CPU: Placement = Placement { name: "same CPU", cpus: 1, from_start: false };
+    pub(crate) const FREE: Placement =
+        Placement { name: "CPUs as the scheduler likes", cpus: 0, from_start: false };
+    pub(crate) const TWO_CPUS: Placement =
+        Placement { name: "two CPUs", cpus: 2, from_start: false };
+    pub(crate) const ONE_CPU: Placement =
+        Placement { name: "same CPU", cpus: 1, from_start: false };
     pub(crate) const TWO_CPUS_FROM_START: Placement =
         Placement { name: "two CPUs, pinned before the first wait", cpus: 2, from_start: true };
     pub(crate) const ONE_CPU_FROM_START: Placement =
@@ -30,13 +35,17 @@ impl Placement {
 
     /// Pinned, once the members have waited.
     pub(crate) fn pinned() -> impl Iterator<Item = Placement> {
-        [Placement::TWO_CPUS, Placement::ONE_CPU].into_iter().filter(|placement| placement.is_possible())
+        [Placement::TWO_CPUS, Placement::ONE_CPU]
+            .into_iter()
+            .filter(|placement| placement.is_possible())
     }
 
     /// All that there are enough CPUs for.
     pub(crate) fn all() -> impl Iterator<Item = Placement> {
         let from_start = [Placement::TWO_CPUS_FROM_START, Placement::ONE_CPU_FROM_START];
-        Placement::pinned().chain(from_start.into_iter().filter(|placement| placement.is_possible())).chain([Placement::FREE])
+        Placement::pinned()
+            .chain(from_start.into_iter().filter(|placement| placement.is_possible()))
+            .chain([Placement::FREE])
     }
 
     /// Whether there are enough CPUs for it.
@@ -67,7 +76,8 @@ fn pin(cpu: usize) {
     // SAFETY: sets a bit below CPU_SETSIZE: `cpu` comes from `allowed_cpus`.
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: reads as many bytes as `set` has.
-    let failed = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    let failed =
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
     assert_eq!(failed, 0, "CPU {cpu} cannot be had: {}", io::Error::last_os_error());
 }
 

@@ -1,4 +1,5 @@
-//! Ratios that can be relied on where single times cannot: of two times that were taken one right after the other, many times over.
+//! Ratios that can be relied on where single times cannot: of two times that were taken one right
+//! after the other, many times over.
 
 use core::fmt;
 use core::time::Duration;
@@ -46,18 +47,33 @@ struct Row {
 
 impl Ratios {
     /// `rivals` are the packages whose versions the table names.
-    pub(crate) fn new(title: &'static str, rivals: &'static [&'static str], effort: Effort) -> Self {
+    pub(crate) fn new(
+        title: &'static str,
+        rivals: &'static [&'static str],
+        effort: Effort,
+    ) -> Self {
         Ratios { title, rivals, effort, rows: Vec::new() }
     }
 
-    /// Measures `ours` against `theirs`, which do the same `operation`. `bar` is the greatest ratio that was promised.
-    pub(crate) fn compare(&mut self, operation: &str, bar: Option<f64>, ours: Sampler, rival: &str, theirs: Sampler) {
+    /// Measures `ours` against `theirs`, which do the same `operation`. `bar` is the greatest ratio
+    /// that was promised.
+    pub(crate) fn compare(
+        &mut self,
+        operation: &str,
+        bar: Option<f64>,
+        ours: Sampler,
+        rival: &str,
+        theirs: Sampler,
+    ) {
         let mut ours = Paced::new(ours, self.effort.sample);
         let mut theirs = Paced::new(theirs, self.effort.sample);
         let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
         let start = Instant::now();
-        while our_times.len() < self.effort.pairs && (our_times.len() < ENOUGH || start.elapsed() < PATIENCE) {
-            // Who is first changes by chance: what the first leaves in caches and clock rates is not always the same one's.
+        while our_times.len() < self.effort.pairs
+            && (our_times.len() < ENOUGH || start.elapsed() < PATIENCE)
+        {
+            // Who is first changes by chance: what the first leaves in caches and clock rates is
+            // not always the same one's.
             if fastrand::bool() {
                 our_times.push(ours.nanos_each());
                 their_times.push(theirs.nanos_each());
@@ -66,7 +82,8 @@ impl Ratios {
                 our_times.push(ours.nanos_each());
             }
         }
-        let ratios = our_times.iter().zip(&their_times).map(|(ours, theirs)| ours / theirs).collect();
+        let ratios =
+            our_times.iter().zip(&their_times).map(|(ours, theirs)| ours / theirs).collect();
         self.rows.push(Row {
             operation: operation.to_owned(),
             rival: rival.to_owned(),
@@ -89,7 +106,10 @@ impl Ratios {
             "Medians of {pairs} alternated pairs of samples of {sample:?}, with the quartiles of the pairs' ratios.\n{}\n",
             machine::description(self.rivals)
         );
-        let mut cells = vec![["operation", "rival", "crossproc", "rival", "ratio", "quartiles", "bar", ""].map(str::to_owned)];
+        let mut cells = vec![
+            ["operation", "rival", "crossproc", "rival", "ratio", "quartiles", "bar", ""]
+                .map(str::to_owned),
+        ];
         cells.extend(self.rows.iter().map(Row::cells));
         print_aligned(&cells);
     }
@@ -155,7 +175,8 @@ impl Paced {
     pub(crate) fn nanos_each(&mut self) -> f64 {
         let took = (self.sampler)(self.amount);
         let nanos = took.as_nanos() as f64 / self.amount as f64;
-        // Some are a thousand times slower once they stand in each other's way, and nobody can tell beforehand.
+        // Some are a thousand times slower once they stand in each other's way, and nobody can tell
+        // beforehand.
         if took > self.sample * 4 || took * 4 < self.sample {
             self.adapt(took);
         }
@@ -188,9 +209,12 @@ impl Quartiles {
 
 /// As a table in Markdown, whose columns are aligned for those who read it as it is.
 pub(crate) fn print_aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
-    let widths: [usize; COLUMNS] = core::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let widths: [usize; COLUMNS] = core::array::from_fn(|column| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+    });
     for (index, row) in rows.iter().enumerate() {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         println!("| {} |", cells.join(" | "));
         if index == 0 {
             println!("|{}|", widths.map(|width| "-".repeat(width + 2)).join("|"));

@@ -15,8 +15,12 @@ use super::team::Team;
 /// Does it as often as asked, and says how long that took.
 pub(crate) type Sampler = Box<dyn FnMut(u64) -> Duration>;
 
-/// `operation`, which never waits, on `object`, again and again in this thread, by the CPU time of the thread: what others do meanwhile does not count.
-pub(crate) fn repeated<T: 'static>(object: impl Deref<Target = T> + 'static, operation: impl Fn(&T) + 'static) -> Sampler {
+/// `operation`, which never waits, on `object`, again and again in this thread, by the CPU time of
+/// the thread: what others do meanwhile does not count.
+pub(crate) fn repeated<T: 'static>(
+    object: impl Deref<Target = T> + 'static,
+    operation: impl Fn(&T) + 'static,
+) -> Sampler {
     Box::new(move |times| {
         let start = cpu_time();
         repeat(&*object, times, &operation);
@@ -49,7 +53,11 @@ pub(crate) fn rounds(mut team: Team) -> Sampler {
 }
 
 /// Has criterion measure what `make` makes, once it asks.
-pub(crate) fn benchmark(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, make: impl Fn() -> Sampler) {
+pub(crate) fn benchmark(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    make: impl Fn() -> Sampler,
+) {
     let mut sampler = None;
     group.bench_function(name, |bencher| {
         let sampler = sampler.get_or_insert_with(&make);

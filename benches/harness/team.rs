@@ -1,4 +1,5 @@
-//! Processes, or threads, that work in rounds: they start together, and the time of a round is from the first one's start to the last one's end.
+//! Processes, or threads, that work in rounds: they start together, and the time of a round is from
+//! the first one's start to the last one's end.
 
 #![allow(unsafe_code)]
 
@@ -23,7 +24,8 @@ pub(crate) fn sizes() -> &'static [usize] {
     if cpus >= 16 { &[2, 4, 8, 16] } else { &[2, 4, 8] }
 }
 
-/// How much is done in the first round, which nobody measures: pages are touched, robust lists set up, CPUs counted.
+/// How much is done in the first round, which nobody measures: pages are touched, robust lists set
+/// up, CPUs counted.
 const FIRST_ROUND: u64 = 64;
 
 shared! {
@@ -43,8 +45,8 @@ const DISMISSED: u64 = u64::MAX;
 /// The members, and what they share with the process that commands them.
 pub(crate) struct Team {
     rounds: Shm<Rounds>,
-    /// A `sem_t`, and not the crate's: the process that commands must not have waited in the crate when it forks, because members would
-    /// inherit what the crate has learned about its CPUs.
+    /// A `sem_t`, and not the crate's: the process that commands must not have waited in the crate
+    /// when it forks, because members would inherit what the crate has learned about its CPUs.
     finished: Shm<PosixSemaphore>,
     members: usize,
     turn: usize,
@@ -53,18 +55,29 @@ pub(crate) struct Team {
 
 /// A daemon that may borrow: it ends by `_exit`, with its copy of what is borrowed.
 fn fork(body: impl FnOnce() + Send) -> Child {
-    // SAFETY: a benchmark's program has no other threads, and holds no guards while it forks its teams.
-    unsafe { Builder::new().daemon(true).fork_with_threads(body) }.expect("a process cannot be forked")
+    // SAFETY: a benchmark's program has no other threads, and holds no guards while it forks its
+    // teams.
+    unsafe { Builder::new().daemon(true).fork_with_threads(body) }
+        .expect("a process cannot be forked")
 }
 
 impl Team {
     /// A team of as many processes, whose member `index` calls `work(index, amount)` in each round.
-    pub(crate) fn of_processes(members: usize, placement: Placement, work: impl Fn(usize, u64) + Sync) -> Team {
+    pub(crate) fn of_processes(
+        members: usize,
+        placement: Placement,
+        work: impl Fn(usize, u64) + Sync,
+    ) -> Team {
         Team::of_processes_warmed_up(members, placement, FIRST_ROUND, work)
     }
 
     /// The same with another amount in the first round.
-    pub(crate) fn of_processes_warmed_up(members: usize, placement: Placement, first: u64, work: impl Fn(usize, u64) + Sync) -> Team {
+    pub(crate) fn of_processes_warmed_up(
+        members: usize,
+        placement: Placement,
+        first: u64,
+        work: impl Fn(usize, u64) + Sync,
+    ) -> Team {
         let mut team = Team::without_members(members);
         for index in 0..members {
             let (rounds, finished, work) = (&team.rounds, &team.finished, &work);
@@ -74,9 +87,14 @@ impl Team {
         team
     }
 
-    /// A team of as many threads of one process, which is not this one: this one must stay without other threads, to fork.
+    /// A team of as many threads of one process, which is not this one: this one must stay without
+    /// other threads, to fork.
     #[allow(dead_code, reason = "only some primitives have rivals that are for threads")]
-    pub(crate) fn of_threads(members: usize, placement: Placement, work: impl Fn(usize, u64) + Sync) -> Team {
+    pub(crate) fn of_threads(
+        members: usize,
+        placement: Placement,
+        work: impl Fn(usize, u64) + Sync,
+    ) -> Team {
         let mut team = Team::without_members(members);
         let (rounds, finished, work) = (&team.rounds, &team.finished, &work);
         let child = fork(|| {
@@ -93,9 +111,19 @@ impl Team {
 
     fn without_members(members: usize) -> Team {
         assert!(members <= MAX_MEMBERS);
-        let rounds =
-            Rounds { go: [const { Event::new() }; 2], amount: AtomicU64::new(0), started: Default::default(), ended: Default::default() };
-        Team { rounds: Shm::new(rounds).unwrap(), finished: PosixSemaphore::shared(0), members, turn: 0, children: Vec::new() }
+        let rounds = Rounds {
+            go: [const { Event::new() }; 2],
+            amount: AtomicU64::new(0),
+            started: Default::default(),
+            ended: Default::default(),
+        };
+        Team {
+            rounds: Shm::new(rounds).unwrap(),
+            finished: PosixSemaphore::shared(0),
+            members,
+            turn: 0,
+            children: Vec::new(),
+        }
     }
 
     /// One round: how long it took.
@@ -104,7 +132,10 @@ impl Team {
         self.rounds.go[self.turn].set();
         for _ in 0..self.members {
             while !self.finished.wait_timeout(Duration::from_secs(1)) {
-                assert!(self.children.iter().all(|child| child.is_alive().unwrap()), "a member has died");
+                assert!(
+                    self.children.iter().all(|child| child.is_alive().unwrap()),
+                    "a member has died"
+                );
             }
         }
         self.rounds.go[self.turn].clear();
@@ -138,7 +169,13 @@ pub(crate) fn share(all: u64, index: usize, members: usize) -> u64 {
 }
 
 /// A member's life.
-fn attend(rounds: &Rounds, finished: &PosixSemaphore, index: usize, placement: Placement, work: &impl Fn(usize, u64)) {
+fn attend(
+    rounds: &Rounds,
+    finished: &PosixSemaphore,
+    index: usize,
+    placement: Placement,
+    work: &impl Fn(usize, u64),
+) {
     placement.apply(index, true);
     for round in 0_usize.. {
         if round == 1 {

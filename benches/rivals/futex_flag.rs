@@ -8,7 +8,8 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc::{Fingerprint, Shared};
 use crossproc_sys::futex;
 
-/// The crate's own way to spin and to sleep in slices, from its own source: the rival does the same, whatever becomes of it.
+/// The crate's own way to spin and to sleep in slices, from its own source: the rival does the
+/// same, whatever becomes of it.
 #[path = "../../src/wait/waiter.rs"]
 #[allow(dead_code, unreachable_pub, reason = "only its spinning and its slices are used here")]
 mod wait;
@@ -20,8 +21,9 @@ const SET: u32 = 1;
 /// Unset, and someone may be asleep.
 const WAITED_FOR: u32 = 2;
 
-/// A flag that is set, waited for and cleared by two threads in turns, with no regard for the dead, and a wake-up that is cleared
-/// away too soon is lost: what remains is what the kernel and the cache lines cost. If `SLICED`, that includes a time-out in the kernel for every sleep.
+/// A flag that is set, waited for and cleared by two threads in turns, with no regard for the dead,
+/// and a wake-up that is cleared away too soon is lost: what remains is what the kernel and the
+/// cache lines cost. If `SLICED`, that includes a time-out in the kernel for every sleep.
 #[repr(transparent)]
 pub(crate) struct FutexFlag<const SLICED: bool> {
     word: AtomicU32,
@@ -73,7 +75,8 @@ impl<const SLICED: bool> FutexFlag<SLICED> {
             if seen == UNSET {
                 // Relaxed, as the exchange: the loop loads again, with Acquire, before it returns.
                 let spun = waiter.spin(|| self.word.load(Relaxed) == SET);
-                if spun || self.word.compare_exchange(UNSET, WAITED_FOR, Relaxed, Relaxed).is_err() {
+                if spun || self.word.compare_exchange(UNSET, WAITED_FOR, Relaxed, Relaxed).is_err()
+                {
                     continue;
                 }
             }

@@ -1,4 +1,5 @@
-//! The least that a lock is made of: a compare-exchange, a swap, and a futex for those who must wait.
+//! The least that a lock is made of: a compare-exchange, a swap, and a futex for those who must
+//! wait.
 
 #![allow(unsafe_code)]
 
@@ -20,7 +21,8 @@ const WAITED_FOR: u32 = 2;
 /// How often a waiter looks before it sleeps, as std's mutex does.
 const LOOKS: u32 = 100;
 
-/// The mutex of Ulrich Drepper's "Futexes Are Tricky" (his third), as std has it, on a futex that processes share. A dead owner keeps it.
+/// The mutex of Ulrich Drepper's "Futexes Are Tricky" (his third), as std has it, on a futex that
+/// processes share. A dead owner keeps it.
 #[repr(C)]
 pub(crate) struct FutexLock<T> {
     word: AtomicU32,
@@ -70,7 +72,8 @@ impl<T> MutualExclusion for FutexLock<T> {
         if self.word.compare_exchange(FREE, HELD, Acquire, Relaxed).is_err() {
             self.lock_contended();
         }
-        // SAFETY: whoever turned FREE into something else owns the value until it swaps FREE back, and the borrow ends before that.
+        // SAFETY: whoever turned FREE into something else owns the value until it swaps FREE back,
+        // and the borrow ends before that.
         section(unsafe { &mut *self.value.get() });
         // Release: pairs with the Acquire above and in `lock_contended`.
         if self.word.swap(FREE, Release) == WAITED_FOR {

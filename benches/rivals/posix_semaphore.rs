@@ -19,8 +19,9 @@ pub(crate) struct PosixSemaphore {
 // SAFETY: made to be used by several threads at once.
 unsafe impl Sync for PosixSemaphore {}
 
-// SAFETY: to Rust all bytes are valid: `MaybeUninit` in an `UnsafeCell`. That they hold nothing wild is libc's trust in its users; here
-// they are the benchmark's processes, which reach it through libc alone. `repr(transparent)`, nothing to drop.
+// SAFETY: to Rust all bytes are valid: `MaybeUninit` in an `UnsafeCell`. That they hold nothing
+// wild is libc's trust in its users; here they are the benchmark's processes, which reach it
+// through libc alone. `repr(transparent)`, nothing to drop.
 unsafe impl Shared for PosixSemaphore {
     fn layout(to: &mut Fingerprint) {
         to.name("PosixSemaphore").number(size_of::<libc::sem_t>());
@@ -28,11 +29,14 @@ unsafe impl Shared for PosixSemaphore {
 }
 
 impl PosixSemaphore {
-    /// A process-shared semaphore in memory of its own. It is never destroyed: the memory goes with its last user, and libc keeps nothing else for it.
+    /// A process-shared semaphore in memory of its own. It is never destroyed: the memory goes with
+    /// its last user, and libc keeps nothing else for it.
     pub(crate) fn shared(value: u32) -> Shm<Self> {
         const BETWEEN_PROCESSES: libc::c_int = 1;
-        let placed = Shm::new(PosixSemaphore { semaphore: UnsafeCell::new(MaybeUninit::uninit()) }).unwrap();
-        // SAFETY: it lies in mapped, writable memory that nobody else knows yet, and is not initialised.
+        let placed =
+            Shm::new(PosixSemaphore { semaphore: UnsafeCell::new(MaybeUninit::uninit()) }).unwrap();
+        // SAFETY: it lies in mapped, writable memory that nobody else knows yet, and is not
+        // initialised.
         succeeded(unsafe { libc::sem_init(placed.get(), BETWEEN_PROCESSES, value) });
         placed
     }
@@ -53,7 +57,10 @@ impl PosixSemaphore {
     /// Says whether there was a permit before `timeout` was over, by the wall clock.
     pub(crate) fn wait_timeout(&self, timeout: Duration) -> bool {
         let until = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() + timeout;
-        let until = libc::timespec { tv_sec: until.as_secs() as libc::time_t, tv_nsec: until.subsec_nanos().into() };
+        let until = libc::timespec {
+            tv_sec: until.as_secs() as libc::time_t,
+            tv_nsec: until.subsec_nanos().into(),
+        };
         // SAFETY: as in `post`; the time is this function's own.
         unsafe { libc::sem_timedwait(self.get(), &raw const until) == 0 }
     }

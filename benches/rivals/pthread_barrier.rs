@@ -16,8 +16,9 @@ pub(crate) struct PthreadBarrier {
 // SAFETY: made to be used by several threads at once.
 unsafe impl Sync for PthreadBarrier {}
 
-// SAFETY: to Rust all bytes are valid: `MaybeUninit` in an `UnsafeCell`. That they hold nothing wild is libc's trust in its users; here
-// they are the benchmark's processes, which reach it through libc alone. `repr(transparent)`, nothing to drop.
+// SAFETY: to Rust all bytes are valid: `MaybeUninit` in an `UnsafeCell`. That they hold nothing
+// wild is libc's trust in its users; here they are the benchmark's processes, which reach it
+// through libc alone. `repr(transparent)`, nothing to drop.
 unsafe impl Shared for PthreadBarrier {
     fn layout(to: &mut Fingerprint) {
         to.name("PthreadBarrier").number(size_of::<libc::pthread_barrier_t>());
@@ -25,16 +26,27 @@ unsafe impl Shared for PthreadBarrier {
 }
 
 impl PthreadBarrier {
-    /// A process-shared barrier in memory of its own. It is never destroyed: the memory goes with its last user, and libc keeps nothing else for it.
+    /// A process-shared barrier in memory of its own. It is never destroyed: the memory goes with
+    /// its last user, and libc keeps nothing else for it.
     pub(crate) fn shared(parties: u32) -> Shm<Self> {
-        let placed = Shm::new(PthreadBarrier { barrier: UnsafeCell::new(MaybeUninit::uninit()) }).unwrap();
+        let placed =
+            Shm::new(PthreadBarrier { barrier: UnsafeCell::new(MaybeUninit::uninit()) }).unwrap();
         let mut attributes = MaybeUninit::<libc::pthread_barrierattr_t>::uninit();
         // SAFETY: initialises the attributes, which are this function's own.
         succeeded(unsafe { libc::pthread_barrierattr_init(attributes.as_mut_ptr()) });
-        // SAFETY: initialised by the line before; the constant is one of the two that the call takes.
-        succeeded(unsafe { libc::pthread_barrierattr_setpshared(attributes.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) });
-        // SAFETY: the barrier lies in mapped, writable memory that nobody else knows yet, and is not initialised; the attributes are.
-        succeeded(unsafe { libc::pthread_barrier_init(placed.get(), attributes.as_ptr(), parties) });
+        // SAFETY: initialised by the line before; the constant is one of the two that the call
+        // takes.
+        succeeded(unsafe {
+            libc::pthread_barrierattr_setpshared(
+                attributes.as_mut_ptr(),
+                libc::PTHREAD_PROCESS_SHARED,
+            )
+        });
+        // SAFETY: the barrier lies in mapped, writable memory that nobody else knows yet, and is
+        // not initialised; the attributes are.
+        succeeded(unsafe {
+            libc::pthread_barrier_init(placed.get(), attributes.as_ptr(), parties)
+        });
         placed
     }
 

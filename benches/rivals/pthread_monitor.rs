@@ -9,7 +9,8 @@ use crossproc::{Fingerprint, Shared, Shm};
 
 use super::monitor::{Monitor, Value};
 
-/// Only ever made by [`shared`](PthreadMonitor::shared), which initialises what is libc's where it lies.
+/// Only ever made by [`shared`](PthreadMonitor::shared), which initialises what is libc's where it
+/// lies.
 #[repr(C)]
 pub(crate) struct PthreadMonitor {
     mutex: UnsafeCell<MaybeUninit<libc::pthread_mutex_t>>,
@@ -17,19 +18,24 @@ pub(crate) struct PthreadMonitor {
     value: UnsafeCell<Value>,
 }
 
-// SAFETY: the value is reached by the mutex's owner alone; mutex and condition are made to be shared.
+// SAFETY: the value is reached by the mutex's owner alone; mutex and condition are made to be
+// shared.
 unsafe impl Sync for PthreadMonitor {}
 
-// SAFETY: to Rust all bytes are valid: `MaybeUninit`s and integers, in `UnsafeCell`s. That libc's own hold nothing wild is libc's trust in its users; here
-// they are the benchmark's processes, which reach them through libc alone. `repr(C)`, nothing to drop.
+// SAFETY: to Rust all bytes are valid: `MaybeUninit`s and integers, in `UnsafeCell`s. That libc's
+// own hold nothing wild is libc's trust in its users; here they are the benchmark's processes,
+// which reach them through libc alone. `repr(C)`, nothing to drop.
 unsafe impl Shared for PthreadMonitor {
     fn layout(to: &mut Fingerprint) {
-        to.name("PthreadMonitor").number(size_of::<libc::pthread_mutex_t>()).number(size_of::<libc::pthread_cond_t>());
+        to.name("PthreadMonitor")
+            .number(size_of::<libc::pthread_mutex_t>())
+            .number(size_of::<libc::pthread_cond_t>());
     }
 }
 
 impl PthreadMonitor {
-    /// A value of zeroes, in memory of its own, which goes with its last user: libc keeps nothing else for it.
+    /// A value of zeroes, in memory of its own, which goes with its last user: libc keeps nothing
+    /// else for it.
     pub(crate) fn shared() -> Shm<Self> {
         let placed = Shm::new(PthreadMonitor {
             mutex: UnsafeCell::new(MaybeUninit::uninit()),
@@ -40,15 +46,25 @@ impl PthreadMonitor {
         let mut of_mutex = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
         // SAFETY: initialises the attributes, which are this function's own.
         succeeded(unsafe { libc::pthread_mutexattr_init(of_mutex.as_mut_ptr()) });
-        // SAFETY: initialised by the line before; the constant is one of the two that the call takes.
-        succeeded(unsafe { libc::pthread_mutexattr_setpshared(of_mutex.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) });
-        // SAFETY: the mutex lies in mapped, writable memory that nobody else knows yet, and is not initialised; the attributes are.
+        // SAFETY: initialised by the line before; the constant is one of the two that the call
+        // takes.
+        succeeded(unsafe {
+            libc::pthread_mutexattr_setpshared(of_mutex.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED)
+        });
+        // SAFETY: the mutex lies in mapped, writable memory that nobody else knows yet, and is not
+        // initialised; the attributes are.
         succeeded(unsafe { libc::pthread_mutex_init(placed.mutex(), of_mutex.as_ptr()) });
         let mut of_condition = MaybeUninit::<libc::pthread_condattr_t>::uninit();
         // SAFETY: initialises the attributes, which are this function's own.
         succeeded(unsafe { libc::pthread_condattr_init(of_condition.as_mut_ptr()) });
-        // SAFETY: initialised by the line before; the constant is one of the two that the call takes.
-        succeeded(unsafe { libc::pthread_condattr_setpshared(of_condition.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) });
+        // SAFETY: initialised by the line before; the constant is one of the two that the call
+        // takes.
+        succeeded(unsafe {
+            libc::pthread_condattr_setpshared(
+                of_condition.as_mut_ptr(),
+                libc::PTHREAD_PROCESS_SHARED,
+            )
+        });
         // SAFETY: as for the mutex.
         succeeded(unsafe { libc::pthread_cond_init(placed.condition(), of_condition.as_ptr()) });
         placed
@@ -68,9 +84,11 @@ impl Monitor for PthreadMonitor {
     fn wait_while(&self, mut condition: impl FnMut(&mut Value) -> bool) {
         // SAFETY: initialised by `shared`, at this place in its memory, and never destroyed.
         succeeded(unsafe { libc::pthread_mutex_lock(self.mutex()) });
-        // SAFETY: this thread owns the mutex whenever this is evaluated, and the borrow ends with the call of `condition`.
+        // SAFETY: this thread owns the mutex whenever this is evaluated, and the borrow ends with
+        // the call of `condition`.
         while condition(unsafe { &mut *self.value.get() }) {
-            // SAFETY: both are initialised by `shared`; this thread owns the mutex, and no thread waits here with another.
+            // SAFETY: both are initialised by `shared`; this thread owns the mutex, and no thread
+            // waits here with another.
             succeeded(unsafe { libc::pthread_cond_wait(self.condition(), self.mutex()) });
         }
         // SAFETY: as for the lock; owned by this thread.

@@ -25,11 +25,13 @@ pub(crate) struct PthreadMutex<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by the mutex's owner alone, who may be any thread; the mutex is made to be shared.
+// SAFETY: the value is reached by the mutex's owner alone, who may be any thread; the mutex is made
+// to be shared.
 unsafe impl<T: Send> Sync for PthreadMutex<T> {}
 
-// SAFETY: to Rust all bytes are valid: `MaybeUninit` and plain data, both in `UnsafeCell`. That the mutex's own hold nothing wild is libc's trust in
-// its users; here they are the benchmark's processes, which reach it through libc alone. `repr(C)`, nothing to drop.
+// SAFETY: to Rust all bytes are valid: `MaybeUninit` and plain data, both in `UnsafeCell`. That the
+// mutex's own hold nothing wild is libc's trust in its users; here they are the benchmark's
+// processes, which reach it through libc alone. `repr(C)`, nothing to drop.
 unsafe impl<T: Plain> Shared for PthreadMutex<T> {
     fn layout(to: &mut Fingerprint) {
         to.name("PthreadMutex").number(size_of::<libc::pthread_mutex_t>()).plain::<T>();
@@ -37,17 +39,31 @@ unsafe impl<T: Plain> Shared for PthreadMutex<T> {
 }
 
 impl<T: Plain> PthreadMutex<T> {
-    /// A process-shared mutex in memory of its own. It is never destroyed: the memory goes with its last user, and libc keeps nothing else for it.
+    /// A process-shared mutex in memory of its own. It is never destroyed: the memory goes with its
+    /// last user, and libc keeps nothing else for it.
     pub(crate) fn shared(robustness: Robustness, value: T) -> Shm<Self> {
-        let placed = Shm::new(PthreadMutex { mutex: UnsafeCell::new(MaybeUninit::uninit()), value: UnsafeCell::new(value) }).unwrap();
+        let placed = Shm::new(PthreadMutex {
+            mutex: UnsafeCell::new(MaybeUninit::uninit()),
+            value: UnsafeCell::new(value),
+        })
+        .unwrap();
         let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
         // SAFETY: initialises the attributes, which are this function's own.
         succeeded(unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) });
-        // SAFETY: initialised by the line before; the constant is one of the two that the call takes.
-        succeeded(unsafe { libc::pthread_mutexattr_setpshared(attributes.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) });
+        // SAFETY: initialised by the line before; the constant is one of the two that the call
+        // takes.
+        succeeded(unsafe {
+            libc::pthread_mutexattr_setpshared(
+                attributes.as_mut_ptr(),
+                libc::PTHREAD_PROCESS_SHARED,
+            )
+        });
         // SAFETY: initialised above; `Robustness` has the two values that the call takes.
-        succeeded(unsafe { libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), robustness as libc::c_int) });
-        // SAFETY: the mutex lies in mapped, writable memory that nobody else knows yet, and is not initialised; the attributes are.
+        succeeded(unsafe {
+            libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), robustness as libc::c_int)
+        });
+        // SAFETY: the mutex lies in mapped, writable memory that nobody else knows yet, and is not
+        // initialised; the attributes are.
         succeeded(unsafe { libc::pthread_mutex_init(placed.mutex(), attributes.as_ptr()) });
         placed
     }
@@ -66,7 +82,8 @@ impl<T> MutualExclusion for PthreadMutex<T> {
     fn with(&self, section: impl FnOnce(&mut T)) {
         // SAFETY: initialised by `shared`, at this place in its memory, and never destroyed.
         succeeded(unsafe { libc::pthread_mutex_lock(self.mutex()) });
-        // SAFETY: this thread owns the mutex since the line before and until the unlock below, which the borrow does not outlive.
+        // SAFETY: this thread owns the mutex since the line before and until the unlock below,
+        // which the borrow does not outlive.
         section(unsafe { &mut *self.value.get() });
         // SAFETY: as for the lock; owned by this thread.
         succeeded(unsafe { libc::pthread_mutex_unlock(self.mutex()) });

@@ -1,4 +1,5 @@
-//! What all locks of readers and writers have in common, and those that need no more than an adapter.
+//! What all locks of readers and writers have in common, and those that need no more than an
+//! adapter.
 
 use core::ops::DerefMut;
 

@@ -20,14 +20,16 @@ impl SysvSemaphore {
         let id = unsafe { libc::semget(libc::IPC_PRIVATE, 1, 0o600) };
         succeeded(id);
         let made = SysvSemaphore { id, made_by: process::id() };
-        // SAFETY: with SETVAL the fourth argument is an integer; `id` is a set of one, which has number 0.
+        // SAFETY: with SETVAL the fourth argument is an integer; `id` is a set of one, which has
+        // number 0.
         succeeded(unsafe { libc::semctl(id, 0, libc::SETVAL, libc::c_int::from(value)) });
         made
     }
 
     #[inline]
     fn add(&self, count: i16) {
-        let mut operation = libc::sembuf { sem_num: 0, sem_op: count, sem_flg: libc::SEM_UNDO as libc::c_short };
+        let mut operation =
+            libc::sembuf { sem_num: 0, sem_op: count, sem_flg: libc::SEM_UNDO as libc::c_short };
         // SAFETY: reads one operation, which is this function's own.
         succeeded(unsafe { libc::semop(self.id, &raw mut operation, 1) });
     }
@@ -54,5 +56,9 @@ impl Drop for SysvSemaphore {
 
 #[inline]
 fn succeeded(result: libc::c_int) {
-    assert!(result >= 0, "a call on a semaphore of System V failed: {}", io::Error::last_os_error());
+    assert!(
+        result >= 0,
+        "a call on a semaphore of System V failed: {}",
+        io::Error::last_os_error()
+    );
 }

@@ -32,8 +32,13 @@ impl Link {
         self.client.as_ref()
     }
 
-    /// Does something with the directory, until a deadline, if it must be: if there is a new connection, or the old one has something to tell, or was not done with. If that fails, the connection is given up, and there will be a new one.
-    pub(crate) fn tend(&mut self, mut work: impl FnMut(&mut DirectoryClient, Instant) -> Result<Progress, DirectoryError>) {
+    /// Does something with the directory, until a deadline, if it must be: if there is a new
+    /// connection, or the old one has something to tell, or was not done with. If that fails, the
+    /// connection is given up, and there will be a new one.
+    pub(crate) fn tend(
+        &mut self,
+        mut work: impl FnMut(&mut DirectoryClient, Instant) -> Result<Progress, DirectoryError>,
+    ) {
         let began = Instant::now();
         let has_news = match &self.client {
             Some(client) => self.is_behind || try_wait_any(&[&Readable(client)]).is_ok(),

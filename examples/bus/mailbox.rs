@@ -1,6 +1,7 @@
 //! Mailboxes, and what they are called in the directory.
 //!
-//! The subscriber `WHO` to `TOPIC` has there its mailbox as `TOPIC/WHO`, and as `TOPIC/WHO/alive` the lock that it holds.
+//! The subscriber `WHO` to `TOPIC` has there its mailbox as `TOPIC/WHO`, and as `TOPIC/WHO/alive`
+//! the lock that it holds.
 
 use std::io;
 use std::process;
@@ -23,20 +24,37 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Mailbox { messages: ByteQueue::with_max_len(CAPACITY, MAX_LEN)?, alive: Shm::new(Lock::new(()))? })
+        Ok(Mailbox {
+            messages: ByteQueue::with_max_len(CAPACITY, MAX_LEN)?,
+            alive: Shm::new(Lock::new(()))?,
+        })
     }
 
     /// Puts it into the directory, for as long as the client is connected.
-    pub(crate) fn put(&self, client: &mut DirectoryClient, topic: &str, who: &str, deadline: Instant) -> Result<(), DirectoryError> {
+    pub(crate) fn put(
+        &self,
+        client: &mut DirectoryClient,
+        topic: &str,
+        who: &str,
+        deadline: Instant,
+    ) -> Result<(), DirectoryError> {
         // Who finds the mailbox finds the lock.
         client.put_deadline(&format!("{topic}/{who}{ALIVE}"), &self.alive, deadline)?;
         client.put_deadline(&format!("{topic}/{who}"), &self.messages, deadline)
     }
 
     /// Takes it from the directory.
-    pub(crate) fn get(client: &mut DirectoryClient, topic: &str, who: &str, deadline: Instant) -> Result<Self, DirectoryError> {
+    pub(crate) fn get(
+        client: &mut DirectoryClient,
+        topic: &str,
+        who: &str,
+        deadline: Instant,
+    ) -> Result<Self, DirectoryError> {
         let messages = client.get_deadline(&format!("{topic}/{who}"), deadline)?;
-        Ok(Mailbox { messages, alive: client.get_deadline(&format!("{topic}/{who}{ALIVE}"), deadline)? })
+        Ok(Mailbox {
+            messages,
+            alive: client.get_deadline(&format!("{topic}/{who}{ALIVE}"), deadline)?,
+        })
     }
 
     /// Whether its owner lives.

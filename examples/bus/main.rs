@@ -1,4 +1,6 @@
-//! A message bus: publishers and subscribers that find each other by a directory, in separate programs, started by hand in any order, any of which may be killed and started again at any time.
+//! A message bus: publishers and subscribers that find each other by a directory, in separate
+//! programs, started by hand in any order, any of which may be killed and started again at any
+//! time.
 //!
 //! ```text
 //! cargo run --example bus -- serve
@@ -8,10 +10,15 @@
 //! ```
 //!
 //! # Who does what
-//! A subscriber has a [mailbox](mailbox): a queue of its own, in which there is room for 1,024 messages, and a lock that it holds as long as it lives. It puts both into the directory, under a name of its own. A publisher takes from there the mailboxes of its topic,
-//! and puts each message into every one of them. So messages go from process to process in shared memory, and the directory is needed only to find each other.
+//! A subscriber has a [mailbox](mailbox): a queue of its own, in which there is room for 1,024
+//! messages, and a lock that it holds as long as it lives. It puts both into the directory, under a
+//! name of its own. A publisher takes from there the mailboxes of its topic, and puts each message
+//! into every one of them. So messages go from process to process in shared memory, and the
+//! directory is needed only to find each other.
 //!
-//! Each subscriber gets the messages of one publisher in order, and none twice. A publisher does not wait for anybody: a subscriber that is stopped, or too slow, loses what its mailbox has no room for, and nobody else does.
+//! Each subscriber gets the messages of one publisher in order, and none twice. A publisher does
+//! not wait for anybody: a subscriber that is stopped, or too slow, loses what its mailbox has no
+//! room for, and nobody else does.
 //!
 //! # What a death does
 //! | is killed | what the others do |

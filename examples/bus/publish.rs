@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use crossproc::directory::Address;
-use crossproc::{DirectoryClient, DirectoryError, QueueError, Readable, WaitAnyError, wait_any_timeout};
+use crossproc::{
+    DirectoryClient, DirectoryError, QueueError, Readable, WaitAnyError, wait_any_timeout,
+};
 
 use crate::link::{Link, Progress, RETRY};
 use crate::mailbox::{self, Mailbox, owner};
@@ -71,7 +73,8 @@ impl Publisher {
         self.subscribers.retain(|who, subscriber| subscriber.put(who, message.as_bytes()));
     }
 
-    /// Finds out about subscribers that have come. Whoever is not in the directory is not gone for that: the directory may be a new one.
+    /// Finds out about subscribers that have come. Whoever is not in the directory is not gone for
+    /// that: the directory may be a new one.
     fn follow(&mut self) {
         let (topic, subscribers) = (&self.topic, &mut self.subscribers);
         // First, for another one may have the name by now.
@@ -86,7 +89,9 @@ impl Publisher {
     }
 
     fn pass_time(&mut self, until: Instant) -> io::Result<()> {
-        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        while let Some(left) =
+            until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        {
             match self.link.client() {
                 Some(client) => match wait_any_timeout(&[&Readable(client)], left) {
                     Ok(_) | Err(WaitAnyError::TimedOut) => {}
@@ -113,16 +118,21 @@ fn take_new(
             continue;
         }
         match Mailbox::get(client, topic, who, deadline) {
-            Ok(mailbox) => drop(subscribers.insert(who.to_owned(), Subscriber { mailbox, lost: 0 })),
+            Ok(mailbox) => {
+                drop(subscribers.insert(who.to_owned(), Subscriber { mailbox, lost: 0 }));
+            }
             // It went as soon as it had come.
             Err(DirectoryError::NotFound { .. }) => {}
             // Whatever it is, it is nobody's mailbox, and not the directory's fault.
-            Err(error @ DirectoryError::OtherHandle { .. }) => crate::complain(&format!("{who}: {error}")),
+            Err(error @ DirectoryError::OtherHandle { .. }) => {
+                crate::complain(&format!("{who}: {error}"));
+            }
             Err(error) => return Err(error),
         }
     }
     match client.try_wait_for_change(listing.revision) {
-        // Something has changed meanwhile: the next time, since somebody may change something all the time.
+        // Something has changed meanwhile: the next time, since somebody may change something all
+        // the time.
         Ok(_) => Ok(Progress::Behind),
         Err(DirectoryError::Unchanged { .. }) => Ok(Progress::Done),
         Err(error) => Err(error),

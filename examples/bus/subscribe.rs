@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use clap::Args;
 use crossproc::directory::Address;
-use crossproc::{DirectoryClient, DirectoryError, Readable, WaitAnyError, wait_any, wait_any_timeout};
+use crossproc::{
+    DirectoryClient, DirectoryError, Readable, WaitAnyError, wait_any, wait_any_timeout,
+};
 
 use crate::link::{Link, Progress, RETRY};
 use crate::mailbox::{self, Mailbox};

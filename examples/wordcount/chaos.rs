@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The longest delay between the moment at which so many tasks were done and the kill: more than a get, or a small task, takes, so that
-/// any instruction of the victim may be the last.
+/// The longest delay between the moment at which so many tasks were done and the kill: more than a
+/// get, or a small task, takes, so that any instruction of the victim may be the last.
 const MAX_DELAY: Duration = Duration::from_millis(1);
 
 /// A worker is killed.
@@ -30,8 +30,9 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn draw(seed: u64, kills: u32, tasks: u32, workers: u32) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        // With as much as that left to do, the last one killed has work to be killed at. More than workers, so that a kill is due although
-        // each of them is at a task that takes its time.
+        // With as much as that left to do, the last one killed has work to be killed at. More than
+        // workers, so that a kill is due although each of them is at a task that takes its
+        // time.
         let lead = (tasks / 10).max(workers + 1);
         let last = tasks.saturating_sub(lead + 1);
         let kills = if tasks == 0 { 0 } else { kills };
@@ -48,8 +49,9 @@ impl Plan {
         &self.kills
     }
 
-    /// The first task that must not be given out before that kill. It keeps small jobs from being over before all their kills; large ones hardly
-    /// ever come up against it. Until the last kill one task is held back, so that no worker ends for want of work.
+    /// The first task that must not be given out before that kill. It keeps small jobs from being
+    /// over before all their kills; large ones hardly ever come up against it. Until the last
+    /// kill one task is held back, so that no worker ends for want of work.
     pub(crate) fn gate(&self, kill: usize) -> u32 {
         match self.kills.get(kill) {
             Some(kill) => (kill.done + self.lead).min(self.tasks - 1),

@@ -1,6 +1,7 @@
 //! `--check`: the same figures once more, by other means.
 //!
-//! One process, one byte after the other, no chunks, no vectors, the standard library's map, nothing shared with what it checks but the list of files.
+//! One process, one byte after the other, no chunks, no vectors, the standard library's map,
+//! nothing shared with what it checks but the list of files.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,14 +23,24 @@ pub(crate) struct Checked {
     pub(crate) words: Option<HashMap<Vec<u8>, u64>>,
 }
 
-/// Counts all files, each up to the size that it had when it was listed. Of those in `flawed` it is known that something is wrong.
-pub(crate) fn count(files: &Files, has_words: bool, flawed: &[(usize, Flaw)], signals: &Signals) -> Result<Checked, Stop> {
+/// Counts all files, each up to the size that it had when it was listed. Of those in `flawed` it is
+/// known that something is wrong.
+pub(crate) fn count(
+    files: &Files,
+    has_words: bool,
+    flawed: &[(usize, Flaw)],
+    signals: &Signals,
+) -> Result<Checked, Stop> {
     let mut checked = Checked { words: has_words.then(HashMap::new), ..Checked::default() };
     for file in 0..files.len() {
         let path = files.path(file);
-        let counted = File::open(&path).and_then(|open| checked.add_file(open.take(files.size(file)), signals));
+        let counted = File::open(&path)
+            .and_then(|open| checked.add_file(open.take(files.size(file)), signals));
         if let Some(signal) = signals.caught() {
-            return Err(Stop::Interrupted { signal, what: format!("{file} of {} files were checked", files.len()) });
+            return Err(Stop::Interrupted {
+                signal,
+                what: format!("{file} of {} files were checked", files.len()),
+            });
         }
         if let Err(error) = counted {
             if flawed.iter().all(|&(known, _)| known != file) {

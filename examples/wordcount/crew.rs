@@ -23,17 +23,19 @@ use crate::signals::Signals;
 use crate::task::{Task, Tasks};
 use crate::worker;
 
-/// A task at which so many workers die, and as many more as the plan kills, is given up. So is a slot whose workers die so often in a row without that they
-/// had a task.
+/// A task at which so many workers die, and as many more as the plan kills, is given up. So is a
+/// slot whose workers die so often in a row without that they had a task.
 pub(crate) const MAX_DEATHS: u32 = 5;
 
-/// The longest that the parent sleeps before it looks at everything again: signals, deaths, dead letters.
+/// The longest that the parent sleeps before it looks at everything again: signals, deaths, dead
+/// letters.
 const TURN: Duration = Duration::from_millis(50);
 
 /// How many messages the parent reads before it looks at the rest.
 const MOST_READ: usize = 2 * job::RESULTS;
 
-/// How long workers that were killed may take to be gone. One that the kernel cannot end, because it hangs in a file system, is left to it.
+/// How long workers that were killed may take to be gone. One that the kernel cannot end, because
+/// it hangs in a file system, is left to it.
 const END: Duration = Duration::from_secs(5);
 
 /// What the deaths came to.
@@ -45,8 +47,9 @@ pub(crate) struct Deaths {
     pub(crate) died: u32,
     /// How many workers were started in the place of another.
     pub(crate) replaced: u32,
-    /// For each that died: from when it took up the task that had to be done again, or else from its death, until its
-    /// replacement took up a task. The sum of all, so it may be longer than the job.
+    /// For each that died: from when it took up the task that had to be done again, or else from
+    /// its death, until its replacement took up a task. The sum of all, so it may be longer
+    /// than the job.
     pub(crate) lost: Duration,
 }
 
@@ -118,7 +121,20 @@ impl<'a> Crew<'a> {
     ) -> Self {
         let posts: Vec<Post> = board.slots.iter().map(|_| Post::vacant()).collect();
         let ledger = Ledger::new(tasks, posts.len(), has_words);
-        Crew { board, files, tasks, plan, signals, progress, has_words, ledger, posts, kills: 0, put: 0, deaths: Deaths::default() }
+        Crew {
+            board,
+            files,
+            tasks,
+            plan,
+            signals,
+            progress,
+            has_words,
+            ledger,
+            posts,
+            kills: 0,
+            put: 0,
+            deaths: Deaths::default(),
+        }
     }
 
     /// Has all tasks done. When it returns, there are no workers any more.
@@ -140,7 +156,11 @@ impl<'a> Crew<'a> {
             self.open_dead_letters()?;
             if is_over && is_all_read {
                 let workers = self.posts.len();
-                return if self.ledger.is_settled() { Ok(()) } else { Err(Stop::NoWorkersLeft { workers }) };
+                return if self.ledger.is_settled() {
+                    Ok(())
+                } else {
+                    Err(Stop::NoWorkersLeft { workers })
+                };
             }
             self.fill();
             self.put_tasks()?;
@@ -182,7 +202,8 @@ impl<'a> Crew<'a> {
         }
         self.deaths.died += 1;
         post.deaths = if had_task { 0 } else { post.deaths + 1 };
-        self.progress.aside(|| complain(format_args!("worker {pid} ended before its time: {status}")));
+        self.progress
+            .aside(|| complain(format_args!("worker {pid} ended before its time: {status}")));
         self.give_up_if_hopeless(slot, &status);
     }
 
@@ -191,7 +212,11 @@ impl<'a> Crew<'a> {
         if post.deaths >= MAX_DEATHS {
             post.state = State::GivenUp;
             let row = format!("{MAX_DEATHS} deaths in a row without a task");
-            self.progress.aside(|| complain(format_args!("slot {slot} is given up after {row}, at last of this: {last}")));
+            self.progress.aside(|| {
+                complain(format_args!(
+                    "slot {slot} is given up after {row}, at last of this: {last}"
+                ));
+            });
         }
     }
 
@@ -204,15 +229,20 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Starts a worker in each vacant slot. If the system refuses, that counts as a death; the next turn tries again.
+    /// Starts a worker in each vacant slot. If the system refuses, that counts as a death; the next
+    /// turn tries again.
     fn fill(&mut self) {
         for slot in 0..self.posts.len() {
             if !matches!(self.posts[slot].state, State::Vacant) {
                 continue;
             }
             self.board.slots[slot].clear();
-            let (board, files, has_words) = (Arc::clone(self.board), Arc::clone(self.files), self.has_words);
-            match Builder::new().daemon(true).fork(move || worker::run(&board, &files, slot, has_words)) {
+            let (board, files, has_words) =
+                (Arc::clone(self.board), Arc::clone(self.files), self.has_words);
+            match Builder::new()
+                .daemon(true)
+                .fork(move || worker::run(&board, &files, slot, has_words))
+            {
                 Ok(worker) => {
                     let post = &mut self.posts[slot];
                     post.state = State::Working(worker);
@@ -221,18 +251,23 @@ impl<'a> Crew<'a> {
                 }
                 Err(error) => {
                     self.posts[slot].deaths += 1;
-                    self.give_up_if_hopeless(slot, &format_args!("no worker could be started: {error}"));
+                    self.give_up_if_hopeless(
+                        slot,
+                        &format_args!("no worker could be started: {error}"),
+                    );
                 }
             }
         }
     }
 
-    /// Puts tasks into the queue, as many as the plan lets be done before its next kill and as there is room for. The last one closes it.
+    /// Puts tasks into the queue, as many as the plan lets be done before its next kill and as
+    /// there is room for. The last one closes it.
     fn put_tasks(&mut self) -> Result<(), Stop> {
         let queue = &self.board.tasks;
         let gate = self.plan.gate(self.kills);
         while self.put < gate {
-            let next: Vec<Task> = (self.put..gate).take(job::TASKS).map(|number| self.tasks.get(number)).collect();
+            let next: Vec<Task> =
+                (self.put..gate).take(job::TASKS).map(|number| self.tasks.get(number)).collect();
             match queue.try_put_many(&next) {
                 Ok(()) => self.put += next.len() as u32,
                 Err(PutManyError { put, error: QueueError::Full }) => {
@@ -259,12 +294,15 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Takes in what workers have sent, and waits for the first of it, for so long at most. Whether that was all.
+    /// Takes in what workers have sent, and waits for the first of it, for so long at most. Whether
+    /// that was all.
     fn read(&mut self, wait: Option<Duration>) -> Result<bool, Stop> {
         let queue = &self.board.results;
         for turn in std::iter::once(wait).chain([None; MOST_READ]) {
             match turn.map_or_else(|| queue.try_receive(), |turn| queue.receive_timeout(turn)) {
-                Ok(message) => self.ledger.take(&message).map_err(|Senseless| Stop::SenselessResult)?,
+                Ok(message) => {
+                    self.ledger.take(&message).map_err(|Senseless| Stop::SenselessResult)?;
+                }
                 Err(QueueError::Empty | QueueError::TimedOut) => return Ok(true),
                 Err(error) => return Err(Stop::system("reading results")(error)),
             }
@@ -280,7 +318,8 @@ impl<'a> Crew<'a> {
         }
         let count = self.posts.len();
         let mut from_there = (0..count).map(|next| (kill.slot + next) % count);
-        let victim = from_there.find(|&slot| self.posts[slot].worker().is_some() && !self.posts[slot].is_doomed);
+        let victim = from_there
+            .find(|&slot| self.posts[slot].worker().is_some() && !self.posts[slot].is_doomed);
         let Some(victim) = victim.map(|slot| &mut self.posts[slot]) else { return Ok(()) };
         let Some(worker) = victim.worker() else { return Ok(()) };
         thread::sleep(kill.delay);
@@ -297,7 +336,9 @@ impl<'a> Crew<'a> {
         let ending = working.find(|post| post.is_doomed || is_settled).and_then(Post::worker);
         let Some(ending) = ending else { return self.read(Some(TURN)).map(|_| ()) };
         match ending.join_timeout(TURN) {
-            Err(error) if error.kind() != io::ErrorKind::TimedOut => Err(Stop::system("waiting for a worker")(error)),
+            Err(error) if error.kind() != io::ErrorKind::TimedOut => {
+                Err(Stop::system("waiting for a worker")(error))
+            }
             _ => Ok(()),
         }
     }
@@ -307,15 +348,23 @@ impl<'a> Crew<'a> {
         let workers: Vec<&Child> = self.posts.iter().filter_map(Post::worker).collect();
         let deadline = Instant::now() + END;
         for worker in &workers {
-            // It cannot be refused: nobody changes the user. If it could, the end of this process would still kill it.
+            // It cannot be refused: nobody changes the user. If it could, the end of this process
+            // would still kill it.
             let _ = worker.kill();
         }
         let left = workers.iter().filter(|worker| worker.join_deadline(deadline).is_err()).count();
         let (ended, tasks) = (workers.len() - left, self.tasks.len());
         match stop {
             Stop::Interrupted { signal, .. } => {
-                let hang = if left == 0 { String::new() } else { format!(", {left} hang in the kernel and will end when it lets them") };
-                let what = format!("{ended} workers were ended{hang}, {} of {tasks} tasks were done", self.ledger.settled());
+                let hang = if left == 0 {
+                    String::new()
+                } else {
+                    format!(", {left} hang in the kernel and will end when it lets them")
+                };
+                let what = format!(
+                    "{ended} workers were ended{hang}, {} of {tasks} tasks were done",
+                    self.ledger.settled()
+                );
                 Stop::Interrupted { signal, what }
             }
             other => other,

@@ -1,4 +1,5 @@
-//! What parent and workers share: the queues of [tasks](Board::tasks) and of [results](Board::results), and a [`Slot`] for each worker.
+//! What parent and workers share: the queues of [tasks](Board::tasks) and of
+//! [results](Board::results), and a [`Slot`] for each worker.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::*};
@@ -9,7 +10,8 @@ use crossproc::{ByteQueue, JoinableQueue, QueueOptions, Shm, shared};
 use crate::results;
 use crate::task::Task;
 
-/// How many tasks wait to be taken: enough for the workers not to run out of them before the parent looks again.
+/// How many tasks wait to be taken: enough for the workers not to run out of them before the parent
+/// looks again.
 pub(crate) const TASKS: usize = 64;
 /// How many messages wait to be read.
 pub(crate) const RESULTS: usize = 16;
@@ -62,18 +64,23 @@ impl Slot {
 /// All that is shared, and a clock that means the same in all processes.
 pub(crate) struct Board {
     pub(crate) tasks: JoinableQueue<Task>,
-    /// As [`Sender`](results::Sender) writes them. The parent alone reads, and must go on doing so: workers wait while there is no room.
+    /// As [`Sender`](results::Sender) writes them. The parent alone reads, and must go on doing
+    /// so: workers wait while there is no room.
     pub(crate) results: ByteQueue,
     pub(crate) slots: Shm<[Slot]>,
-    /// A reading of the monotonic clock, of which there is one for the whole system; forked workers have the same copy.
+    /// A reading of the monotonic clock, of which there is one for the whole system; forked
+    /// workers have the same copy.
     epoch: Instant,
 }
 
 impl Board {
-    /// With queues that are empty. A task that was given out `attempts` times, and came back each time, is a dead letter.
+    /// With queues that are empty. A task that was given out `attempts` times, and came back each
+    /// time, is a dead letter.
     pub(crate) fn new(workers: u32, attempts: u32) -> io::Result<Self> {
-        // The parent takes part, and one more than there are: it need not think about when a dead one stops being one.
-        let options = QueueOptions::new().participants(workers as usize + 2).attempts(attempts, TASKS);
+        // The parent takes part, and one more than there are: it need not think about when a dead
+        // one stops being one.
+        let options =
+            QueueOptions::new().participants(workers as usize + 2).attempts(attempts, TASKS);
         let tasks = options.create_joinable(TASKS)?;
         let results = options.loans(1).create_bytes(RESULTS, results::MESSAGE)?;
         let slots = Shm::from_fn(workers as usize, |_| Slot::new())?;

@@ -8,12 +8,14 @@ use crate::results::{Receiver, Senseless, Whole};
 use crate::sheet::Sheet;
 use crate::task::Tasks;
 
-/// Which tasks are counted, and the sum of them. A task may be done more than once; its first whole result counts, and no other.
+/// Which tasks are counted, and the sum of them. A task may be done more than once; its first whole
+/// result counts, and no other.
 pub(crate) struct Ledger {
     receiver: Receiver,
     is_counted: Vec<bool>,
     counted: u32,
-    /// Tasks that were given up, and how often they were tried. A result that comes all the same counts.
+    /// Tasks that were given up, and how often they were tried. A result that comes all the same
+    /// counts.
     given_up: BTreeMap<u32, u32>,
     total: Sheet,
 }
@@ -21,7 +23,13 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(tasks: &Tasks, slots: usize, has_words: bool) -> Self {
         let is_counted = vec![false; tasks.len() as usize];
-        Ledger { receiver: Receiver::new(slots), is_counted, counted: 0, given_up: BTreeMap::new(), total: Sheet::new(has_words) }
+        Ledger {
+            receiver: Receiver::new(slots),
+            is_counted,
+            counted: 0,
+            given_up: BTreeMap::new(),
+            total: Sheet::new(has_words),
+        }
     }
 
     /// How many tasks nothing is to be done for any more.
@@ -59,7 +67,8 @@ impl Ledger {
             flaws.extend(tasks.get(task).chunks().map(|chunk| (chunk, Flaw::GivenUp(attempts))));
         }
         flaws.sort_unstable_by_key(|&(chunk, _)| chunk);
-        let mut flawed: Vec<(usize, Flaw)> = flaws.into_iter().map(|(chunk, flaw)| (files.part(chunk).file, flaw)).collect();
+        let mut flawed: Vec<(usize, Flaw)> =
+            flaws.into_iter().map(|(chunk, flaw)| (files.part(chunk).file, flaw)).collect();
         flawed.dedup_by_key(|&mut (file, _)| file);
         (self.total, flawed)
     }

@@ -11,15 +11,18 @@ use crate::Stop;
 use crate::complaint::complain;
 use crate::signals::Signals;
 
-/// The most chunks that a job may have: if each is a task of its own, the parent takes 160 MiB for them.
+/// The most chunks that a job may have: if each is a task of its own, the parent takes 160 MiB for
+/// them.
 pub(crate) const MAX_CHUNKS: u32 = 1 << 25;
 
 /// The directory of files whose name is their path.
 const NAMED_AS_IT_IS: usize = 0;
 
-/// All files, in the order in which they were found, and the chunks in the same order: numbered from 0, each of one file.
+/// All files, in the order in which they were found, and the chunks in the same order: numbered
+/// from 0, each of one file.
 ///
-/// Every worker has a copy of this, so it is compact: a directory's path is stored once, a file has its name alone.
+/// Every worker has a copy of this, so it is compact: a directory's path is stored once, a file has
+/// its name alone.
 pub(crate) struct Files {
     directories: Paths,
     names: Paths,
@@ -135,7 +138,9 @@ pub(crate) fn list(roots: &[PathBuf], chunk: u64, signals: &Signals) -> Result<L
     let mut listing = Listing { files: Files::new(chunk), problems: 0 };
     for root in roots {
         match fs::metadata(root) {
-            Ok(root_is) if root_is.is_file() => listing.files.push(NAMED_AS_IT_IS, root, root_is.len())?,
+            Ok(root_is) if root_is.is_file() => {
+                listing.files.push(NAMED_AS_IT_IS, root, root_is.len())?;
+            }
             Ok(root_is) if root_is.is_dir() => listing.walk(root, signals)?,
             Ok(_) => listing.problem(root, "neither a regular file nor a directory"),
             Err(error) => listing.problem(root, error),
@@ -151,11 +156,13 @@ impl Listing {
     }
 
     fn walk(&mut self, root: &Path, signals: &Signals) -> Result<(), Stop> {
-        // The directories from the root to where the walk is, by their numbers: a directory comes before what is in it.
+        // The directories from the root to where the walk is, by their numbers: a directory comes
+        // before what is in it.
         let mut above: Vec<usize> = Vec::new();
         for found in WalkDir::new(root).follow_links(true) {
             if let Some(signal) = signals.caught() {
-                let what = format!("{} files were listed, and no worker was started", self.files.len());
+                let what =
+                    format!("{} files were listed, and no worker was started", self.files.len());
                 return Err(Stop::Interrupted { signal, what });
             }
             match found {
@@ -175,7 +182,8 @@ impl Listing {
         Ok(())
     }
 
-    /// A file in that directory, or in none: the root itself, if a file has taken its place since it was looked at.
+    /// A file in that directory, or in none: the root itself, if a file has taken its place since
+    /// it was looked at.
     fn add(&mut self, entry: &DirEntry, directory: Option<usize>) -> Result<(), Stop> {
         let (directory, name) = match directory {
             Some(directory) => (directory, Path::new(entry.file_name())),
@@ -193,7 +201,10 @@ impl Listing {
     fn not_walked(&mut self, root: &Path, error: &walkdir::Error) {
         let path = error.path().unwrap_or(root);
         match (error.loop_ancestor(), error.io_error()) {
-            (Some(ancestor), _) => self.problem(path, format_args!("not followed, it leads back to {}", ancestor.display())),
+            (Some(ancestor), _) => self.problem(
+                path,
+                format_args!("not followed, it leads back to {}", ancestor.display()),
+            ),
             // A link to nothing is no file: as `find -L -type f`.
             (None, Some(_)) if is_dangling(path) => {}
             (None, Some(io)) => self.problem(path, io),

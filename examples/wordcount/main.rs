@@ -1,4 +1,5 @@
-//! Counts the lines, words and bytes of all files under some paths, with worker processes that may be killed at any instruction.
+//! Counts the lines, words and bytes of all files under some paths, with worker processes that may
+//! be killed at any instruction.
 //!
 //! ```text
 //! cargo run --release --example wordcount -- PATH...
@@ -6,20 +7,26 @@
 //! ```
 //!
 //! # What is counted
-//! A line is a `\n`. A word is a longest run of bytes that are not white space, which is the six bytes of `isspace` in the C locale: space, `\t`, `\n`,
-//! `\v`, `\f`, `\r`; that is what Python's `bytes.split()` does. Symbolic links are followed, as by `find -L PATH -type f`; a file that is
+//! A line is a `\n`. A word is a longest run of bytes that are not white space, which is the six
+//! bytes of `isspace` in the C locale: space, `\t`, `\n`, `\v`, `\f`, `\r`; that is what Python's
+//! `bytes.split()` does. Symbolic links are followed, as by `find -L PATH -type f`; a file that is
 //! reached twice counts twice. A file counts with the size that it had when it was listed.
 //!
-//! With `--top`, each word is counted by its bytes, of whatever length: whoever counts it has it in memory as a whole.
+//! With `--top`, each word is counted by its bytes, of whatever length: whoever counts it has it in
+//! memory as a whole.
 //!
 //! # Who does what
-//! The parent lists the files, cuts them into chunks, and puts runs of chunks as [tasks](task::Task) into a queue; it forks the workers, which get them from there. A worker sends what it
-//! has counted of a task through another queue, and says after that that the task is done. The parent adds up what comes. A word belongs to the chunk in which it starts; to know whether
-//! one does, a worker reads the one byte before its chunk, and to know the word it reads on behind the chunk. So no chunk depends on another one, whatever the length of a word.
+//! The parent lists the files, cuts them into chunks, and puts runs of chunks as
+//! [tasks](task::Task) into a queue; it forks the workers, which get them from there. A worker
+//! sends what it has counted of a task through another queue, and says after that that the task is
+//! done. The parent adds up what comes. A word belongs to the chunk in which it starts; to know
+//! whether one does, a worker reads the one byte before its chunk, and to know the word it reads on
+//! behind the chunk. So no chunk depends on another one, whatever the length of a word.
 //!
 //! # What a death does
-//! A task may be done twice, never not at all: the queue gives it to another worker until one says that it is done, which is after its result was sent. A result
-//! counts once: the parent takes the first whole one of each task, and drops others.
+//! A task may be done twice, never not at all: the queue gives it to another worker until one says
+//! that it is done, which is after its result was sent. A result counts once: the parent takes the
+//! first whole one of each task, and drops others.
 //!
 //! | a worker is killed | what is left | who goes on |
 //! |---|---|---|
@@ -31,11 +38,12 @@
 //! | after the task is done | nothing | its replacement gets another |
 //! | as the last of too many, at one task | a dead letter | the parent names the files; the rest is counted |
 //!
-//! The parent never waits for room among the tasks, and for workers only in turns, in between which it reads results: so workers that wait for room among those get on.
+//! The parent never waits for room among the tasks, and for workers only in turns, in between which
+//! it reads results: so workers that wait for room among those get on.
 //!
 //! # Exit status
-//! 0: all is counted. 1: `--check` found a difference. 2: something could not be counted (the rest is), or nothing could. 130, 143: interrupted by
-//! SIGINT, SIGTERM.
+//! 0: all is counted. 1: `--check` found a difference. 2: something could not be counted (the rest
+//! is), or nothing could. 130, 143: interrupted by SIGINT, SIGTERM.
 
 use std::error::Error;
 use std::io;
@@ -87,7 +95,8 @@ fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(status) => ExitCode::from(status),
         Err(stop) => {
-            let causes = successors(stop.source(), |&cause| cause.source()).map(|cause| format!(": {cause}"));
+            let causes = successors(stop.source(), |&cause| cause.source())
+                .map(|cause| format!(": {cause}"));
             complain(format_args!("{stop}{}", causes.collect::<String>()));
             ExitCode::from(stop.status())
         }
@@ -99,7 +108,10 @@ fn main() -> ExitCode {
 enum Stop {
     #[error("interrupted by {}: {what}", signals::name(*signal))]
     Interrupted { signal: i32, what: String },
-    #[error("no workers left: each of {workers} was given up after {} deaths in a row without a task", crew::MAX_DEATHS)]
+    #[error(
+        "no workers left: each of {workers} was given up after {} deaths in a row without a task",
+        crew::MAX_DEATHS
+    )]
     NoWorkersLeft { workers: usize },
     #[error("more than {} chunks: take a larger --chunk than {chunk}", listing::MAX_CHUNKS)]
     TooManyChunks { chunk: u64 },
@@ -139,11 +151,15 @@ fn run(options: &Options) -> Result<u8, Stop> {
     let workers = options.workers().min(tasks.len());
     let plan = Plan::draw(options.chaos_seed(), options.chaos, tasks.len(), workers);
     // Any of the planned kills may hit the same task.
-    let board = Arc::new(Board::new(workers, options.chaos + crew::MAX_DEATHS).map_err(Stop::system("making the queues"))?);
+    let board = Arc::new(
+        Board::new(workers, options.chaos + crew::MAX_DEATHS)
+            .map_err(Stop::system("making the queues"))?,
+    );
     let begun = Instant::now();
     let progress = Progress::new(tasks.len());
     let has_words = options.top != 0;
-    let (ledger, deaths) = Crew::new(&board, files, &tasks, &plan, &signals, &progress, has_words).count()?;
+    let (ledger, deaths) =
+        Crew::new(&board, files, &tasks, &plan, &signals, &progress, has_words).count()?;
     drop(progress);
     let counted = begun.elapsed();
 
@@ -151,7 +167,8 @@ fn run(options: &Options) -> Result<u8, Stop> {
     for (file, flaw) in &flawed {
         complain(format_args!("{}: {flaw}", files.path(*file).display()));
     }
-    let checked = if options.check { Some(check::count(files, has_words, &flawed, &signals)?) } else { None };
+    let checked =
+        if options.check { Some(check::count(files, has_words, &flawed, &signals)?) } else { None };
     let report = Report {
         files,
         total: &total,

@@ -9,7 +9,8 @@ use clap::{Parser, value_parser};
 
 use crate::Stop;
 
-/// Every worker costs the parent two descriptors for a moment and one for good; the usual limit is 1,024.
+/// Every worker costs the parent two descriptors for a moment and one for good; the usual limit is
+/// 1,024.
 const MAX_WORKERS: i64 = 512;
 const MAX_KILLS: i64 = 1_000_000;
 
@@ -37,7 +38,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "K", default_value_t = 0, value_parser = value_parser!(u32).range(..=MAX_KILLS))]
     pub(crate) chaos: u32,
 
-    /// Draws the same moments and the same victims as another run with this seed; without it, the seed is drawn
+    /// Draws the same moments and the same victims as another run with this seed; without it, the
+    /// seed is drawn
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
 
@@ -52,7 +54,8 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn workers(&self) -> u32 {
-        let cpus = || available_parallelism().map_or(1, NonZero::get).min(MAX_WORKERS as usize) as u32;
+        let cpus =
+            || available_parallelism().map_or(1, NonZero::get).min(MAX_WORKERS as usize) as u32;
         self.workers.unwrap_or_else(cpus)
     }
 
@@ -66,17 +69,19 @@ impl Options {
     }
 }
 
-/// The sources of this package: of the checkout in which the program is started, or else of the one that it was built from. Not the whole
-/// directory, which has everything that was ever built in it.
+/// The sources of this package: of the checkout in which the program is started, or else of the one
+/// that it was built from. Not the whole directory, which has everything that was ever built in it.
 fn sources() -> Result<Vec<PathBuf>, Stop> {
     const PARTS: [&str; 6] = ["Cargo.toml", "src", "sys", "examples", "tests", "benches"];
     let built_from = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let package = [Path::new(""), built_from].into_iter().find(|directory| is_this_package(directory));
+    let package =
+        [Path::new(""), built_from].into_iter().find(|directory| is_this_package(directory));
     let package = package.ok_or_else(|| Stop::NoSources(built_from.to_owned()))?;
     Ok(PARTS.iter().map(|part| package.join(part)).filter(|part| part.exists()).collect())
 }
 
 fn is_this_package(directory: &Path) -> bool {
     let name = concat!("name = \"", env!("CARGO_PKG_NAME"), "\"");
-    fs::read_to_string(directory.join("Cargo.toml")).is_ok_and(|manifest| manifest.lines().any(|line| line.trim() == name))
+    fs::read_to_string(directory.join("Cargo.toml"))
+        .is_ok_and(|manifest| manifest.lines().any(|line| line.trim() == name))
 }

@@ -4,8 +4,8 @@ use std::io::{IsTerminal, stderr};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar on the standard error if that is a terminal, otherwise nothing. It is drawn when it is told something new: a thread that redraws it would keep the
-/// parent from forking.
+/// A bar on the standard error if that is a terminal, otherwise nothing. It is drawn when it is
+/// told something new: a thread that redraws it would keep the parent from forking.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
 }

@@ -10,7 +10,8 @@ use crate::sheet::Sheet;
 use crate::tally::{self, Tally};
 use crate::words::{Cutter, Words};
 
-/// How much is read at a time: large enough to make the system call cheap, small enough to be in the cache when it is counted.
+/// How much is read at a time: large enough to make the system call cheap, small enough to be in
+/// the cache when it is counted.
 const BUFFER: usize = 256 << 10;
 /// The same, behind a chunk, for the end of a word.
 const BEHIND: usize = 4 << 10;
@@ -18,11 +19,13 @@ const BEHIND: usize = 4 << 10;
 /// Why a chunk was not counted to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
-    /// The system refused to open or to read it, with this errno. What comes before that is counted.
+    /// The system refused to open or to read it, with this errno. What comes before that is
+    /// counted.
     Refused(i32),
     /// The file was longer when it was listed. What is left is counted.
     Shrank,
-    /// As many workers died at its task. Nothing of the chunk is counted. It is the parent that finds this.
+    /// As many workers died at its task. Nothing of the chunk is counted. It is the parent that
+    /// finds this.
     GivenUp(u32),
 }
 
@@ -59,12 +62,15 @@ impl fmt::Display for Flaw {
         match self {
             Flaw::Refused(errno) => write!(f, "{}", io::Error::from_raw_os_error(*errno)),
             Flaw::Shrank => f.write_str("it shrank while it was read, what was left is counted"),
-            Flaw::GivenUp(attempts) => write!(f, "not counted, or not to the end: {attempts} workers died at its task"),
+            Flaw::GivenUp(attempts) => {
+                write!(f, "not counted, or not to the end: {attempts} workers died at its task")
+            }
         }
     }
 }
 
-/// A buffer, and the file that was read last: its next chunk may be in the same task, or in this worker's next one.
+/// A buffer, and the file that was read last: its next chunk may be in the same task, or in this
+/// worker's next one.
 pub(crate) struct Reader<'a> {
     files: &'a Files,
     /// One byte that was read before, then what is read next.
@@ -75,7 +81,12 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(files: &'a Files) -> Self {
-        Reader { files, buffer: vec![0; 1 + BUFFER].into_boxed_slice(), open: None, cutter: Cutter::default() }
+        Reader {
+            files,
+            buffer: vec![0; 1 + BUFFER].into_boxed_slice(),
+            open: None,
+            cutter: Cutter::default(),
+        }
     }
 
     /// Counts one chunk, as far as that is possible.
@@ -131,8 +142,12 @@ impl<'a> Reader<'a> {
 }
 
 fn open(files: &Files, file: usize) -> io::Result<File> {
-    // Should a FIFO have taken the file's place since, opening it must not wait for a writer; reading it at an offset then fails.
-    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(files.path(file))
+    // Should a FIFO have taken the file's place since, opening it must not wait for a writer;
+    // reading it at an offset then fails.
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(files.path(file))
 }
 
 /// Reads what there must be.

@@ -58,14 +58,21 @@ impl Report<'_> {
             failures.push(format!("counted {}, by one thread {}", named(counted), named(again)));
         }
         if let Some(Difference { word, counted, checked }) = checked.difference(self.total) {
-            failures.push(format!("the word {} was counted {counted} times, by one thread {checked} times", Printable(word)));
+            failures.push(format!(
+                "the word {} was counted {counted} times, by one thread {checked} times",
+                Printable(word)
+            ));
         }
         failures
     }
 
     fn write_text(&self, out: &mut impl Write, is_same: bool) -> io::Result<()> {
         let Tally { lines, words, bytes } = self.total.tally;
-        writeln!(out, "lines    {lines}\nwords    {words}\nbytes    {bytes}\nfiles    {}", self.files.len())?;
+        writeln!(
+            out,
+            "lines    {lines}\nwords    {words}\nbytes    {bytes}\nfiles    {}",
+            self.files.len()
+        )?;
         if self.flawed != 0 {
             writeln!(out, "flawed   {} paths, not counted or not to the end", self.flawed)?;
         }
@@ -73,7 +80,11 @@ impl Report<'_> {
         writeln!(out, "tasks    {}", self.tasks)?;
         writeln!(out, "workers  {}", self.workers)?;
         let (listed, counted) = (self.listed.as_secs_f64(), self.counted.as_secs_f64());
-        writeln!(out, "time     {counted:.3} s counting ({:.0} MB/s), {listed:.3} s listing before that", self.rate())?;
+        writeln!(
+            out,
+            "time     {counted:.3} s counting ({:.0} MB/s), {listed:.3} s listing before that",
+            self.rate()
+        )?;
         let Deaths { killed, died, replaced, lost } = self.deaths;
         let asked = self.plan.kills().len();
         if asked != 0 {
@@ -83,7 +94,11 @@ impl Report<'_> {
             writeln!(out, "died     {died} otherwise")?;
         }
         if killed + died != 0 {
-            writeln!(out, "replaced {replaced}\nlost     {:.3} s of work and waiting, all workers together", lost.as_secs_f64())?;
+            writeln!(
+                out,
+                "replaced {replaced}\nlost     {:.3} s of work and waiting, all workers together",
+                lost.as_secs_f64()
+            )?;
         }
         if self.checked.is_some() && is_same {
             writeln!(out, "checked  one thread counts the same")?;
@@ -102,7 +117,8 @@ impl Report<'_> {
         let plan: Vec<Value> = self.plan.kills().iter().map(kill).collect();
         let check = |checked: &Checked| json!({ "same": is_same, "total": figures(checked.tally) });
         let words = self.total.words.as_ref();
-        let top = words.map(|words| words.top(self.top).into_iter().map(ranked).collect::<Vec<Value>>());
+        let top =
+            words.map(|words| words.top(self.top).into_iter().map(ranked).collect::<Vec<Value>>());
         json!({
             "total": figures(self.total.tally),
             "distinct": words.map(Words::len),
@@ -146,7 +162,8 @@ fn ranked((word, count): (&[u8], u64)) -> Value {
     }
 }
 
-/// A word in a line of text: what is not printable is escaped as in Rust's literals, and so is the `\`, so that no two words look the same.
+/// A word in a line of text: what is not printable is escaped as in Rust's literals, and so is the
+/// `\`, so that no two words look the same.
 struct Printable<'a>(&'a [u8]);
 
 impl fmt::Display for Printable<'_> {

@@ -8,7 +8,8 @@ use crossproc::{ByteQueue, QueueError};
 /// The most bytes of a message.
 pub(crate) const MESSAGE: usize = 64 << 10;
 
-/// What stands before the bytes of a message: the worker's slot, the task's number, the message's number in the result, and whether it is the last.
+/// What stands before the bytes of a message: the worker's slot, the task's number, the message's
+/// number in the result, and whether it is the last.
 const HEADER: usize = 12;
 const LAST: u32 = 1 << 31;
 
@@ -27,7 +28,11 @@ impl<'a> Sender<'a> {
     }
 
     /// Sends what `write` writes, as the result of a task. It waits while the queue is full.
-    pub(crate) fn send(&mut self, task: u32, write: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+    pub(crate) fn send(
+        &mut self,
+        task: u32,
+        write: impl FnOnce(&mut Self) -> io::Result<()>,
+    ) -> io::Result<()> {
         (self.task, self.part) = (task, 0);
         self.begin_message();
         write(self)?;
@@ -41,7 +46,9 @@ impl<'a> Sender<'a> {
     }
 
     fn put(&mut self, flag: u32) -> Result<(), QueueError> {
-        for (to, number) in self.message.chunks_exact_mut(4).zip([self.slot, self.task, self.part | flag]) {
+        for (to, number) in
+            self.message.chunks_exact_mut(4).zip([self.slot, self.task, self.part | flag])
+        {
             to.copy_from_slice(&number.to_le_bytes());
         }
         self.queue.put(&self.message)
@@ -67,8 +74,9 @@ impl Write for Sender<'_> {
 
 /// The parent's side: results that have not come to their end, one for each slot.
 ///
-/// What a worker puts comes in the order in which it was put, and before anything of the worker that takes its place. So if a worker dies in the middle of a result, the slot's next
-/// message is the first one of another result, and the half one is dropped.
+/// What a worker puts comes in the order in which it was put, and before anything of the worker
+/// that takes its place. So if a worker dies in the middle of a result, the slot's next message is
+/// the first one of another result, and the half one is dropped.
 pub(crate) struct Receiver {
     halves: Vec<Half>,
 }
@@ -98,8 +106,11 @@ impl Receiver {
 
     /// Takes a message in: the result, if this is the end of one.
     pub(crate) fn take<'a>(&mut self, message: &'a [u8]) -> Result<Option<Whole<'a>>, Senseless> {
-        let number = |at: usize| message.get(4 * at..4 * at + 4)?.try_into().ok().map(u32::from_le_bytes);
-        let (Some(slot), Some(task), Some(part)) = (number(0), number(1), number(2)) else { return Err(Senseless) };
+        let number =
+            |at: usize| message.get(4 * at..4 * at + 4)?.try_into().ok().map(u32::from_le_bytes);
+        let (Some(slot), Some(task), Some(part)) = (number(0), number(1), number(2)) else {
+            return Err(Senseless);
+        };
         let half = self.halves.get_mut(slot as usize).ok_or(Senseless)?;
         let (is_last, part, bytes) = (part & LAST != 0, part & !LAST, &message[HEADER..]);
         if part == 0 {

@@ -30,9 +30,12 @@ impl Sheet {
         }
     }
 
-    /// Writes it: the figures, the number of flaws and the flaws, then each word, behind its length and before its count.
+    /// Writes it: the figures, the number of flaws and the flaws, then each word, behind its length
+    /// and before its count.
     pub(crate) fn write(&self, to: &mut impl Write) -> io::Result<()> {
-        for number in [self.tally.lines, self.tally.words, self.tally.bytes, self.flaws.len() as u64] {
+        for number in
+            [self.tally.lines, self.tally.words, self.tally.bytes, self.flaws.len() as u64]
+        {
             write_number(to, number)?;
         }
         for &(chunk, flaw) in &self.flaws {
@@ -50,7 +53,11 @@ impl Sheet {
     /// Adds what was written; `None` if it was not written so.
     pub(crate) fn add(&mut self, mut written: &[u8]) -> Option<()> {
         let from = &mut written;
-        self.tally += Tally { lines: read_number(from)?, words: read_number(from)?, bytes: read_number(from)? };
+        self.tally += Tally {
+            lines: read_number(from)?,
+            words: read_number(from)?,
+            bytes: read_number(from)?,
+        };
         for _ in 0..read_number(from)? {
             let chunk = u32::try_from(read_number(from)?).ok()?;
             let flaw = Flaw::from_code(read_number(from)?)?;

@@ -18,10 +18,12 @@ impl AddAssign for Tally {
     }
 }
 
-/// A byte that ends a word and starts none: what stands before the first byte of a file, as it were.
+/// A byte that ends a word and starts none: what stands before the first byte of a file, as it
+/// were.
 pub(crate) const SPACE: u8 = b' ';
 
-/// As many bytes as are looked at side by side. A few vector registers' worth, for the compiler to do so.
+/// As many bytes as are looked at side by side. A few vector registers' worth, for the compiler to
+/// do so.
 const LANES: usize = 64;
 /// As many rows of lanes as a lane can count up to in a byte.
 const ROWS: usize = u8::MAX as usize;
@@ -70,7 +72,8 @@ fn starts_word(before: u8, here: u8) -> bool {
     is_space(before) & !is_space(here)
 }
 
-/// `isspace` of the C locale: a space, or one of `\t`, `\n`, `\v`, `\f`, `\r`, which are neighbours.
+/// `isspace` of the C locale: a space, or one of `\t`, `\n`, `\v`, `\f`, `\r`, which are
+/// neighbours.
 #[inline(always)]
 pub(crate) fn is_space(byte: u8) -> bool {
     (byte == b' ') | (byte.wrapping_sub(b'\t') <= b'\r' - b'\t')

@@ -9,7 +9,8 @@ use crate::listing::Files;
 /// What it costs to open a file, as if it had so many bytes more.
 const OPENING: u64 = 4 << 10;
 
-/// How many tasks there are at least for each worker, if none would be smaller than that for it: for small trees, too, to be done by all of them.
+/// How many tasks there are at least for each worker, if none would be smaller than that for it:
+/// for small trees, too, to be done by all of them.
 const FOR_EACH: u64 = 8;
 const SMALLEST: u64 = 16 << 10;
 
@@ -35,7 +36,8 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// Small chunks go together, until they have as many bytes as a large one, or as many as make enough tasks for the workers.
+    /// Small chunks go together, until they have as many bytes as a large one, or as many as make
+    /// enough tasks for the workers.
     pub(crate) fn of(files: &Files, workers: u32) -> Self {
         let cost = |len: u64| len.saturating_add(OPENING);
         let total = files.lengths().map(cost).fold(0, u64::saturating_add);

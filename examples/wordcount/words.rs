@@ -5,14 +5,15 @@ use crate::tally::is_space;
 /// The fewest slots of a table: a power of two, as every number of them.
 const FEWEST: usize = 1 << 10;
 
-/// Words with their counts, in a hash table of its own kind: all words stand one behind the other, so that there is one allocation for many
-/// of them, and none when it is cleared and filled again.
+/// Words with their counts, in a hash table of its own kind: all words stand one behind the other,
+/// so that there is one allocation for many of them, and none when it is cleared and filled again.
 #[derive(Default)]
 pub(crate) struct Words {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
-    /// For each entry 1 + its index, and above that the hash of its word; 0: free. The hash says where to begin to look, the next free slot where to end. At
-    /// least half of them are free.
+    /// For each entry 1 + its index, and above that the hash of its word; 0: free. The hash says
+    /// where to begin to look, the next free slot where to end. At least half of them are
+    /// free.
     table: Vec<u64>,
 }
 
@@ -72,9 +73,12 @@ impl Words {
         self.entries.iter().map(|entry| (self.word(entry), entry.count))
     }
 
-    /// The most frequent ones, and their counts; of those with the same count, the ones whose bytes come first.
+    /// The most frequent ones, and their counts; of those with the same count, the ones whose bytes
+    /// come first.
     pub(crate) fn top(&self, most: usize) -> Vec<(&[u8], u64)> {
-        let by_rank = |one: &(&[u8], u64), other: &(&[u8], u64)| other.1.cmp(&one.1).then_with(|| one.0.cmp(other.0));
+        let by_rank = |one: &(&[u8], u64), other: &(&[u8], u64)| {
+            other.1.cmp(&one.1).then_with(|| one.0.cmp(other.0))
+        };
         let mut all: Vec<(&[u8], u64)> = self.iter().collect();
         if most < all.len() {
             all.select_nth_unstable_by(most, by_rank);
@@ -92,7 +96,8 @@ impl Words {
 
 #[inline]
 fn pack(hash: u32, index: usize) -> u64 {
-    let number = u32::try_from(index + 1).expect("there is no memory for billions of different words");
+    let number =
+        u32::try_from(index + 1).expect("there is no memory for billions of different words");
     u64::from(hash) << 32 | u64::from(number)
 }
 
@@ -101,8 +106,9 @@ fn unpack(entry: u64) -> (u32, usize) {
     ((entry >> 32) as u32, entry as u32 as usize - 1)
 }
 
-/// Eight bytes after the other, each by a multiplication whose halves are folded together, as `wyhash` does. It is fast for short words, and no
-/// defence against those who choose them so that they collide.
+/// Eight bytes after the other, each by a multiplication whose halves are folded together, as
+/// `wyhash` does. It is fast for short words, and no defence against those who choose them so that
+/// they collide.
 #[inline]
 fn hash(word: &[u8]) -> u32 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -161,7 +167,8 @@ impl Cutter {
         }
     }
 
-    /// Cuts off the end of the word that the last piece ended in: where that is, if it is in this piece.
+    /// Cuts off the end of the word that the last piece ended in: where that is, if it is in this
+    /// piece.
     pub(crate) fn cut_end(&mut self, piece: &[u8], words: &mut Words) -> Option<usize> {
         let end = piece.iter().position(|&byte| is_space(byte));
         if !self.is_in_foreign {

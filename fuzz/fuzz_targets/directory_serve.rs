@@ -1,4 +1,5 @@
-//! Requests of several clients to a directory's state machine, against the model: what `tests/directory_model.rs` does with random ones.
+//! Requests of several clients to a directory's state machine, against the model: what
+//! `tests/directory_model.rs` does with random ones.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Programs for the participants of a queue, against the model: what `tests/queue_model.rs` does with random ones.
+//! Programs for the participants of a queue, against the model: what `tests/queue_model.rs` does
+//! with random ones.
 
 #![no_main]
 

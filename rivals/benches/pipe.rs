@@ -1,6 +1,7 @@
 //! [`crossproc::Connection`](https://docs.rs/crossproc) beside sockets as one uses them without it, ipc-channel, and Python's `Connection`.
 //!
-//! `cargo bench --bench pipe` prints the ratios, in alternated pairs; `-- --test` runs everything once. Another argument is a filter: only rows whose names contain it.
+//! `cargo bench --bench pipe` prints the ratios, in alternated pairs; `-- --test` runs everything
+//! once. Another argument is a filter: only rows whose names contain it.
 
 #![allow(missing_docs, reason = "a program")]
 
@@ -20,7 +21,9 @@ mod python;
 
 use std::env;
 
-use self::ends::{Crossproc, CrossprocMessage, End, IpcChannel, RawPacket, RawPacketWithControl, RawStream};
+use self::ends::{
+    Crossproc, CrossprocMessage, End, IpcChannel, RawPacket, RawPacketWithControl, RawStream,
+};
 use self::harness::placement::Placement;
 use self::harness::ratios::{Effort, Ratios};
 use self::harness::sampler::{Sampler, rounds};
@@ -56,29 +59,49 @@ struct Contestant {
 const OURS: Contestant = Contestant { name: "crossproc", sampler: sampler::<Crossproc>, bar: None };
 
 const RIVALS: [Contestant; 6] = [
-    Contestant { name: "crossproc, recv to a new vector", sampler: sampler::<CrossprocMessage>, bar: None },
+    Contestant {
+        name: "crossproc, recv to a new vector",
+        sampler: sampler::<CrossprocMessage>,
+        bar: None,
+    },
     Contestant { name: "raw seqpacket, send and recv", sampler: sampler::<RawPacket>, bar: BAR },
-    Contestant { name: "raw seqpacket, send and recvmsg", sampler: sampler::<RawPacketWithControl>, bar: BAR },
+    Contestant {
+        name: "raw seqpacket, send and recvmsg",
+        sampler: sampler::<RawPacketWithControl>,
+        bar: BAR,
+    },
     Contestant { name: "raw stream, length and bytes", sampler: sampler::<RawStream>, bar: None },
     Contestant { name: "ipc-channel, bytes", sampler: sampler::<IpcChannel>, bar: None },
     Contestant { name: "Python's Connection", sampler: python::sampler, bar: None },
 ];
 
 fn main() {
-    let (flags, filters): (Vec<String>, Vec<String>) = env::args().skip(1).partition(|argument| argument.starts_with("--"));
+    let (flags, filters): (Vec<String>, Vec<String>) =
+        env::args().skip(1).partition(|argument| argument.starts_with("--"));
     let is_trial = flags.iter().any(|flag| flag == "--test") || flags.is_empty();
-    let mut ratios = Ratios::new("Pipe", &["ipc-channel"], if is_trial { Effort::TRIAL } else { Effort::FULL });
-    for (work, name) in [(Work::Alone, "one thread"), (Work::Stream, "one way"), (Work::PingPong, "there and back")] {
+    let mut ratios =
+        Ratios::new("Pipe", &["ipc-channel"], if is_trial { Effort::TRIAL } else { Effort::FULL });
+    for (work, name) in
+        [(Work::Alone, "one thread"), (Work::Stream, "one way"), (Work::PingPong, "there and back")]
+    {
         for size in SIZES {
             for rival in RIVALS {
                 let row = format!("{name}, {size} B");
-                let is_wanted = filters.iter().all(|filter| row.contains(filter) || rival.name.contains(filter));
+                let is_wanted = filters
+                    .iter()
+                    .all(|filter| row.contains(filter) || rival.name.contains(filter));
                 if !is_wanted || (work == Work::Alone && size > ALONE) {
                     continue;
                 }
                 let Some(theirs) = (rival.sampler)(work, size) else { continue };
                 let ours = (OURS.sampler)(work, size).expect("crossproc offers everything");
-                ratios.compare(&row, rival.bar.filter(|_| size <= BARRED), ours, rival.name, theirs);
+                ratios.compare(
+                    &row,
+                    rival.bar.filter(|_| size <= BARRED),
+                    ours,
+                    rival.name,
+                    theirs,
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The Rust version of Cloudtoid's interprocess queue: a ring of bytes in a mapped file, a flock per participant, a named semaphore.
+//! The Rust version of Cloudtoid's interprocess queue: a ring of bytes in a mapped file, a flock
+//! per participant, a named semaphore.
 
 #![allow(unsafe_code)]
 
@@ -32,11 +33,24 @@ impl<const WORDS: usize> MessageQueue for Cloudtoid<WORDS> {
     };
 
     fn new(capacity: usize) -> Result<Self, String> {
-        let directory = tempfile::Builder::new().prefix("crossproc-rivals").tempdir().map_err(|error| error.to_string())?;
-        let name = directory.path().file_name().expect("a temporary directory has a name").to_string_lossy().into_owned();
+        let directory = tempfile::Builder::new()
+            .prefix("crossproc-rivals")
+            .tempdir()
+            .map_err(|error| error.to_string())?;
+        let name = directory
+            .path()
+            .file_name()
+            .expect("a temporary directory has a name")
+            .to_string_lossy()
+            .into_owned();
         // Messages have eight bytes more, and begin at multiples of eight.
         let options = Options::new(name, capacity * (WORDS * 8 + 8)).with_path(directory.path());
-        Ok(Cloudtoid { options, publisher: OnceLock::new(), subscriber: OnceLock::new(), _directory: directory })
+        Ok(Cloudtoid {
+            options,
+            publisher: OnceLock::new(),
+            subscriber: OnceLock::new(),
+            _directory: directory,
+        })
     }
 
     fn attach(&self, side: Side) {
@@ -75,7 +89,8 @@ impl<const WORDS: usize> MessageQueue for Cloudtoid<WORDS> {
     fn put_batch(&self, values: &[u64]) -> usize {
         assert_eq!(WORDS, 1, "batches are of values only");
         const MOST: usize = 64;
-        let bytes: [[u8; 8]; MOST] = core::array::from_fn(|index| values.get(index).copied().unwrap_or(0).to_ne_bytes());
+        let bytes: [[u8; 8]; MOST] =
+            core::array::from_fn(|index| values.get(index).copied().unwrap_or(0).to_ne_bytes());
         let messages: [&[u8]; MOST] = core::array::from_fn(|index| bytes[index].as_slice());
         self.publisher().try_send_batch(&messages[..values.len().min(MOST)]).expect("cannot send")
     }
@@ -84,12 +99,14 @@ impl<const WORDS: usize> MessageQueue for Cloudtoid<WORDS> {
 impl<const WORDS: usize> Cloudtoid<WORDS> {
     #[inline]
     fn publisher(&self) -> &Publisher {
-        self.publisher.get_or_init(|| Publisher::open(&self.options).expect("cannot open an end to send"))
+        self.publisher
+            .get_or_init(|| Publisher::open(&self.options).expect("cannot open an end to send"))
     }
 
     #[inline]
     fn subscriber(&self) -> &Subscriber {
-        self.subscriber.get_or_init(|| Subscriber::open(&self.options).expect("cannot open an end to receive"))
+        self.subscriber
+            .get_or_init(|| Subscriber::open(&self.options).expect("cannot open an end to receive"))
     }
 }
 
@@ -97,7 +114,8 @@ impl<const WORDS: usize> Drop for Cloudtoid<WORDS> {
     /// Processes that end without dropping their ends leave the semaphore's name behind.
     fn drop(&mut self) {
         (self.publisher, self.subscriber) = (OnceLock::new(), OnceLock::new());
-        let name = CString::new(format!("/ct3ip.{}", self.options.name)).expect("a name without zeroes");
+        let name =
+            CString::new(format!("/ct3ip.{}", self.options.name)).expect("a name without zeroes");
         // SAFETY: the name ends with a zero.
         unsafe { libc::sem_unlink(name.as_ptr()) };
     }

@@ -10,8 +10,15 @@ use crate::{MessageQueue, Offers, TIMEOUT};
 pub struct CrossprocQueue<const WORDS: usize>(Queue<[u64; WORDS]>);
 
 impl<const WORDS: usize> MessageQueue for CrossprocQueue<WORDS> {
-    const OFFERS: Offers =
-        Offers { processes: true, threads: true, many: true, blocking_get: true, batches: true, alone: usize::MAX, remark: "" };
+    const OFFERS: Offers = Offers {
+        processes: true,
+        threads: true,
+        many: true,
+        blocking_get: true,
+        batches: true,
+        alone: usize::MAX,
+        remark: "",
+    };
 
     fn new(capacity: usize) -> Result<Self, String> {
         Queue::new(capacity).map(CrossprocQueue).map_err(|error| error.to_string())
@@ -47,7 +54,8 @@ impl<const WORDS: usize> MessageQueue for CrossprocQueue<WORDS> {
 
     fn put_batch(&self, values: &[u64]) -> usize {
         const MOST: usize = 64;
-        let messages: [[u64; WORDS]; MOST] = core::array::from_fn(|index| [values.get(index).copied().unwrap_or(0); WORDS]);
+        let messages: [[u64; WORDS]; MOST] =
+            core::array::from_fn(|index| [values.get(index).copied().unwrap_or(0); WORDS]);
         let count = values.len().min(MOST);
         self.0.put_many(&messages[..count]).expect("cannot put many");
         count

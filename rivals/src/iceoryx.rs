@@ -1,4 +1,5 @@
-//! iceoryx2: a publisher and a subscriber, with a ring of offsets between them and the payload beside it.
+//! iceoryx2: a publisher and a subscriber, with a ring of offsets between them and the payload
+//! beside it.
 
 #![allow(unsafe_code)]
 
@@ -48,7 +49,10 @@ impl<const WORDS: usize> MessageQueue for Iceoryx<WORDS> {
     fn new(capacity: usize) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         set_log_level(LogLevel::Fatal);
-        let directory = tempfile::Builder::new().prefix("crossproc-rivals").tempdir().map_err(|error| error.to_string())?;
+        let directory = tempfile::Builder::new()
+            .prefix("crossproc-rivals")
+            .tempdir()
+            .map_err(|error| error.to_string())?;
         let prefix = format!("crossproc_rivals_{}_{}_", process::id(), COUNT.fetch_add(1, Relaxed));
         let (publisher, subscriber, service) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
         Ok(Iceoryx { capacity, prefix, directory, publisher, subscriber, service })
@@ -56,7 +60,9 @@ impl<const WORDS: usize> MessageQueue for Iceoryx<WORDS> {
 
     fn attach(&self, side: Side) {
         if side != Side::Producer {
-            self.subscriber.get_or_init(|| self.service().subscriber_builder().create().expect("cannot subscribe"));
+            self.subscriber.get_or_init(|| {
+                self.service().subscriber_builder().create().expect("cannot subscribe")
+            });
         }
         if side != Side::Consumer {
             // What is published before would be lost.
@@ -64,7 +70,10 @@ impl<const WORDS: usize> MessageQueue for Iceoryx<WORDS> {
                 thread::yield_now();
             }
             self.publisher.get_or_init(|| {
-                let builder = self.service().publisher_builder().backpressure_strategy(BackpressureStrategy::DiscardData);
+                let builder = self
+                    .service()
+                    .publisher_builder()
+                    .backpressure_strategy(BackpressureStrategy::DiscardData);
                 builder.create().expect("cannot publish")
             });
         }
@@ -77,7 +86,8 @@ impl<const WORDS: usize> MessageQueue for Iceoryx<WORDS> {
         let first = sample.payload_mut().as_mut_ptr().cast::<u64>();
         // SAFETY: the sample is loaned to this call, and begins with a word.
         unsafe { first.write(value) };
-        // SAFETY: the first word is written, and the others are integers in shared memory, which was zeroed when it was created.
+        // SAFETY: the first word is written, and the others are integers in shared memory, which
+        // was zeroed when it was created.
         let sample = unsafe { sample.assume_init() };
         sample.send().expect("cannot send") == 1
     }
@@ -98,15 +108,25 @@ impl<const WORDS: usize> Iceoryx<WORDS> {
     fn service(&self) -> &Service<WORDS> {
         self.service.get_or_init(|| {
             let mut config = Config::default();
-            let root = self.directory.path().to_str().expect("a temporary directory has a plain name");
+            let root =
+                self.directory.path().to_str().expect("a temporary directory has a plain name");
             config.global.set_root_path(&Path::new(root.as_bytes()).expect("a path"));
             config.global.prefix = FileName::new(self.prefix.as_bytes()).expect("a file name");
-            let node = NodeBuilder::new().signal_handling_mode(SignalHandlingMode::Disabled).config(&config);
+            let node = NodeBuilder::new()
+                .signal_handling_mode(SignalHandlingMode::Disabled)
+                .config(&config);
             let node = node.create::<ipc::Service>().expect("cannot create a node");
             let name = "queue".try_into().expect("a service's name");
             let builder = node.service_builder(&name).publish_subscribe::<[u64; WORDS]>();
-            let builder = builder.subscriber_max_buffer_size(self.capacity).history_size(0).enable_safe_overflow(false);
-            builder.max_publishers(1).max_subscribers(1).open_or_create().expect("cannot create a service")
+            let builder = builder
+                .subscriber_max_buffer_size(self.capacity)
+                .history_size(0)
+                .enable_safe_overflow(false);
+            builder
+                .max_publishers(1)
+                .max_subscribers(1)
+                .open_or_create()
+                .expect("cannot create a service")
         })
     }
 }
@@ -114,7 +134,8 @@ impl<const WORDS: usize> Iceoryx<WORDS> {
 impl<const WORDS: usize> Drop for Iceoryx<WORDS> {
     /// Processes that end without dropping their ports leave memory behind.
     fn drop(&mut self) {
-        (self.publisher, self.subscriber, self.service) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        (self.publisher, self.subscriber, self.service) =
+            (OnceCell::new(), OnceCell::new(), OnceCell::new());
         for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&self.prefix) {
                 let _ = fs::remove_file(entry.path());

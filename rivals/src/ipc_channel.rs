@@ -16,7 +16,8 @@ pub struct IpcChannel<const WORDS: usize> {
     bytes: (IpcBytesSender, IpcBytesReceiver),
 }
 
-// SAFETY: one thread of each process uses it: `OFFERS.threads` is false. Processes share descriptors only.
+// SAFETY: one thread of each process uses it: `OFFERS.threads` is false. Processes share
+// descriptors only.
 unsafe impl<const WORDS: usize> Sync for IpcChannel<WORDS> {}
 
 impl<const WORDS: usize> MessageQueue for IpcChannel<WORDS> {
@@ -41,14 +42,20 @@ impl<const WORDS: usize> MessageQueue for IpcChannel<WORDS> {
         if WORDS == 1 {
             self.values.0.send(value).expect("cannot send");
         } else {
-            with_value::<WORDS, _>(value, |message| self.bytes.0.send(message).expect("cannot send"));
+            with_value::<WORDS, _>(value, |message| {
+                self.bytes.0.send(message).expect("cannot send")
+            });
         }
         true
     }
 
     #[inline]
     fn try_get(&self) -> Option<u64> {
-        let received = if WORDS == 1 { self.values.1.try_recv() } else { self.bytes.1.try_recv().map(|message| value_of(&message)) };
+        let received = if WORDS == 1 {
+            self.values.1.try_recv()
+        } else {
+            self.bytes.1.try_recv().map(|message| value_of(&message))
+        };
         received_or_nothing(received)
     }
 

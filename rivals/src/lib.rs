@@ -1,4 +1,5 @@
-//! Message queues between processes, or threads, behind one trait: those that `crossproc::Queue` is measured against, and itself.
+//! Message queues between processes, or threads, behind one trait: those that `crossproc::Queue` is
+//! measured against, and itself.
 
 use core::time::Duration;
 
@@ -18,7 +19,8 @@ pub mod shaq;
 /// How long [`MessageQueue::get_timeout`] waits at most.
 pub const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A bounded queue of messages of `WORDS * 8` bytes, of which the first eight are a value; nobody looks at the others.
+/// A bounded queue of messages of `WORDS * 8` bytes, of which the first eight are a value; nobody
+/// looks at the others.
 ///
 /// It is made by one process, and used by the processes that this one forks, or by its own threads.
 pub trait MessageQueue: Sized + Sync + 'static {
@@ -37,7 +39,8 @@ pub trait MessageQueue: Sized + Sync + 'static {
     /// A value, if there is one.
     fn try_get(&self) -> Option<u64>;
 
-    /// Waits for room, if the queue can do that: otherwise this is another `try_put`. `false`: again.
+    /// Waits for room, if the queue can do that: otherwise this is another `try_put`. `false`:
+    /// again.
     fn put(&self, value: u64) -> bool {
         self.try_put(value)
     }
@@ -85,7 +88,8 @@ pub struct Offers {
     pub blocking_get: bool,
     /// To put, or get, several messages at once.
     pub batches: bool,
-    /// Up to how many bytes one thread can put and then get itself: with more, a put that should not wait does.
+    /// Up to how many bytes one thread can put and then get itself: with more, a put that should
+    /// not wait does.
     pub alone: usize,
     /// What is to be known beside its times.
     pub remark: &'static str,

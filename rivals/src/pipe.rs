@@ -1,4 +1,5 @@
-//! A pipe. Messages up to 4 KiB, `PIPE_BUF`, go in and come out as a whole, for several producers and consumers, too.
+//! A pipe. Messages up to 4 KiB, `PIPE_BUF`, go in and come out as a whole, for several producers
+//! and consumers, too.
 
 use core::time::Duration;
 use std::os::fd::OwnedFd;
@@ -32,8 +33,10 @@ impl<const WORDS: usize> MessageQueue for Pipe<WORDS> {
     };
 
     fn new(capacity: usize) -> Result<Self, String> {
-        let (reader, writer) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).map_err(|error| error.to_string())?;
-        fcntl_setpipe_size(&writer, (capacity * WORDS * 8).min(MAX_SIZE)).map_err(|error| error.to_string())?;
+        let (reader, writer) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)
+            .map_err(|error| error.to_string())?;
+        fcntl_setpipe_size(&writer, (capacity * WORDS * 8).min(MAX_SIZE))
+            .map_err(|error| error.to_string())?;
         Ok(Pipe { reader, writer })
     }
 
@@ -84,5 +87,7 @@ impl<const WORDS: usize> MessageQueue for Pipe<WORDS> {
 /// Waits, and says whether it came to that before the time was over.
 fn ready(fd: &OwnedFd, what: PollFlags) -> bool {
     const { assert!(TIMEOUT.as_nanos() == Duration::from_secs(1).as_nanos()) };
-    poll(&mut [PollFd::new(fd, what)], Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).expect("a pipe cannot be waited for") == 1
+    poll(&mut [PollFd::new(fd, what)], Some(&Timespec { tv_sec: 1, tv_nsec: 0 }))
+        .expect("a pipe cannot be waited for")
+        == 1
 }

@@ -37,15 +37,29 @@ impl<const WORDS: usize> MessageQueue for PosixMq<WORDS> {
         let name = CString::new(name).expect("a name without zeroes");
         // SAFETY: integers only: zeroes are a valid value.
         let mut attributes: libc::mq_attr = unsafe { MaybeUninit::zeroed().assume_init() };
-        let most = fs::read_to_string("/proc/sys/fs/mqueue/msg_max").ok().and_then(|most| most.trim().parse().ok());
+        let most = fs::read_to_string("/proc/sys/fs/mqueue/msg_max")
+            .ok()
+            .and_then(|most| most.trim().parse().ok());
         attributes.mq_maxmsg = most.unwrap_or(10).min(capacity as libc::c_long);
         attributes.mq_msgsize = (WORDS * 8) as libc::c_long;
         let flags = libc::O_RDWR | libc::O_CLOEXEC;
-        // SAFETY: the name ends with a zero; mode and attributes are those that O_CREAT asks for, the latter live until the call is over.
-        let waiting = unsafe { libc::mq_open(name.as_ptr(), flags | libc::O_CREAT | libc::O_EXCL, 0o600, &raw mut attributes) };
+        // SAFETY: the name ends with a zero; mode and attributes are those that O_CREAT asks for,
+        // the latter live until the call is over.
+        let waiting = unsafe {
+            libc::mq_open(
+                name.as_ptr(),
+                flags | libc::O_CREAT | libc::O_EXCL,
+                0o600,
+                &raw mut attributes,
+            )
+        };
         if waiting == -1 {
             let error = io::Error::last_os_error();
-            return Err(format!("no queue of {} messages of {} bytes: {error}", attributes.mq_maxmsg, WORDS * 8));
+            return Err(format!(
+                "no queue of {} messages of {} bytes: {error}",
+                attributes.mq_maxmsg,
+                WORDS * 8
+            ));
         }
         // SAFETY: the name ends with a zero, and nothing is to be created.
         let trying = unsafe { libc::mq_open(name.as_ptr(), flags | libc::O_NONBLOCK) };
@@ -80,7 +94,9 @@ impl<const WORDS: usize> PosixMq<WORDS> {
     #[inline]
     fn send(queue: libc::mqd_t, value: u64) -> bool {
         // SAFETY: reads as many bytes as the message has.
-        let sent = with_value::<WORDS, _>(value, |message| unsafe { libc::mq_send(queue, message.as_ptr().cast(), message.len(), 0) });
+        let sent = with_value::<WORDS, _>(value, |message| unsafe {
+            libc::mq_send(queue, message.as_ptr().cast(), message.len(), 0)
+        });
         if sent == 0 {
             return true;
         }
@@ -92,8 +108,17 @@ impl<const WORDS: usize> PosixMq<WORDS> {
     fn receive(queue: libc::mqd_t, deadline: Option<libc::timespec>) -> Option<u64> {
         with_message::<WORDS, _>(|message| {
             let deadline = deadline.as_ref().map_or(ptr::null(), ptr::from_ref);
-            // SAFETY: writes at most as many bytes as the message has. The priority need not be told; the deadline is null or the caller's own.
-            let received = unsafe { libc::mq_timedreceive(queue, message.as_mut_ptr().cast(), message.len(), ptr::null_mut(), deadline) };
+            // SAFETY: writes at most as many bytes as the message has. The priority need not be
+            // told; the deadline is null or the caller's own.
+            let received = unsafe {
+                libc::mq_timedreceive(
+                    queue,
+                    message.as_mut_ptr().cast(),
+                    message.len(),
+                    ptr::null_mut(),
+                    deadline,
+                )
+            };
             if received == -1 {
                 again("received from");
                 return None;
@@ -129,6 +154,7 @@ fn deadline() -> libc::timespec {
 fn again(what: &str) {
     let error = io::Error::last_os_error();
     let code = error.raw_os_error();
-    let is_expected = [libc::EAGAIN, libc::ETIMEDOUT, libc::EINTR].iter().any(|&expected| code == Some(expected));
+    let is_expected =
+        [libc::EAGAIN, libc::ETIMEDOUT, libc::EINTR].iter().any(|&expected| code == Some(expected));
     assert!(is_expected, "a message queue cannot be {what}: {error}");
 }

@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
 
 use crate::message::{value_of, with_message, with_value};
 use crate::{MessageQueue, Offers, TIMEOUT};
@@ -31,11 +33,14 @@ impl<const WORDS: usize> MessageQueue for SeqPacket<WORDS> {
     };
 
     fn new(capacity: usize) -> Result<Self, String> {
-        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let pair =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (receiver, sender) = pair.map_err(|error| error.to_string())?;
         // The kernel takes the double of it.
-        set_socket_send_buffer_size(&sender, capacity * (WORDS * 8 + OVERHEAD) / 2).map_err(|error| error.to_string())?;
-        set_socket_timeout(&receiver, Timeout::Recv, Some(TIMEOUT)).map_err(|error| error.to_string())?;
+        set_socket_send_buffer_size(&sender, capacity * (WORDS * 8 + OVERHEAD) / 2)
+            .map_err(|error| error.to_string())?;
+        set_socket_timeout(&receiver, Timeout::Recv, Some(TIMEOUT))
+            .map_err(|error| error.to_string())?;
         Ok(SeqPacket { receiver, sender })
     }
 

@@ -1,4 +1,5 @@
-//! shaq's queue for many producers and consumers: a ring that is reserved in one counter and published, in that order, in another.
+//! shaq's queue for many producers and consumers: a ring that is reserved in one counter and
+//! published, in that order, in another.
 
 #![allow(unsafe_code)]
 
@@ -30,9 +31,13 @@ impl<const WORDS: usize> MessageQueue for Shaq<WORDS> {
     };
 
     fn new(capacity: usize) -> Result<Self, String> {
-        let file = File::from(memfd_create("shaq", MemfdFlags::CLOEXEC).map_err(|error| error.to_string())?);
-        // SAFETY: the file is new, so it is set up once, here. The payload is of integers, which all processes can read.
-        let producer = unsafe { Producer::create(&file, minimum_file_size::<[u64; WORDS]>(capacity)) };
+        let file = File::from(
+            memfd_create("shaq", MemfdFlags::CLOEXEC).map_err(|error| error.to_string())?,
+        );
+        // SAFETY: the file is new, so it is set up once, here. The payload is of integers, which
+        // all processes can read.
+        let producer =
+            unsafe { Producer::create(&file, minimum_file_size::<[u64; WORDS]>(capacity)) };
         let producer = producer.map_err(|error| error.to_string())?;
         let consumer = producer.join_as_consumer();
         Ok(Shaq { producer, consumer })
@@ -40,7 +45,8 @@ impl<const WORDS: usize> MessageQueue for Shaq<WORDS> {
 
     #[inline]
     fn try_put(&self, value: u64) -> bool {
-        // SAFETY: the memory was zeroed when it was created, and holds integers: it is initialised already, and its first word is written below.
+        // SAFETY: the memory was zeroed when it was created, and holds integers: it is initialised
+        // already, and its first word is written below.
         let Some(mut slot) = (unsafe { self.producer.try_reserve_write() }) else { return false };
         let first = slot.as_mut().as_mut_ptr().cast::<u64>();
         // SAFETY: the slot is reserved for this call, and begins with a word.
@@ -62,7 +68,9 @@ impl<const WORDS: usize> MessageQueue for Shaq<WORDS> {
     fn put_batch(&self, values: &[u64]) -> usize {
         let Some(count) = NonZero::new(values.len()) else { return 0 };
         // SAFETY: initialised already, as in `try_put`; first words are written below.
-        let Some(mut slots) = (unsafe { self.producer.try_reserve_write_batch(count) }) else { return 0 };
+        let Some(mut slots) = (unsafe { self.producer.try_reserve_write_batch(count) }) else {
+            return 0;
+        };
         for (index, &value) in values.iter().enumerate() {
             // SAFETY: as many slots as values are reserved, and they are initialised already.
             let first = unsafe { slots.as_mut(index) }.as_mut_ptr().cast::<u64>();
@@ -76,7 +84,9 @@ impl<const WORDS: usize> MessageQueue for Shaq<WORDS> {
     fn get_batch(&self, into: &mut Vec<u64>, most: usize) -> usize {
         let Some(most) = NonZero::new(most) else { return 0 };
         let Some(batch) = self.consumer.try_reserve_read_batch(most) else { return 0 };
-        into.extend((0..batch.len()).filter_map(|index| batch.get(index)).map(|message| message[0]));
+        into.extend(
+            (0..batch.len()).filter_map(|index| batch.get(index)).map(|message| message[0]),
+        );
         batch.len()
     }
 }

@@ -21,7 +21,8 @@ pub enum ConnectionError {
     /// call, where no deadline would end the wait.
     #[error("a signal handler ran while waiting for the connection")]
     Interrupted,
-    /// The end of the stream: whoever could have sent something is gone, and all that was sent has been received.
+    /// The end of the stream: whoever could have sent something is gone, and all that was sent has
+    /// been received.
     #[error("end of the stream: no process has the other end any more")]
     EndOfStream,
     /// Whoever could have received it is gone: it was not sent.
@@ -41,7 +42,8 @@ pub enum ConnectionError {
         /// How long it may be.
         max: usize,
     },
-    /// The buffer is too short for the message, or the message longer than was to be taken. Here it is.
+    /// The buffer is too short for the message, or the message longer than was to be taken. Here it
+    /// is.
     #[error("a message of {} bytes came, there was room for {max}", message.len())]
     TooShort {
         /// How many bytes there was room for.
@@ -71,14 +73,18 @@ pub enum ConnectionError {
         /// What came.
         message: Box<Message>,
     },
-    /// Something came that no program with this crate sends; it is gone, and what comes after it can be received.
+    /// Something came that no program with this crate sends; it is gone, and what comes after it
+    /// can be received.
     #[error("a packet that is no message: {what}")]
     Malformed {
         /// What is wrong with it.
         what: String,
     },
-    /// The message came with a descriptor, and this process can have no more of them: the message is lost.
-    #[error("the message is lost: it came with a descriptor, and this process can open no more (RLIMIT_NOFILE)")]
+    /// The message came with a descriptor, and this process can have no more of them: the message
+    /// is lost.
+    #[error(
+        "the message is lost: it came with a descriptor, and this process can open no more (RLIMIT_NOFILE)"
+    )]
     NoDescriptor,
     /// The system refused: there is no memory, no free descriptor, or too many are on their way.
     #[error("{what} failed")]
@@ -98,7 +104,9 @@ impl ConnectionError {
             Errno::TIMEDOUT => ConnectionError::TimedOut,
             Errno::BADF => ConnectionError::Closed,
             // ECONNREFUSED: older kernels, if the other end goes at this moment.
-            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED => ConnectionError::BrokenPipe,
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED => {
+                ConnectionError::BrokenPipe
+            }
             errno => ConnectionError::Os { what: "sending a message", source: errno.into() },
         }
     }

@@ -1,6 +1,7 @@
 //! What lies in a packet.
 //!
-//! A packet *without* descriptors is a message, byte for byte. One *with* descriptors begins with a header: so go the messages that are too long for a packet, those that bring a handle, and the
+//! A packet *without* descriptors is a message, byte for byte. One *with* descriptors begins with a
+//! header: so go the messages that are too long for a packet, those that bring a handle, and the
 //! empty one, since a packet of no bytes looks like the end of the stream.
 //!
 //! | offset | what |
@@ -12,7 +13,8 @@
 //! | 24 | the handle's kind, UTF-8 |
 //! | | the message, unless it is `LARGE` |
 //!
-//! The descriptors are, in this order: a sealed memfd with the message if it is `LARGE`, and the handle's if there is a `HANDLE`. All numbers have the byte order of the machine.
+//! The descriptors are, in this order: a sealed memfd with the message if it is `LARGE`, and the
+//! handle's if there is a `HANDLE`. All numbers have the byte order of the machine.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -46,7 +48,11 @@ pub(crate) struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// A frame for a message of which the bytes are `large`'s, or else go with it.
-    pub(crate) fn new(bytes: &'a [u8], large: Option<BorrowedFd<'a>>, handle: Option<(BorrowedFd<'a>, &'a str)>) -> Self {
+    pub(crate) fn new(
+        bytes: &'a [u8],
+        large: Option<BorrowedFd<'a>>,
+        handle: Option<(BorrowedFd<'a>, &'a str)>,
+    ) -> Self {
         let kind = handle.map_or("", |(_, kind)| cut(kind));
         let flags = large.map_or(0, |_| LARGE) | handle.map_or(0, |_| HANDLE);
         let mut header = [0; HEADER];
@@ -55,7 +61,8 @@ impl<'a> Frame<'a> {
         header[12..16].copy_from_slice(&(kind.len() as u32).to_ne_bytes());
         header[16..].copy_from_slice(&(bytes.len() as u64).to_ne_bytes());
         let mut all = large.into_iter().chain(handle.map(|(fd, _)| fd));
-        let descriptors = [const { None }; MAX_DESCRIPTORS].map(|_: Option<BorrowedFd<'_>>| all.next());
+        let descriptors =
+            [const { None }; MAX_DESCRIPTORS].map(|_: Option<BorrowedFd<'_>>| all.next());
         Frame { header, kind, inline: if large.is_some() { &[] } else { bytes }, descriptors }
     }
 
@@ -87,10 +94,19 @@ impl FrameHead {
     /// Reads the header of a packet that brought so many descriptors.
     pub(crate) fn parse(packet: &[u8], brought: usize) -> Result<Self, ConnectionError> {
         let malformed = |what: String| ConnectionError::Malformed { what };
-        let number = |at: usize| packet.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
-        let long = |at: usize| packet.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
-        let (Some(magic), Some(flags), Some(kind_len), Some(len)) = (long(0), number(8), number(12), long(16)) else {
-            return Err(malformed(format!("descriptors came with {} bytes, which is too short for a header", packet.len())));
+        let number = |at: usize| {
+            packet.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes)
+        };
+        let long = |at: usize| {
+            packet.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes)
+        };
+        let (Some(magic), Some(flags), Some(kind_len), Some(len)) =
+            (long(0), number(8), number(12), long(16))
+        else {
+            return Err(malformed(format!(
+                "descriptors came with {} bytes, which is too short for a header",
+                packet.len()
+            )));
         };
         if magic != MAGIC {
             return Err(malformed(format!(
@@ -98,31 +114,51 @@ impl FrameHead {
             )));
         }
         if flags & !(LARGE | HANDLE) != 0 {
-            return Err(malformed(format!("the header has flags {flags:#x}, of which this version knows 0x3")));
+            return Err(malformed(format!(
+                "the header has flags {flags:#x}, of which this version knows 0x3"
+            )));
         }
         let announced = flags.count_ones() as usize;
         if announced != brought {
-            return Err(malformed(format!("the header announces {announced} descriptors, {brought} came")));
+            return Err(malformed(format!(
+                "the header announces {announced} descriptors, {brought} came"
+            )));
         }
         let kind_len = kind_len as usize;
-        if kind_len > MAX_KIND || kind_len > packet.len() - HEADER || (kind_len != 0 && flags & HANDLE == 0) {
-            return Err(malformed(format!("the header says that the handle's kind has {kind_len} bytes")));
+        if kind_len > MAX_KIND
+            || kind_len > packet.len() - HEADER
+            || (kind_len != 0 && flags & HANDLE == 0)
+        {
+            return Err(malformed(format!(
+                "the header says that the handle's kind has {kind_len} bytes"
+            )));
         }
         if len > MAX_LEN as u64 {
-            return Err(malformed(format!("the header says that the message has {len} bytes, of at most {MAX_LEN}")));
+            return Err(malformed(format!(
+                "the header says that the message has {len} bytes, of at most {MAX_LEN}"
+            )));
         }
         let inline = packet.len() - HEADER - kind_len;
         if inline as u64 != if flags & LARGE == 0 { len } else { 0 } {
-            return Err(malformed(format!("the header says that the message has {len} bytes, the packet has {inline}")));
+            return Err(malformed(format!(
+                "the header says that the message has {len} bytes, the packet has {inline}"
+            )));
         }
-        Ok(FrameHead { is_large: flags & LARGE != 0, has_handle: flags & HANDLE != 0, kind_len, len: len as usize })
+        Ok(FrameHead {
+            is_large: flags & LARGE != 0,
+            has_handle: flags & HANDLE != 0,
+            kind_len,
+            len: len as usize,
+        })
     }
 
     /// The handle's kind, in the words of its sender. `packet` is the one that was parsed.
     pub(crate) fn kind(self, packet: &[u8]) -> Result<String, ConnectionError> {
         match core::str::from_utf8(&packet[HEADER..self.start()]) {
             Ok(kind) => Ok(kind.to_owned()),
-            Err(_) => Err(ConnectionError::Malformed { what: "the handle's kind is not UTF-8".into() }),
+            Err(_) => {
+                Err(ConnectionError::Malformed { what: "the handle's kind is not UTF-8".into() })
+            }
         }
     }
 
@@ -132,8 +168,12 @@ impl FrameHead {
     }
 }
 
-/// Makes a message of a packet with descriptors. Nothing in it is trusted. What it brought too much is closed.
-pub(super) fn parse(mut packet: Vec<u8>, descriptors: [Option<OwnedFd>; MAX_DESCRIPTORS]) -> Result<Message, ConnectionError> {
+/// Makes a message of a packet with descriptors. Nothing in it is trusted. What it brought too much
+/// is closed.
+pub(super) fn parse(
+    mut packet: Vec<u8>,
+    descriptors: [Option<OwnedFd>; MAX_DESCRIPTORS],
+) -> Result<Message, ConnectionError> {
     let head = FrameHead::parse(&packet, descriptors.iter().flatten().count())?;
     let kind = head.kind(&packet)?;
     let mut descriptors = descriptors.into_iter().flatten();
@@ -150,12 +190,18 @@ pub(super) fn parse(mut packet: Vec<u8>, descriptors: [Option<OwnedFd>; MAX_DESC
 
 fn map(file: &OwnedFd, len: usize) -> Result<Sealed, ConnectionError> {
     Sealed::map(file, len).map_err(|unsealed| match unsealed {
-        Unsealed::NotSealed => ConnectionError::Malformed { what: "a long message came in a descriptor that is no sealed memfd".into() },
-        Unsealed::HugePages => ConnectionError::Malformed { what: "a long message came in a memfd of huge pages".into() },
-        Unsealed::OtherLength(found) => {
-            ConnectionError::Malformed { what: format!("a message of {len} bytes came in a memfd of {found} bytes") }
-        }
-        Unsealed::Holes => ConnectionError::Malformed { what: format!("a message of {len} bytes came in a memfd with holes") },
+        Unsealed::NotSealed => ConnectionError::Malformed {
+            what: "a long message came in a descriptor that is no sealed memfd".into(),
+        },
+        Unsealed::HugePages => ConnectionError::Malformed {
+            what: "a long message came in a memfd of huge pages".into(),
+        },
+        Unsealed::OtherLength(found) => ConnectionError::Malformed {
+            what: format!("a message of {len} bytes came in a memfd of {found} bytes"),
+        },
+        Unsealed::Holes => ConnectionError::Malformed {
+            what: format!("a message of {len} bytes came in a memfd with holes"),
+        },
         Unsealed::Os(source) => ConnectionError::Os { what: "mapping a long message", source },
     })
 }

@@ -25,7 +25,10 @@ impl<'a> Attempts<'a> {
 
     /// Whether the socket is ready. If not, the runtime will call the waker when it may be.
     fn is_ready(&mut self, context: &mut Context<'_>) -> Result<bool, ConnectionError> {
-        let failed = |source| ConnectionError::Os { what: "having the runtime watch the connection", source };
+        let failed = |source| ConnectionError::Os {
+            what: "having the runtime watch the connection",
+            source,
+        };
         let watched = match self.watched.take() {
             Some(watched) => watched,
             None => Descriptor::new(self.socket, self.flags).map_err(failed)?,
@@ -49,7 +52,8 @@ impl<'a> Attempts<'a> {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        // Others who share the end are always faster: they may go on, and so may this thread's other tasks.
+        // Others who share the end are always faster: they may go on, and so may this thread's
+        // other tasks.
         context.waker().wake_by_ref();
         Poll::Pending
     }

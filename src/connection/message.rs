@@ -11,7 +11,9 @@ use crate::memory::Handle;
 
 /// A message: bytes, to be read as a slice, and perhaps a handle.
 ///
-/// A long one lies in memory that its sender has sealed: nobody can change it any more, and it was copied once, by the sender. [`into_vec`](Message::into_vec) copies it a second time; of a short one it gives the vector that is there.
+/// A long one lies in memory that its sender has sealed: nobody can change it any more, and it was
+/// copied once, by the sender. [`into_vec`](Message::into_vec) copies it a second time; of a short
+/// one it gives the vector that is there.
 ///
 /// Dropping it closes the handle that it brought, if that was not taken out.
 pub struct Message {
@@ -51,11 +53,13 @@ impl Message {
         self.parcel.as_ref().map(|parcel| parcel.kind.as_str())
     }
 
-    /// Takes the handle out, and checks that it is one of this kind: nothing that its sender says about it is trusted.
+    /// Takes the handle out, and checks that it is one of this kind: nothing that its sender says
+    /// about it is trusted.
     ///
     /// # Errors
-    /// [`ConnectionError::NoHandle`] if there is none, and [`ConnectionError::OtherHandle`] if it is another one, each with the message as it was. Only if this process can have no further descriptor, another one
-    /// is gone with that error.
+    /// [`ConnectionError::NoHandle`] if there is none, and [`ConnectionError::OtherHandle`] if it
+    /// is another one, each with the message as it was. Only if this process can have no further
+    /// descriptor, another one is gone with that error.
     pub fn take_handle<H: Handle>(&mut self) -> Result<H, ConnectionError> {
         let Some(Parcel { fd, kind }) = self.parcel.take() else {
             return Err(ConnectionError::NoHandle { message: self.take() });
@@ -116,6 +120,9 @@ impl<const N: usize> PartialEq<&[u8; N]> for Message {
 
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message").field("len", &self.len()).field("handle", &self.handle_kind()).finish_non_exhaustive()
+        f.debug_struct("Message")
+            .field("len", &self.len())
+            .field("handle", &self.handle_kind())
+            .finish_non_exhaustive()
     }
 }

@@ -55,7 +55,8 @@ impl End {
 
     /// A duplicate of the descriptor, in the same list.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
-        let clone = || self.socket.try_clone().map(End::of).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"));
+        let clone =
+            || self.socket.try_clone().map(End::of).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"));
         let Some(list) = self.list_of_this_process() else { return clone() };
         let mut numbers = lock(list);
         Ok(clone()?.listed(list, &mut numbers))
@@ -98,7 +99,8 @@ pub(crate) fn private_pipe() -> io::Result<(Connection, Connection)> {
     // From before there is anything to be copied.
     let mut numbers = lock(list);
     let (one, other) = pipe()?;
-    let mut listed = |end: Connection| Connection { end: end.end.listed(list, &mut numbers), ..end };
+    let mut listed =
+        |end: Connection| Connection { end: end.end.listed(list, &mut numbers), ..end };
     Ok((listed(one), listed(other)))
 }
 

@@ -27,7 +27,8 @@ use crate::wait::{self, Wait};
 const MAX_PACKET: usize = HEADER + MAX_KIND + MAX_INLINE;
 /// The least that is allocated for a message.
 const MIN_CAPACITY: usize = 64;
-/// For a packet of more bytes the kernel needs memory in one piece, which there may be none of though there is enough.
+/// For a packet of more bytes the kernel needs memory in one piece, which there may be none of
+/// though there is enough.
 const SURE_INLINE: usize = 1 << 16;
 
 /// To copy as many bytes costs less than to give the kernel two buffers.
@@ -38,9 +39,14 @@ thread_local! {
     static OVERFLOW: Cell<Option<Box<[MaybeUninit<u8>]>>> = const { Cell::new(None) };
 }
 
-/// The thread's overflow, or a new one: if it has none yet, or is at its end, where destructors may receive still.
+/// The thread's overflow, or a new one: if it has none yet, or is at its end, where destructors may
+/// receive still.
 fn take_overflow() -> Box<[MaybeUninit<u8>]> {
-    OVERFLOW.try_with(Cell::take).ok().flatten().unwrap_or_else(|| Box::new_uninit_slice(MAX_PACKET))
+    OVERFLOW
+        .try_with(Cell::take)
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| Box::new_uninit_slice(MAX_PACKET))
 }
 
 fn keep_overflow(overflow: Box<[MaybeUninit<u8>]>) {
@@ -65,13 +71,20 @@ struct IncomingPacket {
 
 impl Connection {
     #[inline(always)]
-    pub(super) fn send_bytes(&self, bytes: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), ConnectionError> {
+    pub(super) fn send_bytes(
+        &self,
+        bytes: &[u8],
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<(), ConnectionError> {
         let wait = wait.map(|wait| wait());
         if bytes.is_empty() || bytes.len() > MAX_INLINE {
             return self.send_frame(bytes, None, Way::Memfd, wait);
         }
-        match self.until(PollFlags::OUT, wait, |may_wait| socket::send(&*self.end, bytes, may_wait)) {
-            Err(errno) if is_too_long(errno, bytes.len()) => self.send_frame(bytes, None, Way::Memfd, wait),
+        match self.until(PollFlags::OUT, wait, |may_wait| socket::send(&*self.end, bytes, may_wait))
+        {
+            Err(errno) if is_too_long(errno, bytes.len()) => {
+                self.send_frame(bytes, None, Way::Memfd, wait)
+            }
             result => result.map_err(ConnectionError::sending),
         }
     }
@@ -99,7 +112,8 @@ impl Connection {
         if bytes.len() > MAX_LEN {
             return Err(ConnectionError::TooLong { len: bytes.len(), max: MAX_LEN });
         }
-        let failed = |source| ConnectionError::Os { what: "making a memfd for the message", source };
+        let failed =
+            |source| ConnectionError::Os { what: "making a memfd for the message", source };
         let made;
         let large = match way {
             Way::Packet => None,
@@ -111,15 +125,21 @@ impl Connection {
         };
         let frame = Frame::new(bytes, large, handle);
         let all: Vec<_> = frame.descriptors().collect();
-        let send = |may_wait| socket::send_with_descriptors(&*self.end, &frame.slices(), &all, may_wait);
+        let send =
+            |may_wait| socket::send_with_descriptors(&*self.end, &frame.slices(), &all, may_wait);
         match self.until(PollFlags::OUT, wait, send) {
-            Err(errno) if way == Way::Packet && is_too_long(errno, bytes.len()) => self.send_frame(bytes, handle, Way::Memfd, wait),
+            Err(errno) if way == Way::Packet && is_too_long(errno, bytes.len()) => {
+                self.send_frame(bytes, handle, Way::Memfd, wait)
+            }
             result => result.map_err(ConnectionError::sending),
         }
     }
 
     #[inline(always)]
-    pub(super) fn receive(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Message, ConnectionError> {
+    pub(super) fn receive(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<Message, ConnectionError> {
         // Relaxed: a hint.
         let expected = self.expected.load(Relaxed);
         let mut bytes: Vec<u8> = Vec::with_capacity(expected.max(MIN_CAPACITY));
@@ -128,7 +148,8 @@ impl Connection {
         if len != expected {
             self.expected.store(len.min(MAX_PACKET), Relaxed);
         }
-        // SAFETY: the kernel has filled so many bytes from the start, which is where the vector's are to begin.
+        // SAFETY: the kernel has filled so many bytes from the start, which is where the vector's
+        // are to begin.
         unsafe { bytes.set_len(len - arrival.rest) };
         bytes.extend_from_slice(arrival.rest());
         // Whoever keeps a message should not keep the memory of a longer one.
@@ -139,10 +160,15 @@ impl Connection {
     }
 
     #[inline(always)]
-    pub(super) fn receive_into(&self, buffer: &mut [u8], wait: Option<impl FnOnce() -> Wait>) -> Result<usize, ConnectionError> {
+    pub(super) fn receive_into(
+        &self,
+        buffer: &mut [u8],
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<usize, ConnectionError> {
         let max = buffer.len();
         let start = core::ptr::from_mut(buffer);
-        // SAFETY: the same bytes, mutably borrowed as long; nothing that is not initialised is ever written there.
+        // SAFETY: the same bytes, mutably borrowed as long; nothing that is not initialised is ever
+        // written there.
         let into = unsafe { &mut *(start as *mut [MaybeUninit<u8>]) };
         let into = if max <= COPIED { &mut [] } else { into };
         let arrival = self.arrival(into, wait.map(|wait| wait()))?;
@@ -170,16 +196,27 @@ impl Connection {
 
     /// Receives a packet into a buffer, and beyond it.
     #[inline(always)]
-    fn arrival(&self, buffer: &mut [MaybeUninit<u8>], wait: Option<Wait>) -> Result<IncomingPacket, ConnectionError> {
+    fn arrival(
+        &self,
+        buffer: &mut [MaybeUninit<u8>],
+        wait: Option<Wait>,
+    ) -> Result<IncomingPacket, ConnectionError> {
         let mut overflow = take_overflow();
-        let receive = |may_wait| match socket::receive(&*self.end, [buffer, &mut overflow], may_wait) {
-            // Its other end is gone, with messages in it that were not received. What it has sent
-            // is here still: the kernel says this once.
-            Err(Errno::CONNRESET) => socket::receive(&*self.end, [buffer, &mut overflow], may_wait),
-            result => result,
-        };
+        let receive =
+            |may_wait| match socket::receive(&*self.end, [buffer, &mut overflow], may_wait) {
+                // Its other end is gone, with messages in it that were not received. What it has
+                // sent is here still: the kernel says this once.
+                Err(Errno::CONNRESET) => {
+                    socket::receive(&*self.end, [buffer, &mut overflow], may_wait)
+                }
+                result => result,
+            };
         match self.until(PollFlags::IN, wait, receive) {
-            Ok(packet) => Ok(IncomingPacket { rest: packet.len.saturating_sub(buffer.len()), packet, overflow }),
+            Ok(packet) => Ok(IncomingPacket {
+                rest: packet.len.saturating_sub(buffer.len()),
+                packet,
+                overflow,
+            }),
             Err(errno) => {
                 keep_overflow(overflow);
                 Err(ConnectionError::receiving(errno))
@@ -195,9 +232,15 @@ impl Connection {
         }
     }
 
-    /// Attempts something until it does not fail for want of room, or of a message. ETIMEDOUT, EINTR: the wait ended first; EAGAIN: there is to be none.
+    /// Attempts something until it does not fail for want of room, or of a message. ETIMEDOUT,
+    /// EINTR: the wait ended first; EAGAIN: there is to be none.
     #[inline(always)]
-    fn until<R>(&self, events: PollFlags, wait: Option<Wait>, mut attempt: impl FnMut(bool) -> Result<R, Errno>) -> Result<R, Errno> {
+    fn until<R>(
+        &self,
+        events: PollFlags,
+        wait: Option<Wait>,
+        mut attempt: impl FnMut(bool) -> Result<R, Errno>,
+    ) -> Result<R, Errno> {
         // One call does it all, if nothing is to end it.
         let mut may_wait = wait == Some(Wait::FOREVER);
         let mut in_vain = 0;
@@ -206,17 +249,23 @@ impl Connection {
             let result = attempt(may_wait);
             interrupted = if matches!(result, Err(Errno::INTR)) { interrupted + 1 } else { 0 };
             match (result, wait) {
-                (Err(Errno::AGAIN), Some(wait)) => match self.wait_again(events, wait, &mut in_vain) {
-                    // There may be room all the same: see `wait_for`.
-                    Err(Errno::TIMEDOUT) => {
-                        return attempt(false).map_err(|errno| if errno == Errno::AGAIN { Errno::TIMEDOUT } else { errno });
+                (Err(Errno::AGAIN), Some(wait)) => {
+                    match self.wait_again(events, wait, &mut in_vain) {
+                        // There may be room all the same: see `wait_for`.
+                        Err(Errno::TIMEDOUT) => {
+                            return attempt(false).map_err(|errno| {
+                                if errno == Errno::AGAIN { Errno::TIMEDOUT } else { errno }
+                            });
+                        }
+                        result => result?,
                     }
-                    result => result?,
-                },
+                }
                 (Err(Errno::INTR), Some(wait)) if wait.ends_by_signal() => return Err(Errno::INTR),
                 // What does not wait is interrupted once in a while; only a sandbox says so without
                 // end, and no deadline ends that.
-                (Err(Errno::INTR), Some(wait)) if interrupted >= MANY && wait.until().is_none() => return Err(Errno::INTR),
+                (Err(Errno::INTR), Some(wait)) if interrupted >= MANY && wait.until().is_none() => {
+                    return Err(Errno::INTR);
+                }
                 (Err(Errno::INTR), _) => {
                     may_wait &= interrupted < FEW;
                     pause(wait, Errno::INTR, &mut in_vain)?;
@@ -226,9 +275,10 @@ impl Connection {
         }
     }
 
-    /// [`wait_for`](Connection::wait_for), after an attempt that failed. If the kernel says again and
-    /// again that it is time, and then that it is not, others are always faster, or a sandbox does not
-    /// tell the truth. Where a sandbox has every sleep interrupted, attempts alone tell, with pauses.
+    /// [`wait_for`](Connection::wait_for), after an attempt that failed. If the kernel says again
+    /// and again that it is time, and then that it is not, others are always faster, or a
+    /// sandbox does not tell the truth. Where a sandbox has every sleep interrupted, attempts
+    /// alone tell, with pauses.
     #[cold]
     fn wait_again(&self, events: PollFlags, wait: Wait, in_vain: &mut u32) -> Result<(), Errno> {
         if *in_vain != 0 {
@@ -236,15 +286,18 @@ impl Connection {
         }
         *in_vain += 1;
         match self.wait_for(events, wait) {
-            Err(Errno::INTR) if !wait.ends_by_signal() && (wait.until().is_some() || *in_vain < MANY) => {
+            Err(Errno::INTR)
+                if !wait.ends_by_signal() && (wait.until().is_some() || *in_vain < MANY) =>
+            {
                 pause(Some(wait), Errno::INTR, in_vain)
             }
             result => result,
         }
     }
 
-    /// Waits until the kernel says that it is time, or for a slice if it is about room: others who share the end may have taken some of it before this thread has looked, and then the kernel says so only when three
-    /// quarters of the buffer are free again.
+    /// Waits until the kernel says that it is time, or for a slice if it is about room: others who
+    /// share the end may have taken some of it before this thread has looked, and then the kernel
+    /// says so only when three quarters of the buffer are free again.
     #[cold]
     fn wait_for(&self, events: PollFlags, wait: Wait) -> Result<(), Errno> {
         let mut descriptors = [PollFd::new(&*self.end, events)];
@@ -252,10 +305,13 @@ impl Connection {
         let slice_ends = slice.and_then(|slice| Wait::timeout(slice).until());
         loop {
             let is_interrupted = wait.is_interrupted();
-            let until = [wait.until(), slice_ends.or_else(|| wait.look_at())].into_iter().flatten().min();
+            let until =
+                [wait.until(), slice_ends.or_else(|| wait.look_at())].into_iter().flatten().min();
             match poll(&mut descriptors, if is_interrupted { Some(0) } else { until }) {
                 // There is no such end in this process, and what waited for it would do so in vain.
-                Ok(Polled::Ready) if { descriptors[0].revents() }.contains(PollFlags::NVAL) => return Err(Errno::BADF),
+                Ok(Polled::Ready) if { descriptors[0].revents() }.contains(PollFlags::NVAL) => {
+                    return Err(Errno::BADF);
+                }
                 Ok(Polled::Ready) => return Ok(()),
                 Ok(_) if is_interrupted && !wait.is_over() => return Err(Errno::INTR),
                 Ok(Polled::TimedOut) if until == wait.until() => return Err(Errno::TIMEDOUT),
@@ -286,11 +342,15 @@ impl IncomingPacket {
         let packet = &mut self.packet;
         let descriptors = core::mem::take(&mut packet.descriptors);
         if packet.is_cut || packet.len > MAX_PACKET {
-            return Err(ConnectionError::Malformed { what: format!("it has more than {MAX_PACKET} bytes") });
+            return Err(ConnectionError::Malformed {
+                what: format!("it has more than {MAX_PACKET} bytes"),
+            });
         }
         if packet.is_missing_descriptors {
             return match descriptors.iter().flatten().count() {
-                MAX_DESCRIPTORS => Err(ConnectionError::Malformed { what: format!("it brought more than {MAX_DESCRIPTORS} descriptors") }),
+                MAX_DESCRIPTORS => Err(ConnectionError::Malformed {
+                    what: format!("it brought more than {MAX_DESCRIPTORS} descriptors"),
+                }),
                 _ => Err(ConnectionError::NoDescriptor),
             };
         }
@@ -315,8 +375,8 @@ const MANY: u32 = 128;
 const PAUSE: u64 = 1_000_000;
 
 /// Before another attempt: ETIMEDOUT if the deadline has passed; EINTR if a handler is to end the
-/// wait; a pause if there were [`FEW`] already, or, where nothing is to be waited for, what they came
-/// to.
+/// wait; a pause if there were [`FEW`] already, or, where nothing is to be waited for, what they
+/// came to.
 #[cold]
 fn pause(wait: Option<Wait>, errno: Errno, in_vain: &mut u32) -> Result<(), Errno> {
     *in_vain += 1;

@@ -10,7 +10,8 @@ use rustix::net::SocketAddrUnix;
 
 use super::error::DirectoryError;
 
-/// How many bytes a socket's address has room for, with a NUL at the end of a path or at the start of an abstract name.
+/// How many bytes a socket's address has room for, with a NUL at the end of a path or at the start
+/// of an abstract name.
 const MAX_ADDRESS: usize = 108;
 /// What the socket is called before it takes its place.
 const NEW: &str = ".new";
@@ -20,10 +21,13 @@ const LOCK: &str = ".lock";
 /// Where a directory is found: by a path, or by a name that is no file's.
 ///
 /// # Paths and abstract names
-/// A relative path is looked up once, when it is bound or connected to: see [`Directory`](super::Directory#working-directory).
+/// A relative path is looked up once, when it is bound or connected to: see
+/// [`Directory`](super::Directory#working-directory).
 ///
-/// Who may reach a *path* depends on the permissions of its folder, and only who may write there can put a server in its place. An *abstract* name belongs to a network namespace: there is no file, nothing is left over, and anybody who is there may take a name
-/// that is free. So a client [looks at who serves](super::ConnectOptions::trust).
+/// Who may reach a *path* depends on the permissions of its folder, and only who may write there
+/// can put a server in its place. An *abstract* name belongs to a network namespace: there is no
+/// file, nothing is left over, and anybody who is there may take a name that is free. So a client
+/// [looks at who serves](super::ConnectOptions::trust).
 ///
 /// # Examples
 /// On a command line, a leading `@` means an abstract name.
@@ -67,11 +71,13 @@ impl Address {
         match &self.0 {
             Place::Path(path) => self.of_path(path),
             Place::Abstract(name) if name.is_empty() => Err(self.invalid("it is empty")),
-            Place::Abstract(name) => SocketAddrUnix::new_abstract_name(name).map_err(|_| self.invalid("it has more than 107 bytes")),
+            Place::Abstract(name) => SocketAddrUnix::new_abstract_name(name)
+                .map_err(|_| self.invalid("it has more than 107 bytes")),
         }
     }
 
-    /// The same place, wherever the working directory is later: with an absolute path, if that is not too long for a socket.
+    /// The same place, wherever the working directory is later: with an absolute path, if that is
+    /// not too long for a socket.
     pub(super) fn anchored(&self) -> Address {
         let absolute = self.path().and_then(|path| std::path::absolute(path).ok());
         let fits = absolute.filter(|path| path.as_os_str().len() < MAX_ADDRESS);
@@ -79,7 +85,10 @@ impl Address {
     }
 
     /// Where to bind a socket that is then given its path; and the name of that in its folder.
-    pub(super) fn new_socket_address<'p>(&self, path: &'p Path) -> Result<(SocketAddrUnix, &'p OsStr), DirectoryError> {
+    pub(super) fn new_socket_address<'p>(
+        &self,
+        path: &'p Path,
+    ) -> Result<(SocketAddrUnix, &'p OsStr), DirectoryError> {
         let name = path.file_name().ok_or_else(|| self.invalid("it is no file's path"))?;
         Ok((self.of_path(&path.with_file_name(new_name(name)))?, name))
     }

@@ -1,14 +1,19 @@
 //! Taking an address, of which nobody else serves.
 //!
-//! A path is taken in these steps, so that it leads to a socket where somebody listens, or to one that a killed server has left, and never to nothing in between:
-//! 1. The lock on `PATH.lock` is taken, or another server lives. It is a record lock, which belongs to the *process*: the kernel frees it at its death, and forked children do not have it. It does not exclude a process from itself, and closing *any* descriptor of
-//!    the file frees it; so a process looks into its own register first, before it opens the file.
-//! 2. A socket is bound to `PATH.new`, where only the lock's owner does anything, gets its mode, and listens.
+//! A path is taken in these steps, so that it leads to a socket where somebody listens, or to one
+//! that a killed server has left, and never to nothing in between:
+//! 1. The lock on `PATH.lock` is taken, or another server lives. It is a record lock, which belongs
+//!    to the *process*: the kernel frees it at its death, and forked children do not have it. It
+//!    does not exclude a process from itself, and closing *any* descriptor of the file frees it; so
+//!    a process looks into its own register first, before it opens the file.
+//! 2. A socket is bound to `PATH.new`, where only the lock's owner does anything, gets its mode,
+//!    and listens.
 //! 3. It is renamed over PATH.
 //!
-//! PATH is looked up once. From then on its folder is a descriptor, and what lies there has a name in
-//! it: a process that changes its working directory, or whose folder is moved, still finds what it has
-//! made, and removes nothing of another's. Before anything is removed it must be the same file.
+//! PATH is looked up once. From then on its folder is a descriptor, and what lies there has a name
+//! in it: a process that changes its working directory, or whose folder is moved, still finds what
+//! it has made, and removes nothing of another's. Before anything is removed it must be the same
+//! file.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -28,7 +33,8 @@ use super::error::DirectoryError;
 use super::own::Own;
 use crate::memory::per_process::{Current, PerProcess};
 
-/// How many connections may wait to be accepted; the kernel has a limit of its own (net.core.somaxconn).
+/// How many connections may wait to be accepted; the kernel has a limit of its own
+/// (net.core.somaxconn).
 const BACKLOG: i32 = 4_096;
 
 /// An address that is taken, and given back on drop.
@@ -86,8 +92,10 @@ fn is_socket(of: &Stat) -> bool {
 
 impl Folder {
     fn of(path: &Path) -> Result<Self, Errno> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let folder =
+            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder =
+            open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         above_standard(folder).map(Folder)
     }
 
@@ -107,12 +115,18 @@ impl Folder {
 }
 
 impl Claim {
-    /// Takes an address: a socket that listens there. `is_open`: whether others than this user may connect.
-    pub(super) fn take(address: &Address, is_open: bool) -> Result<(Own<OwnedFd>, Self), DirectoryError> {
+    /// Takes an address: a socket that listens there. `is_open`: whether others than this user may
+    /// connect.
+    pub(super) fn take(
+        address: &Address,
+        is_open: bool,
+    ) -> Result<(Own<OwnedFd>, Self), DirectoryError> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let made = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).and_then(above_standard);
+        let made = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .and_then(above_standard);
         let socket = made.map_err(DirectoryError::os("making a socket"))?;
-        let socket = Own::new(socket).map_err(DirectoryError::os("keeping the socket from forked children"))?;
+        let socket = Own::new(socket)
+            .map_err(DirectoryError::os("keeping the socket from forked children"))?;
         let path = match address.path() {
             Some(path) => Some(take_path(address, path, &socket, is_open)?),
             None => {
@@ -130,7 +144,10 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let Some(taken) = self.path.take().filter(|taken| taken.lock.held.is_of_this_process()) else { return };
+        let Some(taken) = self.path.take().filter(|taken| taken.lock.held.is_of_this_process())
+        else {
+            return;
+        };
         let mut held = lock(taken.lock.held);
         // Another server can only be there if somebody has removed the lock's file.
         if taken.folder.leads_to(&taken.name, taken.socket) {
@@ -156,12 +173,18 @@ fn take_name(address: &Address, socket: &OwnedFd) -> Result<(), DirectoryError> 
     loop {
         match bind(socket, &place) {
             Err(Errno::ADDRINUSE) => {}
-            result => break result.map_err(DirectoryError::os("binding a socket to an abstract name"))?,
+            result => {
+                break result
+                    .map_err(DirectoryError::os("binding a socket to an abstract name"))?;
+            }
         }
         let pid = who_listens(address).ok();
         match pid.filter(|&pid| pidfd::has_ended(pid)) {
-            // It had ended before this looked, and all that it had open was closed: another one has its socket.
-            Some(pid) if ended == Some(pid) => return Err(DirectoryError::Orphaned { address: address.clone(), pid }),
+            // It had ended before this looked, and all that it had open was closed: another one has
+            // its socket.
+            Some(pid) if ended == Some(pid) => {
+                return Err(DirectoryError::Orphaned { address: address.clone(), pid });
+            }
             // It may have ended just now.
             Some(pid) => ended = Some(pid),
             None => return Err(DirectoryError::AlreadyServed { address: address.clone(), pid }),
@@ -173,7 +196,8 @@ fn take_name(address: &Address, socket: &OwnedFd) -> Result<(), DirectoryError> 
 /// The process that listens.
 fn who_listens(address: &Address) -> io::Result<u32> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).and_then(above_standard)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .and_then(above_standard)?;
     connect(&socket, &address.socket_address()?)?;
     match sys::peer(&socket)?.pid {
         0 => Err(io::ErrorKind::NotFound.into()),
@@ -181,12 +205,19 @@ fn who_listens(address: &Address) -> io::Result<u32> {
     }
 }
 
-fn take_path(address: &Address, path: &Path, socket: &OwnedFd, is_open: bool) -> Result<TakenClaim, DirectoryError> {
+fn take_path(
+    address: &Address,
+    path: &Path,
+    socket: &OwnedFd,
+    is_open: bool,
+) -> Result<TakenClaim, DirectoryError> {
     let (place, name) = address.new_socket_address(path)?;
-    let folder = Arc::new(Folder::of(path).map_err(DirectoryError::os("opening the folder of the path"))?);
+    let folder =
+        Arc::new(Folder::of(path).map_err(DirectoryError::os("opening the folder of the path"))?);
     let new = new_name(name);
     // HeldInodes to the end, so that two threads do not both find nothing.
-    let of_process = HELD.get().map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
+    let of_process =
+        HELD.get().map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
     let mut held = lock(of_process);
     let lock = take_lock(address, &folder, lock_name(name), of_process, &held)?;
     if folder.find(name).is_some_and(|found| !is_socket(&found)) {
@@ -194,10 +225,13 @@ fn take_path(address: &Address, path: &Path, socket: &OwnedFd, is_open: bool) ->
     }
     // What a server has left that was killed here.
     if folder.find(&new).is_some_and(|found| is_socket(&found)) {
-        folder.remove(&new).map_err(DirectoryError::os("removing the socket that a killed server has left"))?;
+        folder
+            .remove(&new)
+            .map_err(DirectoryError::os("removing the socket that a killed server has left"))?;
     }
     // The one call that takes no folder.
-    bind(socket, &place).map_err(DirectoryError::os("binding a socket to the path, with .new behind it"))?;
+    bind(socket, &place)
+        .map_err(DirectoryError::os("binding a socket to the path, with .new behind it"))?;
     let Some(found) = folder.find(&new).filter(is_socket) else {
         let source = io::Error::other(
             "the working directory was changed, or the folder moved, meanwhile: a socket with .new behind its name is left there",
@@ -205,7 +239,12 @@ fn take_path(address: &Address, path: &Path, socket: &OwnedFd, is_open: bool) ->
         return Err(DirectoryError::Os { what: "binding a socket to the path", source });
     };
     let put_in_place = || -> Result<(), Errno> {
-        chmodat(&folder.0, &new, Mode::from_raw_mode(if is_open { 0o666 } else { 0o600 }), AtFlags::empty())?;
+        chmodat(
+            &folder.0,
+            &new,
+            Mode::from_raw_mode(if is_open { 0o666 } else { 0o600 }),
+            AtFlags::empty(),
+        )?;
         listen(socket, BACKLOG)?;
         renameat(&folder.0, &new, &folder.0, name)
     };
@@ -247,26 +286,43 @@ fn take_lock(
             let pid = ids::this_process().ok().map(|pid| pid.as_raw_nonzero().get() as u32);
             return Err(DirectoryError::AlreadyServed { address: address.clone(), pid });
         }
-        let new = if found.is_none() { new_and_locked(folder, &name).map_err(&failed)? } else { None };
+        let new =
+            if found.is_none() { new_and_locked(folder, &name).map_err(&failed)? } else { None };
         if let Some(file) = new {
-            return Ok(LockFile { folder: Arc::clone(folder), name, inode: inode_of(&file)?, held: of_process, _file: file });
+            return Ok(LockFile {
+                folder: Arc::clone(folder),
+                name,
+                inode: inode_of(&file)?,
+                held: of_process,
+                _file: file,
+            });
         }
         // No waiting in case it is a FIFO.
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = openat(&folder.0, &name, flags, Mode::RUSR | Mode::WUSR).map_err(&failed)?;
         // Before it is locked, as above.
         let file = above_standard(file).map_err(&failed)?;
         match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::AGAIN | Errno::ACCESS) => {
-                return Err(DirectoryError::AlreadyServed { address: address.clone(), pid: record_lock::holder(&file) });
+                return Err(DirectoryError::AlreadyServed {
+                    address: address.clone(),
+                    pid: record_lock::holder(&file),
+                });
             }
             Err(errno) => return Err(failed(errno)),
         }
         // Whoever had it before may have removed the file meanwhile: then it tells nobody anything.
         let inode = inode_of(&file)?;
         if folder.leads_to(&name, inode) {
-            return Ok(LockFile { folder: Arc::clone(folder), name, inode, held: of_process, _file: file });
+            return Ok(LockFile {
+                folder: Arc::clone(folder),
+                name,
+                inode,
+                held: of_process,
+                _file: file,
+            });
         }
     }
 }

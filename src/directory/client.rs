@@ -24,17 +24,27 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to a [`Directory`](super::Directory).
 ///
-/// What it [gets](DirectoryClient::get) is a handle of its own, which needs neither the client nor the server any more. What it [puts](DirectoryClient::put) is served as long as the client lives: **when its process is killed, its names go with it.**
+/// What it [gets](DirectoryClient::get) is a handle of its own, which needs neither the client nor
+/// the server any more. What it [puts](DirectoryClient::put) is served as long as the client lives:
+/// **when its process is killed, its names go with it.**
 ///
 /// # Blocking
-/// A request takes a round trip, and [`REQUEST_TIMEOUT`](DirectoryClient::REQUEST_TIMEOUT) at most if no deadline is given: a server that is stopped hangs nobody. After a time-out the client can be used again; the answer that comes late is skipped. A `put` or `remove` that timed out may have been done, or be done later.
-/// A wait is the server's: the client sleeps until it is told. One that is over before it begins, by a time-out of zero or a past deadline, and the `try_` forms ask once, which takes a round trip, and `REQUEST_TIMEOUT` at most.
+/// A request takes a round trip, and [`REQUEST_TIMEOUT`](DirectoryClient::REQUEST_TIMEOUT) at most
+/// if no deadline is given: a server that is stopped hangs nobody. After a time-out the client can
+/// be used again; the answer that comes late is skipped. A `put` or `remove` that timed out may
+/// have been done, or be done later. A wait is the server's: the client sleeps until it is told.
+/// One that is over before it begins, by a time-out of zero or a past deadline, and the `try_`
+/// forms ask once, which takes a round trip, and `REQUEST_TIMEOUT` at most.
 ///
-/// A client makes one request after the other. A thread that waits while another one puts needs a client of its own.
+/// A client makes one request after the other. A thread that waits while another one puts needs a
+/// client of its own.
 ///
 /// # Process death
-/// When the server is gone, every request is [`Disconnected`](DirectoryError::Disconnected), a wait at once. Then [connect](DirectoryClient::connect_timeout) anew, which waits for the next server, and put again what was put. When the client is gone, so are its names, whomever its process has forked:
-/// [children](super::Directory#fork) have no copy of the connection, and a client is `Disconnected` there.
+/// When the server is gone, every request is [`Disconnected`](DirectoryError::Disconnected), a wait
+/// at once. Then [connect](DirectoryClient::connect_timeout) anew, which waits for the next server,
+/// and put again what was put. When the client is gone, so are its names, whomever its process has
+/// forked: [children](super::Directory#fork) have no copy of the connection, and a client is
+/// `Disconnected` there.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -85,7 +95,8 @@ pub struct DirectoryClient {
 pub struct Listing {
     /// The names, in order.
     pub names: Vec<String>,
-    /// The directory's revision before that: [`wait_for_change`](DirectoryClient::wait_for_change) since then misses nothing.
+    /// The directory's revision before that: [`wait_for_change`](DirectoryClient::wait_for_change)
+    /// since then misses nothing.
     pub revision: u64,
 }
 
@@ -100,22 +111,32 @@ impl DirectoryClient {
     /// How long a request may take if no deadline is given: 10 s.
     pub const REQUEST_TIMEOUT: Duration = REQUEST_TIMEOUT;
 
-    /// Connects to the server that is there. It may take [`REQUEST_TIMEOUT`](Self::REQUEST_TIMEOUT) to answer.
+    /// Connects to the server that is there. It may take [`REQUEST_TIMEOUT`](Self::REQUEST_TIMEOUT)
+    /// to answer.
     ///
     /// # Errors
-    /// [`NotServed`](DirectoryError::NotServed); [`UntrustedServer`](DirectoryError::UntrustedServer), see [`ConnectOptions`]; [`Unwelcome`](DirectoryError::Unwelcome); [`TimedOut`](DirectoryError::TimedOut);
-    /// [`Disconnected`](DirectoryError::Disconnected) if the server ends meanwhile; [`InvalidAddress`](DirectoryError::InvalidAddress); what the system says: no permission, no descriptor.
+    /// [`NotServed`](DirectoryError::NotServed);
+    /// [`UntrustedServer`](DirectoryError::UntrustedServer), see [`ConnectOptions`];
+    /// [`Unwelcome`](DirectoryError::Unwelcome); [`TimedOut`](DirectoryError::TimedOut);
+    /// [`Disconnected`](DirectoryError::Disconnected) if the server ends meanwhile;
+    /// [`InvalidAddress`](DirectoryError::InvalidAddress); what the system says: no permission, no
+    /// descriptor.
     pub fn connect(address: impl Into<Address>) -> Result<Self, DirectoryError> {
         ConnectOptions::new().connect(address)
     }
 
     /// Waits until a server is there, for `timeout` at most, and connects to it.
     ///
-    /// A server that comes to a path is seen at once; whether one has come to an abstract name, or to a folder that was not there, is looked at every 20 ms.
+    /// A server that comes to a path is seen at once; whether one has come to an abstract name, or
+    /// to a folder that was not there, is looked at every 20 ms.
     ///
     /// # Errors
-    /// [`TimedOut`](DirectoryError::TimedOut); otherwise as [`connect`](Self::connect), but for `NotServed` and `Disconnected`.
-    pub fn connect_timeout(address: impl Into<Address>, timeout: Duration) -> Result<Self, DirectoryError> {
+    /// [`TimedOut`](DirectoryError::TimedOut); otherwise as [`connect`](Self::connect), but for
+    /// `NotServed` and `Disconnected`.
+    pub fn connect_timeout(
+        address: impl Into<Address>,
+        timeout: Duration,
+    ) -> Result<Self, DirectoryError> {
         ConnectOptions::new().connect_timeout(address, timeout)
     }
 
@@ -123,14 +144,18 @@ impl DirectoryClient {
     ///
     /// # Errors
     /// As [`connect_timeout`](Self::connect_timeout).
-    pub fn connect_deadline(address: impl Into<Address>, deadline: Instant) -> Result<Self, DirectoryError> {
+    pub fn connect_deadline(
+        address: impl Into<Address>,
+        deadline: Instant,
+    ) -> Result<Self, DirectoryError> {
         ConnectOptions::new().connect_deadline(address, deadline)
     }
 
     /// [`connect_timeout`](Self::connect_timeout), as `wait` says.
     ///
     /// # Errors
-    /// As [`connect_timeout`](Self::connect_timeout); [`Interrupted`](DirectoryError::Interrupted) if `wait` is interruptible.
+    /// As [`connect_timeout`](Self::connect_timeout); [`Interrupted`](DirectoryError::Interrupted)
+    /// if `wait` is interruptible.
     pub fn connect_with(address: impl Into<Address>, wait: Wait) -> Result<Self, DirectoryError> {
         ConnectOptions::new().connect_with(address, wait)
     }
@@ -148,8 +173,11 @@ impl DirectoryClient {
     /// Gets a handle to what is served under a name, and checks that it is one of this kind.
     ///
     /// # Errors
-    /// [`NotFound`](DirectoryError::NotFound); [`OtherHandle`](DirectoryError::OtherHandle), which names both kinds; [`TooMany`](DirectoryError::TooMany) if as many handles are on their way as the server may send: ask again; [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
-    /// [`InvalidName`](DirectoryError::InvalidName); no free descriptor.
+    /// [`NotFound`](DirectoryError::NotFound); [`OtherHandle`](DirectoryError::OtherHandle), which
+    /// names both kinds; [`TooMany`](DirectoryError::TooMany) if as many handles are on their way
+    /// as the server may send: ask again; [`Disconnected`](DirectoryError::Disconnected);
+    /// [`TimedOut`](DirectoryError::TimedOut); [`InvalidName`](DirectoryError::InvalidName); no
+    /// free descriptor.
     pub fn get<H: Handle>(&mut self, name: &str) -> Result<H, DirectoryError> {
         self.get_within(name, Wait::timeout(REQUEST_TIMEOUT))
     }
@@ -158,7 +186,11 @@ impl DirectoryClient {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub fn get_deadline<H: Handle>(&mut self, name: &str, deadline: Instant) -> Result<H, DirectoryError> {
+    pub fn get_deadline<H: Handle>(
+        &mut self,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<H, DirectoryError> {
         self.get_within(name, Wait::deadline(deadline))
     }
 
@@ -172,7 +204,8 @@ impl DirectoryClient {
     /// Longer lists come in several pages, so what comes and goes meanwhile may be in it or not.
     ///
     /// # Errors
-    /// [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut); [`InvalidName`](DirectoryError::InvalidName) if no name can begin with that.
+    /// [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
+    /// [`InvalidName`](DirectoryError::InvalidName) if no name can begin with that.
     pub fn list(&mut self, prefix: &str) -> Result<Listing, DirectoryError> {
         self.list_within(prefix, Wait::timeout(REQUEST_TIMEOUT))
     }
@@ -181,13 +214,20 @@ impl DirectoryClient {
     ///
     /// # Errors
     /// As [`list`](Self::list).
-    pub fn list_deadline(&mut self, prefix: &str, deadline: Instant) -> Result<Listing, DirectoryError> {
+    pub fn list_deadline(
+        &mut self,
+        prefix: &str,
+        deadline: Instant,
+    ) -> Result<Listing, DirectoryError> {
         self.list_within(prefix, Wait::deadline(deadline))
     }
 
     fn list_within(&mut self, prefix: &str, wait: Wait) -> Result<Listing, DirectoryError> {
         if let Some(why) = flaw_of_prefix(prefix) {
-            return Err(DirectoryError::InvalidName { name: prefix.to_owned(), why: why.to_owned() });
+            return Err(DirectoryError::InvalidName {
+                name: prefix.to_owned(),
+                why: why.to_owned(),
+            });
         }
         let mut names: Vec<String> = Vec::new();
         let mut revision = None;
@@ -208,11 +248,16 @@ impl DirectoryClient {
         }
     }
 
-    /// Has a handle served under a name, as long as this client lives, or until it [removes](Self::remove) the name. The handle need not live on.
+    /// Has a handle served under a name, as long as this client lives, or until it
+    /// [removes](Self::remove) the name. The handle need not live on.
     ///
     /// # Errors
-    /// [`NameTaken`](DirectoryError::NameTaken), also by oneself; [`NotAllowed`](DirectoryError::NotAllowed); [`TooMany`](DirectoryError::TooMany); [`RefusedHandle`](DirectoryError::RefusedHandle): what is neither memory of this crate nor a Unix socket is served for
-    /// the directory's owner only; [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut); [`InvalidName`](DirectoryError::InvalidName).
+    /// [`NameTaken`](DirectoryError::NameTaken), also by oneself;
+    /// [`NotAllowed`](DirectoryError::NotAllowed); [`TooMany`](DirectoryError::TooMany);
+    /// [`RefusedHandle`](DirectoryError::RefusedHandle): what is neither memory of this crate nor a
+    /// Unix socket is served for the directory's owner only;
+    /// [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
+    /// [`InvalidName`](DirectoryError::InvalidName).
     pub fn put<H: Handle>(&mut self, name: &str, handle: &H) -> Result<(), DirectoryError> {
         self.put_within(name, handle, false, Wait::timeout(REQUEST_TIMEOUT)).map(|_| ())
     }
@@ -221,7 +266,12 @@ impl DirectoryClient {
     ///
     /// # Errors
     /// As [`put`](Self::put).
-    pub fn put_deadline<H: Handle>(&mut self, name: &str, handle: &H, deadline: Instant) -> Result<(), DirectoryError> {
+    pub fn put_deadline<H: Handle>(
+        &mut self,
+        name: &str,
+        handle: &H,
+        deadline: Instant,
+    ) -> Result<(), DirectoryError> {
         self.put_within(name, handle, false, Wait::deadline(deadline)).map(|_| ())
     }
 
@@ -229,7 +279,11 @@ impl DirectoryClient {
     ///
     /// # Errors
     /// As [`put`](Self::put), but for `NameTaken`.
-    pub fn put_if_absent<H: Handle>(&mut self, name: &str, handle: &H) -> Result<bool, DirectoryError> {
+    pub fn put_if_absent<H: Handle>(
+        &mut self,
+        name: &str,
+        handle: &H,
+    ) -> Result<bool, DirectoryError> {
         put_or_not(self.put(name, handle))
     }
 
@@ -237,15 +291,27 @@ impl DirectoryClient {
     ///
     /// # Errors
     /// As [`put_if_absent`](Self::put_if_absent).
-    pub fn put_if_absent_deadline<H: Handle>(&mut self, name: &str, handle: &H, deadline: Instant) -> Result<bool, DirectoryError> {
+    pub fn put_if_absent_deadline<H: Handle>(
+        &mut self,
+        name: &str,
+        handle: &H,
+        deadline: Instant,
+    ) -> Result<bool, DirectoryError> {
         put_or_not(self.put_deadline(name, handle, deadline))
     }
 
-    /// Gets a handle to what is served under a name or, if there is nothing, makes something and puts that. Of several that do so at the same time one is the first, and all get what it has made; it is served as long as *that* client lives.
+    /// Gets a handle to what is served under a name or, if there is nothing, makes something and
+    /// puts that. Of several that do so at the same time one is the first, and all get what it has
+    /// made; it is served as long as *that* client lives.
     ///
     /// # Errors
-    /// As [`get`](Self::get) and [`put`](Self::put), but for `NotFound` and `NameTaken`; [`Os`](DirectoryError::Os) with what `make` says.
-    pub fn get_or_put<H: Handle>(&mut self, name: &str, make: impl FnOnce() -> io::Result<H>) -> Result<H, DirectoryError> {
+    /// As [`get`](Self::get) and [`put`](Self::put), but for `NotFound` and `NameTaken`;
+    /// [`Os`](DirectoryError::Os) with what `make` says.
+    pub fn get_or_put<H: Handle>(
+        &mut self,
+        name: &str,
+        make: impl FnOnce() -> io::Result<H>,
+    ) -> Result<H, DirectoryError> {
         self.get_or_put_within(name, make, Wait::timeout(REQUEST_TIMEOUT))
     }
 
@@ -262,7 +328,12 @@ impl DirectoryClient {
         self.get_or_put_within(name, make, Wait::deadline(deadline))
     }
 
-    fn get_or_put_within<H: Handle>(&mut self, name: &str, make: impl FnOnce() -> io::Result<H>, wait: Wait) -> Result<H, DirectoryError> {
+    fn get_or_put_within<H: Handle>(
+        &mut self,
+        name: &str,
+        make: impl FnOnce() -> io::Result<H>,
+        wait: Wait,
+    ) -> Result<H, DirectoryError> {
         match self.get_within(name, wait) {
             Err(DirectoryError::NotFound { .. }) => {}
             result => return result,
@@ -272,10 +343,17 @@ impl DirectoryClient {
         if answer.status == Status::Handle { answer.into_handle(name) } else { Ok(made) }
     }
 
-    fn put_within<H: Handle>(&mut self, name: &str, handle: &H, or_get: bool, wait: Wait) -> Result<Answered, DirectoryError> {
+    fn put_within<H: Handle>(
+        &mut self,
+        name: &str,
+        handle: &H,
+        or_get: bool,
+        wait: Wait,
+    ) -> Result<Answered, DirectoryError> {
         check_name(name)?;
-        let answer =
-            self.exchange(Ask::Put { name, or_get }, wait, |connection, packet| connection.send_both_with(packet, handle, wait))?;
+        let answer = self.exchange(Ask::Put { name, or_get }, wait, |connection, packet| {
+            connection.send_both_with(packet, handle, wait)
+        })?;
         match answer.status {
             Status::Done => Ok(answer),
             Status::Handle if or_get => Ok(answer),
@@ -286,7 +364,9 @@ impl DirectoryClient {
     /// Removes a name that this client has put. Those who have a handle keep it.
     ///
     /// # Errors
-    /// [`NotFound`](DirectoryError::NotFound); [`NotYours`](DirectoryError::NotYours); [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut); [`InvalidName`](DirectoryError::InvalidName).
+    /// [`NotFound`](DirectoryError::NotFound); [`NotYours`](DirectoryError::NotYours);
+    /// [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
+    /// [`InvalidName`](DirectoryError::InvalidName).
     pub fn remove(&mut self, name: &str) -> Result<(), DirectoryError> {
         self.remove_within(name, Wait::timeout(REQUEST_TIMEOUT))
     }
@@ -325,18 +405,32 @@ impl DirectoryClient {
         of DirectoryError
     }
 
-    fn wait_for_until<H: Handle>(&mut self, name: &str, wait: Option<impl FnOnce() -> Wait>) -> Result<H, DirectoryError> {
+    fn wait_for_until<H: Handle>(
+        &mut self,
+        name: &str,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<H, DirectoryError> {
         check_name(name)?;
-        self.until(|tell| Ask::Wait { name, tell }, wait, |_| DirectoryError::NotFound { name: name.to_owned() })?.into_handle(name)
+        self.until(
+            |tell| Ask::Wait { name, tell },
+            wait,
+            |_| DirectoryError::NotFound { name: name.to_owned() },
+        )?
+        .into_handle(name)
     }
 
-    fn wait_for_change_until(&mut self, since: u64, wait: Option<impl FnOnce() -> Wait>) -> Result<u64, DirectoryError> {
+    fn wait_for_change_until(
+        &mut self,
+        since: u64,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<u64, DirectoryError> {
         let ask = |tell| Ask::Change { since, tell };
         let answer = self.until(ask, wait, |revision| DirectoryError::Unchanged { revision })?;
         if answer.status == Status::Done { Ok(answer.revision) } else { Err(answer.refusal("")) }
     }
 
-    /// Has the server wait. Who is not to wait, or no longer, is told at once that there is nothing yet.
+    /// Has the server wait. Who is not to wait, or no longer, is told at once that there is nothing
+    /// yet.
     fn until<'n>(
         &mut self,
         ask: impl FnOnce(bool) -> Ask<'n>,
@@ -345,7 +439,9 @@ impl DirectoryClient {
     ) -> Result<Answered, DirectoryError> {
         let wait = wait.map(|wait| wait());
         match wait {
-            Some(wait) if wait.until().is_none_or(|until| until > clock::now()) => self.request(ask(false), wait),
+            Some(wait) if wait.until().is_none_or(|until| until > clock::now()) => {
+                self.request(ask(false), wait)
+            }
             _ => match self.request(ask(true), one_round(wait))? {
                 Answered { status: Status::Pending, revision, .. } => {
                     Err(if wait.is_some() { DirectoryError::TimedOut } else { not_yet(revision) })
@@ -374,7 +470,8 @@ impl DirectoryClient {
         }
         loop {
             let message = self.connection.recv_with(wait)?;
-            let Reply { number, status, revision, .. } = Reply::parse(&message).map_err(malformed)?;
+            let Reply { number, status, revision, .. } =
+                Reply::parse(&message).map_err(malformed)?;
             let answer = Answered { message, status, revision };
             match number {
                 0 => return Err(answer.refusal("")),
@@ -402,9 +499,12 @@ impl Answered {
             return Err(self.refusal(name));
         }
         self.message.take_handle().map_err(|error| match error {
-            ConnectionError::OtherHandle { kind, source, .. } => {
-                DirectoryError::OtherHandle { name: name.to_owned(), kind, expected: H::kind(), source }
-            }
+            ConnectionError::OtherHandle { kind, source, .. } => DirectoryError::OtherHandle {
+                name: name.to_owned(),
+                kind,
+                expected: H::kind(),
+                source,
+            },
             other => other.into(),
         })
     }
@@ -412,7 +512,8 @@ impl Answered {
     /// Why the server has not done what it was asked.
     fn refusal(&self, name: &str) -> DirectoryError {
         let name = name.to_owned();
-        let why = Reply::parse(&self.message).map_or_else(std::borrow::Cow::into_owned, |reply| reply.text.to_owned());
+        let why = Reply::parse(&self.message)
+            .map_or_else(std::borrow::Cow::into_owned, |reply| reply.text.to_owned());
         match self.status {
             Status::NotFound => DirectoryError::NotFound { name },
             Status::Taken => DirectoryError::NameTaken { name },
@@ -424,7 +525,9 @@ impl Answered {
             Status::Unwelcome => DirectoryError::Unwelcome { why },
             Status::Malformed => DirectoryError::Malformed { what: why },
             Status::Done | Status::Handle | Status::Names | Status::Pending => {
-                DirectoryError::Malformed { what: "the reply is not one to what was asked".to_owned() }
+                DirectoryError::Malformed {
+                    what: "the reply is not one to what was asked".to_owned(),
+                }
             }
         }
     }
@@ -448,7 +551,9 @@ fn malformed(what: impl Into<String>) -> DirectoryError {
 }
 
 impl AsFd for DirectoryClient {
-    /// The socket; close-on-exec. Between requests it is readable when the server has ended the connection, and when a wait is over that was [tried](Self::try_wait_for_change), or given up: call that again, to see how it ended.
+    /// The socket; close-on-exec. Between requests it is readable when the server has ended the
+    /// connection, and when a wait is over that was [tried](Self::try_wait_for_change), or given
+    /// up: call that again, to see how it ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
     }
@@ -456,6 +561,8 @@ impl AsFd for DirectoryClient {
 
 impl fmt::Debug for DirectoryClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DirectoryClient").field("socket", &self.connection.as_fd()).finish_non_exhaustive()
+        f.debug_struct("DirectoryClient")
+            .field("socket", &self.connection.as_fd())
+            .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,11 @@
 //! Closing what strangers have made, on threads of its own.
 //!
-//! Closing the last descriptor of a file does what the file's maker wants: a TCP socket may wait for as long as its `SO_LINGER` says, a file of FUSE asks its daemon, memory of many gigabytes is freed page by page. Closing a Unix socket closes what is on its way to it.
-//! So whatever a client has sent, and the sockets of clients, too, are closed here. A thread that is stuck is left alone; there is a bounded number of them, and when that is not enough, the server takes no more descriptors from clients until it is
-//! ([`Closer::has_room`]), and goes on with everything else.
+//! Closing the last descriptor of a file does what the file's maker wants: a TCP socket may wait
+//! for as long as its `SO_LINGER` says, a file of FUSE asks its daemon, memory of many gigabytes is
+//! freed page by page. Closing a Unix socket closes what is on its way to it. So whatever a client
+//! has sent, and the sockets of clients, too, are closed here. A thread that is stuck is left
+//! alone; there is a bounded number of them, and when that is not enough, the server takes no more
+//! descriptors from clients until it is ([`Closer::has_room`]), and goes on with everything else.
 //!
 //! Where not one thread can be started (RLIMIT_NPROC, pids.max), what is left piles up until there
 //! is no room, and then the thread that serves closes as much as it must. It may be stuck in that
@@ -10,7 +13,9 @@
 //! but otherwise it would serve nobody at all. The first thread that cannot be started is told of
 //! on the standard error.
 //!
-//! Whoever hands something over takes no lock: a thread that closes may be anywhere when it loses its processor, and the server would wait for it to get one again. The descriptors go onto a stack, and a semaphore counts them; only those who close lock the list that they move them to.
+//! Whoever hands something over takes no lock: a thread that closes may be anywhere when it loses
+//! its processor, and the server would wait for it to get one again. The descriptors go onto a
+//! stack, and a semaphore counts them; only those who close lock the list that they move them to.
 
 #![allow(unsafe_code)]
 
@@ -35,7 +40,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Closes descriptors on threads of its own.
 #[derive(Debug)]
 pub(super) struct Closer {
-    /// What was handed over and not moved to `taken` yet, the last one first. Each node is its own `Box`'s, and belongs to whoever takes the stack away.
+    /// What was handed over and not moved to `taken` yet, the last one first. Each node is its own
+    /// `Box`'s, and belongs to whoever takes the stack away.
     handed: AtomicPtr<Node>,
     /// What is to be closed next. Only the threads that close lock it.
     taken: Mutex<Vec<OwnedFd>>,
@@ -51,7 +57,8 @@ pub(super) struct Closer {
     endings: AtomicUsize,
     /// Whether somebody has been told that a thread could not be started.
     has_complained: AtomicBool,
-    /// How many descriptors may be left to close before clients' are not received any more. Bounded they are in any case: each is open.
+    /// How many descriptors may be left to close before clients' are not received any more.
+    /// Bounded they are in any case: each is open.
     room: usize,
     /// Rung when there is room again.
     bell: Arc<Bell>,
@@ -93,14 +100,18 @@ impl Closer {
         // Relaxed: asked again and again.
         if self.left.load(Relaxed) != 0 && self.threads.load(Relaxed) == 0 {
             self.start();
-            while !self.has_room() && self.threads.load(Relaxed) == 0 && self.more.try_acquire().is_ok() {
+            while !self.has_room()
+                && self.threads.load(Relaxed) == 0
+                && self.more.try_acquire().is_ok()
+            {
                 self.close_one();
             }
         }
     }
 
     fn close(self: &Arc<Self>, descriptor: OwnedFd) {
-        // SeqCst: either this sees that a thread has ended, or the thread, in `run`, that something is left.
+        // SeqCst: either this sees that a thread has ended, or the thread, in `run`, that something
+        // is left.
         let left = self.left.fetch_add(1, SeqCst) + 1;
         self.hand_over(descriptor);
         // It fails if there are more than there can be descriptors.
@@ -111,12 +122,19 @@ impl Closer {
         }
     }
 
-    /// Starts a thread, if there may be another one. Without memory for it, those that are there must do, or the next attempt.
+    /// Starts a thread, if there may be another one. Without memory for it, those that are there
+    /// must do, or the next attempt.
     fn start(self: &Arc<Self>) {
         // SeqCst: see `close`.
-        if self.threads.fetch_update(SeqCst, SeqCst, |threads| (threads < MAX_THREADS).then_some(threads + 1)).is_ok() {
+        if self
+            .threads
+            .fetch_update(SeqCst, SeqCst, |threads| (threads < MAX_THREADS).then_some(threads + 1))
+            .is_ok()
+        {
             let closer = Arc::clone(self);
-            if let Err(error) = thread::Builder::new().name(CLOSER.into()).spawn(move || closer.run()) {
+            if let Err(error) =
+                thread::Builder::new().name(CLOSER.into()).spawn(move || closer.run())
+            {
                 // SeqCst: see `close`.
                 self.threads.fetch_sub(1, SeqCst);
                 self.complain(&error);
@@ -169,10 +187,12 @@ impl Closer {
     fn take(&self) -> Option<OwnedFd> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.is_empty() {
-            // Acquire: pairs with the Release in `hand_over`, for the whole stack: each exchange goes on from the one before.
+            // Acquire: pairs with the Release in `hand_over`, for the whole stack: each exchange
+            // goes on from the one before.
             let mut node = self.handed.swap(ptr::null_mut(), Acquire);
             while !node.is_null() {
-                // SAFETY: the swap has taken the whole stack away, so nobody else has its nodes, each of which was a `Box`.
+                // SAFETY: the swap has taken the whole stack away, so nobody else has its nodes,
+                // each of which was a `Box`.
                 let owned = unsafe { Box::from_raw(node) };
                 node = owned.next;
                 taken.push(owned.descriptor);
@@ -198,7 +218,8 @@ impl Closer {
             // Acquire: as above.
             let is_told = self.endings.load(Acquire) != endings;
             if acquired.is_err() || is_over || is_told {
-                // SeqCst: see `close`. Whoever hands over something from now on starts another thread; for what was before, this one goes on.
+                // SeqCst: see `close`. Whoever hands over something from now on starts another
+                // thread; for what was before, this one goes on.
                 self.threads.fetch_sub(1, SeqCst);
                 if self.left.load(SeqCst) == 0 {
                     return;

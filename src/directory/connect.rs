@@ -24,12 +24,15 @@ use super::error::DirectoryError;
 use super::own::Own;
 use crate::wait::{Wait, slice};
 
-/// How often to look for a server where nothing tells of its coming: an abstract name, or a folder that is not there.
+/// How often to look for a server where nothing tells of its coming: an abstract name, or a folder
+/// that is not there.
 const LOOK: u64 = 20_000_000;
 
 /// How a client connects to a [`Directory`](super::Directory): whom it believes to be the server.
 ///
-/// An abstract name may be taken by anybody, and so may a path in a folder where anybody may write. A client therefore looks at the user of the process that listens (`SO_PEERCRED`): it must be the client's own effective user, or root, or a trusted one.
+/// An abstract name may be taken by anybody, and so may a path in a folder where anybody may write.
+/// A client therefore looks at the user of the process that listens (`SO_PEERCRED`): it must be the
+/// client's own effective user, or root, or a trusted one.
 ///
 /// ```no_run
 /// use crossproc::directory::{Address, ConnectOptions};
@@ -87,7 +90,11 @@ impl ConnectOptions {
     ///
     /// # Errors
     /// As there.
-    pub fn connect_timeout(&self, address: impl Into<Address>, timeout: Duration) -> Result<DirectoryClient, DirectoryError> {
+    pub fn connect_timeout(
+        &self,
+        address: impl Into<Address>,
+        timeout: Duration,
+    ) -> Result<DirectoryClient, DirectoryError> {
         self.connect_with(address, Wait::timeout(timeout))
     }
 
@@ -95,7 +102,11 @@ impl ConnectOptions {
     ///
     /// # Errors
     /// As there.
-    pub fn connect_deadline(&self, address: impl Into<Address>, deadline: Instant) -> Result<DirectoryClient, DirectoryError> {
+    pub fn connect_deadline(
+        &self,
+        address: impl Into<Address>,
+        deadline: Instant,
+    ) -> Result<DirectoryClient, DirectoryError> {
         self.connect_with(address, Wait::deadline(deadline))
     }
 
@@ -103,7 +114,11 @@ impl ConnectOptions {
     ///
     /// # Errors
     /// As there.
-    pub fn connect_with(&self, address: impl Into<Address>, wait: Wait) -> Result<DirectoryClient, DirectoryError> {
+    pub fn connect_with(
+        &self,
+        address: impl Into<Address>,
+        wait: Wait,
+    ) -> Result<DirectoryClient, DirectoryError> {
         let address = address.into();
         // It may take long, and the program may change its working directory meanwhile.
         let anchored = address.anchored();
@@ -121,18 +136,30 @@ impl ConnectOptions {
     }
 
     /// Connects to the server that is there.
-    fn attempt(&self, address: &Address, place: &SocketAddrUnix, wait: Wait) -> Result<DirectoryClient, DirectoryError> {
+    fn attempt(
+        &self,
+        address: &Address,
+        place: &SocketAddrUnix,
+        wait: Wait,
+    ) -> Result<DirectoryClient, DirectoryError> {
         let socket = dial(address, place, wait)?;
         let peer = sys::peer(&*socket).map_err(DirectoryError::os("finding out who serves"))?;
         if !self.trusted.contains(&peer.uid) {
             if let Some(errno) = self.own_is_unknown {
                 return Err(DirectoryError::os("asking for this process's user (geteuid)")(errno));
             }
-            return Err(DirectoryError::UntrustedServer { address: address.clone(), uid: peer.uid, pid: peer.pid });
+            return Err(DirectoryError::UntrustedServer {
+                address: address.clone(),
+                uid: peer.uid,
+                pid: peer.pid,
+            });
         }
         if pidfd::has_ended(peer.pid) {
             // A process that it has forked by a raw system call has its socket still.
-            let source = io::Error::new(io::ErrorKind::ConnectionRefused, format!("its server, process {}, has ended", peer.pid));
+            let source = io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                format!("its server, process {}, has ended", peer.pid),
+            );
             return Err(DirectoryError::NotServed { address: address.clone(), source });
         }
         let mut client = DirectoryClient::of(socket.into_connection());
@@ -142,15 +169,26 @@ impl ConnectOptions {
 }
 
 /// A socket that is connected.
-fn dial(address: &Address, place: &SocketAddrUnix, wait: Wait) -> Result<Own<OwnedFd>, DirectoryError> {
+fn dial(
+    address: &Address,
+    place: &SocketAddrUnix,
+    wait: Wait,
+) -> Result<Own<OwnedFd>, DirectoryError> {
     loop {
-        let made = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).and_then(above_standard);
+        let made =
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .and_then(above_standard);
         let socket = made.map_err(DirectoryError::os("making a socket"))?;
         // Before it is connected, which may take long.
-        let socket = Own::new(socket).map_err(DirectoryError::os("keeping the socket from forked children"))?;
-        // As long as too many wait to be accepted, connecting blocks, for so long. Zero would be for ever.
+        let socket = Own::new(socket)
+            .map_err(DirectoryError::os("keeping the socket from forked children"))?;
+        // As long as too many wait to be accepted, connecting blocks, for so long. Zero would be
+        // for ever.
         let left = |until: u64| Duration::from_nanos(until.saturating_sub(clock::now()).max(1_000));
-        let limit = |left| set_socket_timeout(&*socket, Timeout::Send, left).map_err(DirectoryError::os("setting a time-out"));
+        let limit = |left| {
+            set_socket_timeout(&*socket, Timeout::Send, left)
+                .map_err(DirectoryError::os("setting a time-out"))
+        };
         if wait.is_interrupted() {
             return Err(DirectoryError::Interrupted);
         }
@@ -163,11 +201,15 @@ fn dial(address: &Address, place: &SocketAddrUnix, wait: Wait) -> Result<Own<Own
             Err(Errno::INTR) if wait.ends_by_signal() => return Err(DirectoryError::Interrupted),
             Err(Errno::INTR) if wait.is_over() => return Err(DirectoryError::TimedOut),
             Err(Errno::INTR) => {}
-            // A slice is over, not the whole. (The kernel counts in ticks and may be a little early.)
+            // A slice is over, not the whole. (The kernel counts in ticks and may be a little
+            // early.)
             Err(Errno::AGAIN) if wait.look_at().is_some() && !wait.is_over() => {}
             Err(Errno::AGAIN) => return Err(DirectoryError::TimedOut),
             Err(errno @ (Errno::NOENT | Errno::CONNREFUSED)) => {
-                return Err(DirectoryError::NotServed { address: address.clone(), source: errno.into() });
+                return Err(DirectoryError::NotServed {
+                    address: address.clone(),
+                    source: errno.into(),
+                });
             }
             Err(errno) => return Err(DirectoryError::os("connecting to the directory")(errno)),
         }
@@ -180,19 +222,26 @@ struct FolderWatch(OwnedFd);
 impl FolderWatch {
     /// `None` if there is no such folder, or the system has no watch left.
     fn of_folder(path: &Path) -> Option<Self> {
-        let folder = path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
-        let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).and_then(above_standard).ok()?;
-        inotify::add_watch(&events, fs::canonicalize(folder).ok()?, inotify::WatchFlags::MOVED_TO).ok()?;
+        let folder = path
+            .parent()
+            .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
+        let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+            .and_then(above_standard)
+            .ok()?;
+        inotify::add_watch(&events, fs::canonicalize(folder).ok()?, inotify::WatchFlags::MOVED_TO)
+            .ok()?;
         Some(FolderWatch(events))
     }
 
     /// Waits until something has come, or until it is time to look again.
     fn wait(watch: Option<&Self>, wait: Wait) -> Result<(), DirectoryError> {
-        let mut watched: Vec<_> = watch.iter().map(|watch| PollFd::new(&watch.0, PollFlags::IN)).collect();
+        let mut watched: Vec<_> =
+            watch.iter().map(|watch| PollFd::new(&watch.0, PollFlags::IN)).collect();
         if wait.is_interrupted() {
             return Err(DirectoryError::Interrupted);
         }
-        let pause = if watch.is_some() { slice().map(|slice| slice.as_nanos() as u64) } else { Some(LOOK) };
+        let pause =
+            if watch.is_some() { slice().map(|slice| slice.as_nanos() as u64) } else { Some(LOOK) };
         let end = pause.map(|pause| clock::now().saturating_add(pause));
         let until = [wait.until(), end].into_iter().flatten().min();
         let failed = |source| DirectoryError::Os { what: "waiting for a server", source };

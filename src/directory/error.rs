@@ -18,8 +18,8 @@ pub enum DirectoryError {
         /// Its process, if that can be found out.
         pid: Option<u32>,
     },
-    /// The server is dead, and a process that it has forked by a raw system call has its socket. Nobody can take
-    /// an abstract name before that one ends, or calls `exec`.
+    /// The server is dead, and a process that it has forked by a raw system call has its socket.
+    /// Nobody can take an abstract name before that one ends, or calls `exec`.
     #[error(
         "{address} was served by process {pid}, which has ended, and a process that it has forked has its socket still: end that process (ss -xlp names it), or take another address"
     )]
@@ -58,7 +58,9 @@ pub enum DirectoryError {
         source: io::Error,
     },
     /// Whoever serves there is of a user that is not trusted.
-    #[error("{address} is served by user {uid} (process {pid}), who is neither this one, nor root, nor trusted: see ConnectOptions::trust")]
+    #[error(
+        "{address} is served by user {uid} (process {pid}), who is neither this one, nor root, nor trusted: see ConnectOptions::trust"
+    )]
     UntrustedServer {
         /// Where.
         address: Address,
@@ -67,19 +69,23 @@ pub enum DirectoryError {
         /// Its process, or 0 if that cannot be found out.
         pid: u32,
     },
-    /// The server does not want this client: its user may not connect, or there are too many connections.
+    /// The server does not want this client: its user may not connect, or there are too many
+    /// connections.
     #[error("the server refuses the connection: {why}")]
     Unwelcome {
         /// The server's words.
         why: String,
     },
     /// The server did not answer, or what was waited for did not happen, until the deadline.
-    #[error("the directory did not answer until the deadline, or what was waited for did not happen")]
+    #[error(
+        "the directory did not answer until the deadline, or what was waited for did not happen"
+    )]
     TimedOut,
     /// A signal handler ran while the thread waited, interruptibly.
     #[error("a signal handler ran while waiting for the directory")]
     Interrupted,
-    /// The server is gone, or has ended this connection. What this client has put is not served any more.
+    /// The server is gone, or has ended this connection. What this client has put is not served any
+    /// more.
     #[error("the connection to the directory is lost: connect again, and put again what was put")]
     Disconnected,
     /// Nothing has this name.
@@ -95,7 +101,9 @@ pub enum DirectoryError {
         revision: u64,
     },
     /// Something has this name.
-    #[error("something is served as {name:?} already: remove it first, take another name, or see get_or_put")]
+    #[error(
+        "something is served as {name:?} already: remove it first, take another name, or see get_or_put"
+    )]
     NameTaken {
         /// The name.
         name: String,
@@ -175,7 +183,9 @@ impl From<ConnectionError> for DirectoryError {
         match error {
             ConnectionError::TimedOut | ConnectionError::WouldBlock => DirectoryError::TimedOut,
             ConnectionError::Interrupted => DirectoryError::Interrupted,
-            ConnectionError::EndOfStream | ConnectionError::BrokenPipe => DirectoryError::Disconnected,
+            ConnectionError::EndOfStream | ConnectionError::BrokenPipe => {
+                DirectoryError::Disconnected
+            }
             ConnectionError::Os { what, source } => DirectoryError::Os { what, source },
             ConnectionError::NoDescriptor => DirectoryError::Os {
                 what: "receiving a descriptor",
@@ -189,10 +199,16 @@ impl From<ConnectionError> for DirectoryError {
 impl From<DirectoryError> for io::Error {
     fn from(error: DirectoryError) -> Self {
         let kind = match &error {
-            DirectoryError::AlreadyServed { .. } | DirectoryError::Orphaned { .. } => io::ErrorKind::AddrInUse,
+            DirectoryError::AlreadyServed { .. } | DirectoryError::Orphaned { .. } => {
+                io::ErrorKind::AddrInUse
+            }
             DirectoryError::NotServed { .. } => io::ErrorKind::ConnectionRefused,
-            DirectoryError::NotASocket { .. } | DirectoryError::NameTaken { .. } => io::ErrorKind::AlreadyExists,
-            DirectoryError::InvalidAddress { .. } | DirectoryError::InvalidName { .. } => io::ErrorKind::InvalidInput,
+            DirectoryError::NotASocket { .. } | DirectoryError::NameTaken { .. } => {
+                io::ErrorKind::AlreadyExists
+            }
+            DirectoryError::InvalidAddress { .. } | DirectoryError::InvalidName { .. } => {
+                io::ErrorKind::InvalidInput
+            }
             DirectoryError::UntrustedServer { .. }
             | DirectoryError::Unwelcome { .. }
             | DirectoryError::NotYours { .. }
@@ -202,7 +218,9 @@ impl From<DirectoryError> for io::Error {
             DirectoryError::Disconnected => io::ErrorKind::ConnectionReset,
             DirectoryError::NotFound { .. } => io::ErrorKind::NotFound,
             DirectoryError::Unchanged { .. } => io::ErrorKind::WouldBlock,
-            DirectoryError::OtherHandle { .. } | DirectoryError::Malformed { .. } => io::ErrorKind::InvalidData,
+            DirectoryError::OtherHandle { .. } | DirectoryError::Malformed { .. } => {
+                io::ErrorKind::InvalidData
+            }
             DirectoryError::Os { source, .. } => source.kind(),
             _ => io::ErrorKind::Other,
         };

@@ -11,7 +11,8 @@ use crossproc_sys::unshared::Unshared;
 use super::closer::Foreign;
 use crate::connection::Connection;
 
-/// A socket of a server's or a client's, which forked children do not get: `crossproc_sys::unshared`.
+/// A socket of a server's or a client's, which forked children do not get:
+/// `crossproc_sys::unshared`.
 #[derive(Debug)]
 pub(super) struct Own<T> {
     // Dropped in this order.
@@ -27,7 +28,8 @@ impl Socket for Connection {}
 
 impl<T: Socket> Own<T> {
     pub(super) fn new(socket: T) -> io::Result<Self> {
-        // SAFETY: it has the descriptor until it is dropped (`Socket`), and that is after the result (`Own`).
+        // SAFETY: it has the descriptor until it is dropped (`Socket`), and that is after the
+        // result (`Own`).
         let unshared = unsafe { Unshared::new(socket.as_fd()) }?;
         Ok(Own { unshared, socket })
     }

@@ -1,4 +1,5 @@
-//! What client and server say to each other: each is one message of a [`Connection`](crate::Connection). Nothing in it is trusted, by either.
+//! What client and server say to each other: each is one message of a
+//! [`Connection`](crate::Connection). Nothing in it is trusted, by either.
 //!
 //! | offset | request | reply |
 //! |---|---|---|
@@ -9,9 +10,11 @@
 //! | 16 | a revision, for [`Ask::Change`] | the directory's revision |
 //! | 24 | the name; of a list the prefix, a NUL, and the name after which to go on | names, with a NUL behind each; after a refusal, why |
 //!
-//! `PUT` brings the handle, the status `HANDLE` does. All numbers have the byte order of the machine.
+//! `PUT` brings the handle, the status `HANDLE` does. All numbers have the byte order of the
+//! machine.
 //!
-//! Requests are answered in order, but for waits: a connection has one at a time, which is forgotten without a reply when there is another one.
+//! Requests are answered in order, but for waits: a connection has one at a time, which is
+//! forgotten without a reply when there is another one.
 
 use std::borrow::Cow;
 
@@ -193,9 +196,14 @@ impl<'a> Request<'a> {
             _ => 0,
         };
         if head.flags & !allowed != 0 {
-            return Err(malformed(number, format!("it has the flags {:#x}, of which {allowed:#x} are known", head.flags).into()));
+            return Err(malformed(
+                number,
+                format!("it has the flags {:#x}, of which {allowed:#x} are known", head.flags)
+                    .into(),
+            ));
         }
-        let bad_name = |why: &'static str| Flaw { number, status: Status::BadName, why: why.into() };
+        let bad_name =
+            |why: &'static str| Flaw { number, status: Status::BadName, why: why.into() };
         let text = core::str::from_utf8(head.rest).map_err(|_| bad_name("it is not UTF-8"))?;
         let name = || flaw_of_name(text).map_or(Ok(text), |why| Err(bad_name(why)));
         let tell = head.flags & TELL != 0;
@@ -215,7 +223,12 @@ impl<'a> Request<'a> {
             5 => Ask::Put { name: name()?, or_get: head.flags & OR_GET != 0 },
             6 => Ask::Remove { name: name()? },
             7 => Ask::Change { since: head.revision, tell },
-            other => return Err(malformed(number, format!("it asks for {other}, which this version does not know").into())),
+            other => {
+                return Err(malformed(
+                    number,
+                    format!("it asks for {other}, which this version does not know").into(),
+                ));
+            }
         };
         Ok(Request { number, ask })
     }
@@ -251,15 +264,31 @@ impl<'a> Reply<'a> {
     pub(crate) fn parse(packet: &'a [u8]) -> Result<Self, Cow<'static, str>> {
         let head = split(packet)?;
         let Some(status) = Status::from_number(head.what) else {
-            return Err(format!("it has the status {}, which this version does not know", head.what).into());
+            return Err(format!(
+                "it has the status {}, which this version does not know",
+                head.what
+            )
+            .into());
         };
         let text = core::str::from_utf8(head.rest).map_err(|_| "its text is not UTF-8")?;
-        Ok(Reply { number: head.number, status, has_more: head.flags & MORE != 0, revision: head.revision, text })
+        Ok(Reply {
+            number: head.number,
+            status,
+            has_more: head.flags & MORE != 0,
+            revision: head.revision,
+            text,
+        })
     }
 
     /// The packet that it is.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        join(self.status.number(), if self.has_more { MORE } else { 0 }, self.number, self.revision, self.text.as_bytes())
+        join(
+            self.status.number(),
+            if self.has_more { MORE } else { 0 },
+            self.number,
+            self.revision,
+            self.text.as_bytes(),
+        )
     }
 
     /// The names that it lists.
@@ -296,7 +325,8 @@ mod tests {
             }
         }
         for (_, status) in Status::ALL {
-            let reply = Reply { number: 7, status, has_more: true, revision: 9, text: "one\0two\0" };
+            let reply =
+                Reply { number: 7, status, has_more: true, revision: 9, text: "one\0two\0" };
             let packet = reply.encode();
             assert_eq!(Reply::parse(&packet), Ok(reply));
             assert_eq!(reply.names().collect::<Vec<_>>(), ["one", "two"]);
@@ -307,7 +337,9 @@ mod tests {
     fn what_is_no_name_is_said_to_be_none() {
         let longest = "x".repeat(MAX_NAME);
         let too_long = "x".repeat(MAX_NAME + 1);
-        for (name, is_one) in [("", false), ("x", true), (&longest, true), (&too_long, false), ("a\0b", false)] {
+        for (name, is_one) in
+            [("", false), ("x", true), (&longest, true), (&too_long, false), ("a\0b", false)]
+        {
             let packet = Request { number: 1, ask: Ask::Get { name } }.encode();
             assert_eq!(Request::parse(&packet).is_ok(), is_one, "{name:?}");
             assert_eq!(flaw_of_name(name).is_none(), is_one, "{name:?}");

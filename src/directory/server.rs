@@ -1,7 +1,10 @@
 //! The server's loop: sockets and descriptors around [`Registry`](super::state).
 //!
-//! One thread does everything, in rounds, and waits in none of them but for the next event. What a round does is bounded: it accepts a few connections, takes one request from each of some that have one, in turns, and looks at some waits. What cannot be sent at once is not sent: its
-//! receiver has left many replies unread, and is cut off. Nothing that may block is done here: see [`closer`](super::closer).
+//! One thread does everything, in rounds, and waits in none of them but for the next event. What a
+//! round does is bounded: it accepts a few connections, takes one request from each of some that
+//! have one, in turns, and looks at some waits. What cannot be sent at once is not sent: its
+//! receiver has left many replies unread, and is cut off. Nothing that may block is done here: see
+//! [`closer`](super::closer).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,7 +20,9 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_domain;
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, accept_with, getpeername, getsockname, shutdown};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketFlags, accept_with, getpeername, getsockname, shutdown,
+};
 
 use super::closer::Foreign;
 use super::error::DirectoryError;
@@ -33,10 +38,12 @@ const EVENTS: usize = 64;
 const ACCEPTS: usize = 8;
 /// How many waits a round looks at.
 const WAITS: usize = 64;
-/// How many replies may lie unread, in the kernel's bytes, when another one with a descriptor is sent: about two. The kernel counts descriptors on their way against a limit that all of the server's user share, which the default
-/// number of connections is a quarter of.
+/// How many replies may lie unread, in the kernel's bytes, when another one with a descriptor is
+/// sent: about two. The kernel counts descriptors on their way against a limit that all of the
+/// server's user share, which the default number of connections is a quarter of.
 const UNREAD: usize = 2_048;
-/// When there was no descriptor for a connection, the next attempt is made after so many nanoseconds.
+/// When there was no descriptor for a connection, the next attempt is made after so many
+/// nanoseconds.
 const RETRY: u32 = 50_000_000;
 /// For a look that does not sleep.
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -58,7 +65,8 @@ struct Guest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
     Open,
-    /// There was no descriptor for another one, or too many wait to be closed. Not before this time.
+    /// There was no descriptor for another one, or too many wait to be closed. Not before this
+    /// time.
     Shut(u64),
 }
 
@@ -70,7 +78,8 @@ pub(super) struct Server<'a> {
     /// How many connections each process has.
     of_process: BTreeMap<u32, usize>,
     next: ClientId,
-    /// Those whose next packet brings descriptors, for which there was no room, in the order in which they came.
+    /// Those whose next packet brings descriptors, for which there was no room, in the order in
+    /// which they came.
     paused: VecDeque<ClientId>,
     door: Door,
     buffer: Box<[u8; MAX_PACKET]>,
@@ -79,9 +88,11 @@ pub(super) struct Server<'a> {
 impl<'a> Server<'a> {
     pub(super) fn new(directory: &'a Directory) -> Result<Self, DirectoryError> {
         let failed = DirectoryError::os("making an epoll instance");
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).and_then(above_standard).map_err(&failed)?;
+        let epoll =
+            epoll::create(epoll::CreateFlags::CLOEXEC).and_then(above_standard).map_err(&failed)?;
         for (fd, data) in [(directory.listener.as_fd(), LISTENER), (directory.bell.as_fd(), BELL)] {
-            epoll::add(&epoll, fd, epoll::EventData::new_u64(data), epoll::EventFlags::IN).map_err(&failed)?;
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(data), epoll::EventFlags::IN)
+                .map_err(&failed)?;
         }
         Ok(Server {
             directory,
@@ -101,18 +112,22 @@ impl<'a> Server<'a> {
         while !self.directory.is_closed.load(Acquire) {
             events.clear();
             let timeout = self.timeout();
-            let waited = match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
-                // By a signal; or a sandbox says so without end, also of what does not sleep.
-                Err(Errno::INTR) => retry(|| epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&AT_ONCE))),
-                waited => waited,
-            };
+            let waited =
+                match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
+                    // By a signal; or a sandbox says so without end, also of what does not sleep.
+                    Err(Errno::INTR) => retry(|| {
+                        epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&AT_ONCE))
+                    }),
+                    waited => waited,
+                };
             waited.map_err(DirectoryError::os("waiting for clients"))?;
             for event in &events {
                 match event.data.u64() {
                     LISTENER => self.accept_some(),
                     BELL => self.directory.bell.silence(),
                     client => {
-                        let is_gone = { event.flags }.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR);
+                        let is_gone = { event.flags }
+                            .intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR);
                         if is_gone { self.end(client) } else { self.take_request(client) }
                     }
                 }
@@ -125,7 +140,8 @@ impl<'a> Server<'a> {
 
     /// How long to sleep at most.
     fn timeout(&self) -> Option<Timespec> {
-        let is_work_left = self.directory.state().is_anybody_due() || (!self.paused.is_empty() && self.directory.closer.has_room());
+        let is_work_left = self.directory.state().is_anybody_due()
+            || (!self.paused.is_empty() && self.directory.closer.has_room());
         match self.door {
             _ if is_work_left => Some(AT_ONCE),
             Door::Open => None,
@@ -138,28 +154,44 @@ impl<'a> Server<'a> {
             if !self.directory.closer.has_room() {
                 return self.set_door(Door::Shut(0));
             }
-            match retry(|| accept_with(&*self.directory.listener, SocketFlags::CLOEXEC)).and_then(above_standard) {
+            match retry(|| accept_with(&*self.directory.listener, SocketFlags::CLOEXEC))
+                .and_then(above_standard)
+            {
                 Ok(socket) => {
                     let socket = Own::new(Foreign::new(socket, &self.directory.closer));
-                    // Without a dead end for children there is nobody to be served: no descriptor, no memory.
-                    let Ok(socket) = socket else { return self.set_door(Door::Shut(clock::now() + u64::from(RETRY))) };
+                    // Without a dead end for children there is nobody to be served: no descriptor,
+                    // no memory.
+                    let Ok(socket) = socket else {
+                        return self.set_door(Door::Shut(clock::now() + u64::from(RETRY)));
+                    };
                     self.admit(socket);
                 }
                 Err(Errno::AGAIN) => return,
                 Err(Errno::CONNABORTED) => {}
-                // No descriptor, no memory; or it was shut down, and `run` ends. The connections wait, and those that are there go on.
+                // No descriptor, no memory; or it was shut down, and `run` ends. The connections
+                // wait, and those that are there go on.
                 Err(_) => return self.set_door(Door::Shut(clock::now() + u64::from(RETRY))),
             }
         }
     }
 
     fn set_door(&mut self, door: Door) {
-        let events = if door == Door::Open { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
+        let events =
+            if door == Door::Open { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
         // The kernel has no reason to refuse: the listener is there, and nothing is allocated. A
         // sandbox may, and then the
         // next attempt to open the door is made after a while.
-        let changed = epoll::modify(&self.epoll, &*self.directory.listener, epoll::EventData::new_u64(LISTENER), events);
-        self.door = if changed.is_err() && door == Door::Open { Door::Shut(clock::now() + u64::from(RETRY)) } else { door };
+        let changed = epoll::modify(
+            &self.epoll,
+            &*self.directory.listener,
+            epoll::EventData::new_u64(LISTENER),
+            events,
+        );
+        self.door = if changed.is_err() && door == Door::Open {
+            Door::Shut(clock::now() + u64::from(RETRY))
+        } else {
+            door
+        };
     }
 
     fn admit(&mut self, socket: Own<Foreign>) {
@@ -175,7 +207,12 @@ impl<'a> Server<'a> {
         } else {
             let id = self.next;
             self.next += 1;
-            match epoll::add(&self.epoll, &*socket, epoll::EventData::new_u64(id), epoll::EventFlags::IN) {
+            match epoll::add(
+                &self.epoll,
+                &*socket,
+                epoll::EventData::new_u64(id),
+                epoll::EventFlags::IN,
+            ) {
                 Ok(()) => {
                     self.of_process.insert(peer.pid, count + 1);
                     self.guests.insert(id, Guest { socket, pid: peer.pid });
@@ -189,7 +226,8 @@ impl<'a> Server<'a> {
         let _ = shutdown(&*socket, Shutdown::Both);
     }
 
-    /// Ends a client's connection: its names go. That it is closed can take a while, so it is told at once.
+    /// Ends a client's connection: its names go. That it is closed can take a while, so it is told
+    /// at once.
     fn end(&mut self, id: ClientId) {
         let Some(guest) = self.guests.remove(&id) else { return };
         // Neither can fail for a socket that is there.
@@ -207,7 +245,8 @@ impl<'a> Server<'a> {
     /// Takes one request of a client, and answers it.
     fn take_request(&mut self, id: ClientId) {
         let Some(guest) = self.guests.get(&id) else { return };
-        if !self.directory.closer.has_room() && sys::brings_descriptors(&*guest.socket) == Ok(true) {
+        if !self.directory.closer.has_room() && sys::brings_descriptors(&*guest.socket) == Ok(true)
+        {
             return self.pause(id);
         }
         let delivery = match sys::receive_all(&*guest.socket, &mut self.buffer[..]) {
@@ -216,7 +255,11 @@ impl<'a> Server<'a> {
             Err(_) => return self.end(id),
         };
         let packet = &self.buffer[..delivery.len];
-        let descriptors: Vec<_> = delivery.descriptors.into_iter().map(|fd| Foreign::new(fd, &self.directory.closer)).collect();
+        let descriptors: Vec<_> = delivery
+            .descriptors
+            .into_iter()
+            .map(|fd| Foreign::new(fd, &self.directory.closer))
+            .collect();
         let answer = if delivery.is_cut {
             Some(Answer::malformed("it is longer than any request"))
         } else if delivery.is_missing_descriptors {
@@ -235,11 +278,16 @@ impl<'a> Server<'a> {
     }
 
     /// The request in a packet, and the handle that it brought.
-    fn unpack<'p>(&self, packet: &'p [u8], mut descriptors: Vec<Foreign>) -> Result<(&'p [u8], Brought<Arc<Served>>), String> {
+    fn unpack<'p>(
+        &self,
+        packet: &'p [u8],
+        mut descriptors: Vec<Foreign>,
+    ) -> Result<(&'p [u8], Brought<Arc<Served>>), String> {
         if descriptors.is_empty() {
             return Ok((packet, Brought::Nothing));
         }
-        let head = FrameHead::parse(packet, descriptors.len()).map_err(|error| error.to_string())?;
+        let head =
+            FrameHead::parse(packet, descriptors.len()).map_err(|error| error.to_string())?;
         let kind = head.kind(packet).map_err(|error| error.to_string())?;
         let handle = descriptors.pop().filter(|_| head.has_handle && !head.is_large);
         let fd = handle.ok_or("its bytes are in a memfd, which no request's are")?;
@@ -250,10 +298,13 @@ impl<'a> Server<'a> {
         Ok((&packet[head.start()..], brought))
     }
 
-    /// Why a client's descriptor is not served, if it is not. Nothing that is asked of it here asks anybody but the kernel.
+    /// Why a client's descriptor is not served, if it is not. Nothing that is asked of it here asks
+    /// anybody but the kernel.
     fn flaw_of(&self, fd: &Foreign) -> Option<&'static str> {
         match memory::seals(fd) {
-            Ok(Some(seals)) if !seals.contains(SEALS) => return Some("it is memory that is not sealed, so that it could shrink"),
+            Ok(Some(seals)) if !seals.contains(SEALS) => {
+                return Some("it is memory that is not sealed, so that it could shrink");
+            }
             Ok(Some(seals)) if !(SEALS | SEAL_EXEC).contains(seals) => {
                 return Some("it is memory with seals that keep others from using it");
             }
@@ -263,19 +314,28 @@ impl<'a> Server<'a> {
         }
         match socket_domain(fd) {
             Ok(AddressFamily::UNIX) => {}
-            _ => return Some("it is neither memory of this crate nor a Unix socket; the owner of the directory can put others"),
+            _ => {
+                return Some(
+                    "it is neither memory of this crate nor a Unix socket; the owner of the directory can put others",
+                );
+            }
         }
         match (getpeername(fd), getsockname(&*self.directory.listener)) {
-            (Ok(Some(peer)), Ok(here)) if peer == here => Some("it is a connection to this directory, which would never end"),
+            (Ok(Some(peer)), Ok(here)) if peer == here => {
+                Some("it is a connection to this directory, which would never end")
+            }
             _ => None,
         }
     }
 
-    /// Sends at once, or ends the connection. If it is the handle alone that cannot be sent, the client is told so.
+    /// Sends at once, or ends the connection. If it is the handle alone that cannot be sent, the
+    /// client is told so.
     fn send(&mut self, id: ClientId, answer: &Answer<Arc<Served>>) {
         let Some(guest) = self.guests.get(&id) else { return };
         let sent = match send_at_once(&guest.socket, answer) {
-            Err(_) if answer.handle.is_some() => send_at_once(&guest.socket, &answer.without_handle(TOO_MANY_UNREAD)),
+            Err(_) if answer.handle.is_some() => {
+                send_at_once(&guest.socket, &answer.without_handle(TOO_MANY_UNREAD))
+            }
             sent => sent,
         };
         if sent.is_err() || answer.status.ends() {
@@ -296,14 +356,16 @@ impl<'a> Server<'a> {
         let Some(guest) = self.guests.get(&id) else { return false };
         // The kernel has no reason to refuse: the socket is there, and nothing is allocated. A
         // sandbox may.
-        let watched = epoll::modify(&self.epoll, &*guest.socket, epoll::EventData::new_u64(id), events);
+        let watched =
+            epoll::modify(&self.epoll, &*guest.socket, epoll::EventData::new_u64(id), events);
         if watched.is_err() {
             self.end(id);
         }
         watched.is_ok()
     }
 
-    /// Goes on with what waited for the closer: those that bring something in the order in which they came, and new connections.
+    /// Goes on with what waited for the closer: those that bring something in the order in which
+    /// they came, and new connections.
     fn resume(&mut self) {
         self.directory.closer.go_on();
         for _ in 0..EVENTS.min(self.paused.len()) {
@@ -316,7 +378,9 @@ impl<'a> Server<'a> {
                 }
             }
         }
-        if matches!(self.door, Door::Shut(until) if clock::now() >= until) && self.directory.closer.has_room() {
+        if matches!(self.door, Door::Shut(until) if clock::now() >= until)
+            && self.directory.closer.has_room()
+        {
             self.set_door(Door::Open);
         }
     }
@@ -334,8 +398,7 @@ impl<'a> Server<'a> {
 }
 
 /// Why a handle was not sent.
-const TOO_MANY_UNREAD: &str =
-    "handles are on their way to clients that have not received them yet, as many as the kernel lets the server send: ask again";
+const TOO_MANY_UNREAD: &str = "handles are on their way to clients that have not received them yet, as many as the kernel lets the server send: ask again";
 
 fn send_at_once(socket: &Foreign, answer: &Answer<Arc<Served>>) -> Result<(), Errno> {
     let bytes = answer.encode();
@@ -344,7 +407,9 @@ fn send_at_once(socket: &Foreign, answer: &Answer<Arc<Served>>) -> Result<(), Er
         attempts += 1;
         let sent = match &answer.handle {
             None => sys::send(socket, &bytes, false),
-            Some(_) if sys::unread(socket).is_ok_and(|unread| unread > UNREAD) => Err(Errno::TOOMANYREFS),
+            Some(_) if sys::unread(socket).is_ok_and(|unread| unread > UNREAD) => {
+                Err(Errno::TOOMANYREFS)
+            }
             Some(served) => {
                 let frame = Frame::new(&bytes, None, Some((served.fd.as_fd(), &served.kind)));
                 sys::send_with_descriptors(socket, &frame.slices(), &[served.fd.as_fd()], false)

@@ -1,10 +1,17 @@
-//! What a directory knows, and how it answers: no sockets, no descriptors, no clock. `D` stands for a handle; whoever drops one decides what becomes of it.
+//! What a directory knows, and how it answers: no sockets, no descriptors, no clock. `D` stands for
+//! a handle; whoever drops one decides what becomes of it.
 //!
 //! # Who changes what
-//! - `names` says what is served, and whose it is. Each client's `names` are those that are its own: so its end takes them with it, without a search.
-//! - A client has at most one wait. It is registered, in `waiting` under its name or in `watching`, or the client is `due`: something has changed since for which its wait may be over. Whoever changes something makes those due whose waits it concerns; [`Registry::next_due`]
-//!   looks again, and answers or registers anew. So no wait is lost: between registering and the change, the client is in a set that the change empties; after it, it is due.
-//! - What a request costs does not depend on how many there are, but for the logarithm: a page of names is bounded, a client has a bounded number of names, and of those that become due each has paid with a request. They are answered a few at a time by whoever calls `next_due`.
+//! - `names` says what is served, and whose it is. Each client's `names` are those that are its
+//!   own: so its end takes them with it, without a search.
+//! - A client has at most one wait. It is registered, in `waiting` under its name or in `watching`,
+//!   or the client is `due`: something has changed since for which its wait may be over. Whoever
+//!   changes something makes those due whose waits it concerns; [`Registry::next_due`] looks again,
+//!   and answers or registers anew. So no wait is lost: between registering and the change, the
+//!   client is in a set that the change empties; after it, it is due.
+//! - What a request costs does not depend on how many there are, but for the logarithm: a page of
+//!   names is bounded, a client has a bounded number of names, and of those that become due each
+//!   has paid with a request. They are answered a few at a time by whoever calls `next_due`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -48,17 +55,38 @@ pub(crate) struct Answer<D> {
 impl<D> Answer<D> {
     /// That a connection is not to be.
     pub(crate) fn unwelcome(why: impl Into<Cow<'static, str>>) -> Self {
-        Answer { number: 0, status: Status::Unwelcome, has_more: false, revision: 0, text: why.into(), handle: None }
+        Answer {
+            number: 0,
+            status: Status::Unwelcome,
+            has_more: false,
+            revision: 0,
+            text: why.into(),
+            handle: None,
+        }
     }
 
     /// That a packet was no request.
     pub(crate) fn malformed(why: impl Into<Cow<'static, str>>) -> Self {
-        Answer { number: 0, status: Status::Malformed, has_more: false, revision: 0, text: why.into(), handle: None }
+        Answer {
+            number: 0,
+            status: Status::Malformed,
+            has_more: false,
+            revision: 0,
+            text: why.into(),
+            handle: None,
+        }
     }
 
     /// That the handle cannot be sent, for a while.
     pub(crate) fn without_handle(&self, why: &'static str) -> Self {
-        Answer { number: self.number, status: Status::TooMany, has_more: false, revision: self.revision, text: why.into(), handle: None }
+        Answer {
+            number: self.number,
+            status: Status::TooMany,
+            has_more: false,
+            revision: self.revision,
+            text: why.into(),
+            handle: None,
+        }
     }
 
     /// Its bytes.
@@ -128,7 +156,8 @@ impl<D: Clone> Registry<D> {
 
     /// A client comes.
     pub(crate) fn join(&mut self, client: ClientId, may_put: bool) {
-        self.clients.insert(client, Client { may_put, names: BTreeSet::new(), wait: None, is_due: false });
+        self.clients
+            .insert(client, Client { may_put, names: BTreeSet::new(), wait: None, is_due: false });
     }
 
     /// A client goes, and its names with it.
@@ -167,14 +196,26 @@ impl<D: Clone> Registry<D> {
     }
 
     /// Answers a request, or keeps it for later if it is a wait.
-    pub(crate) fn handle(&mut self, client: ClientId, packet: &[u8], brought: Brought<D>) -> Option<Answer<D>> {
-        let number_of = |flaw: Flaw| Answer { number: flaw.number, text: flaw.why, ..self.answer(0, flaw.status) };
+    pub(crate) fn handle(
+        &mut self,
+        client: ClientId,
+        packet: &[u8],
+        brought: Brought<D>,
+    ) -> Option<Answer<D>> {
+        let number_of = |flaw: Flaw| Answer {
+            number: flaw.number,
+            text: flaw.why,
+            ..self.answer(0, flaw.status)
+        };
         let Request { number, ask } = match Request::parse(packet) {
             Ok(request) => request,
             Err(flaw) => return Some(number_of(flaw)),
         };
         if !matches!((ask, &brought), (Ask::Put { .. }, _) | (_, Brought::Nothing)) {
-            return Some(Answer { number, ..Answer::malformed("it brings a handle, which only a put does") });
+            return Some(Answer {
+                number,
+                ..Answer::malformed("it brings a handle, which only a put does")
+            });
         }
         match ask {
             Ask::Hello => Some(self.answer(number, Status::Done)),
@@ -182,8 +223,12 @@ impl<D: Clone> Registry<D> {
             Ask::List { prefix, after } => Some(self.list(number, prefix, after)),
             Ask::Put { name, or_get } => Some(self.put_for(client, number, name, or_get, brought)),
             Ask::Remove { name } => Some(self.remove_for(client, number, name)),
-            Ask::Wait { name, tell } => self.wait(client, PendingWait { number, what: Awaited::Name(name.into()) }, tell),
-            Ask::Change { since, tell } => self.wait(client, PendingWait { number, what: Awaited::Change(since) }, tell),
+            Ask::Wait { name, tell } => {
+                self.wait(client, PendingWait { number, what: Awaited::Name(name.into()) }, tell)
+            }
+            Ask::Change { since, tell } => {
+                self.wait(client, PendingWait { number, what: Awaited::Change(since) }, tell)
+            }
         }
     }
 
@@ -192,7 +237,8 @@ impl<D: Clone> Registry<D> {
         !self.due.is_empty()
     }
 
-    /// Looks at the wait of the next one that is due: whose, and what it is answered if it is over. `None`: nobody is.
+    /// Looks at the wait of the next one that is due: whose, and what it is answered if it is over.
+    /// `None`: nobody is.
     pub(crate) fn next_due(&mut self) -> Option<(ClientId, Option<Answer<D>>)> {
         let id = self.due.pop_front()?;
         let Some(client) = self.clients.get_mut(&id) else { return Some((id, None)) };
@@ -203,7 +249,14 @@ impl<D: Clone> Registry<D> {
     }
 
     fn answer(&self, number: u64, status: Status) -> Answer<D> {
-        Answer { number, status, has_more: false, revision: self.revision, text: Cow::from(""), handle: None }
+        Answer {
+            number,
+            status,
+            has_more: false,
+            revision: self.revision,
+            text: Cow::from(""),
+            handle: None,
+        }
     }
 
     fn refuse(&self, number: u64, status: Status, why: impl Into<Cow<'static, str>>) -> Answer<D> {
@@ -212,7 +265,9 @@ impl<D: Clone> Registry<D> {
 
     fn get(&self, number: u64, name: &str) -> Answer<D> {
         match self.names.get(name) {
-            Some(entry) => Answer { handle: Some(entry.handle.clone()), ..self.answer(number, Status::Handle) },
+            Some(entry) => {
+                Answer { handle: Some(entry.handle.clone()), ..self.answer(number, Status::Handle) }
+            }
             None => self.answer(number, Status::NotFound),
         }
     }
@@ -221,8 +276,11 @@ impl<D: Clone> Registry<D> {
         // Nothing has the empty name, so all names are behind it.
         let start = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
         let mut text = String::new();
-        let mut names =
-            self.names.range::<str, _>((start, Bound::Unbounded)).map(|(name, _)| name).take_while(|name| name.starts_with(prefix));
+        let mut names = self
+            .names
+            .range::<str, _>((start, Bound::Unbounded))
+            .map(|(name, _)| name)
+            .take_while(|name| name.starts_with(prefix));
         let has_more = names.any(|name| {
             let fits = text.len() + name.len() < PAGE;
             if fits {
@@ -234,24 +292,45 @@ impl<D: Clone> Registry<D> {
         Answer { has_more, text: text.into(), ..self.answer(number, Status::Names) }
     }
 
-    fn put_for(&mut self, id: ClientId, number: u64, name: &str, or_get: bool, brought: Brought<D>) -> Answer<D> {
+    fn put_for(
+        &mut self,
+        id: ClientId,
+        number: u64,
+        name: &str,
+        or_get: bool,
+        brought: Brought<D>,
+    ) -> Answer<D> {
         let Some(client) = self.clients.get(&id).filter(|client| client.may_put) else {
             return self.answer(number, Status::NotAllowed);
         };
         let handle = match brought {
             Brought::Handle(handle) => handle,
-            Brought::Nothing => return self.refuse(number, Status::BadHandle, "no handle came with it"),
+            Brought::Nothing => {
+                return self.refuse(number, Status::BadHandle, "no handle came with it");
+            }
             Brought::Refused(why) => return self.refuse(number, Status::BadHandle, why),
         };
         if self.names.contains_key(name) {
-            return if or_get { self.get(number, name) } else { self.answer(number, Status::Taken) };
+            return if or_get {
+                self.get(number, name)
+            } else {
+                self.answer(number, Status::Taken)
+            };
         }
         let Limits { names, names_per_client } = self.limits;
         if client.names.len() >= names_per_client {
-            return self.refuse(number, Status::TooMany, format!("a connection may have {names_per_client} names"));
+            return self.refuse(
+                number,
+                Status::TooMany,
+                format!("a connection may have {names_per_client} names"),
+            );
         }
         if self.lent >= names {
-            return self.refuse(number, Status::TooMany, format!("all connections together may have {names} names"));
+            return self.refuse(
+                number,
+                Status::TooMany,
+                format!("all connections together may have {names} names"),
+            );
         }
         self.insert(name, handle, Some(id));
         self.answer(number, Status::Done)
@@ -302,9 +381,13 @@ impl<D: Clone> Registry<D> {
         let client = self.clients.get_mut(&id)?;
         let number = wait.number;
         match &wait.what {
-            Awaited::Name(name) if self.names.contains_key(name) => return Some(self.get(number, name)),
+            Awaited::Name(name) if self.names.contains_key(name) => {
+                return Some(self.get(number, name));
+            }
             Awaited::Name(name) => _ = self.waiting.entry(Arc::clone(name)).or_default().insert(id),
-            Awaited::Change(since) if *since != self.revision => return Some(self.answer(number, Status::Done)),
+            Awaited::Change(since) if *since != self.revision => {
+                return Some(self.answer(number, Status::Done));
+            }
             Awaited::Change(_) => _ = self.watching.insert(id),
         }
         client.wait = Some(wait);

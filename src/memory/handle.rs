@@ -9,7 +9,9 @@ use crate::memory::shm::{Contents, Shm};
 
 /// Something that can be handed to another process: it has a descriptor, and can be made from one.
 ///
-/// It is given to programs that this one [starts](crate::process::CommandExt::share), sent [over a connection](crate::Connection::send_handle), and served by a [`Directory`](crate::Directory). Who gets it checks what it is.
+/// It is given to programs that this one [starts](crate::process::CommandExt::share), sent [over a
+/// connection](crate::Connection::send_handle), and served by a [`Directory`](crate::Directory).
+/// Who gets it checks what it is.
 pub trait Handle: AsFd + Sized {
     /// What it is, for whoever gets it: a name that appears in errors.
     #[must_use]
@@ -17,7 +19,8 @@ pub trait Handle: AsFd + Sized {
         type_name::<Self>()
     }
 
-    /// Whether a handle that was of this kind where it was handed on may be one of `Self` here. Only needed where [`from_fd`](Handle::from_fd) cannot tell.
+    /// Whether a handle that was of this kind where it was handed on may be one of `Self` here.
+    /// Only needed where [`from_fd`](Handle::from_fd) cannot tell.
     ///
     /// # Errors
     /// That it may not.
@@ -26,7 +29,8 @@ pub trait Handle: AsFd + Sized {
         Ok(())
     }
 
-    /// Makes the handle from a descriptor, after checking that it is one of this kind. The descriptor is closed if it is not.
+    /// Makes the handle from a descriptor, after checking that it is one of this kind. The
+    /// descriptor is closed if it is not.
     ///
     /// # Errors
     /// What is wrong with the descriptor.

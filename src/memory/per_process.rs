@@ -35,6 +35,17 @@ impl<T> Current<T> {
     }
 }
 
+impl<T: Default> Current<T> {
+    /// Makes one, for this process alone.
+    ///
+    /// # Errors
+    /// ENOMEM, for the page that tells a child from its parent.
+    pub(crate) fn make() -> io::Result<&'static Self> {
+        let made = Current { mark: mark_of_this_process()?, value: T::default() };
+        Ok(Box::leak(Box::new(made)))
+    }
+}
+
 impl<T> Deref for Current<T> {
     type Target = T;
 
@@ -52,7 +63,8 @@ impl<T: Default + Send + Sync> PerProcess<T> {
     pub(crate) fn existing(&self) -> Option<&'static Current<T>> {
         // SAFETY: null, or what was stored below, which is never freed. Acquire: pairs with the
         // Release there.
-        unsafe { self.current.load(Acquire).as_ref() }.filter(|current| current.is_of_this_process())
+        unsafe { self.current.load(Acquire).as_ref() }
+            .filter(|current| current.is_of_this_process())
     }
 
     /// This process's value.
@@ -65,8 +77,7 @@ impl<T: Default + Send + Sync> PerProcess<T> {
             if let Some(current) = self.existing() {
                 return Ok(current);
             }
-            let made = Box::new(Current { mark: mark_of_this_process()?, value: T::default() });
-            let new = ptr::from_ref(Box::leak(made)).cast_mut();
+            let new = ptr::from_ref(Current::<T>::make()?).cast_mut();
             // Release: pairs with the Acquire loads here. Who comes second leaves one behind that
             // nobody uses.
             if let Err(other) = self.current.compare_exchange(known, new, AcqRel, Acquire) {

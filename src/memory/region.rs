@@ -23,7 +23,8 @@ pub(crate) const CONTENTS: usize = 4_096;
 /// "crossprc" in the byte order of the program that made the region.
 const MAGIC: u64 = u64::from_be_bytes(*b"crossprc");
 
-/// The version of the layout of header and primitives. Any change that another build would misread makes it a new one.
+/// The version of the layout of header and primitives. Any change that another build would misread
+/// makes it a new one.
 const ABI: u32 = 5;
 
 /// Pointer width in bits, and the libc whose robust list the locks fit.
@@ -32,7 +33,8 @@ const MUSL: u32 = 1 << 16;
 
 const INITIALISED: u32 = 1;
 
-/// All in atomics: a peer may write anything at any time. Relaxed but for `initialised`, which orders them.
+/// All in atomics: a peer may write anything at any time. Relaxed but for `initialised`, which
+/// orders them.
 ///
 /// Each field is loaded once, when the region is attached, and must be:
 ///
@@ -57,7 +59,8 @@ struct Header {
     /// How many elements.
     count: AtomicU64,
     fingerprint: AtomicU64,
-    /// Stored last, with Release; loaded before the fields above but magic, ABI and word, with Acquire.
+    /// Stored last, with Release; loaded before the fields above but magic, ABI and word, with
+    /// Acquire.
     initialised: AtomicU32,
 }
 
@@ -90,14 +93,21 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// A new region with zeroed contents, which `fill` then writes: it gets the address of the first element. Only after that can it be attached.
-    pub(crate) fn create(layout: Layout, count: usize, fill: impl FnOnce(NonNull<u8>)) -> Result<Self, RegionError> {
-        let len = layout.region_len(count as u64).ok_or(RegionError::TooLarge { size: layout.size, count })?;
+    /// A new region with zeroed contents, which `fill` then writes: it gets the address of the
+    /// first element. Only after that can it be attached.
+    pub(crate) fn create(
+        layout: Layout,
+        count: usize,
+        fill: impl FnOnce(NonNull<u8>),
+    ) -> Result<Self, RegionError> {
+        let len = layout
+            .region_len(count as u64)
+            .ok_or(RegionError::TooLarge { size: layout.size, count })?;
         Self::create_with_holes(layout, count, len - CONTENTS, &[(0, len - CONTENTS)], fill)
     }
 
-    /// The same with contents of `len` bytes, which are at least as many as `count` elements need, and of which only some ranges are
-    /// [allocated](Region::allocate): offsets and lengths.
+    /// The same with contents of `len` bytes, which are at least as many as `count` elements need,
+    /// and of which only some ranges are [allocated](Region::allocate): offsets and lengths.
     pub(crate) fn create_with_holes(
         layout: Layout,
         count: usize,
@@ -105,12 +115,17 @@ impl Region {
         allocated: &[(usize, usize)],
         fill: impl FnOnce(NonNull<u8>),
     ) -> Result<Self, RegionError> {
-        let len = len.checked_add(CONTENTS).ok_or(RegionError::TooLarge { size: layout.size, count })?;
+        let len =
+            len.checked_add(CONTENTS).ok_or(RegionError::TooLarge { size: layout.size, count })?;
         let failed = |source| RegionError::Create { len, source };
         let namespace = namespace::first().map_err(no_namespace)?;
         // A slice may have no elements; the kernel refuses to allocate nothing.
-        let contents = allocated.iter().filter(|&&(_, len)| len != 0).map(|&(offset, len)| ((CONTENTS + offset) as u64, len as u64));
-        let ranges: Vec<(u64, u64)> = core::iter::once((0, CONTENTS as u64)).chain(contents).collect();
+        let contents = allocated
+            .iter()
+            .filter(|&&(_, len)| len != 0)
+            .map(|&(offset, len)| ((CONTENTS + offset) as u64, len as u64));
+        let ranges: Vec<(u64, u64)> =
+            core::iter::once((0, CONTENTS as u64)).chain(contents).collect();
         let file = memory::create(len as u64, &ranges).map_err(failed)?;
         let mapping = Mapping::new(&file, len).map_err(failed)?;
         let region = Region { mapping, file, count };
@@ -121,9 +136,14 @@ impl Region {
 
     /// [`attach`](Region::attach) for a region of which all is allocated, as
     /// [`create`](Region::create) makes it.
-    pub(crate) fn attach_whole(file: OwnedFd, layout: Layout, type_name: &'static str) -> Result<Self, RegionError> {
+    pub(crate) fn attach_whole(
+        file: OwnedFd,
+        layout: Layout,
+        type_name: &'static str,
+    ) -> Result<Self, RegionError> {
         let region = Region::attach(file, layout, type_name)?;
-        let (len, allocated) = memory::len_and_allocated(&region).map_err(os("reading its length"))?;
+        let (len, allocated) =
+            memory::len_and_allocated(&region).map_err(os("reading its length"))?;
         if allocated < len { Err(RegionError::Holes { len, allocated }) } else { Ok(region) }
     }
 
@@ -148,25 +168,38 @@ impl Region {
     /// overwritten; who touches it
     /// gets a new page of zeros, and is killed only where a page is not to be had for anything else
     /// either.
-    pub(crate) fn attach(file: OwnedFd, layout: Layout, type_name: &'static str) -> Result<Self, RegionError> {
+    pub(crate) fn attach(
+        file: OwnedFd,
+        layout: Layout,
+        type_name: &'static str,
+    ) -> Result<Self, RegionError> {
         check_descriptor(&file)?;
         // Sealed against shrinking and growing, so this is its length for good.
         let len = memory::len(&file).map_err(os("reading its length"))?;
         if len < CONTENTS as u64 {
             return Err(RegionError::TooShort { len, needed: CONTENTS as u64 });
         }
-        let mapped = usize::try_from(len).map_err(|_| RegionError::TooShort { len, needed: CONTENTS as u64 })?;
+        let mapped = usize::try_from(len)
+            .map_err(|_| RegionError::TooShort { len, needed: CONTENTS as u64 })?;
         let namespace = namespace::current().map_err(no_namespace)?;
         let expected = namespace::first().map_err(no_namespace)?;
         if namespace != expected {
-            return Err(RegionError::OtherPidNamespace { found: namespace.inode, expected: expected.inode });
+            return Err(RegionError::OtherPidNamespace {
+                found: namespace.inode,
+                expected: expected.inode,
+            });
         }
         let mapping = Mapping::new(&file, mapped).map_err(os("mapping it"))?;
         let mut region = Region { mapping, file, count: 0 };
         let count = region.header().check(layout, type_name, namespace)?;
         match layout.region_len(count) {
             Some(needed) if needed <= mapped => region.count = count as usize,
-            needed => return Err(RegionError::TooShort { len, needed: needed.map_or(u64::MAX, |needed| needed as u64) }),
+            needed => {
+                return Err(RegionError::TooShort {
+                    len,
+                    needed: needed.map_or(u64::MAX, |needed| needed as u64),
+                });
+            }
         }
         Ok(region)
     }
@@ -193,7 +226,8 @@ impl Region {
     }
 
     fn header(&self) -> &Header {
-        // SAFETY: a region is at least a page long and aligned to one; the header is all atomics, for which any bytes will do.
+        // SAFETY: a region is at least a page long and aligned to one; the header is all atomics,
+        // for which any bytes will do.
         unsafe { self.mapping.start().cast().as_ref() }
     }
 }
@@ -220,13 +254,20 @@ impl Header {
     }
 
     /// How many elements it claims to hold; everything else is as it must be.
-    fn check(&self, layout: Layout, type_name: &'static str, namespace: PidNamespace) -> Result<u64, RegionError> {
+    fn check(
+        &self,
+        layout: Layout,
+        type_name: &'static str,
+        namespace: PidNamespace,
+    ) -> Result<u64, RegionError> {
         // Acquire: pairs with the Release in `describe`.
         let initialised = self.initialised.load(Acquire) == INITIALISED;
         match self.magic.load(Relaxed) {
             MAGIC => {}
             0 if !initialised => return Err(RegionError::NotInitialised),
-            found if found == MAGIC.swap_bytes() => return Err(RegionError::OtherWordSize { found: "the other byte order".into() }),
+            found if found == MAGIC.swap_bytes() => {
+                return Err(RegionError::OtherWordSize { found: "the other byte order".into() });
+            }
             found => return Err(RegionError::ForeignMagic { found }),
         }
         match self.abi.load(Relaxed) {
@@ -240,13 +281,15 @@ impl Header {
         if !initialised {
             return Err(RegionError::NotInitialised);
         }
-        let (device, inode) = (self.namespace_device.load(Relaxed), self.namespace_inode.load(Relaxed));
+        let (device, inode) =
+            (self.namespace_device.load(Relaxed), self.namespace_inode.load(Relaxed));
         if (PidNamespace { device, inode }) != namespace {
             return Err(RegionError::OtherPidNamespace { found: inode, expected: namespace.inode });
         }
         let (size, align) = (self.size.load(Relaxed), self.align.load(Relaxed));
         let (fingerprint, count) = (self.fingerprint.load(Relaxed), self.count.load(Relaxed));
-        let same = (size, align, fingerprint) == (layout.size as u64, layout.align as u64, layout.fingerprint);
+        let same = (size, align, fingerprint)
+            == (layout.size as u64, layout.align as u64, layout.fingerprint);
         if !same || (count != 1 && !layout.is_slice) {
             return Err(RegionError::OtherLayout {
                 type_name,
@@ -263,7 +306,8 @@ impl Header {
 /// That a descriptor is that of a file such as this crate makes regions of. Nothing of it is
 /// touched.
 fn check_descriptor(file: &OwnedFd) -> Result<(), RegionError> {
-    let seals = memory::seals(file).map_err(os("reading its seals"))?.ok_or(RegionError::NotMemfd)?;
+    let seals =
+        memory::seals(file).map_err(os("reading its seals"))?.ok_or(RegionError::NotMemfd)?;
     if !seals.contains(SEALS) {
         return Err(RegionError::NotSealed { missing: seal_names(SEALS - seals) });
     }
@@ -300,8 +344,8 @@ fn word_name(word: u32) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegionError {
-    /// No memory could be had for it: too little is left, or no descriptor is free; or this process cannot tell its
-    /// pid namespace.
+    /// No memory could be had for it: too little is left, or no descriptor is free; or this process
+    /// cannot tell its pid namespace.
     #[error("no shared memory of {len} bytes could be created")]
     Create {
         /// How many bytes were asked for.
@@ -340,13 +384,17 @@ pub enum RegionError {
         missing: String,
     },
     /// The memfd has seals that no region has, such as one against writing.
-    #[error("the memfd is sealed against more than a region is, by {found}: it was not made by this crate")]
+    #[error(
+        "the memfd is sealed against more than a region is, by {found}: it was not made by this crate"
+    )]
     OtherSeals {
         /// The seals that it has too many.
         found: String,
     },
     /// The memfd is of huge pages, which its maker could take away under those who map it.
-    #[error("the memfd is of huge pages: it was not made by this crate; have the region made by it")]
+    #[error(
+        "the memfd is of huge pages: it was not made by this crate; have the region made by it"
+    )]
     HugePages,
     /// Some of its pages are not there: who touches them may be killed for want of memory.
     #[error(
@@ -374,7 +422,9 @@ pub enum RegionError {
         found: u64,
     },
     /// Another version of this crate made it, with another layout of the primitives.
-    #[error("the region has ABI {found}, this program has {expected}: build both with versions of crossproc that agree")]
+    #[error(
+        "the region has ABI {found}, this program has {expected}: build both with versions of crossproc that agree"
+    )]
     OtherAbi {
         /// The ABI of its maker.
         found: u32,
@@ -407,8 +457,11 @@ pub enum RegionError {
     /// Its maker has not finished, or died before that.
     #[error("the region is not initialised: whoever made it has not finished, or died before")]
     NotInitialised,
-    /// It belongs to processes of another pid namespace, whose locks name their owners by TIDs that mean nothing here.
-    #[error("the region belongs to pid namespace {found}, this process to {expected}: start it in the same one")]
+    /// It belongs to processes of another pid namespace, whose locks name their owners by TIDs that
+    /// mean nothing here.
+    #[error(
+        "the region belongs to pid namespace {found}, this process to {expected}: start it in the same one"
+    )]
     OtherPidNamespace {
         /// The inode of the region's namespace.
         found: u64,
@@ -428,8 +481,12 @@ pub enum RegionError {
 impl From<RegionError> for io::Error {
     fn from(error: RegionError) -> Self {
         let kind = match &error {
-            RegionError::Create { source, .. } | RegionError::Attach { source, .. } | RegionError::NoNamespace { source } => source.kind(),
-            RegionError::TooLarge { .. } | RegionError::UnsuitableQueue { .. } => io::ErrorKind::InvalidInput,
+            RegionError::Create { source, .. }
+            | RegionError::Attach { source, .. }
+            | RegionError::NoNamespace { source } => source.kind(),
+            RegionError::TooLarge { .. } | RegionError::UnsuitableQueue { .. } => {
+                io::ErrorKind::InvalidInput
+            }
             _ => io::ErrorKind::InvalidData,
         };
         io::Error::new(kind, error)

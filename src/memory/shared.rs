@@ -1,4 +1,5 @@
-//! What may lie in memory that other processes write: [`Shared`], [`Plain`], and [`shared!`](crate::shared!) for structs of one's own.
+//! What may lie in memory that other processes write: [`Shared`], [`Plain`], and
+//! [`shared!`](crate::shared!) for structs of one's own.
 
 #![allow(unsafe_code)]
 
@@ -7,11 +8,13 @@ use core::sync::atomic;
 
 use bytemuck::AnyBitPattern;
 
-/// Data for which every sequence of bytes is a valid value, and which means the same in every process: integers, floats, arrays of them, and structs
-/// that derive [`bytemuck::AnyBitPattern`].
+/// Data for which every sequence of bytes is a valid value, and which means the same in every
+/// process: integers, floats, arrays of them, and structs that derive [`bytemuck::AnyBitPattern`].
 ///
-/// No pointers, no references, no `bool`, `char` or enums: a process may die halfway through writing one, and its peers read what is there. `Plain` data
-/// is reached through something that orders the accesses, such as a [`Lock`](crate::Lock), or copied out of a [`Fixed`](crate::Fixed).
+/// No pointers, no references, no `bool`, `char` or enums: a process may die halfway through
+/// writing one, and its peers read what is there. `Plain` data is reached through something that
+/// orders the accesses, such as a [`Lock`](crate::Lock), or copied out of a
+/// [`Fixed`](crate::Fixed).
 ///
 /// ```
 /// use crossproc::{Lock, bytemuck::AnyBitPattern};
@@ -33,16 +36,21 @@ pub trait Plain: AnyBitPattern + Send {}
 // `Send` keeps raw pointers out, also where bytemuck is compiled with them as plain data.
 impl<T: AnyBitPattern + Send> Plain for T {}
 
-/// Types whose values may be used, by shared reference, in memory that other processes write at the same time.
+/// Types whose values may be used, by shared reference, in memory that other processes write at the
+/// same time.
 ///
-/// They are: the atomics except `AtomicBool` and `AtomicPtr`, this crate's primitives, arrays of those, and structs of those that are declared with
-/// [`shared!`](crate::shared!). A plain integer is not among them: a reference to it would promise the compiler that nobody changes it.
-/// Use an atomic, a [`Lock`](crate::Lock) around it, or [`Fixed`](crate::Fixed) for what is set once.
+/// They are: the atomics except `AtomicBool` and `AtomicPtr`, this crate's primitives, arrays of
+/// those, and structs of those that are declared with [`shared!`](crate::shared!). A plain integer
+/// is not among them: a reference to it would promise the compiler that nobody changes it.
+/// Use an atomic, a [`Lock`](crate::Lock) around it, or [`Fixed`](crate::Fixed) for what is set
+/// once.
 ///
 /// # Safety
-/// - Every sequence of bytes of this size is a valid value, and may change to another at any time while a `&Self` exists: all
-///   bytes are atomics, or in `UnsafeCell`s that are accessed under a protocol.
-/// - There are no pointers, and the address does not matter: the value may be mapped at several at once.
+/// - Every sequence of bytes of this size is a valid value, and may change to another at any time
+///   while a `&Self` exists: all bytes are atomics, or in `UnsafeCell`s that are accessed under a
+///   protocol.
+/// - There are no pointers, and the address does not matter: the value may be mapped at several at
+///   once.
 /// - The layout is fixed (`repr(C)` or `transparent`), and [`layout`](Shared::layout) describes it.
 /// - There is nothing to drop.
 #[diagnostic::on_unimplemented(
@@ -52,7 +60,8 @@ impl<T: AnyBitPattern + Send> Plain for T {}
     note = "put plain data such as integers into a `Lock<T>`, or into a `Fixed<T>` if it is set once"
 )]
 pub unsafe trait Shared: Sync + 'static {
-    /// Adds the layout of this type to a fingerprint. Two types of which one program may take the other's memory for its own give the same.
+    /// Adds the layout of this type to a fingerprint. Two types of which one program may take the
+    /// other's memory for its own give the same.
     fn layout(to: &mut Fingerprint);
 
     /// Makes a new value of what is all zeros, for [`Shm::new_in_place`](crate::Shm::new_in_place).
@@ -61,7 +70,8 @@ pub unsafe trait Shared: Sync + 'static {
     fn set_up(&mut self) {}
 }
 
-/// A hash of a type's layout, by which a program recognises memory that another program, or another build of it, laid out differently.
+/// A hash of a type's layout, by which a program recognises memory that another program, or another
+/// build of it, laid out differently.
 ///
 /// It is FNV-1a over the names of types and fields, their sizes, alignments and offsets.
 #[derive(Debug, Clone)]
@@ -118,17 +128,22 @@ impl Fingerprint {
         (size_of::<T>(), align_of::<T>())
     }
 
-    /// Adds a plain type: its size, its alignment and its name without the path, which may differ between the programs that share it.
+    /// Adds a plain type: its size, its alignment and its name without the path, which may differ
+    /// between the programs that share it.
     pub fn plain<T: Plain>(&mut self) -> &mut Self {
         self.number(size_of::<T>()).number(align_of::<T>());
-        for word in type_name::<T>().split_inclusive(|c: char| !c.is_alphanumeric() && c != '_' && c != ':') {
+        for word in
+            type_name::<T>().split_inclusive(|c: char| !c.is_alphanumeric() && c != '_' && c != ':')
+        {
             self.name(word.rsplit("::").next().unwrap_or(word));
         }
         self
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0 = bytes.iter().fold(self.0, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(Self::FNV_PRIME));
+        self.0 = bytes
+            .iter()
+            .fold(self.0, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(Self::FNV_PRIME));
         self
     }
 }
@@ -159,9 +174,10 @@ unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
 
 /// Declares a struct that can lie in shared memory.
 ///
-/// The struct becomes `#[repr(C)]` and [`Shared`](trait@crate::Shared). Each field's type is checked at compile time, and so is that there is nothing to drop, and that
-/// no attribute has added a field, changed a type or moved one.
-/// Structs with parameters are not taken; implement [`Shared`](trait@crate::Shared) by hand for them.
+/// The struct becomes `#[repr(C)]` and [`Shared`](trait@crate::Shared). Each field's type is
+/// checked at compile time, and so is that there is nothing to drop, and that no attribute has
+/// added a field, changed a type or moved one. Structs with parameters are not taken; implement
+/// [`Shared`](trait@crate::Shared) by hand for them.
 ///
 /// ```
 /// use crossproc::{Event, Fixed, Lock, Shm, shared};

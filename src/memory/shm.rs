@@ -13,22 +13,28 @@ use std::sync::Arc;
 use crate::memory::region::{CONTENTS, Layout, Region, RegionError};
 use crate::memory::shared::{Fingerprint, Shared};
 
-/// A handle to a `T`, or a slice `[T]`, in memory that any number of processes share: what [`Arc`] is to threads.
+/// A handle to a `T`, or a slice `[T]`, in memory that any number of processes share: what [`Arc`]
+/// is to threads.
 ///
-/// The memory is an anonymous file (memfd) without a name, sealed so that its size stays, with all its pages allocated. It exists as long as any
-/// process has a handle to it, and goes with the last one, however that one ended. Forked children inherit handles; other programs get
+/// The memory is an anonymous file (memfd) without a name, sealed so that its size stays, with all
+/// its pages allocated. It exists as long as any process has a handle to it, and goes with the last
+/// one, however that one ended. Forked children inherit handles; other programs get
 /// the [descriptor](AsFd) and [attach](Shm::attach) to it.
 ///
-/// `T` is [`Shared`]: atomics, primitives, and structs declared with [`shared!`](crate::shared!). It is never dropped.
+/// `T` is [`Shared`]: atomics, primitives, and structs declared with [`shared!`](crate::shared!).
+/// It is never dropped.
 ///
 /// # Blocking
-/// Nothing here blocks, but for the kernel's search for free pages. Using the contents makes no system call.
+/// Nothing here blocks, but for the kernel's search for free pages. Using the contents makes no
+/// system call.
 ///
 /// # Memory ordering
-/// Creating *synchronises with* attaching: what was written at creation is seen by whoever attaches.
+/// Creating *synchronises with* attaching: what was written at creation is seen by whoever
+/// attaches.
 ///
 /// # Process death
-/// A creator that dies halfway leaves a region that cannot be attached, and that is gone with its descriptor.
+/// A creator that dies halfway leaves a region that cannot be attached, and that is gone with its
+/// descriptor.
 ///
 /// # Examples
 /// An array of counters that a child adds to:
@@ -51,12 +57,14 @@ pub struct Shm<T: ?Sized + Contents> {
     region: Arc<Region>,
 }
 
-// SAFETY: a handle gives `&T` and never a `T`, so being `Sync` is all that is asked of `T`, which `Shared` includes.
+// SAFETY: a handle gives `&T` and never a `T`, so being `Sync` is all that is asked of `T`, which
+// `Shared` includes.
 unsafe impl<T: ?Sized + Contents> Send for Shm<T> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized + Contents> Sync for Shm<T> {}
 
-/// What a [`Shm`] can hold: a `T` or a slice `[T]` of [`Shared`] types. Implemented for these two and nothing else.
+/// What a [`Shm`] can hold: a `T` or a slice `[T]` of [`Shared`] types. Implemented for these two
+/// and nothing else.
 pub trait Contents: sealed::Contents {}
 
 impl<T: Shared> Contents for T {}
@@ -74,7 +82,12 @@ mod sealed {
 }
 
 fn layout_of<T: Shared>(fingerprint: u64, is_slice: bool) -> Layout {
-    const { assert!(!core::mem::needs_drop::<T>(), "what is shared is never dropped, so there can be nothing to drop") };
+    const {
+        assert!(
+            !core::mem::needs_drop::<T>(),
+            "what is shared is never dropped, so there can be nothing to drop"
+        );
+    };
     const { assert!(align_of::<T>() <= CONTENTS, "shared memory is aligned to 4,096 bytes at most") };
     Layout { size: size_of::<T>(), align: align_of::<T>(), fingerprint, is_slice }
 }
@@ -103,8 +116,8 @@ impl<T: Shared> sealed::Contents for [T] {
 impl<T: Shared> Shm<T> {
     /// Moves `value` into new shared memory.
     ///
-    /// On its way the value is on the stack, several times in a build without optimisation. From some
-    /// 64 KiB on, take [`new_in_place`](Shm::new_in_place).
+    /// On its way the value is on the stack, several times in a build without optimisation. From
+    /// some 64 KiB on, take [`new_in_place`](Shm::new_in_place).
     ///
     /// An alignment of `T` beyond 4,096 bytes does not compile.
     ///
@@ -113,23 +126,24 @@ impl<T: Shared> Shm<T> {
     /// [`RegionError::NoNamespace`] if there is no `/proc`.
     pub fn new(value: T) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
-            // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a page, and nobody else's yet.
+            // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a
+            // page, and nobody else's yet.
             unsafe { at.cast::<T>().write(value) };
         };
         Region::create(<T as sealed::Contents>::layout(), 1, write).map(Shm::of)
     }
 
-    /// A value in new shared memory, made where it lies: nothing of it is on the stack, whatever its
-    /// size.
+    /// A value in new shared memory, made where it lies: nothing of it is on the stack, whatever
+    /// its size.
     ///
-    /// It begins with free locks, and zeros in them, with zeros in atomics and in [`Fixed`] data, and
-    /// with events that are not set. What has no other beginning has to be set by `write`:
+    /// It begins with free locks, and zeros in them, with zeros in atomics and in [`Fixed`] data,
+    /// and with events that are not set. What has no other beginning has to be set by `write`:
     /// a [`Barrier`] is one for no parties, and a [`Semaphore`] and a [`BoundedSemaphore`] have no
     /// permits.
     ///
     /// # Process death
-    /// Until `write` has returned, nobody else can attach to the memory, and what it has done is gone
-    /// with the process. So it is if `write` panics.
+    /// Until `write` has returned, nobody else can attach to the memory, and what it has done is
+    /// gone with the process. So it is if `write` panics.
     ///
     /// # Errors
     /// As [`new`](Shm::new); `write` is not called then.
@@ -166,8 +180,9 @@ impl<T: Shared> Shm<T> {
     /// [`Semaphore`]: crate::Semaphore
     pub fn new_in_place(write: impl FnOnce(&mut T)) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
-            // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a page, and
-            // nobody else's until it returns. It is all zeros, and any bytes are a `T` (`Shared`).
+            // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a
+            // page, and nobody else's until it returns. It is all zeros, and any bytes
+            // are a `T` (`Shared`).
             let value = unsafe { at.cast::<T>().as_mut() };
             value.set_up();
             write(value);
@@ -183,7 +198,8 @@ impl<T: Shared> Shm<[T]> {
     /// [`slice_in_place`](Shm::slice_in_place).
     ///
     /// # Process death
-    /// Until the last one is made, nobody else can attach to the memory. If `element` panics, it is gone.
+    /// Until the last one is made, nobody else can attach to the memory. If `element` panics, it is
+    /// gone.
     ///
     /// # Errors
     /// [`RegionError::Create`] if there is no memory or no descriptor for it,
@@ -204,8 +220,8 @@ impl<T: Shared> Shm<[T]> {
         Region::create(<[T] as sealed::Contents>::layout(), len, write).map(Shm::of)
     }
 
-    /// A slice of `len` elements in new shared memory, made where they lie: nothing of them is on the
-    /// stack. They begin as [a single value](Shm::new_in_place) does.
+    /// A slice of `len` elements in new shared memory, made where they lie: nothing of them is on
+    /// the stack. They begin as [a single value](Shm::new_in_place) does.
     ///
     /// # Process death
     /// As for a single value.
@@ -241,9 +257,11 @@ impl<T: Shared> Shm<[T]> {
 }
 
 impl<T: ?Sized + Contents> Shm<T> {
-    /// Maps what another process has created, from its descriptor. The descriptor is closed with the last clone, or at once if this fails.
+    /// Maps what another process has created, from its descriptor. The descriptor is closed with
+    /// the last clone, or at once if this fails.
     ///
-    /// Nothing in the file is trusted. It has to be such as this crate makes, and this is checked first:
+    /// Nothing in the file is trusted. It has to be such as this crate makes, and this is checked
+    /// first:
     ///
     /// | what | otherwise |
     /// |---|---|
@@ -258,9 +276,9 @@ impl<T: ?Sized + Contents> Shm<T> {
     /// | it holds a `T` laid out as in this program | [`RegionError::OtherLayout`] |
     /// | all of it is allocated | [`RegionError::Holes`] |
     ///
-    /// Whoever has the descriptor can take pages out of it later, by `fallocate`: what was in them reads as
-    /// zeros then, as if it had been overwritten. The kernel allocates new ones for who touches them, and
-    /// kills it only if there is no memory.
+    /// Whoever has the descriptor can take pages out of it later, by `fallocate`: what was in them
+    /// reads as zeros then, as if it had been overwritten. The kernel allocates new ones for
+    /// who touches them, and kills it only if there is no memory.
     ///
     /// [`NotInitialised`]: RegionError::NotInitialised
     /// [`OtherWordSize`]: RegionError::OtherWordSize
@@ -295,8 +313,9 @@ impl<T: ?Sized + Contents> Deref for Shm<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the region holds as many elements of `T`'s element type as its count says: written by `new` or `from_fn`, or checked
-        // by `attach`; they are `Shared`, so any bytes are valid and may change. It stays mapped as long as `self.region`.
+        // SAFETY: the region holds as many elements of `T`'s element type as its count says:
+        // written by `new` or `from_fn`, or checked by `attach`; they are `Shared`, so any
+        // bytes are valid and may change. It stays mapped as long as `self.region`.
         unsafe { self.contents.as_ref() }
     }
 }

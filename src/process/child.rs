@@ -23,10 +23,12 @@ const AGAIN: u64 = 1_000_000;
 /// So many looks at one that is about to be reaped are enough.
 const MANY: u32 = 1_000;
 
-/// A process that this one started, by [`fork`](super::fork) or [`CommandExt::start`](super::CommandExt::start).
+/// A process that this one started, by [`fork`](super::fork) or
+/// [`CommandExt::start`](super::CommandExt::start).
 ///
-/// It is known by a pidfd, so that no operation can ever hit another process that was given the same pid. Several threads may use it at once. Dropping
-/// it leaves the process alone; unless it is joined, it stays a zombie after its end until this process ends, too.
+/// It is known by a pidfd, so that no operation can ever hit another process that was given the
+/// same pid. Several threads may use it at once. Dropping it leaves the process alone; unless it is
+/// joined, it stays a zombie after its end until this process ends, too.
 ///
 /// The descriptor ([`AsFd`]) becomes readable when the process ends, for use with `poll`.
 #[derive(Debug)]
@@ -48,7 +50,8 @@ impl Child {
         self.pid.as_raw_nonzero().get() as u32
     }
 
-    /// Waits until the process has ended, as long as it takes: its exit code, or the signal that killed it. The second time it is the same.
+    /// Waits until the process has ended, as long as it takes: its exit code, or the signal that
+    /// killed it. The second time it is the same.
     ///
     /// # Errors
     /// [`StatusLost`], in the [`io::Error`]: the process has ended, and its status went elsewhere.
@@ -56,7 +59,8 @@ impl Child {
         self.join_with(Wait::FOREVER)
     }
 
-    /// Waits until the process has ended, for `timeout` at most. Zero looks once; [`Duration::MAX`] waits for ever.
+    /// Waits until the process has ended, for `timeout` at most. Zero looks once; [`Duration::MAX`]
+    /// waits for ever.
     ///
     /// # Errors
     /// [`io::ErrorKind::TimedOut`]; otherwise as [`join`](Child::join).
@@ -95,12 +99,14 @@ impl Child {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, message));
                 }
                 Err(Ended::Interrupted) => {
-                    let message = format!("a signal handler ran while waiting for process {}", self.pid);
+                    let message =
+                        format!("a signal handler ran while waiting for process {}", self.pid);
                     return Err(io::Error::new(io::ErrorKind::Interrupted, message));
                 }
             }
             if has_ended {
-                // Ended, and not to be reaped before a debugger lets go of it, of which nothing tells: look again in a while.
+                // Ended, and not to be reaped before a debugger lets go of it, of which nothing
+                // tells: look again in a while.
                 waiter.sleep(|until| {
                     let again = clock::now().saturating_add(AGAIN);
                     match sleep_until(until.map_or(again, |until| until.min(again))) {
@@ -124,7 +130,8 @@ impl Child {
     }
 
     fn look(&self) -> io::Result<Look> {
-        // Held while reaping, so that nobody finds the child reaped and its status not yet here. Nothing in between panics or blocks.
+        // Held while reaping, so that nobody finds the child reaped and its status not yet here.
+        // Nothing in between panics or blocks.
         let mut known = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(status) = *known {
             return Ok(Look::Ended(status));
@@ -132,12 +139,16 @@ impl Child {
         let status = match pidfd::reap(&self.pidfd) {
             Ok(None) => return Ok(Look::Runs),
             Ok(Some(status)) => status,
-            Err(error) if error.raw_os_error() != Some(Errno::CHILD.raw_os_error()) => return Err(failed("waitid")(error)),
+            Err(error) if error.raw_os_error() != Some(Errno::CHILD.raw_os_error()) => {
+                return Err(failed("waitid")(error));
+            }
             Err(_) => match pidfd::record(&self.pidfd) {
                 Record::Ended(status) => status,
                 Record::Child => return Ok(Look::IsReaped),
                 Record::OfAnother => return Err(self.lost(Taker::Parent)),
-                Record::Unknown if process::ignores_children() => return Err(self.lost(Taker::Kernel)),
+                Record::Unknown if process::ignores_children() => {
+                    return Err(self.lost(Taker::Kernel));
+                }
                 Record::Unknown => return Err(self.lost(Taker::Wait)),
             },
         };
@@ -149,7 +160,8 @@ impl Child {
         io::Error::other(StatusLost { id: self.id(), taker })
     }
 
-    /// Whether the process has not ended. It may have by the time this returns; once false it stays so.
+    /// Whether the process has not ended. It may have by the time this returns; once false it stays
+    /// so.
     ///
     /// # Errors
     /// No memory for `poll(2)`.
@@ -173,7 +185,8 @@ impl Child {
         self.signal(Signal::KILL)
     }
 
-    /// Stops the process (SIGSTOP): it keeps what it holds and does nothing until [`resume`](Child::resume).
+    /// Stops the process (SIGSTOP): it keeps what it holds and does nothing until
+    /// [`resume`](Child::resume).
     ///
     /// # Errors
     /// [`io::ErrorKind::PermissionDenied`]: the process changed its user.

@@ -29,7 +29,9 @@ impl<'a> Closing<'a> {
         if closing.numbers().next().is_some() {
             let failed = |errno: Errno| {
                 let source = io::Error::from(errno);
-                let text = format!("opening /dev/null, which takes the place of what a forked child does not keep, failed: {source}");
+                let text = format!(
+                    "opening /dev/null, which takes the place of what a forked child does not keep, failed: {source}"
+                );
                 io::Error::new(source.kind(), text)
             };
             closing.dead = Some(Dead::new().map_err(failed)?);

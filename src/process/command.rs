@@ -18,7 +18,8 @@ use super::{Child, LINE};
 use crate::memory::{Handle, HandleError};
 use crossproc_sys::failed::failed;
 
-/// A handle is known to the program that is started by an environment variable of this name, with the handle's name after it.
+/// A handle is known to the program that is started by an environment variable of this name, with
+/// the handle's name after it.
 const PREFIX: &str = "CROSSPROC_HANDLE_";
 
 /// What [`std::process::Command`] lacks for programs that share memory.
@@ -41,7 +42,8 @@ const PREFIX: &str = "CROSSPROC_HANDLE_";
 /// # }
 /// ```
 pub trait CommandExt {
-    /// Lets the program inherit a handle, which it gets by [`inherited`] with this name. The handle need not live on: the command keeps a descriptor.
+    /// Lets the program inherit a handle, which it gets by [`inherited`] with this name. The handle
+    /// need not live on: the command keeps a descriptor.
     ///
     /// The name is in an environment variable of the command, so **`env_clear` comes before this**.
     /// If it comes after, [`start`](CommandExt::start) and [`replace`](CommandExt::replace) are
@@ -53,15 +55,16 @@ pub trait CommandExt {
     /// digits and `_`; no free descriptor, no memory.
     fn share<H: Handle>(&mut self, name: &str, handle: &H) -> io::Result<&mut Command>;
 
-    /// Has the program killed (SIGKILL) when this process ends, however it ends. See the [module](super). It lasts through a later `exec`. For commands
-    /// that are started: `exec` by this process ties nothing.
+    /// Has the program killed (SIGKILL) when this process ends, however it ends. See the
+    /// [module](super). It lasts through a later `exec`. For commands that are started: `exec`
+    /// by this process ties nothing.
     ///
     /// # Errors
     /// No free descriptor, no memory, no `/proc`.
     fn daemon(&mut self) -> io::Result<&mut Command>;
 
-    /// Starts the program, as [`Command::spawn`] does, for a [`Child`] on a pidfd. What the command pipes (`Stdio::piped`) is closed at once: take `spawn`
-    /// for that.
+    /// Starts the program, as [`Command::spawn`] does, for a [`Child`] on a pidfd. What the command
+    /// pipes (`Stdio::piped`) is closed at once: take `spawn` for that.
     ///
     /// The child opens its pidfd itself, before it becomes the program: it is the program's
     /// whatever becomes of it, also if SIGCHLD is ignored.
@@ -109,12 +112,18 @@ pub trait CommandExt {
 impl CommandExt for Command {
     fn share<H: Handle>(&mut self, name: &str, handle: &H) -> io::Result<&mut Command> {
         check_name(name)?;
-        let fd = handle.as_fd().try_clone_to_owned().map_err(failed("duplicating the descriptor to share"))?;
+        let fd = handle
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(failed("duplicating the descriptor to share"))?;
         let (variable, value) = (
             format!("{PREFIX}{name}"),
-            Passed::of(&fd, H::kind()).map_err(failed("finding out which file is shared (fstat)"))?.to_string(),
+            Passed::of(&fd, H::kind())
+                .map_err(failed("finding out which file is shared (fstat)"))?
+                .to_string(),
         );
-        start::mark_this_process().map_err(failed("marking this process, for the program to be told from it (mmap)"))?;
+        start::mark_this_process()
+            .map_err(failed("marking this process, for the program to be told from it (mmap)"))?;
         self.env(&variable, value);
         let share = Share::new(fd, variable);
         // SAFETY: in a child the closure makes system calls alone, reads what is behind `DOING`,
@@ -137,7 +146,8 @@ impl CommandExt for Command {
     }
 }
 
-/// Takes a handle that the program which started this one [shared](CommandExt::share) under `name`. It can be asked for more than once.
+/// Takes a handle that the program which started this one [shared](CommandExt::share) under `name`.
+/// It can be asked for more than once.
 ///
 /// # Errors
 /// [`InheritError`]: there is none of that name, it was not meant for this process, or it is not a handle of this kind.
@@ -146,9 +156,17 @@ pub fn inherited<H: Handle>(name: &str) -> Result<H, InheritError> {
     let value = std::env::var(format!("{PREFIX}{name}")).map_err(|_| not_shared())?;
     let passed = Passed::parse(&value).ok_or_else(not_shared)?;
     let os = |source| InheritError::Os { name: name.to_owned(), source };
-    let fd = passed.duplicate().map_err(os)?.ok_or_else(|| InheritError::NotOpen { name: name.to_owned() })?;
+    let fd = passed
+        .duplicate()
+        .map_err(os)?
+        .ok_or_else(|| InheritError::NotOpen { name: name.to_owned() })?;
     let handle = H::check(&passed.kind).and_then(|()| H::from_fd(fd));
-    handle.map_err(|source| InheritError::Attach { name: name.to_owned(), kind: passed.kind, expected: H::kind(), source })
+    handle.map_err(|source| InheritError::Attach {
+        name: name.to_owned(),
+        kind: passed.kind,
+        expected: H::kind(),
+        source,
+    })
 }
 
 /// Why a handle was not inherited.
@@ -170,7 +188,9 @@ pub enum InheritError {
         name: String,
     },
     /// It is there, but the system refused another descriptor of it.
-    #[error("the handle {name:?} could not be duplicated: close descriptors, or raise RLIMIT_NOFILE, if it is for want of them")]
+    #[error(
+        "the handle {name:?} could not be duplicated: close descriptors, or raise RLIMIT_NOFILE, if it is for want of them"
+    )]
     Os {
         /// The name that was asked for.
         name: String,
@@ -178,7 +198,9 @@ pub enum InheritError {
         source: io::Error,
     },
     /// What was shared cannot be attached as what was asked for.
-    #[error("the handle {name:?} was shared as a {kind}, and is not the {expected} that was asked for")]
+    #[error(
+        "the handle {name:?} was shared as a {kind}, and is not the {expected} that was asked for"
+    )]
     Attach {
         /// The name that was asked for.
         name: String,
@@ -196,14 +218,16 @@ impl From<InheritError> for io::Error {
         let kind = match &error {
             InheritError::Attach { .. } => io::ErrorKind::InvalidData,
             InheritError::Os { source, .. } => source.kind(),
-            InheritError::NotShared { .. } | InheritError::NotOpen { .. } => io::ErrorKind::NotFound,
+            InheritError::NotShared { .. } | InheritError::NotOpen { .. } => {
+                io::ErrorKind::NotFound
+            }
         };
         io::Error::new(kind, error)
     }
 }
 
-/// What the variable says: a descriptor's number, which file is behind it, by which a process that inherited the variable
-/// and not the descriptor finds out, and what kind of handle it is.
+/// What the variable says: a descriptor's number, which file is behind it, by which a process that
+/// inherited the variable and not the descriptor finds out, and what kind of handle it is.
 #[derive(Debug, PartialEq, Eq)]
 struct Passed {
     number: RawFd,
@@ -215,7 +239,12 @@ struct Passed {
 impl Passed {
     fn of(fd: &OwnedFd, kind: &str) -> io::Result<Self> {
         let file = fstat(fd)?;
-        Ok(Passed { number: fd.as_raw_fd(), device: file.st_dev, inode: file.st_ino, kind: kind.to_owned() })
+        Ok(Passed {
+            number: fd.as_raw_fd(),
+            device: file.st_dev,
+            inode: file.st_ino,
+            kind: kind.to_owned(),
+        })
     }
 
     fn parse(value: &str) -> Option<Self> {
@@ -228,10 +257,12 @@ impl Passed {
         })
     }
 
-    /// A descriptor of the caller's own, if the number is open and that file is behind it. From then on, the number is closed on exec.
+    /// A descriptor of the caller's own, if the number is open and that file is behind it. From
+    /// then on, the number is closed on exec.
     fn duplicate(&self) -> io::Result<Option<OwnedFd>> {
-        // SAFETY: not -1. Whatever the number stands for, it is duplicated and, if it is not the file that was passed, left as it was; nothing of
-        // this program closes the number of a descriptor that it was started with.
+        // SAFETY: not -1. Whatever the number stands for, it is duplicated and, if it is not the
+        // file that was passed, left as it was; nothing of this program closes the number
+        // of a descriptor that it was started with.
         let inherited = unsafe { BorrowedFd::borrow_raw(self.number) };
         let own = match duplicate(inherited) {
             Err(Errno::BADF) => return Ok(None),

@@ -35,7 +35,10 @@ use crossproc_sys::process::{self as sys, Lifeline};
 use crossproc_sys::retry::retry;
 use crossproc_sys::{clock, ids, pidfd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown,
+    socketpair,
+};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, waitid, waitpid};
 
 use super::closing::Closing;
@@ -46,8 +49,12 @@ const GO: u8 = 1;
 /// What the child sends if it begins.
 const BEGUN: ChildReport = ChildReport { step: 0, errno: 0 };
 /// What can fail in the child, from 1 on.
-const STEPS: [&str; 4] =
-    ["tying it to its parent", "being let in by its parent", "closing what it is not to keep", "letting go of what its parent has printed"];
+const STEPS: [&str; 4] = [
+    "tying it to its parent",
+    "being let in by its parent",
+    "closing what it is not to keep",
+    "letting go of what its parent has printed",
+];
 const TYING: u8 = 1;
 const LETTING_IN: u8 = 2;
 const CLOSING: u8 = 3;
@@ -85,12 +92,19 @@ pub(super) fn gate() -> io::Result<(Inside, Outside)> {
     let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(crossproc_sys::failed::failed("socketpair"))?;
     let (inside, outside) = both_above_standard(made)?;
-    Ok((Inside { socket: inside, parent: ids::this_process().map_err(crossproc_sys::failed::failed("getpid"))? }, Outside(outside)))
+    Ok((
+        Inside {
+            socket: inside,
+            parent: ids::this_process().map_err(crossproc_sys::failed::failed("getpid"))?,
+        },
+        Outside(outside),
+    ))
 }
 
 impl Inside {
     /// The child's part. It returns if the child is to begin, and has closed the socket then;
-    /// otherwise the process exits. Async-signal-safe unless it `forgets` what its parent has printed.
+    /// otherwise the process exits. Async-signal-safe unless it `forgets` what its parent has
+    /// printed.
     pub(super) fn pass(self, line: Option<Lifeline>, closing: &mut Closing<'_>, forgets: bool) {
         let tied = match line {
             Some(line) => line.tie(),
@@ -100,12 +114,16 @@ impl Inside {
             }
         };
         let failed = |step| move |errno: Errno| ChildReport { step, errno: errno.raw_os_error() };
-        let failed_io = |step| move |error: io::Error| ChildReport { step, errno: error.raw_os_error().unwrap_or(0) };
+        let failed_io = |step| {
+            move |error: io::Error| ChildReport { step, errno: error.raw_os_error().unwrap_or(0) }
+        };
         let passed = tied
             .map_err(failed_io(TYING))
             .and_then(|()| closing.close().map_err(failed(CLOSING)))
             .and_then(|()| self.wait_for_go().map_err(failed(LETTING_IN)))
-            .and_then(|()| if forgets { printed::forget().map_err(failed_io(FORGETTING)) } else { Ok(()) });
+            .and_then(|()| {
+                if forgets { printed::forget().map_err(failed_io(FORGETTING)) } else { Ok(()) }
+            });
         let report = passed.err().unwrap_or(BEGUN);
         let [a, b, c, d] = report.errno.to_ne_bytes();
         let sent = retry(|| send(&self.socket, &[report.step, a, b, c, d], SendFlags::NOSIGNAL));
@@ -117,7 +135,9 @@ impl Inside {
 
     fn wait_for_go(&self) -> Result<(), Errno> {
         loop {
-            if poll::wait(&self.socket, PollFlags::IN, Some(clock::now().saturating_add(LOOK))).map_err(errno)? {
+            if poll::wait(&self.socket, PollFlags::IN, Some(clock::now().saturating_add(LOOK)))
+                .map_err(errno)?
+            {
                 let mut byte = [0];
                 return match retry(|| recv(&self.socket, &mut byte[..], RecvFlags::DONTWAIT))? {
                     (_, 1) if byte == [GO] => Ok(()),
@@ -154,13 +174,17 @@ impl Outside {
         let end = clock::now().saturating_add(END);
         let has_ended = pidfd::wait(pidfd, Some(end));
         // Where to poll is refused, the child was refused it, too, and ends.
-        let has_ended = has_ended.or_else(|_| retry(|| waitid(WaitId::PidFd(pidfd.as_fd()), UNREAPED)).map(|_| true));
+        let has_ended = has_ended
+            .or_else(|_| retry(|| waitid(WaitId::PidFd(pidfd.as_fd()), UNREAPED)).map(|_| true));
         let status = has_ended.map_err(io::Error::from).and_then(|_| pidfd::reap(pidfd));
         let message = match (result, report) {
             (Err(Errno::TIMEDOUT), _) if forgets => return Ok(false),
             (Err(errno), _) => return Err(failed("letting it in", errno)),
             (_, Some(ChildReport { step, errno })) => {
-                let what = usize::from(step).checked_sub(1).and_then(|step| STEPS.get(step)).unwrap_or(&"something");
+                let what = usize::from(step)
+                    .checked_sub(1)
+                    .and_then(|step| STEPS.get(step))
+                    .unwrap_or(&"something");
                 return Err(failed(what, Errno::from_raw_os_error(errno)));
             }
             (Ok(_), None) => match status {
@@ -189,9 +213,14 @@ impl Outside {
         let _ = shutdown(&self.0, Shutdown::Both);
     }
 
-    /// Lets the child in, and receives its report; `None` if it has ended without one. ETIMEDOUT: it
-    /// sleeps where it `forgets`, and has done so for a while.
-    fn let_in_and_listen(&self, child: Pid, pidfd: &OwnedFd, forgets: bool) -> Result<Option<ChildReport>, Errno> {
+    /// Lets the child in, and receives its report; `None` if it has ended without one. ETIMEDOUT:
+    /// it sleeps where it `forgets`, and has done so for a while.
+    fn let_in_and_listen(
+        &self,
+        child: Pid,
+        pidfd: &OwnedFd,
+        forgets: bool,
+    ) -> Result<Option<ChildReport>, Errno> {
         match retry(|| send(&self.0, &[GO], SendFlags::NOSIGNAL)) {
             // It has ended, or is about to, and may have said why.
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
@@ -200,7 +229,8 @@ impl Outside {
         let mut ready = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
         let mut has_slept = false;
         loop {
-            let until = forgets.then(|| clock::now().saturating_add(printed::PATIENCE.as_nanos() as u64));
+            let until =
+                forgets.then(|| clock::now().saturating_add(printed::PATIENCE.as_nanos() as u64));
             match poll::poll(&mut ready, until).map_err(errno)? {
                 Polled::Ready => {}
                 Polled::Interrupted => continue,
@@ -231,11 +261,13 @@ impl Outside {
     }
 }
 
-/// Whether a child sleeps, and is not about to run, stopped, or waiting for a disk. One of which the
-/// kernel does not tell may.
+/// Whether a child sleeps, and is not about to run, stopped, or waiting for a disk. One of which
+/// the kernel does not tell may.
 fn sleeps(child: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.as_raw_nonzero()));
-    stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S')))
+    stat.map_or(true, |stat| {
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S'))
+    })
 }
 
 fn errno(error: io::Error) -> Errno {
@@ -247,7 +279,12 @@ pub(super) fn not_known(error: &io::Error) -> io::Error {
     if Errno::from_io_error(error) == Some(Errno::SRCH) {
         return ended("and its status went to somebody else");
     }
-    io::Error::new(error.kind(), format!("opening the descriptor of a forked child, whose closure was not run, failed: {error}"))
+    io::Error::new(
+        error.kind(),
+        format!(
+            "opening the descriptor of a forked child, whose closure was not run, failed: {error}"
+        ),
+    )
 }
 
 fn ended(how: &str) -> io::Error {
@@ -256,6 +293,10 @@ fn ended(how: &str) -> io::Error {
 
 fn failed(what: &str, errno: Errno) -> io::Error {
     let source = io::Error::from(errno);
-    let advice = if errno == Errno::OPNOTSUPP { "; start it by the process's first thread" } else { "" };
-    io::Error::new(source.kind(), format!("{what} failed in a forked child, whose closure was not run: {source}{advice}"))
+    let advice =
+        if errno == Errno::OPNOTSUPP { "; start it by the process's first thread" } else { "" };
+    io::Error::new(
+        source.kind(),
+        format!("{what} failed in a forked child, whose closure was not run: {source}{advice}"),
+    )
 }

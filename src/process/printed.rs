@@ -43,9 +43,9 @@ pub(super) fn a_thread_may_have_had_it_locked() {
 }
 
 /// In a process that has one thread, and is about to fork: whether the child is to forget what this
-/// one has printed. std has no way to try the lock, so the child waits for it, and is killed if that
-/// takes long: see [`is_known`]. Where it is not known to be free, that risks no child that a new
-/// pid namespace would live by, as by its first one.
+/// one has printed. std has no way to try the lock, so the child waits for it, and is killed if
+/// that takes long: see [`is_known`]. Where it is not known to be free, that risks no child that a
+/// new pid namespace would live by, as by its first one.
 pub(super) fn is_to_be_forgotten() -> bool {
     match LOCK.load(Relaxed) {
         FREE => true,
@@ -63,7 +63,9 @@ pub(super) fn is_known(free: bool) {
 fn children_are_in_this_namespace() -> bool {
     // An error: there is none in it yet.
     match (stat("/proc/self/ns/pid"), stat("/proc/self/ns/pid_for_children")) {
-        (Ok(own), Ok(childrens)) => (own.st_dev, own.st_ino) == (childrens.st_dev, childrens.st_ino),
+        (Ok(own), Ok(childrens)) => {
+            (own.st_dev, own.st_ino) == (childrens.st_dev, childrens.st_ino)
+        }
         _ => false,
     }
 }
@@ -81,8 +83,8 @@ pub(super) fn forget() -> io::Result<()> {
 
 /// Writes what the child has printed. It is about to exit, with this code.
 ///
-/// A thread that it has started may have the buffer locked and never let go of it, also one that has
-/// ended. std's own end of a program tries the lock, which it lets nobody else do.
+/// A thread that it has started may have the buffer locked and never let go of it, also one that
+/// has ended. std's own end of a program tries the lock, which it lets nobody else do.
 pub(super) fn write(code: i32) {
     if LOCK.load(Relaxed) != FREE {
         return;

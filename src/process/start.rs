@@ -167,9 +167,13 @@ impl Share {
                     report(*socket, &self.nameless);
                     return Err(Errno::INVAL.into());
                 }
-                Some(Doing::Replacing { names, .. }) if !is_named(names) => return Err(nameless(&self.variable)),
+                Some(Doing::Replacing { names, .. }) if !is_named(names) => {
+                    return Err(nameless(&self.variable));
+                }
                 // Noted before it is opened.
-                Some(Doing::Replacing { opened, .. }) => opened.borrow_mut().push(self.fd.as_raw_fd()),
+                Some(Doing::Replacing { opened, .. }) => {
+                    opened.borrow_mut().push(self.fd.as_raw_fd());
+                }
                 Some(Doing::Starting { .. }) => {}
                 None if is_exec() => return Err(not_by_exec()),
                 None => {}
@@ -211,7 +215,11 @@ pub(super) fn start(command: &mut Command) -> io::Result<Child> {
         // SAFETY: it makes system calls alone, reads what is behind `DOING`, and allocates nothing.
         unsafe { command.pre_exec(announce) };
     }
-    let starting = Doing::Starting { socket: theirs.as_raw_fd(), names: names(command), announced: Cell::new(None) };
+    let starting = Doing::Starting {
+        socket: theirs.as_raw_fd(),
+        names: names(command),
+        announced: Cell::new(None),
+    };
     // A child that does not become the program is waited for by std, which panics if it was reaped
     // by the kernel, or by somebody else.
     let spawned = starting.during(|| catch_unwind(AssertUnwindSafe(|| command.spawn())));
@@ -227,15 +235,27 @@ pub(super) fn start(command: &mut Command) -> io::Result<Child> {
         }),
     };
     match (spawned, report) {
-        (Ok(Ok(id)), Ok(StartReport::Started(pidfd))) => match i32::try_from(id).ok().and_then(Pid::from_raw) {
-            Some(pid) => Ok(Child::new(pid, pidfd)),
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("the program was started, with an impossible pid, {id}"))),
-        },
+        (Ok(Ok(id)), Ok(StartReport::Started(pidfd))) => {
+            match i32::try_from(id).ok().and_then(Pid::from_raw) {
+                Some(pid) => Ok(Child::new(pid, pidfd)),
+                None => Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("the program was started, with an impossible pid, {id}"),
+                )),
+            }
+        }
         (Ok(Ok(id)), report) => {
             let errno = report.err().unwrap_or(Errno::MFILE);
-            Err(failed(&format!("receiving the descriptor of process {id}, which was started and goes on,"), errno))
+            Err(failed(
+                &format!(
+                    "receiving the descriptor of process {id}, which was started and goes on,"
+                ),
+                errno,
+            ))
         }
-        (_, Ok(StartReport::Opening(errno))) => Err(failed("opening a descriptor for itself, or sending it,", errno)),
+        (_, Ok(StartReport::Opening(errno))) => {
+            Err(failed("opening a descriptor for itself, or sending it,", errno))
+        }
         (_, Ok(StartReport::Nameless(variable))) => Err(nameless(&variable)),
         (Ok(Err(error)), _) => Err(crossproc_sys::failed::failed("starting the program")(error)),
         (Err(_), _) => Err(io::Error::other(
@@ -256,7 +276,9 @@ pub(super) fn replace(command: &mut Command) -> io::Error {
         let shared = unsafe { BorrowedFd::borrow_raw(number) };
         if let Err(errno) = fcntl_setfd(shared, FdFlags::CLOEXEC) {
             return failed(
-                &format!("closing what was shared, descriptor {number}, to other programs, after exec had failed ({error}),"),
+                &format!(
+                    "closing what was shared, descriptor {number}, to other programs, after exec had failed ({error}),"
+                ),
                 errno,
             );
         }
@@ -266,7 +288,10 @@ pub(super) fn replace(command: &mut Command) -> io::Error {
 
 fn failed(what: &str, errno: Errno) -> io::Error {
     let source = io::Error::from(errno);
-    io::Error::new(source.kind(), format!("{what} failed for a program that was to be started: {source}"))
+    io::Error::new(
+        source.kind(),
+        format!("{what} failed for a program that was to be started: {source}"),
+    )
 }
 
 /// Has each child announce itself before it does anything else.
@@ -279,7 +304,8 @@ fn announce_first() -> io::Result<()> {
     // second time.
     if !IS_HANDLED.load(Relaxed) {
         // SAFETY: the handler makes system calls alone, and reads what is behind `DOING`.
-        unsafe { at_fork(None, in_child) }.map_err(crossproc_sys::failed::failed("pthread_atfork"))?;
+        unsafe { at_fork(None, in_child) }
+            .map_err(crossproc_sys::failed::failed("pthread_atfork"))?;
         IS_HANDLED.store(true, Relaxed);
     }
     Ok(())
@@ -295,7 +321,10 @@ fn announce() -> io::Result<()> {
             // SAFETY: not -1; open until std has forked, and so at the beginning of the child.
             let socket = unsafe { BorrowedFd::borrow_raw(*number) };
             let sent = ids::this_process()
-                .and_then(|this_process| pidfd::open(this_process).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+                .and_then(|this_process| {
+                    pidfd::open(this_process)
+                        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+                })
                 .and_then(|pidfd| socket::send_descriptor(socket, &[STARTED], pidfd.as_fd()));
             if let Err(errno) = sent {
                 let [a, b, c, d] = errno.raw_os_error().to_ne_bytes();
@@ -329,11 +358,16 @@ impl StartReport {
         let mut buffer = [MaybeUninit::uninit(); 1 + LONGEST];
         let packet = retry(|| socket::receive(socket, [&mut buffer, &mut []], false))?;
         // SAFETY: the kernel has written so many bytes.
-        let bytes: Vec<u8> = buffer[..packet.len].iter().map(|byte| unsafe { byte.assume_init() }).collect();
+        let bytes: Vec<u8> =
+            buffer[..packet.len].iter().map(|byte| unsafe { byte.assume_init() }).collect();
         match (&bytes[..], packet.descriptors) {
             ([STARTED], [Some(pidfd), _]) => Ok(StartReport::Started(pidfd)),
-            (&[OPENING, a, b, c, d], _) => Ok(StartReport::Opening(Errno::from_raw_os_error(i32::from_ne_bytes([a, b, c, d])))),
-            ([NAMELESS, name @ ..], _) => Ok(StartReport::Nameless(String::from_utf8_lossy(name).into_owned())),
+            (&[OPENING, a, b, c, d], _) => {
+                Ok(StartReport::Opening(Errno::from_raw_os_error(i32::from_ne_bytes([a, b, c, d]))))
+            }
+            ([NAMELESS, name @ ..], _) => {
+                Ok(StartReport::Nameless(String::from_utf8_lossy(name).into_owned()))
+            }
             // There was no room for its descriptor.
             ([STARTED], _) => Err(Errno::MFILE),
             _ => Err(Errno::IO),

@@ -33,7 +33,9 @@ pub(super) fn until_alone() -> io::Result<()> {
     let begin = clock::now();
     for round in 0_u32.. {
         let failed = |error: io::Error| {
-            let text = format!("whether this process has other threads cannot be told without /proc/self/task: {error}");
+            let text = format!(
+                "whether this process has other threads cannot be told without /proc/self/task: {error}"
+            );
             io::Error::new(error.kind(), text)
         };
         let found = others().map_err(failed)?;
@@ -57,7 +59,9 @@ pub(super) fn until_alone() -> io::Result<()> {
 /// any.
 fn patience(found: &Others, idle: Option<usize>) -> u64 {
     let Others::Some(threads) = found else { return ENDING };
-    let strange = |name: &str| threads.iter().filter(|thread| thread.name != SLEEPER && thread.name != name).count();
+    let strange = |name: &str| {
+        threads.iter().filter(|thread| thread.name != SLEEPER && thread.name != name).count()
+    };
     match idle {
         // One that has just been started has another name yet.
         Some(idle) if strange(SLEEPER) <= idle => TOLD,
@@ -68,8 +72,13 @@ fn patience(found: &Others, idle: Option<usize>) -> u64 {
 
 fn refusal(found: &Others) -> String {
     let mut text = match found {
-        Others::Some(threads) => format!("this process has {} other threads, which a forked child would lack: ", threads.len()),
-        Others::Moving(count) => format!("this process has {count} other threads that come and go, which a forked child would lack"),
+        Others::Some(threads) => format!(
+            "this process has {} other threads, which a forked child would lack: ",
+            threads.len()
+        ),
+        Others::Moving(count) => format!(
+            "this process has {count} other threads that come and go, which a forked child would lack"
+        ),
         Others::None => String::new(),
     };
     if let Others::Some(threads) = found {

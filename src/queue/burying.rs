@@ -66,7 +66,9 @@ use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use super::exchange::NOTHING;
 use super::looks::Looks;
 use super::memory::QueueMemory;
-use super::words::{FLAGS, FULL, LIVES, RETURNED, ROUND, SETTLED, TASK, index, is_noted, is_over, noted, over, with};
+use super::words::{
+    FLAGS, FULL, LIVES, RETURNED, ROUND, SETTLED, TASK, index, is_noted, is_over, noted, over, with,
+};
 
 /// As how many looks it counts to bury one: the system calls.
 const LOOKS_OF_A_DEATH: usize = 1 << 10;
@@ -173,9 +175,15 @@ impl QueueMemory {
             // order. Acquire: what another burier has noted goes with the place.
             let _ = self.taker(want).compare_exchange(taker, noted(taker, id), Release, Acquire);
         }
-        let is_task = self.config.is_joinable && seen & (FULL | RETURNED) != 0 && !self.is_letter(site);
+        let is_task =
+            self.config.is_joinable && seen & (FULL | RETURNED) != 0 && !self.is_letter(site);
         let flags = if is_task { TASK } else { 0 };
-        let _ = place.compare_exchange(word, with(word, flags, want).wrapping_add(ROUND), Release, Relaxed);
+        let _ = place.compare_exchange(
+            word,
+            with(word, flags, want).wrapping_add(ROUND),
+            Release,
+            Relaxed,
+        );
     }
 
     /// All that a dead one had in hand, of which this is the life, and settled. Not so if it is not
@@ -190,7 +198,8 @@ impl QueueMemory {
                 if word & TASK != 0 && self.has_slot(index(word)) && self.is_still(id, settled) {
                     // Release: pairs with the Acquire in `take_returned`. It fails if somebody else
                     // has done it.
-                    let _ = place.compare_exchange(word, word & !FLAGS | RETURNED, Release, Relaxed);
+                    let _ =
+                        place.compare_exchange(word, word & !FLAGS | RETURNED, Release, Relaxed);
                 }
                 returned += u32::from(word & (TASK | RETURNED) != 0);
             }

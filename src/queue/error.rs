@@ -5,7 +5,8 @@ use std::io;
 use super::exchange::Refused;
 use super::waiting::Failure;
 
-/// Why an operation on a [`Queue`](crate::Queue) or a [`JoinableQueue`](crate::JoinableQueue) came to nothing.
+/// Why an operation on a [`Queue`](crate::Queue) or a [`JoinableQueue`](crate::JoinableQueue) came
+/// to nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
@@ -25,7 +26,9 @@ pub enum QueueError {
     #[error("the queue is closed")]
     Closed,
     /// The message is longer than those of the queue may be.
-    #[error("a message of {len} bytes is too long for this queue, which takes {max}: create it for longer ones")]
+    #[error(
+        "a message of {len} bytes is too long for this queue, which takes {max}: create it for longer ones"
+    )]
     TooLong {
         /// How long it is, in bytes.
         len: usize,
@@ -33,13 +36,17 @@ pub enum QueueError {
         max: usize,
     },
     /// The thread has as many items loaned, received or in hand at once as it may.
-    #[error("this thread has {limit} slots of the queue in use, which is the limit: drop some, or create the queue with more loans")]
+    #[error(
+        "this thread has {limit} slots of the queue in use, which is the limit: drop some, or create the queue with more loans"
+    )]
     TooManyLoans {
         /// How many it may have.
         limit: usize,
     },
     /// As many threads as may take part do so, and none of them is dead.
-    #[error("{limit} threads take part in the queue, which is the limit: create it with more participants")]
+    #[error(
+        "{limit} threads take part in the queue, which is the limit: create it with more participants"
+    )]
     TooManyParticipants {
         /// How many there may be.
         limit: usize,
@@ -47,12 +54,14 @@ pub enum QueueError {
     /// There is no memory for the slots of another participant.
     #[error("there is no memory for another participant of the queue")]
     NoMemory(#[source] io::Error),
-    /// The thread would wait while it has a task in hand itself: until all tasks are done, or for the
-    /// last ones of a closed queue, which come only from those who give them up.
+    /// The thread would wait while it has a task in hand itself: until all tasks are done, or for
+    /// the last ones of a closed queue, which come only from those who give them up.
     #[error("this thread has a task in hand that it, or others, would wait for: finish it first")]
     Deadlock,
     /// The guard belongs to the process that this one was forked from.
-    #[error("the guard belongs to another thread, that of the parent process: use the queue itself in a forked child")]
+    #[error(
+        "the guard belongs to another thread, that of the parent process: use the queue itself in a forked child"
+    )]
     NotOwner,
     /// The thread holds as much as the kernel is willing to free for it when it dies.
     #[error(
@@ -69,7 +78,8 @@ pub enum QueueError {
     /// The thread is ending, its thread-locals are gone.
     #[error("this thread is ending and cannot take part in a queue any more")]
     ThreadEnds,
-    /// The queue's memory makes no sense: a participant that does not follow the protocol has written into it.
+    /// The queue's memory makes no sense: a participant that does not follow the protocol has
+    /// written into it.
     #[error("the queue's memory was overwritten by something that is no participant")]
     Spoiled,
 }

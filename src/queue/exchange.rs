@@ -1,16 +1,22 @@
 //! The exchange ring: the state machine of the queue.
 //!
 //! # Goal
-//! A bounded queue for many producers and consumers, lock-free in the strict sense: whoever is stopped or dies, at any instruction, keeps nobody from completing an operation. No
-//! item of a survivor is lost, doubled or out of order, no slot is lost, and `Full` and `Empty` are exact.
+//! A bounded queue for many producers and consumers, lock-free in the strict sense: whoever is
+//! stopped or dies, at any instruction, keeps nobody from completing an operation. No
+//! item of a survivor is lost, doubled or out of order, no slot is lost, and `Full` and `Empty` are
+//! exact.
 //!
 //! # How
-//! Every participant has some slots of its own, in its *places*; every entry of the ring has a slot, whether full or empty. An operation is one compare-exchange that
-//! swaps the slot in a place for the one in an entry, by which the entry becomes full, or empty in the next cycle (`words`). What a slot holds is written before it is put and read
-//! after it was got, when nobody else can reach it: nothing is ever half published, and nothing is copied.
+//! Every participant has some slots of its own, in its *places*; every entry of the ring has a
+//! slot, whether full or empty. An operation is one compare-exchange that swaps the slot in a place
+//! for the one in an entry, by which the entry becomes full, or empty in the next cycle (`words`).
+//! What a slot holds is written before it is put and read after it was got, when nobody else can
+//! reach it: nothing is ever half published, and nothing is copied.
 //!
-//! The entries alone say what is in the queue. The put at a position is done when its entry is full in the position's cycle, the get when it is empty in the next one; `tail` is the first position that nothing was put at, `head` the first
-//! one that nothing was got from. Both are found by going on from a position that is known to be no further:
+//! The entries alone say what is in the queue. The put at a position is done when its entry is full
+//! in the position's cycle, the get when it is empty in the next one; `tail` is the first position
+//! that nothing was put at, `head` the first one that nothing was got from. Both are found by going
+//! on from a position that is known to be no further:
 //!
 //! ```text
 //! a put, at the entry of a position:  empty, this cycle         -> exchange: all before it were put
@@ -21,22 +27,28 @@
 //!                                     empty, this cycle         -> Empty: nothing was put there
 //! ```
 //!
-//! So an operation is done with its one exchange: there is nothing that others would have to finish for one who stopped after it. Each participant remembers where it was; `tail` and `head` in shared memory are
-//! for others to begin from, they lag behind, and are advanced by whoever finds that they do by more than a few positions ([`LAG`]). It goes wrong for nobody if they are not.
+//! So an operation is done with its one exchange: there is nothing that others would have to finish
+//! for one who stopped after it. Each participant remembers where it was; `tail` and `head` in
+//! shared memory are for others to begin from, they lag behind, and are advanced by whoever finds
+//! that they do by more than a few positions ([`LAG`]). It goes wrong for nobody if they are not.
 //!
 //! # Who owns what, after a death
-//! An operation is one exchange on the ring, but who owns which slot afterwards is in two places: the entry, and the participant's place. The exchange cannot change both.
-//! So a participant first *announces* what it is going to try (`site`, then `seen`), and
-//! *completes* it afterwards: it notes in the slot that it got that it was the one to take it
-//! (`taker`), stores that slot in its place, and takes the announcement back. Whoever buries a dead
-//! one, alone or with others ([`settle`](QueueMemory::settle)), finds out whether the announced exchange
-//! happened, from what the living leave behind anyway:
+//! An operation is one exchange on the ring, but who owns which slot afterwards is in two places:
+//! the entry, and the participant's place. The exchange cannot change both. So a participant first
+//! *announces* what it is going to try (`site`, then `seen`), and *completes* it afterwards: it
+//! notes in the slot that it got that it was the one to take it (`taker`), stores that slot in its
+//! place, and takes the announcement back. Whoever buries a dead one, alone or with others
+//! ([`settle`](QueueMemory::settle)), finds out whether the announced exchange happened, from what
+//! the living leave behind anyway:
 //!
 //! 1. The place has the slot that was wanted: it happened, and was completed.
 //! 2. The word is as it was seen: it did not happen. It never comes back to that.
-//! 3. The word has the dead one's slot: it happened. Only the dead one could put that there. The rest may differ: the entry may have been sealed since.
-//! 4. Otherwise the word went on. If the exchange happened, another participant took the dead one's slot from there: either it still announces just that, or it has
-//!    noted itself as the slot's taker before it took its announcement back, and whoever took the slot later has noted itself. If not, the slot is still the dead one's, and it is noted as its taker.
+//! 3. The word has the dead one's slot: it happened. Only the dead one could put that there. The
+//!    rest may differ: the entry may have been sealed since.
+//! 4. Otherwise the word went on. If the exchange happened, another participant took the dead one's
+//!    slot from there: either it still announces just that, or it has noted itself as the slot's
+//!    taker before it took its announcement back, and whoever took the slot later has noted itself.
+//!    If not, the slot is still the dead one's, and it is noted as its taker.
 //!
 //! None of this changes while the dead one is not settled, so all who ask are told the same: the
 //! word has gone on for good, the dead one's slot is in its place or gone, and what others leave
@@ -47,9 +59,12 @@
 //! that is noted. A settled announcement stays until the next participant with that id comes.
 //!
 //! # Memory ordering
-//! The exchange is AcqRel: Release for the payload and the announcement, Acquire for those of whoever left the slot there; exchanges continue each other's release sequences. It is SeqCst besides, for those who
-//! sleep: see `waiting`. Shared positions are advanced with Release and read with Acquire: who begins at one sees the exchanges before it. `taker`, the place and the end of the announcement are stored in this order, each with Release, and
-//! read in the reverse one with Acquire.
+//! The exchange is AcqRel: Release for the payload and the announcement, Acquire for those of
+//! whoever left the slot there; exchanges continue each other's release sequences. It is SeqCst
+//! besides, for those who sleep: see `waiting`. Shared positions are advanced with Release and read
+//! with Acquire: who begins at one sees the exchanges before it. `taker`, the place and the end of
+//! the announcement are stored in this order, each with Release, and read in the reverse one with
+//! Acquire.
 //!
 //! # Source
 //! Our own. Entries with cycles are from D. Vyukov's bounded MPMC queue. See `DESIGN.md`.
@@ -63,14 +78,16 @@ use super::layout::MOST_PLACES;
 use super::looks::Looks;
 use super::memory::{Counters, QueueMemory, Site};
 use super::words::{
-    CLOSED, FLAGS, FULL, INDEX, ROUND, SEALED, cycle, distance, exchanged, index, is_before, is_noted, next, position, with,
+    CLOSED, FLAGS, FULL, INDEX, ROUND, SEALED, cycle, distance, exchanged, index, is_before,
+    is_noted, next, position, with,
 };
 
 /// `seen`, of one who tries nothing.
 pub(crate) const NOTHING: u64 = 0;
 
-/// After so many rounds without a result a peer must have scribbled on the words: each round of a true one is somebody else's success.
-/// All of them together are some milliseconds, so a deadline that is looked at in between is kept.
+/// After so many rounds without a result a peer must have scribbled on the words: each round of a
+/// true one is somebody else's success. All of them together are some milliseconds, so a deadline
+/// that is looked at in between is kept.
 pub(crate) const MOST_ROUNDS: u32 = 1 << 18;
 
 /// As how many rounds one counts that could not seal an entry, for it may have made system calls.
@@ -112,8 +129,8 @@ pub(crate) enum Which {
 /// *Invariants, whatever peers write:*
 /// 1. *The slot in each of `words` exists.*
 /// 2. *The slots in the places that are in use, but not returned, are all different, once
-///    [`slot`](QueueMemory::slot) has named them.* There may be references to these, so whoever makes one
-///    gets the slot from there.
+///    [`slot`](QueueMemory::slot) has named them.* There may be references to these, so whoever
+///    makes one gets the slot from there.
 #[derive(Debug, Clone)]
 pub(crate) struct Participant {
     pub(crate) id: usize,
@@ -122,7 +139,8 @@ pub(crate) struct Participant {
     /// Positions in the ring of items before which all was got, and put.
     pub(crate) head: Cell<u64>,
     pub(crate) tail: Cell<u64>,
-    /// The places, by bits, that are in use: loaned, received, or not given back by whoever may take a returned task from there.
+    /// The places, by bits, that are in use: loaned, received, or not given back by whoever may
+    /// take a returned task from there.
     pub(crate) busy: Cell<u64>,
     /// Those of them that were last seen with a returned task.
     pub(crate) returned: Cell<u64>,
@@ -157,7 +175,8 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// The entry without its slot, as how much it is ahead of what it is in the position's cycle before the put: 0, or [`FULL`], or more; or less than 0.
+    /// The entry without its slot, as how much it is ahead of what it is in the position's cycle
+    /// before the put: 0, or [`FULL`], or more; or less than 0.
     #[inline(always)]
     fn state(self) -> i64 {
         (self.entry & !INDEX).wrapping_sub(cycle(self.position)) as i64
@@ -273,7 +292,8 @@ impl<'a> Ring<'a> {
     #[inline(always)]
     fn site(self, position: u64) -> Result<usize, Refused> {
         let index = index(position);
-        let first = if self.which == Which::Items { 0 } else { self.memory.config.capacity as usize };
+        let first =
+            if self.which == Which::Items { 0 } else { self.memory.config.capacity as usize };
         if index as u64 >= self.len() { Err(Refused::Corrupt) } else { Ok(first + index) }
     }
 }
@@ -285,7 +305,8 @@ fn advance(counter: &AtomicU64, mut seen: u64, to: u64) {
         if !is_before(position(seen), to) {
             return;
         }
-        // Release: pairs with the Acquire loads of positions: whoever begins there sees the exchanges before it. Acquire on failure: as those.
+        // Release: pairs with the Acquire loads of positions: whoever begins there sees the
+        // exchanges before it. Acquire on failure: as those.
         match counter.compare_exchange(seen, to | seen & FLAGS, Release, Acquire) {
             Ok(_) => return,
             Err(now) => seen = now,
@@ -327,12 +348,21 @@ impl QueueMemory {
     pub(crate) fn slot(&self, participant: &Participant, place: usize) -> Result<usize, Refused> {
         let slot = index(participant.word(place).get());
         let others = participant.busy.get() & !(1 << place);
-        if others != 0 && participant.refers_to(slot, others) { Err(Refused::Corrupt) } else { Ok(slot) }
+        if others != 0 && participant.refers_to(slot, others) {
+            Err(Refused::Corrupt)
+        } else {
+            Ok(slot)
+        }
     }
 
     /// Puts the slot in a place behind all others. The flags of `tail` after it.
     #[inline(always)]
-    pub(crate) fn put(&self, participant: &Participant, ring: Ring<'_>, place: usize) -> Result<u64, Refused> {
+    pub(crate) fn put(
+        &self,
+        participant: &Participant,
+        ring: Ring<'_>,
+        place: usize,
+    ) -> Result<u64, Refused> {
         // Acquire: pairs with the Release in `advance`, and in `close`.
         let seen = ring.tail().load(Acquire);
         if seen & CLOSED != 0 {
@@ -341,16 +371,31 @@ impl QueueMemory {
         self.operate(participant, ring, place, End::Tail, seen, 0)
     }
 
-    /// Exchanges the slot in a place, which gets this mark, for that of the first item. The flags of `head` after it.
+    /// Exchanges the slot in a place, which gets this mark, for that of the first item. The flags
+    /// of `head` after it.
     #[inline(always)]
-    pub(crate) fn get(&self, participant: &Participant, ring: Ring<'_>, place: usize, mark: u64) -> Result<u64, Refused> {
+    pub(crate) fn get(
+        &self,
+        participant: &Participant,
+        ring: Ring<'_>,
+        place: usize,
+        mark: u64,
+    ) -> Result<u64, Refused> {
         // Acquire: as in `put`.
         let seen = ring.head().load(Acquire);
         self.operate(participant, ring, place, End::Head, seen, mark)
     }
 
     #[inline(always)]
-    fn operate(&self, participant: &Participant, ring: Ring<'_>, place: usize, end: End, seen: u64, mark: u64) -> Result<u64, Refused> {
+    fn operate(
+        &self,
+        participant: &Participant,
+        ring: Ring<'_>,
+        place: usize,
+        end: End,
+        seen: u64,
+        mark: u64,
+    ) -> Result<u64, Refused> {
         let mut from = self.begin(participant, ring, end, seen);
         let mut round = 0;
         while round < MOST_ROUNDS {
@@ -380,38 +425,52 @@ impl QueueMemory {
         let shared = position(seen);
         // Of the other ring no participant remembers anything: it is seldom used.
         let own = if ring.which == Which::Items { participant.position(end).get() } else { shared };
-        // Its own is less than `LAG` ahead, or else it was `advance`d; if it seems to be more it is behind, however far.
+        // Its own is less than `LAG` ahead, or else it was `advance`d; if it seems to be more it is
+        // behind, however far.
         if own.wrapping_sub(shared) < LAG { own } else { shared }
     }
 
     #[inline(always)]
     fn look(&self, ring: Ring<'_>, position: u64) -> Result<Found, Refused> {
         let at = ring.site(position)?;
-        // Acquire: pairs with the Release of the exchange that made it so; the payload comes with it.
+        // Acquire: pairs with the Release of the exchange that made it so; the payload comes with
+        // it.
         Ok(Found { position, at, entry: self.entry(at).load(Acquire) })
     }
 
     /// What an operation does that finds no entry to exchange at a position: the next position to
     /// look at, and which round that is.
     #[cold]
-    fn go_on(&self, ring: Ring<'_>, end: End, position: u64, entry: u64, round: u32) -> Result<(u64, u32), Refused> {
+    fn go_on(
+        &self,
+        ring: Ring<'_>,
+        end: End,
+        position: u64,
+        entry: u64,
+        round: u32,
+    ) -> Result<(u64, u32), Refused> {
         let found = Found { position, at: ring.site(position)?, entry };
         if found.is_empty() {
             // Sealed, if it is `tail` that was looked for.
             return match end {
                 End::Tail => Err(Refused::Closed),
-                End::Head => self.find_empty(ring, found).map(|()| (found.position, round + ROUNDS_OF_A_SEAL)),
+                End::Head => self
+                    .find_empty(ring, found)
+                    .map(|()| (found.position, round + ROUNDS_OF_A_SEAL)),
             };
         }
         if end == End::Tail && found.is_full_since_last_cycle() {
             return Err(Refused::Full);
         }
-        // Behind the position, which can only be by a load that was too early: it is looked at again.
-        let next = if found.state() < 0 { found.position } else { next(found.position, ring.len()) };
+        // Behind the position, which can only be by a load that was too early: it is looked at
+        // again.
+        let next =
+            if found.state() < 0 { found.position } else { next(found.position, ring.len()) };
         Ok((self.catch_up(ring, end, next, round), round))
     }
 
-    /// A position, or now and then the shared one if that is further: while this thread did not run, others may have gone on for long.
+    /// A position, or now and then the shared one if that is further: while this thread did not
+    /// run, others may have gone on for long.
     fn catch_up(&self, ring: Ring<'_>, end: End, from: u64, round: u32) -> u64 {
         if round % LOOK_AGAIN != 0 {
             return from;
@@ -421,7 +480,9 @@ impl QueueMemory {
         if is_before(from, shared) { shared } else { from }
     }
 
-    /// What an empty entry at `head` means; nothing, if it is not empty any more. After a close nobody is told so before the entry is sealed, so that no put that was on its way comes after it.
+    /// What an empty entry at `head` means; nothing, if it is not empty any more. After a close
+    /// nobody is told so before the entry is sealed, so that no put that was on its way comes after
+    /// it.
     fn find_empty(&self, ring: Ring<'_>, found: Found) -> Result<(), Refused> {
         if found.is_sealed() {
             return Err(Refused::Closed);
@@ -432,7 +493,12 @@ impl QueueMemory {
         }
         self.finish_close(ring);
         // Relaxed: it publishes nothing.
-        match self.entry(found.at).compare_exchange(found.entry, found.entry | SEALED, Relaxed, Relaxed) {
+        match self.entry(found.at).compare_exchange(
+            found.entry,
+            found.entry | SEALED,
+            Relaxed,
+            Relaxed,
+        ) {
             Ok(_) => Err(Refused::Closed),
             Err(_) => Ok(()),
         }
@@ -441,8 +507,18 @@ impl QueueMemory {
     /// After the exchange: what it was for, and where to go on. The flags of the shared position.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "all of it is in registers, this is the hot path")]
-    fn end(&self, participant: &Participant, ring: Ring<'_>, end: End, place: usize, word: u64, found: Found, mark: u64) -> u64 {
-        // SeqCst: after the exchange, which is SeqCst, too. Whoever goes to sleep marks the shared position first and has the entry looked at then: one of the two sees the other.
+    fn end(
+        &self,
+        participant: &Participant,
+        ring: Ring<'_>,
+        end: End,
+        place: usize,
+        word: u64,
+        found: Found,
+        mark: u64,
+    ) -> u64 {
+        // SeqCst: after the exchange, which is SeqCst, too. Whoever goes to sleep marks the shared
+        // position first and has the entry looked at then: one of the two sees the other.
         let shared = ring.shared(end).load(SeqCst);
         self.complete(participant, place, word, index(found.entry), mark);
         let next = next(found.position, ring.len());
@@ -455,7 +531,8 @@ impl QueueMemory {
         shared & FLAGS
     }
 
-    /// Where an end of the ring is, without changing anything. Exact, if nobody operates on it; otherwise it was there at some time during the call.
+    /// Where an end of the ring is, without changing anything. Exact, if nobody operates on it;
+    /// otherwise it was there at some time during the call.
     pub(crate) fn find(&self, ring: Ring<'_>, end: End) -> Result<Found, Refused> {
         // Acquire: as in `put`.
         let mut from = position(ring.shared(end).load(Acquire));
@@ -468,7 +545,12 @@ impl QueueMemory {
             if is_there {
                 return Ok(found);
             }
-            from = self.catch_up(ring, end, if found.state() < 0 { from } else { next(from, ring.len()) }, round);
+            from = self.catch_up(
+                ring,
+                end,
+                if found.state() < 0 { from } else { next(from, ring.len()) },
+                round,
+            );
         }
         Err(Refused::Corrupt)
     }
@@ -476,14 +558,21 @@ impl QueueMemory {
     /// How many are in a ring. A hint: it may be stale by now.
     pub(crate) fn count(&self, ring: Ring<'_>) -> usize {
         match (self.find(ring, End::Head), self.find(ring, End::Tail)) {
-            (Ok(head), Ok(tail)) => distance(tail.position, head.position, ring.len()).clamp(0, ring.len() as i64) as usize,
+            (Ok(head), Ok(tail)) => distance(tail.position, head.position, ring.len())
+                .clamp(0, ring.len() as i64) as usize,
             _ => 0,
         }
     }
 
     /// Says what is going to be tried: the place's word.
     #[inline(always)]
-    pub(crate) fn announce(&self, participant: &Participant, place: usize, at: usize, seen: u64) -> Result<u64, Refused> {
+    pub(crate) fn announce(
+        &self,
+        participant: &Participant,
+        place: usize,
+        at: usize,
+        seen: u64,
+    ) -> Result<u64, Refused> {
         // A slot that exists: an invariant of `Participant`. The other one is looked at here.
         let word = participant.word(place).get();
         if !self.has_slot(index(seen)) {
@@ -498,9 +587,16 @@ impl QueueMemory {
 
     /// Tries what was announced, with the slot in the place's word.
     #[inline(always)]
-    pub(crate) fn swap(&self, participant: &Participant, cell: &AtomicU64, seen: u64, word: u64) -> bool {
+    pub(crate) fn swap(
+        &self,
+        participant: &Participant,
+        cell: &AtomicU64,
+        seen: u64,
+        word: u64,
+    ) -> bool {
         // AcqRel: pairs with itself, and with the loads of entries. SeqCst besides: see `end`.
-        let is_done = cell.compare_exchange(seen, exchanged(seen, index(word)), SeqCst, Relaxed).is_ok();
+        let is_done =
+            cell.compare_exchange(seen, exchanged(seen, index(word)), SeqCst, Relaxed).is_ok();
         if !is_done {
             // Release: so that the site is not changed before.
             self.record_at(participant.site).seen.store(NOTHING, Release);
@@ -511,26 +607,39 @@ impl QueueMemory {
     /// Notes that a slot was got, for a place whose word is given, and then has these flags. The
     /// slot exists: it was looked at before it was announced.
     #[inline(always)]
-    pub(crate) fn complete(&self, participant: &Participant, place: usize, word: u64, slot: usize, flags: u64) {
-        // Release, all three: pair with the Acquire loads in `happened` and `settle`, which are in the reverse order.
+    pub(crate) fn complete(
+        &self,
+        participant: &Participant,
+        place: usize,
+        word: u64,
+        slot: usize,
+        flags: u64,
+    ) {
+        // Release, all three: pair with the Acquire loads in `happened` and `settle`, which are in
+        // the reverse order.
         self.note_taker(slot, participant.id);
         self.place_at(participant.site, place).store(with(word, flags, slot), Release);
         self.record_at(participant.site).seen.store(NOTHING, Release);
         participant.word(place).set(with(word, flags, slot));
     }
 
-    /// Whether what a participant announces, which is a get, is there still to be got, or was got by it and is not completed. As for `happened`, it must not go on meanwhile.
+    /// Whether what a participant announces, which is a get, is there still to be got, or was got
+    /// by it and is not completed. As for `happened`, it must not go on meanwhile.
     ///
     /// Means nothing once the looks are spent.
     pub(crate) fn is_about_task(&self, id: usize, seen: u64, looks: &mut Looks) -> bool {
         let site = self.record(id).site.load(Acquire);
-        let (Some(cell), Some(place)) = (self.cell(site as u32 as usize), self.announced_place(id)) else { return false };
+        let (Some(cell), Some(place)) = (self.cell(site as u32 as usize), self.announced_place(id))
+        else {
+            return false;
+        };
         if self.is_letter(site) {
             return false;
         }
         // Acquire, both: as in `happened`.
         let spare = index(self.place(id, place).load(Acquire));
-        // Once the slot is in the place it was got, and it was not finished as long as it is announced.
+        // Once the slot is in the place it was got, and it was not finished as long as it is
+        // announced.
         if cell.load(Acquire) == seen || spare == index(seen) {
             return true;
         }
@@ -546,12 +655,14 @@ impl QueueMemory {
         (self.config.capacity as usize..self.config.entries()).contains(&(site as u32 as usize))
     }
 
-    /// Whether what `id` announces, with a slot that was its own, has happened. It must not go on meanwhile, or the answer may be about either of two attempts.
+    /// Whether what `id` announces, with a slot that was its own, has happened. It must not go on
+    /// meanwhile, or the answer may be about either of two attempts.
     pub(crate) fn happened(&self, id: usize, seen: u64, spare: usize) -> bool {
         let at = self.record(id).site.load(Acquire) as u32;
         let Some(cell) = self.cell(at as usize) else { return false };
         let after = exchanged(seen, spare);
-        // Acquire: pairs with the Release of the exchanges: all announcements before the one that is seen here are seen below.
+        // Acquire: pairs with the Release of the exchanges: all announcements before the one that
+        // is seen here are seen below.
         let now = cell.load(Acquire);
         // By its slot: the entry may have been sealed since.
         if now == seen || index(now) == spare {
@@ -559,10 +670,14 @@ impl QueueMemory {
         }
         let announces = |other: usize| {
             let record = self.record(other);
-            // Acquire: pair with the Releases in `exchange` and `complete`. The second look: the site was this announcement's.
-            record.seen.load(Acquire) == after && record.site.load(Acquire) as u32 == at && record.seen.load(Acquire) == after
+            // Acquire: pair with the Releases in `exchange` and `complete`. The second look: the
+            // site was this announcement's.
+            record.seen.load(Acquire) == after
+                && record.site.load(Acquire) as u32 == at
+                && record.seen.load(Acquire) == after
         };
-        (0..self.used()).any(|other| other != id && announces(other)) || !is_noted(self.taker(spare).load(Acquire), id)
+        (0..self.used()).any(|other| other != id && announces(other))
+            || !is_noted(self.taker(spare).load(Acquire), id)
     }
 
     /// How many ids were ever used.

@@ -12,7 +12,10 @@ use crate::wait::Wait;
 const AT_ONCE: Option<fn() -> Wait> = None;
 
 /// What an operation that does not wait has come to, unless to `nothing`.
-async fn until_done<R>(lead: impl Lead, mut operate: impl FnMut() -> Option<Result<R, QueueError>> + Send) -> Result<R, QueueError> {
+async fn until_done<R>(
+    lead: impl Lead,
+    mut operate: impl FnMut() -> Option<Result<R, QueueError>> + Send,
+) -> Result<R, QueueError> {
     let mut line = Line::new(lead);
     poll_fn(|context| line.poll(context, |_| operate())).await.map_err(QueueError::NoThread)?
 }
@@ -25,23 +28,32 @@ fn got<R>(result: Result<R, QueueError>) -> Option<Result<R, QueueError>> {
 async fn put_value_async<T: Plain>(handle: &QueueHandle, value: T) -> Result<(), PutError<T>> {
     let mut line = Line::new(Room { handle });
     let put = move |_: &Line<Room<'_>>| {
-        Some(put_value(handle, value, AT_ONCE)).filter(|put| !matches!(put, Err(put) if matches!(put.error, QueueError::Full)))
+        Some(put_value(handle, value, AT_ONCE))
+            .filter(|put| !matches!(put, Err(put) if matches!(put.error, QueueError::Full)))
     };
-    poll_fn(move |context| line.poll(context, put)).await.map_err(|error| PutError { value, error: QueueError::NoThread(error) })?
+    poll_fn(move |context| line.poll(context, put))
+        .await
+        .map_err(|error| PutError { value, error: QueueError::NoThread(error) })?
 }
 
 async fn put_bytes_async(handle: &QueueHandle, message: &[u8]) -> Result<(), QueueError> {
-    until_done(Room { handle }, || Some(put_bytes(handle, message, AT_ONCE)).filter(|put| !matches!(put, Err(QueueError::Full)))).await
+    until_done(Room { handle }, || {
+        Some(put_bytes(handle, message, AT_ONCE))
+            .filter(|put| !matches!(put, Err(QueueError::Full)))
+    })
+    .await
 }
 
 impl<T: Plain> Queue<T> {
-    /// Puts an item behind all others, as a future that waits for room. With the feature `tokio`, for any executor. The thread that polls it takes part in the queue.
+    /// Puts an item behind all others, as a future that waits for room. With the feature `tokio`,
+    /// for any executor. The thread that polls it takes part in the queue.
     ///
     /// # Cancellation
     /// A future that is dropped before it is done has not put the value, which goes with it.
     ///
     /// # Errors
-    /// [`Closed`](QueueError::Closed), those of becoming a participant, and [`NoThread`](QueueError::NoThread), with the value.
+    /// [`Closed`](QueueError::Closed), those of becoming a participant, and
+    /// [`NoThread`](QueueError::NoThread), with the value.
     ///
     /// # Examples
     /// ```
@@ -64,7 +76,8 @@ impl<T: Plain> Queue<T> {
         put_value_async(&self.handle, value)
     }
 
-    /// Gets the first item, as a future that waits for one. With the feature `tokio`, for any executor. The thread that polls it takes part in the queue.
+    /// Gets the first item, as a future that waits for one. With the feature `tokio`, for any
+    /// executor. The thread that polls it takes part in the queue.
     ///
     /// # Fairness
     /// Futures of one process stand in a line. Others, and threads, may be faster.
@@ -73,7 +86,8 @@ impl<T: Plain> Queue<T> {
     /// A future that is dropped before it is done has taken nothing out.
     ///
     /// # Errors
-    /// [`Closed`](QueueError::Closed) once there is nothing left, those of becoming a participant, and [`NoThread`](QueueError::NoThread).
+    /// [`Closed`](QueueError::Closed) once there is nothing left, those of becoming a participant,
+    /// and [`NoThread`](QueueError::NoThread).
     pub fn get_async(&self) -> impl Future<Output = Result<T, QueueError>> + Send + '_ {
         until_done(&self.handle, || got(self.try_get()))
     }
@@ -84,7 +98,10 @@ impl Queue<[u8]> {
     ///
     /// # Errors
     /// As [`put`](Queue::put), and [`NoThread`](QueueError::NoThread).
-    pub fn put_async<'a>(&'a self, message: &'a [u8]) -> impl Future<Output = Result<(), QueueError>> + Send + 'a {
+    pub fn put_async<'a>(
+        &'a self,
+        message: &'a [u8],
+    ) -> impl Future<Output = Result<(), QueueError>> + Send + 'a {
         put_bytes_async(&self.handle, message)
     }
 
@@ -115,18 +132,24 @@ impl JoinableQueue<[u8]> {
     ///
     /// # Errors
     /// As [`put`](JoinableQueue::put), and [`NoThread`](QueueError::NoThread).
-    pub fn put_async<'a>(&'a self, message: &'a [u8]) -> impl Future<Output = Result<(), QueueError>> + Send + 'a {
+    pub fn put_async<'a>(
+        &'a self,
+        message: &'a [u8],
+    ) -> impl Future<Output = Result<(), QueueError>> + Send + 'a {
         put_bytes_async(&self.handle, message)
     }
 }
 
 impl<T: ?Sized + Item> JoinableQueue<T> {
-    /// Gets a task, as a future that waits for one. With the feature `tokio`, for any executor. The thread that polls it takes part in the queue.
+    /// Gets a task, as a future that waits for one. With the feature `tokio`, for any executor. The
+    /// thread that polls it takes part in the queue.
     ///
-    /// A [`Task`] belongs to the thread that got it: it is not `Send`, so a future that holds one across an `await` stays on its thread, in a `LocalSet` or a current-thread runtime. One that does not can be spawned anywhere. Tasks in the hands of other futures on the same thread do not count as others':
-    /// once the queue is closed, and no other thread has one, this is [`Closed`](QueueError::Closed).
-    /// It never says [`Deadlock`](QueueError::Deadlock): while it waits, another future of the thread
-    /// can finish what the thread has in hand.
+    /// A [`Task`] belongs to the thread that got it: it is not `Send`, so a future that holds one
+    /// across an `await` stays on its thread, in a `LocalSet` or a current-thread runtime. One that
+    /// does not can be spawned anywhere. Tasks in the hands of other futures on the same thread do
+    /// not count as others': once the queue is closed, and no other thread has one, this is
+    /// [`Closed`](QueueError::Closed). It never says [`Deadlock`](QueueError::Deadlock): while
+    /// it waits, another future of the thread can finish what the thread has in hand.
     ///
     /// # Cancellation
     /// A future that is dropped before it is done has taken no task.

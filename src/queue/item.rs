@@ -11,7 +11,8 @@ use super::words::INDEX;
 use crate::memory::region::{Layout, RegionError};
 use crate::memory::shared::{Fingerprint, Plain};
 
-/// What a queue can hold: [`Plain`] data, or messages of bytes, `[u8]`. Implemented for these two and nothing else.
+/// What a queue can hold: [`Plain`] data, or messages of bytes, `[u8]`. Implemented for these two
+/// and nothing else.
 pub trait Item: sealed::Item {}
 
 /// How long the items of a queue are.
@@ -62,7 +63,8 @@ impl<T: Plain> sealed::Item for T {
         let mut fingerprint = Fingerprint::new();
         fingerprint.name(kind).plain::<T>();
         let fingerprint = fingerprint.value();
-        let region = Layout { size: size_of::<T>(), align: align_of::<T>(), fingerprint, is_slice: true };
+        let region =
+            Layout { size: size_of::<T>(), align: align_of::<T>(), fingerprint, is_slice: true };
         QueueLayout { region, items: Self::SIZE }
     }
 
@@ -100,13 +102,20 @@ pub(crate) fn check(config: &Config) -> Result<Offsets, RegionError> {
     let unsuitable = |what: String| Err(RegionError::UnsuitableQueue { what });
     let loans = config.places.saturating_sub(1);
     if config.capacity == 0 || config.capacity > 1 << 20 {
-        return unsuitable(format!("the capacity must be 1 to {} items, not {}", 1 << 20, config.capacity));
+        return unsuitable(format!(
+            "the capacity must be 1 to {} items, not {}",
+            1 << 20,
+            config.capacity
+        ));
     }
     if config.ids == 0 {
         return unsuitable("there must be room for one participant at least".into());
     }
     if loans == 0 || config.places > MOST_PLACES {
-        return unsuitable(format!("a participant must have 1 to {} loans, not {loans}", MOST_PLACES - 1));
+        return unsuitable(format!(
+            "a participant must have 1 to {} loans, not {loans}",
+            MOST_PLACES - 1
+        ));
     }
     if config.count_slots() > INDEX {
         let what = format!(
@@ -118,5 +127,7 @@ pub(crate) fn check(config: &Config) -> Result<Offsets, RegionError> {
     if !config.is_joinable && config.letters != 0 {
         return unsuitable("only a joinable queue can have dead letters".into());
     }
-    config.offsets().ok_or(RegionError::TooLarge { size: config.size as usize, count: config.slots() })
+    config
+        .offsets()
+        .ok_or(RegionError::TooLarge { size: config.size as usize, count: config.slots() })
 }

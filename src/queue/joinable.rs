@@ -27,22 +27,32 @@ use crate::wait::{Wait, Waiter, forms};
 
 pub(super) const KIND: &str = "JoinableQueue";
 
-/// A [`Queue`](super::Queue) of tasks, each of which is done by somebody, once: a task that was taken and not finished is given to another.
+/// A [`Queue`](super::Queue) of tasks, each of which is done by somebody, once: a task that was
+/// taken and not finished is given to another.
 ///
-/// [`get`](JoinableQueue::get) gives a [`Task`]; [`Task::done`] finishes it. If its worker is killed, panics, or drops it, the task comes back, and whoever gets next gets it, before all that still wait in the queue.
-/// [`Task::attempts`] says how often it was given out. A task that kills its workers can be put aside ([`QueueOptions::attempts`]): it is then a [dead letter](JoinableQueue::dead_letter), and counts as finished.
-/// [`join`](JoinableQueue::join) waits until every task is finished. A thread may have as many tasks in hand as it may have loans.
+/// [`get`](JoinableQueue::get) gives a [`Task`]; [`Task::done`] finishes it. If its worker is
+/// killed, panics, or drops it, the task comes back, and whoever gets next gets it, before all that
+/// still wait in the queue. [`Task::attempts`] says how often it was given out. A task that kills
+/// its workers can be put aside ([`QueueOptions::attempts`]): it is then a [dead
+/// letter](JoinableQueue::dead_letter), and counts as finished. [`join`](JoinableQueue::join) waits
+/// until every task is finished. A thread may have as many tasks in hand as it may have loans.
 ///
-/// What is done for a task when its worker dies may have been done in part, or all but the word that it is done: tasks are given out *at least* once.
+/// What is done for a task when its worker dies may have been done in part, or all but the word
+/// that it is done: tasks are given out *at least* once.
 ///
 /// # Blocking and fairness
-/// As [`Queue`](super::Queue). A worker's death wakes one who waits for a task, or for the last one, at once; where more than 120 others take part, or on kernels before 5.16, it can take a [slice](crate::set_slice).
+/// As [`Queue`](super::Queue). A worker's death wakes one who waits for a task, or for the last
+/// one, at once; where more than 120 others take part, or on kernels before 5.16, it can take a
+/// [slice](crate::set_slice).
 ///
 /// # Memory ordering
-/// A put *synchronises with* the get of its task, and [`Task::done`] with the return of a [`join`](JoinableQueue::join) that waited for it. A worker's death counts as a return of its tasks.
+/// A put *synchronises with* the get of its task, and [`Task::done`] with the return of a
+/// [`join`](JoinableQueue::join) that waited for it. A worker's death counts as a return of its
+/// tasks.
 ///
 /// # Process death
-/// No task is lost, whoever dies, other than one that its *producer* was about to put. As [`Queue`](super::Queue) otherwise.
+/// No task is lost, whoever dies, other than one that its *producer* was about to put. As
+/// [`Queue`](super::Queue) otherwise.
 ///
 /// # Fork, signal handlers
 /// As [`Queue`](super::Queue).
@@ -119,11 +129,12 @@ impl<T: Plain> JoinableQueue<T> {
         now "[`Full`](QueueError::Full), with how many there was room for."
     }
 
-    /// A slot to write a task into, in place. It holds what some earlier one left there. It does not wait, whether the queue is full or not.
+    /// A slot to write a task into, in place. It holds what some earlier one left there. It does
+    /// not wait, whether the queue is full or not.
     ///
-    /// Nothing of the task is on the stack, whatever its size. Until it is [sent](Loan::send), no other
-    /// participant sees anything of it. If the thread panics before, or the process dies, nothing is
-    /// put, and the slot is free again.
+    /// Nothing of the task is on the stack, whatever its size. Until it is [sent](Loan::send), no
+    /// other participant sees anything of it. If the thread panics before, or the process dies,
+    /// nothing is put, and the slot is free again.
     ///
     /// # Errors
     /// [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
@@ -135,13 +146,18 @@ impl<T: Plain> JoinableQueue<T> {
         super::put_value(&self.handle, value, wait)
     }
 
-    fn put_many_until(&self, values: &[T], wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutManyError> {
+    fn put_many_until(
+        &self,
+        values: &[T],
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<(), PutManyError> {
         super::put_values(&self.handle, values, wait)
     }
 }
 
 impl JoinableQueue<[u8]> {
-    /// A queue for `capacity` tasks, 1 to 2^20, of `max_len` bytes at most, with the defaults of [`QueueOptions`].
+    /// A queue for `capacity` tasks, 1 to 2^20, of `max_len` bytes at most, with the defaults of
+    /// [`QueueOptions`].
     ///
     /// # Errors
     /// [`RegionError`]: no memory or no descriptor for it, or a capacity that cannot be.
@@ -157,10 +173,12 @@ impl JoinableQueue<[u8]> {
         now "[`Full`](QueueError::Full)."
     }
 
-    /// A slot to write a task of `len` bytes into, in place. It holds what some earlier one left there. It does not wait, whether the queue is full or not.
+    /// A slot to write a task of `len` bytes into, in place. It holds what some earlier one left
+    /// there. It does not wait, whether the queue is full or not.
     ///
     /// # Errors
-    /// [`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
+    /// [`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), and those of
+    /// becoming a participant.
     pub fn loan(&self, len: usize) -> Result<Loan<'_, [u8]>, QueueError> {
         Loan::new(&self.handle, len)
     }
@@ -171,7 +189,11 @@ impl JoinableQueue<[u8]> {
         self.handle.memory().config.size as usize
     }
 
-    pub(crate) fn put_until(&self, message: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+    pub(crate) fn put_until(
+        &self,
+        message: &[u8],
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<(), QueueError> {
         super::put_bytes(&self.handle, message, wait)
     }
 }
@@ -181,7 +203,9 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
         JoinableQueue { handle, items: PhantomData }
     }
 
-    /// Maps a queue that another process has created, from its descriptor. The descriptor is closed with the last clone, or at once if this fails. Nothing in the file is trusted, as with [`Shm::attach`](crate::Shm::attach).
+    /// Maps a queue that another process has created, from its descriptor. The descriptor is closed
+    /// with the last clone, or at once if this fails. Nothing in the file is trusted, as with
+    /// [`Shm::attach`](crate::Shm::attach).
     ///
     /// # Errors
     /// [`RegionError`] has a variant for everything that can be wrong with it.
@@ -198,11 +222,13 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     }
 
     fn get_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Task<'_, T>, QueueError> {
-        let held = HeldSlot::of::<T>(&self.handle, |participation| participation.receive_task(wait))?;
+        let held =
+            HeldSlot::of::<T>(&self.handle, |participation| participation.receive_task(wait))?;
         Ok(Task { attempts: attempts(&held), held, queue: PhantomData })
     }
 
-    /// Waits until all tasks are finished, as long as it takes: for one moment there was none that was not.
+    /// Waits until all tasks are finished, as long as it takes: for one moment there was none that
+    /// was not.
     ///
     /// # Process death
     /// Tasks of the dead come back, and are waited for. One that was given out too often becomes a
@@ -210,12 +236,14 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// else has to get, join, or ask for letters.
     ///
     /// # Errors
-    /// [`Deadlock`](QueueError::Deadlock) if this thread has one in hand; those of becoming a participant.
+    /// [`Deadlock`](QueueError::Deadlock) if this thread has one in hand; those of becoming a
+    /// participant.
     pub fn join(&self) -> Result<(), QueueError> {
         self.join_with(Wait::FOREVER)
     }
 
-    /// Waits until all tasks are finished, for `timeout` at most. Zero looks once; [`Duration::MAX`] waits for ever.
+    /// Waits until all tasks are finished, for `timeout` at most. Zero looks once;
+    /// [`Duration::MAX`] waits for ever.
     ///
     /// # Errors
     /// [`TimedOut`](QueueError::TimedOut); otherwise as [`join`](JoinableQueue::join).
@@ -234,17 +262,23 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// Waits until all tasks are finished, as `wait` says.
     ///
     /// # Errors
-    /// [`TimedOut`](QueueError::TimedOut), and [`Interrupted`](QueueError::Interrupted) if `wait` is interruptible; otherwise as [`join`](JoinableQueue::join).
+    /// [`TimedOut`](QueueError::TimedOut), and [`Interrupted`](QueueError::Interrupted) if `wait`
+    /// is interruptible; otherwise as [`join`](JoinableQueue::join).
     pub fn join_with(&self, wait: Wait) -> Result<(), QueueError> {
         self.handle.with(|participation| {
             if participation.has_task() {
                 return Err(QueueError::Deadlock);
             }
-            Ok(participation.memory().join(participation.thread, &participation.participant, &mut Waiter::new(wait))?)
+            Ok(participation.memory().join(
+                participation.thread,
+                &participation.participant,
+                &mut Waiter::new(wait),
+            )?)
         })?
     }
 
-    /// How many tasks are unfinished: waiting, in hand, or come back. It may have changed by the time this returns.
+    /// How many tasks are unfinished: waiting, in hand, or come back. It may have changed by the
+    /// time this returns.
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.handle.memory().count_unfinished()
@@ -253,7 +287,8 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// Takes out the first task that was given up.
     ///
     /// # Errors
-    /// [`Empty`](QueueError::Empty) if there is none, [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
+    /// [`Empty`](QueueError::Empty) if there is none, [`TooManyLoans`](QueueError::TooManyLoans),
+    /// and those of becoming a participant.
     pub fn dead_letter(&self) -> Result<DeadLetter<'_, T>, QueueError> {
         let held = HeldSlot::new::<T>(&self.handle, Participation::receive_letter)?;
         Ok(DeadLetter { attempts: attempts(&held), held, queue: PhantomData })
@@ -266,7 +301,9 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
         if memory.config.letters == 0 { 0 } else { memory.count_letters() }
     }
 
-    /// Closes the queue: puts fail from now on, and gets once no task is unfinished. A put that is under way at the same time may succeed, and is got. All who wait are told. It cannot be opened again.
+    /// Closes the queue: puts fail from now on, and gets once no task is unfinished. A put that is
+    /// under way at the same time may succeed, and is got. All who wait are told. It cannot be
+    /// opened again.
     ///
     /// # Errors
     /// Those of becoming a participant.
@@ -336,7 +373,8 @@ impl<T: ?Sized + Item> fmt::Debug for JoinableQueue<T> {
     }
 }
 
-/// A task in hand, read where it lies. It is finished by [`done`](Task::done); dropped without that, also by a panic, it goes to somebody else. It stays in its thread.
+/// A task in hand, read where it lies. It is finished by [`done`](Task::done); dropped without
+/// that, also by a panic, it goes to somebody else. It stays in its thread.
 ///
 /// One that is leaked stays unfinished as long as its thread lives, and the process ends with that
 /// thread, as for a [`Lock`](crate::LockGuard#leaked-guards)'s.
@@ -348,7 +386,8 @@ pub struct Task<'a, T: ?Sized + Item> {
 }
 
 impl<T: ?Sized + Item> Task<'_, T> {
-    /// The task is finished. It does not block. In a forked child it does nothing: the task is its parent's.
+    /// The task is finished. It does not block. In a forked child it does nothing: the task is its
+    /// parent's.
     pub fn done(self) {
         self.held.participation.finish_task(self.held.place);
         // SAFETY: `self` is forgotten below, so this is the only one that drops it.
@@ -380,7 +419,8 @@ impl<T: ?Sized + Item> Deref for Task<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), holds a `T`, of which any bytes make one, and stays mapped with `attached`.
+        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), holds a `T`, of which
+        // any bytes make one, and stays mapped with `attached`.
         unsafe { NonNull::as_ref(&self.held.item::<T>()) }
     }
 }
@@ -391,7 +431,8 @@ impl<T: ?Sized + Item> fmt::Debug for Task<'_, T> {
     }
 }
 
-/// A task that was given up after as many attempts as [`QueueOptions::attempts`] said. It is finished, and gone when this is dropped.
+/// A task that was given up after as many attempts as [`QueueOptions::attempts`] said. It is
+/// finished, and gone when this is dropped.
 ///
 /// One that is leaked ends the process with its thread, as a [`Task`] does.
 pub struct DeadLetter<'a, T: ?Sized + Item> {

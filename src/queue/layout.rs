@@ -21,8 +21,8 @@
 //! | `size` | that of the item's type; any that fits for messages (`item::ItemSize`) |
 //! | `align` | that of the item's type, 1 for messages |
 //!
-//! All slots together are fewer than 2^21, counted in 64 bits, and the offsets is no longer than the
-//! region.
+//! All slots together are fewer than 2^21, counted in 64 bits, and the offsets is no longer than
+//! the region.
 
 use super::memory::{Control, ParticipantRecord};
 use super::words::INDEX;
@@ -113,13 +113,19 @@ impl Config {
         // Of what has an alignment of 1 the length may vary: messages are so.
         let header = if self.is_joinable || self.align == 1 { LONG_HEADER } else { HEADER };
         let payload = header.next_multiple_of(self.align as usize);
-        let slot_stride =
-            payload.checked_add(usize::try_from(self.size).ok()?)?.checked_next_multiple_of(HEADER.max(self.align as usize))?;
+        let slot_stride = payload
+            .checked_add(usize::try_from(self.size).ok()?)?
+            .checked_next_multiple_of(HEADER.max(self.align as usize))?;
         let entries = size_of::<Control>().next_multiple_of(LINES);
         let records = (entries + self.entries() * size_of::<u64>()).next_multiple_of(PAGE);
-        let record_stride = (size_of::<ParticipantRecord>() + self.places as usize * size_of::<u64>()).next_multiple_of(LINES);
+        let record_stride = (size_of::<ParticipantRecord>()
+            + self.places as usize * size_of::<u64>())
+        .next_multiple_of(LINES);
         let slots = (records + self.ids as usize * record_stride).next_multiple_of(PAGE);
-        let len = slot_stride.checked_mul(self.slots())?.checked_add(slots)?.checked_next_multiple_of(PAGE)?;
+        let len = slot_stride
+            .checked_mul(self.slots())?
+            .checked_add(slots)?
+            .checked_next_multiple_of(PAGE)?;
         isize::try_from(len).ok()?;
         Some(Offsets { entries, records, record_stride, slots, slot_stride, payload, len })
     }
@@ -134,6 +140,12 @@ impl Offsets {
     /// The memory that a participant brings.
     pub(crate) fn of_participant(&self, config: &Config, id: usize) -> [(usize, usize); 2] {
         let record = (self.records + id * self.record_stride, self.record_stride);
-        [record, (self.slots + config.first_slot(id) * self.slot_stride, config.places as usize * self.slot_stride)]
+        [
+            record,
+            (
+                self.slots + config.first_slot(id) * self.slot_stride,
+                config.places as usize * self.slot_stride,
+            ),
+        ]
     }
 }

@@ -44,14 +44,18 @@ impl QueueMemory {
         let ring = self.ring(Which::Letters);
         // Nobody closes the letters, but a peer might write so, and a put would be refused.
         let is_open = ring.tail().load(Acquire) & CLOSED == 0;
-        is_open && self.find(ring, End::Tail).is_ok_and(|found| !found.is_full_since_last_cycle() && !found.is_sealed())
+        is_open
+            && self
+                .find(ring, End::Tail)
+                .is_ok_and(|found| !found.is_full_since_last_cycle() && !found.is_sealed())
     }
 
     /// Puts the task in a place to the letters, if it is one for them, and there is room: whether
     /// it did. The roster is pending.
     pub(crate) fn give_up(&self, participant: &Participant, place: usize) -> bool {
         let slot = index(participant.word(place).get());
-        let is_letter = self.is_given_up(slot) && self.put(participant, self.ring(Which::Letters), place).is_ok();
+        let is_letter = self.is_given_up(slot)
+            && self.put(participant, self.ring(Which::Letters), place).is_ok();
         if is_letter {
             self.note_finished();
         }
@@ -60,13 +64,15 @@ impl QueueMemory {
 
     /// All returned tasks that are for the letters, each with what its place has.
     fn given_up(&self) -> impl Iterator<Item = (From, u64)> {
-        let used = if self.config.attempts == 0 || self.config.letters == 0 { 0 } else { self.used() };
+        let used =
+            if self.config.attempts == 0 || self.config.letters == 0 { 0 } else { self.used() };
         let places = self.config.places as usize;
         let all = (0..used).flat_map(move |id| (0..places).map(move |place| (id, place)));
         all.filter_map(|(id, place)| {
             // Acquire: pairs with the Release in `return_task`.
             let seen = self.place(id, place).load(Acquire);
-            let is_one = seen & RETURNED != 0 && self.has_slot(index(seen)) && self.is_given_up(index(seen));
+            let is_one =
+                seen & RETURNED != 0 && self.has_slot(index(seen)) && self.is_given_up(index(seen));
             is_one.then_some(((id, place), seen))
         })
     }
@@ -82,7 +88,8 @@ impl QueueMemory {
     /// this look is told of.
     pub(crate) fn movable(&self, until: Option<u64>) -> impl Iterator<Item = (From, u64)> {
         let mut looks = Looks::new(self.used(), until);
-        self.given_up().take_while(move |_| looks.take(LOOKS_OF_A_MOVE) && self.has_room_for_letter())
+        self.given_up()
+            .take_while(move |_| looks.take(LOOKS_OF_A_MOVE) && self.has_room_for_letter())
     }
 
     /// Moves returned tasks to the letters, as far as they are for them and there is room. Those in
@@ -91,7 +98,9 @@ impl QueueMemory {
         self.move_own(participant);
         for (from, seen) in self.movable(until) {
             let Some(place) = self.occupy(participant) else { return };
-            if self.take_from(participant, place, from, seen, TASK).unwrap_or(false) && !self.give_up(participant, place) {
+            if self.take_from(participant, place, from, seen, TASK).unwrap_or(false)
+                && !self.give_up(participant, place)
+            {
                 // Others have filled the ring.
                 self.return_to(participant, place);
                 return;
@@ -102,9 +111,16 @@ impl QueueMemory {
 
     /// Whether there is one that [`give_up_returned`](QueueMemory::give_up_returned) would move.
     pub(crate) fn can_give_up_returned(&self, participant: &Participant) -> bool {
-        let is_there = |place: usize| self.place_at(participant.site, place).load(Acquire) == participant.word(place).get();
-        let has_own = || bits(participant.returned.get()).any(|place| self.is_own_given_up(participant, place) && is_there(place));
-        self.find_given_up().is_some() && self.has_room_for_letter() && (has_own() || self.can_occupy(participant))
+        let is_there = |place: usize| {
+            self.place_at(participant.site, place).load(Acquire) == participant.word(place).get()
+        };
+        let has_own = || {
+            bits(participant.returned.get())
+                .any(|place| self.is_own_given_up(participant, place) && is_there(place))
+        };
+        self.find_given_up().is_some()
+            && self.has_room_for_letter()
+            && (has_own() || self.can_occupy(participant))
     }
 
     /// Moves those that are in the participant's own places, which are free then.
@@ -145,7 +161,11 @@ impl QueueMemory {
 
     /// Takes a letter into a place: the first in the ring, or one that is not there yet. The roster
     /// is pending.
-    pub(crate) fn take_letter(&self, participant: &Participant, place: usize) -> Result<(), Refused> {
+    pub(crate) fn take_letter(
+        &self,
+        participant: &Participant,
+        place: usize,
+    ) -> Result<(), Refused> {
         self.bury(None);
         match self.get(participant, self.ring(Which::Letters), place, 0) {
             Err(Refused::Empty) => {}
@@ -171,7 +191,8 @@ impl QueueMemory {
 
     /// How many returned tasks there are that can be moved to the letters.
     pub(crate) fn count_letters_to_come(&self) -> usize {
-        let room = (self.config.letters as usize).saturating_sub(self.count(self.ring(Which::Letters)));
+        let room =
+            (self.config.letters as usize).saturating_sub(self.count(self.ring(Which::Letters)));
         self.given_up().take(room).count()
     }
 }

@@ -19,9 +19,9 @@ use crate::wait::{Wait, forms};
 
 /// A place of the thread's own that is in use, and the slot in it.
 ///
-/// *Invariant: the slot exists, was in the place when this was made, is in no other `HeldSlot` of this
-/// thread, and nobody who follows the protocol has it as long as this does: the place is not used
-/// for anything else. `len` is no more than there is room for.*
+/// *Invariant: the slot exists, was in the place when this was made, is in no other `HeldSlot` of
+/// this thread, and nobody who follows the protocol has it as long as this does: the place is not
+/// used for anything else. `len` is no more than there is room for.*
 ///
 /// All of it is known here, and is not read again from memory that others write.
 #[derive(Debug)]
@@ -70,7 +70,9 @@ impl HeldSlot {
             ItemSize::Fixed(size) => size,
             // Once. Relaxed: the slot is this participant's, the exchange has ordered it. No more
             // than there is room for, whatever a peer has written there.
-            ItemSize::Varying => (memory.payload_len(slot).load(Relaxed) as usize).min(memory.config.size as usize),
+            ItemSize::Varying => {
+                (memory.payload_len(slot).load(Relaxed) as usize).min(memory.config.size as usize)
+            }
         };
         participation.add_guard();
         Ok(HeldSlot { participation, place, slot, len })
@@ -104,7 +106,8 @@ impl Drop for HeldSlot {
     }
 }
 
-/// A slot to write an item into, and to [send](Loan::send). Dropped, it is free again and nothing was sent. It stays in its thread.
+/// A slot to write an item into, and to [send](Loan::send). Dropped, it is free again and nothing
+/// was sent. It stays in its thread.
 ///
 /// One that is leaked is lost to its thread, and the process ends with that thread, as for a
 /// [`Lock`](crate::LockGuard#leaked-guards)'s.
@@ -153,7 +156,8 @@ impl<T: ?Sized + Item> Deref for Loan<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), holds a `T`, of which any bytes make one, and stays mapped with `attached`.
+        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), holds a `T`, of which
+        // any bytes make one, and stays mapped with `attached`.
         unsafe { self.held.item::<T>().as_ref() }
     }
 }
@@ -171,7 +175,8 @@ impl<T: ?Sized + Item> fmt::Debug for Loan<'_, T> {
     }
 }
 
-/// An item that was taken out of a queue, to be read where it lies. Dropped, its slot is free again. It stays in its thread.
+/// An item that was taken out of a queue, to be read where it lies. Dropped, its slot is free
+/// again. It stays in its thread.
 ///
 /// One that is leaked is lost to its thread, and the process ends with that thread, as for a
 /// [`Lock`](crate::LockGuard#leaked-guards)'s.
@@ -181,8 +186,12 @@ pub struct Received<'a, T: ?Sized + Item> {
 }
 
 impl<'a, T: ?Sized + Item> Received<'a, T> {
-    pub(crate) fn new(handle: &'a QueueHandle, wait: Option<impl FnOnce() -> Wait>) -> Result<Self, QueueError> {
-        let held = HeldSlot::new::<T>(handle, |participation, place| participation.receive(place, wait))?;
+    pub(crate) fn new(
+        handle: &'a QueueHandle,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<Self, QueueError> {
+        let held =
+            HeldSlot::new::<T>(handle, |participation, place| participation.receive(place, wait))?;
         Ok(Received { held, queue: PhantomData })
     }
 }
@@ -197,7 +206,8 @@ impl<T: ?Sized + Item> Deref for Received<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), holds a `T`, of which any bytes make one, and stays mapped with `attached`.
+        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), holds a `T`, of which
+        // any bytes make one, and stays mapped with `attached`.
         unsafe { self.held.item::<T>().as_ref() }
     }
 }

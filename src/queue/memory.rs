@@ -1,9 +1,11 @@
 //! The memory of a queue as what lies in it: the one place where offsets become references.
 //!
 //! # Invariants
-//! 1. `base` leads to `offsets.len` bytes that stay mapped as long as the memory exists, aligned to 128 bytes at least; `offsets` is `config.offsets()`, and both are this process's own copies.
+//! 1. `base` leads to `offsets.len` bytes that stay mapped as long as the memory exists, aligned to
+//!    128 bytes at least; `offsets` is `config.offsets()`, and both are this process's own copies.
 //! 2. What is not payload is only ever accessed as atomics: any bytes are valid in it.
-//! 3. A payload is accessed by whoever has its slot: as a spare, a loan, or something received. That is what the exchange is about; a peer that breaks the protocol can spoil it.
+//! 3. A payload is accessed by whoever has its slot: as a spare, a loan, or something received.
+//!    That is what the exchange is about; a peer that breaks the protocol can spoil it.
 //!
 //! # What peers write, and what is made of it
 //! Any word may hold anything at any time. Each is loaded once for one decision, and what is used
@@ -56,7 +58,8 @@ pub(crate) struct Apart<T>(pub(crate) T);
 #[repr(C)]
 pub(crate) struct Position {
     pub(crate) at: AtomicU64,
-    /// Bit 0: since all who sleep on it were last woken, someone went to sleep who waits for other things, too. See [`waiting`](super::waiting).
+    /// Bit 0: since all who sleep on it were last woken, someone went to sleep who waits for other
+    /// things, too. See [`waiting`](super::waiting).
     pub(crate) watched: AtomicU32,
 }
 
@@ -78,7 +81,8 @@ pub(crate) struct Control {
     pub(crate) items: Counters,
     /// The second ring, of dead letters.
     pub(crate) letters: Counters,
-    /// Bits 0-29 are 0: it is what everybody has pending (`crossproc_sys::robust`), and what everybody sleeps on besides. Bits 30-63: how often a participant of a joinable queue came.
+    /// Bits 0-29 are 0: it is what everybody has pending (`crossproc_sys::robust`), and what
+    /// everybody sleeps on besides. Bits 30-63: how often a participant of a joinable queue came.
     pub(crate) roster: Apart<AtomicU64>,
     /// How many ids were ever used; only grows. Their records and slots are allocated.
     pub(crate) used: AtomicU32,
@@ -86,7 +90,8 @@ pub(crate) struct Control {
     pub(crate) returned: AtomicU64,
     /// How many tasks somebody has tried to take back.
     pub(crate) moves: AtomicU64,
-    /// Bits 0-30 are 0, bit 31: someone may sleep on it until all tasks are done. Bits 32-63: how often that may have been so.
+    /// Bits 0-30 are 0, bit 31: someone may sleep on it until all tasks are done. Bits 32-63: how
+    /// often that may have been so.
     pub(crate) joins: AtomicU64,
 }
 
@@ -125,7 +130,8 @@ pub(crate) struct QueueMemory {
     pub(crate) offsets: Offsets,
 }
 
-// SAFETY: what it leads to is atomics, and payloads that go to one owner at a time (invariants 2, 3).
+// SAFETY: what it leads to is atomics, and payloads that go to one owner at a time (invariants 2,
+// 3).
 unsafe impl Send for QueueMemory {}
 // SAFETY: as above.
 unsafe impl Sync for QueueMemory {}
@@ -138,7 +144,8 @@ unsafe impl Sync for QueueMemory {}
 unsafe fn at<'a, T>(start: NonNull<u8>, offset: usize) -> &'a T {
     // SAFETY: the caller's: inside the memory (invariant 1).
     let at = unsafe { start.add(offset) };
-    // SAFETY: mapped as long as the memory, aligned as the offsets has it, and valid whatever it holds (invariant 2).
+    // SAFETY: mapped as long as the memory, aligned as the offsets has it, and valid whatever it
+    // holds (invariant 2).
     unsafe { at.cast().as_ref() }
 }
 
@@ -152,7 +159,16 @@ impl QueueMemory {
         let records = unsafe { base.add(offsets.records) };
         // SAFETY: as above.
         let slots = unsafe { base.add(offsets.slots) };
-        QueueMemory { base, entries, records, slots, stride: offsets.slot_stride, count: config.slots(), config, offsets }
+        QueueMemory {
+            base,
+            entries,
+            records,
+            slots,
+            stride: offsets.slot_stride,
+            count: config.slots(),
+            config,
+            offsets,
+        }
     }
 
     #[inline(always)]
@@ -194,8 +210,14 @@ impl QueueMemory {
     #[inline(always)]
     pub(crate) fn place_at(&self, site: Site, place: usize) -> &AtomicU64 {
         debug_assert!(place < self.config.places as usize);
-        // SAFETY: places follow the record, and there are as many as the config says, with which callers compare.
-        unsafe { at(self.records, site.0 + size_of::<ParticipantRecord>() + place * size_of::<AtomicU64>()) }
+        // SAFETY: places follow the record, and there are as many as the config says, with which
+        // callers compare.
+        unsafe {
+            at(
+                self.records,
+                site.0 + size_of::<ParticipantRecord>() + place * size_of::<AtomicU64>(),
+            )
+        }
     }
 
     /// The word that a [site](ParticipantRecord::site) names, if it can.
@@ -251,7 +273,9 @@ impl QueueMemory {
     pub(crate) fn attempts(&self, slot: usize) -> &AtomicU32 {
         debug_assert!(self.has_slot(slot) && self.config.is_joinable);
         // SAFETY: as `taker`; the header of a task has it, behind the length.
-        unsafe { at(self.slots, slot * self.stride + super::layout::HEADER + size_of::<AtomicU32>()) }
+        unsafe {
+            at(self.slots, slot * self.stride + super::layout::HEADER + size_of::<AtomicU32>())
+        }
     }
 
     /// A new item in the slot was never given out.
@@ -263,7 +287,8 @@ impl QueueMemory {
         }
     }
 
-    /// Where the payload is: `config.size` bytes, aligned to `config.align`, valid for whoever has the slot (invariant 3).
+    /// Where the payload is: `config.size` bytes, aligned to `config.align`, valid for whoever has
+    /// the slot (invariant 3).
     #[inline(always)]
     pub(crate) fn payload(&self, slot: usize) -> NonNull<u8> {
         debug_assert!(self.has_slot(slot));

@@ -1,4 +1,5 @@
-//! What a participant does, with the waiting and the places that it takes: between the public types and the state machine.
+//! What a participant does, with the waiting and the places that it takes: between the public types
+//! and the state machine.
 
 #![allow(unsafe_code)]
 
@@ -18,7 +19,11 @@ const LEAST_BOUND: usize = 1 << 10;
 impl Participation {
     /// Writes an item into a slot of the participant's own, and puts that.
     #[inline(always)]
-    pub(crate) fn put(&self, wait: Option<impl FnOnce() -> Wait>, write: impl FnOnce(NonNull<u8>, usize)) -> Result<(), QueueError> {
+    pub(crate) fn put(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+        write: impl FnOnce(NonNull<u8>, usize),
+    ) -> Result<(), QueueError> {
         let place = self.memory().free_place(&self.participant);
         let slot = self.memory().slot(&self.participant, place)?;
         write(self.memory().payload(slot), slot);
@@ -27,8 +32,14 @@ impl Participation {
 
     /// Puts what is in a place.
     #[inline(always)]
-    pub(crate) fn send(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
-        let put = |ring: Ring<'_>| self.memory().put(&self.participant, ring, place).map(|flags| (flags, 1));
+    pub(crate) fn send(
+        &self,
+        place: usize,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<(), QueueError> {
+        let put = |ring: Ring<'_>| {
+            self.memory().put(&self.participant, ring, place).map(|flags| (flags, 1))
+        };
         match (self.memory().at_once(self.thread, Side::Putters, put), wait) {
             (Err(Refused::Full), Some(wait)) => self.send_waiting(place, wait()),
             (result, _) => Ok(result?),
@@ -37,15 +48,24 @@ impl Participation {
 
     #[cold]
     fn send_waiting(&self, place: usize, wait: Wait) -> Result<(), QueueError> {
-        let put = |ring: Ring<'_>| self.memory().put(&self.participant, ring, place).map(|flags| (flags, 1));
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.memory().sleep(ring, Side::Putters, waiter);
+        let put = |ring: Ring<'_>| {
+            self.memory().put(&self.participant, ring, place).map(|flags| (flags, 1))
+        };
+        let sleep =
+            |ring: Ring<'_>, waiter: &mut Waiter| self.memory().sleep(ring, Side::Putters, waiter);
         Ok(self.memory().waiting(self.thread, Side::Putters, &mut Waiter::new(wait), put, sleep)?)
     }
 
     /// Gets the first item into a place. Not for tasks.
     #[inline(always)]
-    pub(crate) fn receive(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
-        let get = |ring: Ring<'_>| self.memory().get(&self.participant, ring, place, 0).map(|flags| (flags, 1));
+    pub(crate) fn receive(
+        &self,
+        place: usize,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<(), QueueError> {
+        let get = |ring: Ring<'_>| {
+            self.memory().get(&self.participant, ring, place, 0).map(|flags| (flags, 1))
+        };
         match (self.memory().at_once(self.thread, Side::Getters, get), wait) {
             (Err(Refused::Empty), Some(wait)) => self.receive_waiting(place, wait()),
             (result, _) => Ok(result?),
@@ -54,13 +74,19 @@ impl Participation {
 
     #[cold]
     fn receive_waiting(&self, place: usize, wait: Wait) -> Result<(), QueueError> {
-        let get = |ring: Ring<'_>| self.memory().get(&self.participant, ring, place, 0).map(|flags| (flags, 1));
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.memory().sleep(ring, Side::Getters, waiter);
+        let get = |ring: Ring<'_>| {
+            self.memory().get(&self.participant, ring, place, 0).map(|flags| (flags, 1))
+        };
+        let sleep =
+            |ring: Ring<'_>, waiter: &mut Waiter| self.memory().sleep(ring, Side::Getters, waiter);
         Ok(self.memory().waiting(self.thread, Side::Getters, &mut Waiter::new(wait), get, sleep)?)
     }
 
     /// Takes a task: the place that it is in.
-    pub(crate) fn receive_task(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<usize, QueueError> {
+    pub(crate) fn receive_task(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<usize, QueueError> {
         let place = match self.memory().retake(self.thread, &self.participant) {
             Some(place) => place,
             None => {
@@ -91,7 +117,11 @@ impl Participation {
         }
     }
 
-    fn take_task(&self, place: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<(), QueueError> {
+    fn take_task(
+        &self,
+        place: usize,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<(), QueueError> {
         // One who can wait looks shortly at first, as if its time was over, and longer while it
         // waits.
         let at_first = wait.is_some().then_some(0);
@@ -103,7 +133,9 @@ impl Participation {
 
     fn take_task_at_once(&self, place: usize, until: Option<u64>) -> Result<(), Refused> {
         let memory = self.memory();
-        memory.at_once(self.thread, Side::Getters, |ring| memory.take_task(&self.participant, ring, place, until))
+        memory.at_once(self.thread, Side::Getters, |ring| {
+            memory.take_task(&self.participant, ring, place, until)
+        })
     }
 
     /// For one who has found none. What the dead had may be all there is, and nobody asleep who
@@ -115,10 +147,12 @@ impl Participation {
             None => Err(QueueError::Empty),
         };
         match result {
-            Err(QueueError::Empty | QueueError::TimedOut) if self.bury() => match self.take_task_at_once(place, Some(0)) {
-                Err(Refused::Empty) => result,
-                again => Ok(again?),
-            },
+            Err(QueueError::Empty | QueueError::TimedOut) if self.bury() => {
+                match self.take_task_at_once(place, Some(0)) {
+                    Err(Refused::Empty) => result,
+                    again => Ok(again?),
+                }
+            }
             result => result,
         }
     }
@@ -134,7 +168,9 @@ impl Participation {
     fn take_task_waiting(&self, place: usize, waiter: &mut Waiter) -> Result<(), QueueError> {
         let memory = self.memory();
         let until = waiter.until();
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep_for_task(&self.participant, ring, waiter);
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| {
+            memory.sleep_for_task(&self.participant, ring, waiter)
+        };
         let take = |ring: Ring<'_>| match memory.take_task(&self.participant, ring, place, until) {
             Err(Refused::Empty) if self.has_task() && memory.is_at_end(ring) => {
                 // What the dead had can be taken, and is waited for in vain otherwise.
@@ -149,14 +185,19 @@ impl Participation {
 
     /// Gets the first item and reads it, for which it needs no place for longer. Not for tasks.
     #[inline(always)]
-    pub(crate) fn get<R>(&self, wait: Option<impl FnOnce() -> Wait>, read: impl FnOnce(NonNull<u8>, usize) -> R) -> Result<R, QueueError> {
+    pub(crate) fn get<R>(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+        read: impl FnOnce(NonNull<u8>, usize) -> R,
+    ) -> Result<R, QueueError> {
         let place = self.memory().free_place(&self.participant);
         self.receive(place, wait)?;
         let slot = self.memory().slot(&self.participant, place)?;
         Ok(read(self.memory().payload(slot), slot))
     }
 
-    /// Puts `count` items, each written by `write` from its number: how many there were before an error. With `wait`, it waits for room for all of them.
+    /// Puts `count` items, each written by `write` from its number: how many there were before an
+    /// error. With `wait`, it waits for room for all of them.
     pub(crate) fn put_many(
         &self,
         count: usize,
@@ -188,17 +229,28 @@ impl Participation {
         let mut waiter = None;
         let mut wait = wait;
         while put < count {
-            let refused = match memory.at_once(self.thread, Side::Putters, |ring| some(ring, &mut put)) {
-                Ok(()) => continue,
-                Err(refused) => refused,
-            };
+            let refused =
+                match memory.at_once(self.thread, Side::Putters, |ring| some(ring, &mut put)) {
+                    Ok(()) => continue,
+                    Err(refused) => refused,
+                };
             if let Some(wait) = wait.take() {
                 waiter = Some(Waiter::new(wait()));
             }
             let result = match (&mut waiter, refused) {
                 (Some(waiter), Refused::Full) => {
-                    let sleep = |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep(ring, Side::Putters, waiter);
-                    memory.waiting(self.thread, Side::Putters, waiter, |ring| some(ring, &mut put), sleep).map_err(QueueError::from)
+                    let sleep = |ring: Ring<'_>, waiter: &mut Waiter| {
+                        memory.sleep(ring, Side::Putters, waiter)
+                    };
+                    memory
+                        .waiting(
+                            self.thread,
+                            Side::Putters,
+                            waiter,
+                            |ring| some(ring, &mut put),
+                            sleep,
+                        )
+                        .map_err(QueueError::from)
                 }
                 _ => Err(refused.into()),
             };
@@ -209,10 +261,11 @@ impl Participation {
         (put, None)
     }
 
-    /// Gets as many items as there are, but no more than `most`, and at least one, each read by `read`. Not for tasks.
+    /// Gets as many items as there are, but no more than `most`, and at least one, each read by
+    /// `read`. Not for tasks.
     ///
-    /// If it is fewer than `most`, the queue was found empty after them, but for very many: it ends after
-    /// as many as fit, however fast others put meanwhile.
+    /// If it is fewer than `most`, the queue was found empty after them, but for very many: it ends
+    /// after as many as fit, however fast others put meanwhile.
     pub(crate) fn get_many(
         &self,
         most: usize,
@@ -244,14 +297,24 @@ impl Participation {
         let mut got = 0;
         match (memory.at_once(self.thread, Side::Getters, |ring| some(ring, &mut got)), wait) {
             (Err(Refused::Empty), Some(wait)) => {
-                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep(ring, Side::Getters, waiter);
+                let sleep =
+                    |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep(ring, Side::Getters, waiter);
                 let waiter = &mut Waiter::new(wait());
-                memory.waiting(self.thread, Side::Getters, waiter, |ring| some(ring, &mut got), sleep)?;
+                memory.waiting(
+                    self.thread,
+                    Side::Getters,
+                    waiter,
+                    |ring| some(ring, &mut got),
+                    sleep,
+                )?;
             }
             (result, _) => result?,
         }
         // What is there besides.
-        while got < most && memory.at_once(self.thread, Side::Getters, |ring| some(ring, &mut got)).is_ok() {}
+        while got < most
+            && memory.at_once(self.thread, Side::Getters, |ring| some(ring, &mut got)).is_ok()
+        {
+        }
         Ok(got)
     }
 
@@ -287,7 +350,8 @@ impl Participation {
             self.thread.begin(&self.memory().control().roster.0);
             self.memory().return_task(&self.participant, place);
             self.thread.end();
-            // Whoever takes it leaves another slot there, which `reclaim` then makes usable; or a dead letter's.
+            // Whoever takes it leaves another slot there, which `reclaim` then makes usable; or a
+            // dead letter's.
             self.participant.returned.set(self.participant.returned.get() | 1 << place);
         }
     }
@@ -295,14 +359,16 @@ impl Participation {
     /// Why one that has a task in hand does not wait for the last ones to come back: those who have
     /// them may wait in the same way.
     fn deadlock_or(&self, refused: Refused, until: Option<u64>) -> Refused {
-        let is_some = || self.memory().unfinished(Some(self.participant.id), until) == Unfinished::Some;
+        let is_some =
+            || self.memory().unfinished(Some(self.participant.id), until) == Unfinished::Some;
         if refused == Refused::Empty && is_some() { Refused::Deadlock } else { refused }
     }
 
     /// Whether the participant has a task in hand.
     pub(crate) fn has_task(&self) -> bool {
         let busy = self.participant.busy.get() & !self.participant.returned.get();
-        (0..64).any(|place| busy & 1 << place != 0 && self.participant.word(place).get() & TASK != 0)
+        (0..64)
+            .any(|place| busy & 1 << place != 0 && self.participant.word(place).get() & TASK != 0)
     }
 
     /// Takes the first dead letter into a place.

@@ -46,14 +46,16 @@ impl QueueOptions {
         QueueOptions { participants: 1_024, loans: 3, attempts: 0, dead_letters: 0 }
     }
 
-    /// How many threads may take part at the same time, in all processes together. Each that ever did costs a record of 128 bytes or more, and `loans` + 1 slots.
+    /// How many threads may take part at the same time, in all processes together. Each that ever
+    /// did costs a record of 128 bytes or more, and `loans` + 1 slots.
     #[must_use]
     pub fn participants(mut self, most: usize) -> Self {
         self.participants = most;
         self
     }
 
-    /// How many items a participant may have loaned, received, or in hand as tasks at the same time: 1 to 63.
+    /// How many items a participant may have loaned, received, or in hand as tasks at the same
+    /// time: 1 to 63.
     #[must_use]
     pub fn loans(mut self, most: usize) -> Self {
         self.loans = most;
@@ -79,11 +81,16 @@ impl QueueOptions {
         create(config, T::layout(KIND)).map(Queue::of)
     }
 
-    /// A [`ByteQueue`](super::ByteQueue) for `capacity` messages, 1 to 2^20, of `max_len` bytes at most.
+    /// A [`ByteQueue`](super::ByteQueue) for `capacity` messages, 1 to 2^20, of `max_len` bytes at
+    /// most.
     ///
     /// # Errors
     /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
-    pub fn create_bytes(&self, capacity: usize, max_len: usize) -> Result<Queue<[u8]>, RegionError> {
+    pub fn create_bytes(
+        &self,
+        capacity: usize,
+        max_len: usize,
+    ) -> Result<Queue<[u8]>, RegionError> {
         create(self.config(capacity, max_len, 1, false), <[u8]>::layout(KIND)).map(Queue::of)
     }
 
@@ -91,17 +98,26 @@ impl QueueOptions {
     ///
     /// # Errors
     /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
-    pub fn create_joinable<T: Plain>(&self, capacity: usize) -> Result<JoinableQueue<T>, RegionError> {
+    pub fn create_joinable<T: Plain>(
+        &self,
+        capacity: usize,
+    ) -> Result<JoinableQueue<T>, RegionError> {
         let config = self.config(capacity, size_of::<T>(), align_of::<T>(), true);
         create(config, T::layout(joinable::KIND)).map(JoinableQueue::of)
     }
 
-    /// A [`JoinableByteQueue`](super::JoinableByteQueue) for `capacity` tasks, 1 to 2^20, of `max_len` bytes at most.
+    /// A [`JoinableByteQueue`](super::JoinableByteQueue) for `capacity` tasks, 1 to 2^20, of
+    /// `max_len` bytes at most.
     ///
     /// # Errors
     /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
-    pub fn create_joinable_bytes(&self, capacity: usize, max_len: usize) -> Result<JoinableQueue<[u8]>, RegionError> {
-        create(self.config(capacity, max_len, 1, true), <[u8]>::layout(joinable::KIND)).map(JoinableQueue::of)
+    pub fn create_joinable_bytes(
+        &self,
+        capacity: usize,
+        max_len: usize,
+    ) -> Result<JoinableQueue<[u8]>, RegionError> {
+        create(self.config(capacity, max_len, 1, true), <[u8]>::layout(joinable::KIND))
+            .map(JoinableQueue::of)
     }
 
     fn config(&self, capacity: usize, size: usize, align: usize, is_joinable: bool) -> Config {
@@ -123,27 +139,41 @@ impl QueueOptions {
 fn create(config: Config, layout: QueueLayout) -> Result<QueueHandle, RegionError> {
     let offsets = check(&config)?;
     let fill = |base: NonNull<u8>| {
-        // SAFETY: `base` leads to `offsets.len` bytes, page aligned; the region keeps them mapped for longer than this closure.
+        // SAFETY: `base` leads to `offsets.len` bytes, page aligned; the region keeps them mapped
+        // for longer than this closure.
         let memory = unsafe { QueueMemory::new(base, config, offsets) };
         config.store(&memory);
         memory.fill();
     };
     let count = usize::try_from(config.capacity).unwrap_or(usize::MAX);
-    let region = Region::create_with_holes(layout.region, count, offsets.len, &offsets.common(&config), fill)?;
+    let region = Region::create_with_holes(
+        layout.region,
+        count,
+        offsets.len,
+        &offsets.common(&config),
+        fill,
+    )?;
     Ok(handle(region, config, offsets))
 }
 
 /// For a region whose contents are as long as the offsets says.
 fn handle(region: Region, config: Config, offsets: Offsets) -> QueueHandle {
-    // SAFETY: the handle keeps the region, and with it the mapping, for as long as it keeps the memory.
+    // SAFETY: the handle keeps the region, and with it the mapping, for as long as it keeps the
+    // memory.
     let memory = unsafe { QueueMemory::new(region.contents(), config, offsets) };
     QueueHandle::new(memory, region)
 }
 
 /// Makes a handle of a descriptor, if it is a queue of such items.
-pub(crate) fn attach(file: OwnedFd, layout: QueueLayout, name: &'static str, is_joinable: bool) -> Result<QueueHandle, RegionError> {
+pub(crate) fn attach(
+    file: OwnedFd,
+    layout: QueueLayout,
+    name: &'static str,
+    is_joinable: bool,
+) -> Result<QueueHandle, RegionError> {
     let region = Region::attach(file, layout.region, name)?;
-    let too_short = |needed: usize| RegionError::TooShort { len: region.len() as u64, needed: needed as u64 };
+    let too_short =
+        |needed: usize| RegionError::TooShort { len: region.len() as u64, needed: needed as u64 };
     if region.len() < size_of::<super::memory::Control>() {
         return Err(too_short(size_of::<super::memory::Control>()));
     }
@@ -158,12 +188,18 @@ pub(crate) fn attach(file: OwnedFd, layout: QueueLayout, name: &'static str, is_
         // fits.
         ItemSize::Varying => true,
     };
-    let is_expected = config.is_joinable == is_joinable && config.align as usize == layout.region.align && is_of_size;
+    let is_expected = config.is_joinable == is_joinable
+        && config.align as usize == layout.region.align
+        && is_of_size;
     if !is_expected {
         return unsuitable(format!("its own account of its items is not that of {name}"));
     }
     if config.capacity as usize != region.count() {
-        return unsuitable(format!("it says that {} items fit, its header {}", config.capacity, region.count()));
+        return unsuitable(format!(
+            "it says that {} items fit, its header {}",
+            config.capacity,
+            region.count()
+        ));
     }
     if offsets.len > region.len() {
         return Err(too_short(offsets.len));
@@ -189,7 +225,8 @@ impl Config {
         }
     }
 
-    /// What a region's beginning says, which is at least as long as the control words. Not to be believed; `None` if nobody can have stored it.
+    /// What a region's beginning says, which is at least as long as the control words. Not to be
+    /// believed; `None` if nobody can have stored it.
     fn load(base: NonNull<u8>) -> Option<Self> {
         let control = base.cast::<super::memory::Control>();
         // SAFETY: mapped, as the caller says, page aligned, and all atomics.

@@ -37,18 +37,24 @@ pub(crate) enum NoParticipant {
 }
 
 impl QueueMemory {
-    /// Makes the calling thread a participant. `allocate` makes an id's memory usable; it may be called for one that is.
+    /// Makes the calling thread a participant. `allocate` makes an id's memory usable; it may be
+    /// called for one that is.
     ///
     /// Each id is looked at once. One that becomes free behind this thread is left to the next who
     /// comes.
-    pub(crate) fn attach(&self, thread: &Thread, mut allocate: impl FnMut(usize) -> io::Result<()>) -> Result<Participant, NoParticipant> {
+    pub(crate) fn attach(
+        &self,
+        thread: &Thread,
+        mut allocate: impl FnMut(usize) -> io::Result<()>,
+    ) -> Result<Participant, NoParticipant> {
         let mut used = self.used();
         for id in 0..self.config.ids as usize {
             if id >= used {
                 allocate(id).map_err(NoParticipant::NoMemory)?;
                 // Release: pairs with the Acquire in `used`. If it fails, another one has done the
                 // same.
-                let _ = self.control().used.compare_exchange(id as u32, id as u32 + 1, AcqRel, Relaxed);
+                let _ =
+                    self.control().used.compare_exchange(id as u32, id as u32 + 1, AcqRel, Relaxed);
                 used = self.used();
                 if id >= used {
                     // It only grows, and has this id now: a peer has written there.
@@ -109,7 +115,9 @@ impl QueueMemory {
             }
         }
         // Nobody can have had more tasks than loans. It would be without a place for anything else.
-        if returned.count_ones() as usize > self.most_loans() || self.has_slot_twice(&participant, !returned) {
+        if returned.count_ones() as usize > self.most_loans()
+            || self.has_slot_twice(&participant, !returned)
+        {
             return Err(Refused::Corrupt);
         }
         participant.busy.set(returned);
@@ -121,10 +129,16 @@ impl QueueMemory {
     fn has_slot_twice(&self, participant: &Participant, places: u64) -> bool {
         let slot_in = |place: usize| index(participant.word(place).get());
         let places = || bits(places).take_while(|&place| place < self.config.places as usize);
-        places().any(|place| places().take_while(|&other| other < place).any(|other| slot_in(other) == slot_in(place)))
+        places().any(|place| {
+            places()
+                .take_while(|&other| other < place)
+                .any(|other| slot_in(other) == slot_in(place))
+        })
     }
 
-    /// Makes the slot in a place the participant's own: the one that somebody has left there for a returned task, or the first one. Before it is used: it would not be known as its own otherwise.
+    /// Makes the slot in a place the participant's own: the one that somebody has left there for a
+    /// returned task, or the first one. Before it is used: it would not be known as its own
+    /// otherwise.
     fn claim(&self, participant: &Participant, place: usize, seen: u64) -> Result<(), Refused> {
         let own = participant.word(place);
         let word = if seen == 0 { own.get() } else { seen };
@@ -165,7 +179,8 @@ impl QueueMemory {
         self.config.places as usize - 1
     }
 
-    /// A place of the participant's own that is not in use, and is from now on; `None` if that would be too many.
+    /// A place of the participant's own that is not in use, and is from now on; `None` if that
+    /// would be too many.
     #[inline]
     pub(crate) fn occupy(&self, participant: &Participant) -> Option<usize> {
         if !self.can_occupy(participant) {
@@ -223,7 +238,8 @@ impl QueueMemory {
         let word = self.place_at(participant.site, place);
         // Not a dead letter's place, which waits here to be reclaimed. Release: pairs with the
         // Acquire loads of a late burier of the id's last life, which then sees the present one.
-        let is_mine = own.get() & RETURNED != 0 && word.compare_exchange(own.get(), taken, Release, Relaxed).is_ok();
+        let is_mine = own.get() & RETURNED != 0
+            && word.compare_exchange(own.get(), taken, Release, Relaxed).is_ok();
         if is_mine {
             own.set(taken);
             participant.returned.set(participant.returned.get() & !(1 << place));
@@ -231,7 +247,8 @@ impl QueueMemory {
         is_mine
     }
 
-    /// Whether a participant has a task in hand, or in a place for others, or has got one that is not in a place yet.
+    /// Whether a participant has a task in hand, or in a place for others, or has got one that is
+    /// not in a place yet.
     pub(crate) fn has_task(&self, id: usize, looks: &mut Looks) -> Unfinished {
         let record = self.record(id);
         for _ in 0..MOST_LOOKS_AT_ONE {
@@ -241,9 +258,12 @@ impl QueueMemory {
             // Acquire: pairs with the Releases in `burying`: what a life announced that is settled
             // is in a place.
             let life = record.life.load(Acquire);
-            // Acquire: pairs with the Release in `complete`: what was announced before is in a place, if it is announced no longer.
+            // Acquire: pairs with the Release in `complete`: what was announced before is in a
+            // place, if it is announced no longer.
             let seen = record.seen.load(Acquire);
-            if (0..self.config.places as usize).any(|place| self.place(id, place).load(Acquire) & (TASK | RETURNED) != 0) {
+            if (0..self.config.places as usize)
+                .any(|place| self.place(id, place).load(Acquire) & (TASK | RETURNED) != 0)
+            {
                 return Unfinished::Some;
             }
             if life & LIVES == 0 {
@@ -254,7 +274,8 @@ impl QueueMemory {
                 continue;
             }
             if seen & FLAGS == 0 {
-                // A put is not about a task, but for one to the dead letters, which is marked until it is done.
+                // A put is not about a task, but for one to the dead letters, which is marked until
+                // it is done.
                 return Unfinished::None;
             }
             let is_task = self.is_about_task(id, seen, looks);

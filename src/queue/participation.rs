@@ -1,7 +1,9 @@
 //! Which threads of this process take part in which queue.
 //!
-//! A thread becomes a participant when it first uses a queue, and is one until it ends, or until the last handle of the process is gone: then the thread that dropped it at once, and others when they end or attach to something else.
-//! In a forked child the copies of its parent's participations are recognised by the session of the thread's record, and mean nothing.
+//! A thread becomes a participant when it first uses a queue, and is one until it ends, or until
+//! the last handle of the process is gone: then the thread that dropped it at once, and others when
+//! they end or attach to something else. In a forked child the copies of its parent's
+//! participations are recognised by the session of the thread's record, and mean nothing.
 
 #![allow(unsafe_code)]
 
@@ -78,11 +80,16 @@ impl QueueHandle {
 
     /// Does something as a participant, which the calling thread becomes if it is none yet.
     #[inline(always)]
-    pub(crate) fn with<R>(&self, operate: impl FnOnce(&Participation) -> R) -> Result<R, QueueError> {
+    pub(crate) fn with<R>(
+        &self,
+        operate: impl FnOnce(&Participation) -> R,
+    ) -> Result<R, QueueError> {
         let (inner, participation) = LAST.get();
         if ptr::eq(inner, Arc::as_ptr(&self.0)) {
-            // SAFETY: `LAST` is what is in `ALL`, in this thread, and is cleared before anything is taken out of that; `operate` cannot reach either but through the
-            // functions here, none of which takes out what belongs to a handle that exists, as `self` does.
+            // SAFETY: `LAST` is what is in `ALL`, in this thread, and is cleared before anything is
+            // taken out of that; `operate` cannot reach either but through the
+            // functions here, none of which takes out what belongs to a handle that exists, as
+            // `self` does.
             let participation = unsafe { &*participation };
             if participation.is_of_this_thread() {
                 return Ok(operate(participation));
@@ -115,12 +122,15 @@ impl QueueHandle {
         let known = ALL.try_with(|all| {
             let mut all = all.0.borrow_mut();
             // What was copied by a fork, and what nobody has a handle to any more.
-            let (kept, gone) = core::mem::take(&mut *all)
-                .into_iter()
-                .partition(|participation| participation.is_of_this_thread() && participation.inner.has_handles());
+            let (kept, gone) = core::mem::take(&mut *all).into_iter().partition(|participation| {
+                participation.is_of_this_thread() && participation.inner.has_handles()
+            });
             *all = kept;
             LAST.set((ptr::null(), ptr::null()));
-            let found = all.iter().find(|participation| Arc::ptr_eq(&participation.inner, &self.0)).cloned();
+            let found = all
+                .iter()
+                .find(|participation| Arc::ptr_eq(&participation.inner, &self.0))
+                .cloned();
             (found, gone)
         });
         let (known, gone): (_, Vec<Rc<Participation>>) = known.map_err(|_| ended())?;
@@ -129,7 +139,8 @@ impl QueueHandle {
             Some(participation) => participation,
             None => {
                 let participation = Rc::new(self.attach()?);
-                ALL.try_with(|all| all.0.borrow_mut().push(Rc::clone(&participation))).map_err(|_| ended())?;
+                ALL.try_with(|all| all.0.borrow_mut().push(Rc::clone(&participation)))
+                    .map_err(|_| ended())?;
                 participation
             }
         };
@@ -140,12 +151,21 @@ impl QueueHandle {
     fn attach(&self) -> Result<Participation, QueueError> {
         let thread = robust::current().map_err(QueueError::Unavailable)?;
         let (memory, region) = (&self.0.memory, &self.0.region);
-        let allocate =
-            |id| memory.offsets.of_participant(&memory.config, id).into_iter().try_for_each(|(offset, len)| region.allocate(offset, len));
+        let allocate = |id| {
+            memory
+                .offsets
+                .of_participant(&memory.config, id)
+                .into_iter()
+                .try_for_each(|(offset, len)| region.allocate(offset, len))
+        };
         let participant = memory.attach(thread, allocate).map_err(|no_member| match no_member {
-            NoParticipant::TooMany => QueueError::TooManyParticipants { limit: memory.config.ids as usize },
+            NoParticipant::TooMany => {
+                QueueError::TooManyParticipants { limit: memory.config.ids as usize }
+            }
             NoParticipant::NoMemory(source) => QueueError::NoMemory(source),
-            NoParticipant::Lock(LockRefused::Unavailable(source)) => QueueError::Unavailable(source),
+            NoParticipant::Lock(LockRefused::Unavailable(source)) => {
+                QueueError::Unavailable(source)
+            }
             NoParticipant::Lock(_) => QueueError::TooManyHeld,
             NoParticipant::Corrupt => QueueError::Spoiled,
         })?;
@@ -153,7 +173,14 @@ impl QueueHandle {
         // Nothing was given out yet that would have to be this thread's.
         token.hold(Holding::BY_HAND);
         let slot = token.slot(thread).ok_or(QueueError::Spoiled)?;
-        Ok(Participation { inner: Arc::clone(&self.0), memory: *memory, participant, thread, session: thread.session(), slot })
+        Ok(Participation {
+            inner: Arc::clone(&self.0),
+            memory: *memory,
+            participant,
+            thread,
+            session: thread.session(),
+            slot,
+        })
     }
 }
 
@@ -171,7 +198,9 @@ impl Drop for QueueHandle {
             let gone = ALL.try_with(|all| {
                 LAST.set((ptr::null(), ptr::null()));
                 let mut all = all.0.borrow_mut();
-                let at = all.iter().position(|participation| Arc::ptr_eq(&participation.inner, &self.0))?;
+                let at = all
+                    .iter()
+                    .position(|participation| Arc::ptr_eq(&participation.inner, &self.0))?;
                 Some(all.swap_remove(at))
             });
             drop(gone);

@@ -1,4 +1,5 @@
-//! Waiting for a queue along with other things: for an item or a task by the queue itself, for room by [`Room`].
+//! Waiting for a queue along with other things: for an item or a task by the queue itself, for room
+//! by [`Room`].
 
 use crossproc_sys::robust::Entry;
 
@@ -8,7 +9,9 @@ use super::watching::{WORDS, WORDS_FOR_TASK};
 use super::{Item, JoinableQueue, Queue};
 use crate::wait::source::{Armed, Source, WatchState, Words};
 
-/// Room to put into a queue, as something to [wait for](fn@crate::wait_any) along with other things: ready while there is some, or the queue is closed. [`Queue::room`] and [`JoinableQueue::room`] make it.
+/// Room to put into a queue, as something to [wait for](fn@crate::wait_any) along with other
+/// things: ready while there is some, or the queue is closed. [`Queue::room`] and
+/// [`JoinableQueue::room`] make it.
 #[derive(Debug, Clone, Copy)]
 pub struct Room<'a> {
     pub(super) handle: &'a QueueHandle,
@@ -48,7 +51,11 @@ impl Source for QueueHandle {
     }
 
     fn begin(&self) -> WatchState {
-        let id = if self.memory().config.is_joinable { self.with(|participation| participation.participant.id).ok() } else { None };
+        let id = if self.memory().config.is_joinable {
+            self.with(|participation| participation.participant.id).ok()
+        } else {
+            None
+        };
         // One that takes part in nothing has no tasks: no id.
         WatchState { begun: id.map_or(u64::MAX, |id| id as u64), ..WatchState::default() }
     }
@@ -65,7 +72,11 @@ impl Source for QueueHandle {
 
     fn look(&self, state: &WatchState) -> bool {
         let memory = self.memory();
-        if memory.config.is_joinable { memory.has_task_for(state.begun as usize) } else { memory.is_ready(Side::Getters) }
+        if memory.config.is_joinable {
+            memory.has_task_for(state.begun as usize)
+        } else {
+            memory.is_ready(Side::Getters)
+        }
     }
 
     fn words(&self) -> usize {
@@ -79,7 +90,11 @@ impl Source for QueueHandle {
 
     fn arm<'a>(&'a self, state: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
         let memory = self.memory();
-        if memory.config.is_joinable { memory.arm_for_task(state.begun as usize, words) } else { memory.arm(Side::Getters, words) }
+        if memory.config.is_joinable {
+            memory.arm_for_task(state.begun as usize, words)
+        } else {
+            memory.arm(Side::Getters, words)
+        }
     }
 
     fn pend(&self, entry: &Entry) {

@@ -1,8 +1,10 @@
 //! Tasks: items that are not gone with whoever took them.
 //!
 //! # Goal
-//! A task is unfinished from its put until somebody says that it is done, or until it is a dead letter. While it is unfinished it is in the ring, in somebody's hand, or waits to be taken again; whatever dies, none is lost, none is
-//! in two hands, and who waits for all of them to be done learns when that is so.
+//! A task is unfinished from its put until somebody says that it is done, or until it is a dead
+//! letter. While it is unfinished it is in the ring, in somebody's hand, or waits to be taken
+//! again; whatever dies, none is lost, none is in two hands, and who waits for all of them to be
+//! done learns when that is so.
 //!
 //! # How
 //! A get leaves its slot in the participant's place with the mark `TASK`. When it is done, the mark
@@ -27,8 +29,11 @@
 //! tasks moves it ([`letters`](super::letters)).
 //!
 //! # When all is done
-//! If the ring is empty, no place has a mark, nobody is about to complete a get, and in the time of that look nothing was put (the entry at `head` is as it was) and nothing moved between places (`moves`, which
-//! is advanced after the announcement and before the exchange). `joins` is advanced, and its sleepers woken, whenever a task is finished while the ring is empty and somebody may wait.
+//! If the ring is empty, no place has a mark, nobody is about to complete a get, and in the time of
+//! that look nothing was put (the entry at `head` is as it was) and nothing moved between places
+//! (`moves`, which is advanced after the announcement and before the exchange). `joins` is
+//! advanced, and its sleepers woken, whenever a task is finished while the ring is empty and
+//! somebody may wait.
 //!
 //! A look that is disturbed begins again, but not for ever: a peer that writes what it likes can
 //! disturb each. It has a budget ([`looks`](super::looks)), and comes to *unknown* when that is
@@ -55,7 +60,8 @@ const ONE_RETURN: u64 = 2;
 const ONE_JOIN: u64 = 1 << 32;
 const ONE_MEMBER: u64 = 1 << 30;
 
-/// As many as the kernel watches at once; and enough for a few participants, which are faster to list.
+/// As many as the kernel watches at once; and enough for a few participants, which are faster to
+/// list.
 const MOST_WATCHED: usize = futex::MAX_WATCHED;
 const FEW_WATCHED: usize = 24;
 /// Of which so many are no tokens, at the most.
@@ -109,7 +115,9 @@ impl QueueMemory {
         let unfinished = self.unfinished(Some(participant.id), until);
         let unknown = match unfinished {
             // That the time was over says nothing about the words.
-            Unfinished::Unknown if until.is_some_and(|until| clock::now() >= until) => return Refused::Empty,
+            Unfinished::Unknown if until.is_some_and(|until| clock::now() >= until) => {
+                return Refused::Empty;
+            }
             Unfinished::Unknown => participant.unknown.get() + 1,
             _ => 0,
         };
@@ -124,15 +132,24 @@ impl QueueMemory {
     /// The task in a place has been given out once more.
     pub(crate) fn count_attempt(&self, participant: &Participant, place: usize) {
         let attempts = self.attempts(index(participant.word(place).get()));
-        // Relaxed, both: the slot is this participant's, and the exchange is what orders it for the next one's.
+        // Relaxed, both: the slot is this participant's, and the exchange is what orders it for the
+        // next one's.
         attempts.store(attempts.load(Relaxed).saturating_add(1), Relaxed);
     }
 
     /// Takes a task from a place where it was left, if there is one.
     #[cold]
-    fn take_returned(&self, participant: &Participant, place: usize, returned: u64, until: Option<u64>) -> Result<bool, Refused> {
+    fn take_returned(
+        &self,
+        participant: &Participant,
+        place: usize,
+        returned: u64,
+        until: Option<u64>,
+    ) -> Result<bool, Refused> {
         for (from, seen) in self.movable(until) {
-            if self.take_from(participant, place, from, seen, TASK)? && !self.give_up(participant, place) {
+            if self.take_from(participant, place, from, seen, TASK)?
+                && !self.give_up(participant, place)
+            {
                 return Ok(true);
             }
         }
@@ -140,13 +157,16 @@ impl QueueMemory {
             for other in 0..self.config.places as usize {
                 // Acquire: pairs with the Release in `return_task`.
                 let seen = self.place(id, other).load(Acquire);
-                if seen & RETURNED != 0 && self.take_from(participant, place, (id, other), seen, TASK)? {
+                if seen & RETURNED != 0
+                    && self.take_from(participant, place, (id, other), seen, TASK)?
+                {
                     return Ok(true);
                 }
             }
         }
         // Relaxed: it is a hint, and says nothing that has not been looked at.
-        let _ = self.control().returned.compare_exchange(returned, returned & !SOME, Relaxed, Relaxed);
+        let _ =
+            self.control().returned.compare_exchange(returned, returned & !SOME, Relaxed, Relaxed);
         Ok(false)
     }
 
@@ -182,7 +202,8 @@ impl QueueMemory {
 
     /// A task was finished: tells who waits for that, if it may have been the last one.
     pub(crate) fn note_finished(&self) {
-        // SeqCst: the place was stored before, `joins` is loaded after it. Who joins marks `joins` first and then looks at places. One of the two sees the other.
+        // SeqCst: the place was stored before, `joins` is loaded after it. Who joins marks `joins`
+        // first and then looks at places. One of the two sees the other.
         fence(SeqCst);
         let joins = &self.control().joins;
         if joins.load(Relaxed) & WAITERS != 0 && self.count(self.ring(Which::Items)) == 0 {
@@ -247,20 +268,27 @@ impl QueueMemory {
         let used = self.used();
         let mut looks = Looks::new(used, until);
         for _ in 0..MOST_LOOKS_AT_ALL {
-            // Acquire: pairs with the Release in `take_returned`: what was announced before is seen below.
+            // Acquire: pairs with the Release in `take_returned`: what was announced before is seen
+            // below.
             let moves = control.moves.load(Acquire);
             let Ok(end) = self.find(ring, End::Head) else { return Unfinished::Unknown };
             if !end.is_empty() {
                 return Unfinished::Some;
             }
             for id in 0..self.used() {
-                let task = if except == Some(id) { self.has_returned(id) } else { self.has_task(id, &mut looks) };
+                let task = if except == Some(id) {
+                    self.has_returned(id)
+                } else {
+                    self.has_task(id, &mut looks)
+                };
                 if task != Unfinished::None {
                     return task;
                 }
             }
-            // Acquire, both: before any task that was seen to be finished, what its worker put was put.
-            if self.entry(end.at).load(Acquire) == end.entry && control.moves.load(Acquire) == moves {
+            // Acquire, both: before any task that was seen to be finished, what its worker put was
+            // put.
+            if self.entry(end.at).load(Acquire) == end.entry && control.moves.load(Acquire) == moves
+            {
                 return Unfinished::None;
             }
         }
@@ -269,13 +297,19 @@ impl QueueMemory {
 
     /// Whether a task waits in one of a participant's places.
     fn has_returned(&self, id: usize) -> Unfinished {
-        let has_any = (0..self.config.places as usize).any(|place| self.place(id, place).load(Acquire) & RETURNED != 0);
+        let has_any = (0..self.config.places as usize)
+            .any(|place| self.place(id, place).load(Acquire) & RETURNED != 0);
         if has_any { Unfinished::Some } else { Unfinished::None }
     }
 
     /// Waits until no task is unfinished.
     #[cold]
-    pub(crate) fn join(&self, thread: &Thread, participant: &Participant, waiter: &mut Waiter) -> Result<(), Failure> {
+    pub(crate) fn join(
+        &self,
+        thread: &Thread,
+        participant: &Participant,
+        waiter: &mut Waiter,
+    ) -> Result<(), Failure> {
         thread.begin(&self.control().roster.0);
         let until = waiter.until();
         let (mut unknown, mut rounds) = (0, 0);
@@ -290,8 +324,12 @@ impl QueueMemory {
             if let Err(ended) = waiter.check() {
                 break Err(ended.into());
             }
-            let must_wait = |_| !self.can_give_up_returned(participant) && self.unfinished(None, until) == Unfinished::Some;
-            let has_slept = unknown == 0 && self.sleep_until_finished(participant.id, waiter, must_wait);
+            let must_wait = |_| {
+                !self.can_give_up_returned(participant)
+                    && self.unfinished(None, until) == Unfinished::Some
+            };
+            let has_slept =
+                unknown == 0 && self.sleep_until_finished(participant.id, waiter, must_wait);
             rounds = if has_slept { 0 } else { rounds + 1 };
             if unknown == MOST_UNKNOWN || rounds == MOST_ROUNDS {
                 break Err(Refused::Corrupt.into());
@@ -301,11 +339,18 @@ impl QueueMemory {
         result
     }
 
-    /// Sleeps for a slice at most, until a task is finished, or comes back, or somebody dies, if it must wait, which it is asked with what `returned` was. The roster is pending.
-    fn sleep_until_finished(&self, id: usize, waiter: &mut Waiter, must_wait: impl FnOnce(u64) -> bool) -> bool {
+    /// Sleeps for a slice at most, until a task is finished, or comes back, or somebody dies, if it
+    /// must wait, which it is asked with what `returned` was. The roster is pending.
+    fn sleep_until_finished(
+        &self,
+        id: usize,
+        waiter: &mut Waiter,
+        must_wait: impl FnOnce(u64) -> bool,
+    ) -> bool {
         let control = self.control();
         // Acquire: pair with the Releases in `announce_member` and `tell_of_return`.
-        let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
+        let (in_roster, returned) =
+            (control.roster.0.load(Acquire), control.returned.load(Acquire));
         // The fence in there is what `note_finished` needs, too.
         let Some(marked) = mark(&control.joins) else { return false };
         if !must_wait(returned) {
@@ -315,17 +360,28 @@ impl QueueMemory {
         self.sleep_watching_tokens(id, waiter, others, None, in_roster)
     }
 
-    /// Sleeps for a slice at most while there is no task to take, and none that could be. Whether it did. The roster is pending.
-    pub(crate) fn sleep_for_task(&self, participant: &Participant, ring: Ring<'_>, waiter: &mut Waiter) -> bool {
+    /// Sleeps for a slice at most while there is no task to take, and none that could be. Whether
+    /// it did. The roster is pending.
+    pub(crate) fn sleep_for_task(
+        &self,
+        participant: &Participant,
+        ring: Ring<'_>,
+        waiter: &mut Waiter,
+    ) -> bool {
         let control = self.control();
         // Acquire: pair with the Releases in `announce_member` and `tell_of_return`.
-        let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
+        let (in_roster, returned) =
+            (control.roster.0.load(Acquire), control.returned.load(Acquire));
         let Some(marked) = mark(ring.tail()) else { return false };
         let Some((cell, entry)) = self.obstacle(ring, Side::Getters) else {
             self.finish_close(ring);
             let until = waiter.until();
-            let must_wait = |returned| returned & SOME == 0 && self.unfinished(Some(participant.id), until) == Unfinished::Some;
-            return self.is_at_end(ring) && self.sleep_until_finished(participant.id, waiter, must_wait);
+            let must_wait = |returned| {
+                returned & SOME == 0
+                    && self.unfinished(Some(participant.id), until) == Unfinished::Some
+            };
+            return self.is_at_end(ring)
+                && self.sleep_until_finished(participant.id, waiter, must_wait);
         };
         if returned & SOME != 0 {
             return false;
@@ -350,7 +406,8 @@ impl QueueMemory {
         }
     }
 
-    /// Whoever it is woken by, the dead come first: the kernel's wake for one may have come together with another, which would be all that is left of it.
+    /// Whoever it is woken by, the dead come first: the kernel's wake for one may have come
+    /// together with another, which would be all that is left of it.
     fn sleep_watching<const N: usize>(
         &self,
         id: usize,
@@ -385,7 +442,9 @@ impl QueueMemory {
 
     /// How many tasks are unfinished. A hint: it may be stale by now.
     pub(crate) fn count_unfinished(&self) -> usize {
-        let in_hand = (0..self.used()).flat_map(|id| (0..self.config.places as usize).map(move |place| self.place(id, place)));
+        let in_hand = (0..self.used()).flat_map(|id| {
+            (0..self.config.places as usize).map(move |place| self.place(id, place))
+        });
         // Relaxed: a hint.
         let in_hand = in_hand.filter(|place| place.load(Relaxed) & (TASK | RETURNED) != 0).count();
         self.count(self.ring(Which::Items)) + in_hand.saturating_sub(self.count_letters_to_come())

@@ -1,12 +1,16 @@
 //! How participants wait for each other: getters for items, putters for room.
 //!
 //! # Goal
-//! Nobody sleeps while there is something for it, though any participant may die or be stopped at any instruction; without sleepers there is no system call.
+//! Nobody sleeps while there is something for it, though any participant may die or be stopped at
+//! any instruction; without sleepers there is no system call.
 //!
 //! # How
-//! Getters sleep on `tail`, putters on `head`. A sleeper marks that word with `WAITERS` first, and watches the *entry* that keeps it from going on: the one at `head`, which is empty while there is
-//! nothing to get, or the one at `tail`, which is full while there is no room. Whoever exchanges an entry looks for the mark afterwards, and wakes one. The mark stays until a wake has found fewer sleepers
-//! than it would have woken; after it was taken out, all are woken who came since (as for the lock, see `lock::state`).
+//! Getters sleep on `tail`, putters on `head`. A sleeper marks that word with `WAITERS` first, and
+//! watches the *entry* that keeps it from going on: the one at `head`, which is empty while there
+//! is nothing to get, or the one at `tail`, which is full while there is no room. Whoever exchanges
+//! an entry looks for the mark afterwards, and wakes one. The mark stays until a wake has found
+//! fewer sleepers than it would have woken; after it was taken out, all are woken who came since
+//! (as for the lock, see `lock::state`).
 //!
 //! Between its exchange and its wake a participant may die. So all watch the `roster`, too, the low
 //! bits of which are 0: everybody has it pending in every operation, so that the kernel wakes one
@@ -18,15 +22,26 @@
 //! several.
 //!
 //! # Why no wake-up is lost
-//! *Invariant: while someone sleeps who need not, a thread is awake that will wake it, or dies trying, which wakes another one to do it.* The kernel takes a sleeper's words one after the other: it queues the sleeper on one, compares it, and
-//! goes on to the next. The roster is the first. So whoever dies before the sleeper is queued there has changed the words that are compared after it, and whoever dies later wakes it, or another. An exchange before the entry is compared is seen there. One after that is by a participant that then sees the mark, which was there before (this is what SeqCst is for), or that dies.
+//! *Invariant: while someone sleeps who need not, a thread is awake that will wake it, or dies
+//! trying, which wakes another one to do it.* The kernel takes a sleeper's words one after the
+//! other: it queues the sleeper on one, compares it, and goes on to the next. The roster is the
+//! first. So whoever dies before the sleeper is queued there has changed the words that are
+//! compared after it, and whoever dies later wakes it, or another. An exchange before the entry is
+//! compared is seen there. One after that is by a participant that then sees the mark, which was
+//! there before (this is what SeqCst is for), or that dies.
 //!
 //! # Watchers
-//! Who waits for other things, too (`wait_any::source`), marks the position like all others, and leaves a note beside it, [`watched`](super::memory::Position): whoever then wakes some wakes all. It sleeps on the roster, the position, the entry and the note, in this
-//! order. The waker looks for the note *after* it has woken some: if one of those was a watcher, the note was left before. A waker takes the note out before it wakes all; a watcher that is about to sleep is queued on the position then, and woken, or sees that its note is gone.
-//! The mark alone would not tell it: others may have marked the position again. Nobody but watchers is concerned if the note stays longer than they do.
+//! Who waits for other things, too (`wait_any::source`), marks the position like all others, and
+//! leaves a note beside it, [`watched`](super::memory::Position): whoever then wakes some wakes
+//! all. It sleeps on the roster, the position, the entry and the note, in this order. The waker
+//! looks for the note *after* it has woken some: if one of those was a watcher, the note was left
+//! before. A waker takes the note out before it wakes all; a watcher that is about to sleep is
+//! queued on the position then, and woken, or sees that its note is gone. The mark alone would not
+//! tell it: others may have marked the position again. Nobody but watchers is concerned if the note
+//! stays longer than they do.
 //!
-//! A watcher is no participant, and does the same for the dead as those who are. What it was woken for it leaves to others, and wakes all of them.
+//! A watcher is no participant, and does the same for the dead as those who are. What it was woken
+//! for it leaves to others, and wakes all of them.
 //!
 //! # What is left to slices
 //! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched.
@@ -123,7 +138,8 @@ impl<'a, const N: usize> Watches<'a, N> {
 }
 
 impl QueueMemory {
-    /// One operation on the items, whose wakes outlive the thread. `operate` gives the flags of its end of the ring, of `tail` or `head`, and how many it put or got.
+    /// One operation on the items, whose wakes outlive the thread. `operate` gives the flags of its
+    /// end of the ring, of `tail` or `head`, and how many it put or got.
     #[inline(always)]
     pub(crate) fn at_once(
         &self,
@@ -194,7 +210,8 @@ impl QueueMemory {
         let mut searches = 0;
         waiter.spin(|| {
             // Relaxed: a hint. Who goes on looks again.
-            if obstacle.is_some_and(|(cell, entry): (&AtomicU64, u64)| cell.load(Relaxed) == entry) {
+            if obstacle.is_some_and(|(cell, entry): (&AtomicU64, u64)| cell.load(Relaxed) == entry)
+            {
                 return false;
             }
             // It has another entry by now. To find that may take long, if a peer has displaced the
@@ -210,7 +227,8 @@ impl QueueMemory {
         side.other().position(ring).wake(count as u32);
     }
 
-    /// What whoever has slept does for the others: there may have been one wake for several of them.
+    /// What whoever has slept does for the others: there may have been one wake for several of
+    /// them.
     fn pass_on(&self, ring: Ring<'_>, side: Side, failure: Option<&Failure>) {
         let position = side.position(ring);
         let seen = position.at.load(Acquire);
@@ -226,7 +244,8 @@ impl QueueMemory {
         Side::Putters.position(ring).wake(u32::MAX);
     }
 
-    /// Sleeps for a slice at most while there is nothing to do for this side. Whether it did sleep. The roster is pending.
+    /// Sleeps for a slice at most while there is nothing to do for this side. Whether it did sleep.
+    /// The roster is pending.
     pub(crate) fn sleep(&self, ring: Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
         let roster = &self.control().roster.0;
         // Acquire: pairs with the Release in `announce_member`.
@@ -247,7 +266,8 @@ impl QueueMemory {
         true
     }
 
-    /// What one that has died may have left undone: it may have been about to wake any number, and to take out the mark, or have begun to close the queue. The roster is pending.
+    /// What one that has died may have left undone: it may have been about to wake any number, and
+    /// to take out the mark, or have begun to close the queue. The roster is pending.
     pub(crate) fn do_for_the_dead(&self) {
         let ring = self.ring(Which::Items);
         self.finish_close(ring);
@@ -275,14 +295,17 @@ impl QueueMemory {
 
     /// Closes the queue for puts, and tells all who sleep.
     ///
-    /// `head` is marked first, so that who is about to sleep on it, for room, has something to see should the closer die in between; `tail` is what counts. Whoever finds one marked and not the other does the rest.
+    /// `head` is marked first, so that who is about to sleep on it, for room, has something to see
+    /// should the closer die in between; `tail` is what counts. Whoever finds one marked and not
+    /// the other does the rest.
     pub(crate) fn close(&self, thread: &Thread) {
         thread.begin(&self.control().roster.0);
         let ring = self.ring(Which::Items);
         // Release: pairs with the Acquire loads of positions.
         ring.head().fetch_or(CLOSED, Release);
         ring.tail().fetch_or(CLOSED, Release);
-        // Also if somebody has found it half done, and done the rest: that one may die before it wakes anybody.
+        // Also if somebody has found it half done, and done the rest: that one may die before it
+        // wakes anybody.
         self.wake_all(ring);
         thread.end();
     }
@@ -307,12 +330,17 @@ impl<const N: usize> Watches<'_, N> {
     /// Sleeps on all of them. On `word` alone where the kernel cannot watch several.
     pub(crate) fn sleep(&self, waiter: &mut Waiter, word: &AtomicU64, seen: u64) {
         let Some(first) = self.words[0] else { return };
-        let words: [Watch<'_>; N] = core::array::from_fn(|index| self.words[index].unwrap_or(first));
-        waiter.sleep(|until| futex::wait_any(&words[..self.len], until).unwrap_or_else(|| futex::wait_on_one(word, seen as u32, until)));
+        let words: [Watch<'_>; N] =
+            core::array::from_fn(|index| self.words[index].unwrap_or(first));
+        waiter.sleep(|until| {
+            futex::wait_any(&words[..self.len], until)
+                .unwrap_or_else(|| futex::wait_on_one(word, seen as u32, until))
+        });
     }
 }
 
-/// Says that somebody is going to sleep on the word: what it is then, unless it changes all the time.
+/// Says that somebody is going to sleep on the word: what it is then, unless it changes all the
+/// time.
 pub(crate) fn mark(word: &AtomicU64) -> Option<u64> {
     // Relaxed, all: the mark orders nothing by itself.
     let seen = word.load(Relaxed);
@@ -320,16 +348,19 @@ pub(crate) fn mark(word: &AtomicU64) -> Option<u64> {
     if seen != marked && word.compare_exchange(seen, marked, Relaxed, Relaxed).is_err() {
         return None;
     }
-    // SeqCst: the mark is before the look at the entry. Who exchanges that looks for the mark afterwards, see `QueueMemory::end`.
+    // SeqCst: the mark is before the look at the entry. Who exchanges that looks for the mark
+    // afterwards, see `QueueMemory::end`.
     fence(SeqCst);
     Some(marked)
 }
 
 impl Position {
-    /// Wakes `count` of those who sleep on it, or all, if there may be a watcher among them. If they are fewer the mark goes, and those who have come since are woken, too.
+    /// Wakes `count` of those who sleep on it, or all, if there may be a watcher among them. If
+    /// they are fewer the mark goes, and those who have come since are woken, too.
     pub(crate) fn wake(&self, count: u32) {
         let mut woken = futex::wake(&self.at, count);
-        // Relaxed: a watcher's note is older than its sleep, and the kernel's queue, where it was found, is between the two and this.
+        // Relaxed: a watcher's note is older than its sleep, and the kernel's queue, where it was
+        // found, is between the two and this.
         if self.watched.load(Relaxed) != 0 && self.watched.swap(0, Relaxed) != 0 {
             woken = woken.saturating_add(futex::wake(&self.at, u32::MAX));
         }
@@ -339,7 +370,8 @@ impl Position {
     }
 }
 
-/// Wakes all who sleep on a word that no watcher sleeps on without another one, and takes the mark out.
+/// Wakes all who sleep on a word that no watcher sleeps on without another one, and takes the mark
+/// out.
 pub(crate) fn wake_all_of(word: &AtomicU64) {
     futex::wake(word, u32::MAX);
     unmark(word);
@@ -349,7 +381,8 @@ pub(crate) fn wake_all_of(word: &AtomicU64) {
 fn unmark(word: &AtomicU64) {
     let seen = word.load(Relaxed);
     // Relaxed: the mark orders nothing.
-    if seen & WAITERS != 0 && word.compare_exchange(seen, seen & !WAITERS, Relaxed, Relaxed).is_ok() {
+    if seen & WAITERS != 0 && word.compare_exchange(seen, seen & !WAITERS, Relaxed, Relaxed).is_ok()
+    {
         futex::wake(word, u32::MAX);
     }
 }

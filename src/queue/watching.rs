@@ -1,4 +1,5 @@
-//! Watchers of a queue: who waits for an item, for room or for a task along with other things. The argument is in [`waiting`](super::waiting) and [`tasks`](super::tasks).
+//! Watchers of a queue: who waits for an item, for room or for a task along with other things. The
+//! argument is in [`waiting`](super::waiting) and [`tasks`](super::tasks).
 
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
@@ -84,7 +85,8 @@ impl QueueMemory {
             return false;
         }
         let places = self.config.places as usize;
-        let is_any = (0..self.used()).any(|id| (0..places).any(|place| self.place(id, place).load(Acquire) & RETURNED != 0));
+        let is_any = (0..self.used())
+            .any(|id| (0..places).any(|place| self.place(id, place).load(Acquire) & RETURNED != 0));
         if !is_any {
             // Relaxed: it is a hint, and says nothing that has not been looked at.
             let _ = word.compare_exchange(returned, returned & !SOME, Relaxed, Relaxed);
@@ -98,7 +100,9 @@ impl QueueMemory {
         // Acquire: pairs with the Release in `announce_member`.
         let in_roster = roster.load(Acquire);
         let Some(marked) = self.mark_watched(side) else { return Armed::Again };
-        let Some((cell, entry)) = self.obstacle(self.ring(Which::Items), side) else { return Armed::Again };
+        let Some((cell, entry)) = self.obstacle(self.ring(Which::Items), side) else {
+            return Armed::Again;
+        };
         words.add_whole(roster, in_roster);
         self.name_position(side, marked, cell, entry, words);
         Armed::Asleep
@@ -109,7 +113,8 @@ impl QueueMemory {
         let control = self.control();
         let ring = self.ring(Which::Items);
         // Acquire: pair with the Releases in `announce_member` and `tell_of_return`.
-        let (in_roster, returned) = (control.roster.0.load(Acquire), control.returned.load(Acquire));
+        let (in_roster, returned) =
+            (control.roster.0.load(Acquire), control.returned.load(Acquire));
         let Some(marked) = self.mark_watched(Side::Getters) else { return Armed::Again };
         if returned & SOME != 0 {
             return Armed::Again;
@@ -118,9 +123,12 @@ impl QueueMemory {
         let (cell, entry) = match self.obstacle(ring, Side::Getters) {
             Some(obstacle) => obstacle,
             None => {
-                // The end comes when all is finished: the fence in there is what `note_finished` needs.
+                // The end comes when all is finished: the fence in there is what `note_finished`
+                // needs.
                 let Some(joining) = mark(&control.joins) else { return Armed::Again };
-                let Some(Found { at, entry, .. }) = self.find(ring, End::Head).ok().filter(|found| found.is_empty()) else {
+                let Some(Found { at, entry, .. }) =
+                    self.find(ring, End::Head).ok().filter(|found| found.is_empty())
+                else {
                     return Armed::Again;
                 };
                 if !self.is_closed() || self.unfinished(Some(id), None) != Unfinished::Some {
@@ -145,7 +153,14 @@ impl QueueMemory {
     }
 
     /// The note is the last of them: who takes it out wakes those who sleep on the position.
-    fn name_position<'a>(&'a self, side: Side, marked: u64, cell: &'a AtomicU64, entry: u64, words: &mut Words<'a, '_>) {
+    fn name_position<'a>(
+        &'a self,
+        side: Side,
+        marked: u64,
+        cell: &'a AtomicU64,
+        entry: u64,
+        words: &mut Words<'a, '_>,
+    ) {
         let position = side.position(self.ring(Which::Items));
         words.add_whole(&position.at, marked);
         words.add(Watch::new(cell, entry as u32));
@@ -176,7 +191,8 @@ impl QueueMemory {
         }
     }
 
-    /// Wakes all of a side: for a watcher that was woken, and finds something. The roster is pending.
+    /// Wakes all of a side: for a watcher that was woken, and finds something. The roster is
+    /// pending.
     pub(crate) fn wake_side(&self, side: Side) {
         side.position(self.ring(Which::Items)).wake(u32::MAX);
     }

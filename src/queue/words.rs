@@ -7,8 +7,9 @@
 //! | 22 | [`CLOSED`]: no more puts | [`SEALED`]: none ever again | [`RETURNED`]: a task for whoever comes |
 //! | 23-63 | cycle | cycle | how often its task was taken from it |
 //!
-//! A put at a position makes the entry `FULL` in the position's cycle; the get there makes it empty, in the next one. So an entry's word never comes
-//! back, but for the wrap of 41 bits: a participant that is stopped for exactly 2^41 laps takes one lap for another.
+//! A put at a position makes the entry `FULL` in the position's cycle; the get there makes it
+//! empty, in the next one. So an entry's word never comes back, but for the wrap of 41 bits: a
+//! participant that is stopped for exactly 2^41 laps takes one lap for another.
 //!
 //! Cycles begin at 1, so no entry and no place is ever 0.
 //!
@@ -90,8 +91,8 @@ pub(crate) fn distance(to: u64, from: u64, len: u64) -> i64 {
     laps.wrapping_mul(len as i64) + (index(to) as i64 - index(from) as i64)
 }
 
-/// What an exchange makes of a word when it leaves the slot `spare` there: of an empty entry a full one, of a full one an empty one of the next cycle, of a
-/// returned task's place an empty one.
+/// What an exchange makes of a word when it leaves the slot `spare` there: of an empty entry a full
+/// one, of a full one an empty one of the next cycle, of a returned task's place an empty one.
 #[inline]
 pub(crate) fn exchanged(seen: u64, spare: usize) -> u64 {
     let rest = seen & !(INDEX | FLAGS);

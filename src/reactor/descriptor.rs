@@ -10,7 +10,8 @@ use crossproc_sys::poll::{PollFd, PollFlags, look};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
-/// A duplicate of a descriptor, which the runtime watches from the first time on that it is not ready.
+/// A duplicate of a descriptor, which the runtime watches from the first time on that it is not
+/// ready.
 pub(crate) struct Descriptor {
     duplicate: Option<OwnedFd>,
     watched: Option<AsyncFd<OwnedFd>>,
@@ -29,13 +30,19 @@ impl Descriptor {
                 self.duplicate = Some(duplicate);
                 return Ok(true);
             }
-            let interest = if self.flags.contains(PollFlags::OUT) { Interest::WRITABLE } else { Interest::READABLE };
-            // SAFETY: an `OwnedFd` is open until it is dropped, and always the same; nobody else can close it.
+            let interest = if self.flags.contains(PollFlags::OUT) {
+                Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
+            // SAFETY: an `OwnedFd` is open until it is dropped, and always the same; nobody else
+            // can close it.
             let watched = unsafe { AsyncFd::register_with_interest(duplicate, interest) };
             self.watched = Some(watched.map_err(io::Error::from)?);
         }
         let Some(watched) = &self.watched else { return Ok(false) };
-        // What the runtime knows may be over. It is forgotten only if that is seen after it was asked.
+        // What the runtime knows may be over. It is forgotten only if that is seen after it was
+        // asked.
         while let Poll::Ready(guard) = self.poll_watched(watched, context) {
             let mut guard = guard?;
             if is_ready(watched.get_ref(), self.flags)? {
@@ -43,8 +50,10 @@ impl Descriptor {
             }
             guard.clear_ready();
         }
-        // An error alone counts there as the end of writing, which is never forgotten: so this is asked once, and what it says is looked at.
-        let is_failed = self.flags.contains(PollFlags::IN) && watched.poll_write_ready(context).is_ready();
+        // An error alone counts there as the end of writing, which is never forgotten: so this is
+        // asked once, and what it says is looked at.
+        let is_failed =
+            self.flags.contains(PollFlags::IN) && watched.poll_write_ready(context).is_ready();
         Ok(is_failed && is_ready(watched.get_ref(), self.flags)?)
     }
 
@@ -53,7 +62,11 @@ impl Descriptor {
         watched: &'w AsyncFd<OwnedFd>,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<AsyncFdReadyGuard<'w, OwnedFd>>> {
-        if self.flags.contains(PollFlags::OUT) { watched.poll_write_ready(context) } else { watched.poll_read_ready(context) }
+        if self.flags.contains(PollFlags::OUT) {
+            watched.poll_write_ready(context)
+        } else {
+            watched.poll_read_ready(context)
+        }
     }
 }
 

@@ -28,7 +28,8 @@ impl Lead for &dyn Source {
 
 /// Does something for which the source's word is to be pending, so that the kernel completes it.
 fn pending<R>(source: &dyn Source, operation: impl FnOnce(&dyn Source) -> R) -> R {
-    // A thread without a list waits all the same: should it die in here, a slice wakes whom it was to wake.
+    // A thread without a list waits all the same: should it die in here, a slice wakes whom it was
+    // to wake.
     let entry = robust::current().ok().map(|thread| (thread.entry(), thread.entry().now()));
     if let Some((entry, _)) = &entry {
         source.pend(entry);
@@ -47,7 +48,8 @@ pub(crate) struct Line<L: Lead> {
     registration: Option<Registration>,
 }
 
-/// How often one poll looks again because something has changed while it looked. Then it is another task's turn.
+/// How often one poll looks again because something has changed while it looked. Then it is another
+/// task's turn.
 pub(crate) const MOST_LOOKS: u32 = 64;
 
 impl<L: Lead> Line<L> {
@@ -56,8 +58,13 @@ impl<L: Lead> Line<L> {
         Line { lead, state, registration: None }
     }
 
-    /// Takes what there is, or waits for it. `take` is the operation that does not wait: `None` if there is nothing.
-    pub(crate) fn poll<R>(&mut self, context: &Context<'_>, mut take: impl FnMut(&Self) -> Option<R>) -> Poll<io::Result<R>> {
+    /// Takes what there is, or waits for it. `take` is the operation that does not wait: `None` if
+    /// there is nothing.
+    pub(crate) fn poll<R>(
+        &mut self,
+        context: &Context<'_>,
+        mut take: impl FnMut(&Self) -> Option<R>,
+    ) -> Poll<io::Result<R>> {
         self.go_on();
         for _ in 0..MOST_LOOKS {
             if let Some(result) = take(self) {
@@ -89,7 +96,9 @@ impl<L: Lead> Line<L> {
 
     /// Registers, or goes on waiting, if there is still nothing.
     pub(crate) fn arm(&mut self, waker: &Waker) -> io::Result<Armed> {
-        let Some(words) = words(self.lead.source(), &mut self.state) else { return Ok(Armed::Again) };
+        let Some(words) = words(self.lead.source(), &mut self.state) else {
+            return Ok(Armed::Again);
+        };
         let source = self.lead.source();
         let audience = if source.is_for_all() { Audience::All } else { Audience::First };
         let (registration, state) = (&mut self.registration, &mut self.state);
@@ -97,26 +106,31 @@ impl<L: Lead> Line<L> {
         // kernel, for one who died before it had woken all whom it would have. What is pending for
         // that there may be gone before the work is done.
         let (was_notified, after) = pending(source, |source| {
-            let armed = driver::arm(registration, source.key(), (audience, &[source]), &words, waker)?;
+            let armed =
+                driver::arm(registration, source.key(), (audience, &[source]), &words, waker)?;
             if armed.0 {
                 source.awake(state);
             }
             Ok::<_, io::Error>(armed)
         })?;
         after.perform();
-        if let Some(registration) = self.registration.as_ref().filter(|_| was_notified && self.lead.source().is_for_each()) {
+        if let Some(registration) =
+            self.registration.as_ref().filter(|_| was_notified && self.lead.source().is_for_each())
+        {
             registration.tell_next();
         }
         Ok(Armed::Asleep)
     }
 
-    /// The wait is over. `has_looked`: there is nothing left to do for the others in the line if it finds nothing now; otherwise the next one is to look.
+    /// The wait is over. `has_looked`: there is nothing left to do for the others in the line if it
+    /// finds nothing now; otherwise the next one is to look.
     pub(crate) fn leave(&mut self, has_looked: bool) {
         let Some(registration) = self.registration.take() else { return };
         let (source, state) = (self.lead.source(), &mut self.state);
         // As in `arm`.
         let after = pending(source, |source| {
-            let (was_notified, after) = registration.leave(|| if has_looked { words(source, state) } else { None });
+            let (was_notified, after) =
+                registration.leave(|| if has_looked { words(source, state) } else { None });
             if was_notified {
                 source.awake(state);
             }
@@ -138,6 +152,7 @@ fn words(source: &dyn Source, state: &mut WatchState) -> Option<Vec<WordAddress>
         let mut words: [Option<Watch<'_>>; MOST_WORDS] = [None; MOST_WORDS];
         let mut words = Words::new(&mut words);
         let armed = source.arm(state, &mut words);
-        (armed == Armed::Asleep).then(|| words.named().iter().flatten().map(|&word| word.into()).collect())
+        (armed == Armed::Asleep)
+            .then(|| words.named().iter().flatten().map(|&word| word.into()).collect())
     })
 }

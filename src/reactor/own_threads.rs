@@ -52,7 +52,9 @@ pub(crate) fn ended_by_forks(somebody: Weak<dyn HasThreads>) -> io::Result<()> {
 /// Has the threads end that have nothing to do. How many sleepers that are, or `None` if others are
 /// needed.
 pub(crate) fn end_idle() -> Option<usize> {
-    let somebody: Vec<_> = KNOWN.existing().map_or_else(Vec::new, |known| with(known, |known| known.with_threads.clone()));
+    let somebody: Vec<_> = KNOWN
+        .existing()
+        .map_or_else(Vec::new, |known| with(known, |known| known.with_threads.clone()));
     for somebody in somebody.iter().filter_map(Weak::upgrade) {
         somebody.end_idle();
     }
@@ -71,13 +73,17 @@ pub(crate) fn serves(address: String) -> Option<Serving> {
 
 /// What a thread does for this crate, and how it is ended.
 pub(crate) fn duty_of(tid: u32, name: &str) -> Option<String> {
-    let address = |known: &mut Known| known.serving.iter().find(|serving| serving.0 == tid).map(|serving| serving.1.clone());
+    let address = |known: &mut Known| {
+        known.serving.iter().find(|serving| serving.0 == tid).map(|serving| serving.1.clone())
+    };
     if let Some(address) = KNOWN.existing().and_then(|known| with(known, address)) {
         return Some(format!("serves the Directory {address}: close it"));
     }
     match name {
         SLEEPER => Some("sleeps for a wait_any or a future: let that end, or drop it".to_owned()),
-        CLOSER => Some("closes what a Directory's client has left, and is held up in that".to_owned()),
+        CLOSER => {
+            Some("closes what a Directory's client has left, and is held up in that".to_owned())
+        }
         _ => None,
     }
 }

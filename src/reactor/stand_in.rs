@@ -160,7 +160,9 @@ impl Pool {
             let now = clock::now();
             let free = posts.free.iter().position(|(post, _)| Arc::ptr_eq(post, &own));
             let until = free.map(|free| posts.free[free].1.saturating_add(IDLE));
-            if let Some(free) = free.filter(|_| own.is_to_end.load(Relaxed) || until.is_some_and(|until| now >= until)) {
+            if let Some(free) = free
+                .filter(|_| own.is_to_end.load(Relaxed) || until.is_some_and(|until| now >= until))
+            {
                 posts.free.remove(free);
                 return;
             }

@@ -16,26 +16,33 @@ use self::state::{Arrived, Broken, Failed, MAX_PARTIES, RawBarrier};
 use crate::memory::shared::{Fingerprint, Shared};
 use crate::wait::{Ended, Wait};
 
-/// A place where a number of parties, threads of any processes, wait until all of them are there; then all go on, and the next phase begins.
+/// A place where a number of parties, threads of any processes, wait until all of them are there;
+/// then all go on, and the next phase begins.
 ///
-/// It corresponds to `std::sync::Barrier` and to Python's `multiprocessing.Barrier`: it can break. One party whose time is over
-/// [breaks](BarrierError::Broken) it for all, as [`abort`](Barrier::abort) does, so that nobody waits for one who will not come. It stays broken until a [`reset`](Barrier::reset).
+/// It corresponds to `std::sync::Barrier` and to Python's `multiprocessing.Barrier`: it can break.
+/// One party whose time is over [breaks](BarrierError::Broken) it for all, as
+/// [`abort`](Barrier::abort) does, so that nobody waits for one who will not come. It stays broken
+/// until a [`reset`](Barrier::reset).
 ///
 /// # Blocking and fairness
-/// Only waiting blocks, until the last party has come; with a few looks first, then asleep. The last one wakes all others by one system call.
+/// Only waiting blocks, until the last party has come; with a few looks first, then asleep. The
+/// last one wakes all others by one system call.
 ///
 /// # Memory ordering
 /// What any party wrote before it arrived, all parties see once they have returned.
 ///
 /// # Process death
-/// Who has arrived counts, dead or alive. Who dies before that is missing, and what bounds the others' wait is their time-out, which breaks the barrier. If the last to arrive dies
-/// before it has woken the others, the kernel, and then the first of them, does it for it. On kernels before 6.2 that can take one [slice](crate::set_slice).
+/// Who has arrived counts, dead or alive. Who dies before that is missing, and what bounds the
+/// others' wait is their time-out, which breaks the barrier. If the last to arrive dies
+/// before it has woken the others, the kernel, and then the first of them, does it for it. On
+/// kernels before 6.2 that can take one [slice](crate::set_slice).
 ///
 /// # Errors
 /// [`BarrierError`].
 ///
 /// # Signal handlers
-/// Not for waiting. `abort`, `is_broken` and `n_waiting` may be called in one, provided that the thread has used any lock, semaphore or event that others waited for before.
+/// Not for waiting. `abort`, `is_broken` and `n_waiting` may be called in one, provided that the
+/// thread has used any lock, semaphore or event that others waited for before.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -59,7 +66,8 @@ use crate::wait::{Ended, Wait};
 /// ```
 ///
 /// # Source
-/// A count with a generation, as everybody's; the interface is that of Python's `threading.Barrier`, and the split into arriving and waiting that of C++'s `std::barrier`.
+/// A count with a generation, as everybody's; the interface is that of Python's
+/// `threading.Barrier`, and the split into arriving and waiting that of C++'s `std::barrier`.
 #[repr(C)]
 pub struct Barrier {
     raw: RawBarrier,
@@ -102,7 +110,8 @@ impl Barrier {
     /// Passes if all others are there.
     ///
     /// # Errors
-    /// [`WouldBlock`](BarrierError::WouldBlock) if others are missing; nothing has changed. [`Broken`](BarrierError::Broken).
+    /// [`WouldBlock`](BarrierError::WouldBlock) if others are missing; nothing has changed.
+    /// [`Broken`](BarrierError::Broken).
     pub fn try_wait(&self) -> Result<BarrierPassed, BarrierError> {
         match self.raw.arrive(self.parties(), true)? {
             Some(arrived) => Ok(BarrierPassed { arrived }),
@@ -110,7 +119,8 @@ impl Barrier {
         }
     }
 
-    /// Arrives, and waits for the others for `timeout` at most; then it breaks the barrier. [`Duration::MAX`] waits for ever.
+    /// Arrives, and waits for the others for `timeout` at most; then it breaks the barrier.
+    /// [`Duration::MAX`] waits for ever.
     ///
     /// # Errors
     /// [`TimedOut`](BarrierError::TimedOut), [`Broken`](BarrierError::Broken).
@@ -128,10 +138,13 @@ impl Barrier {
         self.wait_with(Wait::deadline(deadline))
     }
 
-    /// Arrives, and waits for the others as `wait` says: [`arrive`](Barrier::arrive) and [`wait_for`](Barrier::wait_for).
+    /// Arrives, and waits for the others as `wait` says: [`arrive`](Barrier::arrive) and
+    /// [`wait_for`](Barrier::wait_for).
     ///
     /// # Errors
-    /// [`TimedOut`](BarrierError::TimedOut), [`Broken`](BarrierError::Broken), [`Interrupted`](BarrierError::Interrupted) if `wait` is interruptible: go on with its arrival.
+    /// [`TimedOut`](BarrierError::TimedOut), [`Broken`](BarrierError::Broken),
+    /// [`Interrupted`](BarrierError::Interrupted) if `wait` is interruptible: go on with its
+    /// arrival.
     pub fn wait_with(&self, wait: Wait) -> Result<BarrierPassed, BarrierError> {
         let arrival = self.arrive()?;
         self.wait_for(arrival, wait)
@@ -146,10 +159,12 @@ impl Barrier {
         Ok(Arrival { arrived: arrived.ok_or(BarrierError::WouldBlock)? })
     }
 
-    /// Waits for the others, of whom this party has [arrived](Barrier::arrive) before, as `wait` says. If its time is over, that breaks the barrier.
+    /// Waits for the others, of whom this party has [arrived](Barrier::arrive) before, as `wait`
+    /// says. If its time is over, that breaks the barrier.
     ///
     /// # Errors
-    /// [`TimedOut`](BarrierError::TimedOut), [`Broken`](BarrierError::Broken), [`Interrupted`](BarrierError::Interrupted) if `wait` is interruptible.
+    /// [`TimedOut`](BarrierError::TimedOut), [`Broken`](BarrierError::Broken),
+    /// [`Interrupted`](BarrierError::Interrupted) if `wait` is interruptible.
     pub fn wait_for(&self, arrival: Arrival, wait: Wait) -> Result<BarrierPassed, BarrierError> {
         let arrived = arrival.arrived;
         match self.raw.wait(arrived, wait) {
@@ -160,12 +175,14 @@ impl Barrier {
         }
     }
 
-    /// Breaks the barrier: whoever waits, and whoever comes, gets [`Broken`](BarrierError::Broken). Does not block.
+    /// Breaks the barrier: whoever waits, and whoever comes, gets [`Broken`](BarrierError::Broken).
+    /// Does not block.
     pub fn abort(&self) {
         self.raw.abort();
     }
 
-    /// Makes the barrier whole and empty. Whoever waits gets [`Broken`](BarrierError::Broken); who comes after begins a new phase. Does not block.
+    /// Makes the barrier whole and empty. Whoever waits gets [`Broken`](BarrierError::Broken); who
+    /// comes after begins a new phase. Does not block.
     pub fn reset(&self) {
         self.raw.reset();
     }
@@ -176,7 +193,8 @@ impl Barrier {
         self.raw.is_broken()
     }
 
-    /// How many have arrived in this phase, and wait or died waiting; 0 if it is broken. It may have changed by the time this returns.
+    /// How many have arrived in this phase, and wait or died waiting; 0 if it is broken. It may
+    /// have changed by the time this returns.
     #[must_use]
     pub fn n_waiting(&self) -> u32 {
         self.raw.n_waiting()
@@ -230,8 +248,11 @@ impl BarrierPassed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BarrierError {
-    /// The barrier is broken, or was while this party waited: another's time was over, or someone has called `abort` or `reset`.
-    #[error("the barrier is broken: a party timed out, or it was aborted or reset; reset() makes it whole")]
+    /// The barrier is broken, or was while this party waited: another's time was over, or someone
+    /// has called `abort` or `reset`.
+    #[error(
+        "the barrier is broken: a party timed out, or it was aborted or reset; reset() makes it whole"
+    )]
     Broken,
     /// Others are missing.
     #[error("not all parties have arrived at the barrier")]
@@ -239,7 +260,8 @@ pub enum BarrierError {
     /// Others were missing until the deadline. The barrier is broken now.
     #[error("not all parties had arrived at the barrier by the deadline, which has broken it")]
     TimedOut,
-    /// A signal handler ran while the thread waited, interruptibly. The party has arrived: it goes on by [`wait_for`](Barrier::wait_for).
+    /// A signal handler ran while the thread waited, interruptibly. The party has arrived: it goes
+    /// on by [`wait_for`](Barrier::wait_for).
     #[error("a signal handler ran while waiting at the barrier")]
     Interrupted(Arrival),
 }

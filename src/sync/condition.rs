@@ -15,11 +15,13 @@ use self::state::RawCondition;
 use crate::memory::shared::{Fingerprint, Shared};
 use crate::wait::{Ended, Wait};
 
-/// What a thread waits on, with a lock in its hand, until another has changed what the lock protects.
+/// What a thread waits on, with a lock in its hand, until another has changed what the lock
+/// protects.
 ///
-/// It corresponds to `std::sync::Condvar` and to Python's `multiprocessing.Condition`, but for the lock, which is named with each call: a
-/// [`Lock`](crate::Lock)'s guard, an [`RLock`](crate::RLock)'s, or a lock that was acquired without one. A wait releases the lock, an `RLock` whole, and
-/// **has it again on every return**, of whatever kind.
+/// It corresponds to `std::sync::Condvar` and to Python's `multiprocessing.Condition`, but for the
+/// lock, which is named with each call: a [`Lock`](crate::Lock)'s guard, an
+/// [`RLock`](crate::RLock)'s, or a lock that was acquired without one. A wait releases the lock, an
+/// `RLock` whole, and **has it again on every return**, of whatever kind.
 ///
 /// # Blocking and fairness
 /// Only waiting blocks. A wait returns after a notification, and then waits for the lock, which can
@@ -34,22 +36,27 @@ use crate::wait::{Ended, Wait};
 /// not wait is none.
 ///
 /// # Memory ordering
-/// That of the lock. Notify with the lock or after having had it, so that a waiter that looked before the change gets it.
+/// That of the lock. Notify with the lock or after having had it, so that a waiter that looked
+/// before the change gets it.
 ///
 /// # Process death
-/// A waiter that dies leaves nothing behind: notifying never waits for it. If it was notified, and dies before it has the lock, another waiter gets the notification: at once, or, if it died while it
-/// waited for the lock, when a [slice](crate::set_slice) of the other has ended for the second time
-/// while that lock was free. If it dies with the lock, the next owner gets `OwnerDied`, and should
-/// notify the others.
-/// A notifier that dies has notified as many as it wanted, or fewer, and one may return for nothing: `notify_all` all or nobody. What it changed before is
-/// not taken back, so where a change must not go without its notification, use a [`Semaphore`](crate::Semaphore), whose release is both in one.
-/// If an owner of the lock dies during a wait, the wait returns [`OwnerDied`](ConditionError::OwnerDied), with the lock.
+/// A waiter that dies leaves nothing behind: notifying never waits for it. If it was notified, and
+/// dies before it has the lock, another waiter gets the notification: at once, or, if it died while
+/// it waited for the lock, when a [slice](crate::set_slice) of the other has ended for the second
+/// time while that lock was free. If it dies with the lock, the next owner gets `OwnerDied`, and
+/// should notify the others.
+/// A notifier that dies has notified as many as it wanted, or fewer, and one may return for
+/// nothing: `notify_all` all or nobody. What it changed before is not taken back, so where a change
+/// must not go without its notification, use a [`Semaphore`](crate::Semaphore), whose release is
+/// both in one. If an owner of the lock dies during a wait, the wait returns
+/// [`OwnerDied`](ConditionError::OwnerDied), with the lock.
 ///
 /// # Errors
 /// [`ConditionError`].
 ///
 /// # Signal handlers
-/// `notify` and its kind may be called in one, provided that the thread has used any lock, semaphore or event that others waited for before.
+/// `notify` and its kind may be called in one, provided that the thread has used any lock,
+/// semaphore or event that others waited for before.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -81,8 +88,9 @@ use crate::wait::{Ended, Wait};
 /// ```
 ///
 /// # Source
-/// A sequence number that waiters compare and sleep on, as in `std`'s condition variable on futexes; that a notification which finds too few sleepers is one for all, and what is done for the dead, is our
-/// own. See `DESIGN.md`.
+/// A sequence number that waiters compare and sleep on, as in `std`'s condition variable on
+/// futexes; that a notification which finds too few sleepers is one for all, and what is done for
+/// the dead, is our own. See `DESIGN.md`.
 #[repr(transparent)]
 pub struct Condition {
     raw: RawCondition,
@@ -110,11 +118,16 @@ impl Condition {
         self.wait_with(held, Wait::FOREVER)
     }
 
-    /// Waits for a notification, for `timeout` at most, and then for the lock. [`Duration::MAX`] waits for ever.
+    /// Waits for a notification, for `timeout` at most, and then for the lock. [`Duration::MAX`]
+    /// waits for ever.
     ///
     /// # Errors
     /// [`TimedOut`](ConditionError::TimedOut); otherwise as [`wait`](Condition::wait).
-    pub fn wait_timeout<H: Held>(&self, held: &mut H, timeout: Duration) -> Result<(), ConditionError> {
+    pub fn wait_timeout<H: Held>(
+        &self,
+        held: &mut H,
+        timeout: Duration,
+    ) -> Result<(), ConditionError> {
         self.wait_with(held, Wait::timeout(timeout))
     }
 
@@ -122,14 +135,19 @@ impl Condition {
     ///
     /// # Errors
     /// [`TimedOut`](ConditionError::TimedOut); otherwise as [`wait`](Condition::wait).
-    pub fn wait_deadline<H: Held>(&self, held: &mut H, deadline: Instant) -> Result<(), ConditionError> {
+    pub fn wait_deadline<H: Held>(
+        &self,
+        held: &mut H,
+        deadline: Instant,
+    ) -> Result<(), ConditionError> {
         self.wait_with(held, Wait::deadline(deadline))
     }
 
     /// Waits for a notification as `wait` says, and then for the lock.
     ///
     /// # Errors
-    /// [`TimedOut`](ConditionError::TimedOut), and [`Interrupted`](ConditionError::Interrupted) if `wait` is interruptible; otherwise as [`wait`](Condition::wait).
+    /// [`TimedOut`](ConditionError::TimedOut), and [`Interrupted`](ConditionError::Interrupted) if
+    /// `wait` is interruptible; otherwise as [`wait`](Condition::wait).
     pub fn wait_with<H: Held>(&self, held: &mut H, wait: Wait) -> Result<(), ConditionError> {
         if !held.lock().is_owned() {
             return Err(ConditionError::NotOwner);
@@ -140,22 +158,30 @@ impl Condition {
         let result = self.raw.sleep(begun, wait, || lock.owner().is_none());
         let owner_died = lock.relock(holding);
         let result = result.map(|notified| self.raw.has_lock(notified));
-        // The caller looks at what it waits for, and at the clock, once more anyway; that the data is half written it would not see.
+        // The caller looks at what it waits for, and at the clock, once more anyway; that the data
+        // is half written it would not see.
         if owner_died { Err(ConditionError::OwnerDied) } else { Ok(result?) }
     }
 
-    /// Waits as long as `condition` says true of the value, which it may change. It is asked with the lock held, first before any waiting.
+    /// Waits as long as `condition` says true of the value, which it may change. It is asked with
+    /// the lock held, first before any waiting.
     ///
     /// # Errors
     /// As [`wait`](Condition::wait).
-    pub fn wait_while<H: Held>(&self, held: &mut H, condition: impl FnMut(&mut H::Value) -> bool) -> Result<(), ConditionError> {
+    pub fn wait_while<H: Held>(
+        &self,
+        held: &mut H,
+        condition: impl FnMut(&mut H::Value) -> bool,
+    ) -> Result<(), ConditionError> {
         self.wait_while_with(held, Wait::FOREVER, condition)
     }
 
-    /// [`wait_while`](Condition::wait_while), for `timeout` at most. After that, `condition` is asked once more.
+    /// [`wait_while`](Condition::wait_while), for `timeout` at most. After that, `condition` is
+    /// asked once more.
     ///
     /// # Errors
-    /// [`TimedOut`](ConditionError::TimedOut) if it still says true; otherwise as [`wait`](Condition::wait).
+    /// [`TimedOut`](ConditionError::TimedOut) if it still says true; otherwise as
+    /// [`wait`](Condition::wait).
     pub fn wait_while_timeout<H: Held>(
         &self,
         held: &mut H,
@@ -165,10 +191,12 @@ impl Condition {
         self.wait_while_with(held, Wait::timeout(timeout), condition)
     }
 
-    /// [`wait_while`](Condition::wait_while), until `deadline` at most. After that, `condition` is asked once more.
+    /// [`wait_while`](Condition::wait_while), until `deadline` at most. After that, `condition` is
+    /// asked once more.
     ///
     /// # Errors
-    /// [`TimedOut`](ConditionError::TimedOut) if it still says true; otherwise as [`wait`](Condition::wait).
+    /// [`TimedOut`](ConditionError::TimedOut) if it still says true; otherwise as
+    /// [`wait`](Condition::wait).
     pub fn wait_while_deadline<H: Held>(
         &self,
         held: &mut H,
@@ -181,7 +209,8 @@ impl Condition {
     /// [`wait_while`](Condition::wait_while) as `wait` says.
     ///
     /// # Errors
-    /// [`TimedOut`](ConditionError::TimedOut), and [`Interrupted`](ConditionError::Interrupted) if `wait` is interruptible; otherwise as [`wait`](Condition::wait).
+    /// [`TimedOut`](ConditionError::TimedOut), and [`Interrupted`](ConditionError::Interrupted) if
+    /// `wait` is interruptible; otherwise as [`wait`](Condition::wait).
     pub fn wait_while_with<H: Held>(
         &self,
         held: &mut H,
@@ -193,7 +222,9 @@ impl Condition {
         }
         while condition(held.value()) {
             match self.wait_with(held, wait) {
-                Err(ConditionError::TimedOut) if condition(held.value()) => return Err(ConditionError::TimedOut),
+                Err(ConditionError::TimedOut) if condition(held.value()) => {
+                    return Err(ConditionError::TimedOut);
+                }
                 Ok(()) => {}
                 Err(ConditionError::TimedOut) => break,
                 Err(error) => return Err(error),
@@ -233,7 +264,8 @@ impl fmt::Debug for Condition {
     }
 }
 
-/// Why a wait for a [`Condition`] ended without a notification, or with one and something else. The lock is held in any case, but for [`NotOwner`](ConditionError::NotOwner).
+/// Why a wait for a [`Condition`] ended without a notification, or with one and something else. The
+/// lock is held in any case, but for [`NotOwner`](ConditionError::NotOwner).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConditionError {
@@ -243,8 +275,11 @@ pub enum ConditionError {
     /// A signal handler ran while the thread waited, interruptibly.
     #[error("a signal handler ran while waiting for a notification")]
     Interrupted,
-    /// An owner of the lock died while this thread waited: what the lock protects may be half written. There may have been a notification, too.
-    #[error("the lock's owner died while it held it: repair the value and call recover() on the guard")]
+    /// An owner of the lock died while this thread waited: what the lock protects may be half
+    /// written. There may have been a notification, too.
+    #[error(
+        "the lock's owner died while it held it: repair the value and call recover() on the guard"
+    )]
     OwnerDied,
     /// The calling thread does not hold the lock that it is to release.
     #[error("this thread does not hold the lock: acquire it before waiting for its condition")]

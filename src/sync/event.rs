@@ -13,26 +13,31 @@ use self::state::RawEvent;
 use crate::memory::shared::{Fingerprint, Shared};
 use crate::wait::{Ended, Wait};
 
-/// A flag that any number of threads of any processes can wait for, set by hand and cleared by hand.
+/// A flag that any number of threads of any processes can wait for, set by hand and cleared by
+/// hand.
 ///
-/// It corresponds to Python's `multiprocessing.Event`. It starts unset, stays set until [`clear`](Event::clear), and releases all waiters, those
-/// that come later too. A `clear` that follows at once does not take a wake-up away: every `wait` that had
-/// begun when the event was set returns.
+/// It corresponds to Python's `multiprocessing.Event`. It starts unset, stays set until
+/// [`clear`](Event::clear), and releases all waiters, those that come later too. A `clear` that
+/// follows at once does not take a wake-up away: every `wait` that had begun when the event was set
+/// returns.
 ///
 /// # Blocking and fairness
-/// [`wait`](Event::wait) looks at an unset event for a few microseconds, then sleeps. No other operation blocks, and an operation that finds nobody asleep
-/// makes no system call.
+/// [`wait`](Event::wait) looks at an unset event for a few microseconds, then sleeps. No other
+/// operation blocks, and an operation that finds nobody asleep makes no system call.
 ///
 /// # Memory ordering
-/// A [`set`](Event::set) *synchronises with* every wait, `is_set` and `clear` that sees it, or a later one. That holds for a `set` that found the event set, too.
+/// A [`set`](Event::set) *synchronises with* every wait, `is_set` and `clear` that sees it, or a
+/// later one. That holds for a `set` that found the event set, too.
 ///
 /// # Process death
-/// A waiter that dies is as if it had never come. A setter that dies has set the event or has not; if it has, the waiters return, even if it
-/// died before it woke any of them: the kernel, and then the first of the waiters, does it for it. On kernels before 6.2 that can take one
+/// A waiter that dies is as if it had never come. A setter that dies has set the event or has not;
+/// if it has, the waiters return, even if it died before it woke any of them: the kernel, and then
+/// the first of the waiters, does it for it. On kernels before 6.2 that can take one
 /// [slice](crate::set_slice).
 ///
 /// # Signal handlers
-/// `set`, `clear` and `is_set` may be called in one, provided that the thread has used any lock, semaphore or event that others waited for before.
+/// `set`, `clear` and `is_set` may be called in one, provided that the thread has used any lock,
+/// semaphore or event that others waited for before.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -106,7 +111,8 @@ impl Event {
         if self.is_set() { Ok(()) } else { Err(EventError::WouldBlock) }
     }
 
-    /// Waits until the event is set, for `timeout` at most. Zero looks once; [`Duration::MAX`] waits for ever.
+    /// Waits until the event is set, for `timeout` at most. Zero looks once; [`Duration::MAX`]
+    /// waits for ever.
     ///
     /// # Errors
     /// [`EventError::TimedOut`].

@@ -1,9 +1,14 @@
 //! The waits of this crate as futures, with the feature `tokio`.
 //!
-//! A future's poll is the operation that does not wait, by whatever thread polls. If it comes to nothing the future stands in a line of the [driver](crate::reactor::driver), as a watcher like any other (`wait_any::source`): the thread there sleeps in its place, and in the place
-//! of all others that wait for the same. Whoever is notified does what a watcher does that has slept: it buries the dead, and wakes all if there is something for them, after it has looked, and before it waits on, or leaves, or when it is dropped.
+//! A future's poll is the operation that does not wait, by whatever thread polls. If it comes to
+//! nothing the future stands in a line of the [driver](crate::reactor::driver), as a watcher like
+//! any other (`wait_any::source`): the thread there sleeps in its place, and in the place
+//! of all others that wait for the same. Whoever is notified does what a watcher does that has
+//! slept: it buries the dead, and wakes all if there is something for them, after it has looked,
+//! and before it waits on, or leaves, or when it is dropped.
 //!
-//! Nothing is taken but in the poll that gives it back. So a future that is dropped has taken nothing, and what it was notified for is another's.
+//! Nothing is taken but in the poll that gives it back. So a future that is dropped has taken
+//! nothing, and what it was notified for is another's.
 
 use core::future::poll_fn;
 
@@ -12,7 +17,8 @@ use super::semaphore::{BoundedSemaphore, Semaphore, SemaphoreError};
 use crate::reactor::Line;
 
 impl Event {
-    /// Waits until the event is set, or was set at any time since this was called, as a future. With the feature `tokio`, for any executor.
+    /// Waits until the event is set, or was set at any time since this was called, as a future.
+    /// With the feature `tokio`, for any executor.
     ///
     /// # Cancellation
     /// A future that is dropped leaves nothing behind.
@@ -35,7 +41,10 @@ impl Event {
     /// ```
     pub fn wait_async(&self) -> impl Future<Output = Result<(), EventError>> + Send + '_ {
         let mut line = Line::new(&self.raw);
-        poll_fn(move |context| line.poll(context, |line| line.is_ready().then_some(())).map_err(|_| EventError::NoThread))
+        poll_fn(move |context| {
+            line.poll(context, |line| line.is_ready().then_some(()))
+                .map_err(|_| EventError::NoThread)
+        })
     }
 }
 
@@ -43,7 +52,8 @@ impl Event {
 macro_rules! acquiring {
     ($semaphore:ident) => {
         impl $semaphore {
-            /// Takes a permit, as a future that waits for one. With the feature `tokio`, for any executor.
+            /// Takes a permit, as a future that waits for one. With the feature `tokio`, for any
+            /// executor.
             ///
             /// # Fairness
             /// Futures of one process stand in a line. Others, and threads, may be faster.
@@ -65,9 +75,14 @@ macro_rules! acquiring {
             /// assert_eq!(permits.value(), 0);
             /// # }
             /// ```
-            pub fn acquire_async(&self) -> impl Future<Output = Result<(), SemaphoreError>> + Send + '_ {
+            pub fn acquire_async(
+                &self,
+            ) -> impl Future<Output = Result<(), SemaphoreError>> + Send + '_ {
                 let mut line = Line::new(&self.raw);
-                poll_fn(move |context| line.poll(context, |_| self.try_acquire().ok()).map_err(|_| SemaphoreError::NoThread))
+                poll_fn(move |context| {
+                    line.poll(context, |_| self.try_acquire().ok())
+                        .map_err(|_| SemaphoreError::NoThread)
+                })
             }
         }
     };

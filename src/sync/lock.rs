@@ -22,34 +22,42 @@ use crate::wait::Wait;
 
 /// A value that one thread of one process at a time may use, in memory that processes share.
 ///
-/// It corresponds to `std::sync::Mutex` and to Python's `multiprocessing.Lock` around a `Value`. Place it in a struct declared with
-/// [`shared!`](crate::shared!) or straight in a [`Shm`](crate::Shm). `T` is [plain data](Plain): every
-/// sequence of bytes is a valid value, because after an owner's death the data may be half written.
+/// It corresponds to `std::sync::Mutex` and to Python's `multiprocessing.Lock` around a `Value`.
+/// Place it in a struct declared with [`shared!`](crate::shared!) or straight in a
+/// [`Shm`](crate::Shm). `T` is [plain data](Plain): every sequence of bytes is a valid value,
+/// because after an owner's death the data may be half written.
 ///
 /// # Blocking and fairness
-/// [`lock`](Lock::lock) looks at a held lock for a few microseconds, then sleeps. A free lock goes to whoever comes first, also before a
-/// waiter that was just woken; sleepers are woken in the order in which they went to sleep, as each does anew at the end of a [slice](crate::set_slice). A waiter that was woken eight times and found the lock taken each time is waited for: the others leave the
-/// lock to it, for 10 ms at most, in case it is dead or stopped. So nobody starves, unless others poll by [`try_lock`](Lock::try_lock) or by short time-outs, which do not wait that long for anyone. Uncontended, neither locking nor unlocking makes a system
-/// call; the first operation of each thread makes a few.
+/// [`lock`](Lock::lock) looks at a held lock for a few microseconds, then sleeps. A free lock goes
+/// to whoever comes first, also before a waiter that was just woken; sleepers are woken in the
+/// order in which they went to sleep, as each does anew at the end of a [slice](crate::set_slice).
+/// A waiter that was woken eight times and found the lock taken each time is waited for: the others
+/// leave the lock to it, for 10 ms at most, in case it is dead or stopped. So nobody starves,
+/// unless others poll by [`try_lock`](Lock::try_lock) or by short time-outs, which do not wait that
+/// long for anyone. Uncontended, neither locking nor unlocking makes a system call; the first
+/// operation of each thread makes a few.
 ///
 /// # Memory ordering
-/// Unlocking *synchronises with* the next locking: what an owner wrote, in this value or elsewhere, its successor sees. That holds for an owner that died, too,
-/// as far as it got.
+/// Unlocking *synchronises with* the next locking: what an owner wrote, in this value or elsewhere,
+/// its successor sees. That holds for an owner that died, too, as far as it got.
 ///
 /// # Process death
-/// An owner that dies, by whatever cause, or ends its thread, or calls `exec`, loses the lock at once: the kernel frees it and wakes a waiter. (One exception is the
-/// kernel's: `exec` by a thread that is not its process's first one leaves that thread's locks owned by nobody that exists. Unlock before.)
-/// The next to lock gets [`LockError::OwnerDied`] with the guard in it. It looks at the data, repairs it, and
-/// calls [`LockGuard::recover`]; a guard that is dropped without that passes `OwnerDied` on to the next one. A waiter that dies is
-/// as if it had never come. A thread that is stopped keeps the lock.
+/// An owner that dies, by whatever cause, or ends its thread, or calls `exec`, loses the lock at
+/// once: the kernel frees it and wakes a waiter. (One exception is the kernel's: `exec` by a thread
+/// that is not its process's first one leaves that thread's locks owned by nobody that exists.
+/// Unlock before.) The next to lock gets [`LockError::OwnerDied`] with the guard in it. It looks at
+/// the data, repairs it, and calls [`LockGuard::recover`]; a guard that is dropped without that
+/// passes `OwnerDied` on to the next one. A waiter that dies is as if it had never come. A thread
+/// that is stopped keeps the lock.
 ///
 /// A panic is a death, too. Where one begins while the guard is held, and unwinds through it, the
 /// next owner gets [`LockError::OwnerDied`], as it would find a `std::sync::Mutex` poisoned. Not so
 /// if the panic is caught while the guard is held, or if the guard [ignores
 /// panics](LockGuard::ignore_panics).
 ///
-/// What a dead owner had written is in the order of its machine's instructions, which the compiler may have changed. Where its successor draws
-/// conclusions from one write about another, put a `core::sync::atomic::compiler_fence` between the two, or use atomics beside the lock.
+/// What a dead owner had written is in the order of its machine's instructions, which the compiler
+/// may have changed. Where its successor draws conclusions from one write about another, put a
+/// `core::sync::atomic::compiler_fence` between the two, or use atomics beside the lock.
 ///
 /// # Fork
 /// A child does not inherit its parent's locks: for the child they are held by another.
@@ -96,19 +104,21 @@ use crate::wait::Wait;
 /// ```
 ///
 /// # Source
-/// The word and its list are those of the kernel's robust futexes, as glibc's `pthread_mutex_t` with `PTHREAD_MUTEX_ROBUST` uses them; unlike there, the
-/// waiters' flag is kept on unlock. See `DESIGN.md`.
+/// The word and its list are those of the kernel's robust futexes, as glibc's `pthread_mutex_t`
+/// with `PTHREAD_MUTEX_ROBUST` uses them; unlike there, the waiters' flag is kept on unlock. See
+/// `DESIGN.md`.
 #[repr(C)]
 pub struct Lock<T> {
     pub(crate) raw: RawLock,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by one thread at a time (`RawLock`), which may be any: hence `Send`, and that suffices, as for `std::sync::Mutex`.
+// SAFETY: the value is reached by one thread at a time (`RawLock`), which may be any: hence `Send`,
+// and that suffices, as for `std::sync::Mutex`.
 unsafe impl<T: Send> Sync for Lock<T> {}
 
-// SAFETY: a word and an entry that are atomics, and plain data, for which every sequence of bytes is valid; no pointer that
-// is followed: entries are written for the kernel and never read back.
+// SAFETY: a word and an entry that are atomics, and plain data, for which every sequence of bytes
+// is valid; no pointer that is followed: entries are written for the kernel and never read back.
 unsafe impl<T: Plain> Shared for Lock<T> {
     fn layout(to: &mut Fingerprint) {
         to.name("Lock").plain::<T>();
@@ -128,8 +138,8 @@ impl<T: Plain> Lock<T> {
     /// Locks, and waits as long as it takes.
     ///
     /// # Errors
-    /// [`OwnerDied`](LockError::OwnerDied) with the guard, [`Deadlock`](LockError::Deadlock), [`TooManyHeld`](LockError::TooManyHeld),
-    /// [`Unavailable`](LockError::Unavailable).
+    /// [`OwnerDied`](LockError::OwnerDied) with the guard, [`Deadlock`](LockError::Deadlock),
+    /// [`TooManyHeld`](LockError::TooManyHeld), [`Unavailable`](LockError::Unavailable).
     #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
         self.guard(|raw| raw.lock_contended(Wait::FOREVER))
@@ -138,7 +148,8 @@ impl<T: Plain> Lock<T> {
     /// Locks if the lock is free.
     ///
     /// # Errors
-    /// [`WouldBlock`](LockError::WouldBlock) if another thread holds it; otherwise as [`lock`](Lock::lock).
+    /// [`WouldBlock`](LockError::WouldBlock) if another thread holds it; otherwise as
+    /// [`lock`](Lock::lock).
     #[inline]
     pub fn try_lock(&self) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
         self.guard(RawLock::try_lock_contended)
@@ -149,7 +160,10 @@ impl<T: Plain> Lock<T> {
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](Lock::lock).
     #[inline]
-    pub fn lock_timeout(&self, timeout: Duration) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
+    pub fn lock_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
         self.guard(|raw| raw.lock_contended(Wait::timeout(timeout)))
     }
 
@@ -158,37 +172,45 @@ impl<T: Plain> Lock<T> {
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](Lock::lock).
     #[inline]
-    pub fn lock_deadline(&self, deadline: Instant) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
+    pub fn lock_deadline(
+        &self,
+        deadline: Instant,
+    ) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
         self.guard(|raw| raw.lock_contended(Wait::deadline(deadline)))
     }
 
     /// Locks, and waits as `wait` says.
     ///
     /// # Errors
-    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is interruptible; otherwise as [`lock`](Lock::lock).
+    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is
+    /// interruptible; otherwise as [`lock`](Lock::lock).
     #[inline]
     pub fn lock_with(&self, wait: Wait) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
         self.guard(|raw| raw.lock_contended(wait))
     }
 
-    /// Releases the lock that this thread has acquired, by [`acquire`](Lock::acquire) or by a guard that was leaked. An owner's death that nobody has recovered
-    /// from is passed on.
+    /// Releases the lock that this thread has acquired, by [`acquire`](Lock::acquire) or by a guard
+    /// that was leaked. An owner's death that nobody has recovered from is passed on.
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has changed.
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has
+    /// changed.
     ///
     /// # Safety
-    /// No guard or reference to the value that this thread got by holding the lock is used any more.
+    /// No guard or reference to the value that this thread got by holding the lock is used any
+    /// more.
     pub unsafe fn force_release(&self) -> Result<(), LockError<()>> {
         self.raw.release().then_some(()).ok_or(LockError::NotOwner)
     }
 
-    /// The value, for whoever holds the lock by [`acquire`](Lock::acquire). A peer may write it at any time if the calling thread does not hold the lock.
+    /// The value, for whoever holds the lock by [`acquire`](Lock::acquire). A peer may write it at
+    /// any time if the calling thread does not hold the lock.
     pub fn data_ptr(&self) -> *mut T {
         self.value.get()
     }
 
-    /// Locks without a guard, for callers that unlock in another function: language bindings. Waits as `wait` says.
+    /// Locks without a guard, for callers that unlock in another function: language bindings. Waits
+    /// as `wait` says.
     ///
     /// It is to be released in the same thread, by [`force_release`](Lock::force_release), or, for
     /// a `Lock<()>`, by the safe [`release`](Lock::release). A thread that ends without
@@ -196,7 +218,8 @@ impl<T: Plain> Lock<T> {
     /// [`Shm`](crate::Shm), the process ends with such a thread: see [`LockGuard`].
     ///
     /// # Errors
-    /// As [`lock_with`](Lock::lock_with), but that an owner has died is told in [`Acquired`], because the lock is acquired then.
+    /// As [`lock_with`](Lock::lock_with), but that an owner has died is told in [`Acquired`],
+    /// because the lock is acquired then.
     #[inline]
     pub fn acquire(&self, wait: Wait) -> Result<Acquired, LockError<()>> {
         let owner_died = match self.raw.lock_uncontended() {
@@ -230,7 +253,8 @@ impl<T: Plain> Lock<T> {
         &self,
         contended: impl FnOnce(&RawLock) -> Result<state::Locked, LockRefused>,
     ) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        let guard = |tid| LockGuard { lock: self, tid, panics: Panics::now(), stays_here: PhantomData };
+        let guard =
+            |tid| LockGuard { lock: self, tid, panics: Panics::now(), stays_here: PhantomData };
         if let Some(tid) = self.raw.lock_uncontended() {
             return Ok(guard(tid));
         }
@@ -243,7 +267,8 @@ impl<T: Plain> Lock<T> {
 }
 
 impl Lock<()> {
-    /// Releases the lock that this thread has acquired. An owner's death that nobody has recovered from is passed on.
+    /// Releases the lock that this thread has acquired. An owner's death that nobody has recovered
+    /// from is passed on.
     ///
     /// ```
     /// use crossproc::{Lock, LockError, Wait};
@@ -258,7 +283,8 @@ impl Lock<()> {
     /// ```
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has changed.
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has
+    /// changed.
     pub fn release(&self) -> Result<(), LockError<()>> {
         // SAFETY: there is nothing in the value that a guard or a reference could be used for.
         unsafe { self.force_release() }
@@ -267,7 +293,8 @@ impl Lock<()> {
     /// Declares whole again what the lock protects, after [`Acquired::owner_died`].
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has changed.
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has
+    /// changed.
     pub fn recover(&self) -> Result<(), LockError<()>> {
         if !self.is_owned() {
             return Err(LockError::NotOwner);
@@ -281,7 +308,8 @@ impl Lock<()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "its owner may have died: what it protects is half written then"]
 pub struct Acquired {
-    /// An owner died while it held the lock, and nobody has recovered since: what it protects may be half written.
+    /// An owner died while it held the lock, and nobody has recovered since: what it protects may
+    /// be half written.
     pub owner_died: bool,
 }
 
@@ -304,7 +332,8 @@ impl<T> fmt::Debug for Lock<T> {
     }
 }
 
-/// The right to use a [`Lock`]'s value; dropping it unlocks. It stays in its thread, because the kernel knows the owner by thread.
+/// The right to use a [`Lock`]'s value; dropping it unlocks. It stays in its thread, because the
+/// kernel knows the owner by thread.
 ///
 /// # Leaked guards
 /// A guard that is leaked keeps the lock for as long as its thread lives, since references to the
@@ -330,8 +359,8 @@ pub struct LockGuard<'a, T: Plain> {
 }
 
 impl<T: Plain> LockGuard<'_, T> {
-    /// Declares the value whole again, after [`LockError::OwnerDied`]: the next one to lock gets it without that error. Without
-    /// such a death it does nothing.
+    /// Declares the value whole again, after [`LockError::OwnerDied`]: the next one to lock gets it
+    /// without that error. Without such a death it does nothing.
     pub fn recover(self) -> Self {
         self.lock.raw.recover();
         self
@@ -376,7 +405,8 @@ impl<T: Plain> Deref for LockGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the guard's thread holds the lock, and the borrow of the guard excludes a `&mut T` in this thread.
+        // SAFETY: the guard's thread holds the lock, and the borrow of the guard excludes a `&mut
+        // T` in this thread.
         unsafe { &*self.lock.value.get() }
     }
 }
@@ -411,15 +441,19 @@ impl<T: Plain + fmt::Display> fmt::Display for LockGuard<'_, T> {
     }
 }
 
-/// Why a lock was not acquired, or, in the case of [`OwnerDied`](LockError::OwnerDied), under which circumstances it was.
+/// Why a lock was not acquired, or, in the case of [`OwnerDied`](LockError::OwnerDied), under which
+/// circumstances it was.
 ///
-/// `G` is the guard. With `?` it becomes an [`io::Error`] without the guard, so that an owner's death is passed on to the next one.
+/// `G` is the guard. With `?` it becomes an [`io::Error`] without the guard, so that an owner's
+/// death is passed on to the next one.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError<G> {
     /// The lock is acquired, and its last owner died, or panicked, while it held it: the value may
     /// be half written.
-    #[error("the lock's owner died while it held it: repair the value and call recover() on the guard")]
+    #[error(
+        "the lock's owner died while it held it: repair the value and call recover() on the guard"
+    )]
     OwnerDied(G),
     /// The calling thread holds the lock already.
     #[error("this thread holds the lock already: waiting for it would never end")]
@@ -440,7 +474,10 @@ pub enum LockError<G> {
     #[error("this thread holds the lock {} times: it is locked more often than unlocked", u32::MAX)]
     TooDeep,
     /// The calling thread holds as many locks as the kernel is willing to free for it when it dies.
-    #[error("this thread holds {} locks, more would not be freed if it died: unlock some first", crossproc_sys::robust::MAX_HELD)]
+    #[error(
+        "this thread holds {} locks, more would not be freed if it died: unlock some first",
+        crossproc_sys::robust::MAX_HELD
+    )]
     TooManyHeld,
     /// The calling thread can hold no robust lock.
     #[error("this thread can hold no lock that survives it")]
@@ -448,7 +485,8 @@ pub enum LockError<G> {
 }
 
 impl<G> LockError<G> {
-    /// The error without the guard. If it is [`OwnerDied`](LockError::OwnerDied), this unlocks and passes it on to the next one.
+    /// The error without the guard. If it is [`OwnerDied`](LockError::OwnerDied), this unlocks and
+    /// passes it on to the next one.
     pub fn without_guard(self) -> LockError<()> {
         match self {
             LockError::OwnerDied(_) => LockError::OwnerDied(()),
@@ -502,7 +540,10 @@ impl<G> From<LockError<G>> for io::Error {
             LockError::Deadlock => io::ErrorKind::Deadlock,
             LockError::Interrupted => io::ErrorKind::Interrupted,
             LockError::NotOwner => io::ErrorKind::PermissionDenied,
-            LockError::OwnerDied(_) | LockError::TooDeep | LockError::TooManyHeld | LockError::Unavailable(_) => io::ErrorKind::Other,
+            LockError::OwnerDied(_)
+            | LockError::TooDeep
+            | LockError::TooManyHeld
+            | LockError::Unavailable(_) => io::ErrorKind::Other,
         };
         io::Error::new(kind, error.without_guard())
     }

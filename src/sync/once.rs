@@ -20,16 +20,21 @@ const DONE: u32 = 1;
 
 /// Something that is done once for all processes, such as filling a table that they share.
 ///
-/// It corresponds to `std::sync::Once`. Unlike there, an initialiser that panics or dies does not spoil it: the next one who calls does the work.
+/// It corresponds to `std::sync::Once`. Unlike there, an initialiser that panics or dies does not
+/// spoil it: the next one who calls does the work.
 ///
 /// # Blocking and fairness
-/// While one does the work, others wait for it. Afterwards a call is one load. Waiters are as those of a [`Lock`](crate::Lock).
+/// While one does the work, others wait for it. Afterwards a call is one load. Waiters are as those
+/// of a [`Lock`](crate::Lock).
 ///
 /// # Memory ordering
-/// What the initialiser wrote is seen by everybody whose call has returned without an error, or who has seen [`is_completed`](Once::is_completed).
+/// What the initialiser wrote is seen by everybody whose call has returned without an error, or who
+/// has seen [`is_completed`](Once::is_completed).
 ///
 /// # Process death
-/// An initialiser that dies hands the work to the next one, who waits or comes, and who is [told](OnceState::predecessor_died): it may find the work half done. A panicking one does the same.
+/// An initialiser that dies hands the work to the next one, who waits or comes, and who is
+/// [told](OnceState::predecessor_died): it may find the work half done. A panicking one does the
+/// same.
 ///
 /// # Errors
 /// [`OnceError`]: [`Deadlock`](LockError::Deadlock) if the initialiser calls the same `Once`, otherwise as for a [`Lock`](crate::Lock).
@@ -90,7 +95,8 @@ impl OnceState {
     }
 }
 
-// SAFETY: words and an entry that are atomics; every value of them is valid, and entries are never read back.
+// SAFETY: words and an entry that are atomics; every value of them is valid, and entries are never
+// read back.
 unsafe impl Shared for Once {
     fn layout(to: &mut Fingerprint) {
         to.name("Once");
@@ -111,7 +117,8 @@ impl Once {
     /// Does the work, unless it is done. Waits as long as another one does it.
     ///
     /// # Errors
-    /// [`Deadlock`](LockError::Deadlock), [`TooManyHeld`](LockError::TooManyHeld), [`Unavailable`](LockError::Unavailable).
+    /// [`Deadlock`](LockError::Deadlock), [`TooManyHeld`](LockError::TooManyHeld),
+    /// [`Unavailable`](LockError::Unavailable).
     #[inline]
     pub fn call_once(&self, work: impl FnOnce(OnceState)) -> Result<(), OnceError> {
         self.call_once_with(Wait::FOREVER, work)
@@ -120,7 +127,8 @@ impl Once {
     /// Does the work, unless it is done, or another one does it.
     ///
     /// # Errors
-    /// [`WouldBlock`](LockError::WouldBlock) if another one does it; otherwise as [`call_once`](Once::call_once).
+    /// [`WouldBlock`](LockError::WouldBlock) if another one does it; otherwise as
+    /// [`call_once`](Once::call_once).
     #[inline]
     pub fn try_call_once(&self, work: impl FnOnce(OnceState)) -> Result<(), OnceError> {
         self.call(RawLock::try_lock_contended, work)
@@ -131,25 +139,39 @@ impl Once {
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`call_once`](Once::call_once).
     #[inline]
-    pub fn call_once_timeout(&self, timeout: Duration, work: impl FnOnce(OnceState)) -> Result<(), OnceError> {
+    pub fn call_once_timeout(
+        &self,
+        timeout: Duration,
+        work: impl FnOnce(OnceState),
+    ) -> Result<(), OnceError> {
         self.call(|lock| lock.lock_contended(Wait::timeout(timeout)), work)
     }
 
-    /// Does the work, unless it is done. Waits for another one that does it until `deadline` at most.
+    /// Does the work, unless it is done. Waits for another one that does it until `deadline` at
+    /// most.
     ///
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`call_once`](Once::call_once).
     #[inline]
-    pub fn call_once_deadline(&self, deadline: Instant, work: impl FnOnce(OnceState)) -> Result<(), OnceError> {
+    pub fn call_once_deadline(
+        &self,
+        deadline: Instant,
+        work: impl FnOnce(OnceState),
+    ) -> Result<(), OnceError> {
         self.call(|lock| lock.lock_contended(Wait::deadline(deadline)), work)
     }
 
     /// Does the work, unless it is done. Waits for another one that does it as `wait` says.
     ///
     /// # Errors
-    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is interruptible; otherwise as [`call_once`](Once::call_once).
+    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is
+    /// interruptible; otherwise as [`call_once`](Once::call_once).
     #[inline]
-    pub fn call_once_with(&self, wait: Wait, work: impl FnOnce(OnceState)) -> Result<(), OnceError> {
+    pub fn call_once_with(
+        &self,
+        wait: Wait,
+        work: impl FnOnce(OnceState),
+    ) -> Result<(), OnceError> {
         self.call(|lock| lock.lock_contended(wait), work)
     }
 
@@ -162,12 +184,20 @@ impl Once {
     }
 
     #[inline]
-    fn call(&self, lock: impl FnOnce(&RawLock) -> Result<Locked, LockRefused>, work: impl FnOnce(OnceState)) -> Result<(), OnceError> {
+    fn call(
+        &self,
+        lock: impl FnOnce(&RawLock) -> Result<Locked, LockRefused>,
+        work: impl FnOnce(OnceState),
+    ) -> Result<(), OnceError> {
         if self.is_completed() { Ok(()) } else { self.complete(lock, work) }
     }
 
     #[cold]
-    fn complete(&self, lock: impl FnOnce(&RawLock) -> Result<Locked, LockRefused>, work: impl FnOnce(OnceState)) -> Result<(), OnceError> {
+    fn complete(
+        &self,
+        lock: impl FnOnce(&RawLock) -> Result<Locked, LockRefused>,
+        work: impl FnOnce(OnceState),
+    ) -> Result<(), OnceError> {
         let acquired = lock(&self.lock)?;
         // It gives no references: the work may fork.
         self.lock.hold(Holding::BY_HAND);

@@ -17,23 +17,29 @@ use crate::wait::{Wait, Waiter};
 
 /// `N` permits, each of which comes back when its holder releases it, or dies.
 ///
-/// It is what a [`Semaphore`](crate::Semaphore) is used for when it limits how many do something at once, and what System V's `SEM_UNDO` was for. Python has nothing like it. The price is
+/// It is what a [`Semaphore`](crate::Semaphore) is used for when it limits how many do something at
+/// once, and what System V's `SEM_UNDO` was for. Python has nothing like it. The price is
 /// that a permit is acquired and released by the same thread, and 40 bytes for each.
 ///
 /// # Blocking and fairness
-/// [`acquire`](Permits::acquire) looks at all permits, then sleeps until one is free. A free permit goes to whoever comes first, also before a
-/// waiter that was just woken; sleepers are woken in the order in which they went to sleep, as each does anew at the end of a [slice](crate::set_slice). Releasing does not block. Without sleepers, no operation
-/// makes a system call.
+/// [`acquire`](Permits::acquire) looks at all permits, then sleeps until one is free. A free permit
+/// goes to whoever comes first, also before a waiter that was just woken; sleepers are woken in the
+/// order in which they went to sleep, as each does anew at the end of a [slice](crate::set_slice).
+/// Releasing does not block. Without sleepers, no operation makes a system call.
 ///
 /// # Memory ordering
-/// A release *synchronises with* the acquisition of the same permit, and of any if there is but one. A holder's death counts as its release.
+/// A release *synchronises with* the acquisition of the same permit, and of any if there is but
+/// one. A holder's death counts as its release.
 ///
 /// # Process death
-/// The permits of a thread that dies, ends, or calls `exec` are free at once, and a waiter is woken by the kernel for each. On kernels before 6.2, and for the permits
-/// beyond the 126th, that can take one [slice](crate::set_slice). A waiter that dies is as if it had never come. Nobody is told of a death: nothing but the permits was protected.
+/// The permits of a thread that dies, ends, or calls `exec` are free at once, and a waiter is woken
+/// by the kernel for each. On kernels before 6.2, and for the permits beyond the 126th, that can
+/// take one [slice](crate::set_slice). A waiter that dies is as if it had never come. Nobody is
+/// told of a death: nothing but the permits was protected.
 ///
 /// # Fork
-/// A child does not inherit its parent's permits, and a guard that was carried into it does nothing when it is dropped there.
+/// A child does not inherit its parent's permits, and a guard that was carried into it does nothing
+/// when it is dropped there.
 ///
 /// # Errors
 /// [`PermitsError`]. A thread may hold 1,000 permits and locks at a time.
@@ -69,7 +75,8 @@ pub struct Permits<const N: usize> {
     cells: Cells<N>,
 }
 
-// SAFETY: words and entries that are atomics; every value of them is valid, and entries are never read back.
+// SAFETY: words and entries that are atomics; every value of them is valid, and entries are never
+// read back.
 unsafe impl<const N: usize> Shared for Permits<N> {
     fn layout(to: &mut Fingerprint) {
         to.name("Permits").number(N);
@@ -91,7 +98,8 @@ impl<const N: usize> Permits<N> {
     /// Takes a permit, and waits for one as long as it takes.
     ///
     /// # Errors
-    /// [`Deadlock`](PermitsError::Deadlock), [`TooManyHeld`](PermitsError::TooManyHeld), [`Unavailable`](PermitsError::Unavailable).
+    /// [`Deadlock`](PermitsError::Deadlock), [`TooManyHeld`](PermitsError::TooManyHeld),
+    /// [`Unavailable`](PermitsError::Unavailable).
     #[inline]
     pub fn acquire(&self) -> Result<Permit<'_, N>, PermitsError> {
         self.acquire_lazily(|| Wait::FOREVER)
@@ -100,7 +108,8 @@ impl<const N: usize> Permits<N> {
     /// Takes a permit if there is one.
     ///
     /// # Errors
-    /// [`WouldBlock`](PermitsError::WouldBlock) if none was found: each was held when it was looked at. Otherwise as [`acquire`](Permits::acquire).
+    /// [`WouldBlock`](PermitsError::WouldBlock) if none was found: each was held when it was looked
+    /// at. Otherwise as [`acquire`](Permits::acquire).
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_, N>, PermitsError> {
         match self.cells.try_take(Holding::BY_HAND)? {
@@ -109,7 +118,8 @@ impl<const N: usize> Permits<N> {
         }
     }
 
-    /// Takes a permit, and waits for one for `timeout` at most. Zero tries once; [`Duration::MAX`] waits for ever.
+    /// Takes a permit, and waits for one for `timeout` at most. Zero tries once; [`Duration::MAX`]
+    /// waits for ever.
     ///
     /// # Errors
     /// [`TimedOut`](PermitsError::TimedOut); otherwise as [`acquire`](Permits::acquire).
@@ -130,7 +140,8 @@ impl<const N: usize> Permits<N> {
     /// Takes a permit, and waits for one as `wait` says.
     ///
     /// # Errors
-    /// [`TimedOut`](PermitsError::TimedOut), and [`Interrupted`](PermitsError::Interrupted) if `wait` is interruptible; otherwise as [`acquire`](Permits::acquire).
+    /// [`TimedOut`](PermitsError::TimedOut), and [`Interrupted`](PermitsError::Interrupted) if
+    /// `wait` is interruptible; otherwise as [`acquire`](Permits::acquire).
     #[inline]
     pub fn acquire_with(&self, wait: Wait) -> Result<Permit<'_, N>, PermitsError> {
         self.acquire_lazily(|| wait)
@@ -164,15 +175,19 @@ impl<const N: usize> Default for Permits<N> {
 
 impl<const N: usize> fmt::Debug for Permits<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permits").field("value", &self.value()).field("of", &N).finish_non_exhaustive()
+        f.debug_struct("Permits")
+            .field("value", &self.value())
+            .field("of", &N)
+            .finish_non_exhaustive()
     }
 }
 
-/// One of the [`Permits`]; dropping it releases it. It stays in its thread, because the kernel knows the holder by thread.
+/// One of the [`Permits`]; dropping it releases it. It stays in its thread, because the kernel
+/// knows the holder by thread.
 ///
-/// One that is leaked stays held until its thread ends, and is free then. If the permits are not in a
-/// [`Shm`](crate::Shm), the *process* ends with such a thread, by [`abort`](std::process::abort) and a
-/// message: their memory could have been freed meanwhile.
+/// One that is leaked stays held until its thread ends, and is free then. If the permits are not in
+/// a [`Shm`](crate::Shm), the *process* ends with such a thread, by [`abort`](std::process::abort)
+/// and a message: their memory could have been freed meanwhile.
 #[must_use = "dropping the permit releases it at once"]
 pub struct Permit<'a, const N: usize> {
     permits: &'a Permits<N>,

@@ -17,23 +17,27 @@ use crate::sync::lock::unwinding::Panics;
 use crate::sync::lock::{Acquired, LockError};
 use crate::wait::Wait;
 
-/// A value that one thread of one process at a time may use, and that this thread may lock again while it has it locked.
+/// A value that one thread of one process at a time may use, and that this thread may lock again
+/// while it has it locked.
 ///
-/// It corresponds to `std::sync::ReentrantLock` and to Python's `multiprocessing.RLock`. Since one thread may have several guards of it at once, a guard gives a
-/// shared reference: to a [`Cell`], through which plain data is read and replaced.
+/// It corresponds to `std::sync::ReentrantLock` and to Python's `multiprocessing.RLock`. Since one
+/// thread may have several guards of it at once, a guard gives a shared reference: to a [`Cell`],
+/// through which plain data is read and replaced.
 ///
 /// How often a thread holds the lock is known to that thread alone, and is not in shared memory.
 ///
-/// Blocking, fairness, memory ordering, fork and signal handlers are as for [`Lock`](crate::Lock), and so is what a death does: the owner and its depth are gone, and the
-/// next owner gets [`LockError::OwnerDied`], until one of them has [recovered](RLockGuard::recover) the value.
+/// Blocking, fairness, memory ordering, fork and signal handlers are as for [`Lock`](crate::Lock),
+/// and so is what a death does: the owner and its depth are gone, and the next owner gets
+/// [`LockError::OwnerDied`], until one of them has [recovered](RLockGuard::recover) the value.
 ///
 /// A panic that unwinds through any of a thread's guards counts as its death, as for a
 /// [`Lock`](crate::Lock). If it is caught while others of the thread's guards are held, these
-/// see it at once ([`is_inconsistent`](RLockGuard::is_inconsistent)), and one of them may recover the
-/// value before anybody else gets it.
+/// see it at once ([`is_inconsistent`](RLockGuard::is_inconsistent)), and one of them may recover
+/// the value before anybody else gets it.
 ///
 /// # Errors
-/// Every form gives [`LockError`]; never [`Deadlock`](LockError::Deadlock), but [`TooDeep`](LockError::TooDeep) at 2^32 - 1 guards of one thread.
+/// Every form gives [`LockError`]; never [`Deadlock`](LockError::Deadlock), but
+/// [`TooDeep`](LockError::TooDeep) at 2^32 - 1 guards of one thread.
 ///
 /// # Examples
 /// ```
@@ -54,7 +58,8 @@ use crate::wait::Wait;
 /// ```
 ///
 /// # Source
-/// The [`Lock`](crate::Lock) with a count beside it, as in `std`'s and everybody's re-entrant mutexes.
+/// The [`Lock`](crate::Lock) with a count beside it, as in `std`'s and everybody's re-entrant
+/// mutexes.
 #[repr(C)]
 pub struct RLock<T> {
     pub(crate) raw: RawRLock,
@@ -74,7 +79,12 @@ impl RawRLock {
     }
 
     /// Once more for the owner `tid`, who holds it already.
-    fn lock_again(&self, holding: Holding, by_guard: bool, tid: u32) -> Result<state::Locked, LockRefused> {
+    fn lock_again(
+        &self,
+        holding: Holding,
+        by_guard: bool,
+        tid: u32,
+    ) -> Result<state::Locked, LockRefused> {
         let depth = holding.depth.checked_add(1).ok_or(LockRefused::TooDeep)?;
         self.lock.hold(Holding { depth, guards: holding.guards + u32::from(by_guard) });
         Ok(state::Locked { tid, owner_died: self.lock.is_inconsistent() })
@@ -99,12 +109,15 @@ impl RawRLock {
         Ok(acquired)
     }
 
-    /// Once less for the owner `tid`, and not at all at the last. Nothing in another thread, as for the [`RawLock`].
+    /// Once less for the owner `tid`, and not at all at the last. Nothing in another thread, as for
+    /// the [`RawLock`].
     #[inline]
     fn unlock(&self, tid: u32, by_guard: bool) {
         match self.lock.holding() {
             Some((owner, Holding { depth: 2.., .. })) if owner != tid => {}
-            Some((_, holding @ Holding { depth: 2.., .. })) => self.lock.hold(holding.less(by_guard)),
+            Some((_, holding @ Holding { depth: 2.., .. })) => {
+                self.lock.hold(holding.less(by_guard));
+            }
             _ => self.lock.unlock(tid),
         }
     }
@@ -119,11 +132,13 @@ impl RawRLock {
     }
 }
 
-// SAFETY: the value is reached by one thread at a time (`RawRLock`), which may be any: hence `Send`, and that suffices, as for `std::sync::ReentrantLock`.
+// SAFETY: the value is reached by one thread at a time (`RawRLock`), which may be any: hence
+// `Send`, and that suffices, as for `std::sync::ReentrantLock`.
 unsafe impl<T: Send> Sync for RLock<T> {}
 
-// SAFETY: words and an entry that are atomics, and plain data in a cell, for which every sequence of bytes is valid; no pointer that
-// is followed: entries are written for the kernel and never read back.
+// SAFETY: words and an entry that are atomics, and plain data in a cell, for which every sequence
+// of bytes is valid; no pointer that is followed: entries are written for the kernel and never read
+// back.
 unsafe impl<T: Plain> Shared for RLock<T> {
     fn layout(to: &mut Fingerprint) {
         to.name("RLock").plain::<T>();
@@ -143,8 +158,8 @@ impl<T: Plain> RLock<T> {
     /// Locks, once more if this thread holds the lock, and waits as long as it takes.
     ///
     /// # Errors
-    /// [`OwnerDied`](LockError::OwnerDied) with the guard, [`TooDeep`](LockError::TooDeep), [`TooManyHeld`](LockError::TooManyHeld),
-    /// [`Unavailable`](LockError::Unavailable).
+    /// [`OwnerDied`](LockError::OwnerDied) with the guard, [`TooDeep`](LockError::TooDeep),
+    /// [`TooManyHeld`](LockError::TooManyHeld), [`Unavailable`](LockError::Unavailable).
     #[inline]
     pub fn lock(&self) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
         self.guard(|raw| raw.lock_contended(Wait::FOREVER))
@@ -153,7 +168,8 @@ impl<T: Plain> RLock<T> {
     /// Locks if the lock is free or this thread's.
     ///
     /// # Errors
-    /// [`WouldBlock`](LockError::WouldBlock) if another thread holds it; otherwise as [`lock`](RLock::lock).
+    /// [`WouldBlock`](LockError::WouldBlock) if another thread holds it; otherwise as
+    /// [`lock`](RLock::lock).
     #[inline]
     pub fn try_lock(&self) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
         self.guard(RawLock::try_lock_contended)
@@ -164,7 +180,10 @@ impl<T: Plain> RLock<T> {
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](RLock::lock).
     #[inline]
-    pub fn lock_timeout(&self, timeout: Duration) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
+    pub fn lock_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
         self.guard(|raw| raw.lock_contended(Wait::timeout(timeout)))
     }
 
@@ -173,40 +192,50 @@ impl<T: Plain> RLock<T> {
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](RLock::lock).
     #[inline]
-    pub fn lock_deadline(&self, deadline: Instant) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
+    pub fn lock_deadline(
+        &self,
+        deadline: Instant,
+    ) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
         self.guard(|raw| raw.lock_contended(Wait::deadline(deadline)))
     }
 
     /// Locks, and waits as `wait` says.
     ///
     /// # Errors
-    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is interruptible; otherwise as [`lock`](RLock::lock).
+    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is
+    /// interruptible; otherwise as [`lock`](RLock::lock).
     #[inline]
     pub fn lock_with(&self, wait: Wait) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
         self.guard(|raw| raw.lock_contended(wait))
     }
 
-    /// Locks without a guard, for callers that unlock in another function: language bindings. Waits as `wait` says.
+    /// Locks without a guard, for callers that unlock in another function: language bindings. Waits
+    /// as `wait` says.
     ///
-    /// It is to be released in the same thread, as often as it was acquired, by [`force_release`](RLock::force_release), or, for an `RLock<()>`, by the safe [`release`](RLock::release). As for
-    /// a [`Lock`](crate::Lock::acquire), a thread may end without that if the lock is in a
-    /// [`Shm`](crate::Shm).
+    /// It is to be released in the same thread, as often as it was acquired, by
+    /// [`force_release`](RLock::force_release), or, for an `RLock<()>`, by the safe
+    /// [`release`](RLock::release). As for a [`Lock`](crate::Lock::acquire), a thread may end
+    /// without that if the lock is in a [`Shm`](crate::Shm).
     ///
     /// # Errors
-    /// As [`lock_with`](RLock::lock_with), but that an owner has died is told in [`Acquired`], because the lock is acquired then.
+    /// As [`lock_with`](RLock::lock_with), but that an owner has died is told in [`Acquired`],
+    /// because the lock is acquired then.
     #[inline]
     pub fn acquire(&self, wait: Wait) -> Result<Acquired, LockError<()>> {
         let acquired = self.raw.lock(false, |raw| raw.lock_contended(wait))?;
         Ok(Acquired { owner_died: acquired.owner_died })
     }
 
-    /// Releases once the lock that this thread has acquired, by [`acquire`](RLock::acquire) or by a guard that was leaked.
+    /// Releases once the lock that this thread has acquired, by [`acquire`](RLock::acquire) or by a
+    /// guard that was leaked.
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has changed.
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has
+    /// changed.
     ///
     /// # Safety
-    /// If it is the last time, no guard or reference to the value that this thread got by holding the lock is used any more.
+    /// If it is the last time, no guard or reference to the value that this thread got by holding
+    /// the lock is used any more.
     pub unsafe fn force_release(&self) -> Result<(), LockError<()>> {
         let tid = self.raw.lock.owned_by().ok_or(LockError::NotOwner)?;
         self.raw.unlock(tid, false);
@@ -243,7 +272,12 @@ impl<T: Plain> RLock<T> {
     ) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
         match self.raw.lock(true, contended) {
             Ok(acquired) => {
-                let guard = RLockGuard { lock: self, tid: acquired.tid, panics: Panics::now(), stays_here: PhantomData };
+                let guard = RLockGuard {
+                    lock: self,
+                    tid: acquired.tid,
+                    panics: Panics::now(),
+                    stays_here: PhantomData,
+                };
                 if acquired.owner_died { Err(LockError::OwnerDied(guard)) } else { Ok(guard) }
             }
             Err(refused) => Err(refused.into()),
@@ -252,10 +286,12 @@ impl<T: Plain> RLock<T> {
 }
 
 impl RLock<()> {
-    /// Releases once the lock that this thread has acquired. At the last time, an owner's death that nobody has recovered from is passed on.
+    /// Releases once the lock that this thread has acquired. At the last time, an owner's death
+    /// that nobody has recovered from is passed on.
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has changed.
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has
+    /// changed.
     pub fn release(&self) -> Result<(), LockError<()>> {
         // SAFETY: there is nothing in the value that a guard or a reference could be used for.
         unsafe { self.force_release() }
@@ -264,7 +300,8 @@ impl RLock<()> {
     /// Declares whole again what the lock protects, after [`Acquired::owner_died`].
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has changed.
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has
+    /// changed.
     pub fn recover(&self) -> Result<(), LockError<()>> {
         if !self.is_owned() {
             return Err(LockError::NotOwner);
@@ -293,7 +330,8 @@ impl<T> fmt::Debug for RLock<T> {
     }
 }
 
-/// The right to use an [`RLock`]'s value; dropping the last one of a thread unlocks. It stays in its thread, because the kernel knows the owner by thread.
+/// The right to use an [`RLock`]'s value; dropping the last one of a thread unlocks. It stays in
+/// its thread, because the kernel knows the owner by thread.
 ///
 /// A guard that is leaked keeps the lock for as long as its thread lives, and the process ends with
 /// that thread, as for a [`Lock`](crate::LockGuard#leaked-guards)'s.
@@ -306,8 +344,8 @@ pub struct RLockGuard<'a, T: Plain> {
 }
 
 impl<T: Plain> RLockGuard<'_, T> {
-    /// Declares the value whole again, after [`LockError::OwnerDied`]: the next one to lock gets it without that error. Without
-    /// such a death it does nothing.
+    /// Declares the value whole again, after [`LockError::OwnerDied`]: the next one to lock gets it
+    /// without that error. Without such a death it does nothing.
     pub fn recover(self) -> Self {
         self.lock.raw.lock.recover();
         self
@@ -336,7 +374,8 @@ impl<T: Plain> Deref for RLockGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &Cell<T> {
-        // The guard's thread holds the lock, and the reference stays in this thread: a cell is not `Sync`.
+        // The guard's thread holds the lock, and the reference stays in this thread: a cell is not
+        // `Sync`.
         &self.lock.value
     }
 }

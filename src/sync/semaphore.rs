@@ -19,26 +19,30 @@ use crate::wait::{Ended, Wait};
 
 /// A number of permits that threads of any processes acquire and release.
 ///
-/// It corresponds to Python's `multiprocessing.Semaphore` and to `sem_t`. Permits have no owner: whoever likes may release, which makes a
-/// semaphore a counter of things that are ready, too.
+/// It corresponds to Python's `multiprocessing.Semaphore` and to `sem_t`. Permits have no owner:
+/// whoever likes may release, which makes a semaphore a counter of things that are ready, too.
 ///
 /// # Blocking and fairness
-/// [`acquire`](Semaphore::acquire) looks at a semaphore without permits for a few microseconds, then sleeps. A permit goes to whoever comes first, also
-/// before a waiter that was just woken; sleepers are woken in the order in which they went to sleep, as each does anew at the end of a [slice](crate::set_slice). No other operation blocks. Without sleepers, no operation
+/// [`acquire`](Semaphore::acquire) looks at a semaphore without permits for a few microseconds,
+/// then sleeps. A permit goes to whoever comes first, also before a waiter that was just woken;
+/// sleepers are woken in the order in which they went to sleep, as each does anew at the end of a
+/// [slice](crate::set_slice). No other operation blocks. Without sleepers, no operation
 /// makes a system call.
 ///
 /// # Memory ordering
-/// A release *synchronises with* the acquisitions that follow it: what a releaser wrote before, whoever gets a permit after it sees.
+/// A release *synchronises with* the acquisitions that follow it: what a releaser wrote before,
+/// whoever gets a permit after it sees.
 ///
 /// # Process death
-/// Permits that a dead process had acquired are gone: nobody knows that they were its. A waiter that dies has
-/// taken its permit or has not; none is lost between the two, and nobody sleeps while there are permits. A releaser that dies has released or has not; if it has, the
-/// permits are acquired, even if it died before it woke anyone: the kernel, and then the first of the waiters, does it for it. On kernels before 6.2 that
-/// can take one [slice](crate::set_slice).
+/// Permits that a dead process had acquired are gone: nobody knows that they were its. A waiter
+/// that dies has taken its permit or has not; none is lost between the two, and nobody sleeps while
+/// there are permits. A releaser that dies has released or has not; if it has, the permits are
+/// acquired, even if it died before it woke anyone: the kernel, and then the first of the waiters,
+/// does it for it. On kernels before 6.2 that can take one [slice](crate::set_slice).
 ///
 /// # Signal handlers
-/// `release`, `release_many`, `try_acquire` and `value` may be called in one, provided that the thread has used any lock,
-/// semaphore or event that others waited for before.
+/// `release`, `release_many`, `try_acquire` and `value` may be called in one, provided that the
+/// thread has used any lock, semaphore or event that others waited for before.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -59,7 +63,8 @@ use crate::wait::{Ended, Wait};
 /// ```
 ///
 /// # Source
-/// Value and flags in one 64-bit word, the futex on a half of it, is glibc's `sem_t`; the protocol between sleepers and wakers is our own. See `DESIGN.md`.
+/// Value and flags in one 64-bit word, the futex on a half of it, is glibc's `sem_t`; the protocol
+/// between sleepers and wakers is our own. See `DESIGN.md`.
 #[repr(transparent)]
 pub struct Semaphore {
     pub(crate) raw: RawSemaphore,
@@ -92,7 +97,8 @@ impl Semaphore {
     /// Adds one permit and wakes a waiter, if there is one.
     ///
     /// # Errors
-    /// [`SemaphoreError::Overflow`] if there are [`MAX`](Semaphore::MAX) already; nothing has changed.
+    /// [`SemaphoreError::Overflow`] if there are [`MAX`](Semaphore::MAX) already; nothing has
+    /// changed.
     #[inline]
     pub fn release(&self) -> Result<(), SemaphoreError> {
         self.release_many(1)
@@ -101,7 +107,8 @@ impl Semaphore {
     /// Adds `count` permits in one step and wakes as many waiters. Zero does nothing.
     ///
     /// # Errors
-    /// [`SemaphoreError::Overflow`] if there would be more than [`MAX`](Semaphore::MAX); nothing has changed.
+    /// [`SemaphoreError::Overflow`] if there would be more than [`MAX`](Semaphore::MAX); nothing
+    /// has changed.
     #[inline]
     pub fn release_many(&self, count: u32) -> Result<(), SemaphoreError> {
         Ok(self.raw.release(count, Semaphore::MAX)?)
@@ -134,7 +141,8 @@ macro_rules! acquiring {
                 if self.raw.try_acquire() { Ok(()) } else { Err(SemaphoreError::WouldBlock) }
             }
 
-            /// Takes a permit, and waits for one for `timeout` at most. Zero tries once; [`Duration::MAX`] waits for ever.
+            /// Takes a permit, and waits for one for `timeout` at most. Zero tries once;
+            /// [`Duration::MAX`] waits for ever.
             ///
             /// # Errors
             /// [`SemaphoreError::TimedOut`].
@@ -155,7 +163,8 @@ macro_rules! acquiring {
             /// Takes a permit, and waits for one as `wait` says.
             ///
             /// # Errors
-            /// [`SemaphoreError::TimedOut`], and [`SemaphoreError::Interrupted`] if `wait` is interruptible.
+            /// [`SemaphoreError::TimedOut`], and [`SemaphoreError::Interrupted`] if `wait` is
+            /// interruptible.
             #[inline]
             pub fn acquire_with(&self, wait: Wait) -> Result<(), SemaphoreError> {
                 Ok(self.raw.acquire(|| wait)?)
@@ -177,28 +186,38 @@ macro_rules! acquiring {
                 self.try_acquire().map(|()| self.guard())
             }
 
-            /// [Acquires](Self::acquire_timeout) a permit that the guard releases, and waits for one for `timeout` at most.
+            /// [Acquires](Self::acquire_timeout) a permit that the guard releases, and waits for
+            /// one for `timeout` at most.
             ///
             /// # Errors
             /// [`SemaphoreError::TimedOut`].
             #[inline]
-            pub fn access_timeout(&self, timeout: Duration) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+            pub fn access_timeout(
+                &self,
+                timeout: Duration,
+            ) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
                 self.acquire_timeout(timeout).map(|()| self.guard())
             }
 
-            /// [Acquires](Self::acquire_deadline) a permit that the guard releases, and waits for one until `deadline` at most.
+            /// [Acquires](Self::acquire_deadline) a permit that the guard releases, and waits for
+            /// one until `deadline` at most.
             ///
             /// # Errors
             /// [`SemaphoreError::TimedOut`].
             #[inline]
-            pub fn access_deadline(&self, deadline: Instant) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+            pub fn access_deadline(
+                &self,
+                deadline: Instant,
+            ) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
                 self.acquire_deadline(deadline).map(|()| self.guard())
             }
 
-            /// [Acquires](Self::acquire_with) a permit that the guard releases, and waits for one as `wait` says.
+            /// [Acquires](Self::acquire_with) a permit that the guard releases, and waits for one
+            /// as `wait` says.
             ///
             /// # Errors
-            /// [`SemaphoreError::TimedOut`], and [`SemaphoreError::Interrupted`] if `wait` is interruptible.
+            /// [`SemaphoreError::TimedOut`], and [`SemaphoreError::Interrupted`] if `wait` is
+            /// interruptible.
             #[inline]
             pub fn access_with(&self, wait: Wait) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
                 self.acquire_with(wait).map(|()| self.guard())
@@ -218,7 +237,8 @@ acquiring!(BoundedSemaphore);
 
 /// A permit of a [`Semaphore`] or [`BoundedSemaphore`]; dropping it releases that.
 ///
-/// It stays in its thread, and with it in its process: a copy in a forked child would release the permit once more. A process that forks by itself must not drop what it carries into the child.
+/// It stays in its thread, and with it in its process: a copy in a forked child would release the
+/// permit once more. A process that forks by itself must not drop what it carries into the child.
 #[must_use = "dropping the guard releases its permit at once"]
 pub struct SemaphoreGuard<'a> {
     raw: &'a RawSemaphore,
@@ -229,7 +249,8 @@ pub struct SemaphoreGuard<'a> {
 impl Drop for SemaphoreGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        // There is room for a permit that was taken, unless others have released what they had not: that is their error.
+        // There is room for a permit that was taken, unless others have released what they had not:
+        // that is their error.
         let _ = self.raw.release(1, self.most);
     }
 }
@@ -242,8 +263,10 @@ impl fmt::Debug for SemaphoreGuard<'_> {
 
 /// A [`Semaphore`] that never has more permits than it began with.
 ///
-/// It corresponds to Python's `multiprocessing.BoundedSemaphore`: a release too many is an error, and changes nothing, however many release at once. Everything else is as for the
-/// [`Semaphore`], also that permits have no owner, and are gone with a process that dies. For permits that come back then, see [`Permits`](crate::Permits).
+/// It corresponds to Python's `multiprocessing.BoundedSemaphore`: a release too many is an error,
+/// and changes nothing, however many release at once. Everything else is as for the [`Semaphore`],
+/// also that permits have no owner, and are gone with a process that dies. For permits that come
+/// back then, see [`Permits`](crate::Permits).
 ///
 /// # Examples
 /// ```
@@ -278,7 +301,11 @@ impl BoundedSemaphore {
     /// If that is more than [`Semaphore::MAX`].
     #[must_use]
     pub const fn new(bound: u32) -> Self {
-        BoundedSemaphore { raw: RawSemaphore::new(bound), bound: AtomicU32::new(bound), _padding: 0 }
+        BoundedSemaphore {
+            raw: RawSemaphore::new(bound),
+            bound: AtomicU32::new(bound),
+            _padding: 0,
+        }
     }
 
     fn guard(&self) -> SemaphoreGuard<'_> {
@@ -313,7 +340,10 @@ impl BoundedSemaphore {
 
 impl fmt::Debug for BoundedSemaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoundedSemaphore").field("value", &self.value()).field("bound", &self.bound()).finish_non_exhaustive()
+        f.debug_struct("BoundedSemaphore")
+            .field("value", &self.value())
+            .field("bound", &self.bound())
+            .finish_non_exhaustive()
     }
 }
 
@@ -328,10 +358,15 @@ pub enum SemaphoreError {
     #[error("the semaphore had no permit until the deadline")]
     TimedOut,
     /// There would be more permits than a semaphore can count.
-    #[error("the semaphore would have more than {} permits: it was released more often than acquired", Semaphore::MAX)]
+    #[error(
+        "the semaphore would have more than {} permits: it was released more often than acquired",
+        Semaphore::MAX
+    )]
     Overflow,
     /// A bounded semaphore would have more permits than it began with.
-    #[error("the semaphore would have more than its {bound} permits: it was released more often than acquired")]
+    #[error(
+        "the semaphore would have more than its {bound} permits: it was released more often than acquired"
+    )]
     OverRelease {
         /// How many it began with.
         bound: u32,

@@ -1,7 +1,9 @@
-//! Cells that threads hold, each by itself: what permits with owners and the readers of a lock have in common.
+//! Cells that threads hold, each by itself: what permits with owners and the readers of a lock have
+//! in common.
 //!
 //! # Goal
-//! Whoever waits for a cell gets one when one is free, whoever waits for all to be free learns when they are, and a cell whose holder died is free. Any participant may die or be stopped at any
+//! Whoever waits for a cell gets one when one is free, whoever waits for all to be free learns when
+//! they are, and a cell whose holder died is free. Any participant may die or be stopped at any
 //! instruction without keeping the others from that.
 //!
 //! # The words
@@ -13,29 +15,40 @@
 //! | 30 | `OWNER_DIED` | a holder died: nothing but free |
 //! | 31 | `WAITERS` | someone may be asleep, to be kept until that is known not to be so |
 //!
-//! Holding a cell and being known as its holder is one exchange. Sleepers wait for any of the cells, so they have a word of their own, the gate:
+//! Holding a cell and being known as its holder is one exchange. Sleepers wait for any of the
+//! cells, so they have a word of their own, the gate:
 //!
 //! | bits | name | meaning |
 //! |---|---|---|
 //! | 0-29 | | always 0, so that it can be pending (`crossproc_sys::robust`) |
 //! | 30-63 | generation | how often a marked cell became free, modulo 2^34 |
 //!
-//! A waiter looks at every cell, and marks those that are held with `WAITERS`. Then it sleeps while the gate and all these cells are as it saw them. Whoever frees a marked cell
-//! moves the gate and wakes through it. The kernel, which frees the cell of a dead holder, wakes through the cell.
+//! A waiter looks at every cell, and marks those that are held with `WAITERS`. Then it sleeps while
+//! the gate and all these cells are as it saw them. Whoever frees a marked cell moves the gate and
+//! wakes through it. The kernel, which frees the cell of a dead holder, wakes through the cell.
 //!
 //! # Why no wake-up is lost
-//! *Invariant: while someone sleeps, each held cell is marked, or a thread is awake that will look at all cells, or dies trying, which wakes another one.* A waiter has the gate pending: the kernel wakes another one through it if one
-//! that was woken dies. For the exchange that takes or frees a cell this cell is pending instead; should the thread die there, the kernel marks it free, or finds it so, and wakes one who sleeps on it.
-//! The mark stays on a freed cell, so one who takes it before those that were woken look has it, too. It is taken out when nobody was asleep, after which a second wake finds those who slept since: the exchange may find the cell
+//! *Invariant: while someone sleeps, each held cell is marked, or a thread is awake that will look
+//! at all cells, or dies trying, which wakes another one.* A waiter has the gate pending: the
+//! kernel wakes another one through it if one that was woken dies. For the exchange that takes or
+//! frees a cell this cell is pending instead; should the thread die there, the kernel marks it
+//! free, or finds it so, and wakes one who sleeps on it. The mark stays on a freed cell, so one who
+//! takes it before those that were woken look has it, too. It is taken out when nobody was asleep,
+//! after which a second wake finds those who slept since: the exchange may find the cell
 //! as it was left though others have taken, marked and freed it meanwhile.
-//! The kernel may wake the same sleeper for several cells. So whoever has slept and finds another cell free wakes the next, before it turns to one, since that is pending then, and after; and so does whoever has slept until all are free.
+//! The kernel may wake the same sleeper for several cells. So whoever has slept and finds another
+//! cell free wakes the next, before it turns to one, since that is pending then, and after; and so
+//! does whoever has slept until all are free.
 //!
 //! # What is left to slices
-//! What a thread that is *stopped* when it was woken, or before it wakes, keeps from others. No death where the kernel has `futex_waitv` (5.16) and completes the wake-ups of the dead (6.2), up to 126 cells. Otherwise, and for the cells beyond,
-//! only the gate wakes, and the cells of the dead are found at the end of a slice.
+//! What a thread that is *stopped* when it was woken, or before it wakes, keeps from others. No
+//! death where the kernel has `futex_waitv` (5.16) and completes the wake-ups of the dead (6.2), up
+//! to 126 cells. Otherwise, and for the cells beyond, only the gate wakes, and the cells of the
+//! dead are found at the end of a slice.
 //!
 //! # Memory ordering
-//! Taking a cell is an Acquire, freeing it a Release. It is SeqCst besides for the readers' lock, where a reader takes a cell and then looks for a writer: see `rwlock::state`.
+//! Taking a cell is an Acquire, freeing it a Release. It is SeqCst besides for the readers' lock,
+//! where a reader takes a cell and then looks for a writer: see `rwlock::state`.
 
 use core::array;
 
@@ -57,8 +70,9 @@ pub(crate) struct Cells<const N: usize> {
     cells: [RobustWord; N],
 }
 
-/// A cell that a thread holds. How it is held its taker says: by a guard that stands for references,
-/// as a reader's, or without, as a permit, which protects nothing that a leak could leave a reference to.
+/// A cell that a thread holds. How it is held its taker says: by a guard that stands for
+/// references, as a reader's, or without, as a permit, which protects nothing that a leak could
+/// leave a reference to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Taken {
     tid: u32,
@@ -81,7 +95,8 @@ impl<const N: usize> Cells<N> {
         self.cells.iter().filter(|cell| owner(cell.word().load(Relaxed)) == 0).count()
     }
 
-    /// Takes a cell, to be held like this, if one of them is free: the result is of no moment, since others come and go while it looks.
+    /// Takes a cell, to be held like this, if one of them is free: the result is of no moment,
+    /// since others come and go while it looks.
     #[inline]
     pub(crate) fn try_take(&self, holding: Holding) -> Result<Option<Taken>, LockRefused> {
         let thread = robust::current().map_err(LockRefused::Unavailable)?;
@@ -93,7 +108,11 @@ impl<const N: usize> Cells<N> {
 
     /// [`try_take`](Cells::try_take), where the thread's own cell was not free.
     #[cold]
-    fn try_take_another(&self, thread: &Thread, holding: Holding) -> Result<Option<Taken>, LockRefused> {
+    fn try_take_another(
+        &self,
+        thread: &Thread,
+        holding: Holding,
+    ) -> Result<Option<Taken>, LockRefused> {
         for index in self.beginning_with_own(thread).skip(1) {
             if let Some(taken) = self.take(thread, index, 0, holding)? {
                 return Ok(Some(taken));
@@ -102,16 +121,23 @@ impl<const N: usize> Cells<N> {
         Ok(None)
     }
 
-    /// Takes a cell, waiting for one as long as the waiter lets it. [`LockRefused::Deadlock`] if the thread holds all of them.
+    /// Takes a cell, waiting for one as long as the waiter lets it. [`LockRefused::Deadlock`] if
+    /// the thread holds all of them.
     #[cold]
-    pub(crate) fn take_waiting(&self, waiter: &mut Waiter, holding: Holding) -> Result<Taken, LockRefused> {
+    pub(crate) fn take_waiting(
+        &self,
+        waiter: &mut Waiter,
+        holding: Holding,
+    ) -> Result<Taken, LockRefused> {
         let thread = robust::current().map_err(LockRefused::Unavailable)?;
         thread.begin(&self.gate);
         let mut kept = 0;
         let result = loop {
             match self.take_or_mark(thread, kept, holding) {
                 Ok(Ok(taken)) => break Ok(taken),
-                Ok(Err(held)) if held.words.iter().all(|&word| owner(word) == thread.tid()) => break Err(LockRefused::Deadlock),
+                Ok(Err(held)) if held.words.iter().all(|&word| owner(word) == thread.tid()) => {
+                    break Err(LockRefused::Deadlock);
+                }
                 Ok(Err(held)) => {
                     if let Err(ended) = waiter.check() {
                         break Err(ended.into());
@@ -169,19 +195,24 @@ impl<const N: usize> Cells<N> {
     pub(crate) fn is_holder(&self) -> bool {
         let (start, len) = (self.cells.as_ptr().addr(), size_of_val(&self.cells));
         let holds = |thread: &&Thread| thread.holds_within(start, len);
-        robust::ready()
-            .filter(holds)
-            .is_some_and(|thread| self.cells.iter().any(|cell| thread.slot_of(cell).is_some() && thread.is_held_still(cell)))
+        robust::ready().filter(holds).is_some_and(|thread| {
+            self.cells
+                .iter()
+                .any(|cell| thread.slot_of(cell).is_some() && thread.is_held_still(cell))
+        })
     }
 
-    /// Frees a cell and wakes `count` of those who wait. Nothing in another thread: what was carried into a forked child is the parent's.
+    /// Frees a cell and wakes `count` of those who wait. Nothing in another thread: what was
+    /// carried into a forked child is the parent's.
     #[inline]
     pub(crate) fn release(&self, taken: Taken, count: u32) {
         let Some(thread) = robust::of(taken.tid) else { return };
         let cell = &self.cells[taken.index];
         thread.begin(cell.word());
         // Release: pairs with the Acquire in `take` and `are_free`.
-        if thread.unlink(cell) && cell.word().compare_exchange(taken.tid, 0, Release, Relaxed).is_err() {
+        if thread.unlink(cell)
+            && cell.word().compare_exchange(taken.tid, 0, Release, Relaxed).is_err()
+        {
             self.release_marked(thread, cell, count);
         }
         thread.end();
@@ -203,10 +234,13 @@ impl<const N: usize> Cells<N> {
             }
         }
         thread.begin(&self.gate);
-        // Release: pairs with the Acquire in `take_or_mark` and `mark_all`: who sees this generation sees the cell free.
+        // Release: pairs with the Acquire in `take_or_mark` and `mark_all`: who sees this
+        // generation sees the cell free.
         self.gate.fetch_add(ONE_GENERATION, Release);
         // Nobody was asleep: the mark goes. Relaxed: it orders nothing.
-        if futex::wake(&self.gate, count) == 0 && word.compare_exchange(WAITERS, 0, Relaxed, Relaxed).is_ok() {
+        if futex::wake(&self.gate, count) == 0
+            && word.compare_exchange(WAITERS, 0, Relaxed, Relaxed).is_ok()
+        {
             futex::wake(&self.gate, count);
         }
     }
@@ -224,7 +258,13 @@ impl<const N: usize> Cells<N> {
 
     /// Takes the cell if it is free, with its mark, or with one.
     #[inline]
-    fn take(&self, thread: &Thread, index: usize, kept: u32, holding: Holding) -> Result<Option<Taken>, LockRefused> {
+    fn take(
+        &self,
+        thread: &Thread,
+        index: usize,
+        kept: u32,
+        holding: Holding,
+    ) -> Result<Option<Taken>, LockRefused> {
         let cell = &self.cells[index];
         let mut seen = cell.word().load(Relaxed);
         if owner(seen) != 0 {
@@ -235,7 +275,12 @@ impl<const N: usize> Cells<N> {
         thread.begin(cell.word());
         while owner(seen) == 0 {
             // Acquire: pairs with the Release in `release`. SeqCst: see `rwlock::state`.
-            match cell.word().compare_exchange_weak(seen, thread.tid() | seen & WAITERS | kept, SeqCst, Relaxed) {
+            match cell.word().compare_exchange_weak(
+                seen,
+                thread.tid() | seen & WAITERS | kept,
+                SeqCst,
+                Relaxed,
+            ) {
                 Ok(_) => {
                     thread.link(slot, cell, holding);
                     break;
@@ -248,7 +293,12 @@ impl<const N: usize> Cells<N> {
     }
 
     /// Takes a free cell, or marks them all. The gate is pending before and after.
-    fn take_or_mark(&self, thread: &Thread, kept: u32, holding: Holding) -> Result<Result<Taken, AllHeld<N>>, LockRefused> {
+    fn take_or_mark(
+        &self,
+        thread: &Thread,
+        kept: u32,
+        holding: Holding,
+    ) -> Result<Result<Taken, AllHeld<N>>, LockRefused> {
         // Acquire: pairs with the Release in `release_marked`.
         let mut held = AllHeld { gate: self.gate.load(Acquire), words: [0; N] };
         for index in self.beginning_with_own(thread) {
@@ -284,7 +334,8 @@ impl<const N: usize> Cells<N> {
     /// Marks the cell if it is held: what its word is then.
     fn mark(&self, index: usize) -> Option<u32> {
         let word = self.cells[index].word();
-        // Acquire, also on failure: pairs with the Release in `release`, for who waits until all are free. SeqCst: see `rwlock::state`.
+        // Acquire, also on failure: pairs with the Release in `release`, for who waits until all
+        // are free. SeqCst: see `rwlock::state`.
         let mut seen = word.load(SeqCst);
         while owner(seen) != 0 {
             if seen & WAITERS != 0 {
@@ -310,7 +361,8 @@ impl<const N: usize> Cells<N> {
             count += 1;
         }
         waiter.sleep(|until| {
-            futex::wait_any(&watches[..count], until).unwrap_or_else(|| futex::wait_on_one(&self.gate, held.gate as u32, until))
+            futex::wait_any(&watches[..count], until)
+                .unwrap_or_else(|| futex::wait_on_one(&self.gate, held.gate as u32, until))
         });
     }
 }

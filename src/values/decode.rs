@@ -1,10 +1,12 @@
 //! From bytes to a value.
 //!
-//! Numbers, strings and bytes are left to postcard. What has parts is put together here: this counts
-//! levels, so that no bytes of a peer overflow the stack.
+//! Numbers, strings and bytes are left to postcard. What has parts is put together here: this
+//! counts levels, so that no bytes of a peer overflow the stack.
 
 use serde::de::value::U32Deserializer;
-use serde::de::{self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, Visitor};
+use serde::de::{
+    self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, Visitor,
+};
 
 use super::unfit::{Empty, MAX_DEPTH, Unfit, deeper};
 
@@ -30,7 +32,9 @@ impl<'de> Input<'de> {
 
     fn len(&mut self) -> Result<usize, Unfit> {
         let len: u64 = self.leaf()?;
-        usize::try_from(len).map_err(|_| Unfit::Other(format!("{len} elements are more than an address space holds")))
+        usize::try_from(len).map_err(|_| {
+            Unfit::Other(format!("{len} elements are more than an address space holds"))
+        })
     }
 }
 
@@ -119,11 +123,19 @@ impl<'de> Deserializer<'de> for Decoder<'_, 'de> {
         visitor.visit_unit()
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Unfit> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Unfit> {
         visitor.visit_unit()
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Unfit> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Unfit> {
         visitor.visit_newtype_struct(self.deeper()?)
     }
 
@@ -135,7 +147,12 @@ impl<'de> Deserializer<'de> for Decoder<'_, 'de> {
         visitor.visit_seq(self.deeper()?.parts(len))
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _name: &'static str, len: usize, visitor: V) -> Result<V::Value, Unfit> {
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Unfit> {
         visitor.visit_seq(self.deeper()?.parts(len))
     }
 
@@ -200,7 +217,11 @@ impl<'de> de::VariantAccess<'de> for Decoder<'_, 'de> {
         visitor.visit_seq(self.parts(len))
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Unfit> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Unfit> {
         visitor.visit_seq(self.parts(fields.len()))
     }
 }
@@ -208,7 +229,8 @@ impl<'de> de::VariantAccess<'de> for Decoder<'_, 'de> {
 struct Elements<'a, 'de> {
     inner: Decoder<'a, 'de>,
     left: usize,
-    /// The bytes say how many there are, and not the type: so those that take no bytes are counted.
+    /// The bytes say how many there are, and not the type: so those that take no bytes are
+    /// counted.
     is_counted: bool,
     /// How many bytes were left before the one that is under way.
     began: usize,
@@ -241,7 +263,10 @@ impl<'de> Elements<'_, 'de> {
 impl<'de> de::SeqAccess<'de> for Elements<'_, 'de> {
     type Error = Unfit;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Unfit> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Unfit> {
         if !self.begin() {
             return Ok(None);
         }
@@ -258,7 +283,10 @@ impl<'de> de::SeqAccess<'de> for Elements<'_, 'de> {
 impl<'de> de::MapAccess<'de> for Elements<'_, 'de> {
     type Error = Unfit;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Unfit> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Unfit> {
         if self.begin() { self.make(seed).map(Some) } else { Ok(None) }
     }
 

@@ -9,7 +9,10 @@ use super::unfit::{Empty, MAX_DEPTH, Unfit, deeper};
 
 /// The bytes of a value.
 pub(super) fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, Unfit> {
-    let mut output = Output { leaves: postcard::Serializer { output: Bytes(Vec::new()) }, empty: Empty::default() };
+    let mut output = Output {
+        leaves: postcard::Serializer { output: Bytes(Vec::new()) },
+        empty: Empty::default(),
+    };
     value.serialize(Encoder { output: &mut output, levels: MAX_DEPTH })?;
     Ok(output.leaves.output.0)
 }
@@ -63,7 +66,9 @@ impl<'a> Encoder<'a> {
 
     /// The elements of a sequence or a map, as many as the bytes say.
     fn elements(self, len: Option<usize>, of: &str) -> Result<Elements<'a>, Unfit> {
-        let len = len.ok_or_else(|| Unfit::Other(format!("{of}, and how long it is must be known before")))?;
+        let len = len.ok_or_else(|| {
+            Unfit::Other(format!("{of}, and how long it is must be known before"))
+        })?;
         let inner = self.deeper()?;
         (&mut inner.output.leaves).serialize_u64(len as u64)?;
         let began = inner.output.len();
@@ -129,11 +134,20 @@ impl<'a> Serializer for Encoder<'a> {
         Ok(())
     }
 
-    fn serialize_unit_variant(self, _name: &'static str, index: u32, _variant: &'static str) -> Result<(), Unfit> {
+    fn serialize_unit_variant(
+        self,
+        _name: &'static str,
+        index: u32,
+        _variant: &'static str,
+    ) -> Result<(), Unfit> {
         self.variant(index).map(|_| ())
     }
 
-    fn serialize_newtype_struct<T: ?Sized + Serialize>(self, _name: &'static str, value: &T) -> Result<(), Unfit> {
+    fn serialize_newtype_struct<T: ?Sized + Serialize>(
+        self,
+        _name: &'static str,
+        value: &T,
+    ) -> Result<(), Unfit> {
         value.serialize(self.deeper()?)
     }
 
@@ -159,19 +173,34 @@ impl<'a> Serializer for Encoder<'a> {
         self.parts()
     }
 
-    fn serialize_tuple_variant(self, _name: &'static str, index: u32, _variant: &'static str, _len: usize) -> Result<Parts<'a>, Unfit> {
+    fn serialize_tuple_variant(
+        self,
+        _name: &'static str,
+        index: u32,
+        _variant: &'static str,
+        _len: usize,
+    ) -> Result<Parts<'a>, Unfit> {
         self.variant(index).map(Parts)
     }
 
     fn serialize_map(self, len: Option<usize>) -> Result<Elements<'a>, Unfit> {
-        self.elements(len, "it has a map of unknown length, as of a struct with `#[serde(flatten)]`")
+        self.elements(
+            len,
+            "it has a map of unknown length, as of a struct with `#[serde(flatten)]`",
+        )
     }
 
     fn serialize_struct(self, _name: &'static str, _len: usize) -> Result<Parts<'a>, Unfit> {
         self.parts()
     }
 
-    fn serialize_struct_variant(self, _name: &'static str, index: u32, _variant: &'static str, _len: usize) -> Result<Parts<'a>, Unfit> {
+    fn serialize_struct_variant(
+        self,
+        _name: &'static str,
+        index: u32,
+        _variant: &'static str,
+        _len: usize,
+    ) -> Result<Parts<'a>, Unfit> {
         self.variant(index).map(Parts)
     }
 }
@@ -245,7 +274,10 @@ impl Elements<'_> {
         if self.count == self.len {
             return Ok(());
         }
-        Err(Unfit::Other(format!("it says that it has {} elements, and has {}", self.len, self.count)))
+        Err(Unfit::Other(format!(
+            "it says that it has {} elements, and has {}",
+            self.len, self.count
+        )))
     }
 }
 

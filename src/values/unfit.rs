@@ -49,7 +49,9 @@ impl Empty {
     pub(super) fn count(&mut self) -> Result<(), Unfit> {
         self.0 += 1;
         if self.0 > MAX_EMPTY {
-            return Err(Unfit::Other(format!("more than {MAX_EMPTY} of its elements take no bytes")));
+            return Err(Unfit::Other(format!(
+                "more than {MAX_EMPTY} of its elements take no bytes"
+            )));
         }
         Ok(())
     }

@@ -1,8 +1,11 @@
 //! The five forms of everything that may wait.
 
-/// A method that waits as long as it takes, and its forms that do not wait, wait for a time, until a time, and as a [`Wait`](crate::Wait) says. All of them call the last function named, with how long to wait, or `None` for not at all.
+/// A method that waits as long as it takes, and its forms that do not wait, wait for a time, until
+/// a time, and as a [`Wait`](crate::Wait) says. All of them call the last function named, with how
+/// long to wait, or `None` for not at all.
 ///
-/// What they return is, unless something else is named, a [`QueueError`](crate::QueueError) or an error with one in it.
+/// What they return is, unless something else is named, a [`QueueError`](crate::QueueError) or an
+/// error with one in it.
 macro_rules! forms {
     (
         $(#[doc = $what:literal])+

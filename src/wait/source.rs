@@ -1,8 +1,10 @@
 //! What a primitive does for those who wait for several things at once: [`Source`].
 //!
 //! # The difficulty
-//! Whoever sleeps on the words of many primitives may be given the one wake-up that was meant for one sleeper, and die with it in its hands. A thread that sleeps on one word has that pending, so that the
-//! kernel passes the wake-up on (`crossproc_sys::robust`); but it can have one word pending, not many.
+//! Whoever sleeps on the words of many primitives may be given the one wake-up that was meant for
+//! one sleeper, and die with it in its hands. A thread that sleeps on one word has that pending, so
+//! that the kernel passes the wake-up on (`crossproc_sys::robust`); but it can have one word
+//! pending, not many.
 //!
 //! # How
 //! A sleeper of this kind is a *watcher*, and says that it is there, beside the word that says that
@@ -15,8 +17,9 @@
 //! Should it die before it has done that, the kernel wakes another one: it has one of the words
 //! pending, and for each of the others a [stand-in](crate::reactor::stand_in) has.
 //!
-//! A watcher sleeps while the note stands as well as while the rest is as it was seen, and it is queued on the word that is woken before the note is compared. So the note was there when it fell asleep, or it is woken by
-//! whoever takes it out.
+//! A watcher sleeps while the note stands as well as while the rest is as it was seen, and it is
+//! queued on the word that is woken before the note is compared. So the note was there when it fell
+//! asleep, or it is woken by whoever takes it out.
 
 #![allow(unreachable_pub, reason = "the sealed trait of what can be waited for leads here")]
 
@@ -71,7 +74,8 @@ pub trait Source: Sync {
         WatchState::default()
     }
 
-    /// Whether it may be ready for one thread and not for another, so that each in a line has to look.
+    /// Whether it may be ready for one thread and not for another, so that each in a line has to
+    /// look.
     fn is_for_each(&self) -> bool {
         false
     }
@@ -82,7 +86,8 @@ pub trait Source: Sync {
     /// Whether it is ready, or has been since the call began.
     fn look(&self, state: &WatchState) -> bool;
 
-    /// How many words it names, at the most but for those that it names only if there [is room](Words::spare).
+    /// How many words it names, at the most but for those that it names only if there [is
+    /// room](Words::spare).
     fn words(&self) -> usize;
 
     /// How many more it would name.
@@ -90,7 +95,8 @@ pub trait Source: Sync {
         0
     }
 
-    /// Says that a watcher is about to sleep, and names the words that it sleeps on while they are as they are.
+    /// Says that a watcher is about to sleep, and names the words that it sleeps on while they are
+    /// as they are.
     fn arm<'a>(&'a self, state: &mut WatchState, words: &mut Words<'a, '_>) -> Armed;
 
     /// Names the word that is to be pending for this source, in an entry of this process.
@@ -103,7 +109,8 @@ pub trait Source: Sync {
         false
     }
 
-    /// After a sleep: does what one who has died may have been about to do. Should the caller die after it, nobody misses it.
+    /// After a sleep: does what one who has died may have been about to do. Should the caller die
+    /// after it, nobody misses it.
     fn awake(&self, state: &mut WatchState);
 }
 
@@ -144,19 +151,23 @@ impl<'a, 'w> Words<'a, 'w> {
     }
 }
 
-/// How long a watcher sleeps on one of its words, in nanoseconds, where the kernel cannot watch several.
+/// How long a watcher sleeps on one of its words, in nanoseconds, where the kernel cannot watch
+/// several.
 const ONE_AT_A_TIME: u64 = 5_000_000;
 
 /// Sleeps for a slice at most, while all words are as they were named.
 pub(crate) fn sleep<const N: usize>(words: &Words<'_, '_>, waiter: &mut Waiter) -> Awake {
     let named = words.named();
     let Some(Some(first)) = named.first() else { return Awake::Changed };
-    let all: [Watch<'_>; N] = core::array::from_fn(|index| named.get(index).copied().flatten().unwrap_or(*first));
+    let all: [Watch<'_>; N] =
+        core::array::from_fn(|index| named.get(index).copied().flatten().unwrap_or(*first));
     waiter.sleep(|until| {
         let all = &all[..named.len().min(N)];
-        futex::wait_any(all, until).unwrap_or_else(|| match first.wait_briefly(ONE_AT_A_TIME, until) {
-            None | Some(Awake::TimedOut) => Awake::Changed,
-            Some(awake) => awake,
+        futex::wait_any(all, until).unwrap_or_else(|| {
+            match first.wait_briefly(ONE_AT_A_TIME, until) {
+                None | Some(Awake::TimedOut) => Awake::Changed,
+                Some(awake) => awake,
+            }
         })
     })
 }

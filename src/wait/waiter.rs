@@ -1,4 +1,5 @@
-//! How everything in this crate waits: first it looks again for a moment, then it sleeps in slices, until a deadline on the monotonic clock.
+//! How everything in this crate waits: first it looks again for a moment, then it sleeps in slices,
+//! until a deadline on the monotonic clock.
 
 use core::cell::Cell;
 use core::hint;
@@ -14,10 +15,12 @@ use crossproc_sys::futex::{Awake, MAX_SPINS};
 const DEFAULT_SLICE: u64 = 100_000_000;
 const SLICES_OFF: u64 = 0;
 
-/// The length of a slice in nanoseconds. Relaxed everywhere: it orders nothing, a stale value is one more slice of the old length.
+/// The length of a slice in nanoseconds. Relaxed everywhere: it orders nothing, a stale value is
+/// one more slice of the old length.
 static SLICE: AtomicU64 = AtomicU64::new(DEFAULT_SLICE);
 
-/// The length of the slices that every sleep of this process is cut into; `None` if sleeps are not cut.
+/// The length of the slices that every sleep of this process is cut into; `None` if sleeps are not
+/// cut.
 #[must_use]
 pub fn slice() -> Option<Duration> {
     match SLICE.load(Relaxed) {
@@ -26,11 +29,13 @@ pub fn slice() -> Option<Duration> {
     }
 }
 
-/// Sets the length of the slices that every sleep of this process is cut into, from its next sleep on. 100 ms at the start.
+/// Sets the length of the slices that every sleep of this process is cut into, from its next sleep
+/// on. 100 ms at the start.
 ///
-/// After each slice a sleeper looks at the state again, without the caller noticing. This bounds the delay from a
-/// wake-up that was lost because a process died or was stopped at the wrong instruction of it. A shorter slice
-/// bounds it tighter and costs a system call per slice and sleeper; `None` leaves sleepers to the wake-ups alone, which this crate's own tests do
+/// After each slice a sleeper looks at the state again, without the caller noticing. This bounds
+/// the delay from a wake-up that was lost because a process died or was stopped at the wrong
+/// instruction of it. A shorter slice bounds it tighter and costs a system call per slice and
+/// sleeper; `None` leaves sleepers to the wake-ups alone, which this crate's own tests do
 /// so that slices hide nothing. Lengths under 1 µs count as 1 µs.
 ///
 /// Slices are also what is left where a peer keeps wake-ups from others: one that waits on a
@@ -39,13 +44,16 @@ pub fn slice() -> Option<Duration> {
 ///
 /// Forked children inherit it, executed programs do not.
 pub fn set_slice(slice: Option<Duration>) {
-    let nanos = slice.map_or(SLICES_OFF, |slice| u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX).max(1_000));
+    let nanos = slice
+        .map_or(SLICES_OFF, |slice| u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX).max(1_000));
     SLICE.store(nanos, Relaxed);
 }
 
-/// How long a call may wait, and whether a signal ends it: what the `_with` form of every blocking operation takes.
+/// How long a call may wait, and whether a signal ends it: what the `_with` form of every blocking
+/// operation takes.
 ///
-/// It holds an absolute deadline on `CLOCK_MONOTONIC`, so the same one can be used again after an interruption.
+/// It holds an absolute deadline on `CLOCK_MONOTONIC`, so the same one can be used again after an
+/// interruption.
 ///
 /// # Signals
 /// A signal changes nothing, unless the wait is made interruptible. There are two ways:
@@ -131,7 +139,8 @@ impl Wait {
     /// Not at all: the deadline has passed.
     pub const NONE: Wait = Wait { deadline: Some(0), interruption: None };
 
-    /// From now on for `timeout`; one beyond the clock's 584 years, such as [`Duration::MAX`], is for ever.
+    /// From now on for `timeout`; one beyond the clock's 584 years, such as [`Duration::MAX`], is
+    /// for ever.
     #[must_use]
     pub fn timeout(timeout: Duration) -> Self {
         Wait::FOREVER.within(timeout)
@@ -140,7 +149,8 @@ impl Wait {
     /// Until `deadline`: a past one is due at once.
     #[must_use]
     pub fn deadline(deadline: Instant) -> Self {
-        // Both clocks are CLOCK_MONOTONIC; what passes between the two readings is all that is added.
+        // Both clocks are CLOCK_MONOTONIC; what passes between the two readings is all that is
+        // added.
         Wait::timeout(deadline.saturating_duration_since(Instant::now()))
     }
 
@@ -219,7 +229,8 @@ impl Wait {
     /// When a sleep that nothing else cuts is to end, so that the flag is looked at: after a slice,
     /// if there is a flag.
     pub(crate) fn look_at(self) -> Option<u64> {
-        let slice = slice().filter(|_| self.interruption.is_some_and(|flag| flag != Flag(&CALL)))?;
+        let slice =
+            slice().filter(|_| self.interruption.is_some_and(|flag| flag != Flag(&CALL)))?;
         // A slice is never longer than fits.
         Some(clock::now().saturating_add(slice.as_nanos() as u64))
     }
@@ -259,7 +270,8 @@ impl Waiter {
         }
     }
 
-    /// Looks at the state for a while before the first sleep of a call, and not again after it. Says whether `look` said yes.
+    /// Looks at the state for a while before the first sleep of a call, and not again after it.
+    /// Says whether `look` said yes.
     pub(crate) fn spin(&mut self, look: impl FnMut() -> bool) -> bool {
         !core::mem::replace(&mut self.has_spun, true) && spin(look)
     }
@@ -276,7 +288,8 @@ impl Waiter {
         let deadline = self.wait.deadline;
         let until = match (deadline, slice_end) {
             (Some(deadline), Some(slice_end)) => Some(deadline.min(slice_end)),
-            // With some time-out the kernel does not restart the call after a handler with SA_RESTART.
+            // With some time-out the kernel does not restart the call after a handler with
+            // SA_RESTART.
             (None, None) if self.wait.interruption.is_some() => Some(NEVER),
             (deadline, slice_end) => deadline.or(slice_end),
         };
@@ -314,7 +327,8 @@ const MIN_SPINS: u32 = 4;
 const SHORT_SPINS: u32 = 128;
 /// After so many waits in which spinning was in vain, one spins for that long.
 const PROBE_EVERY: u32 = 16;
-/// After so many, one spins to the full, which is as long as it takes to wake another up: only so two that sleep for each other in turns come to spin for each other.
+/// After so many, one spins to the full, which is as long as it takes to wake another up: only so
+/// two that sleep for each other in turns come to spin for each other.
 const LONG_PROBE_EVERY: u32 = 512;
 
 thread_local! {

@@ -12,7 +12,8 @@ use crate::connection::{Connection, Receiver, Sender};
 use crate::process::Child;
 use crate::wait::Waiter;
 
-/// A descriptor that can be read from, as something to [wait for](fn@crate::wait_any): ready if there is something to read, or the other end is closed, or there is an error.
+/// A descriptor that can be read from, as something to [wait for](fn@crate::wait_any): ready if
+/// there is something to read, or the other end is closed, or there is an error.
 ///
 /// ```
 /// use crossproc::{Event, Readable, wait_any};
@@ -33,7 +34,8 @@ pub struct Readable<F: AsFd>(
     pub F,
 );
 
-/// A descriptor that can be written to, as something to [wait for](fn@crate::wait_any): ready if there is room, or an error, such as nobody being left to read it.
+/// A descriptor that can be written to, as something to [wait for](fn@crate::wait_any): ready if
+/// there is room, or an error, such as nobody being left to read it.
 #[derive(Debug, Clone, Copy)]
 pub struct Writable<F: AsFd>(
     /// The descriptor.
@@ -85,7 +87,9 @@ pub(super) struct Descriptors<'a> {
 impl<'a> Descriptors<'a> {
     pub(super) fn of(on: &'a [&'a dyn Waitable]) -> Self {
         let descriptors = on.iter().enumerate().filter_map(|(index, waits)| match waits.of() {
-            Of::Descriptor(descriptor, flags) => Some((PollFd::from_borrowed_fd(descriptor, flags), index)),
+            Of::Descriptor(descriptor, flags) => {
+                Some((PollFd::from_borrowed_fd(descriptor, flags), index))
+            }
             Of::Source(_) => None,
         });
         let (polled, indices) = descriptors.unzip();
@@ -99,7 +103,11 @@ impl<'a> Descriptors<'a> {
 
     /// Those that were ready when they were last polled.
     pub(super) fn ready(&self) -> impl Iterator<Item = usize> {
-        self.polled.iter().zip(&self.indices).filter(|(polled, _)| !polled.revents().is_empty()).map(|(_, &index)| index)
+        self.polled
+            .iter()
+            .zip(&self.indices)
+            .filter(|(polled, _)| !polled.revents().is_empty())
+            .map(|(_, &index)| index)
     }
 
     /// Finds out which are ready, without waiting.

@@ -9,10 +9,14 @@ use crate::wait::source::{Armed, Source};
 use crate::wait_any::sealed::Of;
 use crate::wait_any::{WaitAnyError, Waitable};
 
-/// Waits until at least one of these is ready, as a future: the indices of *all* that are, in order. What is ready is said there: [`wait_any`](fn@crate::wait_any). The wait begins with the call.
+/// Waits until at least one of these is ready, as a future: the indices of *all* that are, in
+/// order. What is ready is said there: [`wait_any`](fn@crate::wait_any). The wait begins with the
+/// call.
 ///
-/// With the feature `tokio`. If there are no descriptors among them, for any executor; for a [`Readable`](crate::Readable), a [`Writable`](crate::Writable) or a [`Child`](crate::process::Child), in a runtime of tokio, which watches a
-/// duplicate of the descriptor.
+/// With the feature `tokio`. If there are no descriptors among them, for any executor; for a
+/// [`Readable`](crate::Readable), a [`Writable`](crate::Writable) or a
+/// [`Child`](crate::process::Child), in a runtime of tokio, which watches a duplicate of the
+/// descriptor.
 ///
 /// # Cancellation
 /// It takes nothing, whether it is dropped or done.
@@ -24,7 +28,8 @@ use crate::wait_any::{WaitAnyError, Waitable};
 /// As [`wait_any`](fn@crate::wait_any), without those of time.
 ///
 /// # Panics
-/// If there are descriptors among them, and it is polled outside of a runtime of tokio, or in one without I/O.
+/// If there are descriptors among them, and it is polled outside of a runtime of tokio, or in one
+/// without I/O.
 ///
 /// # Examples
 /// ```
@@ -41,7 +46,9 @@ use crate::wait_any::{WaitAnyError, Waitable};
 /// # Ok(())
 /// # }
 /// ```
-pub fn wait_any_async<'a>(on: &[&'a dyn Waitable]) -> impl Future<Output = Result<Vec<usize>, WaitAnyError>> + Send + use<'a> {
+pub fn wait_any_async<'a>(
+    on: &[&'a dyn Waitable],
+) -> impl Future<Output = Result<Vec<usize>, WaitAnyError>> + Send + use<'a> {
     let several = Several::new(on);
     async move {
         let mut several = several?;
@@ -63,7 +70,10 @@ impl<'a> Several<'a> {
             match waits.of() {
                 Of::Source(source) => several.lines.push((index, Line::new(source))),
                 Of::Descriptor(descriptor, flags) => {
-                    several.descriptors.push((index, Descriptor::new(descriptor, flags).map_err(WaitAnyError::Os)?));
+                    several.descriptors.push((
+                        index,
+                        Descriptor::new(descriptor, flags).map_err(WaitAnyError::Os)?,
+                    ));
                 }
             }
         }
@@ -79,7 +89,12 @@ impl<'a> Several<'a> {
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Vec<usize>>> {
         self.lines.iter_mut().for_each(|(_, line)| line.go_on());
         for _ in 0..MOST_LOOKS {
-            let mut found: Vec<usize> = self.lines.iter().filter(|(_, line)| line.is_ready()).map(|&(index, _)| index).collect();
+            let mut found: Vec<usize> = self
+                .lines
+                .iter()
+                .filter(|(_, line)| line.is_ready())
+                .map(|&(index, _)| index)
+                .collect();
             for (index, descriptor) in &mut self.descriptors {
                 if descriptor.poll_ready(context)? {
                     found.push(*index);

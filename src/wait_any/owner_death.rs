@@ -7,16 +7,21 @@ use crate::sync::lock::Lock;
 use crate::sync::lock::state::RawLock;
 use crate::sync::rlock::RLock;
 
-/// The death of a lock's owner, as something to [wait for](fn@crate::wait_any) along with other things. [`Lock::owner_death`] and [`RLock::owner_death`] make it.
+/// The death of a lock's owner, as something to [wait for](fn@crate::wait_any) along with other
+/// things. [`Lock::owner_death`] and [`RLock::owner_death`] make it.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnerDeath<'a> {
     lock: &'a RawLock,
 }
 
 impl<T: Plain> Lock<T> {
-    /// The death of the owner, to be [waited for](fn@crate::wait_any) along with other things: ready while the lock is free, and the next to lock it gets [`OwnerDied`](crate::LockError::OwnerDied).
+    /// The death of the owner, to be [waited for](fn@crate::wait_any) along with other things:
+    /// ready while the lock is free, and the next to lock it gets
+    /// [`OwnerDied`](crate::LockError::OwnerDied).
     ///
-    /// It is meant for a lock that a peer holds as long as it lives. Of one that is locked and unlocked often whoever waits for this wakes up each time. To wait for a lock that one holds oneself is an error.
+    /// It is meant for a lock that a peer holds as long as it lives. Of one that is locked and
+    /// unlocked often whoever waits for this wakes up each time. To wait for a lock that one holds
+    /// oneself is an error.
     ///
     /// ```standalone_crate
     /// use crossproc::{Lock, LockError, Shm, process, wait_any};
@@ -42,7 +47,8 @@ impl<T: Plain> Lock<T> {
 }
 
 impl<T: Plain> RLock<T> {
-    /// The death of the owner, to be [waited for](fn@crate::wait_any) along with other things: as [`Lock::owner_death`].
+    /// The death of the owner, to be [waited for](fn@crate::wait_any) along with other things: as
+    /// [`Lock::owner_death`].
     #[must_use]
     pub fn owner_death(&self) -> OwnerDeath<'_> {
         OwnerDeath { lock: self.raw.lock_itself() }

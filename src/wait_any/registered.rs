@@ -1,6 +1,9 @@
-//! Waiting for descriptors and words together, or for more words than the kernel watches at once: one `ppoll`, while threads of the [driver] sleep on the words and ring a bell.
+//! Waiting for descriptors and words together, or for more words than the kernel watches at once:
+//! one `ppoll`, while threads of the [driver] sleep on the words and ring a bell.
 //!
-//! A call hands in the words of its sources under keys of its own, as many under each as one thread can sleep on, so that it is alone in each line. It is a watcher like any other (`source`): the threads sleep where it would.
+//! A call hands in the words of its sources under keys of its own, as many under each as one thread
+//! can sleep on, so that it is alone in each line. It is a watcher like any other (`source`): the
+//! threads sleep where it would.
 
 use core::ops::Range;
 use std::io;
@@ -43,7 +46,9 @@ fn groups(on: &[&dyn Source]) -> Vec<Group> {
     let mut left = 0;
     for (index, source) in on.iter().enumerate() {
         match groups.last_mut() {
-            Some(group) if source.words() <= left && !source.has_owner() => group.which.end = index + 1,
+            Some(group) if source.words() <= left && !source.has_owner() => {
+                group.which.end = index + 1;
+            }
             _ => {
                 left = MOST_WORDS;
                 groups.push(Group { which: index..index + 1, registration: None });
@@ -54,8 +59,13 @@ fn groups(on: &[&dyn Source]) -> Vec<Group> {
     groups
 }
 
-/// Arms the sources of all groups, and hands in their words. Whether one of the threads was woken for this call since it last was awake: for that the bell may have been rung and silenced.
-fn arm(watcher: &mut Watcher<'_, '_>, groups: &mut [Group], waker: &Waker) -> io::Result<(Armed, bool)> {
+/// Arms the sources of all groups, and hands in their words. Whether one of the threads was woken
+/// for this call since it last was awake: for that the bell may have been rung and silenced.
+fn arm(
+    watcher: &mut Watcher<'_, '_>,
+    groups: &mut [Group],
+    waker: &Waker,
+) -> io::Result<(Armed, bool)> {
     let mut was_woken = false;
     for group in groups {
         let mut words: [Option<Watch<'_>>; MOST_WORDS] = [None; MOST_WORDS];
@@ -63,11 +73,14 @@ fn arm(watcher: &mut Watcher<'_, '_>, groups: &mut [Group], waker: &Waker) -> io
         if watcher.arm(group.which.clone(), &mut words) == Armed::Again {
             return Ok((Armed::Again, was_woken));
         }
-        let addresses: Vec<WordAddress> = words.named().iter().flatten().map(|&word| word.into()).collect();
-        // The group stays where it is as long as it is registered, and nothing else that is waited for lies there.
+        let addresses: Vec<WordAddress> =
+            words.named().iter().flatten().map(|&word| word.into()).collect();
+        // The group stays where it is as long as it is registered, and nothing else that is waited
+        // for lies there.
         let key = core::ptr::from_ref(&group.registration).addr();
         let for_whom = (Audience::One, watcher.sources(group.which.clone()));
-        let (was_notified, after) = driver::arm(&mut group.registration, key, for_whom, &addresses, waker)?;
+        let (was_notified, after) =
+            driver::arm(&mut group.registration, key, for_whom, &addresses, waker)?;
         was_woken |= was_notified;
         after.perform();
     }
@@ -100,7 +113,11 @@ pub(super) fn wait(on: &[&dyn Waitable], waiter: &mut Waiter) -> Result<Vec<usiz
     }
     watcher.end();
     result?;
-    let ready = indices.into_iter().zip(&states).filter(|(_, state)| state.is_ready != 0).map(|(index, _)| index);
+    let ready = indices
+        .into_iter()
+        .zip(&states)
+        .filter(|(_, state)| state.is_ready != 0)
+        .map(|(index, _)| index);
     let mut ready: Vec<usize> = ready.chain(descriptors.ready()).collect();
     ready.sort_unstable();
     Ok(ready)

@@ -1,4 +1,5 @@
-//! The watcher of some sources, and its loop where it can sleep on all their words itself: see [`source`](crate::wait::source).
+//! The watcher of some sources, and its loop where it can sleep on all their words itself: see
+//! [`source`](crate::wait::source).
 
 use core::ops::Range;
 
@@ -94,8 +95,13 @@ impl<'a, 's> Watcher<'a, 's> {
     }
 }
 
-/// Waits until one of the sources is ready, or the waiter's time is over. `N`: as many words as they name at the most.
-pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [WatchState], waiter: &mut Waiter) -> Result<(), Ended> {
+/// Waits until one of the sources is ready, or the waiter's time is over. `N`: as many words as
+/// they name at the most.
+pub(crate) fn watch<const N: usize>(
+    on: &[&dyn Source],
+    states: &mut [WatchState],
+    waiter: &mut Waiter,
+) -> Result<(), Ended> {
     let mut watcher = Watcher::new(on, states);
     let result = loop {
         if watcher.look() {
@@ -106,7 +112,9 @@ pub(crate) fn watch<const N: usize>(on: &[&dyn Source], states: &mut [WatchState
         }
         // A source may take long to look at, if a peer has spoilt what it is made of.
         let deadline = waiter.until();
-        if waiter.spin(|| watcher.glance() || deadline.is_some_and(|deadline| clock::now() >= deadline)) {
+        if waiter
+            .spin(|| watcher.glance() || deadline.is_some_and(|deadline| clock::now() >= deadline))
+        {
             continue;
         }
         let mut words: [Option<Watch<'_>>; N] = [None; N];

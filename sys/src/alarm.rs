@@ -12,8 +12,8 @@ use core::time::Duration;
 use crate::clock;
 use crate::process::exit_now;
 
-/// When the process ends, in [`clock::now`]'s nanoseconds, and with which code. Only the thread that
-/// writes them gets the signal, so each access is in program order.
+/// When the process ends, in [`clock::now`]'s nanoseconds, and with which code. Only the thread
+/// that writes them gets the signal, so each access is in program order.
 static DUE: AtomicU64 = AtomicU64::new(u64::MAX);
 static CODE: AtomicI32 = AtomicI32::new(0);
 
@@ -24,9 +24,9 @@ extern "C" fn end(_: libc::c_int) {
     }
 }
 
-/// Does something that may wait for ever: then the process exits with this code, so much time later.
-/// For the only thread of a process that is about to exit: SIGALRM, and the timer that sends it, are
-/// not what they were afterwards. Where a sandbox refuses them, it is waited for.
+/// Does something that may wait for ever: then the process exits with this code, so much time
+/// later. For the only thread of a process that is about to exit: SIGALRM, and the timer that sends
+/// it, are not what they were afterwards. Where a sandbox refuses them, it is waited for.
 pub fn exit_unless_done<R>(within: Duration, code: i32, act: impl FnOnce() -> R) -> R {
     CODE.store(code, Relaxed);
     DUE.store(clock::now().saturating_add(within.as_nanos() as u64), Relaxed);
@@ -62,7 +62,10 @@ fn is_handled() -> bool {
 /// Zero: it sends nothing.
 fn set_timer(after: Duration) {
     let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
-    let once = libc::timeval { tv_sec: after.as_secs() as libc::time_t, tv_usec: libc::suseconds_t::from(after.subsec_micros() as i32) };
+    let once = libc::timeval {
+        tv_sec: after.as_secs() as libc::time_t,
+        tv_usec: libc::suseconds_t::from(after.subsec_micros() as i32),
+    };
     let timer = libc::itimerval { it_interval: never, it_value: once };
     // SAFETY: reads the timer; the one before is not asked for.
     unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) };

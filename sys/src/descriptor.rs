@@ -58,7 +58,12 @@ impl Dead {
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM; ENOENT: there is no `/dev/null`. The caller reports them.
     pub fn new() -> Result<Self, Errno> {
-        let found = openat(CWD, c"/dev/null", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let found = openat(
+            CWD,
+            c"/dev/null",
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         above_standard(found).map(Dead)
     }
 
@@ -80,7 +85,8 @@ impl Dead {
             if unsafe { libc::dup3(self.0.as_raw_fd(), number, libc::O_CLOEXEC) } != -1 {
                 return Ok(());
             }
-            result = Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+            result =
+                Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
             if !matches!(result, Err(Errno::INTR | Errno::BUSY)) {
                 break;
             }

@@ -1,7 +1,8 @@
 //! `futex(2)` on words that several processes share.
 //!
-//! No call here carries `FUTEX_PRIVATE_FLAG`: a private futex is keyed by address space and would never meet a peer's.
-//! None is relied on as a memory fence: what a woken thread may read follows from the atomics alone.
+//! No call here carries `FUTEX_PRIVATE_FLAG`: a private futex is keyed by address space and would
+//! never meet a peer's. None is relied on as a memory fence: what a woken thread may read follows
+//! from the atomics alone.
 //!
 //! # Refusals
 //! No errno is a panic. A sandbox may answer any call with any errno, and a peer makes the kernel
@@ -36,10 +37,12 @@ use crate::poll::sleep_until;
 
 const ANY: NonZeroU32 = NonZeroU32::MAX;
 
-/// How often a waiter may look at a word before it sleeps, at most. One look with its pause takes about 20 ns.
+/// How often a waiter may look at a word before it sleeps, at most. One look with its pause takes
+/// about 20 ns.
 pub const MAX_SPINS: u32 = 2_048;
 
-/// How often a waiter may be woken in vain, because others were faster, before they stand back for it.
+/// How often a waiter may be woken in vain, because others were faster, before they stand back for
+/// it.
 pub const MAX_LOSSES: u32 = 8;
 
 /// A word that threads can sleep on: an `AtomicU32`, or the low 32 bits of an `AtomicU64`.
@@ -62,13 +65,15 @@ impl Word for AtomicU64 {
         let low = usize::from(cfg!(target_endian = "big"));
         // SAFETY: `low` is 0 or 1, so the pointer stays inside the eight bytes of `self`.
         let half = unsafe { self.as_ptr().cast::<u32>().add(low) };
-        // SAFETY: valid and aligned for as long as `self`. No access of this size is ever made by the program, so none
-        // is mixed with the 64-bit ones (the trait's contract): the kernel compares the half, by its address.
+        // SAFETY: valid and aligned for as long as `self`. No access of this size is ever made by
+        // the program, so none is mixed with the 64-bit ones (the trait's contract): the
+        // kernel compares the half, by its address.
         unsafe { AtomicU32::from_ptr(half) }
     }
 }
 
-/// Why a sleep ended. None of them says that what the sleeper waits for has happened: look at the word again.
+/// Why a sleep ended. None of them says that what the sleeper waits for has happened: look at the
+/// word again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Awake {
     /// By a [`wake`], the kernel's for a dead thread, or for no reason.
@@ -85,7 +90,8 @@ pub enum Awake {
     Refused,
 }
 
-/// `FUTEX_WAIT_BITSET`: sleeps while the word holds `expected`, until `deadline` ([`clock::now`]'s nanoseconds) if there is one.
+/// `FUTEX_WAIT_BITSET`: sleeps while the word holds `expected`, until `deadline` ([`clock::now`]'s
+/// nanoseconds) if there is one.
 ///
 /// EAGAIN, EINTR and ETIMEDOUT are three of the results, all other errnos the fourth. Memory
 /// ordering: none.
@@ -119,8 +125,14 @@ fn nap(deadline: Option<u64>) -> Awake {
     }
 }
 
-/// [`wait`] for `nanos` at most, and not longer than until `deadline`. `None` if all of `nanos` is over.
-pub fn wait_briefly<W: Word>(word: &W, expected: u32, nanos: u64, deadline: Option<u64>) -> Option<Awake> {
+/// [`wait`] for `nanos` at most, and not longer than until `deadline`. `None` if all of `nanos` is
+/// over.
+pub fn wait_briefly<W: Word>(
+    word: &W,
+    expected: u32,
+    nanos: u64,
+    deadline: Option<u64>,
+) -> Option<Awake> {
     let until = clock::now().saturating_add(nanos);
     let end = deadline.map_or(until, |deadline| deadline.min(until));
     loop {
@@ -152,19 +164,24 @@ impl<'a> Watch<'a> {
         Watch::at(word.futex().as_ptr(), expected)
     }
 
-    /// Watches both halves of a word, the low one first. A [`wake`] of the word is one of the low half.
+    /// Watches both halves of a word, the low one first. A [`wake`] of the word is one of the low
+    /// half.
     #[must_use]
     pub fn whole(word: &'a AtomicU64, expected: u64) -> [Self; 2] {
         let low = word.futex().as_ptr();
         // The other half of the eight bytes.
         let high = (low.addr() ^ size_of::<u32>()) as isize - low.addr() as isize;
-        [Watch::at(low, expected as u32), Watch::at(low.wrapping_byte_offset(high), (expected >> u32::BITS) as u32)]
+        [
+            Watch::at(low, expected as u32),
+            Watch::at(low.wrapping_byte_offset(high), (expected >> u32::BITS) as u32),
+        ]
     }
 
     /// [`wait_briefly`] on this word alone.
     #[must_use]
     pub fn wait_briefly(&self, nanos: u64, deadline: Option<u64>) -> Option<Awake> {
-        // SAFETY: it is the address of an `AtomicU32`, or of half an `AtomicU64` (as in `Word::futex`), which is borrowed for `'a`.
+        // SAFETY: it is the address of an `AtomicU32`, or of half an `AtomicU64` (as in
+        // `Word::futex`), which is borrowed for `'a`.
         let word = unsafe { AtomicU32::from_ptr(self.0.uaddr.ptr.cast()) };
         wait_briefly(word, self.0.val as u32, nanos, deadline)
     }
@@ -178,12 +195,13 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// `futex_waitv`: sleeps while all of the words hold what is expected of them, until `deadline` if there is one; a wake of any ends it. Linux 5.16. `None` if the kernel does not have
-/// the call, or not the memory for it, or a filter refuses it, or one of the words cannot be slept
-/// on.
+/// `futex_waitv`: sleeps while all of the words hold what is expected of them, until `deadline` if
+/// there is one; a wake of any ends it. Linux 5.16. `None` if the kernel does not have the call, or
+/// not the memory for it, or a filter refuses it, or one of the words cannot be slept on.
 ///
-/// Each word is queued on before the next is compared, so a change of a later one that comes with a wake of an earlier one is either seen or woken by, also when the kernel
-/// starts the call again, after a stop or a signal.
+/// Each word is queued on before the next is compared, so a change of a later one that comes with a
+/// wake of an earlier one is either seen or woken by, also when the kernel starts the call again,
+/// after a stop or a signal.
 ///
 /// EAGAIN, EINTR and ETIMEDOUT are three of the results, all other errnos the fourth; so are more
 /// than [`MAX_WATCHED`] words. Memory ordering: none.
@@ -192,12 +210,15 @@ pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
     wait_any_of(words, deadline).map(|(awake, _)| awake)
 }
 
-/// [`wait_any`] that tells which word it was woken through: the last one of those that were woken. A hint for [`Awake::Woken`], 0 for all else: another may have been
-/// woken as well, which the kernel does not tell, and whoever woke that one counts it as a sleeper woken. [`Watch::whole`] is as many words as its array has.
+/// [`wait_any`] that tells which word it was woken through: the last one of those that were woken.
+/// A hint for [`Awake::Woken`], 0 for all else: another may have been woken as well, which the
+/// kernel does not tell, and whoever woke that one counts it as a sleeper woken. [`Watch::whole`]
+/// is as many words as its array has.
 #[must_use]
 pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake, usize)> {
     let waits = core::ptr::slice_from_raw_parts(words.as_ptr().cast::<futex::Wait>(), words.len());
-    // SAFETY: a `Watch` is a `futex::Wait` (`repr(transparent)`), and the slice is that of `words`, borrowed as long.
+    // SAFETY: a `Watch` is a `futex::Wait` (`repr(transparent)`), and the slice is that of `words`,
+    // borrowed as long.
     let waits = unsafe { &*waits };
     match waitv(waits, deadline) {
         Slept::Ended(awake, woken) => Some((awake, woken)),
@@ -205,7 +226,8 @@ pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake,
     }
 }
 
-/// A word by its address alone, and what it holds as long as there is reason to sleep. Whoever holds one says nothing about the memory: for [`wait_at`].
+/// A word by its address alone, and what it holds as long as there is reason to sleep. Whoever
+/// holds one says nothing about the memory: for [`wait_at`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WordAddress {
     at: usize,
@@ -237,8 +259,9 @@ pub enum Slept {
     Unsupported,
 }
 
-/// [`wait_any_of`] for words that may have been unmapped, or mapped anew, meanwhile. The kernel reads them, and nothing else is done with them; what it compares in memory that is something else by now is a wake-up
-/// more or less.
+/// [`wait_any_of`] for words that may have been unmapped, or mapped anew, meanwhile. The kernel
+/// reads them, and nothing else is done with them; what it compares in memory that is something
+/// else by now is a wake-up more or less.
 ///
 /// # Panics
 /// If there are more than [`MAX_WATCHED`] words.
@@ -259,7 +282,9 @@ pub fn wake_address(word: WordAddress, count: u32) {
     unsafe { libc::syscall(libc::SYS_futex, word.at, libc::FUTEX_WAKE, most(count) as usize) };
 }
 
-/// Whether the word still holds what is expected of it, as the kernel sees it: not if it is not mapped any more. By a `FUTEX_CMP_REQUEUE` of no sleeper to nowhere, which compares and does nothing else.
+/// Whether the word still holds what is expected of it, as the kernel sees it: not if it is not
+/// mapped any more. By a `FUTEX_CMP_REQUEUE` of no sleeper to nowhere, which compares and does
+/// nothing else.
 ///
 /// EAGAIN and EFAULT mean no, and so do all other errnos: the caller looks for itself. With no
 /// sleepers to move the kernel does not come to those that would make it refuse. Memory ordering:
@@ -269,9 +294,19 @@ pub fn still_holds(word: WordAddress) -> bool {
     /// Where none are requeued to.
     static NOWHERE: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
     let none = 0_usize;
-    // SAFETY: the kernel reads the word, by its address, or finds it unmapped; with the two counts 0 it wakes and moves nobody.
-    let result =
-        unsafe { libc::syscall(libc::SYS_futex, word.at, libc::FUTEX_CMP_REQUEUE, none, none, NOWHERE.as_ptr(), word.expected as usize) };
+    // SAFETY: the kernel reads the word, by its address, or finds it unmapped; with the two counts
+    // 0 it wakes and moves nobody.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.at,
+            libc::FUTEX_CMP_REQUEUE,
+            none,
+            none,
+            NOWHERE.as_ptr(),
+            word.expected as usize,
+        )
+    };
     result != -1
 }
 
@@ -289,10 +324,11 @@ fn waitv(waits: &[futex::Wait], deadline: Option<u64>) -> Slept {
     }
 }
 
-/// [`wait_any`] on both halves of a word: sleeps while all its 64 bits are `expected`. A [`wake`] of
-/// the word ends it. Where there is no such call, [`wait_on_one`].
+/// [`wait_any`] on both halves of a word: sleeps while all its 64 bits are `expected`. A [`wake`]
+/// of the word ends it. Where there is no such call, [`wait_on_one`].
 pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awake {
-    wait_any(&Watch::whole(word, expected), deadline).unwrap_or_else(|| wait_on_one(word, expected as u32, deadline))
+    wait_any(&Watch::whole(word, expected), deadline)
+        .unwrap_or_else(|| wait_on_one(word, expected as u32, deadline))
 }
 
 /// How long one sleeps on one of several words at most, in nanoseconds.
@@ -309,7 +345,8 @@ pub fn wait_on_one<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> A
 /// the kernel refuses, as many as were asked for: whoever takes out a flag because nobody was
 /// asleep is not to do that when some may be.
 ///
-/// The word may have been freed or reused by a peer meanwhile; only its address is used. Memory ordering: none.
+/// The word may have been freed or reused by a peer meanwhile; only its address is used. Memory
+/// ordering: none.
 pub fn wake<W: Word>(word: &W, count: u32) -> u32 {
     try_wake(word, count).unwrap_or(most(count))
 }

@@ -3,11 +3,13 @@
 //! Each wrapper names the call, its errnos and who handles them. None of them panics: a sandbox may
 //! answer any call with any errno, and a peer some.
 //!
-//! Under `cfg(crossproc_loom)` the atomics, the futex and the robust list are models, so that the state
-//! machines built on them run unchanged in [loom](https://docs.rs/loom); see the module `model` there.
+//! Under `cfg(crossproc_loom)` the atomics, the futex and the robust list are models, so that the
+//! state machines built on them run unchanged in [loom](https://docs.rs/loom); see the module `model` there.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
-compile_error!("crossproc is for 64-bit Linux: it rests on the kernel's futexes and 64-bit robust lists");
+compile_error!(
+    "crossproc is for 64-bit Linux: it rests on the kernel's futexes and 64-bit robust lists"
+);
 
 pub mod alarm;
 #[cfg_attr(crossproc_loom, path = "model/atomic.rs")]

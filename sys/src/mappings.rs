@@ -4,7 +4,8 @@
 //! An address inside a mapping can be nothing else, since a mapping in which something is held is
 //! never unmapped. Memory of the program's own can: a lock in a `Box` may have been freed.
 //!
-//! There is no lock in here, which a forked child could find held by a thread that it does not have.
+//! There is no lock in here, which a forked child could find held by a thread that it does not
+//! have.
 
 #![allow(unsafe_code)]
 
@@ -46,7 +47,8 @@ pub(crate) fn add(start: usize, len: usize) -> &'static Node {
         start.load(Relaxed) == FREE && start.compare_exchange(FREE, TAKEN, Relaxed, Relaxed).is_ok()
     };
     let node = nodes().find(free).unwrap_or_else(publish);
-    // Release, both: pair with the Acquires in `contain`. Who reads this length finds the node taken.
+    // Release, both: pair with the Acquires in `contain`. Who reads this length finds the node
+    // taken.
     node.len.store(len, Release);
     node.start.store(start, Release);
     node
@@ -82,8 +84,9 @@ impl Node {
 /// Whether an address is inside a mapping. Exact for one that is not mapped or unmapped meanwhile.
 pub(crate) fn contain(address: usize) -> bool {
     nodes().any(|node| {
-        // Acquire, both: pair with the Releases in `add`. The second look at the beginning tells that the
-        // length was of the same mapping: otherwise the node was taken for another one meanwhile.
+        // Acquire, both: pair with the Releases in `add`. The second look at the beginning tells
+        // that the length was of the same mapping: otherwise the node was taken for another
+        // one meanwhile.
         let (start, len) = (node.start.load(Acquire), node.len.load(Acquire));
         start > TAKEN && address.wrapping_sub(start) < len && node.start.load(Relaxed) == start
     })
@@ -98,7 +101,9 @@ mod tests {
         // No mapping of this test's process is there.
         let [one, other] = [usize::MAX & !0xffff, usize::MAX & !0xfff_ffff];
         let (first, second) = (add(one, 0x2000), add(other, 0x1000));
-        assert!(contain(one) && contain(one + 0x1fff) && !contain(one + 0x2000) && !contain(one - 1));
+        assert!(
+            contain(one) && contain(one + 0x1fff) && !contain(one + 0x2000) && !contain(one - 1)
+        );
         first.remove();
         assert!(!contain(one) && contain(other));
         assert!(ptr::eq(add(one, 0x1000), first), "a node is used again");

@@ -12,7 +12,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate, memfd_create,
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
+    fstatfs, ftruncate, memfd_create,
 };
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
@@ -28,11 +29,13 @@ pub const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(Seal
 /// A seal that a region may have besides: `MFD_NOEXEC_SEAL`, or a sysctl, sets it.
 pub const SEAL_EXEC: SealFlags = SealFlags::EXEC;
 
-/// A new anonymous file of `len` bytes, its size sealed, with the pages of some ranges (offset and length) allocated. The rest is a hole, for [`allocate`].
+/// A new anonymous file of `len` bytes, its size sealed, with the pages of some ranges (offset and
+/// length) allocated. The rest is a hole, for [`allocate`].
 ///
 /// # Errors
-/// EMFILE, ENFILE: no descriptor is free. ENOSPC, ENOMEM: no memory for the pages. EFBIG, EINVAL: `len` is 0 or more
-/// than a file can have. EPERM: a policy forbids memfds. All go to the caller; EINTR is retried here.
+/// EMFILE, ENFILE: no descriptor is free. ENOSPC, ENOMEM: no memory for the pages. EFBIG, EINVAL:
+/// `len` is 0 or more than a file can have. EPERM: a policy forbids memfds. All go to the caller;
+/// EINTR is retried here.
 pub fn create(len: u64, allocated: &[(u64, u64)]) -> io::Result<OwnedFd> {
     check_size(len)?;
     check_room(allocated.iter().map(|(_, len)| len).sum())?;
@@ -65,7 +68,8 @@ fn memfd() -> io::Result<OwnedFd> {
     Ok(above_standard(made?)?)
 }
 
-/// Allocates the pages of a range that was left a hole; those that are there already stay as they are.
+/// Allocates the pages of a range that was left a hole; those that are there already stay as they
+/// are.
 ///
 /// # Errors
 /// ENOSPC, ENOMEM: no memory for them. All go to the caller; EINTR is retried here.
@@ -77,7 +81,8 @@ pub fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
 /// The seals of a file, or `None` for one that cannot have any, which no memfd is.
 ///
 /// # Errors
-/// EBADF cannot happen to a borrowed descriptor; anything else is the caller's to report. EINVAL is the `None`.
+/// EBADF cannot happen to a borrowed descriptor; anything else is the caller's to report. EINVAL is
+/// the `None`.
 pub fn seals(file: impl AsFd) -> io::Result<Option<SealFlags>> {
     match fcntl_get_seals(file) {
         Ok(seals) => Ok(Some(seals)),
@@ -126,28 +131,41 @@ pub struct Mapping {
     noted: &'static mappings::Node,
 }
 
-// SAFETY: a mapping belongs to the process, not to the thread that made it; this type gives out its address and nothing else.
+// SAFETY: a mapping belongs to the process, not to the thread that made it; this type gives out its
+// address and nothing else.
 unsafe impl Send for Mapping {}
 // SAFETY: as above: no method of `&Mapping` touches the memory.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps the first `len` bytes of `file`. Touching pages beyond the file's end raises SIGBUS: check its size and seals first.
+    /// Maps the first `len` bytes of `file`. Touching pages beyond the file's end raises SIGBUS:
+    /// check its size and seals first.
     ///
     /// # Errors
-    /// ENOMEM: no address space, or too many mappings. EACCES, EPERM: the file is not open for writing, or sealed against it.
-    /// EINVAL: `len` is 0. All go to the caller.
+    /// ENOMEM: no address space, or too many mappings. EACCES, EPERM: the file is not open for
+    /// writing, or sealed against it. EINVAL: `len` is 0. All go to the caller.
     pub fn new(file: impl AsFd, len: usize) -> io::Result<Self> {
         loop {
-            // SAFETY: no address is asked for, so the kernel picks one where nothing is mapped, and nothing that exists is changed.
-            let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0) }?;
+            // SAFETY: no address is asked for, so the kernel picks one where nothing is mapped, and
+            // nothing that exists is changed.
+            let start = unsafe {
+                mmap(
+                    ptr::null_mut(),
+                    len,
+                    ProtFlags::READ | ProtFlags::WRITE,
+                    MapFlags::SHARED,
+                    &file,
+                    0,
+                )
+            }?;
             let start = NonNull::new(start).ok_or(Errno::NOMEM)?;
             if !robust::any_held_within(start.addr().get(), len) {
                 return Ok(Mapping { start, len, noted: mappings::add(start.addr().get(), len) });
             }
-            // A lock in memory that was freed was there, and its thread holds it still: the kernel would
-            // take what is there now for it. Nothing comes there any more.
-            let (access, flags) = (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE);
+            // A lock in memory that was freed was there, and its thread holds it still: the kernel
+            // would take what is there now for it. Nothing comes there any more.
+            let (access, flags) =
+                (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE);
             // SAFETY: it takes the place of the mapping above, which nobody knows.
             unsafe { mmap_anonymous(start.as_ptr(), len, access, flags) }?;
         }
@@ -169,13 +187,15 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // A guard that was leaked still stands in its thread's robust list. Were its node unmapped, the kernel's walk at
-        // that thread's exit would stop there and leave the locks behind it owned for ever: keep the mapping instead.
+        // A guard that was leaked still stands in its thread's robust list. Were its node unmapped,
+        // the kernel's walk at that thread's exit would stop there and leave the locks
+        // behind it owned for ever: keep the mapping instead.
         if robust::any_held_within(self.start.addr().get(), self.len) {
             return;
         }
         self.noted.remove();
-        // SAFETY: `new` made exactly this mapping; whoever holds a pointer into it borrows `self` or owns a share of it.
+        // SAFETY: `new` made exactly this mapping; whoever holds a pointer into it borrows `self`
+        // or owns a share of it.
         unsafe { unmap(self.start, self.len) };
     }
 }
@@ -202,13 +222,16 @@ pub(crate) unsafe fn unmap(start: NonNull<c_void>, len: usize) {
     }
 }
 
-/// Private zeroed pages that read as zero again in a forked child, however it was forked (`MADV_WIPEONFORK`, Linux 4.14).
+/// Private zeroed pages that read as zero again in a forked child, however it was forked
+/// (`MADV_WIPEONFORK`, Linux 4.14).
 ///
 /// # Errors
 /// ENOMEM, and EINVAL on older kernels: the caller reports them.
 pub fn map_wiped_on_fork(len: usize) -> Result<NonNull<c_void>, Errno> {
     // SAFETY: no address is asked for, so nothing that exists is changed.
-    let start = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }?;
+    let start = unsafe {
+        mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+    }?;
     // SAFETY: the range was mapped by the line above and holds nothing yet.
     if let Err(errno) = unsafe { madvise(start, len, Advice::LinuxWipeOnFork) } {
         if let Some(start) = NonNull::new(start) {

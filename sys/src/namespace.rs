@@ -60,7 +60,9 @@ pub fn current() -> io::Result<PidNamespace> {
     }
     let found = match stat("/proc/self/ns/pid") {
         Ok(found) => found,
-        Err(errno) => own_namespace().and_then(|file| Ok(fstat(&file)?)).map_err(|_| unknown(errno.into()))?,
+        Err(errno) => {
+            own_namespace().and_then(|file| Ok(fstat(&file)?)).map_err(|_| unknown(errno.into()))?
+        }
     };
     let found = PidNamespace { device: found.st_dev, inode: found.st_ino };
     if let Some(known) = known {
@@ -107,15 +109,17 @@ fn own_namespace() -> io::Result<OwnedFd> {
     }
 }
 
-/// The pid namespace that this program was in when it first asked. A forked child inherits the answer, also
-/// one that was forked into another namespace, so that it can tell that its parent's TIDs are not its own.
+/// The pid namespace that this program was in when it first asked. A forked child inherits the
+/// answer, also one that was forked into another namespace, so that it can tell that its parent's
+/// TIDs are not its own.
 ///
 /// # Errors
 /// As [`current`], the first time.
 pub fn first() -> io::Result<PidNamespace> {
     // Not a `OnceLock`: a signal handler that interrupted its initialisation would wait for it for
     // ever.
-    static FIRST: Known = Known { device: AtomicU64::new(0), inode: AtomicU64::new(Known::NOT_YET) };
+    static FIRST: Known =
+        Known { device: AtomicU64::new(0), inode: AtomicU64::new(Known::NOT_YET) };
     if let Some(found) = FIRST.get() {
         return Ok(found);
     }

@@ -1,7 +1,7 @@
 //! Child processes by descriptor: `pidfd_open(2)`, `pidfd_send_signal(2)`, `waitid(P_PIDFD)`.
 //!
-//! A pidfd names one process for as long as it is open, so a signal or a wait can never hit another that was given the same pid.
-//! Linux 5.4.
+//! A pidfd names one process for as long as it is open, so a signal or a wait can never hit another
+//! that was given the same pid. Linux 5.4.
 //!
 //! What the kernel tells of a process that somebody else has reaped, or the kernel itself since
 //! SIGCHLD is ignored, it tells by `PIDFD_GET_INFO`, and from Linux 6.15 on.
@@ -18,23 +18,27 @@ use std::process::ExitStatus;
 
 use rustix::io::Errno;
 use rustix::ioctl::{Updater, ioctl, opcode};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 
 use crate::descriptor::above_standard;
 use crate::ids;
 use crate::poll::{self, PollFlags};
 use crate::retry::retry;
 
-/// A descriptor (close-on-exec) for a child of this process that has not been waited for, which is what makes it free of races.
+/// A descriptor (close-on-exec) for a child of this process that has not been waited for, which is
+/// what makes it free of races.
 ///
 /// # Errors
-/// EMFILE, ENFILE, ENOMEM: the caller reports them. ESRCH: the child is gone because someone else waited for it, or SIGCHLD is ignored.
+/// EMFILE, ENFILE, ENOMEM: the caller reports them. ESRCH: the child is gone because someone else
+/// waited for it, or SIGCHLD is ignored.
 pub fn open(child: Pid) -> io::Result<OwnedFd> {
     Ok(above_standard(pidfd_open(child, PidfdFlags::empty())?)?)
 }
 
-/// Whether the process that has, or had, this pid has ended for sure. Another one may have its pid by now; and
-/// where the kernel does not say (EPERM, ENOSYS, EMFILE and all others), it may live.
+/// Whether the process that has, or had, this pid has ended for sure. Another one may have its pid
+/// by now; and where the kernel does not say (EPERM, ENOSYS, EMFILE and all others), it may live.
 #[must_use]
 pub fn has_ended(pid: u32) -> bool {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
@@ -55,7 +59,8 @@ pub fn signal(process: impl AsFd, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// Sleeps until the process has ended or the deadline has passed; says whether it has ended. It is not reaped.
+/// Sleeps until the process has ended or the deadline has passed; says whether it has ended. It is
+/// not reaped.
 ///
 /// # Errors
 /// As [`poll::wait`].
@@ -66,14 +71,16 @@ pub fn wait(process: impl AsFd, deadline: Option<u64>) -> io::Result<bool> {
 /// Reaps the process if it has ended: its exit status, or `None` while it runs.
 ///
 /// # Errors
-/// ECHILD: it is not a child of this process, or its status was taken by someone else (SIGCHLD ignored, a wait for any child).
+/// ECHILD: it is not a child of this process, or its status was taken by someone else (SIGCHLD
+/// ignored, a wait for any child).
 pub fn reap(process: impl AsFd) -> io::Result<Option<ExitStatus>> {
     let process = process.as_fd();
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     let Some(status) = retry(|| waitid(WaitId::PidFd(process), options))? else {
         return Ok(None);
     };
-    // The encoding of wait(2): the exit code in bits 8-15, or the signal in bits 0-6 with bit 7 for a core dump.
+    // The encoding of wait(2): the exit code in bits 8-15, or the signal in bits 0-6 with bit 7 for
+    // a core dump.
     const CORE_DUMPED: i32 = 0x80;
     let raw = match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => (code & 0xff) << 8,
@@ -125,7 +132,10 @@ pub fn record(process: impl AsFd) -> Record {
     let request = unsafe { Updater::<GET_INFO, Info>::new(&mut info) };
     // SAFETY: as above; for a descriptor that is no pidfd it is refused, or no call at all.
     let asked = unsafe { ioctl(process, request) };
-    let is_parent = |id: u32| ids::this_process().is_ok_and(|this_process| this_process.as_raw_nonzero().get() as u32 == id);
+    let is_parent = |id: u32| {
+        ids::this_process()
+            .is_ok_and(|this_process| this_process.as_raw_nonzero().get() as u32 == id)
+    };
     match asked {
         Ok(()) if info.mask & INFO_EXIT != 0 => Record::Ended(ExitStatus::from_raw(info.exit_code)),
         Ok(()) if info.mask & INFO_PID != 0 && is_parent(info.parent) => Record::Child,

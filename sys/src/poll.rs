@@ -25,7 +25,8 @@ pub enum Polled {
     Interrupted,
 }
 
-/// Sleeps until one of the descriptors is ready, or until `deadline` ([`clock::now`]'s nanoseconds) if there is one. One that has passed looks once.
+/// Sleeps until one of the descriptors is ready, or until `deadline` ([`clock::now`]'s nanoseconds)
+/// if there is one. One that has passed looks once.
 ///
 /// # Errors
 /// ENOMEM, and EINVAL for more descriptors than the process may have open: the caller reports them.
@@ -66,7 +67,9 @@ pub fn wait(descriptor: impl AsFd, what: PollFlags, deadline: Option<u64>) -> io
         match poll(&mut polled, deadline)? {
             Polled::Ready => return Ok(true),
             Polled::TimedOut => return Ok(false),
-            Polled::Interrupted if deadline.is_some_and(|deadline| clock::now() >= deadline) => return Ok(false),
+            Polled::Interrupted if deadline.is_some_and(|deadline| clock::now() >= deadline) => {
+                return Ok(false);
+            }
             Polled::Interrupted => {}
         }
     }
@@ -80,7 +83,8 @@ pub fn wait(descriptor: impl AsFd, what: PollFlags, deadline: Option<u64>) -> io
 pub fn sleep_until(until: u64) -> Result<(), Errno> {
     match clock_nanosleep_absolute(ClockId::Monotonic, &clock::timespec(until)) {
         Err(errno) if errno != Errno::INTR => {
-            let slept = ppoll(&mut [], Some(&clock::timespec(until.saturating_sub(clock::now())))).map(|_| ());
+            let slept = ppoll(&mut [], Some(&clock::timespec(until.saturating_sub(clock::now()))))
+                .map(|_| ());
             if slept.is_err_and(|errno| errno != Errno::INTR) {
                 std::thread::yield_now();
             }
@@ -90,7 +94,8 @@ pub fn sleep_until(until: u64) -> Result<(), Errno> {
     }
 }
 
-/// An `eventfd(2)`: a descriptor that is readable from when it was rung until it is silenced. Close-on-exec.
+/// An `eventfd(2)`: a descriptor that is readable from when it was rung until it is silenced.
+/// Close-on-exec.
 #[derive(Debug)]
 pub struct Bell(OwnedFd);
 

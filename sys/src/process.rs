@@ -25,8 +25,8 @@ use crate::{clock, ids, memory};
 /// `fork(3)`, libc's, with its handlers: `None` in the child.
 ///
 /// # Safety
-/// In a process with other threads the child may call only what is async-signal-safe until it calls `exec` or `_exit`: any lock may be
-/// held by a thread that does not exist in it.
+/// In a process with other threads the child may call only what is async-signal-safe until it calls
+/// `exec` or `_exit`: any lock may be held by a thread that does not exist in it.
 ///
 /// # Errors
 /// EAGAIN, ENOMEM: a limit, or no memory. The caller reports them.
@@ -46,7 +46,10 @@ pub unsafe fn fork() -> io::Result<Option<Pid>> {
 ///
 /// # Errors
 /// ENOMEM. The caller reports it.
-pub unsafe fn at_fork(before: Option<unsafe extern "C" fn()>, in_child: unsafe extern "C" fn()) -> io::Result<()> {
+pub unsafe fn at_fork(
+    before: Option<unsafe extern "C" fn()>,
+    in_child: unsafe extern "C" fn(),
+) -> io::Result<()> {
     // SAFETY: functions, of which the caller says that a child may call them.
     match unsafe { libc::pthread_atfork(before, None, Some(in_child)) } {
         0 => Ok(()),
@@ -54,14 +57,16 @@ pub unsafe fn at_fork(before: Option<unsafe extern "C" fn()>, in_child: unsafe e
     }
 }
 
-/// A word that is 1 in this process, and 0 in every child that is forked from it, however that is done (`MADV_WIPEONFORK`): what was copied by a fork is told by it, where a pid may be used again.
-/// It is never unmapped: one for a process and a purpose, not one for each of many things.
+/// A word that is 1 in this process, and 0 in every child that is forked from it, however that is
+/// done (`MADV_WIPEONFORK`): what was copied by a fork is told by it, where a pid may be used
+/// again. It is never unmapped: one for a process and a purpose, not one for each of many things.
 ///
 /// # Errors
 /// ENOMEM; EINVAL before Linux 4.14. The caller reports them.
 pub fn mark_of_this_process() -> io::Result<&'static AtomicU32> {
     let start = memory::map_wiped_on_fork(size_of::<AtomicU32>())?;
-    // SAFETY: zeroed pages, mapped by the line above and never unmapped, aligned to a page; zero is a value of the type.
+    // SAFETY: zeroed pages, mapped by the line above and never unmapped, aligned to a page; zero is
+    // a value of the type.
     let mark = unsafe { start.cast::<AtomicU32>().as_ref() };
     // Relaxed: whoever gives the word to other threads orders it.
     mark.store(1, Relaxed);
@@ -74,10 +79,12 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// A pipe on which nothing is ever written: this process holds the only end for writing, so its own death, however it comes,
-/// closes it, and the kernel then sends SIGKILL to every process that has [tied](Lifeline::tie) itself to it.
+/// A pipe on which nothing is ever written: this process holds the only end for writing, so its own
+/// death, however it comes, closes it, and the kernel then sends SIGKILL to every process that has
+/// [tied](Lifeline::tie) itself to it.
 ///
-/// What may still keep the end open: a child by a raw system call, which runs no handlers, for as long as it lives and does not `exec`.
+/// What may still keep the end open: a child by a raw system call, which runs no handlers, for as
+/// long as it lives and does not `exec`.
 ///
 /// The kernel's own `PR_SET_PDEATHSIG` follows the *thread* that forked, which may end long before
 /// its process. So it is set besides where that was the process's first thread. It holds where the
@@ -110,7 +117,8 @@ const F_GETSIG: i32 = 11;
 static LINE_WRITE: AtomicI32 = AtomicI32::new(-1);
 /// The end for reading, from which each child opens one of its own, or -1.
 static LINE_READ: AtomicI32 = AtomicI32::new(-1);
-/// In a forked child, its copy of the parent's end for reading, until it is tied to it, or lets go of it.
+/// In a forked child, its copy of the parent's end for reading, until it is tied to it, or lets go
+/// of it.
 static INHERITED: AtomicI32 = AtomicI32::new(-1);
 /// In a forked child, the number of the line that it is tied to, or -1.
 static TIED: AtomicI32 = AtomicI32::new(-1);
@@ -127,8 +135,9 @@ thread_local! {
 }
 
 impl Lifeline {
-    /// The calling process's line, made on first use: two descriptors (close-on-exec) for as long as it lives.
-    /// Their numbers are no standard stream's, which a started program is given others for.
+    /// The calling process's line, made on first use: two descriptors (close-on-exec) for as long
+    /// as it lives. Their numbers are no standard stream's, which a started program is given
+    /// others for.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM; ENOENT or EACCES: no `/proc`. The caller reports them.
@@ -163,15 +172,15 @@ impl Lifeline {
         Lifeline { is_exact: false, ..self }
     }
 
-    /// In the child: from here on it gets SIGKILL when the process that the line belongs to ends; at once if it has ended already.
-    /// The second time does nothing, nor does it in the process that the line belongs to, which is
-    /// about to `exec`. Async-signal-safe. It lasts across `exec`, at the price of one descriptor
-    /// that stays open.
+    /// In the child: from here on it gets SIGKILL when the process that the line belongs to ends;
+    /// at once if it has ended already. The second time does nothing, nor does it in the
+    /// process that the line belongs to, which is about to `exec`. Async-signal-safe. It lasts
+    /// across `exec`, at the price of one descriptor that stays open.
     ///
     /// # Errors
-    /// EMFILE, ENFILE; ENOENT: no `/proc`; EACCES: the process has changed its user since; EBADF: it is no child of the process that the line
-    /// belongs to; EOPNOTSUPP: nothing would hold, see [`Lifeline`]; what a sandbox says to
-    /// `prctl`. The child reports them and ends.
+    /// EMFILE, ENFILE; ENOENT: no `/proc`; EACCES: the process has changed its user since; EBADF:
+    /// it is no child of the process that the line belongs to; EOPNOTSUPP: nothing would hold,
+    /// see [`Lifeline`]; what a sandbox says to `prctl`. The child reports them and ends.
     pub fn tie(self) -> io::Result<()> {
         let this_process = ids::this_process()?;
         // A child has no line of this number of its own, and a process that was forked without the
@@ -192,7 +201,8 @@ impl Lifeline {
         } else if !is_signalled {
             return Err(Errno::OPNOTSUPP.into());
         }
-        // A descriptor of its own: owner and signal belong to an open file, which the parent's is for all its children.
+        // A descriptor of its own: owner and signal belong to an open file, which the parent's is
+        // for all its children.
         let numbers = open(c"/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let line = openat(&numbers, DecInt::new(self.read), flags, Mode::empty())?;
@@ -202,7 +212,9 @@ impl Lifeline {
             // Left open by `exec`.
             fcntl_setfd(&line, FdFlags::empty())?;
             // SAFETY: F_SETOWN takes an integer; a positive one is a process.
-            check(unsafe { libc::fcntl(line.as_raw_fd(), libc::F_SETOWN, this_process.as_raw_nonzero().get()) })?;
+            check(unsafe {
+                libc::fcntl(line.as_raw_fd(), libc::F_SETOWN, this_process.as_raw_nonzero().get())
+            })?;
             // SAFETY: F_SETSIG takes an integer.
             check(unsafe { libc::fcntl(line.as_raw_fd(), F_SETSIG, libc::SIGKILL) })?;
             fcntl_setfl(&line, OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32))?;
@@ -221,7 +233,8 @@ impl Lifeline {
     }
 }
 
-/// In a forked child that is no daemon: closes what it inherited of its parent's line. Async-signal-safe.
+/// In a forked child that is no daemon: closes what it inherited of its parent's line.
+/// Async-signal-safe.
 pub fn let_go() {
     close_number(INHERITED.swap(-1, Relaxed));
 }
@@ -340,7 +353,9 @@ fn is_kernel_before(version: (u32, u32)) -> bool {
 
 /// Whether a kernel's release is before a version. One that cannot be read is not.
 fn is_before(release: &[u8], version: (u32, u32)) -> bool {
-    let mut numbers = release.split(|byte| !byte.is_ascii_digit()).map(|digits| core::str::from_utf8(digits).ok()?.parse().ok());
+    let mut numbers = release
+        .split(|byte| !byte.is_ascii_digit())
+        .map(|digits| core::str::from_utf8(digits).ok()?.parse().ok());
     match (numbers.next().flatten(), numbers.next().flatten()) {
         (Some(major), Some(minor)) => (major, minor) < version,
         _ => false,
@@ -363,7 +378,9 @@ fn sort_out_ties() -> io::Result<()> {
     let numbers = std::fs::read_dir("/proc/self/fd")?;
     let this_process = ids::this_process()?.as_raw_nonzero().get();
     for entry in numbers {
-        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
         if !is_tie(number) {
             continue;
         }
@@ -403,8 +420,8 @@ fn check(result: i32) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// How many CPUs the calling thread may run on, by `sched_getaffinity(2)`: at least 1, and 2 if the call fails
-/// (EINVAL: more CPUs than the mask can name), which is to say "several".
+/// How many CPUs the calling thread may run on, by `sched_getaffinity(2)`: at least 1, and 2 if the
+/// call fails (EINVAL: more CPUs than the mask can name), which is to say "several".
 #[must_use]
 pub fn cpus() -> u32 {
     rustix::thread::sched_getaffinity(None).map_or(2, |set| set.count().max(1))

@@ -7,7 +7,9 @@
 use core::mem;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// The process that keeps this one from locking the whole file for writing. `None` if there is none, or it cannot be told: it has an open file description's lock, or is in another pid namespace. All errnos come to the same.
+/// The process that keeps this one from locking the whole file for writing. `None` if there is
+/// none, or it cannot be told: it has an open file description's lock, or is in another pid
+/// namespace. All errnos come to the same.
 pub fn holder(file: impl AsFd) -> Option<u32> {
     // SAFETY: integers alone, for which zero will do; the whole file is what zeros say.
     let mut lock: libc::flock = unsafe { mem::zeroed() };

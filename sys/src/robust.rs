@@ -1,41 +1,51 @@
 //! The robust list: what the kernel does for a thread that dies in the middle of something.
 //!
 //! # What the kernel does
-//! Every thread has one list of the futexes that it owns, and one *pending* entry for the futex that it is working on. When the
-//! thread ends, in whatever way, or calls `exec`, the kernel walks the list. Where a futex word's TID bits
-//! are the dying thread's, it stores `OWNER_DIED` in their place, keeps `WAITERS`, and wakes one waiter if that was set. The pending entry is
-//! treated last, and in one more way: if the TID bits are **zero**, one waiter is woken and the word stays as it is. That rule is there for
-//! an unlock that was cut off before its wake; the crate uses it for everything that sleeps (see [`Thread::begin`]).
-//! Kernels before 6.2 apply the rule only to a word that is zero as a whole.
+//! Every thread has one list of the futexes that it owns, and one *pending* entry for the futex
+//! that it is working on. When the thread ends, in whatever way, or calls `exec`, the kernel walks
+//! the list. Where a futex word's TID bits are the dying thread's, it stores `OWNER_DIED` in their
+//! place, keeps `WAITERS`, and wakes one waiter if that was set. The pending entry is treated last,
+//! and in one more way: if the TID bits are **zero**, one waiter is woken and the word stays as it
+//! is. That rule is there for an unlock that was cut off before its wake; the crate uses it for
+//! everything that sleeps (see [`Thread::begin`]). Kernels before 6.2 apply the rule only to a word
+//! that is zero as a whole.
 //!
 //! # How we live in libc's list
-//! There is one list per thread and libc owns it. An entry's distance to its futex word is fixed per thread, by libc, so
-//! entries of another library must have libc's layout: [`RobustWord`].
-//! Ours stand between two private sentinels, the first of `slots` and `last`, which are spliced into libc's list once per thread. Each lock hangs on a
-//! private slot of its own, and points to the next slot:
+//! There is one list per thread and libc owns it. An entry's distance to its futex word is fixed
+//! per thread, by libc, so entries of another library must have libc's layout: [`RobustWord`].
+//! Ours stand between two private sentinels, the first of `slots` and `last`, which are spliced
+//! into libc's list once per thread. Each lock hangs on a private slot of its own, and points to
+//! the next slot:
 //!
 //! ```text
 //! libc's newer mutexes -> slot 0 -> lock A -> slot 1 (free) -> slot 2 -> lock C -> slot 3 -> last -> libc's older mutexes
 //! ```
 //!
-//! libc edits the neighbours of its own mutexes only, so the most it touches of ours are the sentinels' outer links. Locks lie in shared memory, where
-//! a peer may scribble, or in memory that was freed because a guard was leaked: so a lock's entry is written when the lock is taken, by its
-//! own guard's borrow, and never again and never read. Only the kernel reads it. Whatever has to change later is in a slot.
+//! libc edits the neighbours of its own mutexes only, so the most it touches of ours are the
+//! sentinels' outer links. Locks lie in shared memory, where a peer may scribble, or in memory that
+//! was freed because a guard was leaked: so a lock's entry is written when the lock is taken, by
+//! its own guard's borrow, and never again and never read. Only the kernel reads it. Whatever has
+//! to change later is in a slot.
 //!
 //! # Invariants
-//! 1. A `Thread`'s cells are used by its own thread alone. What other threads may touch are the atomics: `last`'s word, `next_thread`, `made`, `slots`.
-//! 2. Between two instructions of any function here, the chain from libc's head is whole: each store either prepares what is not yet
-//!    linked, or switches one link. The kernel walks it in the dying thread's own context, after the last instruction that ran,
-//!    so program order is all that is needed: compiler fences, no CPU ones.
-//! 3. `last`'s word holds the TID of the thread that the record belongs to. The kernel replaces it with `OWNER_DIED` when it has walked past
-//!    `last`, after which nothing reads the record any more: that is how a record becomes free for another thread.
-//! 4. Records are mapped `MADV_WIPEONFORK`: in a forked child they read as zero, however it was forked, so that `tid` 0 means "not set
-//!    up in this process". libc starts the child with an empty list.
-//! 5. Slot k, for k < `made`, points to the lock that hangs on it, or, if it is free, to slot k + 1.
-//!    Slot `made` points to `last`. So the chain goes through all slots up to the last one that is
-//!    used, or the first one, and taking and freeing one of them is one store.
-//! 6. What a thread holds, how often, and by how many guards, is in its slots, in this process's own
-//!    memory. The words lie where peers write: they say who may come next, never what is held here.
+//! 1. A `Thread`'s cells are used by its own thread alone. What other threads may touch are the
+//!    atomics: `last`'s word, `next_thread`, `made`, `slots`.
+//! 2. Between two instructions of any function here, the chain from libc's head is whole: each
+//!    store either prepares what is not yet linked, or switches one link. The kernel walks it in
+//!    the dying thread's own context, after the last instruction that ran, so program order is all
+//!    that is needed: compiler fences, no CPU ones.
+//! 3. `last`'s word holds the TID of the thread that the record belongs to. The kernel replaces it
+//!    with `OWNER_DIED` when it has walked past `last`, after which nothing reads the record any
+//!    more: that is how a record becomes free for another thread.
+//! 4. Records are mapped `MADV_WIPEONFORK`: in a forked child they read as zero, however it was
+//!    forked, so that `tid` 0 means "not set up in this process". libc starts the child with an
+//!    empty list.
+//! 5. Slot k, for k < `made`, points to the lock that hangs on it, or, if it is free, to the slot
+//!    after it. Slot `made` points to `last`. So the chain goes through all slots up to the last
+//!    one that is used, or the first one, and taking and freeing one of them is one store.
+//! 6. What a thread holds, how often, and by how many guards, is in its slots, in this process's
+//!    own memory. The words lie where peers write: they say who may come next, never what is held
+//!    here.
 //! 7. Before the kernel walks the list of a thread that ends, `end` has seen what that holds.
 //!
 //! # A thread that ends and still holds something
@@ -70,15 +80,17 @@
 //! ends where it meets such memory, so what hangs behind it is not handed on.
 //!
 //! # What is beyond it
-//! A thread that calls `exec` and is not its process's first one is given the first one's TID *before* the kernel walks its list, which then fits none of its locks: they stay
-//! owned by a TID that is gone. A signal handler that interrupts an operation, runs one itself, and is killed in there: only the outer one is pending.
-//! The threads of a process that is killed (SIGKILL), or exits, do not stop at once: where one has
-//! its list walked, another may run on for as long as the signal takes to get to its processor.
-//! What it does with a reference that it has from the first one's guard, it does beside the lock's
-//! next owner.
+//! A thread that calls `exec` and is not its process's first one is given the first one's TID
+//! *before* the kernel walks its list, which then fits none of its locks: they stay owned by a TID
+//! that is gone. A signal handler that interrupts an operation, runs one itself, and is killed in
+//! there: only the outer one is pending. The threads of a process that is killed (SIGKILL), or
+//! exits, do not stop at once: where one has its list walked, another may run on for as long as the
+//! signal takes to get to its processor. What it does with a reference that it has from the first
+//! one's guard, it does beside the lock's next owner.
 //!
 //! References: <https://docs.kernel.org/locking/robust-futexes.html>, <https://man7.org/linux/man-pages/man2/get_robust_list.2.html>,
-//! the kernel's `handle_futex_death`, glibc's `nptl/descr.h` (`ENQUEUE_MUTEX_BOTH`), musl's `pthread_mutex_trylock.c`.
+//! the kernel's `handle_futex_death`, glibc's `nptl/descr.h` (`ENQUEUE_MUTEX_BOTH`), musl's
+//! `pthread_mutex_trylock.c`.
 
 #![allow(unsafe_code)]
 
@@ -108,16 +120,20 @@ pub const OWNER_DIED: u32 = 0x4000_0000;
 /// Set by whoever sleeps, or may sleep: the kernel wakes only if it is set.
 pub const WAITERS: u32 = 0x8000_0000;
 
-/// The most locks that one thread may hold. The kernel's walk stops after 2,048 entries, two for each lock; libc's own robust mutexes need some.
+/// The most locks that one thread may hold. The kernel's walk stops after 2,048 entries, two for
+/// each lock; libc's own robust mutexes need some.
 pub const MAX_HELD: usize = 1_000;
 
 /// From an entry to its futex word, as libc registered it for every thread.
 const FUTEX_OFFSET: isize = if cfg!(target_env = "musl") { -28 } else { -32 };
 
-const _: () = assert!(offset_of!(RobustWord, word) as isize - offset_of!(RobustWord, next) as isize == FUTEX_OFFSET);
+const _: () = assert!(
+    offset_of!(RobustWord, word) as isize - offset_of!(RobustWord, next) as isize == FUTEX_OFFSET
+);
 const _: () = assert!(size_of::<RobustWord>() == 40 && align_of::<RobustWord>() == 8);
 
-/// A futex word with its entry for the robust list, laid out as libc's `pthread_mutex_t` lays out its own.
+/// A futex word with its entry for the robust list, laid out as libc's `pthread_mutex_t` lays out
+/// its own.
 #[derive(Debug)]
 #[repr(C, align(8))]
 pub struct RobustWord {
@@ -150,7 +166,8 @@ impl RobustWord {
         }
     }
 
-    /// The futex word. Bits 0-29: the owner's TID, 0 when free; bit 30: [`OWNER_DIED`]; bit 31: [`WAITERS`].
+    /// The futex word. Bits 0-29: the owner's TID, 0 when free; bit 30: [`OWNER_DIED`]; bit 31:
+    /// [`WAITERS`].
     #[inline]
     #[must_use]
     pub fn word(&self) -> &AtomicU32 {
@@ -180,11 +197,13 @@ pub enum Error {
         /// The distance that libc registered.
         futex_offset: isize,
     },
-    /// This process was forked into another pid namespace than its parent's, whose locks it can see.
+    /// This process was forked into another pid namespace than its parent's, whose locks it can
+    /// see.
     OtherPidNamespace,
     /// The thread is about to end: its last destructors run.
     ThreadEnds,
-    /// A system call failed: `/proc` is not there to tell the pid namespace, or there is no memory for the thread's record.
+    /// A system call failed: `/proc` is not there to tell the pid namespace, or there is no memory
+    /// for the thread's record.
     Os(io::Error),
 }
 
@@ -232,7 +251,8 @@ struct ListHead {
 pub struct Thread {
     /// The owner's TID; 0 in a forked child, whose copy is wiped (invariant 4).
     tid: Cell<u32>,
-    /// Another one for each thread that ever has this record, also where a TID is given out again; 0 with `tid`.
+    /// Another one for each thread that ever has this record, also where a TID is given out again;
+    /// 0 with `tid`.
     session: Cell<u64>,
     /// How many of `slots` can be used so far (invariant 5). Written by the thread alone.
     made: AtomicUsize,
@@ -244,7 +264,8 @@ pub struct Thread {
     has_lost_locals: Cell<bool>,
     last: RobustWord,
     next_thread: AtomicPtr<Thread>,
-    /// What the locks hang on (invariant 5). Written by the thread alone; others look for what was leaked.
+    /// What the locks hang on (invariant 5). Written by the thread alone; others look for what was
+    /// leaked.
     slots: [SlotWord; MAX_HELD + 1],
 }
 
@@ -306,7 +327,10 @@ pub enum NoSlot {
 
 impl core::fmt::Debug for Thread {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Thread").field("tid", &self.tid).field("slots", &self.made).finish_non_exhaustive()
+        f.debug_struct("Thread")
+            .field("tid", &self.tid)
+            .field("slots", &self.made)
+            .finish_non_exhaustive()
     }
 }
 
@@ -394,7 +418,8 @@ impl Thread {
         self.tid.get()
     }
 
-    /// What tells this thread from every other one that has, or had, this record: its forked children's first threads, too. Not 0 but in a child in which it was not set up.
+    /// What tells this thread from every other one that has, or had, this record: its forked
+    /// children's first threads, too. Not 0 but in a child in which it was not set up.
     #[inline]
     #[must_use]
     pub fn session(&self) -> u64 {
@@ -443,7 +468,9 @@ impl Thread {
     #[must_use]
     pub fn no_slot(&self, lock: &RobustWord) -> NoSlot {
         if self.made.load(Relaxed) == 0 {
-            return self.will_be_called_at_end().map_or_else(NoSlot::Unavailable, |()| NoSlot::TooMany);
+            return self
+                .will_be_called_at_end()
+                .map_or_else(NoSlot::Unavailable, |()| NoSlot::TooMany);
         }
         if self.slot_of(lock).is_some() { NoSlot::Held } else { NoSlot::TooMany }
     }
@@ -555,7 +582,8 @@ impl Thread {
         in_program_order();
     }
 
-    /// Unlinks a lock that this thread is about to release, between `begin` and `end`. Says whether the thread held it.
+    /// Unlinks a lock that this thread is about to release, between `begin` and `end`. Says whether
+    /// the thread held it.
     #[inline]
     #[must_use]
     pub fn unlink(&self, lock: &RobustWord) -> bool {
@@ -588,8 +616,9 @@ impl Thread {
 
     #[inline]
     fn head(&self) -> &ListHead {
-        // SAFETY: set by `set_up` to what the kernel has registered for this thread; it lies in libc's descriptor of the
-        // thread, which outlives every instruction that the thread executes.
+        // SAFETY: set by `set_up` to what the kernel has registered for this thread; it lies in
+        // libc's descriptor of the thread, which outlives every instruction that the thread
+        // executes.
         unsafe { &*self.head.get() }
     }
 }
@@ -636,12 +665,16 @@ impl Slot<'_> {
     }
 }
 
-/// Whether any thread of this process holds a lock whose entry lies in the `len` bytes from address `start` on.
-/// Exact for memory in which no lock is being taken or released: for the rest it may err to either side.
+/// Whether any thread of this process holds a lock whose entry lies in the `len` bytes from address
+/// `start` on. Exact for memory in which no lock is being taken or released: for the rest it may
+/// err to either side.
 #[must_use]
 pub fn any_held_within(start: usize, len: usize) -> bool {
     let is_within = |slot: &SlotWord| slot.entry.next.load(Relaxed).wrapping_sub(start) < len;
-    records().any(|thread| !thread.is_free() && thread.slots[..thread.made.load(Relaxed).min(MAX_HELD)].iter().any(is_within))
+    records().any(|thread| {
+        !thread.is_free()
+            && thread.slots[..thread.made.load(Relaxed).min(MAX_HELD)].iter().any(is_within)
+    })
 }
 
 /// How many records were ever set up, in this process and before it was forked.
@@ -663,13 +696,17 @@ fn set_up() -> Result<&'static Thread, Error> {
     if namespace::current().map_err(Error::Os)? != namespace::first().map_err(Error::Os)? {
         return Err(Error::OtherPidNamespace);
     }
-    let tid = ids::this_thread().map_err(|errno| Error::Os(errno.into()))?.as_raw_nonzero().get() as u32;
+    let tid =
+        ids::this_thread().map_err(|errno| Error::Os(errno.into()))?.as_raw_nonzero().get() as u32;
     let reused = if wiped.is_none() { records().find(|thread| thread.claim(tid)) } else { None };
     let record = match reused {
         Some(thread) => thread,
         None => {
-            // One that was wiped by a fork is this thread's still, and no longer among the records: the pool is wiped, too.
-            let record = wiped.and_then(|record| NonNull::new(record.cast_mut())).map_or_else(map_record, Ok)?;
+            // One that was wiped by a fork is this thread's still, and no longer among the records:
+            // the pool is wiped, too.
+            let record = wiped
+                .and_then(|record| NonNull::new(record.cast_mut()))
+                .map_or_else(map_record, Ok)?;
             // SAFETY: mapped for good, zeroed, aligned to a page: a valid `Thread`.
             let thread = unsafe { record.as_ref() };
             thread.last.word.store(tid, Relaxed);
@@ -678,7 +715,8 @@ fn set_up() -> Result<&'static Thread, Error> {
         }
     };
     record.splice(head);
-    // Relaxed: nothing but the number itself counts. A child goes on from its parent's count, so it gives out none that any copy in it could have.
+    // Relaxed: nothing but the number itself counts. A child goes on from its parent's count, so it
+    // gives out none that any copy in it could have.
     record.session.set(1 + SESSIONS.fetch_add(1, Relaxed));
     record.tid.set(tid);
     RECORD.set(record);
@@ -686,7 +724,8 @@ fn set_up() -> Result<&'static Thread, Error> {
 }
 
 impl Thread {
-    /// Whether the thread that this record belonged to is gone for good (invariant 3), or there never was one.
+    /// Whether the thread that this record belonged to is gone for good (invariant 3), or there
+    /// never was one.
     fn is_free(&self) -> bool {
         let owner = self.last.word.load(Relaxed);
         owner == 0 || owner & OWNER_DIED != 0
@@ -694,7 +733,8 @@ impl Thread {
 
     fn claim(&self, tid: u32) -> bool {
         let owner = self.last.word.load(Relaxed);
-        // Acquire: pairs with the kernel's exchange, a full barrier, after its last read of the record.
+        // Acquire: pairs with the kernel's exchange, a full barrier, after its last read of the
+        // record.
         self.is_free() && self.last.word.compare_exchange(owner, tid, Acquire, Relaxed).is_ok()
     }
 
@@ -708,7 +748,8 @@ impl Thread {
         // glibc leaves this as it was in the parent when it starts a forked child.
         head.list_op_pending.end();
         let head_entry = ptr::from_ref(&head.list).expose_provenance();
-        // With libc's flag for a priority-inheritance mutex in bit 0, which the kernel needs: copied as it is.
+        // With libc's flag for a priority-inheritance mutex in bit 0, which the kernel needs:
+        // copied as it is.
         let older = head.list.get();
         let first = &self.slots[0].entry;
         first.prev.store(head_entry, Relaxed);
@@ -719,10 +760,12 @@ impl Thread {
         head.list.set(first.entry());
         in_program_order();
         if older != head_entry {
-            let before_older = (older & !1) - (offset_of!(RobustWord, next) - offset_of!(RobustWord, prev));
+            let before_older =
+                (older & !1) - (offset_of!(RobustWord, next) - offset_of!(RobustWord, prev));
             let prev = ptr::with_exposed_provenance::<AtomicUsize>(before_older);
-            // SAFETY: an entry of libc's list is the `next` of a mutex that this thread holds, and `prev` stands before it, in
-            // the layout that libc has registered and `set_up` has checked. Only this thread edits its list.
+            // SAFETY: an entry of libc's list is the `next` of a mutex that this thread holds, and
+            // `prev` stands before it, in the layout that libc has registered and
+            // `set_up` has checked. Only this thread edits its list.
             let prev = unsafe { &*prev };
             prev.store(self.last.entry(), Relaxed);
         }
@@ -736,8 +779,9 @@ fn is_shared(lock: &RobustWord) -> bool {
     mappings::contain(ptr::from_ref(lock).addr())
 }
 
-/// Keeps the stores before it before the stores after it, for the kernel's walk in this thread's own context (invariant 2). SeqCst is the one ordering of
-/// a compiler fence that forbids moving a store across it in both directions; it costs no instruction.
+/// Keeps the stores before it before the stores after it, for the kernel's walk in this thread's
+/// own context (invariant 2). SeqCst is the one ordering of a compiler fence that forbids moving a
+/// store across it in both directions; it costs no instruction.
 #[inline]
 pub fn in_program_order() {
     compiler_fence(SeqCst);
@@ -751,7 +795,8 @@ fn registered_head() -> Result<&'static ListHead, Error> {
         lock_a_shared_mutex();
         head = get_robust_list()?;
     }
-    // SAFETY: the kernel gives back what libc has registered for this very thread, in its descriptor, which outlives the thread's code.
+    // SAFETY: the kernel gives back what libc has registered for this very thread, in its
+    // descriptor, which outlives the thread's code.
     let head: &'static ListHead = unsafe { head.as_ref() }.ok_or(Error::NoList)?;
     match head.futex_offset.get() {
         FUTEX_OFFSET => Ok(head),
@@ -759,12 +804,14 @@ fn registered_head() -> Result<&'static ListHead, Error> {
     }
 }
 
-/// `get_robust_list(2)` for the calling thread, which has no errnos: neither does it ask for another thread, nor give a bad pointer.
+/// `get_robust_list(2)` for the calling thread, which has no errnos: neither does it ask for
+/// another thread, nor give a bad pointer.
 fn get_robust_list() -> Result<*const ListHead, Error> {
     let mut head: *const ListHead = ptr::null();
     let mut len: usize = 0;
     // SAFETY: the call writes a pointer and a size where its two arguments point.
-    let failed = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
+    let failed =
+        unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
     if failed != 0 {
         return Err(Error::Os(io::Error::last_os_error()));
     }
@@ -777,14 +824,19 @@ fn lock_a_shared_mutex() {
     // SAFETY: initialises the attributes.
     unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) };
     // SAFETY: initialised by the line above.
-    unsafe { libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST) };
+    unsafe {
+        libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST)
+    };
     // SAFETY: initialised as well.
-    unsafe { libc::pthread_mutexattr_setpshared(attributes.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) };
+    unsafe {
+        libc::pthread_mutexattr_setpshared(attributes.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED)
+    };
     // SAFETY: initialises the mutex from initialised attributes.
     unsafe { libc::pthread_mutex_init(mutex.as_mut_ptr(), attributes.as_ptr()) };
     // SAFETY: initialised, and nobody else knows it.
     unsafe { libc::pthread_mutex_lock(mutex.as_mut_ptr()) };
-    // SAFETY: held by this thread since the line above; once unlocked, the list does not name it any more.
+    // SAFETY: held by this thread since the line above; once unlocked, the list does not name it
+    // any more.
     unsafe { libc::pthread_mutex_unlock(mutex.as_mut_ptr()) };
     // SAFETY: unlocked, and not used again.
     unsafe { libc::pthread_mutex_destroy(mutex.as_mut_ptr()) };
@@ -792,16 +844,20 @@ fn lock_a_shared_mutex() {
     unsafe { libc::pthread_mutexattr_destroy(attributes.as_mut_ptr()) };
 }
 
-/// Where the first of the process's records stands: on a page of its own that is wiped on fork, null before the first use.
+/// Where the first of the process's records stands: on a page of its own that is wiped on fork,
+/// null before the first use.
 static POOL: AtomicPtr<AtomicPtr<Thread>> = AtomicPtr::new(ptr::null_mut());
 
-/// All the records of this process. They are never unmapped: a thread that is gone leaves its own to the next one.
+/// All the records of this process. They are never unmapped: a thread that is gone leaves its own
+/// to the next one.
 fn records() -> impl Iterator<Item = &'static Thread> {
-    // Acquire: pairs with the Release in `publish`, as does the one below: what a pointer leads to is there.
+    // Acquire: pairs with the Release in `publish`, as does the one below: what a pointer leads to
+    // is there.
     let pool = NonNull::new(POOL.load(Acquire));
     // SAFETY: once set, POOL points to a page that stays mapped and holds an `AtomicPtr`.
     let first = pool.map_or(ptr::null_mut(), |pool| unsafe { pool.as_ref() }.load(Acquire));
-    // SAFETY: records are published whole and stay mapped; of other threads' only the atomics are used (invariant 1).
+    // SAFETY: records are published whole and stay mapped; of other threads' only the atomics are
+    // used (invariant 1).
     let at = |record: *mut Thread| unsafe { record.as_ref() };
     core::iter::successors(at(first), move |thread| at(thread.next_thread.load(Acquire)))
 }
@@ -811,7 +867,8 @@ fn publish(record: NonNull<Thread>) -> Result<(), Error> {
     let mut pool = POOL.load(Acquire);
     if pool.is_null() {
         let page = map_wiped_on_fork(size_of::<AtomicPtr<Thread>>())?.cast();
-        // Release: pairs with the Acquire in `records`. Acquire on failure: another thread's page is used instead.
+        // Release: pairs with the Acquire in `records`. Acquire on failure: another thread's page
+        // is used instead.
         pool = match POOL.compare_exchange(ptr::null_mut(), page.as_ptr(), Release, Acquire) {
             Ok(_) => page.as_ptr(),
             Err(others) => {

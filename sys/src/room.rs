@@ -43,7 +43,13 @@ fn left() -> Option<u64> {
 
 /// The number behind a name at the beginning of a line.
 fn field(report: &str, name: &str) -> Option<u64> {
-    report.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace().next()?.parse().ok()
+    report
+        .lines()
+        .find_map(|line| line.strip_prefix(name))?
+        .split_ascii_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// The names of the files of one version.
@@ -76,12 +82,15 @@ fn left_in_group(line: &str, swap: u64) -> Option<u64> {
     let (controllers, path) = (fields.next()?, fields.next()?);
     let (files, roots): (&Files, &[&str]) = match controllers {
         "" => (&SECOND, &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]),
-        _ if controllers.split(',').any(|name| name == "memory") => (&FIRST, &["/sys/fs/cgroup/memory"]),
+        _ if controllers.split(',').any(|name| name == "memory") => {
+            (&FIRST, &["/sys/fs/cgroup/memory"])
+        }
         _ => return None,
     };
     // In a container the path may be the host's, and only the root be there: the container's group.
     let path = Path::new(path.trim_start_matches('/'));
-    let groups = roots.iter().flat_map(|root| path.ancestors().map(|part| Path::new(root).join(part)));
+    let groups =
+        roots.iter().flat_map(|root| path.ancestors().map(|part| Path::new(root).join(part)));
     groups.filter_map(|group| left_by_files(&group, files, swap)).min()
 }
 
@@ -92,7 +101,8 @@ fn left_by_files(group: &Path, files: &Files, swap: u64) -> Option<u64> {
     let report = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
     let cached: u64 = files.caches.iter().filter_map(|name| field(&report, name)).sum();
     let used = number(files.usage)?.saturating_sub(cached);
-    let of_group = files.swap.and_then(|[limit, usage]| Some(number(limit)?.saturating_sub(number(usage)?)));
+    let of_group =
+        files.swap.and_then(|[limit, usage]| Some(number(limit)?.saturating_sub(number(usage)?)));
     let swap = of_group.map_or(swap, |of_group| of_group.min(swap));
     Some(limit.saturating_sub(used).saturating_add(swap))
 }
@@ -109,7 +119,8 @@ mod tests {
 
     impl Group {
         fn new(name: &str, files: &[(&str, &str)]) -> io::Result<Group> {
-            let folder = std::env::temp_dir().join(format!("crossproc-room-{}-{name}", std::process::id()));
+            let folder =
+                std::env::temp_dir().join(format!("crossproc-room-{}-{name}", std::process::id()));
             fs::create_dir_all(&folder)?;
             files.iter().try_for_each(|(name, text)| fs::write(folder.join(name), text))?;
             Ok(Group(folder))
@@ -129,7 +140,10 @@ mod tests {
         let group = Group::new("caches", &files)?;
         assert_eq!(left_by_files(&group.0, &SECOND, 0), Some(30));
         assert_eq!(left_by_files(&group.0, &SECOND, 7), Some(37));
-        let group = Group::new("swap", &[&files[..], &[("memory.swap.max", "4\n"), ("memory.swap.current", "1\n")]].concat())?;
+        let group = Group::new(
+            "swap",
+            &[&files[..], &[("memory.swap.max", "4\n"), ("memory.swap.current", "1\n")]].concat(),
+        )?;
         assert_eq!(left_by_files(&group.0, &SECOND, 7), Some(33));
         Ok(())
     }

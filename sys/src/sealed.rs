@@ -1,4 +1,5 @@
-//! Bytes in a memfd that nobody can change any more: how a message that is too long for a socket's buffer travels.
+//! Bytes in a memfd that nobody can change any more: how a message that is too long for a socket's
+//! buffer travels.
 //!
 //! References: <https://man7.org/linux/man-pages/man2/F_GET_SEALS.2const.html> (`F_SEAL_WRITE`)
 
@@ -18,7 +19,8 @@ use crate::memory;
 use crate::retry::retry;
 
 /// Neither its size nor a byte of it can change, nor can the seals.
-const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
+const SEALS: SealFlags =
+    SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
 
 /// A new anonymous file with a copy of some bytes, sealed.
 ///
@@ -67,7 +69,8 @@ pub enum Unsealed {
 }
 
 impl Sealed {
-    /// Maps all of a file of which somebody says that it is sealed, `len` bytes long, and has no holes. All is checked.
+    /// Maps all of a file of which somebody says that it is sealed, `len` bytes long, and has no
+    /// holes. All is checked.
     ///
     /// # Errors
     /// [`Unsealed`].
@@ -83,7 +86,8 @@ impl Sealed {
         if found != len as u64 {
             return Err(Unsealed::OtherLength(found));
         }
-        // Sealed against writing, so none can be made any more. What was swapped out counts as allocated.
+        // Sealed against writing, so none can be made any more. What was swapped out counts as
+        // allocated.
         if allocated < found {
             return Err(Unsealed::Holes);
         }
@@ -91,7 +95,8 @@ impl Sealed {
             return Ok(Sealed { start: NonNull::dangling(), len });
         }
         // SAFETY: no address is asked for, so nothing that exists is changed.
-        let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, file, 0) };
+        let start =
+            unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, file, 0) };
         let start = start.map_err(|errno| Unsealed::Os(errno.into()))?;
         let start = NonNull::new(start.cast()).ok_or_else(|| Unsealed::Os(Errno::NOMEM.into()))?;
         Ok(Sealed { start, len })
@@ -102,8 +107,9 @@ impl Deref for Sealed {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `len` bytes are mapped as long as `self`, or none are meant; the file is as long, can neither shrink nor be written to by anybody, for good
-        // (F_SEAL_WRITE is refused while a writable mapping exists), and this mapping is read-only.
+        // SAFETY: `len` bytes are mapped as long as `self`, or none are meant; the file is as long,
+        // can neither shrink nor be written to by anybody, for good (F_SEAL_WRITE is
+        // refused while a writable mapping exists), and this mapping is read-only.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }

@@ -1,7 +1,9 @@
-//! Packets over `AF_UNIX` sockets: `socketpair(2)`, `send(2)`, `sendmsg(2)`, `recvmsg(2)`, with descriptors (`SCM_RIGHTS`); and who is at the other end.
+//! Packets over `AF_UNIX` sockets: `socketpair(2)`, `send(2)`, `sendmsg(2)`, `recvmsg(2)`, with
+//! descriptors (`SCM_RIGHTS`); and who is at the other end.
 //!
-//! All sockets here are of type `SOCK_SEQPACKET`: a packet is sent and received whole, by one call each, whoever shares the socket, and whoever dies.
-//! No call here raises SIGPIPE, and each received descriptor is close-on-exec from the start.
+//! All sockets here are of type `SOCK_SEQPACKET`: a packet is sent and received whole, by one call
+//! each, whoever shares the socket, and whoever dies. No call here raises SIGPIPE, and each
+//! received descriptor is close-on-exec from the start.
 //!
 //! References: <https://man7.org/linux/man-pages/man7/unix.7.html>, <https://man7.org/linux/man-pages/man2/recvmsg.2.html>
 
@@ -33,21 +35,29 @@ const fn space(len: usize) -> usize {
 /// How many bytes a control message with `MAX_DESCRIPTORS` takes.
 const SPACE: usize = space(MAX_DESCRIPTORS * size_of::<RawFd>());
 
-/// What the kernel adds to each packet if anyone who shares the socket has asked for it (SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD). It comes before the descriptors, and would take their place.
+/// What the kernel adds to each packet if anyone who shares the socket has asked for it
+/// (SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD). It comes before the descriptors, and would take their
+/// place.
 const ADDED: usize = space(size_of::<libc::ucred>()) + space(MAX_LABEL) + space(size_of::<RawFd>());
 
-/// Room for the control message with as many descriptors, aligned as the kernel wants it. Larger than what CMSG_SPACE says, which is checked below.
+/// Room for the control message with as many descriptors, aligned as the kernel wants it. Larger
+/// than what CMSG_SPACE says, which is checked below.
 type Outgoing = [u64; 4];
 /// The same for all that may come.
 type Incoming = [MaybeUninit<u64>; (SPACE + ADDED) / size_of::<u64>()];
 
-const _: () = assert!(SPACE <= size_of::<Outgoing>() && align_of::<Outgoing>() >= align_of::<libc::cmsghdr>());
+const _: () = assert!(
+    SPACE <= size_of::<Outgoing>() && align_of::<Outgoing>() >= align_of::<libc::cmsghdr>()
+);
 const _: () = assert!(SPACE + ADDED == size_of::<Incoming>());
 
-/// Sends one packet: all of `bytes`, or an error. `wait`: whether it may block while there is no room.
+/// Sends one packet: all of `bytes`, or an error. `wait`: whether it may block while there is no
+/// room.
 ///
 /// # Errors
-/// EAGAIN: no room, and it may not block, or the socket is non-blocking. EINTR: a signal handler ran. EPIPE, ECONNRESET: the other end is gone. EMSGSIZE: longer than the socket's buffer. ENOBUFS, ENOMEM: no memory. All go to the caller.
+/// EAGAIN: no room, and it may not block, or the socket is non-blocking. EINTR: a signal handler
+/// ran. EPIPE, ECONNRESET: the other end is gone. EMSGSIZE: longer than the socket's buffer.
+/// ENOBUFS, ENOMEM: no memory. All go to the caller.
 #[inline(always)]
 pub fn send(socket: impl AsFd, bytes: &[u8], wait: bool) -> Result<(), Errno> {
     let (fd, flags) = (socket.as_fd().as_raw_fd(), libc::MSG_NOSIGNAL | dont_wait(wait));
@@ -58,11 +68,17 @@ pub fn send(socket: impl AsFd, bytes: &[u8], wait: bool) -> Result<(), Errno> {
 /// Sends one packet from several slices, with descriptors: at most [`MAX_DESCRIPTORS`].
 ///
 /// # Errors
-/// As [`send`]. ETOOMANYREFS: this user has too many descriptors on the way already (more than RLIMIT_NOFILE).
+/// As [`send`]. ETOOMANYREFS: this user has too many descriptors on the way already (more than
+/// RLIMIT_NOFILE).
 ///
 /// # Panics
 /// If there are more descriptors.
-pub fn send_with_descriptors(socket: impl AsFd, slices: &[&[u8]], descriptors: &[BorrowedFd<'_>], wait: bool) -> Result<(), Errno> {
+pub fn send_with_descriptors(
+    socket: impl AsFd,
+    slices: &[&[u8]],
+    descriptors: &[BorrowedFd<'_>],
+    wait: bool,
+) -> Result<(), Errno> {
     // `iovec` has a mutable pointer, which the kernel does not write through here.
     let vectors: Vec<_> = slices.iter().map(|bytes| vector(NonNull::from(*bytes))).collect();
     send_vectors(socket, &vectors, descriptors, wait)
@@ -73,12 +89,24 @@ pub fn send_with_descriptors(socket: impl AsFd, slices: &[&[u8]], descriptors: &
 ///
 /// # Errors
 /// As [`send_with_descriptors`].
-pub fn send_descriptor(socket: impl AsFd, bytes: &[u8], descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
+pub fn send_descriptor(
+    socket: impl AsFd,
+    bytes: &[u8],
+    descriptor: BorrowedFd<'_>,
+) -> Result<(), Errno> {
     send_vectors(socket, &[vector(NonNull::from(bytes))], &[descriptor], false)
 }
 
-fn send_vectors(socket: impl AsFd, vectors: &[libc::iovec], descriptors: &[BorrowedFd<'_>], wait: bool) -> Result<(), Errno> {
-    assert!(descriptors.len() <= MAX_DESCRIPTORS, "at most {MAX_DESCRIPTORS} descriptors with a packet");
+fn send_vectors(
+    socket: impl AsFd,
+    vectors: &[libc::iovec],
+    descriptors: &[BorrowedFd<'_>],
+    wait: bool,
+) -> Result<(), Errno> {
+    assert!(
+        descriptors.len() <= MAX_DESCRIPTORS,
+        "at most {MAX_DESCRIPTORS} descriptors with a packet"
+    );
     let mut control: Outgoing = [0; 4];
     let mut header = message(vectors);
     if !descriptors.is_empty() {
@@ -96,9 +124,11 @@ fn send_vectors(socket: impl AsFd, vectors: &[libc::iovec], descriptors: &[Borro
         filled.cmsg_len = unsafe { libc::CMSG_LEN(len) } as _;
         // SAFETY: points into `control`, which is aligned for it and not borrowed otherwise.
         unsafe { first.write(filled) };
-        // SAFETY: the header is followed by its data. No reference narrows the pointer to the header alone.
+        // SAFETY: the header is followed by its data. No reference narrows the pointer to the
+        // header alone.
         let data = unsafe { libc::CMSG_DATA(first) };
-        // SAFETY: a `BorrowedFd` is a `RawFd` (`repr(transparent)`), and there is room for `len` bytes after the header.
+        // SAFETY: a `BorrowedFd` is a `RawFd` (`repr(transparent)`), and there is room for `len`
+        // bytes after the header.
         unsafe { ptr::copy_nonoverlapping(descriptors.as_ptr().cast::<u8>(), data, len as usize) };
     }
     let flags = libc::MSG_NOSIGNAL | dont_wait(wait);
@@ -110,7 +140,8 @@ fn send_vectors(socket: impl AsFd, vectors: &[libc::iovec], descriptors: &[Borro
 /// What [`receive`] got.
 #[derive(Debug)]
 pub struct Packet {
-    /// How many bytes: the first buffer is filled first, then the second one. 0 at the end of the stream.
+    /// How many bytes: the first buffer is filled first, then the second one. 0 at the end of the
+    /// stream.
     pub len: usize,
     /// The packet was longer than both buffers: the rest is lost.
     pub is_cut: bool,
@@ -120,13 +151,19 @@ pub struct Packet {
     pub is_missing_descriptors: bool,
 }
 
-/// Receives one packet into two buffers, one after the other. `wait`: whether it may block while there is none.
+/// Receives one packet into two buffers, one after the other. `wait`: whether it may block while
+/// there is none.
 ///
 /// # Errors
-/// EAGAIN: there is none, and it may not block, or the socket is non-blocking. EINTR: a signal handler ran. ECONNRESET: once, when the other end has gone with unread packets in it; the next call goes on.
-/// ENOMEM: no memory. All go to the caller.
+/// EAGAIN: there is none, and it may not block, or the socket is non-blocking. EINTR: a signal
+/// handler ran. ECONNRESET: once, when the other end has gone with unread packets in it; the next
+/// call goes on. ENOMEM: no memory. All go to the caller.
 #[inline(always)]
-pub fn receive(socket: impl AsFd, buffers: [&mut [MaybeUninit<u8>]; 2], wait: bool) -> Result<Packet, Errno> {
+pub fn receive(
+    socket: impl AsFd,
+    buffers: [&mut [MaybeUninit<u8>]; 2],
+    wait: bool,
+) -> Result<Packet, Errno> {
     let vectors = buffers.map(|buffer| vector(NonNull::from(buffer)));
     // One is less work for the kernel than two.
     let vectors = if vectors[0].iov_len == 0 { &vectors[1..] } else { &vectors[..] };
@@ -135,7 +172,8 @@ pub fn receive(socket: impl AsFd, buffers: [&mut [MaybeUninit<u8>]; 2], wait: bo
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = size_of::<Incoming>() as _;
     let flags = libc::MSG_CMSG_CLOEXEC | dont_wait(wait);
-    // SAFETY: the header leads to buffers that are borrowed mutably, and to the control buffer with its length.
+    // SAFETY: the header leads to buffers that are borrowed mutably, and to the control buffer with
+    // its length.
     let len = unsafe { call::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, flags) }?;
     let mut packet = Packet {
         len,
@@ -161,7 +199,9 @@ fn take_descriptors(header: &libc::msghdr, mut take: impl FnMut(Option<OwnedFd>)
     // SAFETY: the kernel has filled in the header of this message.
     let mut at = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !at.is_null() {
-        // SAFETY: a control message inside the buffer, aligned, which the kernel has written. Copied, so that no reference narrows the pointer to the header alone: the data follows it.
+        // SAFETY: a control message inside the buffer, aligned, which the kernel has written.
+        // Copied, so that no reference narrows the pointer to the header alone: the data follows
+        // it.
         let found = unsafe { at.read() };
         let was_sent = found.cmsg_type == libc::SCM_RIGHTS;
         if found.cmsg_level == libc::SOL_SOCKET && (was_sent || found.cmsg_type == SCM_PIDFD) {
@@ -179,7 +219,8 @@ fn take_descriptors(header: &libc::msghdr, mut take: impl FnMut(Option<OwnedFd>)
                 if number < 0 {
                     continue;
                 }
-                // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+                // SAFETY: the kernel has just made this descriptor for us, and nobody else knows
+                // it.
                 let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
                 if was_sent {
                     take(above_standard(descriptor).ok());
@@ -215,7 +256,9 @@ pub struct Delivery {
     pub is_missing_descriptors: bool,
 }
 
-/// Receives one packet without waiting, with however many descriptors it brought: what [`receive`] has no room for is closed by the kernel before it returns, and closing a descriptor that a stranger has made may take as long as the stranger likes.
+/// Receives one packet without waiting, with however many descriptors it brought: what [`receive`]
+/// has no room for is closed by the kernel before it returns, and closing a descriptor that a
+/// stranger has made may take as long as the stranger likes.
 ///
 /// # Errors
 /// As [`receive`].
@@ -226,7 +269,8 @@ pub fn receive_all(socket: impl AsFd, buffer: &mut [u8]) -> Result<Delivery, Err
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = size_of::<WideControl>() as _;
     let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
-    // SAFETY: the header leads to a buffer that is borrowed mutably, and to the control buffer with its length.
+    // SAFETY: the header leads to a buffer that is borrowed mutably, and to the control buffer with
+    // its length.
     let received = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, flags) };
     let len = check(received)?;
     let mut descriptors = Vec::new();
@@ -264,7 +308,8 @@ pub fn brings_descriptors(socket: impl AsFd) -> Result<bool, Errno> {
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// The process that connected or, seen from a client, that began to listen; 0 if it is in a pid namespace that cannot be seen from here. It may have ended since.
+    /// The process that connected or, seen from a client, that began to listen; 0 if it is in a
+    /// pid namespace that cannot be seen from here. It may have ended since.
     pub pid: u32,
     /// The effective user of it at that time.
     pub uid: u32,
@@ -279,12 +324,14 @@ pub fn peer(socket: impl AsFd) -> Result<Peer, Errno> {
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
     let (fd, level, name) = (socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED);
     // SAFETY: writes at most `len` bytes into a struct of that size, of which any bytes are valid.
-    let result = unsafe { libc::getsockopt(fd, level, name, (&raw mut found).cast(), &raw mut len) };
+    let result =
+        unsafe { libc::getsockopt(fd, level, name, (&raw mut found).cast(), &raw mut len) };
     check(result as isize)?;
     Ok(Peer { pid: u32::try_from(found.pid).unwrap_or(0), uid: found.uid })
 }
 
-/// How many bytes of memory the packets take that were sent and that the other end has not received yet (`SIOCOUTQ`).
+/// How many bytes of memory the packets take that were sent and that the other end has not received
+/// yet (`SIOCOUTQ`).
 ///
 /// # Errors
 /// None is expected of a Unix socket; they go to the caller.
@@ -306,16 +353,21 @@ fn vector<T>(bytes: NonNull<[T]>) -> libc::iovec {
 }
 
 fn message(vectors: &[libc::iovec]) -> libc::msghdr {
-    // SAFETY: all fields are integers and pointers, for which zero will do. (Its padding differs between libcs, so it cannot be written out.)
+    // SAFETY: all fields are integers and pointers, for which zero will do. (Its padding differs
+    // between libcs, so it cannot be written out.)
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_iov = vectors.as_ptr().cast_mut();
     header.msg_iovlen = vectors.len() as _;
     header
 }
 
-/// The two calls that every message takes, inline: what libc has around them, cancellation points of threads, takes a quarter of a microsecond where the kernel makes the processor forget its
+/// The two calls that every message takes, inline: what libc has around them, cancellation points
+/// of threads, takes a quarter of a microsecond where the kernel makes the processor forget its
 /// predictions with each call.
-#[cfg(all(target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+#[cfg(all(
+    target_env = "gnu",
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
+))]
 mod call {
     use rustix::io::Errno;
     use syscalls::{Sysno, syscall};
@@ -323,7 +375,12 @@ mod call {
     /// # Safety
     /// `bytes` leads to `len` bytes.
     #[inline(always)]
-    pub(super) unsafe fn send(fd: i32, bytes: *const u8, len: usize, flags: i32) -> Result<usize, Errno> {
+    pub(super) unsafe fn send(
+        fd: i32,
+        bytes: *const u8,
+        len: usize,
+        flags: i32,
+    ) -> Result<usize, Errno> {
         // SAFETY: the caller's; the call reads nothing else.
         unsafe { syscall!(Sysno::sendto, fd, bytes, len, flags, 0, 0) }.map_err(errno)
     }
@@ -331,7 +388,11 @@ mod call {
     /// # Safety
     /// As for libc's function, of which the header is the kernel's own with glibc.
     #[inline(always)]
-    pub(super) unsafe fn recvmsg(fd: i32, header: *mut libc::msghdr, flags: i32) -> Result<usize, Errno> {
+    pub(super) unsafe fn recvmsg(
+        fd: i32,
+        header: *mut libc::msghdr,
+        flags: i32,
+    ) -> Result<usize, Errno> {
         // SAFETY: the caller's.
         unsafe { syscall!(Sysno::recvmsg, fd, header, flags) }.map_err(errno)
     }
@@ -342,25 +403,38 @@ mod call {
     }
 }
 
-#[cfg(not(all(target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))))]
+#[cfg(not(all(
+    target_env = "gnu",
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
+)))]
 mod call {
     use rustix::io::Errno;
 
     /// # Safety
     /// `bytes` leads to `len` bytes.
-    pub(super) unsafe fn send(fd: i32, bytes: *const u8, len: usize, flags: i32) -> Result<usize, Errno> {
+    pub(super) unsafe fn send(
+        fd: i32,
+        bytes: *const u8,
+        len: usize,
+        flags: i32,
+    ) -> Result<usize, Errno> {
         // SAFETY: the caller's.
         super::check(unsafe { libc::send(fd, bytes.cast(), len, flags) })
     }
 
     /// # Safety
     /// As for libc's function.
-    pub(super) unsafe fn recvmsg(fd: i32, header: *mut libc::msghdr, flags: i32) -> Result<usize, Errno> {
+    pub(super) unsafe fn recvmsg(
+        fd: i32,
+        header: *mut libc::msghdr,
+        flags: i32,
+    ) -> Result<usize, Errno> {
         // SAFETY: the caller's.
         super::check(unsafe { libc::recvmsg(fd, header, flags) })
     }
 }
 
 fn check(result: isize) -> Result<usize, Errno> {
-    usize::try_from(result).map_err(|_| Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    usize::try_from(result)
+        .map_err(|_| Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
 }

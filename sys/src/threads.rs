@@ -53,7 +53,9 @@ enum Found {
 pub fn own_tid() -> io::Result<u32> {
     let link = fs::read_link("/proc/thread-self")?;
     let tid = link.file_name().and_then(|tid| tid.to_str()?.parse().ok());
-    tid.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/thread-self does not lead to a thread"))
+    tid.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "/proc/thread-self does not lead to a thread")
+    })
 }
 
 /// How many threads the process has, those included that are ending, by the number of folders in
@@ -77,7 +79,11 @@ pub fn others() -> io::Result<Others> {
     let mut running = Vec::new();
     let mut ending = Vec::new();
     for entry in fs::read_dir("/proc/self/task")? {
-        let Some(tid) = entry?.file_name().to_str().and_then(|tid| tid.parse().ok()).filter(|&tid| tid != own) else { continue };
+        let Some(tid) =
+            entry?.file_name().to_str().and_then(|tid| tid.parse().ok()).filter(|&tid| tid != own)
+        else {
+            continue;
+        };
         match look_at(tid) {
             Found::Gone => {}
             Found::Ending(start) => ending.push((tid, start)),
@@ -107,7 +113,9 @@ fn look_at(tid: u32) -> Found {
             Some((flags, start)) if flags & PF_EXITING != 0 => Found::Ending(start),
             _ => running(),
         },
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Found::Gone,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+            Found::Gone
+        }
         Err(_) => running(),
     }
 }
@@ -143,13 +151,18 @@ mod tests {
         });
         let tid = told.recv().unwrap();
         assert_eq!(look_at(tid), Found::Running(Thread { tid, name: "in a test".to_owned() }));
-        assert!(matches!(others().unwrap(), Others::Some(all) if all.iter().any(|thread| thread.tid == tid)));
+        assert!(
+            matches!(others().unwrap(), Others::Some(all) if all.iter().any(|thread| thread.tid == tid))
+        );
         drop(send);
         other.unwrap().join().unwrap();
         assert!(!matches!(look_at(tid), Found::Running(_)));
         for _ in 0..1_000 {
             let joined = std::thread::spawn(|| own_tid().unwrap()).join().unwrap();
-            assert!(!matches!(look_at(joined), Found::Running(_)), "it has left the program's code");
+            assert!(
+                !matches!(look_at(joined), Found::Running(_)),
+                "it has left the program's code"
+            );
         }
     }
 }

@@ -1,18 +1,18 @@
 //! Descriptors that forked children do not get: in a child there is a dead end in their place.
 //!
-//! A file lives as long as any process has it. So a child that is forked and has nothing to do with a
-//! socket keeps its parent's address taken, and its peers waiting, after the parent's death. The
+//! A file lives as long as any process has it. So a child that is forked and has nothing to do with
+//! a socket keeps its parent's address taken, and its peers waiting, after the parent's death. The
 //! kernel has `O_CLOEXEC` for programs that are executed and nothing for forks (there is no
-//! `O_CLOFORK` on Linux), so a handler of `pthread_atfork(3)` does it, in the child, before anything
-//! else runs there.
+//! `O_CLOFORK` on Linux), so a handler of `pthread_atfork(3)` does it, in the child, before
+//! anything else runs there.
 //!
 //! The number stays taken: whatever in the child believes that it has the descriptor may use and
-//! close it. What is there is one end of a pair of sockets, the other end of which is closed: sending
-//! is EPIPE, receiving is the end of the stream, accepting is EINVAL.
+//! close it. What is there is one end of a pair of sockets, the other end of which is closed:
+//! sending is EPIPE, receiving is the end of the stream, accepting is EINVAL.
 //!
 //! # Limits
-//! A child by a raw system call (`clone(2)`, `fork(2)` past libc), which runs no handlers, has all. So
-//! has one that another thread forks between the system call that makes a descriptor and
+//! A child by a raw system call (`clone(2)`, `fork(2)` past libc), which runs no handlers, has all.
+//! So has one that another thread forks between the system call that makes a descriptor and
 //! [`Unshared::new`]. One by `vfork(3)` or `posix_spawn(3)` has them until it calls `exec`.
 
 #![allow(unsafe_code)]
@@ -39,11 +39,12 @@ pub struct Unshared {
     mine: u64,
 }
 
-/// A note of a descriptor, or room for one. Never freed: there are as many as there were descriptors at one time.
+/// A note of a descriptor, or room for one. Never freed: there are as many as there were
+/// descriptors at one time.
 #[derive(Debug)]
 struct Note {
-    /// Bits 0-31: the number of the descriptor, or [`FREE`], or [`TAKEN`]. Bits 32-63: whose note it is, so
-    /// that one that a child has of its parent's does not free another one.
+    /// Bits 0-31: the number of the descriptor, or [`FREE`], or [`TAKEN`]. Bits 32-63: whose note
+    /// it is, so that one that a child has of its parent's does not free another one.
     word: AtomicU64,
     /// The file, in case somebody else has closed it, and the number is another one's.
     inode: AtomicU64,
@@ -63,8 +64,8 @@ static DEAD_END: AtomicI32 = AtomicI32::new(-1);
 static DEAD_ENDS_INODE: AtomicU64 = AtomicU64::new(0);
 
 impl Unshared {
-    /// Keeps a descriptor from children that are forked from now on. Of the first one on a process has
-    /// one descriptor more (close-on-exec).
+    /// Keeps a descriptor from children that are forked from now on. Of the first one on a process
+    /// has one descriptor more (close-on-exec).
     ///
     /// # Safety
     /// The descriptor is open until the result is dropped.
@@ -85,8 +86,8 @@ impl Unshared {
         Ok(Unshared { note, mine })
     }
 
-    /// Closes the file, though the descriptor stays open, and leads to the dead end: without a moment
-    /// in which a child could get it. Not in a child, where it does already.
+    /// Closes the file, though the descriptor stays open, and leads to the dead end: without a
+    /// moment in which a child could get it. Not in a child, where it does already.
     pub fn close(&self) {
         if self.note.word.load(Relaxed) == self.mine {
             put_in_place(self.mine as u32 as RawFd, dead_end());
@@ -96,7 +97,8 @@ impl Unshared {
 
 impl Drop for Unshared {
     fn drop(&mut self) {
-        // It is another one's if this is a copy in a child. Relaxed: a child that is forked now has it or not.
+        // It is another one's if this is a copy in a child. Relaxed: a child that is forked now has
+        // it or not.
         let _ = self.note.word.compare_exchange(self.mine, u64::from(FREE), Relaxed, Relaxed);
     }
 }
@@ -110,7 +112,11 @@ fn take_note(owner: u64) -> &'static Note {
             return note;
         }
     }
-    let made = Note { word: AtomicU64::new(taken), inode: AtomicU64::new(0), next: AtomicPtr::new(ptr::null_mut()) };
+    let made = Note {
+        word: AtomicU64::new(taken),
+        inode: AtomicU64::new(0),
+        next: AtomicPtr::new(ptr::null_mut()),
+    };
     let note: *mut Note = Box::into_raw(Box::new(made));
     // SAFETY: made by the line above, and never freed.
     let of_note: &'static Note = unsafe { &*note };
@@ -144,7 +150,8 @@ fn set_up() -> io::Result<()> {
     if IS_SET_UP.load(Acquire) {
         return Ok(());
     }
-    // Poisoned only by a panic in here, of which there is none; the flag it guards is whole either way.
+    // Poisoned only by a panic in here, of which there is none; the flag it guards is whole either
+    // way.
     let mut handled = SETTING_UP.lock().unwrap_or_else(PoisonError::into_inner);
     if !*handled {
         // SAFETY: the handler only loads, stores and makes system calls.
@@ -162,7 +169,8 @@ fn set_up() -> io::Result<()> {
 }
 
 fn new_dead_end() -> io::Result<OwnedFd> {
-    let (end, _) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let (end, _) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     Ok(above_standard(end)?)
 }
 
@@ -170,8 +178,8 @@ fn new_dead_end() -> io::Result<OwnedFd> {
 fn dead_end() -> Option<BorrowedFd<'static>> {
     let number = DEAD_END.load(Relaxed);
     (number != -1 && leads_to(number, DEAD_ENDS_INODE.load(Relaxed))).then(|| {
-        // SAFETY: this module's own, open from when it was made; it was looked a moment ago whether it still is, for
-        // programs that close what is not theirs.
+        // SAFETY: this module's own, open from when it was made; it was looked a moment ago whether
+        // it still is, for programs that close what is not theirs.
         unsafe { BorrowedFd::borrow_raw(number) }
     })
 }
@@ -180,13 +188,16 @@ fn dead_end() -> Option<BorrowedFd<'static>> {
 extern "C" fn leave_to_parent() {
     let mut end = None;
     for note in notes() {
-        // Acquire: pairs with the Release in `new`. The thread that takes it just now is the parent's, and its note is
-        // nobody's here.
+        // Acquire: pairs with the Release in `new`. The thread that takes it just now is the
+        // parent's, and its note is nobody's here.
         let word = note.word.swap(u64::from(FREE), Acquire);
         let number = word as u32;
-        if number != FREE && number != TAKEN && leads_to(number as RawFd, note.inode.load(Relaxed)) {
+        if number != FREE && number != TAKEN && leads_to(number as RawFd, note.inode.load(Relaxed))
+        {
             // Another one, where the program has closed what was not its own.
-            let end = end.get_or_insert_with(|| dead_end().map_or_else(|| new_dead_end().map(End::Made), |end| Ok(End::There(end))));
+            let end = end.get_or_insert_with(|| {
+                dead_end().map_or_else(|| new_dead_end().map(End::Made), |end| Ok(End::There(end)))
+            });
             put_in_place(number as RawFd, end.as_ref().ok().map(AsFd::as_fd));
         }
     }
@@ -206,12 +217,12 @@ impl AsFd for End {
     }
 }
 
-/// Has a number lead to the dead end. Where there is none, or the kernel refuses, all stays as it is:
-/// what is open too long is the lesser evil beside a number that another file may have.
+/// Has a number lead to the dead end. Where there is none, or the kernel refuses, all stays as it
+/// is: what is open too long is the lesser evil beside a number that another file may have.
 fn put_in_place(number: RawFd, end: Option<BorrowedFd<'_>>) {
     let Some(end) = end else { return };
-    // SAFETY: whoever noted the number keeps it open; that file is closed by this, and the number goes on to be theirs. It
-    // is given back, not closed.
+    // SAFETY: whoever noted the number keeps it open; that file is closed by this, and the number
+    // goes on to be theirs. It is given back, not closed.
     let mut there = unsafe { OwnedFd::from_raw_fd(number) };
     let _ = retry(|| dup3(end, &mut there, DupFlags::CLOEXEC));
     let _ = there.into_raw_fd();

@@ -1,4 +1,5 @@
-//! Requests of several clients to a directory's state machine, against a plain model of it. A program is bytes, and any bytes are one.
+//! Requests of several clients to a directory's state machine, against a plain model of it. A
+//! program is bytes, and any bytes are one.
 
 #![allow(dead_code, reason = "the fuzzer runs it only")]
 
@@ -72,8 +73,15 @@ impl Model {
         self.revision += (before - self.names.len()) as u64;
     }
 
-    fn put(&mut self, client: ClientId, name: &str, or_get: bool, brought: &Brought<Handle>) -> Status {
-        let of = |owner: Option<ClientId>| self.names.values().filter(|found| **found == owner).count();
+    fn put(
+        &mut self,
+        client: ClientId,
+        name: &str,
+        or_get: bool,
+        brought: &Brought<Handle>,
+    ) -> Status {
+        let of =
+            |owner: Option<ClientId>| self.names.values().filter(|found| **found == owner).count();
         match brought {
             _ if !self.clients[&client] => Status::NotAllowed,
             Brought::Nothing | Brought::Refused(_) => Status::BadHandle,
@@ -94,17 +102,32 @@ impl Model {
         }
     }
 
-    fn wait(&mut self, client: ClientId, number: u64, awaited: Awaited, tell: bool) -> Option<Status> {
+    fn wait(
+        &mut self,
+        client: ClientId,
+        number: u64,
+        awaited: Awaited,
+        tell: bool,
+    ) -> Option<Status> {
         self.waits.remove(&client);
         if self.is_over(&awaited) {
-            return Some(if matches!(awaited, Awaited::Name(_)) { Status::Handle } else { Status::Done });
+            return Some(if matches!(awaited, Awaited::Name(_)) {
+                Status::Handle
+            } else {
+                Status::Done
+            });
         }
         self.waits.insert(client, (number, awaited));
         tell.then_some(Status::Pending)
     }
 
     /// How a request is to end, and what it does.
-    fn handle(&mut self, client: ClientId, request: &Request<'_>, brought: &Brought<Handle>) -> Option<Status> {
+    fn handle(
+        &mut self,
+        client: ClientId,
+        request: &Request<'_>,
+        brought: &Brought<Handle>,
+    ) -> Option<Status> {
         if !matches!((request.ask, brought), (Ask::Put { .. }, _) | (_, Brought::Nothing)) {
             return Some(Status::Malformed);
         }
@@ -123,8 +146,12 @@ impl Model {
                     Status::Done
                 }
             },
-            Ask::Wait { name, tell } => return self.wait(client, request.number, Awaited::Name(name.to_owned()), tell),
-            Ask::Change { since, tell } => return self.wait(client, request.number, Awaited::Change(since), tell),
+            Ask::Wait { name, tell } => {
+                return self.wait(client, request.number, Awaited::Name(name.to_owned()), tell);
+            }
+            Ask::Change { since, tell } => {
+                return self.wait(client, request.number, Awaited::Change(since), tell);
+            }
         })
     }
 }
@@ -142,7 +169,12 @@ struct Run<'a> {
 
 /// Runs a program, and fails where the state machine does something else than the model.
 pub(crate) fn run(program: &[u8]) {
-    let model = Model { names: BTreeMap::new(), clients: BTreeMap::new(), waits: BTreeMap::new(), revision: 7 };
+    let model = Model {
+        names: BTreeMap::new(),
+        clients: BTreeMap::new(),
+        waits: BTreeMap::new(),
+        revision: 7,
+    };
     let mut run = Run {
         program: program.iter(),
         handles: Rc::default(),
@@ -154,7 +186,11 @@ pub(crate) fn run(program: &[u8]) {
     };
     while let Some(step) = run.byte() {
         run.step(step);
-        assert_eq!(run.handles.get(), run.model.names.len(), "a handle for each name, and none besides");
+        assert_eq!(
+            run.handles.get(),
+            run.model.names.len(),
+            "a handle for each name, and none besides"
+        );
         assert!(run.state.names().eq(run.model.names.keys()));
     }
     run.settle();
@@ -262,12 +298,16 @@ impl<'a> Run<'a> {
         };
         let expected = match Request::parse(packet) {
             Err(flaw) => Some((flaw.number, flaw.status)),
-            Ok(request) => self.model.handle(id, &request, &brought()).map(|status| (request.number, status)),
+            Ok(request) => {
+                self.model.handle(id, &request, &brought()).map(|status| (request.number, status))
+            }
         };
         let answer = self.state.handle(id, packet, brought());
         let found = answer.as_ref().map(|answer| self.check(answer));
         assert_eq!(found, expected, "to {packet:?}");
-        if let (Some(answer), Ok(Request { ask: Ask::List { prefix, after }, .. })) = (answer, Request::parse(packet)) {
+        if let (Some(answer), Ok(Request { ask: Ask::List { prefix, after }, .. })) =
+            (answer, Request::parse(packet))
+        {
             self.check_list(&answer, prefix, after);
         }
     }
@@ -289,8 +329,13 @@ impl<'a> Run<'a> {
         }
         let bytes = answer.encode();
         let reply = Reply::parse(&bytes).expect("a reply can be read");
-        let expected: BTreeSet<&str> =
-            self.model.names.keys().map(String::as_str).filter(|name| name.starts_with(prefix) && *name > after).collect();
+        let expected: BTreeSet<&str> = self
+            .model
+            .names
+            .keys()
+            .map(String::as_str)
+            .filter(|name| name.starts_with(prefix) && *name > after)
+            .collect();
         // So few names are one page.
         assert!(!reply.has_more);
         assert_eq!(reply.names().collect::<BTreeSet<_>>(), expected);
@@ -308,7 +353,8 @@ impl<'a> Run<'a> {
             None => assert!(!is_over, "a wait is over, and not answered"),
             Some(answer) => {
                 let (number, awaited) = wait.expect("only who waits is answered");
-                let status = if matches!(awaited, Awaited::Name(_)) { Status::Handle } else { Status::Done };
+                let status =
+                    if matches!(awaited, Awaited::Name(_)) { Status::Handle } else { Status::Done };
                 assert!(is_over, "a wait is answered that is not over");
                 assert_eq!(self.check(&answer), (number, status));
                 self.model.waits.remove(&id);

@@ -36,7 +36,10 @@ fn clear(shared: &Event, _: &mut ()) -> u64 {
 /// Nobody waits for an event that is set.
 fn who_waits_waits_for_it(end: &mut End<'_, Event, ()>) {
     let is_set = end.look(Event::is_set);
-    assert!(!is_set || (0..end.threads()).all(|thread| end.fate(thread) != Fate::Asleep), "one waits for an event that is set");
+    assert!(
+        !is_set || (0..end.threads()).all(|thread| end.fate(thread) != Fate::Asleep),
+        "one waits for an event that is set"
+    );
 }
 
 #[test]

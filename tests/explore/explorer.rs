@@ -26,7 +26,10 @@ impl<T: Ord + Clone + 'static> Ends<T> {
         Ends(Rc::default())
     }
 
-    fn note<S: 'static>(&self, of: impl Fn(&mut End<'_, S, ()>) -> T + 'static) -> impl Fn(&mut End<'_, S, ()>) + 'static {
+    fn note<S: 'static>(
+        &self,
+        of: impl Fn(&mut End<'_, S, ()>) -> T + 'static,
+    ) -> impl Fn(&mut End<'_, S, ()>) + 'static {
         let ends = Rc::clone(&self.0);
         move |end| _ = ends.borrow_mut().insert(of(end))
     }
@@ -87,11 +90,15 @@ fn whoever_nobody_wakes_is_found() {
 fn the_last_of_the_words_that_were_woken_is_told() {
     let ends = Ends::new();
     let wait = |words: &Words, (): &mut ()| {
-        let (awake, through) = futex::wait_any_of(&[Watch::new(&words[0], 0), Watch::new(&words[1], 0)], None).unwrap();
+        let (awake, through) =
+            futex::wait_any_of(&[Watch::new(&words[0], 0), Watch::new(&words[1], 0)], None)
+                .unwrap();
         assert_eq!(awake, Awake::Woken);
         through as u64
     };
-    let wake = |words: &Words, (): &mut ()| u64::from(futex::wake(&words[0], 1)) * 2 + u64::from(futex::wake(&words[1], 1));
+    let wake = |words: &Words, (): &mut ()| {
+        u64::from(futex::wake(&words[0], 1)) * 2 + u64::from(futex::wake(&words[1], 1))
+    };
     let of = |end: &mut End<'_, Words, ()>| (end.outputs(0).first().copied(), end.outputs(1)[0]);
     explore("explorer: the_last_of_the_words_that_were_woken_is_told", words())
         .thread(Script::new(()).then(wait))
@@ -118,7 +125,9 @@ fn the_kernel_marks_what_the_dead_held_or_worked_on() {
     explore("explorer: the_kernel_marks_what_the_dead_held_or_worked_on", RobustWord::new())
         .thread(Script::new(()).then(take).killable())
         .kills(1)
-        .check(ends.note(|end| (end.fate(0) == Fate::Killed, end.look(|word: &RobustWord| word.word().load(Relaxed)))))
+        .check(ends.note(|end| {
+            (end.fate(0) == Fate::Killed, end.look(|word: &RobustWord| word.word().load(Relaxed)))
+        }))
         .run();
     assert_eq!(ends.all(), [(false, 1), (true, 0), (true, OWNER_DIED)]);
 }

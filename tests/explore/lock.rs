@@ -160,9 +160,13 @@ fn pass((lock, _): &Room, _: &mut ()) -> u64 {
 /// Nobody sleeps but watchers, if nobody has died whose death was not told.
 fn only_watchers_sleep(watchers: &'static [usize]) -> impl Fn(&mut End<'_, Room, ()>) {
     move |end| {
-        let asleep: Vec<usize> = (0..end.threads()).filter(|&thread| end.fate(thread) == Fate::Asleep).collect();
+        let asleep: Vec<usize> =
+            (0..end.threads()).filter(|&thread| end.fate(thread) == Fate::Asleep).collect();
         let is_left = end.look(|(lock, _)| matches!(lock.try_lock(), Err(LockError::OwnerDied(_))));
-        assert!(asleep.iter().all(|thread| watchers.contains(thread) && !is_left), "{asleep:?} sleep; an owner has died: {is_left}");
+        assert!(
+            asleep.iter().all(|thread| watchers.contains(thread) && !is_left),
+            "{asleep:?} sleep; an owner has died: {is_left}"
+        );
     }
 }
 

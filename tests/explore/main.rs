@@ -1,7 +1,7 @@
 //! Explorations of the real primitives: `ci/explore.sh` runs them, with `--cfg crossproc_loom`.
 //!
-//! Every interleaving of three or four threads, sequentially consistent, with kills and time-outs; each prints how many states that are. See
-//! `crossproc_sys::model::explorer`.
+//! Every interleaving of three or four threads, sequentially consistent, with kills and time-outs;
+//! each prints how many states that are. See `crossproc_sys::model::explorer`.
 
 #![cfg(crossproc_loom)]
 #![allow(unsafe_code)]

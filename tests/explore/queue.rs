@@ -1,4 +1,5 @@
-//! Explorations of the queue: of its state machine, which is compiled here from the crate's own files, so that it need not be public.
+//! Explorations of the queue: of its state machine, which is compiled here from the crate's own
+//! files, so that it need not be public.
 
 use core::hash::{Hash, Hasher};
 use std::ptr::NonNull;
@@ -76,7 +77,15 @@ struct Me(Participant);
 impl Me {
     fn words(&self) -> [u64; 7] {
         let Participant { id, head, tail, busy, returned, .. } = &self.0;
-        [*id as u64, head.get(), tail.get(), busy.get(), returned.get(), self.0.word(0).get(), self.0.word(1).get()]
+        [
+            *id as u64,
+            head.get(),
+            tail.get(),
+            busy.get(),
+            returned.get(),
+            self.0.word(0).get(),
+            self.0.word(1).get(),
+        ]
     }
 }
 
@@ -151,7 +160,15 @@ struct Part {
 }
 
 fn part<const N: usize>(id: usize, ops: [Op; N]) -> Part {
-    Part { id, prepared: Vec::new(), ops: ops.to_vec(), killable: false, process: None, stoppable: false, after: None }
+    Part {
+        id,
+        prepared: Vec::new(),
+        ops: ops.to_vec(),
+        killable: false,
+        process: None,
+        stoppable: false,
+        after: None,
+    }
 }
 
 impl Part {
@@ -290,17 +307,33 @@ fn list() -> &'static Thread {
 }
 
 fn config(capacity: u32, ids: u32) -> Config {
-    Config { capacity, letters: 0, ids, places: 2, attempts: 0, is_joinable: false, size: 8, align: 8 }
+    Config {
+        capacity,
+        letters: 0,
+        ids,
+        places: 2,
+        attempts: 0,
+        is_joinable: false,
+        size: 8,
+        align: 8,
+    }
 }
 
 fn plot(config: Config) -> Plot {
     wait::set_slice(None);
     let offsets = config.offsets().unwrap();
     // It stays as long as the process: a few pages for each exploration.
-    let pages = (0..offsets.len.div_ceil(size_of::<Page>())).map(|_| Page([0; 512])).collect::<Vec<_>>().leak();
+    let pages = (0..offsets.len.div_ceil(size_of::<Page>()))
+        .map(|_| Page([0; 512]))
+        .collect::<Vec<_>>()
+        .leak();
     // SAFETY: as long and as aligned as the offsets wants it, for ever, and nobody else's.
     let memory = unsafe { QueueMemory::new(NonNull::from(pages).cast(), config, offsets) };
-    Plot { memory, payloads: (0..config.slots()).map(|_| AtomicU64::new(0)).collect(), done: Default::default() }
+    Plot {
+        memory,
+        payloads: (0..config.slots()).map(|_| AtomicU64::new(0)).collect(),
+        done: Default::default(),
+    }
 }
 
 impl Plot {
@@ -341,8 +374,10 @@ impl Plot {
         let write = |value| self.payload(participant, place).store(value, Relaxed);
         let put = |ring: Ring<'_>| memory.put(participant, ring, place).map(|flags| (flags, 1));
         let get = |ring: Ring<'_>| memory.get(participant, ring, place, 0).map(|flags| (flags, 1));
-        let sleep_for_room = |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep(ring, Side::Putters, waiter);
-        let sleep_for_item = |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep(ring, Side::Getters, waiter);
+        let sleep_for_room =
+            |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep(ring, Side::Putters, waiter);
+        let sleep_for_item =
+            |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep(ring, Side::Getters, waiter);
         let waiter = &mut Waiter::new(Wait::FOREVER);
         let read = || self.payload(participant, place).load(Relaxed);
         // As in `operations`.
@@ -371,25 +406,37 @@ impl Plot {
             Op::Get => memory.get(participant, ring, place, 0).map_or_else(refused, |_| read()),
             Op::PutWaiting(value) => {
                 write(value);
-                memory.waiting(list(), Side::Putters, waiter, put, sleep_for_room).map_or_else(failed, |()| output::DONE)
+                memory
+                    .waiting(list(), Side::Putters, waiter, put, sleep_for_room)
+                    .map_or_else(failed, |()| output::DONE)
             }
-            Op::GetWaiting => memory.waiting(list(), Side::Getters, waiter, get, sleep_for_item).map_or_else(failed, |()| read()),
+            Op::GetWaiting => memory
+                .waiting(list(), Side::Getters, waiter, get, sleep_for_item)
+                .map_or_else(failed, |()| read()),
             Op::PutTwoWaiting(value) => {
                 let mut from = value;
                 while from < value + 2 {
                     let some = |ring: Ring<'_>| put_some(ring, &mut from, value + 2);
-                    if let Err(failure) = memory.waiting(list(), Side::Putters, waiter, some, sleep_for_room) {
+                    if let Err(failure) =
+                        memory.waiting(list(), Side::Putters, waiter, some, sleep_for_room)
+                    {
                         return failed(failure) + from - value;
                     }
                 }
                 output::DONE
             }
             Op::Watch(side) => {
-                watch::<24>(&[&Watched(*memory, side)], &mut [WatchState::default()], waiter).unwrap();
+                watch::<24>(&[&Watched(*memory, side)], &mut [WatchState::default()], waiter)
+                    .unwrap();
                 output::DONE
             }
             Op::WatchMore(side) => {
-                watch::<24>(&[&NEVER, &Watched(*memory, side)], &mut [WatchState::default(); 2], waiter).unwrap();
+                watch::<24>(
+                    &[&NEVER, &Watched(*memory, side)],
+                    &mut [WatchState::default(); 2],
+                    waiter,
+                )
+                .unwrap();
                 output::DONE
             }
             Op::Close => {
@@ -422,7 +469,9 @@ impl Plot {
                 memory.occupy(participant).unwrap();
                 output::DONE
             }
-            Op::Take | Op::TakeWaiting | Op::Finish | Op::GiveBack | Op::Join | Op::TakeLetter => self.work(me, op),
+            Op::Take | Op::TakeWaiting | Op::Finish | Op::GiveBack | Op::Join | Op::TakeLetter => {
+                self.work(me, op)
+            }
             Op::TakeToken => {
                 // Nobody else does.
                 let _ = memory.record(participant.id).token.try_lock_contended().unwrap();
@@ -454,12 +503,21 @@ impl Plot {
                     Some(place) => place,
                     None => {
                         let place = memory.occupy(participant).unwrap();
-                        let take = |ring: Ring<'_>| memory.take_task(participant, ring, place, None);
-                        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep_for_task(participant, ring, waiter);
+                        let take =
+                            |ring: Ring<'_>| memory.take_task(participant, ring, place, None);
+                        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| {
+                            memory.sleep_for_task(participant, ring, waiter)
+                        };
                         let taken = if op == Op::Take {
                             memory.at_once(list(), Side::Getters, take).map_err(Failure::Refused)
                         } else {
-                            memory.waiting(list(), Side::Getters, &mut Waiter::new(Wait::FOREVER), take, sleep)
+                            memory.waiting(
+                                list(),
+                                Side::Getters,
+                                &mut Waiter::new(Wait::FOREVER),
+                                take,
+                                sleep,
+                            )
                         };
                         if let Err(failure) = taken {
                             memory.vacate(participant, place);
@@ -503,7 +561,8 @@ impl Plot {
         }
     }
 
-    /// Settles what the dead have left, and looks whether each slot is in one place: what is in the ring.
+    /// Settles what the dead have left, and looks whether each slot is in one place: what is in the
+    /// ring.
     fn settled(&self) -> Vec<u64> {
         let Plot { memory, .. } = self;
         let used = memory.used();
@@ -527,12 +586,21 @@ impl Plot {
                 }
                 slots.push(index(word));
                 let taker = memory.taker(index(word)).load(Relaxed);
-                assert!(memory.config.is_joinable || is_noted(taker, id), "somebody's slot is known as another's");
-                assert!(memory.config.is_joinable || word & FLAGS == 0, "a task where there are none");
+                assert!(
+                    memory.config.is_joinable || is_noted(taker, id),
+                    "somebody's slot is known as another's"
+                );
+                assert!(
+                    memory.config.is_joinable || word & FLAGS == 0,
+                    "a task where there are none"
+                );
             }
         }
         slots.sort_unstable();
-        assert!(slots.iter().copied().eq(0..memory.config.first_slot(used)), "a slot is lost or doubled: {slots:?}");
+        assert!(
+            slots.iter().copied().eq(0..memory.config.first_slot(used)),
+            "a slot is lost or doubled: {slots:?}"
+        );
         items.sort_unstable();
         items.into_iter().map(|(.., value)| value).collect()
     }

@@ -33,7 +33,9 @@ fn acquire_in_time() -> impl Fn(&Semaphore, &mut ()) -> u64 {
     }
 }
 
-/// Nobody sleeps while there are permits, and of the permits, `first` at the start, each was acquired once at most: what is left is as it should be, but for what those have done that were killed in the middle of it.
+/// Nobody sleeps while there are permits, and of the permits, `first` at the start, each was
+/// acquired once at most: what is left is as it should be, but for what those have done that were
+/// killed in the middle of it.
 fn permits_add_up(first: u64) -> impl Fn(&mut End<'_, Semaphore, ()>) {
     move |end| {
         let value = u64::from(end.look(Semaphore::value));
@@ -41,12 +43,17 @@ fn permits_add_up(first: u64) -> impl Fn(&mut End<'_, Semaphore, ()>) {
             value == 0 || (0..end.threads()).all(|thread| end.fate(thread) != Fate::Asleep),
             "one sleeps while there are {value} permits"
         );
-        let done: u64 = (0..end.threads()).map(|thread| end.outputs(thread).iter().sum::<u64>()).sum();
+        let done: u64 =
+            (0..end.threads()).map(|thread| end.outputs(thread).iter().sum::<u64>()).sum();
         let (released, acquired) = (done / RELEASED, done % RELEASED);
         // One who was killed may have acquired one more, or released two.
         let kills = u64::from(end.kills());
-        let (most, least) = (first + released + 2 * kills, (first + released).saturating_sub(kills));
-        assert!((least..=most).contains(&(value + acquired)), "{value} permits are left, and {acquired} were acquired");
+        let (most, least) =
+            (first + released + 2 * kills, (first + released).saturating_sub(kills));
+        assert!(
+            (least..=most).contains(&(value + acquired)),
+            "{value} permits are left, and {acquired} were acquired"
+        );
     }
 }
 
@@ -92,16 +99,20 @@ fn two_killed_anywhere_strand_nobody() {
 #[test]
 fn one_killed_anywhere_strands_nobody_who_acquires_and_releases() {
     let acquirer = || script().then(acquire).then(release);
-    explore("semaphore: one_killed_anywhere_strands_nobody_who_acquires_and_releases", Semaphore::new(1))
-        .thread(acquirer().killable())
-        .thread(acquirer().killable())
-        .thread(acquirer())
-        .kills(1)
-        .check(permits_add_up(1))
-        .run();
+    explore(
+        "semaphore: one_killed_anywhere_strands_nobody_who_acquires_and_releases",
+        Semaphore::new(1),
+    )
+    .thread(acquirer().killable())
+    .thread(acquirer().killable())
+    .thread(acquirer())
+    .kills(1)
+    .check(permits_add_up(1))
+    .run();
 }
 
-/// Waits for a permit, or for something that does not happen, and takes the permit, if nobody is faster; otherwise once more.
+/// Waits for a permit, or for something that does not happen, and takes the permit, if nobody is
+/// faster; otherwise once more.
 fn watch(event: &'static Event) -> impl Fn(&Semaphore, &mut ()) -> u64 {
     move |shared, ()| {
         while shared.try_acquire().is_err() {
@@ -147,35 +158,44 @@ fn a_watcher_killed_anywhere_takes_no_wake_with_it() {
 
 #[test]
 fn a_releaser_killed_anywhere_strands_nobody_beside_a_watcher() {
-    explore("semaphore: a_releaser_killed_anywhere_strands_nobody_beside_a_watcher", Semaphore::new(0))
-        .thread(script().then(look_on))
-        .thread(script().then(acquire))
-        .thread(script().then(watch(&NEVER)))
-        .thread(script().then(release_two).killable())
-        .kills(1)
-        .check(permits_add_up(0))
-        .run();
+    explore(
+        "semaphore: a_releaser_killed_anywhere_strands_nobody_beside_a_watcher",
+        Semaphore::new(0),
+    )
+    .thread(script().then(look_on))
+    .thread(script().then(acquire))
+    .thread(script().then(watch(&NEVER)))
+    .thread(script().then(release_two).killable())
+    .kills(1)
+    .check(permits_add_up(0))
+    .run();
 }
 
 /// The watcher's own entry names the event.
 #[test]
 fn a_releaser_and_a_watcher_of_two_killed_anywhere_strand_no_acquirer() {
-    explore("semaphore: a_releaser_and_a_watcher_of_two_killed_anywhere_strand_no_acquirer", Semaphore::new(0))
-        .thread(script().then(watch(&NEVER)).killable())
-        .thread(script().then(acquire))
-        .thread(script().then(release_two).killable())
-        .kills(2)
-        .check(permits_add_up(0))
-        .run();
+    explore(
+        "semaphore: a_releaser_and_a_watcher_of_two_killed_anywhere_strand_no_acquirer",
+        Semaphore::new(0),
+    )
+    .thread(script().then(watch(&NEVER)).killable())
+    .thread(script().then(acquire))
+    .thread(script().then(release_two).killable())
+    .kills(2)
+    .check(permits_add_up(0))
+    .run();
 }
 
 #[test]
 fn a_process_with_a_watcher_of_two_and_a_releaser_strands_no_acquirer() {
-    explore("semaphore: a_process_with_a_watcher_of_two_and_a_releaser_strands_no_acquirer", Semaphore::new(0))
-        .thread(script().then(watch(&NEVER)).of_process(0))
-        .thread(script().then(acquire))
-        .thread(script().then(release_two).of_process(0))
-        .kills(1)
-        .check(permits_add_up(0))
-        .run();
+    explore(
+        "semaphore: a_process_with_a_watcher_of_two_and_a_releaser_strands_no_acquirer",
+        Semaphore::new(0),
+    )
+    .thread(script().then(watch(&NEVER)).of_process(0))
+    .thread(script().then(acquire))
+    .thread(script().then(release_two).of_process(0))
+    .kills(1)
+    .check(permits_add_up(0))
+    .run();
 }

@@ -48,7 +48,9 @@ pub(crate) struct Left {
 impl Left {
     /// The name of each, and how many more there are than there were.
     pub(crate) fn since(&self, before: &Left) -> [(&'static str, isize); 4] {
-        let more = |of: fn(&Left) -> &AtomicUsize| of(self).load(Relaxed) as isize - of(before).load(Relaxed) as isize;
+        let more = |of: fn(&Left) -> &AtomicUsize| {
+            of(self).load(Relaxed) as isize - of(before).load(Relaxed) as isize
+        };
         [
             ("descriptors", more(|left| &left.descriptors)),
             ("shared mappings", more(|left| &left.mappings)),
@@ -99,8 +101,8 @@ pub(crate) struct Text {
     bytes: UnsafeCell<[u8; MOST]>,
 }
 
-// SAFETY: only the thread whose exchange of `len` succeeded writes the bytes, and they are read once
-// `len` says so.
+// SAFETY: only the thread whose exchange of `len` succeeded writes the bytes, and they are read
+// once `len` says so.
 unsafe impl Sync for Text {}
 
 /// Somebody writes.
@@ -155,7 +157,8 @@ impl SharedBoard {
     pub(crate) fn new() -> Self {
         let both = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: new memory, at an address of the kernel's choice.
-        let at = unsafe { mmap_anonymous(ptr::null_mut(), size_of::<Board>(), both, MapFlags::SHARED) };
+        let at =
+            unsafe { mmap_anonymous(ptr::null_mut(), size_of::<Board>(), both, MapFlags::SHARED) };
         SharedBoard(at.expect("memory for a board").cast())
     }
 }

@@ -33,7 +33,8 @@ impl Call {
 
     /// Whether it is of `std::fs`, which makes a call again that was interrupted, without end.
     pub(crate) fn is_tried_again_by_std(&self) -> bool {
-        (self.is(libc::SYS_openat) || self.is(libc::SYS_read)) && libc_code().contains(&self.address)
+        (self.is(libc::SYS_openat) || self.is(libc::SYS_read))
+            && libc_code().contains(&self.address)
     }
 
     /// Why it is not made to fail, if it is not.
@@ -44,18 +45,36 @@ impl Call {
         let flags = self.arguments[3] as i32;
         match i64::from(self.number) {
             libc::SYS_futex if is_libc => Some("a futex of libc or std: libc aborts, std spins"),
-            libc::SYS_brk | libc::SYS_mremap => Some("the allocator's: a process without memory aborts"),
-            libc::SYS_mmap if flags & libc::MAP_ANONYMOUS != 0 && self.arguments[2] != 0 && is_libc => {
+            libc::SYS_brk | libc::SYS_mremap => {
+                Some("the allocator's: a process without memory aborts")
+            }
+            libc::SYS_mmap
+                if flags & libc::MAP_ANONYMOUS != 0 && self.arguments[2] != 0 && is_libc =>
+            {
                 Some("the allocator's, or std's for a new thread: a process without memory aborts")
             }
-            libc::SYS_mprotect if is_libc => Some("the allocator's, in a thread: a process without memory aborts"),
-            libc::SYS_munmap | libc::SYS_madvise if is_libc => Some("the allocator's and pthread's, who have no error for it"),
+            libc::SYS_mprotect if is_libc => {
+                Some("the allocator's, in a thread: a process without memory aborts")
+            }
+            libc::SYS_munmap | libc::SYS_madvise if is_libc => {
+                Some("the allocator's and pthread's, who have no error for it")
+            }
             libc::SYS_rseq if is_libc => Some("a new thread's: libc aborts"),
-            libc::SYS_wait4 | libc::SYS_recvfrom if is_libc => Some("std's, in `Command`: it panics, which `start` catches"),
-            libc::SYS_clock_nanosleep if is_libc => Some("of `thread::sleep`, in the cases themselves: std panics"),
-            libc::SYS_close => Some("Linux closes whatever it says, a refusal would not: a leak of this harness"),
-            libc::SYS_write if is_libc => Some("mio's, to wake tokio, which panics; nobody else in the cases writes by libc"),
-            libc::SYS_epoll_ctl if self.arguments[1] == libc::EPOLL_CTL_DEL as u64 => Some("Linux refuses nobody to end a watch"),
+            libc::SYS_wait4 | libc::SYS_recvfrom if is_libc => {
+                Some("std's, in `Command`: it panics, which `start` catches")
+            }
+            libc::SYS_clock_nanosleep if is_libc => {
+                Some("of `thread::sleep`, in the cases themselves: std panics")
+            }
+            libc::SYS_close => {
+                Some("Linux closes whatever it says, a refusal would not: a leak of this harness")
+            }
+            libc::SYS_write if is_libc => {
+                Some("mio's, to wake tokio, which panics; nobody else in the cases writes by libc")
+            }
+            libc::SYS_epoll_ctl if self.arguments[1] == libc::EPOLL_CTL_DEL as u64 => {
+                Some("Linux refuses nobody to end a watch")
+            }
             libc::SYS_epoll_wait | libc::SYS_epoll_pwait => Some("tokio's, which panics"),
             _ => None,
         }

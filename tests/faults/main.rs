@@ -26,21 +26,33 @@ use cases::Case;
 use run::{Fault, Which, judge, run};
 use table::Table;
 
-const ERRNOS: [i32; 8] = [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::EINTR];
+const ERRNOS: [i32; 8] = [
+    libc::ENOSYS,
+    libc::EPERM,
+    libc::EACCES,
+    libc::ENOMEM,
+    libc::EMFILE,
+    libc::ENFILE,
+    libc::EAGAIN,
+    libc::EINTR,
+];
 /// A call that is made more often fails at these times only, or every time.
 const TIMES: u32 = 5;
 /// Runs at a time, for each CPU: most of a run is waiting.
 const WORKERS: usize = 4;
 
 fn main() -> ExitCode {
-    let (flags, filters): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|argument| argument.starts_with('-'));
+    let (flags, filters): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|argument| argument.starts_with('-'));
     let has = |flag: &str| flags.iter().any(|argument| argument == flag);
     if has("--list") {
         return ExitCode::SUCCESS;
     }
     let is_all = has("--all");
     let mut cases = cases::all();
-    cases.retain(|case| filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter.as_str())));
+    cases.retain(|case| {
+        filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter.as_str()))
+    });
     let (table, next) = (Mutex::new(Table::new(cases.len())), AtomicUsize::new(0));
     thread::scope(|scope| {
         for _ in 0..WORKERS * thread::available_parallelism().map_or(1, usize::from) {
@@ -62,11 +74,18 @@ fn main() -> ExitCode {
 fn try_faults(case: &Case, place: usize, is_all: bool, table: &Mutex<Table>) {
     let flawless = run(case, None, None);
     if let Some(complaint) = flawless.violation.as_ref().or(flawless.error.as_ref()) {
-        return table.lock().expect("nobody has panicked").add_violation(format!("{}, without a fault: {complaint}", case.name));
+        return table
+            .lock()
+            .expect("nobody has panicked")
+            .add_violation(format!("{}, without a fault: {complaint}", case.name));
     }
     for (index, (&number, &count)) in flawless.calls.iter().enumerate() {
         let faults = possible_faults(number, count);
-        let chosen = if is_all { &faults[..] } else { core::slice::from_ref(&faults[(place * 5 + index * 7) % faults.len()]) };
+        let chosen = if is_all {
+            &faults[..]
+        } else {
+            core::slice::from_ref(&faults[(place * 5 + index * 7) % faults.len()])
+        };
         for &fault in chosen {
             let report = run(case, Some(fault), Some(&flawless));
             let violation = judge(&report, fault, &flawless);

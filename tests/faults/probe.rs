@@ -1,5 +1,5 @@
-//! The child's side of a run: it prepares, hands its system calls over to the supervisor, carries the
-//! operation out, and looks at what is left.
+//! The child's side of a run: it prepares, hands its system calls over to the supervisor, carries
+//! the operation out, and looks at what is left.
 
 use core::fmt;
 use core::time::Duration;
@@ -55,7 +55,11 @@ impl Probe<'_> {
 
     /// The same, and after each time, while no call fails, `look` sees to it that nothing is half
     /// made. It is told whether the operation succeeded.
-    pub(crate) fn operate_and_look(self, mut operation: impl FnMut() -> Outcome, mut look: impl FnMut(bool) -> Outcome) {
+    pub(crate) fn operate_and_look(
+        self,
+        mut operation: impl FnMut() -> Outcome,
+        mut look: impl FnMut(bool) -> Outcome,
+    ) {
         let board = self.board;
         // The board is mapped for as long as the child lives.
         // SAFETY: only the lifetime differs, and nothing of the hook outlives the process.
@@ -80,7 +84,10 @@ impl Probe<'_> {
         for (time, is_ok) in [("", outcome.is_ok()), (", the second time", true)] {
             if !time.is_empty() {
                 if let Err(error) = operation() {
-                    board.violation.write(format_args!("it fails again, though nothing is refused any more: {}", Chain(&*error)));
+                    board.violation.write(format_args!(
+                        "it fails again, though nothing is refused any more: {}",
+                        Chain(&*error)
+                    ));
                 }
             }
             if let Err(error) = look(is_ok) {
@@ -94,7 +101,10 @@ impl Probe<'_> {
         loop {
             count(&board.after);
             let more = board.after.since(&board.before);
-            let is_allowed = more.iter().zip(&board.allowed).all(|((_, more), most)| *more <= most.load(Relaxed));
+            let is_allowed = more
+                .iter()
+                .zip(&board.allowed)
+                .all(|((_, more), most)| *more <= most.load(Relaxed));
             if is_allowed || Instant::now() > deadline {
                 return;
             }
@@ -109,7 +119,8 @@ fn count(left: &Left) {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let shares = |line: &&str| line.split(' ').nth(1).is_some_and(|rights| rights.ends_with('s'));
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let children = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    let children =
+        tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
     let children = children.map(|children| children.split_whitespace().count()).sum();
     left.descriptors.store(entries("/proc/self/fd"), Relaxed);
     left.mappings.store(maps.lines().filter(shares).count(), Relaxed);

@@ -53,7 +53,8 @@ pub(crate) struct Report {
 pub(crate) fn run(case: &Case, fault: Option<Fault>, flawless: Option<&Report>) -> Report {
     let board = SharedBoard::new();
     for (index, allowed) in board.allowed.iter().enumerate() {
-        allowed.store(flawless.map_or(isize::MAX, |flawless| flawless.left[index].1.max(0)), Relaxed);
+        allowed
+            .store(flawless.map_or(isize::MAX, |flawless| flawless.left[index].1.max(0)), Relaxed);
     }
     let live = || {
         // SAFETY: takes integers.
@@ -66,22 +67,43 @@ pub(crate) fn run(case: &Case, fault: Option<Fault>, flawless: Option<&Report>) 
     let listener = loop {
         match board.listener() {
             Some(listener) => break listener,
-            None if child.is_alive().expect("it is ours") => thread::sleep(Duration::from_micros(100)),
-            None => panic!("{}: it ended with {} while it prepared", case.name, child.join().expect("it is ours")),
+            None if child.is_alive().expect("it is ours") => {
+                thread::sleep(Duration::from_micros(100));
+            }
+            None => panic!(
+                "{}: it ended with {} while it prepared",
+                case.name,
+                child.join().expect("it is ours")
+            ),
         }
     };
     let supervised = Supervised::new(child, listener);
     board.take();
-    let mut report = Report { calls: BTreeMap::new(), faults: 0, error: None, violation: None, left: Default::default() };
+    let mut report = Report {
+        calls: BTreeMap::new(),
+        faults: 0,
+        error: None,
+        violation: None,
+        left: Default::default(),
+    };
     let mut executed = HashSet::new();
     let end = supervised.run(PATIENCE, GRACE, |call: &Call| {
-        if board.phase() != Phase::Operating || executed.contains(&call.thread) || call.spared().is_some() {
+        if board.phase() != Phase::Operating
+            || executed.contains(&call.thread)
+            || call.spared().is_some()
+        {
             return Verdict::Continue;
         }
         let count = report.calls.entry(call.number).or_default();
         *count += 1;
-        let is_hit = |fault: &Fault| fault.number == call.number && [Which::Every, Which::Nth(*count)].contains(&fault.which);
-        let is_endless = |fault: &Fault| fault.which == Which::Every && fault.errno == libc::EINTR && call.is_tried_again_by_std();
+        let is_hit = |fault: &Fault| {
+            fault.number == call.number && [Which::Every, Which::Nth(*count)].contains(&fault.which)
+        };
+        let is_endless = |fault: &Fault| {
+            fault.which == Which::Every
+                && fault.errno == libc::EINTR
+                && call.is_tried_again_by_std()
+        };
         if let Some(fault) = fault.filter(is_hit).filter(|fault| !is_endless(fault)) {
             report.faults += 1;
             return Verdict::Fail(fault.errno);
@@ -96,8 +118,12 @@ pub(crate) fn run(case: &Case, fault: Option<Fault>, flawless: Option<&Report>) 
     report.violation = board.violation.read().or_else(|| match &end.status {
         Err(about) => Some(format!("it hangs{about}")),
         Ok(status) if !status.success() => Some(format!("it ends with {status}")),
-        Ok(_) if board.phase() != Phase::Looking => Some("it ends in the middle of the operation".to_owned()),
-        Ok(_) if end.is_something_left => Some("a process that it has started is still there".to_owned()),
+        Ok(_) if board.phase() != Phase::Looking => {
+            Some("it ends in the middle of the operation".to_owned())
+        }
+        Ok(_) if end.is_something_left => {
+            Some("a process that it has started is still there".to_owned())
+        }
         Ok(_) => None,
     });
     report
@@ -113,13 +139,15 @@ pub(crate) fn judge(report: &Report, fault: Fault, flawless: &Report) -> Option<
             return Some(format!("its error says no more than {error:?}"));
         }
     }
-    // What was not unmapped, or reaped, because that was refused is left, of course. So is a program
-    // whose pidfd was not received, as `start` says.
+    // What was not unmapped, or reaped, because that was refused is left, of course. So is a
+    // program whose pidfd was not received, as `start` says.
     let is_reaping = calls::name(fault.number) == "waitid" && fault.which == Which::Every;
-    let is_told = report.error.as_ref().is_some_and(|error| error.contains("which was started and goes on"));
+    let is_told =
+        report.error.as_ref().is_some_and(|error| error.contains("which was started and goes on"));
     if calls::name(fault.number) == "munmap" || is_reaping || is_told {
         return None;
     }
-    let leaks = report.left.iter().zip(&flawless.left).find(|(now, before)| now.1 > before.1.max(0));
+    let leaks =
+        report.left.iter().zip(&flawless.left).find(|(now, before)| now.1 > before.1.max(0));
     leaks.map(|((what, now), (_, before))| format!("{now} more {what} are there, not {before}"))
 }

@@ -16,7 +16,9 @@ use crate::calls::Call;
 // From linux/seccomp.h, as _IOWR('!', NUMBER, STRUCT) makes them.
 const RECEIVE: libc::c_ulong = 0xc050_2100;
 const SEND: libc::c_ulong = 0xc018_2101;
-const _: () = assert!(size_of::<libc::seccomp_notif>() == 0x50 && size_of::<libc::seccomp_notif_resp>() == 0x18);
+const _: () = assert!(
+    size_of::<libc::seccomp_notif>() == 0x50 && size_of::<libc::seccomp_notif_resp>() == 0x18
+);
 
 /// What becomes of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,10 +34,14 @@ pub(crate) enum Verdict {
 /// refused, and to yield.
 pub(crate) fn be_supervised() -> RawFd {
     let one = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let unasked = [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_sched_yield];
+    let unasked =
+        [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_sched_yield];
     let mut program = vec![one(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
     for call in unasked {
-        program.push(libc::sock_filter { jf: 1, ..one(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32) });
+        program.push(libc::sock_filter {
+            jf: 1,
+            ..one(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32)
+        });
         program.push(one(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
     }
     program.push(one(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_USER_NOTIF));
@@ -43,10 +49,17 @@ pub(crate) fn be_supervised() -> RawFd {
     // SAFETY: takes integers.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
     // A signal does not interrupt a call that is being decided: it would be made twice.
-    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let flags =
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
     // SAFETY: the program lives through the call, which copies it.
-    let listener = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter) };
-    assert!(listener >= 0, "a filter with a listener, of Linux 5.19: {}", io::Error::last_os_error());
+    let listener = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter)
+    };
+    assert!(
+        listener >= 0,
+        "a filter with a listener, of Linux 5.19: {}",
+        io::Error::last_os_error()
+    );
     listener as RawFd
 }
 
@@ -68,7 +81,8 @@ impl Supervised {
     /// The child is the first of a process group, and has `listener` from [`be_supervised`].
     pub(crate) fn new(child: Child, listener: RawFd) -> Self {
         // SAFETY: takes integers.
-        let taken = unsafe { libc::syscall(libc::SYS_pidfd_getfd, child.as_fd().as_raw_fd(), listener, 0) };
+        let taken =
+            unsafe { libc::syscall(libc::SYS_pidfd_getfd, child.as_fd().as_raw_fd(), listener, 0) };
         assert!(taken >= 0, "the listener cannot be taken: {}", io::Error::last_os_error());
         // SAFETY: it is new, and nobody else has it.
         let listener = unsafe { OwnedFd::from_raw_fd(taken as RawFd) };
@@ -77,14 +91,24 @@ impl Supervised {
 
     /// Decides the child's calls until it ends, and then those of what it has left behind, until
     /// that is gone too or has not gone for `grace`.
-    pub(crate) fn run(self, patience: Duration, grace: Duration, mut decide: impl FnMut(&Call) -> Verdict) -> End {
+    pub(crate) fn run(
+        self,
+        patience: Duration,
+        grace: Duration,
+        mut decide: impl FnMut(&Call) -> Verdict,
+    ) -> End {
         let mut deadline = Instant::now() + patience;
         let mut end = End { status: Err(String::new()), is_something_left: true };
         loop {
-            let both = [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.child, PollFlags::IN)];
-            let mut watched = if end.status.is_err() { Vec::from(both) } else { Vec::from(&both[..1]) };
+            let both = [
+                PollFd::new(&self.listener, PollFlags::IN),
+                PollFd::new(&self.child, PollFlags::IN),
+            ];
+            let mut watched =
+                if end.status.is_err() { Vec::from(both) } else { Vec::from(&both[..1]) };
             let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            let timeout =
+                Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
             match poll(&mut watched, Some(&timeout)) {
                 Ok(0) => break,
                 Ok(_) => {}
@@ -121,7 +145,8 @@ impl Supervised {
             return;
         }
         let verdict = decide(&Call::of(&notification));
-        let mut response = libc::seccomp_notif_resp { id: notification.id, val: 0, error: 0, flags: 0 };
+        let mut response =
+            libc::seccomp_notif_resp { id: notification.id, val: 0, error: 0, flags: 0 };
         match verdict {
             Verdict::Continue => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
             Verdict::Fail(errno) => response.error = -errno,
@@ -137,14 +162,21 @@ fn describe_group(group: u32) -> String {
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
         // Behind the name: the state, the parent, the group.
-        let of_group = stat.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().nth(2));
+        let of_group =
+            stat.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().nth(2));
         if of_group != Some(&group.to_string()) {
             continue;
         }
         for task in fs::read_dir(process.path().join("task")).into_iter().flatten().flatten() {
             let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
             let (name, call, waits_in) = (read("comm"), read("syscall"), read("wchan"));
-            let _ = write!(said, "; {} {:?}: {} in {waits_in}", name.trim(), task.file_name(), call.trim());
+            let _ = write!(
+                said,
+                "; {} {:?}: {} in {waits_in}",
+                name.trim(),
+                task.file_name(),
+                call.trim()
+            );
         }
     }
     said

@@ -24,16 +24,24 @@ pub(crate) struct Table {
     violations: Vec<String>,
 }
 
-const NAMES: [&str; ERRNOS.len()] = ["ENOSYS", "EPERM", "EACCES", "ENOMEM", "EMFILE", "ENFILE", "EAGAIN", "EINTR"];
+const NAMES: [&str; ERRNOS.len()] =
+    ["ENOSYS", "EPERM", "EACCES", "ENOMEM", "EMFILE", "ENFILE", "EAGAIN", "EINTR"];
 
 impl Table {
     pub(crate) fn new(cases: usize) -> Self {
         Table { cases, cells: BTreeMap::new(), errors: BTreeSet::new(), violations: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, case: &str, fault: Fault, report: &Report, violation: Option<String>) {
+    pub(crate) fn add(
+        &mut self,
+        case: &str,
+        fault: Fault,
+        report: &Report,
+        violation: Option<String>,
+    ) {
         let call = calls::name(fault.number);
-        let errno = NAMES[ERRNOS.iter().position(|&errno| errno == fault.errno).expect("one of them")];
+        let errno =
+            NAMES[ERRNOS.iter().position(|&errno| errno == fault.errno).expect("one of them")];
         let cell = self.cells.entry((call, fault.errno)).or_default();
         if report.faults == 0 && violation.is_none() {
             cell.unmade += 1;
@@ -64,7 +72,9 @@ impl Table {
         for call in calls {
             let cells = ERRNOS.map(|errno| match self.cells.get(&(call, errno)) {
                 None => String::new(),
-                Some(Cell { other_ways, errors, violations, .. }) => format!("{other_ways} / {errors} / {violations}"),
+                Some(Cell { other_ways, errors, violations, .. }) => {
+                    format!("{other_ways} / {errors} / {violations}")
+                }
             });
             println!("| {call} | {} |", cells.join(" | "));
         }

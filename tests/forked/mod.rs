@@ -17,8 +17,8 @@ fn patience() -> Duration {
     number_of("CROSSPROC_PATIENCE").map_or(PATIENCE, |seconds| Duration::from_secs(seconds.into()))
 }
 
-/// How many times as slow the machine is as those that the tests' bounds of time are for: 1, or what
-/// `CROSSPROC_SLOWNESS` says.
+/// How many times as slow the machine is as those that the tests' bounds of time are for: 1, or
+/// what `CROSSPROC_SLOWNESS` says.
 pub(crate) fn slowness() -> u32 {
     number_of("CROSSPROC_SLOWNESS").unwrap_or(1)
 }
@@ -28,11 +28,13 @@ fn number_of(name: &str) -> Option<u32> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value:?}")))
 }
 
-/// A child that dies with the test. Slices are off in it and in the test, so that they hide nothing.
+/// A child that dies with the test. Slices are off in it and in the test, so that they hide
+/// nothing.
 pub(crate) fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
     set_slice(None);
-    // SAFETY: the children use the crate, atomics and system calls; should one panic, its message may wait for a lock of the
-    // standard error that another test holds, and the test fails by its patience.
+    // SAFETY: the children use the crate, atomics and system calls; should one panic, its message
+    // may wait for a lock of the standard error that another test holds, and the test fails by
+    // its patience.
     unsafe { Builder::new().daemon(true).fork_with_threads(body) }.expect("a child can be forked")
 }
 
@@ -61,7 +63,8 @@ pub(crate) fn wait_until(what: &str, mut state: impl FnMut() -> bool) {
 
 /// Whether the process's first thread is asleep in a futex call, or polls.
 pub(crate) fn is_asleep(child: &Child) -> bool {
-    let calls = [libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_ppoll].map(|call| format!("{call} "));
+    let calls =
+        [libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_ppoll].map(|call| format!("{call} "));
     let now = fs::read_to_string(format!("/proc/{}/syscall", child.id()));
     now.is_ok_and(|now| calls.iter().any(|call| now.starts_with(call)))
 }

@@ -40,7 +40,11 @@ pub(crate) fn run(cases: &[Box<dyn Subject>], order: &Order) -> io::Result<ExitC
     let end = order.time.map(|time| began + time);
     let record = Record::open(order.record.as_deref())?;
     let names: Vec<&str> = cases.iter().map(|case| case.name()).collect();
-    let left = names.iter().filter(|name| !record.of(name).is_whole).map(|&name| name.to_owned()).collect();
+    let left = names
+        .iter()
+        .filter(|name| !record.of(name).is_whole)
+        .map(|&name| name.to_owned())
+        .collect();
     let state = Mutex::new(State { record, left, failure: None });
     if !order.is_report {
         std::thread::scope(|scope| {
@@ -97,7 +101,8 @@ fn print(name: &str, piece: &Piece) {
 /// Does piece after piece on one CPU.
 fn work(state: &Mutex<State>, cpu: usize, end: Option<Instant>, is_fail_fast: bool) {
     loop {
-        let time = end.map_or(PIECE, |end| end.saturating_duration_since(Instant::now()).min(PIECE));
+        let time =
+            end.map_or(PIECE, |end| end.saturating_duration_since(Instant::now()).min(PIECE));
         let mut locked = state.lock().expect("no thread panics with it");
         if time.is_zero() || locked.failure.is_some() {
             return;
@@ -128,7 +133,13 @@ fn work(state: &Mutex<State>, cpu: usize, end: Option<Instant>, is_fail_fast: bo
 /// Has one piece done by a process of its own, and passes on what it says.
 fn one(name: &str, from: usize, time: Duration, cpu: usize) -> io::Result<Piece> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--piece", name, &from.to_string(), &time.as_millis().to_string(), &cpu.to_string()]);
+    command.args([
+        "--piece",
+        name,
+        &from.to_string(),
+        &time.as_millis().to_string(),
+        &cpu.to_string(),
+    ]);
     let output = command.stderr(Stdio::inherit()).output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     let mut piece = None;

@@ -35,10 +35,15 @@ const ONE_OF_SO_MANY: usize = 8;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let value = |flag: &str| arguments.iter().position(|argument| argument == flag).and_then(|at| arguments.get(at + 1));
-    let is_value = |at: usize| at != 0 && ["--for", "--record"].contains(&arguments[at - 1].as_str());
-    let is_filter = |&(at, argument): &(usize, &String)| !argument.starts_with('-') && !is_value(at);
-    let filters: Vec<&String> = arguments.iter().enumerate().filter(is_filter).map(|(_, argument)| argument).collect();
+    let value = |flag: &str| {
+        arguments.iter().position(|argument| argument == flag).and_then(|at| arguments.get(at + 1))
+    };
+    let is_value =
+        |at: usize| at != 0 && ["--for", "--record"].contains(&arguments[at - 1].as_str());
+    let is_filter =
+        |&(at, argument): &(usize, &String)| !argument.starts_with('-') && !is_value(at);
+    let filters: Vec<&String> =
+        arguments.iter().enumerate().filter(is_filter).map(|(_, argument)| argument).collect();
     if has("--list") {
         return ExitCode::SUCCESS;
     }
@@ -50,11 +55,15 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == "--piece") {
         return every::do_piece(&cases, &arguments[1..]).unwrap_or(ExitCode::FAILURE);
     }
-    cases.retain(|case| filters.is_empty() || filters.iter().any(|filter| case.name().contains(*filter)));
+    cases.retain(|case| {
+        filters.is_empty() || filters.iter().any(|filter| case.name().contains(*filter))
+    });
     if has("--all") || has("--report") {
         let order = every::Order {
             record: value("--record").map(Into::into),
-            time: value("--for").map(|seconds| Duration::from_secs(seconds.parse().expect("--for has a number of seconds"))),
+            time: value("--for").map(|seconds| {
+                Duration::from_secs(seconds.parse().expect("--for has a number of seconds"))
+            }),
             is_fail_fast: has("--fail-fast"),
             is_report: has("--report"),
         };

@@ -31,13 +31,22 @@ struct Noted {
 }
 
 fn noted(parties: u32) -> std::sync::Arc<Noted> {
-    share(Noted { barrier: Barrier::new(parties), indices: Default::default(), leaders: Default::default() })
+    share(Noted {
+        barrier: Barrier::new(parties),
+        indices: Default::default(),
+        leaders: Default::default(),
+    })
 }
 
 fn pass_noting(shared: &Noted, phase: usize) {
     let passed = shared.barrier.wait().unwrap();
     let bit = 1 << passed.index();
-    assert_eq!(shared.indices[phase].fetch_or(bit, Relaxed) & bit, 0, "two have the index {}", passed.index());
+    assert_eq!(
+        shared.indices[phase].fetch_or(bit, Relaxed) & bit,
+        0,
+        "two have the index {}",
+        passed.index()
+    );
     shared.leaders[phase].fetch_add(u32::from(passed.is_leader()), Relaxed);
 }
 
@@ -49,7 +58,10 @@ fn pass_twice_noting(shared: &Noted) {
 fn assert_noted(shared: &Noted, phases: usize) {
     for phase in 0..phases {
         let indices = (1 << shared.barrier.parties()) - 1;
-        assert_eq!((shared.indices[phase].load(Relaxed), shared.leaders[phase].load(Relaxed)), (indices, 1));
+        assert_eq!(
+            (shared.indices[phase].load(Relaxed), shared.leaders[phase].load(Relaxed)),
+            (indices, 1)
+        );
     }
 }
 
@@ -73,21 +85,26 @@ fn the_parties_see_what_the_others_wrote() {
 
 #[test]
 fn the_first_of_three_sees_what_the_second_and_the_third_wrote() {
-    model("barrier: the_first_of_three_sees_what_the_second_and_the_third_wrote", Look, Some(2), || {
-        let shared = share((Barrier::new(3), [Watched::default(), Watched::default()]));
-        let first = spawn(1, None, &shared, |(shared, data)| {
-            pass(shared);
-            assert_eq!((data[0].get(), data[1].get()), (1, 1));
-        });
-        let others = [0, 1].map(|own| {
-            spawn(own as u32 + 2, None, &shared, move |(shared, data)| {
-                data[own].add(1);
-                let _ = shared.arrive().unwrap();
-            })
-        });
-        join(first);
-        join_all(others);
-    });
+    model(
+        "barrier: the_first_of_three_sees_what_the_second_and_the_third_wrote",
+        Look,
+        Some(2),
+        || {
+            let shared = share((Barrier::new(3), [Watched::default(), Watched::default()]));
+            let first = spawn(1, None, &shared, |(shared, data)| {
+                pass(shared);
+                assert_eq!((data[0].get(), data[1].get()), (1, 1));
+            });
+            let others = [0, 1].map(|own| {
+                spawn(own as u32 + 2, None, &shared, move |(shared, data)| {
+                    data[own].add(1);
+                    let _ = shared.arrive().unwrap();
+                })
+            });
+            join(first);
+            join_all(others);
+        },
+    );
 }
 
 #[test]
@@ -131,11 +148,12 @@ fn a_phase_ends_for_three_parties() {
 fn a_time_out_breaks_it_for_all_or_comes_too_late() {
     model("barrier: a_time_out_breaks_it_for_all_or_comes_too_late", Sleep, Some(2), || {
         let shared = share((Barrier::new(2), AtomicU32::new(0)));
-        let impatient = spawn(1, None, &shared, |(shared, passed)| match shared.wait_timeout(LONG) {
-            Ok(_) => _ = passed.fetch_add(1, Relaxed),
-            Err(BarrierError::TimedOut) => assert!(shared.is_broken()),
-            Err(error) => panic!("{error:?}"),
-        });
+        let impatient =
+            spawn(1, None, &shared, |(shared, passed)| match shared.wait_timeout(LONG) {
+                Ok(_) => _ = passed.fetch_add(1, Relaxed),
+                Err(BarrierError::TimedOut) => assert!(shared.is_broken()),
+                Err(error) => panic!("{error:?}"),
+            });
         let other = spawn(2, None, &shared, |(shared, passed)| match shared.wait() {
             Ok(_) => _ = passed.fetch_add(1, Relaxed),
             Err(BarrierError::Broken) => {}
@@ -151,8 +169,11 @@ fn a_time_out_breaks_it_for_all_or_comes_too_late() {
 fn a_time_out_ends_the_wait_of_two_who_miss_a_third() {
     model("barrier: a_time_out_ends_the_wait_of_two_who_miss_a_third", Sleep, Some(2), || {
         let shared = share(Barrier::new(3));
-        let patient = spawn(1, None, &shared, |shared| assert_eq!(shared.wait(), Err(BarrierError::Broken)));
-        let impatient = spawn(2, None, &shared, |shared| assert_eq!(shared.wait_timeout(LONG), Err(BarrierError::TimedOut)));
+        let patient =
+            spawn(1, None, &shared, |shared| assert_eq!(shared.wait(), Err(BarrierError::Broken)));
+        let impatient = spawn(2, None, &shared, |shared| {
+            assert_eq!(shared.wait_timeout(LONG), Err(BarrierError::TimedOut))
+        });
         expire();
         join_all([patient, impatient]);
     });
@@ -162,7 +183,9 @@ fn a_time_out_ends_the_wait_of_two_who_miss_a_third() {
 fn abort_breaks_it_for_all() {
     model("barrier: abort_breaks_it_for_all", Sleep, Some(2), || {
         let shared = share(Barrier::new(3));
-        let parties = [1, 2].map(|tid| spawn(tid, None, &shared, |shared| assert_eq!(shared.wait(), Err(BarrierError::Broken))));
+        let parties = [1, 2].map(|tid| {
+            spawn(tid, None, &shared, |shared| assert_eq!(shared.wait(), Err(BarrierError::Broken)))
+        });
         participant(3, None, || shared.abort());
         join_all(parties);
         assert_eq!((shared.is_broken(), shared.n_waiting()), (true, 0));
@@ -253,15 +276,23 @@ fn a_waiting_party_killed_anywhere_strands_nobody() {
 
 #[test]
 fn one_killed_while_it_aborts_has_woken_all_or_nobody() {
-    kill_model("barrier: one_killed_while_it_aborts_has_woken_all_or_nobody", Some(1), |killed_at| {
-        let shared = share(Barrier::new(3));
-        let parties = [1, 2].map(|tid| spawn(tid, None, &shared, |shared| assert_eq!(shared.wait(), Err(BarrierError::Broken))));
-        let end = participant(3, Some(killed_at), || shared.abort());
-        // Does nothing to a barrier that is broken.
-        participant(4, None, || shared.abort());
-        join_all(parties);
-        end
-    });
+    kill_model(
+        "barrier: one_killed_while_it_aborts_has_woken_all_or_nobody",
+        Some(1),
+        |killed_at| {
+            let shared = share(Barrier::new(3));
+            let parties = [1, 2].map(|tid| {
+                spawn(tid, None, &shared, |shared| {
+                    assert_eq!(shared.wait(), Err(BarrierError::Broken))
+                })
+            });
+            let end = participant(3, Some(killed_at), || shared.abort());
+            // Does nothing to a barrier that is broken.
+            participant(4, None, || shared.abort());
+            join_all(parties);
+            end
+        },
+    );
 }
 
 #[test]
@@ -269,7 +300,8 @@ fn one_killed_as_its_time_is_over_strands_nobody() {
     kill_model("barrier: one_killed_as_its_time_is_over_strands_nobody", Some(1), |killed_at| {
         let shared = share(Barrier::new(3));
         let victim = spawn(1, Some(killed_at), &shared, |shared| _ = shared.wait_timeout(LONG));
-        let other = spawn(2, None, &shared, |shared| assert_eq!(shared.wait(), Err(BarrierError::Broken)));
+        let other =
+            spawn(2, None, &shared, |shared| assert_eq!(shared.wait(), Err(BarrierError::Broken)));
         expire();
         let end = join(victim);
         participant(4, None, || shared.abort());

@@ -11,7 +11,8 @@ use loom::thread;
 
 use crate::{Watched, join, join_all, kill_model, model, share, spawn};
 
-/// For ever, in slices: the models are without, and an interruptible wait is over and begins anew as one with slices does.
+/// For ever, in slices: the models are without, and an interruptible wait is over and begins anew
+/// as one with slices does.
 const SLICES: Wait = Wait::FOREVER.interruptible();
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -141,7 +142,8 @@ fn a_notification_of_all_reaches_all() {
     });
 }
 
-/// Two who wait until they are notified, once. Bits say who has begun to wait, and who was notified.
+/// Two who wait until they are notified, once. Bits say who has begun to wait, and who was
+/// notified.
 #[derive(Debug)]
 struct Pair {
     has_happened: Lock<u64>,
@@ -197,7 +199,9 @@ fn a_notification_of_one_reaches_one() {
     static REACHED_ONE: AtomicBool = AtomicBool::new(false);
     model("condition: a_notification_of_one_reaches_one", Sleep, Some(2), || {
         let shared = pair();
-        let waiters = [1, 2].map(|tid| spawn(tid, None, &shared, move |shared| shared.wait(tid, Wait::timeout(LONG))));
+        let waiters = [1, 2].map(|tid| {
+            spawn(tid, None, &shared, move |shared| shared.wait(tid, Wait::timeout(LONG)))
+        });
         participant(3, None, || shared.notify_one());
         expire();
         join_all(waiters);
@@ -233,111 +237,137 @@ fn a_time_out_takes_no_notification() {
     });
 }
 
-/// Its slices end after the victim's end and the notification: a victim that dies after its sleep and before it has the lock leaves what it has had owed, and nobody else is woken.
+/// Its slices end after the victim's end and the notification: a victim that dies after its sleep
+/// and before it has the lock leaves what it has had owed, and nobody else is woken.
 #[test]
 fn a_waiter_killed_anywhere_hands_its_notification_on() {
-    kill_model("condition: a_waiter_killed_anywhere_hands_its_notification_on", Some(2), |killed_at| {
-        let shared = pair();
-        let victim = {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || {
-                let end = participant(1, Some(killed_at), || shared.wait(1, Wait::FOREVER));
-                shared.end_slices();
-                end
-            })
-        };
-        let survivor = spawn(2, None, &shared, |shared| {
-            shared.wait(2, SLICES);
-            shared.changed.notify_all();
-        });
-        participant(3, None, || shared.notify_one());
-        shared.end_slices();
-        let end = join(victim);
-        participant(4, None, || {
-            // If the victim has come back with the notification, or may have and has died with the lock, it is for others to notify the survivor.
-            let result = shared.has_happened.try_lock();
-            if matches!(result, Err(LockError::OwnerDied(_))) || shared.notified.load(Relaxed) & 1 != 0 {
+    kill_model(
+        "condition: a_waiter_killed_anywhere_hands_its_notification_on",
+        Some(2),
+        |killed_at| {
+            let shared = pair();
+            let victim = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    let end = participant(1, Some(killed_at), || shared.wait(1, Wait::FOREVER));
+                    shared.end_slices();
+                    end
+                })
+            };
+            let survivor = spawn(2, None, &shared, |shared| {
+                shared.wait(2, SLICES);
                 shared.changed.notify_all();
-            }
-            // An unlock would mend the word, in which a dead waiter may have left its flag.
-            std::mem::forget(result);
-        });
-        join(survivor);
-        end
-    });
+            });
+            participant(3, None, || shared.notify_one());
+            shared.end_slices();
+            let end = join(victim);
+            participant(4, None, || {
+                // If the victim has come back with the notification, or may have and has died with
+                // the lock, it is for others to notify the survivor.
+                let result = shared.has_happened.try_lock();
+                if matches!(result, Err(LockError::OwnerDied(_)))
+                    || shared.notified.load(Relaxed) & 1 != 0
+                {
+                    shared.changed.notify_all();
+                }
+                // An unlock would mend the word, in which a dead waiter may have left its flag.
+                std::mem::forget(result);
+            });
+            join(survivor);
+            end
+        },
+    );
 }
 
 #[test]
 fn one_killed_while_it_notifies_all_has_woken_all_or_nobody() {
-    kill_model("condition: one_killed_while_it_notifies_all_has_woken_all_or_nobody", Some(2), |killed_at| {
-        let shared = empty();
-        let waiters = [1, 2].map(|tid| spawn(tid, None, &shared, take));
-        participant(3, None, || put(&shared, 2));
-        let end = participant(4, Some(killed_at), || shared.changed.notify_all());
-        if end.writes == 0 {
-            participant(5, None, || shared.changed.notify_all());
-        }
-        join_all(waiters);
-        end
-    });
+    kill_model(
+        "condition: one_killed_while_it_notifies_all_has_woken_all_or_nobody",
+        Some(2),
+        |killed_at| {
+            let shared = empty();
+            let waiters = [1, 2].map(|tid| spawn(tid, None, &shared, take));
+            participant(3, None, || put(&shared, 2));
+            let end = participant(4, Some(killed_at), || shared.changed.notify_all());
+            if end.writes == 0 {
+                participant(5, None, || shared.changed.notify_all());
+            }
+            join_all(waiters);
+            end
+        },
+    );
 }
 
 #[test]
 fn one_killed_while_it_notifies_one_leaves_a_condition_that_works() {
-    kill_model("condition: one_killed_while_it_notifies_one_leaves_a_condition_that_works", Some(2), |killed_at| {
-        let shared = empty();
-        let waiters = [1, 2].map(|tid| spawn(tid, None, &shared, take));
-        let end = participant(3, Some(killed_at), || shared.changed.notify_one());
-        participant(4, None, || {
-            put(&shared, 2);
-            shared.changed.notify(2);
-        });
-        join_all(waiters);
-        end
-    });
+    kill_model(
+        "condition: one_killed_while_it_notifies_one_leaves_a_condition_that_works",
+        Some(2),
+        |killed_at| {
+            let shared = empty();
+            let waiters = [1, 2].map(|tid| spawn(tid, None, &shared, take));
+            let end = participant(3, Some(killed_at), || shared.changed.notify_one());
+            participant(4, None, || {
+                put(&shared, 2);
+                shared.changed.notify(2);
+            });
+            join_all(waiters);
+            end
+        },
+    );
 }
 
-/// The kernel wakes one for a dead notifier, who finds nothing changed, and tells the next; meanwhile there is a notification, and another one begins to wait.
+/// The kernel wakes one for a dead notifier, who finds nothing changed, and tells the next;
+/// meanwhile there is a notification, and another one begins to wait.
 #[test]
 fn a_notification_after_a_wake_up_for_nothing_is_not_lost() {
-    model("condition: a_notification_after_a_wake_up_for_nothing_is_not_lost", Sleep, Some(3), || {
-        let shared = empty();
-        let waiter = spawn(1, None, &shared, |shared| {
-            take(shared);
-            shared.changed.notify_all();
-        });
-        let theirs = Arc::clone(&shared);
-        let notifiers = thread::spawn(move || {
-            // At its fourth step it would change the word, which is pending.
-            let end = participant(2, Some(3), || theirs.changed.notify_one());
-            assert_eq!(end.writes, 0);
-            participant(3, None, || {
-                put(&theirs, 1);
-                theirs.changed.notify_all();
+    model(
+        "condition: a_notification_after_a_wake_up_for_nothing_is_not_lost",
+        Sleep,
+        Some(3),
+        || {
+            let shared = empty();
+            let waiter = spawn(1, None, &shared, |shared| {
+                take(shared);
+                shared.changed.notify_all();
             });
-        });
-        notifiers.join().unwrap();
-        participant(4, None, || {
-            let mut items = lock(&shared.items);
-            shared.changed.wait_while(&mut items, |items| *items != 0).unwrap();
-        });
-        join(waiter);
-    });
+            let theirs = Arc::clone(&shared);
+            let notifiers = thread::spawn(move || {
+                // At its fourth step it would change the word, which is pending.
+                let end = participant(2, Some(3), || theirs.changed.notify_one());
+                assert_eq!(end.writes, 0);
+                participant(3, None, || {
+                    put(&theirs, 1);
+                    theirs.changed.notify_all();
+                });
+            });
+            notifiers.join().unwrap();
+            participant(4, None, || {
+                let mut items = lock(&shared.items);
+                shared.changed.wait_while(&mut items, |items| *items != 0).unwrap();
+            });
+            join(waiter);
+        },
+    );
 }
 
 #[test]
 fn one_killed_while_it_notifies_one_has_notified_it_or_has_not() {
-    kill_model("condition: one_killed_while_it_notifies_one_has_notified_it_or_has_not", Some(3), |killed_at| {
-        let shared = empty();
-        let waiter = spawn(1, None, &shared, take);
-        participant(2, None, || put(&shared, 1));
-        let end = participant(3, Some(killed_at), || shared.changed.notify_one());
-        if end.writes == 0 {
-            participant(4, None, || shared.changed.notify_one());
-        }
-        join(waiter);
-        end
-    });
+    kill_model(
+        "condition: one_killed_while_it_notifies_one_has_notified_it_or_has_not",
+        Some(3),
+        |killed_at| {
+            let shared = empty();
+            let waiter = spawn(1, None, &shared, take);
+            participant(2, None, || put(&shared, 1));
+            let end = participant(3, Some(killed_at), || shared.changed.notify_one());
+            if end.writes == 0 {
+                participant(4, None, || shared.changed.notify_one());
+            }
+            join(waiter);
+            end
+        },
+    );
 }
 
 /// Once the time is over, a wait in slices never sleeps again: it is between two slices.
@@ -362,19 +392,24 @@ fn a_notification_between_two_slices_is_not_lost() {
 
 #[test]
 fn a_recursive_lock_is_released_whole_and_held_as_deep_again() {
-    model("condition: a_recursive_lock_is_released_whole_and_held_as_deep_again", Sleep, Some(2), || {
-        let shared = share((RLock::new(0_u64), Condition::new()));
-        let waiter = spawn(1, None, &shared, |(lock, changed)| {
-            let _outer = lock.lock().unwrap();
-            let mut inner = lock.lock().unwrap();
-            changed.wait_while(&mut inner, |items| items.get() == 0).unwrap();
-            assert_eq!((inner.get(), lock.depth()), (1, 2));
-        });
-        let notifier = spawn(2, None, &shared, |(lock, changed)| {
-            lock.lock().unwrap().set(1);
-            changed.notify_one();
-        });
-        join_all([waiter, notifier]);
-        assert_eq!(shared.0.owner(), None);
-    });
+    model(
+        "condition: a_recursive_lock_is_released_whole_and_held_as_deep_again",
+        Sleep,
+        Some(2),
+        || {
+            let shared = share((RLock::new(0_u64), Condition::new()));
+            let waiter = spawn(1, None, &shared, |(lock, changed)| {
+                let _outer = lock.lock().unwrap();
+                let mut inner = lock.lock().unwrap();
+                changed.wait_while(&mut inner, |items| items.get() == 0).unwrap();
+                assert_eq!((inner.get(), lock.depth()), (1, 2));
+            });
+            let notifier = spawn(2, None, &shared, |(lock, changed)| {
+                lock.lock().unwrap().set(1);
+                changed.notify_one();
+            });
+            join_all([waiter, notifier]);
+            assert_eq!(shared.0.owner(), None);
+        },
+    );
 }

@@ -44,7 +44,8 @@ fn is_set_sees_what_the_setter_wrote() {
     });
 }
 
-/// The consumer that clears and then looks for work must see the work of every `set` that its `clear` undid, also of one that found the event set.
+/// The consumer that clears and then looks for work must see the work of every `set` that its
+/// `clear` undid, also of one that found the event set.
 #[test]
 fn clear_sees_what_the_setters_it_undoes_wrote() {
     model("event: clear_sees_what_the_setters_it_undoes_wrote", Look, None, || {
@@ -60,7 +61,10 @@ fn clear_sees_what_the_setters_it_undoes_wrote() {
         });
         join_all([setter, clearer]);
         let (shared, _, seen) = &*shared;
-        assert!(shared.is_set() || seen.load(Relaxed) == 1, "the event is clear, and the work was not seen");
+        assert!(
+            shared.is_set() || seen.load(Relaxed) == 1,
+            "the event is clear, and the work was not seen"
+        );
     });
 }
 
@@ -130,17 +134,21 @@ fn a_setter_killed_anywhere_has_set_or_has_not() {
 
 #[test]
 fn a_setter_killed_anywhere_before_a_clear_strands_nobody() {
-    kill_model("event: a_setter_killed_anywhere_before_a_clear_strands_nobody", Some(1), |killed_at| {
-        let shared = share(Event::new());
-        let waiters = [1, 2].map(|tid| spawn(tid, None, &shared, Event::wait));
-        let end = join(spawn(3, Some(killed_at), &shared, Event::set));
-        participant(4, None, || {
-            shared.clear();
-            shared.set();
-        });
-        join_all(waiters);
-        end
-    });
+    kill_model(
+        "event: a_setter_killed_anywhere_before_a_clear_strands_nobody",
+        Some(1),
+        |killed_at| {
+            let shared = share(Event::new());
+            let waiters = [1, 2].map(|tid| spawn(tid, None, &shared, Event::wait));
+            let end = join(spawn(3, Some(killed_at), &shared, Event::set));
+            participant(4, None, || {
+                shared.clear();
+                shared.set();
+            });
+            join_all(waiters);
+            end
+        },
+    );
 }
 
 #[test]
@@ -159,10 +167,13 @@ fn a_waiter_killed_anywhere_strands_nobody() {
 fn a_setter_and_a_waiter_killed_anywhere_strand_nobody() {
     // The waiter's moments are sampled: every fourth step.
     for second in (0..12).step_by(4) {
-        let name = format!("event: a_setter_and_a_waiter_killed_anywhere_strand_nobody, the waiter at {second}");
+        let name = format!(
+            "event: a_setter_and_a_waiter_killed_anywhere_strand_nobody, the waiter at {second}"
+        );
         kill_model(&name, Some(1), move |killed_at| {
             let shared = share(Event::new());
-            let waiters = [(1, Some(second)), (2, None)].map(|(tid, at)| spawn(tid, at, &shared, Event::wait));
+            let waiters = [(1, Some(second)), (2, None)]
+                .map(|(tid, at)| spawn(tid, at, &shared, Event::wait));
             let end = join(spawn(3, Some(killed_at), &shared, Event::set));
             if end.writes == 0 {
                 participant(4, None, || shared.set());

@@ -89,10 +89,12 @@ fn nobody_sleeps_on_a_free_lock_after_two_rounds() {
 fn a_time_out_strands_nobody() {
     model("lock: a_time_out_strands_nobody", Sleep, Some(2), || {
         let shared = share(Lock::new(0));
-        let impatient = spawn(1, None, &shared, |shared| match shared.lock_timeout(Duration::from_secs(3600)) {
-            Ok(mut guard) => *guard += 1,
-            Err(LockError::TimedOut) => {}
-            Err(error) => panic!("{error:?}"),
+        let impatient = spawn(1, None, &shared, |shared| {
+            match shared.lock_timeout(Duration::from_secs(3600)) {
+                Ok(mut guard) => *guard += 1,
+                Err(LockError::TimedOut) => {}
+                Err(error) => panic!("{error:?}"),
+            }
         });
         let others = [2, 3].map(|tid| spawn(tid, None, &shared, add_one));
         expire();
@@ -117,11 +119,13 @@ fn a_participant_killed_anywhere_strands_nobody() {
 fn two_participants_killed_anywhere_strand_nobody() {
     // The second victim's moments are sampled: every third step.
     for second in (0..20).step_by(3) {
-        let name = format!("lock: two_participants_killed_anywhere_strand_nobody, the second at {second}");
+        let name =
+            format!("lock: two_participants_killed_anywhere_strand_nobody, the second at {second}");
         kill_model(&name, Some(1), move |killed_at| {
             let shared = share(Lock::new(0));
             let victim = spawn(1, Some(killed_at), &shared, add_one);
-            let others = [(2, Some(second)), (3, None), (4, None)].map(|(tid, at)| spawn(tid, at, &shared, add_one));
+            let others = [(2, Some(second)), (3, None), (4, None)]
+                .map(|(tid, at)| spawn(tid, at, &shared, add_one));
             let end = join(victim);
             join_all(others);
             end
@@ -155,7 +159,11 @@ fn a_guard_that_is_not_recovered_passes_the_death_on() {
     model("lock: a_guard_that_is_not_recovered_passes_the_death_on", Sleep, Some(3), || {
         let shared = share(Lock::new(0_u64));
         participant(1, None, || std::mem::forget(shared.lock()));
-        let passers = [2, 3].map(|tid| spawn(tid, None, &shared, |shared| assert!(matches!(shared.lock(), Err(LockError::OwnerDied(_))))));
+        let passers = [2, 3].map(|tid| {
+            spawn(tid, None, &shared, |shared| {
+                assert!(matches!(shared.lock(), Err(LockError::OwnerDied(_))))
+            })
+        });
         join_all(passers);
         participant(4, None, || assert!(lock(&shared).1));
     });
@@ -164,15 +172,20 @@ fn a_guard_that_is_not_recovered_passes_the_death_on() {
 /// In the models one loss makes a waiter starve.
 #[test]
 fn a_starving_waiter_killed_anywhere_strands_nobody() {
-    sampled_kill_model("lock: a_starving_waiter_killed_anywhere_strands_nobody", Some(2), 2, |killed_at| {
-        let shared = share(Lock::new(0));
-        let victim = spawn(1, Some(killed_at), &shared, add_one);
-        let other = spawn(2, None, &shared, add_two);
-        participant(3, None, || add_two(&shared));
-        let end = join(victim);
-        join(other);
-        end
-    });
+    sampled_kill_model(
+        "lock: a_starving_waiter_killed_anywhere_strands_nobody",
+        Some(2),
+        2,
+        |killed_at| {
+            let shared = share(Lock::new(0));
+            let victim = spawn(1, Some(killed_at), &shared, add_one);
+            let other = spawn(2, None, &shared, add_two);
+            participant(3, None, || add_two(&shared));
+            let end = join(victim);
+            join(other);
+            end
+        },
+    );
 }
 
 #[test]
@@ -192,10 +205,12 @@ fn one_killed_while_another_starves_strands_nobody() {
 fn a_starving_waiters_time_out_strands_nobody() {
     model("lock: a_starving_waiters_time_out_strands_nobody", Sleep, Some(2), || {
         let shared = share(Lock::new(0));
-        let impatient = spawn(1, None, &shared, |shared| match shared.lock_timeout(Duration::from_secs(3600)) {
-            Ok(mut guard) => *guard += 1,
-            Err(LockError::TimedOut) => {}
-            Err(error) => panic!("{error:?}"),
+        let impatient = spawn(1, None, &shared, |shared| {
+            match shared.lock_timeout(Duration::from_secs(3600)) {
+                Ok(mut guard) => *guard += 1,
+                Err(LockError::TimedOut) => {}
+                Err(error) => panic!("{error:?}"),
+            }
         });
         let others = [2, 3].map(|tid| spawn(tid, None, &shared, add_two));
         expire();

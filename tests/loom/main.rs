@@ -1,7 +1,8 @@
 //! Loom models of the real primitives: `ci/loom.sh` runs them, with `--cfg crossproc_loom`.
 //!
-//! Each prints how many executions it explored. A model with the futex that [`Look`]s finds a missing Acquire or Release; one with the futex
-//! that [`Sleep`]s finds a lost wake-up; in a kill model one participant is killed before its step k, for every k that it reaches.
+//! Each prints how many executions it explored. A model with the futex that [`Look`]s finds a
+//! missing Acquire or Release; one with the futex that [`Sleep`]s finds a lost wake-up; in a kill
+//! model one participant is killed before its step k, for every k that it reaches.
 
 #![cfg(crossproc_loom)]
 #![allow(unsafe_code)]
@@ -54,19 +55,34 @@ mod wait_any {
 }
 
 /// Explores a model in which nobody is killed.
-fn model(name: &str, futexes: Futexes, preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
+fn model(
+    name: &str,
+    futexes: Futexes,
+    preemptions: Option<usize>,
+    model: impl Fn() + Send + Sync + 'static,
+) {
     without_slices();
     let executions = explore(futexes, preemptions, model);
     println!("{name}: {executions} executions ({futexes:?}, {})", bound(preemptions));
 }
 
-/// Explores a model once for each step at which its victim can be killed. The model gets the step, and says whether the victim died of it.
-fn kill_model(name: &str, preemptions: Option<usize>, model: impl Fn(usize) -> End + Send + Sync + 'static) {
+/// Explores a model once for each step at which its victim can be killed. The model gets the step,
+/// and says whether the victim died of it.
+fn kill_model(
+    name: &str,
+    preemptions: Option<usize>,
+    model: impl Fn(usize) -> End + Send + Sync + 'static,
+) {
     sampled_kill_model(name, preemptions, 1, model);
 }
 
 /// [`kill_model`] for one step in `every`, where all would take too long.
-fn sampled_kill_model(name: &str, preemptions: Option<usize>, every: usize, model: impl Fn(usize) -> End + Send + Sync + 'static) {
+fn sampled_kill_model(
+    name: &str,
+    preemptions: Option<usize>,
+    every: usize,
+    model: impl Fn(usize) -> End + Send + Sync + 'static,
+) {
     without_slices();
     let model = Arc::new(model);
     let mut executions = 0;
@@ -79,8 +95,15 @@ fn sampled_kill_model(name: &str, preemptions: Option<usize>, every: usize, mode
             }
         });
         if !was_killed.load(Relaxed) {
-            let steps = if every == 1 { format!("each of {killed_at} steps") } else { format!("one in {every} of {killed_at} steps") };
-            println!("{name}: {executions} executions (Sleep, killed at {steps}, {})", bound(preemptions));
+            let steps = if every == 1 {
+                format!("each of {killed_at} steps")
+            } else {
+                format!("one in {every} of {killed_at} steps")
+            };
+            println!(
+                "{name}: {executions} executions (Sleep, killed at {steps}, {})",
+                bound(preemptions)
+            );
             return;
         }
     }
@@ -96,7 +119,8 @@ fn bound(preemptions: Option<usize>) -> String {
     preemptions.map_or("every interleaving".into(), |most| format!("up to {most} preemptions"))
 }
 
-/// What the participants share. It is used once where it is made, which for loom is when its atomics are made.
+/// What the participants share. It is used once where it is made, which for loom is when its
+/// atomics are made.
 fn share<P: Debug>(shared: P) -> Arc<P> {
     let shared = Arc::new(shared);
     let _ = format!("{shared:?}");
@@ -104,7 +128,12 @@ fn share<P: Debug>(shared: P) -> Arc<P> {
 }
 
 /// A participant in a thread of its own.
-fn spawn<P: 'static>(tid: u32, killed_at: Option<usize>, shared: &Arc<P>, body: impl FnOnce(&P) + 'static) -> JoinHandle<End> {
+fn spawn<P: 'static>(
+    tid: u32,
+    killed_at: Option<usize>,
+    shared: &Arc<P>,
+    body: impl FnOnce(&P) + 'static,
+) -> JoinHandle<End> {
     let shared = Arc::clone(shared);
     thread::spawn(move || participant(tid, killed_at, || body(&shared)))
 }
@@ -125,7 +154,8 @@ struct Watched(UnsafeCell<u64>);
 
 impl Watched {
     fn add(&self, count: u64) {
-        // SAFETY: the model holds the lock, or has not told anybody yet; loom fails if that is not so.
+        // SAFETY: the model holds the lock, or has not told anybody yet; loom fails if that is not
+        // so.
         self.0.with_mut(|value| unsafe { *value += count });
     }
 

@@ -70,12 +70,16 @@ fn all_who_wait_return() {
 fn a_time_out_leaves_the_work_to_the_other() {
     model("once: a_time_out_leaves_the_work_to_the_other", Sleep, Some(2), || {
         let shared = share(Work::default());
-        let impatient =
-            spawn(1, None, &shared, |shared| match shared.once.call_once_timeout(Duration::from_secs(3600), |state| shared.work(state)) {
+        let impatient = spawn(1, None, &shared, |shared| {
+            match shared
+                .once
+                .call_once_timeout(Duration::from_secs(3600), |state| shared.work(state))
+            {
                 Ok(()) => assert_eq!(shared.data.get(), 1),
                 Err(LockError::TimedOut) => {}
                 Err(error) => panic!("{error:?}"),
-            });
+            }
+        });
         let other = spawn(2, None, &shared, call_and_read);
         expire();
         join_all([impatient, other]);

@@ -82,10 +82,12 @@ fn two_permits_that_are_released_wake_two() {
 fn a_time_out_strands_nobody_and_takes_nothing() {
     model("permits: a_time_out_strands_nobody_and_takes_nothing", Sleep, Some(2), || {
         let shared = share(Permits::<1>::new());
-        let impatient = spawn(1, None, &shared, |shared| match shared.acquire_timeout(Duration::from_secs(3600)) {
-            Ok(_permit) => {}
-            Err(PermitsError::TimedOut) => {}
-            Err(error) => panic!("{error:?}"),
+        let impatient = spawn(1, None, &shared, |shared| {
+            match shared.acquire_timeout(Duration::from_secs(3600)) {
+                Ok(_permit) => {}
+                Err(PermitsError::TimedOut) => {}
+                Err(error) => panic!("{error:?}"),
+            }
         });
         let others = [2, 3].map(|tid| spawn(tid, None, &shared, acquire_and_release));
         expire();
@@ -128,37 +130,46 @@ fn a_waiter_killed_anywhere_strands_nobody() {
 
 #[test]
 fn a_waiter_for_one_of_two_killed_anywhere_strands_nobody() {
-    kill_model("permits: a_waiter_for_one_of_two_killed_anywhere_strands_nobody", Some(1), |killed_at| {
-        let shared = share(Permits::<2>::new());
-        let mut end = None;
-        participant(3, None, || {
-            let permits = [shared.acquire().unwrap(), shared.acquire().unwrap()];
-            let victim = spawn(1, Some(killed_at), &shared, acquire_and_release);
-            let survivor = spawn(2, None, &shared, acquire_and_release);
-            let [permit, kept] = permits;
-            drop(permit);
-            end = Some(join(victim));
-            join(survivor);
-            drop(kept);
-        });
-        assert_eq!(shared.value(), 2);
-        end.unwrap()
-    });
+    kill_model(
+        "permits: a_waiter_for_one_of_two_killed_anywhere_strands_nobody",
+        Some(1),
+        |killed_at| {
+            let shared = share(Permits::<2>::new());
+            let mut end = None;
+            participant(3, None, || {
+                let permits = [shared.acquire().unwrap(), shared.acquire().unwrap()];
+                let victim = spawn(1, Some(killed_at), &shared, acquire_and_release);
+                let survivor = spawn(2, None, &shared, acquire_and_release);
+                let [permit, kept] = permits;
+                drop(permit);
+                end = Some(join(victim));
+                join(survivor);
+                drop(kept);
+            });
+            assert_eq!(shared.value(), 2);
+            end.unwrap()
+        },
+    );
 }
 
 #[test]
 fn two_permits_of_one_killed_anywhere_wake_two() {
-    sampled_kill_model("permits: two_permits_of_one_killed_anywhere_wake_two", Some(1), 4, |killed_at| {
-        let shared = share(Permits::<2>::new());
-        let victim = spawn(1, Some(killed_at), &shared, |shared| {
-            let _permits = [shared.acquire().unwrap(), shared.acquire().unwrap()];
-        });
-        let waiters = [2, 3].map(|tid| spawn(tid, None, &shared, acquire_and_release));
-        let end = join(victim);
-        join_all(waiters);
-        assert_eq!(shared.value(), 2);
-        end
-    });
+    sampled_kill_model(
+        "permits: two_permits_of_one_killed_anywhere_wake_two",
+        Some(1),
+        4,
+        |killed_at| {
+            let shared = share(Permits::<2>::new());
+            let victim = spawn(1, Some(killed_at), &shared, |shared| {
+                let _permits = [shared.acquire().unwrap(), shared.acquire().unwrap()];
+            });
+            let waiters = [2, 3].map(|tid| spawn(tid, None, &shared, acquire_and_release));
+            let end = join(victim);
+            join_all(waiters);
+            assert_eq!(shared.value(), 2);
+            end
+        },
+    );
 }
 
 #[test]

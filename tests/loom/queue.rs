@@ -1,4 +1,5 @@
-//! Models of the queue: of its state machine, which is compiled here from the crate's own files, so that it need not be public. What is above it has no part in what loom looks for.
+//! Models of the queue: of its state machine, which is compiled here from the crate's own files, so
+//! that it need not be public. What is above it has no part in what loom looks for.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -65,7 +66,16 @@ struct Plot {
 
 /// A queue without participants.
 fn plot(capacity: u32, ids: u32, is_joinable: bool) -> Plot {
-    let config = Config { capacity, letters: 0, ids, places: 2, attempts: 0, is_joinable, size: 8, align: 8 };
+    let config = Config {
+        capacity,
+        letters: 0,
+        ids,
+        places: 2,
+        attempts: 0,
+        is_joinable,
+        size: 8,
+        align: 8,
+    };
     let offsets = config.offsets().unwrap();
     let layout = Layout::from_size_align(offsets.len, 4_096).unwrap();
     // SAFETY: the layout is not empty.
@@ -73,7 +83,12 @@ fn plot(capacity: u32, ids: u32, is_joinable: bool) -> Plot {
     // SAFETY: as long and as aligned as the offsets wants it; it goes with the plot.
     let memory = unsafe { QueueMemory::new(bytes, config, offsets) };
     memory.fill();
-    let plot = Plot { memory, payloads: (0..config.slots()).map(|_| Watched::default()).collect(), bytes, layout };
+    let plot = Plot {
+        memory,
+        payloads: (0..config.slots()).map(|_| Watched::default()).collect(),
+        bytes,
+        layout,
+    };
     plot.touch();
     plot
 }
@@ -90,9 +105,14 @@ impl Plot {
     fn touch(&self) {
         let Plot { memory, .. } = self;
         let control = memory.control();
-        for word in
-            [&control.items.tail.0.at, &control.items.head.0.at, &control.roster.0, &control.returned, &control.moves, &control.joins]
-        {
+        for word in [
+            &control.items.tail.0.at,
+            &control.items.head.0.at,
+            &control.roster.0,
+            &control.returned,
+            &control.moves,
+            &control.joins,
+        ] {
             word.load(Relaxed);
         }
         control.used.load(Relaxed);
@@ -203,13 +223,17 @@ impl Plot {
     /// Puts, and wakes who sleeps for it.
     fn put_and_wake(&self, participant: &Participant, value: u64) -> Result<(), Refused> {
         let place = self.write(participant, value);
-        self.memory.at_once(me(), Side::Putters, |ring| self.memory.put(participant, ring, place).map(|flags| (flags, 1)))
+        self.memory.at_once(me(), Side::Putters, |ring| {
+            self.memory.put(participant, ring, place).map(|flags| (flags, 1))
+        })
     }
 
     fn put_waiting(&self, participant: &Participant, value: u64) -> Result<(), Failure> {
         let place = self.write(participant, value);
-        let put = |ring: Ring<'_>| self.memory.put(participant, ring, place).map(|flags| (flags, 1));
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.memory.sleep(ring, Side::Putters, waiter);
+        let put =
+            |ring: Ring<'_>| self.memory.put(participant, ring, place).map(|flags| (flags, 1));
+        let sleep =
+            |ring: Ring<'_>, waiter: &mut Waiter| self.memory.sleep(ring, Side::Putters, waiter);
         self.memory.waiting(me(), Side::Putters, &mut Waiter::new(Wait::FOREVER), put, sleep)
     }
 
@@ -221,21 +245,26 @@ impl Plot {
     /// Gets, and wakes who sleeps for the room.
     fn get_and_wake(&self, participant: &Participant) -> Result<u64, Refused> {
         let place = self.memory.free_place(participant);
-        self.memory.at_once(me(), Side::Getters, |ring| self.memory.get(participant, ring, place, 0).map(|flags| (flags, 1)))?;
+        self.memory.at_once(me(), Side::Getters, |ring| {
+            self.memory.get(participant, ring, place, 0).map(|flags| (flags, 1))
+        })?;
         Ok(self.read(participant, place))
     }
 
     fn get_waiting(&self, participant: &Participant) -> Result<u64, Failure> {
         let place = self.memory.free_place(participant);
-        let get = |ring: Ring<'_>| self.memory.get(participant, ring, place, 0).map(|flags| (flags, 1));
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.memory.sleep(ring, Side::Getters, waiter);
+        let get =
+            |ring: Ring<'_>| self.memory.get(participant, ring, place, 0).map(|flags| (flags, 1));
+        let sleep =
+            |ring: Ring<'_>, waiter: &mut Waiter| self.memory.sleep(ring, Side::Getters, waiter);
         self.memory.waiting(me(), Side::Getters, &mut Waiter::new(Wait::FOREVER), get, sleep)?;
         Ok(self.read(participant, place))
     }
 
     /// How many puts have happened.
     fn puts(&self) -> u64 {
-        let entries = (0..self.memory.config.entries()).map(|at| self.memory.entry(at).load(Relaxed));
+        let entries =
+            (0..self.memory.config.entries()).map(|at| self.memory.entry(at).load(Relaxed));
         entries.map(|entry| cycle(entry) / ROUND - 1 + u64::from(entry & FULL != 0)).sum()
     }
 
@@ -245,26 +274,36 @@ impl Plot {
         core::iter::from_fn(|| self.get(&participant).ok()).collect()
     }
 
-    /// No slot is lost or doubled, and everybody is known to have taken those that it has. At the end, when nobody is in the middle of anything.
+    /// No slot is lost or doubled, and everybody is known to have taken those that it has. At the
+    /// end, when nobody is in the middle of anything.
     fn assert_whole(&self) {
         let Plot { memory, .. } = self;
         let used = memory.used();
-        let mut slots: Vec<usize> = (0..memory.config.entries()).map(|at| index(memory.entry(at).load(Acquire))).collect();
+        let mut slots: Vec<usize> =
+            (0..memory.config.entries()).map(|at| index(memory.entry(at).load(Acquire))).collect();
         for id in 0..used {
             let record = memory.record(id);
             // What a dead one announced stays.
-            let is_anything = record.seen.load(Acquire) != 0 && record.life.load(Acquire) & LIVES != 0;
+            let is_anything =
+                record.seen.load(Acquire) != 0 && record.life.load(Acquire) & LIVES != 0;
             assert!(!is_anything, "something is announced");
             for place in 0..memory.config.places as usize {
                 let word = memory.place(id, place).load(Acquire);
                 // Nobody has ever attached with this id, though it is counted.
-                let slot = if word == 0 { memory.config.first_slot(id) + place } else { index(word) };
-                assert!(word == 0 || is_noted(memory.taker(slot).load(Acquire), id), "somebody's slot is known as another's");
+                let slot =
+                    if word == 0 { memory.config.first_slot(id) + place } else { index(word) };
+                assert!(
+                    word == 0 || is_noted(memory.taker(slot).load(Acquire), id),
+                    "somebody's slot is known as another's"
+                );
                 slots.push(slot);
             }
         }
         slots.sort_unstable();
-        assert!(slots.into_iter().eq(0..memory.config.first_slot(used)), "a slot is lost or doubled");
+        assert!(
+            slots.into_iter().eq(0..memory.config.first_slot(used)),
+            "a slot is lost or doubled"
+        );
     }
 }
 

@@ -52,14 +52,18 @@ fn nobody_sleeps_on_a_free_lock() {
 
 #[test]
 fn an_owner_killed_at_any_depth_strands_nobody_and_leaves_no_depth() {
-    kill_model("rlock: an_owner_killed_at_any_depth_strands_nobody_and_leaves_no_depth", Some(1), |killed_at| {
-        let shared = watched();
-        let victim = spawn(1, Some(killed_at), &shared, add_three_watched);
-        let survivors = [2, 3].map(|tid| spawn(tid, None, &shared, add_three_watched));
-        let end = join(victim);
-        join_all(survivors);
-        end
-    });
+    kill_model(
+        "rlock: an_owner_killed_at_any_depth_strands_nobody_and_leaves_no_depth",
+        Some(1),
+        |killed_at| {
+            let shared = watched();
+            let victim = spawn(1, Some(killed_at), &shared, add_three_watched);
+            let survivors = [2, 3].map(|tid| spawn(tid, None, &shared, add_three_watched));
+            let end = join(victim);
+            join_all(survivors);
+            end
+        },
+    );
 }
 
 #[test]

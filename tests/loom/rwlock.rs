@@ -21,14 +21,21 @@ struct Under<const N: usize> {
 }
 
 fn under<const N: usize>() -> std::sync::Arc<Under<N>> {
-    share(Under { lock: RwLock::new(0), data: Watched::default(), has_written: AtomicBool::new(false) })
+    share(Under {
+        lock: RwLock::new(0),
+        data: Watched::default(),
+        has_written: AtomicBool::new(false),
+    })
 }
 
 fn read<const N: usize>(shared: &Under<N>) -> RwLockReadGuard<'_, u64, N> {
     match shared.lock.read() {
         Ok(guard) => guard,
         Err(LockError::OwnerDied(guard)) => {
-            assert!(shared.has_written.load(Relaxed), "one died before it wrote, and is said to have left it half written");
+            assert!(
+                shared.has_written.load(Relaxed),
+                "one died before it wrote, and is said to have left it half written"
+            );
             guard
         }
         Err(error) => panic!("{error:?}"),
@@ -39,7 +46,10 @@ fn write<const N: usize>(shared: &Under<N>) -> (RwLockWriteGuard<'_, u64, N>, bo
     match shared.lock.write() {
         Ok(guard) => (guard, false),
         Err(LockError::OwnerDied(guard)) => {
-            assert!(shared.has_written.load(Relaxed), "one died before it wrote, and is said to have left it half written");
+            assert!(
+                shared.has_written.load(Relaxed),
+                "one died before it wrote, and is said to have left it half written"
+            );
             (guard.recover(), true)
         }
         Err(error) => panic!("{error:?}"),
@@ -199,44 +209,60 @@ fn a_writers_time_out_strands_nobody() {
 
 #[test]
 fn a_writer_killed_anywhere_is_reported_if_it_was_writing() {
-    kill_model("rwlock: a_writer_killed_anywhere_is_reported_if_it_was_writing", Some(1), |killed_at| {
-        let shared = under::<1>();
-        let victim = spawn(1, Some(killed_at), &shared, write_in_two_parts);
-        let reader = spawn(2, None, &shared, assert_whole_or_told);
-        let end = join(victim);
-        join(reader);
-        participant(3, None, || assert_whole_or_told(&shared));
-        participant(4, None, || _ = write(&shared));
-        participant(5, None, || assert!(shared.lock.read().is_ok(), "told again, though recovered"));
-        end
-    });
+    kill_model(
+        "rwlock: a_writer_killed_anywhere_is_reported_if_it_was_writing",
+        Some(1),
+        |killed_at| {
+            let shared = under::<1>();
+            let victim = spawn(1, Some(killed_at), &shared, write_in_two_parts);
+            let reader = spawn(2, None, &shared, assert_whole_or_told);
+            let end = join(victim);
+            join(reader);
+            participant(3, None, || assert_whole_or_told(&shared));
+            participant(4, None, || _ = write(&shared));
+            participant(5, None, || {
+                assert!(shared.lock.read().is_ok(), "told again, though recovered")
+            });
+            end
+        },
+    );
 }
 
 #[test]
 fn a_writer_killed_anywhere_strands_nobody() {
-    sampled_kill_model("rwlock: a_writer_killed_anywhere_strands_nobody", Some(1), 4, |killed_at| {
-        let shared = under::<2>();
-        let victim = spawn(1, Some(killed_at), &shared, write_in_two_parts);
-        let reader = spawn(2, None, &shared, look_at_data);
-        participant(3, None, || add_one(&shared));
-        let end = join(victim);
-        join(reader);
-        end
-    });
+    sampled_kill_model(
+        "rwlock: a_writer_killed_anywhere_strands_nobody",
+        Some(1),
+        4,
+        |killed_at| {
+            let shared = under::<2>();
+            let victim = spawn(1, Some(killed_at), &shared, write_in_two_parts);
+            let reader = spawn(2, None, &shared, look_at_data);
+            participant(3, None, || add_one(&shared));
+            let end = join(victim);
+            join(reader);
+            end
+        },
+    );
 }
 
 #[test]
 fn a_reader_killed_anywhere_strands_nobody() {
-    sampled_kill_model("rwlock: a_reader_killed_anywhere_strands_nobody", Some(1), 7, |killed_at| {
-        let shared = under::<1>();
-        let victim = spawn(1, Some(killed_at), &shared, look_at_data);
-        let writer = spawn(2, None, &shared, add_one);
-        participant(3, None, || look_at_data(&shared));
-        let end = join(victim);
-        join(writer);
-        assert_eq!((shared.lock.readers(), shared.lock.writer()), (0, None));
-        end
-    });
+    sampled_kill_model(
+        "rwlock: a_reader_killed_anywhere_strands_nobody",
+        Some(1),
+        7,
+        |killed_at| {
+            let shared = under::<1>();
+            let victim = spawn(1, Some(killed_at), &shared, look_at_data);
+            let writer = spawn(2, None, &shared, add_one);
+            participant(3, None, || look_at_data(&shared));
+            let end = join(victim);
+            join(writer);
+            assert_eq!((shared.lock.readers(), shared.lock.writer()), (0, None));
+            end
+        },
+    );
 }
 
 #[test]

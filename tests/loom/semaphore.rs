@@ -88,45 +88,58 @@ fn a_time_out_strands_nobody_and_takes_nothing() {
 
 #[test]
 fn a_releaser_killed_anywhere_has_released_or_has_not() {
-    kill_model("semaphore: a_releaser_killed_anywhere_has_released_or_has_not", Some(1), |killed_at| {
-        let shared = share(Semaphore::new(0));
-        let acquirers = [1, 2].map(|tid| spawn(tid, None, &shared, Semaphore::acquire));
-        let end = join(spawn(3, Some(killed_at), &shared, |shared| shared.release_many(2).unwrap()));
-        if end.writes == 0 {
-            participant(4, None, || shared.release_many(2).unwrap());
-        }
-        join_all(acquirers);
-        assert_eq!(shared.value(), 0);
-        end
-    });
+    kill_model(
+        "semaphore: a_releaser_killed_anywhere_has_released_or_has_not",
+        Some(1),
+        |killed_at| {
+            let shared = share(Semaphore::new(0));
+            let acquirers = [1, 2].map(|tid| spawn(tid, None, &shared, Semaphore::acquire));
+            let end =
+                join(spawn(3, Some(killed_at), &shared, |shared| shared.release_many(2).unwrap()));
+            if end.writes == 0 {
+                participant(4, None, || shared.release_many(2).unwrap());
+            }
+            join_all(acquirers);
+            assert_eq!(shared.value(), 0);
+            end
+        },
+    );
 }
 
 #[test]
 fn an_acquirer_killed_anywhere_has_one_permit_or_none() {
-    kill_model("semaphore: an_acquirer_killed_anywhere_has_one_permit_or_none", Some(1), |killed_at| {
-        let shared = share(Semaphore::new(0));
-        let victim = spawn(1, Some(killed_at), &shared, Semaphore::acquire);
-        let survivor = spawn(2, None, &shared, Semaphore::acquire);
-        let releaser = spawn(3, None, &shared, |shared| {
-            shared.release().unwrap();
-            shared.release().unwrap();
-        });
-        join_all([survivor, releaser]);
-        let end = join(victim);
-        assert!(shared.value() <= 1 && (end.killed || shared.value() == 0));
-        end
-    });
+    kill_model(
+        "semaphore: an_acquirer_killed_anywhere_has_one_permit_or_none",
+        Some(1),
+        |killed_at| {
+            let shared = share(Semaphore::new(0));
+            let victim = spawn(1, Some(killed_at), &shared, Semaphore::acquire);
+            let survivor = spawn(2, None, &shared, Semaphore::acquire);
+            let releaser = spawn(3, None, &shared, |shared| {
+                shared.release().unwrap();
+                shared.release().unwrap();
+            });
+            join_all([survivor, releaser]);
+            let end = join(victim);
+            assert!(shared.value() <= 1 && (end.killed || shared.value() == 0));
+            end
+        },
+    );
 }
 
 #[test]
 fn a_releaser_and_an_acquirer_killed_anywhere_strand_nobody() {
     // The acquirer's moments are sampled: every fourth step.
     for second in (0..12).step_by(4) {
-        let name = format!("semaphore: a_releaser_and_an_acquirer_killed_anywhere_strand_nobody, the acquirer at {second}");
+        let name = format!(
+            "semaphore: a_releaser_and_an_acquirer_killed_anywhere_strand_nobody, the acquirer at {second}"
+        );
         kill_model(&name, Some(1), move |killed_at| {
             let shared = share(Semaphore::new(0));
-            let acquirers = [(1, Some(second)), (2, None)].map(|(tid, at)| spawn(tid, at, &shared, Semaphore::acquire));
-            let end = join(spawn(3, Some(killed_at), &shared, |shared| shared.release_many(2).unwrap()));
+            let acquirers = [(1, Some(second)), (2, None)]
+                .map(|(tid, at)| spawn(tid, at, &shared, Semaphore::acquire));
+            let end =
+                join(spawn(3, Some(killed_at), &shared, |shared| shared.release_many(2).unwrap()));
             if end.writes == 0 {
                 participant(4, None, || shared.release_many(2).unwrap());
             }

@@ -1,4 +1,5 @@
-//! What a leaked guard keeps: the mapping of its queue, and the descriptor. Many programs would run out of both.
+//! What a leaked guard keeps: the mapping of its queue, and the descriptor. Many programs would run
+//! out of both.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -25,7 +26,10 @@ fn identity_of(file: RawFd) -> Option<(u64, u64)> {
 
 impl Leaks {
     pub(crate) fn of(file: BorrowedFd<'_>) -> Self {
-        Leaks { identity: identity_of(file.as_raw_fd()).expect("a descriptor has a file"), files: vec![file.as_raw_fd()] }
+        Leaks {
+            identity: identity_of(file.as_raw_fd()).expect("a descriptor has a file"),
+            files: vec![file.as_raw_fd()],
+        }
     }
 
     pub(crate) fn note(&mut self, file: BorrowedFd<'_>) {
@@ -34,13 +38,15 @@ impl Leaks {
         }
     }
 
-    /// Unmaps and closes what is left of the queue. Its handles are all dropped, and its participants ended: nobody can reach any of it.
+    /// Unmaps and closes what is left of the queue. Its handles are all dropped, and its
+    /// participants ended: nobody can reach any of it.
     pub(crate) fn free(self) {
         let mut any = false;
         for &file in &self.files {
             if identity_of(file) == Some(self.identity) {
                 any = true;
-                // SAFETY: its owner was leaked: the file is the queue's, of which no handle is left.
+                // SAFETY: its owner was leaked: the file is the queue's, of which no handle is
+                // left.
                 unsafe { libc::close(file) };
             }
         }
@@ -58,8 +64,10 @@ impl Leaks {
             let address = |digits| usize::from_str_radix(digits, 16).expect("an address");
             if inode.parse() == Ok(self.identity.1) && line.contains("memfd:crossproc") {
                 let (start, end) = (address(start), address(end));
-                // SAFETY: a mapping of the queue's file, whose owner was leaked, and to which no reference is left.
-                let result = unsafe { libc::munmap(ptr::without_provenance_mut(start), end - start) };
+                // SAFETY: a mapping of the queue's file, whose owner was leaked, and to which no
+                // reference is left.
+                let result =
+                    unsafe { libc::munmap(ptr::without_provenance_mut(start), end - start) };
                 assert_eq!(result, 0, "a mapping can be unmapped");
             }
         }

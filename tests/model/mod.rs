@@ -1,7 +1,9 @@
 //! Programs for the participants of a queue, run in lockstep, against a plain model of it.
 //!
-//! Bytes become a [setup](program::Setup) and [steps](program::Step). Each participant is a thread that does one thing when it is told to; what comes of it must be exactly what the [model](reference) says. One at
-//! a time may wait for what another one does. A participant may die: it leaks all that it has in hand, and ends, so that the kernel ends its participation.
+//! Bytes become a [setup](program::Setup) and [steps](program::Step). Each participant is a thread
+//! that does one thing when it is told to; what comes of it must be exactly what the
+//! [model](reference) says. One at a time may wait for what another one does. A participant may
+//! die: it leaks all that it has in hand, and ends, so that the kernel ends its participation.
 //!
 //! The fuzz target runs the same programs.
 
@@ -64,7 +66,13 @@ struct Run {
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "after this, with {:?}:\n{}\n{:?}", self.setup, self.log.join("\n"), self.reference)
+        write!(
+            f,
+            "after this, with {:?}:\n{}\n{:?}",
+            self.setup,
+            self.log.join("\n"),
+            self.reference
+        )
     }
 }
 
@@ -73,7 +81,16 @@ impl Run {
         let queue = Any::new(&setup);
         let leaks = Leaks::of(queue.file());
         let threads = [const { None }; SEATS + 1];
-        Run { setup, queue, reference: Reference::new(setup), threads, waiting: None, number: 0, leaks, log: Vec::new() }
+        Run {
+            setup,
+            queue,
+            reference: Reference::new(setup),
+            threads,
+            waiting: None,
+            number: 0,
+            leaks,
+            log: Vec::new(),
+        }
     }
 
     fn step(&mut self, step: Step) {
@@ -86,7 +103,9 @@ impl Run {
         }
         let Some(command) = self.command(step) else { return };
         let command = if self.waiting.is_some() { command.single() } else { command };
-        let would_wait = |outcome| matches!(outcome, Outcome::Refused(Refusal::Blocks) | Outcome::Put(_, Refusal::Blocks));
+        let would_wait = |outcome| {
+            matches!(outcome, Outcome::Refused(Refusal::Blocks) | Outcome::Put(_, Refusal::Blocks))
+        };
         if !would_wait(self.reference.foresee(seat, &command)) {
             self.make(seat, command);
         } else if self.may_wait(seat, &command) {
@@ -97,7 +116,8 @@ impl Run {
         }
     }
 
-    /// Whether what it does while others go on can be told: whoever sleeps buries the dead meanwhile, at some time, and their tasks come back.
+    /// Whether what it does while others go on can be told: whoever sleeps buries the dead
+    /// meanwhile, at some time, and their tasks come back.
     fn may_wait(&self, seat: usize, command: &Command) -> bool {
         let is_single = !matches!(command, Command::PutMany(..) | Command::GetMany(..));
         let is_alone = self.setup.participants < 2;
@@ -111,10 +131,13 @@ impl Run {
     /// The command that a step stands for; nothing if there is nothing to do it with.
     fn command(&mut self, Step { seat, verb, form, number }: Step) -> Option<Command> {
         let Setup { is_bytes, is_joinable, .. } = self.setup;
-        let one_of = |places: Vec<usize>| (!places.is_empty()).then(|| places[number % places.len()]);
+        let one_of =
+            |places: Vec<usize>| (!places.is_empty()).then(|| places[number % places.len()]);
         Some(match verb {
             0..=4 => Command::Put(self.item(number), form),
-            5 | 6 if !is_bytes => Command::PutMany((0..number % 12).map(|_| self.item(0)).collect(), form),
+            5 | 6 if !is_bytes => {
+                Command::PutMany((0..number % 12).map(|_| self.item(0)).collect(), form)
+            }
             5..=7 => Command::Put(self.item(number), Form::Try),
             8..=10 if !is_joinable => Command::Get(form),
             11 | 12 if !is_joinable && !is_bytes => Command::GetMany(number % 12, form),
@@ -143,7 +166,10 @@ impl Run {
     fn command_of_drop(&self, seat: usize, number: usize, leaks: bool) -> Option<Command> {
         let held = self.reference.held(seat);
         let which = *held.get(number % held.len().max(1))?;
-        if self.has_little_room() && self.reference.holds_given_up(seat, which) && self.reference.count_given_up() > 1 {
+        if self.has_little_room()
+            && self.reference.holds_given_up(seat, which)
+            && self.reference.count_given_up() > 1
+        {
             return Some(Command::Done(which));
         }
         let leaks = leaks && self.waiting.is_none() && !self.has_little_room();
@@ -152,12 +178,17 @@ impl Run {
 
     fn command_of_end(&mut self, seat: usize, command: Command) -> Option<Command> {
         let command = if self.reference.takes_part(seat) { command } else { Command::End };
-        let most = if matches!(command, Command::Die) || self.reference.count_given_up() > 0 { 0 } else { 2 };
+        let most = if matches!(command, Command::Die) || self.reference.count_given_up() > 0 {
+            0
+        } else {
+            2
+        };
         while self.has_little_room() && self.reference.tasks(seat).len() > most {
             let first = self.reference.tasks(seat)[0];
             self.make(seat, Command::Done(first));
         }
-        // Whoever sleeps would bury the dead one at some time, unless it wakes for what that one leaves.
+        // Whoever sleeps would bury the dead one at some time, unless it wakes for what that one
+        // leaves.
         if let Some((waits, waited)) = &self.waiting {
             let mut after = self.reference.clone();
             after.expect(seat, &command, None);
@@ -175,12 +206,20 @@ impl Run {
     fn item(&mut self, number: usize) -> Item {
         self.number += 1;
         let bytes = self.number.to_le_bytes();
-        if self.setup.is_bytes { bytes.into_iter().cycle().take(number % (MAX_LEN + 2)).collect() } else { bytes.to_vec() }
+        if self.setup.is_bytes {
+            bytes.into_iter().cycle().take(number % (MAX_LEN + 2)).collect()
+        } else {
+            bytes.to_vec()
+        }
     }
 
     /// Starts a participant's thread, which maps the queue itself, or has a clone of the handle.
     fn sit_down(&mut self, seat: usize, maps: bool) {
-        let queue = if maps { self.queue.mapped_again().expect("a queue can be attached") } else { self.queue.clone() };
+        let queue = if maps {
+            self.queue.mapped_again().expect("a queue can be attached")
+        } else {
+            self.queue.clone()
+        };
         self.leaks.note(queue.file());
         let (commands, to_do) = channel();
         let (done, outcomes) = channel();
@@ -189,12 +228,19 @@ impl Run {
     }
 
     fn tell(&self, seat: usize, command: Command) {
-        self.threads[seat].as_ref().expect("somebody sits there").commands.send(command).expect("the thread listens");
+        self.threads[seat]
+            .as_ref()
+            .expect("somebody sits there")
+            .commands
+            .send(command)
+            .expect("the thread listens");
     }
 
     fn outcome(&self, seat: usize, command: &Command) -> Outcome {
         let outcomes = &self.threads[seat].as_ref().expect("somebody sits there").outcomes;
-        outcomes.recv_timeout(Form::PATIENCE).unwrap_or_else(|_| panic!("{command:?} of {seat} never ended"))
+        outcomes
+            .recv_timeout(Form::PATIENCE)
+            .unwrap_or_else(|_| panic!("{command:?} of {seat} never ended"))
     }
 
     /// Has it done, by one who does not wait, and looks at everything.
@@ -202,7 +248,8 @@ impl Run {
         let is_last = matches!(command, Command::End | Command::Die);
         self.tell(seat, command.clone());
         let outcome = if is_last {
-            let Thread { commands, outcomes, handle } = self.threads[seat].take().expect("somebody sits there");
+            let Thread { commands, outcomes, handle } =
+                self.threads[seat].take().expect("somebody sits there");
             handle.join().expect("a participant does not panic");
             drop((commands, outcomes));
             Outcome::Done
@@ -231,7 +278,9 @@ impl Run {
     /// Everybody ends, and one comes that gets all that is left.
     fn finish(mut self) {
         for seat in 0..SEATS {
-            if self.threads[seat].is_some() && self.waiting.as_ref().is_none_or(|(waits, _)| *waits != seat) {
+            if self.threads[seat].is_some()
+                && self.waiting.as_ref().is_none_or(|(waits, _)| *waits != seat)
+            {
                 let command = self.command_of_end(seat, Command::End).expect("it does not die");
                 self.make(seat, command);
             }
@@ -248,9 +297,14 @@ impl Run {
         if self.setup.is_joinable {
             self.make(LAST, Command::Join);
         }
-        while self.reference.foresee(LAST, &Command::Receive(Form::Try)) != Outcome::Refused(Refusal::Closed) {
+        while self.reference.foresee(LAST, &Command::Receive(Form::Try))
+            != Outcome::Refused(Refusal::Closed)
+        {
             self.make(LAST, Command::Receive(Form::Try));
-            self.make(LAST, if self.setup.is_joinable { Command::Done(0) } else { Command::Drop(0) });
+            self.make(
+                LAST,
+                if self.setup.is_joinable { Command::Done(0) } else { Command::Drop(0) },
+            );
         }
         self.make(LAST, Command::Receive(Form::Try));
         if self.setup.is_joinable {

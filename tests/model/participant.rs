@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use crossproc::{
-    ByteQueue, DeadLetter, JoinableByteQueue, JoinableQueue, Loan, PutManyError, Queue, QueueError, QueueOptions, Received, RegionError,
-    Task,
+    ByteQueue, DeadLetter, JoinableByteQueue, JoinableQueue, Loan, PutManyError, Queue, QueueError,
+    QueueOptions, Received, RegionError, Task,
 };
 
 use crossproc_sys::robust;
@@ -89,7 +89,10 @@ impl From<QueueError> for Refusal {
 
 impl Any {
     pub(crate) fn new(setup: &Setup) -> Self {
-        let options = QueueOptions::new().participants(setup.participants).loans(setup.loans).attempts(setup.attempts, setup.letters);
+        let options = QueueOptions::new()
+            .participants(setup.participants)
+            .loans(setup.loans)
+            .attempts(setup.attempts, setup.letters);
         let capacity = setup.capacity;
         match (setup.is_joinable, setup.is_bytes) {
             (false, false) => options.create(capacity).map(Any::Items),
@@ -136,9 +139,13 @@ impl Any {
             error.error
         };
         match self {
-            Any::Items(queue) => form!(form, queue.try_put, put_timeout(number(item))).map_err(check),
+            Any::Items(queue) => {
+                form!(form, queue.try_put, put_timeout(number(item))).map_err(check)
+            }
             Any::Bytes(queue) => form!(form, queue.try_put, put_timeout(item)),
-            Any::Tasks(queue) => form!(form, queue.try_put, put_timeout(number(item))).map_err(check),
+            Any::Tasks(queue) => {
+                form!(form, queue.try_put, put_timeout(number(item))).map_err(check)
+            }
             Any::ByteTasks(queue) => form!(form, queue.try_put, put_timeout(item)),
         }
     }
@@ -180,7 +187,9 @@ impl Any {
     fn receive(&self, form: Form) -> Result<Guard<'_>, QueueError> {
         match self {
             Any::Items(queue) => form!(form, queue.try_receive, receive_timeout()).map(Guard::Item),
-            Any::Bytes(queue) => form!(form, queue.try_receive, receive_timeout()).map(Guard::Bytes),
+            Any::Bytes(queue) => {
+                form!(form, queue.try_receive, receive_timeout()).map(Guard::Bytes)
+            }
             Any::Tasks(queue) => form!(form, queue.try_get, get_timeout()).map(Guard::Task),
             Any::ByteTasks(queue) => form!(form, queue.try_get, get_timeout()).map(Guard::ByteTask),
         }
@@ -260,8 +269,10 @@ impl<'a> Guard<'a> {
     /// Sends it, or gives it back.
     fn send(self, form: Form) -> Result<(), (Self, QueueError)> {
         match self {
-            Guard::Loan(loan) => form!(form, loan.try_send, send_timeout()).map_err(|e| (Guard::Loan(e.value), e.error)),
-            Guard::ByteLoan(loan) => form!(form, loan.try_send, send_timeout()).map_err(|e| (Guard::ByteLoan(e.value), e.error)),
+            Guard::Loan(loan) => form!(form, loan.try_send, send_timeout())
+                .map_err(|e| (Guard::Loan(e.value), e.error)),
+            Guard::ByteLoan(loan) => form!(form, loan.try_send, send_timeout())
+                .map_err(|e| (Guard::ByteLoan(e.value), e.error)),
             _ => unreachable!("only loans are sent"),
         }
     }
@@ -275,7 +286,8 @@ impl<'a> Guard<'a> {
     }
 }
 
-/// As if the thread were killed: what it has leaked, which nobody has references to, is handed on when it ends.
+/// As if the thread were killed: what it has leaked, which nobody has references to, is handed on
+/// when it ends.
 fn hand_on() {
     if let Some(thread) = robust::ready() {
         // SAFETY: a guard that was leaked here gave no reference that is kept.
@@ -283,7 +295,8 @@ fn hand_on() {
     }
 }
 
-/// Does what it is told until it is told to end. Whoever tells waits for each outcome, but for the last one: then for the thread.
+/// Does what it is told until it is told to end. Whoever tells waits for each outcome, but for the
+/// last one: then for the thread.
 pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<Outcome>) {
     let mut held: Vec<(Guard<'_>, Item)> = Vec::new();
     for command in commands {
@@ -291,14 +304,16 @@ pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<
             Command::End => break,
             Command::Die => {
                 held.into_iter().for_each(mem::forget);
-                // With at least one guard leaked the thread's participation is not ended by its destructors.
+                // With at least one guard leaked the thread's participation is not ended by its
+                // destructors.
                 if let Ok(loan) = queue.loan(&vec![0; 8]) {
                     mem::forget(loan);
                 }
                 return hand_on();
             }
             command => {
-                let outcome = operate(queue, &mut held, &command).unwrap_or_else(|error| Outcome::Refused(error.into()));
+                let outcome = operate(queue, &mut held, &command)
+                    .unwrap_or_else(|error| Outcome::Refused(error.into()));
                 for (guard, contents) in &held {
                     assert_eq!(guard.contents(), *contents, "what is in hand does not change");
                 }
@@ -312,7 +327,11 @@ pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<
     hand_on();
 }
 
-fn operate<'a>(queue: &'a Any, held: &mut Vec<(Guard<'a>, Item)>, command: &Command) -> Result<Outcome, QueueError> {
+fn operate<'a>(
+    queue: &'a Any,
+    held: &mut Vec<(Guard<'a>, Item)>,
+    command: &Command,
+) -> Result<Outcome, QueueError> {
     let mut hold = |guard: Guard<'a>| {
         let (contents, attempts) = (guard.contents(), guard.attempts());
         held.push((guard, contents.clone()));

@@ -65,7 +65,8 @@ pub(crate) enum Command {
     Die,
 }
 
-/// A step of a program: the bytes are looked at again when it is known what the participant has in hand.
+/// A step of a program: the bytes are looked at again when it is known what the participant has in
+/// hand.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
     pub(crate) seat: usize,
@@ -98,7 +99,12 @@ impl Step {
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
         let (first, second) = (bytes[0], bytes[1]);
         let form = [Form::Try, Form::Zero, Form::Long, Form::Long][usize::from(second & 3)];
-        Step { seat: usize::from(first >> 5) % SEATS, verb: first & 31, form, number: usize::from(second >> 2) }
+        Step {
+            seat: usize::from(first >> 5) % SEATS,
+            verb: first & 31,
+            form,
+            number: usize::from(second >> 2),
+        }
     }
 }
 
@@ -132,7 +138,9 @@ impl Command {
     /// The same with one item at the most: two operations of others cannot come in between.
     pub(crate) fn single(self) -> Self {
         match self {
-            Command::PutMany(items, form) => Command::PutMany(items.into_iter().take(1).collect(), form),
+            Command::PutMany(items, form) => {
+                Command::PutMany(items.into_iter().take(1).collect(), form)
+            }
             Command::GetMany(most, form) => Command::GetMany(most.min(1), form),
             other => other,
         }

@@ -60,8 +60,14 @@ impl Reference {
         Reference { setup, items, is_closed: false, ids, seats: Default::default(), letters }
     }
 
-    /// What must come of a command. Where there is a choice, as to which task comes back first, it is as in `actual`.
-    pub(crate) fn expect(&mut self, seat: usize, command: &Command, actual: Option<&Outcome>) -> Outcome {
+    /// What must come of a command. Where there is a choice, as to which task comes back first, it
+    /// is as in `actual`.
+    pub(crate) fn expect(
+        &mut self,
+        seat: usize,
+        command: &Command,
+        actual: Option<&Outcome>,
+    ) -> Outcome {
         match self.operate(seat, command, actual) {
             Ok(outcome) => outcome,
             Err(refusal) if matches!(command, Command::PutMany(..)) => Outcome::Put(0, refusal),
@@ -74,10 +80,23 @@ impl Reference {
         self.clone().expect(seat, command, None)
     }
 
-    fn operate(&mut self, seat: usize, command: &Command, actual: Option<&Outcome>) -> Result<Outcome, Refusal> {
+    fn operate(
+        &mut self,
+        seat: usize,
+        command: &Command,
+        actual: Option<&Outcome>,
+    ) -> Result<Outcome, Refusal> {
         match command {
-            Command::Put(item, _) | Command::Loan(item) if self.setup.is_bytes && item.len() > MAX_LEN => return Err(Refusal::TooLong),
-            Command::Drop(_) | Command::Leak(_) | Command::Done(_) | Command::End | Command::Die => {}
+            Command::Put(item, _) | Command::Loan(item)
+                if self.setup.is_bytes && item.len() > MAX_LEN =>
+            {
+                return Err(Refusal::TooLong);
+            }
+            Command::Drop(_)
+            | Command::Leak(_)
+            | Command::Done(_)
+            | Command::End
+            | Command::Die => {}
             _ => self.attach(seat)?,
         }
         match command {
@@ -89,7 +108,9 @@ impl Reference {
                     }
                 }
             }
-            Command::Get(form) => return Ok(Outcome::Got(vec![self.first(seat, *form, actual)?.item])),
+            Command::Get(form) => {
+                return Ok(Outcome::Got(vec![self.first(seat, *form, actual)?.item]));
+            }
             Command::GetMany(most, form) => return self.get_many(seat, *most, *form),
             Command::Loan(item) => {
                 self.check_places(seat)?;
@@ -99,7 +120,9 @@ impl Reference {
             Command::Receive(form) => return self.receive(seat, *form, actual),
             Command::Letter => return self.letter(seat, actual),
             Command::Send(which, form) => {
-                let Held::Loan(item) = self.seats[seat].held[*which].clone() else { unreachable!("only loans are sent") };
+                let Held::Loan(item) = self.seats[seat].held[*which].clone() else {
+                    unreachable!("only loans are sent")
+                };
                 self.put(&item, *form)?;
                 self.seats[seat].held.remove(*which);
             }
@@ -126,7 +149,9 @@ impl Reference {
         }
         let id = match self.ids.iter().position(|id| id.holder != Holder::Alive) {
             Some(id) => id,
-            None if self.ids.len() == self.setup.participants => return Err(Refusal::TooManyParticipants),
+            None if self.ids.len() == self.setup.participants => {
+                return Err(Refusal::TooManyParticipants);
+            }
             None => {
                 self.ids.push(Id { holder: Holder::Nobody, returned: Vec::new() });
                 self.ids.len() - 1
@@ -182,13 +207,24 @@ impl Reference {
 
     /// How many tasks that have come back count as letters.
     fn count_letters_to_come(&self) -> usize {
-        let given_up = self.ids.iter().flat_map(|id| &id.returned).filter(|task| self.is_given_up(task)).count();
+        let given_up = self
+            .ids
+            .iter()
+            .flat_map(|id| &id.returned)
+            .filter(|task| self.is_given_up(task))
+            .count();
         given_up.min(self.setup.letters - self.letters.len())
     }
 
     /// How many tasks are for the letters, or there.
     pub(crate) fn count_given_up(&self) -> usize {
-        self.letters.len() + self.ids.iter().flat_map(|id| &id.returned).filter(|task| self.is_given_up(task)).count()
+        self.letters.len()
+            + self
+                .ids
+                .iter()
+                .flat_map(|id| &id.returned)
+                .filter(|task| self.is_given_up(task))
+                .count()
     }
 
     /// Whether a task in hand is for the letters once it is given back.
@@ -208,7 +244,12 @@ impl Reference {
     }
 
     /// What somebody gets who gets now.
-    fn first(&mut self, seat: usize, form: Form, actual: Option<&Outcome>) -> Result<Task, Refusal> {
+    fn first(
+        &mut self,
+        seat: usize,
+        form: Form,
+        actual: Option<&Outcome>,
+    ) -> Result<Task, Refusal> {
         if self.setup.is_joinable {
             self.seats[seat].id.into_iter().for_each(|id| self.give_up_own(id));
         }
@@ -237,10 +278,13 @@ impl Reference {
         }
     }
 
-    /// One of the tasks that have come back: the one that was actually got. Of several that look the same its own comes first: it matters for the places that they are in.
+    /// One of the tasks that have come back: the one that was actually got. Of several that look
+    /// the same its own comes first: it matters for the places that they are in.
     fn take_returned(&mut self, seat: usize, actual: Option<&Outcome>) -> Option<Task> {
         let is_that = |task: &Task| match actual {
-            Some(Outcome::Held(item, attempts)) => task.item == *item && task.attempts + 1 == *attempts,
+            Some(Outcome::Held(item, attempts)) => {
+                task.item == *item && task.attempts + 1 == *attempts
+            }
             _ => true,
         };
         let any = self.ids.iter().any(|id| !id.returned.is_empty());
@@ -250,7 +294,11 @@ impl Reference {
             let at = returned.iter().position(is_that)?;
             Some(returned.remove(at))
         });
-        assert!(!any || found.is_some(), "{actual:?}, and not one of those that came back: {:?}", self.ids);
+        assert!(
+            !any || found.is_some(),
+            "{actual:?}, and not one of those that came back: {:?}",
+            self.ids
+        );
         found
     }
 
@@ -261,8 +309,13 @@ impl Reference {
 
     fn others_have_tasks(&self, seat: usize) -> bool {
         let others = self.seats.iter().enumerate().filter(|&(other, _)| other != seat);
-        others.flat_map(|(_, other)| other.held.iter().chain(&other.leaked)).any(|held| matches!(held, Held::Task(_)))
-            || self.ids.iter().any(|id| matches!(&id.holder, Holder::Dead(tasks) if !tasks.is_empty()))
+        others
+            .flat_map(|(_, other)| other.held.iter().chain(&other.leaked))
+            .any(|held| matches!(held, Held::Task(_)))
+            || self
+                .ids
+                .iter()
+                .any(|id| matches!(&id.holder, Holder::Dead(tasks) if !tasks.is_empty()))
     }
 
     fn get_many(&mut self, seat: usize, most: usize, form: Form) -> Result<Outcome, Refusal> {
@@ -281,13 +334,23 @@ impl Reference {
         self.seats[seat].held.len() + self.seats[seat].leaked.len()
     }
 
-    /// Whether there is a place for a loan: tasks that this participant gave back, and nobody has taken since, are still in some.
+    /// Whether there is a place for a loan: tasks that this participant gave back, and nobody has
+    /// taken since, are still in some.
     fn check_places(&self, seat: usize) -> Result<(), Refusal> {
         let returned = self.seats[seat].id.map_or(0, |id| self.ids[id].returned.len());
-        if self.count_in_hand(seat) + returned >= self.setup.loans { Err(Refusal::TooManyLoans) } else { Ok(()) }
+        if self.count_in_hand(seat) + returned >= self.setup.loans {
+            Err(Refusal::TooManyLoans)
+        } else {
+            Ok(())
+        }
     }
 
-    fn receive(&mut self, seat: usize, form: Form, actual: Option<&Outcome>) -> Result<Outcome, Refusal> {
+    fn receive(
+        &mut self,
+        seat: usize,
+        form: Form,
+        actual: Option<&Outcome>,
+    ) -> Result<Outcome, Refusal> {
         if self.count_in_hand(seat) >= self.setup.loans {
             return Err(Refusal::TooManyLoans);
         }
@@ -297,7 +360,11 @@ impl Reference {
             task.attempts = 0;
         }
         let attempts = task.attempts;
-        self.seats[seat].held.push(if self.setup.is_joinable { Held::Task(task) } else { Held::Taken });
+        self.seats[seat].held.push(if self.setup.is_joinable {
+            Held::Task(task)
+        } else {
+            Held::Taken
+        });
         Ok(Outcome::Held(item, attempts))
     }
 
@@ -315,16 +382,18 @@ impl Reference {
     /// Those in the ring are in order but for those that the dead had: nobody knows who has moved
     /// these, and when.
     fn first_letter(&mut self, actual: Option<&Outcome>) -> Option<Task> {
-        let is_that =
-            |letter: &Task| matches!(actual, Some(Outcome::Held(item, attempts)) if letter.item == *item && letter.attempts == *attempts);
+        let is_that = |letter: &Task| matches!(actual, Some(Outcome::Held(item, attempts)) if letter.item == *item && letter.attempts == *attempts);
         if let Some(at) = self.letters.iter().position(is_that) {
             return self.letters.remove(at);
         }
         let is_one = |task: &Task| self.setup.attempts != 0 && task.attempts >= self.setup.attempts;
-        let all = self.ids.iter().enumerate().flat_map(|(id, of)| of.returned.iter().enumerate().map(move |(at, task)| (id, at, task)));
+        let all = self.ids.iter().enumerate().flat_map(|(id, of)| {
+            of.returned.iter().enumerate().map(move |(at, task)| (id, at, task))
+        });
         let given_up: Vec<_> = all.filter(|(.., task)| is_one(task)).collect();
         let of_them = given_up.iter().find(|(.., task)| is_that(task)).or(given_up.first());
-        let of_them = of_them.filter(|_| self.setup.letters != 0 && (actual.is_some() || self.letters.is_empty()));
+        let of_them = of_them
+            .filter(|_| self.setup.letters != 0 && (actual.is_some() || self.letters.is_empty()));
         match of_them.map(|&(id, at, _)| (id, at)) {
             Some((id, at)) => Some(self.ids[id].returned.remove(at)),
             None => self.letters.pop_front(),
@@ -351,7 +420,11 @@ impl Reference {
         } else {
             held.into_iter().for_each(|held| self.give_back(Some(id), tasks_of([held])));
         }
-        self.ids[id].holder = if dies || !leaked.is_empty() { Holder::Dead(tasks_of(leaked)) } else { Holder::Nobody };
+        self.ids[id].holder = if dies || !leaked.is_empty() {
+            Holder::Dead(tasks_of(leaked))
+        } else {
+            Holder::Nobody
+        };
     }
 
     /// What can be seen without taking part: length, and whether it is empty, full, closed.
@@ -384,9 +457,11 @@ impl Reference {
         self.seats[seat].id.is_some()
     }
 
-    /// Whether somebody has died whom nobody has noticed yet, or will be dead to others when it ends.
+    /// Whether somebody has died whom nobody has noticed yet, or will be dead to others when it
+    /// ends.
     pub(crate) fn leaves_dead(&self) -> bool {
-        self.ids.iter().any(|id| matches!(id.holder, Holder::Dead(_))) || self.seats.iter().any(|seat| !seat.leaked.is_empty())
+        self.ids.iter().any(|id| matches!(id.holder, Holder::Dead(_)))
+            || self.seats.iter().any(|seat| !seat.leaked.is_empty())
     }
 
     /// Where in a participant's hand there are loans, or tasks, or anything.

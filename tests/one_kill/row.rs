@@ -56,8 +56,12 @@ impl Aim {
 
     fn learn(&self, stage: u32) {
         let (earliest, latest) = (self.earliest.load(SeqCst), self.latest.load(SeqCst));
-        let up = |from: u32, is_far: bool| from + if is_far { Self::STEP * Self::RARELY } else { Self::STEP };
-        let down = |from: u32, is_far: bool| from.saturating_sub(if is_far { Self::STEP * Self::RARELY } else { Self::STEP });
+        let up = |from: u32, is_far: bool| {
+            from + if is_far { Self::STEP * Self::RARELY } else { Self::STEP }
+        };
+        let down = |from: u32, is_far: bool| {
+            from.saturating_sub(if is_far { Self::STEP * Self::RARELY } else { Self::STEP })
+        };
         let earliest = if stage == BEFORE { up(earliest, true) } else { down(earliest, false) };
         let latest = if stage == AFTER { down(latest, true) } else { up(latest, false) };
         self.earliest.store(earliest, SeqCst);
@@ -90,7 +94,8 @@ pub(crate) struct Table {
 impl Table {
     /// In memory that children inherit, and that is never unmapped.
     fn map() -> &'static Table {
-        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        let (prot, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         // SAFETY: no address is asked for, so nothing that exists is changed.
         let start = unsafe { libc::mmap(ptr::null_mut(), size_of::<Table>(), prot, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED, "the table can be mapped");
@@ -159,7 +164,8 @@ pub(crate) struct Row<T> {
 /// Kills as many victims as `KILLS` says, and fails if the survivor was ever stuck.
 pub(crate) fn run<T: Thing>(sleepers: Sleepers, end: End) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let kills = std::env::var("KILLS").map_or(KILLS, |kills| kills.parse().expect("KILLS is a number"));
+    let kills =
+        std::env::var("KILLS").map_or(KILLS, |kills| kills.parse().expect("KILLS is a number"));
     let never = Shm::new(Event::new()).expect("there is memory");
     let row = Row { thing: T::new(), never, table: Table::map(), sleepers, end };
     let began = Instant::now();
@@ -169,7 +175,10 @@ pub(crate) fn run<T: Thing>(sleepers: Sleepers, end: End) {
     let (done, stuck) = (row.table.kills.load(SeqCst), row.table.stuck.load(SeqCst));
     let per_kill = began.elapsed().as_secs_f64() * 1e3 / f64::from(done.max(1));
     let inside = row.table.inside.load(SeqCst);
-    println!("{} beside {sleepers:?}, {end:?}: {done} kills, {stuck} stuck; {inside} in the operation, {per_kill:.2} ms each", T::NAME);
+    println!(
+        "{} beside {sleepers:?}, {end:?}: {done} kills, {stuck} stuck; {inside} in the operation, {per_kill:.2} ms each",
+        T::NAME
+    );
     assert!(status.success(), "the driver ended with {status}");
     assert_eq!(stuck, 0, "a survivor slept on for {PATIENCE:?}");
     assert_eq!(done, kills, "all were killed");
@@ -236,7 +245,10 @@ impl<T: Thing> Row<T> {
         }
         kill(survivor);
         let status = reap(survivor);
-        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL, "the survivor has lived until now");
+        assert!(
+            libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL,
+            "the survivor has lived until now"
+        );
     }
 
     /// Lets a victim live for some rounds, and end.

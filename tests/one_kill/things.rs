@@ -4,7 +4,9 @@ use core::sync::atomic::Ordering::SeqCst;
 use std::future::Future;
 use std::thread;
 
-use crossproc::{Event, JoinableQueue, Lock, LockError, LockGuard, Queue, QueueOptions, Semaphore, Shm};
+use crossproc::{
+    Event, JoinableQueue, Lock, LockError, LockGuard, Queue, QueueOptions, Semaphore, Shm,
+};
 use crossproc::{Waitable, try_wait_any, wait_any_async};
 
 use crate::row::Table;
@@ -110,7 +112,8 @@ impl Thing for Room {
     const NAME: &str = "room";
 
     fn new() -> Self {
-        let queue: Queue<u64> = QueueOptions::new().participants(PARTICIPANTS).create(4).expect("there is memory");
+        let queue: Queue<u64> =
+            QueueOptions::new().participants(PARTICIPANTS).create(4).expect("there is memory");
         while queue.try_put(0).is_ok() {}
         Room(queue)
     }
@@ -152,7 +155,12 @@ impl Thing for Tasks {
     const NAME: &str = "task";
 
     fn new() -> Self {
-        Tasks(QueueOptions::new().participants(PARTICIPANTS).create_joinable(4).expect("there is memory"))
+        Tasks(
+            QueueOptions::new()
+                .participants(PARTICIPANTS)
+                .create_joinable(4)
+                .expect("there is memory"),
+        )
     }
 
     fn operate(&self, table: &Table, step: Step<'_>) {

@@ -51,7 +51,8 @@ pub(crate) fn cpus() -> [usize; 2] {
     // SAFETY: writes the set, whose size it is told.
     unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
     // SAFETY: reads an initialised set, at indices inside it.
-    let mut all = (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) });
+    let mut all =
+        (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) });
     let first = all.next().unwrap_or(0);
     [first, all.next().unwrap_or(first)]
 }
@@ -97,11 +98,14 @@ impl Timer {
             // SAFETY: no arguments.
             event.sigev_notify_thread_id = unsafe { libc::gettid() };
             // SAFETY: the handler makes one system call, which ends the process.
-            unsafe { libc::signal(libc::SIGUSR1, exit_in_handler as *const () as libc::sighandler_t) };
+            unsafe {
+                libc::signal(libc::SIGUSR1, exit_in_handler as *const () as libc::sighandler_t)
+            };
         }
         let mut timer = ptr::null_mut();
         // SAFETY: reads the event, and writes the timer.
-        let failed = unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) };
+        let failed =
+            unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) };
         assert_eq!(failed, 0, "there are few timers");
         Timer(timer)
     }
@@ -211,11 +215,13 @@ fn sleep<T: Thing>(thing: &T, never: &Event, table: &Table, how: Sleepers) -> ! 
         Sleepers::Plain => loop {
             thing.wait(table);
         },
-        Sleepers::Futures => Builder::new_current_thread().build().expect("there is memory").block_on(async {
-            loop {
-                thing.wait_async(table).await;
-            }
-        }),
+        Sleepers::Futures => {
+            Builder::new_current_thread().build().expect("there is memory").block_on(async {
+                loop {
+                    thing.wait_async(table).await;
+                }
+            })
+        }
         Sleepers::AnySecond => loop {
             watch(false);
         },

@@ -1,4 +1,6 @@
-//! Programs for a hostile sender and a receiver: what comes of a packet, as told by a second reading of the format, must come of it in the crate, and nothing else: no leak, no panic, no wait.
+//! Programs for a hostile sender and a receiver: what comes of a packet, as told by a second
+//! reading of the format, must come of it in the crate, and nothing else: no leak, no panic, no
+//! wait.
 
 #![allow(unsafe_code)]
 
@@ -89,7 +91,11 @@ fn read_frame(packet: &[u8], brought: &[usize], cargo: &[Cargo]) -> Option<Expec
     let (flags, rest) = rest.split_first_chunk()?;
     let (kind_len, rest) = rest.split_first_chunk()?;
     let (len, rest) = rest.split_first_chunk()?;
-    let (flags, kind_len, len) = (u32::from_ne_bytes(*flags), u32::from_ne_bytes(*kind_len) as usize, u64::from_ne_bytes(*len));
+    let (flags, kind_len, len) = (
+        u32::from_ne_bytes(*flags),
+        u32::from_ne_bytes(*kind_len) as usize,
+        u64::from_ne_bytes(*len),
+    );
     let (kind, inline) = rest.split_at_checked(kind_len)?;
     let kind = core::str::from_utf8(kind).ok()?;
     let has_handle = flags & HANDLE != 0;
@@ -99,13 +105,18 @@ fn read_frame(packet: &[u8], brought: &[usize], cargo: &[Cargo]) -> Option<Expec
         (3, &[file, handle]) => (Some(&cargo[file]), Some(handle)),
         _ => return None,
     };
-    let is_sound = u64::from_ne_bytes(*magic) == MAGIC && kind.len() <= 232 && (has_handle || kind.is_empty());
+    let is_sound =
+        u64::from_ne_bytes(*magic) == MAGIC && kind.len() <= 232 && (has_handle || kind.is_empty());
     let bytes = match content {
         Some(file) if inline.is_empty() => file.content.clone()?,
         Some(_) => return None,
         None => inline.to_vec(),
     };
-    (is_sound && bytes.len() as u64 == len).then(|| Expected::Message { bytes, kind: has_handle.then(|| kind.to_owned()), handle })
+    (is_sound && bytes.len() as u64 == len).then(|| Expected::Message {
+        bytes,
+        kind: has_handle.then(|| kind.to_owned()),
+        handle,
+    })
 }
 
 /// What a program is read from: zeros at its end.
@@ -136,7 +147,8 @@ struct World {
 pub(crate) fn run(program: &[u8]) {
     let before = open_descriptors();
     let (sender, receiver) = pipe().unwrap();
-    let mut world = World { cargo: cargo(), sender: Some(sender), receiver, on_their_way: VecDeque::new() };
+    let mut world =
+        World { cargo: cargo(), sender: Some(sender), receiver, on_their_way: VecDeque::new() };
     let mut bytes = Bytes(program.iter());
     for _ in 0..MOST_STEPS {
         if bytes.is_at_end() {
@@ -172,15 +184,23 @@ impl World {
             4 => {
                 // As long as a packet may be, or a little longer, or shorter.
                 let (size, fill) = (bytes.next(), bytes.next());
-                let len = if size < 128 { usize::from(size) << 9 } else { MAX_PACKET + usize::from(size) - 192 };
+                let len = if size < 128 {
+                    usize::from(size) << 9
+                } else {
+                    MAX_PACKET + usize::from(size) - 192
+                };
                 self.send(&vec![fill; len], bytes);
             }
             5 => {
-                let option = [libc::SO_PASSCRED, libc::SO_PASSSEC, libc::SO_PASSPIDFD][usize::from(bytes.next()) % 3];
+                let option = [libc::SO_PASSCRED, libc::SO_PASSSEC, libc::SO_PASSPIDFD]
+                    [usize::from(bytes.next()) % 3];
                 let value: i32 = 1;
-                let (fd, len) = (self.receiver.as_fd().as_raw_fd(), size_of::<i32>() as libc::socklen_t);
+                let (fd, len) =
+                    (self.receiver.as_fd().as_raw_fd(), size_of::<i32>() as libc::socklen_t);
                 // SAFETY: reads an integer of that size.
-                unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const value).cast(), len) };
+                unsafe {
+                    libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const value).cast(), len)
+                };
             }
             _ => {
                 let (form, detail) = (bytes.next(), bytes.next());
@@ -193,8 +213,10 @@ impl World {
         let Some(sender) = &self.sender else { return };
         // Mostly none, one or two.
         let count = [0, 1, 2, 1, 0, 2, 3, 5][usize::from(bytes.next()) % 8];
-        let brought: Vec<usize> = (0..count).map(|_| usize::from(bytes.next()) % self.cargo.len()).collect();
-        let descriptors: Vec<BorrowedFd<'_>> = brought.iter().map(|&index| self.cargo[index].fd.as_fd()).collect();
+        let brought: Vec<usize> =
+            (0..count).map(|_| usize::from(bytes.next()) % self.cargo.len()).collect();
+        let descriptors: Vec<BorrowedFd<'_>> =
+            brought.iter().map(|&index| self.cargo[index].fd.as_fd()).collect();
         let mut space = [MaybeUninit::uninit(); 128];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() {
@@ -221,15 +243,30 @@ impl World {
         }
     }
 
-    fn check_message(&self, result: Result<Message, ConnectionError>, expected: Option<Expected>, detail: u8) {
+    fn check_message(
+        &self,
+        result: Result<Message, ConnectionError>,
+        expected: Option<Expected>,
+        detail: u8,
+    ) {
         match (result, expected) {
             (Ok(mut message), Some(Expected::Message { bytes, kind, handle })) => {
                 assert!(message == bytes[..], "other bytes");
                 assert_eq!(message.handle_kind(), kind.as_deref());
                 match detail % 4 {
-                    0 => self.check_taken::<Shm<AtomicU64>>(message.take_handle(), handle, kind.as_deref()),
-                    1 => self.check_taken::<Connection>(message.take_handle(), handle, kind.as_deref()),
-                    2 => self.check_taken::<OwnedFd>(message.take_handle(), handle, kind.as_deref()),
+                    0 => self.check_taken::<Shm<AtomicU64>>(
+                        message.take_handle(),
+                        handle,
+                        kind.as_deref(),
+                    ),
+                    1 => self.check_taken::<Connection>(
+                        message.take_handle(),
+                        handle,
+                        kind.as_deref(),
+                    ),
+                    2 => {
+                        self.check_taken::<OwnedFd>(message.take_handle(), handle, kind.as_deref());
+                    }
                     _ => {}
                 }
             }
@@ -247,24 +284,46 @@ impl World {
         }
     }
 
-    fn check_taken<H: Handle>(&self, result: Result<H, ConnectionError>, handle: Option<usize>, kind: Option<&str>) {
+    fn check_taken<H: Handle>(
+        &self,
+        result: Result<H, ConnectionError>,
+        handle: Option<usize>,
+        kind: Option<&str>,
+    ) {
         match (result, handle) {
             (Ok(_), Some(index)) => assert!(self.is_handle::<H>(index, kind.unwrap_or_default())),
             (Err(ConnectionError::NoHandle { .. }), None) => {}
             (Err(ConnectionError::OtherHandle { kind: found, message, source }), Some(index)) => {
                 assert!(!self.is_handle::<H>(index, &found), "{source}");
-                assert_eq!((Some(&found[..]), message.handle_kind()), (kind, kind), "it is there still");
-                assert!(matches!(source, HandleError::Region(_) | HandleError::NotConnected { .. } | HandleError::OtherKind { .. }));
+                assert_eq!(
+                    (Some(&found[..]), message.handle_kind()),
+                    (kind, kind),
+                    "it is there still"
+                );
+                assert!(matches!(
+                    source,
+                    HandleError::Region(_)
+                        | HandleError::NotConnected { .. }
+                        | HandleError::OtherKind { .. }
+                ));
             }
             (Ok(_), None) => panic!("a handle out of nothing"),
             (Err(error), _) => panic!("{error:?}"),
         }
     }
 
-    fn check_handle<H: Handle>(&self, result: Result<H, ConnectionError>, expected: Option<Expected>) {
+    fn check_handle<H: Handle>(
+        &self,
+        result: Result<H, ConnectionError>,
+        expected: Option<Expected>,
+    ) {
         match expected {
             Some(Expected::Message { bytes, kind, handle }) => {
-                if let Err(ConnectionError::NoHandle { message } | ConnectionError::OtherHandle { message, .. }) = &result {
+                if let Err(
+                    ConnectionError::NoHandle { message }
+                    | ConnectionError::OtherHandle { message, .. },
+                ) = &result
+                {
                     assert!(**message == bytes[..], "other bytes");
                 }
                 self.check_taken(result, handle, kind.as_deref());
@@ -273,13 +332,26 @@ impl World {
         }
     }
 
-    fn check_into(&self, result: Result<usize, ConnectionError>, buffer: &[u8], expected: Option<Expected>) {
+    fn check_into(
+        &self,
+        result: Result<usize, ConnectionError>,
+        buffer: &[u8],
+        expected: Option<Expected>,
+    ) {
         match (result, expected) {
-            (Ok(len), Some(Expected::Message { bytes, kind: None, .. })) => assert!(buffer[..len] == bytes, "other bytes"),
-            (Err(ConnectionError::TooShort { max, message }), Some(Expected::Message { bytes, kind: None, .. })) => {
+            (Ok(len), Some(Expected::Message { bytes, kind: None, .. })) => {
+                assert!(buffer[..len] == bytes, "other bytes");
+            }
+            (
+                Err(ConnectionError::TooShort { max, message }),
+                Some(Expected::Message { bytes, kind: None, .. }),
+            ) => {
                 assert!(max == buffer.len() && bytes.len() > max && *message == bytes[..]);
             }
-            (Err(ConnectionError::UnexpectedHandle { message }), Some(Expected::Message { bytes, kind: Some(kind), .. })) => {
+            (
+                Err(ConnectionError::UnexpectedHandle { message }),
+                Some(Expected::Message { bytes, kind: Some(kind), .. }),
+            ) => {
                 assert!(*message == bytes[..] && message.handle_kind() == Some(&kind));
             }
             (result, expected) => check_error(result, expected),
@@ -307,7 +379,13 @@ fn frame(bytes: &mut Bytes<'_>) -> Vec<u8> {
         (_, 2) => 5_000,
         _ => 100_000,
     };
-    let mut packet = [&MAGIC.to_ne_bytes()[..], &flags.to_ne_bytes(), &(kind.len() as u32).to_ne_bytes(), &len.to_ne_bytes()].concat();
+    let mut packet = [
+        &MAGIC.to_ne_bytes()[..],
+        &flags.to_ne_bytes(),
+        &(kind.len() as u32).to_ne_bytes(),
+        &len.to_ne_bytes(),
+    ]
+    .concat();
     packet.extend(&kind);
     packet.extend(&inline);
     match wrong % 8 {

@@ -76,9 +76,14 @@ pub(crate) fn refuse(refusals: &[Refusal]) {
     let mut program: Vec<_> = refusals.iter().flat_map(|refusal| refusal.program()).collect();
     program.push(one(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: takes integers.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0, "privileges can be given up");
+    assert_eq!(
+        // SAFETY: takes integers.
+        unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) },
+        0,
+        "privileges can be given up"
+    );
     // SAFETY: the program lives through the call, which copies it.
-    let installed = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
+    let installed =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
     assert_eq!(installed, 0, "a filter can be installed: {}", std::io::Error::last_os_error());
 }

@@ -11,7 +11,8 @@ use crossproc::{DirectoryClient, DirectoryOptions};
 
 use crate::forked::{PATIENCE, fork, join_all, wait_until};
 
-/// Runs a test in a process of its own: nobody else forks there, with copies of its descriptors, or opens any.
+/// Runs a test in a process of its own: nobody else forks there, with copies of its descriptors, or
+/// opens any.
 pub(crate) fn alone(test: impl FnOnce() + Send) {
     join_all([fork(test)]);
 }
@@ -22,7 +23,11 @@ pub(crate) struct Folder(PathBuf);
 impl Folder {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let folder = std::env::temp_dir().join(format!("crossproc-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed)));
+        let folder = std::env::temp_dir().join(format!(
+            "crossproc-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Relaxed)
+        ));
         std::fs::create_dir(&folder).unwrap();
         Folder(folder)
     }
@@ -46,7 +51,11 @@ impl Drop for Folder {
 /// An abstract name that nobody else has.
 pub(crate) fn abstract_address() -> Address {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    Address::abstract_name(format!("crossproc test {} {}", std::process::id(), NEXT.fetch_add(1, Relaxed)))
+    Address::abstract_name(format!(
+        "crossproc test {} {}",
+        std::process::id(),
+        NEXT.fetch_add(1, Relaxed)
+    ))
 }
 
 /// A server that can be connected to.

@@ -117,7 +117,8 @@ impl Spoiler {
 
     /// Where a slot is, if each has so many bytes with its header.
     pub(crate) fn slot(&self, slot: usize, stride: usize) -> usize {
-        (self.records() + self.sizes.ids * self.record_stride()).next_multiple_of(4_096) + slot * stride
+        (self.records() + self.sizes.ids * self.record_stride()).next_multiple_of(4_096)
+            + slot * stride
     }
 
     pub(crate) fn slot_in_place(&self, id: usize, place: usize) -> usize {

@@ -1,6 +1,7 @@
 //! The ends of pipes.
 //!
-//! All is inlined: where the kernel makes the processor forget its predictions, a return after a system call from a function that was called before it costs a quarter of a microsecond.
+//! All is inlined: where the kernel makes the processor forget its predictions, a return after a
+//! system call from a function that was called before it costs a quarter of a microsecond.
 
 #![allow(unsafe_code)]
 
@@ -10,7 +11,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use crossproc::{Connection, pipe};
 use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender};
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
 use syscalls::{Sysno, syscall};
 
 /// As many bytes as [`pipe`] asks for.
@@ -94,7 +97,8 @@ impl End for RawPacket {
     }
 }
 
-/// The same, received by the one call that can receive a descriptor, too, and that inline, as ours and rustix do their calls.
+/// The same, received by the one call that can receive a descriptor, too, and that inline, as ours
+/// and rustix do their calls.
 pub(crate) struct RawPacketWithControl(OwnedFd);
 
 impl End for RawPacketWithControl {
@@ -112,7 +116,8 @@ impl End for RawPacketWithControl {
 
     #[inline(always)]
     fn recv(&self, buffer: &mut [u8]) {
-        let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        let mut vector =
+            libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
         let mut control = [0_u64; 4];
         let mut header = MaybeUninit::<libc::msghdr>::zeroed();
         // SAFETY: integers and pointers, for which zero will do.
@@ -121,8 +126,11 @@ impl End for RawPacketWithControl {
         header.msg_iovlen = 1;
         header.msg_control = control.as_mut_ptr().cast();
         header.msg_controllen = size_of_val(&control);
-        // SAFETY: the header, glibc's and the kernel's, leads to the buffer and the control buffer, with their lengths.
-        let len = unsafe { syscall!(Sysno::recvmsg, self.0.as_raw_fd(), &raw mut *header, libc::MSG_CMSG_CLOEXEC) };
+        // SAFETY: the header, glibc's and the kernel's, leads to the buffer and the control buffer,
+        // with their lengths.
+        let len = unsafe {
+            syscall!(Sysno::recvmsg, self.0.as_raw_fd(), &raw mut *header, libc::MSG_CMSG_CLOEXEC)
+        };
         assert_eq!(len, Ok(buffer.len()));
     }
 }

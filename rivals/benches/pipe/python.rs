@@ -1,4 +1,5 @@
-//! Python's `multiprocessing.Pipe`, in two processes of its own, which say how long their rounds take.
+//! Python's `multiprocessing.Pipe`, in two processes of its own, which say how long their rounds
+//! take.
 
 use core::time::Duration;
 use std::io::{BufRead, BufReader, Write};
@@ -45,7 +46,8 @@ for times in map(int, sys.stdin):
 gone.send(None)
 "#;
 
-/// The interpreter. It would not see the end of its standard input: processes that were forked meanwhile have copies of that.
+/// The interpreter. It would not see the end of its standard input: processes that were forked
+/// meanwhile have copies of that.
 struct Python(Child);
 
 impl Drop for Python {
@@ -65,7 +67,10 @@ pub(crate) fn sampler(work: Work, size: usize) -> Option<Sampler> {
         Work::PingPong => "ping-pong",
     };
     let mut command = Command::new("python3");
-    command.args(["-c", PROGRAM, work, &size.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .args(["-c", PROGRAM, work, &size.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let Ok(mut child) = command.spawn() else {
         println!("there is no python3: its rows are left out");
         return None;

@@ -60,32 +60,58 @@ const MOST_BYTES: usize = 16 << 20;
 /// All that is measured.
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = vec![row("put + get, one thread", Layout::Alone, Calls::Trying, 1)];
-    for (calls, how) in [(Calls::Trying, "trying"), (Calls::Waiting, "waiting"), (Calls::Batches, "batches of 16")] {
+    for (calls, how) in
+        [(Calls::Trying, "trying"), (Calls::Waiting, "waiting"), (Calls::Batches, "batches of 16")]
+    {
         for placement in [Placement::FREE].into_iter().chain(Placement::pinned()) {
-            rows.push(row(&format!("1p1c {how}, {}", placement.name), Layout::Processes { pairs: 1, placement }, calls, 1));
+            rows.push(row(
+                &format!("1p1c {how}, {}", placement.name),
+                Layout::Processes { pairs: 1, placement },
+                calls,
+                1,
+            ));
         }
         for pairs in [2, 4, 8, 16] {
-            for placement in [Placement::FREE].into_iter().chain([Placement::TWO_CPUS].into_iter().filter(|two| two.is_possible())) {
+            for placement in [Placement::FREE]
+                .into_iter()
+                .chain([Placement::TWO_CPUS].into_iter().filter(|two| two.is_possible()))
+            {
                 let name = format!("{pairs}p{pairs}c {how}, {}", placement.name);
                 rows.push(row(&name, Layout::Processes { pairs, placement }, calls, 1));
             }
         }
     }
     for (words, size) in [(8, "64 B"), (512, "4 KiB"), (8192, "64 KiB"), (131_072, "1 MiB")] {
-        rows.push(row(&format!("put + get, one thread, {size}"), Layout::Alone, Calls::Trying, words));
+        rows.push(row(
+            &format!("put + get, one thread, {size}"),
+            Layout::Alone,
+            Calls::Trying,
+            words,
+        ));
         let layout = Layout::Processes { pairs: 1, placement: Placement::FREE };
         rows.push(row(&format!("1p1c trying, {size}"), layout, Calls::Trying, words));
     }
     for pairs in [1, 2, 4, 8] {
         for (calls, how) in [(Calls::Trying, "trying"), (Calls::Waiting, "waiting")] {
-            rows.push(row(&format!("threads: {pairs}p{pairs}c {how}"), Layout::Threads { pairs }, calls, 1));
+            rows.push(row(
+                &format!("threads: {pairs}p{pairs}c {how}"),
+                Layout::Threads { pairs },
+                calls,
+                1,
+            ));
         }
     }
     rows
 }
 
 fn row(name: &str, layout: Layout, calls: Calls, words: usize) -> Row {
-    Row { name: name.to_owned(), layout, calls, words, capacity: CAPACITY.min(MOST_BYTES / (words * 8)) }
+    Row {
+        name: name.to_owned(),
+        layout,
+        calls,
+        words,
+        capacity: CAPACITY.min(MOST_BYTES / (words * 8)),
+    }
 }
 
 /// A queue.
@@ -102,7 +128,9 @@ impl Rival {
         let missing = match row.layout {
             Layout::Processes { .. } if !offers.processes => Some("not between processes"),
             Layout::Threads { .. } if !offers.threads => Some("only between processes"),
-            Layout::Processes { pairs: 2.., .. } | Layout::Threads { pairs: 2.. } if !offers.many => {
+            Layout::Processes { pairs: 2.., .. } | Layout::Threads { pairs: 2.. }
+                if !offers.many =>
+            {
                 Some("one producer, one consumer only")
             }
             Layout::Alone if row.words * 8 > offers.alone => Some("a put would wait for ever"),
@@ -119,7 +147,9 @@ impl Rival {
     /// The greatest ratio that was promised.
     pub(crate) fn bar(&self, row: &Row) -> Option<f64> {
         let is_shared_memory = ["shaq", "cloudtoid-interprocess", "iceoryx2"].contains(&self.name);
-        let is_promised = matches!(row.layout, Layout::Processes { pairs: 1..=4, .. }) && row.calls == Calls::Trying && row.words == 1;
+        let is_promised = matches!(row.layout, Layout::Processes { pairs: 1..=4, .. })
+            && row.calls == Calls::Trying
+            && row.words == 1;
         (is_shared_memory && is_promised).then_some(1.0)
     }
 }
@@ -160,7 +190,10 @@ pub(crate) const RIVALS: &[Rival] = &[
 pub(crate) const MISSING: &[(&str, &str)] = &[
     #[cfg(not(feature = "shaq"))]
     ("shaq", "built without the feature `shaq`, which takes a nightly compiler"),
-    ("Python's multiprocessing.Queue", "takes an interpreter; a pipe behind a lock and a thread, microseconds a message"),
+    (
+        "Python's multiprocessing.Queue",
+        "takes an interpreter; a pipe behind a lock and a thread, microseconds a message",
+    ),
 ];
 
 /// crossproc's queue.

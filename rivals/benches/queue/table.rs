@@ -16,14 +16,20 @@ pub(crate) fn print(effort: Effort, is_wanted: impl Fn(&str, &str) -> bool) {
     }
     let mut count = 0;
     for row in rows() {
-        let rivals: Vec<_> = RIVALS.iter().filter(|rival| is_wanted(&row.name, rival.name)).collect();
+        let rivals: Vec<_> =
+            RIVALS.iter().filter(|rival| is_wanted(&row.name, rival.name)).collect();
         let (mut runners, mut absent) = (Vec::new(), Vec::new());
         for rival in rivals {
             match rival.sampler(&row) {
                 Ok(sampler) => {
                     let start = Instant::now();
                     let paced = Paced::new(sampler, effort.sample);
-                    runners.push(Runner { name: rival.name, paced, times: Vec::new(), spent: start.elapsed() });
+                    runners.push(Runner {
+                        name: rival.name,
+                        paced,
+                        times: Vec::new(),
+                        spent: start.elapsed(),
+                    });
                 }
                 Err(reason) => absent.push(format!("{}: {reason}", rival.name)),
             }
@@ -86,7 +92,12 @@ fn measure(row: &Row, runners: &mut [Runner], effort: Effort) {
     for runner in runners {
         let samples = runner.times.len().to_string();
         let Quartiles { first, median, third } = Quartiles::of(core::mem::take(&mut runner.times));
-        cells.push([runner.name.to_owned(), Nanos(median).to_string(), format!("{} .. {}", Nanos(first), Nanos(third)), samples]);
+        cells.push([
+            runner.name.to_owned(),
+            Nanos(median).to_string(),
+            format!("{} .. {}", Nanos(first), Nanos(third)),
+            samples,
+        ]);
     }
     print_aligned(&cells);
 }

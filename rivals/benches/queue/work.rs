@@ -35,13 +35,15 @@ shared! {
 /// After all items of a round, once for each consumer: it has nothing more to do.
 const END: u64 = u64::MAX;
 
-/// Looks at the queue, with a pause after each, before the processor is given away after each further look.
+/// Looks at the queue, with a pause after each, before the processor is given away after each
+/// further look.
 pub(crate) const SPINS: u32 = 64;
 
 /// After that time without a message, or room for one, something has been lost.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 
-/// A round that takes longer is cut short. That happens where a queue is stuck for a scheduler's slice with each item.
+/// A round that takes longer is cut short. That happens where a queue is stuck for a scheduler's
+/// slice with each item.
 const CUT_AFTER: Duration = Duration::from_millis(200);
 
 /// Every how many items, a power of two, a producer looks at the time.
@@ -59,7 +61,14 @@ pub(crate) fn sampler<Q: MessageQueue>(row: &Row) -> Result<Sampler, String> {
         Layout::Threads { pairs } => (2 * pairs, Placement::FREE),
     };
     let zero = || AtomicU64::new(0);
-    let tally = Tally { sum_put: zero(), sum_got: zero(), put: zero(), got: zero(), done: zero(), cut: zero() };
+    let tally = Tally {
+        sum_put: zero(),
+        sum_got: zero(),
+        put: zero(),
+        got: zero(),
+        done: zero(),
+        cut: zero(),
+    };
     let tally = Shm::new(tally).map_err(|error| error.to_string())?;
     let job = Job { queue: &queue, tally: &tally, calls: row.calls, pairs: members / 2 };
     let work = |index, amount| job.work(index, amount);
@@ -94,7 +103,11 @@ impl<Q> Measured<Q> {
     fn check(&self) {
         let Tally { sum_put, sum_got, put, got, .. } = &*self.tally;
         assert_eq!(put.load(Relaxed), got.load(Relaxed), "so many items were put, and got");
-        assert_eq!(sum_put.load(Relaxed), sum_got.load(Relaxed), "the sums of the values that were put, and got");
+        assert_eq!(
+            sum_put.load(Relaxed),
+            sum_got.load(Relaxed),
+            "the sums of the values that were put, and got"
+        );
     }
 }
 
@@ -114,7 +127,8 @@ struct Job<'a, Q> {
 }
 
 impl<Q: MessageQueue> Job<'_, Q> {
-    /// The part of member `index`: the first half puts a fixed share each, the second half gets what there is.
+    /// The part of member `index`: the first half puts a fixed share each, the second half gets
+    /// what there is.
     fn work(&self, index: usize, amount: u64) {
         let (queue, pairs) = (self.queue, self.pairs);
         if index < pairs {
@@ -170,7 +184,8 @@ impl<Q: MessageQueue> Job<'_, Q> {
     fn produced(&self, sum: u64, count: u64) {
         self.tally.sum_put.fetch_add(sum, Relaxed);
         self.tally.put.fetch_add(count, Relaxed);
-        // AcqRel: between the producers; the last one puts the ends after all that the others have put.
+        // AcqRel: between the producers; the last one puts the ends after all that the others have
+        // put.
         if self.tally.done.fetch_add(1, AcqRel) + 1 == self.pairs as u64 {
             for _ in 0..self.pairs {
                 until(|| self.queue.try_put(END).then_some(()));
@@ -248,7 +263,10 @@ fn until_later<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
         if let Some(done) = attempt() {
             return done;
         }
-        assert!(start.elapsed() < LOST_AFTER, "nothing, and no room, for {LOST_AFTER:?}: something was lost");
+        assert!(
+            start.elapsed() < LOST_AFTER,
+            "nothing, and no room, for {LOST_AFTER:?}: something was lost"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! The thread of a batch: it sleeps on all that is armed there, finds out what has changed, and has that told.
+//! The thread of a batch: it sleeps on all that is armed there, finds out what has changed, and has
+//! that told.
 
 use std::io;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use crossproc_sys::signals::with_all_blocked;
 
 use super::Driver;
 use super::table::{After, Table, WaitList};
+use crate::memory::per_process::Current;
 use crate::reactor::own_threads::SLEEPER;
 use crate::wait::slice;
 
@@ -24,13 +26,14 @@ const BLIND: u64 = 5_000_000;
 
 #[derive(Debug)]
 pub(crate) struct Sleeper {
-    driver: &'static Driver,
+    driver: &'static Current<Driver>,
     batch: usize,
     control: Arc<AtomicU32>,
     wait_list: WaitList,
     /// The keys of the wait_list that are to be fired, by their number.
     found: Vec<usize>,
-    /// How many keys, from the first one on, may have been woken unseen. Then the one that is found was woken.
+    /// How many keys, from the first one on, may have been woken unseen. Then the one that is
+    /// found was woken.
     doubted: Option<usize>,
     /// When everybody is told to look, when the doubted are, and when the thread ends.
     slice_end: Option<u64>,
@@ -40,7 +43,7 @@ pub(crate) struct Sleeper {
 
 impl Sleeper {
     /// Starts a thread for a new batch: which.
-    pub(crate) fn start(driver: &'static Driver, table: &mut Table) -> io::Result<usize> {
+    pub(crate) fn start(driver: &'static Current<Driver>, table: &mut Table) -> io::Result<usize> {
         let control = Arc::new(AtomicU32::new(0));
         let batch = table.add_batch(Arc::clone(&control));
         let sleeper = Sleeper {
@@ -55,7 +58,9 @@ impl Sleeper {
             idle_end: None,
         };
         // It begins by taking the mutex, which the caller has.
-        let started = with_all_blocked(|| thread::Builder::new().name(SLEEPER.into()).spawn(|| sleeper.run()));
+        let started = with_all_blocked(|| {
+            thread::Builder::new().name(SLEEPER.into()).spawn(|| sleeper.run())
+        });
         if started.is_err() {
             table.remove_batch(batch);
         }
@@ -72,7 +77,8 @@ impl Sleeper {
     /// Gets what there is to sleep on. Not if the thread is to end.
     fn go_to_sleep(&mut self) -> bool {
         let mut table = self.driver.table();
-        let is_over = table.is_to_end(self.batch) || self.idle_end.is_some_and(|end| clock::now() >= end);
+        let is_over =
+            table.is_to_end(self.batch) || self.idle_end.is_some_and(|end| clock::now() >= end);
         if is_over && table.remove_batch(self.batch) {
             return false;
         }
@@ -84,7 +90,9 @@ impl Sleeper {
         }
         if is_needed {
             self.idle_end = None;
-            self.slice_end = self.slice_end.or_else(|| slice().map(|slice| clock::now().saturating_add(slice.as_nanos() as u64)));
+            self.slice_end = self.slice_end.or_else(|| {
+                slice().map(|slice| clock::now().saturating_add(slice.as_nanos() as u64))
+            });
         } else {
             self.idle_end = self.idle_end.or_else(|| Some(clock::now() + IDLE));
             self.slice_end = None;
@@ -95,13 +103,15 @@ impl Sleeper {
     fn sleep(&mut self) {
         match futex::wait_at(&self.wait_list.words, self.until()) {
             // The control word: what is armed has changed.
-            Slept::Ended(Awake::Woken, 0) | Slept::Ended(Awake::TimedOut | Awake::Interrupted | Awake::Refused, _) => {}
+            Slept::Ended(Awake::Woken, 0)
+            | Slept::Ended(Awake::TimedOut | Awake::Interrupted | Awake::Refused, _) => {}
             Slept::Ended(Awake::Woken, word) => self.doubt_before(word),
             Slept::Ended(Awake::Changed, _) => self.find_changed(),
             Slept::Unmapped => {
                 self.find_changed();
                 if self.found.is_empty() {
-                    // Mapped again meanwhile, or as something that cannot be slept on: whoever is interested will say so.
+                    // Mapped again meanwhile, or as something that cannot be slept on: whoever is
+                    // interested will say so.
                     self.found.extend(0..self.wait_list.keys.len());
                 }
                 // If nothing was disarmed meanwhile, it is a word that somebody waits for: those
@@ -120,7 +130,8 @@ impl Sleeper {
         [self.slice_end, self.doubt_end, self.idle_end].into_iter().flatten().min()
     }
 
-    /// It was woken through a word, the last one of those that were: of some before it, too, perhaps.
+    /// It was woken through a word, the last one of those that were: of some before it, too,
+    /// perhaps.
     fn doubt_before(&mut self, word: usize) {
         let key = self.wait_list.keys.partition_point(|&(_, end)| end <= word);
         self.found.push(key);
@@ -130,14 +141,17 @@ impl Sleeper {
     /// The kernel does not say which word it was. So each is asked for.
     fn find_changed(&mut self) {
         let keys = 0..self.wait_list.keys.len();
-        self.found.extend(keys.filter(|&key| !self.wait_list.words_of(key).iter().all(|&word| futex::still_holds(word))));
+        self.found.extend(keys.filter(|&key| {
+            !self.wait_list.words_of(key).iter().all(|&word| futex::still_holds(word))
+        }));
     }
 
     /// Fires what was found, and what time has come for.
     fn tell(&mut self) {
         let now = clock::now();
         let is_over = |end: &mut Option<u64>| end.take_if(|end| now >= *end).is_some();
-        let (slice_is_over, doubt_is_over) = (is_over(&mut self.slice_end), is_over(&mut self.doubt_end));
+        let (slice_is_over, doubt_is_over) =
+            (is_over(&mut self.slice_end), is_over(&mut self.doubt_end));
         if self.found.is_empty() && !slice_is_over && !doubt_is_over {
             return;
         }

@@ -1,13 +1,18 @@
-//! Who is registered under which key, which words stand for it, and on which batch a thread sleeps on them: the driver without its threads.
+//! Who is registered under which key, which words stand for it, and on which batch a thread sleeps
+//! on them: the driver without its threads.
 //!
-//! All of it is under one mutex and calls nothing that it was given: a waker may run anything, also what comes back here. What is left to be done when the mutex is free is collected in [`After`].
+//! All of it is under one mutex and calls nothing that it was given: a waker may run anything, also
+//! what comes back here. What is left to be done when the mutex is free is collected in [`After`].
 //!
 //! # Invariants
-//! 1. A key is in the table as long as somebody is registered under it, and each is either in `waiting` or counted in `notified`.
+//! 1. A key is in the table as long as somebody is registered under it, and each is either in
+//!    `waiting` or counted in `notified`.
 //! 2. Where somebody waits, the key is armed, or somebody was notified and has not looked yet.
 //! 3. Only where somebody waits is a key armed.
-//! 4. A key is on the one batch that it names. The `taken` of a batch are the words of its armed keys, and no more than [`ROOM`].
-//! 5. While a batch `is_asleep`, its thread sleeps, or is about to, on what was armed when it said so, and on its control word. Whoever changes what is armed moves that word, and has it woken.
+//! 4. A key is on the one batch that it names. The `taken` of a batch are the words of its armed
+//!    keys, and no more than [`ROOM`].
+//! 5. While a batch `is_asleep`, its thread sleeps, or is about to, on what was armed when it said
+//!    so, and on its control word. Whoever changes what is armed moves that word, and has it woken.
 //! 6. A key that is armed has a cover, and one that was armed while somebody had one of its
 //!    wake-ups in hand has two. Covers go only when the batch's thread does not sleep on the key's
 //!    words.
@@ -31,7 +36,10 @@ pub(crate) const ROOM: usize = MAX_WATCHED - 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
     /// The first that waits: what is there is for one, who then sees to the others.
-    #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "who waits by a thread is alone in its line"))]
+    #[cfg_attr(
+        not(feature = "tokio"),
+        allow(dead_code, reason = "who waits by a thread is alone in its line")
+    )]
     First,
     /// All: what has happened has happened for everybody.
     All,
@@ -54,8 +62,8 @@ struct Key {
     is_doubted: bool,
     /// Its first word may have an owner: it is on a batch of its own.
     has_owner: bool,
-    /// One for the batch's thread, and another one if it was to sleep while somebody had one of its
-    /// wake-ups in hand: [`stand_in`](crate::reactor::stand_in) says why.
+    /// One for the batch's thread, and another one if it was to sleep while somebody had one of
+    /// its wake-ups in hand: [`stand_in`](crate::reactor::stand_in) says why.
     covers: Vec<Cover>,
 }
 
@@ -70,8 +78,8 @@ struct Batch {
     is_to_end: bool,
     /// It is for a key that has an owner, and for no other one.
     is_apart: bool,
-    /// Of keys that are gone, or elsewhere. Its thread may sleep on their words until it goes to sleep
-    /// anew.
+    /// Of keys that are gone, or elsewhere. Its thread may sleep on their words until it goes to
+    /// sleep anew.
     retired: Vec<Cover>,
 }
 
@@ -116,13 +124,22 @@ impl Table {
     /// Where `count` words for a key fit: where it is, if they do.
     pub(crate) fn batch_for(&self, address: usize, count: usize, has_owner: bool) -> Option<usize> {
         let fits = |batch: &Batch, own: usize| batch.taken - own + count <= ROOM;
-        let own = self.keys.get(&address).filter(|key| self.batches[key.batch].as_ref().is_some_and(|batch| fits(batch, key.words.len())));
-        let takes = |batch: &Batch| fits(batch, 0) && if has_owner { batch.keys.is_empty() } else { !batch.is_apart };
-        own.map(|key| key.batch).or_else(|| self.batches.iter().position(|batch| batch.as_ref().is_some_and(takes)))
+        let own = self.keys.get(&address).filter(|key| {
+            self.batches[key.batch].as_ref().is_some_and(|batch| fits(batch, key.words.len()))
+        });
+        let takes = |batch: &Batch| {
+            fits(batch, 0) && if has_owner { batch.keys.is_empty() } else { !batch.is_apart }
+        };
+        own.map(|key| key.batch)
+            .or_else(|| self.batches.iter().position(|batch| batch.as_ref().is_some_and(takes)))
     }
 
     /// How many more covers a key needs than it has, to be armed on a batch, or a new one.
-    pub(crate) fn missing_covers(&self, (address, audience): (usize, Audience), batch: Option<usize>) -> usize {
+    pub(crate) fn missing_covers(
+        &self,
+        (address, audience): (usize, Audience),
+        batch: Option<usize>,
+    ) -> usize {
         let Some(key) = self.keys.get(&address) else { return 1 };
         let kept = if batch == Some(key.batch) { key.covers.len() } else { 0 };
         let is_in_hand = key.notified != 0 && audience != Audience::One;
@@ -148,8 +165,9 @@ impl Table {
         self.batches.len() - 1
     }
 
-    /// Has the threads of batches end that no key is on, without waiting for one. How many they are,
-    /// or `None` if there are batches with keys; and how many stand-ins threads will give back.
+    /// Has the threads of batches end that no key is on, without waiting for one. How many they
+    /// are, or `None` if there are batches with keys; and how many stand-ins threads will give
+    /// back.
     pub(crate) fn end_idle(&mut self, after: &mut After) -> (Option<usize>, usize) {
         let mut ended = 0;
         let mut is_used = false;
@@ -162,7 +180,8 @@ impl Table {
                 is_used = true;
             }
         }
-        let retired = self.batches.iter().flatten().flat_map(|batch| &batch.retired).map(Cover::len).sum();
+        let retired =
+            self.batches.iter().flatten().flat_map(|batch| &batch.retired).map(Cover::len).sum();
         ((!is_used).then_some(ended), retired)
     }
 
@@ -180,9 +199,12 @@ impl Table {
         is_unused
     }
 
-    /// Somebody has read these words, and then looked and found nothing. It is registered, or waits on at the place in the line that it had. What it is known by, and whether it had been notified since it was here last.
+    /// Somebody has read these words, and then looked and found nothing. It is registered, or waits
+    /// on at the place in the line that it had. What it is known by, and whether it had been
+    /// notified since it was here last.
     ///
-    /// The words stand for all who wait under the key. If others were armed, something has happened since those were read. For [`Audience::First`] that is over: after it there was nothing
+    /// The words stand for all who wait under the key. If others were armed, something has happened
+    /// since those were read. For [`Audience::First`] that is over: after it there was nothing
     /// again, for anybody. For [`Audience::All`] those who came before are told of it.
     ///
     /// `batch`: that [`batch_for`](Table::batch_for) them. `covers`: as many as are
@@ -211,7 +233,8 @@ impl Table {
             covers: Vec::new(),
         });
         if key.words != words && key.audience == Audience::All {
-            let earlier: Vec<u64> = key.waiting.keys().copied().filter(|&other| other != id).collect();
+            let earlier: Vec<u64> =
+                key.waiting.keys().copied().filter(|&other| other != id).collect();
             key.notified += earlier.len();
             after.notified.extend(earlier.iter().filter_map(|earlier| key.waiting.remove(earlier)));
         }
@@ -234,16 +257,27 @@ impl Table {
         self.keys.contains_key(&address)
     }
 
-    /// Whether others depend on what one does that is about to leave: it has been notified, alone, and nothing is armed for those who wait.
+    /// Whether others depend on what one does that is about to leave: it has been notified, alone,
+    /// and nothing is armed for those who wait.
     pub(crate) fn is_on_duty(&self, address: usize, id: u64) -> bool {
-        self.keys
-            .get(&address)
-            .is_some_and(|key| key.notified == 1 && key.words.is_empty() && !key.waiting.is_empty() && !key.waiting.contains_key(&id))
+        self.keys.get(&address).is_some_and(|key| {
+            key.notified == 1
+                && key.words.is_empty()
+                && !key.waiting.is_empty()
+                && !key.waiting.contains_key(&id)
+        })
     }
 
-    /// Somebody is gone. If others depended on it, their key is armed with `fresh` words, which it has read before it looked and found nothing more; or the next is notified, to look for itself. Whether it
-    /// had been notified, and had not looked since, is the first that is given back.
-    pub(crate) fn leave(&mut self, address: usize, id: u64, fresh: Option<&[WordAddress]>) -> (bool, After) {
+    /// Somebody is gone. If others depended on it, their key is armed with `fresh` words, which it
+    /// has read before it looked and found nothing more; or the next is notified, to look for
+    /// itself. Whether it had been notified, and had not looked since, is the first that is
+    /// given back.
+    pub(crate) fn leave(
+        &mut self,
+        address: usize,
+        id: u64,
+        fresh: Option<&[WordAddress]>,
+    ) -> (bool, After) {
         let mut after = After::default();
         let is_on_duty = self.is_on_duty(address, id);
         let Some(key) = self.keys.get_mut(&address) else { return (false, after) };
@@ -256,7 +290,9 @@ impl Table {
             // On another batch it would be without a cover.
             let batch = self.keys[&address].batch;
             let has_owner = self.keys[&address].has_owner;
-            match fresh.filter(|words| self.batch_for(address, words.len(), has_owner) == Some(batch)) {
+            match fresh
+                .filter(|words| self.batch_for(address, words.len(), has_owner) == Some(batch))
+            {
                 Some(words) => self.move_words(address, batch, words, &mut after),
                 None => self.fire(address, &mut after),
             }
@@ -269,13 +305,16 @@ impl Table {
         (was_notified, after)
     }
 
-    /// The words of a key have changed, or were woken, or may be lost sight of: whoever is to know is notified, and nothing is armed until one of them has looked.
+    /// The words of a key have changed, or were woken, or may be lost sight of: whoever is to know
+    /// is notified, and nothing is armed until one of them has looked.
     pub(crate) fn fire(&mut self, address: usize, after: &mut After) {
         self.disarm(address, after);
         let Some(key) = self.keys.get_mut(&address) else { return };
         key.is_doubted = false;
         let told = match key.audience {
-            Audience::First | Audience::One => Vec::from_iter(key.waiting.pop_first().map(|(_, waker)| waker)),
+            Audience::First | Audience::One => {
+                Vec::from_iter(key.waiting.pop_first().map(|(_, waker)| waker))
+            }
             Audience::All => core::mem::take(&mut key.waiting).into_values().collect(),
         };
         key.notified += told.len();
@@ -293,7 +332,8 @@ impl Table {
 
     /// Fires all keys of a batch; only the doubted ones, if that is said.
     pub(crate) fn fire_batch(&mut self, batch: usize, only_doubted: bool, after: &mut After) {
-        let keys: Vec<usize> = self.batches[batch].iter().flat_map(|batch| batch.keys.iter().copied()).collect();
+        let keys: Vec<usize> =
+            self.batches[batch].iter().flat_map(|batch| batch.keys.iter().copied()).collect();
         for address in keys {
             if !only_doubted || self.keys.get(&address).is_some_and(|key| key.is_doubted) {
                 self.fire(address, after);
@@ -301,7 +341,8 @@ impl Table {
         }
     }
 
-    /// A wake of the key may have been hidden. Nothing if it is not armed: whoever arms it looks first.
+    /// A wake of the key may have been hidden. Nothing if it is not armed: whoever arms it looks
+    /// first.
     pub(crate) fn doubt(&mut self, address: usize) {
         if let Some(key) = self.keys.get_mut(&address) {
             key.is_doubted = !key.words.is_empty();
@@ -398,17 +439,31 @@ impl Table {
     pub(crate) fn check(&self) {
         for (address, key) in &self.keys {
             assert!(!key.waiting.is_empty() || key.notified != 0, "invariant 1");
-            assert!(key.waiting.is_empty() || !key.words.is_empty() || key.notified != 0, "invariant 2");
+            assert!(
+                key.waiting.is_empty() || !key.words.is_empty() || key.notified != 0,
+                "invariant 2"
+            );
             assert!(key.words.is_empty() || !key.waiting.is_empty(), "invariant 3");
-            assert!(self.batches[key.batch].as_ref().is_some_and(|batch| batch.keys.contains(address)), "invariant 4: on its batch");
+            assert!(
+                self.batches[key.batch].as_ref().is_some_and(|batch| batch.keys.contains(address)),
+                "invariant 4: on its batch"
+            );
             assert!(key.words.is_empty() || !key.covers.is_empty(), "invariant 6");
-            assert!(!key.has_owner || self.batches[key.batch].as_ref().is_some_and(|batch| batch.keys.len() == 1), "invariant 7");
+            assert!(
+                !key.has_owner
+                    || self.batches[key.batch].as_ref().is_some_and(|batch| batch.keys.len() == 1),
+                "invariant 7"
+            );
         }
         for (index, batch) in self.batches.iter().enumerate() {
             let Some(batch) = batch else { continue };
             let own = batch.keys.iter().map(|address| &self.keys[address]);
             assert!(own.clone().all(|key| key.batch == index), "invariant 4: on one batch");
-            assert_eq!(own.map(|key| key.words.len()).sum::<usize>(), batch.taken, "invariant 4: what is taken");
+            assert_eq!(
+                own.map(|key| key.words.len()).sum::<usize>(),
+                batch.taken,
+                "invariant 4: what is taken"
+            );
             assert!(batch.taken <= ROOM, "invariant 4: room");
         }
     }
@@ -418,7 +473,8 @@ impl Batch {
     /// What is armed on it has changed (invariant 5), or which keys are.
     fn kick(&mut self, after: &mut After) {
         if core::mem::replace(&mut self.is_asleep, false) {
-            // Relaxed: the thread reads it under the mutex, and then the kernel does, which orders it with the wake.
+            // Relaxed: the thread reads it under the mutex, and then the kernel does, which orders
+            // it with the wake.
             self.control.fetch_add(1, Relaxed);
             after.kicked.push(Arc::clone(&self.control));
         }
@@ -426,7 +482,8 @@ impl Batch {
 }
 
 impl After {
-    /// A wake through one of these words was meant for somebody who sleeps, and nobody is registered for it any more.
+    /// A wake through one of these words was meant for somebody who sleeps, and nobody is
+    /// registered for it any more.
     pub(crate) fn pass_on(&mut self, words: &[WordAddress]) {
         self.passed_on.extend_from_slice(words);
     }
@@ -440,7 +497,8 @@ impl After {
             futex::wake(&*control, 1);
         }
         for waker in self.notified {
-            // One that panics is no reason not to call the others. Its message has been printed, and what it threw might panic when it is dropped.
+            // One that panics is no reason not to call the others. Its message has been printed,
+            // and what it threw might panic when it is dropped.
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
                 core::mem::forget(payload);
             }

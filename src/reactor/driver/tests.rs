@@ -1,5 +1,7 @@
 //! The driver with words of this process, and wakers that count.
 
+#![allow(unsafe_code)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::task::{Wake, Waker};
@@ -8,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use crossproc_sys::futex::{self, Watch, WordAddress};
 
-use super::{Audience, Driver, Registration};
+use super::{Audience, DRIVER, Driver, Registration};
+use crate::memory::per_process::Current;
 use crate::process::Builder;
 use crate::wait::set_slice;
 
@@ -48,9 +51,9 @@ fn wait_until(what: &str, mut state: impl FnMut() -> bool) {
 }
 
 /// A driver of the test's own, and no slices that hide anything.
-fn driver() -> &'static Driver {
+fn driver() -> &'static Current<Driver> {
     set_slice(None);
-    Driver::new().unwrap()
+    Current::make().unwrap()
 }
 
 fn key(word: &AtomicU32) -> usize {
@@ -62,10 +65,24 @@ fn expecting(word: &AtomicU32, expected: u32) -> [WordAddress; 1] {
 }
 
 /// One who waits for a word to change from what it is.
-fn join(driver: &'static Driver, word: &AtomicU32, audience: Audience) -> (Arc<Calls>, Option<Registration>) {
+fn join(
+    driver: &'static Current<Driver>,
+    word: &AtomicU32,
+    audience: Audience,
+) -> (Arc<Calls>, Option<Registration>) {
     let (calls, waker) = Calls::new();
     let mut registration = None;
-    driver.arm(&mut registration, key(word), (audience, &[]), &expecting(word, word.load(SeqCst)), &waker).unwrap().1.perform();
+    driver
+        .arm(
+            &mut registration,
+            key(word),
+            (audience, &[]),
+            &expecting(word, word.load(SeqCst)),
+            &waker,
+        )
+        .unwrap()
+        .1
+        .perform();
     (calls, registration)
 }
 
@@ -78,11 +95,22 @@ fn change_by(word: &AtomicU32, more: u32) {
     futex::wake(word, u32::MAX);
 }
 
-/// How many threads sleep on the word in the kernel. It is told by requeuing all who do to where they are.
+/// How many threads sleep on the word in the kernel. It is told by requeuing all who do to where
+/// they are.
 fn sleepers(word: &AtomicU32) -> i64 {
     let all = i32::MAX as usize;
     // SAFETY: two addresses of a word that exists; the call reads it and wakes nobody.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_CMP_REQUEUE, 0_usize, all, word.as_ptr(), word.load(SeqCst)) }
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_CMP_REQUEUE,
+            0_usize,
+            all,
+            word.as_ptr(),
+            word.load(SeqCst),
+        )
+    }
 }
 
 fn wait_until_slept_on(word: &AtomicU32) {
@@ -136,7 +164,11 @@ fn what_changed_before_the_thread_slept_is_seen() {
     let mut registration = None;
     // Two words, of which the second is not as expected.
     let words = [expecting(&other, 0)[0], expecting(&word, 6)[0]];
-    driver.arm(&mut registration, key(&word), (Audience::First, &[]), &words, &waker).unwrap().1.perform();
+    driver
+        .arm(&mut registration, key(&word), (Audience::First, &[]), &words, &waker)
+        .unwrap()
+        .1
+        .perform();
     wait_until_called(&calls);
     wait_until_slept_on(&other);
     assert_eq!(bystander.0.count(), 0);
@@ -159,9 +191,19 @@ fn two_wakes_at_once_without_a_change_are_told() {
     let waiters = [0, 1, 2].map(|word| join(driver, &words[word], Audience::First));
     words.iter().for_each(wait_until_slept_on);
     // Those at the lowest and at the highest address, so that one is hidden whatever the order.
-    // SAFETY: two words that exist. FUTEX_OP_ADD of 0 to the second, and FUTEX_OP_CMP_EQ with 0 is true of it: one sleeper of each is woken.
-    let woken =
-        unsafe { libc::syscall(libc::SYS_futex, words[0].as_ptr(), libc::FUTEX_WAKE_OP, 1_usize, 1_usize, words[2].as_ptr(), 1 << 28) };
+    // SAFETY: two words that exist. FUTEX_OP_ADD of 0 to the second, and FUTEX_OP_CMP_EQ with 0 is
+    // true of it: one sleeper of each is woken.
+    let woken = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            words[0].as_ptr(),
+            libc::FUTEX_WAKE_OP,
+            1_usize,
+            1_usize,
+            words[2].as_ptr(),
+            1 << 28,
+        )
+    };
     assert_eq!(woken, 2);
     wait_until_called(&waiters[0].0);
     wait_until_called(&waiters[2].0);
@@ -177,7 +219,8 @@ fn a_wake_that_nobody_is_registered_for_any_more_is_passed_on() {
     thread::scope(|scope| {
         scope.spawn(|| {
             let deadline = crossproc_sys::clock::now() + 2 * PATIENCE.as_nanos() as u64;
-            sleeper_is_awake.store(futex::wait(&word, 0, Some(deadline)) == futex::Awake::Woken, SeqCst);
+            sleeper_is_awake
+                .store(futex::wait(&word, 0, Some(deadline)) == futex::Awake::Woken, SeqCst);
         });
         wait_until("two sleep on the word", || sleepers(&word) == 2);
         // It has left, and the thread does not know that yet, which is the first of the two.
@@ -212,14 +255,17 @@ fn blocks_signals(thread: &str) -> bool {
 #[test]
 fn signals_are_blocked_in_the_threads_and_nowhere_else() {
     // In a process of its own, where there are two threads.
-    // SAFETY: it allocates and starts a thread, as glibc lets it, and prints nothing that could wait for a lock.
+    // SAFETY: it allocates and starts a thread, as glibc lets it, and prints nothing that could
+    // wait for a lock.
     let child = unsafe {
         Builder::new().daemon(true).fork_with_threads(|| {
             let word = AtomicU32::new(0);
             let _registered = join(driver(), &word, Audience::First);
             wait_until_slept_on(&word);
             let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-            let blocked: Vec<bool> = tasks.map(|task| blocks_signals(task.unwrap().file_name().to_str().unwrap())).collect();
+            let blocked: Vec<bool> = tasks
+                .map(|task| blocks_signals(task.unwrap().file_name().to_str().unwrap()))
+                .collect();
             assert_eq!(blocked, [false, true]);
         })
     }
@@ -235,7 +281,17 @@ fn a_newcomer_with_other_words_stands_for_all() {
     let newer_word = AtomicU32::new(0);
     let (newer, waker) = Calls::new();
     let mut registration = None;
-    driver.arm(&mut registration, key(&word), (Audience::First, &[]), &expecting(&newer_word, 0), &waker).unwrap().1.perform();
+    driver
+        .arm(
+            &mut registration,
+            key(&word),
+            (Audience::First, &[]),
+            &expecting(&newer_word, 0),
+            &waker,
+        )
+        .unwrap()
+        .1
+        .perform();
     wait_until_slept_on(&newer_word);
     // Nobody sleeps on the words before those any more.
     assert_eq!(futex::wake(&word, 1), 0);
@@ -282,7 +338,17 @@ fn one_who_looks_in_vain_keeps_its_place() {
         // Its wake may come after the change was told, and be told, too.
         wait_until("the first is notified", || first.0.count() > before);
         let waker = Waker::from(Arc::clone(&first.0));
-        driver.arm(&mut first.1, key(&word), (Audience::First, &[]), &expecting(&word, word.load(SeqCst)), &waker).unwrap().1.perform();
+        driver
+            .arm(
+                &mut first.1,
+                key(&word),
+                (Audience::First, &[]),
+                &expecting(&word, word.load(SeqCst)),
+                &waker,
+            )
+            .unwrap()
+            .1
+            .perform();
     }
     assert_eq!(second.0.count(), 0);
 }
@@ -316,7 +382,8 @@ fn unmapped_words_are_told_and_others_are_watched_on() {
 fn a_thousand_keys_have_eight_threads_which_end() {
     let driver = driver();
     let words: Vec<AtomicU32> = (0..1_000).map(AtomicU32::new).collect();
-    let mut waiters: Vec<_> = words.iter().map(|word| Some(join(driver, word, Audience::First))).collect();
+    let mut waiters: Vec<_> =
+        words.iter().map(|word| Some(join(driver, word, Audience::First))).collect();
     assert_eq!(driver.table().census(), (1_000, 1_000_usize.div_ceil(127)));
     let mut order: Vec<usize> = (0..1_000).collect();
     fastrand::shuffle(&mut order);
@@ -336,11 +403,16 @@ fn a_thousand_keys_have_eight_threads_which_end() {
 fn a_key_that_outgrows_its_thread_moves() {
     let driver = driver();
     let words: Vec<AtomicU32> = (0..100).map(AtomicU32::new).collect();
-    let all: Vec<WordAddress> = words.iter().map(|word| expecting(word, word.load(SeqCst))[0]).collect();
+    let all: Vec<WordAddress> =
+        words.iter().map(|word| expecting(word, word.load(SeqCst))[0]).collect();
     let mut waiters: Vec<_> = (0..2).map(|at| (Calls::new(), key(&words[at]), None)).collect();
     for count in [40, 100, 20] {
         for ((_, waker), key, registration) in &mut waiters {
-            driver.arm(registration, *key, (Audience::First, &[]), &all[..count], waker).unwrap().1.perform();
+            driver
+                .arm(registration, *key, (Audience::First, &[]), &all[..count], waker)
+                .unwrap()
+                .1
+                .perform();
             driver.table().check();
         }
     }
@@ -353,7 +425,7 @@ fn a_key_that_outgrows_its_thread_moves() {
 }
 
 /// A waker that panics, and one that comes back to the driver.
-struct Nuisance(Arc<AtomicBool>, &'static Driver, &'static AtomicU32);
+struct Nuisance(Arc<AtomicBool>, &'static Current<Driver>, &'static AtomicU32);
 
 impl Wake for Nuisance {
     fn wake(self: Arc<Self>) {
@@ -370,7 +442,11 @@ fn a_waker_may_come_back_to_the_driver_and_may_panic() {
     let called = Arc::new(AtomicBool::new(false));
     let waker = Waker::from(Arc::new(Nuisance(Arc::clone(&called), driver, &WORD)));
     let mut registration = None;
-    driver.arm(&mut registration, key(&WORD), (Audience::All, &[]), &expecting(&WORD, 0), &waker).unwrap().1.perform();
+    driver
+        .arm(&mut registration, key(&WORD), (Audience::All, &[]), &expecting(&WORD, 0), &waker)
+        .unwrap()
+        .1
+        .perform();
     let other = join(driver, &WORD, Audience::All);
     change(&WORD);
     wait_until("the waker is called", || called.load(SeqCst));
@@ -380,7 +456,8 @@ fn a_waker_may_come_back_to_the_driver_and_may_panic() {
 #[test]
 fn the_end_of_a_slice_notifies_one_after_the_other() {
     // In a process of its own: the slices are for all of it.
-    // SAFETY: it allocates and starts a thread, as glibc lets it, and prints nothing that could wait for a lock.
+    // SAFETY: it allocates and starts a thread, as glibc lets it, and prints nothing that could
+    // wait for a lock.
     let child = unsafe {
         Builder::new().daemon(true).fork_with_threads(|| {
             let driver = driver();
@@ -402,16 +479,29 @@ fn a_forked_child_has_a_driver_of_its_own() {
     let (_, mut registered) = join(ours, &word, Audience::First);
     let (_, waker) = Calls::new();
     let mut by_current = None;
-    super::arm(&mut by_current, key(&word), (Audience::First, &[]), &expecting(&word, 0), &waker).unwrap().1.perform();
+    super::arm(&mut by_current, key(&word), (Audience::First, &[]), &expecting(&word, 0), &waker)
+        .unwrap()
+        .1
+        .perform();
     // In the child this mutex stays taken for ever.
     let table = ours.table();
-    // SAFETY: it allocates and starts a thread, as glibc lets it, and prints nothing that could wait for a lock.
+    // SAFETY: it allocates and starts a thread, as glibc lets it, and prints nothing that could
+    // wait for a lock.
     let child = unsafe {
         Builder::new().daemon(true).fork_with_threads(|| {
             assert!(!ours.is_of_this_process());
             let (calls, waker) = Calls::new();
-            super::arm(&mut by_current, key(&word), (Audience::First, &[]), &expecting(&word, 0), &waker).unwrap().1.perform();
-            let driver = Driver::current().unwrap();
+            super::arm(
+                &mut by_current,
+                key(&word),
+                (Audience::First, &[]),
+                &expecting(&word, 0),
+                &waker,
+            )
+            .unwrap()
+            .1
+            .perform();
+            let driver = DRIVER.get().unwrap();
             assert_eq!(driver.table().census(), (1, 1));
             change(&word);
             wait_until_called(&calls);
@@ -438,8 +528,9 @@ fn forbid_waitv() {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
     // SAFETY: changes what this process may do, nothing else.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    let filters = libc::SECCOMP_MODE_FILTER;
     // SAFETY: a whole program, which the kernel copies.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) }, 0);
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, filters, &raw const program) }, 0);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The state machine of the barrier.
 //!
 //! # Goal
-//! Of each phase, all its parties return once the last has arrived, or all get to know that it is broken. Any participant may die or be
-//! stopped at any instruction without keeping the others from that: see [`Broadcast`]. Whoever has arrived counts, alive or not.
+//! Of each phase, all its parties return once the last has arrived, or all get to know that it is
+//! broken. Any participant may die or be stopped at any instruction without keeping the others from
+//! that: see [`Broadcast`]. Whoever has arrived counts, alive or not.
 //!
 //! # The word
 //! | bits | name | meaning |
@@ -14,15 +15,22 @@
 //! | 51-54 | resets | how the last phases ended, the latest in bit 51: 1 by a reset, 0 by all arriving |
 //! | 55-63 | phase | how many phases have ended, modulo 2^9 |
 //!
-//! Arriving adds one to the count; the last to arrive begins a new phase with count 0 instead. A party whose time is over sets `BROKEN`, if its phase has not ended, as `abort` does; `reset` begins a new phase in which nothing is broken.
-//! A waiter looks whether the phase is its own: while it is, `BROKEN` ends the wait. Afterwards, the bit in `resets` that belongs to its phase says how that ended, as long as four phases at most have ended since. A phase does
-//! not end without its parties, so more than one can only have ended since by resets, or with more participants than parties; if more than four have, the bit is gone, and any reset among the last four counts for it.
+//! Arriving adds one to the count; the last to arrive begins a new phase with count 0 instead. A
+//! party whose time is over sets `BROKEN`, if its phase has not ended, as `abort` does; `reset`
+//! begins a new phase in which nothing is broken. A waiter looks whether the phase is its own:
+//! while it is, `BROKEN` ends the wait. Afterwards, the bit in `resets` that belongs to its phase
+//! says how that ended, as long as four phases at most have ended since. A phase does
+//! not end without its parties, so more than one can only have ended since by resets, or with more
+//! participants than parties; if more than four have, the bit is gone, and any reset among the last
+//! four counts for it.
 //!
 //! # Overflow
-//! A waiter that is stopped while exactly 2^9 phases end, most of them by resets, takes a later phase for its own.
+//! A waiter that is stopped while exactly 2^9 phases end, most of them by resets, takes a later
+//! phase for its own.
 //!
 //! # Memory ordering
-//! Arriving is AcqRel: the last to arrive is ordered after all others, and whoever sees the new phase (Acquire) after it. All changes are exchanges and continue the release sequence.
+//! Arriving is AcqRel: the last to arrive is ordered after all others, and whoever sees the new
+//! phase (Acquire) after it. All changes are exchanges and continue the release sequence.
 
 use core::convert::Infallible;
 
@@ -87,8 +95,15 @@ impl RawBarrier {
                     return Err(Broken);
                 }
                 if is_last(seen) {
-                    // AcqRel: pairs with those who arrived before, and with the Acquire of those who wait.
-                    let next = |seen| if seen & BROKEN != 0 || !is_last(seen) { Err(seen) } else { Ok(next_phase(seen, 0)) };
+                    // AcqRel: pairs with those who arrived before, and with the Acquire of those
+                    // who wait.
+                    let next = |seen| {
+                        if seen & BROKEN != 0 || !is_last(seen) {
+                            Err(seen)
+                        } else {
+                            Ok(next_phase(seen, 0))
+                        }
+                    };
                     match self.state.change(AcqRel, next) {
                         Ok(before) => return Ok(Some(before)),
                         Err(now) => seen = now,
@@ -97,14 +112,23 @@ impl RawBarrier {
                     return Ok(None);
                 } else {
                     // AcqRel: as above.
-                    match self.state.word().compare_exchange_weak(seen, seen.wrapping_add(ONE_PARTY), AcqRel, Relaxed) {
+                    match self.state.word().compare_exchange_weak(
+                        seen,
+                        seen.wrapping_add(ONE_PARTY),
+                        AcqRel,
+                        Relaxed,
+                    ) {
                         Ok(_) => return Ok(Some(seen)),
                         Err(now) => seen = now,
                     }
                 }
             }
         })?;
-        Ok(seen.map(|seen| Arrived { phase: seen & PHASE, index: count(seen), is_last: is_last(seen) }))
+        Ok(seen.map(|seen| Arrived {
+            phase: seen & PHASE,
+            index: count(seen),
+            is_last: is_last(seen),
+        }))
     }
 
     /// Waits until the phase in which this party has arrived has ended.
@@ -114,7 +138,10 @@ impl RawBarrier {
         }
         let mut waiter = Waiter::new(wait);
         with_wake_on_death(self.state.word(), || {
-            let result = match self.state.wait_pending(&mut waiter, None, |seen, _| outcome(seen, arrived)) {
+            let result = match self
+                .state
+                .wait_pending(&mut waiter, None, |seen, _| outcome(seen, arrived))
+            {
                 Ok(outcome) => outcome,
                 Err(Ended::Interrupted) => return Err(Failed::Ended(Ended::Interrupted)),
                 Err(Ended::TimedOut) => {
@@ -161,7 +188,8 @@ fn broken(seen: u64) -> u64 {
     (seen | BROKEN) ^ TURN
 }
 
-/// A new phase with nobody in it; `reset` says how the one before has ended. The flags of those who sleep are [`Broadcast`]'s.
+/// A new phase with nobody in it; `reset` says how the one before has ended. The flags of those who
+/// sleep are [`Broadcast`]'s.
 fn next_phase(seen: u64, reset: u64) -> u64 {
     let resets = (seen & RESETS) << 1 & RESETS | reset;
     ((seen & PHASE).wrapping_add(ONE_PHASE) | resets | seen & (ONE_PARTY - 1) & !BROKEN) ^ TURN

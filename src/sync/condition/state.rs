@@ -1,8 +1,9 @@
 //! The state machine of the condition.
 //!
 //! # Goal
-//! A notification wakes as many as it says of those that had begun to wait before it, and no more of those asleep. It does so though its notifier, or whoever was woken
-//! by it, dies or is stopped at any instruction.
+//! A notification wakes as many as it says of those that had begun to wait before it, and no more
+//! of those asleep. It does so though its notifier, or whoever was woken by it, dies or is stopped
+//! at any instruction.
 //!
 //! # The word
 //! | bits | name | meaning |
@@ -12,13 +13,18 @@
 //! | 34-47 | some | how often some were to be woken, modulo 2^14 |
 //! | 48-63 | all | how often all were to be woken, modulo 2^16 |
 //!
-//! A waiter marks the word and remembers it while it has the lock, frees the lock, and sleeps. It returns when `all` has changed since; when it was woken and `some` has changed since; and when it finds
-//! `some` changed while it was not asleep yet. The end of a slice is none of these, so it does not show.
+//! A waiter marks the word and remembers it while it has the lock, frees the lock, and sleeps. It
+//! returns when `all` has changed since; when it was woken and `some` has changed since; and when
+//! it finds `some` changed while it was not asleep yet. The end of a slice is none of these, so it
+//! does not show.
 //!
-//! `notify_all` adds one to `all` and wakes everybody, as [`Broadcast`] does it. `notify(n)` adds one to `some`, and lets the kernel wake `n`. If these were fewer than `n`, then all who slept are
-//! awake; those that are between two slices at that moment are told by adding one to `all`, which also takes the marks out. If the kernel wakes one that has begun *after* the notification, and so finds
-//! nothing changed, the one that it was meant for may have queued behind it since: it notifies one more, and goes on waiting. (It may also have been woken for a waiter that died; then one returns for nothing.) Without marks there is nobody to
-//! notify, and nothing to do.
+//! `notify_all` adds one to `all` and wakes everybody, as [`Broadcast`] does it. `notify(n)` adds
+//! one to `some`, and lets the kernel wake `n`. If these were fewer than `n`, then all who slept
+//! are awake; those that are between two slices at that moment are told by adding one to `all`,
+//! which also takes the marks out. If the kernel wakes one that has begun *after* the notification,
+//! and so finds nothing changed, the one that it was meant for may have queued behind it since: it
+//! notifies one more, and goes on waiting. (It may also have been woken for a waiter that died;
+//! then one returns for nothing.) Without marks there is nobody to notify, and nothing to do.
 //!
 //! # Those that die
 //! Waiters and notifiers have the word pending while they sleep and wake, so the kernel wakes
@@ -44,14 +50,17 @@
 //! | 0-15 | how many were woken and do not have the lock yet, or died before they had it |
 //! | 16-31 | how often that has changed, modulo 2^16 |
 //!
-//! What is left to slices is this alone, and those that are stopped when they were woken, or are about to wake others.
-//! A waiter that dies after that has died with the lock: the next owner is told.
+//! What is left to slices is this alone, and those that are stopped when they were woken, or are
+//! about to wake others. A waiter that dies after that has died with the lock: the next owner is
+//! told.
 //!
 //! # Overflow
-//! A waiter that is stopped between its look and its sleep while exactly 2^14 or 2^16 notifications take place may miss them.
+//! A waiter that is stopped between its look and its sleep while exactly 2^14 or 2^16 notifications
+//! take place may miss them.
 //!
 //! # Memory ordering
-//! None: the lock that is held around what is waited for orders it, and also `WAITERS`: a notifier that has had the lock after a waiter sees its flag.
+//! None: the lock that is held around what is waited for orders it, and also `WAITERS`: a notifier
+//! that has had the lock after a waiter sees its flag.
 
 use core::cell::Cell;
 use core::convert::Infallible;
@@ -107,7 +116,12 @@ impl RawCondition {
     }
 
     /// Waits, without the lock, of which the third says whether it is free.
-    pub(crate) fn sleep(&self, begun: Begun, wait: Wait, is_free: impl Fn() -> bool) -> Result<Notified, Ended> {
+    pub(crate) fn sleep(
+        &self,
+        begun: Begun,
+        wait: Wait,
+        is_free: impl Fn() -> bool,
+    ) -> Result<Notified, Ended> {
         let begun_in = Cell::new(begun.0);
         let was_owed = Cell::new(0);
         let is_notified = |seen: u64, awake| match (seen ^ begun_in.get()) & (SOME | ALL) {
@@ -127,12 +141,16 @@ impl RawCondition {
                 Some((Awake::Changed, since)) => (seen ^ since) & SOME != 0,
                 // The same where the kernel lets nobody sleep on the word: no wake was for this
                 // one.
-                Some((Awake::TimedOut | Awake::Refused, _)) => is_free() && self.take_left(&was_owed),
+                Some((Awake::TimedOut | Awake::Refused, _)) => {
+                    is_free() && self.take_left(&was_owed)
+                }
                 Some((Awake::Interrupted, _)) => false,
             },
         };
         with_wake_on_death(self.state.word(), || {
-            self.state.wait_pending(&mut Waiter::new(wait), Some(begun.0), |seen, awake| is_notified(seen, awake).then_some(()))?;
+            self.state.wait_pending(&mut Waiter::new(wait), Some(begun.0), |seen, awake| {
+                is_notified(seen, awake).then_some(())
+            })?;
             self.owed.fetch_add(ONE_CHANGE + 1, Relaxed);
             Ok(Notified)
         })
@@ -158,7 +176,9 @@ impl RawCondition {
     /// sleeper that finds the lock free.
     fn take_left(&self, before: &Cell<u32>) -> bool {
         let owed = self.owed.load(Relaxed);
-        owed == before.replace(owed) && owed & OWED != 0 && self.owed.compare_exchange(owed, one_less(owed), Relaxed, Relaxed).is_ok()
+        owed == before.replace(owed)
+            && owed & OWED != 0
+            && self.owed.compare_exchange(owed, one_less(owed), Relaxed, Relaxed).is_ok()
     }
 
     #[inline]
@@ -183,7 +203,9 @@ impl RawCondition {
     /// Notifies, with the word pending already: what the word was before.
     fn notify_pending(&self, count: u32) -> u64 {
         let mut seen = self.state.word().load(Relaxed);
-        while let Err(now) = self.state.word().compare_exchange_weak(seen, after_some(seen), Relaxed, Relaxed) {
+        while let Err(now) =
+            self.state.word().compare_exchange_weak(seen, after_some(seen), Relaxed, Relaxed)
+        {
             seen = now;
         }
         // If the kernel refuses, nobody says whether `count` have been woken, and those who were

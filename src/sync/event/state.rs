@@ -1,8 +1,9 @@
 //! The state machine of the event.
 //!
 //! # Goal
-//! `wait` returns once the event is set, or was set at any time since `wait` began, even if it was cleared at once. Any participant may die or be
-//! stopped at any instruction without keeping a sleeper from that: see [`Broadcast`].
+//! `wait` returns once the event is set, or was set at any time since `wait` began, even if it was
+//! cleared at once. Any participant may die or be stopped at any instruction without keeping a
+//! sleeper from that: see [`Broadcast`].
 //!
 //! # The word
 //! | bits | name | meaning |
@@ -13,14 +14,18 @@
 //!
 //! `set` adds one to the generation and sets `SET`. `clear` takes `SET` out and leaves the rest.
 //!
-//! Who waits for other things, too (`wait_any::source`), does what every waiter does: all are always woken, so it takes nobody's wake-up with it if it dies.
+//! Who waits for other things, too (`wait_any::source`), does what every waiter does: all are
+//! always woken, so it takes nobody's wake-up with it if it dies.
 //!
 //! # Overflow
-//! A sleeper that is stopped while the event is set and cleared exactly 2^30 times sees nothing of it, and waits for the next time.
+//! A sleeper that is stopped while the event is set and cleared exactly 2^30 times sees nothing of
+//! it, and waits for the next time.
 //!
 //! # Memory ordering
-//! `set` is Release also where it finds the event set; waiting and `is_set` are Acquire. All changes are exchanges, so they continue the release
-//! sequence: who sees that a generation has passed is ordered after its `set`. `clear` is Acquire: a `set` that it undoes happened before it.
+//! `set` is Release also where it finds the event set; waiting and `is_set` are Acquire. All
+//! changes are exchanges, so they continue the release sequence: who sees that a generation has
+//! passed is ordered after its `set`. `clear` is Acquire: a `set` that it undoes happened before
+//! it.
 
 use core::convert::Infallible;
 
@@ -61,7 +66,8 @@ impl RawEvent {
             if seen & (WAITERS | WAKING) != 0 {
                 return self.set_contended();
             }
-            // Release: pairs with the Acquire in `is_set`, `wait` and `clear`; for this one's sake also if the event is set already.
+            // Release: pairs with the Acquire in `is_set`, `wait` and `clear`; for this one's sake
+            // also if the event is set already.
             match self.state.word().compare_exchange_weak(seen, after_set(seen), Release, Relaxed) {
                 Ok(_) => return,
                 Err(now) => seen = now,
@@ -72,14 +78,19 @@ impl RawEvent {
     #[cold]
     fn set_contended(&self) {
         // Release: as in `set`.
-        let Ok(_) = with_wake_on_death(self.state.word(), || self.state.change(Release, |seen| Ok::<_, Infallible>(after_set(seen))));
+        let Ok(_) = with_wake_on_death(self.state.word(), || {
+            self.state.change(Release, |seen| Ok::<_, Infallible>(after_set(seen)))
+        });
     }
 
     #[inline]
     pub(crate) fn clear(&self) {
         let mut seen = self.state.word().load(Relaxed);
-        // Acquire: pairs with the Release in `set`. Also if there is nothing to clear: another `clear` has undone a `set` before it.
-        while let Err(now) = self.state.word().compare_exchange_weak(seen, seen & !SET, Acquire, Relaxed) {
+        // Acquire: pairs with the Release in `set`. Also if there is nothing to clear: another
+        // `clear` has undone a `set` before it.
+        while let Err(now) =
+            self.state.word().compare_exchange_weak(seen, seen & !SET, Acquire, Relaxed)
+        {
             seen = now;
         }
     }
@@ -125,7 +136,11 @@ impl Source for RawEvent {
             return Armed::Again;
         }
         // If nothing has changed since, the mark is this thread's own.
-        let marked = if seen & WAITERS != 0 && state.armed == seen { Ok(seen) } else { self.state.mark(seen) };
+        let marked = if seen & WAITERS != 0 && state.armed == seen {
+            Ok(seen)
+        } else {
+            self.state.mark(seen)
+        };
         let Ok(marked) = marked else { return Armed::Again };
         state.armed = marked;
         words.add_whole(self.state.word(), marked);

@@ -1,8 +1,9 @@
 //! The state machine of the robust lock.
 //!
 //! # Goal
-//! Mutual exclusion between threads of any processes, where an owner or a waiter may die, or be stopped, at any instruction: the next one
-//! learns of an owner's death, and no waiter sleeps on a free lock.
+//! Mutual exclusion between threads of any processes, where an owner or a waiter may die, or be
+//! stopped, at any instruction: the next one learns of an owner's death, and no waiter sleeps on a
+//! free lock.
 //!
 //! # The word
 //! | bits | name | meaning |
@@ -17,59 +18,79 @@
 //! | `WAITERS` | free, someone was woken or is being woken | held, whoever unlocks wakes |
 //! | `OWNER_DIED` | free, the next owner gets `OwnerDied` | held by one who got `OwnerDied` and has not recovered |
 //!
-//! Who writes: a locker puts its TID in the place of 0 and keeps the flags; a waiter adds `WAITERS`; the owner takes its TID out, and takes
-//! `OWNER_DIED` out when it declares the data whole; the kernel turns a dead owner's TID into `OWNER_DIED`.
+//! Who writes: a locker puts its TID in the place of 0 and keeps the flags; a waiter adds
+//! `WAITERS`; the owner takes its TID out, and takes `OWNER_DIED` out when it declares the data
+//! whole; the kernel turns a dead owner's TID into `OWNER_DIED`.
 //!
 //! # Why no wake-up is lost
-//! *Invariant: while someone sleeps, either `WAITERS` is set, or a thread is awake that will set it, wake another one, or die trying, which
-//! wakes another one.* From before its first look to the end, a locker or unlocker has the word as its list's pending entry. So
-//! - a waiter that is killed after it was woken, and before it took the lock: the kernel finds TID 0 and wakes the next;
+//! *Invariant: while someone sleeps, either `WAITERS` is set, or a thread is awake that will set
+//! it, wake another one, or die trying, which wakes another one.* From before its first look to the
+//! end, a locker or unlocker has the word as its list's pending entry. So
+//! - a waiter that is killed after it was woken, and before it took the lock: the kernel finds TID
+//!   0 and wakes the next;
 //! - an owner that is killed after it stored the free word, and before it woke anyone: the same;
-//! - an owner that is killed before that: the kernel stores `OWNER_DIED`, keeps `WAITERS` and wakes one.
+//! - an owner that is killed before that: the kernel stores `OWNER_DIED`, keeps `WAITERS` and wakes
+//!   one.
 //!
-//! Therefore an unlock *keeps* `WAITERS`. (Storing 0 and waking, the usual way, loses the second sleeper when the first is killed between
-//! waking up and marking the word again.) It clears the flag only after a wake that found nobody, by an exchange that succeeds only on the word
-//! as it left it, and wakes once more after that, for one who went to sleep in between. Whoever has slept takes the lock with `WAITERS`, and
-//! puts it back when it gives up: others may sleep whom that last exchange made invisible.
+//! Therefore an unlock *keeps* `WAITERS`. (Storing 0 and waking, the usual way, loses the second
+//! sleeper when the first is killed between waking up and marking the word again.) It clears the
+//! flag only after a wake that found nobody, by an exchange that succeeds only on the word
+//! as it left it, and wakes once more after that, for one who went to sleep in between. Whoever has
+//! slept takes the lock with `WAITERS`, and puts it back when it gives up: others may sleep whom
+//! that last exchange made invisible.
 //!
 //! # Fairness
-//! A free lock goes to whoever comes first. A waiter that was woken [`MAX_LOSSES`] times and found the lock taken each time writes its TID into a second word, `starving`: from
-//! then on whoever finds the lock free and marked stands back, so that the starving one has it after the owners that it has now, one for each other thread at most. `WAITERS` is kept as
-//! long, so nobody passes by the short way. It is a hint and excludes nobody: who has stood back for [`STAND_BACK`] takes the lock all the same, and the
-//! hint out, because the starving one may be dead or stopped. `try_lock` does not stand back, nor does one whose time is over.
+//! A free lock goes to whoever comes first. A waiter that was woken [`MAX_LOSSES`] times and found
+//! the lock taken each time writes its TID into a second word, `starving`: from then on whoever
+//! finds the lock free and marked stands back, so that the starving one has it after the owners
+//! that it has now, one for each other thread at most. `WAITERS` is kept as long, so nobody passes
+//! by the short way. It is a hint and excludes nobody: who has stood back for [`STAND_BACK`] takes
+//! the lock all the same, and the hint out, because the starving one may be dead or stopped.
+//! `try_lock` does not stand back, nor does one whose time is over.
 //!
 //! # What is left to slices
-//! The exchange that clears the flag may find the word as its thread left it, though others have slept, locked and unlocked since. The second wake
-//! mends that, and so does whoever was woken in between; if *both* die at that point, and a newcomer locks before the kernel looks at the word of the second, the other
-//! sleepers are found by nobody. In full: T0 unlocks, wakes nobody, and stops before it clears. W1, that was about to sleep, locks; W2 sleeps; W1 unlocks, and
-//! stops before it wakes. T0 clears and dies, W1 dies; T3 has locked meanwhile, and unlocks a word without `WAITERS`. W2 sleeps on, for a slice. A thread that is *stopped* between
-//! freeing a lock and waking has the same effect for as long, and the same cure.
+//! The exchange that clears the flag may find the word as its thread left it, though others have
+//! slept, locked and unlocked since. The second wake mends that, and so does whoever was woken in
+//! between; if *both* die at that point, and a newcomer locks before the kernel looks at the word
+//! of the second, the other sleepers are found by nobody. In full: T0 unlocks, wakes nobody, and
+//! stops before it clears. W1, that was about to sleep, locks; W2 sleeps; W1 unlocks, and
+//! stops before it wakes. T0 clears and dies, W1 dies; T3 has locked meanwhile, and unlocks a word
+//! without `WAITERS`. W2 sleeps on, for a slice. A thread that is *stopped* between freeing a lock
+//! and waking has the same effect for as long, and the same cure.
 //!
 //! # Who watches for an owner's death
-//! A watcher (`wait_any::source`) takes nothing: it sleeps on the word, free or not, until that is `OWNER_DIED` without an owner. It leaves a note in a third word, `watchers`:
+//! A watcher (`wait_any::source`) takes nothing: it sleeps on the word, free or not, until that is
+//! `OWNER_DIED` without an owner. It leaves a note in a third word, `watchers`:
 //!
 //! | bits | name | meaning |
 //! |---|---|---|
 //! | 0 | `WATCHED` | since all were last woken, a watcher went to sleep |
 //! | 1-31 | | how often that was taken out, modulo 2^31 |
 //!
-//! Whoever unlocks takes the note out, and wakes all after it has freed the lock; it looks once more after it has woken one, for that may have been a watcher which came late. The kernel's wake is for one: for a dead
-//! owner's lock, or for one that died between freeing it and waking. So a watcher that was woken and finds the lock free wakes all, if the word is not as it was when it fell asleep, or the lock was unlocked since, by the note. Not otherwise: on a lock that is
+//! Whoever unlocks takes the note out, and wakes all after it has freed the lock; it looks once
+//! more after it has woken one, for that may have been a watcher which came late. The kernel's wake
+//! is for one: for a dead owner's lock, or for one that died between freeing it and waking. So a
+//! watcher that was woken and finds the lock free wakes all, if the word is not as it was when it
+//! fell asleep, or the lock was unlocked since, by the note. Not otherwise: on a lock that is
 //! free two watchers would wake each other for ever.
 //!
 //! # Memory ordering
-//! The exchange that takes the lock is Acquire, the one that frees it Release; exchanges by waiters are part of the release sequence. A
-//! dead owner's writes are ordered by the kernel's own exchange, a full barrier, in the dead thread's context.
+//! The exchange that takes the lock is Acquire, the one that frees it Release; exchanges by waiters
+//! are part of the release sequence. A dead owner's writes are ordered by the kernel's own
+//! exchange, a full barrier, in the dead thread's context.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::atomic::{AtomicU32, Ordering};
 use crossproc_sys::futex::{self, Awake, MAX_LOSSES, Watch};
-use crossproc_sys::robust::{self, Entry, Holding, NoSlot, OWNER_DIED, RobustWord, Slot, TID_MASK, Thread, WAITERS};
+use crossproc_sys::robust::{
+    self, Entry, Holding, NoSlot, OWNER_DIED, RobustWord, Slot, TID_MASK, Thread, WAITERS,
+};
 
 use crate::wait::source::{Armed, Source, WatchState, Words};
 use crate::wait::{Ended, Wait, Waiter};
 
-/// How long others stand back for a starving waiter, in nanoseconds: what a wake-up may take on a busy machine.
+/// How long others stand back for a starving waiter, in nanoseconds: what a wake-up may take on a
+/// busy machine.
 const STAND_BACK: u64 = 10_000_000;
 /// In `starving`: someone stands back, and is to be woken.
 const STOOD_BACK: u32 = 1 << 31;
@@ -82,7 +103,8 @@ const ONE_WAKE: u32 = 2;
 #[repr(C)]
 pub(crate) struct RawLock {
     robust: RobustWord,
-    /// Bits 0-29: the TID of a waiter that starves, 0: none; bit 31: [`STOOD_BACK`]. Relaxed everywhere: it is a hint.
+    /// Bits 0-29: the TID of a waiter that starves, 0: none; bit 31: [`STOOD_BACK`]. Relaxed
+    /// everywhere: it is a hint.
     starving: AtomicU32,
     /// Who watches for an owner's death: see the top.
     watchers: AtomicU32,
@@ -129,10 +151,16 @@ impl From<Ended> for LockRefused {
 
 impl RawLock {
     pub(crate) const fn new() -> Self {
-        RawLock { robust: RobustWord::new(), starving: AtomicU32::new(0), watchers: AtomicU32::new(0) }
+        RawLock {
+            robust: RobustWord::new(),
+            starving: AtomicU32::new(0),
+            watchers: AtomicU32::new(0),
+        }
     }
 
-    /// Takes the lock if it is free and its data is whole, and the thread is set up: the TID under which it is held. As for all that take it, it is held by a guard, until [`hold`](RawLock::hold) says otherwise.
+    /// Takes the lock if it is free and its data is whole, and the thread is set up: the TID under
+    /// which it is held. As for all that take it, it is held by a guard, until
+    /// [`hold`](RawLock::hold) says otherwise.
     #[inline]
     pub(crate) fn lock_uncontended(&self) -> Option<u32> {
         let (thread, slot) = robust::at_hand().or_else(|| self.slot_beside_others())?;
@@ -154,29 +182,39 @@ impl RawLock {
         Some((thread, thread.slot_for(&self.robust)?))
     }
 
-    /// Takes the lock if it is free, whatever [`lock_uncontended`](RawLock::lock_uncontended) found.
+    /// Takes the lock if it is free, whatever [`lock_uncontended`](RawLock::lock_uncontended)
+    /// found.
     #[cold]
     pub(crate) fn try_lock_contended(&self) -> Result<Locked, LockRefused> {
         self.acquire(|lock, thread| {
-            let held = |word| if owner(word) == thread.tid() { LockRefused::Deadlock } else { LockRefused::WouldBlock };
+            let held = |word| {
+                if owner(word) == thread.tid() {
+                    LockRefused::Deadlock
+                } else {
+                    LockRefused::WouldBlock
+                }
+            };
             lock.take_free(thread, 0, |_| true).map_err(held)
         })
     }
 
-    /// Takes the lock, waiting as long as it may, whatever [`lock_uncontended`](RawLock::lock_uncontended) found.
+    /// Takes the lock, waiting as long as it may, whatever
+    /// [`lock_uncontended`](RawLock::lock_uncontended) found.
     #[cold]
     pub(crate) fn lock_contended(&self, wait: Wait) -> Result<Locked, LockRefused> {
         self.acquire(|lock, thread| lock.wait_and_take(thread, &mut Waiter::new(wait)))
     }
 
-    /// Frees the lock that the calling thread holds, and takes it out of its list even if a peer has scribbled on the word: how it was held.
+    /// Frees the lock that the calling thread holds, and takes it out of its list even if a peer
+    /// has scribbled on the word: how it was held.
     pub(crate) fn release_whole(&self) -> Holding {
         let Some((tid, holding)) = self.holding() else { return Holding::BY_GUARD };
         self.unlock(tid);
         holding
     }
 
-    /// Takes the lock that [`release_whole`](RawLock::release_whole) has freed, and holds it as before. It waits as long as it takes. Whether an owner died.
+    /// Takes the lock that [`release_whole`](RawLock::release_whole) has freed, and holds it as
+    /// before. It waits as long as it takes. Whether an owner died.
     pub(crate) fn relock(&self, holding: Holding) -> bool {
         let owner_died = self.lock_uncontended().is_none() && self.relock_contended();
         self.hold(holding);
@@ -184,17 +222,23 @@ impl RawLock {
     }
 
     fn relock_contended(&self) -> bool {
-        let relocked = self.acquire(|lock, thread| match lock.wait_and_take(thread, &mut Waiter::new(Wait::FOREVER)) {
-            // A peer has scribbled on the word: nobody else has the lock.
-            Err(LockRefused::Deadlock) => Ok(Locked { tid: thread.tid(), owner_died: true }),
-            result => result,
+        let relocked = self.acquire(|lock, thread| {
+            match lock.wait_and_take(thread, &mut Waiter::new(Wait::FOREVER)) {
+                // A peer has scribbled on the word: nobody else has the lock.
+                Err(LockRefused::Deadlock) => Ok(Locked { tid: thread.tid(), owner_died: true }),
+                result => result,
+            }
         });
-        // The thread is set up, and has the slot free that it used before: an error, too, is a scribbling peer's doing.
+        // The thread is set up, and has the slot free that it used before: an error, too, is a
+        // scribbling peer's doing.
         relocked.map_or(true, |acquired| acquired.owner_died)
     }
 
     /// The frame of an acquisition by `take`.
-    fn acquire(&self, take: impl FnOnce(&Self, &Thread) -> Result<Locked, LockRefused>) -> Result<Locked, LockRefused> {
+    fn acquire(
+        &self,
+        take: impl FnOnce(&Self, &Thread) -> Result<Locked, LockRefused>,
+    ) -> Result<Locked, LockRefused> {
         let thread = robust::current().map_err(LockRefused::Unavailable)?;
         let slot = thread.slot_for(&self.robust).ok_or_else(|| thread.no_slot(&self.robust))?;
         thread.begin(self.robust.word());
@@ -206,14 +250,22 @@ impl RawLock {
         acquired
     }
 
-    /// Exchanges TID 0 for the thread's, keeping the flags and adding `and`, if the word as it is then `may` be taken; otherwise gives it back.
-    fn take_free(&self, thread: &Thread, and: u32, may: impl Fn(u32) -> bool) -> Result<Locked, u32> {
+    /// Exchanges TID 0 for the thread's, keeping the flags and adding `and`, if the word as it is
+    /// then `may` be taken; otherwise gives it back.
+    fn take_free(
+        &self,
+        thread: &Thread,
+        and: u32,
+        may: impl Fn(u32) -> bool,
+    ) -> Result<Locked, u32> {
         let word = self.robust.word();
         let mut seen = word.load(Relaxed);
         while owner(seen) == 0 && may(seen) {
             // Acquire: pairs with the Release exchanges of `unlock`.
             match word.compare_exchange_weak(seen, seen | thread.tid() | and, Acquire, Relaxed) {
-                Ok(_) => return Ok(Locked { tid: thread.tid(), owner_died: seen & OWNER_DIED != 0 }),
+                Ok(_) => {
+                    return Ok(Locked { tid: thread.tid(), owner_died: seen & OWNER_DIED != 0 });
+                }
                 Err(now) => seen = now,
             }
         }
@@ -229,7 +281,8 @@ impl RawLock {
         let mut was_woken = false;
         loop {
             let is_over = waiter.check();
-            let may = |seen| is_over.is_err() || seen & WAITERS == 0 || !self.is_starving_other(thread);
+            let may =
+                |seen| is_over.is_err() || seen & WAITERS == 0 || !self.is_starving_other(thread);
             let seen = match self.take_free(thread, kept, may) {
                 Ok(acquired) => {
                     self.starve_no_more(thread, losses);
@@ -263,12 +316,15 @@ impl RawLock {
                     let now = word.load(Relaxed);
                     owner(now) == 0 || now & WAITERS != 0
                 };
-                if waiter.spin(look) || word.compare_exchange(seen, seen | WAITERS, Relaxed, Relaxed).is_err() {
+                if waiter.spin(look)
+                    || word.compare_exchange(seen, seen | WAITERS, Relaxed, Relaxed).is_err()
+                {
                     continue;
                 }
             }
             kept = WAITERS;
-            was_woken = waiter.sleep(|until| futex::wait(word, seen | WAITERS, until)) == Awake::Woken;
+            was_woken =
+                waiter.sleep(|until| futex::wait(word, seen | WAITERS, until)) == Awake::Woken;
         }
     }
 
@@ -317,7 +373,8 @@ impl RawLock {
             self.wake_one();
         }
         let marked = seen | STOOD_BACK;
-        if seen != marked && self.starving.compare_exchange(seen, marked, Relaxed, Relaxed).is_err() {
+        if seen != marked && self.starving.compare_exchange(seen, marked, Relaxed, Relaxed).is_err()
+        {
             return;
         }
         let mut was_in_vain = false;
@@ -352,8 +409,9 @@ impl RawLock {
         false
     }
 
-    /// Frees the lock that the thread `tid` has acquired; `OWNER_DIED` stays if nobody took it out. Does nothing in another thread: a guard that was
-    /// carried into a forked child must not free what its parent holds, nor what the child has acquired since.
+    /// Frees the lock that the thread `tid` has acquired; `OWNER_DIED` stays if nobody took it out.
+    /// Does nothing in another thread: a guard that was carried into a forked child must not
+    /// free what its parent holds, nor what the child has acquired since.
     #[inline]
     pub(crate) fn unlock(&self, tid: u32) {
         let Some(thread) = robust::of(tid) else { return };
@@ -379,7 +437,8 @@ impl RawLock {
     fn unlock_contended(&self, thread: &Thread) {
         let word = self.robust.word();
         let mut seen = word.load(Relaxed);
-        // Before the lock is free: should this thread die after that, a watcher is to know that it was unlocked.
+        // Before the lock is free: should this thread die after that, a watcher is to know that it
+        // was unlocked.
         let is_watched = owner(seen) == thread.tid() && self.take_note_out();
         let freed = loop {
             // Not so only if a peer has scribbled on the word: it is not this thread's to free.
@@ -409,15 +468,22 @@ impl RawLock {
     /// Wakes one; all, if one may have been a watcher: how many.
     fn wake_one(&self) -> u32 {
         let woken = futex::wake(self.robust.word(), 1);
-        // A watcher leaves its note before it sleeps, and the kernel's queue, where it was found, is between that and this.
+        // A watcher leaves its note before it sleeps, and the kernel's queue, where it was found,
+        // is between that and this.
         if self.take_note_out() { woken + futex::wake(self.robust.word(), u32::MAX) } else { woken }
     }
 
-    /// Says that all are going to be woken. Whether there may be a watcher. Relaxed: what a watcher that comes meanwhile misses, it compares.
+    /// Says that all are going to be woken. Whether there may be a watcher. Relaxed: what a watcher
+    /// that comes meanwhile misses, it compares.
     fn take_note_out(&self) -> bool {
         let mut seen = self.watchers.load(Relaxed);
         while seen & WATCHED != 0 {
-            match self.watchers.compare_exchange_weak(seen, (seen & !WATCHED).wrapping_add(ONE_WAKE), Relaxed, Relaxed) {
+            match self.watchers.compare_exchange_weak(
+                seen,
+                (seen & !WATCHED).wrapping_add(ONE_WAKE),
+                Relaxed,
+                Relaxed,
+            ) {
                 Ok(_) => return true,
                 Err(now) => seen = now,
             }
@@ -443,7 +509,8 @@ impl RawLock {
         self.robust.word().load(Acquire) & OWNER_DIED != 0
     }
 
-    /// The calling thread's TID, if it holds the lock: by its own list, which no peer can change. Stable: only this thread can make it so, or not so.
+    /// The calling thread's TID, if it holds the lock: by its own list, which no peer can change.
+    /// Stable: only this thread can make it so, or not so.
     #[inline]
     pub(crate) fn owned_by(&self) -> Option<u32> {
         robust::ready().filter(|thread| self.slot(thread).is_some()).map(Thread::tid)
@@ -476,8 +543,9 @@ impl RawLock {
         }
     }
 
-    /// What a guard does last that was taken while its thread did not panic, and is dropped while it
-    /// does: the data may be half written, as after a death. Nothing if the thread `tid` is another one.
+    /// What a guard does last that was taken while its thread did not panic, and is dropped while
+    /// it does: the data may be half written, as after a death. Nothing if the thread `tid` is
+    /// another one.
     #[cold]
     pub(crate) fn abandon(&self, tid: u32) {
         if self.owned_by() == Some(tid) {
@@ -499,13 +567,15 @@ impl RawLock {
         self.robust.word().fetch_or(OWNER_DIED, Relaxed);
     }
 
-    /// Whether anybody holds the lock: for those that are not to hold it, but to keep out of its owner's way. Acquire, at least, pairs with the Release exchanges of `unlock`.
+    /// Whether anybody holds the lock: for those that are not to hold it, but to keep out of its
+    /// owner's way. Acquire, at least, pairs with the Release exchanges of `unlock`.
     #[inline]
     pub(crate) fn has_owner(&self, order: Ordering) -> bool {
         owner(self.robust.word().load(order)) != 0
     }
 
-    /// The word, for one who sleeps until the lock's owner is another, along with other things; `None` if there is no owner.
+    /// The word, for one who sleeps until the lock's owner is another, along with other things;
+    /// `None` if there is no owner.
     pub(crate) fn watch(&self) -> Option<Watch<'_>> {
         let word = self.robust.word();
         let mut seen = word.load(Relaxed);
@@ -522,7 +592,8 @@ impl RawLock {
         None
     }
 
-    /// Waits until nobody holds the lock, without taking it. Any number may do that: whoever was woken wakes the next.
+    /// Waits until nobody holds the lock, without taking it. Any number may do that: whoever was
+    /// woken wakes the next.
     #[cold]
     pub(crate) fn wait_until_free(&self, waiter: &mut Waiter) -> Result<(), LockRefused> {
         let thread = robust::current().map_err(LockRefused::Unavailable)?;
@@ -532,7 +603,11 @@ impl RawLock {
         result
     }
 
-    fn wait_pending_until_free(&self, thread: &Thread, waiter: &mut Waiter) -> Result<(), LockRefused> {
+    fn wait_pending_until_free(
+        &self,
+        thread: &Thread,
+        waiter: &mut Waiter,
+    ) -> Result<(), LockRefused> {
         let word = self.robust.word();
         let mut kept = 0;
         loop {
@@ -588,7 +663,9 @@ impl Source for RawLock {
         let seen = word.load(Relaxed);
         let marked = seen | WAITERS;
         // Relaxed: the flag orders nothing.
-        if is_left(seen) || (seen != marked && word.compare_exchange(seen, marked, Relaxed, Relaxed).is_err()) {
+        if is_left(seen)
+            || (seen != marked && word.compare_exchange(seen, marked, Relaxed, Relaxed).is_err())
+        {
             return Armed::Again;
         }
         // Relaxed: it is before the sleep, in which it is compared.

@@ -1,8 +1,9 @@
 //! The state machine of the readers' and writers' lock.
 //!
 //! # Goal
-//! Several readers or one writer. A dead reader is none; after a dead writer the next one learns that the data may be half written. Any participant may die or be stopped at any
-//! instruction without keeping the others from that.
+//! Several readers or one writer. A dead reader is none; after a dead writer the next one learns
+//! that the data may be half written. Any participant may die or be stopped at any instruction
+//! without keeping the others from that.
 //!
 //! # The words
 //! | word | holds |
@@ -11,16 +12,21 @@
 //! | `readers` | a cell for each reader ([`Cells`]) |
 //! | `writing` | 1 from before a writer's first access to the data until it is whole again, otherwise 0 |
 //!
-//! A writer takes the lock, and then waits until all cells are free. A reader takes a cell, and looks whether the lock has an owner: if so, it frees the cell and waits until the lock is free.
+//! A writer takes the lock, and then waits until all cells are free. A reader takes a cell, and
+//! looks whether the lock has an owner: if so, it frees the cell and waits until the lock is free.
 //! So a waiting writer keeps new readers out, and needs to wait for those only that it finds.
 //!
-//! *One of the two sees the other*: the reader exchanges its cell and then loads the lock's word, both SeqCst; the writer exchanges the lock's word and then loads the cells, with a SeqCst fence between. It is what
-//! forbids that the reader finds no owner and the writer finds no reader.
+//! *One of the two sees the other*: the reader exchanges its cell and then loads the lock's word,
+//! both SeqCst; the writer exchanges the lock's word and then loads the cells, with a SeqCst fence
+//! between. It is what forbids that the reader finds no owner and the writer finds no reader.
 //!
 //! # Those that die
-//! A dead reader's cell is free, and the kernel wakes the writer. A dead writer's lock is free. Whether it wrote is told by `writing`, not by the lock's `OWNER_DIED`: one
-//! that dies while it waits for readers has done nothing. It is stored before the data is touched and after it was touched last, in program order, which is all that a death leaves.
-//! Readers that sleep on the lock's word are woken one at a time, as its other waiters are, and each wakes the next before it goes on; the word is pending until then.
+//! A dead reader's cell is free, and the kernel wakes the writer. A dead writer's lock is free.
+//! Whether it wrote is told by `writing`, not by the lock's `OWNER_DIED`: one that dies while it
+//! waits for readers has done nothing. It is stored before the data is touched and after it was
+//! touched last, in program order, which is all that a death leaves. Readers that sleep on the
+//! lock's word are woken one at a time, as its other waiters are, and each wakes the next before it
+//! goes on; the word is pending until then.
 
 use crossproc_sys::atomic::Ordering::{Relaxed, SeqCst};
 use crossproc_sys::atomic::{AtomicU32, fence};
@@ -53,7 +59,12 @@ pub(crate) struct Admitted<By> {
 
 impl<const READERS: usize> RawRwLock<READERS> {
     pub(crate) const fn new() -> Self {
-        RawRwLock { writer: RawLock::new(), writing: AtomicU32::new(WHOLE), _padding: 0, readers: Cells::new() }
+        RawRwLock {
+            writer: RawLock::new(),
+            writing: AtomicU32::new(WHOLE),
+            _padding: 0,
+            readers: Cells::new(),
+        }
     }
 
     /// Reads if no writer is there and a cell is free.
@@ -167,7 +178,8 @@ impl<const READERS: usize> RawRwLock<READERS> {
         Admitted { by: tid, is_inconsistent }
     }
 
-    /// Ends the writing of the thread `tid`, and says whether the data is whole. Nothing in another thread, as for a [`RawLock`].
+    /// Ends the writing of the thread `tid`, and says whether the data is whole. Nothing in another
+    /// thread, as for a [`RawLock`].
     #[inline]
     pub(crate) fn end_write(&self, tid: u32, is_whole: bool) {
         if self.writer.owned_by() != Some(tid) {

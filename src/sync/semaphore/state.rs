@@ -1,12 +1,13 @@
 //! The state machine of the semaphore.
 //!
 //! # Goal
-//! Of the permits that were released, each is acquired once at most. Nobody sleeps while there are permits, though any participant may die or be
-//! stopped at any instruction.
+//! Of the permits that were released, each is acquired once at most. Nobody sleeps while there are
+//! permits, though any participant may die or be stopped at any instruction.
 //!
 //! # The word
-//! 64 bits; the futex is the low half. Its TID bits are always 0, which makes the kernel wake one sleeper when a thread dies that
-//! has the word as its robust list's pending entry (`crossproc_sys::robust`).
+//! 64 bits; the futex is the low half. Its TID bits are always 0, which makes the kernel wake one
+//! sleeper when a thread dies that has the word as its robust list's pending entry
+//! (`crossproc_sys::robust`).
 //!
 //! | bits | name | meaning |
 //! |---|---|---|
@@ -16,19 +17,27 @@
 //! | 32 | `WATCHED` | beside `WAITERS`: since all were last woken, someone went to sleep who waits for other things, too (`wait_any::source`) |
 //! | 33-63 | value | how many permits there are |
 //!
-//! `acquire` takes one from the value, `release` adds to it; `AVAILABLE` follows in the same exchange. A waiter adds `WAITERS` to a value of 0, and
-//! sleeps while the futex is `WAITERS` alone. A watcher adds both flags, and sleeps while *both* halves are as it has left them.
+//! `acquire` takes one from the value, `release` adds to it; `AVAILABLE` follows in the same
+//! exchange. A waiter adds `WAITERS` to a value of 0, and sleeps while the futex is `WAITERS`
+//! alone. A watcher adds both flags, and sleeps while *both* halves are as it has left them.
 //!
 //! # Why no wake-up is lost
-//! It is the lock's argument (`lock::state`): releaser and sleepers have the word pending, `WAITERS` is kept until a wake found nobody, whoever has
-//! slept leaves the flag behind, also when it gives up. What a semaphore adds: there may be several permits and one of the wake-ups for them may
-//! be the kernel's for a dead releaser, which is one only. So whoever has slept and leaves permits behind wakes the next.
+//! It is the lock's argument (`lock::state`): releaser and sleepers have the word pending,
+//! `WAITERS` is kept until a wake found nobody, whoever has slept leaves the flag behind, also when
+//! it gives up. What a semaphore adds: there may be several permits and one of the wake-ups for
+//! them may be the kernel's for a dead releaser, which is one only. So whoever has slept and leaves
+//! permits behind wakes the next.
 //!
-//! Whoever would wake some and finds `WATCHED` wakes all, and a releaser takes it out with its exchange, so that this is done once. Should it die there, the kernel wakes one: a watcher that finds permits then wakes all, too. It sleeps on both halves because the low one alone would look the same after all were woken and others have marked the word again, when one wake for one sleeper would be the watcher's.
+//! Whoever would wake some and finds `WATCHED` wakes all, and a releaser takes it out with its
+//! exchange, so that this is done once. Should it die there, the kernel wakes one: a watcher that
+//! finds permits then wakes all, too. It sleeps on both halves because the low one alone would look
+//! the same after all were woken and others have marked the word again, when one wake for one
+//! sleeper would be the watcher's.
 //!
 //! # Memory ordering
-//! `release` is Release, `acquire` Acquire; all changes are exchanges and continue the release sequence, so an acquirer is ordered after
-//! every release whose permit could have been the one it got.
+//! `release` is Release, `acquire` Acquire; all changes are exchanges and continue the release
+//! sequence, so an acquirer is ordered after every release whose permit could have been the one it
+//! got.
 
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -74,7 +83,8 @@ impl RawSemaphore {
         self.take(0).is_some()
     }
 
-    /// Takes one permit, keeping the flags and adding `and`, if there is one: what the word is then.
+    /// Takes one permit, keeping the flags and adding `and`, if there is one: what the word is
+    /// then.
     #[inline]
     fn take(&self, and: u64) -> Option<u64> {
         let mut seen = self.word.load(Relaxed);
@@ -120,12 +130,14 @@ impl RawSemaphore {
                 }
                 continue;
             }
-            // Also while others sleep: permits are for whoever comes first, and two that wait for each other in turns would never find out of their sleep.
+            // Also while others sleep: permits are for whoever comes first, and two that wait for
+            // each other in turns would never find out of their sleep.
             if waiter.spin(|| self.value() != 0) || (!marked && !self.mark(seen)) {
                 continue;
             }
             kept = WAITERS;
-            // The futex as it was seen, whatever a peer has put there: a sleep that always failed would spin.
+            // The futex as it was seen, whatever a peer has put there: a sleep that always failed
+            // would spin.
             waiter.sleep(|until| futex::wait(&self.word, (seen | WAITERS) as u32, until));
         }
     }
@@ -145,7 +157,8 @@ impl RawSemaphore {
         }
     }
 
-    /// Adds permits, and takes `WATCHED` out: what the word was before. `Err(None)` if one of the bits `unless` is set.
+    /// Adds permits, and takes `WATCHED` out: what the word was before. `Err(None)` if one of the
+    /// bits `unless` is set.
     #[inline]
     fn add(&self, count: u32, most: u32, unless: u64) -> Result<u64, Option<Overflow>> {
         let mut seen = self.word.load(Relaxed);
@@ -161,7 +174,11 @@ impl RawSemaphore {
                 return Err(Some(Overflow));
             }
             // There is no `WATCHED` without `WAITERS`.
-            let more = if unless == 0 { after_add(seen & !WATCHED, count) } else { after_add(seen, count) };
+            let more = if unless == 0 {
+                after_add(seen & !WATCHED, count)
+            } else {
+                after_add(seen, count)
+            };
             // Release: pairs with the Acquire in `take` and `look`.
             match self.word.compare_exchange_weak(seen, more, Release, Relaxed) {
                 Ok(_) => return Ok(seen),
@@ -209,7 +226,10 @@ impl Source for RawSemaphore {
         let seen = self.word.load(Relaxed);
         let marked = seen | WAITERS | WATCHED;
         // Relaxed: the flags order nothing.
-        if value(seen) != 0 || (seen != marked && self.word.compare_exchange(seen, marked, Relaxed, Relaxed).is_err()) {
+        if value(seen) != 0
+            || (seen != marked
+                && self.word.compare_exchange(seen, marked, Relaxed, Relaxed).is_err())
+        {
             return Armed::Again;
         }
         words.add_whole(&self.word, marked);
@@ -227,7 +247,8 @@ impl Source for RawSemaphore {
             if seen == marked {
                 return;
             }
-            // Relaxed: the flags order nothing. Others may be asleep whom nothing but this thread knows of.
+            // Relaxed: the flags order nothing. Others may be asleep whom nothing but this thread
+            // knows of.
             match self.word.compare_exchange_weak(seen, marked, Relaxed, Relaxed) {
                 Ok(_) => return,
                 Err(now) => seen = now,
@@ -266,7 +287,8 @@ fn after_add(seen: u64, count: u32) -> u64 {
     }
 }
 
-/// Has the compiler make a branch of an `if`, which is predicted, where a selection would wait for the word to come out of the last exchange: a nanosecond of five.
+/// Has the compiler make a branch of an `if`, which is predicted, where a selection would wait for
+/// the word to come out of the last exchange: a nanosecond of five.
 #[inline]
 fn keep_branch() {
     core::hint::black_box(());

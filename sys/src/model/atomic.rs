@@ -1,4 +1,5 @@
-//! Atomics that lead to loom's by their address: `const fn new` and the layout of the real ones. See [`model`](crate::model).
+//! Atomics that lead to loom's by their address: `const fn new` and the layout of the real ones.
+//! See [`model`](crate::model).
 
 #![allow(clippy::must_use_candidate, reason = "as in the real module")]
 
@@ -13,9 +14,10 @@ use crate::model::{WORLD, count_write, step};
 
 /// Loom's atomic, and one more to which every load writes first.
 ///
-/// Loom tries another order of two accesses only if the later one is the next to touch the atomic after the earlier one, and for it a thread's own load
-/// before its exchange stands between the exchange and somebody else's load. The turns, which are read-modify-writes and order nothing else, make
-/// it try both orders of any two accesses.
+/// Loom tries another order of two accesses only if the later one is the next to touch the atomic
+/// after the earlier one, and for it a thread's own load before its exchange stands between the
+/// exchange and somebody else's load. The turns, which are read-modify-writes and order nothing
+/// else, make it try both orders of any two accesses.
 pub(crate) struct Watched<A> {
     turn: loom::sync::atomic::AtomicU32,
     word: A,
@@ -39,8 +41,9 @@ impl<A> Deref for Watched<A> {
     }
 }
 
-/// loom takes a SeqCst access for an AcqRel one, but knows the fence. With one after each exchange and before each load, whoever
-/// exchanges one word and then loads another is ordered with those who do the reverse, which is what SeqCst accesses are used for here.
+/// loom takes a SeqCst access for an AcqRel one, but knows the fence. With one after each exchange
+/// and before each load, whoever exchanges one word and then loads another is ordered with those
+/// who do the reverse, which is what SeqCst accesses are used for here.
 fn fence_if_seq_cst(order: Ordering) {
     if order == Ordering::SeqCst {
         loom::sync::atomic::fence(Ordering::SeqCst);
@@ -80,7 +83,11 @@ macro_rules! modelled {
 
             pub(crate) fn place(&self) -> Place {
                 let initial = self.initial.load(Ordering::Relaxed);
-                Place { address: ptr::from_ref(self).addr(), initial: initial.into(), bits: <$plain>::MAX.into() }
+                Place {
+                    address: ptr::from_ref(self).addr(),
+                    initial: initial.into(),
+                    bits: <$plain>::MAX.into(),
+                }
             }
 
             /// A load without a step: the kernel's, or part of one.
@@ -126,7 +133,12 @@ macro_rules! modelled {
                 self.change(Change::Swap, value, |word| word.swap(value, order))
             }
 
-            fn change(&self, kind: Change, operand: $plain, change: impl FnOnce(&loom::sync::atomic::$name) -> $plain) -> $plain {
+            fn change(
+                &self,
+                kind: Change,
+                operand: $plain,
+                change: impl FnOnce(&loom::sync::atomic::$name) -> $plain,
+            ) -> $plain {
                 if explorer::is_active() {
                     return explorer::change(self.place(), kind, operand.into()) as $plain;
                 }
@@ -138,9 +150,16 @@ macro_rules! modelled {
                 before
             }
 
-            pub fn compare_exchange(&self, current: $plain, new: $plain, success: Ordering, failure: Ordering) -> Result<$plain, $plain> {
+            pub fn compare_exchange(
+                &self,
+                current: $plain,
+                new: $plain,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$plain, $plain> {
                 if explorer::is_active() {
-                    let seen = explorer::compare_exchange(self.place(), current.into(), new.into()) as $plain;
+                    let seen = explorer::compare_exchange(self.place(), current.into(), new.into())
+                        as $plain;
                     return if seen == current { Ok(seen) } else { Err(seen) };
                 }
                 if !step() {

@@ -89,7 +89,11 @@ impl Word for AtomicU64 {
     }
 
     fn owner_died(&self, _tid: u32) -> bool {
-        assert_eq!(self.low() & TID_MASK, 0, "the low half of a 64-bit state is taken for a lock's word");
+        assert_eq!(
+            self.low() & TID_MASK,
+            0,
+            "the low half of a 64-bit state is taken for a lock's word"
+        );
         false
     }
 }
@@ -100,7 +104,8 @@ pub(crate) struct Futex {
     asleep: Mutex<VecDeque<(Rc<Sleeper>, usize)>>,
 }
 
-/// A thread that sleeps on one or more words. A wake counts each of its places in a queue for itself, as the kernel's does until the thread has run.
+/// A thread that sleeps on one or more words. A wake counts each of its places in a queue for
+/// itself, as the kernel's does until the thread has run.
 ///
 /// Between a look at a cell and the next parking loom switches to no other thread.
 struct Sleeper {
@@ -131,7 +136,8 @@ impl Futex {
         asleep.retain(|(sleeper, _)| !sleeper.has_deadline);
     }
 
-    /// Queues a sleeper if the word is as it expects, and its time is not over; otherwise that is its result.
+    /// Queues a sleeper if the word is as it expects, and its time is not over; otherwise that is
+    /// its result.
     fn queue(&self, sleeper: &Rc<Sleeper>, place: usize, word: &Watch<'_>) -> bool {
         let mut asleep = self.asleep.lock().unwrap();
         if !word.is_as_expected() {
@@ -153,7 +159,13 @@ impl Futex {
 impl Sleeper {
     fn new(has_deadline: bool) -> Rc<Self> {
         let thread = loom::thread::current();
-        Rc::new(Sleeper { thread, has_deadline, is_parked: Cell::new(false), result: Cell::new(None), through: Cell::new(0) })
+        Rc::new(Sleeper {
+            thread,
+            has_deadline,
+            is_parked: Cell::new(false),
+            result: Cell::new(None),
+            through: Cell::new(0),
+        })
     }
 
     fn end(&self, result: Awake) {
@@ -249,8 +261,14 @@ pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
     wait_on(&[Watch::new(word, expected)], deadline.is_some()).0
 }
 
-/// As in the real module, but the time is always over: what it waits for may come or not, and must not be relied on.
-pub fn wait_briefly<W: Word>(_word: &W, _expected: u32, _nanos: u64, _deadline: Option<u64>) -> Option<Awake> {
+/// As in the real module, but the time is always over: what it waits for may come or not, and must
+/// not be relied on.
+pub fn wait_briefly<W: Word>(
+    _word: &W,
+    _expected: u32,
+    _nanos: u64,
+    _deadline: Option<u64>,
+) -> Option<Awake> {
     private_step(Private::WaitBriefly);
     None
 }
@@ -326,7 +344,12 @@ fn wait_on(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
 fn sleep(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
     let me = Sleeper::new(has_deadline);
     let queues: Vec<_> = words.iter().map(|word| futex_of(word.address())).collect();
-    let queued = words.iter().zip(&queues).enumerate().take_while(|(place, (word, queue))| queue.queue(&me, *place, word)).count();
+    let queued = words
+        .iter()
+        .zip(&queues)
+        .enumerate()
+        .take_while(|(place, (word, queue))| queue.queue(&me, *place, word))
+        .count();
     if queued < words.len() && me.result.get() == Some(Awake::TimedOut) {
         // It may look again and again until others have done something.
         loom::thread::yield_now();

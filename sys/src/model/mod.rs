@@ -1,18 +1,23 @@
-//! The world that the models under `cfg(crossproc_loom)` run in: atomics, futexes and dying threads for loom.
+//! The world that the models under `cfg(crossproc_loom)` run in: atomics, futexes and dying threads
+//! for loom.
 //!
-//! The crate's types keep their layout and their `const fn new` here: a modelled atomic is a plain word whose address leads to
-//! a loom atomic. (Those of words that do not start as zero are made on first use: make that where the word is made, for loom it is its creation.) Loom runs all its threads on one thread
-//! of the system, so the world is thread-local.
+//! The crate's types keep their layout and their `const fn new` here: a modelled atomic is a plain
+//! word whose address leads to a loom atomic. (Those of words that do not start as zero are made on
+//! first use: make that where the word is made, for loom it is its creation.) Loom runs all its
+//! threads on one thread of the system, so the world is thread-local.
 //!
-//! Two futexes ([`Futexes`]): one that sleeps finds lost wake-ups; its mutex orders whatever meets in it, and so hides a
-//! missing Acquire or Release, which the other one, that only looks at the word, finds.
+//! Two futexes ([`Futexes`]): one that sleeps finds lost wake-ups; its mutex orders whatever meets
+//! in it, and so hides a missing Acquire or Release, which the other one, that only looks at the
+//! word, finds.
 //!
-//! A participant may be **killed** before its k-th step ([`participant`]), a step being one access to an atomic, one call on a
-//! futex, one change of its robust list. The kernel's part at a thread's end is done as
-//! [`robust`](crate::robust) describes it. What a killed thread's destructors would do does not happen.
+//! A participant may be **killed** before its k-th step ([`participant`]), a step being one access
+//! to an atomic, one call on a futex, one change of its robust list. The kernel's part at a
+//! thread's end is done as [`robust`](crate::robust) describes it. What a killed thread's
+//! destructors would do does not happen.
 //!
-//! The same calls also lead to the [`explorer`], while it runs in the calling thread of the system: it knows no weak memory, but
-//! sees each state once, and so comes to the end of what is far too much for loom.
+//! The same calls also lead to the [`explorer`], while it runs in the calling thread of the system:
+//! it knows no weak memory, but sees each state once, and so comes to the end of what is far too
+//! much for loom.
 
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU64 as Counter, Ordering::*};
@@ -34,7 +39,8 @@ pub mod explorer;
 /// Which futex the executions run with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Futexes {
-    /// A queue under a mutex: a waiter that nobody wakes stays asleep, which loom reports as a deadlock.
+    /// A queue under a mutex: a waiter that nobody wakes stays asleep, which loom reports as a
+    /// deadlock.
     #[default]
     Sleep,
     /// Looks at the word with Relaxed loads until it has changed: synchronises with nobody.
@@ -68,12 +74,22 @@ impl<A> Default for Words<A> {
 
 impl<A> Words<A> {
     fn with_zeros(count: usize, zero: impl Fn() -> A) -> Self {
-        Words { zeros: (0..count).map(|_| Rc::new(Watched::new(zero()))).collect(), ..Words::default() }
+        Words {
+            zeros: (0..count).map(|_| Rc::new(Watched::new(zero()))).collect(),
+            ..Words::default()
+        }
     }
 
-    pub(crate) fn get(&mut self, address: usize, is_zero: bool, new: impl FnOnce() -> A) -> Rc<Watched<A>> {
+    pub(crate) fn get(
+        &mut self,
+        address: usize,
+        is_zero: bool,
+        new: impl FnOnce() -> A,
+    ) -> Rc<Watched<A>> {
         let zeros = &mut self.zeros;
-        let make = || if is_zero { zeros.pop() } else { None }.unwrap_or_else(|| Rc::new(Watched::new(new())));
+        let make = || {
+            if is_zero { zeros.pop() } else { None }.unwrap_or_else(|| Rc::new(Watched::new(new())))
+        };
         Rc::clone(self.known.entry(address).or_insert_with(make))
     }
 }
@@ -107,11 +123,16 @@ pub struct End {
     pub writes: usize,
 }
 
-/// Explores the executions of `model` with at most `preemptions` preemptions each and says how many there were.
+/// Explores the executions of `model` with at most `preemptions` preemptions each and says how many
+/// there were.
 ///
 /// # Panics
 /// What loom reports: a panic in the model, a deadlock, a data race.
-pub fn explore(futexes: Futexes, preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) -> u64 {
+pub fn explore(
+    futexes: Futexes,
+    preemptions: Option<usize>,
+    model: impl Fn() + Sync + Send + 'static,
+) -> u64 {
     let executions = Arc::new(Counter::new(0));
     let counted = Arc::clone(&executions);
     let mut builder = loom::model::Builder::new();
@@ -132,9 +153,14 @@ pub fn explore(futexes: Futexes, preemptions: Option<usize>, model: impl Fn() + 
     executions.load(Relaxed)
 }
 
-/// Runs `body` as the participant `tid` in the calling loom thread; with `Some(k)` it is killed before its step `k`, if it gets that far.
+/// Runs `body` as the participant `tid` in the calling loom thread; with `Some(k)` it is killed
+/// before its step `k`, if it gets that far.
 pub fn participant(tid: u32, killed_at: Option<usize>, body: impl FnOnce()) -> End {
-    let me = Rc::new(Participant { thread: Thread::new(tid), left: Cell::new(killed_at), ..Participant::default() });
+    let me = Rc::new(Participant {
+        thread: Thread::new(tid),
+        left: Cell::new(killed_at),
+        ..Participant::default()
+    });
     let id = loom::thread::current().id();
     WORLD.with_borrow_mut(|world| world.participants.insert(id, Rc::clone(&me)));
     let killed = match catch_unwind(AssertUnwindSafe(body)) {
@@ -152,7 +178,8 @@ pub fn participant(tid: u32, killed_at: Option<usize>, body: impl FnOnce()) -> E
 /// Lets every deadline pass: those asleep with one return, and those that come later do not sleep.
 pub fn expire() {
     expiry().fetch_or(1, Relaxed);
-    let queues: Vec<_> = WORLD.with_borrow(|world| world.queues.iter().map(|(_, queue)| Rc::clone(queue)).collect());
+    let queues: Vec<_> =
+        WORLD.with_borrow(|world| world.queues.iter().map(|(_, queue)| Rc::clone(queue)).collect());
     for queue in queues {
         queue.expire();
     }

@@ -1,4 +1,5 @@
-//! The robust list of the models: what a thread holds and works on, and what the kernel does when it dies. See [`model`](crate::model).
+//! The robust list of the models: what a thread holds and works on, and what the kernel does when
+//! it dies. See [`model`](crate::model).
 
 #![allow(unsafe_code)]
 #![allow(clippy::must_use_candidate, reason = "as in the real module")]
@@ -191,7 +192,8 @@ pub fn at_hand() -> Option<(&'static Thread, Slot<'static>)> {
 /// The calling loom thread is no participant.
 pub fn current() -> Result<&'static Thread, Error> {
     let thread = current_thread().ok_or(Error::NoList)?;
-    // SAFETY: the world keeps the participant until its execution ends, and nothing here outlives an execution.
+    // SAFETY: the world keeps the participant until its execution ends, and nothing here outlives
+    // an execution.
     Ok(unsafe { &*thread })
 }
 
@@ -304,7 +306,9 @@ impl Thread {
     /// The words that are pending for it in others' entries.
     pub(crate) fn lent_places(&self) -> impl Iterator<Item = Place> {
         // SAFETY: as above.
-        self.lent.iter().filter_map(|entry| unsafe { entry.pending.get().as_ref() }.map(Word::place))
+        self.lent
+            .iter()
+            .filter_map(|entry| unsafe { entry.pending.get().as_ref() }.map(Word::place))
     }
 
     /// The kernel's walk at the thread's end.

@@ -145,6 +145,10 @@ impl Thread {
 
 /// Ends the process since the calling thread may not end without it.
 fn end_process(why: &str) -> ! {
-    let _ = complain(&["crossproc: the process is ended, as a thread that ends would hand on what it holds: ", why, "\n"]);
+    let _ = complain(&[
+        "crossproc: the process is ended, as a thread that ends would hand on what it holds: ",
+        why,
+        "\n",
+    ]);
     std::process::abort()
 }

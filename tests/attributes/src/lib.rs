@@ -17,7 +17,10 @@ pub fn adds_a_field(_: TokenStream, item: TokenStream) -> TokenStream {
 pub fn adds_a_field_of_no_size(_: TokenStream, item: TokenStream) -> TokenStream {
     let item = item.to_string();
     let (fields, _) = item.rsplit_once('}').expect("it is a struct with fields");
-    parsed(&format!("{}, smuggled: ::core::marker::PhantomData<u8> }}", fields.trim_end().trim_end_matches(',')))
+    parsed(&format!(
+        "{}, smuggled: ::core::marker::PhantomData<u8> }}",
+        fields.trim_end().trim_end_matches(',')
+    ))
 }
 
 /// Makes references of the atomics.
@@ -37,7 +40,11 @@ pub fn takes_repr_away(_: TokenStream, item: TokenStream) -> TokenStream {
 pub fn another_each_time(_: TokenStream) -> TokenStream {
     static TIMES: AtomicUsize = AtomicUsize::new(0);
     // What the struct has is the first.
-    parsed(if TIMES.fetch_add(1, Relaxed) == 0 { "&'static ::core::sync::atomic::AtomicU64" } else { "::core::sync::atomic::AtomicU64" })
+    parsed(if TIMES.fetch_add(1, Relaxed) == 0 {
+        "&'static ::core::sync::atomic::AtomicU64"
+    } else {
+        "::core::sync::atomic::AtomicU64"
+    })
 }
 
 /// Changes nothing.

@@ -6,7 +6,8 @@ use super::{config, part, plot};
 
 #[test]
 fn one_entry_goes_round() {
-    let parts = [part(0, [Put(1), Put(2), Put(3)]), part(1, [Get, Get, Get]), part(2, [Put(11), Get])];
+    let parts =
+        [part(0, [Put(1), Put(2), Put(3)]), part(1, [Get, Get, Get]), part(2, [Put(11), Get])];
     explore_parts("queue: one_entry_goes_round", plot(config(1, 3)), parts, 0);
 }
 
@@ -18,7 +19,11 @@ fn two_entries_go_round() {
 
 #[test]
 fn three_entries_go_round() {
-    let parts = [part(0, [Put(1), Put(2), Put(3), Put(4)]).prepared([Put(7)]), part(1, [Get, Get, Get]), part(2, [Get, Put(21)])];
+    let parts = [
+        part(0, [Put(1), Put(2), Put(3), Put(4)]).prepared([Put(7)]),
+        part(1, [Get, Get, Get]),
+        part(2, [Get, Put(21)]),
+    ];
     explore_parts("queue: three_entries_go_round", plot(config(3, 3)), parts, 0);
 }
 
@@ -30,9 +35,18 @@ fn four_participants_exchange_one_entry() {
 
 #[test]
 fn an_heir_knows_whether_the_dead_one_has_put() {
-    let parts =
-        [part(0, [Put(1), Put(2)]).killable(), part(1, [Get, Get]), part(2, [Get, Put(21)]), part(0, [Settle, Put(31), Get]).after(0)];
-    explore_parts("queue: an_heir_knows_whether_the_dead_one_has_put", plot(config(2, 3)), parts, 1);
+    let parts = [
+        part(0, [Put(1), Put(2)]).killable(),
+        part(1, [Get, Get]),
+        part(2, [Get, Put(21)]),
+        part(0, [Settle, Put(31), Get]).after(0),
+    ];
+    explore_parts(
+        "queue: an_heir_knows_whether_the_dead_one_has_put",
+        plot(config(2, 3)),
+        parts,
+        1,
+    );
 }
 
 #[test]
@@ -43,7 +57,12 @@ fn an_heir_knows_whether_the_dead_one_has_got() {
         part(2, [Get, Put(21)]),
         part(0, [Settle, Get, Put(31)]).after(0),
     ];
-    explore_parts("queue: an_heir_knows_whether_the_dead_one_has_got", plot(config(1, 3)), parts, 1);
+    explore_parts(
+        "queue: an_heir_knows_whether_the_dead_one_has_got",
+        plot(config(1, 3)),
+        parts,
+        1,
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Whether what the operations of an exploration have returned is what those of a plain queue return, one after the other in some order.
+//! Whether what the operations of an exploration have returned is what those of a plain queue
+//! return, one after the other in some order.
 
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
@@ -8,7 +9,8 @@ use crossproc_sys::model::explorer::{End, Fate};
 use super::{Me, Op, Part, Plot, Side, output};
 use crate::explore;
 
-/// What a thread has done: its operations with their results, and those without one that it was killed in.
+/// What a thread has done: its operations with their results, and those without one that it was
+/// killed in.
 type History = Vec<(Op, Option<u64>)>;
 
 /// A batch is as many operations as it has items.
@@ -58,13 +60,18 @@ impl Search<'_> {
         if !self.tried.insert(queue.clone()) {
             return false;
         }
-        let is_over =
-            self.histories.iter().zip(&queue.next).all(|(history, &next)| history[next..].iter().all(|(_, result)| result.is_none()));
+        let is_over = self
+            .histories
+            .iter()
+            .zip(&queue.next)
+            .all(|(history, &next)| history[next..].iter().all(|(_, result)| result.is_none()));
         if is_over && queue.items.iter().eq(self.items) {
             return true;
         }
         (0..self.histories.len()).any(|thread| {
-            let Some(&(op, result)) = self.histories[thread].get(queue.next[thread]) else { return false };
+            let Some(&(op, result)) = self.histories[thread].get(queue.next[thread]) else {
+                return false;
+            };
             let mut after = queue.clone();
             after.next[thread] += 1;
             self.happens(&mut after, op, result) && self.finish(&after)
@@ -76,7 +83,8 @@ impl Search<'_> {
         let returned = match op {
             Op::Put(value) | Op::PutWaiting(value) => {
                 // One that was on its way when the queue was closed may come after that.
-                let is_refused = queue.is_sealed || (queue.is_closed && result == Some(output::CLOSED));
+                let is_refused =
+                    queue.is_sealed || (queue.is_closed && result == Some(output::CLOSED));
                 if is_refused {
                     output::CLOSED
                 } else if queue.items.len() == self.capacity {
@@ -98,14 +106,21 @@ impl Search<'_> {
                 queue.is_closed = true;
                 output::DONE
             }
-            Op::Settle | Op::OnlySettle | Op::Bury | Op::Attach | Op::Loan | Op::Watch(_) | Op::WatchMore(_) => output::DONE,
+            Op::Settle
+            | Op::OnlySettle
+            | Op::Bury
+            | Op::Attach
+            | Op::Loan
+            | Op::Watch(_)
+            | Op::WatchMore(_) => output::DONE,
             _ => panic!("{op:?} is not one operation of a plain queue"),
         };
         result.is_none_or(|result| result == returned)
     }
 }
 
-/// Explores what these do, and looks at each end whether nobody sleeps who need not, each slot is in one place, and it is what a plain queue could have done.
+/// Explores what these do, and looks at each end whether nobody sleeps who need not, each slot is
+/// in one place, and it is what a plain queue could have done.
 pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part; N], kills: u32) {
     let ids = parts.iter().any(|part| part.prepared.contains(&Op::Attach));
     let setup: fn(&Plot) = if ids { |plot| plot.memory.fill() } else { Plot::furnish };
@@ -127,7 +142,9 @@ pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part
     let check = move |end: &mut End<'_, Plot, Me>| {
         let items = end.look(Plot::settled);
         let capacity = memory.config.capacity as usize;
-        let of = |thread: usize| history(&parts[thread], end.outputs(thread), end.fate(thread) == Fate::Killed);
+        let of = |thread: usize| {
+            history(&parts[thread], end.outputs(thread), end.fate(thread) == Fate::Killed)
+        };
         let histories: Vec<_> = (0..end.threads()).map(of).collect();
         let mut is_closed = false;
         for (thread, ops) in parts.iter().enumerate() {
@@ -136,7 +153,9 @@ pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part
         for (thread, ops) in parts.iter().enumerate() {
             if end.fate(thread) == Fate::Asleep {
                 let need = match ops[end.outputs(thread).len()] {
-                    Op::GetWaiting | Op::Watch(Side::Getters) | Op::WatchMore(Side::Getters) => items.is_empty(),
+                    Op::GetWaiting | Op::Watch(Side::Getters) | Op::WatchMore(Side::Getters) => {
+                        items.is_empty()
+                    }
                     _ => items.len() == capacity,
                 };
                 assert!(need && !is_closed, "thread {thread} sleeps, and {items:?} are there");
@@ -145,8 +164,14 @@ pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part
         if !known.borrow_mut().insert((histories.clone(), items.clone())) {
             return;
         }
-        let queue = Queue { items: first.clone(), is_closed: false, is_sealed: false, next: vec![0; parts.len()] };
-        let mut search = Search { histories: &histories, items: &items, capacity, tried: HashSet::new() };
+        let queue = Queue {
+            items: first.clone(),
+            is_closed: false,
+            is_sealed: false,
+            next: vec![0; parts.len()],
+        };
+        let mut search =
+            Search { histories: &histories, items: &items, capacity, tried: HashSet::new() };
         // A killed getter's item goes with it, as if it had got it.
         assert!(search.finish(&queue), "no queue does that: {histories:?}, with {items:?} in it");
     };

@@ -3,7 +3,9 @@
 use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::model::explorer::{End, Fate};
 
-use super::Op::{Attach, Close, Finish, GiveBack, Join, Put, PutWaiting, Take, TakeLetter, TakeWaiting};
+use super::Op::{
+    Attach, Close, Finish, GiveBack, Join, Put, PutWaiting, Take, TakeLetter, TakeWaiting,
+};
 use super::exchange::End::Head;
 use super::layout::Config;
 use super::looks::Looks;
@@ -15,9 +17,13 @@ use crate::explore;
 impl Plot {
     /// The tasks in places with these flags.
     fn in_places(&self, flags: u64) -> impl Iterator<Item = u64> {
-        let words =
-            (0..self.memory.used()).flat_map(|id| (0..2).map(move |place| (id, place))).map(|(id, place)| self.memory.place(id, place));
-        words.map(|word| word.load(Relaxed)).filter(move |word| word & flags != 0).map(|word| self.payloads[index(word)].load(Relaxed))
+        let words = (0..self.memory.used())
+            .flat_map(|id| (0..2).map(move |place| (id, place)))
+            .map(|(id, place)| self.memory.place(id, place));
+        words
+            .map(|word| word.load(Relaxed))
+            .filter(move |word| word & flags != 0)
+            .map(|word| self.payloads[index(word)].load(Relaxed))
     }
 
     /// All that are not finished.
@@ -43,21 +49,37 @@ impl Plot {
     /// Whether there is a task for one who waits, or the end.
     fn has_news(&self) -> bool {
         let Plot { memory, .. } = self;
-        let in_ring =
-            memory.find(self.ring(), Head).map_or(true, |found| !found.is_empty() || (found.is_sealed() && !memory.has_unfinished(None)));
-        let with_the_dead =
-            (0..memory.used()).any(|id| memory.is_dead(id) && memory.has_task(id, &mut Looks::new(0, None)) != Unfinished::None);
+        let in_ring = memory.find(self.ring(), Head).map_or(true, |found| {
+            !found.is_empty() || (found.is_sealed() && !memory.has_unfinished(None))
+        });
+        let with_the_dead = (0..memory.used()).any(|id| {
+            memory.is_dead(id) && memory.has_task(id, &mut Looks::new(0, None)) != Unfinished::None
+        });
         in_ring || self.in_places(RETURNED).next().is_some() || with_the_dead
     }
 }
 
-/// Explores what participants do that have come, with `tasks` tasks from 1 on, and looks at each end whether nobody sleeps who need not, and each task is in one place or was finished once.
-fn explore_tasks<const N: usize>(name: &str, capacity: u32, ids: u32, tasks: u64, parts: [Part; N], kills: u32) {
+/// Explores what participants do that have come, with `tasks` tasks from 1 on, and looks at each
+/// end whether nobody sleeps who need not, and each task is in one place or was finished once.
+fn explore_tasks<const N: usize>(
+    name: &str,
+    capacity: u32,
+    ids: u32,
+    tasks: u64,
+    parts: [Part; N],
+    kills: u32,
+) {
     explore_tasks_in(name, config(capacity, ids), tasks, parts, [kills, 0]);
 }
 
 /// The same with so many kills and stops.
-pub(super) fn explore_tasks_in<const N: usize>(name: &str, config: Config, tasks: u64, parts: [Part; N], [kills, stops]: [u32; 2]) {
+pub(super) fn explore_tasks_in<const N: usize>(
+    name: &str,
+    config: Config,
+    tasks: u64,
+    parts: [Part; N],
+    [kills, stops]: [u32; 2],
+) {
     let plot = plot(Config { is_joinable: true, ..config });
     let memory = plot.memory;
     let mut exploration = explore::<Plot, Me>(name, plot).solo(300);
@@ -68,7 +90,10 @@ pub(super) fn explore_tasks_in<const N: usize>(name: &str, config: Config, tasks
     let parts = parts.map(|part| part.ops).to_vec();
     let check = move |end: &mut End<'_, Plot, Me>| {
         let left = end.look(Plot::unfinished);
-        assert!(!end.look(Plot::has_in_hand), "one has a task, and does not know it: none keeps any");
+        assert!(
+            !end.look(Plot::has_in_hand),
+            "one has a task, and does not know it: none keeps any"
+        );
         let was_stopped = (0..parts.len()).any(|thread| end.fate(thread) == Fate::Stopped);
         let mut times = vec![0; tasks as usize + 1];
         let mut may_be_done = vec![false; tasks as usize + 1];
@@ -77,9 +102,13 @@ pub(super) fn explore_tasks_in<const N: usize>(name: &str, config: Config, tasks
             let outputs = end.outputs(thread).to_vec();
             for (op, &output) in ops.iter().zip(&outputs) {
                 match op {
-                    Finish | TakeLetter if (1..=tasks).contains(&output) => times[output as usize] += 1,
+                    Finish | TakeLetter if (1..=tasks).contains(&output) => {
+                        times[output as usize] += 1
+                    }
                     // How many had been done.
-                    Join if memory.config.letters == 0 => assert_eq!(output, tasks, "a join returned too early"),
+                    Join if memory.config.letters == 0 => {
+                        assert_eq!(output, tasks, "a join returned too early")
+                    }
                     _ => {}
                 }
             }
@@ -97,16 +126,25 @@ pub(super) fn explore_tasks_in<const N: usize>(name: &str, config: Config, tasks
                     });
                     // One that is stopped in the middle of its wakes is what slices are for.
                     let ends_by_slice = was_stopped && end.look(Plot::is_joined);
-                    assert!(count != 0 || ends_by_slice, "thread {thread} waits for no task to be finished");
+                    assert!(
+                        count != 0 || ends_by_slice,
+                        "thread {thread} waits for no task to be finished"
+                    );
                 }
-                (Fate::Asleep, TakeWaiting) => assert!(!end.look(Plot::has_news), "thread {thread} sleeps, and {left:?} are unfinished"),
+                (Fate::Asleep, TakeWaiting) => assert!(
+                    !end.look(Plot::has_news),
+                    "thread {thread} sleeps, and {left:?} are unfinished"
+                ),
                 (Fate::Asleep, op) => panic!("thread {thread} sleeps in {op:?}"),
                 _ => {}
             }
         }
         for task in 1..=tasks as usize {
             let times = times[task];
-            assert!(times == 1 || (times == 0 && may_be_done[task]), "task {task} is there, or was finished, {times} times");
+            assert!(
+                times == 1 || (times == 0 && may_be_done[task]),
+                "task {task} is there, or was finished, {times} times"
+            );
         }
     };
     exploration.kills(kills).stops(stops).check(check).run();
@@ -119,33 +157,57 @@ pub(super) fn worker<const N: usize>(id: usize, ops: [Op; N]) -> Part {
 
 #[test]
 fn a_task_that_is_given_back_is_in_one_hand() {
-    let parts =
-        [part(0, [Take, GiveBack, Take, Finish]).prepared([Attach, Put(1)]), worker(1, [Take, Finish]), worker(2, [Take, GiveBack])];
+    let parts = [
+        part(0, [Take, GiveBack, Take, Finish]).prepared([Attach, Put(1)]),
+        worker(1, [Take, Finish]),
+        worker(2, [Take, GiveBack]),
+    ];
     explore_tasks("queue: a_task_that_is_given_back_is_in_one_hand", 1, 3, 1, parts, 0);
 }
 
 #[test]
 fn the_task_of_one_killed_anywhere_goes_to_one_who_waits() {
-    let parts = [part(0, [Take, Finish]).prepared([Attach, Put(1)]).killable(), worker(1, [TakeWaiting, Finish])];
-    explore_tasks("queue: the_task_of_one_killed_anywhere_goes_to_one_who_waits", 1, 2, 1, parts, 1);
+    let parts = [
+        part(0, [Take, Finish]).prepared([Attach, Put(1)]).killable(),
+        worker(1, [TakeWaiting, Finish]),
+    ];
+    explore_tasks(
+        "queue: the_task_of_one_killed_anywhere_goes_to_one_who_waits",
+        1,
+        2,
+        1,
+        parts,
+        1,
+    );
 }
 
 #[test]
 fn a_worker_killed_anywhere_strands_no_join() {
-    let parts = [part(0, [Take, Finish]).prepared([Attach, Put(1)]).killable(), worker(1, [Take, Finish]), worker(2, [Join])];
+    let parts = [
+        part(0, [Take, Finish]).prepared([Attach, Put(1)]).killable(),
+        worker(1, [Take, Finish]),
+        worker(2, [Join]),
+    ];
     explore_tasks("queue: a_worker_killed_anywhere_strands_no_join", 1, 3, 1, parts, 1);
 }
 
 #[test]
 fn one_who_gives_back_strands_no_join() {
-    let parts = [part(0, [Take, GiveBack]).prepared([Attach, Put(1)]), worker(1, [TakeWaiting, Finish]), worker(2, [Join])];
+    let parts = [
+        part(0, [Take, GiveBack]).prepared([Attach, Put(1)]),
+        worker(1, [TakeWaiting, Finish]),
+        worker(2, [Join]),
+    ];
     explore_tasks("queue: one_who_gives_back_strands_no_join", 1, 3, 1, parts, 0);
 }
 
 #[test]
 fn an_heir_gives_back_what_the_dead_one_had() {
-    let parts =
-        [part(0, [Take, Finish]).prepared([Attach, Put(1)]).killable(), worker(1, [Join]), part(0, [Attach, Take, Finish]).after(0)];
+    let parts = [
+        part(0, [Take, Finish]).prepared([Attach, Put(1)]).killable(),
+        worker(1, [Join]),
+        part(0, [Attach, Take, Finish]).after(0),
+    ];
     explore_tasks("queue: an_heir_gives_back_what_the_dead_one_had", 1, 3, 1, parts, 1);
 }
 
@@ -161,13 +223,20 @@ fn two_tasks_are_done_by_whoever_lives() {
 
 #[test]
 fn the_end_comes_when_all_is_done() {
-    let parts = [part(0, [Take, Finish]).prepared([Attach, Put(1), Close]).killable(), worker(1, [TakeWaiting, Finish, TakeWaiting])];
+    let parts = [
+        part(0, [Take, Finish]).prepared([Attach, Put(1), Close]).killable(),
+        worker(1, [TakeWaiting, Finish, TakeWaiting]),
+    ];
     explore_tasks("queue: the_end_comes_when_all_is_done", 1, 2, 1, parts, 1);
 }
 
 #[test]
 fn what_is_put_for_a_task_is_joined_too() {
-    let parts = [part(0, [PutWaiting(2), Finish]).prepared([Attach, Put(1), Take]), worker(1, [TakeWaiting, Finish]), worker(2, [Join])];
+    let parts = [
+        part(0, [PutWaiting(2), Finish]).prepared([Attach, Put(1), Take]),
+        worker(1, [TakeWaiting, Finish]),
+        worker(2, [Join]),
+    ];
     explore_tasks("queue: what_is_put_for_a_task_is_joined_too", 1, 3, 2, parts, 0);
 }
 
@@ -178,19 +247,39 @@ fn one_killed_while_it_takes_what_was_given_back_strands_nobody() {
         worker(1, [Take, Finish]).killable(),
         worker(2, [TakeWaiting, Finish]),
     ];
-    explore_tasks("queue: one_killed_while_it_takes_what_was_given_back_strands_nobody", 1, 3, 1, parts, 1);
+    explore_tasks(
+        "queue: one_killed_while_it_takes_what_was_given_back_strands_nobody",
+        1,
+        3,
+        1,
+        parts,
+        1,
+    );
 }
 
 #[test]
 fn one_killed_while_it_gives_up_a_task_strands_no_join() {
-    let parts =
-        [part(0, [GiveBack, TakeWaiting]).prepared([Attach, Put(1), Take]).killable(), worker(1, [Join]), part(0, [Attach, Join]).after(0)];
+    let parts = [
+        part(0, [GiveBack, TakeWaiting]).prepared([Attach, Put(1), Take]).killable(),
+        worker(1, [Join]),
+        part(0, [Attach, Join]).after(0),
+    ];
     let config = Config { letters: 1, attempts: 1, ..config(1, 3) };
-    explore_tasks_in("queue: one_killed_while_it_gives_up_a_task_strands_no_join", config, 1, parts, [1, 0]);
+    explore_tasks_in(
+        "queue: one_killed_while_it_gives_up_a_task_strands_no_join",
+        config,
+        1,
+        parts,
+        [1, 0],
+    );
 }
 
 #[test]
 fn a_task_that_moves_is_waited_for() {
-    let parts = [part(0, [Take, Finish]).prepared([Attach, Put(1)]), part(1, []).prepared([Attach, Take, GiveBack]), worker(2, [Join])];
+    let parts = [
+        part(0, [Take, Finish]).prepared([Attach, Put(1)]),
+        part(1, []).prepared([Attach, Take, GiveBack]),
+        worker(2, [Join]),
+    ];
     explore_tasks("queue: a_task_that_moves_is_waited_for", 1, 3, 1, parts, 0);
 }

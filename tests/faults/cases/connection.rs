@@ -13,16 +13,22 @@ fn sends(probe: Probe<'_>, len: usize) {
     let (ours, theirs) = pipe().unwrap();
     let message = vec![7; len];
     let look = |is_ok| match theirs.try_recv() {
-        Ok(received) => Ok(require(is_ok && received.into_vec() == message, "what was sent is there")?),
+        Ok(received) => {
+            Ok(require(is_ok && received.into_vec() == message, "what was sent is there")?)
+        }
         Err(ConnectionError::WouldBlock) => Ok(require(!is_ok, "what was sent is there")?),
         Err(error) => Err(error.into()),
     };
     probe.operate_and_look(|| Ok(ours.send_timeout(&message, LONG)?), look);
 }
 
-/// Receives, and sees that the message is there still if it was not received. A memfd that came with
-/// it and cannot be looked at is lost with it: there is no way to put it back.
-fn receives(probe: Probe<'_>, len: usize, receive: impl Fn(&Connection) -> Result<Vec<u8>, ConnectionError>) {
+/// Receives, and sees that the message is there still if it was not received. A memfd that came
+/// with it and cannot be looked at is lost with it: there is no way to put it back.
+fn receives(
+    probe: Probe<'_>,
+    len: usize,
+    receive: impl Fn(&Connection) -> Result<Vec<u8>, ConnectionError>,
+) {
     let (ours, theirs) = pipe().unwrap();
     let message = vec![7; len];
     theirs.send(&message).unwrap();
@@ -39,7 +45,8 @@ fn receives(probe: Probe<'_>, len: usize, receive: impl Fn(&Connection) -> Resul
         peer.ask();
         peer.finish()
     };
-    probe.operate_and_look(|| Ok(require(receive(&ours)? == message, "it is what was sent")?), look);
+    probe
+        .operate_and_look(|| Ok(require(receive(&ours)? == message, "it is what was sent")?), look);
 }
 
 pub(super) fn add(all: &mut Vec<Case>) {

@@ -55,7 +55,8 @@ fn asks(probe: Probe<'_>, ask: impl Fn(&mut DirectoryClient) -> Outcome) {
     let operation = || {
         let result = ask(&mut client);
         if result.is_err() {
-            // An answer may be on its way that nobody wants any more: as the docs say, connect anew.
+            // An answer may be on its way that nobody wants any more: as the docs say, connect
+            // anew.
             if let Ok(another) = DirectoryClient::connect_timeout(server.address.clone(), LONG) {
                 client = another;
             }
@@ -104,7 +105,9 @@ pub(super) fn add(all: &mut Vec<Case>) {
             let mut has_got = false;
             while !has_got {
                 let client = DirectoryClient::connect_timeout(at.clone(), AGAIN);
-                let get = |mut client: DirectoryClient| client.get_deadline::<Shm<Event>>("there", Instant::now() + AGAIN).is_ok();
+                let get = |mut client: DirectoryClient| {
+                    client.get_deadline::<Shm<Event>>("there", Instant::now() + AGAIN).is_ok()
+                };
                 has_got = client.is_ok_and(get);
             }
         });
@@ -122,7 +125,11 @@ pub(super) fn add(all: &mut Vec<Case>) {
                 }
                 directory.close();
                 serving.join().expect("it does not panic")?;
-                if asks.has_finished() { Ok(()) } else { Err("nobody is served by one that is refused everything".into()) }
+                if asks.has_finished() {
+                    Ok(())
+                } else {
+                    Err("nobody is served by one that is refused everything".into())
+                }
             })
         };
         let look = |is_ok: bool| {

@@ -76,7 +76,8 @@ pub(super) fn add(all: &mut Vec<Case>) {
         });
     });
     case("future: of several, a descriptor's is done", |probe| {
-        let (runtime, (ours, theirs), event) = (runtime(), pipe().unwrap(), Shm::new(Event::new()).unwrap());
+        let (runtime, (ours, theirs), event) =
+            (runtime(), pipe().unwrap(), Shm::new(Event::new()).unwrap());
         let peer = Peer::new(|| theirs.send(b"hello").unwrap());
         let operation = || {
             peer.ask();

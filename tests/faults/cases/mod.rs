@@ -62,7 +62,8 @@ impl Peer {
             }
         };
         // SAFETY: the child uses the crate and system calls.
-        let child = unsafe { Builder::new().daemon(true).fork_with_threads(acts) }.expect("a peer can be forked");
+        let child = unsafe { Builder::new().daemon(true).fork_with_threads(acts) }
+            .expect("a peer can be forked");
         Peer { asked, done, child }
     }
 
@@ -88,7 +89,9 @@ impl Peer {
 
 /// Another descriptor of the same.
 pub(crate) fn duplicate(of: impl AsFd) -> io::Result<OwnedFd> {
-    of.as_fd().try_clone_to_owned().map_err(|error| io::Error::other(format!("this case cannot duplicate: {error}")))
+    of.as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| io::Error::other(format!("this case cannot duplicate: {error}")))
 }
 
 /// Something comes about before long.

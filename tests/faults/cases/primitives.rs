@@ -6,8 +6,9 @@ use std::thread;
 use std::time::Instant;
 
 use crossproc::{
-    Barrier, BarrierError, BoundedSemaphore, Condition, ConditionError, Event, EventError, Lock, LockError, Once, OnceError, Permits,
-    PermitsError, RLock, RwLock, Semaphore, SemaphoreError, Shm, Wait, shared,
+    Barrier, BarrierError, BoundedSemaphore, Condition, ConditionError, Event, EventError, Lock,
+    LockError, Once, OnceError, Permits, PermitsError, RLock, RwLock, Semaphore, SemaphoreError,
+    Shm, Wait, shared,
 };
 
 use super::{Case, Peer, eventually};
@@ -47,11 +48,16 @@ fn objects() -> Shm<All> {
 }
 
 /// A wait that has to time out, and not before its time. `is_late` tells which error says so.
-fn times_out<T, E: Error + 'static>(wait: impl FnOnce() -> Result<T, E>, is_late: impl FnOnce(&E) -> bool) -> Outcome {
+fn times_out<T, E: Error + 'static>(
+    wait: impl FnOnce() -> Result<T, E>,
+    is_late: impl FnOnce(&E) -> bool,
+) -> Outcome {
     let begun = Instant::now();
     match wait() {
         Ok(_) => Ok(require(false, "the time is over")?),
-        Err(error) if is_late(&error) => Ok(require(begun.elapsed() >= SHORT, "it waits until the time is over")?),
+        Err(error) if is_late(&error) => {
+            Ok(require(begun.elapsed() >= SHORT, "it waits until the time is over")?)
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -67,13 +73,19 @@ fn woken(probe: Probe<'_>, all: &All, wake: impl FnMut() + Send, wait: impl Fn(&
 }
 
 /// A wake-up that a peer sleeps for: it comes, a slice later if the kernel refuses it.
-fn wakes(probe: Probe<'_>, all: &All, sleep: impl Fn(&All) + Send + Sync, wake: impl Fn(&All) -> Outcome) {
+fn wakes(
+    probe: Probe<'_>,
+    all: &All,
+    sleep: impl Fn(&All) + Send + Sync,
+    wake: impl Fn(&All) -> Outcome,
+) {
     let peer = Peer::new(|| {
         sleep(all);
         all.woken.fetch_add(1, Release);
     });
     peer.ask();
-    // In the first look, the peer has been woken by the operation; in the second, by its repetition.
+    // In the first look, the peer has been woken by the operation; in the second, by its
+    // repetition.
     let look = |has_waked| {
         if has_waked {
             peer.finish()?;
@@ -110,7 +122,10 @@ pub(super) fn add(all: &mut Vec<Case>) {
         holder.ask();
         holder.finish().unwrap();
         probe.operate(|| {
-            times_out(|| all.lock.lock_timeout(SHORT).map_err(LockError::without_guard), |error| matches!(error, LockError::TimedOut))
+            times_out(
+                || all.lock.lock_timeout(SHORT).map_err(LockError::without_guard),
+                |error| matches!(error, LockError::TimedOut),
+            )
         });
     });
     case("lock: is woken", |probe| {
@@ -154,7 +169,10 @@ pub(super) fn add(all: &mut Vec<Case>) {
         holder.ask();
         holder.finish().unwrap();
         probe.operate(|| {
-            times_out(|| all.rlock.lock_timeout(SHORT).map_err(LockError::without_guard), |error| matches!(error, LockError::TimedOut))
+            times_out(
+                || all.rlock.lock_timeout(SHORT).map_err(LockError::without_guard),
+                |error| matches!(error, LockError::TimedOut),
+            )
         });
     });
     case("rwlock: a reader times out", |probe| {
@@ -163,7 +181,10 @@ pub(super) fn add(all: &mut Vec<Case>) {
         holder.ask();
         holder.finish().unwrap();
         probe.operate(|| {
-            times_out(|| all.rwlock.read_timeout(SHORT).map_err(LockError::without_guard), |error| matches!(error, LockError::TimedOut))
+            times_out(
+                || all.rwlock.read_timeout(SHORT).map_err(LockError::without_guard),
+                |error| matches!(error, LockError::TimedOut),
+            )
         });
     });
     case("rwlock: a writer times out", |probe| {
@@ -172,7 +193,10 @@ pub(super) fn add(all: &mut Vec<Case>) {
         holder.ask();
         holder.finish().unwrap();
         probe.operate(|| {
-            times_out(|| all.rwlock.write_timeout(SHORT).map_err(LockError::without_guard), |error| matches!(error, LockError::TimedOut))
+            times_out(
+                || all.rwlock.write_timeout(SHORT).map_err(LockError::without_guard),
+                |error| matches!(error, LockError::TimedOut),
+            )
         });
     });
     case("rwlock: a thread's first", |probe| {
@@ -185,11 +209,21 @@ pub(super) fn add(all: &mut Vec<Case>) {
     });
     case("semaphore: times out", |probe| {
         let all = objects();
-        probe.operate(|| times_out(|| all.semaphore.acquire_timeout(SHORT), |error| *error == SemaphoreError::TimedOut));
+        probe.operate(|| {
+            times_out(
+                || all.semaphore.acquire_timeout(SHORT),
+                |error| *error == SemaphoreError::TimedOut,
+            )
+        });
     });
     case("semaphore: is woken", |probe| {
         let all = objects();
-        woken(probe, &all, || all.semaphore.release().unwrap(), |all| Ok(all.semaphore.acquire_timeout(LONG)?));
+        woken(
+            probe,
+            &all,
+            || all.semaphore.release().unwrap(),
+            |all| Ok(all.semaphore.acquire_timeout(LONG)?),
+        );
     });
     case("semaphore: wakes", |probe| {
         let all = objects();
@@ -198,14 +232,24 @@ pub(super) fn add(all: &mut Vec<Case>) {
     case("bounded semaphore: times out", |probe| {
         let all = objects();
         all.bounded.acquire();
-        probe.operate(|| times_out(|| all.bounded.acquire_timeout(SHORT), |error| *error == SemaphoreError::TimedOut));
+        probe.operate(|| {
+            times_out(
+                || all.bounded.acquire_timeout(SHORT),
+                |error| *error == SemaphoreError::TimedOut,
+            )
+        });
     });
     case("permits: time out", |probe| {
         let all = objects();
         let holder = Peer::new(|| core::mem::forget(all.permits.acquire().unwrap()));
         holder.ask();
         holder.finish().unwrap();
-        probe.operate(|| times_out(|| all.permits.acquire_timeout(SHORT), |error| matches!(error, PermitsError::TimedOut)));
+        probe.operate(|| {
+            times_out(
+                || all.permits.acquire_timeout(SHORT),
+                |error| matches!(error, PermitsError::TimedOut),
+            )
+        });
     });
     case("permits: a thread's first", |probe| {
         let all = objects();
@@ -213,7 +257,9 @@ pub(super) fn add(all: &mut Vec<Case>) {
     });
     case("event: times out", |probe| {
         let all = objects();
-        probe.operate(|| times_out(|| all.event.wait_timeout(SHORT), |error| *error == EventError::TimedOut));
+        probe.operate(|| {
+            times_out(|| all.event.wait_timeout(SHORT), |error| *error == EventError::TimedOut)
+        });
     });
     case("event: is woken", |probe| {
         let all = objects();
@@ -243,7 +289,10 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let all = objects();
         probe.operate(|| {
             let mut held = all.lock.lock().map_err(LockError::without_guard)?;
-            times_out(|| all.condition.wait_timeout(&mut held, SHORT), |error| matches!(error, ConditionError::TimedOut))
+            times_out(
+                || all.condition.wait_timeout(&mut held, SHORT),
+                |error| matches!(error, ConditionError::TimedOut),
+            )
         });
     });
     case("condition: is woken", |probe| {
@@ -254,7 +303,10 @@ pub(super) fn add(all: &mut Vec<Case>) {
         };
         woken(probe, &all, notifies, |all| {
             let mut held = all.lock.lock().map_err(LockError::without_guard)?;
-            Ok(all.condition.wait_while_timeout(&mut held, LONG, |value| *value == 0).map(|()| *held = 0)?)
+            Ok(all
+                .condition
+                .wait_while_timeout(&mut held, LONG, |value| *value == 0)
+                .map(|()| *held = 0)?)
         });
     });
     case("condition: wakes", |probe| {
@@ -274,12 +326,20 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let all = objects();
         probe.operate(|| {
             all.barrier.reset();
-            times_out(|| all.barrier.wait_timeout(SHORT), |error| matches!(error, BarrierError::TimedOut))
+            times_out(
+                || all.barrier.wait_timeout(SHORT),
+                |error| matches!(error, BarrierError::TimedOut),
+            )
         });
     });
     case("barrier: is passed", |probe| {
         let all = objects();
-        woken(probe, &all, || _ = all.barrier.wait().unwrap(), |all| Ok(all.barrier.wait_timeout(LONG).map(|_| ())?));
+        woken(
+            probe,
+            &all,
+            || _ = all.barrier.wait().unwrap(),
+            |all| Ok(all.barrier.wait_timeout(LONG).map(|_| ())?),
+        );
     });
     case("once: called", |probe| {
         let all = objects();
@@ -297,6 +357,11 @@ pub(super) fn add(all: &mut Vec<Case>) {
         });
         caller.ask();
         all.event.wait();
-        probe.operate(|| times_out(|| all.once.call_once_with(Wait::timeout(SHORT), |_| ()), |error| matches!(error, OnceError::TimedOut)));
+        probe.operate(|| {
+            times_out(
+                || all.once.call_once_with(Wait::timeout(SHORT), |_| ()),
+                |error| matches!(error, OnceError::TimedOut),
+            )
+        });
     });
 }

@@ -76,8 +76,11 @@ pub(super) fn add(all: &mut Vec<Case>) {
                 let _ = connection.send(b"hello");
             })?;
             let received = connection.recv_timeout(LONG);
-            require(received.is_err() || received.is_ok_and(|message| &*message == b"hello"), "what it sends comes")
-                .map_err(std::io::Error::other)?;
+            require(
+                received.is_err() || received.is_ok_and(|message| &*message == b"hello"),
+                "what it sends comes",
+            )
+            .map_err(std::io::Error::other)?;
             Ok(child)
         });
     });
@@ -105,7 +108,8 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let started = RefCell::new(None);
         let operation = || {
             let mut started = started.borrow_mut();
-            let child = started.insert(Command::new("/bin/true").share("event", &event)?.daemon()?.start()?);
+            let child = started
+                .insert(Command::new("/bin/true").share("event", &event)?.daemon()?.start()?);
             Ok(require(child.join_timeout(LONG)?.success(), "it succeeds")?)
         };
         probe.operate_and_look(operation, |_| join_again(&started));

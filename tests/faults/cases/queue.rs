@@ -12,7 +12,8 @@ pub(super) fn add(all: &mut Vec<Case>) {
     });
     case("queue: created with options, of bytes and tasks", |probe| {
         let options = QueueOptions::new().participants(3).loans(4);
-        probe.operate(|| done((options.create_bytes(10, 300)?, options.create_joinable::<u64>(5)?)));
+        probe
+            .operate(|| done((options.create_bytes(10, 300)?, options.create_joinable::<u64>(5)?)));
     });
     case("queue: attach", |probe| {
         let queue: Queue<u64> = Queue::new(2).unwrap();
@@ -108,7 +109,10 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let look = |is_ok: bool| {
             let mut got = Vec::new();
             let _ = queue.try_get_many(&mut got, 8);
-            Ok(require(got == [1, 2, 3][..if is_ok { 3 } else { 0 }], "they are there if they were put")?)
+            Ok(require(
+                got == [1, 2, 3][..if is_ok { 3 } else { 0 }],
+                "they are there if they were put",
+            )?)
         };
         probe.operate_and_look(operation, look);
     });
@@ -206,7 +210,8 @@ pub(super) fn add(all: &mut Vec<Case>) {
         probe.operate(|| Ok(require(*tasks.get_timeout(LONG)? == 7, "it is what was put")?));
     });
     case("tasks: a dead letter", |probe| {
-        let tasks: JoinableQueue<u64> = QueueOptions::new().attempts(1, 2).create_joinable(4).unwrap();
+        let tasks: JoinableQueue<u64> =
+            QueueOptions::new().attempts(1, 2).create_joinable(4).unwrap();
         tasks.put(7).unwrap();
         let worker = Peer::new(|| {
             core::mem::forget(tasks.get().unwrap());

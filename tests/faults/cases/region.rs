@@ -23,7 +23,8 @@ pub(super) fn add(all: &mut Vec<Case>) {
     });
     case("region: slice_in_place", |probe| {
         probe.operate(|| {
-            let numbers = Shm::<[AtomicU64]>::slice_in_place(1_000, |numbers| *numbers[3].get_mut() = 3)?;
+            let numbers =
+                Shm::<[AtomicU64]>::slice_in_place(1_000, |numbers| *numbers[3].get_mut() = 3)?;
             Ok(require(numbers[3].load(Relaxed) == 3, "it has its values")?)
         });
     });

@@ -1,7 +1,10 @@
 //! Waits for several things.
 
 use crossproc::process::{Builder, Child};
-use crossproc::{Event, Lock, Queue, Readable, Semaphore, Shm, WaitAnyError, Waitable, Writable, pipe, try_wait_any, wait_any_timeout};
+use crossproc::{
+    Event, Lock, Queue, Readable, Semaphore, Shm, WaitAnyError, Waitable, Writable, pipe,
+    try_wait_any, wait_any_timeout,
+};
 
 use super::{Case, Peer};
 use crate::probe::{LONG, Outcome, Probe, SHORT, require};
@@ -46,7 +49,8 @@ fn sleeping_child() -> Child {
 pub(super) fn add(all: &mut Vec<Case>) {
     let mut case = |name, run| all.push(Case { name, run });
     case("wait_any: two times out", |probe| {
-        let (event, semaphore) = (Shm::new(Event::new()).unwrap(), Shm::new(Semaphore::new(0)).unwrap());
+        let (event, semaphore) =
+            (Shm::new(Event::new()).unwrap(), Shm::new(Semaphore::new(0)).unwrap());
         times_out(probe, &[&*event, &*semaphore]);
     });
     case("wait_any: many time out", |probe| {
@@ -64,8 +68,14 @@ pub(super) fn add(all: &mut Vec<Case>) {
         times_out(probe, &[&*event, &Readable(&ours), &child]);
     });
     case("wait_any: two are woken", |probe| {
-        let (event, semaphore) = (Shm::new(Event::new()).unwrap(), Shm::new(Semaphore::new(0)).unwrap());
-        is_woken(probe, &[&*event, &*semaphore], || semaphore.release().unwrap(), || _ = semaphore.try_acquire());
+        let (event, semaphore) =
+            (Shm::new(Event::new()).unwrap(), Shm::new(Semaphore::new(0)).unwrap());
+        is_woken(
+            probe,
+            &[&*event, &*semaphore],
+            || semaphore.release().unwrap(),
+            || _ = semaphore.try_acquire(),
+        );
     });
     case("wait_any: a word beside a descriptor is woken", |probe| {
         let (ours, _theirs) = pipe().unwrap();
@@ -94,7 +104,15 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let lock = Shm::new(Lock::new(0)).unwrap();
         let (room, death) = (queue.room(), lock.owner_death());
         let looks = || -> Outcome {
-            let ready = try_wait_any(&[&*event, &Readable(&ours), &Writable(&ours), &child, &queue, &room, &death])?;
+            let ready = try_wait_any(&[
+                &*event,
+                &Readable(&ours),
+                &Writable(&ours),
+                &child,
+                &queue,
+                &room,
+                &death,
+            ])?;
             Ok(require(ready == [2, 5], "what is ready is told")?)
         };
         probe.operate(looks);

@@ -31,14 +31,21 @@ impl Board {
     }
 }
 
-const BREAKER_STOPPED: &str =
-    "the stopped one has ended the phase, or broken the barrier, and woken nobody yet; the end of a slice finds it";
+const BREAKER_STOPPED: &str = "the stopped one has ended the phase, or broken the barrier, and woken nobody yet; the end of a slice finds it";
 
-/// A case of a barrier for `parties`, whose survivors break it, and find it whole after a reset; then they leave it broken, for whoever comes late. Whoever waits does so in a phase that
-/// has not ended.
+/// A case of a barrier for `parties`, whose survivors break it, and find it whole after a reset;
+/// then they leave it broken, for whoever comes late. Whoever waits does so in a phase that has not
+/// ended.
 ///
-/// `has_done` says whether the victim's operation is done, as far as others can tell, and all `companions` are to end accordingly: by `passing`, or with an error.
-fn case(name: &str, parties: u32, passing: bool, companions: u32, has_done: fn(&Board) -> bool) -> Case<Board> {
+/// `has_done` says whether the victim's operation is done, as far as others can tell, and all
+/// `companions` are to end accordingly: by `passing`, or with an error.
+fn case(
+    name: &str,
+    parties: u32,
+    passing: bool,
+    companions: u32,
+    has_done: fn(&Board) -> bool,
+) -> Case<Board> {
     let make = move || Board {
         barrier: Barrier::new(parties),
         passed: AtomicU32::new(0),
@@ -52,8 +59,9 @@ fn case(name: &str, parties: u32, passing: bool, companions: u32, has_done: fn(&
             }
             board.barrier.abort();
             board.barrier.reset();
-            let arrivals: Vec<Arrival> =
-                (0..board.barrier.parties()).map(|_| board.barrier.arrive().expect("it was reset, and nobody comes")).collect();
+            let arrivals: Vec<Arrival> = (0..board.barrier.parties())
+                .map(|_| board.barrier.arrive().expect("it was reset, and nobody comes"))
+                .collect();
             for arrival in arrivals {
                 let passed = board.barrier.wait_for(arrival, Wait::FOREVER);
                 passed.expect("all have arrived");
@@ -73,7 +81,9 @@ fn check(board: &Board, end: &End, passing: bool, companions: u32) -> Result<(),
         return Err(format!("it has returned and nothing has happened; {end:?}"));
     }
     if (passed, broken) != expected {
-        return Err(format!("{passed} have passed and {broken} have not, instead of {expected:?}; {end:?}"));
+        return Err(format!(
+            "{passed} have passed and {broken} have not, instead of {expected:?}; {end:?}"
+        ));
     }
     Ok(())
 }
@@ -96,7 +106,9 @@ fn with_dying(case: Case<Board>) -> Case<Board> {
             board.has_dying_arrived.store(1, SeqCst);
         });
     };
-    case.dying(dies, |board| board.barrier.n_waiting() == 0 || board.has_dying_arrived.load(SeqCst) != 0)
+    case.dying(dies, |board| {
+        board.barrier.n_waiting() == 0 || board.has_dying_arrived.load(SeqCst) != 0
+    })
 }
 
 pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
@@ -114,15 +126,24 @@ fn waiting() -> Vec<Box<dyn Subject>> {
     let is_next_phase: fn(&Board) -> bool = |board| board.barrier.n_waiting() == 0;
     vec![
         Box::new(waits(case("wait, the first of 2", 2, true, 1, is_there).companion(later_party))),
-        Box::new(waits(case("wait, the first of 3", 3, true, 2, is_there).companions(2, later_party))),
         Box::new(waits(
-            case("wait, the second of 3", 3, true, 2, |board| board.barrier.n_waiting() != 1).companion(party).companion(later_party),
+            case("wait, the first of 3", 3, true, 2, is_there).companions(2, later_party),
+        )),
+        Box::new(waits(
+            case("wait, the second of 3", 3, true, 2, |board| board.barrier.n_waiting() != 1)
+                .companion(party)
+                .companion(later_party),
         )),
         Box::new(waits(case("wait, the last of 2", 2, true, 1, is_next_phase).companion(party))),
-        Box::new(waits(case("wait, the last of 3", 3, true, 2, is_next_phase).companions(2, party))),
+        Box::new(waits(
+            case("wait, the last of 3", 3, true, 2, is_next_phase).companions(2, party),
+        )),
         Box::new(waits(case("wait, the only one", 1, true, 0, |_| true))),
         Box::new(with_dying(
-            waits(case("wait, the second of 3, the last dies", 3, true, 1, |board| board.barrier.n_waiting() != 1)).companion(party),
+            waits(case("wait, the second of 3, the last dies", 3, true, 1, |board| {
+                board.barrier.n_waiting() != 1
+            }))
+            .companion(party),
         )),
     ]
 }
@@ -146,24 +167,62 @@ fn others() -> Vec<Box<dyn Subject>> {
         let _ = barrier.wait_timeout(EXPIRES);
     };
     vec![
-        Box::new(steps(case("wait_timeout, the second of 3, expires", 3, false, 1, is_broken).companion(party), wait_briefly).expires()),
-        Box::new(steps(case("wait_timeout, the third of 4, expires", 4, false, 2, is_broken).companions(2, party), wait_briefly).expires()),
-        Box::new(steps(case("arrive, the first of 2", 2, true, 1, |board| board.arrived() != 0).companion(later_party), arrive)),
-        Box::new(steps(case("arrive, the last of 3", 3, true, 2, is_empty).companions(2, party), arrive)),
+        Box::new(
+            steps(
+                case("wait_timeout, the second of 3, expires", 3, false, 1, is_broken)
+                    .companion(party),
+                wait_briefly,
+            )
+            .expires(),
+        ),
+        Box::new(
+            steps(
+                case("wait_timeout, the third of 4, expires", 4, false, 2, is_broken)
+                    .companions(2, party),
+                wait_briefly,
+            )
+            .expires(),
+        ),
         Box::new(steps(
-            case("arrive and wait, the first of 2", 2, true, 1, |board| board.arrived() != 0).companion(later_party),
+            case("arrive, the first of 2", 2, true, 1, |board| board.arrived() != 0)
+                .companion(later_party),
+            arrive,
+        )),
+        Box::new(steps(
+            case("arrive, the last of 3", 3, true, 2, is_empty).companions(2, party),
+            arrive,
+        )),
+        Box::new(steps(
+            case("arrive and wait, the first of 2", 2, true, 1, |board| board.arrived() != 0)
+                .companion(later_party),
             arrive_and_wait,
         )),
-        Box::new(steps(case("try_wait, the last of 3", 3, true, 2, is_empty).companions(2, party), |barrier| {
-            let _ = barrier.try_wait();
-        })),
-        Box::new(steps(case("abort", 2, false, 0, is_broken), Barrier::abort)),
-        Box::new(steps(case("abort, 1 waits", 3, false, 1, is_broken).companion(party), Barrier::abort)),
-        Box::new(steps(case("abort, 2 wait", 3, false, 2, is_broken).companions(2, party), Barrier::abort)),
-        Box::new(steps(case("reset, 1 waits", 3, false, 1, is_empty).companion(party), Barrier::reset)),
-        Box::new(steps(case("reset, 2 wait", 3, false, 2, is_empty).companions(2, party), Barrier::reset)),
         Box::new(steps(
-            case("reset, broken", 2, false, 0, |board| !board.barrier.is_broken()).before(|board| board.barrier.abort()),
+            case("try_wait, the last of 3", 3, true, 2, is_empty).companions(2, party),
+            |barrier| {
+                let _ = barrier.try_wait();
+            },
+        )),
+        Box::new(steps(case("abort", 2, false, 0, is_broken), Barrier::abort)),
+        Box::new(steps(
+            case("abort, 1 waits", 3, false, 1, is_broken).companion(party),
+            Barrier::abort,
+        )),
+        Box::new(steps(
+            case("abort, 2 wait", 3, false, 2, is_broken).companions(2, party),
+            Barrier::abort,
+        )),
+        Box::new(steps(
+            case("reset, 1 waits", 3, false, 1, is_empty).companion(party),
+            Barrier::reset,
+        )),
+        Box::new(steps(
+            case("reset, 2 wait", 3, false, 2, is_empty).companions(2, party),
+            Barrier::reset,
+        )),
+        Box::new(steps(
+            case("reset, broken", 2, false, 0, |board| !board.barrier.is_broken())
+                .before(|board| board.barrier.abort()),
             Barrier::reset,
         )),
     ]

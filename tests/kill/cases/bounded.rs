@@ -9,9 +9,11 @@ use crate::harness::{Case, End, Me, Mode, Subject};
 
 struct Board {
     semaphore: BoundedSemaphore,
-    /// Released less acquired, by all but the operation under test, and what there was at the start.
+    /// Released less acquired, by all but the operation under test, and what there was at the
+    /// start.
     balance: AtomicI64,
-    /// What the operation under test has added, if it has returned; less than 0: what it has taken.
+    /// What the operation under test has added, if it has returned; less than 0: what it has
+    /// taken.
     victims: AtomicI64,
 }
 
@@ -30,11 +32,16 @@ impl Board {
     }
 }
 
-/// A case that begins with `permits` of `bound`, and whose operation takes, or adds if positive, all of `effect` or nothing. The survivors release up to the
-/// bound, and acquire and release one more each.
+/// A case that begins with `permits` of `bound`, and whose operation takes, or adds if positive,
+/// all of `effect` or nothing. The survivors release up to the bound, and acquire and release one
+/// more each.
 fn case(name: &str, permits: u32, bound: u32, effect: i64) -> Case<Board> {
     let make = move || {
-        let board = Board { semaphore: BoundedSemaphore::new(bound), balance: AtomicI64::new(bound.into()), victims: AtomicI64::new(0) };
+        let board = Board {
+            semaphore: BoundedSemaphore::new(bound),
+            balance: AtomicI64::new(bound.into()),
+            victims: AtomicI64::new(0),
+        };
         (permits..bound).for_each(|_| board.acquire());
         board
     };
@@ -61,7 +68,11 @@ fn check(board: &Board, end: &End, effect: i64) -> Result<(), String> {
         (true, false, false) => done == effect || done == 0,
     };
     let is_bounded = value <= board.semaphore.bound().into();
-    if is_right && is_bounded { Ok(()) } else { Err(format!("{value} permits at the end, {done} too many; {end:?}")) }
+    if is_right && is_bounded {
+        Ok(())
+    } else {
+        Err(format!("{value} permits at the end, {done} too many; {end:?}"))
+    }
 }
 
 fn sleeper(board: &Board, _: &Me) {
@@ -84,7 +95,8 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
 }
 
 fn acquiring() -> Vec<Box<dyn Subject>> {
-    let tries = |case: Case<Board>, acquire: fn(&BoundedSemaphore) -> Result<(), SemaphoreError>| {
+    let tries = |case: Case<Board>,
+                 acquire: fn(&BoundedSemaphore) -> Result<(), SemaphoreError>| {
         case.victim(move |board, operation| {
             warm_up();
             if operation.step(|| acquire(&board.semaphore)).is_ok() {
@@ -101,24 +113,34 @@ fn acquiring() -> Vec<Box<dyn Subject>> {
         Box::new(tries(case("acquire, 1 permit", 1, 2, -1), for_ever)),
         Box::new(tries(case("acquire, then released", 0, 2, -1).companion(releaser), for_ever)),
         Box::new(
-            tries(case("acquire, then released, 2 sleep behind", 0, 1, -1).companions(2, later_sleeper).companion(releaser), for_ever)
-                .known_strand(Mode::Stop, WAKER_STOPPED),
-        ),
-        Box::new(
             tries(
-                case("acquire, then released by one that dies, 2 sleep behind", 0, 1, -1).companions(2, later_sleeper).dying(
-                    |board, operation| {
-                        warm_up();
-                        board.balance.fetch_add(1, SeqCst);
-                        operation.step(|| board.semaphore.release()).expect("there is room");
-                    },
-                    |board| board.semaphore.value() != 0,
-                ),
+                case("acquire, then released, 2 sleep behind", 0, 1, -1)
+                    .companions(2, later_sleeper)
+                    .companion(releaser),
                 for_ever,
             )
             .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
-        Box::new(tries(case("acquire_timeout, 2 sleep, expires", 0, 1, 0).expires().companions(2, sleeper), until)),
+        Box::new(
+            tries(
+                case("acquire, then released by one that dies, 2 sleep behind", 0, 1, -1)
+                    .companions(2, later_sleeper)
+                    .dying(
+                        |board, operation| {
+                            warm_up();
+                            board.balance.fetch_add(1, SeqCst);
+                            operation.step(|| board.semaphore.release()).expect("there is room");
+                        },
+                        |board| board.semaphore.value() != 0,
+                    ),
+                for_ever,
+            )
+            .known_strand(Mode::Stop, WAKER_STOPPED),
+        ),
+        Box::new(tries(
+            case("acquire_timeout, 2 sleep, expires", 0, 1, 0).expires().companions(2, sleeper),
+            until,
+        )),
     ]
 }
 
@@ -136,7 +158,10 @@ fn releasing() -> Vec<Box<dyn Subject>> {
         Box::new(releases(case("release, to the bound", 1, 2, 1), 1)),
         Box::new(releases(case("release, beyond the bound", 2, 2, 0), 1)),
         Box::new(releases(case("release_many(2), beyond the bound", 1, 2, 0), 2)),
-        Box::new(releases(case("release_many(2), beyond the bound, 2 sleep", 0, 1, 0).companions(2, sleeper), 2)),
+        Box::new(releases(
+            case("release_many(2), beyond the bound, 2 sleep", 0, 1, 0).companions(2, sleeper),
+            2,
+        )),
         Box::new(releases(case("release, 1 sleeps", 0, 1, 1).companion(sleeper), 1)),
         Box::new(releases(case("release, 3 sleep", 0, 1, 1).companions(3, sleeper), 1)),
         Box::new(releases(case("release_many(2), 3 sleep", 0, 2, 2).companions(3, sleeper), 2)),

@@ -7,7 +7,8 @@ use crossproc::{Condition, ConditionError, Lock, RLock, Wait};
 use super::{EXPIRES, WAKER_STOPPED, warm_up, word};
 use crate::harness::{Case, End, Me, Mode, Moment, Operation, Subject};
 
-/// In the condition's word: how often some were notified, and how often all. See `condition::state`.
+/// In the condition's word: how often some were notified, and how often all. See
+/// `condition::state`.
 const SOME: u64 = 0x3fff << 34;
 const ALL: u64 = !0 << 48;
 
@@ -22,7 +23,8 @@ struct Board {
     returned: AtomicU32,
     /// The same, when the survivors came.
     judged: AtomicU32,
-    /// There is no need to wait any longer. Stored before the notification, as long as nobody is between looking at it and waiting.
+    /// There is no need to wait any longer. Stored before the notification, as long as nobody is
+    /// between looking at it and waiting.
     is_set: AtomicU32,
     /// The notification has come to its end.
     is_done: AtomicU32,
@@ -55,7 +57,11 @@ impl Board {
     }
 
     fn acquire(&self) {
-        let acquired = if self.reenters { self.reentrant.acquire(Wait::FOREVER) } else { self.lock.acquire(Wait::FOREVER) };
+        let acquired = if self.reenters {
+            self.reentrant.acquire(Wait::FOREVER)
+        } else {
+            self.lock.acquire(Wait::FOREVER)
+        };
         if acquired.expect("nothing is in the way").owner_died {
             self.recover();
         }
@@ -73,12 +79,19 @@ impl Board {
     }
 
     fn wait(&self, wait: Wait) -> Result<(), ConditionError> {
-        if self.reenters { self.changed.wait_with(&mut &self.reentrant, wait) } else { self.changed.wait_with(&mut &self.lock, wait) }
+        if self.reenters {
+            self.changed.wait_with(&mut &self.reentrant, wait)
+        } else {
+            self.changed.wait_with(&mut &self.lock, wait)
+        }
     }
 
     /// What there is to do after a wait.
     fn after(&self, outcome: Result<(), ConditionError>) {
-        assert!(if self.reenters { self.reentrant.is_owned() } else { self.lock.is_owned() }, "without the lock after a wait");
+        assert!(
+            if self.reenters { self.reentrant.is_owned() } else { self.lock.is_owned() },
+            "without the lock after a wait"
+        );
         match outcome {
             Ok(()) | Err(ConditionError::TimedOut) => {}
             Err(ConditionError::OwnerDied) => self.recover(),
@@ -95,7 +108,8 @@ impl Board {
         self.is_notified.load(SeqCst) != 0 || self.is_done.load(SeqCst) != 0
     }
 
-    /// Looks whether it has; as long as none of those who waited has died, after which one who was woken for nothing tells all.
+    /// Looks whether it has; as long as none of those who waited has died, after which one who was
+    /// woken for nothing tells all.
     fn look_for_notification(&self) -> bool {
         let is_notified = word(&self.changed) & (SOME | ALL) != 0;
         self.is_notified.store(is_notified.into(), SeqCst);
@@ -107,12 +121,17 @@ impl Board {
     }
 }
 
-/// A case whose survivors notify all, after which nobody waits any longer. Until then `may_wait` says who may; the lock may be waited for.
+/// A case whose survivors notify all, after which nobody waits any longer. Until then `may_wait`
+/// says who may; the lock may be waited for.
 fn case(name: &str, may_wait: impl Fn(&Board, &Moment) -> bool + 'static) -> Case<Board> {
     reentrant_case(name, false, may_wait)
 }
 
-fn reentrant_case(name: &str, reenters: bool, may_wait: impl Fn(&Board, &Moment) -> bool + 'static) -> Case<Board> {
+fn reentrant_case(
+    name: &str,
+    reenters: bool,
+    may_wait: impl Fn(&Board, &Moment) -> bool + 'static,
+) -> Case<Board> {
     Case::new(format!("condition: {name}"), move || Board::new(reenters))
         .survivor(|board, _| {
             board.acquire();
@@ -136,7 +155,8 @@ fn reentrant_case(name: &str, reenters: bool, may_wait: impl Fn(&Board, &Moment)
         .check(|board, end| check(board, end, u32::MAX, 0))
 }
 
-/// `most`: how many of the others return at the most. `known`: how many owners died before the victim.
+/// `most`: how many of the others return at the most. `known`: how many owners died before the
+/// victim.
 fn check(board: &Board, end: &End, most: u32, known: u32) -> Result<(), String> {
     let [judged, deaths] = [&board.judged, &board.deaths].map(|count| count.load(SeqCst));
     let expected = known + u32::from(end.was_killed && end.observed == 1);
@@ -188,7 +208,8 @@ fn owning_notifier(board: &Board, me: &Me) {
     board.release();
 }
 
-const NOTIFIER_STOPPED: &str = "the stopped one has notified and woken nobody yet; the end of a slice finds it";
+const NOTIFIER_STOPPED: &str =
+    "the stopped one has notified and woken nobody yet; the end of a slice finds it";
 const NOTIFIED_DIED: &str = "it was notified and has died as it waited for the lock: what it is owed others find after two slices";
 
 pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
@@ -196,12 +217,20 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
 }
 
 fn notifying() -> Vec<Box<dyn Subject>> {
-    let notifies = |name: &str, waiters: usize, least: u32, most: u32, notify: fn(&Condition)| -> Box<dyn Subject> {
+    let notifies = |name: &str,
+                    waiters: usize,
+                    least: u32,
+                    most: u32,
+                    notify: fn(&Condition)|
+     -> Box<dyn Subject> {
         let name = format!("{name}, {waiters} wait");
-        // `most`, which is the number that is wanted, return; at least one if the victim has died on the way. If it is stopped there, they are not notified yet, but for all at once.
+        // `most`, which is the number that is wanted, return; at least one if the victim has died
+        // on the way. If it is stopped there, they are not notified yet, but for all at once.
         let may_wait = move |board: &Board, now: &Moment| {
             let is_done = board.is_done.load(SeqCst) != 0 || most == u32::MAX;
-            !board.is_notified() || now.is_stopped && !is_done || board.has_returned(if is_done { least } else { least.min(1) })
+            !board.is_notified()
+                || now.is_stopped && !is_done
+                || board.has_returned(if is_done { least } else { least.min(1) })
         };
         let case = case(&name, may_wait)
             .companions(waiters, waiter)
@@ -256,7 +285,8 @@ fn waits(case: Case<Board>) -> Case<Board> {
     })
 }
 
-/// One of the others must return if the victim has died, without the lock, of a wait for which there was one notification.
+/// One of the others must return if the victim has died, without the lock, of a wait for which
+/// there was one notification.
 fn until_one_returns(board: &Board, now: &Moment) -> bool {
     let has_victim_got_it = now.is_stopped || board.was_owner.load(SeqCst) != 0;
     !board.is_notified() || has_victim_got_it || board.has_returned(1)
@@ -266,7 +296,8 @@ fn until_notified(board: &Board, _: &Moment) -> bool {
     !board.is_notified()
 }
 
-/// Notifies when the victim sleeps, and dies as soon as it has; with the lock, if it `owns` it then.
+/// Notifies when the victim sleeps, and dies as soon as it has; with the lock, if it `owns` it
+/// then.
 fn with_dying_notifier(case: Case<Board>, owns: bool, notify: fn(&Condition)) -> Case<Board> {
     let dies = move |board: &Board, operation: &Operation| {
         warm_up();
@@ -281,7 +312,10 @@ fn with_dying_notifier(case: Case<Board>, owns: bool, notify: fn(&Condition)) ->
             board.is_done.store(1, SeqCst);
         });
     };
-    case.dying(dies, |board| board.is_set.load(SeqCst) != 0 && board.look_for_notification() || board.is_done.load(SeqCst) != 0)
+    case.dying(dies, |board| {
+        board.is_set.load(SeqCst) != 0 && board.look_for_notification()
+            || board.is_done.load(SeqCst) != 0
+    })
 }
 
 fn waiting() -> Vec<Box<dyn Subject>> {
@@ -290,14 +324,20 @@ fn waiting() -> Vec<Box<dyn Subject>> {
     vec![
         Box::new(waits(case("wait, notify_one", until_one_returns).companion(notifier(one)))),
         Box::new(
-            waits(case("wait, notify_one, 2 wait behind", until_one_returns).companions(2, later_waiter).companion(notifier(one)))
-                .known_strand(Mode::Kill, NOTIFIED_DIED),
+            waits(
+                case("wait, notify_one, 2 wait behind", until_one_returns)
+                    .companions(2, later_waiter)
+                    .companion(notifier(one)),
+            )
+            .known_strand(Mode::Kill, NOTIFIED_DIED),
         ),
         Box::new(
             waits(
-                case("wait, notify(3), 2 wait before", |board, _| !board.is_notified() || board.has_returned(2))
-                    .companions(2, waiter)
-                    .companion(notifier(|condition| condition.notify(3))),
+                case("wait, notify(3), 2 wait before", |board, _| {
+                    !board.is_notified() || board.has_returned(2)
+                })
+                .companions(2, waiter)
+                .companion(notifier(|condition| condition.notify(3))),
             )
             .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
@@ -311,12 +351,17 @@ fn waiting() -> Vec<Box<dyn Subject>> {
             .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
         Box::new(
-            waits(case("wait, notify_all, 2 wait behind", until_notified).companions(2, later_waiter).companion(notifier(all)))
-                .known_strand(Mode::Stop, WAKER_STOPPED),
+            waits(
+                case("wait, notify_all, 2 wait behind", until_notified)
+                    .companions(2, later_waiter)
+                    .companion(notifier(all)),
+            )
+            .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
         Box::new(
             waits(with_dying_notifier(
-                case("wait, notify_one by one that dies, 2 wait behind", until_one_returns).companions(2, later_waiter),
+                case("wait, notify_one by one that dies, 2 wait behind", until_one_returns)
+                    .companions(2, later_waiter),
                 false,
                 one,
             ))
@@ -324,7 +369,8 @@ fn waiting() -> Vec<Box<dyn Subject>> {
         ),
         Box::new(
             waits(with_dying_notifier(
-                case("wait, notify_all by one that dies, 2 wait behind", until_notified).companions(2, later_waiter),
+                case("wait, notify_all by one that dies, 2 wait behind", until_notified)
+                    .companions(2, later_waiter),
                 false,
                 all,
             ))
@@ -332,12 +378,14 @@ fn waiting() -> Vec<Box<dyn Subject>> {
         ),
         Box::new(
             waits(with_dying_notifier(
-                case("wait, notify_all by an owner that dies, 2 wait behind", until_notified).companions(2, later_waiter),
+                case("wait, notify_all by an owner that dies, 2 wait behind", until_notified)
+                    .companions(2, later_waiter),
                 true,
                 all,
             ))
             .check(|board, end| match check(board, end, u32::MAX, 1) {
-                // The victim may have been told, and died before it had recovered: that is one death for two.
+                // The victim may have been told, and died before it had recovered: that is one
+                // death for two.
                 Err(_) if end.observed == 1 => check(board, end, u32::MAX, 0),
                 result => result,
             })
@@ -359,12 +407,17 @@ fn waiting() -> Vec<Box<dyn Subject>> {
                 })
                 .known_strand(Mode::Kill, NOTIFIED_DIED),
         ),
-        Box::new(case("wait_timeout, 2 wait, expires", |_, _| true).expires().companions(2, waiter).victim(|board, operation| {
-            warm_up();
-            board.acquire();
-            let outcome = operation.step(|| board.wait(Wait::timeout(EXPIRES)));
-            board.after(outcome);
-            board.release();
-        })),
+        Box::new(
+            case("wait_timeout, 2 wait, expires", |_, _| true)
+                .expires()
+                .companions(2, waiter)
+                .victim(|board, operation| {
+                    warm_up();
+                    board.acquire();
+                    let outcome = operation.step(|| board.wait(Wait::timeout(EXPIRES)));
+                    board.after(outcome);
+                    board.release();
+                }),
+        ),
     ]
 }

@@ -42,7 +42,13 @@ enum Buffer {
 }
 
 /// A case that begins with what `before` sends.
-fn case(name: &str, buffer: Buffer, before: impl Fn(&Board) + 'static, effect: Effect, leaves: Leaves) -> Case<Board> {
+fn case(
+    name: &str,
+    buffer: Buffer,
+    before: impl Fn(&Board) + 'static,
+    effect: Effect,
+    leaves: Leaves,
+) -> Case<Board> {
     Case::new(format!("connection: {name}"), move || Board::new(buffer == Buffer::Small))
         .before(before)
         .survivor(move |board, me| {
@@ -82,11 +88,13 @@ fn has_room(end: &Connection) -> bool {
     poll(&mut ends, Some(&Timespec::default())).expect("there is memory") == 1
 }
 
-/// Some messages sent and received, if nobody else is faster. The others may have died, or be stopped, anywhere: it does not wait for them.
+/// Some messages sent and received, if nobody else is faster. The others may have died, or be
+/// stopped, anywhere: it does not wait for them.
 fn go_round(board: &Board, who: usize) {
     let (mut sent, mut received) = (0, 0);
     for _ in 0..MOST_ROUNDS {
-        sent += usize::from(board.try_send(who, if sent == 2 { Shape::Handle } else { Shape::Short }));
+        sent +=
+            usize::from(board.try_send(who, if sent == 2 { Shape::Handle } else { Shape::Short }));
         received += usize::from(board.try_recv(who));
         if sent >= 5 && received >= 5 {
             return;
@@ -95,7 +103,8 @@ fn go_round(board: &Board, who: usize) {
     panic!("no progress: {sent} sent, {received} received");
 }
 
-/// No message of those who live is lost, doubled, mixed or out of order, the operation under test was done or not, and there is as much room as ever.
+/// No message of those who live is lost, doubled, mixed or out of order, the operation under test
+/// was done or not, and there is as much room as ever.
 fn check(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
     board.drain_at_end();
     let (victims, missing) = board.account()?;
@@ -120,13 +129,22 @@ fn check(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
 
 type Operate = fn(&Board, &Operation);
 
-fn sending(board: &Board, operation: &Operation, shape: Shape, send: impl FnOnce(&[u8]) -> Result<(), ConnectionError>) {
+fn sending(
+    board: &Board,
+    operation: &Operation,
+    shape: Shape,
+    send: impl FnOnce(&[u8]) -> Result<(), ConnectionError>,
+) {
     let message = board.message(VICTIM, shape);
     let result = operation.step(|| send(&message));
     board.after_send(VICTIM, result);
 }
 
-fn receiving(board: &Board, operation: &Operation, receive: impl FnOnce() -> Result<Message, ConnectionError>) {
+fn receiving(
+    board: &Board,
+    operation: &Operation,
+    receive: impl FnOnce() -> Result<Message, ConnectionError>,
+) {
     // What a thread keeps for receiving is there.
     assert!(matches!(board.one.try_recv(), Err(ConnectionError::WouldBlock)));
     let result = operation.step(receive);
@@ -140,7 +158,10 @@ fn receiving_into<const N: usize>(board: &Board, operation: &Operation) {
     let mut buffer = [0; N];
     match operation.step(|| board.other.recv_into(&mut buffer)) {
         Ok(len) => board.note(VICTIM, &buffer[..len], false),
-        Err(ConnectionError::TooShort { message, .. } | ConnectionError::UnexpectedHandle { message }) => {
+        Err(
+            ConnectionError::TooShort { message, .. }
+            | ConnectionError::UnexpectedHandle { message },
+        ) => {
             board.after_recv(VICTIM, Ok(*message));
         }
         Err(error) => panic!("{error}"),
@@ -207,8 +228,12 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
 }
 
 fn senders() -> Vec<Box<dyn Subject>> {
-    let of = |name: &str, operate: Operate| case(name, Buffer::Small, nothing, Effect::Sends, Leaves::Message).victim(operate);
-    let usual = |name: &str, operate: Operate| case(name, Buffer::Usual, nothing, Effect::Sends, Leaves::Message).victim(operate);
+    let of = |name: &str, operate: Operate| {
+        case(name, Buffer::Small, nothing, Effect::Sends, Leaves::Message).victim(operate)
+    };
+    let usual = |name: &str, operate: Operate| {
+        case(name, Buffer::Usual, nothing, Effect::Sends, Leaves::Message).victim(operate)
+    };
     vec![
         Box::new(of("send, short", send::<0>)),
         Box::new(of("send, empty", send::<1>)),
@@ -221,28 +246,48 @@ fn senders() -> Vec<Box<dyn Subject>> {
         Box::new(of("send, short, 1 sleeps", send::<0>).companion(receiver)),
         Box::new(of("send, short, 3 sleep", send::<0>).companions(3, receiver)),
         Box::new(of("send, by memfd, 2 sleep", send::<2>).companions(2, receiver)),
-        Box::new(case("try_send, full", Buffer::Small, fill, Effect::Nothing, Leaves::Message).victim(|board, operation| {
-            sending(board, operation, Shape::Short, |message| board.one.try_send(message));
-        })),
+        Box::new(
+            case("try_send, full", Buffer::Small, fill, Effect::Nothing, Leaves::Message).victim(
+                |board, operation| {
+                    sending(board, operation, Shape::Short, |message| board.one.try_send(message));
+                },
+            ),
+        ),
     ]
 }
 
 fn senders_that_wait() -> Vec<Box<dyn Subject>> {
     let full = |name: &str| case(name, Buffer::Small, fill, Effect::Sends, Leaves::Room);
     let in_time: Operate = |board, operation| {
-        sending(board, operation, Shape::Short, |message| board.one.send_timeout(message, EXPIRES * 500));
+        sending(board, operation, Shape::Short, |message| {
+            board.one.send_timeout(message, EXPIRES * 500)
+        });
     };
     vec![
         Box::new(full("send, full, then room").victim(send::<0>).companion(drainer)),
         Box::new(full("send, by memfd, full, then room").victim(send::<2>).companion(drainer)),
         Box::new(full("send_both, full, then room").victim(send::<3>).companion(drainer)),
-        Box::new(full("send, full, then room, 2 sleep behind").victim(send::<0>).companions(2, later_sender).companion(drainer)),
+        Box::new(
+            full("send, full, then room, 2 sleep behind")
+                .victim(send::<0>)
+                .companions(2, later_sender)
+                .companion(drainer),
+        ),
         Box::new(full("send_timeout, full, then room").victim(in_time).companion(drainer)),
-        Box::new(full("send_timeout, full, then room, 2 sleep behind").victim(in_time).companions(2, later_sender).companion(drainer)),
+        Box::new(
+            full("send_timeout, full, then room, 2 sleep behind")
+                .victim(in_time)
+                .companions(2, later_sender)
+                .companion(drainer),
+        ),
         Box::new(
             case("send_timeout, full, expires", Buffer::Small, fill, Effect::Nothing, Leaves::Room)
                 .expires()
-                .victim(|board, operation| sending(board, operation, Shape::Short, |message| board.one.send_timeout(message, EXPIRES))),
+                .victim(|board, operation| {
+                    sending(board, operation, Shape::Short, |message| {
+                        board.one.send_timeout(message, EXPIRES)
+                    });
+                }),
         ),
     ]
 }
@@ -272,43 +317,78 @@ fn receivers() -> Vec<Box<dyn Subject>> {
             match result {
                 Ok(handle) => board.after_handle(VICTIM, &handle),
                 // Others were faster.
-                Err(ConnectionError::NoHandle { message }) => drop(board.after_recv(VICTIM, Ok(*message))),
+                Err(ConnectionError::NoHandle { message }) => {
+                    drop(board.after_recv(VICTIM, Ok(*message)));
+                }
                 Err(error) => panic!("{error:?}"),
             }
         })),
-        Box::new(case("try_recv, none", Buffer::Small, nothing, Effect::Nothing, Leaves::Message).victim(|board, operation| {
-            receiving(board, operation, || board.other.try_recv());
-        })),
+        Box::new(
+            case("try_recv, none", Buffer::Small, nothing, Effect::Nothing, Leaves::Message)
+                .victim(|board, operation| {
+                    receiving(board, operation, || board.other.try_recv());
+                }),
+        ),
     ]
 }
 
 fn receivers_that_wait() -> Vec<Box<dyn Subject>> {
     let full = |name: &str| case(name, Buffer::Small, fill, Effect::Takes, Leaves::Room);
     let none = |name: &str| case(name, Buffer::Small, nothing, Effect::Takes, Leaves::Message);
-    let in_time: Operate = |board, operation| receiving(board, operation, || board.other.recv_timeout(EXPIRES * 500));
+    let in_time: Operate =
+        |board, operation| receiving(board, operation, || board.other.recv_timeout(EXPIRES * 500));
     vec![
         Box::new(
-            full("recv, full, 2 senders sleep").victim(recv).companions(2, |board, me| board.send(COMPANION + me.index, Shape::Short)),
+            full("recv, full, 2 senders sleep")
+                .victim(recv)
+                .companions(2, |board, me| board.send(COMPANION + me.index, Shape::Short)),
         ),
         Box::new(none("recv, none, then sent").victim(recv).companion(later_sender)),
-        Box::new(none("recv, none, then sent, 2 sleep behind").victim(recv).companions(2, later_receiver).companion(later_sender)),
-        Box::new(none("recv, none, then sent, 2 sleep before").victim(recv).companions(2, receiver).companion(later_sender)),
-        Box::new(none("recv_into, none, then sent").victim(receiving_into::<64>).companion(later_sender)),
+        Box::new(
+            none("recv, none, then sent, 2 sleep behind")
+                .victim(recv)
+                .companions(2, later_receiver)
+                .companion(later_sender),
+        ),
+        Box::new(
+            none("recv, none, then sent, 2 sleep before")
+                .victim(recv)
+                .companions(2, receiver)
+                .companion(later_sender),
+        ),
+        Box::new(
+            none("recv_into, none, then sent").victim(receiving_into::<64>).companion(later_sender),
+        ),
         Box::new(none("recv_timeout, none, then sent").victim(in_time).companion(later_sender)),
         Box::new(
-            none("recv_timeout, none, then sent, 2 sleep behind").victim(in_time).companions(2, later_receiver).companion(later_sender),
+            none("recv_timeout, none, then sent, 2 sleep behind")
+                .victim(in_time)
+                .companions(2, later_receiver)
+                .companion(later_sender),
         ),
         Box::new(
             case("recv_timeout, expires", Buffer::Small, nothing, Effect::Nothing, Leaves::Message)
                 .expires()
-                .victim(|board, operation| receiving(board, operation, || board.other.recv_timeout(EXPIRES))),
+                .victim(|board, operation| {
+                    receiving(board, operation, || board.other.recv_timeout(EXPIRES));
+                }),
         ),
         Box::new(
-            case("poll_timeout, none, then sent", Buffer::Small, nothing, Effect::Nothing, Leaves::Message).companion(later_sender).victim(
-                |board, operation| {
-                    assert!(operation.step(|| board.other.poll_timeout(EXPIRES * 500)).expect("there is memory"));
-                },
-            ),
+            case(
+                "poll_timeout, none, then sent",
+                Buffer::Small,
+                nothing,
+                Effect::Nothing,
+                Leaves::Message,
+            )
+            .companion(later_sender)
+            .victim(|board, operation| {
+                assert!(
+                    operation
+                        .step(|| board.other.poll_timeout(EXPIRES * 500))
+                        .expect("there is memory")
+                );
+            }),
         ),
     ]
 }

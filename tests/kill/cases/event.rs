@@ -13,8 +13,7 @@ struct Board {
     is_pulsed: AtomicU32,
 }
 
-const WAKER_STOPPED: &str =
-    "the stopped one has set the event and woken nobody yet, or was woken and has not woken the others; any `set` does";
+const WAKER_STOPPED: &str = "the stopped one has set the event and woken nobody yet, or was woken and has not woken the others; any `set` does";
 
 /// A case whose survivors set the event and wait for it. Nobody waits for an event that is set.
 fn case(name: &str) -> Case<Board> {
@@ -29,12 +28,21 @@ fn case(name: &str) -> Case<Board> {
         })
         .may_wait(|board, _| !board.event.is_set())
         .observe(|board, _| u64::from(board.event.is_set()))
-        .check(|board, _| if board.event.is_set() { Ok(()) } else { Err("the event was cleared by nobody".into()) })
+        .check(|board, _| {
+            if board.event.is_set() {
+                Ok(())
+            } else {
+                Err("the event was cleared by nobody".into())
+            }
+        })
 }
 
 fn sleeper(board: &Board, _: &Me) {
     board.event.wait();
-    assert!(board.event.is_set() || board.is_pulsed.load(SeqCst) == 1, "a wait returned though nobody had set the event");
+    assert!(
+        board.event.is_set() || board.is_pulsed.load(SeqCst) == 1,
+        "a wait returned though nobody had set the event"
+    );
 }
 
 fn later_sleeper(board: &Board, me: &Me) {
@@ -74,12 +82,19 @@ fn setting() -> Vec<Box<dyn Subject>> {
     };
     vec![
         Box::new(sets(case("set"))),
-        Box::new(sets(case("set, 1 sleeps").companion(sleeper)).known_strand(Mode::Stop, WAKER_STOPPED)),
-        Box::new(sets(case("set, 3 sleep").companions(3, sleeper)).known_strand(Mode::Stop, WAKER_STOPPED)),
-        Box::new(case("set, already set").before(|board| board.event.set()).victim(|board, operation| {
-            warm_up();
-            operation.step(|| board.event.set());
-        })),
+        Box::new(
+            sets(case("set, 1 sleeps").companion(sleeper)).known_strand(Mode::Stop, WAKER_STOPPED),
+        ),
+        Box::new(
+            sets(case("set, 3 sleep").companions(3, sleeper))
+                .known_strand(Mode::Stop, WAKER_STOPPED),
+        ),
+        Box::new(case("set, already set").before(|board| board.event.set()).victim(
+            |board, operation| {
+                warm_up();
+                operation.step(|| board.event.set());
+            },
+        )),
         Box::new(
             case("set, the first operation of a thread, 3 sleep")
                 .companions(3, sleeper)
@@ -111,22 +126,42 @@ fn waiting() -> Vec<Box<dyn Subject>> {
     vec![
         Box::new(waits(case("wait, set").before(|board| board.event.set()))),
         Box::new(waits(case("wait, unset, then set").companion(setter))),
-        Box::new(waits(case("wait, unset, then set, 2 sleep behind").companions(2, later_sleeper).companion(setter))),
-        Box::new(waits(case("wait, unset, then set, 2 sleep before").companions(2, sleeper).companion(setter))),
+        Box::new(waits(
+            case("wait, unset, then set, 2 sleep behind")
+                .companions(2, later_sleeper)
+                .companion(setter),
+        )),
+        Box::new(waits(
+            case("wait, unset, then set, 2 sleep before").companions(2, sleeper).companion(setter),
+        )),
         Box::new(
-            waits(case("wait, unset, then set by one that dies, 2 sleep behind").companions(2, later_sleeper).dying(
-                |board, operation| {
-                    warm_up();
-                    operation.step(|| board.event.set());
-                },
-                |board| board.event.is_set(),
-            ))
+            waits(
+                case("wait, unset, then set by one that dies, 2 sleep behind")
+                    .companions(2, later_sleeper)
+                    .dying(
+                        |board, operation| {
+                            warm_up();
+                            operation.step(|| board.event.set());
+                        },
+                        |board| board.event.is_set(),
+                    ),
+            )
             .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
         Box::new(waits(case("wait, unset, then set and cleared").companion(pulse))),
-        Box::new(waits(case("wait, unset, then set and cleared, 2 sleep behind").companions(2, later_sleeper).companion(pulse))),
-        Box::new(waits_until(case("wait_timeout, unset, then set").companion(setter), EXPIRES * 100)),
+        Box::new(waits(
+            case("wait, unset, then set and cleared, 2 sleep behind")
+                .companions(2, later_sleeper)
+                .companion(pulse),
+        )),
+        Box::new(waits_until(
+            case("wait_timeout, unset, then set").companion(setter),
+            EXPIRES * 100,
+        )),
         Box::new(waits_until(case("wait_timeout, expires").expires(), EXPIRES)),
-        Box::new(waits_until(case("wait_timeout, 2 sleep, expires").expires().companions(2, sleeper), EXPIRES)),
+        Box::new(waits_until(
+            case("wait_timeout, 2 sleep, expires").expires().companions(2, sleeper),
+            EXPIRES,
+        )),
     ]
 }

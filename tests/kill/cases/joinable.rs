@@ -70,7 +70,11 @@ impl Board {
     pub(super) fn among(participants: usize, capacity: usize, attempts: u32) -> Self {
         let options = QueueOptions::new().participants(participants).attempts(attempts, 2);
         let queue = options.create_joinable(capacity).expect("there is memory");
-        let account = || Account { holder: AtomicU32::new(0), is_doing: AtomicU32::new(0), done: AtomicU32::new(0) };
+        let account = || Account {
+            holder: AtomicU32::new(0),
+            is_doing: AtomicU32::new(0),
+            done: AtomicU32::new(0),
+        };
         Board {
             words: Words::of(&queue),
             queue,
@@ -108,7 +112,10 @@ impl Board {
     }
 
     /// Notes who has it. Nobody else may, but for one who is dead.
-    pub(super) fn hold<'a>(&self, task: Result<Task<'a, u64>, QueueError>) -> Option<Task<'a, u64>> {
+    pub(super) fn hold<'a>(
+        &self,
+        task: Result<Task<'a, u64>, QueueError>,
+    ) -> Option<Task<'a, u64>> {
         let task = match task {
             Ok(task) => task,
             Err(QueueError::Empty | QueueError::Closed) => return None,
@@ -168,14 +175,23 @@ impl Board {
 
     /// How many tasks nobody has been about to finish.
     fn outstanding(&self) -> usize {
-        let of =
-            |who: usize| (0..self.put[who].load(SeqCst) as usize).filter(move |&number| self.tasks[who][number].is_doing.load(SeqCst) == 0);
+        let of = |who: usize| {
+            (0..self.put[who].load(SeqCst) as usize)
+                .filter(move |&number| self.tasks[who][number].is_doing.load(SeqCst) == 0)
+        };
         (0..ALL).map(|who| of(who).count()).sum()
     }
 }
 
 /// A case whose queue has gone round by `shift` puts and gets, and then has `items`.
-fn case_with(name: &str, capacity: usize, shift: usize, items: usize, attempts: u32, leaves: Leaves) -> Case<Board> {
+fn case_with(
+    name: &str,
+    capacity: usize,
+    shift: usize,
+    items: usize,
+    attempts: u32,
+    leaves: Leaves,
+) -> Case<Board> {
     let name = format!("joinable: {name} [{items} of {capacity}]");
     Case::new(name, move || Board::new(capacity, attempts))
         .before(move |board| {
@@ -228,11 +244,14 @@ fn leave(board: &Board, leaves: Leaves) {
 
 fn may_wait(board: &Board, now: &Moment) -> bool {
     let outstanding = board.outstanding();
-    let places = || (0..board.words.used()).flat_map(|id| (0..4).map(move |place| board.words.place(id, place)));
+    let places = || {
+        (0..board.words.used()).flat_map(|id| (0..4).map(move |place| board.words.place(id, place)))
+    };
     let has_returned = places().any(|word| word & super::queue_words::RETURNED != 0);
     let has_task = places().any(|word| word & super::queue_words::TASK != 0);
     // One who is stopped has not given it back before it has told so.
-    let is_available = board.words.has_item() || has_returned && (!now.is_stopped || board.words.tells_of_returned());
+    let is_available = board.words.has_item()
+        || has_returned && (!now.is_stopped || board.words.tells_of_returned());
     let joiners_may = board.joining.load(SeqCst) == 0
         || outstanding > 0
         || is_available
@@ -240,7 +259,8 @@ fn may_wait(board: &Board, now: &Moment) -> bool {
         || has_returned
         || board.words.has_any_come_to(Stage::Announced);
     let is_unfinished = outstanding > 0 && !now.is_stopped;
-    let getters_may = board.waiting.load(SeqCst) == 0 || !is_available && !is_unfinished && (!board.queue.is_closed() || now.is_stopped);
+    let getters_may = board.waiting.load(SeqCst) == 0
+        || !is_available && !is_unfinished && (!board.queue.is_closed() || now.is_stopped);
     // A survivor may wait for what the stopped one has in hand.
     joiners_may && getters_may
 }
@@ -248,7 +268,8 @@ fn may_wait(board: &Board, now: &Moment) -> bool {
 pub(super) fn check(board: &Board, end: &End) -> Result<(), String> {
     let all: Vec<JoinableQueue<u64>> = (0..board.words.used())
         .map(|_| {
-            let file = board.queue.as_fd().try_clone_to_owned().expect("there are descriptors left");
+            let file =
+                board.queue.as_fd().try_clone_to_owned().expect("there are descriptors left");
             let queue: JoinableQueue<u64> = JoinableQueue::attach(file).expect("it is a queue");
             drop(queue.loan().expect("nobody else takes part"));
             queue
@@ -263,7 +284,11 @@ pub(super) fn check(board: &Board, end: &End) -> Result<(), String> {
         return Err(format!("{} are unfinished: {error}", board.queue.unfinished()));
     }
     if board.queue.unfinished() != 0 || board.queue.dead_letters() != 0 {
-        return Err(format!("{} are unfinished, {} given up", board.queue.unfinished(), board.queue.dead_letters()));
+        return Err(format!(
+            "{} are unfinished, {} given up",
+            board.queue.unfinished(),
+            board.queue.dead_letters()
+        ));
     }
     check_capacity(board)?;
     board.words.check_slots()?;
@@ -278,7 +303,10 @@ fn check_capacity(board: &Board) -> Result<(), String> {
         let count = (0..MOST_ROUNDS).take_while(|_| board.try_put(JUDGE)).count();
         let drained = board.drain();
         if (count, drained) != (board.queue.capacity(), board.queue.capacity()) {
-            return Err(format!("{count} put, {drained} done, and there is room for {}", board.queue.capacity()));
+            return Err(format!(
+                "{count} put, {drained} done, and there is room for {}",
+                board.queue.capacity()
+            ));
         }
     }
     Ok(())
@@ -308,7 +336,9 @@ fn check_tasks(board: &Board, end: &End) -> Result<(), String> {
                 done == u32::from(number < put)
             };
             if !is_right {
-                return Err(format!("{number} of {who}, who has put {put}, was done {done} times; {end:?}"));
+                return Err(format!(
+                    "{number} of {who}, who has put {put}, was done {done} times; {end:?}"
+                ));
             }
         }
     }
@@ -488,11 +518,20 @@ fn with_dying_returner(case: Case<Board>) -> Case<Board> {
         operation.step(|| drop(task));
     };
     case.dying(script, |board| {
-        (0..board.words.used()).any(|id| (0..4).any(|place| board.words.place(id, place) & super::queue_words::RETURNED != 0))
+        (0..board.words.used()).any(|id| {
+            (0..4).any(|place| board.words.place(id, place) & super::queue_words::RETURNED != 0)
+        })
     })
 }
 
-pub(super) fn with_peer(case: Case<Board>, index: usize, fate: Fate, stage: Stage, puts: u64, operate: Operate) -> Case<Board> {
+pub(super) fn with_peer(
+    case: Case<Board>,
+    index: usize,
+    fate: Fate,
+    stage: Stage,
+    puts: u64,
+    operate: Operate,
+) -> Case<Board> {
     let script = move |board: &Board, operation: &Operation| {
         board.take_part();
         if fate == Fate::Dies && puts != 0 && stage != Stage::Announced {
@@ -538,8 +577,9 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
 fn alone() -> Vec<Box<dyn Subject>> {
     let mut cases: Vec<Box<dyn Subject>> = Vec::new();
     for (capacity, items) in [(1, 1), (2, 1), (3, 3)] {
-        let mut add =
-            |name: &str, leaves: Leaves, operate: Operate| cases.push(Box::new(victim(case(name, capacity, items, leaves), operate)));
+        let mut add = |name: &str, leaves: Leaves, operate: Operate| {
+            cases.push(Box::new(victim(case(name, capacity, items, leaves), operate)));
+        };
         add("try_put", Leaves::Nothing, trying_to_put);
         add("get", Leaves::Task, getting);
         add("done", Leaves::Nothing, finishing);
@@ -566,9 +606,15 @@ fn alone() -> Vec<Box<dyn Subject>> {
     };
     cases.push(Box::new(victim(returned("get, one came back", 2, 1), getting)));
     cases.push(Box::new(victim(returned("get, one came back, there are more", 2, 2), getting)));
-    cases.push(Box::new(victim(returned("join_timeout(0), one came back", 2, 1), looking_for_the_end)));
+    cases.push(Box::new(victim(
+        returned("join_timeout(0), one came back", 2, 1),
+        looking_for_the_end,
+    )));
     // Letters.
-    cases.push(Box::new(victim(case_with("drop, the last attempt", 2, 3, 1, 1, Leaves::Nothing), giving_up)));
+    cases.push(Box::new(victim(
+        case_with("drop, the last attempt", 2, 3, 1, 1, Leaves::Nothing),
+        giving_up,
+    )));
     let with_letter = case_with("dead_letter", 2, 3, 1, 1, Leaves::Nothing);
     cases.push(Box::new(with_letter.victim(|board, operation| {
         board.take_part();
@@ -582,41 +628,104 @@ fn alone() -> Vec<Box<dyn Subject>> {
 
 fn waking() -> Vec<Box<dyn Subject>> {
     vec![
-        known(victim(case("try_put, 1 waits", 1, 0, Leaves::Task).companion(getter), trying_to_put)),
-        known(victim(case("try_put, 2 wait, 1 joins", 2, 0, Leaves::Closed).companions(2, getter).companion(joiner), trying_to_put)),
+        known(victim(
+            case("try_put, 1 waits", 1, 0, Leaves::Task).companion(getter),
+            trying_to_put,
+        )),
+        known(victim(
+            case("try_put, 2 wait, 1 joins", 2, 0, Leaves::Closed)
+                .companions(2, getter)
+                .companion(joiner),
+            trying_to_put,
+        )),
         known(victim(case("drop, 1 waits", 1, 1, Leaves::Task).companion(getter), giving_back)),
         known(victim(case("drop, 2 wait", 2, 1, Leaves::Task).companions(2, getter), giving_back)),
-        known(victim(case("drop, 1 waits, 2 join", 2, 1, Leaves::Closed).companion(worker).companions(2, joiner), giving_back)),
+        known(victim(
+            case("drop, 1 waits, 2 join", 2, 1, Leaves::Closed)
+                .companion(worker)
+                .companions(2, joiner),
+            giving_back,
+        )),
         known(victim(case("done, 1 joins", 1, 1, Leaves::Nothing).companion(joiner), finishing)),
-        known(victim(case("done, 2 join, 1 waits", 2, 1, Leaves::Closed).companions(2, joiner).companion(worker), finishing)),
-        known(victim(case_with("drop, the last attempt, 2 join", 2, 3, 1, 1, Leaves::Nothing).companions(2, joiner), giving_up)),
+        known(victim(
+            case("done, 2 join, 1 waits", 2, 1, Leaves::Closed)
+                .companions(2, joiner)
+                .companion(worker),
+            finishing,
+        )),
+        known(victim(
+            case_with("drop, the last attempt, 2 join", 2, 3, 1, 1, Leaves::Nothing)
+                .companions(2, joiner),
+            giving_up,
+        )),
         known(victim(case("get, 2 join", 2, 1, Leaves::Closed).companions(2, joiner), getting)),
-        known(victim(case("close, 2 wait, 1 joins", 2, 0, Leaves::Closed).companions(2, worker).companion(joiner), closing)),
+        known(victim(
+            case("close, 2 wait, 1 joins", 2, 0, Leaves::Closed)
+                .companions(2, worker)
+                .companion(joiner),
+            closing,
+        )),
     ]
 }
 
 fn blocked() -> Vec<Box<dyn Subject>> {
     vec![
         known(victim(case("get, then put", 1, 0, Leaves::Task).companion(supplier(1)), getting)),
-        known(victim(case("get, then put, 1 waits behind", 2, 0, Leaves::Task).companion(later_getter).companion(supplier(2)), getting)),
-        known(victim(case("get, then one comes back", 2, 1, Leaves::Task).companion(returner), getting)),
-        known(victim(with_dying_holder(case("get, then its holder dies", 2, 1, Leaves::Task)), getting)),
         known(victim(
-            with_dying_holder(case("get, then its holder dies, 1 waits behind", 2, 1, Leaves::Task).companion(later_getter)),
+            case("get, then put, 1 waits behind", 2, 0, Leaves::Task)
+                .companion(later_getter)
+                .companion(supplier(2)),
             getting,
         )),
-        known(victim(with_dying_returner(case("get, then its holder dies giving it back", 2, 1, Leaves::Task)), getting)),
-        known(victim(case("join, then done", 2, 1, Leaves::Nothing).companion(finisher), joining)),
-        known(victim(case("join, then done, 1 joins behind", 2, 1, Leaves::Nothing).companion(later_joiner).companion(finisher), joining)),
         known(victim(
-            with_dying_holder(case("join, then its holder dies, 1 waits behind", 2, 1, Leaves::Closed).companion(later_worker)),
+            case("get, then one comes back", 2, 1, Leaves::Task).companion(returner),
+            getting,
+        )),
+        known(victim(
+            with_dying_holder(case("get, then its holder dies", 2, 1, Leaves::Task)),
+            getting,
+        )),
+        known(victim(
+            with_dying_holder(
+                case("get, then its holder dies, 1 waits behind", 2, 1, Leaves::Task)
+                    .companion(later_getter),
+            ),
+            getting,
+        )),
+        known(victim(
+            with_dying_returner(case(
+                "get, then its holder dies giving it back",
+                2,
+                1,
+                Leaves::Task,
+            )),
+            getting,
+        )),
+        known(victim(case("join, then done", 2, 1, Leaves::Nothing).companion(finisher), joining)),
+        known(victim(
+            case("join, then done, 1 joins behind", 2, 1, Leaves::Nothing)
+                .companion(later_joiner)
+                .companion(finisher),
             joining,
         )),
-        known(victim(case("join, then one comes back, 1 waits", 2, 1, Leaves::Closed).companion(returner).companion(worker), joining)),
+        known(victim(
+            with_dying_holder(
+                case("join, then its holder dies, 1 waits behind", 2, 1, Leaves::Closed)
+                    .companion(later_worker),
+            ),
+            joining,
+        )),
+        known(victim(
+            case("join, then one comes back, 1 waits", 2, 1, Leaves::Closed)
+                .companion(returner)
+                .companion(worker),
+            joining,
+        )),
     ]
 }
 
-/// Somebody has died in the middle of something; the victim takes part already, and takes over what there is if it looks for that.
+/// Somebody has died in the middle of something; the victim takes part already, and takes over what
+/// there is if it looks for that.
 fn beside_a_peer() -> Vec<Box<dyn Subject>> {
     let mut cases: Vec<Box<dyn Subject>> = Vec::new();
     for stage in [Stage::Announced, Stage::Exchanged, Stage::Taken, Stage::Placed] {
@@ -624,20 +733,38 @@ fn beside_a_peer() -> Vec<Box<dyn Subject>> {
             let does = if fate == Fate::Dies { "died" } else { "stopped" };
             let name = |what: &str| format!("{what}, {stage:?} and {does}");
             let looks = case(&name("join_timeout(0), a getter"), 2, 1, Leaves::Nothing);
-            cases.push(Box::new(victim(with_peer(looks, 0, fate, stage, 0, trying_to_get), looking_for_the_end)));
+            cases.push(Box::new(victim(
+                with_peer(looks, 0, fate, stage, 0, trying_to_get),
+                looking_for_the_end,
+            )));
             if fate == Fate::Dies {
                 let gets = case(&name("get, a getter"), 2, 1, Leaves::Task);
-                cases.push(known(victim(with_peer(gets, 0, fate, stage, 0, trying_to_get), getting)));
+                cases.push(known(victim(
+                    with_peer(gets, 0, fate, stage, 0, trying_to_get),
+                    getting,
+                )));
                 let joins = case(&name("join, a getter"), 1, 1, Leaves::Closed).companion(worker);
-                cases.push(known(victim(with_peer(joins, 0, fate, stage, 0, trying_to_get), joining)));
+                cases.push(known(victim(
+                    with_peer(joins, 0, fate, stage, 0, trying_to_get),
+                    joining,
+                )));
             }
             let puts = case(&name("get, a putter"), 2, 0, Leaves::Task);
             let peers = u64::from(stage != Stage::Announced);
             if stage != Stage::Announced {
-                cases.push(known(victim(with_peer(puts, 0, fate, stage, peers, trying_to_put), getting)));
+                cases.push(known(victim(
+                    with_peer(puts, 0, fate, stage, peers, trying_to_put),
+                    getting,
+                )));
             }
             // One who takes what came back to somebody else.
-            let again = with_idle_peer(case(&name("try_get, a taker of one that came back"), 2, 2, Leaves::Task)).companions(0, getter);
+            let again = with_idle_peer(case(
+                &name("try_get, a taker of one that came back"),
+                2,
+                2,
+                Leaves::Task,
+            ))
+            .companions(0, getter);
             let again = again.peer(
                 fate,
                 |board, operation| {
@@ -698,6 +825,10 @@ fn adopting() -> Vec<Box<dyn Subject>> {
         )
     };
     cases.push(comes(holds("try_get as one that died with a task")));
-    cases.push(comes(holds("try_get as one that died with a task, 1 waits, 1 joins").companion(worker).companion(joiner)));
+    cases.push(comes(
+        holds("try_get as one that died with a task, 1 waits, 1 joins")
+            .companion(worker)
+            .companion(joiner),
+    ));
     cases
 }

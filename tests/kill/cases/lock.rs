@@ -24,7 +24,12 @@ type Outcome<'a> = Result<LockGuard<'a, [u64; 2]>, LockError<LockGuard<'a, [u64;
 
 impl Guarded {
     fn new() -> Self {
-        Guarded { lock: Lock::new([0; 2]), sections: AtomicU64::new(0), inside: AtomicU32::new(0), deaths: AtomicU32::new(0) }
+        Guarded {
+            lock: Lock::new([0; 2]),
+            sections: AtomicU64::new(0),
+            inside: AtomicU32::new(0),
+            deaths: AtomicU32::new(0),
+        }
     }
 
     /// One more section, in which nobody else may be.
@@ -41,7 +46,11 @@ impl Guarded {
             Err(error) => panic!("{error}"),
         };
         assert_eq!(self.inside.swap(1, SeqCst), 0, "two owners at once");
-        assert_eq!(*guard, [self.sections.load(SeqCst); 2], "the value was lost, or is half written and nobody said so");
+        assert_eq!(
+            *guard,
+            [self.sections.load(SeqCst); 2],
+            "the value was lost, or is half written and nobody said so"
+        );
         guard[0] += 1;
         hint::black_box(&mut guard);
         thread::yield_now();
@@ -64,11 +73,16 @@ impl Board {
 
     /// Which of the locks the thread owns, a bit for each.
     fn owned_by(&self, tid: u32) -> u64 {
-        self.0.iter().enumerate().map(|(index, guarded)| u64::from(guarded.lock.owner() == Some(tid)) << index).sum()
+        self.0
+            .iter()
+            .enumerate()
+            .map(|(index, guarded)| u64::from(guarded.lock.owner() == Some(tid)) << index)
+            .sum()
     }
 }
 
-/// A case whose survivors lock all locks twice. Exactly one of them is told of the victim's death if it died as an owner, and nobody otherwise.
+/// A case whose survivors lock all locks twice. Exactly one of them is told of the victim's death
+/// if it died as an owner, and nobody otherwise.
 fn case(name: &str) -> Case<Board> {
     Case::new(format!("lock: {name}"), || Board([(); LOCKS].map(|()| Guarded::new())))
         .survivor(|board, _| {
@@ -88,7 +102,9 @@ fn check(board: &Board, end: &End, known: u64) -> Result<(), String> {
         let expected = (died_with | known) >> index & 1;
         let deaths = guarded.deaths.load(SeqCst);
         if u64::from(deaths) != expected {
-            return Err(format!("{deaths} were told that the owner of lock {index} died, and not {expected}"));
+            return Err(format!(
+                "{deaths} were told that the owner of lock {index} died, and not {expected}"
+            ));
         }
         if let Some(owner) = guarded.lock.owner() {
             return Err(format!("lock {index} is owned by {owner} at the end"));
@@ -149,25 +165,37 @@ fn locking() -> Vec<Box<dyn Subject>> {
             check(board, end, 1)
         }))),
         Box::new(locks(case("lock, held").companion(holder))),
-        Box::new(locks(case("lock, held, 2 sleep before").companion(holder).companions(2, sleeper))),
+        Box::new(locks(
+            case("lock, held, 2 sleep before").companion(holder).companions(2, sleeper),
+        )),
         Box::new(
-            locks(case("lock, held, 2 sleep behind").companions(2, later_sleeper).companion(holder))
-                .known_strand(Mode::Stop, WAKER_STOPPED),
+            locks(
+                case("lock, held, 2 sleep behind").companions(2, later_sleeper).companion(holder),
+            )
+            .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
         Box::new(locks(case("lock, held, lost 20 times").companion(greedy(20)))),
         Box::new(
-            locks(case("lock, held by a greedy one, 2 sleep behind").companions(2, later_sleeper).companion(greedy(60)))
-                .known_strand(Mode::Stop, WAKER_STOPPED),
+            locks(
+                case("lock, held by a greedy one, 2 sleep behind")
+                    .companions(2, later_sleeper)
+                    .companion(greedy(60)),
+            )
+            .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
         Box::new(
-            locks(case("lock, held by one that dies as it unlocks, 2 sleep behind").companions(2, later_sleeper).dying(
-                |board, operation| {
-                    warm_up();
-                    let guard = board.lock().lock();
-                    operation.step(|| drop(guard));
-                },
-                |board| board.lock().owner().is_none(),
-            ))
+            locks(
+                case("lock, held by one that dies as it unlocks, 2 sleep behind")
+                    .companions(2, later_sleeper)
+                    .dying(
+                        |board, operation| {
+                            warm_up();
+                            let guard = board.lock().lock();
+                            operation.step(|| drop(guard));
+                        },
+                        |board| board.lock().owner().is_none(),
+                    ),
+            )
             .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
     ]
@@ -195,20 +223,28 @@ fn others() -> Vec<Box<dyn Subject>> {
 
 fn expiring() -> Vec<Box<dyn Subject>> {
     vec![
-        Box::new(case("lock_timeout, held, then unlocked").companion(holder).victim(|board, operation| {
-            warm_up();
-            board.section(operation.step(|| board.lock().lock_timeout(EXPIRES * 100)));
-        })),
-        Box::new(case("lock_timeout, held, expires").expires().companion(holder).victim(|board, operation| {
-            warm_up();
-            board.section(operation.step(|| board.lock().lock_timeout(EXPIRES)));
-        })),
-        Box::new(case("lock_timeout, held, 2 sleep, expires").expires().companion(holder).companions(2, sleeper).victim(
+        Box::new(case("lock_timeout, held, then unlocked").companion(holder).victim(
+            |board, operation| {
+                warm_up();
+                board.section(operation.step(|| board.lock().lock_timeout(EXPIRES * 100)));
+            },
+        )),
+        Box::new(case("lock_timeout, held, expires").expires().companion(holder).victim(
             |board, operation| {
                 warm_up();
                 board.section(operation.step(|| board.lock().lock_timeout(EXPIRES)));
             },
         )),
+        Box::new(
+            case("lock_timeout, held, 2 sleep, expires")
+                .expires()
+                .companion(holder)
+                .companions(2, sleeper)
+                .victim(|board, operation| {
+                    warm_up();
+                    board.section(operation.step(|| board.lock().lock_timeout(EXPIRES)));
+                }),
+        ),
     ]
 }
 
@@ -222,22 +258,33 @@ fn unlocking() -> Vec<Box<dyn Subject>> {
     };
     vec![
         Box::new(unlocks(case("unlock"))),
-        Box::new(unlocks(case("unlock, 1 sleeps").companion(sleeper)).known_strand(Mode::Stop, WAKER_STOPPED)),
-        Box::new(unlocks(case("unlock, 2 sleep").companions(2, sleeper)).known_strand(Mode::Stop, WAKER_STOPPED)),
+        Box::new(
+            unlocks(case("unlock, 1 sleeps").companion(sleeper))
+                .known_strand(Mode::Stop, WAKER_STOPPED),
+        ),
+        Box::new(
+            unlocks(case("unlock, 2 sleep").companions(2, sleeper))
+                .known_strand(Mode::Stop, WAKER_STOPPED),
+        ),
         Box::new(
             unlocks(case("unlock, not recovered, 2 sleep").before(die).companions(2, sleeper))
                 .check(|board, end| check(board, end, 1))
                 .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
-        Box::new(case("recover, 2 sleep").before(die).companions(2, sleeper).victim(|board, operation| {
-            warm_up();
-            let Err(LockError::OwnerDied(guard)) = board.lock().lock() else { panic!("the owner died") };
-            let mut guard = operation.step(|| guard.recover());
-            *guard = [0; 2];
-        })),
+        Box::new(case("recover, 2 sleep").before(die).companions(2, sleeper).victim(
+            |board, operation| {
+                warm_up();
+                let Err(LockError::OwnerDied(guard)) = board.lock().lock() else {
+                    panic!("the owner died")
+                };
+                let mut guard = operation.step(|| guard.recover());
+                *guard = [0; 2];
+            },
+        )),
         Box::new(case("3 locks locked").victim(|board, operation| {
             warm_up();
-            let outcomes = operation.step(|| [0, 1, 2].map(|index: usize| board.0[index].lock.lock()));
+            let outcomes =
+                operation.step(|| [0, 1, 2].map(|index: usize| board.0[index].lock.lock()));
             for (guarded, outcome) in board.0.iter().zip(outcomes) {
                 guarded.section(outcome);
             }
@@ -247,7 +294,8 @@ fn unlocking() -> Vec<Box<dyn Subject>> {
                 .companions(2, sleeper)
                 .victim(|board, operation| {
                     warm_up();
-                    let [first, middle, last] = [0, 1, 2].map(|index: usize| board.0[index].lock.lock());
+                    let [first, middle, last] =
+                        [0, 1, 2].map(|index: usize| board.0[index].lock.lock());
                     operation.step(|| {
                         drop(middle);
                         drop(last);

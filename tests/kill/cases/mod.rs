@@ -53,7 +53,8 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
     .collect()
 }
 
-/// Long enough to fall asleep in single steps, mostly; if not, the run has fewer points, and is as good.
+/// Long enough to fall asleep in single steps, mostly; if not, the run has fewer points, and is as
+/// good.
 const EXPIRES: Duration = Duration::from_millis(10);
 
 /// Something for which whoever was woken, or is about to wake, is stopped.
@@ -66,7 +67,8 @@ fn warm_up() {
     let _ = Semaphore::new(0).acquire_timeout(Duration::from_micros(50));
 }
 
-/// The first 64 bits of a primitive: what its module says about its word, where the public methods do not tell.
+/// The first 64 bits of a primitive: what its module says about its word, where the public methods
+/// do not tell.
 fn word<T>(primitive: &T) -> u64 {
     assert!(size_of::<T>() >= 8 && align_of::<T>() >= 8, "it begins with a word");
     // SAFETY: large and aligned enough, and all of it is atomics.

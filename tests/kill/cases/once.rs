@@ -42,7 +42,9 @@ impl Board {
 
     fn expect_done(&self, outcome: Result<(), OnceError>) {
         match outcome {
-            Ok(()) => assert!(self.once.is_completed() && self.ended.load(SeqCst) != 0, "it is not done"),
+            Ok(()) => {
+                assert!(self.once.is_completed() && self.ended.load(SeqCst) != 0, "it is not done");
+            }
             Err(LockError::TimedOut | LockError::WouldBlock) => {}
             Err(error) => panic!("{error}"),
         }
@@ -54,31 +56,47 @@ impl Board {
     }
 }
 
-/// A case whose survivors do the work or find it done. It is begun again if one that had begun it has died, and only then, and not after it was done.
+/// A case whose survivors do the work or find it done. It is begun again if one that had begun it
+/// has died, and only then, and not after it was done.
 fn case(name: &str) -> Case<Board> {
-    let make = || Board { once: Once::new(), begun: AtomicU32::new(0), ended: AtomicU32::new(0), told: AtomicU32::new(0) };
+    let make = || Board {
+        once: Once::new(),
+        begun: AtomicU32::new(0),
+        ended: AtomicU32::new(0),
+        told: AtomicU32::new(0),
+    };
     Case::new(format!("once: {name}"), make)
         .survivor(|board, _| board.expect_done(board.call()))
         .may_wait(|board, now| now.is_stopped && board.is_done_by(now.victim))
-        .observe(|board, victim| u64::from(board.once.is_completed()) << 1 | u64::from(board.is_done_by(victim)))
+        .observe(|board, victim| {
+            u64::from(board.once.is_completed()) << 1 | u64::from(board.is_done_by(victim))
+        })
         .check(|board, end| check(board, end, 0))
 }
 
 /// `known`: how many died before the victim, as they did the work.
 fn check(board: &Board, end: &End, known: u32) -> Result<(), String> {
-    let [begun, ended, told] = [&board.begun, &board.ended, &board.told].map(|count| count.load(SeqCst));
+    let [begun, ended, told] =
+        [&board.begun, &board.ended, &board.told].map(|count| count.load(SeqCst));
     let (was_done, was_in) = (end.observed & 2 != 0, end.observed & 1 != 0);
     // With the work done, nobody is told: nobody begins.
     let died = u32::from(end.was_killed && was_in && !was_done);
     let is_right = match known {
-        0 => told == died && (begun == 1 || begun == 2 && died == 1) && (ended == 1 || ended == 2 && died == 1),
+        0 => {
+            told == died
+                && (begun == 1 || begun == 2 && died == 1)
+                && (ended == 1 || ended == 2 && died == 1)
+        }
         // The victim may have been told before it died.
         known => (known..=known + died).contains(&told) && begun <= 1 + known + died && ended >= 1,
     };
     if is_right && board.once.is_completed() {
         Ok(())
     } else {
-        Err(format!("begun {begun} times, ended {ended} times, {told} told of a death, completed: {}; {end:?}", board.once.is_completed()))
+        Err(format!(
+            "begun {begun} times, ended {ended} times, {told} told of a death, completed: {}; {end:?}",
+            board.once.is_completed()
+        ))
     }
 }
 
@@ -127,8 +145,16 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
         Box::new(calls(case("call_once, not done"))),
         Box::new(calls(case("call_once, done").before(|board| board.expect_done(board.call())))),
         Box::new(calls(case("call_once, another does it").companion(worker))),
-        Box::new(calls(case("call_once, another does it, 2 sleep before").companion(worker).companions(2, caller))),
-        Box::new(calls(case("call_once, another does it, 2 sleep behind").companions(2, later_caller).companion(worker))),
+        Box::new(calls(
+            case("call_once, another does it, 2 sleep before")
+                .companion(worker)
+                .companions(2, caller),
+        )),
+        Box::new(calls(
+            case("call_once, another does it, 2 sleep behind")
+                .companions(2, later_caller)
+                .companion(worker),
+        )),
         Box::new(
             calls(case("call_once, one died of it").before(|board| {
                 let outcome = board.once.call_once(|state| {
@@ -140,8 +166,11 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
             .check(|board, end| check(board, end, 1)),
         ),
         Box::new(
-            calls(with_dying(case("call_once, another does it and dies, 2 sleep behind").companions(2, later_caller)))
-                .check(|board, end| check(board, end, 1)),
+            calls(with_dying(
+                case("call_once, another does it and dies, 2 sleep behind")
+                    .companions(2, later_caller),
+            ))
+            .check(|board, end| check(board, end, 1)),
         ),
         Box::new(
             case("end of the work, 2 sleep")
@@ -158,9 +187,17 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
                 })
                 .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
-        Box::new(case("call_once_timeout, another does it, expires").expires().companion(worker).victim(|board, operation| {
-            warm_up();
-            board.expect_done(operation.step(|| board.once.call_once_timeout(EXPIRES, |state| board.work(state))));
-        })),
+        Box::new(
+            case("call_once_timeout, another does it, expires").expires().companion(worker).victim(
+                |board, operation| {
+                    warm_up();
+                    board.expect_done(
+                        operation.step(|| {
+                            board.once.call_once_timeout(EXPIRES, |state| board.work(state))
+                        }),
+                    );
+                },
+            ),
+        ),
     ]
 }

@@ -29,7 +29,8 @@ impl<const N: usize> Board<N> {
     }
 }
 
-/// A case whose survivors acquire and release twice. Nobody waits while a permit is free, and all are free at the end.
+/// A case whose survivors acquire and release twice. Nobody waits while a permit is free, and all
+/// are free at the end.
 fn case<const N: usize>(name: &str) -> Case<Board<N>> {
     let make = || Board { permits: Permits::new(), inside: AtomicU32::new(0) };
     Case::new(format!("permits: {name}"), make)
@@ -113,25 +114,54 @@ fn acquiring() -> Vec<Box<dyn Subject>> {
         acquires(case::<2>("acquire, the last of 2").companion(holder)),
         acquires(case::<4>("acquire, the last of 4").companions(3, holder)),
         acquires(case::<1>("acquire, none").companion(holder)),
-        acquires(case::<1>("acquire, none, 2 sleep before").companion(holder).companions(2, sleeper)),
-        acquires(case::<1>("acquire, none, 2 sleep behind").companions(2, later_sleeper).companion(holder)),
-        acquires(case::<2>("acquire, none of 2, 2 sleep behind").companions(2, later_sleeper).companions(2, holder)),
-        acquires(case::<4>("acquire, none of 4, 2 sleep behind").companions(2, later_sleeper).companions(4, holder)),
-        acquires(with_dying(case::<1>("acquire, none, the holder dies, 2 sleep behind").companions(2, later_sleeper), |_| true)),
+        acquires(
+            case::<1>("acquire, none, 2 sleep before").companion(holder).companions(2, sleeper),
+        ),
+        acquires(
+            case::<1>("acquire, none, 2 sleep behind")
+                .companions(2, later_sleeper)
+                .companion(holder),
+        ),
+        acquires(
+            case::<2>("acquire, none of 2, 2 sleep behind")
+                .companions(2, later_sleeper)
+                .companions(2, holder),
+        ),
+        acquires(
+            case::<4>("acquire, none of 4, 2 sleep behind")
+                .companions(2, later_sleeper)
+                .companions(4, holder),
+        ),
         acquires(with_dying(
-            case::<2>("acquire, none of 2, a holder dies, 2 sleep behind").companions(2, later_sleeper).companion(long_holder),
+            case::<1>("acquire, none, the holder dies, 2 sleep behind")
+                .companions(2, later_sleeper),
             |_| true,
         )),
         acquires(with_dying(
-            with_dying(case::<2>("acquire, none of 2, both holders die, 2 sleep behind").companions(2, later_sleeper), |_| true),
+            case::<2>("acquire, none of 2, a holder dies, 2 sleep behind")
+                .companions(2, later_sleeper)
+                .companion(long_holder),
             |_| true,
         )),
         acquires(with_dying(
-            case::<1>("acquire, none, the holder dies as it releases, 2 sleep behind").companions(2, later_sleeper),
+            with_dying(
+                case::<2>("acquire, none of 2, both holders die, 2 sleep behind")
+                    .companions(2, later_sleeper),
+                |_| true,
+            ),
+            |_| true,
+        )),
+        acquires(with_dying(
+            case::<1>("acquire, none, the holder dies as it releases, 2 sleep behind")
+                .companions(2, later_sleeper),
             |board| board.permits.value() != 0,
         )),
         expires(case::<1>("acquire_timeout, none, expires").companion(holder)),
-        expires(case::<2>("acquire_timeout, none of 2, 2 sleep, expires").companions(2, holder).companions(2, sleeper)),
+        expires(
+            case::<2>("acquire_timeout, none of 2, 2 sleep, expires")
+                .companions(2, holder)
+                .companions(2, sleeper),
+        ),
     ]
 }
 
@@ -142,7 +172,10 @@ fn releasing() -> Vec<Box<dyn Subject>> {
         releases(case::<1>("release, 2 sleep").companions(2, sleeper), 1),
         releases(case::<2>("release, of 2, 1 sleeps").companion(holder).companion(sleeper), 1),
         releases(case::<2>("release, 1 of the victim's 2, 2 sleep").companions(2, sleeper), 2),
-        releases(case::<4>("release, of 4, 2 sleep").companions(3, holder).companions(2, sleeper), 1),
+        releases(
+            case::<4>("release, of 4, 2 sleep").companions(3, holder).companions(2, sleeper),
+            1,
+        ),
         releases(case::<4>("release, 1 of the victim's 4, 2 sleep").companions(2, sleeper), 4),
         Box::new(
             case::<2>("release both, 2 sleep")

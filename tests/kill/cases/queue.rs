@@ -26,7 +26,8 @@ const MOST_ROUNDS: usize = 10_000;
 /// As many participants as there are processes, or more.
 const PARTICIPANTS: usize = 12;
 
-/// The queue, and an account of it. An item is its producer and its number among that one's, from 1 on.
+/// The queue, and an account of it. An item is its producer and its number among that one's, from 1
+/// on.
 struct Board {
     queue: Queue<u64>,
     words: Words,
@@ -71,7 +72,10 @@ impl Effect {
 
 impl Board {
     fn new(capacity: usize) -> Self {
-        let queue = QueueOptions::new().participants(PARTICIPANTS).create(capacity).expect("there is memory");
+        let queue = QueueOptions::new()
+            .participants(PARTICIPANTS)
+            .create(capacity)
+            .expect("there is memory");
         Board {
             words: Words::of(&queue),
             queue,
@@ -147,7 +151,8 @@ impl Board {
         drop(self.queue.loan().expect("there are few participants"));
     }
 
-    /// Two laps and more: as many puts as gets, if nobody else is faster. The others may have died, or be stopped, anywhere: it does not wait for them.
+    /// Two laps and more: as many puts as gets, if nobody else is faster. The others may have died,
+    /// or be stopped, anywhere: it does not wait for them.
     fn go_round(&self, who: usize) {
         let most = 2 * self.queue.capacity();
         let (mut puts, mut gets) = (0, 0);
@@ -167,8 +172,18 @@ impl Board {
 }
 
 /// A case whose queue has gone round by `shift` puts and gets, and then has `items`.
-fn case(name: &str, capacity: usize, shift: usize, items: usize, effect: Effect, leaves: Leaves) -> Case<Board> {
-    let name = format!("queue: {name} [{items} of {capacity}{}]", if shift == 0 { "" } else { ", wrapped" });
+fn case(
+    name: &str,
+    capacity: usize,
+    shift: usize,
+    items: usize,
+    effect: Effect,
+    leaves: Leaves,
+) -> Case<Board> {
+    let name = format!(
+        "queue: {name} [{items} of {capacity}{}]",
+        if shift == 0 { "" } else { ", wrapped" }
+    );
     Case::new(name, move || Board::new(capacity))
         .before(move |board| {
             for _ in 0..shift {
@@ -202,8 +217,11 @@ fn leave(board: &Board, leaves: Leaves) {
         Leaves::Closed => {
             board.queue.close().expect("a participant");
             board.drain(SURVIVOR);
-            // Perhaps it is one before that of somebody whose put is on its way: then that one is told.
-            board.flag.store(u32::from(matches!(board.queue.try_get(), Err(QueueError::Closed))), SeqCst);
+            // Perhaps it is one before that of somebody whose put is on its way: then that one is
+            // told.
+            board
+                .flag
+                .store(u32::from(matches!(board.queue.try_get(), Err(QueueError::Closed))), SeqCst);
         }
     }
 }
@@ -223,7 +241,9 @@ fn check(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
     // As many as there ever were take over all that the dead have left.
     let all: Vec<Queue<u64>> = (0..board.words.used())
         .map(|_| {
-            let queue: Queue<u64> = Queue::attach(board.queue.as_fd().try_clone_to_owned().expect("descriptors")).expect("it is a queue");
+            let queue: Queue<u64> =
+                Queue::attach(board.queue.as_fd().try_clone_to_owned().expect("descriptors"))
+                    .expect("it is a queue");
             drop(queue.loan().expect("nobody else takes part"));
             queue
         })
@@ -234,7 +254,10 @@ fn check(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
         return Err("there is an item, though somebody was told that there never will be".into());
     }
     check_capacity(board)?;
-    if matches!(effect, Effect::Closes) && (!end.was_killed || end.was_completed) && !board.queue.is_closed() {
+    if matches!(effect, Effect::Closes)
+        && (!end.was_killed || end.was_completed)
+        && !board.queue.is_closed()
+    {
         return Err(format!("it is not closed; {end:?}"));
     }
     check_items(board, end, effect)
@@ -261,16 +284,20 @@ fn check_capacity(board: &Board) -> Result<(), String> {
     Ok(())
 }
 
-/// No item of those who live is lost, doubled or out of order, and the operation under test was done or not.
+/// No item of those who live is lost, doubled or out of order, and the operation under test was
+/// done or not.
 fn check_items(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
     let mut last = [[0; ALL]; ALL];
     let mut counts = [0_u64; ALL];
     let mut seen = std::collections::BTreeSet::new();
     for logged in &board.got[..board.logged.load(SeqCst)] {
         let logged = logged.load(SeqCst);
-        let (who, producer, number) = ((logged >> 48) as usize, (logged >> 32) as usize & 0xffff, logged & 0xffff_ffff);
+        let (who, producer, number) =
+            ((logged >> 48) as usize, (logged >> 32) as usize & 0xffff, logged & 0xffff_ffff);
         if producer >= ALL || number == 0 || !seen.insert((producer, number)) {
-            return Err(format!("{who} got {number} of {producer}, which was got before or never put"));
+            return Err(format!(
+                "{who} got {number} of {producer}, which was got before or never put"
+            ));
         }
         if number <= last[who][producer] {
             return Err(format!("{who} got {number} of {producer} after {}", last[who][producer]));
@@ -293,7 +320,9 @@ fn check_items(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
                     return Err(format!("{count} of the victim's items, up to {highest}; {end:?}"));
                 }
             }
-            _ if highest > put => return Err(format!("{highest} of {producer}, who has put {put}")),
+            _ if highest > put => {
+                return Err(format!("{highest} of {producer}, who has put {put}"));
+            }
             _ => missing += put - count,
         }
     }
@@ -317,7 +346,8 @@ fn on(case: Case<Board>, operate: impl Fn(&Board, &Operation) + 'static) -> Case
     })
 }
 
-// What victims, peers and those who die do, `who` being one of them. After it, they do for those who still sleep what these do for each other.
+// What victims, peers and those who die do, `who` being one of them. After it, they do for those
+// who still sleep what these do for each other.
 
 fn putting(board: &Board, operation: &Operation, who: usize) {
     let item = board.item(who);
@@ -503,8 +533,16 @@ fn closer(board: &Board, me: &Me) {
     board.queue.close().expect("a participant");
 }
 
-/// Takes part, and comes to a stage of an operation. If it dies, what it has put is there, and what it has got is gone, unless it has only announced that.
-fn with_peer(case: Case<Board>, index: usize, fate: Fate, stage: Stage, effect: Effect, operate: Operate) -> Case<Board> {
+/// Takes part, and comes to a stage of an operation. If it dies, what it has put is there, and what
+/// it has got is gone, unless it has only announced that.
+fn with_peer(
+    case: Case<Board>,
+    index: usize,
+    fate: Fate,
+    stage: Stage,
+    effect: Effect,
+    operate: Operate,
+) -> Case<Board> {
     let script = move |board: &Board, operation: &Operation| {
         board.take_part();
         if fate == Fate::Dies && stage != Stage::Announced {
@@ -557,7 +595,10 @@ fn with_dying_putter_of_three(case: Case<Board>) -> Case<Board> {
 }
 
 pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
-    [alone(), blocked(), waking(), closing_cases(), beside_a_peer(), adopting()].into_iter().flatten().collect()
+    [alone(), blocked(), waking(), closing_cases(), beside_a_peer(), adopting()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn victim(case: Case<Board>, operate: Operate) -> Case<Board> {
@@ -568,23 +609,35 @@ fn victim(case: Case<Board>, operate: Operate) -> Case<Board> {
 fn alone() -> Vec<Box<dyn Subject>> {
     let mut cases: Vec<Box<dyn Subject>> = Vec::new();
     let mut add = |name: &str, operate: Operate, effect: fn(usize, usize) -> Effect| {
-        for (capacity, shift, items) in [(1, 0, 0), (1, 0, 1), (2, 5, 1), (3, 7, 0), (3, 7, 3), (2, 1, 2)] {
+        for (capacity, shift, items) in
+            [(1, 0, 0), (1, 0, 1), (2, 5, 1), (3, 7, 0), (3, 7, 3), (2, 1, 2)]
+        {
             let effect = effect(capacity, items);
             let sleeps = matches!(effect, Effect::Nothing) && !name.starts_with("try");
             if !sleeps {
-                cases.push(Box::new(victim(case(name, capacity, shift, items, effect, effect.needs()), operate)));
+                cases.push(Box::new(victim(
+                    case(name, capacity, shift, items, effect, effect.needs()),
+                    operate,
+                )));
             }
         }
     };
-    let one_put = |capacity, items| if items < capacity { Effect::Puts(1) } else { Effect::Nothing };
+    let one_put =
+        |capacity, items| if items < capacity { Effect::Puts(1) } else { Effect::Nothing };
     let one_got = |_, items| if items > 0 { Effect::Takes(1) } else { Effect::Nothing };
     add("put", putting, one_put);
     add("try_put", trying_to_put, one_put);
     add("get", getting, one_got);
     add("try_get", trying_to_get, one_got);
-    add("put_many(2)", putting_many::<2>, |capacity, items| if items + 2 <= capacity { Effect::Puts(2) } else { Effect::Nothing });
-    add("try_put_many(3)", trying_to_put_many::<3>, |capacity, items| Effect::Puts((capacity - items).min(3) as u64));
-    add("get_many(2)", getting_many::<2>, |_, items| if items > 0 { Effect::Takes(items.min(2) as u64) } else { Effect::Nothing });
+    add("put_many(2)", putting_many::<2>, |capacity, items| {
+        if items + 2 <= capacity { Effect::Puts(2) } else { Effect::Nothing }
+    });
+    add("try_put_many(3)", trying_to_put_many::<3>, |capacity, items| {
+        Effect::Puts((capacity - items).min(3) as u64)
+    });
+    add("get_many(2)", getting_many::<2>, |_, items| {
+        if items > 0 { Effect::Takes(items.min(2) as u64) } else { Effect::Nothing }
+    });
     add("send", sending, one_put);
     add("receive", receiving, one_got);
     add("close", closing, |_, _| Effect::Closes);
@@ -621,50 +674,103 @@ fn alone() -> Vec<Box<dyn Subject>> {
 /// The victim sleeps, and somebody lets it go on.
 fn blocked() -> Vec<Box<dyn Subject>> {
     let gets = |name: &str, capacity: usize, operate: Operate, takes: u64| {
-        victim(case(name, capacity, capacity + 1, 0, Effect::Takes(takes), Leaves::Item), operate).known_strand(Mode::Stop, WAKER_STOPPED)
+        victim(case(name, capacity, capacity + 1, 0, Effect::Takes(takes), Leaves::Item), operate)
+            .known_strand(Mode::Stop, WAKER_STOPPED)
     };
     let puts = |name: &str, capacity: usize, operate: Operate, count: u64| {
-        victim(case(name, capacity, capacity + 1, capacity, Effect::Puts(count), Leaves::Room), operate)
-            .known_strand(Mode::Stop, WAKER_STOPPED)
+        victim(
+            case(name, capacity, capacity + 1, capacity, Effect::Puts(count), Leaves::Room),
+            operate,
+        )
+        .known_strand(Mode::Stop, WAKER_STOPPED)
     };
     vec![
         Box::new(gets("get, then put", 1, getting, 1).companion(supplier(1))),
-        Box::new(gets("get, then put, 2 sleep before", 1, getting, 1).companions(2, getter).companion(supplier(3))),
-        Box::new(gets("get, then put, 2 sleep behind", 3, getting, 1).companions(2, later_getter).companion(supplier(3))),
-        Box::new(with_dying(gets("get, then put by one that dies", 1, getting, 1), Effect::Puts(1))),
+        Box::new(
+            gets("get, then put, 2 sleep before", 1, getting, 1)
+                .companions(2, getter)
+                .companion(supplier(3)),
+        ),
+        Box::new(
+            gets("get, then put, 2 sleep behind", 3, getting, 1)
+                .companions(2, later_getter)
+                .companion(supplier(3)),
+        ),
         Box::new(with_dying(
-            gets("get, then put by one that dies, 2 sleep behind", 2, getting, 1).companions(2, later_getter),
+            gets("get, then put by one that dies", 1, getting, 1),
             Effect::Puts(1),
         )),
-        Box::new(gets("get, then 1 put, 2 sleep behind", 2, getting, 1).companions(2, later_getter).companion(supplier(1))),
-        Box::new(with_dying_putter_of_three(
-            gets("get, then 3 put by one that dies, 2 sleep behind", 3, getting, 1).companions(2, later_getter),
-        )),
-        Box::new(gets("receive, then put, 1 sleeps behind", 2, receiving, 1).companion(later_getter).companion(supplier(2))),
-        Box::new(gets("get_many(2), then 2 put, 1 sleeps behind", 2, getting_many::<2>, 2).companion(later_getter).companion(supplier(2))),
-        Box::new(puts("put, then got", 1, putting, 1).companion(consumer(1))),
-        Box::new(puts("put, then got, 2 sleep before", 1, putting, 1).companions(2, putter).companion(consumer(3))),
-        Box::new(puts("put, then got, 2 sleep behind", 3, putting, 1).companions(2, later_putter).companion(consumer(3))),
-        Box::new(with_dying(puts("put, then got by one that dies", 1, putting, 1), Effect::Takes(1))),
         Box::new(with_dying(
-            puts("put, then got by one that dies, 2 sleep behind", 2, putting, 1).companions(2, later_putter),
+            gets("get, then put by one that dies, 2 sleep behind", 2, getting, 1)
+                .companions(2, later_getter),
+            Effect::Puts(1),
+        )),
+        Box::new(
+            gets("get, then 1 put, 2 sleep behind", 2, getting, 1)
+                .companions(2, later_getter)
+                .companion(supplier(1)),
+        ),
+        Box::new(with_dying_putter_of_three(
+            gets("get, then 3 put by one that dies, 2 sleep behind", 3, getting, 1)
+                .companions(2, later_getter),
+        )),
+        Box::new(
+            gets("receive, then put, 1 sleeps behind", 2, receiving, 1)
+                .companion(later_getter)
+                .companion(supplier(2)),
+        ),
+        Box::new(
+            gets("get_many(2), then 2 put, 1 sleeps behind", 2, getting_many::<2>, 2)
+                .companion(later_getter)
+                .companion(supplier(2)),
+        ),
+        Box::new(puts("put, then got", 1, putting, 1).companion(consumer(1))),
+        Box::new(
+            puts("put, then got, 2 sleep before", 1, putting, 1)
+                .companions(2, putter)
+                .companion(consumer(3)),
+        ),
+        Box::new(
+            puts("put, then got, 2 sleep behind", 3, putting, 1)
+                .companions(2, later_putter)
+                .companion(consumer(3)),
+        ),
+        Box::new(with_dying(
+            puts("put, then got by one that dies", 1, putting, 1),
             Effect::Takes(1),
         )),
-        Box::new(puts("send, then got, 1 sleeps behind", 2, sending, 1).companion(later_putter).companion(consumer(2))),
-        Box::new(puts("put_many(2), then 2 got, 1 sleeps behind", 2, putting_many::<2>, 2).companion(later_putter).companion(consumer(2))),
+        Box::new(with_dying(
+            puts("put, then got by one that dies, 2 sleep behind", 2, putting, 1)
+                .companions(2, later_putter),
+            Effect::Takes(1),
+        )),
+        Box::new(
+            puts("send, then got, 1 sleeps behind", 2, sending, 1)
+                .companion(later_putter)
+                .companion(consumer(2)),
+        ),
+        Box::new(
+            puts("put_many(2), then 2 got, 1 sleeps behind", 2, putting_many::<2>, 2)
+                .companion(later_putter)
+                .companion(consumer(2)),
+        ),
     ]
 }
 
 /// Others sleep, and the victim lets them go on.
 fn waking() -> Vec<Box<dyn Subject>> {
-    let among_getters = |name: &str, capacity: usize, sleepers: usize, operate: Operate, count: u64| {
-        let case = case(name, capacity, 1, 0, Effect::Puts(count), Leaves::Item);
-        victim(case.companions(sleepers, getter), operate).known_strand(Mode::Stop, WAKER_STOPPED)
-    };
-    let among_putters = |name: &str, capacity: usize, sleepers: usize, operate: Operate, count: u64| {
-        let case = case(name, capacity, 1, capacity, Effect::Takes(count), Leaves::Room);
-        victim(case.companions(sleepers, putter), operate).known_strand(Mode::Stop, WAKER_STOPPED)
-    };
+    let among_getters =
+        |name: &str, capacity: usize, sleepers: usize, operate: Operate, count: u64| {
+            let case = case(name, capacity, 1, 0, Effect::Puts(count), Leaves::Item);
+            victim(case.companions(sleepers, getter), operate)
+                .known_strand(Mode::Stop, WAKER_STOPPED)
+        };
+    let among_putters =
+        |name: &str, capacity: usize, sleepers: usize, operate: Operate, count: u64| {
+            let case = case(name, capacity, 1, capacity, Effect::Takes(count), Leaves::Room);
+            victim(case.companions(sleepers, putter), operate)
+                .known_strand(Mode::Stop, WAKER_STOPPED)
+        };
     vec![
         Box::new(among_getters("try_put, 1 sleeps", 1, 1, trying_to_put, 1)),
         Box::new(among_getters("try_put, 3 sleep", 2, 3, trying_to_put, 1)),
@@ -680,31 +786,75 @@ fn waking() -> Vec<Box<dyn Subject>> {
 }
 
 fn closing_cases() -> Vec<Box<dyn Subject>> {
-    let known = |case: Case<Board>| -> Box<dyn Subject> { Box::new(case.known_strand(Mode::Stop, WAKER_STOPPED)) };
-    let among = |name: &str, capacity: usize, items: usize| case(name, capacity, 1, items, Effect::Closes, Leaves::Closed);
-    let until = |name: &str, capacity: usize, items: usize| case(name, capacity, 1, items, Effect::Nothing, Leaves::Closed);
+    let known = |case: Case<Board>| -> Box<dyn Subject> {
+        Box::new(case.known_strand(Mode::Stop, WAKER_STOPPED))
+    };
+    let among = |name: &str, capacity: usize, items: usize| {
+        case(name, capacity, 1, items, Effect::Closes, Leaves::Closed)
+    };
+    let until = |name: &str, capacity: usize, items: usize| {
+        case(name, capacity, 1, items, Effect::Nothing, Leaves::Closed)
+    };
     vec![
-        known(victim(case("put, others close", 2, 1, 0, Effect::Puts(1), Leaves::Closed).companion(finisher), trying_to_put)),
-        known(victim(case("send, others close", 1, 1, 0, Effect::Puts(1), Leaves::Closed).companion(finisher), trying_to_send)),
-        known(victim(case("get, others close", 2, 1, 1, Effect::Takes(1), Leaves::Closed).companion(finisher), trying_to_get)),
+        known(victim(
+            case("put, others close", 2, 1, 0, Effect::Puts(1), Leaves::Closed).companion(finisher),
+            trying_to_put,
+        )),
+        known(victim(
+            case("send, others close", 1, 1, 0, Effect::Puts(1), Leaves::Closed)
+                .companion(finisher),
+            trying_to_send,
+        )),
+        known(victim(
+            case("get, others close", 2, 1, 1, Effect::Takes(1), Leaves::Closed)
+                .companion(finisher),
+            trying_to_get,
+        )),
         known(victim(among("close, 2 getters sleep", 2, 0).companions(2, getter), closing)),
         known(victim(among("close, 2 putters sleep", 2, 2).companions(2, putter), closing)),
         known(victim(until("get, then closed", 1, 0).companion(closer), getting)),
-        known(victim(until("get, then closed, 2 sleep behind", 2, 0).companions(2, later_getter).companion(closer), getting)),
-        known(victim(until("put, then closed, 2 sleep behind", 2, 2).companions(2, later_putter).companion(closer), putting)),
+        known(victim(
+            until("get, then closed, 2 sleep behind", 2, 0)
+                .companions(2, later_getter)
+                .companion(closer),
+            getting,
+        )),
+        known(victim(
+            until("put, then closed, 2 sleep behind", 2, 2)
+                .companions(2, later_putter)
+                .companion(closer),
+            putting,
+        )),
     ]
 }
 
-/// A peer has died, or is stopped, between its exchange and what follows; the victim takes part already.
+/// A peer has died, or is stopped, between its exchange and what follows; the victim takes part
+/// already.
 fn beside_a_peer() -> Vec<Box<dyn Subject>> {
     let mut cases: Vec<Box<dyn Subject>> = Vec::new();
     for fate in [Fate::Dies, Fate::Stops] {
         let does = if fate == Fate::Dies { "died" } else { "stopped" };
         // After the peer's: how many items there are then, if it is about a putter or a getter.
-        let mut add = |name: &str, operate: Operate, capacity: usize, items: usize, by_putter: bool, effect: Effect| {
-            let (peers, its): (Operate, _) = if by_putter { (trying_to_put, Effect::Puts(1)) } else { (trying_to_get, Effect::Takes(1)) };
+        let mut add = |name: &str,
+                       operate: Operate,
+                       capacity: usize,
+                       items: usize,
+                       by_putter: bool,
+                       effect: Effect| {
+            let (peers, its): (Operate, _) = if by_putter {
+                (trying_to_put, Effect::Puts(1))
+            } else {
+                (trying_to_get, Effect::Takes(1))
+            };
             let name = format!("{name}, a {} {does}", if by_putter { "putter" } else { "getter" });
-            let case = with_peer(case(&name, capacity, capacity + 1, items, effect, effect.needs()), 0, fate, Stage::Exchanged, its, peers);
+            let case = with_peer(
+                case(&name, capacity, capacity + 1, items, effect, effect.needs()),
+                0,
+                fate,
+                Stage::Exchanged,
+                its,
+                peers,
+            );
             cases.push(Box::new(victim(case, operate)));
         };
         add("put", putting, 2, 0, true, Effect::Puts(1));
@@ -728,18 +878,40 @@ fn beside_a_peer() -> Vec<Box<dyn Subject>> {
         // Two of them: the counters are far behind.
         let both = |name: &str, items: usize, effect: Effect, first: bool, second: bool| {
             let of = |is_putter: bool| {
-                if is_putter { (trying_to_put as Operate, Effect::Puts(1)) } else { (trying_to_get as Operate, Effect::Takes(1)) }
+                if is_putter {
+                    (trying_to_put as Operate, Effect::Puts(1))
+                } else {
+                    (trying_to_get as Operate, Effect::Takes(1))
+                }
             };
             let case = case(&format!("{name}, two {does}"), 2, 3, items, effect, effect.needs());
             let case = with_peer(case, 0, fate, Stage::Exchanged, of(first).1, of(first).0);
             with_peer(case, 1, fate, Stage::Exchanged, of(second).1, of(second).0)
         };
-        cases.push(Box::new(victim(both("try_put, two puts", 0, Effect::Nothing, true, true), trying_to_put)));
-        cases.push(Box::new(victim(both("get, two puts", 0, Effect::Takes(1), true, true), getting)));
-        cases.push(Box::new(victim(both("try_get, two gets", 2, Effect::Nothing, false, false), trying_to_get)));
-        cases.push(Box::new(victim(both("put, two gets", 2, Effect::Puts(1), false, false), putting)));
-        cases.push(Box::new(victim(both("put, a put and its get", 0, Effect::Puts(1), true, false), putting)));
-        cases.push(Box::new(victim(both("try_get, a put and its get", 0, Effect::Nothing, true, false), trying_to_get)));
+        cases.push(Box::new(victim(
+            both("try_put, two puts", 0, Effect::Nothing, true, true),
+            trying_to_put,
+        )));
+        cases.push(Box::new(victim(
+            both("get, two puts", 0, Effect::Takes(1), true, true),
+            getting,
+        )));
+        cases.push(Box::new(victim(
+            both("try_get, two gets", 2, Effect::Nothing, false, false),
+            trying_to_get,
+        )));
+        cases.push(Box::new(victim(
+            both("put, two gets", 2, Effect::Puts(1), false, false),
+            putting,
+        )));
+        cases.push(Box::new(victim(
+            both("put, a put and its get", 0, Effect::Puts(1), true, false),
+            putting,
+        )));
+        cases.push(Box::new(victim(
+            both("try_get, a put and its get", 0, Effect::Nothing, true, false),
+            trying_to_get,
+        )));
     }
     cases
 }
@@ -754,8 +926,13 @@ fn adopting() -> Vec<Box<dyn Subject>> {
         }))
     };
     for stage in [Stage::Announced, Stage::Exchanged, Stage::Taken, Stage::Placed] {
-        for (is_put, capacity, items) in [(true, 1, 0), (true, 3, 1), (false, 1, 1), (false, 3, 2)] {
-            let (operate, effect): (Operate, _) = if is_put { (trying_to_put, Effect::Puts(1)) } else { (trying_to_get, Effect::Takes(1)) };
+        for (is_put, capacity, items) in [(true, 1, 0), (true, 3, 1), (false, 1, 1), (false, 3, 2)]
+        {
+            let (operate, effect): (Operate, _) = if is_put {
+                (trying_to_put, Effect::Puts(1))
+            } else {
+                (trying_to_get, Effect::Takes(1))
+            };
             let after = match (stage, is_put) {
                 (Stage::Announced, _) => items,
                 (_, true) => items + 1,
@@ -765,16 +942,27 @@ fn adopting() -> Vec<Box<dyn Subject>> {
             let what = if is_put { "put" } else { "get" };
             // One that has only announced has slots that nobody has had before.
             let shift = if stage == Stage::Announced { 0 } else { 4 };
-            let alone = case(&format!("try_put as one that died, {what} {stage:?}"), capacity, shift, items, victims, Leaves::Item);
+            let alone = case(
+                &format!("try_put as one that died, {what} {stage:?}"),
+                capacity,
+                shift,
+                items,
+                victims,
+                Leaves::Item,
+            );
             cases.push(comes(with_peer(alone, 0, Fate::Dies, stage, effect, operate)));
             // The word has gone on, by one whose own operation is over, or not, or who is dead.
             for further in 0..3 {
                 let how = ["went on", "by one stopped", "by one dead"][further];
                 let name = format!("try_put as one that died, {what} {stage:?}, {how}");
-                // The next one at that word: of the same kind if it was only announced, otherwise of the other kind.
+                // The next one at that word: of the same kind if it was only announced, otherwise
+                // of the other kind.
                 let next_puts = is_put == (stage == Stage::Announced);
-                let (next, its): (Operate, _) =
-                    if next_puts { (trying_to_put, Effect::Puts(1)) } else { (trying_to_get, Effect::Takes(1)) };
+                let (next, its): (Operate, _) = if next_puts {
+                    (trying_to_put, Effect::Puts(1))
+                } else {
+                    (trying_to_get, Effect::Takes(1))
+                };
                 // So that it is that word's turn, whichever it is.
                 if capacity != 1 {
                     continue;

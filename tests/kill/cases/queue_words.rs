@@ -1,4 +1,5 @@
-//! What lies in a queue's memory, read from beside: which words say what is told in `queue::words`, and where they lie in `queue::shape`.
+//! What lies in a queue's memory, read from beside: which words say what is told in `queue::words`,
+//! and where they lie in `queue::shape`.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -52,7 +53,8 @@ pub(crate) struct Words {
 
 impl Words {
     pub(crate) fn of(queue: &impl AsFd) -> Self {
-        let file = File::from(queue.as_fd().try_clone_to_owned().expect("there are descriptors left"));
+        let file =
+            File::from(queue.as_fd().try_clone_to_owned().expect("there are descriptors left"));
         let len = file.metadata().expect("a memory file has a length").len() as usize;
         let (prot, fd) = (libc::PROT_READ | libc::PROT_WRITE, queue.as_fd().as_raw_fd());
         // SAFETY: no address is asked for, so nothing that exists is changed.
@@ -62,7 +64,10 @@ impl Words {
     }
 
     fn word(&self, offset: usize) -> u64 {
-        assert!(CONTENTS + offset + 8 <= self.len && offset % 8 == 0, "inside the mapping, and aligned");
+        assert!(
+            CONTENTS + offset + 8 <= self.len && offset % 8 == 0,
+            "inside the mapping, and aligned"
+        );
         // SAFETY: inside the mapping, as was just seen.
         let at = unsafe { self.start.add(CONTENTS + offset) };
         // SAFETY: mapped and aligned; all that the others access there are atomics.
@@ -70,7 +75,10 @@ impl Words {
     }
 
     fn half(&self, offset: usize) -> u32 {
-        assert!(CONTENTS + offset + 4 <= self.len && offset % 4 == 0, "inside the mapping, and aligned");
+        assert!(
+            CONTENTS + offset + 4 <= self.len && offset % 4 == 0,
+            "inside the mapping, and aligned"
+        );
         // SAFETY: inside the mapping, as was just seen.
         let at = unsafe { self.start.add(CONTENTS + offset) };
         // SAFETY: mapped and aligned; all that the others access there are atomics.
@@ -158,7 +166,11 @@ impl Words {
     }
 
     fn next(&self, position: u64) -> u64 {
-        if (position & INDEX) + 1 < self.capacity() as u64 { position + 1 } else { (position & CYCLE).wrapping_add(ROUND) }
+        if (position & INDEX) + 1 < self.capacity() as u64 {
+            position + 1
+        } else {
+            (position & CYCLE).wrapping_add(ROUND)
+        }
     }
 
     /// Whether there is an item to get, if nothing moves, whatever the counters say.
@@ -192,7 +204,10 @@ impl Words {
         let mut seen = BTreeMap::new();
         let entries = (0..self.entries()).map(|at| (self.entry(at), format!("entry {at}")));
         let ids = 0..self.used();
-        let places = ids.flat_map(|id| (0..self.places()).map(move |place| (self.place(id, place), format!("place {place} of {id}"))));
+        let places = ids.flat_map(|id| {
+            (0..self.places())
+                .map(move |place| (self.place(id, place), format!("place {place} of {id}")))
+        });
         for (word, whose) in entries.chain(places) {
             if let Some(other) = seen.insert(word & INDEX, whose.clone()) {
                 return Err(format!("slot {} is in {other} and in {whose}", word & INDEX));

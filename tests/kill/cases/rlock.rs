@@ -34,7 +34,11 @@ impl Board {
         };
         assert_eq!(self.inside.swap(1, SeqCst), 0, "two owners at once");
         let [first, second] = guard.get();
-        assert_eq!([first, second], [self.sections.load(SeqCst); 2], "the value was lost, or is half written and nobody said so");
+        assert_eq!(
+            [first, second],
+            [self.sections.load(SeqCst); 2],
+            "the value was lost, or is half written and nobody said so"
+        );
         let depth = self.lock.depth();
         guard.set([first + 1, second]);
         thread::yield_now();
@@ -48,14 +52,24 @@ impl Board {
     }
 }
 
-/// A case whose survivors lock the lock twice. One of them is told of the victim's death if it died as an owner, and nobody otherwise.
+/// A case whose survivors lock the lock twice. One of them is told of the victim's death if it died
+/// as an owner, and nobody otherwise.
 fn case(name: &str) -> Case<Board> {
-    let make = || Board { lock: RLock::new([0; 2]), sections: AtomicU64::new(0), inside: AtomicU32::new(0), deaths: AtomicU32::new(0) };
+    let make = || Board {
+        lock: RLock::new([0; 2]),
+        sections: AtomicU64::new(0),
+        inside: AtomicU32::new(0),
+        deaths: AtomicU32::new(0),
+    };
     Case::new(format!("rlock: {name}"), make)
         .survivor(|board, _| {
             for _ in 0..2 {
                 let guard = board.lock.lock();
-                assert_eq!(board.lock.depth(), 1, "a new owner has inherited the depth of the one before");
+                assert_eq!(
+                    board.lock.depth(),
+                    1,
+                    "a new owner has inherited the depth of the one before"
+                );
                 board.section(guard);
             }
         })
@@ -121,33 +135,50 @@ fn locking() -> Vec<Box<dyn Subject>> {
     vec![
         Box::new(locks(case("lock, free"))),
         Box::new(locks_again(case("lock, owned already"))),
-        Box::new(locks_again(case("lock, owned already, 2 sleep").companions(2, sleeper)).known_strand(Mode::Stop, WAKER_STOPPED)),
-        Box::new(locks(case("lock, its owner died, 3 deep").before(die)).check(|board, end| check(board, end, 1))),
-        Box::new(locks(case("lock, held").companion(holder))),
-        Box::new(locks(case("lock, held, 2 sleep before").companion(holder).companions(2, sleeper))),
         Box::new(
-            locks(case("lock, held, 2 sleep behind").companions(2, later_sleeper).companion(holder))
+            locks_again(case("lock, owned already, 2 sleep").companions(2, sleeper))
                 .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
         Box::new(
-            locks(case("lock, held 2 deep by one that dies, 2 sleep behind").companions(2, later_sleeper).dying(
-                |board, operation| {
-                    warm_up();
-                    let _guards = [board.lock.lock(), board.lock.lock()];
-                    operation.step(|| ());
-                },
-                |_| true,
-            ))
+            locks(case("lock, its owner died, 3 deep").before(die))
+                .check(|board, end| check(board, end, 1)),
+        ),
+        Box::new(locks(case("lock, held").companion(holder))),
+        Box::new(locks(
+            case("lock, held, 2 sleep before").companion(holder).companions(2, sleeper),
+        )),
+        Box::new(
+            locks(
+                case("lock, held, 2 sleep behind").companions(2, later_sleeper).companion(holder),
+            )
+            .known_strand(Mode::Stop, WAKER_STOPPED),
+        ),
+        Box::new(
+            locks(
+                case("lock, held 2 deep by one that dies, 2 sleep behind")
+                    .companions(2, later_sleeper)
+                    .dying(
+                        |board, operation| {
+                            warm_up();
+                            let _guards = [board.lock.lock(), board.lock.lock()];
+                            operation.step(|| ());
+                        },
+                        |_| true,
+                    ),
+            )
             .check(|board, end| {
-                // The one that lives is told; it may have died then, as an owner who had not recovered.
+                // The one that lives is told; it may have died then, as an owner who had not
+                // recovered.
                 check(board, end, 1)
             })
             .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
-        Box::new(case("lock_timeout, held, expires").expires().companion(holder).victim(|board, operation| {
-            warm_up();
-            board.section(operation.step(|| board.lock.lock_timeout(EXPIRES)));
-        })),
+        Box::new(case("lock_timeout, held, expires").expires().companion(holder).victim(
+            |board, operation| {
+                warm_up();
+                board.section(operation.step(|| board.lock.lock_timeout(EXPIRES)));
+            },
+        )),
     ]
 }
 
@@ -162,20 +193,30 @@ fn unlocking() -> Vec<Box<dyn Subject>> {
     };
     vec![
         Box::new(unlocks(case("unlock, of 2"), 2)),
-        Box::new(unlocks(case("unlock, of 2, 2 sleep").companions(2, sleeper), 2).known_strand(Mode::Stop, WAKER_STOPPED)),
+        Box::new(
+            unlocks(case("unlock, of 2, 2 sleep").companions(2, sleeper), 2)
+                .known_strand(Mode::Stop, WAKER_STOPPED),
+        ),
         Box::new(unlocks(case("unlock"), 1)),
-        Box::new(unlocks(case("unlock, 2 sleep").companions(2, sleeper), 1).known_strand(Mode::Stop, WAKER_STOPPED)),
+        Box::new(
+            unlocks(case("unlock, 2 sleep").companions(2, sleeper), 1)
+                .known_strand(Mode::Stop, WAKER_STOPPED),
+        ),
         Box::new(
             unlocks(case("unlock, not recovered, 2 sleep").before(die).companions(2, sleeper), 1)
                 .check(|board, end| check(board, end, 1))
                 .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
-        Box::new(case("recover, 2 sleep").before(die).companions(2, sleeper).victim(|board, operation| {
-            warm_up();
-            let Err(LockError::OwnerDied(guard)) = board.lock.lock() else { panic!("the owner died") };
-            let guard = operation.step(|| guard.recover());
-            guard.set([0; 2]);
-        })),
+        Box::new(case("recover, 2 sleep").before(die).companions(2, sleeper).victim(
+            |board, operation| {
+                warm_up();
+                let Err(LockError::OwnerDied(guard)) = board.lock.lock() else {
+                    panic!("the owner died")
+                };
+                let guard = operation.step(|| guard.recover());
+                guard.set([0; 2]);
+            },
+        )),
         Box::new(case("lock, lock, unlock, unlock").victim(|board, operation| {
             warm_up();
             operation.step(|| {

@@ -58,7 +58,11 @@ impl Board {
         };
         assert_eq!(self.writers.swap(1, SeqCst), 0, "two writers at once");
         assert_eq!(self.readers.load(SeqCst), 0, "writes while one reads");
-        assert_eq!(*guard, [self.sections.load(SeqCst); 2], "the value was lost, or is half written and nobody said so");
+        assert_eq!(
+            *guard,
+            [self.sections.load(SeqCst); 2],
+            "the value was lost, or is half written and nobody said so"
+        );
         guard[0] += 1;
         hint::black_box(&mut guard);
         thread::yield_now();
@@ -75,7 +79,8 @@ impl Board {
     }
 }
 
-/// A case whose survivors read and write twice. One of them is told of the victim's death if it died while it wrote, and nobody otherwise.
+/// A case whose survivors read and write twice. One of them is told of the victim's death if it
+/// died while it wrote, and nobody otherwise.
 fn case(name: &str) -> Case<Board> {
     let make = || Board {
         lock: RwLock::new([0; 2]),
@@ -93,7 +98,8 @@ fn case(name: &str) -> Case<Board> {
         })
         .may_wait(|board, now| {
             // Of those who are asleep nobody has a cell, so it is the victim's.
-            let reads = board.lock.readers() != 0 && board.lock.writer().is_some() || board.lock.readers() == READERS;
+            let reads = board.lock.readers() != 0 && board.lock.writer().is_some()
+                || board.lock.readers() == READERS;
             now.is_stopped && (board.is_writer(now.victim) || reads)
         })
         .observe(|board, victim| board.is_writer(victim).into())
@@ -103,15 +109,19 @@ fn case(name: &str) -> Case<Board> {
 /// `known`: so many are told of a death that was before the victim's.
 fn check(board: &Board, end: &End, known: core::ops::RangeInclusive<u32>) -> Result<(), String> {
     let deaths = board.deaths.load(SeqCst);
-    // As the writer, it has begun to write when it has the guard, and has not ended before it gives it back. In between, it may or may not have.
-    let expected = match (end.was_killed && end.observed == 1, end.was_completed || end.had_not_begun) {
-        _ if *known.end() != 0 => known,
-        (false, _) => 0..=0,
-        (true, true) => 1..=1,
-        (true, false) => 0..=1,
-    };
+    // As the writer, it has begun to write when it has the guard, and has not ended before it gives
+    // it back. In between, it may or may not have.
+    let expected =
+        match (end.was_killed && end.observed == 1, end.was_completed || end.had_not_begun) {
+            _ if *known.end() != 0 => known,
+            (false, _) => 0..=0,
+            (true, true) => 1..=1,
+            (true, false) => 0..=1,
+        };
     if !expected.contains(&deaths) {
-        return Err(format!("{deaths} were told that a writer died, and not {expected:?}; {end:?}"));
+        return Err(format!(
+            "{deaths} were told that a writer died, and not {expected:?}; {end:?}"
+        ));
     }
     match (board.lock.writer(), board.lock.readers()) {
         (None, 0) => Ok(()),
@@ -194,27 +204,48 @@ fn reading() -> Vec<Box<dyn Subject>> {
         Box::new(reads(case("read, free"))),
         Box::new(reads(case("read, 1 reads").companion(reads_on))),
         Box::new(reads(case("read, 1 writes").companion(writes_on))),
-        Box::new(reads(case("read, 1 writes, 2 readers sleep before").companion(writes_on).companions(2, reader))),
-        Box::new(reads(case("read, 1 writes, 2 readers sleep behind").companions(2, later_reader).companion(writes_on))),
         Box::new(reads(
-            case("read, 1 writes, a writer and a reader sleep behind").companion(later_writer).companion(later_reader).companion(writes_on),
+            case("read, 1 writes, 2 readers sleep before")
+                .companion(writes_on)
+                .companions(2, reader),
         )),
-        Box::new(reads(case("read, 1 reads and a writer sleeps").companion(reads_on).companion(writer))),
+        Box::new(reads(
+            case("read, 1 writes, 2 readers sleep behind")
+                .companions(2, later_reader)
+                .companion(writes_on),
+        )),
+        Box::new(reads(
+            case("read, 1 writes, a writer and a reader sleep behind")
+                .companion(later_writer)
+                .companion(later_reader)
+                .companion(writes_on),
+        )),
+        Box::new(reads(
+            case("read, 1 reads and a writer sleeps").companion(reads_on).companion(writer),
+        )),
         Box::new(reads(case("read, all cells taken").companions(READERS, reads_on))),
-        Box::new(reads(case("read, all cells taken, 2 sleep behind").companions(2, later_reader).companions(READERS, reads_on))),
+        Box::new(reads(
+            case("read, all cells taken, 2 sleep behind")
+                .companions(2, later_reader)
+                .companions(READERS, reads_on),
+        )),
         Box::new(reads(with_dying_reader(
-            case("read, all cells taken, 1 of a reader that dies, 2 sleep behind").companions(2, later_reader).companions(
-                2,
-                |board, me| {
+            case("read, all cells taken, 1 of a reader that dies, 2 sleep behind")
+                .companions(2, later_reader)
+                .companions(2, |board, me| {
                     let guard = board.lock.read();
                     me.pause();
                     me.pause();
                     board.read(guard);
-                },
-            ),
+                }),
         ))),
-        Box::new(reads(case("read, a writer died").before(die)).check(|board, end| check(board, end, 1..=1))),
-        Box::new(reads(with_dying_writer(case("read, 1 writes and dies, 2 readers sleep behind").companions(2, later_reader)))),
+        Box::new(
+            reads(case("read, a writer died").before(die))
+                .check(|board, end| check(board, end, 1..=1)),
+        ),
+        Box::new(reads(with_dying_writer(
+            case("read, 1 writes and dies, 2 readers sleep behind").companions(2, later_reader),
+        ))),
     ]
 }
 
@@ -234,9 +265,17 @@ fn writing() -> Vec<Box<dyn Subject>> {
         })),
         Box::new(writes(case("write, 1 reads").companion(reads_on))),
         Box::new(writes(case("write, 2 read").companions(2, reads_on))),
-        Box::new(writes(case("write, 2 read, 2 readers sleep behind").companions(2, later_reader).companions(2, reads_on))),
+        Box::new(writes(
+            case("write, 2 read, 2 readers sleep behind")
+                .companions(2, later_reader)
+                .companions(2, reads_on),
+        )),
         Box::new(writes(case("write, 1 writes").companion(writes_on))),
-        Box::new(writes(case("write, 1 writes, 2 readers sleep before").companion(writes_on).companions(2, reader))),
+        Box::new(writes(
+            case("write, 1 writes, 2 readers sleep before")
+                .companion(writes_on)
+                .companions(2, reader),
+        )),
         Box::new(writes(
             case("write, 1 writes, a reader and a writer sleep behind")
                 .companion(later_reader)
@@ -245,14 +284,25 @@ fn writing() -> Vec<Box<dyn Subject>> {
         )),
         Box::new(writes(with_dying_reader(case("write, 1 reads and dies")))),
         Box::new(writes(with_dying_reader(
-            case("write, 2 read and 1 of them dies, 2 readers sleep behind").companions(2, later_reader).companion(reads_on),
+            case("write, 2 read and 1 of them dies, 2 readers sleep behind")
+                .companions(2, later_reader)
+                .companion(reads_on),
         ))),
-        Box::new(writes(case("write, a writer died").before(die)).check(|board, end| check(board, end, 1..=1))),
         Box::new(
-            writes(case("write, a writer died, and the next has not recovered").before(die).companion(|board, _| drop(board.lock.write())))
+            writes(case("write, a writer died").before(die))
                 .check(|board, end| check(board, end, 1..=1)),
         ),
-        Box::new(writes(with_dying_writer(case("write, 1 writes and dies, 2 readers sleep behind").companions(2, later_reader)))),
+        Box::new(
+            writes(
+                case("write, a writer died, and the next has not recovered")
+                    .before(die)
+                    .companion(|board, _| drop(board.lock.write())),
+            )
+            .check(|board, end| check(board, end, 1..=1)),
+        ),
+        Box::new(writes(with_dying_writer(
+            case("write, 1 writes and dies, 2 readers sleep behind").companions(2, later_reader),
+        ))),
     ]
 }
 
@@ -276,20 +326,42 @@ fn ending() -> Vec<Box<dyn Subject>> {
     vec![
         Box::new(ends_read(case("end of read"))),
         Box::new(ends_read(case("end of read, a writer sleeps").companion(writer))),
-        Box::new(ends_read(case("end of read, a writer and 2 readers sleep").companion(writer).companions(2, reader))),
-        Box::new(ends_read(case("end of read, another reads, a writer sleeps").companion(reads_on).companion(writer))),
-        Box::new(ends_read(case("end of read, all cells taken, 2 readers sleep").companions(2, reads_on).companions(2, reader))),
+        Box::new(ends_read(
+            case("end of read, a writer and 2 readers sleep")
+                .companion(writer)
+                .companions(2, reader),
+        )),
+        Box::new(ends_read(
+            case("end of read, another reads, a writer sleeps")
+                .companion(reads_on)
+                .companion(writer),
+        )),
+        Box::new(ends_read(
+            case("end of read, all cells taken, 2 readers sleep")
+                .companions(2, reads_on)
+                .companions(2, reader),
+        )),
         Box::new(ends_write(case("end of write"))),
         Box::new(ends_write(case("end of write, 2 readers sleep").companions(2, reader))),
-        Box::new(ends_write(case("end of write, 2 readers and a writer sleep").companions(2, reader).companion(writer))),
-        Box::new(ends_write(case("end of write, a writer and 2 readers sleep").companion(writer).companions(2, reader))),
+        Box::new(ends_write(
+            case("end of write, 2 readers and a writer sleep")
+                .companions(2, reader)
+                .companion(writer),
+        )),
+        Box::new(ends_write(
+            case("end of write, a writer and 2 readers sleep")
+                .companion(writer)
+                .companions(2, reader),
+        )),
         Box::new(
             case("recover, end of write, 2 readers sleep")
                 .before(die)
                 .companions(2, reader)
                 .victim(|board, operation| {
                     warm_up();
-                    let Err(LockError::OwnerDied(mut guard)) = board.lock.write() else { panic!("a writer died") };
+                    let Err(LockError::OwnerDied(mut guard)) = board.lock.write() else {
+                        panic!("a writer died")
+                    };
                     *guard = [0; 2];
                     operation.step(|| drop(guard.recover()));
                 })
@@ -314,9 +386,21 @@ fn expiring() -> Vec<Box<dyn Subject>> {
             .known_strand(Mode::Stop, WAKER_STOPPED)
     };
     vec![
-        Box::new(reads(case("read_timeout, 1 writes, a reader sleeps, expires").companion(writes_on).companion(reader))),
-        Box::new(reads(case("read_timeout, all cells taken, a reader sleeps, expires").companions(READERS, reads_on).companion(reader))),
-        Box::new(writes(case("write_timeout, 1 writes, a reader sleeps, expires").companion(writes_on).companion(reader))),
+        Box::new(reads(
+            case("read_timeout, 1 writes, a reader sleeps, expires")
+                .companion(writes_on)
+                .companion(reader),
+        )),
+        Box::new(reads(
+            case("read_timeout, all cells taken, a reader sleeps, expires")
+                .companions(READERS, reads_on)
+                .companion(reader),
+        )),
+        Box::new(writes(
+            case("write_timeout, 1 writes, a reader sleeps, expires")
+                .companion(writes_on)
+                .companion(reader),
+        )),
         Box::new(writes(case("write_timeout, 1 reads, expires").companion(reads_on))),
     ]
 }

@@ -9,9 +9,11 @@ use crate::harness::{Case, End, Me, Mode, Subject};
 
 struct Board {
     semaphore: Semaphore,
-    /// Released less acquired, by all but the operation under test, and what there was at the start.
+    /// Released less acquired, by all but the operation under test, and what there was at the
+    /// start.
     balance: AtomicI64,
-    /// What the operation under test has added, if it has returned; less than 0: what it has taken.
+    /// What the operation under test has added, if it has returned; less than 0: what it has
+    /// taken.
     victims: AtomicI64,
 }
 
@@ -27,13 +29,17 @@ impl Board {
     }
 }
 
-const WAKER_STOPPED: &str =
-    "the stopped one has released and woken nobody yet, or was woken and has not acquired; the next to release wakes";
+const WAKER_STOPPED: &str = "the stopped one has released and woken nobody yet, or was woken and has not acquired; the next to release wakes";
 
-/// A case that begins with `permits`, and whose operation takes, or adds if positive, all of `effect` or nothing. The survivors release what
-/// sleepers still wait for, and release and acquire one more each.
+/// A case that begins with `permits`, and whose operation takes, or adds if positive, all of
+/// `effect` or nothing. The survivors release what sleepers still wait for, and release and acquire
+/// one more each.
 fn case(name: &str, permits: u32, effect: i64) -> Case<Board> {
-    let make = move || Board { semaphore: Semaphore::new(permits), balance: AtomicI64::new(permits.into()), victims: AtomicI64::new(0) };
+    let make = move || Board {
+        semaphore: Semaphore::new(permits),
+        balance: AtomicI64::new(permits.into()),
+        victims: AtomicI64::new(0),
+    };
     Case::new(format!("semaphore: {name}"), make)
         .survivor(|board, me| {
             if me.index == 0 {
@@ -60,7 +66,11 @@ fn check(board: &Board, end: &End, effect: i64) -> Result<(), String> {
         (true, false, true) => done == effect,
         (true, false, false) => done == effect || done == 0,
     };
-    if is_right { Ok(()) } else { Err(format!("{value} permits at the end, {done} too many; {end:?}")) }
+    if is_right {
+        Ok(())
+    } else {
+        Err(format!("{value} permits at the end, {done} too many; {end:?}"))
+    }
 }
 
 fn sleeper(board: &Board, _: &Me) {
@@ -106,37 +116,63 @@ fn acquiring() -> Vec<Box<dyn Subject>> {
         Box::new(acquires(case("acquire, 1 permit", 1, -1))),
         Box::new(acquires(case("acquire, then released", 0, -1).companion(releaser(1)))),
         Box::new(
-            acquires(case("acquire, then released, 2 sleep behind", 0, -1).companions(2, later_sleeper).companion(releaser(1)))
-                .known_strand(Mode::Stop, WAKER_STOPPED),
-        ),
-        Box::new(
-            acquires(case("acquire, then 3 released, 2 sleep behind", 0, -1).companions(2, later_sleeper).companion(releaser(3)))
-                .known_strand(Mode::Stop, WAKER_STOPPED),
-        ),
-        Box::new(
-            acquires(case("acquire, then 3 released, 2 sleep before", 0, -1).companions(2, sleeper).companion(releaser(3)))
-                .known_strand(Mode::Stop, WAKER_STOPPED),
-        ),
-        Box::new(
-            acquires(case("acquire, then 3 released by one that dies, 2 sleep behind", 0, -1).companions(2, later_sleeper).dying(
-                |board, operation| {
-                    warm_up();
-                    board.balance.fetch_add(3, SeqCst);
-                    operation.step(|| board.semaphore.release_many(3)).expect("few permits");
-                },
-                |board| board.semaphore.value() != 0,
-            ))
+            acquires(
+                case("acquire, then released, 2 sleep behind", 0, -1)
+                    .companions(2, later_sleeper)
+                    .companion(releaser(1)),
+            )
             .known_strand(Mode::Stop, WAKER_STOPPED),
         ),
-        Box::new(case("acquire, the first operation of a thread", 1, -1).victim(|board, operation| {
-            operation.step(|| board.semaphore.acquire());
-            board.victims.store(-1, SeqCst);
-        })),
+        Box::new(
+            acquires(
+                case("acquire, then 3 released, 2 sleep behind", 0, -1)
+                    .companions(2, later_sleeper)
+                    .companion(releaser(3)),
+            )
+            .known_strand(Mode::Stop, WAKER_STOPPED),
+        ),
+        Box::new(
+            acquires(
+                case("acquire, then 3 released, 2 sleep before", 0, -1)
+                    .companions(2, sleeper)
+                    .companion(releaser(3)),
+            )
+            .known_strand(Mode::Stop, WAKER_STOPPED),
+        ),
+        Box::new(
+            acquires(
+                case("acquire, then 3 released by one that dies, 2 sleep behind", 0, -1)
+                    .companions(2, later_sleeper)
+                    .dying(
+                        |board, operation| {
+                            warm_up();
+                            board.balance.fetch_add(3, SeqCst);
+                            operation
+                                .step(|| board.semaphore.release_many(3))
+                                .expect("few permits");
+                        },
+                        |board| board.semaphore.value() != 0,
+                    ),
+            )
+            .known_strand(Mode::Stop, WAKER_STOPPED),
+        ),
+        Box::new(case("acquire, the first operation of a thread", 1, -1).victim(
+            |board, operation| {
+                operation.step(|| board.semaphore.acquire());
+                board.victims.store(-1, SeqCst);
+            },
+        )),
         Box::new(tries(case("try_acquire, 1 permit", 1, -1), Semaphore::try_acquire)),
         Box::new(tries(case("try_acquire, none", 0, 0), Semaphore::try_acquire)),
-        Box::new(tries(case("acquire_timeout, then released", 0, -1).companion(releaser(1)), until_late)),
+        Box::new(tries(
+            case("acquire_timeout, then released", 0, -1).companion(releaser(1)),
+            until_late,
+        )),
         Box::new(tries(case("acquire_timeout, expires", 0, 0).expires(), until)),
-        Box::new(tries(case("acquire_timeout, 2 sleep, expires", 0, 0).expires().companions(2, sleeper), until)),
+        Box::new(tries(
+            case("acquire_timeout, 2 sleep, expires", 0, 0).expires().companions(2, sleeper),
+            until,
+        )),
     ]
 }
 

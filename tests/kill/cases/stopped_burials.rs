@@ -8,7 +8,10 @@
 use core::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::joinable::{BEFORE, Board, PEER, SURVIVOR, VICTIM, check, getting, joining, taken, trying_to_get, victim, with_peer};
+use super::joinable::{
+    BEFORE, Board, PEER, SURVIVOR, VICTIM, check, getting, joining, taken, trying_to_get, victim,
+    with_peer,
+};
 use super::queue_words::Stage;
 use super::warm_up;
 use crate::harness::{Case, Fate, Me, Operation, Subject};
@@ -35,14 +38,23 @@ impl Dead {
     }
 }
 
-const DEAD: [Dead; 5] =
-    [Dead::Held, Dead::Got(Stage::Announced), Dead::Got(Stage::Exchanged), Dead::Got(Stage::Taken), Dead::Got(Stage::Placed)];
+const DEAD: [Dead; 5] = [
+    Dead::Held,
+    Dead::Got(Stage::Announced),
+    Dead::Got(Stage::Exchanged),
+    Dead::Got(Stage::Taken),
+    Dead::Got(Stage::Placed),
+];
 
 /// A queue with as many tasks as the dead have had, or were getting: nothing is in anybody's way.
 fn case(name: &str, participants: usize, dead: Dead, deaths: usize) -> Case<Board> {
-    let name = format!("stopped burials: {name}, {deaths} died, {dead:?} [{participants} take part]");
+    let name =
+        format!("stopped burials: {name}, {deaths} died, {dead:?} [{participants} take part]");
     let case = Case::new(name, move || Board::among(participants, CAPACITY, 0))
-        .before(move |board| (0..deaths * dead.tasks()).for_each(|_| assert!(board.try_put(BEFORE), "there is room")))
+        .before(move |board| {
+            (0..deaths * dead.tasks())
+                .for_each(|_| assert!(board.try_put(BEFORE), "there is room"));
+        })
         .may_wait(|_, _| false)
         .check(check);
     (0..deaths).fold(case, |case, index| match dead {
@@ -50,7 +62,8 @@ fn case(name: &str, participants: usize, dead: Dead, deaths: usize) -> Case<Boar
             Fate::Dies,
             move |board, operation| {
                 board.take_part();
-                let _tasks: Vec<_> = (0..dead.tasks()).map(|_| taken(board, PEER + index)).collect();
+                let _tasks: Vec<_> =
+                    (0..dead.tasks()).map(|_| taken(board, PEER + index)).collect();
                 operation.step(|| board.flag.fetch_add(1, SeqCst));
             },
             move |board| board.flag.load(SeqCst) == index as u32 + 1,
@@ -87,18 +100,34 @@ fn entering(board: &Board, operation: &Operation, _: usize) {
 
 pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
     let mut cases: Vec<Box<dyn Subject>> = Vec::new();
-    cases.push(Box::new(victim(case("get", MANY, Dead::HeldTwo, 1).companion(worker).survivor(come), getting)));
+    cases.push(Box::new(victim(
+        case("get", MANY, Dead::HeldTwo, 1).companion(worker).survivor(come),
+        getting,
+    )));
     for dead in DEAD {
         // It has nothing in hand itself at any time.
-        cases.push(Box::new(victim(case("join", MANY, dead, 1).companion(worker).survivor(join), joining)));
-        cases.push(Box::new(victim(case("join", MANY, dead, 2).companions(2, worker).survivor(join), joining)));
+        cases.push(Box::new(victim(
+            case("join", MANY, dead, 1).companion(worker).survivor(join),
+            joining,
+        )));
+        cases.push(Box::new(victim(
+            case("join", MANY, dead, 2).companions(2, worker).survivor(join),
+            joining,
+        )));
         // It takes one of two tasks, and the other one is there for whoever comes.
-        cases.push(Box::new(victim(case("get", MANY, dead, 2).companion(worker).survivor(come), getting)));
+        cases.push(Box::new(victim(
+            case("get", MANY, dead, 2).companion(worker).survivor(come),
+            getting,
+        )));
         // It takes over the dead one's id.
-        cases.push(Box::new(case("the first operation", MANY, dead, 1).companion(worker).survivor(join).victim(|board, operation| {
-            warm_up();
-            entering(board, operation, VICTIM);
-        })));
+        cases.push(Box::new(
+            case("the first operation", MANY, dead, 1).companion(worker).survivor(join).victim(
+                |board, operation| {
+                    warm_up();
+                    entering(board, operation, VICTIM);
+                },
+            ),
+        ));
         // Nobody else has an id: one of the two that come takes the dead one's.
         let full = case("join", 2, dead, 1).survivor(|board, me| {
             if me.index == 0 {

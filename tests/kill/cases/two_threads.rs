@@ -13,8 +13,7 @@ use crossproc::{Waitable, try_wait_any, wait_any};
 use super::warm_up;
 use crate::harness::{Case, End, Me, Mode, Operation, Subject, asleep};
 
-const WAKER_STOPPED: &str =
-    "the stopped one has given it and woken nobody yet, or its other thread was woken and has not woken the others; the next to give wakes";
+const WAKER_STOPPED: &str = "the stopped one has given it and woken nobody yet, or its other thread was woken and has not woken the others; the next to give wakes";
 /// As much room as can be wanted.
 const ROOM: usize = 16;
 
@@ -138,7 +137,10 @@ impl Board {
             Kind::Set => &self.event,
             Kind::Lock => &death,
         };
-        drop(wait_any(&if is_first { [it, &self.never] } else { [&self.never, it] }).expect("there is memory"));
+        drop(
+            wait_any(&if is_first { [it, &self.never] } else { [&self.never, it] })
+                .expect("there is memory"),
+        );
     }
 
     /// What a thread does at its first operations only.
@@ -172,7 +174,8 @@ impl Board {
         let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
         // SAFETY: reads the parameters; of a thread of this process. From now on it runs after the
         // first one, also to its end.
-        let failed = unsafe { libc::sched_setscheduler(second, libc::SCHED_IDLE, &raw const parameters) };
+        let failed =
+            unsafe { libc::sched_setscheduler(second, libc::SCHED_IDLE, &raw const parameters) };
         assert_eq!(failed, 0, "a thread can always be made one that waits");
     }
 }
@@ -217,7 +220,11 @@ fn check(board: &Board, end: &End, how: How) -> Result<(), String> {
     };
     let most_taken = i64::from(how == How::Plainly);
     let is_right = (given.start() - most_taken..=*given.end()).contains(&done);
-    if is_right { Ok(()) } else { Err(format!("{} there at the end, {done} too many; {end:?}", board.count())) }
+    if is_right {
+        Ok(())
+    } else {
+        Err(format!("{} there at the end, {done} too many; {end:?}", board.count()))
+    }
 }
 
 /// The victim's first thread gives it.
@@ -235,7 +242,8 @@ fn give(board: &'static Board, operation: &Operation, how: How) {
 }
 
 fn case(kind: Kind, how: How, takers: usize) -> Box<dyn Subject> {
-    let name = format!("two threads: {kind:?} is given, the other thread sleeps {how:?}, {takers} behind");
+    let name =
+        format!("two threads: {kind:?} is given, the other thread sleeps {how:?}, {takers} behind");
     Box::new(
         Case::new(name, move || Board::new(kind))
             .before(|board| while board.kind == Kind::Room && board.queue.try_put(7).is_ok() {})

@@ -2,7 +2,10 @@
 
 use core::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
-use crossproc::{Event, Lock, LockError, Queue, QueueOptions, Semaphore, Waitable, try_wait_any, wait_any, wait_any_timeout};
+use crossproc::{
+    Event, Lock, LockError, Queue, QueueOptions, Semaphore, Waitable, try_wait_any, wait_any,
+    wait_any_timeout,
+};
 
 use super::{EXPIRES, warm_up};
 use crate::harness::{Case, End, Me, Mode, Operation, Subject};
@@ -90,7 +93,9 @@ impl Board {
             Kind::Item => !self.queue.is_empty(),
             // Whoever watches for an owner's death waits on while there is none.
             Kind::Lock => {
-                self.lock.owner().is_none() && (self.lockers.load(SeqCst) != 0 || try_wait_any(&[&self.lock.owner_death()]).is_ok())
+                self.lock.owner().is_none()
+                    && (self.lockers.load(SeqCst) != 0
+                        || try_wait_any(&[&self.lock.owner_death()]).is_ok())
             }
         }
     }
@@ -106,7 +111,8 @@ impl Board {
     }
 }
 
-/// A case whose operation adds all of `effect` or nothing. The survivors give what sleepers still wait for, set the event, and give and take one more each.
+/// A case whose operation adds all of `effect` or nothing. The survivors give what sleepers still
+/// wait for, set the event, and give and take one more each.
 fn case(name: &str, kind: Kind, effect: i64) -> Case<Board> {
     Case::new(format!("wait_any: {name}"), Board::new)
         .survivor(move |board, me| {
@@ -131,14 +137,21 @@ fn check(board: &Board, end: &End, effect: i64) -> Result<(), String> {
         (true, false, true) => done == effect,
         (true, false, false) => done == effect || done == 0,
     };
-    if is_right { Ok(()) } else { Err(format!("{} there at the end, {done} too many; {end:?}", board.count())) }
+    if is_right {
+        Ok(())
+    } else {
+        Err(format!("{} there at the end, {done} too many; {end:?}", board.count()))
+    }
 }
 
 /// What a thread does at its first operations only.
 fn prepare(board: &Board) {
     warm_up();
     drop(board.queue.loan());
-    drop(wait_any_timeout(&[&board.semaphore, &board.queue, &board.lock.owner_death()], core::time::Duration::from_micros(50)));
+    drop(wait_any_timeout(
+        &[&board.semaphore, &board.queue, &board.lock.owner_death()],
+        core::time::Duration::from_micros(50),
+    ));
 }
 
 fn taker(kind: Kind) -> impl Fn(&Board, &Me) + Clone {
@@ -172,7 +185,10 @@ fn watcher(kind: Kind) -> impl Fn(&Board, &Me) + Clone {
 }
 
 pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
-    [Kind::Permit, Kind::Item, Kind::Lock].into_iter().flat_map(|kind| waiting(kind).into_iter().chain(giving(kind))).collect()
+    [Kind::Permit, Kind::Item, Kind::Lock]
+        .into_iter()
+        .flat_map(|kind| waiting(kind).into_iter().chain(giving(kind)))
+        .collect()
 }
 
 fn waiting(kind: Kind) -> Vec<Box<dyn Subject>> {
@@ -185,18 +201,33 @@ fn waiting(kind: Kind) -> Vec<Box<dyn Subject>> {
     let named = |name: &str| case(&format!("{kind:?}, {name}"), kind, 0);
     // What is given is one more than is taken: that one is what watchers see.
     let mut cases: Vec<Box<dyn Subject>> = vec![
-        Box::new(waits(named("then given, 2 sleep before").companion(giver(kind, 3)).companions(2, taker(kind)))),
-        Box::new(waits(named("then given, 2 sleep behind").companion(giver(kind, 3)).companions(2, later_taker(kind)))),
         Box::new(waits(
-            named("then given, another watches, 1 sleeps").companion(giver(kind, 2)).companion(watcher(kind)).companion(taker(kind)),
+            named("then given, 2 sleep before")
+                .companion(giver(kind, 3))
+                .companions(2, taker(kind)),
         )),
-        Box::new(named("expires, 2 sleep").expires().companion(giver(kind, 1)).companions(2, taker(kind)).victim(
-            move |board, operation| {
-                prepare(board);
-                let all: [&dyn Waitable; 3] = [&board.event, &board.semaphore, &board.queue];
-                drop(operation.step(|| wait_any_timeout(&all, EXPIRES)));
-            },
+        Box::new(waits(
+            named("then given, 2 sleep behind")
+                .companion(giver(kind, 3))
+                .companions(2, later_taker(kind)),
         )),
+        Box::new(waits(
+            named("then given, another watches, 1 sleeps")
+                .companion(giver(kind, 2))
+                .companion(watcher(kind))
+                .companion(taker(kind)),
+        )),
+        Box::new(
+            named("expires, 2 sleep")
+                .expires()
+                .companion(giver(kind, 1))
+                .companions(2, taker(kind))
+                .victim(move |board, operation| {
+                    prepare(board);
+                    let all: [&dyn Waitable; 3] = [&board.event, &board.semaphore, &board.queue];
+                    drop(operation.step(|| wait_any_timeout(&all, EXPIRES)));
+                }),
+        ),
     ];
     if kind != Kind::Lock {
         let dies = move |board: &Board, operation: &Operation| {
@@ -234,10 +265,19 @@ fn giving(kind: Kind) -> Vec<Box<dyn Subject>> {
         });
         Box::new(case.known_strand(Mode::Stop, WAKER_STOPPED))
     };
-    let named = |name: &str| case(&format!("{kind:?}, {name}"), kind, i64::from(kind != Kind::Lock));
+    let named =
+        |name: &str| case(&format!("{kind:?}, {name}"), kind, i64::from(kind != Kind::Lock));
     vec![
         gives(named("given, 1 watches").companion(watcher(kind))),
-        gives(named("given, 1 watches before 1 that sleeps").companion(watcher(kind)).companion(taker(kind))),
-        gives(named("given, 1 sleeps before 1 that watches").companion(taker(kind)).companion(watcher(kind))),
+        gives(
+            named("given, 1 watches before 1 that sleeps")
+                .companion(watcher(kind))
+                .companion(taker(kind)),
+        ),
+        gives(
+            named("given, 1 sleeps before 1 that watches")
+                .companion(taker(kind))
+                .companion(watcher(kind)),
+        ),
     ]
 }

@@ -1,4 +1,5 @@
-//! The memory that the processes of a run share: the board of the case, and a seat for each process.
+//! The memory that the processes of a run share: the board of the case, and a seat for each
+//! process.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -11,7 +12,8 @@ const BOARD: usize = 1 << 16;
 pub(crate) const RUNNING: u32 = 0;
 pub(crate) const PAUSED: u32 = 1;
 
-/// What a process and the tracer tell each other. Everything here is SeqCst: it is far from the code under test, and slow anyway.
+/// What a process and the tracer tell each other. Everything here is SeqCst: it is far from the
+/// code under test, and slow anyway.
 #[repr(C)]
 pub(crate) struct Seat {
     /// [`RUNNING`], or [`PAUSED`] at a gate.
@@ -37,7 +39,8 @@ impl Seat {
 
     pub(crate) fn complaint(&self) -> String {
         let len = self.text_len.load(SeqCst) as usize;
-        let bytes: Vec<u8> = self.text[..len.min(TEXT)].iter().map(|byte| byte.load(SeqCst)).collect();
+        let bytes: Vec<u8> =
+            self.text[..len.min(TEXT)].iter().map(|byte| byte.load(SeqCst)).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -66,13 +69,15 @@ pub(crate) struct Arena {
 
 impl Arena {
     pub(crate) fn map() -> Arena {
-        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        let (prot, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         let len = size_of::<Control>().next_multiple_of(4096) + BOARD;
         // SAFETY: no address is asked for, so nothing that exists is changed.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED, "the arena can be mapped");
         let start = NonNull::new(start.cast::<u8>()).expect("a mapping is not at 0");
-        // SAFETY: the mapping is long enough, page aligned, zeroed, which is a valid `Control` (atomics), and never unmapped.
+        // SAFETY: the mapping is long enough, page aligned, zeroed, which is a valid `Control`
+        // (atomics), and never unmapped.
         let control = unsafe { start.cast::<Control>().as_ref() };
         // SAFETY: inside the mapping, whose length was made of the same number.
         let board = unsafe { start.add(size_of::<Control>().next_multiple_of(4096)) };
@@ -95,7 +100,9 @@ impl Arena {
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
     let no_timeout = ptr::null::<libc::timespec>();
     // SAFETY: the call reads an aligned word that is mapped as long as it is borrowed.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, no_timeout) };
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, no_timeout)
+    };
 }
 
 /// `FUTEX_WAKE` of all.

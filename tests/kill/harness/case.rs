@@ -100,7 +100,8 @@ enum Companion<B> {
     Dies { script: Script<B, Operation>, when: Box<dyn Fn(&B) -> bool> },
 }
 
-/// What comes of one who is stepped into the middle of an operation before the victim begins its own.
+/// What comes of one who is stepped into the middle of an operation before the victim begins its
+/// own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It is killed there.
@@ -163,41 +164,59 @@ impl<B: 'static> Case<B> {
         }
     }
 
-    /// A process of its own runs this first, and ends without destructors: what it then holds, it dies with.
+    /// A process of its own runs this first, and ends without destructors: what it then holds, it
+    /// dies with.
     pub(crate) fn before(mut self, script: impl Fn(&B) + 'static) -> Self {
         self.before = Some(Box::new(script));
         self
     }
 
-    /// A process that prepares itself before the victim does, and is stepped through its operation after that, up to the first instruction after which the board is
-    /// as `when` says. Of several each goes that far before the next begins.
-    pub(crate) fn peer(mut self, fate: Fate, script: impl Fn(&B, &Operation) + 'static, when: impl Fn(&B) -> bool + 'static) -> Self {
+    /// A process that prepares itself before the victim does, and is stepped through its operation
+    /// after that, up to the first instruction after which the board is as `when` says. Of
+    /// several each goes that far before the next begins.
+    pub(crate) fn peer(
+        mut self,
+        fate: Fate,
+        script: impl Fn(&B, &Operation) + 'static,
+        when: impl Fn(&B) -> bool + 'static,
+    ) -> Self {
         self.peers.push(Peer { fate, script: Box::new(script), when: Box::new(when) });
         self
     }
 
-    /// A process that comes after the victim has prepared itself. It runs the script until it sleeps, [pauses](Me::pause) or ends.
+    /// A process that comes after the victim has prepared itself. It runs the script until it
+    /// sleeps, [pauses](Me::pause) or ends.
     pub(crate) fn companion(mut self, script: impl Fn(&B, &Me) + 'static) -> Self {
         self.companions.push(Companion::Lives(Box::new(script)));
         self
     }
 
-    /// A companion that is stepped through its operation when the victim sleeps, after all others have gone on, and is killed at the first instruction after which the
-    /// board is as `when` says. So the victim is the second to die.
-    pub(crate) fn dying(mut self, script: impl Fn(&B, &Operation) + 'static, when: impl Fn(&B) -> bool + 'static) -> Self {
+    /// A companion that is stepped through its operation when the victim sleeps, after all others
+    /// have gone on, and is killed at the first instruction after which the board is as `when`
+    /// says. So the victim is the second to die.
+    pub(crate) fn dying(
+        mut self,
+        script: impl Fn(&B, &Operation) + 'static,
+        when: impl Fn(&B) -> bool + 'static,
+    ) -> Self {
         self.companions.push(Companion::Dies { script: Box::new(script), when: Box::new(when) });
         self
     }
 
     /// `count` of them.
-    pub(crate) fn companions(mut self, count: usize, script: impl Fn(&B, &Me) + Clone + 'static) -> Self {
+    pub(crate) fn companions(
+        mut self,
+        count: usize,
+        script: impl Fn(&B, &Me) + Clone + 'static,
+    ) -> Self {
         for _ in 0..count {
             self = self.companion(script.clone());
         }
         self
     }
 
-    /// The victim: what it does before the operation is its preparation, what it does after it only happens if it lives.
+    /// The victim: what it does before the operation is its preparation, what it does after it only
+    /// happens if it lives.
     pub(crate) fn victim(mut self, script: impl Fn(&B, &Operation) + 'static) -> Self {
         self.victim = Box::new(script);
         self
@@ -215,14 +234,18 @@ impl<B: 'static> Case<B> {
         self
     }
 
-    /// What to remember of the board when the victim, whose TID is given, is killed or stopped. It stands still then.
+    /// What to remember of the board when the victim, whose TID is given, is killed or stopped. It
+    /// stands still then.
     pub(crate) fn observe(mut self, observe: impl Fn(&B, u32) -> u64 + 'static) -> Self {
         self.observe = Box::new(observe);
         self
     }
 
     /// The invariants at the end, when all have ended.
-    pub(crate) fn check(mut self, check: impl Fn(&B, &End) -> Result<(), String> + 'static) -> Self {
+    pub(crate) fn check(
+        mut self,
+        check: impl Fn(&B, &End) -> Result<(), String> + 'static,
+    ) -> Self {
         self.check = Box::new(check);
         self
     }
@@ -246,7 +269,8 @@ impl<B: 'static> Case<B> {
         self
     }
 
-    /// Sleepers may be stranded in this mode when slices are off; with slices on they may not. Once for each mode.
+    /// Sleepers may be stranded in this mode when slices are off; with slices on they may not. Once
+    /// for each mode.
     pub(crate) fn known_strand(mut self, mode: Mode, reason: &'static str) -> Self {
         self.traits.known_strands.push((mode, reason));
         self
@@ -254,8 +278,9 @@ impl<B: 'static> Case<B> {
 
     fn board(&self) -> &B {
         let board = self.board.get().expect("a run has begun");
-        // SAFETY: `place` has written it and `clear`, which ends it, takes it out of the cell. The processes share it as they would `Sync` memory: what is
-        // in a board are primitives and atomics, or what does not change.
+        // SAFETY: `place` has written it and `clear`, which ends it, takes it out of the cell. The
+        // processes share it as they would `Sync` memory: what is in a board are primitives
+        // and atomics, or what does not change.
         unsafe { board.as_ref() }
     }
 }
@@ -303,14 +328,16 @@ impl<B: 'static> Subject for Case<B> {
 
     fn place(&self, arena: &Arena) {
         let board = arena.board::<B>();
-        // SAFETY: large and aligned enough, and nothing is alive there: `clear` has ended the board before.
+        // SAFETY: large and aligned enough, and nothing is alive there: `clear` has ended the board
+        // before.
         unsafe { board.write((self.make)()) };
         self.board.set(Some(board));
     }
 
     fn clear(&self) {
         if let Some(board) = self.board.take() {
-            // SAFETY: written by `place`, and taken out of the cell, so nobody uses it after this; all other processes have ended.
+            // SAFETY: written by `place`, and taken out of the cell, so nobody uses it after this;
+            // all other processes have ended.
             unsafe { board.drop_in_place() };
         }
     }

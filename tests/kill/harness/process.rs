@@ -29,7 +29,8 @@ pub(crate) enum Asleep {
     Untimed,
 }
 
-/// Whether the process sleeps in one of the calls that what is under test sleeps in: of futexes and sockets. `None`: not, or it runs, or it is gone.
+/// Whether the process sleeps in one of the calls that what is under test sleeps in: of futexes and
+/// sockets. `None`: not, or it runs, or it is gone.
 pub(crate) fn asleep(pid: i32) -> Option<Asleep> {
     let mut line = [0; 256];
     let len = File::open(format!("/proc/{pid}/syscall")).ok()?.read(&mut line).ok()?;
@@ -45,7 +46,8 @@ pub(crate) fn asleep(pid: i32) -> Option<Asleep> {
     Some(if fields.nth(timeout)? == "0x0" { Asleep::Untimed } else { Asleep::Timed })
 }
 
-/// Whether a traced process sleeps in one. A traced one may also be at the end of the call, stopped: the line about its call is the same then.
+/// Whether a traced process sleeps in one. A traced one may also be at the end of the call,
+/// stopped: the line about its call is the same then.
 pub(crate) fn is_traced_asleep(pid: i32) -> bool {
     asleep(pid).is_some() && state_of(pid) == Some('S')
 }
@@ -53,7 +55,9 @@ pub(crate) fn is_traced_asleep(pid: i32) -> bool {
 /// The threads of a process but its main one.
 pub(crate) fn other_threads(pid: i32) -> impl Iterator<Item = i32> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok()).filter(move |&thread| thread != pid)
+    threads
+        .filter_map(|thread| thread.file_name().to_str()?.parse().ok())
+        .filter(move |&thread| thread != pid)
 }
 
 /// The letter that the kernel has for what a process does; none of one that is gone.
@@ -69,7 +73,11 @@ pub(crate) fn wait_for(pid: i32, flags: i32) -> Option<i32> {
         // SAFETY: writes the status of a child where its argument points.
         match unsafe { libc::waitpid(pid, &raw mut status, flags | libc::__WALL) } {
             0 => return None,
-            -1 => assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EINTR), "the child is ours and unreaped"),
+            -1 => assert_eq!(
+                std::io::Error::last_os_error().raw_os_error(),
+                Some(libc::EINTR),
+                "the child is ours and unreaped"
+            ),
             _ => return Some(status),
         }
     }
@@ -110,7 +118,10 @@ pub(crate) fn cpus() -> Vec<usize> {
     let mut set: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
     // SAFETY: writes the set, whose size it is told.
     let failed = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
-    assert_eq!(failed, 0, "the kernel tells which CPUs there are, if they are no more than a set holds");
+    assert_eq!(
+        failed, 0,
+        "the kernel tells which CPUs there are, if they are no more than a set holds"
+    );
     // SAFETY: reads an initialised set, at an index inside it.
     (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
 }
@@ -121,7 +132,8 @@ pub(crate) fn this_cpu() -> usize {
     usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0)
 }
 
-/// To be called once: SIGCHLD is waited for, a child's panic is noted in its seat, all run on one CPU.
+/// To be called once: SIGCHLD is waited for, a child's panic is noted in its seat, all run on one
+/// CPU.
 pub(crate) fn set_up(arena: &Arena, cpu: usize) {
     mask_sigchld(libc::SIG_BLOCK);
     // SAFETY: takes numbers. Without it, the kernel makes short sleeps 50 µs longer.
@@ -131,7 +143,8 @@ pub(crate) fn set_up(arena: &Arena, cpu: usize) {
     // SAFETY: the set is initialised; an index beyond it would be ignored.
     unsafe { libc::CPU_SET(cpu, &mut cpus) };
     // SAFETY: reads the set, with its size.
-    let failed = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cpus) };
+    let failed =
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cpus) };
     assert_eq!(failed, 0, "the harness can be pinned to CPU {cpu}");
     let control = arena.control;
     let default = panic::take_hook();
@@ -161,7 +174,9 @@ impl Process {
     fn failure(&self) -> Option<String> {
         match self.status {
             None | Some(0) => None,
-            Some(status) if libc::WIFSIGNALED(status) => Some(format!("was ended by signal {}", libc::WTERMSIG(status))),
+            Some(status) if libc::WIFSIGNALED(status) => {
+                Some(format!("was ended by signal {}", libc::WTERMSIG(status)))
+            }
             Some(_) => Some(self.seat.complaint()),
         }
     }
@@ -240,14 +255,17 @@ impl<'a> Crew<'a> {
         self.members[member].status = Some(0);
     }
 
-    /// Whether nobody can run but the member's main thread, which stands still: the others are gone,
-    /// or stopped, or sleep until somebody does something. (The crate's own threads wake after
-    /// a second.)
+    /// Whether nobody can run but the member's main thread, which stands still: the others are
+    /// gone, or stopped, or sleep until somebody does something. (The crate's own threads wake
+    /// after a second.)
     pub(crate) fn is_quiet(&self, but: Member) -> bool {
         let sleeps = |tid| asleep(tid) == Some(Asleep::Untimed);
         let is_still = |pid| state_of(pid).is_none_or(|state| "tTZX".contains(state));
         let is_quiet = |(member, process): (Member, &Process)| {
-            let main = member == but || process.status.is_some() || is_still(process.pid) || sleeps(process.pid);
+            let main = member == but
+                || process.status.is_some()
+                || is_still(process.pid)
+                || sleeps(process.pid);
             main && other_threads(process.pid).all(|thread| asleep(thread).is_some())
         };
         self.members.iter().enumerate().all(is_quiet)
@@ -257,16 +275,24 @@ impl<'a> Crew<'a> {
     pub(crate) fn settle(&mut self, member: Member) -> Result<(), Fault> {
         let deadline = Instant::now() + PATIENCE;
         let process = &mut self.members[member];
-        while process.poll().is_none() && process.seat.state.load(SeqCst) != PAUSED && asleep(process.pid).is_none() {
+        while process.poll().is_none()
+            && process.seat.state.load(SeqCst) != PAUSED
+            && asleep(process.pid).is_none()
+        {
             if Instant::now() > deadline {
-                return Err(Fault::Broken(format!("process {member} neither sleeps, pauses nor ends")));
+                return Err(Fault::Broken(format!(
+                    "process {member} neither sleeps, pauses nor ends"
+                )));
             }
             let_others_run();
         }
-        process.failure().map_or(Ok(()), |text| Err(Fault::Broken(format!("process {member}: {text}"))))
+        process
+            .failure()
+            .map_or(Ok(()), |text| Err(Fault::Broken(format!("process {member}: {text}"))))
     }
 
-    /// Lets those of the members who pause go on, one after the other, each until it has settled again. Says whether there was one.
+    /// Lets those of the members who pause go on, one after the other, each until it has settled
+    /// again. Says whether there was one.
     pub(crate) fn next_gates(&mut self, members: core::ops::Range<Member>) -> Result<bool, Fault> {
         let mut has_any = false;
         for member in members {
@@ -292,15 +318,23 @@ impl<'a> Crew<'a> {
     }
 
     pub(crate) fn unfinished(&mut self, members: core::ops::Range<Member>) -> u32 {
-        self.members[members].iter_mut().filter_map(|process| process.poll().is_none().then_some(())).count() as u32
+        self.members[members]
+            .iter_mut()
+            .filter_map(|process| process.poll().is_none().then_some(()))
+            .count() as u32
     }
 
     /// When the last of the members had done its script.
     pub(crate) fn ended_at(&self, members: core::ops::Range<Member>) -> u64 {
-        self.members[members].iter().map(|process| process.seat.ended_at.load(SeqCst)).max().unwrap_or(0)
+        self.members[members]
+            .iter()
+            .map(|process| process.seat.ended_at.load(SeqCst))
+            .max()
+            .unwrap_or(0)
     }
 
-    /// Waits until the members have ended, or are asleep for good: a strand is that for `stranded_for`, or being asleep, also with time-outs, after `limit`.
+    /// Waits until the members have ended, or are asleep for good: a strand is that for
+    /// `stranded_for`, or being asleep, also with time-outs, after `limit`.
     pub(crate) fn wait(
         &mut self,
         members: core::ops::Range<Member>,
@@ -326,14 +360,21 @@ impl<'a> Crew<'a> {
             if left.is_empty() {
                 return Ok(Awaited::Ended);
             }
-            let who = || left.iter().map(|(member, how)| format!("process {member} ({how:?})")).collect::<Vec<_>>().join(", ");
+            let who = || {
+                left.iter()
+                    .map(|(member, how)| format!("process {member} ({how:?})"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
             if left.iter().all(|(_, how)| how.is_some()) {
                 let since = *asleep_since.get_or_insert_with(Instant::now);
                 let is_again = since.elapsed() > Duration::from_micros(40);
                 if is_again && may_wait() {
                     return Ok(Awaited::Waiting);
                 }
-                if since.elapsed() > stranded_for && left.iter().all(|&(_, how)| how == Some(Asleep::Untimed)) {
+                if since.elapsed() > stranded_for
+                    && left.iter().all(|&(_, how)| how == Some(Asleep::Untimed))
+                {
                     return Ok(Awaited::Stranded(who()));
                 }
             } else {
@@ -351,10 +392,16 @@ impl<'a> Crew<'a> {
 impl Drop for Crew<'_> {
     fn drop(&mut self) {
         for process in &mut self.members {
-            if process.poll().is_none_or(|status| !libc::WIFEXITED(status) && !libc::WIFSIGNALED(status)) {
+            if process
+                .poll()
+                .is_none_or(|status| !libc::WIFEXITED(status) && !libc::WIFSIGNALED(status))
+            {
                 signal(process.pid, libc::SIGKILL);
                 // A traced one may tell of a stop first.
-                while !wait_for(process.pid, 0).is_some_and(|status| libc::WIFEXITED(status) || libc::WIFSIGNALED(status)) {}
+                while !wait_for(process.pid, 0)
+                    .is_some_and(|status| libc::WIFEXITED(status) || libc::WIFSIGNALED(status))
+                {
+                }
             }
         }
     }

@@ -40,7 +40,9 @@ impl Piece {
 
     pub(crate) fn parse(line: &str) -> Option<Piece> {
         let fields: Vec<&str> = line.split('\t').collect();
-        let [from, next, state, runs, violations, strands, missed, seconds] = fields[..] else { return None };
+        let [from, next, state, runs, violations, strands, missed, seconds] = fields[..] else {
+            return None;
+        };
         let is_whole = match state {
             "whole" => true,
             "more" => false,
@@ -90,12 +92,20 @@ impl Record {
         }
         let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
         for line in fs::read_to_string(path)?.lines() {
-            let understood = line.split_once('\t').and_then(|(name, rest)| Some((name, Piece::parse(rest)?)));
+            let understood =
+                line.split_once('\t').and_then(|(name, rest)| Some((name, Piece::parse(rest)?)));
             let Some((name, piece)) = understood else {
-                return Err(io::Error::other(format!("{}: cannot be read: {line}", path.display())));
+                return Err(io::Error::other(format!(
+                    "{}: cannot be read: {line}",
+                    path.display()
+                )));
             };
             record.note(name, piece).map_err(|piece| {
-                io::Error::other(format!("{}: no piece of {name} begins at {}: delete the case's lines", path.display(), piece.from))
+                io::Error::other(format!(
+                    "{}: no piece of {name} begins at {}: delete the case's lines",
+                    path.display(),
+                    piece.from
+                ))
             })?;
         }
         record.file = Some(file);
@@ -116,7 +126,8 @@ impl Record {
 
     /// Adds a piece, in the file, too.
     pub(crate) fn add(&mut self, name: &str, piece: Piece) -> io::Result<()> {
-        self.note(name, piece).map_err(|_| io::Error::other(format!("{name}: a piece is missing")))?;
+        self.note(name, piece)
+            .map_err(|_| io::Error::other(format!("{name}: a piece is missing")))?;
         match &mut self.file {
             // One write, so that a line is there as a whole or not.
             Some(file) => file.write_all(format!("{name}\t{}\n", piece.line()).as_bytes()),

@@ -11,8 +11,9 @@ use super::visible::Meanings;
 
 /// The slices in runs with slices.
 pub(crate) const SLICE: Duration = Duration::from_millis(20);
-/// How long survivors may take with slices on. Beyond the slice it is for the machine: up to eight processes share one CPU with whatever else runs on it, in
-/// ticks of 4 ms, and each yields a dozen times; beside a busy compiler 130 ms were seen in uncontended cases.
+/// How long survivors may take with slices on. Beyond the slice it is for the machine: up to eight
+/// processes share one CPU with whatever else runs on it, in ticks of 4 ms, and each yields a dozen
+/// times; beside a busy compiler 130 ms were seen in uncontended cases.
 pub(crate) const LATE: Duration = Duration::from_millis(20 + 280);
 /// How long all must be asleep without a time-out to be called stranded.
 pub(crate) const STRANDED_FOR: Duration = Duration::from_millis(40);
@@ -34,7 +35,8 @@ pub(crate) enum Fault {
     Late(Duration),
     Stranded(String),
     Broken(String),
-    /// The shared memory changed with instructions from this address on, which were to be invisible.
+    /// The shared memory changed with instructions from this address on, which were to be
+    /// invisible.
     Noticed(Option<u64>),
 }
 
@@ -44,7 +46,9 @@ impl core::fmt::Display for Fault {
             Fault::Late(took) => write!(f, "late: {took:?}"),
             Fault::Stranded(who) => write!(f, "stranded: {who}"),
             Fault::Broken(how) => f.write_str(how),
-            Fault::Noticed(_) => f.write_str("this and what follows were taken for invisible, and are not"),
+            Fault::Noticed(_) => {
+                f.write_str("this and what follows were taken for invisible, and are not")
+            }
         }
     }
 }
@@ -52,7 +56,8 @@ impl core::fmt::Display for Fault {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) walk: Walk,
-    /// From the kill or stop to the end of the last script, if nobody had to wait for a stopped victim.
+    /// From the kill or stop to the end of the last script, if nobody had to wait for a stopped
+    /// victim.
     pub(crate) took: Option<Duration>,
     /// Somebody was stranded in a way that is known.
     pub(crate) was_known_strand: bool,
@@ -60,7 +65,12 @@ pub(crate) struct Report {
 }
 
 /// Runs it.
-pub(crate) fn run(arena: &Arena, meanings: &mut Meanings, subject: &dyn Subject, plan: Plan) -> Report {
+pub(crate) fn run(
+    arena: &Arena,
+    meanings: &mut Meanings,
+    subject: &dyn Subject,
+    plan: Plan,
+) -> Report {
     // SAFETY: takes a number. The signal's default ends the harness, and with it all the processes.
     unsafe { libc::alarm(WATCHDOG) };
     arena.reset();
@@ -104,7 +114,11 @@ struct Run<'a> {
 }
 
 /// Those who are to die before the victim do. Says whether there was one.
-fn let_die(crew: &mut Crew, subject: &dyn Subject, dying: &mut Vec<(usize, Victim)>) -> Result<bool, Fault> {
+fn let_die(
+    crew: &mut Crew,
+    subject: &dyn Subject,
+    dying: &mut Vec<(usize, Victim)>,
+) -> Result<bool, Fault> {
     let has_any = !dying.is_empty();
     for (index, mut victim) in dying.drain(..) {
         victim.die_when(crew, || subject.is_to_die(index))?;
@@ -116,9 +130,11 @@ impl Run<'_> {
     fn go(&mut self) -> Result<(), Fault> {
         let mut victim = self.prepare()?;
         let (companions, subject, dying) = (self.first..self.fresh, self.subject, &mut self.dying);
-        self.report.walk = victim.walk(&mut self.crew, self.plan.point, |crew| match subject.traits().expires {
-            true => Ok(false),
-            false => Ok(crew.next_gates(companions.clone())? | let_die(crew, subject, dying)?),
+        self.report.walk = victim.walk(&mut self.crew, self.plan.point, |crew| {
+            match subject.traits().expires {
+                true => Ok(false),
+                false => Ok(crew.next_gates(companions.clone())? | let_die(crew, subject, dying)?),
+            }
         })?;
         let walk = &self.report.walk;
         self.check_points()?;
@@ -146,13 +162,18 @@ impl Run<'_> {
         self.subject.checked(&end).map_err(Fault::Broken)
     }
 
-    /// If it is known how many points there are: whether there are as many, and whether all else was
-    /// compared.
+    /// If it is known how many points there are: whether there are as many, and whether all else
+    /// was compared.
     fn check_points(&self) -> Result<(), Fault> {
         let Some(points) = self.subject.traits().points else { return Ok(()) };
         let walk = &self.report.walk;
-        if self.plan.point == usize::MAX && (walk.points, walk.compared) != (points, walk.instructions - points) {
-            let text = format!("{} instructions, {} points, not {points}; {} compared", walk.instructions, walk.points, walk.compared);
+        if self.plan.point == usize::MAX
+            && (walk.points, walk.compared) != (points, walk.instructions - points)
+        {
+            let text = format!(
+                "{} instructions, {} points, not {points}; {} compared",
+                walk.instructions, walk.points, walk.compared
+            );
             return Err(Fault::Broken(text));
         }
         Ok(())
@@ -171,9 +192,12 @@ impl Run<'_> {
         }
         let mut peers = Vec::new();
         for index in 0..subject.peers() {
-            peers.push(Victim::prepare(&mut self.crew, self.arena, |operation| subject.run_peer(index, operation))?);
+            peers.push(Victim::prepare(&mut self.crew, self.arena, |operation| {
+                subject.run_peer(index, operation);
+            })?);
         }
-        let victim = Victim::prepare(&mut self.crew, self.arena, |operation| subject.run_victim(operation))?;
+        let victim =
+            Victim::prepare(&mut self.crew, self.arena, |operation| subject.run_victim(operation))?;
         for (index, mut peer) in peers.into_iter().enumerate() {
             peer.walk_until(&mut self.crew, || subject.has_come_far_enough(index))?;
             match subject.fate(index) {
@@ -186,7 +210,9 @@ impl Run<'_> {
         self.end = self.fresh + SURVIVORS;
         for index in 0..subject.companions() {
             if subject.is_dying(index) {
-                let dying = Victim::prepare(&mut self.crew, self.arena, |operation| subject.run_dying(index, operation))?;
+                let dying = Victim::prepare(&mut self.crew, self.arena, |operation| {
+                    subject.run_dying(index, operation);
+                })?;
                 self.dying.push((index, dying));
                 continue;
             }
@@ -215,7 +241,9 @@ impl Run<'_> {
             self.await_end(self.first..self.end, "with fresh survivors")?;
         }
         if self.crew.unfinished(self.first..self.end) == 0 {
-            let took = Duration::from_nanos(self.crew.ended_at(self.first..self.end).saturating_sub(began));
+            let took = Duration::from_nanos(
+                self.crew.ended_at(self.first..self.end).saturating_sub(began),
+            );
             self.report.took = Some(took);
             if self.plan.has_slices && took > LATE {
                 return Err(Fault::Late(took));
@@ -225,12 +253,18 @@ impl Run<'_> {
     }
 
     /// Waits until they have ended or sleep for a reason.
-    fn await_others(&mut self, members: core::ops::Range<usize>, moment: &Moment, when: &str) -> Result<(), Fault> {
+    fn await_others(
+        &mut self,
+        members: core::ops::Range<usize>,
+        moment: &Moment,
+        when: &str,
+    ) -> Result<(), Fault> {
         let subject = self.subject;
         match self.crew.wait(members, || subject.others_may_wait(moment), STRANDED_FOR, LIMIT)? {
             Awaited::Ended | Awaited::Waiting => Ok(()),
             Awaited::Stranded(who) => {
-                let is_known = subject.traits().known_strands.iter().any(|&(mode, _)| mode == self.plan.mode);
+                let is_known =
+                    subject.traits().known_strands.iter().any(|&(mode, _)| mode == self.plan.mode);
                 if is_known && !self.plan.has_slices {
                     self.report.was_known_strand = true;
                     return Ok(());

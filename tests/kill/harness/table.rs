@@ -26,7 +26,8 @@ const STRANDED_TRIES: usize = 2;
 const MISSED_TRIES: usize = 3;
 
 /// How the victim ends, with slices or without.
-const WAYS: [(Mode, bool); 4] = [(Mode::Kill, false), (Mode::Kill, true), (Mode::Stop, false), (Mode::Stop, true)];
+const WAYS: [(Mode, bool); 4] =
+    [(Mode::Kill, false), (Mode::Kill, true), (Mode::Stop, false), (Mode::Stop, true)];
 
 /// Runs cases and prints a row for each.
 pub(crate) struct Table {
@@ -35,8 +36,8 @@ pub(crate) struct Table {
     is_fail_fast: bool,
     pub(crate) runs: usize,
     pub(crate) of_runs: usize,
-    /// Of the undisturbed runs: instructions that were taken for invisible, and for how many of them
-    /// it was seen that they left the shared memory as it was.
+    /// Of the undisturbed runs: instructions that were taken for invisible, and for how many of
+    /// them it was seen that they left the shared memory as it was.
     pub(crate) invisible: usize,
     pub(crate) compared: usize,
     pub(crate) violations: usize,
@@ -71,7 +72,9 @@ impl Way {
 
     /// The numbers of points that were passed and at which no run ended.
     fn missed(&self, among: Range<usize>) -> Vec<usize> {
-        let is_missed = |(passed, point): &(&Passed, &usize)| among.contains(point) && !self.ended.contains(*passed);
+        let is_missed = |(passed, point): &(&Passed, &usize)| {
+            among.contains(point) && !self.ended.contains(*passed)
+        };
         self.passed.iter().filter(is_missed).map(|(_, &point)| point).collect()
     }
 }
@@ -95,13 +98,31 @@ impl Table {
     pub(crate) fn on(cpu: usize) -> Self {
         let arena = Arena::map();
         process::set_up(&arena, cpu);
-        Table { arena, meanings: Meanings::default(), is_fail_fast: false, runs: 0, of_runs: 0, invisible: 0, compared: 0, violations: 0 }
+        Table {
+            arena,
+            meanings: Meanings::default(),
+            is_fail_fast: false,
+            runs: 0,
+            of_runs: 0,
+            invisible: 0,
+            compared: 0,
+            violations: 0,
+        }
     }
 
     pub(crate) fn new(is_fail_fast: bool) -> Self {
         println!(
             "{:<66} {:>6} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9} {:>7} {:>5}",
-            "operation", "instr.", "points", "sleeps", "kills", "stops", "worst on", "worst off", "strands", "viol."
+            "operation",
+            "instr.",
+            "points",
+            "sleeps",
+            "kills",
+            "stops",
+            "worst on",
+            "worst off",
+            "strands",
+            "viol."
         );
         Table { is_fail_fast, ..Table::on(process::this_cpu()) }
     }
@@ -129,7 +150,9 @@ impl Table {
         let (whole, mut row) = self.undisturbed(subject);
         for (mode, has_slices) in WAYS {
             let began = Instant::now();
-            for point in telling_first(&whole).take(subject.traits().most_points.unwrap_or(usize::MAX)) {
+            for point in
+                telling_first(&whole).take(subject.traits().most_points.unwrap_or(usize::MAX))
+            {
                 self.judge(subject, Plan { mode, has_slices, point }, &mut row);
                 if began.elapsed() > time / WAYS.len() as u32 {
                     break;
@@ -258,15 +281,28 @@ fn points(subject: &dyn Subject, whole: &Report) -> Box<dyn Iterator<Item = usiz
     }
 }
 
-/// The ends, the sleeps and the system calls, then all the others such that those that come first are evenly spread.
+/// The ends, the sleeps and the system calls, then all the others such that those that come first
+/// are evenly spread.
 fn telling_first(whole: &Report) -> impl Iterator<Item = usize> + use<> {
     let last = whole.walk.points;
     let calls = whole.walk.calls.iter().flat_map(|&call| [call, call + 1]);
-    let telling: Vec<usize> = whole.walk.asleep.iter().copied().chain([last, 0]).chain(calls).filter(|&point| point <= last).collect();
+    let telling: Vec<usize> = whole
+        .walk
+        .asleep
+        .iter()
+        .copied()
+        .chain([last, 0])
+        .chain(calls)
+        .filter(|&point| point <= last)
+        .collect();
     let bits = (last + 1).next_power_of_two().ilog2();
-    let spread = (0..1_usize << bits).map(move |index| index.reverse_bits().checked_shr(usize::BITS - bits).unwrap_or(0));
+    let spread = (0..1_usize << bits)
+        .map(move |index| index.reverse_bits().checked_shr(usize::BITS - bits).unwrap_or(0));
     let mut seen = BTreeSet::new();
-    telling.into_iter().chain(spread.filter(move |&point| point <= last)).filter(move |&point| seen.insert(point))
+    telling
+        .into_iter()
+        .chain(spread.filter(move |&point| point <= last))
+        .filter(move |&point| seen.insert(point))
 }
 
 fn complain(subject: &dyn Subject, plan: Plan, report: &Report, fault: &Fault) {
@@ -292,7 +328,11 @@ fn source_of(at: u64) -> Option<String> {
     let of_program = |line: &&str| line.ends_with(name);
     let base = u64::from_str_radix(maps.lines().find(of_program)?.split('-').next()?, 16).ok()?;
     let offset = at.checked_sub(base)?;
-    let output = Command::new("addr2line").args(["-f", "-i", "-C", "-s", "-e", name, &format!("{offset:#x}")]).output().ok()?;
+    let output = Command::new("addr2line")
+        .args(["-f", "-i", "-C", "-s", "-e", name, &format!("{offset:#x}")])
+        .output()
+        .ok()?;
     let lines = String::from_utf8(output.stdout).ok()?;
-    Some(lines.lines().take(6).collect::<Vec<_>>().join(" ")).filter(|place| !place.starts_with("??"))
+    Some(lines.lines().take(6).collect::<Vec<_>>().join(" "))
+        .filter(|place| !place.starts_with("??"))
 }

@@ -32,7 +32,9 @@ pub(crate) fn can_trace() -> Result<(), String> {
     }
     // SAFETY: this process has one thread.
     match unsafe { libc::fork() } {
-        0 => crossproc_sys::process::exit_now(i32::from(ptrace(libc::PTRACE_TRACEME, 0, 0, 0) != 0)),
+        0 => {
+            crossproc_sys::process::exit_now(i32::from(ptrace(libc::PTRACE_TRACEME, 0, 0, 0) != 0))
+        }
         -1 => Err("cannot fork".into()),
         child => match wait_for(child, 0) {
             Some(0) => Ok(()),
@@ -114,18 +116,33 @@ pub(crate) struct Victim {
 
 impl Victim {
     /// Forks it, and waits until it is at the first instruction of the operation.
-    pub(crate) fn prepare(crew: &mut Crew, arena: &Arena, script: impl FnOnce(&Operation)) -> Result<Victim, Fault> {
+    pub(crate) fn prepare(
+        crew: &mut Crew,
+        arena: &Arena,
+        script: impl FnOnce(&Operation),
+    ) -> Result<Victim, Fault> {
         let member = crew.fork(0, |me| {
             ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
             script(&Operation { seat: me.seat });
         })?;
-        let victim = Victim { member, pid: crew.pid(member), seat: &arena.control.seats[member], is_asleep: false };
+        let victim = Victim {
+            member,
+            pid: crew.pid(member),
+            seat: &arena.control.seats[member],
+            is_asleep: false,
+        };
         let deadline = Instant::now() + PATIENCE;
         loop {
             match wait_for(victim.pid, libc::WNOHANG) {
-                None if Instant::now() > deadline => return Err(Fault::Broken("the victim's preparation does not end".into())),
+                None if Instant::now() > deadline => {
+                    return Err(Fault::Broken("the victim's preparation does not end".into()));
+                }
                 None => let_others_run(),
-                Some(status) if libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP => break,
+                Some(status)
+                    if libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP =>
+                {
+                    break;
+                }
                 Some(status) => return Err(victim.unexpected(crew, status)),
             }
         }
@@ -190,7 +207,13 @@ impl Victim {
 
     /// Makes sure that others see after these instructions what they saw before. Says how many they
     /// are, if it could tell.
-    fn compare(&self, crew: &Crew, unseen: Option<Unseen>, memory: &Memory, walk: &Walk) -> Result<usize, Fault> {
+    fn compare(
+        &self,
+        crew: &Crew,
+        unseen: Option<Unseen>,
+        memory: &Memory,
+        walk: &Walk,
+    ) -> Result<usize, Fault> {
         let Some(Unseen { contents: Some(contents), since, at }) = unseen else { return Ok(0) };
         match memory.contents() {
             Some(now) if now == contents => Ok(walk.instructions - since),
@@ -209,7 +232,9 @@ impl Victim {
         let flags = if is_syscall || self.is_asleep { libc::WNOHANG } else { 0 };
         loop {
             match wait_for(self.pid, flags) {
-                Some(status) if libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP => {
+                Some(status)
+                    if libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP =>
+                {
                     self.is_asleep = false;
                     return Ok(());
                 }
@@ -219,7 +244,9 @@ impl Victim {
                     return Ok(());
                 }
                 None if Instant::now() > deadline => {
-                    return Err(Fault::Broken("the victim sleeps on though nobody keeps it asleep".into()));
+                    return Err(Fault::Broken(
+                        "the victim sleeps on though nobody keeps it asleep".into(),
+                    ));
                 }
                 None => let_others_run(),
             }
@@ -237,23 +264,35 @@ impl Victim {
         if self.is_asleep || ptrace(libc::PTRACE_CONT, self.pid, 0, libc::SIGKILL as usize) != 0 {
             signal(self.pid, libc::SIGKILL);
         }
-        while !wait_for(self.pid, 0).is_some_and(|status| libc::WIFSIGNALED(status) || libc::WIFEXITED(status)) {}
+        while !wait_for(self.pid, 0)
+            .is_some_and(|status| libc::WIFSIGNALED(status) || libc::WIFEXITED(status))
+        {}
         crew.note_end(self.member);
     }
 
     /// Makes steps until `is_time`, and kills it.
-    pub(crate) fn die_when(&mut self, crew: &mut Crew, is_time: impl Fn() -> bool) -> Result<(), Fault> {
+    pub(crate) fn die_when(
+        &mut self,
+        crew: &mut Crew,
+        is_time: impl Fn() -> bool,
+    ) -> Result<(), Fault> {
         self.walk_until(crew, is_time)?;
         self.kill(crew);
         Ok(())
     }
 
     /// Makes steps until `is_time`.
-    pub(crate) fn walk_until(&mut self, crew: &mut Crew, is_time: impl Fn() -> bool) -> Result<(), Fault> {
+    pub(crate) fn walk_until(
+        &mut self,
+        crew: &mut Crew,
+        is_time: impl Fn() -> bool,
+    ) -> Result<(), Fault> {
         let memory = Memory::of(self.pid);
         while !is_time() {
             if self.seat.is_completed.load(SeqCst) != 0 {
-                return Err(Fault::Broken("the one that is to end before the victim had no reason to".into()));
+                return Err(Fault::Broken(
+                    "the one that is to end before the victim had no reason to".into(),
+                ));
             }
             let next = if self.is_asleep { Next::RETURN_FROM_SLEEP } else { crew.next_of(&memory) };
             self.step(crew, next.is_syscall)?;
@@ -264,10 +303,13 @@ impl Victim {
     /// Stops it where it is.
     pub(crate) fn stop(&mut self, crew: &mut Crew) -> Result<(), Fault> {
         if self.is_asleep {
-            // The signal takes it out of its sleep, as it would without a tracer; then it is stopped by it and not by the tracer.
+            // The signal takes it out of its sleep, as it would without a tracer; then it is
+            // stopped by it and not by the tracer.
             signal(self.pid, libc::SIGSTOP);
             match wait_for(self.pid, 0) {
-                Some(status) if libc::WIFSTOPPED(status) => ptrace(libc::PTRACE_DETACH, self.pid, 0, libc::SIGSTOP as usize),
+                Some(status) if libc::WIFSTOPPED(status) => {
+                    ptrace(libc::PTRACE_DETACH, self.pid, 0, libc::SIGSTOP as usize)
+                }
                 Some(status) => return Err(self.unexpected(crew, status)),
                 None => 0,
             };

@@ -19,7 +19,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 
-use iced_x86::{Code, Decoder, DecoderOptions, InstructionInfoFactory, OpAccess, Register, UsedMemory};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, InstructionInfoFactory, OpAccess, Register, UsedMemory,
+};
 use iced_x86::{Instruction, Mnemonic};
 
 use super::process::other_threads;
@@ -60,7 +62,8 @@ pub(crate) struct Next {
 impl Next {
     const UNKNOWN: Next = Next { is_syscall: true, may_map: true, is_visible: true };
     /// The end of a system call that slept.
-    pub(crate) const RETURN_FROM_SLEEP: Next = Next { is_syscall: false, may_map: true, is_visible: true };
+    pub(crate) const RETURN_FROM_SLEEP: Next =
+        Next { is_syscall: false, may_map: true, is_visible: true };
 }
 
 /// The memory of a traced process.
@@ -99,7 +102,10 @@ impl Memory {
             if rights.ends_with('s') {
                 self.shared.push(range.clone());
             }
-            if rights.ends_with('s') || name.starts_with("[vvar") || (has_threads && rights.contains('w')) {
+            if rights.ends_with('s')
+                || name.starts_with("[vvar")
+                || (has_threads && rights.contains('w'))
+            {
                 self.changing.push(range);
             }
         }
@@ -136,7 +142,8 @@ fn mapping(line: &str) -> Option<(Range<u64>, &str, &str)> {
 fn read(pid: i32, at: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0_u8; len];
     let here = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len };
-    let there = libc::iovec { iov_base: core::ptr::with_exposed_provenance_mut(at as usize), iov_len: len };
+    let there =
+        libc::iovec { iov_base: core::ptr::with_exposed_provenance_mut(at as usize), iov_len: len };
     // SAFETY: writes at most `len` bytes to `bytes`, and reads another process's memory only.
     let count = unsafe { libc::process_vm_readv(pid, &raw const here, 1, &raw const there, 1, 0) };
     bytes.truncate(usize::try_from(count).unwrap_or(0));
@@ -151,16 +158,24 @@ impl Meanings {
         let at = register(Register::RIP).expect("there is always one");
         let meaning = match self.known.entry(at) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => match Meaning::of(&read(memory.pid, at, LONGEST_INSTRUCTION), at) {
-                Some(meaning) => place.insert(meaning),
-                None => return Next::UNKNOWN,
-            },
+            Entry::Vacant(place) => {
+                match Meaning::of(&read(memory.pid, at, LONGEST_INSTRUCTION), at) {
+                    Some(meaning) => place.insert(meaning),
+                    None => return Next::UNKNOWN,
+                }
+            }
         };
         let is_syscall = meaning.is_syscall;
         let is_futex = |number| [libc::SYS_futex, libc::SYS_futex_waitv].contains(&(number as i64));
-        let next = Next { is_syscall, may_map: is_syscall && !register(Register::RAX).is_some_and(is_futex), is_visible: true };
+        let next = Next {
+            is_syscall,
+            may_map: is_syscall && !register(Register::RAX).is_some_and(is_futex),
+            is_visible: true,
+        };
         let pointer = register(Register::RSP).expect("there is always one");
-        let is_on_stack = |stack: &&Range<u64>| stack.start.saturating_sub(GROWTH) <= pointer && pointer <= stack.end;
+        let is_on_stack = |stack: &&Range<u64>| {
+            stack.start.saturating_sub(GROWTH) <= pointer && pointer <= stack.end
+        };
         let Some(stack) = memory.stack.as_ref().filter(is_on_stack) else { return next };
         let stack = stack.start.min(pointer.saturating_sub(BELOW_STACK))..stack.end;
         let is_seen = |(access, len): &(UsedMemory, u64)| {
@@ -178,12 +193,18 @@ impl Meaning {
         if instruction.code() == Code::INVALID {
             return None;
         }
-        let is_syscall = matches!(instruction.mnemonic(), Mnemonic::Syscall | Mnemonic::Sysenter | Mnemonic::Int);
+        let is_syscall = matches!(
+            instruction.mnemonic(),
+            Mnemonic::Syscall | Mnemonic::Sysenter | Mnemonic::Int
+        );
         let mut factory = InstructionInfoFactory::new();
         let used = factory.info(&instruction).used_memory().iter();
-        let accesses: Vec<_> =
-            used.filter(|access| access.access() != OpAccess::NoMemAccess).map(|&access| (access, len_of(&instruction, &access))).collect();
-        let is_odd = |(access, len): &(UsedMemory, u64)| *len == 0 || access.index().is_vector_register();
+        let accesses: Vec<_> = used
+            .filter(|access| access.access() != OpAccess::NoMemAccess)
+            .map(|&access| (access, len_of(&instruction, &access)))
+            .collect();
+        let is_odd =
+            |(access, len): &(UsedMemory, u64)| *len == 0 || access.index().is_vector_register();
         let is_visible = is_syscall
             || reads_clock(&instruction)
             || is_bit_string(&instruction)
@@ -196,7 +217,11 @@ impl Meaning {
 /// How many bytes an access takes; 0 if that is not known. One that repeats is stepped through.
 fn len_of(instruction: &Instruction, access: &UsedMemory) -> u64 {
     let of_access = access.memory_size().size();
-    let len = if of_access == 0 && instruction.is_string_instruction() { instruction.memory_size().size() } else { of_access };
+    let len = if of_access == 0 && instruction.is_string_instruction() {
+        instruction.memory_size().size()
+    } else {
+        of_access
+    };
     len as u64
 }
 
@@ -207,7 +232,10 @@ fn reads_clock(instruction: &Instruction) -> bool {
 
 /// A register may say that the bit is elsewhere than the operand.
 fn is_bit_string(instruction: &Instruction) -> bool {
-    let is_of_bits = matches!(instruction.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
+    let is_of_bits = matches!(
+        instruction.mnemonic(),
+        Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
+    );
     is_of_bits && instruction.memory_size().size() != 0
 }
 

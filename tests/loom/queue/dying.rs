@@ -1,4 +1,5 @@
-//! Participants that die in a put or a get, and others that settle what they have left, while yet others go on.
+//! Participants that die in a put or a get, and others that settle what they have left, while yet
+//! others go on.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -31,7 +32,9 @@ fn assert_in_order(values: &[u64], put: impl IntoIterator<Item = u64>) {
     assert!(values.iter().copied().eq(put), "{values:?} was got");
 }
 
-/// The one who settles reads what it finds in the reverse of the order in which the survivor leaves it: its announcement, the exchange, the taker, the end of the announcement, the next announcement.
+/// The one who settles reads what it finds in the reverse of the order in which the survivor leaves
+/// it: its announcement, the exchange, the taker, the end of the announcement, the next
+/// announcement.
 #[test]
 fn a_dead_putter_is_settled_while_its_item_is_got() {
     kill_model("queue: a_dead_putter_is_settled_while_its_item_is_got", None, |killed_at| {
@@ -129,7 +132,11 @@ fn two_settle_a_dead_putter_at_once() {
         });
         let me = plot.take_over(VICTIM);
         let got = plot.get(&me);
-        assert_eq!(got.is_ok(), put == 1, "it was put, and settled as if not, or the other way round");
+        assert_eq!(
+            got.is_ok(),
+            put == 1,
+            "it was put, and settled as if not, or the other way round"
+        );
         plot.put(&me, 5).unwrap();
         join(other);
         assert_in_order(&plot.drain(2), [5]);
@@ -138,7 +145,8 @@ fn two_settle_a_dead_putter_at_once() {
     });
 }
 
-/// The victim runs beside the survivor, which finds its operation at every stage, and another settles.
+/// The victim runs beside the survivor, which finds its operation at every stage, and another
+/// settles.
 #[test]
 fn a_putter_killed_anywhere_loses_nothing_of_others() {
     kill_model("queue: a_putter_killed_anywhere_loses_nothing_of_others", Some(2), |killed_at| {
@@ -196,34 +204,39 @@ fn attach(plot: &Plot) -> Participant {
 /// From the token to the end: the next one takes the dead one's id, or one of its own.
 #[test]
 fn the_id_of_one_killed_anywhere_is_taken_over() {
-    sampled_kill_model("queue: the_id_of_one_killed_anywhere_is_taken_over", Some(1), 5, |killed_at| {
-        let plot = share(plot(2, 3, false));
-        let victim = spawn(1, Some(killed_at), &plot, |plot| {
-            let me = attach(plot);
-            let _ = plot.put(&me, 1);
-        });
-        let theirs = Arc::clone(&plot);
-        let survivor = thread::spawn(move || {
-            participant(2, None, || {
-                let me = attach(&theirs);
-                let _ = theirs.get(&me);
-                theirs.put(&me, 2).unwrap();
+    sampled_kill_model(
+        "queue: the_id_of_one_killed_anywhere_is_taken_over",
+        Some(1),
+        5,
+        |killed_at| {
+            let plot = share(plot(2, 3, false));
+            let victim = spawn(1, Some(killed_at), &plot, |plot| {
+                let me = attach(plot);
+                let _ = plot.put(&me, 1);
             });
-        });
-        let end = join(victim);
-        participant(3, None, || {
-            let me = attach(&plot);
-            plot.write(&me, 4);
-        });
-        survivor.join().unwrap();
-        participant(4, None, || {
-            for _ in 0..3 {
-                let _ = plot.get(&attach(&plot));
-            }
-        });
-        plot.assert_whole();
-        end
-    });
+            let theirs = Arc::clone(&plot);
+            let survivor = thread::spawn(move || {
+                participant(2, None, || {
+                    let me = attach(&theirs);
+                    let _ = theirs.get(&me);
+                    theirs.put(&me, 2).unwrap();
+                });
+            });
+            let end = join(victim);
+            participant(3, None, || {
+                let me = attach(&plot);
+                plot.write(&me, 4);
+            });
+            survivor.join().unwrap();
+            participant(4, None, || {
+                for _ in 0..3 {
+                    let _ = plot.get(&attach(&plot));
+                }
+            });
+            plot.assert_whole();
+            end
+        },
+    );
 }
 
 #[test]

@@ -13,7 +13,11 @@ use super::{Plot, queue};
 use crate::model;
 
 /// A participant that cannot be killed, and what comes of it.
-fn spawn<T: 'static>(plot: &Arc<Plot>, id: usize, body: impl FnOnce(&Plot, &Participant) -> T + 'static) -> JoinHandle<T> {
+fn spawn<T: 'static>(
+    plot: &Arc<Plot>,
+    id: usize,
+    body: impl FnOnce(&Plot, &Participant) -> T + 'static,
+) -> JoinHandle<T> {
     let plot = Arc::clone(plot);
     thread::spawn(move || body(&plot, &plot.participant(id)))
 }
@@ -52,7 +56,8 @@ fn two_puts_and_two_gets_go_through_one_entry() {
 fn two_puts_at_once_and_a_get() {
     model("queue: two_puts_at_once_and_a_get", Look, Some(3), || {
         let plot = queue(2, 3);
-        let putters = [0, 1].map(|id| spawn(&plot, id, move |plot, me| plot.put(me, id as u64).unwrap()));
+        let putters =
+            [0, 1].map(|id| spawn(&plot, id, move |plot, me| plot.put(me, id as u64).unwrap()));
         let mut got = Vec::from_iter(plot.get(&plot.participant(2)));
         for putter in putters {
             putter.join().unwrap();
@@ -84,21 +89,27 @@ fn of_two_puts_into_the_last_entry_one_finds_it_full() {
         let other = spawn(&plot, 0, |plot, me| plot.put(me, 1));
         let mine = plot.put(&plot.participant(1), 2);
         let theirs = other.join().unwrap();
-        assert!(matches!((mine, theirs), (Ok(()), Err(Refused::Full)) | (Err(Refused::Full), Ok(()))));
+        assert!(matches!(
+            (mine, theirs),
+            (Ok(()), Err(Refused::Full)) | (Err(Refused::Full), Ok(()))
+        ));
         assert_eq!(plot.drain(1), [if mine.is_ok() { 2 } else { 1 }]);
         plot.assert_whole();
     });
 }
 
-/// The getter's second get leaves the slot that it has read before, which is written again by the putter's third put.
+/// The getter's second get leaves the slot that it has read before, which is written again by the
+/// putter's third put.
 #[test]
 fn a_slot_is_written_again_after_it_was_read() {
     model("queue: a_slot_is_written_again_after_it_was_read", Look, Some(2), || {
         let plot = queue(2, 2);
         plot.fill_with([1, 2]);
         let me = plot.participant(1);
-        let getter = spawn(&plot, 0, |plot, me| [1, 2].map(|value| assert_eq!(plot.get(me), Ok(value))));
-        let put = [3, 4, 5].into_iter().filter(|&value| plot.put(&me, value).is_ok()).collect::<Vec<_>>();
+        let getter =
+            spawn(&plot, 0, |plot, me| [1, 2].map(|value| assert_eq!(plot.get(me), Ok(value))));
+        let put =
+            [3, 4, 5].into_iter().filter(|&value| plot.put(&me, value).is_ok()).collect::<Vec<_>>();
         getter.join().unwrap();
         assert_eq!(plot.drain(1), put);
         plot.assert_whole();

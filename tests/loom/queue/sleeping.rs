@@ -19,7 +19,8 @@ const VICTIM: usize = 0;
 fn a_getter_is_woken_by_a_put() {
     model("queue: a_getter_is_woken_by_a_put", Sleep, Some(3), || {
         let plot = queue(2, 2);
-        let getter = spawn(1, None, &plot, |plot| assert_eq!(plot.get_waiting(&plot.participant(0)), Ok(1)));
+        let getter =
+            spawn(1, None, &plot, |plot| assert_eq!(plot.get_waiting(&plot.participant(0)), Ok(1)));
         participant(2, None, || plot.put_and_wake(&plot.participant(1), 1).unwrap());
         join(getter);
     });
@@ -29,7 +30,8 @@ fn a_getter_is_woken_by_a_put() {
 fn a_getter_that_waited_sees_what_was_put() {
     model("queue: a_getter_that_waited_sees_what_was_put", Look, Some(3), || {
         let plot = queue(2, 2);
-        let getter = spawn(1, None, &plot, |plot| assert_eq!(plot.get_waiting(&plot.participant(0)), Ok(1)));
+        let getter =
+            spawn(1, None, &plot, |plot| assert_eq!(plot.get_waiting(&plot.participant(0)), Ok(1)));
         participant(2, None, || plot.put_and_wake(&plot.participant(1), 1).unwrap());
         join(getter);
     });
@@ -40,7 +42,9 @@ fn a_putter_is_woken_by_a_get() {
     model("queue: a_putter_is_woken_by_a_get", Sleep, Some(3), || {
         let plot = queue(1, 2);
         plot.fill_with([1]);
-        let putter = spawn(1, None, &plot, |plot| assert_eq!(plot.put_waiting(&plot.participant(0), 2), Ok(())));
+        let putter = spawn(1, None, &plot, |plot| {
+            assert_eq!(plot.put_waiting(&plot.participant(0), 2), Ok(()))
+        });
         participant(2, None, || assert_eq!(plot.get_and_wake(&plot.participant(1)), Ok(1)));
         join(putter);
     });
@@ -69,8 +73,11 @@ fn a_putter_that_waited_writes_what_was_read() {
 fn two_puts_wake_two_getters() {
     model("queue: two_puts_wake_two_getters", Sleep, Some(1), || {
         let plot = queue(2, 3);
-        let getters =
-            [1, 2].map(|tid| spawn(tid, None, &plot, move |plot| _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap()));
+        let getters = [1, 2].map(|tid| {
+            spawn(tid, None, &plot, move |plot| {
+                _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap()
+            })
+        });
         participant(3, None, || {
             let me = plot.participant(2);
             plot.put_and_wake(&me, 1).unwrap();
@@ -97,8 +104,11 @@ fn put_two(plot: &Plot, participant: &Participant) {
 fn a_put_of_two_wakes_two_getters() {
     model("queue: a_put_of_two_wakes_two_getters", Sleep, Some(1), || {
         let plot = queue(2, 3);
-        let getters =
-            [1, 2].map(|tid| spawn(tid, None, &plot, move |plot| _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap()));
+        let getters = [1, 2].map(|tid| {
+            spawn(tid, None, &plot, move |plot| {
+                _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap()
+            })
+        });
         participant(3, None, || put_two(&plot, &plot.participant(2)));
         join_all(getters);
     });
@@ -126,7 +136,11 @@ fn a_close_wakes_all() {
     model("queue: a_close_wakes_all", Sleep, Some(1), || {
         let plot = queue(1, 3);
         let closed = |result| assert_eq!(result, Err(Failure::Refused(Refused::Closed)));
-        let getters = [1, 2].map(|tid| spawn(tid, None, &plot, move |plot| closed(plot.get_waiting(&plot.participant(tid as usize - 1)))));
+        let getters = [1, 2].map(|tid| {
+            spawn(tid, None, &plot, move |plot| {
+                closed(plot.get_waiting(&plot.participant(tid as usize - 1)))
+            })
+        });
         participant(3, None, || plot.memory.close(me()));
         join_all(getters);
     });
@@ -138,7 +152,10 @@ fn a_close_wakes_one_who_waits_for_room() {
         let plot = queue(1, 2);
         plot.fill_with([1]);
         let putter = spawn(1, None, &plot, |plot| {
-            assert_eq!(plot.put_waiting(&plot.participant(0), 2), Err(Failure::Refused(Refused::Closed)));
+            assert_eq!(
+                plot.put_waiting(&plot.participant(0), 2),
+                Err(Failure::Refused(Refused::Closed))
+            );
         });
         participant(2, None, || plot.memory.close(me()));
         join(putter);
@@ -150,8 +167,11 @@ fn a_close_wakes_one_who_waits_for_room() {
 fn a_putter_killed_anywhere_strands_no_getter() {
     kill_model("queue: a_putter_killed_anywhere_strands_no_getter", Some(2), |killed_at| {
         let plot = queue(2, 3);
-        let getter = spawn(2, None, &plot, |plot| _ = plot.get_waiting(&plot.participant(1)).unwrap());
-        let end = participant(1, Some(killed_at), || plot.put_and_wake(&plot.participant(VICTIM), 1).unwrap());
+        let getter =
+            spawn(2, None, &plot, |plot| _ = plot.get_waiting(&plot.participant(1)).unwrap());
+        let end = participant(1, Some(killed_at), || {
+            plot.put_and_wake(&plot.participant(VICTIM), 1).unwrap()
+        });
         if plot.puts() == 0 {
             participant(3, None, || plot.put_and_wake(&plot.participant(2), 2).unwrap());
         }
@@ -164,8 +184,11 @@ fn a_putter_killed_anywhere_strands_no_getter() {
 fn a_putter_of_two_killed_anywhere_strands_no_getter() {
     kill_model("queue: a_putter_of_two_killed_anywhere_strands_no_getter", Some(1), |killed_at| {
         let plot = queue(2, 4);
-        let getters =
-            [2, 3].map(|tid| spawn(tid, None, &plot, move |plot| _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap()));
+        let getters = [2, 3].map(|tid| {
+            spawn(tid, None, &plot, move |plot| {
+                _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap()
+            })
+        });
         let end = participant(1, Some(killed_at), || put_two(&plot, &plot.participant(VICTIM)));
         for value in plot.puts()..2 {
             participant(4, None, || plot.put_and_wake(&plot.participant(3), value).unwrap());
@@ -180,8 +203,11 @@ fn a_getter_killed_anywhere_strands_no_putter() {
     kill_model("queue: a_getter_killed_anywhere_strands_no_putter", Some(2), |killed_at| {
         let plot = queue(1, 3);
         plot.fill_with([1]);
-        let putter = spawn(2, None, &plot, |plot| plot.put_waiting(&plot.participant(1), 2).unwrap());
-        let end = participant(1, Some(killed_at), || assert_eq!(plot.get_and_wake(&plot.participant(VICTIM)), Ok(1)));
+        let putter =
+            spawn(2, None, &plot, |plot| plot.put_waiting(&plot.participant(1), 2).unwrap());
+        let end = participant(1, Some(killed_at), || {
+            assert_eq!(plot.get_and_wake(&plot.participant(VICTIM)), Ok(1))
+        });
         participant(3, None, || _ = plot.get_and_wake(&plot.participant(2)));
         join(putter);
         end
@@ -193,9 +219,13 @@ fn a_getter_killed_anywhere_strands_no_putter() {
 fn a_waiting_getter_killed_anywhere_strands_no_other() {
     kill_model("queue: a_waiting_getter_killed_anywhere_strands_no_other", Some(1), |killed_at| {
         let plot = queue(2, 3);
-        let victim = spawn(1, Some(killed_at), &plot, |plot| _ = plot.get_waiting(&plot.participant(VICTIM)));
+        let victim = spawn(1, Some(killed_at), &plot, |plot| {
+            _ = plot.get_waiting(&plot.participant(VICTIM))
+        });
         let theirs = Arc::clone(&plot);
-        let survivor = thread::spawn(move || participant(2, None, || _ = theirs.get_waiting(&theirs.participant(1)).unwrap()));
+        let survivor = thread::spawn(move || {
+            participant(2, None, || _ = theirs.get_waiting(&theirs.participant(1)).unwrap())
+        });
         participant(3, None, || {
             let me = plot.participant(2);
             plot.put_and_wake(&me, 1).unwrap();

@@ -29,7 +29,9 @@ impl Plot {
             return Ok((place, self.read(participant, place)));
         }
         let place = self.memory.occupy(participant).unwrap();
-        let taken = self.memory.at_once(me(), Side::Getters, |ring| self.memory.take_task(participant, ring, place, None));
+        let taken = self.memory.at_once(me(), Side::Getters, |ring| {
+            self.memory.take_task(participant, ring, place, None)
+        });
         match taken {
             Ok(()) => Ok((place, self.read(participant, place))),
             Err(refused) => {
@@ -45,8 +47,12 @@ impl Plot {
         }
         let place = self.memory.occupy(participant).unwrap();
         let take = |ring: Ring<'_>| self.memory.take_task(participant, ring, place, None);
-        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| self.memory.sleep_for_task(participant, ring, waiter);
-        self.memory.waiting(me(), Side::Getters, &mut Waiter::new(Wait::FOREVER), take, sleep).unwrap();
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| {
+            self.memory.sleep_for_task(participant, ring, waiter)
+        };
+        self.memory
+            .waiting(me(), Side::Getters, &mut Waiter::new(Wait::FOREVER), take, sleep)
+            .unwrap();
         (place, self.read(participant, place))
     }
 
@@ -74,7 +80,8 @@ fn a_task_in_the_ring_or_in_hand_is_unfinished() {
     model("queue: a_task_in_the_ring_or_in_hand_is_unfinished", Look, Some(3), || {
         let plot = tasks(2, 2);
         plot.fill_with([1]);
-        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take(&plot.participant(0)).unwrap().1, 1));
+        let taker =
+            spawn(1, None, &plot, |plot| assert_eq!(plot.take(&plot.participant(0)).unwrap().1, 1));
         assert!(plot.memory.has_unfinished(None), "it is not done");
         join(taker);
         plot.assert_whole();
@@ -91,7 +98,8 @@ fn a_task_that_comes_back_is_unfinished() {
             let (place, _) = plot.take(&me).unwrap();
             plot.give_back(&me, place);
         });
-        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take(&plot.participant(0)).unwrap().1, 1));
+        let taker =
+            spawn(1, None, &plot, |plot| assert_eq!(plot.take(&plot.participant(0)).unwrap().1, 1));
         assert!(plot.memory.has_unfinished(None), "it is not done");
         join(taker);
     });
@@ -99,19 +107,24 @@ fn a_task_that_comes_back_is_unfinished() {
 
 #[test]
 fn a_task_that_is_given_back_while_others_look_is_unfinished() {
-    model("queue: a_task_that_is_given_back_while_others_look_is_unfinished", Look, Some(2), || {
-        let plot = tasks(2, 3);
-        plot.fill_with([1]);
-        let taker = spawn(1, None, &plot, |plot| {
-            let me = plot.participant(0);
-            if let Ok((place, _)) = plot.take(&me) {
-                plot.give_back(&me, place);
-            }
-        });
-        let other = spawn(2, None, &plot, |plot| _ = plot.take(&plot.participant(1)));
-        assert!(plot.memory.has_unfinished(None), "it is not done");
-        join_all([taker, other]);
-    });
+    model(
+        "queue: a_task_that_is_given_back_while_others_look_is_unfinished",
+        Look,
+        Some(2),
+        || {
+            let plot = tasks(2, 3);
+            plot.fill_with([1]);
+            let taker = spawn(1, None, &plot, |plot| {
+                let me = plot.participant(0);
+                if let Ok((place, _)) = plot.take(&me) {
+                    plot.give_back(&me, place);
+                }
+            });
+            let other = spawn(2, None, &plot, |plot| _ = plot.take(&plot.participant(1)));
+            assert!(plot.memory.has_unfinished(None), "it is not done");
+            join_all([taker, other]);
+        },
+    );
 }
 
 #[test]
@@ -174,22 +187,30 @@ fn a_join_is_woken_by_the_last_that_is_done() {
 
 #[test]
 fn one_who_waits_for_a_task_is_woken_by_one_that_comes_back() {
-    model("queue: one_who_waits_for_a_task_is_woken_by_one_that_comes_back", Sleep, Some(2), || {
-        let plot = tasks(1, 2);
-        plot.fill_with([1]);
-        let giver = plot.participant(1);
-        participant(3, None, || _ = plot.take(&giver).unwrap());
-        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&plot.participant(0)).1, 1));
-        participant(2, None, || plot.give_back(&giver, 0));
-        join(taker);
-    });
+    model(
+        "queue: one_who_waits_for_a_task_is_woken_by_one_that_comes_back",
+        Sleep,
+        Some(2),
+        || {
+            let plot = tasks(1, 2);
+            plot.fill_with([1]);
+            let giver = plot.participant(1);
+            participant(3, None, || _ = plot.take(&giver).unwrap());
+            let taker = spawn(1, None, &plot, |plot| {
+                assert_eq!(plot.take_waiting(&plot.participant(0)).1, 1)
+            });
+            participant(2, None, || plot.give_back(&giver, 0));
+            join(taker);
+        },
+    );
 }
 
 #[test]
 fn one_who_waits_for_a_task_is_woken_by_a_put() {
     model("queue: one_who_waits_for_a_task_is_woken_by_a_put", Sleep, Some(2), || {
         let plot = tasks(1, 2);
-        let taker = spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&plot.participant(0)).1, 1));
+        let taker =
+            spawn(1, None, &plot, |plot| assert_eq!(plot.take_waiting(&plot.participant(0)).1, 1));
         participant(2, None, || plot.put_and_wake(&plot.participant(1), 1).unwrap());
         join(taker);
     });
@@ -198,46 +219,55 @@ fn one_who_waits_for_a_task_is_woken_by_a_put() {
 /// It takes the task, and dies with it, or before: it is the other one's in the end.
 #[test]
 fn the_task_of_one_killed_anywhere_goes_to_one_who_waits() {
-    kill_model("queue: the_task_of_one_killed_anywhere_goes_to_one_who_waits", Some(1), |killed_at| {
-        let plot = share(plot(1, 3, true));
-        participant(4, None, || {
-            let me = attach(&plot);
-            plot.put(&me, 1).unwrap();
-            plot.memory.detach(super::me(), &me);
-        });
-        let taker = spawn(2, None, &plot, |plot| {
-            let me = attach(plot);
-            assert_eq!(plot.take_waiting(&me).1, 1);
-        });
-        let end = participant(1, Some(killed_at), || {
-            let me = attach(&plot);
-            let _ = plot.take(&me);
-        });
-        join(taker);
-        end
-    });
+    kill_model(
+        "queue: the_task_of_one_killed_anywhere_goes_to_one_who_waits",
+        Some(1),
+        |killed_at| {
+            let plot = share(plot(1, 3, true));
+            participant(4, None, || {
+                let me = attach(&plot);
+                plot.put(&me, 1).unwrap();
+                plot.memory.detach(super::me(), &me);
+            });
+            let taker = spawn(2, None, &plot, |plot| {
+                let me = attach(plot);
+                assert_eq!(plot.take_waiting(&me).1, 1);
+            });
+            let end = participant(1, Some(killed_at), || {
+                let me = attach(&plot);
+                let _ = plot.take(&me);
+            });
+            join(taker);
+            end
+        },
+    );
 }
 
 /// It finishes the task, or dies before it could; then the next one does.
 #[test]
 fn a_worker_killed_anywhere_strands_no_join() {
-    sampled_kill_model("queue: a_worker_killed_anywhere_strands_no_join", Some(0), 8, |killed_at| {
-        let plot = share(plot(1, 3, true));
-        participant(4, None, || {
-            let me = attach(&plot);
-            plot.put(&me, 1).unwrap();
-            plot.memory.detach(super::me(), &me);
-        });
-        let joiner = spawn(2, None, &plot, |plot| plot.join(&attach(plot)));
-        let work = || {
-            let me = attach(&plot);
-            if let Ok((place, _)) = plot.take(&me) {
-                plot.finish(&me, place);
-            }
-        };
-        let end = participant(1, Some(killed_at), work);
-        participant(3, None, work);
-        join(joiner);
-        end
-    });
+    sampled_kill_model(
+        "queue: a_worker_killed_anywhere_strands_no_join",
+        Some(0),
+        8,
+        |killed_at| {
+            let plot = share(plot(1, 3, true));
+            participant(4, None, || {
+                let me = attach(&plot);
+                plot.put(&me, 1).unwrap();
+                plot.memory.detach(super::me(), &me);
+            });
+            let joiner = spawn(2, None, &plot, |plot| plot.join(&attach(plot)));
+            let work = || {
+                let me = attach(&plot);
+                if let Ok((place, _)) = plot.take(&me) {
+                    plot.finish(&me, place);
+                }
+            };
+            let end = participant(1, Some(killed_at), work);
+            participant(3, None, work);
+            join(joiner);
+            end
+        },
+    );
 }

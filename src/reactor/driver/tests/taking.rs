@@ -1,4 +1,5 @@
-//! Threads that take from a pile through the driver and change their minds at any time: nobody waits beside something that is there.
+//! Threads that take from a pile through the driver and change their minds at any time: nobody
+//! waits beside something that is there.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
@@ -6,7 +7,11 @@ use std::task::{Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Audience, Driver, PATIENCE, Registration, change_by, driver, expecting, key, wait_until, wait_until_gone};
+use super::{
+    Audience, Driver, PATIENCE, Registration, change_by, driver, expecting, key, wait_until,
+    wait_until_gone,
+};
+use crate::memory::per_process::Current;
 
 /// Has a thread go on.
 #[derive(Debug, Default)]
@@ -22,7 +27,8 @@ impl Wake for Bell {
 impl Bell {
     /// Whether it has rung in time.
     fn wait(&self, time: Duration) -> bool {
-        let (mut rung, _) = self.1.wait_timeout_while(self.0.lock().unwrap(), time, |rung| !*rung).unwrap();
+        let (mut rung, _) =
+            self.1.wait_timeout_while(self.0.lock().unwrap(), time, |rung| !*rung).unwrap();
         core::mem::take(&mut *rung)
     }
 }
@@ -41,7 +47,13 @@ impl Pile {
 
     /// Takes one, or says what the word is.
     fn take(&self) -> Result<(), u32> {
-        self.0.fetch_update(SeqCst, SeqCst, |seen| if seen & THERE == 0 { None } else { Some(seen - 1) }).map(|_| ())
+        self.0
+            .fetch_update(
+                SeqCst,
+                SeqCst,
+                |seen| if seen & THERE == 0 { None } else { Some(seen - 1) },
+            )
+            .map(|_| ())
     }
 
     /// The word, if there are none.
@@ -51,20 +63,33 @@ impl Pile {
 }
 
 /// Takes one, or gives up in the end. Whether it has taken one.
-fn take(driver: &'static Driver, pile: &Pile, patience: Duration) -> bool {
+fn take(driver: &'static Current<Driver>, pile: &Pile, patience: Duration) -> bool {
     let bell = Arc::<Bell>::default();
     let waker = Waker::from(Arc::clone(&bell));
     let mut registration: Option<Registration> = None;
     let deadline = Instant::now() + patience;
     while let Err(seen) = pile.take() {
-        driver.arm(&mut registration, key(&pile.0), (Audience::First, &[]), &expecting(&pile.0, seen), &waker).unwrap().1.perform();
+        driver
+            .arm(
+                &mut registration,
+                key(&pile.0),
+                (Audience::First, &[]),
+                &expecting(&pile.0, seen),
+                &waker,
+            )
+            .unwrap()
+            .1
+            .perform();
         if !bell.wait(deadline.saturating_duration_since(Instant::now())) {
             // It may be notified at this moment.
             return false;
         }
     }
     if let Some(registration) = registration.filter(|_| fastrand::bool()) {
-        registration.leave(|| pile.look().map(|seen| expecting(&pile.0, seen).to_vec())).1.perform();
+        registration
+            .leave(|| pile.look().map(|seen| expecting(&pile.0, seen).to_vec()))
+            .1
+            .perform();
     }
     true
 }
@@ -80,7 +105,11 @@ fn take_all(piles: usize, fickle: usize, count: usize) {
             let (taken, is_over) = (&taken, &is_over);
             scope.spawn(move || {
                 while !is_over.load(SeqCst) {
-                    let patience = if is_patient { PATIENCE } else { Duration::from_micros(fastrand::u64(..300)) };
+                    let patience = if is_patient {
+                        PATIENCE
+                    } else {
+                        Duration::from_micros(fastrand::u64(..300))
+                    };
                     let has_taken = take(driver, pile, patience);
                     assert!(has_taken || !is_patient, "one that waits was forgotten");
                     taken.fetch_add(usize::from(has_taken), SeqCst);

@@ -1,4 +1,5 @@
-//! What can happen to a key, in every order for some steps and in random orders for more: the invariants hold after each step, and when all has come to rest nobody waits who need not.
+//! What can happen to a key, in every order for some steps and in random orders for more: the
+//! invariants hold after each step, and when all has come to rest nobody waits who need not.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -29,7 +30,8 @@ enum Doing {
     Looked(u32),
     /// It is registered and waits.
     Waits,
-    /// It has what it wanted, and looked on behalf of the others if it was on duty: what the words were if there was no more.
+    /// It has what it wanted, and looked on behalf of the others if it was on duty: what the words
+    /// were if there was no more.
     Leaves(Option<u32>),
 }
 
@@ -73,7 +75,18 @@ impl World {
         let control = Arc::new(Control::new(0));
         let batch = table.add_batch(Arc::clone(&control));
         let (thread, wait_list) = (Thread::Up(false), WaitList::default());
-        World { audience, table, batch, thread, wait_list, control, is_woken: false, version: 0, there: 0, waiters: Default::default() }
+        World {
+            audience,
+            table,
+            batch,
+            thread,
+            wait_list,
+            control,
+            is_woken: false,
+            version: 0,
+            there: 0,
+            waiters: Default::default(),
+        }
     }
 
     /// What choice number so much is, done. Not if it cannot be now.
@@ -96,8 +109,10 @@ impl World {
     }
 
     fn thread(&mut self) -> bool {
-        let is_kicked = self.control.load(std::sync::atomic::Ordering::SeqCst) != self.wait_list.control;
-        let is_as_armed = self.wait_list.words.get(1).is_none_or(|word| *word == words(self.version)[0]);
+        let is_kicked =
+            self.control.load(std::sync::atomic::Ordering::SeqCst) != self.wait_list.control;
+        let is_as_armed =
+            self.wait_list.words.get(1).is_none_or(|word| *word == words(self.version)[0]);
         match self.thread {
             Thread::Up(has_changed) => {
                 let mut after = After::default();
@@ -120,7 +135,9 @@ impl World {
     /// Whether there is what it wants; it has it then.
     fn takes(&mut self, at: usize) -> bool {
         match self.audience {
-            Audience::First | Audience::One => self.there.checked_sub(1).map(|left| self.there = left).is_some(),
+            Audience::First | Audience::One => {
+                self.there.checked_sub(1).map(|left| self.there = left).is_some()
+            }
             Audience::All => self.version != self.waiters[at].begun,
         }
     }
@@ -136,17 +153,29 @@ impl World {
             }
             Doing::Looked(version) => {
                 let waiter = &mut self.waiters[at];
-                let batch = self.table.batch_for(KEY, 1, false).expect("there is one batch, with room");
+                let batch =
+                    self.table.batch_for(KEY, 1, false).expect("there is one batch, with room");
                 let waker = Waker::from(Arc::clone(&waiter.calls));
-                let covers = (0..self.table.missing_covers((KEY, self.audience), Some(batch))).map(|_| Cover::default()).collect();
-                let (id, _, after) = self.table.arm((KEY, self.audience, false), waiter.id, (&words(version), covers), batch, waker);
-                (waiter.id, waiter.answered, waiter.doing) = (Some(id), waiter.calls.count(), Doing::Waits);
+                let covers = (0..self.table.missing_covers((KEY, self.audience), Some(batch)))
+                    .map(|_| Cover::default())
+                    .collect();
+                let (id, _, after) = self.table.arm(
+                    (KEY, self.audience, false),
+                    waiter.id,
+                    (&words(version), covers),
+                    batch,
+                    waker,
+                );
+                (waiter.id, waiter.answered, waiter.doing) =
+                    (Some(id), waiter.calls.count(), Doing::Waits);
                 after.perform();
             }
             Doing::Waits if !self.is_notified(at) => return false,
             Doing::Waits if self.takes(at) => {
-                let is_on_duty = self.waiters[at].id.is_some_and(|id| self.table.is_on_duty(KEY, id));
-                self.waiters[at].doing = Doing::Leaves((is_on_duty && self.there == 0).then_some(self.version));
+                let is_on_duty =
+                    self.waiters[at].id.is_some_and(|id| self.table.is_on_duty(KEY, id));
+                self.waiters[at].doing =
+                    Doing::Leaves((is_on_duty && self.there == 0).then_some(self.version));
             }
             Doing::Waits => self.waiters[at].doing = Doing::Looked(self.version),
             Doing::Leaves(fresh) => self.leave(at, fresh),
@@ -171,14 +200,20 @@ impl World {
         let waiter = &mut self.waiters[at];
         waiter.doing = Doing::Nothing;
         if let Some(id) = waiter.id.take() {
-            self.table.leave(KEY, id, fresh.map(words).as_ref().map(|words| &words[..])).1.perform();
+            self.table
+                .leave(KEY, id, fresh.map(words).as_ref().map(|words| &words[..]))
+                .1
+                .perform();
         }
     }
 
     /// Everybody goes on until nobody can, and nobody comes.
     fn settle(mut self) {
-        let may_go_on = |world: &World, choice: usize| choice == 1 || !matches!(world.waiters[choice / 2 - 1].doing, Doing::Nothing);
-        let choices: Vec<usize> = (1..2 + 2 * WAITERS).filter(|&choice| choice == 1 || choice % 2 == 0).collect();
+        let may_go_on = |world: &World, choice: usize| {
+            choice == 1 || !matches!(world.waiters[choice / 2 - 1].doing, Doing::Nothing)
+        };
+        let choices: Vec<usize> =
+            (1..2 + 2 * WAITERS).filter(|&choice| choice == 1 || choice % 2 == 0).collect();
         while choices.iter().any(|&choice| may_go_on(&self, choice) && self.step(choice)) {}
         for at in 0..WAITERS {
             let waits = self.waiters[at].id.is_some();

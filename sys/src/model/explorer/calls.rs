@@ -1,7 +1,8 @@
 //! Where the modelled calls of the real code arrive while a script runs.
 //!
-//! The code is deterministic but for what its steps return. So to come to a moment in an operation, it runs from its beginning, is given the results that its steps have had, and
-//! is left at its next step, which is what is asked for.
+//! The code is deterministic but for what its steps return. So to come to a moment in an operation,
+//! it runs from its beginning, is given the results that its steps have had, and is left at its
+//! next step, which is what is asked for.
 
 #![allow(unsafe_code)]
 
@@ -93,7 +94,8 @@ impl Places {
     }
 }
 
-/// The words' values: each as what is different from its initial one, so that words that nobody has changed need not be there.
+/// The words' values: each as what is different from its initial one, so that words that nobody has
+/// changed need not be there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Words(Vec<u64>);
 
@@ -116,27 +118,34 @@ impl Words {
 
     /// The differences, up to the last one.
     pub(crate) fn changed(&self) -> &[u64] {
-        let count = self.0.iter().rposition(|&difference| difference != 0).map_or(0, |last| last + 1);
+        let count =
+            self.0.iter().rposition(|&difference| difference != 0).map_or(0, |last| last + 1);
         &self.0[..count]
     }
 
     /// Whether all words are as whoever wants to sleep on them expects.
     pub(crate) fn are_expected(&self, places: &[Place], watched: &[Watched]) -> bool {
-        watched.iter().all(|watched| (self.get(places, watched.word) ^ watched.expected) & watched.bits == 0)
+        watched
+            .iter()
+            .all(|watched| (self.get(places, watched.word) ^ watched.expected) & watched.bits == 0)
     }
 
     /// Does a step that is a word's alone: what it held before.
     pub(crate) fn access(&mut self, places: &[Place], action: &Action) -> Option<u64> {
         let (word, after): (WordId, &dyn Fn(u64) -> u64) = match action {
             Action::Load(word) => (*word, &|seen| seen),
-            Action::CompareExchange { word, current, new } => (*word, &|seen| if seen == *current { *new } else { seen }),
+            Action::CompareExchange { word, current, new } => {
+                (*word, &|seen| if seen == *current { *new } else { seen })
+            }
             Action::Change(word, change, operand) => match change {
                 Change::Store | Change::Swap => (*word, &|_| *operand),
                 Change::Add => (*word, &|seen| seen.wrapping_add(*operand)),
                 Change::And => (*word, &|seen| seen & *operand),
                 Change::Or => (*word, &|seen| seen | *operand),
             },
-            Action::Wait { .. } | Action::Wake(..) | Action::Clock | Action::Private(_) => return None,
+            Action::Wait { .. } | Action::Wake(..) | Action::Clock | Action::Private(_) => {
+                return None;
+            }
         };
         let seen = self.get(places, word);
         self.set(places, word, after(seen));
@@ -152,7 +161,8 @@ pub(crate) mod awake {
     pub(crate) const WOKEN: u64 = 2;
 }
 
-/// The results of a look at the clock: before or after all deadlines that are to be met in an exploration.
+/// The results of a look at the clock: before or after all deadlines that are to be met in an
+/// exploration.
 pub(crate) mod time {
     pub(crate) const EARLY: u64 = 1;
     pub(crate) const LATE: u64 = u64::MAX / 2;
@@ -193,7 +203,11 @@ impl Ground {
     /// the order of its walk, and that; then what is pending for it in others' entries.
     pub(crate) fn walked(&mut self) -> Walked {
         let pending = self.thread.pending().map(|place| self.places.id(place));
-        let held = self.thread.held_places().map(|place| self.places.id(place)).filter(|word| Some(*word) != pending);
+        let held = self
+            .thread
+            .held_places()
+            .map(|place| self.places.id(place))
+            .filter(|word| Some(*word) != pending);
         let held = held.collect();
         let lent = self.thread.lent_places().map(|place| self.places.id(place)).collect();
         Walked { held, pending, lent }
@@ -249,11 +263,19 @@ mod call {
     pub(super) const WIDE: u64 = 1 << 8;
 }
 
-const PRIVATE: [Private; 5] = [Private::Begin, Private::End, Private::Link, Private::Unlink, Private::WaitBriefly];
+const PRIVATE: [Private; 5] =
+    [Private::Begin, Private::End, Private::Link, Private::Unlink, Private::WaitBriefly];
 const CHANGES: [Change; 5] = [Change::Store, Change::Swap, Change::Add, Change::And, Change::Or];
 
 /// Answers a step: what it is in numbers, and where the stack of the operation begins.
-pub(super) extern "C" fn answer(call: u64, first: u64, second: u64, third: u64, fourth: u64, from: usize) -> Answer {
+pub(super) extern "C" fn answer(
+    call: u64,
+    first: u64,
+    second: u64,
+    third: u64,
+    fourth: u64,
+    from: usize,
+) -> Answer {
     let result = catch_unwind(|| {
         CALLS.with_borrow_mut(|calls| {
             let calls = calls.as_mut().expect("a script runs");
@@ -265,7 +287,10 @@ pub(super) extern "C" fn answer(call: u64, first: u64, second: u64, third: u64, 
                 Mode::Alone(words) => Ok(alone(words, &calls.places.places, &action)),
                 Mode::Replay { log, next } => {
                     let Some((same, result)) = log.get(*next) else { return Err(action) };
-                    assert_eq!(*same, action, "the operation is not determined by the results of its steps");
+                    assert_eq!(
+                        *same, action,
+                        "the operation is not determined by the results of its steps"
+                    );
                     *next += 1;
                     calls.is_late |= match action {
                         Action::Wait { .. } => *result == awake::TIMED_OUT,
@@ -291,13 +316,23 @@ fn decode(places: &mut Places, call: u64, [first, second, third, fourth]: [u64; 
     let mut word = || places.id(Place { address: first as usize, initial: second, bits });
     match call & !call::WIDE {
         call::LOAD => Action::Load(word()),
-        call::COMPARE_EXCHANGE => Action::CompareExchange { word: word(), current: third, new: fourth },
+        call::COMPARE_EXCHANGE => {
+            Action::CompareExchange { word: word(), current: third, new: fourth }
+        }
         call::WAKE => Action::Wake(word(), third as u32),
         call::WAIT => {
             // SAFETY: `wait` has it from its caller.
-            let words =
-                unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<Watch<'_>>(first as usize), second as usize) };
-            let watched = words.iter().map(Watch::bits).map(|(place, expected, bits)| Watched { word: places.id(place), expected, bits });
+            let words = unsafe {
+                core::slice::from_raw_parts(
+                    core::ptr::with_exposed_provenance::<Watch<'_>>(first as usize),
+                    second as usize,
+                )
+            };
+            let watched = words.iter().map(Watch::bits).map(|(place, expected, bits)| Watched {
+                word: places.id(place),
+                expected,
+                bits,
+            });
             Action::Wait { watched: watched.collect(), has_deadline: third != 0 }
         }
         call::CLOCK => Action::Clock,
@@ -309,7 +344,10 @@ fn decode(places: &mut Places, call: u64, [first, second, third, fourth]: [u64; 
 fn alone(words: &mut Words, places: &[Place], action: &Action) -> u64 {
     match action {
         Action::Wait { watched, .. } => {
-            assert!(!words.are_expected(places, watched), "whoever is alone sleeps: nobody would wake it");
+            assert!(
+                !words.are_expected(places, watched),
+                "whoever is alone sleeps: nobody would wake it"
+            );
             awake::CHANGED
         }
         Action::Clock => time::EARLY,
@@ -345,7 +383,13 @@ pub(crate) fn wake(place: Place, count: u32) -> u32 {
 
 #[inline]
 pub(crate) fn wait(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
-    match step(call::WAIT, words.as_ptr().expose_provenance() as u64, words.len() as u64, has_deadline.into(), 0) {
+    match step(
+        call::WAIT,
+        words.as_ptr().expose_provenance() as u64,
+        words.len() as u64,
+        has_deadline.into(),
+        0,
+    ) {
         awake::CHANGED => (Awake::Changed, 0),
         awake::TIMED_OUT => (Awake::TimedOut, 0),
         woken => (Awake::Woken, (woken - awake::WOKEN) as usize),
@@ -365,7 +409,12 @@ pub(crate) fn private(what: Private) {
 }
 
 /// Runs `body` for a thread, and says where it has come after the steps of `log`.
-pub(crate) fn replay<B: Body>(ground: &mut Ground, thread: Thread, log: Vec<(Action, u64)>, body: &mut B) -> Ended {
+pub(crate) fn replay<B: Body>(
+    ground: &mut Ground,
+    thread: Thread,
+    log: Vec<(Action, u64)>,
+    body: &mut B,
+) -> Ended {
     let calls = run(ground, thread, Mode::Replay { log, next: 0 }, body);
     match calls.left {
         None => Ended::Returned,
@@ -386,7 +435,12 @@ impl<R, F: FnOnce() -> R> Body for Alone<F, R> {
 }
 
 /// Runs `body` for a thread that is alone with the words.
-pub(crate) fn run_alone<R>(ground: &mut Ground, thread: Thread, words: &mut Words, body: impl FnOnce() -> R) -> R {
+pub(crate) fn run_alone<R>(
+    ground: &mut Ground,
+    thread: Thread,
+    words: &mut Words,
+    body: impl FnOnce() -> R,
+) -> R {
     let mut alone = Alone { body: Some(body), returned: None };
     let calls = run(ground, thread, Mode::Alone(words.clone()), &mut alone);
     if let Mode::Alone(changed) = calls.mode {
@@ -402,7 +456,13 @@ pub(crate) fn run_alone<R>(ground: &mut Ground, thread: Thread, words: &mut Word
 fn run<B: Body>(ground: &mut Ground, thread: Thread, mode: Mode, body: &mut B) -> Calls {
     *ground.thread = thread;
     let thread = core::mem::take(&mut ground.thread);
-    let calls = Calls { mode, places: core::mem::take(&mut ground.places), thread, is_late: false, left: None };
+    let calls = Calls {
+        mode,
+        places: core::mem::take(&mut ground.places),
+        thread,
+        is_late: false,
+        left: None,
+    };
     assert!(CALLS.replace(Some(calls)).is_none(), "an exploration within another one");
     ground.stack.run(body);
     let mut calls = CALLS.take().expect("it was put there");

@@ -1,36 +1,49 @@
-//! Explores every interleaving of a few threads that run the real code, with kills: each state once.
+//! Explores every interleaving of a few threads that run the real code, with kills: each state
+//! once.
 //!
-//! It is sequentially consistent, so orderings are loom's to check. What it has over loom: a state that was reached in one way is not explored again when it is reached in
-//! another, which makes tens of millions of states, four and more threads, and several kills affordable.
+//! It is sequentially consistent, so orderings are loom's to check. What it has over loom: a state
+//! that was reached in one way is not explored again when it is reached in another, which makes
+//! tens of millions of states, four and more threads, and several kills affordable.
 //!
-//! A [`Script`] is what a thread does: operations on what is shared. Each access to a modelled atomic, each call on a futex, each change of the robust list is
-//! a **step**, between any two of which
+//! A [`Script`] is what a thread does: operations on what is shared. Each access to a modelled
+//! atomic, each call on a futex, each change of the robust list is a **step**, between any two of
+//! which
 //! - any other thread may take steps;
 //! - a stoppable thread that is awake may be stopped for ever, as long as there are stops left;
-//! - a killable thread may be killed, as long as there are kills left: the kernel then walks its list, step by step. Another thread may have waited for
-//!   this death to begin. Threads of one [process](Script::of_process) are killed together, and end
-//!   in any order: those that stand in for a thread first, which is the worst, as it may be queued
-//!   for a while still, and be given a wake-up;
+//! - a killable thread may be killed, as long as there are kills left: the kernel then walks its
+//!   list, step by step. Another thread may have waited for this death to begin. Threads of one
+//!   [process](Script::of_process) are killed together, and end in any order: those that stand in
+//!   for a thread first, which is the worst, as it may be queued for a while still, and be given a
+//!   wake-up;
 //! - a sleep with a deadline may time out, a woken thread has not acted yet;
 //! - whoever looks at the clock may find that its time is over, once and for all in that operation.
 //!
 //! A thread that has finished lives on, with the locks that it holds. [`Exploration::solo`] looks
 //! whether each can go on alone, and so without the others.
 //!
-//! A **state** is what all words hold, who sleeps on what, in which order, and where each thread is: in which operation, with which outputs so far, with which private state, robust list
-//! and stack. Where no thread can go on, [`Exploration::check`] is asked whether that is as it should be; without it, nobody may sleep there. Panics
-//! of operations are failures, too. A failure is printed with the steps that lead to it.
+//! A **state** is what all words hold, who sleeps on what, in which order, and where each thread
+//! is: in which operation, with which outputs so far, with which private state, robust list
+//! and stack. Where no thread can go on, [`Exploration::check`] is asked whether that is as it
+//! should be; without it, nobody may sleep there. Panics of operations are failures, too. A failure
+//! is printed with the steps that lead to it.
 //!
 //! # What the code must keep to
-//! - It depends on nothing but the modelled words, the script's private state, and what never changes. What a `Lock` protects is plain
-//!   memory, which is not part of a state and not put back: use modelled atomics instead.
-//! - What an operation keeps from step to step is on its stack, or in the private state, whose `Eq` and `Hash` must tell all of it: what it keeps on the heap, or in a thread-local, is not seen. It runs many times, and
-//!   is not returned to where it was left, so what it owns there is leaked.
-//! - Deadlines lie ahead when the exploration is made, in this century; an operation has one at most. They are made outside of operations: the time of an exploration begins before all of them.
-//! - A load that fails for no reason (`compare_exchange_weak`), a sleep that ends for none, and signals do not occur.
+//! - It depends on nothing but the modelled words, the script's private state, and what never
+//!   changes. What a `Lock` protects is plain memory, which is not part of a state and not put
+//!   back: use modelled atomics instead.
+//! - What an operation keeps from step to step is on its stack, or in the private state, whose `Eq`
+//!   and `Hash` must tell all of it: what it keeps on the heap, or in a thread-local, is not seen.
+//!   It runs many times, and is not returned to where it was left, so what it owns there is leaked.
+//! - Deadlines lie ahead when the exploration is made, in this century; an operation has one at
+//!   most. They are made outside of operations: the time of an exploration begins before all of
+//!   them.
+//! - A load that fails for no reason (`compare_exchange_weak`), a sleep that ends for none, and
+//!   signals do not occur.
 //!
 //! # How sure it is
-//! States are known by 64-bit fingerprints: that one of 100 million is taken for another has a probability of 0.03 %. Moments of a thread are known by a 128-bit hash of its stack: see `stack.rs`.
+//! States are known by 64-bit fingerprints: that one of 100 million is taken for another has a
+//! probability of 0.03 %. Moments of a thread are known by a 128-bit hash of its stack: see
+//! `stack.rs`.
 //!
 //! ```ignore
 //! Exploration::new("a permit is for one", (Semaphore::new(1), AtomicU32::new(0)))
@@ -54,7 +67,10 @@ mod state;
 mod trace;
 
 pub use self::calls::Place;
-pub(crate) use self::calls::{Change, Private, change, compare_exchange, current_thread, is_active, load, now, private, wait, wake};
+pub(crate) use self::calls::{
+    Change, Private, change, compare_exchange, current_thread, is_active, load, now, private, wait,
+    wake,
+};
 pub use self::scripts::Script;
 use self::scripts::{Failure, Scripts};
 use self::state::{EVENTS, Event, Limits, State, Status};
@@ -157,7 +173,8 @@ impl<S, P: Clone + Eq + Hash> End<'_, S, P> {
         }
     }
 
-    /// What the operations that a thread has done have returned. One that it was killed in may have had its effect, too.
+    /// What the operations that a thread has done have returned. One that it was killed in may have
+    /// had its effect, too.
     #[must_use]
     pub fn outputs(&self, thread: usize) -> &[u64] {
         self.scripts.moment(self.state, thread).outputs()
@@ -174,7 +191,8 @@ impl<S, P: Clone + Eq + Hash> End<'_, S, P> {
     /// # Panics
     /// If somebody does.
     pub fn assert_nobody_sleeps(&self) {
-        let sleepers: Vec<_> = (0..self.threads()).filter(|&thread| self.fate(thread) == Fate::Asleep).collect();
+        let sleepers: Vec<_> =
+            (0..self.threads()).filter(|&thread| self.fate(thread) == Fate::Asleep).collect();
         assert!(sleepers.is_empty(), "{sleepers:?} sleep and nobody will wake them");
     }
 
@@ -253,7 +271,8 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
         self
     }
 
-    /// How many states to explore: 50 million, unless this is said. That there are more is a failure.
+    /// How many states to explore: 50 million, unless this is said. That there are more is a
+    /// failure.
     #[must_use]
     pub fn states(mut self, most: usize) -> Self {
         self.most_states = most;
@@ -267,7 +286,8 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
         self.states(most)
     }
 
-    /// Fails if a thread that is alone from some state on does not finish its operation, or go to sleep, within so many steps. Looked at in the first thousands of states, then in one of 64.
+    /// Fails if a thread that is alone from some state on does not finish its operation, or go to
+    /// sleep, within so many steps. Looked at in the first thousands of states, then in one of 64.
     #[must_use]
     pub fn solo(mut self, most_steps: u32) -> Self {
         self.solo = Some(most_steps);
@@ -334,7 +354,12 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
             time: started.elapsed(),
         };
         println!("{report}");
-        assert!(self.may_be_cut || !report.is_cut, "{}: more than {} states", report.name, self.most_states);
+        assert!(
+            self.may_be_cut || !report.is_cut,
+            "{}: more than {} states",
+            report.name,
+            self.most_states
+        );
         report
     }
 
@@ -380,12 +405,18 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
             let mut state = frame.state.clone();
             let done = self.scripts.moment(&state, thread).done();
             let mut steps = 0;
-            while self.scripts.can(&state, thread, Event::Step, Limits::default()) && self.scripts.moment(&state, thread).done() == done {
+            while self.scripts.can(&state, thread, Event::Step, Limits::default())
+                && self.scripts.moment(&state, thread).done() == done
+            {
                 if let Err(failure) = self.scripts.happen(&mut state, thread, Event::Step) {
                     self.fail(path, failure);
                 }
                 steps += 1;
-                assert!(steps <= most_steps || self.print(path), "{}: thread {thread} alone does not finish its operation", self.name);
+                assert!(
+                    steps <= most_steps || self.print(path),
+                    "{}: thread {thread} alone does not finish its operation",
+                    self.name
+                );
             }
         }
     }
@@ -395,7 +426,10 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
         self.print(path);
         match failure {
             Failure::Panic(payload) => resume_unwind(payload),
-            Failure::Endless => panic!("{}: an operation takes more than {} steps", self.name, self.scripts.most_steps),
+            Failure::Endless => panic!(
+                "{}: an operation takes more than {} steps",
+                self.name, self.scripts.most_steps
+            ),
         }
     }
 

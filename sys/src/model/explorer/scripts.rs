@@ -1,7 +1,9 @@
 //! What each thread does: its operations, and the moments in them that were met.
 //!
-//! A moment is where a thread can be: before a step, or at its end. It is known by the operation, what the thread had when that began, and where it is in it: its stack, its private state, its robust list. So what comes after
-//! a moment and a result is found once, by running the code, and is then known: an exploration takes most of its steps without running any.
+//! A moment is where a thread can be: before a step, or at its end. It is known by the operation,
+//! what the thread had when that began, and where it is in it: its stack, its private state, its
+//! robust list. So what comes after a moment and a result is found once, by running the code, and
+//! is then known: an exploration takes most of its steps without running any.
 
 use core::hash::Hash;
 use std::collections::HashMap;
@@ -16,8 +18,9 @@ type Operation<S, P> = Rc<dyn Fn(&S, &mut P) -> u64>;
 
 /// What a thread of an exploration does: operations, one after the other.
 ///
-/// An operation gets what is shared and the thread's private state, and returns a number, which the check at the end is told. Whatever it does must follow
-/// from these two and the results of its steps alone. `P` is what the thread keeps between its operations.
+/// An operation gets what is shared and the thread's private state, and returns a number, which the
+/// check at the end is told. Whatever it does must follow from these two and the results of its
+/// steps alone. `P` is what the thread keeps between its operations.
 pub struct Script<S, P> {
     pub(super) private: P,
     preparations: Vec<Operation<S, P>>,
@@ -56,7 +59,8 @@ impl<S, P> Script<S, P> {
         self
     }
 
-    /// What the thread has done before the exploration begins, alone, in the order of the threads. It must not sleep; locks that it takes it holds at the start.
+    /// What the thread has done before the exploration begins, alone, in the order of the threads.
+    /// It must not sleep; locks that it takes it holds at the start.
     #[must_use]
     pub fn prepared(mut self, operation: impl Fn(&S, &mut P) -> u64 + 'static) -> Self {
         self.preparations.push(Rc::new(operation));
@@ -69,7 +73,8 @@ impl<S, P> Script<S, P> {
         self.killable_from(0)
     }
 
-    /// It may be killed from its operation `first` on, counted from 0: where all its moments would be too many.
+    /// It may be killed from its operation `first` on, counted from 0: where all its moments would
+    /// be too many.
     #[must_use]
     pub fn killable_from(mut self, first: usize) -> Self {
         self.killable_from = Some(first);
@@ -192,7 +197,12 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
     pub(super) fn new(shared: S) -> Self {
         let shared = Rc::new(shared);
         Scripts {
-            job: Box::new(Job { operation: None, shared: Rc::clone(&shared), private: None, returned: None }),
+            job: Box::new(Job {
+                operation: None,
+                shared: Rc::clone(&shared),
+                private: None,
+                returned: None,
+            }),
             shared,
             scripts: Vec::new(),
             ground: Ground::new(),
@@ -220,7 +230,13 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
                 held = self.ground.thread.held();
             }
             let private = script.private.clone();
-            first.push(self.begin(Beginning { thread: index, operation: 0, private, outputs: Vec::new(), held })?);
+            first.push(self.begin(Beginning {
+                thread: index,
+                operation: 0,
+                private,
+                outputs: Vec::new(),
+                held,
+            })?);
         }
         Ok((words, first))
     }
@@ -262,10 +278,15 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
     }
 
     /// Runs an operation from its beginning to the step after `before`, or to the first one.
-    fn run(&mut self, beginning: &Rc<Beginning<P>>, before: Option<(MomentId, u64, MomentId)>) -> Result<MomentId, Failure> {
+    fn run(
+        &mut self,
+        beginning: &Rc<Beginning<P>>,
+        before: Option<(MomentId, u64, MomentId)>,
+    ) -> Result<MomentId, Failure> {
         let log = before.map_or_else(Vec::new, |(moment, result, _)| self.log(moment, result));
         let thread = Thread::holding(tid(beginning.thread), beginning.held.clone());
-        self.job.operation = Some(Rc::clone(&self.scripts[beginning.thread].operations[beginning.operation]));
+        self.job.operation =
+            Some(Rc::clone(&self.scripts[beginning.thread].operations[beginning.operation]));
         self.job.private = Some(beginning.private.clone());
         let ended = replay(&mut self.ground, thread, log, &mut *self.job);
         let private = self.job.private.take().expect("it was put there");
@@ -274,7 +295,8 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
                 let walked = self.ground.walked();
                 let holdings = self.ground.thread.held().iter().map(|hold| hold.holding).collect();
                 let (of, step) = (Rc::as_ptr(beginning), action.clone());
-                let key = Key { beginning: of, action: step, stack, is_late, private, walked, holdings };
+                let key =
+                    Key { beginning: of, action: step, stack, is_late, private, walked, holdings };
                 if let Some(known) = self.keys.get(&key) {
                     return Ok(*known);
                 }
@@ -284,17 +306,31 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
             }
             (_, Some(Ok(output))) => {
                 let walked = self.ground.walked();
-                assert!(walked.pending.is_none() && walked.lent.is_empty(), "an operation has ended and is pending");
+                assert!(
+                    walked.pending.is_none() && walked.lent.is_empty(),
+                    "an operation has ended and is pending"
+                );
                 let outputs = beginning.outputs.iter().copied().chain([output]).collect();
                 let (thread, held) = (beginning.thread, self.ground.thread.held());
-                self.begin(Beginning { thread, operation: beginning.operation + 1, private, outputs, held })
+                self.begin(Beginning {
+                    thread,
+                    operation: beginning.operation + 1,
+                    private,
+                    outputs,
+                    held,
+                })
             }
             (Ended::Panicked(payload), _) | (_, Some(Err(payload))) => Err(Failure::Panic(payload)),
             (Ended::Returned, None) => unreachable!("it has returned"),
         }
     }
 
-    fn add(&mut self, beginning: &Rc<Beginning<P>>, before: Option<(MomentId, u64, MomentId)>, action: Option<Action>) -> MomentId {
+    fn add(
+        &mut self,
+        beginning: &Rc<Beginning<P>>,
+        before: Option<(MomentId, u64, MomentId)>,
+        action: Option<Action>,
+    ) -> MomentId {
         let new = MomentId::try_from(self.moments.len()).expect("fewer than 2^32 moments");
         let walked = self.ground.walked();
         self.moments.push(Moment {

@@ -1,9 +1,13 @@
-//! A stack of their own for the operations that run, so that two moments can be told to be the same.
+//! A stack of their own for the operations that run, so that two moments can be told to be the
+//! same.
 //!
-//! An operation that has looked at a word twice and has lost both times is where it was after the first time, but the results of its steps do not tell. What it will do depends on its stack and
-//! on the registers that outlive calls, which [`step`] puts there. So a moment is known by the bytes of the stack. They must not depend on what has nothing to
-//! do with the operation: it starts on a stack of zeroes, always at the same address, with zeroes in these registers, and what answers its steps runs on the caller's stack, the *home*. Bytes
-//! that are left over from before and will not be read make two moments of one, no more.
+//! An operation that has looked at a word twice and has lost both times is where it was after the
+//! first time, but the results of its steps do not tell. What it will do depends on its stack and
+//! on the registers that outlive calls, which [`step`] puts there. So a moment is known by the
+//! bytes of the stack. They must not depend on what has nothing to do with the operation: it starts
+//! on a stack of zeroes, always at the same address, with zeroes in these registers, and what
+//! answers its steps runs on the caller's stack, the *home*. Bytes that are left over from before
+//! and will not be read make two moments of one, no more.
 //!
 //! An operation is left by never returning to it. What it owned at that moment is leaked.
 
@@ -17,9 +21,11 @@ use super::calls::answer;
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the explorer switches stacks, which is written for x86-64 only");
 
-/// A stack is aligned to its size, so that its lowest bytes can be found, where the home's stack pointer is. Enough for a panic's backtrace.
+/// A stack is aligned to its size, so that its lowest bytes can be found, where the home's stack
+/// pointer is. Enough for a panic's backtrace.
 const SIZE: usize = 1 << 20;
-/// How much of it an operation uses, at most: so much is made zero before it runs. One that uses more is not seen for the same where it is.
+/// How much of it an operation uses, at most: so much is made zero before it runs. One that uses
+/// more is not seen for the same where it is.
 const USED: usize = 16 << 10;
 
 /// What [`answer`] returns.
@@ -108,7 +114,12 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    fn crossproc_explorer_enter(body: extern "C" fn(*mut ()), data: *mut (), top: *mut u8, bottom: *mut u8) -> u64;
+    fn crossproc_explorer_enter(
+        body: extern "C" fn(*mut ()),
+        data: *mut (),
+        top: *mut u8,
+        bottom: *mut u8,
+    ) -> u64;
     fn crossproc_explorer_step(call: u64, first: u64, second: u64, third: u64, fourth: u64) -> u64;
 }
 
@@ -142,7 +153,8 @@ impl Stack {
         self.bottom.wrapping_add(SIZE)
     }
 
-    /// Runs `body` on this stack, and says whether it has returned. Otherwise [`answer`] has left it.
+    /// Runs `body` on this stack, and says whether it has returned. Otherwise [`answer`] has left
+    /// it.
     pub(super) fn run<B: Body>(&mut self, body: &mut B) -> bool {
         extern "C" fn start<B: Body>(body: *mut ()) {
             // SAFETY: `run` borrows it until this is over.

@@ -1,4 +1,5 @@
-//! A state of an exploration, and what a step makes of it: the words, the futexes' queues, and the kernel at a thread's end.
+//! A state of an exploration, and what a step makes of it: the words, the futexes' queues, and the
+//! kernel at a thread's end.
 
 use core::hash::Hash;
 
@@ -82,7 +83,13 @@ pub(crate) struct Limits {
 
 impl State {
     pub(crate) fn new(words: Words) -> Self {
-        State { words, threads: [At { moment: 0, status: Status::Dead }; MAX_THREADS], queues: Vec::new(), kills: 0, stops: 0 }
+        State {
+            words,
+            threads: [At { moment: 0, status: Status::Dead }; MAX_THREADS],
+            queues: Vec::new(),
+            kills: 0,
+            stops: 0,
+        }
     }
 
     pub(crate) fn fingerprint(&self) -> u64 {
@@ -98,10 +105,16 @@ impl State {
             };
             u64::from(place.moment) << 32 | status
         });
-        let of_queues =
-            self.queues.iter().map(|asleep| u64::from(asleep.word) << 32 | u64::from(asleep.thread) << 16 | u64::from(asleep.place));
-        let counts = [u64::from(self.kills) | u64::from(self.stops) << 32, self.queues.len() as u64];
-        of_threads.chain(counts).chain(of_queues).chain(self.words.changed().iter().copied()).fold(0, mix)
+        let of_queues = self.queues.iter().map(|asleep| {
+            u64::from(asleep.word) << 32 | u64::from(asleep.thread) << 16 | u64::from(asleep.place)
+        });
+        let counts =
+            [u64::from(self.kills) | u64::from(self.stops) << 32, self.queues.len() as u64];
+        of_threads
+            .chain(counts)
+            .chain(of_queues)
+            .chain(self.words.changed().iter().copied())
+            .fold(0, mix)
     }
 
     fn enqueue(&mut self, sleeper: Sleeper) {
@@ -117,7 +130,8 @@ impl State {
         self.queues.iter().any(|asleep| usize::from(asleep.thread) == thread)
     }
 
-    /// Wakes the first of those asleep on a word. One that was woken through another word and has not run since counts.
+    /// Wakes the first of those asleep on a word. One that was woken through another word and has
+    /// not run since counts.
     fn wake(&mut self, word: WordId, count: u32) -> u32 {
         let first = self.queues.partition_point(|asleep| asleep.word < word);
         let all = self.queues[first..].iter().take_while(|asleep| asleep.word == word).count();
@@ -148,7 +162,8 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         let (words, first) = self.prepare()?;
         let mut state = State::new(words);
         for (index, moment) in first.into_iter().enumerate() {
-            let status = if self.scripts[index].after.is_some() { Status::Unborn } else { Status::Awake };
+            let status =
+                if self.scripts[index].after.is_some() { Status::Unborn } else { Status::Awake };
             state.threads[index] = At { moment, status };
         }
         Ok(state)
@@ -175,11 +190,18 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
             },
             Event::Kill => {
                 let is_alive = matches!(status, Status::Awake | Status::Asleep | Status::Woken(_));
-                let is_killable = self.scripts[thread].killable_from.is_some_and(|first| self.moment(state, thread).done() >= first);
+                let is_killable = self.scripts[thread]
+                    .killable_from
+                    .is_some_and(|first| self.moment(state, thread).done() >= first);
                 is_alive && is_killable && state.kills < most.kills
             }
             // Not one that has been woken, and has not done what it was woken for.
-            Event::Stop => status == Status::Awake && action.is_some() && self.scripts[thread].is_stoppable && state.stops < most.stops,
+            Event::Stop => {
+                status == Status::Awake
+                    && action.is_some()
+                    && self.scripts[thread].is_stoppable
+                    && state.stops < most.stops
+            }
         }
     }
 
@@ -193,7 +215,12 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
     }
 
     /// Lets it happen.
-    pub(super) fn happen(&mut self, state: &mut State, thread: usize, event: Event) -> Result<(), Failure> {
+    pub(super) fn happen(
+        &mut self,
+        state: &mut State,
+        thread: usize,
+        event: Event,
+    ) -> Result<(), Failure> {
         let status = state.threads[thread].status;
         match (event, status) {
             (Event::Kill, _) => {
@@ -233,11 +260,17 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
 
     fn act(&mut self, state: &mut State, thread: usize) -> Result<(), Failure> {
         let places = self.places();
-        let Some(action) = &self.moments[state.threads[thread].moment as usize].action else { return Ok(()) };
+        let Some(action) = &self.moments[state.threads[thread].moment as usize].action else {
+            return Ok(());
+        };
         let result = match action {
             Action::Wait { watched, .. } if state.words.are_expected(places, watched) => {
                 for (place, watched) in watched.iter().enumerate() {
-                    state.enqueue(Sleeper { word: watched.word, thread: thread as u8, place: place as u8 });
+                    state.enqueue(Sleeper {
+                        word: watched.word,
+                        thread: thread as u8,
+                        place: place as u8,
+                    });
                 }
                 state.threads[thread].status = Status::Asleep;
                 return Ok(());
@@ -253,8 +286,13 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
 
     /// Has all threads of a process die.
     fn kill(&self, state: &mut State, process: usize) {
-        for thread in (0..self.scripts.len()).filter(|&thread| self.scripts[thread].process == Some(process)) {
-            if matches!(state.threads[thread].status, Status::Awake | Status::Asleep | Status::Woken(_)) {
+        for thread in
+            (0..self.scripts.len()).filter(|&thread| self.scripts[thread].process == Some(process))
+        {
+            if matches!(
+                state.threads[thread].status,
+                Status::Awake | Status::Asleep | Status::Woken(_)
+            ) {
                 self.walk(state, thread, 0);
             }
         }
@@ -264,7 +302,8 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
     fn last(&self, state: &State, thread: usize, index: u8) -> Option<Last> {
         let walked = &self.moment(state, thread).walked;
         let stand_ins = walked.lent.iter().copied().map(Last::StandIn);
-        let own = walked.held.iter().copied().map(Last::Held).chain(walked.pending.map(Last::Pending));
+        let own =
+            walked.held.iter().copied().map(Last::Held).chain(walked.pending.map(Last::Pending));
         stand_ins.chain([Last::Leave]).chain(own).nth(usize::from(index))
     }
 
@@ -309,7 +348,10 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         let owner = seen as u32 & TID_MASK;
         let mut wakes = owner == 0 && may_be_free;
         if owner == thread as u32 + 1 && may_be_owned {
-            assert!(places[usize::from(word)].bits == u64::from(u32::MAX), "the low half of a 64-bit state is taken for a lock's word");
+            assert!(
+                places[usize::from(word)].bits == u64::from(u32::MAX),
+                "the low half of a 64-bit state is taken for a lock's word"
+            );
             wakes = seen as u32 & WAITERS != 0;
             state.words.set(places, word, u64::from(seen as u32 & WAITERS | OWNER_DIED));
         }

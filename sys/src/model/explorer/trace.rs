@@ -24,9 +24,14 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
             (Event::TimeOut, Status::Awake) => "looks at the clock: its time is over".into(),
             (Event::TimeOut, _) => "wakes up: its time is over".into(),
             (Event::Step, Status::Woken(place)) => format!("wakes up through its word {place}"),
-            (Event::Step, Status::Dying(entry)) if entry % 2 == 1 => "the kernel wakes one for it".into(),
+            (Event::Step, Status::Dying(entry)) if entry % 2 == 1 => {
+                "the kernel wakes one for it".into()
+            }
             (Event::Step, Status::Dying(_)) => "the kernel goes on with its end".into(),
-            _ => moment.action.as_ref().map_or_else(|| "has finished".into(), |action| self.describe_action(state, action)),
+            _ => moment.action.as_ref().map_or_else(
+                || "has finished".into(),
+                |action| self.describe_action(state, action),
+            ),
         };
         format!("thread {thread}, operation {}: {what}", moment.done())
     }
@@ -50,13 +55,27 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
                 format!("exchanges {current:#x} for {new:#x} at {}", self.word(*word))
             }
             Action::CompareExchange { word, current, new } => {
-                format!("does not exchange {current:#x} for {new:#x} at {}: it is {:#x}", self.word(*word), seen(*word))
+                format!(
+                    "does not exchange {current:#x} for {new:#x} at {}: it is {:#x}",
+                    self.word(*word),
+                    seen(*word)
+                )
             }
             Action::Wait { watched, has_deadline } => {
-                let words: Vec<_> =
-                    watched.iter().map(|watched| format!("{} = {:#x}", self.word(watched.word), watched.expected)).collect();
-                let sleeps = if state.words.are_expected(places, watched) { "sleeps" } else { "does not sleep" };
-                format!("{sleeps} on {}{}", words.join(", "), if *has_deadline { ", with a deadline" } else { "" })
+                let words: Vec<_> = watched
+                    .iter()
+                    .map(|watched| format!("{} = {:#x}", self.word(watched.word), watched.expected))
+                    .collect();
+                let sleeps = if state.words.are_expected(places, watched) {
+                    "sleeps"
+                } else {
+                    "does not sleep"
+                };
+                format!(
+                    "{sleeps} on {}{}",
+                    words.join(", "),
+                    if *has_deadline { ", with a deadline" } else { "" }
+                )
             }
             Action::Wake(word, count) => format!("wakes {count} on {}", self.word(*word)),
             Action::Clock => "looks at the clock".into(),
@@ -67,11 +86,18 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
     /// The words and the threads.
     pub(super) fn describe_state(&self, state: &State) -> String {
         let places = self.places();
-        let words: Vec<_> =
-            (0..places.len() as WordId).map(|word| format!("{} = {:#x}", self.word(word), state.words.get(places, word))).collect();
+        let words: Vec<_> = (0..places.len() as WordId)
+            .map(|word| format!("{} = {:#x}", self.word(word), state.words.get(places, word)))
+            .collect();
         let threads = state.threads.iter().take(self.scripts.len()).enumerate();
         let threads: Vec<_> = threads
-            .map(|(thread, at)| format!("thread {thread} {:?} in operation {}", at.status, self.moment(state, thread).done()))
+            .map(|(thread, at)| {
+                format!(
+                    "thread {thread} {:?} in operation {}",
+                    at.status,
+                    self.moment(state, thread).done()
+                )
+            })
             .collect();
         format!("{}; {}", words.join(", "), threads.join(", "))
     }

@@ -34,8 +34,16 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    pub(super) const ALL: [Shape; 8] =
-        [Shape::Short, Shape::Empty, Shape::Page, Shape::Handle, Shape::PageAndHandle, Shape::HandleAlone, Shape::Long, Shape::Longest];
+    pub(super) const ALL: [Shape; 8] = [
+        Shape::Short,
+        Shape::Empty,
+        Shape::Page,
+        Shape::Handle,
+        Shape::PageAndHandle,
+        Shape::HandleAlone,
+        Shape::Long,
+        Shape::Longest,
+    ];
 
     fn has_handle(self) -> bool {
         matches!(self, Shape::Handle | Shape::PageAndHandle | Shape::HandleAlone)
@@ -52,7 +60,8 @@ impl Shape {
     }
 }
 
-/// A message is its sender, its number among that one's, from 1 on, its shape, and a pattern of these. An empty one is the only one of its run.
+/// A message is its sender, its number among that one's, from 1 on, its shape, and a pattern of
+/// these. An empty one is the only one of its run.
 pub(super) struct Board {
     pub(super) one: Connection,
     pub(super) other: Connection,
@@ -80,7 +89,8 @@ impl Board {
         if is_small {
             set_socket_send_buffer_size(&one, SMALL).expect("it is a socket");
         }
-        // All empty messages share a descriptor, which is there from the first one on, for all processes.
+        // All empty messages share a descriptor, which is there from the first one on, for all
+        // processes.
         one.send(b"").and_then(|()| other.recv()).expect("an empty message");
         let mut board = Board {
             one,
@@ -137,7 +147,11 @@ impl Board {
 
     pub(super) fn try_send(&self, who: usize, shape: Shape) -> bool {
         let message = self.message(who, shape);
-        let result = if shape.has_handle() { self.one.try_send_both(&message, &self.handle) } else { self.one.try_send(&message) };
+        let result = if shape.has_handle() {
+            self.one.try_send_both(&message, &self.handle)
+        } else {
+            self.one.try_send(&message)
+        };
         self.after_send(who, result)
     }
 
@@ -181,7 +195,8 @@ impl Board {
             }
             _ => panic!("a message of {} bytes, which nobody has sent", bytes.len()),
         };
-        let is_whole = bytes.iter().enumerate().skip(3).all(|(at, &byte)| byte == pattern(sender, number, at));
+        let is_whole =
+            bytes.iter().enumerate().skip(3).all(|(at, &byte)| byte == pattern(sender, number, at));
         assert!(is_whole, "a message of {sender} is mixed with another one");
         let at = self.logged.fetch_add(1, SeqCst);
         self.got[at].store((who as u64) << 48 | (sender as u64) << 32 | number, SeqCst);
@@ -191,19 +206,24 @@ impl Board {
         while self.try_recv(JUDGE) {}
     }
 
-    /// How many messages of a killed victim were received, though it had not noted that it had sent them, and how many are missing.
+    /// How many messages of a killed victim were received, though it had not noted that it had sent
+    /// them, and how many are missing.
     pub(super) fn account(&self) -> Result<(usize, usize), String> {
         let mut last = [[0; ALL]; ALL];
         let mut counts = [0_u64; ALL];
         let mut seen = std::collections::BTreeSet::new();
         for logged in &self.got[..self.logged.load(SeqCst)] {
             let logged = logged.load(SeqCst);
-            let (who, sender, number) = ((logged >> 48) as usize, (logged >> 32) as usize & 0xffff, logged & 0xffff_ffff);
+            let (who, sender, number) =
+                ((logged >> 48) as usize, (logged >> 32) as usize & 0xffff, logged & 0xffff_ffff);
             if !seen.insert((sender, number)) {
                 return Err(format!("{who} received {number} of {sender} a second time"));
             }
             if number <= last[who][sender] {
-                return Err(format!("{who} received {number} of {sender} after {}", last[who][sender]));
+                return Err(format!(
+                    "{who} received {number} of {sender} after {}",
+                    last[who][sender]
+                ));
             }
             last[who][sender] = number;
             counts[sender] += 1;
@@ -235,7 +255,9 @@ impl Board {
 
     pub(super) fn check_room(&self) -> Result<(), String> {
         match self.fits {
-            Some(fits) if self.count_room() != fits => Err(format!("not {fits} messages find room any more")),
+            Some(fits) if self.count_room() != fits => {
+                Err(format!("not {fits} messages find room any more"))
+            }
             _ => Ok(()),
         }
     }

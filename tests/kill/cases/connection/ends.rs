@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// A victim that has an end of another pipe for itself: its other end is on its way over the board's. The survivors are `script` and one that goes round.
+/// A victim that has an end of another pipe for itself: its other end is on its way over the
+/// board's. The survivors are `script` and one that goes round.
 fn case(
     name: &str,
     victim: impl Fn(&Board, &Operation) + 'static,
@@ -63,13 +64,16 @@ fn small_simplex() -> (Sender, Receiver) {
 }
 
 pub(super) fn cases() -> Vec<Box<dyn Subject>> {
-    let to_the_end = |board: &Board| words_until_the_end(&board.other.recv_handle().expect("a receiver"));
-    let to_nobody = |board: &Board| send_until_broken(&board.other.recv_handle().expect("a sender"));
-    let whole_or_not = |end: &End, found: u32| match (end.was_killed, end.had_not_begun, end.was_completed) {
-        (true, true, _) => found == 0,
-        (true, _, false) => found <= 2,
-        _ => found == 2,
-    };
+    let to_the_end =
+        |board: &Board| words_until_the_end(&board.other.recv_handle().expect("a receiver"));
+    let to_nobody =
+        |board: &Board| send_until_broken(&board.other.recv_handle().expect("a sender"));
+    let whole_or_not =
+        |end: &End, found: u32| match (end.was_killed, end.had_not_begun, end.was_completed) {
+            (true, true, _) => found == 0,
+            (true, _, false) => found <= 2,
+            _ => found == 2,
+        };
     vec![
         Box::new(case(
             "send, short and by memfd, the only sender",
@@ -123,9 +127,11 @@ pub(super) fn cases() -> Vec<Box<dyn Subject>> {
 
 /// A case whose companion has the other end of the victim's, and ends when the victim sleeps.
 fn ended(name: &str, victim: impl Fn(&Board, &Operation) + 'static) -> Case<Board> {
-    super::case(name, Buffer::Small, nothing, Effect::Nothing, Leaves::Message).victim(victim).companion(|board, me| {
-        let end: std::os::fd::OwnedFd = board.other.recv_handle().expect("an end");
-        me.pause();
-        drop(end);
-    })
+    super::case(name, Buffer::Small, nothing, Effect::Nothing, Leaves::Message)
+        .victim(victim)
+        .companion(|board, me| {
+            let end: std::os::fd::OwnedFd = board.other.recv_handle().expect("an end");
+            me.pause();
+            drop(end);
+        })
 }
