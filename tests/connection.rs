@@ -561,7 +561,9 @@ fn a_thread_may_receive_at_its_end() {
             }
         }
     }
-    thread_local!(static LAST: core::cell::RefCell<Option<Last>> = const { core::cell::RefCell::new(None) });
+    thread_local! {
+        static LAST: core::cell::RefCell<Option<Last>> = const { core::cell::RefCell::new(None) };
+    }
     alone(|| {
         let (sender, receiver) = simplex().unwrap();
         let (back, returned) = simplex().unwrap();

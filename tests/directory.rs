@@ -63,9 +63,11 @@ fn names_come_with_their_owners_and_go_with_them() {
         assert!(again.is_set());
         let listing = client.list("worker.").unwrap();
         assert_eq!(listing.names, ["worker.1"]);
-        assert!(
-            matches!(client.put("worker.1", &theirs), Err(DirectoryError::NameTaken { name }) if name == "worker.1")
-        );
+        assert!(matches!(
+            client.put("worker.1",
+            &theirs), Err(DirectoryError::NameTaken { name })
+                if name == "worker.1"
+        ));
         assert!(matches!(client.remove("worker.1"), Err(DirectoryError::NotYours { .. })));
         kill(&child);
         let revision = client.wait_for_change_timeout(listing.revision, PATIENCE).unwrap();
@@ -123,9 +125,11 @@ fn waits_end_in_every_form_and_leave_the_connection_usable() {
             ours.clear();
             waiting.wait_for_timeout::<Shm<Event>>(&name, Duration::ZERO).unwrap();
             let revision = waiting.list("").unwrap().revision;
-            assert!(
-                matches!(waiting.try_wait_for_change(revision), Err(DirectoryError::Unchanged { revision: same }) if same == revision)
-            );
+            assert!(matches!(
+                waiting.try_wait_for_change(revision),
+                Err(DirectoryError::Unchanged { revision: same })
+                    if same == revision
+            ));
             let result = waiting.wait_for_change_timeout(revision, Duration::from_micros(100));
             assert!(matches!(result, Err(DirectoryError::TimedOut)), "{result:?}");
             putting.remove(&name).unwrap();
@@ -214,7 +218,11 @@ fn one_server_alone_serves_an_address() {
         for _ in 0..3 {
             let result = Directory::bind(&address);
             assert!(
-                matches!(result, Err(DirectoryError::AlreadyServed { pid: Some(pid), .. }) if pid == std::process::id()),
+                matches!(
+                    result,
+                    Err(DirectoryError::AlreadyServed { pid: Some(pid), .. })
+                        if pid == std::process::id()
+                ),
                 "{result:?}"
             );
             let theirs = address.clone();
@@ -222,7 +230,11 @@ fn one_server_alone_serves_an_address() {
                 let result = Directory::bind(&theirs);
                 let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get() as u32;
                 assert!(
-                    matches!(result, Err(DirectoryError::AlreadyServed { pid: Some(pid), .. }) if pid == parent),
+                    matches!(
+                        result,
+                        Err(DirectoryError::AlreadyServed { pid: Some(pid), .. })
+                            if pid == parent
+                    ),
                     "{result:?}"
                 );
             })]);
@@ -459,7 +471,11 @@ fn one_of_eight_makes_what_all_get() {
             .get_or_put::<Shm<Event>>("two", || Err(io::ErrorKind::StorageFull.into()))
             .unwrap_err();
         assert!(
-            matches!(error, DirectoryError::Os { ref source, .. } if source.kind() == io::ErrorKind::StorageFull),
+            matches!(
+                error,
+                DirectoryError::Os { ref source, .. }
+                    if source.kind() == io::ErrorKind::StorageFull
+            ),
             "{error:?}"
         );
     });
@@ -627,7 +643,11 @@ fn long_lists_come_whole_and_limits_are_told() {
             let _sixth = client(&theirs);
             let result = DirectoryClient::connect(&theirs);
             assert!(
-                matches!(&result, Err(DirectoryError::Unwelcome { why }) if why.contains("6 connections")),
+                matches!(
+                    &result,
+                    Err(DirectoryError::Unwelcome { why })
+                        if why.contains("6 connections")
+                ),
                 "{result:?}"
             );
         })]);

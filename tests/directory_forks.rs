@@ -195,7 +195,11 @@ fn a_forked_child_can_use_neither_and_disturbs_nobody() {
                 assert!(matches!(answer, Err(DirectoryError::Disconnected)), "{answer:?}");
                 let served = of_own.serve();
                 assert!(
-                    matches!(served, Err(DirectoryError::NotToBeServed { what }) if what.contains("fork")),
+                    matches!(
+                        served,
+                        Err(DirectoryError::NotToBeServed { what })
+                            if what.contains("fork")
+                    ),
                     "{served:?}"
                 );
                 // SAFETY: a copy, as is all that a child has, which does not use it again; nobody

@@ -153,7 +153,11 @@ fn a_refusal_is_told_in_the_servers_words() {
         let odd = |status: fn(u64) -> Vec<Vec<u8>>| ask(status, get).map(drop).unwrap_err();
         let error = odd(|number| vec![reply(number, Status::BadName, "it is odd")]);
         assert!(
-            matches!(&error, DirectoryError::InvalidName { name, why } if name == "x" && why == "it is odd"),
+            matches!(
+                &error,
+                DirectoryError::InvalidName { name, why }
+                    if name == "x" && why == "it is odd"
+            ),
             "{error:?}"
         );
         let error = odd(|number| vec![reply(number, Status::TooMany, "it is odd")]);

@@ -437,7 +437,11 @@ fn memory_that_is_not_such_as_this_crate_makes_is_not_served() {
             fcntl_add_seals(&memory, seals).unwrap();
             let result = client.put("memory", &memory);
             assert!(
-                matches!(&result, Err(DirectoryError::RefusedHandle { why, .. }) if why.contains(flaw)),
+                matches!(
+                    &result,
+                    Err(DirectoryError::RefusedHandle { why, .. })
+                        if why.contains(flaw)
+                ),
                 "{result:?}"
             );
         }

@@ -119,7 +119,8 @@ fn a_waiter_gets_the_lock_after_a_bounded_number_of_wake_ups() {
             counts.sort_unstable();
             let (median, worst) = (counts[ROUNDS / 2], counts[ROUNDS - 1]);
             println!(
-                "{rivals} rivals: sleeps and other owners until it had the lock, median {median:?}, worst {worst:?}"
+                "{rivals} rivals: sleeps and other owners until it had the lock, median \
+                 {median:?}, worst {worst:?}"
             );
             // Those that it loses, one more for the owner who has the lock when it says that it
             // starves, and on a busy machine some for which it wakes up later than they stand back.

@@ -366,7 +366,11 @@ fn a_handle_that_there_is_no_descriptor_for_is_not_said_to_be_another_processs()
         ]);
         let error = process::inherited::<Shm<AtomicU32>>("handle").unwrap_err();
         assert!(
-            matches!(&error, InheritError::Os { source, .. } if source.raw_os_error() == Some(libc::EMFILE)),
+            matches!(
+                &error,
+                InheritError::Os { source, .. }
+                    if source.raw_os_error() == Some(libc::EMFILE)
+            ),
             "{error}"
         );
     })]);

@@ -76,7 +76,11 @@ fn is_untouched(queue: &Queue<[u8; MIB]>) -> bool {
     for _ in 0..queue.capacity() {
         queue.loan().unwrap().try_send().unwrap();
     }
-    let is_full = matches!(queue.loan().unwrap().try_send(), Err(refused) if matches!(refused.error, QueueError::Full));
+    let is_full = matches!(
+        queue.loan().unwrap().try_send(),
+        Err(refused)
+            if matches!(refused.error, QueueError::Full)
+    );
     while queue.try_receive().is_ok() {}
     is_empty && is_full
 }

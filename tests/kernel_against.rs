@@ -448,9 +448,11 @@ fn a_look_that_is_always_interrupted_ends() {
         let wait = Wait::timeout(Duration::from_millis(50));
         let begun = Instant::now();
         let is_interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
-        assert!(
-            matches!(wait_any_with(&[&here, &all.event], wait), Err(WaitAnyError::Os(error)) if is_interrupted(&error))
-        );
+        assert!(matches!(
+            wait_any_with(&[&here,
+            &all.event], wait), Err(WaitAnyError::Os(error))
+                if is_interrupted(&error)
+        ));
         for child in [&ended, &lives] {
             assert!(is_interrupted(&crossproc_sys::pidfd::wait(child, Some(0)).unwrap_err()));
         }

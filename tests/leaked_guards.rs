@@ -206,7 +206,8 @@ fn nobody_gets_the_lock_while_the_process_can_still_write() {
 fn a_guard_that_a_thread_local_drops_was_not_leaked() {
     thread_local! {
         static KEPT: RefCell<Option<LockGuard<'static, u64>>> = const { RefCell::new(None) };
-        static READ: RefCell<Vec<RwLockReadGuard<'static, u64, 4>>> = const { RefCell::new(Vec::new()) };
+        static READ: RefCell<Vec<RwLockReadGuard<'static, u64, 4>>> =
+            const { RefCell::new(Vec::new()) };
     }
     let board = board();
     let ended = process_ends_with_thread(&board, |board| {

@@ -123,7 +123,8 @@ fn the_permits_of_a_killed_holder_are_back_at_once() {
             (64, kill_a_holder::<64>(sliced)),
         ] {
             println!(
-                "{count} permits of a killed holder were back, with 3 others who acquire and release, after {took:?}"
+                "{count} permits of a killed holder were back, with 3 others who acquire and \
+                 release, after {took:?}"
             );
             assert!(took < Duration::from_secs(5), "{count} took {took:?}");
         }

@@ -118,9 +118,11 @@ fn a_closed_queue_gives_what_was_put_and_then_says_so() {
     queue.put_many(&[1, 2]).unwrap();
     queue.close().unwrap();
     assert!(queue.is_closed());
-    assert!(
-        matches!(queue.try_put(3), Err(refused) if refused.value == 3 && matches!(refused.error, QueueError::Closed))
-    );
+    assert!(matches!(
+        queue.try_put(3),
+        Err(refused)
+            if refused.value == 3 && matches!(refused.error, QueueError::Closed)
+    ));
     assert!(matches!(
         queue.put_many(&[3]),
         Err(PutManyError { put: 0, error: QueueError::Closed })

@@ -198,7 +198,9 @@ proptest! {
     #![proptest_config(config(150))]
 
     #[test]
-    fn what_one_leaves_who_is_killed_is_what_it_has_done(acts in acts(), capacity in 1..=9_usize, at in any::<prop::sample::Index>()) {
+    fn what_one_leaves_who_is_killed_is_what_it_has_done(
+        acts in acts(), capacity in 1..=9_usize, at in any::<prop::sample::Index>()
+    ) {
         let queue: Queue<u64> = QueueOptions::new().participants(1).create(capacity).unwrap();
         let done = run_and_kill(at.index(acts.len() + 1), |done| {
             for &one in &acts {
@@ -211,7 +213,8 @@ proptest! {
         // There is room for one participant: this one takes over what the dead one has left.
         let mut left = Vec::new();
         _ = queue.try_get_many(&mut left, capacity);
-        prop_assert!(left == finished || possible.contains(&left), "{left:?} is left, not {finished:?}, or one of {possible:?}");
+        prop_assert!(left == finished || possible.contains(&left), "{left:?} is left, not \
+            {finished:?}, or one of {possible:?}");
         // No slot is lost, and none is in two places.
         for _ in 0..2 {
             let items: Vec<u64> = (1000..1000 + capacity as u64).collect();
@@ -225,9 +228,16 @@ proptest! {
 
     /// Tasks that were taken and not finished are still there, and none twice.
     #[test]
-    fn no_task_of_one_who_is_killed_is_lost_or_doubled(acts in acts(), capacity in 1..=9_usize, at in any::<prop::sample::Index>()) {
-        let queue: JoinableQueue<u64> = QueueOptions::new().participants(1).loans(63).create_joinable(capacity).unwrap();
-        // By item: 1 if it is about to be put, 2 if it was put, 3 if it is about to be finished, 4 if it is finished.
+    fn no_task_of_one_who_is_killed_is_lost_or_doubled(
+        acts in acts(), capacity in 1..=9_usize, at in any::<prop::sample::Index>()
+    ) {
+        let queue: JoinableQueue<u64> = QueueOptions::new()
+            .participants(1)
+            .loans(63)
+            .create_joinable(capacity)
+            .unwrap();
+        // By item: 1 if it is about to be put, 2 if it was put, 3 if it is about to be finished, 4
+        // if it is finished.
         let states: Shm<[AtomicU64]> = Shm::from_fn(200, |_| AtomicU64::new(0)).unwrap();
         run_and_kill(at.index(acts.len() + 1), |done| {
             let mut in_hand = Vec::new();

@@ -143,9 +143,11 @@ fn an_unsealed_memfd_is_refused() {
     let file = File::from(memfd_create(c"test", MemfdFlags::ALLOW_SEALING).unwrap());
     file.write_all_at(&bytes_of(&board()), 0).unwrap();
     fcntl_add_seals(&file, SealFlags::GROW).unwrap();
-    assert!(
-        matches!(refused(file.into()), RegionError::NotSealed { missing } if missing == "SEAL, SHRINK")
-    );
+    assert!(matches!(
+        refused(file.into()),
+        RegionError::NotSealed { missing }
+            if missing == "SEAL, SHRINK"
+    ));
 }
 
 #[test]

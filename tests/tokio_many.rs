@@ -31,8 +31,7 @@ fn enter_strict_mode() {
 }
 
 #[test]
-fn ten_thousand_tasks_on_a_hundred_queues_of_other_processes_have_few_threads_and_leave_nothing_behind()
- {
+fn ten_thousand_tasks_on_a_hundred_queues_have_few_threads_and_leave_nothing_behind() {
     const QUEUES: usize = 100;
     const TASKS: usize = 10_000;
     const SERVERS: usize = 4;

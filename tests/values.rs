@@ -29,8 +29,14 @@ fn orders() -> impl Strategy<Value = Order> {
     ]
 }
 
+type Numbers = (i64, u128, f32, char, Option<i16>);
+
+fn config() -> ProptestConfig {
+    ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn a_value_arrives_as_it_was(order in orders()) {
@@ -50,7 +56,9 @@ proptest! {
     }
 
     #[test]
-    fn bytes_that_are_no_value_are_an_error_that_keeps_them(bytes in prop::collection::vec(any::<u8>(), 1..200)) {
+    fn bytes_that_are_no_value_are_an_error_that_keeps_them(
+        bytes in prop::collection::vec(any::<u8>(), 1..200)
+    ) {
         let (sender, receiver) = simplex().unwrap();
         sender.send(&bytes).unwrap();
         match receiver.recv_value::<Order>(200) {
@@ -368,13 +376,17 @@ fn elements_that_take_no_bytes_are_counted() {
             "{error}"
         );
         one.send(endless).unwrap();
-        assert!(
-            matches!(other.recv_value::<Vec<Nothing>>(100), Err(ValueError::Decode { bytes, .. }) if bytes == endless)
-        );
+        assert!(matches!(
+            other.recv_value::<Vec<Nothing>>(100),
+            Err(ValueError::Decode { bytes, .. })
+                if bytes == endless
+        ));
         one.send(endless).unwrap();
-        assert!(
-            matches!(other.recv_value::<HashMap<(), ()>>(100), Err(ValueError::Decode { bytes, .. }) if bytes == endless)
-        );
+        assert!(matches!(
+            other.recv_value::<HashMap<(),
+            ()>>(100), Err(ValueError::Decode { bytes, .. })
+                if bytes == endless
+        ));
     }
     one.send_value(&vec![(); MOST]).unwrap();
     assert_eq!(other.recv_value::<Vec<()>>(10).unwrap().len(), MOST);
@@ -507,18 +519,19 @@ fn a_value_of_each_shape_arrives() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     /// The bytes are postcard's, in both directions.
     #[test]
-    fn the_bytes_are_those_of_postcard(order in orders(), numbers in any::<(i64, u128, f32, char, Option<i16>)>()) {
+    fn the_bytes_are_those_of_postcard(order in orders(), numbers in any::<Numbers>()) {
         let value = (order, numbers);
         let (one, other) = pipe().unwrap();
         one.send_value(&value).unwrap();
         let bytes = other.recv().unwrap();
-        let as_postcard: (Order, (i64, u128, f32, char, Option<i16>)) = postcard::from_bytes(&bytes).unwrap();
+        let as_postcard: (Order, Numbers) = postcard::from_bytes(&bytes).unwrap();
         prop_assert_eq!(postcard::to_stdvec(&as_postcard).unwrap(), bytes.to_vec());
         one.send(&bytes).unwrap();
-        prop_assert_eq!(other.recv_value::<(Order, (i64, u128, f32, char, Option<i16>))>(1 << 20).unwrap(), value);
+        let received: (Order, Numbers) = other.recv_value(1 << 20).unwrap();
+        prop_assert_eq!(received, value);
     }
 }

@@ -103,7 +103,8 @@ impl Ratios {
         let Effort { pairs, sample } = self.effort;
         println!("\n{}: time of crossproc / time of the rival", self.title);
         println!(
-            "Medians of {pairs} alternated pairs of samples of {sample:?}, with the quartiles of the pairs' ratios.\n{}\n",
+            "Medians of {pairs} alternated pairs of samples of {sample:?}, with the quartiles of \
+             the pairs' ratios.\n{}\n",
             machine::description(self.rivals)
         );
         let mut cells = vec![

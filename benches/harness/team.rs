@@ -32,7 +32,8 @@ shared! {
     struct Rounds {
         /// Set in turns, so that nobody can go through twice.
         go: [Event; 2],
-        /// What a round is about. This and the times need no ordering of their own: `go` comes after it, `finished` after them.
+        /// What a round is about. This and the times need no ordering of their own: `go` comes
+        /// after it, `finished` after them.
         amount: AtomicU64,
         started: [AtomicU64; MAX_MEMBERS],
         ended: [AtomicU64; MAX_MEMBERS],

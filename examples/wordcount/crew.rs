@@ -1,4 +1,5 @@
-//! [`Crew`]: the parent's side. It fills the slots with workers, buries those that die, and knows when all is done.
+//! [`Crew`]: the parent's side. It fills the slots with workers, buries those that die, and knows
+//! when all is done.
 
 use std::fmt::Display;
 use std::io;

@@ -17,11 +17,13 @@ pub(crate) const TASKS: usize = 64;
 pub(crate) const RESULTS: usize = 16;
 
 shared! {
-    /// When a worker did what, for the figures alone. In a cache line of its own, because it is written for every task. All relaxed: for the parent it is the
+    /// When a worker did what, for the figures alone. In a cache line of its own, because it is
+    /// written for every task. All relaxed: for the parent it is the
     /// death that orders it.
     #[repr(align(64))]
     pub(crate) struct Slot {
-        /// When the task was taken up that the worker is at, on the board's clock; 0: it is at none.
+        /// When the task was taken up that the worker is at, on the board's clock; 0: it is at
+        /// none.
         since: AtomicU64,
         /// When the worker took up its first one; 0: it has not.
         first: AtomicU64,

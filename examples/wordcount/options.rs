@@ -27,7 +27,8 @@ pub(crate) struct Options {
     workers: Option<u32>,
 
     /// How many bytes a worker does at a time: a part of a large file, or several small ones
-    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
+    #[arg(value_parser = value_parser!(u64).range(1..))]
     pub(crate) chunk: u64,
 
     /// Counts each word, too, and prints this many of the most frequent ones
@@ -35,7 +36,8 @@ pub(crate) struct Options {
     pub(crate) top: usize,
 
     /// Kills this many workers at random moments while they work
-    #[arg(long, value_name = "K", default_value_t = 0, value_parser = value_parser!(u32).range(..=MAX_KILLS))]
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    #[arg(value_parser = value_parser!(u32).range(..=MAX_KILLS))]
     pub(crate) chaos: u32,
 
     /// Draws the same moments and the same victims as another run with this seed; without it, the

@@ -113,7 +113,10 @@ impl Report<'_> {
     }
 
     fn json(&self, is_same: bool) -> Value {
-        let kill = |kill: &crate::chaos::Kill| json!({ "done": kill.done, "delay_ns": kill.delay.as_nanos() as u64, "slot": kill.slot });
+        let kill = |kill: &crate::chaos::Kill| {
+            let delay = kill.delay.as_nanos() as u64;
+            json!({ "done": kill.done, "delay_ns": delay, "slot": kill.slot })
+        };
         let plan: Vec<Value> = self.plan.kills().iter().map(kill).collect();
         let check = |checked: &Checked| json!({ "same": is_same, "total": figures(checked.tally) });
         let words = self.total.words.as_ref();

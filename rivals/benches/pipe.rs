@@ -1,4 +1,5 @@
-//! [`crossproc::Connection`](https://docs.rs/crossproc) beside sockets as one uses them without it, ipc-channel, and Python's `Connection`.
+//! [`crossproc::Connection`](https://docs.rs/crossproc) beside sockets as one uses them without it,
+//! ipc-channel, and Python's `Connection`.
 //!
 //! `cargo bench --bench pipe` prints the ratios, in alternated pairs; `-- --test` runs everything
 //! once. Another argument is a filter: only rows whose names contain it.

@@ -43,7 +43,8 @@ impl<const WORDS: usize> MessageQueue for Iceoryx<WORDS> {
         blocking_get: false,
         batches: false,
         alone: usize::MAX,
-        remark: "publish-subscribe: every subscriber gets everything, so one of them; waiting takes an event service beside it",
+        remark: "publish-subscribe: every subscriber gets everything, so one of them; waiting \
+            takes an event service beside it",
     };
 
     fn new(capacity: usize) -> Result<Self, String> {

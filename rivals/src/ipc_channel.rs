@@ -28,7 +28,8 @@ impl<const WORDS: usize> MessageQueue for IpcChannel<WORDS> {
         blocking_get: WORDS == 1,
         batches: false,
         alone: 64 << 10,
-        remark: "one receiver only; every send waits; as many messages as the socket's default buffer holds",
+        remark: "one receiver only; every send waits; as many messages as the socket's default \
+            buffer holds",
     };
 
     fn new(_capacity: usize) -> Result<Self, String> {

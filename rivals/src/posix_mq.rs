@@ -28,7 +28,8 @@ impl<const WORDS: usize> MessageQueue for PosixMq<WORDS> {
         blocking_get: true,
         batches: false,
         alone: usize::MAX,
-        remark: "as many messages as the limits in /proc/sys/fs/mqueue let it: 10, if nobody has changed them",
+        remark: "as many messages as the limits in /proc/sys/fs/mqueue let it: 10, if nobody has \
+            changed them",
     };
 
     fn new(capacity: usize) -> Result<Self, String> {

@@ -82,7 +82,8 @@ impl Table {
         println!();
         self.violations.iter().for_each(|violation| println!("VIOLATION {violation}"));
         println!(
-            "{} cases, {} faults: {} other ways, {} errors, {} violations; {} more calls were not made again",
+            "{} cases, {} faults: {} other ways, {} errors, {} violations; {} more calls were \
+             not made again",
             self.cases,
             sum(|cell| cell.other_ways + cell.errors + cell.violations),
             sum(|cell| cell.other_ways),

@@ -70,7 +70,8 @@ pub(crate) fn run(cases: &[Box<dyn Subject>], order: &Order) -> io::Result<ExitC
         ..sum
     });
     println!(
-        "{} of {} cases done, {} runs; {} violations, {} strands that are known, {} points missed; {:.0} s of one CPU, {:.0} s now",
+        "{} of {} cases done, {} runs; {} violations, {} strands that are known, {} points \
+         missed; {:.0} s of one CPU, {:.0} s now",
         sum.next,
         names.len(),
         sum.runs,
@@ -94,7 +95,8 @@ fn print(name: &str, piece: &Piece) {
     let state = if piece.is_whole { "" } else { ", not done" };
     let Piece { next, runs, violations, strands, missed, seconds, .. } = piece;
     println!(
-        "{name:<72} {next:>6} points {runs:>7} runs {strands:>5} strands {missed:>4} missed {violations:>3} viol. {seconds:>7.1} s{state}"
+        "{name:<72} {next:>6} points {runs:>7} runs {strands:>5} strands {missed:>4} missed \
+         {violations:>3} viol. {seconds:>7.1} s{state}"
     );
 }
 

@@ -94,7 +94,8 @@ fn main() -> ExitCode {
         table.case(case.as_ref(), left / (cases.len() - index) as u32);
     }
     println!(
-        "{} cases, {} runs of {} in {:.0} s; {} violations. Slices on: {SLICE:?}, late after {LATE:?}; off: stranded if asleep for {STRANDED_FOR:?}.",
+        "{} cases, {} runs of {} in {:.0} s; {} violations. Slices on: {SLICE:?}, late after \
+         {LATE:?}; off: stranded if asleep for {STRANDED_FOR:?}.",
         cases.len(),
         table.runs,
         table.of_runs,
@@ -102,7 +103,8 @@ fn main() -> ExitCode {
         table.violations
     );
     println!(
-        "{} instructions nobody else can notice; of {} the shared memory was compared before and after.",
+        "{} instructions nobody else can notice; of {} the shared memory was compared before and \
+         after.",
         table.invisible, table.compared
     );
     if table.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

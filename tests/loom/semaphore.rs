@@ -132,7 +132,8 @@ fn a_releaser_and_an_acquirer_killed_anywhere_strand_nobody() {
     // The acquirer's moments are sampled: every fourth step.
     for second in (0..12).step_by(4) {
         let name = format!(
-            "semaphore: a_releaser_and_an_acquirer_killed_anywhere_strand_nobody, the acquirer at {second}"
+            "semaphore: a_releaser_and_an_acquirer_killed_anywhere_strand_nobody, the acquirer \
+             at {second}"
         );
         kill_model(&name, Some(1), move |killed_at| {
             let shared = share(Semaphore::new(0));

@@ -382,7 +382,13 @@ impl Reference {
     /// Those in the ring are in order but for those that the dead had: nobody knows who has moved
     /// these, and when.
     fn first_letter(&mut self, actual: Option<&Outcome>) -> Option<Task> {
-        let is_that = |letter: &Task| matches!(actual, Some(Outcome::Held(item, attempts)) if letter.item == *item && letter.attempts == *attempts);
+        let is_that = |letter: &Task| {
+            matches!(
+                actual,
+                Some(Outcome::Held(item, attempts))
+                    if letter.item == *item && letter.attempts == *attempts
+            )
+        };
         if let Some(at) = self.letters.iter().position(is_that) {
             return self.letters.remove(at);
         }

@@ -176,7 +176,8 @@ pub(crate) fn run<T: Thing>(sleepers: Sleepers, end: End) {
     let per_kill = began.elapsed().as_secs_f64() * 1e3 / f64::from(done.max(1));
     let inside = row.table.inside.load(SeqCst);
     println!(
-        "{} beside {sleepers:?}, {end:?}: {done} kills, {stuck} stuck; {inside} in the operation, {per_kill:.2} ms each",
+        "{} beside {sleepers:?}, {end:?}: {done} kills, {stuck} stuck; {inside} in the \
+         operation, {per_kill:.2} ms each",
         T::NAME
     );
     assert!(status.success(), "the driver ended with {status}");

@@ -50,9 +50,12 @@ pub(crate) fn print(effort: Effort, is_wanted: impl Fn(&str, &str) -> bool) {
 
 fn introduce(effort: Effort) {
     println!(
-        "Time of an item, put and got, between as many producers (p) as consumers (c), which are processes.\n\
-         Items of 8 bytes if nothing else is said, of which only the first 8 are written and read; room for 1024, or for 16 MiB.\n\
-         What did not succeed is tried again: {SPINS} times with a pause between, then with sched_yield between.\n\
+        "Time of an item, put and got, between as many producers (p) as consumers (c), which are \
+        processes.\n\
+         Items of 8 bytes if nothing else is said, of which only the first 8 are written and \
+         read; room for 1024, or for 16 MiB.\n\
+         What did not succeed is tried again: {SPINS} times with a pause between, then with \
+         sched_yield between.\n\
          {} samples of {:?} of each, in turns.\n{}\n",
         effort.pairs,
         effort.sample,

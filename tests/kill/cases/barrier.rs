@@ -31,7 +31,8 @@ impl Board {
     }
 }
 
-const BREAKER_STOPPED: &str = "the stopped one has ended the phase, or broken the barrier, and woken nobody yet; the end of a slice finds it";
+const BREAKER_STOPPED: &str = "the stopped one has ended the phase, or broken the barrier, and \
+    woken nobody yet; the end of a slice finds it";
 
 /// A case of a barrier for `parties`, whose survivors break it, and find it whole after a reset;
 /// then they leave it broken, for whoever comes late. Whoever waits does so in a phase that has not

@@ -210,7 +210,8 @@ fn owning_notifier(board: &Board, me: &Me) {
 
 const NOTIFIER_STOPPED: &str =
     "the stopped one has notified and woken nobody yet; the end of a slice finds it";
-const NOTIFIED_DIED: &str = "it was notified and has died as it waited for the lock: what it is owed others find after two slices";
+const NOTIFIED_DIED: &str = "it was notified and has died as it waited for the lock: what it is \
+    owed others find after two slices";
 
 pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
     notifying().into_iter().chain(waiting()).collect()

@@ -13,7 +13,8 @@ struct Board {
     is_pulsed: AtomicU32,
 }
 
-const WAKER_STOPPED: &str = "the stopped one has set the event and woken nobody yet, or was woken and has not woken the others; any `set` does";
+const WAKER_STOPPED: &str = "the stopped one has set the event and woken nobody yet, or was \
+    woken and has not woken the others; any `set` does";
 
 /// A case whose survivors set the event and wait for it. Nobody waits for an event that is set.
 fn case(name: &str) -> Case<Board> {

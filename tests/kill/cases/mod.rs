@@ -58,7 +58,8 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
 const EXPIRES: Duration = Duration::from_millis(10);
 
 /// Something for which whoever was woken, or is about to wake, is stopped.
-const WAKER_STOPPED: &str = "the stopped one has freed it and woken nobody yet, or was woken and has not acted; the next to free it wakes";
+const WAKER_STOPPED: &str = "the stopped one has freed it and woken nobody yet, or was woken and \
+    has not acted; the next to free it wakes";
 
 /// What a thread does at its first operations only, so that a case is not about it.
 fn warm_up() {

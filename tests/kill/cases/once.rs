@@ -94,7 +94,8 @@ fn check(board: &Board, end: &End, known: u32) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "begun {begun} times, ended {ended} times, {told} told of a death, completed: {}; {end:?}",
+            "begun {begun} times, ended {ended} times, {told} told of a death, completed: {}; \
+             {end:?}",
             board.once.is_completed()
         ))
     }

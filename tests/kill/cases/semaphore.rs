@@ -29,7 +29,8 @@ impl Board {
     }
 }
 
-const WAKER_STOPPED: &str = "the stopped one has released and woken nobody yet, or was woken and has not acquired; the next to release wakes";
+const WAKER_STOPPED: &str = "the stopped one has released and woken nobody yet, or was woken and \
+    has not acquired; the next to release wakes";
 
 /// A case that begins with `permits`, and whose operation takes, or adds if positive, all of
 /// `effect` or nothing. The survivors release what sleepers still wait for, and release and acquire

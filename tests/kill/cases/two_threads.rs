@@ -13,7 +13,8 @@ use crossproc::{Waitable, try_wait_any, wait_any};
 use super::warm_up;
 use crate::harness::{Case, End, Me, Mode, Operation, Subject, asleep};
 
-const WAKER_STOPPED: &str = "the stopped one has given it and woken nobody yet, or its other thread was woken and has not woken the others; the next to give wakes";
+const WAKER_STOPPED: &str = "the stopped one has given it and woken nobody yet, or its other \
+    thread was woken and has not woken the others; the next to give wakes";
 /// As much room as can be wanted.
 const ROOM: usize = 16;
 

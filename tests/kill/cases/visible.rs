@@ -16,7 +16,8 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
         .has_points(POINTS)
         .victim(|board, operation| {
             let (shared, private) = (board.as_ptr(), PRIVATE.as_ptr());
-            // SAFETY: reads and writes two words that are only accessed so, and 64 bytes of the stack
+            // SAFETY: reads and writes two words that are only accessed so, and 64 bytes of the
+            // stack
             // below its pointer, which it sets back.
             operation.step(|| unsafe {
                 asm!(
@@ -40,7 +41,8 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
                     "add rsp, 64",
                     shared = in(reg) shared,
                     private = in(reg) private,
-                    out("rax") _, out("rcx") _, out("rdx") _, out("rsi") _, out("rdi") _, out("r11") _,
+                    out("rax") _, out("rcx") _, out("rdx") _,
+                    out("rsi") _, out("rdi") _, out("r11") _,
                 );
             });
         })

@@ -31,7 +31,8 @@ enum Kind {
     Lock,
 }
 
-const WAKER_STOPPED: &str = "the stopped one has released and woken nobody yet, or was woken for one that has died and has not woken the others; the next to release wakes";
+const WAKER_STOPPED: &str = "the stopped one has released and woken nobody yet, or was woken for \
+    one that has died and has not woken the others; the next to release wakes";
 
 impl Board {
     fn new() -> Self {

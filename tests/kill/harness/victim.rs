@@ -26,7 +26,8 @@ pub(crate) fn trap() {
 /// Whether this machine, this kernel and what confines us allow it.
 pub(crate) fn can_trace() -> Result<(), String> {
     if !cfg!(target_arch = "x86_64") {
-        return Err("it decodes the instructions of x86-64 alone, and on aarch64 an atomic operation that is \
+        return Err("it decodes the instructions of x86-64 alone, and on aarch64 an atomic \
+        operation that is \
                     made of an exclusive load and store never succeeds in single steps"
             .into());
     }
