@@ -5,9 +5,12 @@
 # costs.sh [OPERATION...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-command -v valgrind >/dev/null || { echo "costs.sh: valgrind is missing: apt-get install valgrind" >&2; exit 1; }
-[ $# -gt 0 ] || set -- lock lock_in_lock rlock rlock_twice read write semaphore permits event put_get \
-    loan_receive task send_recv
+command -v valgrind >/dev/null || {
+    echo "costs.sh: valgrind is missing: apt-get install valgrind" >&2
+    exit 1
+}
+[ $# -gt 0 ] || set -- lock lock_in_lock rlock rlock_twice read write semaphore permits event \
+    put_get     loan_receive task send_recv
 program=$(cargo bench --bench instructions --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"name":"instructions".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 

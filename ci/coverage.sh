@@ -26,7 +26,8 @@ major=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 # Prints where a tool of the compiler's own LLVM is: of rustup's component, or of a package.
 tool() {
     local place
-    for place in "$(rustc --print sysroot)/lib/rustlib/$host/bin/$1" "/usr/lib/llvm-$major/bin/$1"; do
+    for place in "$(rustc --print sysroot)/lib/rustlib/$host/bin" "/usr/lib/llvm-$major/bin"; do
+        place+=/$1
         [ -x "$place" ] && echo "$place" && return
     done
     return 1
@@ -72,11 +73,7 @@ cargo build --quiet --locked --all-features --examples
 rm -rf "$folder/building"
 
 # Each program and the folder that cargo runs it in.
-programs() {
-    sed -n 's/^ *Executable unittests src\/lib\.rs (\(.*\/crossproc_sys-.*\))$/sys \1/p
-        s/^ *Executable unittests src\/lib\.rs (\(.*\/crossproc-.*\))$/lib \1/p
-        s/^ *Executable tests\/\([a-z0-9_]*\)\(\.rs\|\/main\.rs\) (\(.*\))$/\1 \3/p' "$folder/build.txt"
-}
+programs() { bash ci/programs.sh "$folder/build.txt"; }
 failed=
 if [ -z "$report" ]; then
     while read -r name program; do
@@ -89,7 +86,10 @@ if [ -z "$report" ]; then
             export CARGO_MANIFEST_DIR=$PWD
             # One file for each process that is started; %c: mapped.
             LLVM_PROFILE_FILE=$folder/profiles/$name/%p%c.profraw exec "$root/$program"
-        ) >"$folder/profiles/$name.txt" 2>&1 </dev/null || { failed+=" $name"; tail -n 30 "$folder/profiles/$name.txt"; }
+        ) >"$folder/profiles/$name.txt" 2>&1 </dev/null || {
+            failed+=" $name"
+            tail -n 30 "$folder/profiles/$name.txt"
+        }
         # Of those that were started without this environment.
         find . sys -maxdepth 1 -name 'default_*.profraw' -exec mv -t "$folder/profiles/$name" {} +
         printf '%s: %s s\n' "$name" "$((SECONDS - began))"
@@ -98,12 +98,14 @@ fi
 
 # A process that was killed before it had set its file up has left one that is not whole.
 "$profdata" merge --sparse --failure-mode=warn --output="$folder/all.profdata" \
-    $(find "$folder/profiles" -name '*.profraw' -size +0) 2>"$folder/merge.txt" || { cat "$folder/merge.txt"; exit 1; }
+    $(find "$folder/profiles" -name '*.profraw' -size +0) 2>"$folder/merge.txt" ||
+    { cat "$folder/merge.txt"; exit 1; }
 objects=()
 while read -r _ program; do objects+=(--object "$program"); done < <(programs)
 mapfile -t sources < <(git ls-files 'src/*.rs' 'sys/src/*.rs' | sed "s|^|$PWD/|")
-"$cov" show --instr-profile="$folder/all.profdata" "${objects[@]}" --show-instantiations=false --sources "${sources[@]}" >"$folder/report.txt"
-"$cov" export --format=lcov --skip-expansions --instr-profile="$folder/all.profdata" "${objects[@]}" --sources "${sources[@]}" >"$folder/all.lcov"
+of=(--instr-profile="$folder/all.profdata" "${objects[@]}" --sources "${sources[@]}")
+"$cov" show --show-instantiations=false "${of[@]}" >"$folder/report.txt"
+"$cov" export --format=lcov --skip-expansions "${of[@]}" >"$folder/all.lcov"
 
 perl - "$PWD" "$folder" "$least" <<'END'
 use strict;
@@ -127,7 +129,8 @@ sub look_at {
             next;
         }
         my $end = $item;
-        $end++ until $end >= $#lines or $lines[$end] =~ /^$indent\}/ or $lines[$end] =~ /;$/ && $end == $item;
+        $end++ until $end >= $#lines or $lines[$end] =~ /^$indent\}/ or
+            $lines[$end] =~ /;$/ && $end == $item;
         $is_test{$file}{$_ + 1} = 1 for $at .. $end;
     }
 }
@@ -148,7 +151,8 @@ for my $file (sort keys %count) {
     $all += @of;
     $hit += @of - @missed;
     (my $name = $file) =~ s/^\Q$root\E\///;
-    my $line = sprintf "%-36s %5d of %5d  %5.1f %%\n", $name, @of - @missed, scalar @of, 100 * (@of - @missed) / @of;
+    my ($run, $all) = (@of - @missed, scalar @of);
+    my $line = sprintf "%-36s %5d of %5d  %5.1f %%\n", $name, $run, $all, 100 * $run / $all;
     print $lines $line;
     print $line if @missed;
     next unless @missed;
@@ -159,7 +163,7 @@ for my $file (sort keys %count) {
 my $share = 100 * $hit / $all;
 my $total = sprintf "%-36s %5d of %5d  %5.1f %%\n", 'all', $hit, $all, $share;
 print $lines $total;
-print $total, "The lines that were not run: target/coverage/uncovered.txt; what they are is said in CONTRIBUTING.md\n";
+print $total, "Lines that were not run: target/coverage/uncovered.txt; see CONTRIBUTING.md\n";
 exit($share < $least);
 END
 [ -z "$failed" ] || { printf 'failed:%s\n' "$failed"; exit 1; }

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Imports between the rooms of src/ go down this list only. Prints each pair of rooms with the number
-# of imports, and fails on one that goes up.
+# Imports between the rooms of src/ go down this list only. Prints each pair of rooms with the
+# number of imports, and fails on one that goes up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec perl -e '
     use strict;
     use warnings;
-    my @layers = qw(lib wait_any directory process values connection queue sync reactor wait memory);
+    my @layers = qw(
+        lib wait_any directory process values connection queue sync reactor wait memory
+    );
     my %depth = map { $layers[$_] => $_ } 0 .. $#layers;
     my (%count, %upward);
     for my $file (split /\n/, `find src -name "*.rs" | sort`) {
@@ -28,7 +30,10 @@ exec perl -e '
             push @{$upward{"$room -> $named"}}, $file if $depth{$named} < $depth{$room};
         }
     }
-    printf "%3d  %s\n", $count{$_}, $_ for sort { $depth{(split / /, $a)[0]} <=> $depth{(split / /, $b)[0]} || $a cmp $b } keys %count;
+    my $from = sub { $depth{(split / /, $_[0])[0]} };
+    for my $edge (sort { $from->($a) <=> $from->($b) || $a cmp $b } keys %count) {
+        printf "%3d  %s\n", $count{$edge}, $edge;
+    }
     for my $edge (sort keys %upward) {
         print "goes up: $edge: @{$upward{$edge}}\n";
     }

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Builds everything and runs tests with the oldest compiler that Cargo.toml promises: rustup's, if it
-# is installed, or else Debian stable's, which has that version, in a root of its own in target/msrv
-# (debootstrap, as root). One test program of each part is run, and all with --all; with other
-# arguments: those of cargo test.
-# Left out is what compares the compiler's own messages, which differ from version to version.
+# Builds everything and runs tests with the oldest compiler that Cargo.toml promises: rustup's, if
+# it is installed, or else Debian stable's, which has that version, in a root of its own in
+# target/msrv (debootstrap, as root). One test program of each part is run, and all with --all; with
+# other arguments: those of cargo test. Left out is what compares the compiler's own messages, which
+# differ from version to version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 promised=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 root=$PWD/target/msrv/root
 if [ $# = 0 ]; then
     set --
-    for program in lock event condition queue joinable connection directory process wait_any values tokio surroundings; do
+    for program in lock event condition queue joinable connection directory process wait_any \
+        values tokio surroundings; do
         set -- "$@" --test "$program"
     done
 elif [ "$*" = --all ]; then
@@ -27,12 +28,15 @@ if rustup run "$promised" rustc --version 2>/dev/null; then
 fi
 
 if [ ! -e "$root/done" ]; then
-    command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq debootstrap >/dev/null; }
+    command -v debootstrap >/dev/null ||
+        { apt-get update -qq && apt-get install -y -qq debootstrap >/dev/null; }
     rm -rf "$root"
     mkdir -p "$root"
     # Where this machine's own packages come from.
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/*$')
-    debootstrap --variant=minbase --include=rustc,cargo,gcc,libc6-dev trixie "$root" "$mirror" >"$root/../log" ||
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
+        grep -m1 '/debian/*$')
+    debootstrap --variant=minbase --include=rustc,cargo,gcc,libc6-dev trixie "$root" "$mirror" \
+        >"$root/../log" ||
         { tail -n 20 "$root/../log"; exit 1; }
     touch "$root/done"
 fi

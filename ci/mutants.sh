@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Breaks the code on purpose, one line of a list at a time, in a copy of the tree, and runs what must
-# notice. Every mutant must be caught, but for those that are known to survive, whose names end in
-# the reason in parentheses; each list says what its reasons mean.
+# Breaks the code on purpose, one line of a list at a time, in a copy of the tree, and runs what
+# must notice. Every mutant must be caught, but for those that are known to survive, whose names end
+# in the reason in parentheses; each list says what its reasons mean.
 #
 #   ci/mutants.sh loom|explore|kill|test|thread [NAME]
 #                           the rows of one list, or those with this in their names
@@ -9,12 +9,12 @@
 #   ci/mutants.sh --report  prints a table of all results
 #   ci/mutants.sh --clean   forgets them
 #
-# Lists: ci/mutants.txt (`loom`) is for the loom models, ci/mutants-explore.txt for the explorations,
-# ci/mutants-kill.txt for the kill harness, ci/mutants-test.txt for integration tests, and
-# ci/mutants-thread.txt for tests under ThreadSanitizer, which needs a nightly toolchain. The last
-# two must pass with the code as it is in the same surroundings, too. JOBS=N runs so many rows at a
-# time; what measures time may fail then for that alone. Results are kept in target/mutants with the commit
-# that they are of.
+# Lists: ci/mutants.txt (`loom`) is for the loom models, ci/mutants-explore.txt for the
+# explorations, ci/mutants-kill.txt for the kill harness, ci/mutants-test.txt for integration tests,
+# and ci/mutants-thread.txt for tests under ThreadSanitizer, which needs a nightly toolchain. The
+# last two must pass with the code as it is in the same surroundings, too. JOBS=N runs so many rows
+# at a time; what measures time may fail then for that alone. Results are kept in target/mutants
+# with the commit that they are of.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source=$PWD
@@ -30,7 +30,10 @@ list() { case $1 in loom) echo ci/mutants.txt ;; *) echo "ci/mutants-$1.txt" ;; 
 # code as it is.
 rows() {
     case $1 in
-    test | thread) awk -F '\t' '!/^#/ && NF && !seen[$4]++ { print "unbroken: " $4 "\t\t\t" $4 }' "$(list "$1")" ;;
+    test | thread)
+        awk -F '\t' '
+            !/^#/ && NF && !seen[$4]++ { print "unbroken: " $4 "\t\t\t" $4 }' "$(list "$1")"
+        ;;
     esac
     awk -F '\t' '!/^#/ && NF' "$(list "$1")"
 }
@@ -43,14 +46,17 @@ key() { printf '%s\t%s' "$1" "$2" | sha256sum | cut -c 1-16; }
 target() {
     case $1 in
     explore) target loom "$2" ;;
-    *) if [ "$2" = 0 ]; then echo "$source/target/mutants-$1"; else echo "$source/target/mutants-$1-$2"; fi ;;
+    *)
+        local worker=-$2
+        echo "$source/target/mutants-$1${worker#-0}"
+        ;;
     esac
 }
 
 # LIST FILTER: what must notice, in the copy.
 check() {
-    export CARGO_INCREMENTAL=1 CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_RELEASE_DEBUG=0
-    export CARGO_TARGET_DIR=$target RUST_BACKTRACE=0
+    export CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_RELEASE_DEBUG=0
+    export CARGO_INCREMENTAL=1 CARGO_TARGET_DIR=$target RUST_BACKTRACE=0
     case $1 in
     loom | explore) export RUSTFLAGS="--cfg crossproc_loom" ;;
     esac
@@ -65,7 +71,8 @@ check() {
     thread)
         export RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
         export TSAN_OPTIONS=suppressions=$source/ci/sanitize-races.txt:detect_deadlocks=0
-        exec timeout 400 cargo +nightly test --all-features --target "$host" --test "$2" -- --test-threads=1 --nocapture
+        exec timeout 400 cargo +nightly test --all-features --target "$host" --test "$2" -- \
+            --test-threads=1 --nocapture
         ;;
     esac
 }
@@ -106,7 +113,11 @@ mutant() {
     if grep -q 'could not compile' "$log"; then
         echo 'NO BUILD'
     elif [ -z "$3" ]; then
-        if [ $code = 0 ]; then echo passed; else echo "BROKEN	$(grep -m1 -E "$failure" "$log" || true)"; fi
+        if [ $code = 0 ]; then
+            echo passed
+        else
+            echo "BROKEN	$(grep -m1 -E "$failure" "$log" || true)"
+        fi
     elif noticed=$(grep -m1 -E "$failure" "$log"); then
         echo "caught	${noticed:0:160}"
     elif [[ $2 =~ $known ]]; then
@@ -127,7 +138,8 @@ set_copy() {
     mkdir -p "$copy"
     cp -r Cargo.toml Cargo.lock src sys tests benches examples ci "$copy"
     # As in ci/sanitize.sh, which says why.
-    [ "$1" != thread ] || sed -i 's/^const ROUNDS: u32 = 4;$/const ROUNDS: u32 = 2;/' "$copy/sys/src/robust/ending.rs"
+    [ "$1" != thread ] ||
+        sed -i 's/^const ROUNDS: u32 = 4;$/const ROUNDS: u32 = 2;/' "$copy/sys/src/robust/ending.rs"
 }
 
 # WORKER: takes one row after the other from what is to do.
@@ -141,21 +153,24 @@ worker() {
         set_copy "$list" "$1"
         target=$(target "$list" "$1")
         began=$SECONDS
-        IFS=$'\t' read -r result noticed <<<"$(mutant "$list" "$name" "$file" "$substitution" "$filter")"
+        IFS=$'\t' read -r result noticed \
+            <<<"$(mutant "$list" "$name" "$file" "$substitution" "$filter")"
         printf '%-8s  %s: %s%s\n' "$result" "$list" "$name" "${noticed:+: $noticed}"
-        printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$(key "$list" "$row")" "$list" "$result" "$name" "$noticed" \
-            "$((SECONDS - began))" "$commit" >>"$results"
+        printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$(key "$list" "$row")" "$list" "$result" "$name" \
+            "$noticed" "$((SECONDS - began))" "$commit" >>"$results"
     done <"$kept/todo"
 }
 
 # Prints what the last results are, and fails if a mutant was not caught, or has no result.
 report() {
-    printf '| list | rows | caught | known to survive | not caught | not run |\n|---|---|---|---|---|---|\n'
+    echo '| list | rows | caught | known to survive | not caught | not run |'
+    echo '|---|---|---|---|---|---|'
     local list row result missing=0 all caught survived bad none
     for list in "${lists[@]}"; do
         all=0 caught=0 survived=0 bad=0 none=0
         while IFS= read -r row; do
-            result=$(awk -F '\t' -v key="$(key "$list" "$row")" '$1 == key { is = $3 } END { print is }' "$results")
+            result=$(awk -F '\t' -v key="$(key "$list" "$row")" \
+                '$1 == key { is = $3 } END { print is }' "$results")
             all=$((all + 1))
             case $result in
             caught | passed) caught=$((caught + 1)) ;;

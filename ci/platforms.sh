@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Runs the tests on other platforms: x86-64 and aarch64, glibc and musl, Linux 5.10, 6.1, 6.12 and
-# 6.18, each in a machine that QEMU emulates whole, and with this machine's own kernel. Prints a
-# table, and writes it with the date to docs/platforms.md if all of it was asked for.
+# 6.18, each in a machine that QEMU emulates whole, and with this machine's own kernel. Prints
+# tables, with the commit and the date of each platform.
 #
 #   ci/platforms.sh                   everything that is not done yet; takes hours
 #   ci/platforms.sh aarch64           only what has this in its name, such as x86_64-musl-6.1
 #   ci/platforms.sh --again aarch64 bus queue
 #                                     only these programs, built anew, in place of their results
 #   ci/platforms.sh --report          prints the table of what is done
-#   ci/platforms.sh --page            writes it to docs/platforms.md, as does a run of everything
+#   ci/platforms.sh --page            writes it to docs/platforms.md, as does a run of everything.
+#                                     What was not run here stays there as it was
 #   ci/platforms.sh --clean           forgets the results, and builds again what has changed
 #
 # Everything is Debian's: the compiler, both libcs and QEMU are of a root of its own, as in
@@ -44,19 +45,21 @@ debian() { case $1 in x86_64) echo amd64 ;; aarch64) echo arm64 ;; esac; }
 install_root() {
     [ ! -e "$root/done" ] || return 0
     echo "installing compilers and QEMU in $root"
-    command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq debootstrap >/dev/null; }
+    command -v debootstrap >/dev/null ||
+        { apt-get update -qq && apt-get install -y -qq debootstrap >/dev/null; }
     rm -rf "$root"
     mkdir -p "$root"
     # Where this machine's own packages come from.
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/*$')
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
+        grep -m1 '/debian/*$')
     debootstrap --variant=minbase --include=ca-certificates trixie "$root" "$mirror" >"$here/log" ||
         { tail -n 20 "$here/log"; exit 1; }
     # Each release has kernels of its own; the backports have the newer ones.
     for release in bullseye bookworm trixie trixie-backports; do
         echo "deb $mirror $release main"
     done >"$root/etc/apt/sources.list"
-    echo 'APT::Default-Release "trixie"; APT::Install-Recommends "false"; APT::Sandbox::User "root";' \
-        >"$root/etc/apt/apt.conf.d/90platforms"
+    printf 'APT::%s;\n' 'Default-Release "trixie"' 'Install-Recommends "false"' \
+        'Sandbox::User "root"' >"$root/etc/apt/apt.conf.d/90platforms"
     chroot "$root" dpkg --add-architecture arm64
     chroot "$root" apt-get update -qq
     chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q \
@@ -71,7 +74,8 @@ install_root() {
 # variables.
 inside() {
     mkdir -p "$root"/{src,cargo/registry,target}
-    variables=$1 commands=$2 root=$root source=$source registry=${CARGO_HOME:-$HOME/.cargo}/registry \
+    variables=$1 commands=$2 root=$root source=$source \
+        registry=${CARGO_HOME:-$HOME/.cargo}/registry \
         unshare --mount --propagation private bash -euc '
         mount --rbind "$root" "$root"
         mount --bind "$source" "$root/src"
@@ -90,14 +94,16 @@ kernel() {
     local deb name
     deb=$(debian "$1")
     if ! ls "$root"/kernels/"$2"-"$1" >/dev/null 2>&1; then
-        name=$(chroot "$root" apt-cache search --names-only "^linux-image-${2//./\\.}\\..*-cloud-$deb\$" |
+        name="^linux-image-${2//./\\.}\\..*-cloud-$deb\$"
+        name=$(chroot "$root" apt-cache search --names-only "$name" |
             cut -d ' ' -f 1 | sort -V | tail -n 1)
         [ -n "$name" ] || { echo "Debian has no kernel $2 for $1" >&2; return 1; }
         mkdir -p "$root/kernels"
         chroot "$root" bash -euc "
             cd /kernels
             apt-get download -qq '$name:$deb'
-            dpkg-deb --fsys-tarfile '$name'_*.deb | tar -x -O --wildcards './boot/vmlinuz-*' >$2-$1.new
+            dpkg-deb --fsys-tarfile '$name'_*.deb |
+                tar -x -O --wildcards './boot/vmlinuz-*' >$2-$1.new
             mv $2-$1.new $2-$1
             rm '$name'_*.deb"
     fi
@@ -122,10 +128,11 @@ static int look(struct dl_phdr_info *object, size_t size, void *of) {
         const ElfW(Phdr) *part = &object->dlpi_phdr[i];
         char *begin = (char *) object->dlpi_addr + part->p_vaddr;
         if (part->p_type == PT_GNU_EH_FRAME) frames = begin;
-        if (part->p_type == PT_LOAD && begin <= search->address && search->address < begin + part->p_memsz) {
+        char *end = begin + part->p_memsz;
+        if (part->p_type == PT_LOAD && begin <= search->address && search->address < end) {
             is_here = 1;
             search->found->dlfo_map_start = begin;
-            search->found->dlfo_map_end = begin + part->p_memsz;
+            search->found->dlfo_map_end = end;
         }
     }
     search->found->dlfo_eh_frame = frames;
@@ -153,7 +160,8 @@ build() {
         std=-Zbuild-std=std,panic_unwind,test
         flags="-Clink-self-contained=no -Lnative=/usr/lib/$1-linux-musl -Lnative=/unwind/$1"
         variables+=" RUSTC_BOOTSTRAP=1"
-        RUSTC_BOOTSTRAP=1 cargo fetch --locked -q --manifest-path "$root"/usr/lib/rustlib/src/rust/library/Cargo.toml
+        RUSTC_BOOTSTRAP=1 cargo fetch --locked -q \
+            --manifest-path "$root"/usr/lib/rustlib/src/rust/library/Cargo.toml
         mkdir -p "$root/unwind/$1"
         printf '%s' "$unwind_c" >"$root/unwind/find.c"
         inside "" "
@@ -162,7 +170,8 @@ build() {
             rm -f libunwind.a
             eh=\$($1-linux-gnu-gcc -print-file-name=libgcc_eh.a)
             gcc=\$($1-linux-gnu-gcc -print-libgcc-file-name)
-            printf '%s\n' 'create libunwind.a' \"addlib \$eh\" \"addlib \$gcc\" 'addmod find.o' save end |
+            printf '%s\n' 'create libunwind.a' \
+                \"addlib \$eh\" \"addlib \$gcc\" 'addmod find.o' save end |
                 $1-linux-gnu-ar -M"
     fi
     local upper=${triple^^}
@@ -174,6 +183,7 @@ build() {
         [ "$program" = compile_fail ] || programs+=(--test "$program")
     done
     mkdir -p "$here/build"
+    git describe --always --dirty --abbrev=7 >"$here/build/$1-$2.commit"
     inside "$variables" "
         cd /src
         [ -z '$flags' ] || export CARGO_TARGET_${upper}_RUSTFLAGS='$flags'
@@ -189,9 +199,11 @@ build() {
 image() {
     local guest=$root/guests/$1-$2 triple=$1-unknown-linux-$2 deb name
     deb=$(debian "$1")
-    [ "$root/guests/$1-$2.cpio" -ot "$here/build/$1-$2" ] || [ "$root/guests/$1-$2.cpio" -ot ci/platforms-guest.sh ] || return 0
+    [ "$guest.cpio" -ot "$here/build/$1-$2" ] || [ "$guest.cpio" -ot ci/platforms-guest.sh ] ||
+        return 0
     rm -rf "$guest"
-    mkdir -p "$guest"/{bin,lib,proc,sys,dev,tmp,etc,root,src} "$guest/target/$triple/tmp" "$guest/target/$triple/debug/"{deps,examples}
+    mkdir -p "$guest"/{bin,lib,proc,sys,dev,tmp,etc,root,src}
+    mkdir -p "$guest/target/$triple/"{tmp,debug/deps,debug/examples}
     chmod 1777 "$guest/tmp"
     mkdir -p "$root/busybox/$deb"
     chroot "$root" bash -euc "cd /busybox/$deb && [ -e bin ] || {
@@ -215,13 +227,14 @@ image() {
         name=$(basename "$program")
         echo "${name%-*} $program"
     done <"$here/build/$1-$2" | sort >"$guest/programs"
-    find "$root/target/$triple/debug/examples" -maxdepth 1 -type f -executable ! -name '*-*' -exec cp {} "$guest/target/$triple/debug/examples/" \;
+    find "$root/target/$triple/debug/examples" -maxdepth 1 -type f -executable ! -name '*-*' \
+        -exec cp {} "$guest/target/$triple/debug/examples/" \;
     git ls-files -z | tar --null -T - -c | tar -x -C "$guest/src"
-    printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n' >"$guest/etc/passwd"
+    printf '%s:/bin/sh\n' root:x:0:0:root:/root nobody:x:65534:65534:nobody:/ >"$guest/etc/passwd"
     cp ci/platforms-guest.sh "$guest/init"
     chmod +x "$guest/init"
-    chroot "$root" bash -euc "cd /guests/$1-$2; find . | cpio -o -H newc --quiet" >"$root/guests/$1-$2.cpio.new"
-    mv "$root/guests/$1-$2.cpio.new" "$root/guests/$1-$2.cpio"
+    chroot "$root" bash -euc "cd /guests/$1-$2; find . | cpio -o -H newc --quiet" >"$guest.cpio.new"
+    mv "$guest.cpio.new" "$guest.cpio"
 }
 
 # ARCH LIBC KERNEL [PROGRAM,...]: runs all programs, or some, and keeps what they print.
@@ -230,10 +243,12 @@ run() {
     mkdir -p "$here/results"
     if [ "$3" = running ]; then
         # The same files, in namespaces of their own, so that nothing differs but the kernel.
-        root=$root/guests/$1-$2 limit=$limit only=$only unshare --mount --net --pid --ipc --fork --propagation private bash -euc '
+        root=$root/guests/$1-$2 limit=$limit only=$only \
+            unshare --mount --net --pid --ipc --fork --propagation private bash -euc '
             mount --rbind "$root" "$root"
             mount --rbind /dev "$root/dev"
-            exec chroot "$root" /init "limit=$limit" "only=$only"' </dev/null >"$out.console" 2>&1 || true
+            exec chroot "$root" /init "limit=$limit" "only=$only"' \
+            </dev/null >"$out.console" 2>&1 || true
     else
         file=$(kernel "$1" "$3")
         local machine console
@@ -245,74 +260,80 @@ run() {
         esac
         inside "" "exec $machine -accel tcg,thread=multi -smp 2 -m 4096 -nodefaults -no-reboot \
             -display none -monitor none -serial stdio -kernel $file -initrd /guests/$1-$2.cpio \
-            -append 'console=$console quiet panic=-1 limit=$limit only=$only'" </dev/null >"$out.console" 2>&1 || true
+            -append 'console=$console quiet panic=-1 limit=$limit only=$only'" \
+            </dev/null >"$out.console" 2>&1 || true
     fi
-    tr -d '\r' <"$out.console" >"$out.new"
-    grep -q '^== done' "$out.new" || { echo "$1-$2-$3 did not come to its end: $out.console"; tail -n 5 "$out.console"; return 1; }
+    {
+        echo "== commit $(cat "$here/build/$1-$2.commit") $(date -u +%F)"
+        tr -d '\r' <"$out.console"
+    } >"$out.new"
+    grep -q '^== done' "$out.new" || {
+        echo "$1-$2-$3 did not come to its end: $out.console"
+        tail -n 5 "$out.console"
+        return 1
+    }
     # The last result of a program counts.
     if [ -n "$only" ]; then cat "$out.new" >>"$out"; else cp "$out.new" "$out"; fi
     rm "$out.new"
 }
 
-# Prints what was found.
-report() {
-    local platform out all=()
-    for platform in $(platforms); do
-        [ ! -e "$here/results/$platform" ] || all+=("$platform")
-    done
-    echo "| | platform | kernel | programs passed | tests passed | minutes |"
-    echo "|---|---|---|---|---|---|"
-    local letters=({a..z}) index=0
-    for platform in $(platforms); do
-        if [[ " ${all[*]} " != *" $platform "* ]]; then
-            echo "| | $platform | | not run | | |"
-            continue
-        fi
-        awk -v platform="$platform" -v letter="${letters[index]}" '
-            /^== kernel / { kernel = $3 }
-            /^== done/ { is_whole = 1 }
-            /^== program / { last[$3] = $0 }
-            END {
-                for (program in last) {
-                    split(last[program], is)
-                    if (is[4] == "left") continue
-                    all++; passed += (is[4] == "passed")
-                    tests += is[5]; of += is[5] + is[6]; seconds += is[8]
-                }
-                printf "| %s | %s | %s | %d of %d%s |", letter, platform, kernel, passed, all, is_whole ? "" : ", stopped"
-                printf " %d of %d | %.0f |\n", tests, of, seconds / 60
-            }' "$here/results/$platform"
-        index=$((index + 1))
-    done
-    printf '\nWhat did not pass:\n\n| platform | program | result | tests |\n|---|---|---|---|\n'
-    for platform in "${all[@]}"; do
-        awk -v platform="$platform" '
-            /^test .* \.\.\. FAILED$/ { failed = failed " `" $2 "`" }
-            /^== program / {
-                said[$3] = $4 == "passed" ? "" : sprintf("| %s | %s | %s |%s |\n", platform, $3, $4, failed)
-                failed = ""
-            }
-            END { for (program in said) printf "%s", said[program] | "sort" }' "$here/results/$platform"
-    done
-    printf '\nEach program: `.` passed, `F` failed, `L` was too late, `-` does not run there.\n\n```text\n'
-    (cd "$here/results" && awk '
-        FNR == 1 { column++ }
+# FILE...: prints a row for each platform that has one of these results.
+rows() {
+    awk '
+        FNR == 1 { platform = FILENAME; sub(".*/", "", platform) }
+        /^== kernel / { kernel[platform] = $3 }
+        /^== commit / { of[platform] = $3 " | " $4 }
+        /^== done/ { is_whole[platform] = 1 }
+        /^test .* \.\.\. FAILED$/ { failed = failed " `" $2 "`" }
         /^== program / {
-            mark = $4 == "passed" ? "." : $4 == "failed" ? "F" : $4 == "late" ? "L" : "-"
-            if (!($3 in is)) { names[++rows] = $3; is[$3] }
-            marks[$3, column] = mark
+            last[platform, $3] = $0
+            why[platform, $3] = failed
+            failed = ""
         }
         END {
-            for (i = 1; i <= rows; i++) for (j = 1; j <= column; j++) {
-                mark = (names[i], j) in marks ? marks[names[i], j] : " "
-                row[names[i]] = row[names[i]] " " mark
+            for (key in last) {
+                split(key, part, SUBSEP)
+                split(last[key], is)
+                name = part[1]
+                if (is[4] == "left") continue
+                all[name]++
+                passed[name] += is[4] == "passed"
+                tests[name] += is[5]
+                of_tests[name] += is[5] + is[6]
+                seconds[name] += is[8]
+                if (is[4] == "passed") continue
+                print name "\tF\t| " name " | " part[2] " | " is[4] " |" why[key] " |"
             }
-            printf "%-28s", ""
-            for (i = 1; i <= column; i++) printf " %s", substr("abcdefghijklmnopqrstuvwxyz", i, 1)
-            print ""
-            for (i = 1; i <= rows; i++) printf "%-28s%s\n", names[i], row[names[i]]
-        }' "${all[@]}")
-    printf '```\n'
+            for (name in all) {
+                printf "%s\tP\t| %s | %s | %s | %d of %d%s |", name, name, kernel[name], of[name],
+                    passed[name], all[name], is_whole[name] ? "" : ", stopped"
+                printf " %d of %d | %.0f |\n", tests[name], of_tests[name], seconds[name] / 60
+            }
+        }' "$@" | sort
+}
+
+# Prints the tables: what was found here, and, of the platforms that were not run here, what the
+# page says.
+report() {
+    local platform new old=docs/platforms.md
+    new=$(ls "$here"/results 2>/dev/null | grep -vE '\.(console|new)$' |
+        sed "s,^,$here/results/," | xargs -r -d '\n' \
+        bash -c "$(declare -f rows); rows \"\$@\"" rows)
+    echo "| platform | kernel | commit | date | programs passed | tests passed | minutes |"
+    echo "|---|---|---|---|---|---|---|"
+    for platform in $(platforms); do
+        grep -P "^$platform\tP" <<<"$new" | cut -f 3 ||
+            sed -n '/^<!-- begin/,/^What did not pass/p' $old | grep -F "| $platform |" ||
+            echo "| $platform | | | | not run | | |"
+    done
+    printf '\nWhat did not pass:\n\n| platform | program | result | tests |\n|---|---|---|---|\n'
+    for platform in $(platforms); do
+        if grep -qP "^$platform\tP" <<<"$new"; then
+            grep -P "^$platform\tF" <<<"$new" | cut -f 3 || true
+        else
+            sed -n '/^What did not pass/,/^<!-- end/p' $old | grep -F "| $platform |" || true
+        fi
+    done
 }
 
 # Puts it in the page, between the two comments.
@@ -320,7 +341,7 @@ page() {
     local new=$here/page
     {
         sed '/^<!-- begin/q' docs/platforms.md
-        printf '\nOf %s, commit %s.\n\n' "$(date -u +%F)" "$(git rev-parse --short=12 HEAD)"
+        echo
         report
         echo
         sed -n '/^<!-- end/,$p' docs/platforms.md

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every row of the mutants' lists still changes the code that it names, by each of its substitutions.
+# Every row of the mutants' lists still changes the code that it names, by each of its
+# substitutions.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec perl -e '

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Runs the tests with AddressSanitizer and with ThreadSanitizer, and prints a table: program, how
-# many tests passed. Exits with 1 if one failed. What they print is in target/sanitize/NAME/PROGRAM.txt.
+# many tests passed. Exits with 1 if one failed. What they print is in
+# target/sanitize/NAME/PROGRAM.txt.
 #
 #   ci/sanitize.sh                          both
 #   ci/sanitize.sh address|thread [PROGRAM...]
 #
-# Needs a nightly toolchain. Left out of both is what starts the compiler, or takes every instruction
-# for itself: compile_fail, declared, kill.
+# Needs a nightly toolchain. Left out of both is what starts the compiler, or takes every
+# instruction for itself: compile_fail, declared, kill.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/target/sanitize
@@ -34,14 +35,15 @@ leak:queue_model'
         no_system_calls:a_million_items_make_no_system_call
         no_system_calls:a_million_uncontended_operations_make_no_system_call
         # It ends a thread behind libc's back; the sanitizer takes the next one in its place for it.
-        leaked_guards:a_thread_with_the_descriptor_of_one_that_ended_without_libc_is_not_taken_for_it
+        leaked_guards:a_thread_that_ends_without_libc_is_not_taken_for_the_next
     )
     arguments=()
     ;;
 thread)
     flags="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
     suppressions=$(cat ci/sanitize-races.txt)
-    export TSAN_OPTIONS=suppressions=$folder/suppressions.txt:die_after_fork=0:detect_deadlocks=0:report_signal_unsafe=0:print_suppressions=0
+    TSAN_OPTIONS=suppressions=$folder/suppressions.txt:print_suppressions=0
+    export TSAN_OPTIONS+=:die_after_fork=0:detect_deadlocks=0:report_signal_unsafe=0
     skipped=(
         # They look at the memory and the system calls of a process: the sanitizer's, too.
         endurance:
@@ -68,9 +70,9 @@ esac
 mkdir -p "$folder/$name"
 echo "$suppressions" >"$folder/suppressions.txt"
 
-# In a copy, for the sanitizer of threads: a mutex that it sees, in the place of std's. And it ends a
-# thread when the fourth round of destructors begins. The crate's last look at what a thread holds is
-# in that round, too: there it is earlier.
+# In a copy, for the sanitizer of threads: a mutex that it sees, in the place of std's. And it ends
+# a thread when the fourth round of destructors begins. The crate's last look at what a thread holds
+# is in that round, too: there it is earlier.
 if [ $name = thread ]; then
     copy=$folder/$name/copy
     rm -rf "$copy"
@@ -84,10 +86,12 @@ if [ $name = thread ]; then
         echo 'mod sanitized;' >>$crate/lib.rs
     done
     find src sys/src -name '*.rs' ! -path '*/model/*' ! -path '*/tests/*' -exec perl -0pi -e '
-        s/^use std::sync::\{([^}]*)\};/my @names = split m{, }, $1; my @of = grep { m{^Mutex} } @names;
+        s/^use std::sync::\{([^}]*)\};/my @names = split m{, }, $1;
+            my @of = grep { m{^Mutex} } @names;
             "use std::sync::{" . join(", ", grep { !m{^Mutex} } @names) . "};\n"
             . (@of ? "use crate::sanitized::{" . join(", ", @of) . "};" : "")/gme' {} +
-    if grep -rn 'use std::sync::.*Mutex' src sys/src --include='*.rs' | grep -v 'tests/\|model/'; then
+    if grep -rn 'use std::sync::.*Mutex' src sys/src --include='*.rs' |
+        grep -v 'tests/\|model/'; then
         echo "a mutex that the sanitizer does not see" >&2
         exit 1
     fi
@@ -100,17 +104,14 @@ for program in tests/*.rs; do
 done
 targets+=(--test one_kill)
 export CARGO_TARGET_DIR=$folder/$name/build CARGO_PROFILE_DEV_DEBUG=1 CARGO_INCREMENTAL=0
-RUSTFLAGS=$flags cargo +nightly test --locked --all-features --target "$host" -p crossproc -p crossproc-sys "${targets[@]}" --no-run 2>&1 |
+RUSTFLAGS=$flags cargo +nightly test --locked --all-features --target "$host" \
+    -p crossproc -p crossproc-sys "${targets[@]}" --no-run 2>&1 |
     tee "$folder/$name/build.txt" | grep -v '^ *Executable' || true
 grep -q Finished "$folder/$name/build.txt"
 RUSTFLAGS=$flags cargo +nightly build --quiet --locked --all-features --target "$host" --examples
 
 # Each program, and where it is.
-programs() {
-    sed -n 's/^ *Executable unittests src\/lib\.rs (\(.*\/crossproc_sys-.*\))$/sys \1/p
-        s/^ *Executable unittests src\/lib\.rs (\(.*\/crossproc-.*\))$/lib \1/p
-        s/^ *Executable tests\/\([a-z0-9_]*\)\(\.rs\|\/main\.rs\) (\(.*\))$/\1 \3/p' "$folder/$name/build.txt"
-}
+programs() { bash ci/programs.sh "$folder/$name/build.txt"; }
 printf '%-24s %8s %8s %8s %8s\n' "$name" passed failed ignored seconds
 failed=
 while read -r program file; do
@@ -130,7 +131,9 @@ while read -r program file; do
         export CARGO_MANIFEST_DIR=$PWD
         exec timeout 300 "$file" --nocapture "${arguments[@]}" "${without[@]}"
     ) >"$folder/$name/$program.txt" 2>&1 </dev/null || code=$?
-    counts=$(sed -n 's/^test result: .*\. \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p' "$folder/$name/$program.txt" | tail -n 1)
+    counts=$(sed -nE \
+        's/^test result: .*\. ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored.*/\1 \2 \3/p' \
+        "$folder/$name/$program.txt" | tail -n 1)
     printf '%-24s %8s %8s %8s %8s' "$program" ${counts:-- - -} $((SECONDS - began))
     if [ $code = 0 ]; then echo; else
         failed+=" $program"

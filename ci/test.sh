@@ -3,5 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo test
-cargo test --all-features --test values --test tokio --test tokio_connection --test tokio_many --test one_kill --test stand_ins --test faults
+cargo test --all-features --test values --test tokio --test tokio_connection --test tokio_many \
+    --test one_kill --test stand_ins --test faults
 cargo test --all-features --doc

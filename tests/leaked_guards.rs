@@ -413,7 +413,7 @@ fn the_message_waits_for_no_reader() {
 }
 
 #[test]
-fn a_thread_with_the_descriptor_of_one_that_ended_without_libc_is_not_taken_for_it() {
+fn a_thread_that_ends_without_libc_is_not_taken_for_the_next() {
     let ended = process_ends_with_thread(&board(), |board| {
         let (tell, told) = channel();
         let killed = thread::spawn(|| {
