@@ -1,28 +1,28 @@
-//! Where descriptors lie, and what takes the place of one that is closed: `fcntl(F_DUPFD_CLOEXEC)`,
-//! `dup3(2)`.
+//! Keeps descriptors clear of the standard streams, and puts a dead one in the place of one that is
+//! closed: `fcntl(F_DUPFD_CLOEXEC)`, `dup3(2)`.
 //!
 //! A process may be started with 0, 1 or 2 closed, or close them later. The kernel gives the lowest
-//! free number to whatever is opened next. A program that is started then has its standard streams
-//! put over that, and a library that prints writes into it. So every descriptor that is kept is
-//! moved to 3 or above.
+//! free number to whatever is opened next. If a program is started then, its standard streams are
+//! put over that descriptor. A library that prints writes into it. So every descriptor that is kept
+//! is moved to 3 or above.
 //!
 //! References: <https://man7.org/linux/man-pages/man2/F_DUPFD_CLOEXEC.2const.html>,
 //! <https://man7.org/linux/man-pages/man2/dup.2.html>
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
 
 use crate::retry::ATTEMPTS;
 
 /// The first number that is not a standard stream's.
 const FIRST: RawFd = 3;
 
-/// A duplicate of a descriptor (close-on-exec) with a number that is not a standard stream's.
-/// Async-signal-safe.
+/// Returns a duplicate of a descriptor (close-on-exec) with a number that is not a standard
+/// stream's. Async-signal-safe.
 ///
 /// # Errors
 /// EMFILE: no such number is free; EBADF. The caller reports them.
@@ -30,8 +30,8 @@ pub fn duplicate(fd: impl AsFd) -> Result<OwnedFd, Errno> {
     fcntl_dupfd_cloexec(fd, FIRST)
 }
 
-/// The descriptor, or a [`duplicate`] of it if its number is a standard stream's, and then
-/// the first one is closed. Async-signal-safe.
+/// Returns the descriptor, or a [`duplicate`] of it if its number is a standard stream's. In that
+/// case the first one is closed. Async-signal-safe.
 ///
 /// # Errors
 /// EMFILE: no other number is free. The caller reports it; the descriptor is closed.
@@ -39,15 +39,15 @@ pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     if fd.as_raw_fd() >= FIRST { Ok(fd) } else { duplicate(&fd) }
 }
 
-/// [`above_standard`] of both ends of something.
+/// Does what [`above_standard`] does for both ends of something.
 ///
 /// # Errors
-/// As [`above_standard`]; both are closed.
+/// As for [`above_standard`]; both are closed.
 pub fn both_above_standard((one, other): (OwnedFd, OwnedFd)) -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok((above_standard(one)?, above_standard(other)?))
 }
 
-/// A descriptor (`O_PATH`) on which every operation is EBADF but closing it and asking for its
+/// A descriptor (`O_PATH`) on which every operation is EBADF, except closing it and asking for its
 /// flags. It leads to no folder either.
 #[derive(Debug)]
 pub struct Dead(OwnedFd);
@@ -67,30 +67,30 @@ impl Dead {
         above_standard(found).map(Dead)
     }
 
-    /// Puts a duplicate in the place of a descriptor, which is closed thereby: whoever has the
-    /// number goes on having it, and gets EBADF. Async-signal-safe.
+    /// Puts a duplicate in the place of a descriptor, which closes that one. Code that has the
+    /// number still has it, and gets EBADF. Async-signal-safe.
     ///
     /// # Safety
-    /// Who owns the number expects no more of it than of a descriptor that may be anything.
+    /// The number is open, and its owner expects no more of it than of a descriptor that may be
+    /// anything.
     ///
     /// # Errors
     /// EBADF: the number is above the limit (`RLIMIT_NOFILE`), which was lowered since. The caller
     /// reports it.
     pub unsafe fn replace(&self, number: RawFd) -> Result<(), Errno> {
+        // SAFETY: the number is open, and given back, not closed.
+        let mut there = unsafe { OwnedFd::from_raw_fd(number) };
         let mut result = Ok(());
-        // EBUSY: the number is just being opened by another thread, of which there is none here. A
-        // sandbox may say so all the same, without end.
+        // EBUSY: another thread is just opening the number. There is no other thread here, but a
+        // sandbox may say so all the same, without end. musl's function would try again for ever:
+        // this is the system call.
         for _ in 0..ATTEMPTS {
-            // SAFETY: takes integers; the caller answers for the number.
-            if unsafe { libc::dup3(self.0.as_raw_fd(), number, libc::O_CLOEXEC) } != -1 {
-                return Ok(());
-            }
-            result =
-                Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+            result = dup3(&self.0, &mut there, DupFlags::CLOEXEC);
             if !matches!(result, Err(Errno::INTR | Errno::BUSY)) {
                 break;
             }
         }
+        let _ = there.into_raw_fd();
         result
     }
 }
