@@ -9,11 +9,12 @@ use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 
+use memfd::{FileSeal, Memfd, MemfdOptions};
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
-    fstatfs, ftruncate, memfd_create,
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_get_seals, fstat, fstatfs, ftruncate,
+    memfd_create,
 };
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
@@ -23,14 +24,14 @@ use crate::retry::retry;
 use crate::room::{check_room, check_size};
 use crate::{mappings, process, robust};
 
-/// The seals of every region: its size is fixed, and so are the seals.
+/// The seals of every region, as [`create`] sets them: its size is fixed, and so are the seals.
 pub const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// A seal that a region may have besides: `MFD_NOEXEC_SEAL`, or a sysctl, sets it.
+/// A seal that a region may have in addition: `MFD_NOEXEC_SEAL`, or a sysctl, sets it.
 pub const SEAL_EXEC: SealFlags = SealFlags::EXEC;
 
-/// A new anonymous file of `len` bytes, its size sealed, with the pages of some ranges (offset and
-/// length) allocated. The rest is a hole, for [`allocate`].
+/// Creates an anonymous file of `len` bytes whose size is sealed. The pages of some ranges (offset
+/// and length) are allocated; the rest is a hole, for [`allocate`].
 ///
 /// # Errors
 /// EMFILE, ENFILE: no descriptor is free. ENOSPC, ENOMEM: no memory for the pages. EFBIG, EINVAL:
@@ -44,11 +45,10 @@ pub fn create(len: u64, allocated: &[(u64, u64)]) -> io::Result<OwnedFd> {
     for &(offset, len) in allocated {
         retry(|| fallocate(&file, FallocateFlags::empty(), offset, len))?;
     }
-    fcntl_add_seals(&file, SEALS)?;
-    Ok(file)
+    seal(file, &[FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealSeal])
 }
 
-/// A new anonymous file for `len` bytes, without any yet, that can be sealed.
+/// Creates an anonymous file for `len` bytes, still empty, that can be sealed.
 ///
 /// # Errors
 /// As [`create`].
@@ -59,16 +59,41 @@ pub(crate) fn unsealed(len: u64) -> io::Result<OwnedFd> {
 }
 
 fn memfd() -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let made = match memfd_create(c"crossproc", flags | MemfdFlags::NOEXEC_SEAL) {
+    // `MFD_NOEXEC_SEAL` is beyond the package `memfd`, and a system may demand it
+    // (`vm.memfd_noexec`).
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::NOEXEC_SEAL;
+    let made = match memfd_create(c"crossproc", flags) {
         // Before Linux 6.3 the flag is unknown.
-        Err(Errno::INVAL) => memfd_create(c"crossproc", flags),
-        made => made,
+        Err(Errno::INVAL) => {
+            let made = MemfdOptions::new().allow_sealing(true).create("crossproc");
+            made.map_err(of_system)?.into_file().into()
+        }
+        made => made?,
     };
-    Ok(above_standard(made?)?)
+    Ok(above_standard(made)?)
 }
 
-/// Allocates the pages of a range that was left a hole; those that are there already stay as they
+/// Seals a memfd.
+///
+/// # Errors
+/// EBUSY: against writing, while it is mapped so. All go to the caller.
+pub(crate) fn seal(file: OwnedFd, seals: &[FileSeal]) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is given on with its ownership.
+    let memfd = unsafe { Memfd::from_raw_fd(file.into_raw_fd()) };
+    memfd.add_seals(seals).map_err(of_system)?;
+    Ok(memfd.into_file().into())
+}
+
+/// Returns what the system has said.
+fn of_system(error: memfd::Error) -> io::Error {
+    match error {
+        memfd::Error::Create(error)
+        | memfd::Error::AddSeals(error)
+        | memfd::Error::GetSeals(error) => error,
+    }
+}
+
+/// Allocates the pages of a range that was left a hole; pages that are there already stay as they
 /// are.
 ///
 /// # Errors
@@ -78,7 +103,8 @@ pub fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
     Ok(retry(|| fallocate(file.as_fd(), FallocateFlags::empty(), offset, len))?)
 }
 
-/// The seals of a file, or `None` for one that cannot have any, which no memfd is.
+/// Returns the seals of a file, or `None` for a file that cannot have any, which no memfd is. All
+/// of them: the package `memfd` leaves out those that it does not know, such as `F_SEAL_EXEC`.
 ///
 /// # Errors
 /// EBADF cannot happen to a borrowed descriptor; anything else is the caller's to report. EINVAL is
@@ -91,9 +117,9 @@ pub fn seals(file: impl AsFd) -> io::Result<Option<SealFlags>> {
     }
 }
 
-/// Whether a file with [`seals`] is of the kernel's own tmpfs, as every memfd of this crate is. The
-/// others that have seals are of huge pages: a hole in one of those is filled from a pool that
-/// anybody can empty, and whoever touches it then is killed (SIGBUS).
+/// Returns whether a file with [`seals`] is of the kernel's own tmpfs, as every memfd of this crate
+/// is. Other files with seals are of huge pages. A hole in one of those is filled from a pool that
+/// any process can empty, and a process that touches the hole then is killed (SIGBUS).
 ///
 /// # Errors
 /// None is expected of a file with seals; they go to the caller.
@@ -105,7 +131,7 @@ pub fn is_of_tmpfs(file: impl AsFd) -> io::Result<bool> {
     Ok(found == TMPFS_MAGIC)
 }
 
-/// The length of a file in bytes.
+/// Returns the length of a file in bytes.
 ///
 /// # Errors
 /// What `fstat` reports; none is expected of an open descriptor.
@@ -113,7 +139,7 @@ pub fn len(file: impl AsFd) -> io::Result<u64> {
     Ok(len_and_allocated(file)?.0)
 }
 
-/// The length of a file in bytes, and how many have memory, by whole pages.
+/// Returns the length of a file in bytes, and how many of them have memory, by whole pages.
 ///
 /// # Errors
 /// As [`len`].
@@ -131,7 +157,7 @@ pub struct Mapping {
     noted: &'static mappings::Node,
 }
 
-// SAFETY: a mapping belongs to the process, not to the thread that made it; this type gives out its
+// SAFETY: a mapping belongs to the process, not to the thread that made it. This type gives out its
 // address and nothing else.
 unsafe impl Send for Mapping {}
 // SAFETY: as above: no method of `&Mapping` touches the memory.
@@ -162,22 +188,23 @@ impl Mapping {
             if !robust::any_held_within(start.addr().get(), len) {
                 return Ok(Mapping { start, len, noted: mappings::add(start.addr().get(), len) });
             }
-            // A lock in memory that was freed was there, and its thread holds it still: the kernel
-            // would take what is there now for it. Nothing comes there any more.
+            // A lock in memory that was freed was there, and its thread still holds it. The kernel
+            // would take what is there now for that lock. An inaccessible mapping keeps the range,
+            // so nothing else comes there.
             let (access, flags) =
                 (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE);
-            // SAFETY: it takes the place of the mapping above, which nobody knows.
+            // SAFETY: it takes the place of the mapping above, which no other code knows.
             unsafe { mmap_anonymous(start.as_ptr(), len, access, flags) }?;
         }
     }
 
-    /// Where the mapping begins: aligned to a page.
+    /// Returns where the mapping begins: an address aligned to a page.
     #[must_use]
     pub fn start(&self) -> NonNull<u8> {
         self.start.cast()
     }
 
-    /// How many bytes are mapped.
+    /// Returns how many bytes are mapped.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "a mapping is never empty")]
     pub fn len(&self) -> usize {
@@ -187,24 +214,24 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // A guard that was leaked still stands in its thread's robust list. Were its node unmapped,
-        // the kernel's walk at that thread's exit would stop there and leave the locks
-        // behind it owned for ever: keep the mapping instead.
+        // A leaked guard still stands in its thread's robust list. If its node were unmapped, the
+        // kernel's walk at that thread's exit would stop there and leave the locks behind it owned
+        // for ever. So the mapping is kept.
         if robust::any_held_within(self.start.addr().get(), self.len) {
             return;
         }
         self.noted.remove();
-        // SAFETY: `new` made exactly this mapping; whoever holds a pointer into it borrows `self`
-        // or owns a share of it.
+        // SAFETY: `new` made exactly this mapping. All code that holds a pointer into it borrows
+        // `self` or owns a share of it.
         unsafe { unmap(self.start, self.len) };
     }
 }
 
-/// `munmap(2)` of a mapping that nobody uses any more.
+/// `munmap(2)` of a mapping that is no longer used.
 ///
-/// ENOMEM (a hole in a larger area, and `vm.max_map_count` areas already), or a sandbox's errno: it
-/// stays mapped, which harms nobody but by the memory that it takes. The first time, the standard
-/// error says so.
+/// On ENOMEM (a hole in a larger area, and `vm.max_map_count` areas already), or a sandbox's errno,
+/// it stays mapped. That does no harm but for the memory that it takes. The first time, a message
+/// on the standard error says so.
 ///
 /// # Safety
 /// As for `munmap`.
@@ -215,14 +242,15 @@ pub(crate) unsafe fn unmap(start: NonNull<c_void>, len: usize) {
     // Relaxed: it orders nothing.
     if !HAS_COMPLAINED.swap(true, Relaxed) {
         let what = format!(
-            "crossproc: {len} bytes of shared memory could not be unmapped, and stay: {} (see vm.max_map_count)\n",
+            "crossproc: {len} bytes of shared memory could not be unmapped, and stay: {} \
+             (see vm.max_map_count)\n",
             io::Error::from(errno)
         );
         let _ = process::complain(&[&what]);
     }
 }
 
-/// Private zeroed pages that read as zero again in a forked child, however it was forked
+/// Maps private zeroed pages that read as zero again in a forked child, however it was forked
 /// (`MADV_WIPEONFORK`, Linux 4.14).
 ///
 /// # Errors
@@ -235,7 +263,7 @@ pub fn map_wiped_on_fork(len: usize) -> Result<NonNull<c_void>, Errno> {
     // SAFETY: the range was mapped by the line above and holds nothing yet.
     if let Err(errno) = unsafe { madvise(start, len, Advice::LinuxWipeOnFork) } {
         if let Some(start) = NonNull::new(start) {
-            // SAFETY: as above; nobody else knows it.
+            // SAFETY: as above; no other code knows it.
             unsafe { unmap(start, len) };
         }
         return Err(errno);

@@ -1,5 +1,5 @@
-//! Bytes in a memfd that nobody can change any more: how a message that is too long for a socket's
-//! buffer travels.
+//! Bytes in a memfd that is sealed against every change: how a message that is too long for a
+//! socket's buffer travels.
 //!
 //! References: <https://man7.org/linux/man-pages/man2/F_GET_SEALS.2const.html> (`F_SEAL_WRITE`)
 
@@ -11,21 +11,22 @@ use core::slice;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{SealFlags, fcntl_add_seals};
+use memfd::FileSeal;
+use rustix::fs::SealFlags;
 use rustix::io::{Errno, pwrite};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use crate::memory;
 use crate::retry::retry;
 
-/// Neither its size nor a byte of it can change, nor can the seals.
+/// With these, neither the size, nor a byte, nor the seals can change.
 const SEALS: SealFlags =
     SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
 
-/// A new anonymous file with a copy of some bytes, sealed.
+/// Returns a new anonymous file with a copy of some bytes, sealed.
 ///
 /// # Errors
-/// As [`memory::create`], without its EINVAL: there may be no bytes. EINTR is retried here.
+/// As for [`memory::create`], without its EINVAL: `bytes` may be empty. EINTR is retried here.
 pub fn copy_of(bytes: &[u8]) -> io::Result<OwnedFd> {
     let len = bytes.len() as u64;
     let file = memory::unsealed(len)?;
@@ -37,11 +38,12 @@ pub fn copy_of(bytes: &[u8]) -> io::Result<OwnedFd> {
             more => written += more,
         }
     }
-    fcntl_add_seals(&file, SEALS)?;
-    Ok(file)
+    let seals =
+        [FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealWrite, FileSeal::SealSeal];
+    memory::seal(file, &seals)
 }
 
-/// A mapping of a sealed file, to be read as a slice. It is unmapped on drop.
+/// A mapping of a sealed file, which is read as a slice. It is unmapped on drop.
 #[derive(Debug)]
 pub struct Sealed {
     start: NonNull<u8>,
@@ -58,19 +60,19 @@ unsafe impl Sync for Sealed {}
 pub enum Unsealed {
     /// It is no memfd, or lacks seals: it could change, or shrink, while it is read.
     NotSealed,
-    /// It is not of the memory that [`copy_of`] makes: of huge pages.
+    /// It is of huge pages, unlike the memory that [`copy_of`] makes.
     HugePages,
-    /// It is not as long as was said.
+    /// It does not have the length that was announced, but this one.
     OtherLength(u64),
-    /// It has holes: to read them would take memory, as much as its maker likes.
+    /// It has holes. Reading them would take memory, as much as the file's maker likes.
     Holes,
     /// `fstat`, `mmap`: ENOMEM.
     Os(io::Error),
 }
 
 impl Sealed {
-    /// Maps all of a file of which somebody says that it is sealed, `len` bytes long, and has no
-    /// holes. All is checked.
+    /// Maps all of a file that is said to be sealed, to be `len` bytes long, and to have no holes.
+    /// All of that is checked.
     ///
     /// # Errors
     /// [`Unsealed`].
@@ -86,7 +88,7 @@ impl Sealed {
         if found != len as u64 {
             return Err(Unsealed::OtherLength(found));
         }
-        // Sealed against writing, so none can be made any more. What was swapped out counts as
+        // Sealed against writing, so no more holes can be made. What was swapped out counts as
         // allocated.
         if allocated < found {
             return Err(Unsealed::Holes);
@@ -107,9 +109,9 @@ impl Deref for Sealed {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `len` bytes are mapped as long as `self`, or none are meant; the file is as long,
-        // can neither shrink nor be written to by anybody, for good (F_SEAL_WRITE is
-        // refused while a writable mapping exists), and this mapping is read-only.
+        // SAFETY: `len` bytes are mapped as long as `self` lives, or `len` is 0. The file is that
+        // long, and can neither shrink nor be written to by any process, for good. (F_SEAL_WRITE is
+        // refused while a writable mapping exists.) This mapping is read-only.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -117,7 +119,7 @@ impl Deref for Sealed {
 impl Drop for Sealed {
     fn drop(&mut self) {
         if self.len != 0 {
-            // SAFETY: `map` made exactly this mapping; whoever has a slice of it borrows `self`.
+            // SAFETY: `map` made exactly this mapping, and every slice of it borrows `self`.
             unsafe { memory::unmap(self.start.cast(), self.len) };
         }
     }
