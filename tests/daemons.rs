@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use crossproc::process::{Builder, CommandExt};
 use crossproc::{Semaphore, Shm, shared};
-use crossproc_sys::process::{self as sys, Lifeline};
+use crossproc_sys::lifeline::Lifeline;
+use crossproc_sys::process as sys;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 mod forked;

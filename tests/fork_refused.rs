@@ -343,7 +343,7 @@ fn a_process_that_may_not_ask_about_its_signals_says_all_the_same_what_it_has_to
     join_all([fork(move || {
         rustix::stdio::dup2_stderr(&stderr).unwrap();
         refused::refuse(&[call(libc::SYS_rt_sigpending, libc::EPERM)]);
-        let _ = crossproc_sys::process::complain(&["one ", "two"]);
+        let _ = crossproc_sys::streams::complain(&["one ", "two"]);
     })]);
     // Children that other tests have forked meanwhile have a copy of this end, too.
     end.shutdown(std::net::Shutdown::Write).unwrap();

@@ -381,7 +381,7 @@ fn an_error_that_cannot_be_told_is_the_same_exit_status() {
 #[test]
 fn a_sigpipe_of_before_is_still_to_come() {
     alone("a_sigpipe_of_before_is_still_to_come", || {
-        use crossproc_sys::process::without_sigpipe;
+        use crossproc_sys::streams::without_sigpipe;
         let is_pending = || {
             // SAFETY: zeroes are a set.
             let mut pending = unsafe { std::mem::zeroed() };

@@ -1,21 +1,22 @@
-//! Closing what strangers have made, on threads of its own.
+//! Closing what strangers have made, on separate threads.
 //!
-//! Closing the last descriptor of a file does what the file's maker wants: a TCP socket may wait
-//! for as long as its `SO_LINGER` says, a file of FUSE asks its daemon, memory of many gigabytes is
-//! freed page by page. Closing a Unix socket closes what is on its way to it. So whatever a client
-//! has sent, and the sockets of clients, too, are closed here. A thread that is stuck is left
-//! alone; there is a bounded number of them, and when that is not enough, the server takes no more
-//! descriptors from clients until it is ([`Closer::has_room`]), and goes on with everything else.
+//! Closing the last descriptor of a file does what the file's maker wants. A TCP socket may wait
+//! for as long as its `SO_LINGER` says. A file of FUSE asks its daemon. Memory of many gigabytes is
+//! freed page by page. Closing a Unix socket closes what is on its way to it. So everything that a
+//! client has sent is closed here, and so are the sockets of clients.
 //!
-//! Where not one thread can be started (RLIMIT_NPROC, pids.max), what is left piles up until there
-//! is no room, and then the thread that serves closes as much as it must. It may be stuck in that
-//! for as long as a stranger likes;
-//! but otherwise it would serve nobody at all. The first thread that cannot be started is told of
-//! on the standard error.
+//! A stuck thread is left alone, and the number of threads is bounded. If they do not keep up, the
+//! server takes no more descriptors from clients until there is room ([`Closer::has_room`]). It
+//! goes on with everything else.
 //!
-//! Whoever hands something over takes no lock: a thread that closes may be anywhere when it loses
-//! its processor, and the server would wait for it to get one again. The descriptors go onto a
-//! stack, and a semaphore counts them; only those who close lock the list that they move them to.
+//! If not even one thread can be started (RLIMIT_NPROC, pids.max), descriptors pile up until there
+//! is no room. Then the serving thread closes as many as it must. A stranger may hold it up there
+//! for as long as it likes; but otherwise the server would serve nobody at all. The first failure
+//! to start a thread is reported on standard error.
+//!
+//! A hand-over takes no lock: a closing thread may lose its processor while it holds one, and the
+//! server would wait until it gets a processor again. The descriptors go onto a stack, and a
+//! semaphore counts them. Only closing threads lock the list that they move them to.
 
 #![allow(unsafe_code)]
 
@@ -30,35 +31,35 @@ use std::thread;
 use crate::reactor::own_threads::{CLOSER, HasThreads};
 use crate::sync::semaphore::Semaphore;
 use crossproc_sys::poll::Bell;
-use crossproc_sys::process;
+use crossproc_sys::streams;
 
-/// How many closes may be stuck before others have to wait for them.
+/// The most threads: so many closes may be stuck before others have to wait for them.
 const MAX_THREADS: usize = 16;
-/// A thread that had nothing to do for so long ends.
+/// The time without work after which a thread ends.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Closes descriptors on threads of its own.
+/// Closes descriptors on separate threads.
 #[derive(Debug)]
 pub(super) struct Closer {
-    /// What was handed over and not moved to `taken` yet, the last one first. Each node is its own
-    /// `Box`'s, and belongs to whoever takes the stack away.
+    /// The descriptors that were handed over and not moved to `taken` yet, the last one first. Each
+    /// node was a `Box` of its own, and belongs to the thread that takes the stack away.
     handed: AtomicPtr<Node>,
-    /// What is to be closed next. Only the threads that close lock it.
+    /// The descriptors to close next. Only threads that close lock it.
     taken: Mutex<Vec<OwnedFd>>,
-    /// How many are in either, or are about to be. Each is counted before anybody can take it:
-    /// whoever takes one takes one off.
+    /// The number of descriptors in either, or about to be. Each is counted before any thread can
+    /// take it. The thread that takes one subtracts one.
     left: AtomicUsize,
     more: Semaphore,
     threads: AtomicUsize,
-    /// How many threads sleep, or are about to.
+    /// The number of threads that sleep, or are about to.
     idle: AtomicUsize,
     is_over: AtomicBool,
-    /// How often the idle threads were told to end.
+    /// The number of times that the idle threads were told to end.
     endings: AtomicUsize,
-    /// Whether somebody has been told that a thread could not be started.
+    /// Whether a failure to start a thread has been reported.
     has_complained: AtomicBool,
-    /// How many descriptors may be left to close before clients' are not received any more.
-    /// Bounded they are in any case: each is open.
+    /// The number of descriptors left to close at which clients' are not received any more. They
+    /// are bounded in any case: each is open.
     room: usize,
     /// Rung when there is room again.
     bell: Arc<Bell>,
@@ -87,17 +88,17 @@ impl Closer {
         })
     }
 
-    /// Whether a packet's worth of descriptors may be received.
+    /// Returns whether a packet's worth of descriptors may be received.
     pub(super) fn has_room(&self) -> bool {
-        // Relaxed: a bound that a few may exceed.
+        // Relaxed: a few descriptors may exceed the bound.
         self.left.load(Relaxed) < self.room
     }
 
-    /// Starts a thread if something is left and nobody is there for it: none could be started when
-    /// it came. If that fails again, and there is no room, this thread closes what it must to make
-    /// some. For the one that serves.
+    /// For the serving thread. Starts a thread if something is left and no thread is there, because
+    /// none could be started when it came. If that fails again, and there is no room, this thread
+    /// closes what it must to make some.
     pub(super) fn go_on(self: &Arc<Self>) {
-        // Relaxed: asked again and again.
+        // Relaxed: the server asks again and again.
         if self.left.load(Relaxed) != 0 && self.threads.load(Relaxed) == 0 {
             self.start();
             while !self.has_room()
@@ -110,20 +111,21 @@ impl Closer {
     }
 
     fn close(self: &Arc<Self>, descriptor: OwnedFd) {
-        // SeqCst: either this sees that a thread has ended, or the thread, in `run`, that something
-        // is left.
+        // SeqCst: either this thread sees that another one has ended, or that one sees, in `run`,
+        // that something is left.
         let left = self.left.fetch_add(1, SeqCst) + 1;
         self.hand_over(descriptor);
-        // It fails if there are more than there can be descriptors.
+        // It fails only if there are more permits than there can be descriptors.
         let _ = self.more.release();
-        // SeqCst: one that is about to end is not idle before it looks whether something is left.
+        // SeqCst: a thread that is about to end leaves `idle` before it looks whether something is
+        // left.
         if self.idle.load(SeqCst) < left {
             self.start();
         }
     }
 
-    /// Starts a thread, if there may be another one. Without memory for it, those that are there
-    /// must do, or the next attempt.
+    /// Starts a thread, unless there are as many as there may be. Without memory for another one,
+    /// those that are there must do, or the next attempt.
     fn start(self: &Arc<Self>) {
         // SeqCst: see `close`.
         if self
@@ -142,24 +144,26 @@ impl Closer {
         }
     }
 
-    /// Says, once, that a thread could not be started.
+    /// Reports once that a thread could not be started.
     fn complain(&self, error: &io::Error) {
-        // Relaxed: it orders nothing.
+        // Relaxed: the flag orders nothing.
         if !self.has_complained.swap(true, Relaxed) {
             let error = error.to_string();
-            let _ = process::complain(&[
-                "crossproc: a directory could not start a thread to close what its clients have left (",
+            let _ = streams::complain(&[
+                "crossproc: a directory could not start a thread to close what its clients have \
+                 left (",
                 &error,
-                "). Without any, its serving thread does that, and can be held up: raise RLIMIT_NPROC or pids.max\n",
+                "). Without any, its serving thread does that, and can be held up: raise \
+                 RLIMIT_NPROC or pids.max\n",
             ]);
         }
     }
 
-    /// Closes one of those that are left, for who has acquired the semaphore. Whether there was
-    /// one.
+    /// Closes one of the descriptors that are left, for a thread that has acquired the semaphore.
+    /// Returns whether there was one.
     fn close_one(&self) -> bool {
         let Some(descriptor) = self.take() else { return false };
-        // SeqCst: see `close`. Nobody may see fewer left before this one is taken out.
+        // SeqCst: see `close`. No thread may see fewer left before this one is taken out.
         if self.left.fetch_sub(1, SeqCst) == self.room {
             self.bell.ring();
         }
@@ -172,7 +176,8 @@ impl Closer {
         // Relaxed: the exchange below publishes the node, and nothing is read through `next` here.
         let mut next = self.handed.load(Relaxed);
         loop {
-            // SAFETY: made above, and nobody else's before the exchange succeeds.
+            // SAFETY: `node` was made above, and no other thread can reach it before the exchange
+            // succeeds.
             unsafe { (*node).next = next };
             // Release: pairs with the Acquire in `take`.
             match self.handed.compare_exchange_weak(next, node, Release, Relaxed) {
@@ -182,17 +187,17 @@ impl Closer {
         }
     }
 
-    /// One of those that are left. Whoever has acquired the semaphore finds one, unless it was
-    /// released for the end.
+    /// Takes one of the descriptors that are left. A thread that has acquired the semaphore finds
+    /// one, unless the permit was released to end the threads.
     fn take(&self) -> Option<OwnedFd> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.is_empty() {
-            // Acquire: pairs with the Release in `hand_over`, for the whole stack: each exchange
-            // goes on from the one before.
+            // Acquire: pairs with the Releases in `hand_over` of the whole stack: each exchange
+            // continues the release sequence of the one before.
             let mut node = self.handed.swap(ptr::null_mut(), Acquire);
             while !node.is_null() {
-                // SAFETY: the swap has taken the whole stack away, so nobody else has its nodes,
-                // each of which was a `Box`.
+                // SAFETY: the swap has taken the whole stack away, so no other thread has its
+                // nodes. Each of them was a `Box`.
                 let owned = unsafe { Box::from_raw(node) };
                 node = owned.next;
                 taken.push(owned.descriptor);
@@ -203,10 +208,11 @@ impl Closer {
 
     fn run(self: &Arc<Self>) {
         loop {
-            // Acquire: pairs with the Release in `end_idle`. One that has not come to this is told
-            // of the ending by the permit that is released there.
+            // Acquire: pairs with the Release in `end_idle`. A thread that misses the ending in
+            // this load learns of it from the permit that is released there.
             let endings = self.endings.load(Acquire);
-            // SeqCst, both: see `close`. One that is counted here takes what is handed over next.
+            // SeqCst, both: see `close`. A thread that is counted here takes what is handed over
+            // next.
             self.idle.fetch_add(1, SeqCst);
             let acquired = self.more.acquire_timeout(IDLE);
             self.idle.fetch_sub(1, SeqCst);
@@ -218,8 +224,8 @@ impl Closer {
             // Acquire: as above.
             let is_told = self.endings.load(Acquire) != endings;
             if acquired.is_err() || is_over || is_told {
-                // SeqCst: see `close`. Whoever hands over something from now on starts another
-                // thread; for what was before, this one goes on.
+                // SeqCst: see `close`. From here on, a hand-over can start another thread in place
+                // of this one. For what was handed over before, this thread goes on.
                 self.threads.fetch_sub(1, SeqCst);
                 if self.left.load(SeqCst) == 0 {
                     return;
@@ -229,7 +235,7 @@ impl Closer {
         }
     }
 
-    /// Has the threads end when they have closed what is left.
+    /// Has the threads end once they have closed what is left.
     pub(super) fn finish(&self) {
         // Release: pairs with the Acquire in `run`.
         self.is_over.store(true, Release);
@@ -240,7 +246,7 @@ impl Closer {
 }
 
 impl Drop for Closer {
-    /// What nobody could be started for.
+    /// Closes what is left because no thread could be started for it.
     fn drop(&mut self) {
         while self.take().is_some() {}
     }
@@ -248,7 +254,7 @@ impl Drop for Closer {
 
 impl HasThreads for Closer {
     fn end_idle(&self) {
-        // SeqCst: those that are about to sleep are counted.
+        // SeqCst: threads that are about to sleep are counted.
         let idle = self.idle.load(SeqCst);
         // Release: pairs with the Acquires in `run`.
         self.endings.fetch_add(1, Release);
@@ -258,10 +264,10 @@ impl HasThreads for Closer {
     }
 }
 
-/// A descriptor that is closed by a [`Closer`].
+/// A descriptor that a [`Closer`] closes.
 #[derive(Debug)]
 pub(super) struct Foreign {
-    /// `None` only while it is dropped.
+    /// `None` only during the drop.
     fd: Option<OwnedFd>,
     closer: Arc<Closer>,
 }
@@ -297,7 +303,7 @@ mod tests {
         let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let is_done = AtomicBool::new(false);
         thread::scope(|scope| {
-            // Threads that come for more than there is, as at the end of a directory.
+            // Releases permits without descriptors, as at the end of a directory.
             scope.spawn(|| {
                 while !is_done.load(Relaxed) {
                     closer.finish();
@@ -307,7 +313,7 @@ mod tests {
             let closing = scope.spawn(|| {
                 for _ in 0..COUNT {
                     drop(Foreign::new(file.try_clone().unwrap(), &closer));
-                    // Not more than this process may have open.
+                    // Stays below the number of descriptors that this process may have open.
                     while closer.left.load(SeqCst) > 200 {
                         assert!(closer.left.load(SeqCst) <= COUNT);
                         thread::yield_now();

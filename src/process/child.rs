@@ -18,24 +18,24 @@ use rustix::process::{Pid, Signal};
 use crate::wait::{Ended, Wait, Waiter};
 use crossproc_sys::failed::failed;
 
-/// Nanoseconds between two looks at a child that has ended and cannot be reaped.
+/// Nanoseconds between two looks at a child that has ended and cannot be reaped yet.
 const AGAIN: u64 = 1_000_000;
-/// So many looks at one that is about to be reaped are enough.
+/// How many looks at a child that another is about to have reaped are enough.
 const MANY: u32 = 1_000;
 
 /// A process that this one started, by [`fork`](super::fork) or
 /// [`CommandExt::start`](super::CommandExt::start).
 ///
-/// It is known by a pidfd, so that no operation can ever hit another process that was given the
-/// same pid. Several threads may use it at once. Dropping it leaves the process alone; unless it is
-/// joined, it stays a zombie after its end until this process ends, too.
+/// It is known by a pidfd, so no operation can hit another process that was given the same pid.
+/// Several threads may use it at once. Dropping it leaves the process alone. Unless it is joined,
+/// the process stays a zombie after its end, until this process ends, too.
 ///
 /// The descriptor ([`AsFd`]) becomes readable when the process ends, for use with `poll`.
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
     pidfd: OwnedFd,
-    /// Once it has been reaped.
+    /// The exit status, once the process has been reaped.
     status: Mutex<Option<ExitStatus>>,
 }
 
@@ -44,14 +44,14 @@ impl Child {
         Child { pid, pidfd, status: Mutex::new(None) }
     }
 
-    /// The pid. Once the child is joined, another process may be given it.
+    /// Returns the pid. Once the child is joined, another process may be given it.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.pid.as_raw_nonzero().get() as u32
     }
 
-    /// Waits until the process has ended, as long as it takes: its exit code, or the signal that
-    /// killed it. The second time it is the same.
+    /// Waits until the process has ended, as long as it takes. Returns its exit code, or the signal
+    /// that killed it. Later calls return the same.
     ///
     /// # Errors
     /// [`StatusLost`], in the [`io::Error`]: the process has ended, and its status went elsewhere.
@@ -68,7 +68,8 @@ impl Child {
         self.join_with(Wait::timeout(timeout))
     }
 
-    /// Waits until the process has ended, until `deadline` at most. A past one looks once.
+    /// Waits until the process has ended, until `deadline` at most. A deadline in the past looks
+    /// once.
     ///
     /// # Errors
     /// [`io::ErrorKind::TimedOut`]; otherwise as [`join`](Child::join).
@@ -105,8 +106,8 @@ impl Child {
                 }
             }
             if has_ended {
-                // Ended, and not to be reaped before a debugger lets go of it, of which nothing
-                // tells: look again in a while.
+                // The child has ended, and cannot be reaped before a debugger lets go of it.
+                // Nothing reports that: look again in a while.
                 waiter.sleep(|until| {
                     let again = clock::now().saturating_add(AGAIN);
                     match sleep_until(until.map_or(again, |until| until.min(again))) {
@@ -118,7 +119,7 @@ impl Child {
         }
     }
 
-    /// The exit status if the process has ended, `None` while it runs.
+    /// Returns the exit status if the process has ended, or `None` while it runs.
     ///
     /// # Errors
     /// As [`join`](Child::join).
@@ -130,8 +131,8 @@ impl Child {
     }
 
     fn look(&self) -> io::Result<Look> {
-        // Held while reaping, so that nobody finds the child reaped and its status not yet here.
-        // Nothing in between panics or blocks.
+        // Held while reaping, so that no thread finds the child reaped and its status not stored
+        // yet. Nothing in between panics or blocks.
         let mut known = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(status) = *known {
             return Ok(Look::Ended(status));
@@ -160,8 +161,8 @@ impl Child {
         io::Error::other(StatusLost { id: self.id(), taker })
     }
 
-    /// Whether the process has not ended. It may have by the time this returns; once false it stays
-    /// so.
+    /// Returns whether the process has not ended. It may have ended by the time this returns. Once
+    /// the result is false, it stays so.
     ///
     /// # Errors
     /// No memory for `poll(2)`.
@@ -169,7 +170,7 @@ impl Child {
         Ok(!pidfd::wait(&self.pidfd, Some(0)).map_err(failed("poll"))?)
     }
 
-    /// Asks the process to end (SIGTERM). To one that has ended this does nothing.
+    /// Asks the process to end (SIGTERM). If it has ended already, this does nothing.
     ///
     /// # Errors
     /// [`io::ErrorKind::PermissionDenied`]: the process changed its user.
@@ -177,7 +178,7 @@ impl Child {
         self.signal(Signal::TERM)
     }
 
-    /// Ends the process (SIGKILL). To one that has ended this does nothing.
+    /// Ends the process (SIGKILL). If it has ended already, this does nothing.
     ///
     /// # Errors
     /// [`io::ErrorKind::PermissionDenied`]: the process changed its user.
@@ -206,7 +207,7 @@ impl Child {
         pidfd::signal(&self.pidfd, signal).map_err(failed("pidfd_send_signal"))
     }
 
-    /// Sleeps for a slice at most, until the process has ended. Whether it has.
+    /// Sleeps until the process has ended, for a slice at most. Returns whether it has ended.
     fn sleep(&self, waiter: &mut Waiter) -> io::Result<bool> {
         let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let mut polled = Ok(Polled::TimedOut);
@@ -228,23 +229,22 @@ impl AsFd for Child {
     }
 }
 
-/// What a look at a process finds.
+/// The result of a look at a process.
 enum Look {
     Runs,
     Ended(ExitStatus),
-    /// It has ended, and somebody else is about to have reaped it: the kernel, or a wait for any
-    /// child.
+    /// It has ended, and another is about to have reaped it: the kernel, or a wait for any child.
     IsReaped,
 }
 
-/// A process has ended, and how cannot be known: its exit status was not kept for this process.
-/// Found in the [`io::Error`] of [`Child::join`] and its kin, by [`io::Error::get_ref`] and a
-/// downcast.
+/// The error of a process that has ended and whose exit status cannot be known: it was not kept for
+/// this process. It is found in the [`io::Error`] of [`Child::join`] and its kin, by
+/// [`io::Error::get_ref`] and a downcast.
 ///
-/// It went to a wait for any child, or the kernel kept none since SIGCHLD is ignored, or another
-/// process is the parent; the text says which. From Linux 6.15 on, the kernel keeps the status for
-/// whoever has a pidfd, as a [`Child`] has. The first two do not happen there, unless a sandbox
-/// refuses the call (`PIDFD_GET_INFO`).
+/// The status went to a wait for any child, or the kernel kept none since SIGCHLD is ignored, or
+/// another process is the parent. The text says which. From Linux 6.15 on, the kernel keeps the
+/// status for every holder of a pidfd, and a [`Child`] is one. The first two cases do not happen
+/// there, unless a sandbox refuses the call (`PIDFD_GET_INFO`).
 #[derive(Debug, thiserror::Error)]
 #[error("process {id} has ended, or is another's, and its exit status is lost: {taker}")]
 pub struct StatusLost {
@@ -253,14 +253,14 @@ pub struct StatusLost {
 }
 
 impl StatusLost {
-    /// The pid that the process had. Another may have it now.
+    /// Returns the pid that the process had. Another process may have it meanwhile.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
     }
 }
 
-/// Where it went.
+/// Where the status went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum Taker {
     #[error(

@@ -1,4 +1,4 @@
-//! What a forked child does not keep of its parent's descriptors.
+//! The descriptors of its parent that a forked child does not keep.
 
 #![allow(unsafe_code)]
 
@@ -6,19 +6,20 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use crossproc_sys::descriptor::Dead;
+use crossproc_sys::failed::because;
 use rustix::io::Errno;
 
 use crate::connection::{HeldEnds, begin};
 
-/// The descriptors in whose places the child puts dead ones. As long as this lives, none of them is
-/// closed in the parent.
+/// The descriptors that the child replaces by dead ones. While this exists, none of them is closed
+/// in the parent.
 #[derive(Debug)]
 pub(super) struct Closing<'a> {
     /// `None`: there is nothing to close.
     dead: Option<Dead>,
     asked_for: &'a [BorrowedFd<'a>],
     private: HeldEnds,
-    /// The one that is the child's own: its end of a connection to its parent.
+    /// The child's own descriptor among them: its end of a connection to its parent.
     kept: Option<RawFd>,
 }
 
@@ -27,13 +28,10 @@ impl<'a> Closing<'a> {
         let private = HeldEnds::hold();
         let mut closing = Closing { dead: None, asked_for, private, kept };
         if closing.numbers().next().is_some() {
-            let failed = |errno: Errno| {
-                let source = io::Error::from(errno);
-                let text = format!(
-                    "opening /dev/null, which takes the place of what a forked child does not keep, failed: {source}"
-                );
-                io::Error::new(source.kind(), text)
-            };
+            let failed = because(
+                "opening /dev/null, which takes the place of what a forked child does not keep, \
+                 failed",
+            );
             closing.dead = Some(Dead::new().map_err(failed)?);
         }
         Ok(closing)
@@ -45,14 +43,14 @@ impl<'a> Closing<'a> {
         asked_for.chain(private.filter(|&number| Some(number) != self.kept))
     }
 
-    /// The child's part. Async-signal-safe, but if the child is given a connection.
+    /// The child's part. Async-signal-safe, unless the child is given a connection.
     pub(super) fn close(&mut self) -> Result<(), Errno> {
         if let Some(dead) = self.dead.take() {
             for number in self.numbers() {
-                // SAFETY: the number is open: the parent could not close it before the fork, by the
-                // borrow, or the lock of the list. Who owns it has asked for this, or is a
-                // `Connection`, which takes any error of its socket. Nobody is given another file's
-                // bytes, mapping or folder by it: all of that is EBADF.
+                // SAFETY: the number is open: the borrow, or the lock of the list, kept the parent
+                // from closing it before the fork. Its owner has asked for this, or is a
+                // `Connection`, which takes any error of its socket. This gives nothing access to
+                // another file's bytes, mapping or folder: all of that is EBADF.
                 unsafe { dead.replace(number) }?;
             }
         }

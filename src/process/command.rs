@@ -1,4 +1,4 @@
-//! [`CommandExt`]: handles for another program, by name.
+//! [`CommandExt`]: handles that are shared with another program, by name.
 
 #![allow(unsafe_code)]
 
@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use crossproc_sys::descriptor::duplicate;
-use crossproc_sys::process::Lifeline;
+use crossproc_sys::lifeline::Lifeline;
 use rustix::fs::fstat;
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
@@ -18,8 +18,8 @@ use super::{Child, LINE};
 use crate::memory::{Handle, HandleError};
 use crossproc_sys::failed::failed;
 
-/// A handle is known to the program that is started by an environment variable of this name, with
-/// the handle's name after it.
+/// The beginning of an environment variable's name, before the handle's name. The program that is
+/// started finds the handle by it.
 const PREFIX: &str = "CROSSPROC_HANDLE_";
 
 /// What [`std::process::Command`] lacks for programs that share memory.
@@ -42,12 +42,12 @@ const PREFIX: &str = "CROSSPROC_HANDLE_";
 /// # }
 /// ```
 pub trait CommandExt {
-    /// Lets the program inherit a handle, which it gets by [`inherited`] with this name. The handle
-    /// need not live on: the command keeps a descriptor.
+    /// Lets the program inherit a handle, which it gets by calling [`inherited`] with this name.
+    /// The handle may be dropped: the command keeps a descriptor.
     ///
     /// The name is in an environment variable of the command, so **`env_clear` comes before this**.
     /// If it comes after, [`start`](CommandExt::start) and [`replace`](CommandExt::replace) are
-    /// errors ([`io::ErrorKind::InvalidInput`]), and a program that is started otherwise does not
+    /// errors ([`io::ErrorKind::InvalidInput`]). A program that is started in another way does not
     /// find the handle.
     ///
     /// # Errors
@@ -56,42 +56,42 @@ pub trait CommandExt {
     fn share<H: Handle>(&mut self, name: &str, handle: &H) -> io::Result<&mut Command>;
 
     /// Has the program killed (SIGKILL) when this process ends, however it ends. See the
-    /// [module](super). It lasts through a later `exec`. For commands that are started: `exec`
-    /// by this process ties nothing.
+    /// [module](super). This lasts through a later `exec`. It is for commands that are started:
+    /// `exec` by this process ties nothing.
     ///
     /// # Errors
     /// No free descriptor, no memory, no `/proc`.
     fn daemon(&mut self) -> io::Result<&mut Command>;
 
-    /// Starts the program, as [`Command::spawn`] does, for a [`Child`] on a pidfd. What the command
-    /// pipes (`Stdio::piped`) is closed at once: take `spawn` for that.
+    /// Starts the program, as [`Command::spawn`] does, and returns a [`Child`] that is known by a
+    /// pidfd. Pipes of the command (`Stdio::piped`) are closed at once: use `spawn` for those.
     ///
-    /// The child opens its pidfd itself, before it becomes the program: it is the program's
-    /// whatever becomes of it, also if SIGCHLD is ignored.
+    /// The child opens its pidfd itself, before it becomes the program. So the pidfd is the
+    /// program's, whatever becomes of it, even if SIGCHLD is ignored.
     ///
     /// # Errors
-    /// As [`Command::spawn`], of the same kind, and with its error as the source; what the child
-    /// was refused when it opened or sent the pidfd. The program was not started then. Where the
-    /// pidfd cannot be received since other threads have taken the last free descriptors meanwhile,
-    /// it was, and the error says so, and with which
-    /// pid.
+    /// As for [`Command::spawn`], of the same kind, and with its error as the source. Also an error
+    /// of the child's in opening or sending the pidfd. In these cases the program was not started.
     ///
-    /// A program that cannot be executed is another error, without a reason, if the status of the
-    /// forked child is lost: SIGCHLD is ignored, or a wait for any child took it. std panics there,
-    /// which prints a message; this function catches it. In a program whose panics abort, it
-    /// aborts.
+    /// If other threads have meanwhile taken the last free descriptors, the pidfd cannot be
+    /// received. Then the program was started, and the error says so, and with which pid.
+    ///
+    /// If the status of the forked child is lost, a program that cannot be executed is a different
+    /// error, without a reason. It is lost if SIGCHLD is ignored, or a wait for any child took it.
+    /// std panics there, which prints a message; this function catches the panic. In a program
+    /// whose panics abort, it aborts.
     fn start(&mut self) -> io::Result<Child>;
 
     /// Replaces this process by the program, as std's `exec` does, with what was
-    /// [shared](CommandExt::share). It returns only if that fails, and then what was shared is
-    /// closed to other programs again. Of the rest std says that the process may be left changed:
-    /// its standard streams, its working directory, its signals.
+    /// [shared](CommandExt::share). Returns only if that fails, and then what was shared is closed
+    /// to other programs again. As std says of the rest, the process may be left changed: its
+    /// standard streams, its working directory, its signals.
     ///
-    /// std's `exec` itself is an error for a command that shares something: nothing would close it
-    /// again.
+    /// std's `exec` itself is an error for a command that shares something: nothing would close
+    /// that again.
     ///
     /// # Errors
-    /// As std's `exec`.
+    /// As for std's `exec`.
     ///
     /// # Examples
     /// ```
@@ -126,8 +126,8 @@ impl CommandExt for Command {
             .map_err(failed("marking this process, for the program to be told from it (mmap)"))?;
         self.env(&variable, value);
         let share = Share::new(fd, variable);
-        // SAFETY: in a child the closure makes system calls alone, reads what is behind `DOING`,
-        // and allocates nothing.
+        // SAFETY: in a child the closure only makes system calls, and reads what is behind `DOING`.
+        // It allocates nothing.
         Ok(unsafe { self.pre_exec(move || share.inherit()) })
     }
 
@@ -147,10 +147,11 @@ impl CommandExt for Command {
 }
 
 /// Takes a handle that the program which started this one [shared](CommandExt::share) under `name`.
-/// It can be asked for more than once.
+/// It can be called more than once for a name.
 ///
 /// # Errors
-/// [`InheritError`]: there is none of that name, it was not meant for this process, or it is not a handle of this kind.
+/// [`InheritError`]: there is no handle of that name, it was not meant for this process, or it is
+/// not a handle of this kind.
 pub fn inherited<H: Handle>(name: &str) -> Result<H, InheritError> {
     let not_shared = || InheritError::NotShared { name: name.to_owned() };
     let value = std::env::var(format!("{PREFIX}{name}")).map_err(|_| not_shared())?;
@@ -173,9 +174,10 @@ pub fn inherited<H: Handle>(name: &str) -> Result<H, InheritError> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InheritError {
-    /// Whoever started this program shared nothing under this name.
+    /// The program that started this one shared nothing under this name.
     #[error(
-        "no handle was shared as {name:?}: the starting program must call CommandExt::share with that name, after env_clear if it calls that"
+        "no handle was shared as {name:?}: the starting program must call CommandExt::share with \
+         that name, after env_clear if it calls that"
     )]
     NotShared {
         /// The name that was asked for.
@@ -187,26 +189,27 @@ pub enum InheritError {
         /// The name that was asked for.
         name: String,
     },
-    /// It is there, but the system refused another descriptor of it.
+    /// The handle exists, but the system refused another descriptor of it.
     #[error(
-        "the handle {name:?} could not be duplicated: close descriptors, or raise RLIMIT_NOFILE, if it is for want of them"
+        "the handle {name:?} could not be duplicated: close descriptors, or raise RLIMIT_NOFILE, \
+         if it is for want of them"
     )]
     Os {
         /// The name that was asked for.
         name: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// What was shared cannot be attached as what was asked for.
+    /// What was shared cannot be attached as the kind that was asked for.
     #[error(
         "the handle {name:?} was shared as a {kind}, and is not the {expected} that was asked for"
     )]
     Attach {
         /// The name that was asked for.
         name: String,
-        /// What it is, in the words of the program that shared it.
+        /// The kind of handle, in the words of the program that shared it.
         kind: String,
-        /// What was asked for.
+        /// The kind that was asked for.
         expected: &'static str,
         /// What is wrong with it.
         source: HandleError,
@@ -226,8 +229,8 @@ impl From<InheritError> for io::Error {
     }
 }
 
-/// What the variable says: a descriptor's number, which file is behind it, by which a process that
-/// inherited the variable and not the descriptor finds out, and what kind of handle it is.
+/// What the variable says: a descriptor's number, which file is behind it, and the kind of handle.
+/// By the file, a process that inherited the variable without the descriptor finds that out.
 #[derive(Debug, PartialEq, Eq)]
 struct Passed {
     number: RawFd,
@@ -257,12 +260,12 @@ impl Passed {
         })
     }
 
-    /// A descriptor of the caller's own, if the number is open and that file is behind it. From
-    /// then on, the number is closed on exec.
+    /// Returns a descriptor of the caller's own, if the number is open with that file behind it.
+    /// From then on, the number is closed on exec.
     fn duplicate(&self) -> io::Result<Option<OwnedFd>> {
-        // SAFETY: not -1. Whatever the number stands for, it is duplicated and, if it is not the
-        // file that was passed, left as it was; nothing of this program closes the number
-        // of a descriptor that it was started with.
+        // SAFETY: not -1. Whatever the number stands for is only duplicated. It is left as it was,
+        // unless it is the file that was passed. Nothing in this program closes the number of a
+        // descriptor that the program was started with.
         let inherited = unsafe { BorrowedFd::borrow_raw(self.number) };
         let own = match duplicate(inherited) {
             Err(Errno::BADF) => return Ok(None),

@@ -1,28 +1,30 @@
 //! How a forked child begins: not before its parent knows it by a pidfd, and not without its parent
 //! learning of it.
 //!
-//! | step | who | what |
+//! | step | process | action |
 //! |---|---|---|
 //! | 1 | parent | makes a pair of sockets, forks, opens a pidfd |
-//! | 2 | parent | sends [`GO`]: nobody can take the child for another any more |
+//! | 2 | parent | sends [`GO`]: from here on, the child cannot be taken for another process |
 //! | 3 | child | ties itself to its parent if it is a daemon, and closes what it is not to keep |
 //! | 4 | child | receives the byte, and forgets what its parent has printed |
 //! | 5 | child | reports that it begins, or what failed and the errno; then does so, or exits |
 //! | 6 | parent | receives the report: the fork is done, or an error, and then the child is reaped |
 //!
-//! So the body runs if and only if the report was sent, and the parent returns `Ok` only if it
-//! came.
+//! So the body runs if and only if the report was sent, and the parent returns `Ok` only if the
+//! report came.
 //!
-//! Each may die at any step. The end of the stream tells the other one, but for one case: another
-//! thread forked meanwhile, and that child has copies of both sockets. So the parent watches the
-//! pidfd besides, and the child looks for its parent's pid now and then.
+//! Either process may die at any step. The end of the stream tells the other, except in one case:
+//! another thread forked meanwhile, and its child has copies of both sockets. So the parent also
+//! watches the pidfd, and the child checks its parent's pid now and then.
 //!
-//! Sockets, because writing to a pipe whose reader has died could kill this process (SIGPIPE), and
-//! because they can be shut down: the parent that gives up ends the stream, whoever has copies.
+//! The channel is a pair of sockets for two reasons. A write to a pipe whose reader has died could
+//! kill this process (SIGPIPE). And sockets can be shut down: a parent that gives up ends the
+//! stream, whichever processes have copies.
 //!
 //! No signal is sent to a pid here. A child that has ended may have been reaped by then, by the
-//! kernel if SIGCHLD is ignored or by a wait for any child, and its pid be another's. So a child
-//! without a pidfd is told to end by its stream, and one with a pidfd is killed by that.
+//! kernel if SIGCHLD is ignored, or by a wait for any child. Its pid may then be another process's.
+//! So a child without a pidfd is told to end by its stream, and a child with a pidfd is killed
+//! through that.
 
 use std::fs;
 use std::io;
@@ -30,8 +32,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 
 use crossproc_sys::descriptor::both_above_standard;
+use crossproc_sys::failed::because;
+use crossproc_sys::lifeline::{self, Lifeline};
 use crossproc_sys::poll::{self, PollFd, PollFlags, Polled};
-use crossproc_sys::process::{self as sys, Lifeline};
+use crossproc_sys::process as sys;
 use crossproc_sys::retry::retry;
 use crossproc_sys::{clock, ids, pidfd};
 use rustix::io::Errno;
@@ -48,7 +52,7 @@ use super::printed;
 const GO: u8 = 1;
 /// What the child sends if it begins.
 const BEGUN: ChildReport = ChildReport { step: 0, errno: 0 };
-/// What can fail in the child, from 1 on.
+/// What can fail in the child, numbered from 1.
 const STEPS: [&str; 4] = [
     "tying it to its parent",
     "being let in by its parent",
@@ -60,16 +64,16 @@ const LETTING_IN: u8 = 2;
 const CLOSING: u8 = 3;
 const FORGETTING: u8 = 4;
 
-/// Waits for the end, and reaps nobody.
+/// Waits for the end, and does not reap.
 const UNREAPED: WaitIdOptions = WaitIdOptions::EXITED.union(WaitIdOptions::NOWAIT);
 /// The exit code of a child that did not begin.
 const NOT_STARTED: i32 = 127;
-/// How often a child looks whether its parent lives, in nanoseconds.
+/// How often a child checks that its parent is alive, in nanoseconds.
 const LOOK: u64 = 100_000_000;
-/// How long a child may take to end that is not let in, in nanoseconds.
+/// How long a child that is not let in may take to end, in nanoseconds.
 const END: u64 = 10_000_000_000;
 
-/// What the child has to say: five bytes, the step and the errno.
+/// The child's report: five bytes, the step and the errno.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ChildReport {
     step: u8,
@@ -87,7 +91,7 @@ pub(super) struct Inside {
     parent: Pid,
 }
 
-/// Both ends, close-on-exec.
+/// Makes both ends, close-on-exec.
 pub(super) fn gate() -> io::Result<(Inside, Outside)> {
     let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(crossproc_sys::failed::failed("socketpair"))?;
@@ -102,14 +106,13 @@ pub(super) fn gate() -> io::Result<(Inside, Outside)> {
 }
 
 impl Inside {
-    /// The child's part. It returns if the child is to begin, and has closed the socket then;
-    /// otherwise the process exits. Async-signal-safe unless it `forgets` what its parent has
-    /// printed.
+    /// The child's part. Returns if the child is to begin, with the socket closed; otherwise the
+    /// process exits. Async-signal-safe unless it `forgets` what its parent has printed.
     pub(super) fn pass(self, line: Option<Lifeline>, closing: &mut Closing<'_>, forgets: bool) {
         let tied = match line {
             Some(line) => line.tie(),
             None => {
-                sys::let_go();
+                lifeline::let_go();
                 Ok(())
             }
         };
@@ -127,7 +130,8 @@ impl Inside {
         let report = passed.err().unwrap_or(BEGUN);
         let [a, b, c, d] = report.errno.to_ne_bytes();
         let sent = retry(|| send(&self.socket, &[report.step, a, b, c, d], SendFlags::NOSIGNAL));
-        // What cannot be reported does not happen: the parent learns it from the end of the stream.
+        // A child that cannot report does not begin: the parent learns of it from the end of the
+        // stream.
         if passed.is_err() || sent.is_err() {
             sys::exit_now(NOT_STARTED);
         }
@@ -144,8 +148,8 @@ impl Inside {
                     _ => Err(Errno::PIPE),
                 };
             }
-            // None: it is in another pid namespace, and cannot be asked for, nor where that is
-            // refused.
+            // None: the parent is in another pid namespace, so that its pid cannot be asked for, or
+            // a sandbox refuses the call.
             if ids::parent().unwrap_or(None).is_some_and(|now| now != self.parent) {
                 return Err(Errno::PIPE);
             }
@@ -154,9 +158,9 @@ impl Inside {
 }
 
 impl Outside {
-    /// The parent's part: lets the child in, and waits until it has begun. If it does not, it is
-    /// reaped, and the error says why. `false`: it was to forget what its parent has printed, and
-    /// waits for a lock that nobody will ever let go of.
+    /// The parent's part: lets the child in, and waits until it has begun. If the child does not
+    /// begin, it is reaped, and the error says why. `false`: the child was to forget what its
+    /// parent has printed, and waits for a lock that no thread will ever release.
     pub(super) fn let_in(self, child: Pid, pidfd: &OwnedFd, forgets: bool) -> io::Result<bool> {
         let result = self.let_in_and_listen(child, pidfd, forgets);
         let report = match result {
@@ -164,16 +168,18 @@ impl Outside {
             Ok(report) => report,
             Err(_) => None,
         };
-        // One that has reported a failure ends by itself, and one that has ended has done that.
+        // A child that has reported a failure ends by itself. `None` without an error: it has
+        // ended.
         if result.is_err() {
-            // Where it is refused, the child was refused as much, and ends by itself.
+            // Where a sandbox refuses the signal, it refused the child as much, and the child ends
+            // by itself.
             let _ = pidfd::signal(pidfd, Signal::KILL);
         }
         self.shut();
-        // One that could not be killed, and is not let in, is not waited for longer than this.
+        // A child that could not be killed, and is not let in, is waited for no longer than this.
         let end = clock::now().saturating_add(END);
         let has_ended = pidfd::wait(pidfd, Some(end));
-        // Where to poll is refused, the child was refused it, too, and ends.
+        // Where a sandbox refuses to poll, it refused that to the child, too, and the child ends.
         let has_ended = has_ended
             .or_else(|_| retry(|| waitid(WaitId::PidFd(pidfd.as_fd()), UNREAPED)).map(|_| true));
         let status = has_ended.map_err(io::Error::from).and_then(|_| pidfd::reap(pidfd));
@@ -198,23 +204,23 @@ impl Outside {
         Err(ended(&message))
     }
 
-    /// Turns away a child that there is no pidfd for, and reaps it.
+    /// Turns away a child that has no pidfd, and reaps it.
     pub(super) fn turn_away(self, child: Pid) {
         self.shut();
-        // If this process's children are reaped by the kernel, there is nothing to wait for, and
-        // the pid may be another child's soon.
+        // If the kernel reaps this process's children, there is nothing to wait for, and the pid
+        // may soon be another child's.
         if !sys::ignores_children() {
             let _ = retry(|| waitpid(Some(child), WaitOptions::empty()));
         }
     }
 
-    /// Ends the stream, also for whoever has copies of these sockets.
+    /// Ends the stream, even if other processes have copies of these sockets.
     fn shut(self) {
         let _ = shutdown(&self.0, Shutdown::Both);
     }
 
-    /// Lets the child in, and receives its report; `None` if it has ended without one. ETIMEDOUT:
-    /// it sleeps where it `forgets`, and has done so for a while.
+    /// Lets the child in, and returns its report, or `None` if it has ended without one. ETIMEDOUT:
+    /// the child sleeps where it `forgets`, and has done so for a while.
     fn let_in_and_listen(
         &self,
         child: Pid,
@@ -222,7 +228,7 @@ impl Outside {
         forgets: bool,
     ) -> Result<Option<ChildReport>, Errno> {
         match retry(|| send(&self.0, &[GO], SendFlags::NOSIGNAL)) {
-            // It has ended, or is about to, and may have said why.
+            // The child has ended, or is about to, and may have said why.
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(errno) => return Err(errno),
         }
@@ -236,7 +242,8 @@ impl Outside {
                 Polled::Interrupted => continue,
                 Polled::TimedOut => {
                     let sleeps = sleeps(child);
-                    // Twice, in case both processes were stopped for the first time.
+                    // Only the second time in a row, in case both processes were stopped the first
+                    // time.
                     if sleeps && has_slept {
                         return Err(Errno::TIMEDOUT);
                     }
@@ -253,7 +260,7 @@ impl Outside {
                     return Ok(Some(ChildReport { step, errno: i32::from_ne_bytes(errno) }));
                 }
                 Err(Errno::AGAIN) if has_ended => return Ok(None),
-                // It has ended without having received what was sent; what it has sent comes next.
+                // The child has ended without receiving what was sent; what it has sent comes next.
                 Err(Errno::AGAIN | Errno::CONNRESET) => {}
                 Err(errno) => return Err(errno),
             }
@@ -261,8 +268,8 @@ impl Outside {
     }
 }
 
-/// Whether a child sleeps, and is not about to run, stopped, or waiting for a disk. One of which
-/// the kernel does not tell may.
+/// Returns whether a child sleeps: it is not about to run, stopped, or waiting for a disk. If the
+/// kernel does not tell, the child counts as sleeping.
 fn sleeps(child: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.as_raw_nonzero()));
     stat.map_or(true, |stat| {
@@ -274,17 +281,12 @@ fn errno(error: io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
-/// That there is no pidfd of a child, which was turned away.
-pub(super) fn not_known(error: &io::Error) -> io::Error {
-    if Errno::from_io_error(error) == Some(Errno::SRCH) {
+/// The error of a child that has no pidfd, and was turned away.
+pub(super) fn not_known(error: io::Error) -> io::Error {
+    if Errno::from_io_error(&error) == Some(Errno::SRCH) {
         return ended("and its status went to somebody else");
     }
-    io::Error::new(
-        error.kind(),
-        format!(
-            "opening the descriptor of a forked child, whose closure was not run, failed: {error}"
-        ),
-    )
+    because("opening the descriptor of a forked child, whose closure was not run, failed")(error)
 }
 
 fn ended(how: &str) -> io::Error {
@@ -292,11 +294,7 @@ fn ended(how: &str) -> io::Error {
 }
 
 fn failed(what: &str, errno: Errno) -> io::Error {
-    let source = io::Error::from(errno);
     let advice =
         if errno == Errno::OPNOTSUPP { "; start it by the process's first thread" } else { "" };
-    io::Error::new(
-        source.kind(),
-        format!("{what} failed in a forked child, whose closure was not run: {source}{advice}"),
-    )
+    because(format!("{what} failed in a forked child, whose closure was not run{advice}"))(errno)
 }

@@ -1,13 +1,13 @@
 //! What a process has printed and not written yet: std's buffer of the standard output.
 //!
-//! A forked child has a copy of it. Were both to write theirs, it would be there twice. The parent
-//! could write it before the fork; but then a full disk, or a reader that is gone, would be an
-//! error of the fork, and a reader that reads nothing would hold it up. So it stays the parent's,
-//! which writes it when it would have done so without the fork, and **the child forgets its copy**:
-//! it writes it where nothing is written and nothing fails.
+//! A forked child has a copy of the buffer. If both wrote theirs, the text would appear twice. If
+//! the parent wrote it before the fork, a full disk, or a reader that is gone, would be an error of
+//! the fork. A reader that reads nothing would hold the fork up. So the text stays the parent's,
+//! which writes it when it would have without the fork. **The child forgets its copy**: it writes
+//! it where nothing is written and nothing fails.
 //!
-//! What the child prints itself, it writes at its end, as a program does; and as there, that this
-//! fails is no failure of what it was to do.
+//! The child writes what it prints itself at its end, as a program does. As there, a failure to
+//! write is no failure of the child's task.
 
 #![allow(unsafe_code)]
 
@@ -19,33 +19,36 @@ use std::thread;
 use std::time::Duration;
 
 use crossproc_sys::alarm;
-use crossproc_sys::process as sys;
+use crossproc_sys::streams;
 use crossproc_sys::threads::{Others, others};
 use rustix::fs::stat;
 
-/// How long the standard output may be locked: when a child ends, by its own threads; and where
-/// nobody can tell whether the thread that has it locked is in this process.
+/// How long the standard output may stay locked. A child waits this long for its own threads when
+/// it ends. The same limit holds where it is unknown whether the thread that has it locked is in
+/// this process.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known of the lock of std's buffer while this process has one thread.
 static LOCK: AtomicU8 = AtomicU8::new(FREE);
-/// Nobody has it locked, as far as anybody knows: a thread that has ended may have.
+/// No thread is known to have it locked, though a thread that has ended may.
 const FREE: u8 = 0;
-/// This process was forked from one with threads, of which one may have had it locked.
+/// This process was forked from one with threads, and one of those may have had it locked.
 const UNKNOWN: u8 = 1;
-/// One had, and it stays locked for ever, in forked children, too.
+/// Such a thread had it locked, and it stays locked for ever, in forked children, too.
 const STUCK: u8 = 2;
 
-/// In a child of a process that may have other threads.
+/// Notes that this is a child of a process that may have other threads.
 pub(super) fn a_thread_may_have_had_it_locked() {
     // Relaxed, here and below: it is written while the process has one thread.
     let _ = LOCK.compare_exchange(FREE, UNKNOWN, Relaxed, Relaxed);
 }
 
-/// In a process that has one thread, and is about to fork: whether the child is to forget what this
-/// one has printed. std has no way to try the lock, so the child waits for it, and is killed if
-/// that takes long: see [`is_known`]. Where it is not known to be free, that risks no child that a
-/// new pid namespace would live by, as by its first one.
+/// For a process that has one thread and is about to fork. Returns whether the child is to forget
+/// what this process has printed.
+///
+/// std has no way to try the lock. So the child waits for it, and is killed if that takes long: see
+/// [`is_known`]. While the lock is not known to be free, that risks no child in another pid
+/// namespace: a namespace ends with its first process.
 pub(super) fn is_to_be_forgotten() -> bool {
     match LOCK.load(Relaxed) {
         FREE => true,
@@ -54,14 +57,14 @@ pub(super) fn is_to_be_forgotten() -> bool {
     }
 }
 
-/// Whether a child had the lock, or waited for it in vain: then it is stuck, for good.
+/// Notes whether a child had the lock. If it waited for it in vain, the lock is stuck for good.
 pub(super) fn is_known(free: bool) {
     LOCK.store(if free { FREE } else { STUCK }, Relaxed);
 }
 
-/// Whether a child would be in this process's pid namespace.
+/// Returns whether a child would be in this process's pid namespace.
 fn children_are_in_this_namespace() -> bool {
-    // An error: there is none in it yet.
+    // An error: the namespace for children has no process yet.
     match (stat("/proc/self/ns/pid"), stat("/proc/self/ns/pid_for_children")) {
         (Ok(own), Ok(childrens)) => {
             (own.st_dev, own.st_ino) == (childrens.st_dev, childrens.st_ino)
@@ -70,27 +73,28 @@ fn children_are_in_this_namespace() -> bool {
     }
 }
 
-/// In a child that has one thread, of a parent that had one.
+/// In a child that has one thread, of a parent that had one: forgets what the parent has printed.
 pub(super) fn forget() -> io::Result<()> {
-    // A write that is refused for a bad descriptor is taken for done by std, which has programs
-    // without a standard output in mind.
-    sys::without_stdout(|| {
+    // std treats a write to a bad descriptor as done: it has programs without a standard output in
+    // mind.
+    streams::without_stdout(|| {
         let _ = io::stdout().flush();
     })?;
     is_known(true);
     Ok(())
 }
 
-/// Writes what the child has printed. It is about to exit, with this code.
+/// Writes what the child has printed. The child is about to exit with this code.
 ///
-/// A thread that it has started may have the buffer locked and never let go of it, also one that
-/// has ended. std's own end of a program tries the lock, which it lets nobody else do.
+/// A thread that the child has started may have the buffer locked and never release it, even a
+/// thread that has ended. At the end of a program, std itself tries the lock; it lets no other code
+/// do so.
 pub(super) fn write(code: i32) {
     if LOCK.load(Relaxed) != FREE {
         return;
     }
     let flush = || {
-        sys::without_sigpipe(|| {
+        streams::without_sigpipe(|| {
             let _ = io::stdout().flush();
         });
     };
@@ -98,27 +102,27 @@ pub(super) fn write(code: i32) {
         let _lock = alarm::exit_unless_done(PATIENCE, code, || io::stdout().lock());
         return flush();
     }
-    // No alarm, which is for one thread.
+    // No alarm: it is for a process with one thread.
     let (locked, is_locked) = mpsc::channel();
     let flushing = thread::Builder::new().spawn(move || {
         let _lock = io::stdout().lock();
         let _ = locked.send(());
         flush();
     });
-    // What is waited for then is the reader alone, until the thread is done with its end.
+    // From then on only the reader is waited for, until the thread drops its end of the channel.
     if flushing.is_ok() && is_locked.recv_timeout(PATIENCE).is_ok() {
         let _ = is_locked.recv();
     }
 }
 
-/// Writes an error to the standard error as a `main` that returns it does, but without the lock,
-/// which a thread may have that is not in this process, and without failing.
+/// Writes an error to the standard error as a `main` that returns it does. It takes no lock, which
+/// a thread that is not in this process may have, and it does not fail.
 pub(super) fn complain_of(error: &dyn fmt::Debug) {
     let mut message = Message { text: [0; LONGEST], len: 0 };
     let _ = writeln!(message, "Error: {error:?}").and_then(|()| message.send());
 }
 
-/// The most bytes of a piece.
+/// The most bytes in a piece.
 const LONGEST: usize = 512;
 
 /// A piece of a message, which is written when it is full.
@@ -128,11 +132,12 @@ struct Message {
 }
 
 impl Message {
-    /// An error: nobody reads it, and there is no more to be written.
+    /// Returns an error if the piece could not be written: no reader reads it, and the rest is
+    /// dropped.
     fn send(&mut self) -> fmt::Result {
-        // Cut between characters, of which each that was added was whole.
+        // Cut between characters: every character that was added is whole.
         let text = core::str::from_utf8(&self.text[..self.len]).unwrap_or_default();
-        let is_written = sys::complain(&[text]);
+        let is_written = streams::complain(&[text]);
         self.len = 0;
         if is_written { Ok(()) } else { Err(fmt::Error) }
     }

@@ -1,11 +1,12 @@
-//! How a program is started: known by a pidfd from the beginning, and not without what it was
-//! given.
+//! How a program is started: it is known by a pidfd from the beginning, and does not run without
+//! what it was given.
 //!
-//! std tells a pid alone, and that too late: the program may have ended by then, been reaped by the
-//! kernel (SIGCHLD is ignored) or by a wait for any child, and the pid may be another process's. So
-//! the child opens its own pidfd, between fork and exec, and sends it over a socket of this start.
+//! std tells only a pid, and too late. By then the program may have ended and been reaped, by the
+//! kernel (SIGCHLD is ignored) or by a wait for any child. The pid may then be another process's.
+//! So the child opens its own pidfd, between fork and exec, and sends it over a socket of this
+//! start.
 //!
-//! | step | who | what |
+//! | step | process | action |
 //! |---|---|---|
 //! | 1 | parent | makes a pair of sockets, says so in [`DOING`], has std fork |
 //! | 2 | child | sends its pidfd, or what failed: [`announce`], by `pthread_atfork(3)` |
@@ -14,12 +15,13 @@
 //! | 5 | parent | has std's result, which comes after step 2, and receives what was sent |
 //!
 //! Step 2 comes first because what a user gave the command may close whatever it does not know, as
-//! `closefrom(3)` does. In step 3, `announce` only says again how that went: a handler of
-//! `pthread_atfork` has no result. It is also what has std fork: otherwise it may take
+//! `closefrom(3)` does. In step 3, `announce` only repeats how that went: a handler of
+//! `pthread_atfork` has no result. Its closure also makes std fork: without one, std may use
 //! `posix_spawn(3)`, which runs no handler.
 //!
-//! A command is std's, so nothing of ours lives in it but closures, which run in whatever process
-//! is to become the program. [`DOING`] tells them for what they run: it is copied into the child.
+//! A command is std's type, so nothing of ours lives in it but closures. They run in whichever
+//! process is to become the program. [`DOING`], which is copied into the child, tells them what
+//! they run for.
 
 use core::cell::{Cell, RefCell};
 use core::mem::MaybeUninit;
@@ -33,6 +35,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use crossproc_sys::descriptor::both_above_standard;
+use crossproc_sys::failed::because;
 use crossproc_sys::process::{at_fork, mark_of_this_process};
 use crossproc_sys::retry::retry;
 use crossproc_sys::{ids, pidfd, socket};
@@ -42,46 +45,47 @@ use rustix::process::Pid;
 
 use super::Child;
 
-/// The name of a variable that a command removes, and that nobody sets: it has [`announce`].
+/// The name of a variable that a command removes, and that is never set. It marks a command that
+/// has [`announce`].
 const ANNOUNCES: &str = "CROSSPROC_ANNOUNCES";
 
-/// What the child sends, as the first byte: its pidfd comes with it, ...
+/// The first byte that the child sends, with its pidfd.
 const STARTED: u8 = 0;
-/// ... it could not open that, or not send it: an errno follows; ...
+/// The first byte if the child could not open its pidfd, or not send it: an errno follows.
 const OPENING: u8 = 1;
-/// ... what was shared has no name: the name follows.
+/// The first byte if the program would lack the variable of what was shared: its name follows.
 const NAMELESS: u8 = 2;
 /// The longest name that is sent whole.
 const LONGEST: usize = 255;
 
-/// For what a thread of this process runs a command's closures.
+/// What a thread of this process runs a command's closures for.
 enum Doing {
     /// To start a program.
     Starting {
         /// The child's end.
         socket: RawFd,
-        /// The variables that it will have.
+        /// The variables that the program will have.
         names: Vec<Box<OsStr>>,
-        /// In the child's copy: once it has sent its pidfd, or could not.
+        /// In the child's copy: the result, once it has sent its pidfd, or could not.
         announced: Cell<Option<Result<(), Errno>>>,
     },
-    /// To become one.
+    /// To become a program.
     Replacing {
-        /// The variables that it will have.
+        /// The variables that the program will have.
         names: Vec<Box<OsStr>>,
-        /// What was opened for it.
+        /// The descriptors that were opened to it.
         opened: RefCell<Vec<RawFd>>,
     },
 }
 
 thread_local! {
-    /// Null, or what this thread is in the middle of. A child that it forks has a copy.
+    /// Null, or what this thread is in the middle of. A child that the thread forks has a copy.
     static DOING: Cell<*const Doing> = const { Cell::new(ptr::null()) };
 }
 
 /// Null, or a word that is 1 in a process that has shared something, or that this crate has forked
-/// from one. It is 0 in what std forks to start a program, also where that is in another pid
-/// namespace and has the same pid.
+/// from such a process. It is 0 in a process that std forks to start a program, even one in another
+/// pid namespace with the same pid.
 static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
 fn mark() -> Option<&'static AtomicU32> {
@@ -90,35 +94,36 @@ fn mark() -> Option<&'static AtomicU32> {
     unsafe { MARK.load(Acquire).as_ref() }
 }
 
-/// Says that this process is not what std forks to start a program, before it shares something.
+/// Notes, before this process shares something, that it is not one that std forks to start a
+/// program.
 ///
 /// # Errors
 /// ENOMEM.
 pub(super) fn mark_this_process() -> io::Result<()> {
     if mark().is_none() {
         let made = ptr::from_ref(mark_of_this_process()?).cast_mut();
-        // Of two threads that come here at once, one leaves a word behind that nobody uses.
-        // Release: pairs with the Acquire in `mark`.
+        // If two threads come here at once, one leaves an unused word behind. Release: pairs with
+        // the Acquire in `mark`.
         let _ = MARK.compare_exchange(ptr::null_mut(), made, Release, Relaxed);
     }
     this_process_is_forked();
     Ok(())
 }
 
-/// Says that this process is not what std forks to start a program, if its parent has shared
+/// Notes that this process is not one that std forks to start a program, if its parent has shared
 /// something.
 pub(super) fn this_process_is_forked() {
     if let Some(mark) = mark() {
-        // Relaxed: whoever reads it in another thread got the command after that.
+        // Relaxed: another thread that reads it got the command after this store.
         mark.store(1, Relaxed);
     }
 }
 
-/// What this thread is in the middle of.
+/// Calls `act` with what this thread is in the middle of.
 fn with_doing<R>(act: impl FnOnce(Option<&Doing>) -> R) -> R {
     let doing = DOING.get();
-    // SAFETY: null, or what `during` borrows for longer than it is there, in this thread; in a
-    // child, a copy of that, and of the stack that it leads to.
+    // SAFETY: null, or what `during` borrows for longer than the pointer is there, in this thread.
+    // In a child, it is a copy of that, and of the stack that it leads to.
     act(unsafe { doing.as_ref() })
 }
 
@@ -135,14 +140,14 @@ impl Doing {
     }
 }
 
-/// Whether a command's closures are run by the process that has the command, since that calls
-/// `exec`, and not by one that is forked to become the program.
+/// Returns whether a command's closures run in the process that has the command, because it calls
+/// `exec`, and not in a process that is forked to become the program.
 fn is_exec() -> bool {
-    // Relaxed: see where it is stored.
+    // Relaxed: see the store.
     mark().is_some_and(|mark| mark.load(Relaxed) == 1)
 }
 
-/// A handle for a program.
+/// A handle that is shared with a program.
 #[derive(Debug)]
 pub(super) struct Share {
     fd: OwnedFd,
@@ -158,7 +163,7 @@ impl Share {
         Share { fd, variable, nameless }
     }
 
-    /// Has the program inherit it. Async-signal-safe in a child.
+    /// Has the program inherit the handle. Async-signal-safe in a child.
     pub(super) fn inherit(&self) -> io::Result<()> {
         with_doing(|doing| {
             let is_named = |names: &[Box<OsStr>]| names.iter().any(|name| **name == *self.variable);
@@ -170,7 +175,7 @@ impl Share {
                 Some(Doing::Replacing { names, .. }) if !is_named(names) => {
                     return Err(nameless(&self.variable));
                 }
-                // Noted before it is opened.
+                // Noted before it is opened to the program.
                 Some(Doing::Replacing { opened, .. }) => {
                     opened.borrow_mut().push(self.fd.as_raw_fd());
                 }
@@ -184,19 +189,20 @@ impl Share {
 }
 
 fn not_by_exec() -> io::Error {
-    let message = "exec would leave what was shared open for every other program, if it failed: use CommandExt::replace";
+    let message = "exec would leave what was shared open for every other program, if it failed: \
+                   use CommandExt::replace";
     io::Error::new(io::ErrorKind::Unsupported, message)
 }
 
 fn nameless(variable: &str) -> io::Error {
     let message = format!(
-        "the program would not find what was shared with it: env_clear or env_remove has removed the variable {variable}, \
-         so call CommandExt::share after them"
+        "the program would not find what was shared with it: env_clear or env_remove has removed \
+         the variable {variable}, so call CommandExt::share after them"
     );
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
-/// The variables that a command sets.
+/// Returns the variables that a command sets.
 fn names(command: &Command) -> Vec<Box<OsStr>> {
     command.get_envs().filter(|(_, value)| value.is_some()).map(|(name, _)| name.into()).collect()
 }
@@ -209,10 +215,10 @@ pub(super) fn start(command: &mut Command) -> io::Result<Child> {
     // The child's standard streams are in place before its closures run.
     let (theirs, ours) = both_above_standard(made)?;
     if !command.get_envs().any(|(name, _)| name == ANNOUNCES) {
-        // After `env_clear` this is not remembered, and there will be another closure, which does
-        // nothing.
+        // `env_clear` forgets this. Another closure is then added, which does nothing.
         command.env_remove(ANNOUNCES);
-        // SAFETY: it makes system calls alone, reads what is behind `DOING`, and allocates nothing.
+        // SAFETY: it only makes system calls, and reads what is behind `DOING`. It allocates
+        // nothing.
         unsafe { command.pre_exec(announce) };
     }
     let starting = Doing::Starting {
@@ -220,15 +226,15 @@ pub(super) fn start(command: &mut Command) -> io::Result<Child> {
         names: names(command),
         announced: Cell::new(None),
     };
-    // A child that does not become the program is waited for by std, which panics if it was reaped
-    // by the kernel, or by somebody else.
+    // std waits for a child that does not become the program. It panics if that child was reaped by
+    // the kernel, or by another wait.
     let spawned = starting.during(|| catch_unwind(AssertUnwindSafe(|| command.spawn())));
     drop(theirs);
-    // With its pipes: their descriptors leave room for the pidfd.
+    // Dropped with its pipes: their descriptors leave room for the pidfd.
     let spawned = spawned.map(|spawned| spawned.map(|started| started.id()));
     let report = match &spawned {
         Ok(Ok(_)) => StartReport::receive(&ours),
-        // What failed may have failed after that.
+        // The child may have failed after it sent its pidfd.
         _ => StartReport::receive(&ours).and_then(|report| match report {
             StartReport::Started(_) => StartReport::receive(&ours),
             report => Ok(report),
@@ -259,8 +265,9 @@ pub(super) fn start(command: &mut Command) -> io::Result<Child> {
         (_, Ok(StartReport::Nameless(variable))) => Err(nameless(&variable)),
         (Ok(Err(error)), _) => Err(crossproc_sys::failed::failed("starting the program")(error)),
         (Err(_), _) => Err(io::Error::other(
-            "the program could not be executed. Why is not known, since the forked child's status was lost, as of all \
-             children of this process, by SIGCHLD being ignored or by a wait for any child",
+            "the program could not be executed. Why is not known, since the forked child's status \
+             was lost, as of all children of this process, by SIGCHLD being ignored or by a wait \
+             for any child",
         )),
     }
 }
@@ -277,7 +284,8 @@ pub(super) fn replace(command: &mut Command) -> io::Error {
         if let Err(errno) = fcntl_setfd(shared, FdFlags::CLOEXEC) {
             return failed(
                 &format!(
-                    "closing what was shared, descriptor {number}, to other programs, after exec had failed ({error}),"
+                    "closing what was shared, descriptor {number}, to other programs, after exec \
+                     had failed ({error}),"
                 ),
                 errno,
             );
@@ -287,11 +295,7 @@ pub(super) fn replace(command: &mut Command) -> io::Error {
 }
 
 fn failed(what: &str, errno: Errno) -> io::Error {
-    let source = io::Error::from(errno);
-    io::Error::new(
-        source.kind(),
-        format!("{what} failed for a program that was to be started: {source}"),
-    )
+    because(format!("{what} failed for a program that was to be started"))(errno)
 }
 
 /// Has each child announce itself before it does anything else.
@@ -303,7 +307,7 @@ fn announce_first() -> io::Result<()> {
     // Relaxed: it orders nothing. Two threads may both set the handler, which does nothing the
     // second time.
     if !IS_HANDLED.load(Relaxed) {
-        // SAFETY: the handler makes system calls alone, and reads what is behind `DOING`.
+        // SAFETY: the handler only makes system calls, and reads what is behind `DOING`.
         unsafe { at_fork(None, in_child) }
             .map_err(crossproc_sys::failed::failed("pthread_atfork"))?;
         IS_HANDLED.store(true, Relaxed);
@@ -311,11 +315,11 @@ fn announce_first() -> io::Result<()> {
     Ok(())
 }
 
-/// In a child that is to become a program: sends its own pidfd, the first time, and says how that
-/// went. Async-signal-safe.
+/// In a child that is to become a program: sends its own pidfd, the first time, and returns how
+/// that went. Async-signal-safe.
 fn announce() -> io::Result<()> {
     with_doing(|doing| {
-        // Not by `start`.
+        // Not forked by `start`.
         let Some(Doing::Starting { socket: number, announced, .. }) = doing else { return Ok(()) };
         let result = announced.get().unwrap_or_else(|| {
             // SAFETY: not -1; open until std has forked, and so at the beginning of the child.
@@ -353,11 +357,11 @@ enum StartReport {
 }
 
 impl StartReport {
-    /// What there is to receive, without waiting.
+    /// Receives what there is, without waiting.
     fn receive(socket: &OwnedFd) -> Result<Self, Errno> {
         let mut buffer = [MaybeUninit::uninit(); 1 + LONGEST];
         let packet = retry(|| socket::receive(socket, [&mut buffer, &mut []], false))?;
-        // SAFETY: the kernel has written so many bytes.
+        // SAFETY: the kernel has written that many bytes.
         let bytes: Vec<u8> =
             buffer[..packet.len].iter().map(|byte| unsafe { byte.assume_init() }).collect();
         match (&bytes[..], packet.descriptors) {
@@ -368,7 +372,7 @@ impl StartReport {
             ([NAMELESS, name @ ..], _) => {
                 Ok(StartReport::Nameless(String::from_utf8_lossy(name).into_owned()))
             }
-            // There was no room for its descriptor.
+            // There was no room for the pidfd.
             ([STARTED], _) => Err(Errno::MFILE),
             _ => Err(Errno::IO),
         }

@@ -1,43 +1,41 @@
-//! That a process has one thread when it forks: what is waited for, and the error that says who is
-//! left.
+//! Ensures that a process has one thread when it forks: waits for other threads to end, and makes
+//! the error that names those that are left.
 
 use core::fmt::Write;
 use std::io;
 use std::thread;
 
 use crossproc_sys::clock;
+use crossproc_sys::failed::because;
 use crossproc_sys::poll::sleep_until;
 use crossproc_sys::threads::{Others, Thread, others};
 
 use crate::reactor::own_threads::{self, CLOSER, SLEEPER};
 
-/// How long a thread may take to end, in nanoseconds, of which nobody can tell whether it does.
+/// How long a thread may take to end, in nanoseconds, if nothing can tell whether it is ending.
 const ENDING: u64 = 100_000_000;
-/// How long one that closes may.
+/// How long a thread that closes may take to end.
 const CLOSING: u64 = 1_000_000_000;
-/// How long one does that was told to end, and has nothing else to do, on whatever machine.
+/// How long a thread may take, on any machine, that was told to end and has nothing else to do.
 const TOLD: u64 = 10_000_000_000;
-/// How often others get the processor before there are pauses.
+/// How often the processor is yielded to others before pauses begin.
 const YIELDS: u32 = 100;
-/// How long these are, in nanoseconds.
+/// The length of a pause, in nanoseconds.
 const PAUSE: u64 = 1_000_000;
 /// How many threads an error names.
 const NAMED: usize = 8;
 
-/// Waits until this is the only thread. Threads of the crate's own that have nothing to do are
-/// ended.
+/// Waits until this is the only thread. Ends those of the crate's own threads that have nothing to
+/// do.
 ///
 /// # Errors
-/// [`io::ErrorKind::Unsupported`] with who is left; no `/proc`.
+/// [`io::ErrorKind::Unsupported`] with the threads that are left; no `/proc`.
 pub(super) fn until_alone() -> io::Result<()> {
     let begin = clock::now();
     for round in 0_u32.. {
-        let failed = |error: io::Error| {
-            let text = format!(
-                "whether this process has other threads cannot be told without /proc/self/task: {error}"
-            );
-            io::Error::new(error.kind(), text)
-        };
+        let failed = because(
+            "whether this process has other threads cannot be told without /proc/self/task",
+        );
         let found = others().map_err(failed)?;
         if found == Others::None {
             break;
@@ -55,15 +53,15 @@ pub(super) fn until_alone() -> io::Result<()> {
     Ok(())
 }
 
-/// How long to wait for these threads. `idle`: how many sleepers were told to end, if nobody needs
-/// any.
+/// Returns how long to wait for these threads. `idle`: how many sleepers were told to end, or
+/// `None` if any are needed.
 fn patience(found: &Others, idle: Option<usize>) -> u64 {
     let Others::Some(threads) = found else { return ENDING };
     let strange = |name: &str| {
         threads.iter().filter(|thread| thread.name != SLEEPER && thread.name != name).count()
     };
     match idle {
-        // One that has just been started has another name yet.
+        // A thread that has just been started still has another name.
         Some(idle) if strange(SLEEPER) <= idle => TOLD,
         Some(_) if strange(CLOSER) == 0 => CLOSING,
         _ => ENDING,
@@ -77,7 +75,8 @@ fn refusal(found: &Others) -> String {
             threads.len()
         ),
         Others::Moving(count) => format!(
-            "this process has {count} other threads that come and go, which a forked child would lack"
+            "this process has {count} other threads that come and go, which a forked child would \
+             lack"
         ),
         Others::None => String::new(),
     };
@@ -88,7 +87,8 @@ fn refusal(found: &Others) -> String {
             let _ = write!(text, " and {} more", threads.len() - NAMED);
         }
     }
-    text + ". Join them first, or fork before they start; start a program with process::CommandExt; \
+    text + ". Join them first, or fork before they start; start a program with \
+        process::CommandExt; \
         or see Builder::fork_with_threads. In a #[test] the test runner's own threads are there: \
         see \"In a test\" in the documentation of crossproc::process"
 }

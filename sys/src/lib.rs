@@ -1,10 +1,12 @@
-//! The Linux system calls under [`crossproc`](https://docs.rs/crossproc), and nothing else: no policy, no primitives.
+//! The Linux system calls under [`crossproc`](https://docs.rs/crossproc), and nothing else: no
+//! policy, no primitives.
 //!
-//! Each wrapper names the call, its errnos and who handles them. None of them panics: a sandbox may
-//! answer any call with any errno, and a peer some.
+//! Each wrapper names the call, its errnos, and the code that handles them. None of them panics: a
+//! sandbox may answer any call with any errno, and a peer can cause some.
 //!
-//! Under `cfg(crossproc_loom)` the atomics, the futex and the robust list are models, so that the
-//! state machines built on them run unchanged in [loom](https://docs.rs/loom); see the module `model` there.
+//! Under `cfg(crossproc_loom)` the atomics, the futex and the robust list are models. So the state
+//! machines built on them run unchanged in [loom](https://docs.rs/loom); see the module `model`
+//! there.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!(
@@ -21,6 +23,8 @@ pub mod failed;
 #[cfg_attr(crossproc_loom, path = "model/futex.rs")]
 pub mod futex;
 pub mod ids;
+pub mod kernel;
+pub mod lifeline;
 #[cfg_attr(crossproc_loom, allow(dead_code, reason = "models map nothing"))]
 mod mappings;
 pub mod memory;
@@ -38,5 +42,6 @@ mod room;
 pub mod sealed;
 pub mod signals;
 pub mod socket;
+pub mod streams;
 pub mod threads;
 pub mod unshared;

@@ -22,7 +22,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mun
 use crate::descriptor::above_standard;
 use crate::retry::retry;
 use crate::room::{check_room, check_size};
-use crate::{mappings, process, robust};
+use crate::{mappings, robust, streams};
 
 /// The seals of every region, as [`create`] sets them: its size is fixed, and so are the seals.
 pub const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -246,7 +246,7 @@ pub(crate) unsafe fn unmap(start: NonNull<c_void>, len: usize) {
              (see vm.max_map_count)\n",
             io::Error::from(errno)
         );
-        let _ = process::complain(&[&what]);
+        let _ = streams::complain(&[&what]);
     }
 }
 

@@ -1,0 +1,249 @@
+//! [`Lifeline`]: a line by which a process dies with the one that forked it.
+
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+use core::sync::atomic::{AtomicI32, Ordering::*};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{Mode, OFlags, fcntl_setfl, open, openat};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::path::DecInt;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, set_parent_process_death_signal};
+
+use crate::descriptor::{above_standard, both_above_standard};
+use crate::ids;
+use crate::kernel::is_kernel_before;
+use crate::poll::{self, PollFlags};
+use crate::process::{at_fork, exit_now};
+
+/// A pipe on which nothing is ever written. This process holds the only write end. Its own death,
+/// however it comes, closes that end, and the kernel then sends SIGKILL to every process that has
+/// [tied](Lifeline::tie) itself to the pipe.
+///
+/// One thing may still keep the write end open: a child made by a raw system call, which runs no
+/// handlers. It does so as long as it lives and does not `exec`.
+///
+/// The kernel's own `PR_SET_PDEATHSIG` follows the *thread* that forked, which may end long before
+/// its process. So it is set in addition, if the thread that forked was its process's first one. It
+/// holds in two cases where the line does not. One is a process that closes the line as a
+/// descriptor that it does not know. The other is the first process of a pid namespace, to which
+/// the kernel delivers no signal of a file's.
+///
+/// | forked by | first of its pid namespace | before Linux 5.6 | held by |
+/// |---|---|---|---|
+/// | the first thread | no | no | both |
+/// | the first thread | yes | any | the thread |
+/// | the first thread | no | yes | the thread |
+/// | another thread | no | no | the line |
+/// | another thread | yes | any | nothing would hold: EOPNOTSUPP |
+/// | another thread | no | yes | nothing would hold: EOPNOTSUPP |
+///
+/// Before Linux 5.6 the kernel also signals all readers of a pipe when another reader closes its
+/// end.
+#[derive(Debug, Clone, Copy)]
+pub struct Lifeline {
+    read: RawFd,
+    /// The process that owns the line.
+    owner: Pid,
+    /// Whether the kernel signals the end of the writer alone.
+    is_exact: bool,
+}
+
+/// `fcntl`'s F_SETSIG and F_GETSIG of `asm-generic/fcntl.h`, which the libc crate lacks.
+const F_SETSIG: i32 = 10;
+const F_GETSIG: i32 = 11;
+
+/// The write end, or -1. A forked child closes its copy, which would otherwise keep its siblings
+/// alive.
+static LINE_WRITE: AtomicI32 = AtomicI32::new(-1);
+/// The read end, from which each child opens one of its own, or -1.
+static LINE_READ: AtomicI32 = AtomicI32::new(-1);
+/// In a forked child, its copy of the parent's read end, until the child is tied to the line or
+/// lets go of it. Otherwise -1.
+static INHERITED: AtomicI32 = AtomicI32::new(-1);
+/// In a forked child, the number of the line that it is tied to, or -1.
+static TIED: AtomicI32 = AtomicI32::new(-1);
+/// The owner of that line: this process's own line may have been given the same number since.
+static TIED_TO: AtomicI32 = AtomicI32::new(-1);
+/// The descriptor by which this process is tied to the one that started it, or -1. A forked child
+/// closes its copy: what ties its parent is nothing to it, and each generation would add one.
+static TIE: AtomicI32 = AtomicI32::new(-1);
+
+thread_local! {
+    /// In a forked child, whether its parent's first thread has forked it. A thread's own memory is
+    /// copied with the thread.
+    static IS_BY_FIRST: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Lifeline {
+    /// Returns the calling process's line, which is made on first use: two descriptors
+    /// (close-on-exec) for as long as the process lives. Their numbers are no standard stream's,
+    /// since those are replaced in a started program.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM; ENOENT or EACCES: no `/proc`. The caller reports them.
+    pub fn of_this_process() -> io::Result<Lifeline> {
+        static MAKING: Mutex<(bool, bool)> = Mutex::new((false, false));
+        // Poisoned only by a panic in here, of which there is none; the flags it guards are whole
+        // either way.
+        let mut done = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let (handled, sorted) = &mut *done;
+        if !*handled {
+            // SAFETY: the handlers only load, store and close.
+            unsafe { at_fork(Some(note_who_forks), drop_parents_line) }?;
+            *handled = true;
+        }
+        // Descriptors that `exec` has left open, which this program's memory does not know.
+        if !*sorted {
+            sort_out_ties()?;
+            *sorted = true;
+        }
+        if LINE_READ.load(Relaxed) == -1 {
+            let (read, write) = both_above_standard(pipe_with(PipeFlags::CLOEXEC)?)?;
+            LINE_WRITE.store(write.into_raw_fd(), Relaxed);
+            LINE_READ.store(read.into_raw_fd(), Relaxed);
+        }
+        let is_exact = !is_kernel_before((5, 6));
+        Ok(Lifeline { read: LINE_READ.load(Relaxed), owner: ids::this_process()?, is_exact })
+    }
+
+    /// Returns the same line as it would be before Linux 5.6.
+    #[must_use]
+    pub fn as_before_5_6(self) -> Self {
+        Lifeline { is_exact: false, ..self }
+    }
+
+    /// Called in the child: from here on it gets SIGKILL when the owner of the line ends. If the
+    /// owner has ended already, the child exits at once, with code 128 + SIGKILL. A second call
+    /// does nothing. Nor does a call in the line's owner, which is about to `exec`.
+    /// Async-signal-safe. The tie lasts across `exec`, at the price of one descriptor that stays
+    /// open.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE; ENOENT: no `/proc`; EACCES: the process has changed its user since. EBADF:
+    /// it is no child of the line's owner. EOPNOTSUPP: nothing would hold, see [`Lifeline`]. Also
+    /// the errnos that a sandbox answers to `prctl`. The child reports them and ends.
+    pub fn tie(self) -> io::Result<()> {
+        let this_process = ids::this_process()?;
+        // A child has no line of its own with this number. A process that was forked without the
+        // handlers has another pid.
+        let is_owner = LINE_READ.load(Relaxed) == self.read && this_process == self.owner;
+        let owner = self.owner.as_raw_nonzero().get();
+        let is_tied = TIED.load(Relaxed) == self.read && TIED_TO.load(Relaxed) == owner;
+        if is_owner || is_tied {
+            return Ok(());
+        }
+        if INHERITED.compare_exchange(self.read, -1, Relaxed, Relaxed).is_err() {
+            return Err(Errno::BADF.into());
+        }
+        let is_by_first = IS_BY_FIRST.get();
+        let is_signalled = self.is_exact && !this_process.is_init();
+        if is_by_first {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+        } else if !is_signalled {
+            return Err(Errno::OPNOTSUPP.into());
+        }
+        // Opens a descriptor of its own. The owner and the signal belong to an open file, and the
+        // parent's open file is shared by all its children.
+        let numbers = open(c"/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let line = openat(&numbers, DecInt::new(self.read), flags, Mode::empty())?;
+        let line = above_standard(line)?;
+        close_number(self.read);
+        if is_signalled {
+            // Left open by `exec`.
+            fcntl_setfd(&line, FdFlags::empty())?;
+            // SAFETY: F_SETOWN takes an integer; a positive one is a process.
+            check(unsafe {
+                libc::fcntl(line.as_raw_fd(), libc::F_SETOWN, this_process.as_raw_nonzero().get())
+            })?;
+            // SAFETY: F_SETSIG takes an integer.
+            check(unsafe { libc::fcntl(line.as_raw_fd(), F_SETSIG, libc::SIGKILL) })?;
+            fcntl_setfl(&line, OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32))?;
+        }
+        // If the owner died before the last call, the kernel has sent no signal.
+        if poll::wait(&line, PollFlags::IN, Some(0))? {
+            exit_now(128 + libc::SIGKILL);
+        }
+        if is_signalled {
+            // Open until the process ends.
+            TIE.store(line.into_raw_fd(), Relaxed);
+        }
+        TIED_TO.store(owner, Relaxed);
+        TIED.store(self.read, Relaxed);
+        Ok(())
+    }
+}
+
+/// For a forked child that is no daemon: closes what it inherited of its parent's line.
+/// Async-signal-safe.
+pub fn let_go() {
+    close_number(INHERITED.swap(-1, Relaxed));
+}
+
+extern "C" fn note_who_forks() {
+    // If a sandbox refuses to tell, the thread is not taken for the first one.
+    IS_BY_FIRST.set(ids::this_thread().is_ok_and(|thread| ids::this_process() == Ok(thread)));
+}
+
+extern "C" fn drop_parents_line() {
+    // The read end stays open for `tie`. This process's own line will be another pipe.
+    close_number(LINE_WRITE.swap(-1, Relaxed));
+    TIED.store(-1, Relaxed);
+    close_tie(TIE.swap(-1, Relaxed));
+    close_number(INHERITED.swap(LINE_READ.swap(-1, Relaxed), Relaxed));
+}
+
+/// Finds the descriptors that tie a process to another, in a program that was started. One is its
+/// own, which its children are not to keep. The others are copies of other processes', which tie
+/// nothing here: they are closed. A later `exec` hands on what is open, and each program that is
+/// started as a daemon has one more.
+fn sort_out_ties() -> io::Result<()> {
+    let numbers = std::fs::read_dir("/proc/self/fd")?;
+    let this_process = ids::this_process()?.as_raw_nonzero().get();
+    for entry in numbers {
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        if !is_tie(number) {
+            continue;
+        }
+        // SAFETY: takes no argument; the number may be closed.
+        if unsafe { libc::fcntl(number, libc::F_GETOWN) } == this_process {
+            TIE.store(number, Relaxed);
+        } else {
+            close_tie(number);
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a number is open and ties a process to another. Nothing else uses SIGKILL as its
+/// signal.
+fn is_tie(number: RawFd) -> bool {
+    // SAFETY: takes no argument; the number may be closed.
+    unsafe { libc::fcntl(number, F_GETSIG) == libc::SIGKILL }
+}
+
+/// Closes what ties a process to another, but not what other code has put in its place.
+fn close_tie(number: RawFd) {
+    if is_tie(number) {
+        close_number(number);
+    }
+}
+
+fn close_number(number: RawFd) {
+    if number != -1 {
+        // SAFETY: the number was put there by `into_raw_fd` and taken out again by exactly one
+        // swap. Or no code in this program knows it (`sort_out_ties`).
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
