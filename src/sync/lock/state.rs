@@ -1,112 +1,93 @@
 //! The state machine of the robust lock.
 //!
 //! # Goal
-//! Mutual exclusion between threads of any processes, where an owner or a waiter may die, or be
-//! stopped, at any instruction: the next one learns of an owner's death, and no waiter sleeps on a
-//! free lock.
+//! The lock gives mutual exclusion between threads of any processes. An owner or a waiter may die,
+//! or be stopped, at any instruction. The next owner learns of an owner's death, and no waiter
+//! sleeps on a free lock.
 //!
 //! # The word
 //! | bits | name | meaning |
 //! |---|---|---|
 //! | 0-29 | TID | the owner, 0: free |
 //! | 30 | `OWNER_DIED` | an owner died, and nobody has declared the data whole since |
-//! | 31 | `WAITERS` | someone may be asleep: to be kept until that is known not to be so |
+//! | 31 | `WAITERS` | a waiter may be asleep: kept until it is known that none is |
 //!
 //! | word | TID 0 | TID t |
 //! |---|---|---|
-//! | plain | free | held, nobody waits |
-//! | `WAITERS` | free, someone was woken or is being woken | held, whoever unlocks wakes |
-//! | `OWNER_DIED` | free, the next owner gets `OwnerDied` | held by one who got `OwnerDied` and has not recovered |
+//! | plain | free | held, no waiters |
+//! | `WAITERS` | free, a waiter was woken or is being woken | held, the unlocker wakes |
+//! | `OWNER_DIED` | free, the next owner gets `OwnerDied` | held by an owner that got `OwnerDied` and has not recovered |
 //!
-//! Who writes: a locker puts its TID in the place of 0 and keeps the flags; a waiter adds
-//! `WAITERS`; the owner takes its TID out, and takes `OWNER_DIED` out when it declares the data
-//! whole; the kernel turns a dead owner's TID into `OWNER_DIED`.
+//! The writers are:
+//! - A locker puts its TID in the place of 0 and keeps the flags.
+//! - A waiter adds `WAITERS`.
+//! - The owner takes its TID out. It takes `OWNER_DIED` out when it declares the data whole.
+//! - The kernel turns a dead owner's TID into `OWNER_DIED`.
 //!
 //! # Why no wake-up is lost
-//! *Invariant: while someone sleeps, either `WAITERS` is set, or a thread is awake that will set
-//! it, wake another one, or die trying, which wakes another one.* From before its first look to the
-//! end, a locker or unlocker has the word as its list's pending entry. So
-//! - a waiter that is killed after it was woken, and before it took the lock: the kernel finds TID
-//!   0 and wakes the next;
-//! - an owner that is killed after it stored the free word, and before it woke anyone: the same;
-//! - an owner that is killed before that: the kernel stores `OWNER_DIED`, keeps `WAITERS` and wakes
+//! *Invariant: while a waiter sleeps, either `WAITERS` is set, or a thread is awake that will set
+//! it, wake another one, or die trying, which wakes another one.*
+//!
+//! A locker or unlocker has the word as its list's pending entry, from before its first look to the
+//! end. So
+//! - if a waiter is killed after it was woken, and before it took the lock, the kernel finds TID 0
+//!   and wakes the next;
+//! - if an owner is killed after it stored the free word, and before it woke a waiter, the kernel
+//!   does the same;
+//! - if an owner is killed before that, the kernel stores `OWNER_DIED`, keeps `WAITERS` and wakes
 //!   one.
 //!
-//! Therefore an unlock *keeps* `WAITERS`. (Storing 0 and waking, the usual way, loses the second
-//! sleeper when the first is killed between waking up and marking the word again.) It clears the
-//! flag only after a wake that found nobody, by an exchange that succeeds only on the word
-//! as it left it, and wakes once more after that, for one who went to sleep in between. Whoever has
-//! slept takes the lock with `WAITERS`, and puts it back when it gives up: others may sleep whom
-//! that last exchange made invisible.
+//! Therefore an unlock *keeps* `WAITERS`. (The usual way is to store 0 and wake. It loses the
+//! second sleeper when the first is killed between waking up and marking the word again.)
 //!
-//! # Fairness
-//! A free lock goes to whoever comes first. A waiter that was woken [`MAX_LOSSES`] times and found
-//! the lock taken each time writes its TID into a second word, `starving`: from then on whoever
-//! finds the lock free and marked stands back, so that the starving one has it after the owners
-//! that it has now, one for each other thread at most. `WAITERS` is kept as long, so nobody passes
-//! by the short way. It is a hint and excludes nobody: who has stood back for [`STAND_BACK`] takes
-//! the lock all the same, and the hint out, because the starving one may be dead or stopped.
-//! `try_lock` does not stand back, nor does one whose time is over.
+//! An unlock clears the flag only after a wake that found no sleeper. It does so by an exchange
+//! that succeeds only on the word as the unlock left it. After that it wakes once more, for a
+//! waiter that went to sleep in between. A waiter that has slept takes the lock with `WAITERS`, and
+//! puts the flag back when it gives up: that last exchange may have made other sleepers invisible.
 //!
 //! # What is left to slices
 //! The exchange that clears the flag may find the word as its thread left it, though others have
-//! slept, locked and unlocked since. The second wake mends that, and so does whoever was woken in
-//! between; if *both* die at that point, and a newcomer locks before the kernel looks at the word
-//! of the second, the other sleepers are found by nobody. In full: T0 unlocks, wakes nobody, and
-//! stops before it clears. W1, that was about to sleep, locks; W2 sleeps; W1 unlocks, and
-//! stops before it wakes. T0 clears and dies, W1 dies; T3 has locked meanwhile, and unlocks a word
-//! without `WAITERS`. W2 sleeps on, for a slice. A thread that is *stopped* between freeing a lock
-//! and waking has the same effect for as long, and the same cure.
+//! slept, locked and unlocked since. The second wake mends that, and so does a thread that was
+//! woken in between. Suppose that *both* die at that point, and a newcomer locks before the kernel
+//! looks at the word for the second of them. Then nobody finds the other sleepers. In full:
+//! - T0 unlocks, wakes nobody, and stops before it clears.
+//! - W1, which was about to sleep, locks; W2 sleeps; W1 unlocks, and stops before it wakes.
+//! - T0 clears and dies, W1 dies.
+//! - T3 has locked meanwhile, and unlocks a word without `WAITERS`. W2 sleeps on, for a slice.
 //!
-//! # Who watches for an owner's death
-//! A watcher (`wait_any::source`) takes nothing: it sleeps on the word, free or not, until that is
-//! `OWNER_DIED` without an owner. It leaves a note in a third word, `watchers`:
+//! A thread that is *stopped* between freeing a lock and waking has the same effect while it is
+//! stopped, and the same cure.
 //!
-//! | bits | name | meaning |
-//! |---|---|---|
-//! | 0 | `WATCHED` | since all were last woken, a watcher went to sleep |
-//! | 1-31 | | how often that was taken out, modulo 2^31 |
-//!
-//! Whoever unlocks takes the note out, and wakes all after it has freed the lock; it looks once
-//! more after it has woken one, for that may have been a watcher which came late. The kernel's wake
-//! is for one: for a dead owner's lock, or for one that died between freeing it and waking. So a
-//! watcher that was woken and finds the lock free wakes all, if the word is not as it was when it
-//! fell asleep, or the lock was unlocked since, by the note. Not otherwise: on a lock that is
-//! free two watchers would wake each other for ever.
+//! # Fairness, and watchers
+//! A waiter that loses too often is let in first: [`starving`]. A thread may wait for an owner's
+//! death alone: [`watchers`].
 //!
 //! # Memory ordering
-//! The exchange that takes the lock is Acquire, the one that frees it Release; exchanges by waiters
-//! are part of the release sequence. A dead owner's writes are ordered by the kernel's own
-//! exchange, a full barrier, in the dead thread's context.
+//! The exchange that takes the lock is Acquire, the one that frees it is Release. Exchanges by
+//! waiters are part of the release sequence. The kernel's own exchange, a full barrier in the dead
+//! thread's context, orders a dead owner's writes.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::atomic::{AtomicU32, Ordering};
-use crossproc_sys::futex::{self, Awake, MAX_LOSSES, Watch};
+use crossproc_sys::futex::{self, Awake, Watch};
 use crossproc_sys::robust::{
-    self, Entry, Holding, NoSlot, OWNER_DIED, RobustWord, Slot, TID_MASK, Thread, WAITERS,
+    self, Holding, NoSlot, OWNER_DIED, RobustWord, Slot, TID_MASK, Thread, WAITERS,
 };
 
-use crate::wait::source::{Armed, Source, WatchState, Words};
 use crate::wait::{Ended, Wait, Waiter};
 
-/// How long others stand back for a starving waiter, in nanoseconds: what a wake-up may take on a
-/// busy machine.
-const STAND_BACK: u64 = 10_000_000;
-/// In `starving`: someone stands back, and is to be woken.
-const STOOD_BACK: u32 = 1 << 31;
-/// In `watchers`.
-const WATCHED: u32 = 1;
-const ONE_WAKE: u32 = 2;
+mod starving;
+mod watchers;
 
-/// The lock without its data: what is shared.
+/// The shared part of the lock, without its data.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct RawLock {
     robust: RobustWord,
-    /// Bits 0-29: the TID of a waiter that starves, 0: none; bit 31: [`STOOD_BACK`]. Relaxed
+    /// Bits 0-29: the TID of a starving waiter, 0: none; bit 31: [`STOOD_BACK`]. Relaxed
     /// everywhere: it is a hint.
     starving: AtomicU32,
-    /// Who watches for an owner's death: see the top.
+    /// The note of the watchers for an owner's death: see the top.
     watchers: AtomicU32,
 }
 
@@ -118,7 +99,7 @@ pub(crate) struct Locked {
     pub(crate) owner_died: bool,
 }
 
-/// Why it was not.
+/// The reason why a lock was not acquired.
 #[derive(Debug)]
 pub(crate) enum LockRefused {
     Deadlock,
@@ -158,9 +139,9 @@ impl RawLock {
         }
     }
 
-    /// Takes the lock if it is free and its data is whole, and the thread is set up: the TID under
-    /// which it is held. As for all that take it, it is held by a guard, until
-    /// [`hold`](RawLock::hold) says otherwise.
+    /// Takes the lock if the word is 0 (free, data whole, no `WAITERS`) and the thread is set up.
+    /// Returns the TID under which it is held. As in all forms that take the lock, it is held by a
+    /// guard until [`hold`](RawLock::hold) says otherwise.
     #[inline]
     pub(crate) fn lock_uncontended(&self) -> Option<u32> {
         let (thread, slot) = robust::at_hand().or_else(|| self.slot_beside_others())?;
@@ -175,7 +156,7 @@ impl RawLock {
         is_acquired.then(|| thread.tid())
     }
 
-    /// A slot of a thread that is set up and holds, or has held, something else besides.
+    /// Returns a slot of a thread that is set up and holds, or has held, something else besides.
     #[cold]
     fn slot_beside_others(&self) -> Option<(&'static Thread, Slot<'static>)> {
         let thread = robust::ready()?;
@@ -198,15 +179,15 @@ impl RawLock {
         })
     }
 
-    /// Takes the lock, waiting as long as it may, whatever
+    /// Takes the lock, and waits as long as `wait` allows, whatever
     /// [`lock_uncontended`](RawLock::lock_uncontended) found.
     #[cold]
     pub(crate) fn lock_contended(&self, wait: Wait) -> Result<Locked, LockRefused> {
         self.acquire(|lock, thread| lock.wait_and_take(thread, &mut Waiter::new(wait)))
     }
 
-    /// Frees the lock that the calling thread holds, and takes it out of its list even if a peer
-    /// has scribbled on the word: how it was held.
+    /// Frees the lock that the calling thread holds, and returns how it was held. Takes the lock
+    /// out of the thread's list even if a peer has scribbled on the word.
     pub(crate) fn release_whole(&self) -> Holding {
         let Some((tid, holding)) = self.holding() else { return Holding::BY_GUARD };
         self.unlock(tid);
@@ -214,7 +195,7 @@ impl RawLock {
     }
 
     /// Takes the lock that [`release_whole`](RawLock::release_whole) has freed, and holds it as
-    /// before. It waits as long as it takes. Whether an owner died.
+    /// before. Waits as long as it takes. Returns whether an owner died.
     pub(crate) fn relock(&self, holding: Holding) -> bool {
         let owner_died = self.lock_uncontended().is_none() && self.relock_contended();
         self.hold(holding);
@@ -224,17 +205,17 @@ impl RawLock {
     fn relock_contended(&self) -> bool {
         let relocked = self.acquire(|lock, thread| {
             match lock.wait_and_take(thread, &mut Waiter::new(Wait::FOREVER)) {
-                // A peer has scribbled on the word: nobody else has the lock.
+                // A peer has scribbled on the word: no other thread has the lock.
                 Err(LockRefused::Deadlock) => Ok(Locked { tid: thread.tid(), owner_died: true }),
                 result => result,
             }
         });
-        // The thread is set up, and has the slot free that it used before: an error, too, is a
-        // scribbling peer's doing.
+        // The thread is set up, and the slot that it used before is free. So an error, too, is the
+        // work of a peer that scribbles.
         relocked.map_or(true, |acquired| acquired.owner_died)
     }
 
-    /// The frame of an acquisition by `take`.
+    /// Runs `take` as an acquisition: with a slot ready, and the word pending.
     fn acquire(
         &self,
         take: impl FnOnce(&Self, &Thread) -> Result<Locked, LockRefused>,
@@ -250,8 +231,8 @@ impl RawLock {
         acquired
     }
 
-    /// Exchanges TID 0 for the thread's, keeping the flags and adding `and`, if the word as it is
-    /// then `may` be taken; otherwise gives it back.
+    /// Exchanges TID 0 for the thread's, keeps the flags and adds `and`, if `may` allows that for
+    /// the word at that time. Otherwise returns the word.
     fn take_free(
         &self,
         thread: &Thread,
@@ -274,9 +255,9 @@ impl RawLock {
 
     fn wait_and_take(&self, thread: &Thread, waiter: &mut Waiter) -> Result<Locked, LockRefused> {
         let word = self.robust.word();
-        // Once this thread has slept, others may sleep whom nothing but this thread knows of.
+        // Once this thread has slept, there may be sleepers that only this thread knows of.
         let mut kept = 0;
-        // How often this thread was woken in vain.
+        // The number of times that this thread was woken in vain.
         let mut losses = 0;
         let mut was_woken = false;
         loop {
@@ -311,7 +292,7 @@ impl RawLock {
                 self.starve(thread, losses);
             }
             if seen & WAITERS == 0 {
-                // Only while nobody sleeps: a spinner would be ahead of them.
+                // Spins only while no waiter sleeps: a spinner would overtake the sleepers.
                 let look = || {
                     let now = word.load(Relaxed);
                     owner(now) == 0 || now & WAITERS != 0
@@ -328,72 +309,8 @@ impl RawLock {
         }
     }
 
-    /// Whether another waiter starves.
-    fn is_starving_other(&self, thread: &Thread) -> bool {
-        let starving = owner(self.starving.load(Relaxed));
-        starving != 0 && starving != thread.tid()
-    }
-
-    /// Says that this thread starves, if it has lost often enough and no other does.
-    fn starve(&self, thread: &Thread, losses: u32) {
-        if losses >= MAX_LOSSES {
-            let _ = self.starving.compare_exchange(0, thread.tid(), Relaxed, Relaxed);
-        }
-    }
-
-    fn starve_no_more(&self, thread: &Thread, losses: u32) {
-        if losses >= MAX_LOSSES {
-            self.feed(thread.tid());
-        }
-    }
-
-    /// Lets nobody stand back for the thread `starving` any longer.
-    fn feed(&self, starving: u32) {
-        let mut seen = self.starving.load(Relaxed);
-        while owner(seen) == starving {
-            match self.starving.compare_exchange_weak(seen, 0, Relaxed, Relaxed) {
-                Ok(_) if seen & STOOD_BACK != 0 => {
-                    futex::wake(&self.starving, u32::MAX);
-                    return;
-                }
-                Ok(_) => return,
-                Err(now) => seen = now,
-            }
-        }
-    }
-
-    /// Leaves a free lock to the one that starves, for a while.
-    fn stand_back(&self, thread: &Thread, kept: u32, waiter: &mut Waiter) {
-        let seen = self.starving.load(Relaxed);
-        if matches!(owner(seen), 0) || owner(seen) == thread.tid() {
-            return;
-        }
-        if kept != 0 {
-            // The wake-up that this thread has had may be what the starving one sleeps for.
-            self.wake_one();
-        }
-        let marked = seen | STOOD_BACK;
-        if seen != marked && self.starving.compare_exchange(seen, marked, Relaxed, Relaxed).is_err()
-        {
-            return;
-        }
-        let mut was_in_vain = false;
-        let deadline = waiter.until();
-        // It is short enough to do without slices.
-        waiter.sleep(|_| match futex::wait_briefly(&self.starving, marked, STAND_BACK, deadline) {
-            None => {
-                was_in_vain = true;
-                Awake::Changed
-            }
-            Some(Awake::TimedOut) => Awake::Changed,
-            Some(awake) => awake,
-        });
-        if was_in_vain {
-            self.feed(owner(seen));
-        }
-    }
-
-    /// Leaves the flag for those who may be asleep still; false if the lock has become free.
+    /// Leaves the flag for other waiters that may still be asleep. Returns false if the lock has
+    /// become free.
     fn give_up(&self, kept: u32) -> bool {
         let word = self.robust.word();
         let mut seen = word.load(Relaxed);
@@ -409,9 +326,9 @@ impl RawLock {
         false
     }
 
-    /// Frees the lock that the thread `tid` has acquired; `OWNER_DIED` stays if nobody took it out.
-    /// Does nothing in another thread: a guard that was carried into a forked child must not
-    /// free what its parent holds, nor what the child has acquired since.
+    /// Frees the lock that the thread `tid` has acquired. `OWNER_DIED` stays if nobody took it out.
+    /// Does nothing in another thread: a guard that was carried into a forked child must not free
+    /// what its parent holds, nor what the child has acquired since.
     #[inline]
     pub(crate) fn unlock(&self, tid: u32) {
         let Some(thread) = robust::of(tid) else { return };
@@ -424,7 +341,7 @@ impl RawLock {
         thread.end();
     }
 
-    /// Frees the lock if the calling thread holds it, and says whether it did.
+    /// Frees the lock if the calling thread holds it, and returns whether it did.
     pub(crate) fn release(&self) -> bool {
         let tid = self.owned_by();
         if let Some(tid) = tid {
@@ -437,11 +354,12 @@ impl RawLock {
     fn unlock_contended(&self, thread: &Thread) {
         let word = self.robust.word();
         let mut seen = word.load(Relaxed);
-        // Before the lock is free: should this thread die after that, a watcher is to know that it
-        // was unlocked.
+        // This comes before the lock is free. If this thread dies after that, a watcher must know
+        // that the lock was unlocked.
         let is_watched = owner(seen) == thread.tid() && self.take_note_out();
         let freed = loop {
-            // Not so only if a peer has scribbled on the word: it is not this thread's to free.
+            // The owner differs only if a peer has scribbled on the word. It is then not this
+            // thread's to free.
             if owner(seen) != thread.tid() {
                 return;
             }
@@ -459,83 +377,67 @@ impl RawLock {
         if woken != 0 || self.starving.load(Relaxed) != 0 {
             return;
         }
-        // Nobody was asleep, and nobody starves. Relaxed: the flag orders nothing.
+        // No waiter was asleep, and none starves. Relaxed: the flag orders nothing.
         if word.compare_exchange(freed, freed & !WAITERS, Relaxed, Relaxed).is_ok() {
             self.wake_one();
         }
     }
 
-    /// Wakes one; all, if one may have been a watcher: how many.
+    /// Wakes one sleeper, or all if that one may have been a watcher. Returns how many.
     fn wake_one(&self) -> u32 {
         let woken = futex::wake(self.robust.word(), 1);
-        // A watcher leaves its note before it sleeps, and the kernel's queue, where it was found,
-        // is between that and this.
+        // A watcher leaves its note before it sleeps. The kernel's queue, in which the wake found
+        // it, is between that and this look.
         if self.take_note_out() { woken + futex::wake(self.robust.word(), u32::MAX) } else { woken }
-    }
-
-    /// Says that all are going to be woken. Whether there may be a watcher. Relaxed: what a watcher
-    /// that comes meanwhile misses, it compares.
-    fn take_note_out(&self) -> bool {
-        let mut seen = self.watchers.load(Relaxed);
-        while seen & WATCHED != 0 {
-            match self.watchers.compare_exchange_weak(
-                seen,
-                (seen & !WATCHED).wrapping_add(ONE_WAKE),
-                Relaxed,
-                Relaxed,
-            ) {
-                Ok(_) => return true,
-                Err(now) => seen = now,
-            }
-        }
-        false
     }
 
     /// Declares the data whole: takes `OWNER_DIED` out. For the owner only.
     pub(crate) fn recover(&self) {
-        // Relaxed: the Release in `unlock` publishes it, to the next owner and to nobody else.
+        // Relaxed: the Release in `unlock` publishes it to the next owner, and to no other thread.
         self.robust.word().fetch_and(!OWNER_DIED, Relaxed);
     }
 
-    /// Whether `OWNER_DIED` stands in the word. Stable for the owner, a hint for anybody else.
+    /// Returns whether `OWNER_DIED` is set. Stable for the owner, a hint for any other thread.
     pub(crate) fn is_inconsistent(&self) -> bool {
         self.robust.word().load(Relaxed) & OWNER_DIED != 0
     }
 
-    /// Whether an owner has died, and nobody has declared the data whole since: for those that do
-    /// not own the lock, another may, or nobody. Acquire: pairs with the kernel's exchange, by
-    /// which they see what the dead owner has done.
+    /// Returns whether an owner has died, and nobody has declared the data whole since. For threads
+    /// that do not own the lock, whether another does or none.
+    ///
+    /// Acquire: pairs with the kernel's exchange, so that the caller sees what the dead owner did.
     pub(crate) fn has_lost_owner(&self) -> bool {
         self.robust.word().load(Acquire) & OWNER_DIED != 0
     }
 
-    /// The calling thread's TID, if it holds the lock: by its own list, which no peer can change.
-    /// Stable: only this thread can make it so, or not so.
+    /// Returns the calling thread's TID if it holds the lock, by the thread's own list, which no
+    /// peer can change. Stable: only this thread can change the answer.
     #[inline]
     pub(crate) fn owned_by(&self) -> Option<u32> {
         robust::ready().filter(|thread| self.slot(thread).is_some()).map(Thread::tid)
     }
 
-    /// Whether the calling thread holds the lock.
+    /// Returns whether the calling thread holds the lock.
     #[inline]
     pub(crate) fn is_owned(&self) -> bool {
         self.owned_by().is_some()
     }
 
-    /// The calling thread's TID, and how it holds the lock, if it does.
+    /// Returns the calling thread's TID and how it holds the lock, if it does.
     #[inline]
     pub(crate) fn holding(&self) -> Option<(u32, Holding)> {
         let thread = robust::ready()?;
         Some((thread.tid(), self.slot(thread)?.holding()))
     }
 
-    /// Where the lock hangs, if this thread, which calls, holds it.
+    /// Returns the slot on which the lock hangs, if `thread`, which must be the calling one, holds
+    /// it.
     #[inline]
     pub(crate) fn slot<'a>(&self, thread: &'a Thread) -> Option<Slot<'a>> {
         thread.slot_of(&self.robust).filter(|_| thread.is_held_still(&self.robust))
     }
 
-    /// Notes how the calling thread, which has the lock, holds it.
+    /// Notes how the calling thread, which owns the lock, holds it.
     #[inline]
     pub(crate) fn hold(&self, holding: Holding) {
         if let Some(slot) = robust::ready().and_then(|thread| self.slot(thread)) {
@@ -543,9 +445,9 @@ impl RawLock {
         }
     }
 
-    /// What a guard does last that was taken while its thread did not panic, and is dropped while
-    /// it does: the data may be half written, as after a death. Nothing if the thread `tid` is
-    /// another one.
+    /// Marks the data as possibly half written, as after a death. A guard does this last if it was
+    /// taken while its thread did not panic, and is dropped while the thread panics. Does nothing
+    /// if `tid` is another thread's.
     #[cold]
     pub(crate) fn abandon(&self, tid: u32) {
         if self.owned_by() == Some(tid) {
@@ -553,7 +455,7 @@ impl RawLock {
         }
     }
 
-    /// [`recover`](RawLock::recover), if there is something to recover from.
+    /// Does what [`recover`](RawLock::recover) does, if there is something to recover from.
     #[inline]
     pub(crate) fn recover_if_inconsistent(&self) {
         if self.is_inconsistent() {
@@ -561,21 +463,22 @@ impl RawLock {
         }
     }
 
-    /// Makes the next owner learn of a death, though this one only gives up. For the owner only.
+    /// Makes the next owner learn of a death, though this owner only gives up. For the owner only.
     pub(crate) fn spoil(&self) {
         // Relaxed: as in `recover`.
         self.robust.word().fetch_or(OWNER_DIED, Relaxed);
     }
 
-    /// Whether anybody holds the lock: for those that are not to hold it, but to keep out of its
-    /// owner's way. Acquire, at least, pairs with the Release exchanges of `unlock`.
+    /// Returns whether the lock has an owner. For callers that do not take the lock, but must keep
+    /// out of its owner's way. An `order` of Acquire, at least, pairs with the Release exchanges of
+    /// `unlock`.
     #[inline]
     pub(crate) fn has_owner(&self, order: Ordering) -> bool {
         owner(self.robust.word().load(order)) != 0
     }
 
-    /// The word, for one who sleeps until the lock's owner is another, along with other things;
-    /// `None` if there is no owner.
+    /// Returns the word, for a caller that sleeps, on other words too, until the lock's owner
+    /// changes. Returns `None` if there is no owner.
     pub(crate) fn watch(&self) -> Option<Watch<'_>> {
         let word = self.robust.word();
         let mut seen = word.load(Relaxed);
@@ -592,8 +495,8 @@ impl RawLock {
         None
     }
 
-    /// Waits until nobody holds the lock, without taking it. Any number may do that: whoever was
-    /// woken wakes the next.
+    /// Waits until the lock is free, without taking it. Any number of threads may do that: each
+    /// that was woken wakes the next.
     #[cold]
     pub(crate) fn wait_until_free(&self, waiter: &mut Waiter) -> Result<(), LockRefused> {
         let thread = robust::current().map_err(LockRefused::Unavailable)?;
@@ -638,68 +541,10 @@ impl RawLock {
         }
     }
 
-    /// The owner's TID. A hint: it may be stale by now.
+    /// Returns the owner's TID. It is a hint: it may be stale already.
     pub(crate) fn owner(&self) -> Option<u32> {
         Some(owner(self.robust.word().load(Relaxed))).filter(|&tid| tid != 0)
     }
-}
-
-impl Source for RawLock {
-    fn key(&self) -> usize {
-        core::ptr::from_ref(self.robust.word()).addr()
-    }
-
-    fn look(&self, _: &WatchState) -> bool {
-        // Acquire: pairs with the kernel's exchange for a dead owner.
-        is_left(self.robust.word().load(Ordering::Acquire))
-    }
-
-    fn words(&self) -> usize {
-        2
-    }
-
-    fn arm<'a>(&'a self, state: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
-        let word = self.robust.word();
-        let seen = word.load(Relaxed);
-        let marked = seen | WAITERS;
-        // Relaxed: the flag orders nothing.
-        if is_left(seen)
-            || (seen != marked && word.compare_exchange(seen, marked, Relaxed, Relaxed).is_err())
-        {
-            return Armed::Again;
-        }
-        // Relaxed: it is before the sleep, in which it is compared.
-        let note = self.watchers.fetch_or(WATCHED, Relaxed) | WATCHED;
-        *state = WatchState { armed: marked.into(), note: note.into(), ..*state };
-        // In this order: whoever takes the note out wakes those who sleep on the word.
-        words.add(Watch::new(word, marked));
-        words.add(Watch::new(&self.watchers, note));
-        Armed::Asleep
-    }
-
-    fn pend(&self, entry: &Entry) {
-        entry.begin(self.robust.word());
-    }
-
-    fn has_owner(&self) -> bool {
-        true
-    }
-
-    fn awake(&self, state: &mut WatchState) {
-        // Others may be asleep whom nothing but this thread knows of.
-        if self.give_up(WAITERS) {
-            return;
-        }
-        let now = (self.robust.word().load(Relaxed), self.watchers.load(Relaxed) & !WATCHED);
-        if now != (state.armed as u32, state.note as u32 & !WATCHED) {
-            futex::wake(self.robust.word(), u32::MAX);
-        }
-    }
-}
-
-/// Whether an owner died and nobody has the lock since.
-fn is_left(word: u32) -> bool {
-    owner(word) == 0 && word & OWNER_DIED != 0
 }
 
 fn owner(word: u32) -> u32 {

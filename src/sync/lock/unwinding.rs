@@ -1,9 +1,9 @@
-//! [`Panics`]: whether one unwinds through a guard.
+//! [`Panics`]: whether a panic unwinds through a guard.
 
 use std::thread;
 
-/// Whether the thread panicked already when a guard was taken, in which case a drop while it
-/// panics says nothing: the guard may have come and gone in a destructor. The rule of std's
+/// Whether the thread panicked already when a guard was taken. If so, a drop while it panics says
+/// nothing: the guard may have come and gone in a destructor. This is the rule of std's
 /// `poison::Guard`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Panics {
@@ -11,16 +11,17 @@ pub(crate) struct Panics {
 }
 
 impl Panics {
-    /// For a guard through which any panic may unwind.
+    /// The value for a guard through which any panic may unwind.
     pub(crate) const IGNORED: Panics = Panics { before: true };
 
-    /// For a guard that is taken now.
+    /// Returns the value for a guard that is taken now.
     #[inline]
     pub(crate) fn now() -> Self {
         Panics { before: thread::panicking() }
     }
 
-    /// For a guard that is dropped: whether it is a panic that drops it, and began with it in hand.
+    /// For a guard that is being dropped. Returns whether a panic drops it, and began while it was
+    /// held.
     #[inline(always)]
     pub(crate) fn have_begun_since(self) -> bool {
         thread::panicking() && !self.before
