@@ -3,7 +3,7 @@
 
 #![allow(unsafe_code)]
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::*};
@@ -57,6 +57,13 @@ fn fork_refused(daemon: bool, refusals: &[Refusal]) -> Option<std::io::Error> {
         }
         Err(error) => {
             assert_eq!((reaped, ran.load(Relaxed)), (-1, 0), "{error}");
+            let source = error.get_ref().and_then(|inner| inner.source());
+            let said = source.and_then(|source| source.downcast_ref::<io::Error>());
+            let is_killed = error.to_string().starts_with("the child ended");
+            assert!(
+                is_killed || said.is_some_and(|said| said.raw_os_error().is_some()),
+                "{error:?}"
+            );
             Some(error)
         }
     };
