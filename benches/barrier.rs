@@ -1,4 +1,5 @@
-//! [`crossproc::Barrier`] beside the barrier of pthreads, and beside that of threads.
+//! [`crossproc::Barrier`] beside the pthread barrier and the standard library's barrier for
+//! threads.
 
 mod harness;
 
@@ -24,12 +25,12 @@ fn main() {
     harness::run("Barrier", groups, compare);
 }
 
-/// A barrier, and how it is measured.
+/// A barrier and its measurements.
 struct Contestant {
     name: &'static str,
-    /// A phase of one, who never waits.
+    /// A phase of a single party, which never waits.
     alone: fn() -> Sampler,
-    /// Phases of so many processes, or threads.
+    /// Phases of a number of processes or threads.
     phases: fn(usize, Placement) -> Sampler,
 }
 

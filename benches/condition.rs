@@ -98,23 +98,23 @@ impl Monitor for ParkingLot {
     }
 }
 
-/// When one notifies of a change.
+/// When a change is notified.
 #[derive(Clone, Copy)]
 enum Notify {
     WithLock,
     AfterUnlock,
 }
 
-/// A lock with a condition, and how it is measured.
+/// A lock with a condition, and its measurements.
 struct Contestant {
     name: &'static str,
-    /// One notification where nobody waits.
+    /// A notification of one where nobody waits.
     notify_one: fn() -> Sampler,
-    /// All, where nobody waits.
+    /// A notification of all where nobody waits.
     notify_all: fn() -> Sampler,
-    /// There and back between two processes, or threads.
+    /// Round trips between two processes or threads.
     ping_pong: fn(Placement, Notify) -> Sampler,
-    /// One of eight processes, or threads, wakes the seven others, each in its turn.
+    /// One of eight processes or threads wakes the seven others, each in its turn.
     broadcast: fn(Placement) -> Sampler,
 }
 
@@ -188,7 +188,7 @@ fn ping_pong_of_threads(
     }))
 }
 
-/// Waits for the own turn, and gives it to the other one, again and again.
+/// Waits for its own turn, and passes the turn to the other one, again and again.
 fn take_turns(monitor: &impl Monitor, notify: Notify, own: u32, trips: u64) {
     for _ in 0..trips {
         monitor.wait_while(|[turn, _]| {
@@ -207,9 +207,9 @@ fn take_turns(monitor: &impl Monitor, notify: Notify, own: u32, trips: u64) {
     }
 }
 
-/// The same, without a lock, and without a value beside the futexes.
+/// The same without a lock, and without a value beside the futexes.
 fn ping_pong_of_futexes<const SLICED: bool>(placement: Placement) -> Sampler {
-    // Each in memory of its own, and so on cache lines of its own.
+    // Each flag has memory of its own, and so cache lines of its own.
     let turns: [Shm<FutexFlag<SLICED>>; 2] =
         core::array::from_fn(|_| Shm::new(FutexFlag::new()).unwrap());
     turns[0].set();
@@ -230,7 +230,7 @@ fn broadcast_of_threads(placement: Placement, monitor: &(impl Monitor + Sync)) -
     rounds(Team::of_threads(MAX_MEMBERS, placement, |_, phases| meet(monitor, phases)))
 }
 
-/// Arrives, and waits for all others: the last one to arrive notifies them.
+/// Arrives, and waits for all others. The last one to arrive notifies them.
 fn meet(monitor: &impl Monitor, phases: u64) {
     for _ in 0..phases {
         let mut own_phase = None;

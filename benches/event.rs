@@ -1,4 +1,4 @@
-//! [`crossproc::Event`] beside one made of a mutex and a condition variable, and beside a bare
+//! [`crossproc::Event`] beside an event made of a mutex and a condition variable, and beside a bare
 //! futex.
 
 mod harness;
@@ -46,7 +46,7 @@ impl<const SLICED: bool> Flag for FutexFlag<SLICED> {
     }
 }
 
-/// An event as one makes it with pthreads.
+/// An event as it is made with pthreads.
 impl Flag for PthreadMonitor {
     fn set(&self) {
         self.wait_while(|[is_set, _]| {
@@ -68,12 +68,12 @@ impl Flag for PthreadMonitor {
     }
 }
 
-/// An event, and how it is measured.
+/// An event and its measurements.
 struct Contestant {
     name: &'static str,
-    /// Set, wait, clear in one thread.
+    /// Set, wait and clear in one thread.
     alone: fn() -> Sampler,
-    /// There and back between two processes.
+    /// Round trips between two processes.
     ping_pong: fn(Placement) -> Sampler,
 }
 
@@ -117,7 +117,7 @@ fn alone<F: Flag + 'static>(flag: impl Deref<Target = F> + 'static) -> Sampler {
 }
 
 fn ping_pong<F: Flag + Shared>(placement: Placement, flag: fn() -> Shm<F>) -> Sampler {
-    // Each in memory of its own, and so on cache lines of its own.
+    // Each event has memory of its own, and so cache lines of its own.
     let (ping, pong) = (flag(), flag());
     rounds(Team::of_processes(2, placement, move |index, trips| {
         for _ in 0..trips {

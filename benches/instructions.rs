@@ -1,6 +1,7 @@
-//! One operation, so many times: what `ci/costs.sh` counts the instructions of.
+//! Runs one operation a number of times, for `ci/costs.sh` to count its instructions.
 //!
-//! `cargo bench --bench instructions -- OPERATION TIMES`; without arguments, each a few times.
+//! `cargo bench --bench instructions -- OPERATION TIMES` runs one. Without arguments, each
+//! operation runs a few times.
 
 use core::hint::black_box;
 
@@ -21,7 +22,7 @@ shared! {
     }
 }
 
-/// What each does is in `run`.
+/// The operations' names. `run` has what each does.
 const OPERATIONS: [&str; 14] = [
     "lock",
     "lock_in_lock",

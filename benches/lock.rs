@@ -1,4 +1,4 @@
-//! [`crossproc::Lock`] beside the mutexes that there are for processes, and those for threads.
+//! [`crossproc::Lock`] beside other mutexes for processes, and those for threads.
 
 mod harness;
 
@@ -27,17 +27,17 @@ fn main() {
     harness::run("Lock", groups, compare);
 }
 
-/// What a short critical section increments.
+/// The value that a short critical section increments.
 type Counters = [u64; 4];
 
-/// A lock, and how it is measured.
+/// A lock and its measurements.
 struct Contestant {
     name: &'static str,
     /// Lock and unlock, with nothing to protect.
     pair: fn() -> Sampler,
-    /// The same around a number that is incremented.
+    /// Lock and unlock around a number that is incremented.
     increment: fn() -> Sampler,
-    /// So many processes, or threads, that share a given number of short sections.
+    /// A number of processes or threads that share a given number of short sections.
     contended: fn(usize) -> Sampler,
 }
 
@@ -131,7 +131,7 @@ fn contended_by_threads(
     }))
 }
 
-/// A member's sections, with the least possible between them.
+/// Runs a member's sections, with the least possible between them.
 fn work(lock: &impl MutualExclusion<Value = Counters>, sections: u64) {
     for _ in 0..sections {
         lock.with(|counters| counters.iter_mut().for_each(|counter| *counter += 1));

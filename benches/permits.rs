@@ -1,4 +1,4 @@
-//! [`crossproc::Permits`] beside the semaphore of System V that gives back what the dead had, and
+//! [`crossproc::Permits`] beside the System V semaphore, which gives back what the dead had, and
 //! beside those that do not.
 
 mod harness;
@@ -33,12 +33,13 @@ impl<const N: usize> Limit for Permits<N> {
     }
 }
 
-/// Something with a number of permits, and how it is measured.
+/// A primitive with a number of permits, and its measurements.
 struct Contestant {
     name: &'static str,
-    /// Acquire and release, of so many.
+    /// Acquire and release, with this number of permits.
     pair: fn(u16) -> Sampler,
-    /// So many processes that share a given number of short sections, with so many permits.
+    /// A number of processes that share a given number of short sections, with this number of
+    /// permits.
     contended: fn(usize, u16) -> Sampler,
 }
 

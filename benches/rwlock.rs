@@ -1,4 +1,4 @@
-//! [`crossproc::RwLock`] beside that of pthreads, and beside those for threads.
+//! [`crossproc::RwLock`] beside the pthread lock, and beside those for threads.
 
 mod harness;
 
@@ -25,18 +25,18 @@ fn main() {
     harness::run("RwLock", groups, compare);
 }
 
-/// What a short section reads, or increments.
+/// The value that a short section reads or increments.
 type Counters = [u64; 4];
 
-/// A lock, and how it is measured.
+/// A lock and its measurements.
 struct Contestant {
     name: &'static str,
-    /// Lock for reading and unlock.
+    /// Lock for reading, and unlock.
     read: fn() -> Sampler,
-    /// Lock for writing and unlock.
+    /// Lock for writing, and unlock.
     write: fn() -> Sampler,
-    /// So many processes, or threads, that share a given number of short sections, of which so
-    /// many in a hundred write.
+    /// A number of processes or threads that share a given number of short sections. The second
+    /// argument is the percentage of sections that write.
     contended: fn(usize, u64) -> Sampler,
 }
 
@@ -110,8 +110,8 @@ fn contended_by_threads(
     rounds(team)
 }
 
-/// A member's sections, with the least possible between them. The writing ones are spread evenly,
-/// and not in step with the other members'.
+/// Runs a member's sections, with the least possible between them. The writing sections are spread
+/// evenly, and not in step with those of other members.
 fn work(lock: &impl SharedExclusion<Value = Counters>, index: usize, percent: u64, sections: u64) {
     for section in index as u64..sections + index as u64 {
         if section * percent % 100 < percent {

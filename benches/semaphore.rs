@@ -29,7 +29,7 @@ fn semaphore(value: u32) -> Shm<Semaphore> {
     Shm::new(Semaphore::new(value)).unwrap()
 }
 
-/// Without its permit: for the ping-pong.
+/// Returns a flag without its permit, for the ping-pong.
 fn futex_flag<const SLICED: bool>(_none: u32) -> Shm<FutexFlag<SLICED>> {
     Shm::new(FutexFlag::new()).unwrap()
 }
@@ -39,7 +39,7 @@ const POSIX: &str = "sem_t pshared";
 const RAW_FUTEX: &str = "raw futex, same spinning";
 const SLICED_FUTEX: &str = "raw futex, same spinning and slices";
 
-/// One permit at most, and one who waits for it.
+/// A flag has at most one permit, and one waiter.
 impl<const SLICED: bool> Permits for FutexFlag<SLICED> {
     #[inline]
     fn acquire(&self) {
@@ -54,7 +54,7 @@ impl<const SLICED: bool> Permits for FutexFlag<SLICED> {
 }
 
 fn ping_pong<P: Permits + Shared>(placement: Placement, permits: fn(u32) -> Shm<P>) -> Sampler {
-    // Each in memory of its own, and so on cache lines of its own.
+    // Each has memory of its own, and so cache lines of its own.
     let (ping, pong) = (permits(0), permits(0));
     rounds(Team::of_processes(2, placement, move |index, trips| {
         let (given, taken) = if index == 0 { (&*ping, &*pong) } else { (&*pong, &*ping) };

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Measures the rows of the README's table, losses too, and writes them there with the machine and the
-# commit. Each is the median of alternated pairs, by `cargo bench -- ratios`. On a quiet machine, with
-# real-time priority where it may have that; the queue's rivals take a nightly compiler.
+# Measures the rows of the README's table, losses too, and writes them there with the machine and
+# the commit. Each is the median of alternated pairs, by `cargo bench -- ratios`. On a quiet machine,
+# with real-time priority where it may have that; the queue's rivals take a nightly compiler.
 #
 #   ci/speed.sh           measures, and writes the table
 #   ci/speed.sh --again   writes it from what was measured last, in target/speed
@@ -43,10 +43,13 @@ table() {
     row rwlock 'read + unlock' 'pthread pshared' "a readers' lock, read"
     row rwlock 'write + unlock' 'pthread pshared' "a readers' lock, write"
     row semaphore 'acquire + release, of 10' 'sem_t pshared' 'a permit, acquired and released'
-    row event 'set + wait + clear' 'pthread mutex + cond pshared' 'an event, set, waited for, cleared'
-    row event 'ping-pong, same CPU' 'raw futex, same spinning' 'two events, there and back, one CPU'
+    row event 'set + wait + clear' 'pthread mutex + cond pshared' \
+        'an event, set, waited for, cleared'
+    row event 'ping-pong, same CPU' 'raw futex, same spinning' \
+        'two events, there and back, one CPU'
     row barrier 'a phase of 2 processes, same CPU' 'pthread pshared' 'a barrier of two, one CPU'
-    row pipe 'there and back, 8 B' 'raw seqpacket, send and recv' 'a message of 8 bytes, there and back'
+    row pipe 'there and back, 8 B' 'raw seqpacket, send and recv' \
+        'a message of 8 bytes, there and back'
     row queue 'put + get, one thread' shaq 'an item through a queue, one thread'
 }
 
@@ -55,8 +58,8 @@ commit=$(sed -n 's/^commit: *//p' "$folder/lock.txt")
 new=$folder/README.md
 {
     sed '/^<!-- begin: by ci\/speed.sh/q' README.md
-    printf '\nMedians of alternated pairs, on %s; commit %s (`ci/speed.sh`):\n\n' "$machine" "$commit" |
-        fmt -w 100
+    printf '\nMedians of alternated pairs, on %s; commit %s (`ci/speed.sh`):\n\n' \
+        "$machine" "$commit" | fmt -w 100
     table
     echo
     sed -n '/^<!-- end -->/,$p' README.md

@@ -33,48 +33,47 @@ const MAX_LEN: usize = 1 << 31;
 /// A message of more bytes goes through a sealed memfd.
 const MAX_INLINE: usize = 1 << 20;
 
-/// One end of a pipe that goes both ways: messages, whole and in order, and handles.
+/// One end of a two-way pipe for messages, whole and in order, and for handles.
 ///
-/// It corresponds to Python's `multiprocessing.Connection`. [`pipe`] makes two that are connected;
-/// forked children inherit them, programs that are started get them [by
-/// name](crate::process::CommandExt), and others [over another
-/// connection](Connection::send_handle).
+/// It corresponds to Python's `multiprocessing.Connection`. [`pipe`] makes a connected pair. Forked
+/// children inherit the ends, started programs get them [by name](crate::process::CommandExt), and
+/// other processes get them [over another connection](Connection::send_handle).
 ///
 /// # Messages
-/// 0 to [`MAX_LEN`](Connection::MAX_LEN) bytes. One of up to 1 MiB, or what the socket's buffer
-/// takes if that is less, is one packet of a `SOCK_SEQPACKET` socket: one system call sends it, one
-/// receives it. A longer one goes through memory that is sealed, so that the receiver
-/// [reads it where it lies](Message). There are no partial messages.
+/// A message has 0 to [`MAX_LEN`](Connection::MAX_LEN) bytes. Up to 1 MiB, or what the socket's
+/// buffer takes if that is less, it is one packet of a `SOCK_SEQPACKET` socket. One system call
+/// sends it, and one receives it. A longer message goes through sealed memory, so the receiver
+/// [reads it in place](Message). There are no partial messages.
 ///
 /// # Sharing an end
-/// Any number of threads and processes may use an end at the same time: a message is received whole
-/// by one of them. The pipe ends when the *last* descriptor of the other end is closed.
+/// Any number of threads and processes may use an end at the same time: each message is received
+/// whole by one of them. The pipe ends when the *last* descriptor of the other end is closed.
 ///
-/// A forked child has copies of both ends, also of one that it has no way to drop, and then nobody
-/// is told when its parent dies. So a child that talks to its parent is best forked by
-/// [`fork_connected`](crate::process::fork_connected), which leaves each of them its own end, and
-/// which later children keep nothing of. Of another pipe a child is not to have an end that is
-/// [named to its builder](crate::process::Builder::close).
+/// A forked child has copies of both ends, even of an end that it has no way to drop. Then nobody
+/// is told when its parent dies. So fork a child that talks to its parent with
+/// [`fork_connected`](crate::process::fork_connected): each of the two keeps only its own end, and
+/// later children keep neither. For any other pipe, [tell the
+/// builder](crate::process::Builder::close) which end the child must not have.
 ///
 /// # Blocking and fairness
-/// [`recv`](Connection::recv) waits while there is no message, [`send`](Connection::send) while the
-/// messages that were not received yet fill the buffer: some hundred of short ones, one or two of
-/// long ones. Once it waits, three quarters of the buffer must be free before it goes on. So two
-/// ends that only send to each other stand still.
+/// [`recv`](Connection::recv) waits while there is no message. [`send`](Connection::send) waits
+/// while the messages that have not been received fill the buffer: some hundred short ones, or one
+/// or two long ones. Once `send` waits, three quarters of the buffer must be free before it goes
+/// on. So two ends that only send to each other block for ever.
 ///
 /// # Memory ordering
 /// Sending *synchronises with* receiving.
 ///
 /// # Process death
-/// A sender that is killed has sent a message whole, or not at all. A receiver that is killed has
-/// received it, and it is gone with it, or has not, and it is the next one's. When nobody has the
-/// other end any more, `recv` gives what was sent, and then
-/// [`EndOfStream`](ConnectionError::EndOfStream); `send` is
-/// [`BrokenPipe`](ConnectionError::BrokenPipe) at once. There is no SIGPIPE. What was sent and not
-/// received when the last receiver dies is gone.
+/// A killed sender has sent its message whole, or not at all. A killed receiver has either received
+/// the message, which is lost with it, or left it for the next receiver. When no process has the
+/// other end any more, `recv` returns what was sent, and then
+/// [`EndOfStream`](ConnectionError::EndOfStream). `send` fails with
+/// [`BrokenPipe`](ConnectionError::BrokenPipe) at once. There is no SIGPIPE. Messages that have not
+/// been received when the last receiver dies are lost.
 ///
 /// # Signal handlers
-/// Not for them.
+/// Not for use in signal handlers.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -95,35 +94,35 @@ const MAX_INLINE: usize = 1 << 20;
 /// ```
 pub struct Connection {
     end: End,
-    /// How long the next message is, probably. Relaxed: a hint.
+    /// The probable length of the next message. Relaxed: a hint.
     expected: AtomicUsize,
 }
 
-/// The end of a pipe that only sends. Otherwise as [`Connection`].
+/// The end of a pipe that only sends; otherwise as [`Connection`].
 #[derive(Debug)]
 pub struct Sender(Connection);
 
-/// The end of a pipe that only receives. Otherwise as [`Connection`].
+/// The end of a pipe that only receives; otherwise as [`Connection`].
 #[derive(Debug)]
 pub struct Receiver(Connection);
 
-/// A pipe that goes both ways.
+/// Makes a two-way pipe.
 ///
 /// # Errors
-/// No free descriptor, no memory.
+/// No free descriptor, or no memory.
 pub fn pipe() -> io::Result<(Connection, Connection)> {
     let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(failed("socketpair"))?;
     let (one, other) = both_above_standard(made).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))?;
     for socket in [&one, &other] {
-        // Twice that is what the kernel makes of it, unless the administrator has set a limit
-        // (net.core.wmem_max): then longer messages take the other way.
+        // The kernel doubles this, unless the administrator has set a limit (net.core.wmem_max):
+        // then longer messages go through a memfd.
         set_socket_send_buffer_size(socket, MAX_INLINE).map_err(failed("setsockopt(SO_SNDBUF)"))?;
     }
     Ok((Connection::of(one), Connection::of(other)))
 }
 
-/// A pipe that goes one way, from the first to the second.
+/// Makes a one-way pipe, from the first to the second.
 ///
 /// ```
 /// use crossproc::{ConnectionError, simplex};
@@ -139,7 +138,7 @@ pub fn pipe() -> io::Result<(Connection, Connection)> {
 /// ```
 ///
 /// # Errors
-/// No free descriptor, no memory.
+/// No free descriptor, or no memory.
 pub fn simplex() -> io::Result<(Sender, Receiver)> {
     let (from, to) = pipe()?;
     shutdown(&*to.end, Shutdown::Write).map_err(failed("shutdown"))?;
@@ -154,7 +153,7 @@ impl Connection {
         Connection { end: End::of(socket), expected: AtomicUsize::new(0) }
     }
 
-    /// Another descriptor of the same end, in this process.
+    /// Makes another descriptor of the same end, in this process.
     ///
     /// # Errors
     /// No free descriptor.
@@ -167,7 +166,7 @@ impl Connection {
 }
 
 impl Sender {
-    /// Another descriptor of the same end, in this process.
+    /// Makes another descriptor of the same end, in this process.
     ///
     /// # Errors
     /// No free descriptor.
@@ -177,7 +176,7 @@ impl Sender {
 }
 
 impl Receiver {
-    /// Another descriptor of the same end, in this process.
+    /// Makes another descriptor of the same end, in this process.
     ///
     /// # Errors
     /// No free descriptor.
@@ -186,7 +185,7 @@ impl Receiver {
     }
 }
 
-/// What sends. The connection of `$of` is `$connection`.
+/// The sending methods of `$of`. `$sends` is its connection, where `$connection` is `self`.
 macro_rules! sending {
     ($of:ident, $connection:ident => $sends:expr) => {
         impl $of {
@@ -194,36 +193,54 @@ macro_rules! sending {
                 /// Sends a message, whole.
                 send, try_send, send_timeout, send_deadline, send_with
                 (self: &Self, message: &[u8]) -> Result<(), ConnectionError>, Self::send_until,
-                errors "[`BrokenPipe`](ConnectionError::BrokenPipe), [`TooLong`](ConnectionError::TooLong), no memory. An empty message, and one that is too long for a packet, bring a descriptor: none may be free here, or this user may have too many on their way (`RLIMIT_NOFILE`). Nothing was sent then.",
+                errors "[`BrokenPipe`](ConnectionError::BrokenPipe), \
+    [`TooLong`](ConnectionError::TooLong), no memory. An empty message, and one \
+    that is too long for a packet, bring a descriptor: none may be free here, or \
+    this user may have too many on their way (`RLIMIT_NOFILE`). Nothing was sent \
+    then.",
                 now "[`WouldBlock`](ConnectionError::WouldBlock).",
                 of ConnectionError
             }
 
             forms! {
-                /// Sends a handle: whoever [receives](Receiver::recv_handle) it gets one of its own, to the same thing. This one need not live on.
-                send_handle, try_send_handle, send_handle_timeout, send_handle_deadline, send_handle_with <H: Handle>
+                /// Sends a handle. The process that [receives](Receiver::recv_handle) it gets its
+                /// own handle to the same thing. The caller may drop this one afterwards.
+                send_handle, try_send_handle, send_handle_timeout, send_handle_deadline,
+                send_handle_with <H: Handle>
                 (self: &Self, handle: &H) -> Result<(), ConnectionError>, Self::send_handle_until,
-                errors "As `send`. The system refuses if this user has too many descriptors on their way (`RLIMIT_NOFILE`).",
+                errors "As `send`. The system refuses if this user has too many descriptors on \
+    their way (`RLIMIT_NOFILE`).",
                 now "[`WouldBlock`](ConnectionError::WouldBlock).",
                 of ConnectionError
             }
 
             forms! {
-                /// Sends a message and a handle with it, which is [taken out of it](Message::take_handle).
-                send_both, try_send_both, send_both_timeout, send_both_deadline, send_both_with <H: Handle>
-                (self: &Self, message: &[u8], handle: &H) -> Result<(), ConnectionError>, Self::send_both_until,
+                /// Sends a message with a handle, which the receiver [takes out of
+                /// it](Message::take_handle).
+                send_both, try_send_both, send_both_timeout, send_both_deadline,
+                send_both_with <H: Handle>
+                (self: &Self, message: &[u8], handle: &H) -> Result<(), ConnectionError>,
+                Self::send_both_until,
                 errors "As [`send_handle`](Self::send_handle).",
                 now "[`WouldBlock`](ConnectionError::WouldBlock).",
                 of ConnectionError
             }
 
             #[inline(always)]
-            pub(crate) fn send_until(&self, message: &[u8], wait: Option<impl FnOnce() -> Wait>) -> Result<(), ConnectionError> {
+            pub(crate) fn send_until(
+                &self,
+                message: &[u8],
+                wait: Option<impl FnOnce() -> Wait>,
+            ) -> Result<(), ConnectionError> {
                 let $connection = self;
                 $sends.send_bytes(message, wait)
             }
 
-            fn send_handle_until<H: Handle>(&self, handle: &H, wait: Option<impl FnOnce() -> Wait>) -> Result<(), ConnectionError> {
+            fn send_handle_until<H: Handle>(
+                &self,
+                handle: &H,
+                wait: Option<impl FnOnce() -> Wait>,
+            ) -> Result<(), ConnectionError> {
                 self.send_both_until(&[], handle, wait)
             }
 
@@ -240,38 +257,48 @@ macro_rules! sending {
     };
 }
 
-/// What receives. The connection of `$of` is `$connection`.
+/// The receiving methods of `$of`. `$receives` is its connection, where `$connection` is `self`.
 macro_rules! receiving {
     ($of:ident, $connection:ident => $receives:expr) => {
         impl $of {
             forms! {
-                /// Receives a message, whole, with the handle that came with it, if there is one.
+                /// Receives a message, whole, along with its handle if it has one.
                 recv, try_recv, recv_timeout, recv_deadline, recv_with
                 (self: &Self) -> Result<Message, ConnectionError>, Self::recv_until,
-                errors "[`EndOfStream`](ConnectionError::EndOfStream); [`Malformed`](ConnectionError::Malformed), after which the next one can be received; no memory.",
+                errors "[`EndOfStream`](ConnectionError::EndOfStream); \
+    [`Malformed`](ConnectionError::Malformed), after which the next one can be \
+    received; no memory.",
                 now "[`WouldBlock`](ConnectionError::WouldBlock).",
                 of ConnectionError
             }
 
             forms! {
-                /// Receives a message into a buffer: how many bytes it has.
+                /// Receives a message into a buffer and returns its length in bytes.
                 recv_into, try_recv_into, recv_into_timeout, recv_into_deadline, recv_into_with
-                (self: &Self, buffer: &mut [u8]) -> Result<usize, ConnectionError>, Self::recv_into_until,
-                errors "[`TooShort`](ConnectionError::TooShort) and [`UnexpectedHandle`](ConnectionError::UnexpectedHandle), each with the message; otherwise as `recv`. The buffer's contents are lost, too.",
+                (self: &Self, buffer: &mut [u8]) -> Result<usize, ConnectionError>,
+                Self::recv_into_until,
+                errors "[`TooShort`](ConnectionError::TooShort) and \
+    [`UnexpectedHandle`](ConnectionError::UnexpectedHandle), each with the \
+    message; otherwise as `recv`. The buffer's contents are lost, too.",
                 now "[`WouldBlock`](ConnectionError::WouldBlock).",
                 of ConnectionError
             }
 
             forms! {
-                /// Receives a handle, and checks that it is of this kind: nothing that its sender says is trusted.
-                recv_handle, try_recv_handle, recv_handle_timeout, recv_handle_deadline, recv_handle_with <H: Handle>
+                /// Receives a handle and checks that it is of this kind. Nothing that its sender
+                /// says is trusted.
+                recv_handle, try_recv_handle, recv_handle_timeout, recv_handle_deadline,
+                recv_handle_with <H: Handle>
                 (self: &Self) -> Result<H, ConnectionError>, Self::recv_handle_until,
-                errors "[`NoHandle`](ConnectionError::NoHandle) and [`OtherHandle`](ConnectionError::OtherHandle), each with the message that came; [`NoDescriptor`](ConnectionError::NoDescriptor); otherwise as `recv`.",
+                errors "[`NoHandle`](ConnectionError::NoHandle) and \
+    [`OtherHandle`](ConnectionError::OtherHandle), each with the message that \
+    came; [`NoDescriptor`](ConnectionError::NoDescriptor); otherwise as `recv`.",
                 now "[`WouldBlock`](ConnectionError::WouldBlock).",
                 of ConnectionError
             }
 
-            /// Whether there is something to receive: a message, or the end of the stream. If others receive from this end, too, they may be faster.
+            /// Returns whether there is something to receive: a message, or the end of the stream.
+            /// Other receivers at this end may take it first.
             ///
             /// # Errors
             /// No memory for `poll(2)`.
@@ -279,44 +306,63 @@ macro_rules! receiving {
                 self.poll_with(Wait::NONE)
             }
 
-            /// Waits until there is something to receive, for `timeout` at most, and says whether there is.
+            /// Waits until there is something to receive, for `timeout` at most. Returns whether
+            /// there is.
             ///
             /// # Errors
             /// No memory for `poll(2)`.
-            pub fn poll_timeout(&self, timeout: core::time::Duration) -> Result<bool, ConnectionError> {
+            pub fn poll_timeout(
+                &self,
+                timeout: core::time::Duration,
+            ) -> Result<bool, ConnectionError> {
                 self.poll_with(Wait::timeout(timeout))
             }
 
-            /// Waits until there is something to receive, until `deadline` at most, and says whether there is.
+            /// Waits until there is something to receive, until `deadline` at most. Returns whether
+            /// there is.
             ///
             /// # Errors
             /// No memory for `poll(2)`.
-            pub fn poll_deadline(&self, deadline: std::time::Instant) -> Result<bool, ConnectionError> {
+            pub fn poll_deadline(
+                &self,
+                deadline: std::time::Instant,
+            ) -> Result<bool, ConnectionError> {
                 self.poll_with(Wait::deadline(deadline))
             }
 
-            /// Waits until there is something to receive, as `wait` says, and says whether there is.
+            /// Waits until there is something to receive, as `wait` says. Returns whether there is.
             ///
             /// # Errors
-            /// [`Interrupted`](ConnectionError::Interrupted) if `wait` is interruptible; no memory for `poll(2)`.
+            /// [`Interrupted`](ConnectionError::Interrupted) if `wait` is interruptible; no memory
+            /// for `poll(2)`.
             pub fn poll_with(&self, wait: Wait) -> Result<bool, ConnectionError> {
                 let $connection = self;
                 $receives.poll_until(wait)
             }
 
             #[inline(always)]
-            pub(crate) fn recv_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Message, ConnectionError> {
+            pub(crate) fn recv_until(
+                &self,
+                wait: Option<impl FnOnce() -> Wait>,
+            ) -> Result<Message, ConnectionError> {
                 let $connection = self;
                 $receives.receive(wait)
             }
 
             #[inline(always)]
-            fn recv_into_until(&self, buffer: &mut [u8], wait: Option<impl FnOnce() -> Wait>) -> Result<usize, ConnectionError> {
+            fn recv_into_until(
+                &self,
+                buffer: &mut [u8],
+                wait: Option<impl FnOnce() -> Wait>,
+            ) -> Result<usize, ConnectionError> {
                 let $connection = self;
                 $receives.receive_into(buffer, wait)
             }
 
-            fn recv_handle_until<H: Handle>(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<H, ConnectionError> {
+            fn recv_handle_until<H: Handle>(
+                &self,
+                wait: Option<impl FnOnce() -> Wait>,
+            ) -> Result<H, ConnectionError> {
                 self.recv_until(wait)?.take_handle()
             }
         }
@@ -329,21 +375,24 @@ receiving!(Connection, connection => connection);
 receiving!(Receiver, receiver => receiver.0);
 
 impl AsFd for Connection {
-    /// The socket; close-on-exec. It is readable when [`recv`](Connection::recv) would not wait.
+    /// Returns the socket, which is close-on-exec. It is readable when [`recv`](Connection::recv)
+    /// would not wait.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.end.as_fd()
     }
 }
 
 impl AsFd for Sender {
-    /// The socket; close-on-exec. It is writable when [`send`](Sender::send) would not wait.
+    /// Returns the socket, which is close-on-exec. It is writable when [`send`](Sender::send) would
+    /// not wait.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
 impl AsFd for Receiver {
-    /// The socket; close-on-exec. It is readable when [`recv`](Receiver::recv) would not wait.
+    /// Returns the socket, which is close-on-exec. It is readable when [`recv`](Receiver::recv)
+    /// would not wait.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -355,7 +404,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// That a descriptor is a socket such as [`pipe`] makes.
+/// Checks that a descriptor is a socket like those that [`pipe`] makes.
 fn check_socket(fd: OwnedFd) -> Result<Connection, HandleError> {
     let not = |what| Err(HandleError::NotConnected { what });
     match (socket_domain(&fd), socket_type(&fd)) {
@@ -372,7 +421,7 @@ fn check_socket(fd: OwnedFd) -> Result<Connection, HandleError> {
     }
 }
 
-/// A handle of which the descriptor does not say all: whoever hands it on says it.
+/// A handle whose kind the descriptor alone does not tell: the sender states it.
 macro_rules! handle_by_kind {
     ($($of:ident = $kind:literal, $make:expr;)*) => {$(
         impl Handle for $of {

@@ -1,4 +1,4 @@
-//! [`Directory`]: handles served by name, to processes that nobody started for it.
+//! [`Directory`]: serves handles by name, to processes that need not be related.
 
 use core::fmt;
 use std::collections::BTreeSet;
@@ -41,63 +41,68 @@ use crate::reactor::own_threads;
 
 /// Handles, served by name over a Unix socket.
 ///
-/// A process that has an address [connects](DirectoryClient), asks for a name, and gets a handle of
-/// its own to what is served under it. From then on it needs the directory no more: what it has
-/// goes on working when the server is gone.
+/// A process that has the address [connects](DirectoryClient), asks for a name, and gets a handle
+/// of its own to what is served under it. The handle does not need the directory: it goes on
+/// working when the server is gone.
 ///
 /// A directory is [bound](Directory::bind) to an [`Address`], and [served](Directory::serve) by one
-/// thread. Its owner [puts](Directory::put) handles into it, and clients that may. The owner's
-/// names are served as long as the directory lives, a client's as long as its connection: when it
-/// is killed, they are gone. A name that is taken stays so until it is removed: nothing is
-/// replaced.
+/// thread. Its owner [puts](Directory::put) handles into it, and so do clients that are allowed to.
+/// The owner's names are served until the directory is dropped. A client's names are served until
+/// its connection ends: when the client is killed, they are gone. A taken name stays taken until it
+/// is removed: nothing is replaced.
 ///
 /// A name has 1 to 255 bytes of UTF-8, without a NUL.
 ///
 /// # Who may connect
-/// By [default](DirectoryOptions) only processes of the same user, as the kernel tells
-/// (`SO_PEERCRED`), may look up and put. Others can be allowed either. Whoever may connect may do
-/// all of it badly: what it sends is garbage, it sends without receiving, it connects without end,
-/// it sends descriptors that take for ever to close. The others are served all the same: a request
-/// of each in turn, within [limits](DirectoryOptions), and whoever does not receive is cut off.
+/// By [default](DirectoryOptions), only processes of the same user may look up and put. The kernel
+/// tells which user a client belongs to (`SO_PEERCRED`). Other users can be allowed to do either.
+///
+/// A client that may connect may misbehave. It may send garbage, send without receiving, connect
+/// without end, or send descriptors that take for ever to close. The other clients are served all
+/// the same: the server takes one request of each in turn, within [limits](DirectoryOptions). It
+/// cuts off a client that does not receive.
+///
 /// What is *in* a handle is another matter: only processes that trust each other should share
-/// memory. Of clients the directory takes memory that this crate has made, and Unix sockets, such
-/// as a [`Connection`](crate::Connection)'s.
+/// memory. From clients, the directory takes memory that this crate has made, and Unix sockets,
+/// such as a [`Connection`](crate::Connection)'s.
 ///
 /// # Blocking and fairness
 /// [`serve`](Directory::serve) blocks until [`close`](Directory::close). Nothing else does.
 ///
-/// Up to 16 threads, which end after a second without work, close what clients have left: that can
-/// take as long as a client likes. Where none can be started, which the standard error tells once,
-/// the thread that serves closes it, when it has to.
+/// Up to 16 threads close what clients have left, because closing can take as long as a client
+/// likes. Each ends after a second without work. If no thread can be started, the directory says so
+/// once on standard error. The serving thread then closes descriptors itself, when it has to.
 ///
 /// # Memory ordering
 /// Putting a handle *synchronises with* getting it.
 ///
 /// # Process death
-/// When the server is killed, its clients are [disconnected](DirectoryError::Disconnected), keep
-/// what they have, and can put it into the next one's. The next `bind` takes the address over; a
-/// path leads to a socket at any time. Beside a path `PATH` lies `PATH.lock` while it is served,
-/// and after a kill.
+/// When the server is killed, its clients are [disconnected](DirectoryError::Disconnected). They
+/// keep the handles that they have, and can put them into the next server's directory. The next
+/// `bind` takes the address over, and the path leads to a socket throughout. While `PATH` is
+/// served, and after a kill, `PATH.lock` lies beside it.
 ///
 /// # Working directory
-/// A path is looked up once, by `bind` or when a client begins to connect. A program may change its
-/// working directory afterwards, and its folder may be moved. (A client's relative path that comes
-/// to more than 107 bytes with the working directory before it is looked up anew at each attempt.)
+/// `bind` looks a path up once. A client makes a path absolute once, when it begins to connect. A
+/// program may change its working directory afterwards, and the folder of a bound path may be
+/// moved. (One exception: a client's relative path may come to more than 107 bytes with the working
+/// directory before it. It is then looked up anew at each attempt.)
 ///
 /// # Fork
 /// Forked children have neither the directory's sockets nor a client's: a handler of
-/// `pthread_atfork(3)` takes them away. So a child that lives longer than a killed server keeps
-/// neither its address nor its clients, and a killed client's names go whomever it has forked. In
-/// the child a client is [disconnected](DirectoryError::Disconnected) and a directory is [not to be
-/// served](DirectoryError::NotToBeServed); neither disturbs the parent's. What goes into the
-/// background by a fork binds afterwards.
+/// `pthread_atfork(3)` takes them away. So a child that outlives a killed server keeps neither its
+/// address nor its clients. A killed client's names go, even if it has forked. In the child, a
+/// client is [disconnected](DirectoryError::Disconnected) and a directory is [not to be
+/// served](DirectoryError::NotToBeServed); neither disturbs the parent's. A program that forks into
+/// the background should bind afterwards.
 ///
-/// The limit: a child that is forked by a raw system call, which runs no handlers, has them until
-/// it calls `exec` or ends; so has one that another thread forks in the very moment, between the
-/// system call that makes a socket and the note of it. If the server is killed, then
-/// - whoever connects is told that nobody serves, since the kernel says whose the socket was;
-/// - clients that were connected when it forked wait for their deadlines;
-/// - a path can be bound again, and an abstract name cannot, before that child is gone:
+/// The limit: a child that is forked by a raw system call, which runs no handlers, has the sockets
+/// until it calls `exec` or ends. So does a child that another thread forks between the system call
+/// that makes a socket and the note of it. If the server is killed while such a child lives, then
+/// - a connecting client is told that nobody serves, since the kernel names the process that made
+///   the socket listen;
+/// - clients that were connected at the time of the fork wait until their deadlines;
+/// - a path can be bound again, but an abstract name cannot, until that child is gone:
 ///   [`Orphaned`](DirectoryError::Orphaned).
 ///
 /// # Examples
@@ -113,7 +118,8 @@ use crate::reactor::own_threads;
 /// // A worker, which need not be a child, nor know more than the address.
 /// let address = path.to_owned();
 /// let worker = process::fork(move || -> std::io::Result<()> {
-///     let mut client = DirectoryClient::connect_timeout(&address, std::time::Duration::from_secs(10))?;
+///     let mut client =
+///         DirectoryClient::connect_timeout(&address, std::time::Duration::from_secs(10))?;
 ///     let ready: Shm<Event> = client.wait_for("ready")?;
 ///     ready.set();
 ///     Ok(())
@@ -137,28 +143,27 @@ use crate::reactor::own_threads;
 /// ```
 pub struct Directory {
     listener: Own<OwnedFd>,
-    /// Which has bound it.
-    /// The one that has bound it.
+    /// The process that bound it.
     process: &'static Current<()>,
     claim: Claim,
     rules: Rules,
     state: Mutex<Registry<Arc<Served>>>,
-    /// Held by the thread that serves.
+    /// Held by the serving thread.
     serving: Mutex<()>,
     is_closed: AtomicBool,
     bell: Arc<Bell>,
     closer: Arc<Closer>,
 }
 
-/// A handle that is served.
+/// A served handle.
 #[derive(Debug)]
 struct Served {
     fd: Foreign,
-    /// What it is, in the words of whoever put it.
+    /// Its kind, in the words of the participant that put it.
     kind: String,
 }
 
-/// Who may do what, and how much.
+/// Which users may do what, and how much.
 #[derive(Debug, Clone)]
 struct Rules {
     lookers: BTreeSet<u32>,
@@ -166,7 +171,7 @@ struct Rules {
     connections: usize,
     connections_per_process: usize,
     limits: Limits,
-    /// How many descriptors of clients may be left to close before no more are received.
+    /// The number of client descriptors left to close at which no more are received.
     left_to_close: usize,
 }
 
@@ -180,14 +185,17 @@ impl Rules {
     }
 }
 
-/// How a [`Directory`] is to be: who may connect, and how much of it.
+/// Options of a [`Directory`]: who may connect, and the limits.
 ///
 /// ```no_run
 /// use crossproc::DirectoryOptions;
 /// use crossproc::directory::Address;
 ///
 /// # fn main() -> Result<(), crossproc::DirectoryError> {
-/// let directory = DirectoryOptions::new().allow_lookup(33).connections(50).bind(Address::abstract_name("plant"))?;
+/// let directory = DirectoryOptions::new()
+///     .allow_lookup(33)
+///     .connections(50)
+///     .bind(Address::abstract_name("plant"))?;
 /// # Ok(())
 /// # }
 /// ```
@@ -198,15 +206,15 @@ pub struct DirectoryOptions {
 
 impl Default for DirectoryOptions {
     fn default() -> Self {
-        // A quarter of the descriptors for connections, a quarter for names, an eighth for what is
-        // to be closed, and the rest for one packet's and everything else.
+        // Of all descriptors, a quarter is for connections, a quarter for names, and an eighth for
+        // what is left to close. The rest is for one packet's descriptors and everything else.
         let descriptors = ids::most_descriptors().unwrap_or(u64::MAX);
         let part =
             |of: u64, most: usize| usize::try_from(descriptors / of).unwrap_or(most).clamp(1, most);
         DirectoryOptions {
             rules: Rules {
                 lookers: BTreeSet::new(),
-                // Where a sandbox refuses to say, `bind` says so.
+                // If a sandbox refuses to name the user, `bind` reports it.
                 putters: ids::user().into_iter().collect(),
                 connections: part(4, Self::MAX_CONNECTIONS),
                 connections_per_process: 32,
@@ -218,19 +226,20 @@ impl Default for DirectoryOptions {
 }
 
 impl DirectoryOptions {
-    /// The most connections that a directory takes, whatever is set: so many get an answer each in
-    /// some ten milliseconds.
+    /// The greatest number of connections of a directory, whatever is set. To answer so many once
+    /// each takes the server some ten milliseconds.
     pub const MAX_CONNECTIONS: usize = 1_024;
 
-    /// The defaults: whoever is of this process's effective user may look up and put. There may be
-    /// 1,024 connections, 32 of them of one process, 64 names of one connection, and 4,096 names of
-    /// all together; connections and names a quarter of `RLIMIT_NOFILE` each, if that is less.
+    /// Returns the defaults. Processes of this process's effective user may look up and put. There
+    /// may be 1,024 connections, 32 of them of one process. One connection may have 64 names, and
+    /// all connections together 4,096. Connections and names are each limited to a quarter of
+    /// `RLIMIT_NOFILE`, if that is less.
     #[must_use]
     pub fn new() -> Self {
         DirectoryOptions::default()
     }
 
-    /// Lets a user look up what is there, and wait for it.
+    /// Lets a user look up names, and wait for them.
     #[must_use]
     pub fn allow_lookup(mut self, uid: u32) -> Self {
         self.rules.lookers.insert(uid);
@@ -244,7 +253,7 @@ impl DirectoryOptions {
         self
     }
 
-    /// Lets a user do nothing, also if it is the server's own.
+    /// Denies a user everything, even if it is the server's own user.
     #[must_use]
     pub fn deny(mut self, uid: u32) -> Self {
         self.rules.lookers.remove(&uid);
@@ -252,46 +261,49 @@ impl DirectoryOptions {
         self
     }
 
-    /// How many connections there may be: at most [`MAX_CONNECTIONS`](Self::MAX_CONNECTIONS), and
-    /// each takes a descriptor of the server.
+    /// Sets how many connections there may be: at most [`MAX_CONNECTIONS`](Self::MAX_CONNECTIONS).
+    /// Each takes a descriptor of the server.
     #[must_use]
     pub fn connections(mut self, most: usize) -> Self {
         self.rules.connections = most.min(Self::MAX_CONNECTIONS);
         self
     }
 
-    /// How many connections a process may have, by the process that connected.
+    /// Sets how many connections a process may have. A connection counts for the process that made
+    /// it.
     #[must_use]
     pub fn connections_per_process(mut self, most: usize) -> Self {
         self.rules.connections_per_process = most;
         self
     }
 
-    /// How many names clients may have, all together. Each takes a descriptor of the server. What
-    /// the directory's owner puts does not count.
+    /// Sets how many names all clients together may have. Each takes a descriptor of the server.
+    /// What the directory's owner puts does not count.
     #[must_use]
     pub fn names(mut self, most: usize) -> Self {
         self.rules.limits.names = most;
         self
     }
 
-    /// How many names a connection may have.
+    /// Sets how many names a connection may have.
     #[must_use]
     pub fn names_per_connection(mut self, most: usize) -> Self {
         self.rules.limits.names_per_client = most;
         self
     }
 
-    /// Takes an address. What was there of a server that has ended, however it did, is replaced.
-    /// From now on clients can connect; they are answered once it is [served](Directory::serve).
+    /// Takes an address. What a server that has ended left there is replaced, however that server
+    /// ended. From then on clients can connect. They are answered once the directory is
+    /// [served](Directory::serve).
     ///
-    /// The socket of a path may be connected to by its user alone (mode 0600), or by all (0666) if
-    /// other users are allowed, who are then looked at one by one.
+    /// Only this user can connect to the socket of a path (mode 0600). If other users are allowed,
+    /// all users can (0666), and the server checks each of them.
     ///
     /// # Errors
-    /// [`AlreadyServed`](DirectoryError::AlreadyServed) if another server lives, also in this
-    /// process; [`NotASocket`](DirectoryError::NotASocket) if the path is something else;
-    /// [`InvalidAddress`](DirectoryError::InvalidAddress); what the system says: no
+    /// [`AlreadyServed`](DirectoryError::AlreadyServed) if another living server has the address,
+    /// even one in this process; [`Orphaned`](DirectoryError::Orphaned) if a child of a dead server
+    /// still has its abstract name; [`NotASocket`](DirectoryError::NotASocket) if the path is
+    /// something else; [`InvalidAddress`](DirectoryError::InvalidAddress); what the system says: no
     /// such folder, no permission, no descriptor.
     pub fn bind(self, address: impl Into<Address>) -> Result<Directory, DirectoryError> {
         let own = ids::user().map_err(DirectoryError::os("asking for the user (geteuid)"))?;
@@ -301,8 +313,8 @@ impl DirectoryOptions {
             .get()
             .map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
         let (listener, claim) = Claim::take(&address.into(), is_open)?;
-        // A later server's revisions are later ones, unless there is more than one change in a
-        // nanosecond.
+        // Starts at the clock, so that a later server's revisions are later ones, unless there is
+        // more than one change in a nanosecond.
         let state = Registry::new(self.rules.limits, clock::now());
         let closer = Closer::new(self.rules.left_to_close, Arc::clone(&bell));
         own_threads::ended_by_forks(own_threads::weak(&closer))
@@ -321,8 +333,8 @@ impl DirectoryOptions {
     }
 }
 
-/// What tells this process from its forked children, also from one that has the same pid, in
-/// another namespace.
+/// Tells this process from its forked children, even from one that has the same pid in another
+/// namespace.
 static PROCESS: PerProcess<()> = PerProcess::new();
 
 impl Directory {
@@ -334,14 +346,14 @@ impl Directory {
         DirectoryOptions::new().bind(address)
     }
 
-    /// Where it is served, as it was given: a relative path is one from the working directory that
-    /// it was bound in.
+    /// Returns the address, as it was given. A relative path is relative to the working directory
+    /// in which it was bound.
     #[must_use]
     pub fn address(&self) -> &Address {
         self.claim.address()
     }
 
-    /// Serves a handle under a name, as long as the directory lives, or until the name is
+    /// Serves a handle under a name until the directory is dropped or the name is
     /// [removed](Directory::remove). The handle need not live on.
     ///
     /// # Errors
@@ -357,13 +369,13 @@ impl Directory {
         if !self.state().put(name, Arc::new(served)) {
             return Err(DirectoryError::NameTaken { name: name.to_owned() });
         }
-        // For those who wait for it.
+        // For the clients that wait for it.
         self.bell.ring();
         Ok(())
     }
 
-    /// Serves nothing under this name any more, whoever has put it. Those who have a handle keep
-    /// it.
+    /// Stops serving a name, whether the owner or a client put it. Participants that have a handle
+    /// keep it.
     ///
     /// # Errors
     /// [`NotFound`](DirectoryError::NotFound).
@@ -375,17 +387,18 @@ impl Directory {
         Ok(())
     }
 
-    /// What is served, in order: the owner's names and the clients'.
+    /// Returns all served names, in order: the owner's and the clients'.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.state().names().map(str::to_owned).collect()
     }
 
-    /// Serves, until it is [closed](Directory::close). Then the clients are disconnected.
+    /// Serves until the directory is [closed](Directory::close). Then the clients are disconnected.
     ///
     /// # Errors
-    /// [`NotToBeServed`](DirectoryError::NotToBeServed) if another thread serves, or this is a fork
-    /// of the process that has bound it; no descriptor or no memory for an epoll instance.
+    /// [`NotToBeServed`](DirectoryError::NotToBeServed) if another thread serves, or if this
+    /// process is a fork of the one that bound the directory; no descriptor or no memory for an
+    /// epoll instance.
     pub fn serve(&self) -> Result<(), DirectoryError> {
         if !self.process.is_of_this_process() {
             return Err(DirectoryError::NotToBeServed {
@@ -405,7 +418,7 @@ impl Directory {
         Server::new(self)?.run()
     }
 
-    /// Ends [`serve`](Directory::serve), for good: a later one returns at once, and no client can
+    /// Ends [`serve`](Directory::serve) for good: a later call returns at once, and no client can
     /// connect. The address is free once the directory is dropped.
     pub fn close(&self) {
         // Release: pairs with the Acquire in `Server::run`, which loads it after each bell.
@@ -414,10 +427,10 @@ impl Directory {
         self.bell.ring();
     }
 
-    /// Refuses connections from now on, and ends those that were not accepted yet. What lies in
-    /// them is closed elsewhere: it may take as long as strangers like.
+    /// Refuses connections from now on, and ends those that were not accepted yet. The closer
+    /// closes what lies in them, because that may take as long as strangers like.
     fn turn_away(&self) {
-        // It cannot fail for a socket that listens.
+        // It cannot fail for a listening socket.
         let _ = shutdown(&*self.listener, Shutdown::Both);
         loop {
             match retry(|| accept_with(&*self.listener, SocketFlags::CLOEXEC))
@@ -430,7 +443,7 @@ impl Directory {
         }
     }
 
-    /// Nothing panics while it holds this lock, and nobody holds it for long.
+    /// Locks the registry. No thread panics while it holds this lock, or holds it for long.
     fn state(&self) -> MutexGuard<'_, Registry<Arc<Served>>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,8 +1,8 @@
-//! What `crossbeam` and `std::sync` are to threads, for processes: futex-based locks, semaphores,
-//! events, conditions and barriers, and lock-free queues, in shared memory that has no name.
+//! What `crossbeam` and `std::sync` are to threads, this crate is to processes: futex-based locks,
+//! semaphores, events, conditions and barriers, and lock-free queues, in anonymous shared memory.
 //!
-//! **Any participant may be killed or stopped at any instruction, and everyone else goes on.** What
-//! a dead process held is handed to the next, with a typed error where its data may be half
+//! **Any participant may be killed or stopped at any instruction, and everyone else goes on**. What
+//! a dead process held passes to the next owner, with a typed error where its data may be half
 //! written.
 //!
 //! ```standalone_crate
@@ -39,73 +39,73 @@
 //!
 //! | type | is | when a participant dies |
 //! |---|---|---|
-//! | [`Shm<T>`](Shm) | a value or a slice in memory that processes share | the memory goes with its last user |
-//! | [`Lock<T>`](Lock) | mutual exclusion around plain data | the next one to lock gets [`LockError::OwnerDied`] and the guard |
-//! | [`RLock<T>`](RLock) | the same, for owners that lock again | the same, at whatever depth |
-//! | [`RwLock<T>`](RwLock) | several readers or one writer | a reader is gone; after a writer, the next ones get [`LockError::OwnerDied`] and the guard |
-//! | [`Once`] | something that is done once | the next one does it |
-//! | [`Semaphore`] | a number of permits without owners | permits that it had taken are gone, and nothing else |
-//! | [`BoundedSemaphore`] | the same, never more than at the start | the same |
-//! | [`Permits<N>`](Permits) | permits that belong to their holders | they are back at once |
-//! | [`Event`] | something that happens | nothing; also not if it died while setting it |
-//! | [`Condition`] | a change of what a lock protects | nothing; its notification is another waiter's |
+//! | [`Shm<T>`](Shm) | a value or a slice in memory that processes share | the memory is freed with its last user |
+//! | [`Lock<T>`](Lock) | mutual exclusion around plain data | the next to lock gets [`LockError::OwnerDied`] and the guard |
+//! | [`RLock<T>`](RLock) | a lock that its owner can lock again | the same, at any depth |
+//! | [`RwLock<T>`](RwLock) | several readers or one writer | a dead reader is out; after a dead writer, the next owners get [`LockError::OwnerDied`] and the guard |
+//! | [`Once`] | something that is done once | the next caller does it |
+//! | [`Semaphore`] | a number of permits without owners | permits it had taken are lost; nothing else |
+//! | [`BoundedSemaphore`] | the same, with never more permits than at the start | the same |
+//! | [`Permits<N>`](Permits) | permits that belong to their holders | its permits are back at once |
+//! | [`Event`] | something that happens | nothing, even if it dies inside `set` |
+//! | [`Condition`] | a change of what a lock protects | nothing; its notification goes to another waiter |
 //! | [`Barrier`] | parties that wait for each other | it counts if it had arrived; otherwise the others' time-out breaks the barrier |
-//! | [`Queue<T>`](Queue), [`ByteQueue`] | a bounded queue, lock-free, written and read in place | what it put is there, or was not put; what it had got is gone; nothing else |
-//! | [`JoinableQueue<T>`](JoinableQueue), [`JoinableByteQueue`] | a queue of tasks | its tasks are another's |
-//! | [`pipe`], [`Connection`], [`simplex`] | whole messages and handles between two processes | its message was sent whole or not at all; then the others are told the end |
-//! | [`wait_any`](fn@wait_any) | a wait for any of many of these, of processes and descriptors | it has taken nothing |
+//! | [`Queue<T>`](Queue), [`ByteQueue`] | a bounded queue, lock-free, written and read in place | an item it was putting is there or was not put; items it had taken are lost; nothing else |
+//! | [`JoinableQueue<T>`](JoinableQueue), [`JoinableByteQueue`] | a queue of tasks | its tasks go to others |
+//! | [`pipe`], [`Connection`], [`simplex`] | whole messages and handles between two processes | its message was sent whole or not at all; then the others see the end of the stream |
+//! | [`wait_any`](fn@crate::wait_any) | a wait for any of several of these, of processes and descriptors | nothing: it has taken nothing |
 //! | [`Fixed<T>`](Fixed) | plain data that is set at creation | nothing |
-//! | [`Directory`], [`DirectoryClient`] | handles served by name, over a Unix socket | a client's names go with it; what others have got of it, or of a dead server, they keep |
+//! | [`Directory`], [`DirectoryClient`] | handles served by name, over a Unix socket | a dead client's names are removed; others keep what they got from it, or from a dead server |
 //! | [`process`] | forked children, started programs, handles for them | its [`Child`](process::Child) tells how it ended; its daemons die with it |
 //!
-//! Structs of one's own, with primitives as fields, are declared with [`shared!`]. Primitives have
-//! a `const fn new`, are valid at any address in any mapping, and work between the threads of one
-//! process, too.
+//! [`shared!`] declares your own structs with primitives as fields. Primitives have a
+//! `const fn new`, are valid at any address in any mapping, and also work between the threads of
+//! one process.
 //!
 //! # What all operations have in common
-//! - **Time.** What blocks has a `try_` form, a `_timeout` form and a `_deadline` form. Deadlines
-//!   are absolute, on `CLOCK_MONOTONIC`, and bound the whole call. A signal handler that runs
-//!   meanwhile changes nothing, unless that is asked for: the `_with` form takes a [`Wait`], which
-//!   may be interruptible, also [without missing a signal](Wait::interruptible_by).
-//! - **Cost.** An uncontended operation makes no system call and allocates nothing; a wake-up is a
-//!   system call only when someone sleeps. (A thread's first one sets up its robust list, and its
-//!   part in a queue.)
-//! - **Slices.** Sleepers look at the state again every 100 ms ([`set_slice`]), which bounds the
-//!   delay from any wake-up that is lost nevertheless.
+//! - **Time.** Every blocking operation has a `try_` form, a `_timeout` form and a `_deadline`
+//!   form. Deadlines are absolute, on `CLOCK_MONOTONIC`, and bound the whole call. A signal handler
+//!   that runs meanwhile changes nothing by default. The `_with` form takes a [`Wait`], which can
+//!   be made interruptible, also [without missing a signal](Wait::interruptible_by).
+//! - **Cost.** An uncontended operation makes no system call and allocates nothing. A wake-up is a
+//!   system call only if a thread sleeps. (A thread's first operation sets up its robust list, and
+//!   its part in a queue.)
+//! - **Slices.** Sleeping threads look at the state again every 100 ms ([`set_slice`]). This bounds
+//!   the delay from any wake-up that is lost nevertheless.
 //!
-//! # Whom it trusts
-//! Participants are programs of one owner that follow the protocol and may crash at any point. One
-//! that writes anything anywhere into the shared memory can spoil data and refuse to cooperate, but
-//! it cannot make this crate index out of bounds, follow a pointer, panic, or spin for ever. The
-//! kernel does follow the entries of locks that a thread holds when it *ends*: end no thread with
-//! locks held beside such a peer. What it cannot be kept from is to change the value of a [`Lock`]
-//! while another has it locked: do not share memory with a program that you would not run. A thread
-//! knows by a lock's address that it holds it already, whatever that peer writes: attach a region
-//! once in a process, and clone the handle.
+//! # Trust model
+//! Participants are programs of one owner that follow the protocol and may crash at any point. A
+//! participant that writes anything anywhere into the shared memory can spoil data and refuse to
+//! cooperate. It cannot make this crate index out of bounds, follow a pointer, panic, or spin for
+//! ever. The kernel does follow the entries of locks that a thread holds when it *ends*: beside
+//! such a peer, end no thread that holds locks. Such a peer can also change the value of a [`Lock`]
+//! while another thread has it locked: do not share memory with a program that you would not run. A
+//! thread knows by a lock's address that it holds it already, whatever that peer writes: attach a
+//! region once in a process, and clone the handle.
 //!
 //! # Fork, exec, threads
-//! Everything belongs to a thread: locks are owned by threads, wherever they run. A forked child
-//! has its parent's handles and none of its locks; `exec` and the end of a thread release what it
-//! held, as its death. A thread that ends with a guard leaked ends its process, since references
-//! may be left ([`LockGuard`](LockGuard#leaked-guards)), and a process that holds a guard cannot
-//! fork. The rules for fork in a program with threads are in [`process`].
+//! Everything belongs to a thread: locks are owned by threads, in whatever process they run. A
+//! forked child has its parent's handles and none of its locks. `exec` and the end of a thread
+//! release what it held, as its death does. A thread that ends with a leaked guard ends its
+//! process, since references may be left ([`LockGuard`](LockGuard#leaked-guards)). A process that
+//! holds a guard cannot fork. The rules for fork in a program with threads are in [`process`].
 //!
 //! # Futures
-//! With the feature `tokio` the waits are futures, too: `get_async` and `put_async` of the queues,
+//! With the feature `tokio` the waits are also futures: `get_async` and `put_async` of the queues,
 //! [`Event`]'s `wait_async`, the semaphores' `acquire_async`, and `wait_any_async`. They run on any
-//! executor; what waits for descriptors needs tokio's. A poll is the operation that does not wait,
-//! by the thread that polls, so that all that is said here about threads is so for futures. Nothing
-//! is taken, or put, but in the poll that says so: a future that is dropped loses nothing, and
-//! another is told in its place. One that finds something at once does not yield: a loop over a
-//! queue that never runs empty has to.
+//! executor; those that wait for descriptors need tokio's. Each poll runs the `try_` form in the
+//! thread that polls, so all that is said here about threads holds for futures. An item or a permit
+//! is taken, or put, only in the poll that reports it. A future that is dropped loses nothing, and
+//! another is notified in its place. A future that finds something at once does not yield: a loop
+//! over a queue that never runs empty has to yield by itself.
 //!
-//! While futures wait, threads of this process sleep on their futexes: one for each 127 words, in
-//! which there is room for 21 queues, however many futures wait for each of them. They are started
-//! by the first wait, and end a second after the last.
+//! While futures wait, threads of this process sleep on their futexes. There is one thread for each
+//! 127 words, which is room for 21 queues, however many futures wait for each of them. The first
+//! wait starts the threads, and they end a second after the last.
 //!
 //! # Where it runs
 //! 64-bit Linux from 5.4 on, with glibc or musl, and with `/proc` mounted. From 6.2 on the kernel
-//! completes the wake-ups of the dead by itself; before that, some take a slice. All participants
+//! itself completes the wake-ups of dead threads; before that, some take a slice. All participants
 //! must be in one pid namespace, which is checked when memory is attached.
 
 pub use bytemuck;

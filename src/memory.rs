@@ -1,4 +1,4 @@
-//! Sealed shared memory, what may lie in it, and the handles by which processes get at it.
+//! Sealed shared memory, the types that may lie in it, and the handles that give processes access.
 
 pub(crate) mod fixed;
 pub(crate) mod handle;

@@ -1,4 +1,4 @@
-//! [`Queue`]: a bounded queue between processes, lock-free, read and written in place.
+//! [`Queue`]: a bounded queue between processes, lock-free, written and read in place.
 
 #![allow(unsafe_code)]
 
@@ -48,35 +48,40 @@ use crate::wait::{Wait, forms};
 /// A bounded first-in-first-out queue of [`Plain`] data, or of [messages](ByteQueue), for any
 /// number of producers and consumers in any processes.
 ///
-/// It is lock-free in the strict sense: a participant that is stopped or killed, at any
-/// instruction, keeps nobody else from putting and getting. Its capacity is exact, and stays what
-/// it was whoever dies. Items are written and read where they lie: [`loan`](Queue::loan) and
+/// The queue is lock-free in the strict sense: a participant that is stopped or killed, at any
+/// instruction, keeps no other from putting and getting. Its capacity is exact, and no death
+/// changes it. Items are written and read in place: [`loan`](Queue::loan) and
 /// [`receive`](Queue::receive) copy nothing, whatever the size.
 ///
 /// # Handles and participants
-/// A handle is like a [`Shm`](crate::Shm): forked children inherit it, other programs get its
-/// [descriptor](AsFd) and [attach](Queue::attach). Each *thread* that uses a queue becomes a
-/// participant when it first does, and is one until it ends. There is a limit to how many may be at
-/// the same time, given at creation ([`QueueOptions`]); the dead do not count. A participant has
-/// some slots of its own, the memory for which is allocated when it first comes.
+/// A handle is like a [`Shm`](crate::Shm): forked children inherit it, and other programs get its
+/// [descriptor](AsFd) and [attach](Queue::attach). Each *thread* becomes a participant when it
+/// first uses a queue, and is one until it ends.
+///
+/// How many participants there may be at the same time is set at creation ([`QueueOptions`]); the
+/// dead do not count. A participant has some slots of its own, whose memory is allocated when it
+/// first comes.
 ///
 /// # Blocking and fairness
 /// [`put`](Queue::put) waits while there is no room, [`get`](Queue::get) while there is no item;
 /// neither uses the processor once it sleeps. Items are got in the order in which they were put,
-/// those of one producer in its order. An item, or room, is for whoever comes first; sleepers are
-/// woken in the order in which they went to sleep. The forms that do not wait are lock-free: some
-/// participant always gets on, though a particular one may have to try again as often as others are
-/// faster.
+/// and those of one producer in its order. An item, or room, goes to the first thread that takes
+/// it. Sleepers are woken in the order in which they went to sleep.
+///
+/// The forms that do not wait are lock-free: some participant always makes progress. A particular
+/// one may have to try again as often as others are faster.
 ///
 /// # Memory ordering
-/// A put *synchronises with* the get of its item. `Full` and `Empty` are exact: at some time during
-/// the call it was so.
+/// A put *synchronises with* the get of its item. `Full` and `Empty` are exact: the queue was full,
+/// or empty, at some time during the call.
 ///
 /// # Process death
-/// A participant that dies takes nothing of others' with it. What it was about to put is in the
-/// queue as a whole, or not at all; what it was about to get is in the queue, or gone with it.
-/// Loans that were not sent are gone. If a received item must survive who received it, take a
-/// [`JoinableQueue`]. Whoever needs its place among the participants finds out which it was.
+/// A participant that dies takes nothing with it that belongs to others. An item that it was about
+/// to put is in the queue as a whole, or not at all. An item that it was about to get is still in
+/// the queue, or is lost with it. Others find out which before a new participant takes its place.
+///
+/// Loans that were not sent are lost. If a received item must survive its receiver, use a
+/// [`JoinableQueue`].
 ///
 /// # Fork
 /// A forked child takes part for itself. A guard that was carried into it does nothing when it is
@@ -86,7 +91,7 @@ use crate::wait::{Wait, forms};
 /// [`QueueError`]; a put that fails gives the value back ([`PutError`]).
 ///
 /// # Signal handlers
-/// Not for them.
+/// Not for use in signal handlers.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -131,13 +136,13 @@ use crate::wait::{Wait, forms};
 /// ```
 ///
 /// # Source
-/// Our own; the argument is in `src/queue/exchange.rs`.
+/// An original algorithm; the argument is in `src/queue/exchange.rs`.
 pub struct Queue<T: ?Sized + Item> {
     pub(crate) handle: QueueHandle,
     items: PhantomData<fn(&T)>,
 }
 
-/// A [`Queue`] of messages: 0 to as many bytes as was said at its creation.
+/// A [`Queue`] of messages, from 0 bytes to a maximum length that is set at its creation.
 ///
 /// ```
 /// use crossproc::ByteQueue;
@@ -154,37 +159,40 @@ pub type ByteQueue = Queue<[u8]>;
 const KIND: &str = "Queue";
 
 impl<T: Plain> Queue<T> {
-    /// A queue for `capacity` items, 1 to 2^20, with the defaults of [`QueueOptions`].
+    /// Creates a queue for `capacity` items, 1 to 2^20, with the defaults of [`QueueOptions`].
     ///
     /// # Errors
-    /// [`RegionError`]: no memory or no descriptor for it, or a capacity that cannot be.
+    /// [`RegionError`]: there is no memory or no descriptor for it, or the capacity is impossible.
     pub fn new(capacity: usize) -> Result<Self, RegionError> {
         QueueOptions::new().create(capacity)
     }
 
     forms! {
-        /// Puts an item behind all others. It is moved, several times in a build without optimisation:
-        /// from some 64 KiB on, write it into a [`loan`](Queue::loan), or give a reference to
-        /// [`put_many`](Queue::put_many).
+        /// Puts an item at the end of the queue. The item is moved, several times in a build
+        /// without optimisation. From some 64 KiB on, write it into a [`loan`](Queue::loan), or
+        /// pass a reference to [`put_many`](Queue::put_many).
         put, try_put, put_timeout, put_deadline, put_with
         (self: &Self, value: T) -> Result<(), PutError<T>>, Self::put_until,
-        errors "[`Closed`](QueueError::Closed), and those of becoming a participant ([`QueueError`]).",
+        errors "[`Closed`](QueueError::Closed), \
+                and those of becoming a participant ([`QueueError`]).",
         now "[`Full`](QueueError::Full)."
     }
 
     forms! {
-        /// Gets the first item, by copy. From some 64 KiB on, [`receive`](Queue::receive) it, or append it
-        /// to a vector with [`get_many`](Queue::get_many).
+        /// Gets the first item, by copy. From some 64 KiB on, [`receive`](Queue::receive) it, or
+        /// append it to a vector with [`get_many`](Queue::get_many).
         get, try_get, get_timeout, get_deadline, get_with
         (self: &Self) -> Result<T, QueueError>, Self::get_until,
-        errors "[`Closed`](QueueError::Closed) once there is nothing left, and those of becoming a participant ([`QueueError`]).",
+        errors "[`Closed`](QueueError::Closed) once there is nothing left, \
+                and those of becoming a participant ([`QueueError`]).",
         now "[`Empty`](QueueError::Empty)."
     }
 
     forms! {
-        /// Puts all of some items behind all others, in this order. Other producers' may come between them. It costs less for each than single puts.
-        /// They are copied from where they lie: of an item in a `Box`, nothing is on the stack with
-        /// [`slice::from_ref`](core::slice::from_ref).
+        /// Puts all of `values` at the end of the queue, in this order. Items of other producers
+        /// may come between them. It costs less per item than single puts. Each item is copied from
+        /// where it lies: one in a `Box`, passed with [`slice::from_ref`](core::slice::from_ref),
+        /// is never on the stack.
         put_many, try_put_many, put_many_timeout, put_many_deadline, put_many_with
         (self: &Self, values: &[T]) -> Result<(), PutManyError>, Self::put_many_until,
         errors "As [`put`](Self::put), with how many were put before.",
@@ -192,21 +200,23 @@ impl<T: Plain> Queue<T> {
     }
 
     forms! {
-        /// Gets as many items as there are, `most` at the most, and at least one, and appends them
-        /// to a vector. How many. However fast others put meanwhile, it ends after as many as fit,
-        /// or 1,024 if that is more. It costs less for each than single gets, and nothing is on the stack.
+        /// Gets as many items as there are, at least one and at most `most`, and appends them to
+        /// `values`. Returns how many; 0 at once if `most` is 0. However fast others put meanwhile,
+        /// it stops after as many as fit into the queue, or after 1,024 if that is more. It costs
+        /// less per item than single gets, and no item is on the stack.
         get_many, try_get_many, get_many_timeout, get_many_deadline, get_many_with
-        (self: &Self, values: &mut Vec<T>, most: usize) -> Result<usize, QueueError>, Self::get_many_until,
+        (self: &Self, values: &mut Vec<T>, most: usize) -> Result<usize, QueueError>,
+        Self::get_many_until,
         errors "As [`get`](Self::get).",
         now "[`Empty`](QueueError::Empty)."
     }
 
-    /// A slot to write an item into, in place. It holds what some earlier item left there. It does
-    /// not wait, whether the queue is full or not.
+    /// Returns a slot to write an item into, in place. The slot holds what some earlier item left
+    /// there. The call does not wait, whether the queue is full or not.
     ///
-    /// Nothing of the item is on the stack, whatever its size. Until it is [sent](Loan::send), no
-    /// other participant sees anything of it. If the thread panics before, or the process dies,
-    /// nothing is put, and the slot is free again.
+    /// Nothing of the item is on the stack, whatever its size. Until the loan is
+    /// [sent](Loan::send), no other participant sees anything of it. If the thread panics or the
+    /// process dies before that, nothing is put, and the slot is free again.
     ///
     /// # Errors
     /// [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
@@ -253,8 +263,8 @@ fn put_value<T: Plain>(
     let memory = handle.memory();
     let write = |payload: NonNull<u8>, slot| {
         memory.prepare(slot);
-        // SAFETY: the payload of a slot that is this participant's, with room for a `T`, and
-        // aligned for it: the config was made, or checked, for it.
+        // SAFETY: the payload belongs to a slot of this participant. It has room for a `T`, and is
+        // aligned for it: the config was made, or checked, for `T`.
         unsafe { payload.cast::<T>().write(value) };
     };
     let result = handle.with(|participation| participation.put(wait, write));
@@ -269,9 +279,9 @@ fn put_values<T: Plain>(
     let memory = handle.memory();
     let write = |payload: NonNull<u8>, slot, index: usize| {
         memory.prepare(slot);
-        // SAFETY: as in `put_value`. The item is none of the slot's: no reference to what lies in a
-        // place that is not in use is left. It is copied from where it lies: it may be more
-        // than a stack holds.
+        // SAFETY: as in `put_value`. The item is not in the slot: no reference is left to what lies
+        // in a place that is not in use. It is copied from where it lies, because it may be larger
+        // than the stack.
         unsafe { payload.cast::<T>().copy_from_nonoverlapping(NonNull::from(&values[index]), 1) };
     };
     match handle.with(|participation| participation.put_many(values.len(), wait, write)) {
@@ -281,55 +291,57 @@ fn put_values<T: Plain>(
     }
 }
 
-/// Copies an item behind others, from where it lies to where it stays: it may be more than a stack
-/// holds.
+/// Appends an item to `values`, copied from where it lies: it may be larger than the stack.
 #[inline]
 fn push<T: Plain>(values: &mut Vec<T>, payload: NonNull<u8>) {
     values.reserve(1);
     let end = NonNull::from(&mut values.spare_capacity_mut()[0]).cast::<T>();
-    // SAFETY: the payload of a slot that is this participant's, for a `T`, of which any bytes make
-    // one; the vector has room for it, and is in other memory.
+    // SAFETY: the payload belongs to a slot of this participant. It holds a `T`, and any bytes make
+    // one. The vector has room for it, and is in other memory.
     unsafe { end.copy_from_nonoverlapping(payload.cast(), 1) };
-    // SAFETY: there is one more: just written, and reserved above.
+    // SAFETY: one item more, which was reserved and written above.
     unsafe { values.set_len(values.len() + 1) };
 }
 
-/// Copies an item out.
+/// Copies an item out of its slot.
 #[inline]
 fn read<T: Plain>(payload: NonNull<u8>) -> T {
-    // SAFETY: the payload of a slot that is this participant's, for a `T`, of which any bytes make
+    // SAFETY: the payload belongs to a slot of this participant. It holds a `T`, and any bytes make
     // one.
     unsafe { payload.cast::<T>().read() }
 }
 
 impl Queue<[u8]> {
-    /// A queue for `capacity` messages, 1 to 2^20, of `max_len` bytes at most, with the defaults of
-    /// [`QueueOptions`].
+    /// Creates a queue for `capacity` messages, 1 to 2^20, of at most `max_len` bytes, with the
+    /// defaults of [`QueueOptions`].
     ///
     /// # Errors
-    /// [`RegionError`]: no memory or no descriptor for it, or a capacity that cannot be.
+    /// [`RegionError`]: there is no memory or no descriptor for it, or the capacity is impossible.
     pub fn with_max_len(capacity: usize, max_len: usize) -> Result<Self, RegionError> {
         QueueOptions::new().create_bytes(capacity, max_len)
     }
 
     forms! {
-        /// Puts a message behind all others.
+        /// Puts a message at the end of the queue.
         put, try_put, put_timeout, put_deadline, put_with
         (self: &Self, message: &[u8]) -> Result<(), QueueError>, Self::put_until,
-        errors "[`TooLong`](QueueError::TooLong), [`Closed`](QueueError::Closed), and those of becoming a participant ([`QueueError`]).",
+        errors "[`TooLong`](QueueError::TooLong), [`Closed`](QueueError::Closed), \
+                and those of becoming a participant ([`QueueError`]).",
         now "[`Full`](QueueError::Full)."
     }
 
     forms! {
-        /// Gets the first message, as a vector. To read it in place, [`receive`](Queue::receive) it.
+        /// Gets the first message, as a vector. To read it in place, [`receive`](Queue::receive)
+        /// it.
         get, try_get, get_timeout, get_deadline, get_with
         (self: &Self) -> Result<Vec<u8>, QueueError>, Self::get_until,
-        errors "[`Closed`](QueueError::Closed) once there is nothing left, and those of becoming a participant ([`QueueError`]).",
+        errors "[`Closed`](QueueError::Closed) once there is nothing left, \
+                and those of becoming a participant ([`QueueError`]).",
         now "[`Empty`](QueueError::Empty)."
     }
 
-    /// A slot to write a message of `len` bytes into, in place. It holds what some earlier message
-    /// left there. It does not wait, whether the queue is full or not.
+    /// Returns a slot to write a message of `len` bytes into, in place. The slot holds what some
+    /// earlier message left there. The call does not wait, whether the queue is full or not.
     ///
     /// # Errors
     /// [`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), and those of
@@ -338,7 +350,7 @@ impl Queue<[u8]> {
         Loan::new(&self.handle, len)
     }
 
-    /// The most bytes that a message can have.
+    /// Returns the maximum length of a message, in bytes.
     #[must_use]
     pub fn max_len(&self) -> usize {
         self.handle.memory().config.size as usize
@@ -356,11 +368,11 @@ impl Queue<[u8]> {
         let memory = self.handle.memory();
         self.handle.with(|participation| {
             participation.get(wait, |payload, slot| {
-                // Relaxed: the slot is this participant's, the exchange has ordered it. No more
-                // than there is room for, whatever a peer has written there.
+                // Relaxed: the slot is this participant's, and the exchange has ordered it. The
+                // bound is the room that there is, whatever a peer has written there.
                 let len = (memory.payload_len(slot).load(Relaxed) as usize)
                     .min(memory.config.size as usize);
-                // SAFETY: the payload of a slot that is this participant's, which has `config.size`
+                // SAFETY: the payload belongs to a slot of this participant. It has `config.size`
                 // bytes, all of them initialised: the memory began as zeros.
                 unsafe { NonNull::slice_from_raw_parts(payload, len).as_ref() }.to_vec()
             })
@@ -379,8 +391,8 @@ fn put_bytes(
         memory.prepare(slot);
         // Relaxed: the exchange orders it.
         memory.payload_len(slot).store(message.len() as u32, Relaxed);
-        // SAFETY: the payload of a slot that is this participant's has as many bytes: checked
-        // above. It is shared memory, and the message is not in it, or in another slot.
+        // SAFETY: the payload belongs to a slot of this participant, and has as many bytes: checked
+        // above. It is shared memory; the message is not in it, or is in another slot.
         unsafe { payload.copy_from(NonNull::from(message).cast(), message.len()) };
     };
     handle.with(|participation| participation.put(wait, write))?
@@ -397,11 +409,11 @@ impl<T: ?Sized + Item> Queue<T> {
     }
 
     /// Maps a queue that another process has created, from its descriptor. The descriptor is closed
-    /// with the last clone, or at once if this fails. Nothing in the file is trusted, as with
-    /// [`Shm::attach`](crate::Shm::attach).
+    /// with the last clone, or at once if this fails. As with [`Shm::attach`](crate::Shm::attach),
+    /// nothing in the file is trusted.
     ///
     /// # Errors
-    /// [`RegionError`] has a variant for everything that can be wrong with it.
+    /// [`RegionError`], which has a variant for everything that can be wrong with the file.
     pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
         options::attach(
             file.into(),
@@ -413,7 +425,8 @@ impl<T: ?Sized + Item> Queue<T> {
     }
 
     forms! {
-        /// Takes the first item out, to read it in place. Its slot stays this thread's until the guard is dropped.
+        /// Takes the first item out, to be read in place. Its slot stays this thread's until the
+        /// guard is dropped.
         receive, try_receive, receive_timeout, receive_deadline, receive_with
         (self: &Self) -> Result<Received<'_, T>, QueueError>, Self::receive_until,
         errors "[`TooManyLoans`](QueueError::TooManyLoans); otherwise as `get`.",
@@ -427,9 +440,9 @@ impl<T: ?Sized + Item> Queue<T> {
         Received::new(&self.handle, wait)
     }
 
-    /// Closes the queue: puts fail from now on, and gets once nothing is left. A put that is under
-    /// way at the same time may succeed, and is got. All who wait are told. It cannot be opened
-    /// again.
+    /// Closes the queue: from then on, puts fail, and gets fail once nothing is left. A put that is
+    /// under way at the same time may succeed, and its item can be got. All waiters are woken. A
+    /// closed queue cannot be opened again.
     ///
     /// # Errors
     /// Those of becoming a participant.
@@ -437,31 +450,32 @@ impl<T: ?Sized + Item> Queue<T> {
         self.handle.with(|participation| participation.memory().close(participation.thread))
     }
 
-    /// Whether it is closed for puts. Once true it stays so.
+    /// Returns whether the queue is closed for puts. Once true, it stays so.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         is_closed(&self.handle)
     }
 
-    /// How many items there are. It may have changed by the time this returns.
+    /// Returns how many items there are. It may have changed by the time this returns.
     #[must_use]
     pub fn len(&self) -> usize {
         count(&self.handle, Which::Items)
     }
 
-    /// Whether there are none. It may have changed by the time this returns.
+    /// Returns whether there are no items. It may have changed by the time this returns.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether there are as many as fit. It may have changed by the time this returns.
+    /// Returns whether there are as many items as fit. It may have changed by the time this
+    /// returns.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.len() == self.capacity()
     }
 
-    /// How many items fit.
+    /// Returns how many items fit.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.handle.memory().config.capacity as usize
@@ -473,19 +487,19 @@ fn count(handle: &QueueHandle, which: Which) -> usize {
 }
 
 fn is_closed(handle: &QueueHandle) -> bool {
-    // Acquire: what its closer did before is seen.
+    // Acquire: pairs with the Release in `close`: what the closer did before is seen.
     handle.memory().ring(Which::Items).tail().load(Acquire) & CLOSED != 0
 }
 
 impl<T: ?Sized + Item> Clone for Queue<T> {
-    /// Another handle in this process, to the same mapping.
+    /// Returns another handle in this process, to the same mapping.
     fn clone(&self) -> Self {
         Queue::of(self.handle.clone())
     }
 }
 
 impl<T: ?Sized + Item> AsFd for Queue<T> {
-    /// The descriptor that other processes [attach](Queue::attach) to; close-on-exec.
+    /// Returns the descriptor that other processes [attach](Queue::attach) to; close-on-exec.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.handle.region().as_fd()
     }

@@ -1,9 +1,11 @@
 //! Values of any type, by way of serde: in messages, and in queues of bytes.
 //!
-//! The format is that of [postcard](https://postcard.jamesmunns.com/wire-format): compact and without names. Both sides must have the same type, with its fields and variants in the same order; nothing checks that but the bytes.
+//! The format is that of [postcard](https://postcard.jamesmunns.com/wire-format): compact and
+//! without names. Both sides must have the same type, with its fields and variants in the same
+//! order. Nothing but the bytes checks that.
 //!
-//! What a peer sends takes no more stack than [`MAX_DEPTH`] levels do, and no more elements that
-//! take no bytes than the limit in `unfit`. What would be refused for that is not sent either.
+//! What a peer sends takes no more stack than [`MAX_DEPTH`] levels do. It has no more elements that
+//! take no bytes than the limit in `unfit`. A value that would be refused for either is not sent.
 
 use core::any::type_name;
 use std::io;
@@ -28,28 +30,29 @@ use self::unfit::{MAX_DEPTH, Unfit};
 /// The bytes do not describe themselves, so both ends must have the same type, with its fields and
 /// variants in the same order. These cannot be values:
 ///
-/// | what | who says so |
+/// | what | refused by |
 /// |---|---|
-/// | more than 128 levels | both, by [`TooDeep`](ValueError::TooDeep) |
-/// | more than 65,536 elements that take no bytes, as in a `Vec<()>` | both |
-/// | `#[serde(flatten)]`, and other maps and sequences of unknown length | both |
+/// | more than 128 levels | both ends, by [`TooDeep`](ValueError::TooDeep) |
+/// | more than 65,536 elements that take no bytes, as in a `Vec<()>` | both ends |
+/// | `#[serde(flatten)]`, and other maps and sequences of unknown length | both ends |
 /// | a field that `#[serde(skip_serializing_if = "…")]` leaves out | the sender |
-/// | a type of its own way to be read (`deserialize_any`): `serde_json::Value`, enums that are `#[serde(untagged)]` or have a `#[serde(tag = "…")]`, with a `content` or without | the receiver: the sender cannot tell |
-/// | fields that only one direction skips (`skip_serializing`, `skip_deserializing`) | nobody, unless the bytes do not fit |
+/// | a type that asks the bytes what they are (`deserialize_any`): `serde_json::Value`, enums that are `#[serde(untagged)]` or have a `#[serde(tag = "…")]`, with or without a `content` | the receiver: the sender cannot tell |
+/// | fields that only one direction skips (`skip_serializing`, `skip_deserializing`) | neither, unless the bytes do not fit |
 ///
-/// `#[serde(skip)]`, `rename` and `default` are fine; nothing takes the place of a field that is
-/// left out.
+/// `#[serde(skip)]`, `rename` and `default` are fine, but nothing takes the place of a field that
+/// is left out.
 ///
 /// # Levels
-/// A struct, a tuple, an array, an enum, a sequence, a map and a `Some` is a level each, and so is
-/// what is in it; a `Box` is none. So a list of structs, each with an `Option<Box<_>>` of the next
-/// one, may have 64: take a `Vec`. To parse a level takes some times the size of its type on the
-/// stack in a build without optimisation: box what is large in a type that contains itself, so that
-/// 128 levels fit.
+/// A struct, a tuple, an array, an enum, a sequence, a map and a `Some` is one level each, and so
+/// is each of these inside it. A `Box` is none. So a linked list of structs, each with an
+/// `Option<Box<_>>` of the next one, may have 64 of them: use a `Vec` instead.
+///
+/// In a build without optimisation, parsing a level takes several times the size of its type on the
+/// stack. In a type that contains itself, box what is large, so that 128 levels fit.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValueError<E> {
-    /// The connection, or the queue, says why.
+    /// The connection, or the queue, failed: this is its error.
     #[error(transparent)]
     Transport(#[from] E),
     /// The value could not be made into bytes: its type refuses.
@@ -62,24 +65,25 @@ pub enum ValueError<E> {
     },
     /// The value has too many levels.
     #[error(
-        "a value of type {type_name} has more than {max} levels: send it flatter, such as in a vector"
+        "a value of type {type_name} has more than {max} levels: send it flatter, such as in a \
+         vector"
     )]
     TooDeep {
         /// The value's type.
         type_name: &'static str,
         /// How many levels it may have.
         max: usize,
-        /// What came; nothing if the value was to be sent.
+        /// The bytes that came; empty if the value was to be sent.
         bytes: Vec<u8>,
     },
-    /// The bytes that came are no such value. Here they are.
+    /// The bytes that came are not a value of the type. They are kept here.
     #[error("{} bytes came that are no value of type {type_name}: {what}", bytes.len())]
     Decode {
         /// The type that was asked for.
         type_name: &'static str,
         /// What is wrong.
         what: String,
-        /// What came.
+        /// The bytes that came.
         bytes: Vec<u8>,
     },
 }
@@ -109,7 +113,7 @@ fn encode<T: Serialize, E>(value: &T) -> Result<Vec<u8>, ValueError<E>> {
     })
 }
 
-/// All of the bytes must be the value's.
+/// Makes a value of bytes, all of which must be the value's.
 fn decode<T: DeserializeOwned, E>(bytes: &[u8]) -> Result<T, ValueError<E>> {
     let type_name = type_name::<T>();
     let what = match decode::from_bytes(bytes) {
@@ -127,15 +131,23 @@ macro_rules! sending_values {
     ($($of:ident)*) => {$(
         impl $of {
             forms! {
-                /// Sends a value of [almost any type](ValueError#what-can-be-a-value), whole. With the feature `serde`.
-                send_value, try_send_value, send_value_timeout, send_value_deadline, send_value_with <T: Serialize>
-                (self: &Self, value: &T) -> Result<(), ValueError<ConnectionError>>, Self::send_value_until,
-                errors "[`ValueError`]: as `send`, [`TooDeep`](ValueError::TooDeep), and [`Encode`](ValueError::Encode) if it cannot be made into bytes.",
+                /// Sends a value of [almost any type](ValueError#what-can-be-a-value), whole. With
+                /// the feature `serde`.
+                send_value, try_send_value, send_value_timeout, send_value_deadline,
+                send_value_with <T: Serialize>
+                (self: &Self, value: &T) -> Result<(), ValueError<ConnectionError>>,
+                Self::send_value_until,
+                errors "[`ValueError`]: as `send`, [`TooDeep`](ValueError::TooDeep), and \
+                    [`Encode`](ValueError::Encode) if it cannot be made into bytes.",
                 now "[`WouldBlock`](ConnectionError::WouldBlock).",
                 of ConnectionError
             }
 
-            fn send_value_until<T: Serialize>(&self, value: &T, wait: Option<impl FnOnce() -> Wait>) -> Result<(), ValueError<ConnectionError>> {
+            fn send_value_until<T: Serialize>(
+                &self,
+                value: &T,
+                wait: Option<impl FnOnce() -> Wait>,
+            ) -> Result<(), ValueError<ConnectionError>> {
                 Ok(self.send_until(&encode(value)?, wait)?)
             }
         }
@@ -146,25 +158,37 @@ macro_rules! receiving_values {
     ($($of:ident)*) => {$(
         impl $of {
             forms! {
-                /// Receives a value, of which the bytes may not be more than `max`. With the feature `serde`.
+                /// Receives a value whose bytes may not be more than `max`. With the feature
+                /// `serde`.
                 ///
-                /// The limit is what keeps a sender from making this process allocate without end, together
-                /// with the type. However many bytes there are, a value has [128 levels](ValueError#levels)
-                /// at the most, and 65,536 elements that take no bytes.
-                recv_value, try_recv_value, recv_value_timeout, recv_value_deadline, recv_value_with <T: DeserializeOwned>
-                (self: &Self, max: usize) -> Result<T, ValueError<ConnectionError>>, Self::recv_value_until,
-                errors "[`ValueError`]: [`TooShort`](ConnectionError::TooShort) for more than `max` bytes, [`UnexpectedHandle`](ConnectionError::UnexpectedHandle), [`TooDeep`](ValueError::TooDeep), or [`Decode`](ValueError::Decode), each with what came; otherwise as `recv`.",
+                /// The limit, together with the type, keeps a sender from making this process
+                /// allocate without end. However many bytes there are, a value has at most [128
+                /// levels](ValueError#levels), and 65,536 elements that take no bytes.
+                recv_value, try_recv_value, recv_value_timeout, recv_value_deadline,
+                recv_value_with <T: DeserializeOwned>
+                (self: &Self, max: usize) -> Result<T, ValueError<ConnectionError>>,
+                Self::recv_value_until,
+                errors "[`ValueError`]: [`TooShort`](ConnectionError::TooShort) for more than \
+                    `max` bytes, [`UnexpectedHandle`](ConnectionError::UnexpectedHandle), \
+                    [`TooDeep`](ValueError::TooDeep), or [`Decode`](ValueError::Decode), each \
+                    with what came; otherwise as `recv`.",
                 now "[`WouldBlock`](ConnectionError::WouldBlock).",
                 of ConnectionError
             }
 
-            fn recv_value_until<T: DeserializeOwned>(&self, max: usize, wait: Option<impl FnOnce() -> Wait>) -> Result<T, ValueError<ConnectionError>> {
+            fn recv_value_until<T: DeserializeOwned>(
+                &self,
+                max: usize,
+                wait: Option<impl FnOnce() -> Wait>,
+            ) -> Result<T, ValueError<ConnectionError>> {
                 let message = self.recv_until(wait)?;
                 if message.len() > max {
-                    return Err(ConnectionError::TooShort { max, message: Box::new(message) }.into());
+                    return Err(ConnectionError::TooShort { max, message: Box::new(message) }
+                        .into());
                 }
                 if message.handle_kind().is_some() {
-                    return Err(ConnectionError::UnexpectedHandle { message: Box::new(message) }.into());
+                    return Err(ConnectionError::UnexpectedHandle { message: Box::new(message) }
+                        .into());
                 }
                 decode(&message)
             }
@@ -179,14 +203,23 @@ macro_rules! putting_values {
     ($($of:ident)*) => {$(
         impl $of<[u8]> {
             forms! {
-                /// Puts a value of [almost any type](ValueError#what-can-be-a-value) behind all messages. With the feature `serde`.
-                put_value, try_put_value, put_value_timeout, put_value_deadline, put_value_with <T: Serialize>
-                (self: &Self, value: &T) -> Result<(), ValueError<QueueError>>, Self::put_value_until,
-                errors "[`ValueError`]: as `put`, also if its bytes are [more than fit](QueueError::TooLong), [`TooDeep`](ValueError::TooDeep), and [`Encode`](ValueError::Encode) if it cannot be made into bytes.",
+                /// Puts a value of [almost any type](ValueError#what-can-be-a-value) behind all
+                /// messages. With the feature `serde`.
+                put_value, try_put_value, put_value_timeout, put_value_deadline,
+                put_value_with <T: Serialize>
+                (self: &Self, value: &T) -> Result<(), ValueError<QueueError>>,
+                Self::put_value_until,
+                errors "[`ValueError`]: as `put`, also if its bytes are \
+                    [more than fit](QueueError::TooLong), [`TooDeep`](ValueError::TooDeep), and \
+                    [`Encode`](ValueError::Encode) if it cannot be made into bytes.",
                 now "[`Full`](QueueError::Full)."
             }
 
-            fn put_value_until<T: Serialize>(&self, value: &T, wait: Option<impl FnOnce() -> Wait>) -> Result<(), ValueError<QueueError>> {
+            fn put_value_until<T: Serialize>(
+                &self,
+                value: &T,
+                wait: Option<impl FnOnce() -> Wait>,
+            ) -> Result<(), ValueError<QueueError>> {
                 Ok(self.put_until(&encode(value)?, wait)?)
             }
         }
@@ -197,10 +230,15 @@ putting_values!(Queue JoinableQueue);
 
 impl Queue<[u8]> {
     forms! {
-        /// Gets the first message as a value. With the feature `serde`. Its bytes are not more than the queue's messages can have; see [`recv_value`](Connection::recv_value) for what else limits it.
-        get_value, try_get_value, get_value_timeout, get_value_deadline, get_value_with <T: DeserializeOwned>
+        /// Gets the first message as a value. With the feature `serde`.
+        ///
+        /// Its bytes are not more than the queue's messages can have. See
+        /// [`recv_value`](Connection::recv_value) for its other limits.
+        get_value, try_get_value, get_value_timeout, get_value_deadline,
+        get_value_with <T: DeserializeOwned>
         (self: &Self) -> Result<T, ValueError<QueueError>>, Self::get_value_until,
-        errors "[`ValueError`]: [`TooDeep`](ValueError::TooDeep) or [`Decode`](ValueError::Decode) with the message that was got; otherwise as `get`.",
+        errors "[`ValueError`]: [`TooDeep`](ValueError::TooDeep) or \
+            [`Decode`](ValueError::Decode) with the message that was got; otherwise as `get`.",
         now "[`Empty`](QueueError::Empty)."
     }
 
@@ -213,7 +251,7 @@ impl Queue<[u8]> {
 }
 
 impl Received<'_, [u8]> {
-    /// The message as a value. With the feature `serde`.
+    /// Returns the message as a value. With the feature `serde`.
     ///
     /// # Errors
     /// [`ValueError::TooDeep`], [`ValueError::Decode`].
@@ -223,7 +261,7 @@ impl Received<'_, [u8]> {
 }
 
 impl Task<'_, [u8]> {
-    /// The task as a value. With the feature `serde`.
+    /// Returns the task as a value. With the feature `serde`.
     ///
     /// # Errors
     /// [`ValueError::TooDeep`], [`ValueError::Decode`].

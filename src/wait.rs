@@ -1,4 +1,4 @@
-//! How threads wait: deadlines and slices, what can be slept on, and wake-ups that outlive the
+//! How threads wait: deadlines and slices, what they can sleep on, and wake-ups that outlive the
 //! thread that owes them.
 
 pub(crate) mod broadcast;

@@ -26,56 +26,59 @@ use crate::wait::{Ended, Wait, Waiter};
 /// else.
 pub trait Waitable: sealed::Waits + Sync {}
 
-/// Waits until at least one of these is ready, as long as it takes: the indices of *all* that are,
-/// in order.
+/// Waits, as long as it takes, until at least one of these is ready. Returns the indices of *all*
+/// that are, in order.
 ///
 /// | what | is ready |
 /// |---|---|
 /// | [`Event`](crate::Event) | while it is set, or if it was set since the call began |
 /// | [`Semaphore`](crate::Semaphore), [`BoundedSemaphore`](crate::BoundedSemaphore) | while there is a permit |
 /// | [`Queue`](crate::Queue) | while there is an item, or it is closed |
-/// | [`JoinableQueue`](crate::JoinableQueue) | while there is a task for the thread, or there will be none any more |
+/// | [`JoinableQueue`](crate::JoinableQueue) | while there is a task for the thread, or no more will come |
 /// | [`Queue::room`](crate::Queue::room), [`JoinableQueue::room`](crate::JoinableQueue::room) | while there is room, or it is closed |
-/// | [`Lock::owner_death`](crate::Lock::owner_death), [`RLock::owner_death`](crate::RLock::owner_death) | while the lock is free, and an owner has died whose data nobody has recovered |
+/// | [`Lock::owner_death`](crate::Lock::owner_death), [`RLock::owner_death`](crate::RLock::owner_death) | while the lock is free, and an owner has died whose data has not been recovered |
 /// | [`Connection`](crate::Connection), [`Receiver`](crate::Receiver) | while there is something to receive: a message, or the end of the stream |
-/// | [`Sender`](crate::Sender) | while there is room, or nobody who could receive |
+/// | [`Sender`](crate::Sender) | while there is room, or no receiver is left |
 /// | [`process::Child`](crate::process::Child) | once it has ended |
-/// | [`Readable`], [`Writable`] | while the descriptor is, as `poll` has it; also if it has an error, or its other end is closed |
+/// | [`Readable`], [`Writable`] | while `poll` says so of the descriptor; also if it has an error, or its other end is closed |
 ///
-/// It takes nothing. Whoever has waited then takes what it wants by the operation that does not
-/// wait, such as [`try_get`](crate::Queue::try_get), and may find that another was faster: then it
-/// waits again. One that waits again without having taken anything returns at once.
+/// It takes nothing. The caller then takes what it wants by the `try_` form, such as
+/// [`try_get`](crate::Queue::try_get). It may find that another was faster, and wait again. A
+/// further call returns at once if nothing has been taken in between.
 ///
 /// # Blocking and fairness
-/// It looks at all of them for a few microseconds, then sleeps, in one system call: on the futexes
-/// of all, up to 128 words (a semaphore, an event and a lock are two, a queue six, a queue of tasks
-/// ten), or on all descriptors. If both are among them, or more words, or the deaths of several
-/// locks' owners, threads of this process sleep in its place, one for each 127 words in use. These
-/// threads, and those that are parked, are started when they are needed, and end a second after
-/// that.
+/// The call looks at all of them for a few microseconds, then sleeps in one system call. It sleeps
+/// on all their futexes, up to 128 words, or on all descriptors. A semaphore, an event and a lock
+/// are two words, a queue is six, a queue of tasks ten.
 ///
-/// Everybody who sleeps for the same is woken when somebody waits in this way, and not only as many
-/// as there is something for. Where nobody does, nothing costs more than it did.
+/// Threads of this process sleep in its place if there are both futexes and descriptors, more
+/// words, or the deaths of several locks' owners. There is one such thread for each 127 words in
+/// use. These threads, and the parked ones (see below), are started when they are needed, and end a
+/// second after that.
+///
+/// While a thread waits in this way, a wake-up wakes all that sleep for the same thing, and not
+/// only as many as there is something for. Otherwise nothing costs more than it would without such
+/// waits.
 ///
 /// # Memory ordering
-/// What a setter wrote before, whoever finds its event ready sees; so it is with releases of a
-/// semaphore, puts, and the death of an owner, but another may take what was found.
+/// A caller that finds an event ready sees what its setter wrote before. The same holds for
+/// releases of a semaphore, puts, and the death of an owner, but another may take what was found.
 ///
 /// # Process death
-/// One that waits and dies is as if it had never come: what has woken it has woken all the others,
-/// too. If a participant dies before it has woken anybody, the kernel wakes one; should that be one
-/// that waits here, and die before it has done the other's work, the kernel wakes the next. For
-/// that a thread of this process is parked for each thing but one, as long as this waits: a robust
-/// list has room for the word of one thing. If there can be no thread, for more than 256 things
-/// that a process waits for at once, or where two processes are killed in the same moment, the rest
-/// can sleep on for a [slice](crate::set_slice).
+/// A waiter that dies is as if it had never come: what has woken it has woken all the others, too.
+/// If a participant dies before it has woken any, the kernel wakes one sleeper. If that one waits
+/// here, and dies before it has done the dead one's work, the kernel wakes the next. For that, a
+/// thread of this process is parked for each thing but one, as long as this waits: a robust list
+/// has room for the word of one thing. The rest can sleep on for a [slice](crate::set_slice) if
+/// there can be no thread, or for more than 256 things that a process waits for at once. So they
+/// can if two processes are killed in the same moment.
 ///
 /// # Errors
 /// [`WaitAnyError::Nothing`], [`Deadlock`](WaitAnyError::Deadlock), [`Queue`](WaitAnyError::Queue),
 /// [`Os`](WaitAnyError::Os).
 ///
 /// # Signal handlers
-/// Not for them.
+/// Not for use in signal handlers.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -165,7 +168,7 @@ pub fn wait_any_with(on: &[&dyn Waitable], wait: Wait) -> Result<Vec<usize>, Wai
     wait_until(on, wait)
 }
 
-/// So many sources, with so many words, are on the stack.
+/// Up to this many sources, with this many words, are kept on the stack.
 const FEW: usize = 8;
 const FEW_WORDS: usize = 24;
 const MOST_WORDS: usize = crossproc_sys::futex::MAX_WATCHED;
@@ -184,7 +187,7 @@ fn wait_until(on: &[&dyn Waitable], wait: Wait) -> Result<Vec<usize>, WaitAnyErr
         };
     }
     match on.first().map(|waits| waits.of()) {
-        // One for each that there is to be: the others are put in place below.
+        // One place for each source: `watch` fills in the others.
         Some(Of::Source(first)) if on.len() <= FEW => {
             watch(on, &mut [first; FEW][..on.len()], &mut [WatchState::default(); FEW], waiter)
         }
@@ -198,7 +201,7 @@ fn wait_until(on: &[&dyn Waitable], wait: Wait) -> Result<Vec<usize>, WaitAnyErr
     }
 }
 
-/// Waits where all are sources, for which there is room in two slices.
+/// Waits where all are sources. The two slices have room for them and their states.
 fn watch<'a>(
     on: &'a [&'a dyn Waitable],
     sources: &mut [&'a dyn Source],
@@ -216,7 +219,7 @@ fn watch<'a>(
     let wanted = needed + sources.iter().map(|source| source.more_words()).sum::<usize>();
     let owned = sources.iter().filter(|source| source.has_owner()).count();
     let result = match (needed, wanted) {
-        // One thread can have one such word pending.
+        // One thread can have only one word with an owner pending.
         _ if owned > 1 => return registered::wait(on, waiter),
         (_, ..=FEW_WORDS) => watching::watch::<FEW_WORDS>(sources, states, waiter),
         (..=MOST_WORDS, _) => watching::watch::<MOST_WORDS>(sources, states, waiter),
@@ -241,30 +244,31 @@ pub enum WaitAnyError {
     /// Nothing was ready until the deadline.
     #[error("nothing that was asked for was ready until the deadline")]
     TimedOut,
-    /// A signal handler ran while the thread waited, interruptibly.
+    /// The wait was interruptible, and a signal handler ran while the thread waited.
     #[error("a signal handler ran while waiting")]
     Interrupted,
-    /// There is nothing to wait for: it would never end.
+    /// There is nothing to wait for: the wait would never end.
     #[error("there is nothing to wait for: the list is empty")]
     Nothing,
     /// The calling thread is the owner whose death it would wait for.
     #[error(
-        "number {index} is the death of a lock's owner, which is this thread: waiting for it would never end"
+        "number {index} is the death of a lock's owner, which is this thread: \
+         waiting for it would never end"
     )]
     Deadlock {
-        /// Which of those that were given.
+        /// Its index among those that were given.
         index: usize,
     },
     /// The calling thread cannot take part in a queue of tasks.
     #[error("the queue that is number {index} of those waited for cannot be used")]
     Queue {
-        /// Which of those that were given.
+        /// Its index among those that were given.
         index: usize,
-        /// Why.
+        /// Why the thread cannot take part.
         source: QueueError,
     },
-    /// No memory or descriptor for the wait, no thread, or more descriptors than the process may
-    /// have open.
+    /// There is no memory, descriptor or thread for the wait, or more descriptors than the process
+    /// may have open.
     #[error("the system does not let this thread wait")]
     Os(#[source] io::Error),
 }

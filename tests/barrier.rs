@@ -40,7 +40,7 @@ fn nobody_goes_on_before_all_are_there() {
         let all = all.clone();
         fork(move || {
             for phase in 1..=PHASES {
-                // Relaxed: the barrier orders it.
+                // Relaxed: the barrier provides the ordering.
                 all.arrived[me].store(phase, Relaxed);
                 let passed = all.barrier.wait().unwrap();
                 for arrived in &all.arrived {
@@ -65,7 +65,7 @@ fn nobody_goes_on_before_all_are_there() {
     assert_eq!((all.barrier.n_waiting(), all.barrier.parties()), (0, 4));
 }
 
-/// So many processes that wait, and count it if that is broken for them.
+/// Returns `N` processes that wait, and that count it if the barrier breaks.
 fn waiters<const N: usize>(all: &Shm<Phases>) -> [crossproc::process::Child; N] {
     let waiters = [(); N].map(|()| {
         let all = all.clone();
@@ -165,7 +165,7 @@ fn a_party_arrives_first_and_waits_later() {
     let arrival = all.barrier.arrive().unwrap();
     let theirs = all.clone();
     join_all([fork(move || assert!(theirs.barrier.wait().unwrap().is_leader()))]);
-    // Another phase has begun meanwhile, and is broken: that is not this one's.
+    // Another phase has begun and is broken: the arrival's own phase is not.
     all.barrier.abort();
     let passed = all.barrier.wait_for(arrival, Wait::NONE).unwrap();
     assert_eq!((passed.index(), passed.is_leader()), (0, false));

@@ -1,5 +1,5 @@
-//! Our locks and libc's robust mutexes in one thread's list: whatever order they are taken in, and
-//! whatever ends the thread, all are recovered.
+//! The crate's locks and libc's robust mutexes in one thread's robust list. All are recovered, in
+//! whatever order they are taken, and whatever ends the thread.
 
 #![allow(unsafe_code)]
 
@@ -19,10 +19,10 @@ const EACH: usize = 3;
 #[repr(transparent)]
 struct PthreadMutex(UnsafeCell<MaybeUninit<libc::pthread_mutex_t>>);
 
-// SAFETY: all access is by libc, which synchronises it.
+// SAFETY: only libc accesses the mutex, and libc synchronises its accesses.
 unsafe impl Sync for PthreadMutex {}
-// SAFETY: for the test: it is made for sharing, its bytes are in an `UnsafeCell`, and only libc
-// looks at them.
+// SAFETY: for this test: the mutex is process-shared, its bytes are in an `UnsafeCell`, and only
+// libc looks at them.
 unsafe impl Shared for PthreadMutex {
     fn layout(to: &mut Fingerprint) {
         to.name("pthread_mutex_t");
@@ -63,11 +63,12 @@ impl PthreadMutex {
     }
 
     fn unlock(&self) {
-        // SAFETY: initialised by `init`, locked by this thread.
+        // SAFETY: initialised by `init`, and locked by this thread.
         assert_eq!(unsafe { libc::pthread_mutex_unlock(self.at()) }, 0);
     }
 
-    /// Whether the last owner died; it is locked, declared consistent and unlocked.
+    /// Locks the mutex, declares it consistent if its owner died, and unlocks it. Returns whether
+    /// the last owner died.
     fn recover(&self) -> bool {
         let result = self.lock();
         if result == libc::EOWNERDEAD {
@@ -89,19 +90,19 @@ shared! {
     }
 }
 
-/// One order of taking them: bit k of the pattern says whether the k-th is ours. Then every second
-/// one is unlocked and locked again.
+/// Takes all locks in one order: bit k of the pattern says whether the k-th is one of ours. Then
+/// unlocks and locks again every second one.
 fn take_all(both: &Both, pattern: u32) {
     let (mut ours, mut theirs) = (both.ours.iter(), both.theirs.iter());
     for step in 0..2 * EACH {
         if pattern >> step & 1 == 1 {
-            // Without a guard: a thread may end with it.
+            // The lock is taken without a guard: a thread may end while it holds it.
             let _ = ours.next().unwrap().acquire(Wait::FOREVER).unwrap();
         } else {
             assert_eq!(theirs.next().unwrap().lock(), 0);
         }
     }
-    // In the middle of the list: libc unlinks next to our sentinels.
+    // These are in the middle of the list: libc unlinks next to our sentinels.
     both.theirs[1].unlock();
     both.theirs[0].unlock();
     assert_eq!(both.theirs[0].lock(), 0);
@@ -171,13 +172,13 @@ fn all_are_recovered_after_exec() {
             take_all(&theirs, pattern);
             let program = CString::new("/bin/cat").unwrap();
             let arguments = [program.as_ptr(), c"/dev/zero".as_ptr(), std::ptr::null()];
-            // Its output goes nowhere; it runs until it is killed.
+            // The program's output goes nowhere. It runs until it is killed.
             // SAFETY: opens a file.
             let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY) };
             // SAFETY: both are descriptors of this process.
             unsafe { libc::dup2(null, 1) };
             theirs.ready.set();
-            // SAFETY: a null-terminated list of strings that live until the call.
+            // SAFETY: a null-terminated list of strings that stay alive until the call.
             unsafe { libc::execv(program.as_ptr(), arguments.as_ptr()) };
             1
         });

@@ -1,7 +1,6 @@
-//! The example `bus`, as separate programs that are started in any order, killed, and started
-//! again.
+//! The example `bus`: separate programs that are started in any order, killed, and started again.
 //!
-//! `cargo test` builds it; with `--test bus` alone it has to be built before, by `cargo build
+//! `cargo test` builds the example. Before `--test bus` alone, it has to be built by `cargo build
 //! --example bus`.
 
 use std::collections::BTreeMap;
@@ -11,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// No wait takes longer, unless something is wrong.
+/// The longest time that a wait takes, unless something is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How many messages of each publisher are enough to say that it goes on.
+/// The number of messages of each publisher that show that it goes on.
 const ENOUGH: usize = 30;
 
 fn program() -> PathBuf {
@@ -27,8 +26,8 @@ fn program() -> PathBuf {
     path
 }
 
-/// A folder of the test's own, with the directory's socket and what the programs print. Removed at
-/// its end.
+/// A folder of the test's own, which holds the directory's socket and what the programs print. The
+/// drop removes it.
 struct Bus(PathBuf);
 
 impl Bus {
@@ -39,7 +38,7 @@ impl Bus {
         Bus(folder)
     }
 
-    /// Starts a program, which prints to a file that has its name.
+    /// Starts a program. It prints to files that have its name.
     fn start(&self, name: &str, arguments: &[&str]) -> Program {
         let (out, err) = (self.0.join(format!("{name}.out")), self.0.join(format!("{name}.err")));
         let mut command = Command::new(program());
@@ -71,7 +70,7 @@ impl Drop for Bus {
     }
 }
 
-/// A program while it runs, and killed at the end.
+/// A running program. The drop kills it.
 struct Program {
     child: Child,
     out: PathBuf,
@@ -79,14 +78,14 @@ struct Program {
 }
 
 impl Program {
-    /// Kills it, as `kill -9` does: what it has printed.
+    /// Kills the program, as `kill -9` does. Returns what it has printed.
     fn kill(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.printed()
     }
 
-    /// The lines that it has printed: the last one may not be whole.
+    /// Returns the lines that the program has printed, without the last one if that is not whole.
     fn printed(&self) -> String {
         let mut text = fs::read_to_string(&self.out).unwrap();
         text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
@@ -110,8 +109,8 @@ impl Drop for Program {
     }
 }
 
-/// The numbers of each publisher's messages, as they were printed: a publisher that is started
-/// again is another one.
+/// Returns the numbers of each publisher's messages, in the order in which they were printed. A
+/// publisher that is started again counts as another one.
 fn numbers(printed: &str) -> BTreeMap<&str, Vec<u64>> {
     let mut all: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     for line in printed.lines() {
@@ -124,7 +123,7 @@ fn numbers(printed: &str) -> BTreeMap<&str, Vec<u64>> {
     all
 }
 
-/// Nothing is lost, doubled or out of order, from the first message on that came.
+/// Checks that nothing is lost, doubled or out of order after the first message that arrived.
 fn assert_whole(name: &str, printed: &str) {
     for (publisher, numbers) in numbers(printed) {
         for pair in numbers.windows(2) {
@@ -141,7 +140,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until each of some subscribers has got more messages of each of some publishers than it
+/// Waits until each of the subscribers has received more messages of each of the publishers than it
 /// has now.
 fn all_go_on(subscribers: &[&Program], publishers: &[&Program]) {
     let of = |subscriber: &Program, publisher: &Program| {
@@ -166,7 +165,7 @@ fn all_go_on(subscribers: &[&Program], publishers: &[&Program]) {
 #[test]
 fn programs_come_in_any_order_and_survivors_go_on() {
     let bus = Bus::new("order");
-    // In any order: those who need the directory before it is there.
+    // The order is arbitrary: some programs that need the directory start before it.
     let first = bus.subscribe("first");
     let one = bus.publish("one");
     let directory = bus.serve("directory-1");
@@ -176,14 +175,15 @@ fn programs_come_in_any_order_and_survivors_go_on() {
     let third = bus.subscribe("third");
     all_go_on(&[&first, &second, &third], &[&one, &two, &three]);
 
-    // The directory is killed: all go on, and whoever comes meanwhile waits for the next one.
+    // The directory is killed: all programs go on, and a program that starts meanwhile waits for
+    // the next directory.
     directory.kill();
     all_go_on(&[&first, &second, &third], &[&one, &two, &three]);
     let late = bus.subscribe("late");
     let directory = bus.serve("directory-2");
     all_go_on(&[&first, &second, &third, &late], &[&one, &two, &three]);
 
-    // A subscriber is killed: publishers forget it; another one takes its place.
+    // A subscriber is killed: the publishers forget it, and another one takes its place.
     let id = first.child.id();
     assert_whole("first", &first.kill());
     for publisher in [&one, &two, &three] {
@@ -200,7 +200,7 @@ fn programs_come_in_any_order_and_survivors_go_on() {
     let one = bus.publish("one-again");
     all_go_on(&[&first, &second, &third, &late], &[&one, &two, &three]);
 
-    // One of each at once, and others in their places.
+    // One of each kind is killed at once, and others take their places.
     directory.kill();
     assert_whole("second", &second.kill());
     two.kill();
@@ -210,7 +210,7 @@ fn programs_come_in_any_order_and_survivors_go_on() {
     let directory = bus.serve("directory-3");
     all_go_on(&[&first, &second, &third, &late], &[&one, &two, &three]);
 
-    // A subscriber that is stopped holds up nobody.
+    // A stopped subscriber holds up nobody.
     late.signal(rustix::process::Signal::STOP);
     all_go_on(&[&first, &second, &third], &[&one, &two, &three]);
     late.signal(rustix::process::Signal::CONT);

@@ -1,4 +1,4 @@
-//! `Condition` between processes: with both locks, time, and those that die.
+//! `Condition` between processes: with both kinds of lock, with time, and with processes that die.
 
 #![allow(unsafe_code)]
 
@@ -38,7 +38,7 @@ fn lock(lock: &Lock<u32>) -> LockGuard<'_, u32> {
     lock.lock_timeout(PATIENCE).map_err(LockError::without_guard).unwrap()
 }
 
-/// A process that waits once for a notification, and counts that it got it.
+/// Returns a process that waits once for a notification, and counts it.
 fn waiter(store: &Shm<Store>) -> Child {
     let store = store.clone();
     let child = fork(move || {
@@ -66,7 +66,7 @@ fn who_does_not_hold_the_lock_does_not_wait_in_any_form() {
         assert_eq!(result, Err(ConditionError::NotOwner));
     };
     is_refused(&lock, &rlock);
-    // Nor who sees that another thread holds it.
+    // Nor does a thread that sees that another one holds the lock.
     assert!(!lock.acquire(Wait::FOREVER).unwrap().owner_died);
     assert!(!rlock.acquire(Wait::FOREVER).unwrap().owner_died);
     thread::scope(|scope| {
@@ -109,20 +109,21 @@ fn a_notification_wakes_as_many_as_it_says() {
     for (count, woken) in [(1, 1), (3, 4), (1, 5)] {
         all.arrived.notify(count);
         wait_until("as many return", || all.woken.load(Relaxed) == woken);
-        // The others are asleep, and stay so.
+        // The others are asleep, and stay asleep.
         let asleep = waiters.iter().filter(|child| child.is_alive().unwrap()).count();
         assert!(asleep as u32 >= 6 - woken);
     }
     all.arrived.notify(0);
     assert_eq!(all.woken.load(Relaxed), 5);
-    // More than there are.
+    // This is more than there are waiters.
     all.arrived.notify(7);
     join_all(waiters);
     assert_eq!(all.woken.load(Relaxed), 6);
     all.arrived.notify_all();
 }
 
-/// A process that waits once as [`waiter`] does, in slices of its own length, or without.
+/// Returns a process that waits once, as [`waiter`] does, in slices of the given length or without
+/// slices.
 fn sliced_waiter(all: &Shm<Store>, slice: Option<Duration>) -> Child {
     let store = all.clone();
     let child = fork(move || {
@@ -136,13 +137,13 @@ fn sliced_waiter(all: &Shm<Store>, slice: Option<Duration>) -> Child {
     child
 }
 
-/// Whether the process sleeps on a word of the lock, by `futex`.
+/// Returns whether the process sleeps on a word of the lock, by `futex`.
 fn waits_for_lock(all: &Shm<Store>, child: &Child) -> bool {
     sleeps_on(&all.items, child)
 }
 
-/// Whether it sleeps on words of the condition: by `futex_waitv`, or by `futex` on kernels before
-/// 5.16.
+/// Returns whether the process sleeps on words of the condition: by `futex_waitv`, or by `futex` on
+/// kernels before 5.16.
 fn waits_for_condition(all: &Shm<Store>, child: &Child) -> bool {
     call_of(child).starts_with(&format!("{} ", libc::SYS_futex_waitv))
         || sleeps_on(&all.arrived, child)
@@ -152,7 +153,8 @@ fn call_of(child: &Child) -> String {
     std::fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap_or_default()
 }
 
-/// Whether it is in `futex` with a word of that, which the child has where this process has it.
+/// Returns whether the process is in `futex` with a word of `what`, which the child has at the same
+/// address as this process.
 fn sleeps_on<T>(what: &T, child: &Child) -> bool {
     let call = call_of(child);
     let mut parts = call.split(' ');
@@ -163,8 +165,8 @@ fn sleeps_on<T>(what: &T, child: &Child) -> bool {
     is_futex && word.is_some_and(|word| (begin..begin + size_of::<T>()).contains(&word))
 }
 
-/// Fails if the process has returned from its wait, and waits for the lock. It may run for a moment
-/// at the end of a slice of either.
+/// Fails if the process has returned from its wait and waits for the lock. The process may run for
+/// a moment at the end of a slice of either wait.
 fn assert_still_waits(all: &Shm<Store>, child: &Child) {
     let mut waits = false;
     wait_until("a child sleeps", || {
@@ -174,7 +176,7 @@ fn assert_still_waits(all: &Shm<Store>, child: &Child) {
     assert!(waits, "it has returned");
 }
 
-/// How often the process has gone to sleep.
+/// Returns how often the process has gone to sleep.
 fn sleeps(child: &Child) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
@@ -193,15 +195,16 @@ fn wait_for_sleeps(children: &[Child], more: u64) {
     });
 }
 
-/// A slice of those whose many slices are waited for.
+/// The slice of processes of which the tests await many slices.
 const SHORT: Duration = Duration::from_millis(4);
 
-/// One without slices and others with them that wait, after a notification for one, which is the
-/// first: the others queue behind it, again and again. `take` may take the lock before it.
+/// Starts a waiter without slices, and others with slices. Then notifies one, which is the first:
+/// the others queue behind it again after each slice. `take` may take the lock before the
+/// notification.
 ///
-/// A waiter that is about to sleep as it is notified may return, too. So the others slept during
-/// the notification: each had gone to sleep as often after it as before it, and was asleep after
-/// it.
+/// A waiter that is about to sleep when the notification comes may return, too. So this makes sure
+/// that the others slept during the notification: each was asleep after it, and had gone to sleep
+/// as often after it as before it.
 fn notified_beside_slices<'a, G, const N: usize>(
     all: &'a Shm<Store>,
     slices: [Duration; N],
@@ -225,7 +228,7 @@ fn notified_beside_slices<'a, G, const N: usize>(
     }
 }
 
-/// Sleeps are cut into slices, of which nobody notices anything.
+/// Sleeps are cut into slices, but no caller notices it.
 #[test]
 fn slices_do_not_show() {
     let all = store();
@@ -237,7 +240,7 @@ fn slices_do_not_show() {
     join_all(others.into_iter().chain([first]));
 }
 
-/// One that was notified, and waits for the lock for many slices, is not taken for dead.
+/// A notified waiter that waits for the lock for many slices is not taken for dead.
 #[test]
 fn a_notification_under_a_lock_that_is_held_for_long_wakes_one() {
     let all = store();
@@ -245,7 +248,7 @@ fn a_notification_under_a_lock_that_is_held_for_long_wakes_one() {
     wait_until("the first waits for the lock", || waits_for_lock(&all, &first));
     wait_for_sleeps(&others, 20);
     others.iter().for_each(|other| assert_still_waits(&all, other));
-    // How long it takes to hand the lock over is not for the others to see here.
+    // The others do not look meanwhile: how long the hand-over takes is not tested here.
     for other in &others {
         other.stop().unwrap();
     }
@@ -260,8 +263,8 @@ fn a_notification_under_a_lock_that_is_held_for_long_wakes_one() {
     join_all(others);
 }
 
-/// A lock that was held for long, and is found free, may be free for a moment: the waiter that was
-/// notified has a whole slice to come for it.
+/// A lock that was held for long may be found free only for a moment. The notified waiter has a
+/// whole slice to take it.
 #[test]
 fn one_that_was_notified_has_a_slice_to_take_a_lock_that_became_free() {
     const SLICE: Duration = Duration::from_secs(1);
@@ -269,7 +272,8 @@ fn one_that_was_notified_has_a_slice_to_take_a_lock_that_became_free() {
         let all = store();
         let (first, other, items) = notified_beside_slices(&all, [SLICE], lock);
         wait_until("the first waits for the lock", || waits_for_lock(&all, &first));
-        // It is between being woken and having the lock for as long as it takes the other to look.
+        // The stop prolongs the moment between the wake-up and the lock, until the other has
+        // looked.
         first.stop().unwrap();
         wait_for_sleeps(&other, 1);
         let before = sleeps(&other[0]);
@@ -285,7 +289,8 @@ fn one_that_was_notified_has_a_slice_to_take_a_lock_that_became_free() {
         });
         first.resume().unwrap();
         join_all([first]);
-        // Otherwise it may have looked a second time: this process, or the first, did not run.
+        // Otherwise the other may have looked a second time, because this process or the first did
+        // not run.
         let is_in_time = not_before.elapsed() < SLICE;
         if is_in_time {
             assert_eq!(all.woken.load(Relaxed), 1);
@@ -434,8 +439,8 @@ fn a_waiter_learns_that_an_owner_died_meanwhile() {
     assert_eq!(*lock(&all.items), 3);
 }
 
-/// One that was notified and dies before it has the lock: the other one gets the notification, here
-/// within two slices, since the first dies waiting for the lock.
+/// A notified waiter dies before it has the lock. The other waiter gets the notification: here
+/// within two slices, since the first dies while it waits for the lock.
 #[test]
 fn a_notification_of_one_that_dies_is_another_ones() {
     let all = store();
@@ -465,8 +470,8 @@ fn a_notification_of_one_that_dies_is_another_ones() {
     assert_eq!(*lock(&all.items), 0);
 }
 
-/// Notifiers and waiters are killed at random moments; the living get every item that is there when
-/// all is over.
+/// Notifiers and waiters are killed at random moments. In the end, the living have received every
+/// item that is there.
 #[test]
 fn participants_killed_at_random_moments_strand_nobody() {
     let all = store();

@@ -1,5 +1,5 @@
-//! Connections: messages arrive whole, whoever shares an end and whoever dies, and handles with
-//! them.
+//! Connections: messages and the handles in them arrive whole, whichever processes share an end,
+//! and whichever die.
 
 #![allow(unsafe_code)]
 
@@ -17,13 +17,13 @@ use rustix::net::sockopt::set_socket_send_buffer_size;
 mod forked;
 use forked::{PATIENCE, fork, join_all, wait_until};
 
-/// Runs a test in a process of its own: nobody else forks there, with copies of its descriptors, or
-/// opens any.
+/// Runs a test in a process of its own, in which nothing else forks, with copies of its
+/// descriptors, or opens descriptors.
 fn alone(test: impl FnOnce() + Send) {
     join_all([fork(test)]);
 }
 
-/// Different at each place, so that a shift shows.
+/// Returns bytes that differ from place to place, so that a shift shows.
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
     (0..len).map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7) as u8).collect()
 }
@@ -52,7 +52,7 @@ fn messages_of_every_length_arrive_whole() {
         3 * INLINE - 1,
     ] {
         let sent = pattern(len, len);
-        // Both ends in this thread: one message has room, whatever its length.
+        // Both ends are in this thread: one message has room, whatever its length.
         one.send(&sent).unwrap();
         assert_eq!(other.recv().unwrap(), sent[..], "{len} bytes by recv");
         other.send(&sent).unwrap();
@@ -66,7 +66,7 @@ fn messages_of_every_length_arrive_whole() {
 #[test]
 fn two_gigabytes_are_a_message_and_more_are_none() {
     let (sender, receiver) = simplex().unwrap();
-    // Of zeros, which take no memory here.
+    // The message is of zeros, which take no memory here.
     let mut long = vec![0; Connection::MAX_LEN + 1];
     match sender.send(&long) {
         Err(ConnectionError::TooLong { len, max }) => {
@@ -99,7 +99,7 @@ fn a_message_becomes_bytes_in_each_way() {
         assert_eq!(Vec::from(message), sent);
         assert_eq!(receiver.recv().unwrap().into_vec(), sent, "each of two clones gets one");
     }
-    // The end is there while any of the clones is.
+    // The end exists while any of its clones does.
     drop(sender);
     other.send(b"still").unwrap();
     drop(again);
@@ -161,7 +161,7 @@ fn waits_end_at_their_deadline_in_every_form() {
     assert!(began.elapsed() >= brief);
     assert!(!one.poll_deadline(began).unwrap() && !one.poll_with(Wait::NONE).unwrap());
     assert!(matches!(one.recv_with(Wait::NONE), Err(ConnectionError::TimedOut)));
-    // Until there is no room.
+    // Sends until there is no more room.
     let message = pattern(10_000, 0);
     let sent = (0..).take_while(|_| one.try_send(&message).is_ok()).count();
     assert!(sent > 10, "{sent}");
@@ -233,7 +233,7 @@ fn the_end_of_the_stream_and_the_broken_pipe_are_told_apart() {
 #[test]
 fn a_broken_pipe_is_an_error_and_no_signal() {
     alone(|| {
-        // The test harness ignores it; a program's default is to die of it.
+        // The test harness ignores SIGPIPE; by default, a program dies of it.
         // SAFETY: sets a default action.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         let (sender, receiver) = simplex().unwrap();
@@ -248,7 +248,7 @@ fn a_simplex_pipe_goes_one_way() {
     let (sender, receiver) = simplex().unwrap();
     sender.send(b"there").unwrap();
     assert_eq!(receiver.recv().unwrap(), b"there");
-    // The other way also not by force.
+    // The other direction cannot be forced either.
     let back = Connection::from_fd(receiver.as_fd().try_clone_to_owned().unwrap()).unwrap();
     assert!(matches!(back.send(b"back"), Err(ConnectionError::BrokenPipe)));
 }
@@ -311,13 +311,13 @@ fn a_signal_interrupts_what_may_be_interrupted() {
     let parked = Shm::new(Event::new()).unwrap();
     let theirs = parked.clone();
     let child = fork(move || {
-        // SAFETY: a handler that does nothing.
+        // SAFETY: installs a handler that does nothing.
         unsafe { libc::signal(libc::SIGUSR1, nothing as *const () as libc::sighandler_t) };
         theirs.set();
         let result = one.recv_with(Wait::timeout(PATIENCE).interruptible());
         assert!(matches!(result, Err(ConnectionError::Interrupted)), "{result:?}");
         theirs.clear();
-        // Not what may not.
+        // A wait that is not interruptible is not interrupted.
         let result = one.recv_timeout(Duration::from_millis(200));
         assert!(matches!(result, Err(ConnectionError::TimedOut)), "{result:?}");
     });
@@ -370,7 +370,7 @@ fn handles_of_every_kind_are_handed_over() {
             assert_eq!(again.recv().unwrap(), b"to the same end");
             one.send_handle(&file).unwrap();
             let _file: OwnedFd = other.recv_handle().unwrap();
-            // With bytes, short, none, and long.
+            // With bytes: few, none, and many.
             for len in [0, 10, INLINE - 100, INLINE, INLINE + 1] {
                 let sent = pattern(len, 5);
                 one.send_both(&sent, &event).unwrap();
@@ -407,7 +407,8 @@ fn a_handle_of_another_kind_is_an_error_that_loses_nothing() {
         );
         message.take_handle::<Shm<Event>>().unwrap().set();
         assert!(event.is_set());
-        // A socket is not memory, a pipe's end not another one's, and a message no handle.
+        // A socket is no shared memory, an end of a pipe is not an end of another kind, and a
+        // message without a handle has none.
         one.send_handle(&one).unwrap();
         let error = other.recv_handle::<Shm<Event>>().unwrap_err();
         assert!(
@@ -455,7 +456,7 @@ fn a_handle_of_another_kind_is_an_error_that_loses_nothing() {
             }
             result => panic!("{result:?}"),
         }
-        // One that nobody takes is closed with its message.
+        // A handle that is not taken is closed with its message.
         one.send_handle(&event).unwrap();
         drop(other.recv().unwrap());
         assert_eq!(open_descriptors(), before, "nothing leaks");
@@ -495,7 +496,7 @@ fn one_free_descriptor_is_enough_for_a_handle() {
         theirs.set();
         assert!(event.is_set());
         drop(theirs);
-        // To give it back after an error needs a second one.
+        // To give the handle back after an error takes a second descriptor.
         let error = other.recv_handle::<Queue<u64>>().unwrap_err();
         let ConnectionError::OtherHandle { message, .. } = error else { panic!("{error:?}") };
         assert!(message.handle_kind().is_none());
@@ -521,7 +522,7 @@ fn a_receiver_is_handed_on_with_what_its_dead_sender_has_sent() {
             assert_eq!(receiver.recv().unwrap(), [number]);
         }
         assert!(matches!(receiver.recv(), Err(ConnectionError::EndOfStream)));
-        // Also at its end.
+        // This also holds at the end of the stream.
         one.send_handle(&receiver).unwrap();
         let receiver: Receiver = other.recv_handle().unwrap();
         assert!(matches!(receiver.recv(), Err(ConnectionError::EndOfStream)));
@@ -533,14 +534,14 @@ fn what_is_on_its_way_to_nobody_is_closed() {
     alone(|| {
         let (read, write) = rustix::pipe::pipe().unwrap();
         let (one, other) = pipe().unwrap();
-        // Each end is on its way to the other one, and nobody else has them: only the kernel can
-        // find out.
+        // Each end is on its way to the other, and no process has either: only the kernel can find
+        // that out.
         one.send_handle(&read).unwrap();
         one.send_handle(&other).unwrap();
         other.send_handle(&one).unwrap();
         drop((one, other, read));
         wait_until("the pipe has no reader", || {
-            // The kernel looks for what nobody has when some socket is closed.
+            // The kernel looks for sockets that no process has when some socket is closed.
             drop(pipe().unwrap());
             let mut end = [rustix::event::PollFd::new(&write, rustix::event::PollFlags::empty())];
             rustix::event::poll(&mut end, Some(&rustix::time::Timespec::default())).unwrap();
@@ -549,7 +550,8 @@ fn what_is_on_its_way_to_nobody_is_closed() {
     });
 }
 
-/// At a thread's end, what was made later goes first: here, what receiving keeps for the thread.
+/// At a thread's end, thread-locals that were made later are dropped first: here, what receiving
+/// keeps for the thread.
 #[test]
 fn a_thread_may_receive_at_its_end() {
     struct Last(Receiver, Sender);

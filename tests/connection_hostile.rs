@@ -1,4 +1,4 @@
-//! Peers that do not keep to the format, or change the socket that they share: an error each or
+//! Peers that violate the format, or change the socket that they share. Each causes an error or
 //! none, nothing leaks, and the next message is received.
 
 #![allow(unsafe_code)]
@@ -28,10 +28,10 @@ const LARGE: u32 = 1;
 const HANDLE: u32 = 2;
 const SEALED: SealFlags =
     SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
-/// The longest packet that is one.
+/// The length of the longest valid packet.
 const MAX_PACKET: usize = 24 + 232 + (1 << 20);
 
-/// Runs a test in a process of its own: nobody else opens descriptors there.
+/// Runs a test in a process of its own, in which nothing else opens descriptors.
 fn alone(test: impl FnOnce() + Send) {
     join_all([fork(test)]);
 }
@@ -65,7 +65,7 @@ fn memfd(bytes: &[u8], seals: SealFlags) -> OwnedFd {
     file
 }
 
-/// A sealed memfd of so many bytes, none of which has memory.
+/// Returns a sealed memfd of `len` bytes, none of which has memory.
 fn hole(len: u64) -> OwnedFd {
     let file = memfd_create("hole", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
     ftruncate(&file, len).unwrap();
@@ -73,7 +73,7 @@ fn hole(len: u64) -> OwnedFd {
     file
 }
 
-/// The same of huge pages.
+/// The same, but with huge pages.
 fn huge(len: u64) -> OwnedFd {
     let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
     let file = memfd_create("huge", flags).unwrap();
@@ -86,7 +86,7 @@ fn plain_file() -> OwnedFd {
     std::fs::File::open("/proc/self/stat").unwrap().into()
 }
 
-/// A packet that is no message, and a part of what is said about it.
+/// A packet that is no message, and a part of the error's text.
 struct Malformed {
     says: &'static str,
     packet: Vec<u8>,
@@ -210,16 +210,16 @@ fn descriptors() -> Vec<Malformed> {
         malformed("a memfd of 100 bytes", large(99), vec![memfd(&[1; 100], SEALED)]),
         malformed("a memfd of 100 bytes", large(0), vec![memfd(&[1; 100], SEALED)]),
         malformed("a memfd of 0 bytes", large(100), vec![memfd(b"", SEALED)]),
-        // Of huge pages, which may be none: it must not be mapped to find that out.
+        // There may be no huge pages: the memfd must be refused without being mapped.
         malformed("huge pages", large(2 << 20), vec![huge(2 << 20)]),
-        // Whoever reads a hole is given memory for it, as much as its sender likes.
+        // A reader of a hole is given memory for it, as much as the sender likes.
         malformed("holes", large(1 << 31), vec![hole(1 << 31)]),
         malformed("holes", large(4_097), vec![hole(4_097)]),
     ]);
     all
 }
 
-/// The ways to receive.
+/// Receives in one of the possible ways.
 fn results(from: &Connection, way: usize) -> Result<Vec<u8>, ConnectionError> {
     let mut buffer = [0; 50];
     match way {
@@ -322,7 +322,7 @@ fn only_an_end_that_is_connected_is_a_connection() {
     }
 }
 
-/// Whether there is such an option: `SO_PASSPIDFD` came with Linux 6.5.
+/// Sets a socket option. Returns whether the option exists: `SO_PASSPIDFD` came with Linux 6.5.
 fn set_option(socket: &Connection, option: i32) -> bool {
     let on: i32 = 1;
     // SAFETY: reads an integer of that size.
@@ -355,7 +355,7 @@ fn what_the_kernel_adds_to_packets_is_in_nobodys_way() {
             &[libc::SO_PASSCRED, libc::SO_PASSSEC, libc::SO_PASSPIDFD],
         ] {
             let (one, other) = pipe().unwrap();
-            // By somebody else who has that end.
+            // Another holder of that end sets the options.
             let shared = other.try_clone().unwrap();
             if !options.iter().all(|&option| set_option(&shared, option)) {
                 continue;
@@ -384,7 +384,8 @@ fn what_the_kernel_adds_to_packets_is_in_nobodys_way() {
                 assert!(matches!(other.recv(), Err(ConnectionError::Malformed { .. })));
             }
             assert_eq!(open_descriptors(), before, "{options:?}");
-            // What needs no descriptor comes also where there is none, whatever else would.
+            // A message that needs no descriptor arrives even where none is left, whatever the
+            // options would add.
             one.send(b"short").unwrap();
             let hoard: Vec<OwnedFd> =
                 core::iter::from_fn(|| one.as_fd().try_clone_to_owned().ok()).collect();
@@ -401,7 +402,7 @@ fn what_the_kernel_adds_to_packets_is_in_nobodys_way() {
 fn a_socket_that_others_made_impatient_waits_all_the_same() {
     alone(|| {
         let (one, other) = pipe().unwrap();
-        // Both are the open file's, which all who share the end share.
+        // Both settings belong to the open file, which all holders of the end share.
         let impatient: [fn(&Connection); 2] = [
             |end| fcntl_setfl(end, OFlags::RDWR | OFlags::NONBLOCK).unwrap(),
             |end| {

@@ -1,4 +1,4 @@
-//! Connections where something is short: descriptors on their way, file sizes, descriptors, room.
+//! Connections where something is short: descriptors in flight, file sizes, descriptors, room.
 
 #![allow(unsafe_code)]
 
@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 mod forked;
 use forked::{PATIENCE, fork, join_all, wait_until};
 
-/// Runs a test in a process of its own, which it may limit.
+/// Runs a test in a process of its own, whose limits it may change.
 fn alone(test: impl FnOnce() + Send) {
     join_all([fork(test)]);
 }
@@ -29,8 +29,10 @@ fn a_user_with_too_many_descriptors_on_their_way_gets_an_error_and_goes_on() {
         let event = Shm::new(Event::new()).unwrap();
         one.send(b"").unwrap();
         other.recv().unwrap();
-        // Another user than the one who runs the other tests, and without privileges, to whom the
-        // limit does not apply. Who has none is refused, and stays. SAFETY: takes a number.
+        // The user differs from the one that runs the other tests. It has no privileges: the limit
+        // does not apply to privileged users. An unprivileged process keeps its user, since the
+        // call fails.
+        // SAFETY: takes a number.
         unsafe { libc::setuid(64_999) };
         limit(Resource::Nofile, 40);
         let is_refused = |result: Result<(), ConnectionError>| match result {
@@ -43,7 +45,7 @@ fn a_user_with_too_many_descriptors_on_their_way_gets_an_error_and_goes_on() {
         };
         let sent = (0..1_000).take_while(|_| !is_refused(one.try_send_handle(&event))).count();
         assert!((1..=41).contains(&sent), "{sent}");
-        // Neither what is empty nor what is long goes then; what is short does.
+        // Then neither an empty message nor a long one can be sent, but a short one can.
         assert!(is_refused(one.send(b"")));
         assert!(is_refused(one.send(&vec![1; (1 << 20) + 1])));
         one.send(b"short").unwrap();
@@ -81,7 +83,7 @@ fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
             one.send(short).unwrap();
             assert_eq!(other.recv().unwrap(), short[..]);
         }
-        // What goes by memfd for want of room in the buffer.
+        // Without room in the buffer, the message goes by memfd.
         set_socket_send_buffer_size(&one, 0).unwrap();
         assert!(matches!(one.send(&[0; 10_000]), Err(ConnectionError::Os { .. })));
         one.send(&[0; 1_000]).unwrap();
@@ -106,7 +108,7 @@ fn what_is_received_is_closed_on_exec() {
     });
 }
 
-/// Whether whoever waits for room is woken.
+/// Returns whether `poll` reports room, and so wakes a process that waits for it.
 fn has_room(sender: &Sender) -> bool {
     let mut ends = [PollFd::new(sender, PollFlags::OUT)];
     poll(&mut ends, Some(&Timespec::default())).unwrap() == 1
@@ -145,7 +147,7 @@ fn a_sender_that_waits_goes_on_when_most_of_the_buffer_is_free() {
     });
 }
 
-/// The kernel says that there is room when three quarters of it are free.
+/// The kernel reports room when three quarters of the buffer are free.
 #[test]
 fn a_sender_with_a_deadline_goes_on_where_there_is_room_though_the_kernel_does_not_say_so() {
     let brief = std::time::Duration::from_millis(10);

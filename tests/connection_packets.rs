@@ -1,5 +1,5 @@
-//! Whatever a hostile sender makes of a packet, what comes of it is what the format says, or an
-//! error: see `packets`.
+//! Whatever a hostile sender makes of a packet, the result is what the format says, or an error:
+//! see `packets`.
 
 mod packets;
 
@@ -13,7 +13,7 @@ fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// One after the other: they count descriptors.
+/// All run in one test, one after the other, because each run counts descriptors.
 #[test]
 fn packets_become_what_the_format_says() {
     let mut count = 0;
@@ -22,7 +22,7 @@ fn packets_become_what_the_format_says() {
         count += 1;
     }
     assert!(count >= 10, "there are {count} programs in the corpus");
-    // As many more as there is time for, if there is: `ci/fuzz.sh`, without a fuzzer.
+    // Then runs as many more as there is time for, if any is given: `ci/fuzz.sh`, without a fuzzer.
     let seconds =
         env::var("CROSSPROC_MODEL_SECONDS").ok().map_or(0, |seconds| seconds.parse().unwrap());
     let (mut count, until) = (0, Instant::now() + Duration::from_secs(seconds));

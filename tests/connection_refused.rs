@@ -1,5 +1,5 @@
-//! A kernel that always says "try again", as a sandbox can have it: timed forms end at their
-//! deadlines, and nobody spins.
+//! A kernel that always answers "try again", as in some sandboxes. Timed forms end at their
+//! deadlines, and nothing spins.
 
 #![allow(unsafe_code)]
 
@@ -14,13 +14,13 @@ mod forked;
 mod refused;
 use forked::{PATIENCE, fork};
 
-/// The time that this process has spent on a CPU.
+/// Returns the time that this process has spent on a CPU.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Ends in time, at little cost, by the deadline.
+/// Checks that the operation times out at its deadline, and takes little CPU time.
 fn times_out(operate: impl FnOnce(Duration) -> Result<(), ConnectionError>) {
     let timeout = Duration::from_millis(200);
     let (begun, spent) = (Instant::now(), cpu_time());
@@ -40,7 +40,7 @@ fn what_is_always_to_be_tried_again_ends_at_the_deadline_and_does_not_spin() {
     for errno in [libc::EAGAIN, libc::EINTR] {
         let child = fork(|| {
             let (one, other) = pipe().unwrap();
-            // There is a message, and room.
+            // There is a message to receive, and room to send.
             other.send(b"message").unwrap();
             let calls = [libc::SYS_recvmsg, libc::SYS_sendto, libc::SYS_sendmsg];
             refused::refuse(&calls.map(|call| refused::call(call, errno)));
@@ -49,11 +49,11 @@ fn what_is_always_to_be_tried_again_ends_at_the_deadline_and_does_not_spin() {
             times_out(|timeout| one.send_timeout(b"message", timeout));
             times_out(|timeout| one.send_handle_timeout(&null(), timeout));
             if errno == libc::EINTR {
-                // Nor does one that has none wait for ever.
+                // An operation without a deadline does not wait for ever either.
                 assert!(matches!(one.recv(), Err(ConnectionError::Interrupted)));
                 assert!(matches!(one.send(b"message"), Err(ConnectionError::Interrupted)));
             }
-            // What does not wait ends at once.
+            // An operation that does not wait ends at once.
             assert!(matches!(
                 one.try_recv(),
                 Err(ConnectionError::WouldBlock | ConnectionError::Interrupted)
@@ -106,7 +106,7 @@ fn a_wait_that_cannot_sleep_is_an_error_that_says_so() {
             };
             says(one.recv_timeout(PATIENCE).map(drop));
             says(one.poll().map(drop));
-            // What is there needs no sleep.
+            // What is there already needs no sleep.
             other.send(b"message").unwrap();
             assert_eq!(one.recv_timeout(PATIENCE).unwrap(), b"message");
         });
@@ -115,14 +115,14 @@ fn a_wait_that_cannot_sleep_is_an_error_that_says_so() {
     }
 }
 
-/// As in a sandbox that has every `ppoll` interrupted, also one that does not sleep.
+/// As in a sandbox that interrupts every `ppoll`, even one that does not sleep.
 #[test]
 fn where_every_sleep_is_interrupted_a_message_is_received_when_it_comes() {
     let (one, other) = pipe().unwrap();
     let echoes = fork(move || {
         for _ in 0..3 {
             let message = other.recv().unwrap();
-            // So late that no first attempt finds it: what is tried is the waiting.
+            // This is too late for the first attempt: the test is about the wait.
             thread::sleep(Duration::from_millis(30));
             other.send(&message).unwrap();
         }
@@ -137,7 +137,7 @@ fn where_every_sleep_is_interrupted_a_message_is_received_when_it_comes() {
         assert!(begun.elapsed() < PATIENCE / 4, "it took {:?}", begun.elapsed());
         let (one, _other) = pipe().unwrap();
         times_out(|timeout| one.recv_timeout(timeout).map(drop));
-        // It says no more than whether there is one: nobody can tell.
+        // A poll returns only whether there is a message, and that cannot be known here.
         assert!(matches!(one.poll(), Err(ConnectionError::Interrupted)));
         assert!(matches!(one.poll_timeout(PATIENCE), Err(ConnectionError::Interrupted)));
         assert!(matches!(wait_any(&[&one]), Err(WaitAnyError::Os(_))));

@@ -1,4 +1,4 @@
-//! What a daemon hangs on, and what it does not.
+//! What ends a daemon, and what does not.
 
 #![allow(unsafe_code)]
 
@@ -28,7 +28,8 @@ shared! {
     }
 }
 
-/// A process: what was told by its parent, which knows it by its number in the test's namespace.
+/// A process whose pid its parent reported. The parent knows it by its number in the test's pid
+/// namespace.
 #[derive(Debug)]
 struct Daemon(OwnedFd);
 
@@ -51,7 +52,7 @@ fn park() -> ! {
     }
 }
 
-/// Has a process start a daemon, which is ready once the process says so.
+/// Has a process start a daemon. The daemon is ready once that process says so.
 fn started_by(start: impl FnOnce(&Board) -> u32 + Send) -> (crossproc::process::Child, Daemon) {
     let board = Shm::new(Board { pid: AtomicU32::new(0), ready: Semaphore::new(0) }).unwrap();
     let theirs = board.clone();
@@ -66,14 +67,14 @@ fn started_by(start: impl FnOnce(&Board) -> u32 + Send) -> (crossproc::process::
     (parent, daemon)
 }
 
-/// Has a process start a daemon, kills the process, and looks what becomes of the daemon.
+/// Has a process start a daemon, and kills the process. Returns whether the daemon ends.
 fn dies_with_its_parent(start: impl FnOnce(&Board) -> u32 + Send) -> bool {
     let (parent, daemon) = started_by(start);
     kill(&parent);
     daemon.ends_within(PATIENCE)
 }
 
-/// Forks a daemon that does something, and then waits. It has done that when this returns.
+/// Forks a daemon that runs `act`, and then waits. The daemon has run it when this returns.
 ///
 /// # Safety
 /// As for `fork_with_threads`.
@@ -85,7 +86,7 @@ unsafe fn fork_daemon(act: impl FnOnce() + Send) -> u32 {
         theirs.release().unwrap();
         park()
     };
-    // SAFETY: the caller's.
+    // SAFETY: as the caller promises.
     let child = unsafe { Builder::new().daemon(true).fork_with_threads(body) }.unwrap();
     done.acquire_timeout(PATIENCE).unwrap();
     child.id()
@@ -100,8 +101,8 @@ fn one_that_closes_what_it_does_not_know_dies_with_its_parent() {
     assert!(dies_with_its_parent(|_| {
         let mut command = Command::new("sleep");
         command.arg("1000").daemon().unwrap();
-        // SAFETY: the closure makes system calls alone. That the program runs is known by the end
-        // of a stream, also of one that is closed here.
+        // SAFETY: the closure makes system calls alone. `Command` learns from the end of a stream
+        // that the program runs, even where the closure closes that stream.
         unsafe {
             command.pre_exec(|| {
                 close_all_but_standard_streams();
@@ -126,8 +127,8 @@ fn one_that_is_the_first_of_a_pid_namespace_dies_with_its_parent() {
     }));
 }
 
-/// Has another thread than the first one of a process start the first of a pid namespace, which
-/// takes one that has begun with it when it ends.
+/// Has a process start the first process of a pid namespace, from another thread than its first.
+/// The kernel ends a process that this thread starts when the thread ends.
 fn first_of_a_namespace_by_another_thread(start: fn()) {
     join_all([fork(move || {
         if !rustix::process::geteuid().is_root() {
@@ -175,7 +176,7 @@ fn one_that_another_thread_starts_is_refused_where_nothing_would_hold_it() {
     });
 }
 
-/// The limits that the documentation states.
+/// These are the limits that the documentation states.
 #[test]
 fn one_that_another_thread_starts_hangs_on_a_descriptor_alone() {
     let by_another_thread = |act: fn()| {
@@ -185,7 +186,7 @@ fn one_that_another_thread_starts_hangs_on_a_descriptor_alone() {
     assert!(dies_with_its_parent(by_another_thread(|| ())));
     let (parent, daemon) = started_by(by_another_thread(close_all_but_standard_streams));
     kill(&parent);
-    // The parent is gone with all it had, so there is nothing left that could end it.
+    // The parent is gone with everything that it had: nothing is left that could end the daemon.
     assert!(!daemon.ends_within(Duration::ZERO));
 }
 
@@ -211,9 +212,9 @@ fn one_that_the_first_thread_starts_dies_with_that() {
     kill(&parent);
 }
 
-/// The board of a process whose mapping lives as long as that.
+/// Returns a static reference to the board of a process whose mapping lives as long as the process.
 fn unsafe_static(board: &Board) -> &'static Board {
-    // SAFETY: the handle is in the first thread's frame, which that never leaves.
+    // SAFETY: the handle is in the first thread's frame, which that thread never leaves.
     unsafe { &*std::ptr::from_ref(board) }
 }
 
@@ -224,7 +225,8 @@ fn a_program_that_takes_this_ones_place_is_no_daemon() {
             if has_daemons {
                 Builder::new().daemon(true).fork(|| ()).unwrap().join().unwrap();
             }
-            // Its line has another number than the one by which it was tied itself, which is free.
+            // The number of the lifeline that tied this process is free. These files take it, so
+            // that the lifeline of this process itself has another number.
             let _taken = [(); 4].map(|()| std::fs::File::open("/dev/null").unwrap());
             let error = Command::new("sh").args(["-c", "exit 7"]).daemon().unwrap().exec();
             panic!("{error}");
@@ -247,7 +249,8 @@ fn a_starters_exec_ends_its_daemons() {
     kill(&parent);
 }
 
-/// Forks a process that hangs on this one as it would before Linux 5.6: its pid, or the errno.
+/// Forks a process that is tied to this one, as it would be before Linux 5.6. Returns its pid, or
+/// the errno.
 fn tied_as_before_5_6() -> Result<u32, i32> {
     let line = Lifeline::of_this_process().unwrap().as_before_5_6();
     let result = Shm::new(Semaphore::new(0)).unwrap();
@@ -292,13 +295,13 @@ fn one_that_was_forked_without_libc_is_tied_to_nobody() {
 fn before_linux_5_6_a_daemon_hangs_on_the_first_thread_or_is_refused() {
     assert!(dies_with_its_parent(|_| tied_as_before_5_6().unwrap()));
     join_all([fork(|| {
-        // What such a kernel would tell of a sibling's end is not listened to: the descriptor is
-        // closed.
+        // The child does not listen for a sibling's end, which such a kernel would report: it
+        // closes the descriptor.
         let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
         let daemon = tied_as_before_5_6().unwrap();
         let theirs = std::fs::read_dir(format!("/proc/{daemon}/fd")).unwrap().count();
-        // Two of memory more, and neither the one of the folder that was read, nor the one by which
-        // this process is tied itself.
+        // There are two more descriptors, of memory. There are two less: that of the folder that
+        // was read, and that by which this process is tied itself.
         assert_eq!(theirs, before + 2 - 2);
         assert_eq!(thread::spawn(tied_as_before_5_6).join().unwrap(), Err(libc::EOPNOTSUPP));
         wait_until("the thread is gone", || {

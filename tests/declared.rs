@@ -1,12 +1,12 @@
-//! Structs that `shared!` declares with attributes of other crates. Not in the published package:
-//! those attributes are a package of their own, of the tests.
+//! Structs that `shared!` declares with attributes of other crates. The published package does not
+//! contain this test: the attributes are in a package of their own, which belongs to the tests.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 
 use crossproc::{Shm, shared};
 
 shared! {
-    /// A struct may have attributes that leave it as it is.
+    /// A struct may have attributes that leave it unchanged.
     #[crossproc_test_attributes::changes_nothing]
     #[derive(Debug)]
     #[repr(align(64))]

@@ -1,5 +1,5 @@
-//! Directories: names come and go with those who put them, servers are replaced, and what a client
-//! has it keeps.
+//! Directories: names come and go with the clients that put them, servers are replaced, and a
+//! client keeps what it has.
 
 #![allow(unsafe_code)]
 
@@ -26,7 +26,7 @@ use served::{
 
 const BRIEF: Duration = Duration::from_millis(30);
 
-/// Each kind of address, in a process of its own.
+/// Runs the test at each kind of address, each in a process of its own.
 fn at_each_address(test: impl Fn(Address) + Send + Sync) {
     let folder = Folder::new();
     for address in [folder.socket(), abstract_address()] {
@@ -42,7 +42,7 @@ fn is_missing<T>(result: Result<T, DirectoryError>) -> bool {
     matches!(result, Err(DirectoryError::NotFound { .. }))
 }
 
-/// A child that puts an event under a name, and stays.
+/// Returns a child that puts an event under a name, and stays.
 fn putter(address: &Address, name: &'static str) -> Child {
     let address = address.clone();
     fork(move || {
@@ -113,7 +113,7 @@ fn waits_end_in_every_form_and_leave_the_connection_usable() {
                     waiting.wait_for_timeout::<Shm<Event>>(&name, Duration::from_micros(round * 3));
                 assert!(matches!(result, Err(DirectoryError::TimedOut)), "{result:?}");
             }
-            // Now the wait is over, and its reply comes when nobody waits for it.
+            // The wait is over: its reply comes when nobody waits for it.
             putting.put(&name, &ours).unwrap();
             assert!(
                 is_missing(waiting.get::<Shm<Event>>("nothing")),
@@ -213,7 +213,7 @@ fn one_server_alone_serves_an_address() {
             }
         }
         kill(&server);
-        // In one process; no attempt takes it from the first one.
+        // The attempts are in one process. None takes the address from the first server.
         let first = Directory::bind(&address).unwrap();
         for _ in 0..3 {
             let result = Directory::bind(&address);
@@ -276,7 +276,7 @@ fn servers_that_come_at_the_same_time_are_one() {
             wait_until("the others have given up", || {
                 all.iter().filter(|child| lives(child)).count() == 1
             });
-            // Whoever lives is who serves.
+            // The living child is the one that serves.
             client(&address).put("x", &event()).unwrap();
             assert_eq!(served.value(), 1);
             all.iter().filter(|child| lives(child)).for_each(kill);
@@ -284,7 +284,7 @@ fn servers_that_come_at_the_same_time_are_one() {
     });
 }
 
-/// The one that ends removes the lock's file, which another may just have opened.
+/// A server that ends removes the lock's file, which another one may just have opened.
 #[test]
 fn servers_that_come_and_go_are_never_two() {
     at_each_address(|address| {
@@ -348,7 +348,7 @@ fn a_path_that_is_no_socket_is_left_alone() {
                 "{text:?}"
             );
         }
-        // What is another's by now is not removed at the end.
+        // At its end, a server does not remove a file that is another's by then.
         let address = folder.socket();
         let path = address.path().unwrap();
         let directory = Directory::bind(&address).unwrap();
@@ -357,13 +357,13 @@ fn a_path_that_is_no_socket_is_left_alone() {
         drop(directory);
         assert_eq!(std::fs::read_to_string(path).unwrap(), "another's");
         std::fs::remove_file(path).unwrap();
-        // And one's own is: nothing is left over.
+        // A server removes its own file: nothing is left over.
         drop(Directory::bind(&address).unwrap());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     });
 }
 
-/// A form of waiting for a server.
+/// A way to wait for a server.
 type Connect = fn(&Address) -> Result<DirectoryClient, DirectoryError>;
 
 #[test]
@@ -401,7 +401,8 @@ fn a_client_waits_for_its_server() {
                 let theirs = address.clone();
                 let waiting =
                     fork(move || connect(&theirs).unwrap().put("here", &event()).unwrap());
-                // It looks for something that is not there: it sleeps, by its watch or for a while.
+                // The client looks for something that does not exist. It sleeps, by its watch or
+                // for a while.
                 let call = format!("{} ", libc::SYS_ppoll);
                 let path = format!("/proc/{}/syscall", waiting.id());
                 wait_until("the client waits", || {
@@ -503,7 +504,7 @@ fn handles_of_every_kind_are_served_and_checked() {
         assert_eq!(other.recv().unwrap(), b"there");
         client.get::<Sender>("sender").unwrap().send(b"back").unwrap();
         assert_eq!(client.get::<Receiver>("receiver").unwrap().recv().unwrap(), b"back");
-        // Not what it is not.
+        // A handle of another type is refused.
         let error = client.get::<Queue<u32>>("numbers").unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, DirectoryError::OtherHandle { .. }), "{error:?}");
@@ -573,7 +574,7 @@ fn the_owner_puts_anything_while_it_serves() {
                     revision + 2
                 );
             }
-            // A client's name, too.
+            // The server can also remove a client's name.
             client.put("theirs", &event()).unwrap();
             directory.remove("theirs").unwrap();
             assert!(is_missing(client.remove("theirs")));
@@ -631,7 +632,8 @@ fn long_lists_come_whole_and_limits_are_told() {
         );
         clients[2].remove(&name(120)).unwrap();
         clients[3].put("more", &ours).unwrap();
-        // The fifth of this process, and no sixth; the sixth of all, and no seventh.
+        // This is the fifth of this process, and a sixth is refused. It is the sixth of all, and a
+        // seventh is refused.
         clients.push(client(&address));
         let result = DirectoryClient::connect(&address);
         assert!(
@@ -679,7 +681,7 @@ fn nothing_leaks() {
             wait_until("the names are gone", || one.list("").unwrap().names.is_empty());
         };
         round(&mut one);
-        // A thread that closes has one of the server's, too, for a moment.
+        // A thread that closes also has one of the server's descriptors for a moment.
         let (ours_before, theirs_before) =
             (descriptors(std::process::id()), descriptors(server.id()));
         (0..100).for_each(|_| round(&mut one));
@@ -737,14 +739,14 @@ fn a_stopped_server_hangs_nobody() {
             DirectoryClient::connect_timeout(&address, BRIEF),
             Err(DirectoryError::TimedOut)
         ));
-        // Until the kernel takes no more.
+        // The requests go on until the kernel takes no more.
         let full = || client.list_deadline("", Instant::now() + Duration::from_micros(1));
         let last = std::iter::repeat_with(full).take(2_000).last();
         assert!(matches!(last, Some(Err(DirectoryError::TimedOut))));
         assert!(began.elapsed() < PATIENCE);
         signal(libc::SIGCONT);
-        // All that was asked before is done, in order, and its replies are skipped; whoever left so
-        // many of them unread is cut off, and connects again.
+        // All earlier requests are done, in order, and their replies are skipped. A client that
+        // left so many of them unread is cut off, and connects again.
         match client.list("") {
             Ok(listing) => assert_eq!(listing.names, ["y"]),
             Err(error) => assert!(matches!(error, DirectoryError::Disconnected), "{error}"),
@@ -763,7 +765,7 @@ fn a_signal_interrupts_what_may_be_interrupted() {
         let theirs = parked.clone();
         let child = fork(move || {
             let mut waiting = client(&address);
-            // SAFETY: a handler that does nothing.
+            // SAFETY: installs a handler that does nothing.
             unsafe { libc::signal(libc::SIGUSR1, nothing as *const () as libc::sighandler_t) };
             theirs.set();
             let result = waiting

@@ -21,7 +21,7 @@ fn event() -> Shm<Event> {
     Shm::new(Event::new()).unwrap()
 }
 
-/// How a bystander is forked.
+/// The way in which a bystander is forked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Libc,
@@ -31,7 +31,7 @@ enum By {
 
 /// Lives until it is killed, and not much longer than a test.
 fn stay() -> ! {
-    // SAFETY: sets a timer, the signal of which ends the process.
+    // SAFETY: sets a timer, whose signal ends the process.
     unsafe { libc::alarm(60) };
     loop {
         // SAFETY: sleeps until a signal comes.
@@ -39,7 +39,7 @@ fn stay() -> ! {
     }
 }
 
-/// Forks a process that stays, whatever becomes of this one: its pid.
+/// Forks a process that stays, whatever becomes of this one. Returns its pid.
 fn bystander(by: By) -> i32 {
     let pid = match by {
         // SAFETY: the child makes system calls alone.
@@ -49,25 +49,25 @@ fn bystander(by: By) -> i32 {
             let child = unsafe { Builder::new().fork_with_threads(|| -> () { stay() }) };
             return child.unwrap().id() as i32;
         }
-        // SAFETY: as fork(2): without a stack of its own the child has a copy of this one.
+        // SAFETY: as fork(2): since it has no stack of its own, the child has a copy of this one.
         By::RawCall => unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as i32 },
     };
     assert_ne!(pid, -1);
     if pid == 0 { stay() } else { pid }
 }
 
-/// A bystander that is killed at the end of a test.
+/// A bystander. The drop, at the end of a test, kills it.
 struct Bystander(i32);
 
 impl Drop for Bystander {
     fn drop(&mut self) {
-        // SAFETY: a signal to a process that lives as long as this, or to one of this name that is
-        // a zombie still.
+        // SAFETY: signals a process that lives as long as this value, or that is still a zombie and
+        // so keeps the pid.
         assert_eq!(unsafe { libc::kill(self.0, libc::SIGKILL) }, 0);
     }
 }
 
-/// A server that serves "x", and forks a bystander once it is told.
+/// Returns a server that serves "x", and forks a bystander once it is told to.
 fn server_with_bystander(address: &Address, by: By) -> (Child, Shm<Event>, Shm<AtomicI32>) {
     let (go, pid) = (event(), Shm::new(AtomicI32::new(0)).unwrap());
     let (theirs, address, of_bystander) = (go.clone(), address.clone(), pid.clone());
@@ -83,8 +83,8 @@ fn server_with_bystander(address: &Address, by: By) -> (Child, Shm<Event>, Shm<A
     (server, go, pid)
 }
 
-/// Kills a server that has forked, of which there was a client before: those two, the client and
-/// the bystander.
+/// Kills a server that has a client, and that has then forked a bystander. Returns the server's
+/// pid, the client and the bystander.
 fn kill_beside_bystander(address: &Address, by: By) -> (u32, DirectoryClient, Bystander) {
     let (server, go, pid) = server_with_bystander(address, by);
     let mut old = client(address);
@@ -151,8 +151,8 @@ fn a_killed_clients_bystander_does_not_keep_its_names() {
     }
 }
 
-/// What runs no handlers has all descriptors. Nobody hangs for it but who was connected, and the
-/// error says how it is.
+/// A raw system call runs no fork handlers, so that the bystander has all descriptors. Only a
+/// client that was connected hangs because of it, and the errors say what is wrong.
 #[test]
 fn where_a_bystander_was_forked_by_a_raw_call_who_comes_is_told() {
     at_each_address(|address| {
@@ -202,14 +202,14 @@ fn a_forked_child_can_use_neither_and_disturbs_nobody() {
                     ),
                     "{served:?}"
                 );
-                // SAFETY: a copy, as is all that a child has, which does not use it again; nobody
-                // else drops the parent's.
+                // SAFETY: this is a copy, like all that a child has, and the child does not use it
+                // again. Nothing else drops the parent's.
                 drop(unsafe { std::ptr::read(of_client) });
                 // SAFETY: as above.
                 drop(unsafe { std::ptr::read(of_own) });
             };
-            // SAFETY: the child makes system calls and allocates, in a process of which one other
-            // thread waits in one.
+            // SAFETY: the child makes system calls and allocates. The parent's one other thread
+            // waits in a system call.
             let child = unsafe { Builder::new().daemon(true).fork_with_threads(use_both) }.unwrap();
             let status = child.join_timeout(PATIENCE).unwrap();
             assert!(status.success(), "{status}");
@@ -218,7 +218,7 @@ fn a_forked_child_can_use_neither_and_disturbs_nobody() {
             own.close();
         });
         client.get::<Shm<Event>>("mine").unwrap();
-        // One that is made after the others were taken away is the child's own.
+        // A client that is made after the inherited ones were taken away is the child's own.
         let address = address.clone();
         forked::join_all([fork(move || {
             served::client(&address).get::<Shm<Event>>("mine").map(|_| ()).unwrap();

@@ -1,9 +1,10 @@
-//! A flood of frames that no program with this crate sends, from processes that come and go, send
-//! descriptors of all kinds, and do not receive: honest clients are served in time meanwhile.
+//! A flood of frames that no program with this crate sends. The hostile processes come and go, send
+//! descriptors of all kinds, and do not receive. Honest clients are served in time meanwhile.
 //!
-//! `HOSTILE_FRAMES` says how many. The bound is on the time that client and server do not wait for
-//! a processor in, or, with `HOSTILE_STRICT`, on all of it. `ci/hostile.sh` sends a million, and is
-//! strict where it can have real-time priority for client and server.
+//! `HOSTILE_FRAMES` says how many frames are sent. The bound is on the time in which client and
+//! server do not wait for a processor. With `HOSTILE_STRICT`, it is on the whole time.
+//! `ci/hostile.sh` sends a million frames, and is strict where it can have real-time priority for
+//! client and server.
 
 #![allow(unsafe_code)]
 
@@ -31,27 +32,27 @@ use stranger::{Stranger, framed, request};
 
 const HONEST: u64 = 4;
 const HOSTILE: u64 = 4;
-/// How many connections a hostile process has at a time, at most.
+/// The greatest number of connections that a hostile process has at a time.
 const CONNECTIONS: usize = 12;
-/// What an honest client's request may take at most.
+/// The longest time that an honest client's request may take.
 const BOUND: Duration = Duration::from_millis(50);
 
 shared! {
     struct Ledger {
-        /// How many frames the server's sockets took of the hostile ones.
+        /// The number of hostile frames that the server's sockets took.
         frames: AtomicU64,
         is_over: AtomicU64,
     }
 }
 
-/// How long the kernel has let a process wait for a processor, so far.
+/// Returns how long the kernel has let a process wait for a processor so far.
 fn waited(process: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{process}/schedstat")).unwrap();
     Duration::from_nanos(stat.split(' ').nth(1).unwrap().parse().unwrap())
 }
 
-/// How long requests took: each in nanoseconds, in all, and without the time in which client or
-/// server waited for a processor.
+/// The times that requests took, in nanoseconds: each in all, and without the time in which client
+/// or server waited for a processor.
 struct Watch {
     server: u32,
     taken: BTreeMap<&'static str, Vec<(u64, u64)>>,
@@ -69,7 +70,7 @@ impl Watch {
     }
 }
 
-/// Puts, gets, lists and removes, until it is over, and then reports.
+/// Puts, gets, lists and removes until the flood is over, and then reports.
 fn be_honest(address: &Address, server: u32, number: u64, ledger: &Ledger, report: &Connection) {
     let ours = Shm::new(Event::new()).unwrap();
     let mut client = client(address);
@@ -87,7 +88,7 @@ fn be_honest(address: &Address, server: u32, number: u64, ledger: &Ledger, repor
         assert!(watch.time("list", || client.list("honest.")).unwrap().names.contains(&own));
         watch.time("remove", || client.remove(&own)).unwrap();
         watch.time("connect", || crossproc::DirectoryClient::connect(address)).unwrap();
-        // A pace, so that these do not compete with each other for the processors.
+        // The pause keeps the honest clients from competing with each other for the processors.
         std::thread::sleep(Duration::from_millis(1));
     }
     for (what, taken) in watch.taken {
@@ -129,7 +130,7 @@ impl Arsenal {
         }
     }
 
-    /// A request that is right, or nearly so.
+    /// Returns a request that is valid, or nearly so.
     fn packet(&mut self) -> (Vec<u8>, usize) {
         let (name, other) = (self.name(), self.name());
         let (name, flag) = (name.as_str(), self.random.bool());
@@ -150,7 +151,7 @@ impl Arsenal {
         (packet, usize::from(brings))
     }
 
-    /// A packet of any kind, and how many descriptors to send with it.
+    /// Returns a packet of any kind, and the number of descriptors to send with it.
     fn frame(&mut self) -> (Vec<u8>, usize) {
         let (mut packet, mut count) = self.packet();
         match self.random.u32(..12) {
@@ -171,12 +172,12 @@ impl Arsenal {
         (packet, count)
     }
 
-    /// Sends one: whether the connection still stands.
+    /// Sends a packet. Returns whether the connection still stands.
     fn send(&mut self, to: &Stranger) -> bool {
         let (packet, count) = self.frame();
         let descriptors: Vec<BorrowedFd<'_>> = (0..count)
             .map(|_| match self.random.usize(..self.descriptors.len() + 1) {
-                // Its own end.
+                // This is the connection's own end.
                 none if none == self.descriptors.len() => to.as_fd(),
                 some => self.descriptors[some].as_fd(),
             })
@@ -185,10 +186,10 @@ impl Arsenal {
     }
 }
 
-/// Leaves the processors to others: what a hostile process costs them is to be the server's doing,
+/// Leaves the processors to others. What a hostile process costs them is to be the server's doing,
 /// not the scheduler's.
 fn be_patient() {
-    // SAFETY: integers, for which zero will do; musl has more of them.
+    // SAFETY: integers, for which zero is valid; musl has more of them.
     let none: libc::sched_param = unsafe { std::mem::zeroed() };
     // SAFETY: changes how this process is scheduled.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const none) };
@@ -196,11 +197,11 @@ fn be_patient() {
     unsafe { libc::nice(19) };
 }
 
-/// Sends as many frames as are wanted in all.
+/// Sends frames until the hostile processes have sent as many as are wanted in all.
 fn be_hostile(address: &Address, seed: u64, wanted: u64, ledger: &Ledger) {
     be_patient();
     let mut arsenal = Arsenal::new(seed);
-    // Whether it receives what it is sent.
+    // The flag says whether the stranger receives what it is sent.
     let mut all: Vec<(Stranger, bool)> = Vec::new();
     while ledger.frames.load(SeqCst) < wanted {
         if all.len() < CONNECTIONS {
@@ -220,7 +221,7 @@ fn be_hostile(address: &Address, seed: u64, wanted: u64, ledger: &Ledger) {
     }
 }
 
-/// Asks, and does not receive, until it is cut off; and again.
+/// Sends requests without receiving replies until it is cut off, again and again.
 fn stall(address: &Address, wanted: u64, ledger: &Ledger) {
     be_patient();
     while ledger.frames.load(SeqCst) < wanted {
@@ -232,7 +233,7 @@ fn stall(address: &Address, wanted: u64, ledger: &Ledger) {
     }
 }
 
-/// What the honest ones report: sorted times, in all and net.
+/// Returns what the honest clients report: sorted times, gross and net.
 fn collect(reports: &[Connection]) -> BTreeMap<String, (Vec<u64>, Vec<u64>)> {
     let mut all: BTreeMap<String, (Vec<u64>, Vec<u64>)> = BTreeMap::new();
     for report in reports {
@@ -257,7 +258,7 @@ fn collect(reports: &[Connection]) -> BTreeMap<String, (Vec<u64>, Vec<u64>)> {
 fn honest_clients_are_served_in_time_whatever_others_send() {
     let wanted: u64 =
         std::env::var("HOSTILE_FRAMES").map_or(50_000, |frames| frames.parse().unwrap());
-    // In a process of its own, for as long as it takes.
+    // The test runs in a process of its own, for as long as it takes.
     let test = fork(|| {
         let folder = Folder::new();
         let address = folder.socket();
@@ -321,7 +322,7 @@ fn honest_clients_are_served_in_time_whatever_others_send() {
             "a request took {:?}",
             Duration::from_nanos(worst)
         );
-        // All that they left is gone.
+        // Everything that they left is gone.
         let mut first = first;
         wait_until("their names are gone", || first.list("").unwrap().names.is_empty());
         wait_until("their descriptors are closed", || descriptors(server.id()) <= before);

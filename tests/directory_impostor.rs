@@ -1,4 +1,5 @@
-//! A client beside a server that is no directory: whatever that says is an error, and says what.
+//! A client whose server is no directory: whatever the server sends is an error that says what is
+//! wrong.
 
 mod forked;
 mod served;
@@ -19,22 +20,23 @@ use served::{abstract_address, alone};
 use stranger::FRAME;
 use stranger::protocol::{HEAD, Reply, Request, Status};
 
-/// What the impostor says to a request of this number.
+/// The impostor's answer to a request of this number.
 type Answer = fn(u64) -> Vec<Vec<u8>>;
 
 fn reply(number: u64, status: Status, text: &str) -> Vec<u8> {
     Reply { number, status, has_more: false, revision: 7, text }.encode()
 }
 
-/// One with a handle has a frame, in which the handle's kind comes first.
+/// Returns the request in a packet. A packet with a handle has a frame, in which the handle's kind
+/// comes first.
 fn request_in(packet: &[u8]) -> &[u8] {
     let Some(framed) = packet.strip_prefix(&FRAME) else { return packet };
     let kind_len = u32::from_ne_bytes(framed[4..8].try_into().unwrap());
     &framed[16 + kind_len as usize..]
 }
 
-/// Has somebody listen who welcomes a client and answers all else like this, and asks him
-/// something.
+/// Starts a listener that welcomes a client and answers everything else with `answer`. Asks it
+/// `question`, and returns the result.
 fn ask<T: Send>(
     answer: Answer,
     question: impl FnOnce(&mut DirectoryClient) -> Result<T, DirectoryError> + Send,
@@ -51,7 +53,7 @@ fn ask<T: Send>(
             let client = accept(&door).unwrap();
             let mut packet = [0; 4_096];
             for round in 0.. {
-                // The client has gone, perhaps without having read all.
+                // The client has gone, perhaps before it has read all.
                 let Ok((_, len @ 1..)) = recv(&client, &mut packet[..], RecvFlags::empty()) else {
                     return;
                 };
@@ -135,7 +137,7 @@ fn a_reply_to_something_else_is_an_error() {
                 is_malformed(ask(answer, list), "not one to what was asked");
             }
         }
-        // A handle is there, it is said, and there is none.
+        // The reply announces a handle, and there is none.
         is_malformed(
             ask(|number| vec![reply(number, Status::Handle, "")], get),
             "without a handle",
@@ -170,7 +172,7 @@ fn a_refusal_is_told_in_the_servers_words() {
             matches!(&error, DirectoryError::Malformed { what } if what == "it is odd"),
             "{error:?}"
         );
-        // About the connection, whatever was asked.
+        // The reply is about the connection, whatever the request was.
         let error = odd(|_| vec![reply(0, Status::Unwelcome, "too late")]);
         assert!(
             matches!(&error, DirectoryError::Unwelcome { why } if why == "too late"),

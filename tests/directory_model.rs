@@ -26,7 +26,7 @@ proptest! {
     }
 }
 
-/// What the fuzzer starts from.
+/// Runs the programs that the fuzzer starts from.
 #[test]
 fn programs_of_the_corpus_do_what_the_model_does() {
     let mut count = 0;
@@ -37,7 +37,8 @@ fn programs_of_the_corpus_do_what_the_model_does() {
     assert!(count >= 10, "there are {count} programs");
 }
 
-/// As many more as there is time for, if there is: `ci/fuzz.sh`, without a fuzzer.
+/// Runs as many more programs as there is time for, if any is given: `ci/fuzz.sh`, without a
+/// fuzzer.
 #[test]
 fn programs_do_what_the_model_does_for_as_long_as_is_said() {
     let seconds =

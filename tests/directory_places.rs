@@ -1,4 +1,4 @@
-//! A directory's files are where they were made, wherever the program is by now.
+//! A directory's files stay where they were made, wherever the program has gone since.
 
 #![allow(unsafe_code)]
 
@@ -20,7 +20,7 @@ fn what_is_in(folder: &Path) -> Vec<std::ffi::OsString> {
     std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect()
 }
 
-/// The working directory is the process's.
+/// Changes the working directory, which is the whole process's.
 fn go_to(folder: &Path) {
     std::env::set_current_dir(folder).unwrap();
 }
@@ -61,7 +61,7 @@ fn of_two_servers_at_one_relative_path_each_removes_its_own() {
     });
 }
 
-/// The first process of a pid namespace, and its child that is the first of another: both are 1.
+/// The first process of a pid namespace has a child that is the first of another: both have pid 1.
 #[test]
 fn a_childs_copy_removes_nothing_though_it_has_the_same_pid() {
     fn in_new_namespace<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
@@ -82,8 +82,8 @@ fn a_childs_copy_removes_nothing_though_it_has_the_same_pid() {
             join_all([in_new_namespace(|| {
                 assert_eq!(std::process::id(), 1);
                 assert!(matches!(directory.serve(), Err(DirectoryError::NotToBeServed { .. })));
-                // Its own copy.
-                // SAFETY: it is not used or dropped again, since the child ends without
+                // This drops the child's own copy.
+                // SAFETY: the copy is not used or dropped again, since the child ends without
                 // destructors.
                 drop(unsafe { std::ptr::read(&raw const directory) });
             })]);
@@ -102,7 +102,7 @@ fn a_folder_that_is_moved_is_left_clean() {
         std::fs::create_dir(&before).unwrap();
         let directory = Directory::bind(before.join("plant")).unwrap();
         std::fs::rename(&before, &after).unwrap();
-        // Somebody else's, at the path where it was bound.
+        // These are another program's, at the path where the directory was bound.
         std::fs::create_dir(&before).unwrap();
         std::fs::write(before.join("plant.lock"), "").unwrap();
         drop(directory);
@@ -126,7 +126,7 @@ fn who_waits_at_a_relative_path_waits_there_still_from_another_folder() {
                     std::fs::read_to_string(&path).is_ok_and(|call| call.starts_with(&polls))
                 });
                 go_to(&goes_to);
-                // The other one sees that it has.
+                // The file tells the other process that this one has gone.
                 std::fs::write(goes_to.join("gone"), "").unwrap();
             });
             DirectoryClient::connect_timeout(Path::new("plant"), PATIENCE / 3).unwrap();
@@ -162,7 +162,7 @@ fn what_a_server_has_left_that_was_killed_while_it_bound_is_replaced() {
 fn a_lock_that_cannot_be_had_is_no_other_server() {
     let folder = Folder::new();
     alone(|| {
-        // The file is there, so that it is locked in its place.
+        // The file exists, so that it is locked in its place.
         std::fs::write(folder.path().join("plant.lock"), "").unwrap();
         let locks = [libc::F_SETLK, libc::F_OFD_SETLK];
         refused::refuse(

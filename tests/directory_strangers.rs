@@ -1,5 +1,5 @@
-//! Clients that do what they should not: whoever is not allowed is refused, and the others are
-//! served all the same.
+//! Clients that misbehave: a client that is not allowed is refused, and the others are served all
+//! the same.
 
 #![allow(unsafe_code)]
 
@@ -35,14 +35,14 @@ use served::{
 use stranger::protocol::Ask;
 use stranger::{FRAME, Stranger, framed, request};
 
-/// A user that no process of the tests has.
+/// A user that none of the tests' processes runs as.
 const NOBODY: u32 = 65_534;
 
 fn event() -> Shm<Event> {
     Shm::new(Event::new()).unwrap()
 }
 
-/// Runs something as another user, which only root can; whether it could.
+/// Runs `body` as another user, which only root can. Returns whether it could.
 fn as_nobody(body: impl FnOnce() + Send) -> bool {
     let is_root = geteuid().is_root();
     if is_root {
@@ -71,7 +71,7 @@ fn a_user_does_what_it_is_allowed_to() {
                 }
                 other => panic!("{other:?}"),
             };
-            // By its path, another user does not even reach it.
+            // At a path, another user does not even reach the server.
             let (server, _client) = serve_with_client(&address);
             as_nobody(|| match ConnectOptions::new().connect(&address) {
                 Err(DirectoryError::Os { source, .. }) => {
@@ -80,7 +80,7 @@ fn a_user_does_what_it_is_allowed_to() {
                 result => refused(result, NOBODY),
             });
             kill(&server);
-            // Another one is allowed, not this one.
+            // Another user is allowed, and this one is not.
             let server = serve(&address, DirectoryOptions::new().allow_lookup(NOBODY + 1));
             let _client = client(&address);
             as_nobody(|| refused(ConnectOptions::new().connect(&address), NOBODY));
@@ -104,7 +104,7 @@ fn a_user_does_what_it_is_allowed_to() {
             let _client = client(&address);
             as_nobody(|| client(&address).put("y", &event()).unwrap());
             kill(&server);
-            // One's own user, whoever that is.
+            // The server refuses its own user, which may be any.
             let server = serve(&address, DirectoryOptions::new().deny(own));
             refused(DirectoryClient::connect_timeout(&address, PATIENCE), own);
             kill(&server);
@@ -147,7 +147,7 @@ fn a_server_of_another_user_is_not_believed() {
     });
 }
 
-/// The time that a process has run, in ticks.
+/// Returns the time that a process has run, in ticks.
 fn ticks(process: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
@@ -169,7 +169,8 @@ fn a_server_without_descriptors_goes_on_with_those_it_has() {
         });
         let mut first = client(&address);
         first.put("x", &event()).unwrap();
-        // More than it has descriptors for; the kernel keeps those that are not accepted.
+        // These are more than the server has descriptors for. The kernel keeps those that are not
+        // accepted.
         let strangers: Vec<_> = (0..100).map(|_| Stranger::connect(&address).unwrap()).collect();
         let most = || descriptors(server.id()) >= 60;
         wait_until("the server has no descriptor left", most);
@@ -181,13 +182,13 @@ fn a_server_without_descriptors_goes_on_with_those_it_has() {
             DirectoryClient::connect_timeout(&address, Duration::from_millis(500)),
             Err(DirectoryError::TimedOut)
         ));
-        // A tick is 10 ms. It tries again every 50 ms, which takes no time.
+        // A tick is 10 ms. The server tries again every 50 ms, which takes no time.
         assert!(
             ticks(server.id()) - began < 25 * u64::from(slowness()),
             "it spins: {} ticks",
             ticks(server.id()) - began
         );
-        // What it cannot receive is refused, and that one is disconnected.
+        // The server refuses what it cannot receive, and disconnects that client.
         let result = first.put("y", &event());
         assert!(matches!(result, Err(DirectoryError::Malformed { .. })), "{result:?}");
         drop(strangers);
@@ -197,8 +198,9 @@ fn a_server_without_descriptors_goes_on_with_those_it_has() {
     });
 }
 
-/// A socket that takes a minute to close, for whoever closes it last: what it has sent is not
-/// received. As many as are asked for, and the process that keeps them from being closed.
+/// Returns `count` sockets. Each takes a minute to close, for the process that closes it last,
+/// because what it has sent is not received. Also returns the process that keeps the sockets from
+/// being closed.
 fn lingering(count: usize) -> (Vec<OwnedFd>, Child) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     set_socket_recv_buffer_size(&listener, 2_048).unwrap();
@@ -217,7 +219,7 @@ fn lingering(count: usize) -> (Vec<OwnedFd>, Child) {
     ((0..count).map(|_| socket()).collect(), silent)
 }
 
-/// Stops a child, and sees that it is stopped, or has it go on.
+/// Signals a child. After SIGSTOP, waits until the child is stopped.
 fn signal(child: &Child, signal: i32) {
     // SAFETY: signals a child that has not been waited for.
     unsafe { libc::kill(child.id() as i32, signal) };
@@ -227,7 +229,7 @@ fn signal(child: &Child, signal: i32) {
     });
 }
 
-/// How many threads of a process are in `close`, asleep.
+/// Returns how many threads of a process are asleep in `close`.
 fn closing(process: u32) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let call = format!("{} ", libc::SYS_close);
@@ -253,10 +255,10 @@ fn a_close_that_takes_for_ever_holds_up_nobody() {
         let (sockets, _silent) = lingering(4);
         let put = framed(&request(1, Ask::Put { name: "y", or_get: false }));
         let all: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
-        // The server closes them last: it receives them when nobody else has them.
+        // The server is the last to close them: it receives them when no other process has them.
         signal(&server, libc::SIGSTOP);
-        // As the handle of a put; too many for a packet; in one that is never received; on their
-        // way through a socket that is put.
+        // One is the handle of a put, and one is among too many for a packet. One is in a packet
+        // that is never received, and one is on its way through a socket that is put.
         let stranger = Stranger::connect(&address).unwrap();
         stranger.send(&put, &all[..1]).unwrap();
         let many = Stranger::connect(&address).unwrap();
@@ -306,7 +308,7 @@ fn closes_that_take_for_ever_hold_up_puts_alone_however_many() {
                 while stranger.receive(RecvFlags::DONTWAIT).is_ok_and(|len| len > 0) {}
             });
         };
-        // All threads hang, and then it takes no descriptors any more.
+        // Once all threads hang, the server takes no more descriptors.
         wait_until("puts are not taken", || {
             receive_all();
             let result =
@@ -319,7 +321,7 @@ fn closes_that_take_for_ever_hold_up_puts_alone_however_many() {
             in_time("getting", || other.get::<Shm<Event>>("x")).unwrap();
             in_time("listing", || other.list("")).unwrap();
         }
-        // They end, and all goes on.
+        // The closes end, and everything goes on.
         kill(&silent);
         wait_until("puts are taken", || honest.remove("z").is_ok());
         drop(strangers);
@@ -345,7 +347,7 @@ fn whoever_does_not_receive_is_cut_off() {
             };
             assert!(matches!(error, Errno::PIPE | Errno::CONNRESET), "{error}");
             in_time("getting", || honest.get::<Shm<Lock<u32>>>("x")).unwrap();
-            // Replies with descriptors are few: there is a limit of those on their way.
+            // Few replies have descriptors: there is a limit on those in flight.
             let replies: Vec<_> = std::iter::from_fn(|| {
                 stranger
                     .receive_packet(RecvFlags::DONTWAIT)
@@ -360,7 +362,8 @@ fn whoever_does_not_receive_is_cut_off() {
                 "{handles}"
             );
         }
-        // Who asks for more of them before it has received those is told so, and goes on.
+        // A client that asks for more descriptors before it has received the earlier ones is told
+        // so, and goes on.
         let hasty = Stranger::connect(&address).unwrap();
         for number in 1..=6 {
             hasty.send(&request(number, Ask::Get { name: "x" }), &[]).unwrap();
@@ -398,8 +401,8 @@ fn what_nobody_has_accepted_holds_up_nobody() {
                 .unwrap();
         }
         drop(sockets);
-        // They wait for the server, and it ends: they are told, and it does not wait for what they
-        // have sent.
+        // The strangers wait for the server, which ends. They are told, and the server does not
+        // wait for what they have sent.
         directory.close();
         for stranger in &strangers {
             assert!(matches!(
@@ -463,7 +466,7 @@ fn a_server_that_may_start_no_threads_serves_all_the_same_and_says_so_once() {
             ]);
             Directory::bind(&theirs).unwrap().serve().unwrap();
         });
-        // More than it would leave open.
+        // These are more than it could leave open.
         for _ in 0..600 {
             client(&address).list("").unwrap();
         }
@@ -510,7 +513,7 @@ fn a_bind_that_fails_leaves_nothing_behind() {
             join_all([fork(|| {
                 refused::refuse(&[refusal]);
                 match Directory::bind(&address) {
-                    // What is refused is needed later, or not at all.
+                    // The refused call comes later, or is not needed.
                     Ok(directory) => {
                         directory.close();
                         drop(directory.serve());
@@ -525,7 +528,7 @@ fn a_bind_that_fails_leaves_nothing_behind() {
             assert!(left.is_empty(), "number {index} leaves {left:?}");
         });
     }
-    // What is no socket has the path.
+    // The path is taken by a file that is no socket.
     let folder = Folder::new();
     std::fs::write(folder.path().join("socket"), "a file").unwrap();
     assert!(matches!(Directory::bind(folder.socket()), Err(DirectoryError::NotASocket { .. })));

@@ -1,6 +1,6 @@
-//! What is done and undone again, thousands of times, leaves nothing behind: descriptors, mappings,
-//! threads, children, memory and the robust list are as before. `ci/endurance.sh TIMES`, or a few
-//! hundred times among the other tests.
+//! What is done and undone thousands of times leaves nothing behind: descriptors, mappings,
+//! threads, children, memory and the robust list are as before. `ci/endurance.sh TIMES` runs it;
+//! among the other tests, it runs a few hundred times.
 
 #![allow(unsafe_code)]
 
@@ -25,17 +25,17 @@ mod served;
 use forked::{PATIENCE, fork, kill, wait_until, wait_until_asleep};
 use served::{Folder, alone, client, descriptors, serve, wait_for_descriptors};
 
-/// How often each row is done, unless `ENDURANCE` says another number.
+/// The number of times that each row is done, unless `ENDURANCE` gives another.
 const TIMES: u64 = 300;
-/// So many bytes a row may take for good, however often it is done: an allocator keeps some of what
-/// it was given back.
+/// The number of bytes that a row may take for good, however often it is done. An allocator keeps
+/// some of what it was given back.
 const SLACK: usize = 1 << 20;
 
-/// What a process has.
+/// What a process owns.
 #[derive(Debug, PartialEq, Eq)]
 struct Owned {
     descriptors: usize,
-    /// Of the crate's files.
+    /// Mappings of the crate's files.
     mappings: usize,
     threads: usize,
     /// Entries of this thread's robust list.
@@ -54,24 +54,24 @@ impl Owned {
     }
 }
 
-/// How many locks this thread's list says that it holds.
+/// Returns how many locks this thread holds, by its robust list.
 fn robust_list() -> usize {
     let mut head = MaybeUninit::<*const *const ()>::uninit();
     let mut size = 0_usize;
-    // SAFETY: there is room for both answers.
+    // SAFETY: there is room for both results.
     let result =
         unsafe { libc::syscall(libc::SYS_get_robust_list, 0, head.as_mut_ptr(), &raw mut size) };
     assert_eq!(result, 0, "a thread may look at its own list");
-    // SAFETY: it was written.
+    // SAFETY: the call has written it.
     let head = unsafe { head.assume_init() };
     if head.is_null() {
-        // With musl a thread has no list before it uses one.
+        // With musl, a thread has no list before it uses one.
         return 0;
     }
     let mut entry = head;
     for number in 0..10_000 {
-        // SAFETY: the list is this thread's, and nobody changes it now; each entry begins with a
-        // pointer to the next, whose lowest bit is a flag.
+        // SAFETY: the list is this thread's, and nothing changes it meanwhile. Each entry begins
+        // with a pointer to the next one, whose lowest bit is a flag.
         entry = unsafe { *entry }.map_addr(|address| address & !1).cast();
         if entry == head {
             return number;
@@ -80,7 +80,7 @@ fn robust_list() -> usize {
     panic!("the robust list has no end");
 }
 
-/// The bytes of memory that a process has for itself, without what it shares with others.
+/// Returns how many bytes of memory a process has for itself, without what it shares with others.
 fn memory(process: u32) -> usize {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status
@@ -94,8 +94,8 @@ fn times() -> u64 {
     std::env::var("ENDURANCE").map_or(TIMES, |times| times.parse().expect("ENDURANCE is a number"))
 }
 
-/// Has all threads allocate from one heap: each that another thread starts with takes memory for
-/// good.
+/// Makes all threads allocate from one heap. Each further heap that a thread starts with takes
+/// memory for good.
 fn use_one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes integers.
@@ -104,7 +104,7 @@ fn use_one_heap() {
     }
 }
 
-/// Does a row a tenth as often, for what is made once, and then as often as it is asked for.
+/// Does a row a tenth as often first, for what is made only once, and then as often as was asked.
 /// `other` is a process whose memory must not grow either.
 fn endures(what: &str, other: Option<u32>, mut once: impl FnMut(u64)) {
     use_one_heap();
@@ -119,7 +119,7 @@ fn endures(what: &str, other: Option<u32>, mut once: impl FnMut(u64)) {
         once(number);
     }
     let took = began.elapsed();
-    // Threads that were joined end a little later, also those from before.
+    // Joined threads end a little later, including those from before.
     wait_until(what, || Owned::now().threads <= owned.threads);
     let (left, after) = (Owned { threads: owned.threads, ..Owned::now() }, memory());
     let grown = [0, 1].map(|index| after[index].saturating_sub(before[index]));
@@ -154,7 +154,7 @@ fn things() -> Shm<Things> {
     .unwrap()
 }
 
-/// Takes everything, whoever died with it.
+/// Takes everything, even if a previous owner died with it.
 fn use_all(things: &Things) {
     *match things.lock.lock() {
         Ok(guard) => guard,
@@ -274,7 +274,7 @@ fn threads_that_come_and_go() {
             });
         });
         let (event, other) = (Shm::new(Event::new()).unwrap(), Shm::new(Event::new()).unwrap());
-        // With a connection a thread sleeps on the events in this one's place.
+        // With a connection, a thread sleeps on the events in place of this one.
         let (here, _there) = pipe().unwrap();
         let among: [&[&dyn Waitable]; 2] = [&[&*event, &*other], &[&*event, &*other, &here]];
         for (what, among) in

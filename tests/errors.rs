@@ -1,5 +1,5 @@
-//! Errors as a program meets them: by `?` as an `io::Error` of a fitting kind, which has the error
-//! in it, with its text and what the system said. And what is shown of everything by `{:?}`.
+//! Errors as a program meets them. `?` makes an `io::Error` of a fitting kind, which contains the
+//! error with its text and the system's error. Also what `{:?}` shows of everything.
 
 use std::error::Error;
 use std::fmt::{Debug, Display};
@@ -17,13 +17,13 @@ use crossproc::{
     Wait, WaitAnyError, pipe, shared,
 };
 
-/// What the system said, in the errors here.
+/// The system's error within the errors here.
 fn system() -> io::Error {
     io::Error::from_raw_os_error(libc::ENFILE)
 }
 
-/// As `?` makes it, the error is of that kind, says the same with these words in it, and keeps its
-/// source.
+/// Checks what `?` makes of the error: it has this kind, the same text, with these words in it, and
+/// the same source.
 fn becomes<E: Error + 'static>(error: E, kind: ErrorKind, words: &str)
 where
     io::Error: From<E>,
@@ -40,7 +40,7 @@ where
 
 #[test]
 fn errors_of_locks_become_errors_of_io() {
-    // With a guard, which is given back: the lock is free then.
+    // The error has a guard, which is dropped: the lock is free then.
     let lock = Lock::new(7_u64);
     let guard = lock.lock().unwrap();
     let error = io::Error::from(LockError::OwnerDied(guard));
@@ -87,7 +87,7 @@ fn a_list_that_cannot_be_had_says_why() {
         let text = error.to_string();
         assert!(text.contains(words), "{text:?} and not {words:?}");
         assert_eq!(error.source().is_some(), has_source, "{text}");
-        // It is the source of what a lock says.
+        // The error is the source of a lock's error.
         let of_lock = LockError::<()>::Unavailable(error);
         assert_eq!(of_lock.source().map(ToString::to_string), Some(text));
     };
@@ -176,7 +176,7 @@ fn errors_of_queues_become_errors_of_io() {
     for (error, kind, words) in all() {
         becomes(error, kind, words);
     }
-    // What could not be put stays behind, and the reason goes on.
+    // The value that could not be put stays behind, and the reason is passed on.
     for (error, kind, words) in all() {
         let put = PutError { value: vec![1_u8], error };
         let text = put.to_string();
@@ -545,7 +545,7 @@ shared! {
     }
 }
 
-/// A default is one that is free, around the value's default.
+/// A default primitive is free, around the value's default.
 #[test]
 fn what_is_made_by_default_or_from_a_value_is_free() {
     let all = Shm::new(Everything::default()).unwrap();
@@ -573,7 +573,7 @@ fn what_is_made_by_default_or_from_a_value_is_free() {
     assert_eq!(fixed.get(), 8);
 }
 
-/// Every error can be boxed and sent on, as in `main`.
+/// Every error can be boxed and passed on, as in `main`.
 #[test]
 fn an_error_goes_through_a_box() {
     fn fails() -> Result<(), Box<dyn Error + Send + Sync>> {

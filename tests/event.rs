@@ -42,7 +42,8 @@ fn a_set_that_is_cleared_at_once_releases_all_who_slept() {
     }
 }
 
-/// The kernel puts a waiter that was stopped back to sleep if the futex looks as it did before.
+/// The kernel puts a waiter that was stopped back to sleep if the futex word looks as it did
+/// before.
 #[test]
 fn a_waiter_that_was_stopped_returns_from_a_set_that_was_cleared_meanwhile() {
     let event = Shm::new(Event::new()).unwrap();
@@ -124,7 +125,7 @@ shared! {
 }
 
 /// A setter that sets and clears for ever is killed at random moments. Once it has cleared for the
-/// last time, or died, a last `set` releases everybody.
+/// last time, or died, a last `set` releases all waiters.
 #[test]
 fn setters_killed_at_random_strand_nobody() {
     let all =

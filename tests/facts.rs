@@ -1,4 +1,4 @@
-//! What other processes and other threads rely on: sizes, alignments, auto traits.
+//! The facts that other processes and threads rely on: sizes, alignments, auto traits.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -27,7 +27,7 @@ assert_eq_size!(Event, Semaphore, AtomicU64);
 assert_eq_align!(Event, Semaphore, Lock<u8>, AtomicU64);
 assert_eq_size!(Fixed<[u16; 3]>, [u16; 3]);
 
-// It lies in its thread's descriptor: only what is lent leaves that, by `unsafe`.
+// The entry is in its thread's descriptor. Only what is lent out by `unsafe` leaves that thread.
 assert_not_impl_any!(&crossproc_sys::robust::Entry: Send, Sync);
 assert_impl_all!(Shm<Event>: Send, Sync, Clone);
 assert_impl_all!(Shm<[AtomicU32]>: Send, Sync, Clone);
@@ -50,17 +50,17 @@ assert_impl_all!(RegionError: Send, Sync, std::error::Error);
 assert_impl_all!(LockError<()>: Send, Sync, std::error::Error);
 assert_impl_all!([f64; 4]: Plain);
 
-// The kernel knows the owner by its thread, and a forked child is another.
+// The kernel knows an owner by its thread, and a forked child is another thread.
 assert_not_impl_any!(LockGuard<'static, u64>: Send, Sync);
 assert_not_impl_any!(RLockGuard<'static, u64>: Send, Sync);
 assert_not_impl_any!(RwLockReadGuard<'static, u64>: Send, Sync);
 assert_not_impl_any!(RwLockWriteGuard<'static, u64>: Send, Sync);
 assert_not_impl_any!(Permit<'static, 2>: Send, Sync);
 assert_not_impl_any!(SemaphoreGuard<'static>: Send, Sync);
-// A reference to one would promise that nobody writes.
+// A reference to one of these would promise that nobody writes.
 assert_not_impl_any!(u64: Shared);
 assert_not_impl_any!([u8; 4]: Shared);
-// Not every byte is one.
+// Not every byte pattern is a valid value of these.
 assert_not_impl_any!(bool: Plain);
 assert_not_impl_any!(char: Plain);
 assert_not_impl_any!(*const u8: Plain, Shared);
@@ -86,7 +86,7 @@ fn a_slice_of_sleep_can_be_chosen() {
     assert_eq!(crossproc::slice(), Some(Duration::from_millis(100)));
     crossproc::set_slice(Some(Duration::from_millis(1)));
     assert_eq!(crossproc::slice(), Some(Duration::from_millis(1)));
-    // Many slices make one wait.
+    // The wait consists of many slices.
     assert!(Event::new().wait_timeout(Duration::from_millis(20)).is_err());
     crossproc::set_slice(None);
     assert_eq!(crossproc::slice(), None);

@@ -1,4 +1,4 @@
-//! Who waits for a lock gets it, whatever the others do.
+//! A waiter gets the lock, whatever the others do.
 
 #![allow(unsafe_code)]
 
@@ -14,7 +14,7 @@ use forked::{PATIENCE, fork, join_all, kill, slowness, wait_until, wait_until_as
 shared! {
     struct Contest {
         lock: Lock<()>,
-        /// How often the rivals have had the lock.
+        /// The number of times that the rivals have had the lock.
         hands: AtomicU64,
         over: AtomicU32,
     }
@@ -25,35 +25,35 @@ fn contest() -> Shm<Contest> {
         .unwrap()
 }
 
-/// How often a waiter may lose a lock before others stand back for it:
+/// The number of times that a waiter may lose a lock before others yield to it:
 /// `crossproc_sys::futex::MAX_LOSSES`.
 const LOSSES: u64 = 8;
 
-/// How long they stand back for it.
+/// How long the others yield to it.
 const STAND_BACK: Duration = Duration::from_millis(10);
 
-/// The word of a lock that says who starves: the one behind its robust word.
+/// Returns the word of a lock that names the starving waiter: the word behind its `RobustWord`.
 fn starving(lock: &Lock<()>) -> &AtomicU32 {
     const BEHIND: usize = 40;
-    // SAFETY: inside the lock, which has three more words there.
+    // SAFETY: inside the lock, which has two more words there.
     let word = unsafe { core::ptr::from_ref(lock).byte_add(BEHIND) };
-    // SAFETY: as above, and aligned; all access it by atomics.
+    // SAFETY: as above, and aligned; all accesses are atomic.
     unsafe { AtomicU32::from_ptr(word.cast::<u32>().cast_mut()) }
 }
 
-/// Runs the calling process on that CPU alone, if there is one: what is woken there does not push
-/// the rivals off theirs.
+/// Runs the calling process on that CPU alone, if there is one. A process that is woken there does
+/// not displace the rivals from theirs.
 fn pin(cpu: usize) {
     // SAFETY: an array of integers: zeroes are a valid value, the empty set.
     let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
     // SAFETY: sets a bit below CPU_SETSIZE.
     unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: reads as many bytes as `set` has. It fails where there is no such CPU, and the test
-    // is less hard then.
+    // SAFETY: reads as many bytes as `set` has. It fails where there is no such CPU, and then the
+    // test is less hard.
     unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
 }
 
-/// A process that has the lock for 100 µs again and again, with nothing in between.
+/// Returns a process that takes the lock for 100 µs again and again, with nothing in between.
 fn rival(contest: &Shm<Contest>) -> Child {
     let contest = contest.clone();
     fork(move || {
@@ -61,7 +61,7 @@ fn rival(contest: &Shm<Contest>) -> Child {
         while contest.over.load(Relaxed) == 0 {
             let _guard = match contest.lock.lock() {
                 Ok(guard) => guard,
-                // One that starved was killed when it had got it.
+                // A starving waiter was killed when it had got the lock.
                 Err(LockError::OwnerDied(guard)) => guard.recover(),
                 Err(error) => panic!("{error}"),
             };
@@ -74,7 +74,7 @@ fn rival(contest: &Shm<Contest>) -> Child {
     })
 }
 
-/// Until it has stopped, or ended.
+/// Waits until the child has stopped or ended.
 fn wait_until_stopped(child: &Child) {
     let state = format!("/proc/{}/stat", child.id());
     wait_until("it has stopped or ended", || {
@@ -83,9 +83,9 @@ fn wait_until_stopped(child: &Child) {
     });
 }
 
-/// How often this thread has gone to sleep.
+/// Returns how often this thread has gone to sleep.
 fn sleeps() -> u64 {
-    // SAFETY: integers: zeroes are valid.
+    // SAFETY: integers, for which zeroes are valid.
     let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
     // SAFETY: writes the usage of the calling thread.
     assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) }, 0);
@@ -122,11 +122,12 @@ fn a_waiter_gets_the_lock_after_a_bounded_number_of_wake_ups() {
                 "{rivals} rivals: sleeps and other owners until it had the lock, median \
                  {median:?}, worst {worst:?}"
             );
-            // Those that it loses, one more for the owner who has the lock when it says that it
-            // starves, and on a busy machine some for which it wakes up later than they stand back.
+            // The waiter sleeps once for each loss, and once more for the owner that has the lock
+            // when it announces that it starves. On a busy machine, it sometimes wakes up after the
+            // others have stopped yielding.
             assert!(median.0 <= LOSSES + 2, "median {median:?}");
             assert!(worst.0 <= 4 * LOSSES, "worst {worst:?}");
-            // Nobody waits for it any more when it has had the lock.
+            // Once it has had the lock, the others do not yield to it.
             times.sort_unstable();
             assert!(
                 times[ROUNDS / 2] < STAND_BACK / 2 * slowness(),
@@ -140,7 +141,7 @@ fn a_waiter_gets_the_lock_after_a_bounded_number_of_wake_ups() {
     }
 }
 
-/// One that starves, and is stopped or killed while the others stand back for it, costs them ten
+/// A starving waiter may be stopped or killed while the others yield to it. That costs them ten
 /// milliseconds, once.
 #[test]
 fn a_starving_waiter_that_stops_or_dies_holds_nobody_up() {
@@ -151,7 +152,7 @@ fn a_starving_waiter_that_stops_or_dies_holds_nobody_up() {
         for _ in 0..20 {
             let theirs = contest.clone();
             let starving = fork(move || drop(theirs.lock.lock()));
-            // Long enough for some losses, different each time.
+            // This is long enough for some losses, whose number differs each time.
             let losses = contest.hands.load(Relaxed) + fastrand::u64(..2 * LOSSES);
             wait_until("it has lost some", || contest.hands.load(Relaxed) >= losses);
             if is_killed {
@@ -160,7 +161,7 @@ fn a_starving_waiter_that_stops_or_dies_holds_nobody_up() {
                 starving.stop().unwrap();
                 wait_until_stopped(&starving);
                 if contest.lock.owner() == Some(starving.id()) {
-                    // It has got it meanwhile: an owner that is stopped is another matter.
+                    // It has the lock by this time: a stopped owner is another matter.
                     kill(&starving);
                     continue;
                 }
@@ -180,7 +181,7 @@ fn a_starving_waiter_that_stops_or_dies_holds_nobody_up() {
     }
 }
 
-/// A wake-up that comes to another waiter is the starving one's.
+/// A wake-up that reaches another waiter belongs to the starving one.
 #[test]
 fn a_waiter_that_stands_back_passes_its_wake_up_on() {
     const ROUNDS: usize = 20;
@@ -204,14 +205,15 @@ fn a_waiter_that_stands_back_passes_its_wake_up_on() {
         contest.over.load(Relaxed) == second
     });
     let is_first = is_first.count();
-    // On a busy machine it wakes up later than the other stands back, now and then.
+    // On a busy machine, the starving waiter sometimes wakes up after the other has stopped
+    // yielding.
     assert!(
         is_first >= ROUNDS / 2,
         "the starving one had the lock first {is_first} times of {ROUNDS}"
     );
 }
 
-/// Also one that is awake, and in nobody's queue.
+/// The waiters also yield to a starving one that is awake, and so in no queue.
 #[test]
 fn others_stand_back_for_a_starving_waiter_that_does_not_sleep() {
     let contest = contest();
@@ -220,7 +222,7 @@ fn others_stand_back_for_a_starving_waiter_that_does_not_sleep() {
     let waiter = fork(move || drop(theirs.lock.lock().unwrap()));
     wait_until_asleep(&waiter);
     starving(&contest.lock).store(waiter.id(), Relaxed);
-    // A signal ends its sleep.
+    // A signal ends the waiter's sleep.
     waiter.stop().unwrap();
     wait_until_stopped(&waiter);
     drop(guard);
@@ -232,7 +234,8 @@ fn others_stand_back_for_a_starving_waiter_that_does_not_sleep() {
     join_all([waiter]);
 }
 
-/// Sleepers are served in the order in which they went to sleep, when nobody comes in between.
+/// Sleepers are served in the order in which they went to sleep, if no other thread takes the lock
+/// in between.
 #[test]
 fn sleepers_are_served_in_order() {
     shared! {

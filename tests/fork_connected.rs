@@ -49,8 +49,8 @@ fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// A child that tells when it runs, waits for the end of the stream, tells of it, and lives on
-/// until it is told.
+/// Returns a child that reports when it runs, waits for the end of the stream, and reports that. It
+/// lives on until it is told to end.
 fn watches(board: &Shm<Board>) -> (Child, Connection) {
     let theirs = board.clone();
     process::fork_connected(move |parent| {
@@ -68,7 +68,7 @@ fn each_of_several_children_is_told_of_its_parents_death() {
     let theirs = board.clone();
     let parent = fork(move || -> () {
         let children = [watches(&theirs), watches(&theirs), watches(&theirs)];
-        // One that has no connection, and is nobody's business.
+        // This child has no connection, and takes no part.
         let bystander = theirs.clone();
         let _other = process::fork(move || {
             bystander.ready.release().unwrap();
@@ -83,7 +83,7 @@ fn each_of_several_children_is_told_of_its_parents_death() {
         board.ready.acquire_timeout(PATIENCE).unwrap();
     }
     kill(&parent);
-    // None of them ends before all have seen it.
+    // None of the children ends before all have seen it.
     for seen in 0..3 {
         board
             .seen
@@ -126,7 +126,7 @@ fn a_grandchild_does_not_keep_its_parents_end() {
                 to_grandchild.end.wait();
             });
             assert_eq!(open_descriptors(), before + 1);
-            // A connection of its own, in which the one to the parent is nothing.
+            // The child's own connection, to which the one to the parent does not matter.
             let (other, to_other) =
                 process::fork_connected(|child| is_end(child.recv()).then_some(()).ok_or(()))
                     .unwrap();
@@ -145,7 +145,8 @@ fn a_grandchild_does_not_keep_its_parents_end() {
     })]);
 }
 
-/// A thread that closes an end is stopped in `close` until another one has forked, or waits for it.
+/// A thread that closes an end is stopped in `close` until another thread has forked, or waits for
+/// it.
 #[test]
 fn a_child_that_is_forked_while_an_end_is_closed_does_not_keep_it() {
     static NUMBER: AtomicU32 = AtomicU32::new(u32::MAX);
@@ -234,12 +235,12 @@ fn what_a_child_was_not_to_keep_is_an_error_that_says_so() {
                 );
                 assert_eq!(try_wait_any(&[left]).unwrap(), [0], "it is not waited for");
                 drop(left.try_clone().unwrap());
-                // A clone of what is dead is no end that a later child would miss.
+                // The clone of a dead end is not an end that a later child would lack.
                 assert!(process::fork(|| ()).unwrap().join().unwrap().success());
             }
         });
         assert!(child.unwrap().join().unwrap().success());
-        // The parent's are what they were.
+        // The parent's ends are as they were.
         LEFT.get().unwrap().send(b"this ends it").unwrap();
         assert_eq!(first.join().unwrap().code(), Some(1));
     })]);
@@ -290,7 +291,7 @@ fn a_descriptor_that_is_named_is_closed_in_the_child_alone() {
         let builder = Builder::new().close(&ours).close(file).close(folder).close(&memory);
         let child = builder
             .fork(move || {
-                // This process is a daemon, and the child is not tied to what that is tied to.
+                // This process is a daemon. The child is not tied to what this process is tied to.
                 assert_eq!(
                     open_descriptors(),
                     before - 1,
@@ -310,7 +311,7 @@ fn a_descriptor_that_is_named_is_closed_in_the_child_alone() {
                     "it leads to no folder"
                 );
                 assert_eq!(try_wait_any(&[&Readable(FILE.get().unwrap())]).unwrap(), [0]);
-                // Memory stays.
+                // Memory stays mapped.
                 in_child.word.store(7, Relaxed);
                 in_child.ready.release().unwrap();
                 is_end(theirs.recv_timeout(PATIENCE)).then_some(()).ok_or("not the end")

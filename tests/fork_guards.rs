@@ -1,4 +1,4 @@
-//! No guard gets into a forked child.
+//! No guard reaches a forked child.
 
 use core::mem;
 use std::io;
@@ -48,7 +48,8 @@ fn all() -> All {
     all
 }
 
-/// Forks in a process without other threads, while that holds what `hold` gives: whether it may.
+/// Forks in a process without other threads that holds what `hold` returns. Returns whether the
+/// fork is allowed.
 fn may_fork<G>(hold: fn(&'static All) -> G) -> bool {
     let (refused, allowed) = (3, 4);
     let child = fork(move || {
@@ -67,7 +68,7 @@ fn may_fork<G>(hold: fn(&'static All) -> G) -> bool {
                 refused
             }
         };
-        // What was dropped is in nobody's way.
+        // What was dropped prevents no fork.
         if code == refused && !mem::needs_drop::<G>() {
             return code;
         }
@@ -120,7 +121,7 @@ fn what_leads_to_nothing_may_be_held() {
     assert!(may_fork(|all| all.board.lock.acquire(Wait::FOREVER).unwrap()));
     assert!(may_fork(|all| all.board.rlock.acquire(Wait::FOREVER).unwrap()));
     assert!(may_fork(|all| all.board.semaphore.access()));
-    // What was held and given back, or done.
+    // Here everything was given back, or is done.
     assert!(may_fork(|all| {
         drop((all.board.lock.lock().unwrap(), all.board.rwlock.read().unwrap()));
         all.queue.loan().unwrap().send().unwrap();

@@ -1,5 +1,5 @@
-//! What a forked child cannot do before it begins is an error of its parent's; and each of the two
-//! may die in the middle.
+//! What a forked child cannot do before it begins is an error in its parent. Either of the two may
+//! die in the middle.
 
 #![allow(unsafe_code)]
 
@@ -17,19 +17,19 @@ mod refused;
 use forked::{PATIENCE, fork, join_all};
 use refused::{Refusal, call, kills};
 
-/// How many descriptors this process has, without opening any.
+/// Returns how many descriptors this process has, without opening any.
 fn descriptors() -> usize {
-    // SAFETY: asks for flags, of numbers that may be closed.
+    // SAFETY: asks for the flags of numbers that may be closed.
     (0..256).filter(|&number| unsafe { libc::fcntl(number, libc::F_GETFD) } != -1).count()
 }
 
-/// Forks under these refusals, and looks at everything that may be wrong afterwards: the error, if
-/// there was one.
+/// Forks under these refusals, and checks everything that may be wrong afterwards. Returns the
+/// error, if there was one.
 fn fork_refused(daemon: bool, refusals: &[Refusal]) -> Option<std::io::Error> {
     let (ran, left_open) =
         (Shm::new(AtomicU32::new(0)).unwrap(), Shm::new(AtomicU32::new(0)).unwrap());
     let builder = Builder::new().daemon(daemon);
-    // What a process has of a daemon for good.
+    // Opens what a process with a daemon keeps for good.
     builder.fork(|| ()).unwrap().join().unwrap();
     let before = descriptors();
     refused::refuse(refusals);
@@ -44,8 +44,8 @@ fn fork_refused(daemon: bool, refusals: &[Refusal]) -> Option<std::io::Error> {
     let error = match result {
         Ok(child) => {
             assert_eq!((reaped, status, ran.load(Relaxed)), (child.id() as i32, 0, 1));
-            // This process is a daemon, and the child is not tied to what that is tied to. A daemon
-            // lets go of its parent's line, of two ends, and has a tie of its own.
+            // This process is a daemon, and the child drops that tie. A daemon child also closes
+            // both ends of its parent's lifeline, and has a tie of its own.
             let expected = before - 1 - usize::from(daemon);
             assert_eq!(
                 left_open.load(Relaxed) as usize,
@@ -131,18 +131,18 @@ fn the_error_says_what_failed_in_the_child() {
     })]);
 }
 
-/// The end of a pipe that a process that is forked in the middle of a fork does not keep.
+/// The end of a pipe. A process that is forked in the middle of a fork does not keep it.
 static WATCHED: AtomicI32 = AtomicI32::new(-1);
 static IS_ARMED: AtomicBool = AtomicBool::new(false);
 
-/// Forks another child by a raw system call, as another thread might at that moment: it has copies
-/// of everything that a fork has opened, for longer than the test waits.
+/// Forks another child by a raw system call, as another thread might at that moment. The child has
+/// copies of everything that a fork has opened, for longer than the test waits.
 extern "C" fn fork_another() {
     if IS_ARMED.swap(false, SeqCst) {
         // SAFETY: as `fork(2)`, which not every processor has. The child makes system calls alone,
-        // and ends by the alarm.
+        // and its alarm ends it.
         if unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } == 0 {
-            // SAFETY: nothing in this process uses it.
+            // SAFETY: nothing in this process uses the descriptor.
             unsafe { libc::close(WATCHED.load(SeqCst)) };
             // SAFETY: takes an integer.
             unsafe { libc::alarm(PATIENCE.as_secs() as u32) };
@@ -154,7 +154,8 @@ extern "C" fn fork_another() {
     }
 }
 
-/// Runs a fork in a process, and waits until it and its child have ended: how long that took.
+/// Runs a fork in a process, and waits until that process and its child have ended. Returns how
+/// long that took.
 fn both_end(daemon: bool, refusals: &[Refusal]) -> Duration {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     WATCHED.store(writer.as_raw_fd(), SeqCst);
@@ -170,7 +171,7 @@ fn both_end(daemon: bool, refusals: &[Refusal]) -> Duration {
         IS_ARMED.store(true, SeqCst);
         builder.fork(|| ()).map(drop).map_err(drop)
     });
-    // The writer was dropped here with the closure.
+    // The writer was dropped in this process, with the closure.
     drop(parent.join_timeout(PATIENCE));
     let mut rest = Vec::new();
     std::fs::File::from(reader).read_to_end(&mut rest).unwrap();
@@ -181,13 +182,13 @@ fn both_end(daemon: bool, refusals: &[Refusal]) -> Duration {
 fn neither_hangs_if_the_other_dies_in_the_middle() {
     join_all([fork(|| {
         let some_time = Duration::from_secs(5);
-        // The child, while it is tied to its parent.
+        // The child dies while it is tied to its parent.
         let took = both_end(true, &[kills(libc::SYS_openat).if_masked(2, O_NONBLOCK, O_NONBLOCK)]);
         assert!(took < some_time, "the parent took {took:?}");
-        // The parent, before it has let the child begin.
+        // The parent dies before it has let the child begin.
         let took = both_end(false, &[kills(libc::SYS_pidfd_open)]);
         assert!(took < some_time, "the child took {took:?}");
-        // Nobody, but the parent has no pidfd, and has the child end.
+        // Neither dies, but the parent has no pidfd, and makes the child end.
         let took = both_end(false, &[call(libc::SYS_pidfd_open, libc::EMFILE)]);
         assert!(took < some_time, "both took {took:?}");
     })]);
@@ -298,7 +299,7 @@ fn a_program_that_cannot_be_known_by_a_pidfd_is_not_started_and_the_error_says_s
     }
 }
 
-/// No child of this process is there, as a zombie or otherwise.
+/// Checks that this process has no child, not even a zombie.
 fn no_child_is_left() {
     let mut status = 0;
     // SAFETY: asks for any child and writes its status.
@@ -307,8 +308,8 @@ fn no_child_is_left() {
 
 #[test]
 fn no_signal_is_sent_to_a_pid() {
-    // Each of what may fail after the fork, so that the child is to be got rid of; and a signal to
-    // a pid ends the parent.
+    // Each of these calls may fail after the fork, so that the parent has to get rid of the child.
+    // A signal to a pid ends the parent.
     for refusal in [
         call(libc::SYS_pidfd_open, libc::EMFILE),
         call(libc::SYS_sendto, libc::ENOMEM),
@@ -352,7 +353,7 @@ fn a_process_that_may_not_ask_about_its_signals_says_all_the_same_what_it_has_to
         refused::refuse(&[call(libc::SYS_rt_sigpending, libc::EPERM)]);
         let _ = crossproc_sys::streams::complain(&["one ", "two"]);
     })]);
-    // Children that other tests have forked meanwhile have a copy of this end, too.
+    // Children that other tests have forked meanwhile also have a copy of this end.
     end.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(std::io::read_to_string(said).unwrap(), "one two");
 }

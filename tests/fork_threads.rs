@@ -1,5 +1,5 @@
-//! `fork` beside other threads: it ends the crate's own, waits for those that are ending, and names
-//! those that are left.
+//! `fork` in a process with other threads: it ends the crate's own, waits for those that are
+//! ending, and names the others.
 
 #![allow(unsafe_code)]
 
@@ -15,7 +15,7 @@ use crossproc::{Directory, DirectoryClient, Event, Queue, Shm, wait_any, wait_an
 mod forked;
 use forked::{PATIENCE, fork, join_all, wait_until};
 
-/// The names of this process's threads.
+/// Returns the names of this process's threads.
 fn names() -> Vec<String> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names =
@@ -43,14 +43,15 @@ fn a_supervisor_replaces_its_workers_at_once() {
         };
         let mut worker = start(0).unwrap();
         for number in 1..=20 {
-            // For a queue and a descriptor, so that a thread sleeps on the queue's words.
+            // The wait is for a queue and a descriptor, so that a thread sleeps on the queue's
+            // words.
             let mut got = None;
             while got.is_none() {
                 wait_any_timeout(&[&results, &worker], PATIENCE).unwrap();
                 got = results.try_get().ok();
             }
             assert_eq!(got, Some(number - 1));
-            // Nothing comes: it sleeps for sure.
+            // Nothing comes, so the thread surely sleeps.
             let idle = Event::new();
             let (one, other) = crossproc::pipe().unwrap();
             assert!(wait_any_timeout(&[&idle, &other], Duration::from_millis(5)).is_err());
@@ -88,11 +89,12 @@ fn a_first_thread_that_has_ended_is_in_nobodys_way() {
             wait_until("the first thread has ended", || {
                 std::fs::read_to_string(&first).unwrap().contains(") Z ")
             });
-            // A panic would end this thread alone, and the process with the first one's code.
+            // A panic would end this thread alone, and the process would end with the first
+            // thread's code.
             let code = process::fork(|| ())
                 .and_then(|child| child.join())
                 .map_or(3, |status| status.code().unwrap_or(4));
-            // SAFETY: ends the process, which has nothing to see to.
+            // SAFETY: ends the process, which has nothing to clean up.
             unsafe { libc::_exit(code) }
         });
         // SAFETY: ends this thread alone, which holds nothing that the other one uses.
@@ -135,7 +137,7 @@ fn a_wait_in_another_thread_is_named_and_so_is_what_sleeps_for_it() {
             let waiting = || wait_any(&[&event, &other]).unwrap();
             let waiter =
                 thread::Builder::new().name("waiter".into()).spawn_scoped(scope, waiting).unwrap();
-            // One sleeps for it, and one stands in for that one.
+            // One thread sleeps for the wait, and another is its stand-in.
             let are = |of: &str| names().iter().filter(|name| *name == of).count();
             wait_until("it waits", || are("waiter") == 1 && are("crossproc-futex") == 2);
             let said = refused();
@@ -144,12 +146,12 @@ fn a_wait_in_another_thread_is_named_and_so_is_what_sleeps_for_it() {
                 "{said}"
             );
             assert!(said.contains("which sleeps for a wait_any or a future"), "{said}");
-            // It was not disturbed.
+            // The wait was not disturbed.
             event.set();
             assert_eq!(waiter.join().unwrap(), [0]);
         });
         forks().join().unwrap();
-        // What was ended is there again when it is needed.
+        // A thread that was ended is started again when it is needed.
         thread::scope(|scope| {
             let waiter =
                 scope.spawn(|| wait_any_timeout(&[&Event::new(), &other], PATIENCE).unwrap());
@@ -157,7 +159,7 @@ fn a_wait_in_another_thread_is_named_and_so_is_what_sleeps_for_it() {
             one.send(b"now").unwrap();
             assert_eq!(waiter.join().unwrap(), [1]);
         });
-        // And in a child.
+        // The same holds in a child.
         let child = process::fork(move || {
             let event = Event::new();
             assert!(wait_any_timeout(&[&event, &one], Duration::from_millis(5)).is_err());
@@ -186,7 +188,7 @@ fn a_directorys_idle_threads_are_ended_and_the_one_that_serves_is_named() {
             directory.close();
             server.join().unwrap().unwrap();
         });
-        // It lives, and so do those of its threads that have nothing to do.
+        // The directory is alive, and so are those of its threads that have nothing to do.
         forks().join().unwrap();
         assert!(!names().iter().any(|name| name == "crossproc-close"));
         drop(directory);

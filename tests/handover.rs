@@ -1,5 +1,5 @@
-//! Handles of all kinds on their way through four processes, round and round: none is lost, or left
-//! open anywhere, also when processes are killed and replaced.
+//! Handles of all kinds go round and round through four processes. None is lost or left open
+//! anywhere, even if processes are killed and replaced.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,10 +18,10 @@ use forked::{PATIENCE, fork, join_all, kill, wait_until};
 
 const PROCESSES: usize = 4;
 const KINDS: u64 = 8;
-/// More tokens than there ever are.
+/// This is more than the number of tokens at any time.
 const TOKENS: usize = 1_024;
 
-/// How many handles are received, in all: `HANDOVERS`, or 10,000.
+/// Returns how many handles are received in all: `HANDOVERS`, or 10,000.
 fn handovers() -> u64 {
     std::env::var("HANDOVERS")
         .map_or(10_000, |number| number.parse().expect("HANDOVERS is a number"))
@@ -35,7 +35,7 @@ fn inode(fd: impl AsFd) -> u64 {
     fstat(fd).unwrap().st_ino
 }
 
-/// A handle that knows which one it is.
+/// A handle from which its id can be told.
 enum Token {
     Word(Shm<AtomicU64>),
     Numbers(Queue<u64>),
@@ -47,7 +47,7 @@ enum Token {
     File(File),
 }
 
-/// What goes with a token: which one it is, how often it was received, and the file behind it.
+/// What is sent with a token: its id, how often it was received, and the file behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Label {
     id: u64,
@@ -76,7 +76,7 @@ enum Counterpart {
 }
 
 impl Counterpart {
-    /// Whether nobody has a descriptor of the token any more.
+    /// Returns whether no process has a descriptor of the token any more.
     fn is_alone(&self) -> bool {
         match self {
             Counterpart::Connection(end) => {
@@ -91,7 +91,7 @@ impl Counterpart {
         }
     }
 
-    /// That a token still leads here.
+    /// Checks that a token still leads here.
     fn is_reached_by(&self, token: &Token) {
         let word = b"is it you?";
         match (self, token) {
@@ -113,7 +113,7 @@ impl Counterpart {
 }
 
 impl Token {
-    /// One of the kind that an id has.
+    /// Makes a token of the kind that belongs to an id.
     fn make(id: u64) -> (Token, Option<Counterpart>) {
         match id % KINDS {
             0 => (Token::Word(Shm::new(AtomicU64::new(id)).unwrap()), None),
@@ -199,7 +199,7 @@ impl Token {
         result.unwrap();
     }
 
-    /// That it is the one that it was.
+    /// Checks that the token is the one that it was.
     fn check(&self, label: Label) {
         assert_eq!(inode(self.as_fd()), label.inode, "another file came for {label:?}");
         let id = label.id;
@@ -213,7 +213,7 @@ impl Token {
                 assert_eq!(queue.try_get().unwrap()[..], id.to_ne_bytes());
                 queue.try_put(&id.to_ne_bytes()).unwrap();
             }
-            // Given back at once.
+            // The task is given back at once.
             Token::Tasks(queue) => assert_eq!(*queue.try_get().unwrap(), id),
             Token::Both(_) | Token::Sends(_) | Token::Receives(_) => {}
             Token::File(file) => {
@@ -242,20 +242,21 @@ impl Ring {
             hops: Shm::from_fn(TOKENS, |_| AtomicU64::new(0)).unwrap(),
             total: Shm::new(AtomicU64::new(0)).unwrap(),
         };
-        // What all empty messages share is there from now on.
+        // From here on, what all empty messages share exists.
         ring.to[0].send(b"").unwrap();
         ring.from[0].recv().unwrap();
         ring
     }
 
-    /// A new token that `from` is to receive.
+    /// Adds a new token, which `from` is to receive.
     fn add(&self, id: u64, from: usize) -> Option<Counterpart> {
         let (token, stays) = Token::make(id);
         token.send(&self.to[from], Label { id, hops: 1, inode: inode(token.as_fd()) });
         stays
     }
 
-    /// Receives a token and notes that. `None`: the end, which is a message without bytes.
+    /// Receives a token and notes that. Returns `None` at the end, which is a message without
+    /// bytes.
     fn receive(&self, me: usize) -> Option<(Token, Label)> {
         let mut message = self.from[me].recv_timeout(PATIENCE).unwrap();
         if message.is_empty() {
@@ -277,7 +278,7 @@ impl Ring {
 
 #[test]
 fn handles_go_round_a_ring_and_none_is_lost_or_left_open() {
-    // Each token ends with the process that made it.
+    // Each token ends in the process that made it.
     let laps = handovers().div_ceil(PROCESSES as u64 * KINDS * PROCESSES as u64);
     join_long([fork(|| {
         let ring = Ring::new();
@@ -300,7 +301,7 @@ fn handles_go_round_a_ring_and_none_is_lost_or_left_open() {
                     stays.is_reached_by(&token);
                 }
                 mine.push(token);
-                // Whoever has the last one tells the others, and itself.
+                // The process that has the last token tells the others, and itself.
                 if returned.fetch_add(1, SeqCst) + 1 == all {
                     ring.to.iter().for_each(|to| to.send(b"").unwrap());
                 }
@@ -322,7 +323,7 @@ fn handles_go_round_a_ring_and_none_is_lost_or_left_open() {
     })]);
 }
 
-/// As `join_all`, however long it takes while it goes on.
+/// Joins the children as `join_all` does, however long they go on.
 fn join_long(children: impl IntoIterator<Item = Child>) {
     for child in children {
         let status = child.join().unwrap();
@@ -334,7 +335,7 @@ fn join_long(children: impl IntoIterator<Item = Child>) {
 fn the_death_of_one_loses_what_it_had_in_hand_and_no_more() {
     const TOKENS_AT_FIRST: u64 = 3 * KINDS;
     join_long([fork(|| {
-        // The first ring and the first child bring what stays.
+        // The first ring and the first child open what stays open.
         drop(Ring::new());
         join_all([fork(|| ())]);
         let before = open_descriptors();
@@ -360,7 +361,7 @@ fn the_death_of_one_loses_what_it_had_in_hand_and_no_more() {
             let unlucky = fastrand::usize(..PROCESSES);
             kill(&workers[unlucky]);
             workers[unlucky] = worker(unlucky);
-            // For the one that may have gone.
+            // Replaces the token that may be lost.
             stay.push(ring.add(TOKENS_AT_FIRST + round, unlucky));
         }
         wait_until("tokens go round", || ring.total.load(SeqCst) >= handovers);

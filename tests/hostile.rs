@@ -1,4 +1,4 @@
-//! A peer that writes any bytes anywhere: what it shares with others is spoilt, and none of them
+//! A peer that writes any bytes anywhere. What it shares with others is spoilt, but none of them
 //! crashes, panics, or waits beyond its deadline.
 
 #![allow(unsafe_code)]
@@ -48,7 +48,7 @@ fn new() -> Shm<All> {
     .unwrap()
 }
 
-/// Values with a meaning somewhere, so that states are hit that random ones never reach.
+/// Values with a meaning somewhere, to reach states that random values never reach.
 const TELLING: [u32; 8] =
     [0, 1, 0x3fff_ffff, 0x4000_0000, 0x8000_0000, 0xc000_0000, 0xffff_ffff, 0x7fff_ffff];
 
@@ -62,8 +62,8 @@ fn scribble(all: &Shm<All>, seed: u64) -> ! {
             if random.bool() { random.u32(..) } else { TELLING[random.usize(..TELLING.len())] };
         // SAFETY: inside the mapping.
         let at = unsafe { mapping.start().cast::<u32>().add(word) };
-        // SAFETY: inside the mapping, aligned; all others access it by atomics, or expect it to be
-        // scribbled on.
+        // SAFETY: inside the mapping, and aligned. All others access it by atomics, or expect that
+        // it is scribbled on.
         unsafe { at.write_volatile(value) };
     }
 }
@@ -78,7 +78,7 @@ fn operate(all: &All, until: Instant) {
                 Err(_) => {}
             }
         }
-        // Two at once, so that unlinking meets what was scribbled on entries.
+        // Two are held at once, so that unlinking meets scribbled entries.
         let one = all.locks[0].try_lock();
         let two = all.locks[1].try_lock();
         drop(one);
@@ -119,7 +119,7 @@ fn operate_on_the_others(all: &All, short: Duration) {
         all.permits.try_acquire(),
     ];
     drop(permits);
-    // With a lock that nobody scribbles on: a condition waits for its lock as long as that takes.
+    // Nobody scribbles on this lock: a condition waits for its lock as long as that takes.
     let own = Lock::new(());
     let mut guard = own.lock().unwrap();
     let _ = all.condition.wait_timeout(&mut guard, short);
@@ -177,7 +177,7 @@ fn attaching_to_what_is_scribbled_on_is_an_error_or_succeeds() {
     kill(&scribbler);
 }
 
-/// Waiters that have no deadline must not spin on a word that makes no sense: they sleep, and look
+/// Waiters without a deadline must not spin on a word that makes no sense: they sleep, and look
 /// again.
 #[test]
 fn a_word_that_makes_no_sense_costs_no_processor_time() {
@@ -186,8 +186,8 @@ fn a_word_that_makes_no_sense_costs_no_processor_time() {
     let offset = 4096 + std::mem::offset_of!(All, event);
     // SAFETY: inside the mapping.
     let event = unsafe { mapping.start().add(offset) }.cast::<u64>();
-    // SAFETY: inside the mapping, aligned; nobody uses it yet. Bits that are always 0 are set,
-    // `SET` is not.
+    // SAFETY: inside the mapping, and aligned; nobody uses it yet. The value has bits that are
+    // always 0, and not `SET`.
     unsafe { event.write_volatile(0x3fff_ffff) };
     let theirs = all.clone();
     let waiter = fork(move || {

@@ -1,5 +1,5 @@
-//! An attack on each word of each primitive: telling values, one after the other and changing at
-//! full speed, before each operation and while something is held.
+//! An attack on each word of each primitive, with telling values. They are stored one after the
+//! other and at full speed, before each operation and while something is held.
 
 #![allow(unsafe_code)]
 #![allow(dropping_copy_types, reason = "what comes of an operation is of no moment")]
@@ -50,7 +50,7 @@ fn board() -> Shm<Board> {
     .unwrap()
 }
 
-/// The words of a board, as a peer has them.
+/// The words of a board, as a peer sees them.
 struct Words(Mapping);
 
 impl Words {
@@ -69,15 +69,15 @@ impl Words {
 
 /// How long an operation may wait.
 const SHORT: Duration = Duration::from_millis(1);
-/// How long it may take: on a busy machine, and with what it does besides waiting.
+/// How long an operation may take in all, on a busy machine and with what it does besides waiting.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// One primitive: where it is, and what is done with it.
+/// A primitive: its place, and what is done with it.
 struct Target {
     name: &'static str,
     offset: usize,
     len: usize,
-    /// What is done, one after the other.
+    /// The operations, which run one after the other.
     operations: &'static [fn(&Board)],
 }
 
@@ -173,7 +173,7 @@ const TARGETS: [Target; 10] = [
     ]),
 ];
 
-/// The values that mean something in some word, for a victim of this TID.
+/// Returns the values that have a meaning in some word, for a victim with this TID.
 fn telling(victim: u32) -> [u32; 12] {
     [
         0,
@@ -202,7 +202,7 @@ fn timed(what: &str, operation: impl FnOnce()) {
     assert!(took < SLACK, "{what} took {took:?}");
 }
 
-/// In a process of its own, for each word of each primitive.
+/// Runs the attack on each word of each primitive, in a process for each primitive.
 fn attack(attack: fn(&Target, usize, &Shm<Board>, &Words)) {
     let victims = TARGETS.iter().map(|target| {
         fork(move || {
@@ -251,8 +251,8 @@ fn nor_one_that_changes_at_full_speed() {
     });
 }
 
-/// While the thread holds something, each word of it gets each value: it is not given to the thread
-/// a second time.
+/// Gives each word of what the thread holds each telling value. The thread must not get a second
+/// hold of it.
 fn hold_and_attack<'a, G>(
     board: &'a Shm<Board>,
     words: &Words,
@@ -277,7 +277,8 @@ fn a_thread_gets_no_second_guard_of_what_it_holds() {
         let board = board();
         let words = Words::of(&board);
         let all: &Shm<Board> = &board;
-        // The first eight bytes are the word, then come entry and hints: not the value.
+        // The first eight bytes are the word. The entry and the hints follow; the value is not
+        // attacked.
         let lock = (offset_of!(Board, lock), size_of::<Lock<()>>());
         hold_and_attack(
             all,
@@ -303,7 +304,7 @@ fn a_thread_gets_no_second_guard_of_what_it_holds() {
                     && matches!(board.rwlock.read_timeout(SHORT), Err(LockError::Deadlock))
             },
         );
-        // One that reads must not write, whatever the words say of readers and writers.
+        // A reader must not write, whatever the words say of readers and writers.
         hold_and_attack(
             all,
             &words,
@@ -329,7 +330,7 @@ fn how_often_an_rlock_is_held_is_not_for_a_peer_to_say() {
                 drop(inner);
                 assert_eq!(board.rlock.depth(), 1, "word {offset} with {value:#x}");
                 words.at(offset).store(before, SeqCst);
-                // Its owner holds it still.
+                // The owner still holds it.
                 let theirs = board.clone();
                 join_all([fork(move || {
                     assert!(matches!(theirs.rlock.try_lock(), Err(LockError::WouldBlock)));

@@ -19,7 +19,7 @@ use forked::fork;
 
 const MIB: usize = 1 << 20;
 
-/// Runs it in a thread with a stack of 256 KiB.
+/// Runs `run` in a thread with a stack of 256 KiB.
 fn with_little_stack<R: Send>(run: impl FnOnce() -> R + Send) -> R {
     thread::scope(|scope| {
         let thread = thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, run).unwrap();
@@ -70,7 +70,7 @@ fn items_of_four_mib_pass_with_little_stack() {
     pass_items::<{ 4 * MIB }>();
 }
 
-/// Whether it is empty, and takes as many items as before.
+/// Returns whether the queue is empty, and takes as many items as before.
 fn is_untouched(queue: &Queue<[u8; MIB]>) -> bool {
     let is_empty = matches!(queue.try_receive(), Err(QueueError::Empty));
     for _ in 0..queue.capacity() {
@@ -103,7 +103,7 @@ fn an_item_that_a_panic_leaves_half_written_is_not_put() {
 fn an_item_that_the_dead_left_half_written_is_not_put() {
     let queue: Queue<[u8; MIB]> = QueueOptions::new().participants(2).loans(1).create(2).unwrap();
     assert!(is_untouched(&queue));
-    // More deaths than there are participants: the places of the dead are used again.
+    // There are more deaths than participants: the slots of the dead are reused.
     for _ in 0..3 {
         let theirs = queue.clone();
         let child = fork(move || -> () {
@@ -208,7 +208,7 @@ fn a_panic_while_it_is_written_leaves_nothing_behind() {
             .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
     };
     let regions = || descriptors().filter(|link| link.to_string_lossy().contains("memfd:")).count();
-    // Alone in its process: other tests make regions at the same time.
+    // The test is alone in its process: other tests make regions at the same time.
     let child = fork(|| {
         let before = regions();
         let one = panic::catch_unwind(|| {
@@ -226,8 +226,8 @@ fn a_panic_while_it_is_written_leaves_nothing_behind() {
     forked::join_all([child]);
 }
 
-/// What is inherited by a child that was forked meanwhile, and whose maker dies, is nothing that
-/// can be attached.
+/// A peer gets a region while its maker writes it, and the maker dies. The peer cannot attach the
+/// region.
 #[test]
 fn what_the_dead_left_half_written_cannot_be_attached() {
     let (ours, theirs) = crossproc::pipe().unwrap();

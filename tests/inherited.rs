@@ -1,4 +1,4 @@
-//! Handles of every kind, given to a program that is started, by name.
+//! Handles of every kind, given by name to a program that is started.
 
 use std::error::Error;
 use std::io::{Read, Seek, Write};
@@ -16,7 +16,7 @@ use forked::{PATIENCE, wait_until};
 
 const ROLE: &str = "CROSSPROC_TEST_ROLE";
 
-/// This program again, running only the test of this name.
+/// Returns a command that runs this program again, with only the test of this name.
 fn this_program(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env(ROLE, "1").stdout(Stdio::null());
@@ -29,7 +29,7 @@ fn is_started() -> bool {
 
 fn ends_well(mut command: Command) {
     let child = command.start().unwrap();
-    // Its descriptors of the pipes' other ends.
+    // This closes the command's descriptors of the pipes' other ends.
     drop(command);
     assert!(child.join_timeout(PATIENCE).unwrap().success());
 }
@@ -91,7 +91,7 @@ fn every_kind_of_handle_is_inherited_and_used() {
         "nobody kept the other end"
     );
     assert_eq!(ours.recv_timeout(PATIENCE).unwrap(), b"the other way");
-    // A program that another test starts has a copy of that end, too, until it begins.
+    // A program that another test starts also has a copy of that end until it begins.
     wait_until("nobody has the other end", || {
         matches!(mine.try_send(b"more"), Err(ConnectionError::BrokenPipe))
     });
@@ -133,7 +133,7 @@ fn role_that_uses_every_kind() {
     board.done.set();
 }
 
-/// The same name, another content.
+/// A type with the same name and other contents.
 mod of_another_build {
     use super::*;
     shared! {
@@ -182,7 +182,7 @@ fn what_is_asked_for_as_something_else_is_an_error_that_names_both() {
     ends_well(command);
 }
 
-/// The error of asking for a handle as `H`, and its text with those of its sources.
+/// Asks for a handle as `H`. Returns the error, and its text with those of its sources.
 fn error_of<H: Handle>(name: &str) -> (HandleError, String) {
     let Err(error) = process::inherited::<H>(name) else { panic!("{name} is no {}", H::kind()) };
     let mut text = format!("{error}");
@@ -258,7 +258,7 @@ fn role_that_asks_for_something_else() {
 #[test]
 fn a_program_of_another_version_is_told_so() {
     let board = Shm::new(Board { hits: Lock::new(0), done: Event::new() }).unwrap();
-    // Where a region's header says its version.
+    // This is where a region's header has its version.
     rustix::io::pwrite(board.as_fd(), &77_u32.to_ne_bytes(), 8).unwrap();
     let mut command = this_program("role_of_another_version");
     command.share("board", &board).unwrap();

@@ -1,4 +1,4 @@
-//! Every interruptible wait tells of a signal within a slice, whenever the signal comes.
+//! Every interruptible wait reports a signal within a slice, whenever the signal comes.
 
 #![allow(unsafe_code)]
 
@@ -67,7 +67,7 @@ fn all() -> Shm<All> {
     .unwrap()
 }
 
-/// All, and a process that holds what can be held.
+/// Returns all primitives, and a process that holds what can be held.
 fn all_held() -> (Shm<All>, Child) {
     let all = all();
     let theirs = all.clone();
@@ -95,10 +95,10 @@ fn all_held() -> (Shm<All>, Child) {
 
 /// A wait that nobody ends, again and again.
 type Waiting = Box<dyn FnMut(Wait) -> io::ErrorKind>;
-/// What a case is made of, in the process that waits.
+/// Makes a case, in the process that waits.
 type Make = Box<dyn FnOnce() -> Waiting + Send>;
 
-/// How a wait ended that was not to succeed.
+/// Returns how a wait ended that was not to succeed.
 fn ended<T, E: Into<io::Error>>(result: Result<T, E>) -> io::ErrorKind {
     result.map_or_else(|error| error.into().kind(), |_| panic!("nothing has ended it"))
 }
@@ -114,13 +114,13 @@ fn of_lock<T, G>(result: Result<T, LockError<G>>) -> io::ErrorKind {
     ended(result.map(|_| ()).map_err(LockError::without_guard))
 }
 
-/// A case on what is shared.
+/// Makes a case for something shared.
 fn shared(all: &Shm<All>, wait: impl Fn(&All, Wait) -> io::ErrorKind + Send + 'static) -> Make {
     let all = all.clone();
     Box::new(move || Box::new(move |with| wait(&all, with)))
 }
 
-/// A case on something of its own.
+/// Makes a case for something of the process's own.
 fn own<T: 'static>(
     make: impl FnOnce() -> T + Send + 'static,
     wait: impl Fn(&mut T, Wait) -> io::ErrorKind + Send + 'static,
@@ -143,14 +143,15 @@ fn unfinished() -> JoinableQueue<u64> {
     queue
 }
 
-/// A connection in which there is no more room, and its other end.
+/// Returns a connection without room for more, and its other end.
 fn crammed() -> (crossproc::Connection, crossproc::Connection) {
     let (one, other) = pipe().unwrap();
     while one.try_send(&[0; 1_000]).is_ok() {}
     (one, other)
 }
 
-/// A listener that nobody accepts from, whose queue is full, and what is in it.
+/// Fills the queue of a listener that nobody accepts from. Returns the listener, and what is in its
+/// queue.
 fn crowded(path: &std::path::Path) -> Vec<std::os::fd::OwnedFd> {
     let place = SocketAddrUnix::new(path).unwrap();
     let socket =
@@ -168,13 +169,13 @@ fn crowded(path: &std::path::Path) -> Vec<std::os::fd::OwnedFd> {
     }
 }
 
-/// A child that has ended and that nobody can reap before its tracer lets go of it, and the tracer.
+/// Returns an ended child that nobody can reap before its tracer lets go of it, and the tracer.
 fn held_by_a_debugger() -> (Child, Child) {
     let events: Shm<[Event; 2]> = Shm::new([Event::new(), Event::new()]).unwrap();
     let [may_be_traced, is_traced] = &*events;
     let theirs = events.clone();
     let child = fork(move || {
-        // SAFETY: says who may trace it. It is refused where that is not asked for.
+        // SAFETY: says who may trace this process. The call is refused where it is not needed.
         unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
         theirs[0].set();
         theirs[1].wait();
@@ -199,7 +200,7 @@ fn held_by_a_debugger() -> (Child, Child) {
     (child, tracer)
 }
 
-/// One for each way to wait.
+/// Returns a case for each way to wait.
 fn every_wait(all: &Shm<All>, served: &Address, folder: &Folder) -> Vec<(&'static str, Make)> {
     let (server, other_server, elsewhere) = (served.clone(), served.clone(), abstract_address());
     let (nobody, crowd) =
@@ -241,7 +242,7 @@ fn every_wait(all: &Shm<All>, served: &Address, folder: &Folder) -> Vec<(&'stati
             "barrier",
             shared(all, |all, wait| {
                 let ended = ended(all.barrier.wait_with(wait));
-                // The party that has arrived.
+                // Takes back the party that has arrived.
                 all.barrier.reset();
                 ended
             }),
@@ -385,12 +386,12 @@ static SIGNALS: AtomicU32 = AtomicU32::new(0);
 /// How often the thread had gone to sleep when its handler ran.
 static SLEPT_BEFORE: AtomicI64 = AtomicI64::new(0);
 
-/// How often the calling thread has gone to sleep.
+/// Returns how often the calling thread has gone to sleep.
 fn slept() -> i64 {
     // SAFETY: zeroes are valid for every field.
     let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
-    // SAFETY: fills the structure. No handler's business is disturbed: it is a system call and
-    // nothing else.
+    // SAFETY: fills the structure. It disturbs nothing that a handler interrupts: it is a system
+    // call and nothing else.
     assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) }, 0);
     usage.ru_nvcsw
 }
@@ -410,11 +411,12 @@ fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int), flags: libc:
     let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
     action.sa_sigaction = handler as usize;
     action.sa_flags = flags;
-    // SAFETY: the handlers store to atomics and make a system call, which any context may do.
+    // SAFETY: the handlers store to atomics and make a system call, which is allowed in any
+    // context.
     assert_eq!(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) }, 0);
 }
 
-/// A SIGALRM to this process, whose other threads block all signals.
+/// Sends a SIGALRM to this process after a time. Its other threads block all signals.
 fn signal_after(time: Duration) {
     let once = libc::timeval { tv_sec: 0, tv_usec: time.as_micros().max(1) as i64 };
     let timer =
@@ -425,12 +427,13 @@ fn signal_after(time: Duration) {
 
 const SLICE: Duration = Duration::from_millis(1);
 const SIGNALS_PER_WAIT: u32 = 300;
-/// So often a thread may go to sleep after its handler has run: for one slice, and where it has to
-/// leave what others of its process work on.
+/// The number of times that a thread may go to sleep after its handler has run. It does so for one
+/// slice, and where it has to leave what other threads of its process work on.
 const MOST_SLEEPS: i64 = 3;
 
-/// Every second signal comes with the end of a slice, the others come at any time. A signal may be
-/// late on a busy machine, and so may whoever is woken. So sleeps are counted, and not time.
+/// Every second signal comes at the end of a slice, and the others at any time. On a busy machine,
+/// a signal may be late, and so may a woken thread. So the test counts sleeps, and does not measure
+/// time.
 fn every_signal_is_told(name: &str, waiting: &mut Waiting, flags: libc::c_int) {
     handle(libc::SIGALRM, on_signal, flags);
     let mut random = fastrand::Rng::with_seed(name.len() as u64);
@@ -464,7 +467,7 @@ fn every_wait_tells_of_every_signal_within_a_slice() {
         let server = serve(&served, DirectoryOptions::new());
         let (all, holder) = all_held();
         let _ = std::fs::remove_file(folder.path().join("crowd"));
-        // Some at a time, so that they are late now and then.
+        // A few run at a time, so that they are late now and then.
         let mut waits = every_wait(&all, &served, &folder).into_iter().peekable();
         while waits.peek().is_some() {
             let some: Vec<_> = waits.by_ref().take(8).collect();
@@ -485,7 +488,7 @@ fn every_wait_tells_of_every_signal_within_a_slice() {
     }
 }
 
-/// The kernel's word is enough where the thread is asleep when the signal comes, also without
+/// The kernel's report is enough where the thread is asleep when the signal comes, even without
 /// slices.
 #[test]
 fn a_signal_ends_a_sleep_at_once() {
@@ -494,7 +497,8 @@ fn a_signal_ends_a_sleep_at_once() {
     let server = serve(&served, DirectoryOptions::new());
     let (all, holder) = all_held();
     for (name, make) in every_wait(&all, &served, &folder) {
-        // These look again every 20 ms, or every one, and that one sleeps in connect(2).
+        // The first two look again every 20 ms or every 1 ms, and the last one sleeps in
+        // connect(2).
         if ["server at a name", "debugger", "crowd"].iter().any(|part| name.contains(part)) {
             continue;
         }
@@ -510,10 +514,10 @@ fn a_signal_ends_a_sleep_at_once() {
         let pid = waits.id() as libc::pid_t;
         wait_until("the handler is there", || handles(pid, libc::SIGALRM));
         wait_until_asleep(&waits);
-        // It may have been asleep over something else, before it waited: there are more, until one
-        // ends it.
+        // The process may have been asleep for another reason, before its wait. So signals are sent
+        // until one ends it.
         wait_until("it has ended", || {
-            // SAFETY: a signal to a child that is not reaped yet.
+            // SAFETY: signals a child that is not reaped yet.
             assert_eq!(unsafe { libc::kill(pid, libc::SIGALRM) }, 0);
             waits.join_timeout(Duration::from_millis(10)).is_ok()
         });
@@ -523,15 +527,15 @@ fn a_signal_ends_a_sleep_at_once() {
     kill(&server);
 }
 
-/// Whether the process catches the signal.
+/// Returns whether the process catches the signal.
 fn handles(pid: libc::pid_t, signal: libc::c_int) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
     u64::from_str_radix(caught.trim(), 16).unwrap() & 1 << (signal - 1) != 0
 }
 
-/// As a handler does that runs in another thread. Nothing tells the kernel of it: the looks alone
-/// see it.
+/// The flag is set as by a handler that runs in another thread. Nothing tells the kernel: only the
+/// looks see it.
 #[test]
 fn a_flag_that_another_thread_sets_ends_every_wait() {
     let folder = Folder::new();

@@ -62,7 +62,7 @@ fn tasks_of_bytes_have_a_length_and_wait_for_room() {
     task.done();
     let task = tasks.get().unwrap();
     assert_eq!(task[..], b"second"[..]);
-    // Of a loan, as much as was asked for.
+    // A loan has as many bytes as were asked for.
     let mut loan = tasks.loan(3).unwrap();
     loan.copy_from_slice(b"abc");
     loan.send().unwrap();
@@ -136,7 +136,7 @@ fn a_task_that_kills_its_workers_becomes_a_dead_letter() {
         });
         assert!(!worker.join().unwrap().success());
     }
-    // Whoever looks takes over what the dead have left.
+    // The process that looks takes over what the dead have left.
     tasks.join().unwrap();
     assert_eq!(tasks.dead_letters(), 1);
     let letter = tasks.dead_letter().unwrap();
@@ -177,7 +177,7 @@ fn returned_tasks_leave_a_place_for_every_operation() {
         tasks.put_many(&all).unwrap();
         let in_hand: Vec<_> = (0..loans).map(|_| tasks.get().unwrap()).collect();
         drop(in_hand);
-        // As many of its places as may be are in use by what it returned.
+        // The tasks that it returned use as many of its places as they may.
         assert!(matches!(tasks.loan(), Err(QueueError::TooManyLoans { .. })));
         tasks.put(100).unwrap();
         let mut got: Vec<u64> = (0..loans)
@@ -195,7 +195,7 @@ fn returned_tasks_leave_a_place_for_every_operation() {
     }
 }
 
-/// Runs `turn` in this thread, again and again for a while, and `other` in another as long.
+/// Runs `turn` in this thread and `other` in another one, again and again for the same while.
 fn side_by_side(other: impl Fn() + Sync, turn: impl Fn()) {
     let end = Instant::now() + Duration::from_millis(1500);
     std::thread::scope(|scope| {
@@ -213,7 +213,7 @@ fn side_by_side(other: impl Fn() + Sync, turn: impl Fn()) {
 #[test]
 fn a_join_does_not_return_while_a_task_is_in_hand() {
     let tasks = JoinableQueue::<u64>::new(4).unwrap();
-    // Odd: a task exists, and is not done.
+    // The state is odd while a task exists and is not done.
     let state = AtomicU64::new(0);
     let worker = || {
         tasks.put(0).unwrap();
@@ -236,7 +236,7 @@ fn a_join_does_not_return_while_a_task_is_in_hand() {
 fn a_task_that_moves_from_hand_to_hand_is_unfinished() {
     let tasks = JoinableQueue::<u64>::new(4).unwrap();
     tasks.put(0).unwrap();
-    // Both give it back: it is always in one of four hands and places.
+    // Both give the task back: it is always in one of four hands and places.
     let fumble = || drop(tasks.get_timeout(Duration::from_millis(1)));
     let end = Instant::now() + Duration::from_millis(1500);
     std::thread::scope(|scope| {
@@ -254,7 +254,7 @@ fn a_task_that_moves_from_hand_to_hand_is_unfinished() {
     tasks.join().unwrap();
 }
 
-/// Two workers with a task in hand that wait for each other's would wait for ever.
+/// Two workers with tasks in hand that wait for each other's would wait for ever.
 #[test]
 fn a_worker_with_a_task_in_hand_does_not_wait_for_the_last_ones_of_a_closed_queue() {
     let tasks = JoinableQueue::<u64>::new(8).unwrap();
@@ -265,7 +265,7 @@ fn a_worker_with_a_task_in_hand_does_not_wait_for_the_last_ones_of_a_closed_queu
         told.get()?.done();
         let task = theirs.get()?;
         tell.put(0).unwrap();
-        // It is asleep in there when the queue is closed.
+        // The worker sleeps in this call when the queue is closed.
         assert!(matches!(theirs.get(), Err(QueueError::Deadlock)));
         tell.put(0).unwrap();
         task.done();
@@ -282,8 +282,8 @@ fn a_worker_with_a_task_in_hand_does_not_wait_for_the_last_ones_of_a_closed_queu
     join_all([worker]);
 }
 
-/// What comes back is waited for by those who have nothing in hand, and the dead one's is there for
-/// all.
+/// Workers with nothing in hand wait for tasks to come back. All of them can get the dead worker's
+/// task.
 #[test]
 fn the_last_tasks_of_a_closed_queue_come_back_to_those_who_can_wait() {
     let tasks = JoinableQueue::<u64>::new(8).unwrap();

@@ -1,6 +1,6 @@
-//! A stranger that turns the kernel against whoever shares memory with it: by waits that make wakes
-//! fail, by requeues, and by what a sandbox refuses.
-//! Wakes may come late then, by a slice; nobody panics, sleeps on, or spins.
+//! A stranger turns the kernel against the processes that share memory with it: by waits that make
+//! wakes fail, by requeues, and by what a sandbox refuses. Wakes may then come late, by a slice.
+//! Nobody panics, sleeps on, or spins.
 
 #![allow(unsafe_code)]
 
@@ -25,10 +25,9 @@ mod forked;
 mod refused;
 use forked::{PATIENCE, join_all, kill, wait_until, wait_until_asleep};
 
-/// Where a region's contents begin.
+/// The offset at which a region's contents begin.
 const CONTENTS: usize = 4_096;
-/// So long a sleeper may take that only a slice wakes: some slices, on a machine that has other
-/// things to do.
+/// How long a sleeper may take that only a slice wakes: some slices, on a busy machine.
 const SOME_SLICES: Duration = Duration::from_secs(5);
 
 shared! {
@@ -64,7 +63,7 @@ fn new() -> Shm<All> {
     all
 }
 
-/// A child that dies with the test. Slices are as they are in any program.
+/// Forks a child that dies with the test. Slices are as they are in any program.
 fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
     // SAFETY: as in `forked::fork`.
     unsafe { Builder::new().daemon(true).fork_with_threads(body) }.expect("a child can be forked")
@@ -78,13 +77,12 @@ fn futex(
     other: *mut u32,
     expected: u32,
 ) -> i64 {
-    // SAFETY: the kernel takes these words, which are mapped, for futexes, and changes nothing
-    // else.
+    // SAFETY: the kernel uses these words, which are mapped, as futexes, and changes nothing else.
     unsafe { libc::syscall(libc::SYS_futex, word, operation, value, count, other, expected) }
 }
 
-/// A process with a thread for each word of the memory, from its contents on, that does `what` to
-/// it. It begins once they have been seen to do it.
+/// Returns a process with a thread for each word of the memory, from its contents on. Each thread
+/// does `what` to its word.
 fn stranger_on(memory: impl AsFd, len: usize, what: fn(&AtomicU32, &AtomicU32)) -> Child {
     let memory = memory.as_fd().try_clone_to_owned().unwrap();
     fork(move || -> () {
@@ -92,7 +90,7 @@ fn stranger_on(memory: impl AsFd, len: usize, what: fn(&AtomicU32, &AtomicU32)) 
         for index in 0..len / 4 {
             // SAFETY: inside the mapping, which stays.
             let at = unsafe { mapping.start().add(CONTENTS + 4 * index) };
-            // SAFETY: aligned, and mapped for ever; all access it by atomics.
+            // SAFETY: aligned, and mapped for ever; all accesses are atomic.
             let word = unsafe { AtomicU32::from_ptr(at.cast().as_ptr()) };
             let own: &AtomicU32 = Box::leak(Box::new(AtomicU32::new(0)));
             thread::Builder::new().stack_size(1 << 16).spawn(move || what(word, own)).unwrap();
@@ -103,18 +101,18 @@ fn stranger_on(memory: impl AsFd, len: usize, what: fn(&AtomicU32, &AtomicU32)) 
     })
 }
 
-/// Waits on the word for ever, as for a mutex with priority inheritance: the kernel refuses to wake
-/// anybody behind it.
+/// Waits on the word for ever, as for a mutex with priority inheritance. The kernel refuses to wake
+/// any sleeper behind such a waiter.
 fn wait_by_pi(word: &AtomicU32, own: &AtomicU32) {
     loop {
         futex(word.as_ptr(), libc::FUTEX_WAIT_REQUEUE_PI, word.load(Relaxed), 0, own.as_ptr(), 0);
     }
 }
 
-/// How many sleepers were moved.
+/// The number of sleepers that were moved.
 static MOVED: OnceLock<Shm<AtomicU32>> = OnceLock::new();
 
-/// Has all who sleep on the word sleep on another one.
+/// Moves all sleepers from the word to another one.
 fn requeue(word: &AtomicU32, own: &AtomicU32) {
     let moved = MOVED.get().unwrap();
     loop {
@@ -131,7 +129,7 @@ fn requeue(word: &AtomicU32, own: &AtomicU32) {
     }
 }
 
-/// A stranger that waits by PI on every word, once it does.
+/// Returns a stranger that waits by PI on every word, once it does so.
 fn waiting_by_pi(memory: impl AsFd, len: usize) -> Child {
     let stranger = stranger_on(memory, len, wait_by_pi);
     let is_waiting = |task: &fs::DirEntry| {
@@ -147,12 +145,12 @@ fn waiting_by_pi(memory: impl AsFd, len: usize) -> Child {
     stranger
 }
 
-/// Has a child wait, wakes it once it sleeps, and expects it to notice.
+/// Has a child sleep, wakes it, and checks that it notices in time.
 fn ends_in_time(what: &str, sleep: impl FnOnce() + Send, wake: impl FnOnce()) {
     ends_in_time_once(&|| (), what, sleep, wake);
 }
 
-/// The same, and something has to come before it is woken.
+/// The same, but `ready` has to return before the wake-up.
 fn ends_in_time_once(
     ready: &dyn Fn(),
     what: &str,
@@ -169,7 +167,7 @@ fn ends_in_time_once(
     assert!(begun.elapsed() < SOME_SLICES, "{what}: it took {:?}", begun.elapsed());
 }
 
-/// Everything that can be waited for, by another process each.
+/// Checks everything that can be waited for, each in another process.
 fn everybody_is_woken(all: &Shm<All>, wait: Wait, ready: &dyn Fn()) {
     ends_in_time_once(ready, "event", || all.event.wait_with(wait).unwrap(), || all.event.set());
     ends_in_time_once(
@@ -238,7 +236,7 @@ fn a_stranger_that_waits_by_pi_makes_no_wake_fail() {
 fn one_that_was_passed_over_for_a_stranger_is_woken_at_once_when_that_is_gone() {
     let all = new();
     let stranger = waiting_by_pi(&all, size_of::<All>());
-    // The flag that somebody sleeps is left in the word by a release that woke nobody.
+    // A release that woke nobody leaves the flag for a sleeper in the word.
     let sleeper = fork(|| {
         set_slice(None);
         all.semaphore.acquire_timeout(PATIENCE).unwrap();
@@ -260,7 +258,7 @@ fn a_stranger_that_waits_by_pi_on_the_word_as_on_a_lock_makes_no_wake_fail() {
         thread::park();
     }
     let event = Shm::new(Event::new()).unwrap();
-    // The one takes it, the other waits for it.
+    // One stranger takes the word, and another waits for it.
     let one = stranger_on(&event, 4, lock_by_pi);
     let word = Mapping::new(event.as_fd(), CONTENTS + 4).unwrap();
     // SAFETY: inside the mapping.
@@ -321,7 +319,7 @@ fn a_hole_that_a_stranger_punches_later_is_zeros_and_kills_nobody() {
             .unwrap();
     })]);
     assert!(!again.event.is_set());
-    // The word that said whose it is is gone, and so it is free.
+    // The word that named the owner is gone, and so the lock is free.
     drop(held);
     *again.lock.lock_timeout(PATIENCE).unwrap() = 1;
     again.event.set();
@@ -334,7 +332,7 @@ fn a_stranger_can_seal_nothing_later() {
     for seal in [SealFlags::WRITE, SealFlags::FUTURE_WRITE, SealFlags::GROW] {
         assert_eq!(fcntl_add_seals(&all, seal), Err(rustix::io::Errno::PERM), "{seal:?}");
     }
-    // Linux 6.3; before that the kernel does not know it.
+    // This came with Linux 6.3; older kernels do not know it.
     let refused = fcntl_add_seals(&all, SealFlags::EXEC);
     assert!(
         matches!(refused, Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL)),
@@ -345,7 +343,7 @@ fn a_stranger_can_seal_nothing_later() {
 const FUTEX: i64 = libc::SYS_futex;
 const WAITV: i64 = libc::SYS_futex_waitv;
 
-/// Errnos of the kernel's, and of sandboxes.
+/// Errnos of the kernel and of sandboxes.
 const ERRNOS: [i32; 8] = [
     libc::EPERM,
     libc::EACCES,
@@ -357,13 +355,13 @@ const ERRNOS: [i32; 8] = [
     libc::ENFILE,
 ];
 
-/// The time that this process has spent on a CPU.
+/// Returns the time that this process has spent on a CPU.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Everything that can be waited for, in a process that the kernel lets sleep on nothing.
+/// Checks everything that can be waited for, in a process that the kernel lets sleep on nothing.
 fn times_out_without_spinning(all: &All) {
     let short = Duration::from_millis(60);
     let (begun, spent) = (Instant::now(), cpu_time());
@@ -401,10 +399,11 @@ fn a_sandbox_that_refuses_futexes_makes_waits_slow_and_no_more() {
             all.barrier.reset();
             times_out_without_spinning(&all);
             phase.store(1, Relaxed);
-            // What another one does is seen, though it wakes nobody here.
+            // The process sees what another one does, although it gets no wake-up.
             all.event.wait();
             all.semaphore.release().unwrap();
-            // Where two threads want one of its locks, libc ends a process that is refused futexes.
+            // libc ends a process that is refused futexes where two threads want one of libc's
+            // locks.
             assert_eq!(
                 std::fs::read_dir("/proc/self/task").unwrap().count(),
                 1,
@@ -436,7 +435,7 @@ fn a_sandbox_that_refuses_every_sleep_leaves_the_deadline() {
     })]);
 }
 
-/// A sandbox that says of every look at descriptors that it was interrupted.
+/// A sandbox answers every look at descriptors with an interruption.
 #[test]
 fn a_look_that_is_always_interrupted_ends() {
     let all = new();
@@ -462,7 +461,8 @@ fn a_look_that_is_always_interrupted_ends() {
     kill(&lives);
 }
 
-/// As before Linux 5.16: one word at a time. No slice ends a sleep in these children.
+/// As before Linux 5.16, a thread sleeps on one word at a time. No slice ends a sleep in these
+/// children.
 #[test]
 fn without_a_wait_for_several_words_everybody_wakes_within_a_tenth_of_a_second() {
     let tasks = JoinableQueue::<u64>::new(4).unwrap();
@@ -494,7 +494,7 @@ fn without_a_wait_for_several_words_everybody_wakes_within_a_tenth_of_a_second()
         without(|all, _| all.event.wait()),
     ];
     kill(&reader);
-    // It was set, and is not any more.
+    // The event was set, and is set no more.
     all.event.set();
     all.event.clear();
     let begun = Instant::now();
@@ -516,7 +516,7 @@ fn a_refusal_of_some_words_is_none_of_the_others() {
     }
 }
 
-/// The other half of the word is not what it was, and nobody wakes who sleeps on this one.
+/// The other half of the word has changed, and nobody wakes a sleeper on this half.
 #[test]
 fn without_a_wait_for_several_words_a_changed_half_is_seen_after_a_tenth_of_a_second() {
     use crossproc_sys::clock::now;
@@ -557,8 +557,7 @@ fn a_short_sleep_that_is_refused_takes_its_time_all_the_same() {
 
 extern "C" fn nothing(_: libc::c_int) {}
 
-/// Has this process be sent a signal once it sleeps by other means than a futex, until it says that
-/// it was.
+/// Sends signals to the sleeper until it says that its waits have ended.
 fn signal_until(is_told: &AtomicU32, sleeper: &Child) {
     wait_until("the sleeper is interrupted", || {
         // SAFETY: signals a child that has not been waited for.
@@ -573,7 +572,7 @@ fn a_signal_interrupts_a_sleep_that_is_refused_and_a_wait_for_a_process_goes_on(
     let [ready, told] = [(); 2].map(|()| Shm::new(AtomicU32::new(0)).unwrap());
     let (their_ready, their_told) = (ready.clone(), told.clone());
     let sleeper = fork(move || {
-        // SAFETY: a handler that does nothing.
+        // SAFETY: installs a handler that does nothing.
         unsafe { libc::signal(libc::SIGUSR1, nothing as *const () as libc::sighandler_t) };
         let park = || -> () {
             loop {
@@ -584,9 +583,9 @@ fn a_signal_interrupts_a_sleep_that_is_refused_and_a_wait_for_a_process_goes_on(
         refused::refuse(&[refused::call(FUTEX, libc::EPERM)]);
         their_ready.store(1, SeqCst);
         let word = crossproc_sys::atomic::AtomicU32::new(7);
-        // It may come between two sleeps.
+        // A signal may come between two sleeps.
         while wait(&word, 7, None) != Awake::Interrupted {}
-        // Each signal ends a poll, and none of them this.
+        // Each signal ends a poll, and none ends this wait.
         let timeout = Duration::from_millis(100);
         let begun = Instant::now();
         assert_eq!(endless.join_timeout(timeout).unwrap_err().kind(), std::io::ErrorKind::TimedOut);
@@ -611,14 +610,14 @@ fn words_that_cannot_be_slept_on_make_no_thread_spin() {
         join_all([fork(|| {
             refused::refuse(&[refused::call(WAITV, errno)]);
             let (reader, _writer) = rustix::pipe::pipe().unwrap();
-            // A descriptor, so that a thread sleeps on the words.
+            // There is a descriptor, so that a thread sleeps on the words.
             let wait = |time| wait_any_with(&[&all.event, &Readable(&reader)], Wait::timeout(time));
-            // The thread has started before it is measured.
+            // The thread starts before the measurement.
             assert!(matches!(wait(Duration::from_millis(1)), Err(WaitAnyError::TimedOut)));
             let (began, before) = (Instant::now(), cpu_time());
             assert!(matches!(wait(Duration::from_millis(500)), Err(WaitAnyError::TimedOut)));
             let (took, spent) = (began.elapsed(), cpu_time() - before);
-            // One that spins takes all of it. Emulated, the looks take a third or more.
+            // A thread that spins takes all of it. Under emulation, the looks take a third or more.
             assert!(
                 spent < took * if forked::slowness() > 1 { 2 } else { 1 } / 3,
                 "errno {errno}: {spent:?} of {took:?}"

@@ -1,4 +1,4 @@
-//! On what was measured, and against which versions.
+//! The machine that was measured, and the versions of the rivals.
 
 #![allow(unsafe_code)]
 
@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 use std::thread;
 
-/// Three lines. What cannot be found out is said to be unknown. `rivals` are packages.
+/// Returns three lines. What cannot be found out is reported as unknown. `rivals` are packages.
 pub(crate) fn description(rivals: &[&str]) -> String {
     let cpus = thread::available_parallelism()
         .map_or_else(|_| "? CPUs".to_owned(), |cpus| format!("{cpus} CPUs"));
@@ -31,7 +31,7 @@ fn unknown() -> String {
 
 #[cfg(target_env = "gnu")]
 fn libc_version() -> String {
-    // SAFETY: takes nothing, and gives a string that is there for good.
+    // SAFETY: takes nothing, and returns a string that is never freed.
     let version = unsafe { libc::gnu_get_libc_version() };
     // SAFETY: as above: ended by a zero, never changed.
     let version = unsafe { core::ffi::CStr::from_ptr(version) };
@@ -43,7 +43,7 @@ fn libc_version() -> String {
     "a libc that does not tell its version".to_owned()
 }
 
-/// From the lock file, the only one that knows.
+/// Finds the version in the lock file, the only place that has it.
 fn locked_version(package: &str) -> Option<String> {
     let lock = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).ok()?;
     let mut lines = lock.lines().skip_while(|line| *line != format!("name = \"{package}\""));
@@ -63,7 +63,7 @@ fn commit() -> Option<String> {
     Some(if changed.is_empty() { hash } else { hash + ", with changes" })
 }
 
-/// What a program says, if it is there and succeeds.
+/// Returns a program's output, if the program exists and succeeds.
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program)
         .args(arguments)

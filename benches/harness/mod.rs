@@ -1,9 +1,9 @@
-//! How the benchmarks of this crate measure: criterion's groups first, for a history of each
-//! operation by itself, then a table of ratios.
+//! How this crate's benchmarks measure: first criterion's groups, for a history of each operation
+//! by itself, then a table of ratios.
 //!
-//! `cargo bench` does both, `cargo bench -- ratios` only the tables; with any other argument, a
-//! filter or a baseline, there is criterion alone. `cargo bench -- --test` and `cargo test
-//! --benches` see that everything runs.
+//! `cargo bench` does both, and `cargo bench -- ratios` only the tables. With any other argument, a
+//! filter or a baseline, only criterion runs. `cargo bench -- --test` and `cargo test --benches`
+//! check that everything runs.
 
 use core::time::Duration;
 use std::env;
@@ -26,7 +26,7 @@ pub(crate) fn run(
 ) {
     let (flags, others): (Vec<String>, Vec<String>) =
         env::args().skip(1).partition(|argument| argument == "--bench" || argument == "--test");
-    // As criterion decides it: cargo gives `--bench` only for `cargo bench`.
+    // Decides as criterion does: cargo passes `--bench` only for `cargo bench`.
     let is_trial = flags.iter().any(|flag| flag == "--test") || flags.is_empty();
     let ratios_alone = others == ["ratios"];
     if !ratios_alone {

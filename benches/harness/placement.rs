@@ -1,4 +1,4 @@
-//! On which CPUs the members of a team run.
+//! The CPUs on which the members of a team run.
 
 #![allow(unsafe_code)]
 
@@ -7,16 +7,17 @@ use std::io;
 
 /// Where members run, and since when.
 ///
-/// The last matters because a process may decide by the number of its CPUs whether spinning makes
-/// sense, and count them once.
+/// The time matters because a process may count its CPUs only once. By their number, it may decide
+/// whether spinning makes sense.
 #[derive(Clone, Copy)]
 pub(crate) struct Placement {
     #[allow(dead_code, reason = "where there is one placement only, it needs no name")]
     pub(crate) name: &'static str,
-    /// On how many CPUs the members are pinned in turn; 0: wherever the scheduler puts them.
+    /// The number of CPUs on which the members are pinned in turn; 0: wherever the scheduler puts
+    /// them.
     cpus: usize,
-    /// From their first instruction on; otherwise after their first round, in which they have
-    /// waited already.
+    /// Whether members are pinned from their first instruction on. Otherwise, they are pinned after
+    /// their first round, in which they have waited.
     from_start: bool,
 }
 
@@ -33,14 +34,14 @@ impl Placement {
     pub(crate) const ONE_CPU_FROM_START: Placement =
         Placement { name: "same CPU, pinned before the first wait", cpus: 1, from_start: true };
 
-    /// Pinned, once the members have waited.
+    /// Returns the placements that pin the members once they have waited.
     pub(crate) fn pinned() -> impl Iterator<Item = Placement> {
         [Placement::TWO_CPUS, Placement::ONE_CPU]
             .into_iter()
             .filter(|placement| placement.is_possible())
     }
 
-    /// All that there are enough CPUs for.
+    /// Returns all placements for which there are enough CPUs.
     pub(crate) fn all() -> impl Iterator<Item = Placement> {
         let from_start = [Placement::TWO_CPUS_FROM_START, Placement::ONE_CPU_FROM_START];
         Placement::pinned()
@@ -48,12 +49,12 @@ impl Placement {
             .chain([Placement::FREE])
     }
 
-    /// Whether there are enough CPUs for it.
+    /// Returns whether there are enough CPUs for it.
     pub(crate) fn is_possible(self) -> bool {
         self.cpus <= allowed_cpus().len()
     }
 
-    /// Pins the calling thread, member `index`, if it is to be pinned at this point.
+    /// Pins the calling thread, which is member `index`, if it is to be pinned at this point.
     pub(crate) fn apply(self, index: usize, at_start: bool) {
         if self.cpus != 0 && self.from_start == at_start {
             pin(allowed_cpus()[index % self.cpus]);
@@ -61,7 +62,7 @@ impl Placement {
     }
 }
 
-/// The CPUs that the calling thread may run on.
+/// Returns the CPUs that the calling thread may run on.
 fn allowed_cpus() -> Vec<usize> {
     let mut set = no_cpus();
     // SAFETY: writes at most as many bytes as `set` has.

@@ -1,5 +1,5 @@
-//! Ratios that can be relied on where single times cannot: of two times that were taken one right
-//! after the other, many times over.
+//! Ratios, which are reliable where single times are not. Each is of two times that were taken one
+//! right after the other, many times over.
 
 use core::fmt;
 use core::time::Duration;
@@ -12,14 +12,14 @@ use super::sampler::Sampler;
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
     pub(crate) pairs: usize,
-    /// How long one sample takes, about.
+    /// The approximate length of one sample.
     pub(crate) sample: Duration,
 }
 
 impl Effort {
-    /// For a result.
+    /// The effort for a result.
     pub(crate) const FULL: Effort = Effort { pairs: 41, sample: Duration::from_millis(12) };
-    /// To see that it runs.
+    /// The effort for a check that everything runs.
     pub(crate) const TRIAL: Effort = Effort { pairs: 1, sample: Duration::from_micros(20) };
 
     pub(crate) fn is_trial(self) -> bool {
@@ -30,7 +30,7 @@ impl Effort {
 /// The comparisons of one benchmark.
 pub(crate) struct Ratios {
     title: &'static str,
-    /// Packages.
+    /// The packages whose versions the table names.
     rivals: &'static [&'static str],
     effort: Effort,
     rows: Vec<Row>,
@@ -72,8 +72,8 @@ impl Ratios {
         while our_times.len() < self.effort.pairs
             && (our_times.len() < ENOUGH || start.elapsed() < PATIENCE)
         {
-            // Who is first changes by chance: what the first leaves in caches and clock rates is
-            // not always the same one's.
+            // Which one is first changes at random. So what the first one leaves in caches and
+            // clock rates does not always come from the same one.
             if fastrand::bool() {
                 our_times.push(ours.nanos_each());
                 their_times.push(theirs.nanos_each());
@@ -94,7 +94,7 @@ impl Ratios {
         });
     }
 
-    /// Prints the table; after a trial, how many rows it would have.
+    /// Prints the table. After a trial, prints how many rows it would have.
     pub(crate) fn print(&self) {
         if self.effort.is_trial() {
             println!("{} ratios: {} comparisons run", self.title, self.rows.len());
@@ -149,7 +149,7 @@ impl fmt::Display for Nanos {
 /// A comparison that has taken this long makes do with fewer pairs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// As many as it makes do with.
+/// The number of pairs that it makes do with.
 pub(crate) const ENOUGH: usize = 5;
 
 /// A sampler that does as much as takes about a given time.
@@ -172,12 +172,12 @@ impl Paced {
         }
     }
 
-    /// One sample: the time of each.
+    /// Takes one sample. Returns the time of each operation.
     pub(crate) fn nanos_each(&mut self) -> f64 {
         let took = (self.sampler)(self.amount);
         let nanos = took.as_nanos() as f64 / self.amount as f64;
-        // Some are a thousand times slower once they stand in each other's way, and nobody can tell
-        // beforehand.
+        // Some operations become a thousand times slower once they hinder each other, which cannot
+        // be known beforehand.
         if took > self.sample * 4 || took * 4 < self.sample {
             self.adapt(took);
         }
@@ -208,7 +208,7 @@ impl Quartiles {
     }
 }
 
-/// As a table in Markdown, whose columns are aligned for those who read it as it is.
+/// Prints a table in Markdown. The columns are aligned for a reader of the plain text.
 pub(crate) fn print_aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
     let widths: [usize; COLUMNS] = core::array::from_fn(|column| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)

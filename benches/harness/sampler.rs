@@ -1,4 +1,5 @@
-//! What is measured: something that can be done any number of times, and says how long that took.
+//! The things that are measured: each can be done any number of times, and reports how long that
+//! took.
 
 #![allow(unsafe_code)]
 
@@ -12,11 +13,11 @@ use criterion::measurement::WallTime;
 
 use super::team::Team;
 
-/// Does it as often as asked, and says how long that took.
+/// Does it as often as asked, and returns how long that took.
 pub(crate) type Sampler = Box<dyn FnMut(u64) -> Duration>;
 
-/// `operation`, which never waits, on `object`, again and again in this thread, by the CPU time of
-/// the thread: what others do meanwhile does not count.
+/// Repeats `operation`, which never waits, on `object` in this thread. Measures by the thread's CPU
+/// time: what others do meanwhile does not count.
 pub(crate) fn repeated<T: 'static>(
     object: impl Deref<Target = T> + 'static,
     operation: impl Fn(&T) + 'static,
@@ -28,7 +29,7 @@ pub(crate) fn repeated<T: 'static>(
     })
 }
 
-/// How long this thread has run.
+/// Returns how long this thread has run.
 fn cpu_time() -> Duration {
     let mut time = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: writes the time to where its argument points.
@@ -39,7 +40,7 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// A function of its own, to be found in a disassembly: the loop around one operation.
+/// The loop around one operation. It is a function of its own, to be found in a disassembly.
 #[inline(never)]
 fn repeat<T>(object: &T, times: u64, operation: &impl Fn(&T)) {
     for _ in 0..times {
@@ -47,12 +48,12 @@ fn repeat<T>(object: &T, times: u64, operation: &impl Fn(&T)) {
     }
 }
 
-/// A team's rounds.
+/// Returns a sampler of a team's rounds.
 pub(crate) fn rounds(mut team: Team) -> Sampler {
     Box::new(move |amount| team.round(amount))
 }
 
-/// Has criterion measure what `make` makes, once it asks.
+/// Has criterion measure what `make` makes, once criterion asks for it.
 pub(crate) fn benchmark(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,

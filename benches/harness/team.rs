@@ -1,5 +1,5 @@
-//! Processes, or threads, that work in rounds: they start together, and the time of a round is from
-//! the first one's start to the last one's end.
+//! Processes, or threads, that work in rounds. They start together. A round lasts from the first
+//! one's start to the last one's end.
 
 #![allow(unsafe_code)]
 
@@ -17,44 +17,45 @@ use crate::rivals::posix_semaphore::PosixSemaphore;
 
 pub(crate) const MAX_MEMBERS: usize = 32;
 
-/// How many contend, in the rows about it: 2, 4 and 8, and 16 where there are as many CPUs.
+/// The numbers of contenders in the rows on contention: 2, 4 and 8, and also 16 where there are as
+/// many CPUs.
 #[allow(dead_code, reason = "of some primitives, two processes at most use one")]
 pub(crate) fn sizes() -> &'static [usize] {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     if cpus >= 16 { &[2, 4, 8, 16] } else { &[2, 4, 8] }
 }
 
-/// How much is done in the first round, which nobody measures: pages are touched, robust lists set
-/// up, CPUs counted.
+/// The amount of work in the first round, which nobody measures: pages are touched, robust lists
+/// set up, and CPUs counted.
 const FIRST_ROUND: u64 = 64;
 
 shared! {
     struct Rounds {
-        /// Set in turns, so that nobody can go through twice.
+        /// Set in turns, so that no member can go through twice.
         go: [Event; 2],
-        /// What a round is about. This and the times need no ordering of their own: `go` comes
-        /// after it, `finished` after them.
+        /// The amount of work in a round. This and the times need no ordering of their own: `go`
+        /// comes after this, `finished` after them.
         amount: AtomicU64,
         started: [AtomicU64; MAX_MEMBERS],
         ended: [AtomicU64; MAX_MEMBERS],
     }
 }
 
-/// No round has this amount: it is the end.
+/// The end: no round has this amount.
 const DISMISSED: u64 = u64::MAX;
 
 /// The members, and what they share with the process that commands them.
 pub(crate) struct Team {
     rounds: Shm<Rounds>,
-    /// A `sem_t`, and not the crate's: the process that commands must not have waited in the crate
-    /// when it forks, because members would inherit what the crate has learned about its CPUs.
+    /// A `sem_t`, and not the crate's semaphore. The process that commands must not have waited in
+    /// the crate when it forks: members would inherit what the crate has learned about its CPUs.
     finished: Shm<PosixSemaphore>,
     members: usize,
     turn: usize,
     children: Vec<Child>,
 }
 
-/// A daemon that may borrow: it ends by `_exit`, with its copy of what is borrowed.
+/// Forks a daemon that may borrow: it ends by `_exit`, with its copy of what is borrowed.
 fn fork(body: impl FnOnce() + Send) -> Child {
     // SAFETY: a benchmark's program has no other threads, and holds no guards while it forks its
     // teams.
@@ -63,7 +64,8 @@ fn fork(body: impl FnOnce() + Send) -> Child {
 }
 
 impl Team {
-    /// A team of as many processes, whose member `index` calls `work(index, amount)` in each round.
+    /// Returns a team of `members` processes. Member `index` calls `work(index, amount)` in each
+    /// round.
     pub(crate) fn of_processes(
         members: usize,
         placement: Placement,
@@ -72,7 +74,7 @@ impl Team {
         Team::of_processes_warmed_up(members, placement, FIRST_ROUND, work)
     }
 
-    /// The same with another amount in the first round.
+    /// The same, but with another amount in the first round.
     pub(crate) fn of_processes_warmed_up(
         members: usize,
         placement: Placement,
@@ -88,7 +90,7 @@ impl Team {
         team
     }
 
-    /// A team of as many threads of one process, which is not this one: this one must stay without
+    /// Returns a team of `members` threads of one other process. This process must stay without
     /// other threads, to fork.
     #[allow(dead_code, reason = "only some primitives have rivals that are for threads")]
     pub(crate) fn of_threads(
@@ -127,7 +129,7 @@ impl Team {
         }
     }
 
-    /// One round: how long it took.
+    /// Runs one round. Returns how long it took.
     pub(crate) fn round(&mut self, amount: u64) -> Duration {
         self.rounds.amount.store(amount, Relaxed);
         self.rounds.go[self.turn].set();
@@ -154,7 +156,7 @@ impl Drop for Team {
         self.rounds.go[self.turn].set();
         for child in &self.children {
             if thread::panicking() {
-                // It may wait for one that has died.
+                // The child may wait for a member that has died.
                 let _ = child.kill();
             }
             let status = child.join().unwrap();
@@ -163,13 +165,13 @@ impl Drop for Team {
     }
 }
 
-/// The part of `all` that falls to member `index` of `members`.
+/// Returns the part of `all` that belongs to member `index` of `members`.
 #[allow(dead_code, reason = "where all members do everything together, there is nothing to share")]
 pub(crate) fn share(all: u64, index: usize, members: usize) -> u64 {
     all / members as u64 + u64::from((index as u64) < all % members as u64)
 }
 
-/// A member's life.
+/// Runs a member's rounds until it is dismissed.
 fn attend(
     rounds: &Rounds,
     finished: &PosixSemaphore,

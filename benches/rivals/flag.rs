@@ -1,8 +1,8 @@
-//! What all events have in common.
+//! The interface that all events share.
 
 use crossproc::Event;
 
-/// Something that one waits for until another sets it.
+/// A flag that a waiter waits for until another thread sets it.
 pub(crate) trait Flag {
     fn set(&self);
     fn clear(&self);

@@ -1,4 +1,4 @@
-//! The least that a flag with a waiter is made of: a word that is a futex.
+//! The least that a flag with a waiter needs: one word, which is a futex.
 
 #![allow(unsafe_code)]
 
@@ -8,8 +8,8 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc::{Fingerprint, Shared};
 use crossproc_sys::futex;
 
-/// The crate's own way to spin and to sleep in slices, from its own source: the rival does the
-/// same, whatever becomes of it.
+/// The crate's own way to spin and to sleep in slices, from its own source. So the rival does the
+/// same, even if that changes.
 #[path = "../../src/wait/waiter.rs"]
 #[allow(dead_code, unreachable_pub, reason = "only its spinning and its slices are used here")]
 mod wait;
@@ -18,12 +18,12 @@ use self::wait::{Wait, Waiter};
 
 const UNSET: u32 = 0;
 const SET: u32 = 1;
-/// Unset, and someone may be asleep.
+/// Unset, and a waiter may be asleep.
 const WAITED_FOR: u32 = 2;
 
-/// A flag that is set, waited for and cleared by two threads in turns, with no regard for the dead,
-/// and a wake-up that is cleared away too soon is lost: what remains is what the kernel and the
-/// cache lines cost. If `SLICED`, that includes a time-out in the kernel for every sleep.
+/// A flag that two threads set, wait for and clear in turns. It ignores dead threads, and loses a
+/// wake-up that is cleared away too soon. What remains is the cost of the kernel and the cache
+/// lines. If `SLICED`, that includes a time-out in the kernel for every sleep.
 #[repr(transparent)]
 pub(crate) struct FutexFlag<const SLICED: bool> {
     word: AtomicU32,
@@ -73,7 +73,8 @@ impl<const SLICED: bool> FutexFlag<SLICED> {
                 return;
             }
             if seen == UNSET {
-                // Relaxed, as the exchange: the loop loads again, with Acquire, before it returns.
+                // Relaxed, like the exchange: the loop loads again, with Acquire, before it
+                // returns.
                 let spun = waiter.spin(|| self.word.load(Relaxed) == SET);
                 if spun || self.word.compare_exchange(UNSET, WAITED_FOR, Relaxed, Relaxed).is_err()
                 {

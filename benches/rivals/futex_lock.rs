@@ -1,5 +1,4 @@
-//! The least that a lock is made of: a compare-exchange, a swap, and a futex for those who must
-//! wait.
+//! The least that a lock needs: a compare-exchange, a swap, and a futex for threads that must wait.
 
 #![allow(unsafe_code)]
 
@@ -15,13 +14,13 @@ use super::mutual_exclusion::MutualExclusion;
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
-/// Held, and someone may be asleep.
+/// Held, and a waiter may be asleep.
 const WAITED_FOR: u32 = 2;
 
-/// How often a waiter looks before it sleeps, as std's mutex does.
+/// The number of times that a waiter looks before it sleeps, as in std's mutex.
 const LOOKS: u32 = 100;
 
-/// The mutex of Ulrich Drepper's "Futexes Are Tricky" (his third), as std has it, on a futex that
+/// The mutex of Ulrich Drepper's "Futexes Are Tricky" (his third), as in std, on a futex that
 /// processes share. A dead owner keeps it.
 #[repr(C)]
 pub(crate) struct FutexLock<T> {
@@ -29,7 +28,7 @@ pub(crate) struct FutexLock<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by one thread at a time, which may be any.
+// SAFETY: one thread at a time reaches the value, and it may be any thread.
 unsafe impl<T: Send> Sync for FutexLock<T> {}
 
 // SAFETY: an atomic, and plain data in an `UnsafeCell`; `repr(C)`, no pointers, nothing to drop.
@@ -56,7 +55,7 @@ impl<T> FutexLock<T> {
         if self.word.compare_exchange(FREE, HELD, Acquire, Relaxed).is_ok() {
             return;
         }
-        // Acquire: as above. Whoever has slept cannot know whether others still do.
+        // Acquire: as above. A thread that has slept cannot know whether others still do.
         while self.word.swap(WAITED_FOR, Acquire) != FREE {
             futex::wait(&self.word, WAITED_FOR, None);
         }
@@ -72,8 +71,8 @@ impl<T> MutualExclusion for FutexLock<T> {
         if self.word.compare_exchange(FREE, HELD, Acquire, Relaxed).is_err() {
             self.lock_contended();
         }
-        // SAFETY: whoever turned FREE into something else owns the value until it swaps FREE back,
-        // and the borrow ends before that.
+        // SAFETY: the thread that turned FREE into another value owns the data until it swaps FREE
+        // back. The borrow ends before that.
         section(unsafe { &mut *self.value.get() });
         // Release: pairs with the Acquire above and in `lock_contended`.
         if self.word.swap(FREE, Release) == WAITED_FOR {

@@ -1,5 +1,4 @@
-//! What everything that limits how many do something at once has in common, and what is measured of
-//! it.
+//! The interface that all limits on concurrent sections share, and their measurements.
 
 use core::ops::Deref;
 use core::sync::atomic::AtomicU64;
@@ -12,7 +11,7 @@ use crate::harness::placement::Placement;
 use crate::harness::sampler::{Sampler, repeated, rounds};
 use crate::harness::team::{Team, share};
 
-/// So many at once, and no more.
+/// A limit on how many threads run a section at once.
 pub(crate) trait Limit {
     /// Runs `section` with a permit, which the same thread gives back.
     fn with_permit(&self, section: impl FnOnce());
@@ -27,12 +26,12 @@ impl<P: Permits> Limit for P {
     }
 }
 
-/// Acquire and release, with nothing between.
+/// Acquire and release, with nothing between them.
 pub(crate) fn pair<L: Limit + 'static>(limit: impl Deref<Target = L> + 'static) -> Sampler {
     repeated(limit, |limit| limit.with_permit(|| {}))
 }
 
-/// So many processes that share a given number of short sections.
+/// A number of processes that share a given number of short sections.
 pub(crate) fn contended<L: Limit>(
     processes: usize,
     limit: impl Deref<Target = L> + Sync + 'static,
@@ -40,8 +39,8 @@ pub(crate) fn contended<L: Limit>(
     let counters: Shm<[AtomicU64; 4]> = Shm::new(Default::default()).unwrap();
     let mut sampler = rounds(Team::of_processes(processes, Placement::FREE, |index, sections| {
         for _ in 0..share(sections, index, processes) {
-            // Relaxed, and no exchange: with one permit, who has it is alone here, and the permit
-            // orders it. With more, counts are lost that nobody looks at.
+            // Relaxed, and no exchange: with one permit, its holder is alone here, and the permit
+            // provides the ordering. With more permits, counts are lost, but nobody looks at them.
             limit.with_permit(|| {
                 counters
                     .iter()
@@ -50,8 +49,8 @@ pub(crate) fn contended<L: Limit>(
         }
     }));
     Box::new(move |sections| {
-        // The members use it as long as there are rounds, and not everything that they use is
-        // memory that goes with its last user.
+        // The members use the limit as long as there are rounds. Not everything that they use is
+        // memory that goes away with its last user.
         let _in_use = &limit;
         sampler(sections)
     })

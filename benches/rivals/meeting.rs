@@ -1,4 +1,4 @@
-//! What all barriers have in common.
+//! The interface that all barriers share.
 
 use crossproc::Barrier;
 

@@ -1,10 +1,10 @@
-//! What all locks have in common, and the locks that need no more than an adapter.
+//! The interface that all locks share, and the locks that need only an adapter.
 
 use core::ops::DerefMut;
 
 use crossproc::{Lock, Plain};
 
-/// A value that one at a time may use.
+/// A value that one thread at a time may use.
 pub(crate) trait MutualExclusion {
     type Value;
 

@@ -1,4 +1,4 @@
-//! What all semaphores have in common.
+//! The interface that all semaphores share.
 
 use crossproc::Semaphore;
 

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use crossproc::{Fingerprint, Shared, Shm};
 
-/// Only ever made by [`shared`](PosixSemaphore::shared), which initialises it where it lies.
+/// Made only by [`shared`](PosixSemaphore::shared), which initialises it in place.
 #[repr(transparent)]
 pub(crate) struct PosixSemaphore {
     semaphore: UnsafeCell<MaybeUninit<libc::sem_t>>,
@@ -19,9 +19,9 @@ pub(crate) struct PosixSemaphore {
 // SAFETY: made to be used by several threads at once.
 unsafe impl Sync for PosixSemaphore {}
 
-// SAFETY: to Rust all bytes are valid: `MaybeUninit` in an `UnsafeCell`. That they hold nothing
-// wild is libc's trust in its users; here they are the benchmark's processes, which reach it
-// through libc alone. `repr(transparent)`, nothing to drop.
+// SAFETY: all bytes are valid for Rust: `MaybeUninit` in an `UnsafeCell`. libc trusts its users to
+// leave the bytes valid for libc. Here the users are the benchmark's processes, which access the
+// semaphore through libc alone. `repr(transparent)`, nothing to drop.
 unsafe impl Shared for PosixSemaphore {
     fn layout(to: &mut Fingerprint) {
         to.name("PosixSemaphore").number(size_of::<libc::sem_t>());
@@ -29,14 +29,14 @@ unsafe impl Shared for PosixSemaphore {
 }
 
 impl PosixSemaphore {
-    /// A process-shared semaphore in memory of its own. It is never destroyed: the memory goes with
-    /// its last user, and libc keeps nothing else for it.
+    /// Returns a process-shared semaphore in memory of its own. It is never destroyed: the memory
+    /// goes away with its last user, and libc keeps nothing else for it.
     pub(crate) fn shared(value: u32) -> Shm<Self> {
         const BETWEEN_PROCESSES: libc::c_int = 1;
         let placed =
             Shm::new(PosixSemaphore { semaphore: UnsafeCell::new(MaybeUninit::uninit()) }).unwrap();
-        // SAFETY: it lies in mapped, writable memory that nobody else knows yet, and is not
-        // initialised.
+        // SAFETY: the semaphore is in mapped, writable memory that nobody else knows yet, and is
+        // not initialised.
         succeeded(unsafe { libc::sem_init(placed.get(), BETWEEN_PROCESSES, value) });
         placed
     }
@@ -54,7 +54,7 @@ impl PosixSemaphore {
         succeeded(unsafe { libc::sem_wait(self.get()) });
     }
 
-    /// Says whether there was a permit before `timeout` was over, by the wall clock.
+    /// Returns whether there was a permit before `timeout` was over, by the wall clock.
     pub(crate) fn wait_timeout(&self, timeout: Duration) -> bool {
         let until = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() + timeout;
         let until = libc::timespec {

@@ -7,7 +7,7 @@ use core::mem::MaybeUninit;
 
 use crossproc::{Fingerprint, Shared, Shm};
 
-/// Only ever made by [`shared`](PthreadBarrier::shared), which initialises it where it lies.
+/// Made only by [`shared`](PthreadBarrier::shared), which initialises it in place.
 #[repr(transparent)]
 pub(crate) struct PthreadBarrier {
     barrier: UnsafeCell<MaybeUninit<libc::pthread_barrier_t>>,
@@ -16,9 +16,9 @@ pub(crate) struct PthreadBarrier {
 // SAFETY: made to be used by several threads at once.
 unsafe impl Sync for PthreadBarrier {}
 
-// SAFETY: to Rust all bytes are valid: `MaybeUninit` in an `UnsafeCell`. That they hold nothing
-// wild is libc's trust in its users; here they are the benchmark's processes, which reach it
-// through libc alone. `repr(transparent)`, nothing to drop.
+// SAFETY: all bytes are valid for Rust: `MaybeUninit` in an `UnsafeCell`. libc trusts its users to
+// leave the bytes valid for libc. Here the users are the benchmark's processes, which access the
+// barrier through libc alone. `repr(transparent)`, nothing to drop.
 unsafe impl Shared for PthreadBarrier {
     fn layout(to: &mut Fingerprint) {
         to.name("PthreadBarrier").number(size_of::<libc::pthread_barrier_t>());
@@ -26,8 +26,8 @@ unsafe impl Shared for PthreadBarrier {
 }
 
 impl PthreadBarrier {
-    /// A process-shared barrier in memory of its own. It is never destroyed: the memory goes with
-    /// its last user, and libc keeps nothing else for it.
+    /// Returns a process-shared barrier in memory of its own. It is never destroyed: the memory
+    /// goes away with its last user, and libc keeps nothing else for it.
     pub(crate) fn shared(parties: u32) -> Shm<Self> {
         let placed =
             Shm::new(PthreadBarrier { barrier: UnsafeCell::new(MaybeUninit::uninit()) }).unwrap();
@@ -42,8 +42,8 @@ impl PthreadBarrier {
                 libc::PTHREAD_PROCESS_SHARED,
             )
         });
-        // SAFETY: the barrier lies in mapped, writable memory that nobody else knows yet, and is
-        // not initialised; the attributes are.
+        // SAFETY: the barrier is in mapped, writable memory that nobody else knows yet, and is not
+        // initialised; the attributes are.
         succeeded(unsafe {
             libc::pthread_barrier_init(placed.get(), attributes.as_ptr(), parties)
         });
@@ -54,7 +54,7 @@ impl PthreadBarrier {
     pub(crate) fn wait(&self) {
         // SAFETY: initialised by `shared`, at this place in its memory, and never destroyed.
         let result = unsafe { libc::pthread_barrier_wait(self.get()) };
-        // One of the parties is told that it is the one.
+        // One of the parties gets this value, which is not an error.
         succeeded(if result == libc::PTHREAD_BARRIER_SERIAL_THREAD { 0 } else { result });
     }
 

@@ -1,4 +1,4 @@
-//! A mutex and a condition variable of pthreads, between processes.
+//! A pthread mutex and condition variable, between processes.
 
 #![allow(unsafe_code)]
 
@@ -9,8 +9,7 @@ use crossproc::{Fingerprint, Shared, Shm};
 
 use super::monitor::{Monitor, Value};
 
-/// Only ever made by [`shared`](PthreadMonitor::shared), which initialises what is libc's where it
-/// lies.
+/// Made only by [`shared`](PthreadMonitor::shared), which initialises libc's fields in place.
 #[repr(C)]
 pub(crate) struct PthreadMonitor {
     mutex: UnsafeCell<MaybeUninit<libc::pthread_mutex_t>>,
@@ -18,13 +17,12 @@ pub(crate) struct PthreadMonitor {
     value: UnsafeCell<Value>,
 }
 
-// SAFETY: the value is reached by the mutex's owner alone; mutex and condition are made to be
-// shared.
+// SAFETY: only the mutex's owner reaches the value; mutex and condition are made to be shared.
 unsafe impl Sync for PthreadMonitor {}
 
-// SAFETY: to Rust all bytes are valid: `MaybeUninit`s and integers, in `UnsafeCell`s. That libc's
-// own hold nothing wild is libc's trust in its users; here they are the benchmark's processes,
-// which reach them through libc alone. `repr(C)`, nothing to drop.
+// SAFETY: all bytes are valid for Rust: `MaybeUninit`s and integers, in `UnsafeCell`s. libc trusts
+// its users to leave its fields valid for libc. Here the users are the benchmark's processes, which
+// access those fields through libc alone. `repr(C)`, nothing to drop.
 unsafe impl Shared for PthreadMonitor {
     fn layout(to: &mut Fingerprint) {
         to.name("PthreadMonitor")
@@ -34,8 +32,8 @@ unsafe impl Shared for PthreadMonitor {
 }
 
 impl PthreadMonitor {
-    /// A value of zeroes, in memory of its own, which goes with its last user: libc keeps nothing
-    /// else for it.
+    /// Returns a value of zeroes, in memory of its own. The memory goes away with its last user:
+    /// libc keeps nothing else for it.
     pub(crate) fn shared() -> Shm<Self> {
         let placed = Shm::new(PthreadMonitor {
             mutex: UnsafeCell::new(MaybeUninit::uninit()),
@@ -51,7 +49,7 @@ impl PthreadMonitor {
         succeeded(unsafe {
             libc::pthread_mutexattr_setpshared(of_mutex.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED)
         });
-        // SAFETY: the mutex lies in mapped, writable memory that nobody else knows yet, and is not
+        // SAFETY: the mutex is in mapped, writable memory that nobody else knows yet, and is not
         // initialised; the attributes are.
         succeeded(unsafe { libc::pthread_mutex_init(placed.mutex(), of_mutex.as_ptr()) });
         let mut of_condition = MaybeUninit::<libc::pthread_condattr_t>::uninit();
@@ -87,8 +85,8 @@ impl Monitor for PthreadMonitor {
         // SAFETY: this thread owns the mutex whenever this is evaluated, and the borrow ends with
         // the call of `condition`.
         while condition(unsafe { &mut *self.value.get() }) {
-            // SAFETY: both are initialised by `shared`; this thread owns the mutex, and no thread
-            // waits here with another.
+            // SAFETY: both are initialised by `shared`. This thread owns the mutex, and no thread
+            // waits here with another mutex.
             succeeded(unsafe { libc::pthread_cond_wait(self.condition(), self.mutex()) });
         }
         // SAFETY: as for the lock; owned by this thread.

@@ -12,26 +12,26 @@ use super::mutual_exclusion::MutualExclusion;
 /// What happens to a mutex when its owner dies.
 #[derive(Clone, Copy)]
 pub(crate) enum Robustness {
-    /// `PTHREAD_MUTEX_STALLED`: nothing, nobody ever gets it.
+    /// `PTHREAD_MUTEX_STALLED`: nothing happens, and no thread ever gets it.
     Plain = libc::PTHREAD_MUTEX_STALLED as isize,
-    /// `PTHREAD_MUTEX_ROBUST`: the next one to lock gets it, with EOWNERDEAD.
+    /// `PTHREAD_MUTEX_ROBUST`: the next thread to lock gets it, with EOWNERDEAD.
     Robust = libc::PTHREAD_MUTEX_ROBUST as isize,
 }
 
-/// Only ever made by [`shared`](PthreadMutex::shared), which initialises the mutex where it lies.
+/// Made only by [`shared`](PthreadMutex::shared), which initialises the mutex in place.
 #[repr(C)]
 pub(crate) struct PthreadMutex<T> {
     mutex: UnsafeCell<MaybeUninit<libc::pthread_mutex_t>>,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by the mutex's owner alone, who may be any thread; the mutex is made
-// to be shared.
+// SAFETY: only the mutex's owner reaches the value, and the owner may be any thread; the mutex is
+// made to be shared.
 unsafe impl<T: Send> Sync for PthreadMutex<T> {}
 
-// SAFETY: to Rust all bytes are valid: `MaybeUninit` and plain data, both in `UnsafeCell`. That the
-// mutex's own hold nothing wild is libc's trust in its users; here they are the benchmark's
-// processes, which reach it through libc alone. `repr(C)`, nothing to drop.
+// SAFETY: all bytes are valid for Rust: `MaybeUninit` and plain data, both in `UnsafeCell`. libc
+// trusts its users to leave the mutex's bytes valid for libc. Here the users are the benchmark's
+// processes, which access the mutex through libc alone. `repr(C)`, nothing to drop.
 unsafe impl<T: Plain> Shared for PthreadMutex<T> {
     fn layout(to: &mut Fingerprint) {
         to.name("PthreadMutex").number(size_of::<libc::pthread_mutex_t>()).plain::<T>();
@@ -39,8 +39,8 @@ unsafe impl<T: Plain> Shared for PthreadMutex<T> {
 }
 
 impl<T: Plain> PthreadMutex<T> {
-    /// A process-shared mutex in memory of its own. It is never destroyed: the memory goes with its
-    /// last user, and libc keeps nothing else for it.
+    /// Returns a process-shared mutex in memory of its own. It is never destroyed: the memory goes
+    /// away with its last user, and libc keeps nothing else for it.
     pub(crate) fn shared(robustness: Robustness, value: T) -> Shm<Self> {
         let placed = Shm::new(PthreadMutex {
             mutex: UnsafeCell::new(MaybeUninit::uninit()),
@@ -62,7 +62,7 @@ impl<T: Plain> PthreadMutex<T> {
         succeeded(unsafe {
             libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), robustness as libc::c_int)
         });
-        // SAFETY: the mutex lies in mapped, writable memory that nobody else knows yet, and is not
+        // SAFETY: the mutex is in mapped, writable memory that nobody else knows yet, and is not
         // initialised; the attributes are.
         succeeded(unsafe { libc::pthread_mutex_init(placed.mutex(), attributes.as_ptr()) });
         placed
@@ -82,8 +82,8 @@ impl<T> MutualExclusion for PthreadMutex<T> {
     fn with(&self, section: impl FnOnce(&mut T)) {
         // SAFETY: initialised by `shared`, at this place in its memory, and never destroyed.
         succeeded(unsafe { libc::pthread_mutex_lock(self.mutex()) });
-        // SAFETY: this thread owns the mutex since the line before and until the unlock below,
-        // which the borrow does not outlive.
+        // SAFETY: this thread owns the mutex from the line before until the unlock below, and the
+        // borrow does not outlive that.
         section(unsafe { &mut *self.value.get() });
         // SAFETY: as for the lock; owned by this thread.
         succeeded(unsafe { libc::pthread_mutex_unlock(self.mutex()) });

@@ -9,21 +9,21 @@ use crossproc::{Fingerprint, Plain, Shared, Shm};
 
 use super::shared_exclusion::SharedExclusion;
 
-/// Of the default kind: glibc's prefers readers. Only ever made by
-/// [`shared`](PthreadRwLock::shared), which initialises the lock where it lies.
+/// A lock of the default kind: glibc's prefers readers. Made only by
+/// [`shared`](PthreadRwLock::shared), which initialises the lock in place.
 #[repr(C)]
 pub(crate) struct PthreadRwLock<T> {
     lock: UnsafeCell<MaybeUninit<libc::pthread_rwlock_t>>,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by the writer alone, who may be any thread, or by readers; the lock
-// is made to be shared.
+// SAFETY: only the writer, which may be any thread, or readers reach the value; the lock is made to
+// be shared.
 unsafe impl<T: Send + Sync> Sync for PthreadRwLock<T> {}
 
-// SAFETY: to Rust all bytes are valid: `MaybeUninit` and plain data, both in `UnsafeCell`. That the
-// lock's own hold nothing wild is libc's trust in its users; here they are the benchmark's
-// processes, which reach it through libc alone. `repr(C)`, nothing to drop.
+// SAFETY: all bytes are valid for Rust: `MaybeUninit` and plain data, both in `UnsafeCell`. libc
+// trusts its users to leave the lock's bytes valid for libc. Here the users are the benchmark's
+// processes, which access the lock through libc alone. `repr(C)`, nothing to drop.
 unsafe impl<T: Plain + Sync> Shared for PthreadRwLock<T> {
     fn layout(to: &mut Fingerprint) {
         to.name("PthreadRwLock").number(size_of::<libc::pthread_rwlock_t>()).plain::<T>();
@@ -31,8 +31,8 @@ unsafe impl<T: Plain + Sync> Shared for PthreadRwLock<T> {
 }
 
 impl<T: Plain + Sync> PthreadRwLock<T> {
-    /// A process-shared lock in memory of its own. It is never destroyed: the memory goes with its
-    /// last user, and libc keeps nothing else for it.
+    /// Returns a process-shared lock in memory of its own. It is never destroyed: the memory goes
+    /// away with its last user, and libc keeps nothing else for it.
     pub(crate) fn shared(value: T) -> Shm<Self> {
         let placed = Shm::new(PthreadRwLock {
             lock: UnsafeCell::new(MaybeUninit::uninit()),
@@ -50,7 +50,7 @@ impl<T: Plain + Sync> PthreadRwLock<T> {
                 libc::PTHREAD_PROCESS_SHARED,
             )
         });
-        // SAFETY: the lock lies in mapped, writable memory that nobody else knows yet, and is not
+        // SAFETY: the lock is in mapped, writable memory that nobody else knows yet, and is not
         // initialised; the attributes are.
         succeeded(unsafe { libc::pthread_rwlock_init(placed.lock(), attributes.as_ptr()) });
         placed
@@ -64,8 +64,8 @@ impl<T> PthreadRwLock<T> {
 
     #[inline]
     fn unlock(&self) {
-        // SAFETY: initialised by `shared`, at this place in its memory, and never destroyed; called
-        // by those only that hold it.
+        // SAFETY: initialised by `shared`, at this place in its memory, and never destroyed. Only
+        // threads that hold the lock call this.
         succeeded(unsafe { libc::pthread_rwlock_unlock(self.lock()) });
     }
 }
@@ -77,8 +77,8 @@ impl<T> SharedExclusion for PthreadRwLock<T> {
     fn read(&self, section: impl FnOnce(&T)) {
         // SAFETY: initialised by `shared`, at this place in its memory, and never destroyed.
         succeeded(unsafe { libc::pthread_rwlock_rdlock(self.lock()) });
-        // SAFETY: this thread reads since the line before and until the unlock below, which the
-        // borrow does not outlive: nobody writes meanwhile.
+        // SAFETY: this thread reads from the line before until the unlock below, and the borrow
+        // does not outlive that. No thread writes meanwhile.
         section(unsafe { &*self.value.get() });
         self.unlock();
     }
@@ -87,8 +87,8 @@ impl<T> SharedExclusion for PthreadRwLock<T> {
     fn write(&self, section: impl FnOnce(&mut T)) {
         // SAFETY: as in `read`.
         succeeded(unsafe { libc::pthread_rwlock_wrlock(self.lock()) });
-        // SAFETY: this thread writes since the line before and until the unlock below, which the
-        // borrow does not outlive: nobody else is there.
+        // SAFETY: this thread writes from the line before until the unlock below, and the borrow
+        // does not outlive that. No other thread accesses the value meanwhile.
         section(unsafe { &mut *self.value.get() });
         self.unlock();
     }

@@ -1,11 +1,11 @@
-//! What all locks of readers and writers have in common, and those that need no more than an
+//! The interface that all locks of readers and writers share, and the locks that need only an
 //! adapter.
 
 use core::ops::DerefMut;
 
 use crossproc::{Plain, RwLock};
 
-/// A value that several may read at a time, or one may change.
+/// A value that several threads may read at a time, or one may change.
 pub(crate) trait SharedExclusion {
     type Value;
 

@@ -1,4 +1,4 @@
-//! A semaphore of System V, whose permits come back when their process ends.
+//! A System V semaphore, whose permits come back when the process that holds them ends.
 
 #![allow(unsafe_code)]
 
@@ -7,21 +7,22 @@ use std::process;
 
 use super::limit::Limit;
 
-/// A set of one, which is the kernel's and outlives its users: whoever made it removes it.
+/// A set of one semaphore. It belongs to the kernel and outlives its users: the process that made
+/// it removes it.
 pub(crate) struct SysvSemaphore {
     id: libc::c_int,
     made_by: u32,
 }
 
 impl SysvSemaphore {
-    /// A semaphore of this process and its children.
+    /// Makes a semaphore for this process and its children.
     pub(crate) fn new(value: u16) -> Self {
-        // SAFETY: takes and gives numbers.
+        // SAFETY: takes and returns numbers.
         let id = unsafe { libc::semget(libc::IPC_PRIVATE, 1, 0o600) };
         succeeded(id);
         let made = SysvSemaphore { id, made_by: process::id() };
-        // SAFETY: with SETVAL the fourth argument is an integer; `id` is a set of one, which has
-        // number 0.
+        // SAFETY: with SETVAL, the fourth argument is an integer; `id` is a set of one semaphore,
+        // which has number 0.
         succeeded(unsafe { libc::semctl(id, 0, libc::SETVAL, libc::c_int::from(value)) });
         made
     }
@@ -47,7 +48,7 @@ impl Limit for SysvSemaphore {
 impl Drop for SysvSemaphore {
     fn drop(&mut self) {
         if self.made_by == process::id() {
-            // SAFETY: takes numbers; the set is this process's, and nobody is left who uses it.
+            // SAFETY: takes numbers. The set is this process's, and no user of it is left.
             let result = unsafe { libc::semctl(self.id, 0, libc::IPC_RMID) };
             debug_assert_eq!(result, 0, "a semaphore of System V stays behind");
         }

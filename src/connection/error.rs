@@ -17,76 +17,79 @@ pub enum ConnectionError {
     /// There was no message, or no room for one, until the deadline.
     #[error("the connection had no message, or no room for one, until the deadline")]
     TimedOut,
-    /// A signal handler ran while the thread waited, interruptibly. Or a sandbox says so of every
-    /// call, where no deadline would end the wait.
+    /// A signal handler ran during an interruptible wait. Or a sandbox says so of every call, where
+    /// no deadline would end the wait.
     #[error("a signal handler ran while waiting for the connection")]
     Interrupted,
-    /// The end of the stream: whoever could have sent something is gone, and all that was sent has
-    /// been received.
+    /// The end of the stream: no process is left that could send, and all that was sent has been
+    /// received.
     #[error("end of the stream: no process has the other end any more")]
     EndOfStream,
-    /// Whoever could have received it is gone: it was not sent.
+    /// No process is left that could receive the message: it was not sent.
     #[error("no process has the other end any more: nothing was sent")]
     BrokenPipe,
-    /// This process has none of the end: it is a forked child, which was not to keep it.
+    /// This process has no descriptor of the end: it is a forked child that was not to keep it.
     #[error(
         "this end was closed in this process when it was forked: it is its parent's own \
          (Connection::inheritable), or Builder::close was called for it"
     )]
     Closed,
-    /// The message is longer than any can be: it was not sent.
+    /// The message is longer than the maximum: it was not sent.
     #[error("a message of {len} bytes is longer than {max}")]
     TooLong {
-        /// How long it is, in bytes.
+        /// Its length, in bytes.
         len: usize,
-        /// How long it may be.
+        /// The maximum length, in bytes.
         max: usize,
     },
-    /// The buffer is too short for the message, or the message longer than was to be taken. Here it
-    /// is.
+    /// The message is longer than the buffer, or than the caller would take. `message` holds it.
     #[error("a message of {} bytes came, there was room for {max}", message.len())]
     TooShort {
-        /// How many bytes there was room for.
+        /// The number of bytes that there was room for.
         max: usize,
-        /// What came.
+        /// The message that came.
         message: Box<Message>,
     },
-    /// The message brought a handle, which there was no place for. Here it is.
-    #[error("the message brought a handle ({}): take it with recv", message.handle_kind().unwrap_or_default())]
+    /// The message brought a handle that there was no place for. `message` holds both.
+    #[error(
+        "the message brought a handle ({}): take it with recv",
+        message.handle_kind().unwrap_or_default()
+    )]
     UnexpectedHandle {
-        /// What came.
+        /// The message that came.
         message: Box<Message>,
     },
-    /// The message brought no handle. Here it is.
+    /// The message brought no handle. `message` holds it.
     #[error("a message of {} bytes came without a handle", message.len())]
     NoHandle {
-        /// What came.
+        /// The message that came.
         message: Box<Message>,
     },
-    /// The handle is not what was asked for. Here is the message with it.
+    /// The handle is not what was asked for. `message` is the message with it.
     #[error("the handle, a {kind} as its sender says, is not what was asked for")]
     OtherHandle {
-        /// What it is, in the words of its sender.
+        /// Its kind, in the words of its sender.
         kind: String,
         /// Why it is not what was asked for.
         source: HandleError,
-        /// What came.
+        /// The message that came.
         message: Box<Message>,
     },
-    /// Something came that no program with this crate sends; it is gone, and what comes after it
-    /// can be received.
+    /// A packet came that no program with this crate sends. It is lost, and what comes after it can
+    /// be received.
     #[error("a packet that is no message: {what}")]
     Malformed {
         /// What is wrong with it.
         what: String,
     },
-    /// The message came with a descriptor, and this process can have no more of them: the message
+    /// The message came with a descriptor, and this process can have no more of them. The message
     /// is lost.
     #[error(
-        "the message is lost: it came with a descriptor, and this process can open no more (RLIMIT_NOFILE)"
+        "the message is lost: it came with a descriptor, and this process can open no more \
+         (RLIMIT_NOFILE)"
     )]
     NoDescriptor,
-    /// The system refused: there is no memory, no free descriptor, or too many are on their way.
+    /// The system refused: no memory, no free descriptor, or too many descriptors on their way.
     #[error("{what} failed")]
     Os {
         /// What was refused.
@@ -103,7 +106,7 @@ impl ConnectionError {
             Errno::INTR => ConnectionError::Interrupted,
             Errno::TIMEDOUT => ConnectionError::TimedOut,
             Errno::BADF => ConnectionError::Closed,
-            // ECONNREFUSED: older kernels, if the other end goes at this moment.
+            // ECONNREFUSED: from older kernels, if the other end is closed at this moment.
             Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED => {
                 ConnectionError::BrokenPipe
             }

@@ -1,19 +1,19 @@
-//! What lies in a packet.
+//! The format of a packet.
 //!
-//! A packet *without* descriptors is a message, byte for byte. One *with* descriptors begins with a
-//! header: so go the messages that are too long for a packet, those that bring a handle, and the
-//! empty one, since a packet of no bytes looks like the end of the stream.
+//! A packet *without* descriptors is a message, byte for byte. A packet *with* descriptors begins
+//! with a header. Three kinds of message go that way: those that are too long for a packet, those
+//! that bring a handle, and the empty one. (A packet of no bytes looks like the end of the stream.)
 //!
 //! | offset | what |
 //! |---|---|
 //! | 0 | [`MAGIC`] |
-//! | 8 | [`LARGE`], [`HANDLE`] |
-//! | 12 | how many bytes the handle's kind has |
-//! | 16 | how many bytes the message has |
+//! | 8 | flags: [`LARGE`], [`HANDLE`] |
+//! | 12 | the length of the handle's kind, in bytes |
+//! | 16 | the length of the message, in bytes |
 //! | 24 | the handle's kind, UTF-8 |
 //! | | the message, unless it is `LARGE` |
 //!
-//! The descriptors are, in this order: a sealed memfd with the message if it is `LARGE`, and the
+//! The descriptors come in this order: a sealed memfd with the message if it is `LARGE`, then the
 //! handle's if there is a `HANDLE`. All numbers have the byte order of the machine.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -32,12 +32,12 @@ const LARGE: u32 = 1;
 /// A handle comes with the message.
 const HANDLE: u32 = 2;
 
-/// How long a header is.
+/// The length of a header.
 pub(crate) const HEADER: usize = 24;
-/// How long the name of a kind may be; a longer one is cut.
+/// The maximum length of a kind's name; a longer one is cut.
 pub(crate) const MAX_KIND: usize = 232;
 
-/// A packet with descriptors, ready to be sent: its slices are the header, the kind, and the bytes.
+/// A packet with descriptors, ready to be sent. Its slices are the header, the kind, and the bytes.
 #[derive(Debug)]
 pub(crate) struct Frame<'a> {
     header: [u8; HEADER],
@@ -47,7 +47,7 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// A frame for a message of which the bytes are `large`'s, or else go with it.
+    /// Makes a frame for a message. Its bytes are those of `large`, or else go in the packet.
     pub(crate) fn new(
         bytes: &'a [u8],
         large: Option<BorrowedFd<'a>>,
@@ -75,13 +75,13 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// As much of a name as fits, by whole characters.
+/// Returns as much of a name as fits, in whole characters.
 fn cut(name: &str) -> &str {
     let end = (0..=MAX_KIND.min(name.len())).rev().find(|&at| name.is_char_boundary(at));
     &name[..end.unwrap_or(0)]
 }
 
-/// What a header says, checked against the packet that it is in. Nothing else in there is trusted.
+/// What a header says, checked against its packet. Nothing else in the packet is trusted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FrameHead {
     pub(crate) is_large: bool,
@@ -91,7 +91,7 @@ pub(crate) struct FrameHead {
 }
 
 impl FrameHead {
-    /// Reads the header of a packet that brought so many descriptors.
+    /// Reads the header of a packet that brought `brought` descriptors.
     pub(crate) fn parse(packet: &[u8], brought: usize) -> Result<Self, ConnectionError> {
         let malformed = |what: String| ConnectionError::Malformed { what };
         let number = |at: usize| {
@@ -110,7 +110,8 @@ impl FrameHead {
         };
         if magic != MAGIC {
             return Err(malformed(format!(
-                "descriptors came with a packet that begins with {magic:#018x}: its sender is another version, or no crossproc"
+                "descriptors came with a packet that begins with {magic:#018x}: its sender is \
+                 another version, or no crossproc"
             )));
         }
         if flags & !(LARGE | HANDLE) != 0 {
@@ -152,7 +153,7 @@ impl FrameHead {
         })
     }
 
-    /// The handle's kind, in the words of its sender. `packet` is the one that was parsed.
+    /// Returns the handle's kind, in the words of its sender. `packet` is the one that was parsed.
     pub(crate) fn kind(self, packet: &[u8]) -> Result<String, ConnectionError> {
         match core::str::from_utf8(&packet[HEADER..self.start()]) {
             Ok(kind) => Ok(kind.to_owned()),
@@ -162,14 +163,14 @@ impl FrameHead {
         }
     }
 
-    /// Where the message begins in the packet.
+    /// Returns where the message begins in the packet.
     pub(crate) fn start(self) -> usize {
         HEADER + self.kind_len
     }
 }
 
-/// Makes a message of a packet with descriptors. Nothing in it is trusted. What it brought too much
-/// is closed.
+/// Makes a message from a packet with descriptors. Nothing in the packet is trusted. Surplus
+/// descriptors are closed.
 pub(super) fn parse(
     mut packet: Vec<u8>,
     descriptors: [Option<OwnedFd>; MAX_DESCRIPTORS],

@@ -10,11 +10,11 @@ use super::{Connection, ConnectionError, MAX_INLINE, Message, Receiver, Sender};
 use crate::memory::Handle;
 use crate::reactor::{Descriptor, MOST_LOOKS};
 
-/// An attempt that is made whenever a socket seems to be ready for it.
+/// An operation that is attempted whenever its socket seems to be ready.
 struct Attempts<'a> {
     socket: BorrowedFd<'a>,
     flags: PollFlags,
-    /// From the first time on that it would have to wait.
+    /// Made when the future first asks whether the socket is ready.
     watched: Option<Descriptor>,
 }
 
@@ -23,7 +23,7 @@ impl<'a> Attempts<'a> {
         Attempts { socket: socket.as_fd(), flags, watched: None }
     }
 
-    /// Whether the socket is ready. If not, the runtime will call the waker when it may be.
+    /// Returns whether the socket is ready. If not, the runtime calls the waker when it may be.
     fn is_ready(&mut self, context: &mut Context<'_>) -> Result<bool, ConnectionError> {
         let failed = |source| ConnectionError::Os {
             what: "having the runtime watch the connection",
@@ -52,8 +52,7 @@ impl<'a> Attempts<'a> {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        // Others who share the end are always faster: they may go on, and so may this thread's
-        // other tasks.
+        // Others at this end are always faster. Let them go on, and this thread's other tasks, too.
         context.waker().wake_by_ref();
         Poll::Pending
     }
@@ -62,20 +61,23 @@ impl<'a> Attempts<'a> {
 macro_rules! sending {
     ($($of:ident)*) => {$(
         impl $of {
-            /// Sends a message, whole, as a future that waits for room. With the feature `tokio`, in one of its runtimes.
+            /// Sends a message, whole, as a future that waits for room.
+            ///
+            /// With the feature `tokio`; it runs in a tokio runtime.
             ///
             /// # Cancellation
-            /// A future that is dropped before it is done has sent nothing.
+            /// A future that is dropped before it completes has sent nothing.
             ///
             /// # Errors
             /// As `send`; no descriptor for the runtime to watch.
             ///
             /// # Panics
-            /// If it must wait outside of a runtime of tokio, or in one without I/O.
+            /// If it must wait outside a tokio runtime, or in a runtime without I/O.
             pub async fn send_async(&self, message: &[u8]) -> Result<(), ConnectionError> {
                 let mut attempts = Attempts::new(self, PollFlags::OUT);
                 if message.len() > MAX_INLINE {
-                    // Each attempt copies it.
+                    // Each attempt copies the message, so the first one is made when there seems to
+                    // be room.
                     poll_fn(|context| match attempts.is_ready(context) {
                         Ok(false) => Poll::Pending,
                         result => Poll::Ready(result),
@@ -85,16 +87,22 @@ macro_rules! sending {
                 poll_fn(move |context| attempts.poll(context, || self.try_send(message))).await
             }
 
-            /// Sends a handle, as a future that waits for room. With the feature `tokio`; otherwise as [`send_async`](Self::send_async).
+            /// Sends a handle, as a future that waits for room.
+            ///
+            /// With the feature `tokio`; otherwise as [`send_async`](Self::send_async).
             ///
             /// # Errors
             /// As `send_handle`; no descriptor for the runtime to watch.
             ///
             /// # Panics
             /// As [`send_async`](Self::send_async).
-            pub async fn send_handle_async<H: Handle>(&self, handle: &H) -> Result<(), ConnectionError> {
+            pub async fn send_handle_async<H: Handle>(
+                &self,
+                handle: &H,
+            ) -> Result<(), ConnectionError> {
                 let mut attempts = Attempts::new(self, PollFlags::OUT);
-                poll_fn(move |context| attempts.poll(context, || self.try_send_handle(handle))).await
+                poll_fn(move |context| attempts.poll(context, || self.try_send_handle(handle)))
+                    .await
             }
         }
     )*};
@@ -103,16 +111,20 @@ macro_rules! sending {
 macro_rules! receiving {
     ($($of:ident)*) => {$(
         impl $of {
-            /// Receives a message, whole, as a future. With the feature `tokio`, in one of its runtimes, which watches a duplicate of the descriptor while the future waits.
+            /// Receives a message, whole, as a future.
+            ///
+            /// With the feature `tokio`; it runs in a tokio runtime, which watches a duplicate of
+            /// the descriptor while the future waits.
             ///
             /// # Cancellation
-            /// A future that is dropped before it is done has received nothing: the message is the next one's.
+            /// A future that is dropped before it completes has received nothing: the message is
+            /// left for the next receiver.
             ///
             /// # Errors
             /// As `recv`; no descriptor for the runtime to watch.
             ///
             /// # Panics
-            /// If it must wait outside of a runtime of tokio, or in one without I/O.
+            /// If it must wait outside a tokio runtime, or in a runtime without I/O.
             ///
             /// # Examples
             /// ```
@@ -130,7 +142,9 @@ macro_rules! receiving {
                 poll_fn(move |context| attempts.poll(context, || self.try_recv())).await
             }
 
-            /// Receives a handle, and checks that it is of this kind, as a future. With the feature `tokio`; otherwise as [`recv_async`](Self::recv_async).
+            /// Receives a handle and checks that it is of this kind, as a future.
+            ///
+            /// With the feature `tokio`; otherwise as [`recv_async`](Self::recv_async).
             ///
             /// # Errors
             /// As `recv_handle`; no descriptor for the runtime to watch.

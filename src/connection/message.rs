@@ -9,13 +9,13 @@ use crossproc_sys::sealed::Sealed;
 use super::error::ConnectionError;
 use crate::memory::Handle;
 
-/// A message: bytes, to be read as a slice, and perhaps a handle.
+/// A message: bytes that read as a slice, and perhaps a handle.
 ///
-/// A long one lies in memory that its sender has sealed: nobody can change it any more, and it was
-/// copied once, by the sender. [`into_vec`](Message::into_vec) copies it a second time; of a short
-/// one it gives the vector that is there.
+/// A long message lies in memory that its sender has sealed, so nobody can change it any more. It
+/// was copied once, by the sender. [`into_vec`](Message::into_vec) copies it a second time; for a
+/// short message it returns the existing vector.
 ///
-/// Dropping it closes the handle that it brought, if that was not taken out.
+/// Dropping a message closes its handle, unless that was taken out.
 pub struct Message {
     pub(super) body: Body,
     pub(super) parcel: Option<Parcel>,
@@ -26,10 +26,10 @@ pub(super) enum Body {
     Large(Sealed),
 }
 
-/// A handle that nobody has looked at yet.
+/// A handle that has not been checked yet.
 pub(super) struct Parcel {
     pub(super) fd: OwnedFd,
-    /// What its sender says that it is.
+    /// Its kind, in the words of its sender.
     pub(super) kind: String,
 }
 
@@ -38,7 +38,7 @@ impl Message {
         Message { body: Body::Small(bytes), parcel: None }
     }
 
-    /// The bytes as a vector.
+    /// Returns the bytes as a vector.
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         match self.body {
@@ -47,24 +47,25 @@ impl Message {
         }
     }
 
-    /// What kind of handle came with the message, in the words of its sender; `None` without one.
+    /// Returns the kind of the handle that came with the message, in the words of its sender;
+    /// `None` without a handle.
     #[must_use]
     pub fn handle_kind(&self) -> Option<&str> {
         self.parcel.as_ref().map(|parcel| parcel.kind.as_str())
     }
 
-    /// Takes the handle out, and checks that it is one of this kind: nothing that its sender says
-    /// about it is trusted.
+    /// Takes the handle out and checks that it is of this kind. Nothing that its sender says about
+    /// it is trusted.
     ///
     /// # Errors
     /// [`ConnectionError::NoHandle`] if there is none, and [`ConnectionError::OtherHandle`] if it
-    /// is another one, each with the message as it was. Only if this process can have no further
-    /// descriptor, another one is gone with that error.
+    /// is another one. Each holds the message as it was, with one exception: if this process can
+    /// have no further descriptor, a handle of another kind is lost.
     pub fn take_handle<H: Handle>(&mut self) -> Result<H, ConnectionError> {
         let Some(Parcel { fd, kind }) = self.parcel.take() else {
             return Err(ConnectionError::NoHandle { message: self.take() });
         };
-        // A second descriptor, so that nothing is lost if it is not the right kind.
+        // The duplicate keeps the handle if it is not of the right kind.
         let spare = fd.try_clone().ok();
         H::check(&kind).and_then(|()| H::from_fd(fd)).map_err(|source| {
             self.parcel = spare.map(|fd| Parcel { fd, kind: kind.clone() });

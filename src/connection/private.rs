@@ -1,16 +1,17 @@
 //! Ends that no forked child keeps.
 //!
-//! A forked child has a copy of every descriptor, and the end of a stream is told when the *last*
-//! copy is closed. So a child that was forked later would keep its parent's end of each of its
-//! elder siblings' connections, and its parent's death would be told to none of them but with its
-//! own. Such ends are therefore listed here, by their number, and every fork by this crate has the
-//! child put a dead descriptor in the place of each.
+//! A forked child has a copy of every descriptor, and a stream ends only when the *last* copy is
+//! closed. So a later child would keep its parent's end of the connection of each elder sibling.
+//! The siblings would be told of the parent's death only once that child has died, too. Such ends
+//! are therefore listed here, by number. Every fork by this crate has the child put a dead
+//! descriptor in the place of each.
 //!
-//! An end is opened and listed under the list's lock, and leaves the list and is closed under it.
+//! An end is opened and listed under the list's lock. It also leaves the list and is closed under
+//! that lock.
 //!
-//! The list is locked through a fork: no number in it can be closed, and be another file's, before
-//! the child has its copies. A child's own list is a new one. What was noted by its parent is
-//! nothing to it: there a dead descriptor has the number for as long as anybody owns it.
+//! The list is locked through a fork. So no number in it can be closed, and become another file's,
+//! before the child has its copies. A child has a new list of its own. What its parent noted means
+//! nothing there: a dead descriptor keeps the number for as long as anything in the child owns it.
 
 #![allow(unsafe_code)]
 
@@ -28,7 +29,7 @@ type Numbers = Mutex<Vec<RawFd>>;
 
 static PRIVATE: PerProcess<Numbers> = PerProcess::new();
 
-/// Nothing panics under it.
+/// Locks the list. Poison is ignored: nothing panics under the lock.
 fn lock(numbers: &Numbers) -> MutexGuard<'_, Vec<RawFd>> {
     numbers.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -36,7 +37,7 @@ fn lock(numbers: &Numbers) -> MutexGuard<'_, Vec<RawFd>> {
 /// The socket of a connection.
 #[derive(Debug)]
 pub(super) struct End {
-    /// The list that has its number, if it is one that no forked child keeps.
+    /// The list that holds its number, if no forked child keeps this end.
     list: Option<&'static Current<Numbers>>,
     socket: ManuallyDrop<OwnedFd>,
 }
@@ -46,14 +47,14 @@ impl End {
         End { list: None, socket: ManuallyDrop::new(socket) }
     }
 
-    /// Adds it to the list, which is locked.
+    /// Adds it to the list, which the caller has locked.
     fn listed(mut self, list: &'static Current<Numbers>, numbers: &mut Vec<RawFd>) -> Self {
         numbers.push(self.as_raw_fd());
         self.list = Some(list);
         self
     }
 
-    /// A duplicate of the descriptor, in the same list.
+    /// Makes a duplicate of the descriptor, in the same list.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let clone =
             || self.socket.try_clone().map(End::of).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"));
@@ -62,12 +63,12 @@ impl End {
         Ok(clone()?.listed(list, &mut numbers))
     }
 
-    /// `None` for a child's copy of its parent's, too.
+    /// Returns its list. `None` also for a child's copy of its parent's end.
     fn list_of_this_process(&self) -> Option<&'static Current<Numbers>> {
         self.list.filter(|list| list.is_of_this_process())
     }
 
-    /// Leaves the list, which stays locked for as long as the result lives.
+    /// Leaves the list, which stays locked until the result is dropped.
     fn leave(&mut self) -> Option<MutexGuard<'static, Vec<RawFd>>> {
         let mut numbers = lock(self.list_of_this_process()?);
         numbers.retain(|&number| number != self.as_raw_fd());
@@ -86,17 +87,18 @@ impl Deref for End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        // Until it is closed: a fork by another thread in between would leave it to the child.
+        // Held until the socket is closed: a fork by another thread in between would leave it to
+        // the child.
         let _numbers = self.leave();
         // SAFETY: nothing uses it after this.
         unsafe { ManuallyDrop::drop(&mut self.socket) };
     }
 }
 
-/// A pipe of which no forked child keeps an end, but the one that is [given](adopt) one.
+/// Makes a pipe whose ends no forked child keeps, but the child that is [given](adopt) one.
 pub(crate) fn private_pipe() -> io::Result<(Connection, Connection)> {
     let list = PRIVATE.get().map_err(failed("making the list of the ends that no child keeps"))?;
-    // From before there is anything to be copied.
+    // Locked before there is anything that a fork could copy.
     let mut numbers = lock(list);
     let (one, other) = pipe()?;
     let mut listed =
@@ -104,25 +106,25 @@ pub(crate) fn private_pipe() -> io::Result<(Connection, Connection)> {
     Ok((listed(one), listed(other)))
 }
 
-/// In a child: makes the list to which [`adopt`] adds. It is the part of it that can fail.
+/// Makes, in a child, the list to which [`adopt`] adds. Only this part of adopting an end can fail.
 pub(crate) fn begin() -> io::Result<()> {
     PRIVATE.get().map(|_| ())
 }
 
-/// In a child that was given an end: its own children do not keep it either.
+/// Lists an end in the child that was given it: the child's own children do not keep it either.
 pub(crate) fn adopt(connection: Connection) -> Connection {
     let Some(list) = PRIVATE.existing() else { return connection };
     let end = connection.end.listed(list, &mut lock(list));
     Connection { end, ..connection }
 }
 
-/// The list as it is, and stays until this is dropped.
+/// The locked list, which stays as it is until this is dropped.
 #[derive(Debug)]
 pub(crate) struct HeldEnds(Option<MutexGuard<'static, Vec<RawFd>>>);
 
 impl HeldEnds {
-    /// If there is none yet, none comes meanwhile: one is made where there are no other threads,
-    /// for [`fork_connected`](crate::process::fork_connected).
+    /// Locks the list, if there is one. If there is none, none comes meanwhile: a list is made
+    /// where there are no other threads, for [`fork_connected`](crate::process::fork_connected).
     pub(crate) fn hold() -> Self {
         HeldEnds(PRIVATE.existing().map(|list| lock(list)))
     }
@@ -136,10 +138,10 @@ impl Connection {
     /// Lets children that are forked later have this end, too.
     ///
     /// A connection that [`fork_connected`](crate::process::fork_connected) made is its process's
-    /// own: no child that this crate forks from it keeps either end, so that the other one is told
-    /// when the process ends. Anything that is done with such an end in a child is
-    /// [`ConnectionError::Closed`](super::ConnectionError::Closed). Of any other connection this
-    /// changes nothing.
+    /// own: no child that this crate forks from it keeps either end. So the other end is told when
+    /// the process ends. In such a child, every use of the end fails with
+    /// [`ConnectionError::Closed`](super::ConnectionError::Closed). Any other connection is left
+    /// unchanged.
     #[must_use]
     pub fn inheritable(mut self) -> Self {
         drop(self.end.leave());

@@ -1,6 +1,6 @@
 //! How a connection sends and receives packets, and waits.
 //!
-//! What leads to a system call and back is inlined into the caller: see `crossproc_sys::socket`.
+//! The path to a system call and back is inlined into the caller: see `crossproc_sys::socket`.
 
 #![allow(unsafe_code)]
 
@@ -25,22 +25,23 @@ use crate::wait::{self, Wait};
 
 /// The longest packet that is ever sent.
 const MAX_PACKET: usize = HEADER + MAX_KIND + MAX_INLINE;
-/// The least that is allocated for a message.
+/// The least capacity that is allocated for a message.
 const MIN_CAPACITY: usize = 64;
-/// For a packet of more bytes the kernel needs memory in one piece, which there may be none of
-/// though there is enough.
+/// The longest packet that is sure to go inline. For a longer one the kernel needs memory in one
+/// piece, which may be lacking though enough is free.
 const SURE_INLINE: usize = 1 << 16;
 
-/// To copy as many bytes costs less than to give the kernel two buffers.
+/// Copying up to this many bytes costs less than giving the kernel two buffers.
 const COPIED: usize = 2_048;
 
 thread_local! {
-    /// What does not fit where a message is received goes in here, so that nothing is lost. Only the pages that were used take memory.
+    /// Takes what does not fit into a receiver's buffer, so that nothing is lost. Only the pages
+    /// that were used take memory.
     static OVERFLOW: Cell<Option<Box<[MaybeUninit<u8>]>>> = const { Cell::new(None) };
 }
 
-/// The thread's overflow, or a new one: if it has none yet, or is at its end, where destructors may
-/// receive still.
+/// Takes the thread's overflow, or makes a new one. The thread has none before its first use, and
+/// at its end, where destructors may still receive.
 fn take_overflow() -> Box<[MaybeUninit<u8>]> {
     OVERFLOW
         .try_with(Cell::take)
@@ -50,7 +51,7 @@ fn take_overflow() -> Box<[MaybeUninit<u8>]> {
 }
 
 fn keep_overflow(overflow: Box<[MaybeUninit<u8>]>) {
-    // At the thread's end there is nobody to keep it for.
+    // At the thread's end it is dropped: nothing could keep it.
     let _ = OVERFLOW.try_with(|kept| kept.set(Some(overflow)));
 }
 
@@ -61,11 +62,11 @@ enum Way {
     Memfd,
 }
 
-/// A packet as it came: its first bytes are where they were to go, the others here.
+/// A packet as it came: its first bytes are in the receiver's buffer, the rest is here.
 struct IncomingPacket {
     packet: Packet,
     overflow: Box<[MaybeUninit<u8>]>,
-    /// How many bytes are in `overflow`.
+    /// The number of bytes in `overflow`.
     rest: usize,
 }
 
@@ -89,7 +90,7 @@ impl Connection {
         }
     }
 
-    /// Sends what needs a header.
+    /// Sends a message with a handle, which needs a header.
     pub(super) fn send_parcel(
         &self,
         bytes: &[u8],
@@ -148,11 +149,11 @@ impl Connection {
         if len != expected {
             self.expected.store(len.min(MAX_PACKET), Relaxed);
         }
-        // SAFETY: the kernel has filled so many bytes from the start, which is where the vector's
-        // are to begin.
+        // SAFETY: the kernel has filled that many bytes from the start of the spare capacity, which
+        // is where the bytes of the empty vector begin.
         unsafe { bytes.set_len(len - arrival.rest) };
         bytes.extend_from_slice(arrival.rest());
-        // Whoever keeps a message should not keep the memory of a longer one.
+        // A message that is kept should not keep the memory of a longer one.
         if bytes.capacity() / 4 > len.max(MIN_CAPACITY) {
             bytes.shrink_to_fit();
         }
@@ -167,7 +168,7 @@ impl Connection {
     ) -> Result<usize, ConnectionError> {
         let max = buffer.len();
         let start = core::ptr::from_mut(buffer);
-        // SAFETY: the same bytes, mutably borrowed as long; nothing that is not initialised is ever
+        // SAFETY: the same bytes, mutably borrowed for as long. Nothing uninitialised is ever
         // written there.
         let into = unsafe { &mut *(start as *mut [MaybeUninit<u8>]) };
         let into = if max <= COPIED { &mut [] } else { into };
@@ -194,7 +195,7 @@ impl Connection {
         }
     }
 
-    /// Receives a packet into a buffer, and beyond it.
+    /// Receives a packet into a buffer, and what exceeds that into the overflow.
     #[inline(always)]
     fn arrival(
         &self,
@@ -204,8 +205,8 @@ impl Connection {
         let mut overflow = take_overflow();
         let receive =
             |may_wait| match socket::receive(&*self.end, [buffer, &mut overflow], may_wait) {
-                // Its other end is gone, with messages in it that were not received. What it has
-                // sent is here still: the kernel says this once.
+                // The other end is gone, with messages in it that were not received. What it sent
+                // is still here: the kernel reports this error only once.
                 Err(Errno::CONNRESET) => {
                     socket::receive(&*self.end, [buffer, &mut overflow], may_wait)
                 }
@@ -232,8 +233,8 @@ impl Connection {
         }
     }
 
-    /// Attempts something until it does not fail for want of room, or of a message. ETIMEDOUT,
-    /// EINTR: the wait ended first; EAGAIN: there is to be none.
+    /// Repeats an attempt until it does not fail for lack of room, or of a message. ETIMEDOUT,
+    /// EINTR: the wait ended first. EAGAIN: there is to be no wait.
     #[inline(always)]
     fn until<R>(
         &self,
@@ -241,7 +242,7 @@ impl Connection {
         wait: Option<Wait>,
         mut attempt: impl FnMut(bool) -> Result<R, Errno>,
     ) -> Result<R, Errno> {
-        // One call does it all, if nothing is to end it.
+        // One blocking call is enough if nothing is to end the wait.
         let mut may_wait = wait == Some(Wait::FOREVER);
         let mut in_vain = 0;
         let mut interrupted = 0;
@@ -251,7 +252,7 @@ impl Connection {
             match (result, wait) {
                 (Err(Errno::AGAIN), Some(wait)) => {
                     match self.wait_again(events, wait, &mut in_vain) {
-                        // There may be room all the same: see `wait_for`.
+                        // There may be room even so: see `wait_for`.
                         Err(Errno::TIMEDOUT) => {
                             return attempt(false).map_err(|errno| {
                                 if errno == Errno::AGAIN { Errno::TIMEDOUT } else { errno }
@@ -261,8 +262,8 @@ impl Connection {
                     }
                 }
                 (Err(Errno::INTR), Some(wait)) if wait.ends_by_signal() => return Err(Errno::INTR),
-                // What does not wait is interrupted once in a while; only a sandbox says so without
-                // end, and no deadline ends that.
+                // An attempt that does not wait is interrupted once in a while. Only a sandbox
+                // interrupts it without end, and here no deadline ends that.
                 (Err(Errno::INTR), Some(wait)) if interrupted >= MANY && wait.until().is_none() => {
                     return Err(Errno::INTR);
                 }
@@ -275,10 +276,10 @@ impl Connection {
         }
     }
 
-    /// [`wait_for`](Connection::wait_for), after an attempt that failed. If the kernel says again
-    /// and again that it is time, and then that it is not, others are always faster, or a
-    /// sandbox does not tell the truth. Where a sandbox has every sleep interrupted, attempts
-    /// alone tell, with pauses.
+    /// Runs [`wait_for`](Connection::wait_for) after a failed attempt. The kernel may say again and
+    /// again that it is time, while the attempts keep failing. Then others are always faster, or a
+    /// sandbox does not tell the truth: there are pauses. Where a sandbox interrupts every sleep,
+    /// only attempts tell, with pauses.
     #[cold]
     fn wait_again(&self, events: PollFlags, wait: Wait, in_vain: &mut u32) -> Result<(), Errno> {
         if *in_vain != 0 {
@@ -295,9 +296,9 @@ impl Connection {
         }
     }
 
-    /// Waits until the kernel says that it is time, or for a slice if it is about room: others who
-    /// share the end may have taken some of it before this thread has looked, and then the kernel
-    /// says so only when three quarters of the buffer are free again.
+    /// Waits until the kernel says that it is time. A wait for room also ends after a slice. Others
+    /// at this end may have taken some of the room before this thread has looked. Then the kernel
+    /// says that it is time only when three quarters of the buffer are free again.
     #[cold]
     fn wait_for(&self, events: PollFlags, wait: Wait) -> Result<(), Errno> {
         let mut descriptors = [PollFd::new(&*self.end, events)];
@@ -308,7 +309,7 @@ impl Connection {
             let until =
                 [wait.until(), slice_ends.or_else(|| wait.look_at())].into_iter().flatten().min();
             match poll(&mut descriptors, if is_interrupted { Some(0) } else { until }) {
-                // There is no such end in this process, and what waited for it would do so in vain.
+                // This process has no such end, and a wait for it would be in vain.
                 Ok(Polled::Ready) if { descriptors[0].revents() }.contains(PollFlags::NVAL) => {
                     return Err(Errno::BADF);
                 }
@@ -326,10 +327,10 @@ impl Connection {
 }
 
 impl IncomingPacket {
-    /// What came beyond the buffer.
+    /// Returns the bytes that came beyond the buffer.
     fn rest(&self) -> &[u8] {
         let filled = core::ptr::from_ref(&self.overflow[..self.rest]);
-        // SAFETY: the kernel has filled so many bytes of it.
+        // SAFETY: the kernel has filled that many bytes of it.
         unsafe { &*(filled as *const [u8]) }
     }
 
@@ -337,7 +338,7 @@ impl IncomingPacket {
         self.packet.is_missing_descriptors || self.packet.descriptors.iter().any(Option::is_some)
     }
 
-    /// The message that it is. `bytes` is the packet's bytes.
+    /// Turns the packet into a message. `bytes` holds the packet's bytes.
     fn into_message(mut self, bytes: Vec<u8>) -> Result<Message, ConnectionError> {
         let packet = &mut self.packet;
         let descriptors = core::mem::take(&mut packet.descriptors);
@@ -367,16 +368,16 @@ impl Drop for IncomingPacket {
     }
 }
 
-/// How often something may be attempted in vain before there are pauses.
+/// The number of attempts in vain before there are pauses.
 const FEW: u32 = 16;
-/// How often an attempt may be interrupted, most of them attempts that do not wait.
+/// The number of interruptions that are tolerated, most of them of attempts that do not wait.
 const MANY: u32 = 128;
-/// How long they are, in nanoseconds.
+/// The length of a pause, in nanoseconds.
 const PAUSE: u64 = 1_000_000;
 
-/// Before another attempt: ETIMEDOUT if the deadline has passed; EINTR if a handler is to end the
-/// wait; a pause if there were [`FEW`] already, or, where nothing is to be waited for, what they
-/// came to.
+/// Precedes another attempt. ETIMEDOUT: the deadline has passed. EINTR: a handler is to end the
+/// wait. After [`FEW`] attempts in vain it pauses. If there is to be no wait, it returns their
+/// `errno` instead.
 #[cold]
 fn pause(wait: Option<Wait>, errno: Errno, in_vain: &mut u32) -> Result<(), Errno> {
     *in_vain += 1;
@@ -387,7 +388,7 @@ fn pause(wait: Option<Wait>, errno: Errno, in_vain: &mut u32) -> Result<(), Errn
         None => Err(errno),
         Some(wait) => {
             let end = clock::now().saturating_add(PAUSE);
-            // However it ends, what comes next is an attempt, unless a handler is to end it.
+            // However the pause ends, an attempt comes next, unless a handler is to end the wait.
             match sleep_until(wait.until().map_or(end, |until| until.min(end))) {
                 Err(Errno::INTR) if wait.ends_by_signal() => Err(Errno::INTR),
                 _ => Ok(()),
@@ -396,12 +397,12 @@ fn pause(wait: Option<Wait>, errno: Errno, in_vain: &mut u32) -> Result<(), Errn
     }
 }
 
-/// Whether the kernel would not take so many bytes as one packet.
+/// Returns whether the kernel would not take this many bytes as one packet.
 fn is_too_long(errno: Errno, len: usize) -> bool {
     errno == Errno::MSGSIZE || (len > SURE_INLINE && matches!(errno, Errno::NOBUFS | Errno::NOMEM))
 }
 
-/// A sealed memfd without bytes, for all empty messages.
+/// Returns a sealed memfd without bytes, for all empty messages.
 fn empty() -> io::Result<BorrowedFd<'static>> {
     static EMPTY: OnceLock<OwnedFd> = OnceLock::new();
     if let Some(made) = EMPTY.get() {

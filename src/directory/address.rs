@@ -10,24 +10,24 @@ use rustix::net::SocketAddrUnix;
 
 use super::error::DirectoryError;
 
-/// How many bytes a socket's address has room for, with a NUL at the end of a path or at the start
-/// of an abstract name.
+/// The size of a socket's address in bytes. A NUL takes one of them, at the end of a path or at the
+/// start of an abstract name.
 const MAX_ADDRESS: usize = 108;
-/// What the socket is called before it takes its place.
+/// The suffix of the socket's name before it takes its place.
 const NEW: &str = ".new";
-/// What the file is called whose lock tells whether a server lives.
+/// The suffix of the file whose lock tells whether a server lives.
 const LOCK: &str = ".lock";
 
-/// Where a directory is found: by a path, or by a name that is no file's.
+/// Where a directory is found: by a path, or by an abstract name, which is no file's.
 ///
 /// # Paths and abstract names
-/// A relative path is looked up once, when it is bound or connected to: see
+/// A relative path is resolved once, when a server binds it or a client begins to connect: see
 /// [`Directory`](super::Directory#working-directory).
 ///
-/// Who may reach a *path* depends on the permissions of its folder, and only who may write there
-/// can put a server in its place. An *abstract* name belongs to a network namespace: there is no
-/// file, nothing is left over, and anybody who is there may take a name that is free. So a client
-/// [looks at who serves](super::ConnectOptions::trust).
+/// The permissions of its folder decide who can reach a *path*. Only a process that may write to
+/// the folder can put a server in its place. An *abstract* name belongs to a network namespace:
+/// there is no file, and nothing is left over. Any process in the namespace may take a name that is
+/// free. So a client [checks which user serves](super::ConnectOptions::trust).
 ///
 /// # Examples
 /// On a command line, a leading `@` means an abstract name.
@@ -36,7 +36,10 @@ const LOCK: &str = ".lock";
 /// use std::path::Path;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// assert_eq!("/run/user/1000/plant".parse::<Address>()?, Address::from(Path::new("/run/user/1000/plant")));
+/// assert_eq!(
+///     "/run/user/1000/plant".parse::<Address>()?,
+///     Address::from(Path::new("/run/user/1000/plant"))
+/// );
 /// assert_eq!("@plant".parse::<Address>()?, Address::abstract_name("plant"));
 /// assert_eq!(Address::abstract_name("plant").to_string(), "@plant");
 /// # Ok(())
@@ -52,12 +55,12 @@ enum Place {
 }
 
 impl Address {
-    /// A name in the abstract namespace: 1 to 107 bytes, any.
+    /// Returns the address of a name in the abstract namespace: 1 to 107 bytes, of any value.
     pub fn abstract_name(name: impl AsRef<[u8]>) -> Self {
         Address(Place::Abstract(name.as_ref().to_vec()))
     }
 
-    /// The path, unless it is an abstract name.
+    /// Returns the path, unless it is an abstract name.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match &self.0 {
@@ -66,7 +69,7 @@ impl Address {
         }
     }
 
-    /// Where to connect to, or where to bind a socket with an abstract name.
+    /// Returns where to connect to, or where to bind a socket with an abstract name.
     pub(super) fn socket_address(&self) -> Result<SocketAddrUnix, DirectoryError> {
         match &self.0 {
             Place::Path(path) => self.of_path(path),
@@ -76,15 +79,16 @@ impl Address {
         }
     }
 
-    /// The same place, wherever the working directory is later: with an absolute path, if that is
-    /// not too long for a socket.
+    /// Returns the same place, independent of later changes of the working directory: with an
+    /// absolute path, if that is not too long for a socket.
     pub(super) fn anchored(&self) -> Address {
         let absolute = self.path().and_then(|path| std::path::absolute(path).ok());
         let fits = absolute.filter(|path| path.as_os_str().len() < MAX_ADDRESS);
         fits.map_or_else(|| self.clone(), Address::from)
     }
 
-    /// Where to bind a socket that is then given its path; and the name of that in its folder.
+    /// Returns where to bind a socket that is then moved to its path. Also returns the path's name
+    /// in its folder.
     pub(super) fn new_socket_address<'p>(
         &self,
         path: &'p Path,
@@ -98,7 +102,10 @@ impl Address {
             return Err(self.invalid("it is no file's path"));
         }
         if path.as_os_str().len() >= MAX_ADDRESS {
-            return Err(self.invalid("it has more bytes than a socket's path may have: 107 for clients, 103 for the server. Take a shorter one, or a relative one"));
+            return Err(self.invalid(
+                "it has more bytes than a socket's path may have: 107 for clients, 103 for the \
+                 server. Take a shorter one, or a relative one",
+            ));
         }
         SocketAddrUnix::new(path).map_err(|_| self.invalid("it contains a NUL"))
     }
@@ -108,12 +115,12 @@ impl Address {
     }
 }
 
-/// The file whose lock tells whether a server lives.
+/// Returns the name of the file whose lock tells whether a server lives.
 pub(super) fn lock_name(name: &OsStr) -> OsString {
     with_suffix(name, LOCK)
 }
 
-/// The socket before it takes its place.
+/// Returns the name of the socket before it takes its place.
 pub(super) fn new_name(name: &OsStr) -> OsString {
     with_suffix(name, NEW)
 }
@@ -151,7 +158,7 @@ impl From<&Address> for Address {
 impl FromStr for Address {
     type Err = DirectoryError;
 
-    /// A path, or an abstract name after an `@`.
+    /// Parses a path, or an abstract name after an `@`.
     fn from_str(text: &str) -> Result<Self, DirectoryError> {
         let address = match text.strip_prefix('@') {
             Some(name) => Address::abstract_name(name),
@@ -163,7 +170,7 @@ impl FromStr for Address {
 }
 
 impl fmt::Display for Address {
-    /// As it is parsed.
+    /// Writes the address as it is parsed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Place::Path(path) => path.display().fmt(f),

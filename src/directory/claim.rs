@@ -1,19 +1,19 @@
-//! Taking an address, of which nobody else serves.
+//! Taking an address that no other server serves.
 //!
-//! A path is taken in these steps, so that it leads to a socket where somebody listens, or to one
-//! that a killed server has left, and never to nothing in between:
-//! 1. The lock on `PATH.lock` is taken, or another server lives. It is a record lock, which belongs
-//!    to the *process*: the kernel frees it at its death, and forked children do not have it. It
-//!    does not exclude a process from itself, and closing *any* descriptor of the file frees it; so
-//!    a process looks into its own register first, before it opens the file.
-//! 2. A socket is bound to `PATH.new`, where only the lock's owner does anything, gets its mode,
-//!    and listens.
-//! 3. It is renamed over PATH.
+//! A path is taken in the steps below. It leads to a listening socket, or to one that a killed
+//! server has left, and there is no moment in between at which it leads to nothing.
+//! 1. The server takes the lock on `PATH.lock`; if that fails, another server lives. It is a record
+//!    lock, which belongs to the *process*: the kernel frees it at its death, and forked children
+//!    do not have it. The lock does not exclude a process from itself, and closing *any* descriptor
+//!    of the file frees it. So a process looks into its own register before it opens the file.
+//! 2. It binds a socket to `PATH.new`, where only the lock's owner does anything. The socket gets
+//!    its mode, and listens.
+//! 3. It renames the socket over PATH.
 //!
 //! PATH is looked up once. From then on its folder is a descriptor, and what lies there has a name
-//! in it: a process that changes its working directory, or whose folder is moved, still finds what
-//! it has made, and removes nothing of another's. Before anything is removed it must be the same
-//! file.
+//! in it. So a process still finds what it has made after it changes its working directory, or
+//! after the folder is moved. It removes nothing of another process's: on drop, it removes the
+//! socket and the lock file only if the name still leads to the same file.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -33,18 +33,18 @@ use super::error::DirectoryError;
 use super::own::Own;
 use crate::memory::per_process::{Current, PerProcess};
 
-/// How many connections may wait to be accepted; the kernel has a limit of its own
+/// The most connections that may wait to be accepted. The kernel has a limit of its own
 /// (net.core.somaxconn).
 const BACKLOG: i32 = 4_096;
 
-/// An address that is taken, and given back on drop.
+/// A taken address, which is given back on drop.
 #[derive(Debug)]
 pub(super) struct Claim {
     address: Address,
     path: Option<TakenClaim>,
 }
 
-/// A file, whatever it is called.
+/// The device and the inode number: a file, whatever it is called.
 type Inode = (u64, u64);
 
 #[derive(Debug)]
@@ -59,14 +59,14 @@ struct TakenClaim {
 #[derive(Debug)]
 struct Folder(OwnedFd);
 
-/// A lock that this process has, until it is dropped.
+/// A lock of this process, which is freed on drop.
 #[derive(Debug)]
 struct LockFile {
     folder: Arc<Folder>,
     name: OsString,
     inode: Inode,
-    /// Nobody gives it back but the process that took it: no forked child, also none that has the
-    /// same pid, in another namespace.
+    /// The register of the process that took the lock. Only that process gives it back: no forked
+    /// child does, not even one that has the same pid in another namespace.
     held: &'static Current<HeldInodes>,
     /// Closing it frees the lock.
     _file: OwnedFd,
@@ -99,12 +99,12 @@ impl Folder {
         above_standard(folder).map(Folder)
     }
 
-    /// What has a name in it, a symbolic link itself.
+    /// Returns what has a name in the folder; of a symbolic link, the link itself.
     fn find(&self, name: &OsStr) -> Option<Stat> {
         statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW).ok()
     }
 
-    /// Whether that file has the name still.
+    /// Returns whether the name still leads to that file.
     fn leads_to(&self, name: &OsStr, file: Inode) -> bool {
         self.find(name).is_some_and(|found| inode(&found) == file)
     }
@@ -115,8 +115,8 @@ impl Folder {
 }
 
 impl Claim {
-    /// Takes an address: a socket that listens there. `is_open`: whether others than this user may
-    /// connect.
+    /// Takes an address. Returns a socket that listens there. `is_open` says whether users other
+    /// than this one may connect.
     pub(super) fn take(
         address: &Address,
         is_open: bool,
@@ -149,7 +149,7 @@ impl Drop for Claim {
             return;
         };
         let mut held = lock(taken.lock.held);
-        // Another server can only be there if somebody has removed the lock's file.
+        // Another server can only be there if some process has removed the lock's file.
         if taken.folder.leads_to(&taken.name, taken.socket) {
             let _ = taken.folder.remove(&taken.name);
         }
@@ -160,7 +160,8 @@ impl Drop for Claim {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        // Whoever has opened it already finds, once it has the lock, that the file is another.
+        // A process that has opened it already finds, once it has the lock, that the name does not
+        // lead to this file.
         if self.held.is_of_this_process() && self.folder.leads_to(&self.name, self.inode) {
             let _ = self.folder.remove(&self.name);
         }
@@ -180,12 +181,12 @@ fn take_name(address: &Address, socket: &OwnedFd) -> Result<(), DirectoryError> 
         }
         let pid = who_listens(address).ok();
         match pid.filter(|&pid| pidfd::has_ended(pid)) {
-            // It had ended before this looked, and all that it had open was closed: another one has
-            // its socket.
+            // That process had ended before this attempt, and all that it had open was closed: so
+            // another one has its socket.
             Some(pid) if ended == Some(pid) => {
                 return Err(DirectoryError::Orphaned { address: address.clone(), pid });
             }
-            // It may have ended just now.
+            // That process may have ended just now.
             Some(pid) => ended = Some(pid),
             None => return Err(DirectoryError::AlreadyServed { address: address.clone(), pid }),
         }
@@ -193,7 +194,7 @@ fn take_name(address: &Address, socket: &OwnedFd) -> Result<(), DirectoryError> 
     listen(socket, BACKLOG).map_err(DirectoryError::os("listening"))
 }
 
-/// The process that listens.
+/// Returns the process that listens.
 fn who_listens(address: &Address) -> io::Result<u32> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
@@ -215,7 +216,7 @@ fn take_path(
     let folder =
         Arc::new(Folder::of(path).map_err(DirectoryError::os("opening the folder of the path"))?);
     let new = new_name(name);
-    // HeldInodes to the end, so that two threads do not both find nothing.
+    // Locked to the end, so that two threads cannot both find nothing.
     let of_process =
         HELD.get().map_err(|source| DirectoryError::Os { what: "mapping memory", source })?;
     let mut held = lock(of_process);
@@ -223,18 +224,19 @@ fn take_path(
     if folder.find(name).is_some_and(|found| !is_socket(&found)) {
         return Err(DirectoryError::NotASocket { address: address.clone() });
     }
-    // What a server has left that was killed here.
+    // Left by a server that was killed between steps 2 and 3.
     if folder.find(&new).is_some_and(|found| is_socket(&found)) {
         folder
             .remove(&new)
             .map_err(DirectoryError::os("removing the socket that a killed server has left"))?;
     }
-    // The one call that takes no folder.
+    // The only call that takes no folder.
     bind(socket, &place)
         .map_err(DirectoryError::os("binding a socket to the path, with .new behind it"))?;
     let Some(found) = folder.find(&new).filter(is_socket) else {
         let source = io::Error::other(
-            "the working directory was changed, or the folder moved, meanwhile: a socket with .new behind its name is left there",
+            "the working directory was changed, or the folder moved, meanwhile: a socket with .new \
+             behind its name is left there",
         );
         return Err(DirectoryError::Os { what: "binding a socket to the path", source });
     };
@@ -256,13 +258,14 @@ fn take_path(
     Ok(TakenClaim { folder, name: name.to_owned(), socket: inode(&found), lock })
 }
 
-/// A new file for the lock, which is locked when it comes to its path: where it cannot be locked,
-/// none is left behind, which nobody without the lock could remove. `None` if something is there by
-/// now, or the file system has no files without names; then it is made as any other.
+/// Makes a new file for the lock, and locks it before it gets its name. So if it cannot be locked,
+/// no file is left behind, which nobody could remove without the lock. Returns `None` if the file
+/// cannot get its name this way: something is there by now, or the file system has no files without
+/// names. The caller then opens the file in the ordinary way.
 fn new_and_locked(folder: &Folder, name: &OsStr) -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let Ok(file) = openat(&folder.0, ".", flags, Mode::RUSR | Mode::WUSR) else { return Ok(None) };
-    // Before it is locked: closing the first one would free the lock.
+    // Before it is locked: closing the first descriptor would free the lock.
     let file = above_standard(file)?;
     fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -270,7 +273,7 @@ fn new_and_locked(folder: &Folder, name: &OsStr) -> Result<Option<OwnedFd>, Errn
     Ok(linked.is_ok().then_some(file))
 }
 
-/// Locks the lock's file, if no living process has it locked.
+/// Locks the lock's file, unless a living process has it locked.
 fn take_lock(
     address: &Address,
     folder: &Arc<Folder>,
@@ -297,11 +300,11 @@ fn take_lock(
                 _file: file,
             });
         }
-        // No waiting in case it is a FIFO.
+        // NONBLOCK: opening must not wait if it is a FIFO.
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = openat(&folder.0, &name, flags, Mode::RUSR | Mode::WUSR).map_err(&failed)?;
-        // Before it is locked, as above.
+        // Before it is locked, as in `new_and_locked`.
         let file = above_standard(file).map_err(&failed)?;
         match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -313,7 +316,8 @@ fn take_lock(
             }
             Err(errno) => return Err(failed(errno)),
         }
-        // Whoever had it before may have removed the file meanwhile: then it tells nobody anything.
+        // The lock's previous owner may have removed the file meanwhile. Then the lock excludes
+        // nobody, and the loop tries again.
         let inode = inode_of(&file)?;
         if folder.leads_to(&name, inode) {
             return Ok(LockFile {

@@ -1,4 +1,4 @@
-//! [`DirectoryClient`]: looks up and puts.
+//! [`DirectoryClient`]: looks up handles and puts them.
 
 use core::fmt;
 use core::time::Duration;
@@ -19,32 +19,32 @@ use crate::memory::Handle;
 use crate::wait::Wait;
 use crate::wait::forms;
 
-/// How long a request may take if nothing else is said.
+/// The time that a request may take if no deadline is given.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection to a [`Directory`](super::Directory).
+/// A client's connection to a [`Directory`](super::Directory).
 ///
-/// What it [gets](DirectoryClient::get) is a handle of its own, which needs neither the client nor
-/// the server any more. What it [puts](DirectoryClient::put) is served as long as the client lives:
+/// Each handle that a client [gets](DirectoryClient::get) is its own, and needs neither the client
+/// nor the server. What it [puts](DirectoryClient::put) is served until the client is dropped:
 /// **when its process is killed, its names go with it.**
 ///
 /// # Blocking
-/// A request takes a round trip, and [`REQUEST_TIMEOUT`](DirectoryClient::REQUEST_TIMEOUT) at most
-/// if no deadline is given: a server that is stopped hangs nobody. After a time-out the client can
-/// be used again; the answer that comes late is skipped. A `put` or `remove` that timed out may
-/// have been done, or be done later. A wait is the server's: the client sleeps until it is told.
-/// One that is over before it begins, by a time-out of zero or a past deadline, and the `try_`
-/// forms ask once, which takes a round trip, and `REQUEST_TIMEOUT` at most.
+/// A request takes a round trip. If no deadline is given, it takes
+/// [`REQUEST_TIMEOUT`](DirectoryClient::REQUEST_TIMEOUT) at most, so a stopped server hangs nobody.
+/// After a time-out the client can be used again: a late answer is skipped. A `put` or `remove`
+/// that timed out may have been done, or be done later. The server keeps a client's wait, and the
+/// client sleeps until it is told. The `try_` forms, and a wait with a zero time-out or a past
+/// deadline, ask once. That takes a round trip, and `REQUEST_TIMEOUT` at most.
 ///
 /// A client makes one request after the other. A thread that waits while another one puts needs a
 /// client of its own.
 ///
 /// # Process death
-/// When the server is gone, every request is [`Disconnected`](DirectoryError::Disconnected), a wait
-/// at once. Then [connect](DirectoryClient::connect_timeout) anew, which waits for the next server,
-/// and put again what was put. When the client is gone, so are its names, whomever its process has
-/// forked: [children](super::Directory#fork) have no copy of the connection, and a client is
-/// `Disconnected` there.
+/// When the server is gone, every request returns [`Disconnected`](DirectoryError::Disconnected); a
+/// wait does so at once. Then [connect](DirectoryClient::connect_timeout) anew, which waits for the
+/// next server, and put the handles again. When the client is gone, so are its names, even if its
+/// process has forked. [Children](super::Directory#fork) have no copy of the connection, and a
+/// client is `Disconnected` there.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -58,10 +58,11 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// let workers = [1, 2].map(|number: u64| {
 ///     let address = address.clone();
 ///     process::fork(move || -> std::io::Result<()> {
-///         let mut client = DirectoryClient::connect_timeout(&address, std::time::Duration::from_secs(10))?;
+///         let mut client =
+///             DirectoryClient::connect_timeout(&address, std::time::Duration::from_secs(10))?;
 ///         let numbers: Queue<u64> = client.get_or_put("numbers", || Ok(Queue::new(8)?))?;
 ///         numbers.put(number)?;
-///         // Who puts a name keeps it up.
+///         // A name lasts as long as the client that put it.
 ///         client.wait_for::<Queue<u64>>("enough")?;
 ///         Ok(())
 ///     })
@@ -85,7 +86,7 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// ```
 pub struct DirectoryClient {
     connection: Own<Connection>,
-    /// The last request's.
+    /// The number of the last request.
     number: u64,
 }
 
@@ -95,12 +96,12 @@ pub struct DirectoryClient {
 pub struct Listing {
     /// The names, in order.
     pub names: Vec<String>,
-    /// The directory's revision before that: [`wait_for_change`](DirectoryClient::wait_for_change)
-    /// since then misses nothing.
+    /// The directory's revision before the listing.
+    /// [`wait_for_change`](DirectoryClient::wait_for_change) since then misses nothing.
     pub revision: u64,
 }
 
-/// A reply to the request that was made, with what it brought.
+/// The reply to a request, with what it brought.
 struct Answered {
     message: Message,
     status: Status,
@@ -108,10 +109,10 @@ struct Answered {
 }
 
 impl DirectoryClient {
-    /// How long a request may take if no deadline is given: 10 s.
+    /// The time that a request may take if no deadline is given: 10 s.
     pub const REQUEST_TIMEOUT: Duration = REQUEST_TIMEOUT;
 
-    /// Connects to the server that is there. It may take [`REQUEST_TIMEOUT`](Self::REQUEST_TIMEOUT)
+    /// Connects to a server that is there. It may take [`REQUEST_TIMEOUT`](Self::REQUEST_TIMEOUT)
     /// to answer.
     ///
     /// # Errors
@@ -127,8 +128,8 @@ impl DirectoryClient {
 
     /// Waits until a server is there, for `timeout` at most, and connects to it.
     ///
-    /// A server that comes to a path is seen at once; whether one has come to an abstract name, or
-    /// to a folder that was not there, is looked at every 20 ms.
+    /// A server that comes to a path is seen at once. At an abstract name, or in a folder that was
+    /// not there, the client looks every 20 ms.
     ///
     /// # Errors
     /// [`TimedOut`](DirectoryError::TimedOut); otherwise as [`connect`](Self::connect), but for
@@ -164,13 +165,13 @@ impl DirectoryClient {
         DirectoryClient { connection, number: 0 }
     }
 
-    /// Has the server say that this client is welcome.
+    /// Asks the server whether this client is welcome.
     pub(super) fn greet(&mut self, wait: Wait) -> Result<(), DirectoryError> {
         let answer = self.request(Ask::Hello, wait)?;
         if answer.status == Status::Done { Ok(()) } else { Err(answer.refusal("")) }
     }
 
-    /// Gets a handle to what is served under a name, and checks that it is one of this kind.
+    /// Gets a handle to what is served under a name, and checks that it is of kind `H`.
     ///
     /// # Errors
     /// [`NotFound`](DirectoryError::NotFound); [`OtherHandle`](DirectoryError::OtherHandle), which
@@ -199,13 +200,14 @@ impl DirectoryClient {
         self.request(Ask::Get { name }, wait)?.into_handle(name)
     }
 
-    /// All names that begin with `prefix`, which may be empty.
+    /// Returns all names that begin with `prefix`, which may be empty.
     ///
-    /// Longer lists come in several pages, so what comes and goes meanwhile may be in it or not.
+    /// A longer list comes in several pages, so a name that comes or goes meanwhile may be in it or
+    /// not.
     ///
     /// # Errors
     /// [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
-    /// [`InvalidName`](DirectoryError::InvalidName) if no name can begin with that.
+    /// [`InvalidName`](DirectoryError::InvalidName) if no name can begin with `prefix`.
     pub fn list(&mut self, prefix: &str) -> Result<Listing, DirectoryError> {
         self.list_within(prefix, Wait::timeout(REQUEST_TIMEOUT))
     }
@@ -241,21 +243,21 @@ impl DirectoryClient {
             let reply = Reply::parse(&answer.message).map_err(malformed)?;
             let before = names.len();
             names.extend(reply.names().map(str::to_owned));
-            // A page that brings nothing would be asked for again and again.
+            // The client would ask again and again for a page that brings nothing.
             if !reply.has_more || names.len() == before {
                 return Ok(Listing { names, revision });
             }
         }
     }
 
-    /// Has a handle served under a name, as long as this client lives, or until it
+    /// Puts a handle under a name. It is served until this client is dropped or
     /// [removes](Self::remove) the name. The handle need not live on.
     ///
     /// # Errors
-    /// [`NameTaken`](DirectoryError::NameTaken), also by oneself;
+    /// [`NameTaken`](DirectoryError::NameTaken), even if this client has put it;
     /// [`NotAllowed`](DirectoryError::NotAllowed); [`TooMany`](DirectoryError::TooMany);
-    /// [`RefusedHandle`](DirectoryError::RefusedHandle): what is neither memory of this crate nor a
-    /// Unix socket is served for the directory's owner only;
+    /// [`RefusedHandle`](DirectoryError::RefusedHandle): only the directory's owner can put what is
+    /// neither memory of this crate nor a Unix socket;
     /// [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
     /// [`InvalidName`](DirectoryError::InvalidName).
     pub fn put<H: Handle>(&mut self, name: &str, handle: &H) -> Result<(), DirectoryError> {
@@ -275,7 +277,7 @@ impl DirectoryClient {
         self.put_within(name, handle, false, Wait::deadline(deadline)).map(|_| ())
     }
 
-    /// [`put`](Self::put), unless the name is taken: whether it was free.
+    /// [`put`](Self::put), unless the name is taken. Returns whether it was free.
     ///
     /// # Errors
     /// As [`put`](Self::put), but for `NameTaken`.
@@ -300,13 +302,13 @@ impl DirectoryClient {
         put_or_not(self.put_deadline(name, handle, deadline))
     }
 
-    /// Gets a handle to what is served under a name or, if there is nothing, makes something and
-    /// puts that. Of several that do so at the same time one is the first, and all get what it has
-    /// made; it is served as long as *that* client lives.
+    /// Gets a handle to what is served under a name. If there is nothing, calls `make` and puts the
+    /// result. If several clients do so at the same time, one is the first, and all get what it has
+    /// made. That is served as long as *that* client lives.
     ///
     /// # Errors
     /// As [`get`](Self::get) and [`put`](Self::put), but for `NotFound` and `NameTaken`;
-    /// [`Os`](DirectoryError::Os) with what `make` says.
+    /// [`Os`](DirectoryError::Os) with the error of `make`.
     pub fn get_or_put<H: Handle>(
         &mut self,
         name: &str,
@@ -361,7 +363,7 @@ impl DirectoryClient {
         }
     }
 
-    /// Removes a name that this client has put. Those who have a handle keep it.
+    /// Removes a name that this client has put. Participants that have a handle keep it.
     ///
     /// # Errors
     /// [`NotFound`](DirectoryError::NotFound); [`NotYours`](DirectoryError::NotYours);
@@ -390,18 +392,22 @@ impl DirectoryClient {
         wait_for, try_wait_for, wait_for_timeout, wait_for_deadline, wait_for_with <H: Handle>
         (self: &mut Self, name: &str) -> Result<H, DirectoryError>, Self::wait_for_until,
         errors "As [`get`](Self::get), but for `NotFound`.",
-        now "[`NotFound`](DirectoryError::NotFound). Then the [descriptor](Self::as_fd) becomes readable when something is put under that name.",
+        now "[`NotFound`](DirectoryError::NotFound). Then the [descriptor](Self::as_fd) becomes \
+             readable when something is put under that name.",
         of DirectoryError
     }
 
     forms! {
-        /// Waits until the directory's revision is not `since`: until a name has come or gone since then. The result is the new revision. Take the first one from a [listing](Listing::revision).
+        /// Waits until the directory's revision is not `since`: until a name has come or gone since
+        /// then. Returns the new revision. Take the first one from a [listing](Listing::revision).
         ///
         /// So a publisher can follow which subscribers there are, if each of them puts a name.
-        wait_for_change, try_wait_for_change, wait_for_change_timeout, wait_for_change_deadline, wait_for_change_with
+        wait_for_change, try_wait_for_change, wait_for_change_timeout, wait_for_change_deadline,
+        wait_for_change_with
         (self: &mut Self, since: u64) -> Result<u64, DirectoryError>, Self::wait_for_change_until,
         errors "[`Disconnected`](DirectoryError::Disconnected).",
-        now "[`Unchanged`](DirectoryError::Unchanged). Then the [descriptor](Self::as_fd) becomes readable at the next change.",
+        now "[`Unchanged`](DirectoryError::Unchanged). Then the [descriptor](Self::as_fd) becomes \
+             readable at the next change.",
         of DirectoryError
     }
 
@@ -429,8 +435,8 @@ impl DirectoryClient {
         if answer.status == Status::Done { Ok(answer.revision) } else { Err(answer.refusal("")) }
     }
 
-    /// Has the server wait. Who is not to wait, or no longer, is told at once that there is nothing
-    /// yet.
+    /// Has the server wait. A caller without time to wait asks to be told at once if there is
+    /// nothing yet.
     fn until<'n>(
         &mut self,
         ask: impl FnOnce(bool) -> Ask<'n>,
@@ -464,7 +470,7 @@ impl DirectoryClient {
     ) -> Result<Answered, DirectoryError> {
         self.number += 1;
         match send(&self.connection, &Request { number: self.number, ask }.encode()) {
-            // What the server has said before it ended the connection is there still.
+            // What the server sent before it ended the connection can still be received.
             Ok(()) | Err(ConnectionError::BrokenPipe) => {}
             Err(error) => return Err(error.into()),
         }
@@ -476,7 +482,8 @@ impl DirectoryClient {
             match number {
                 0 => return Err(answer.refusal("")),
                 number if number == self.number => return Ok(answer),
-                // It comes too late. However many do, the deadline stands, and so does the flag.
+                // A late reply. However many come, the deadline stands, and so does the
+                // interruption flag.
                 _ if wait.is_over() => return Err(DirectoryError::TimedOut),
                 _ if wait.is_interrupted() => return Err(DirectoryError::Interrupted),
                 _ => {}
@@ -493,7 +500,7 @@ impl Drop for DirectoryClient {
 }
 
 impl Answered {
-    /// The handle that it brought.
+    /// Returns the handle that it brought.
     fn into_handle<H: Handle>(mut self, name: &str) -> Result<H, DirectoryError> {
         if self.status != Status::Handle {
             return Err(self.refusal(name));
@@ -509,7 +516,7 @@ impl Answered {
         })
     }
 
-    /// Why the server has not done what it was asked.
+    /// Returns why the server has not done what it was asked.
     fn refusal(&self, name: &str) -> DirectoryError {
         let name = name.to_owned();
         let why = Reply::parse(&self.message)
@@ -533,7 +540,8 @@ impl Answered {
     }
 }
 
-/// The time for a question that must be asked though there is no time to wait for what it is about.
+/// Returns the limit of a question that must be asked although there is no time to wait for its
+/// subject.
 fn one_round(wait: Option<Wait>) -> Wait {
     wait.unwrap_or(Wait::FOREVER).within(REQUEST_TIMEOUT)
 }
@@ -551,9 +559,10 @@ fn malformed(what: impl Into<String>) -> DirectoryError {
 }
 
 impl AsFd for DirectoryClient {
-    /// The socket; close-on-exec. Between requests it is readable when the server has ended the
-    /// connection, and when a wait is over that was [tried](Self::try_wait_for_change), or given
-    /// up: call that again, to see how it ended.
+    /// Returns the socket, which is close-on-exec. Between requests it is readable when the server
+    /// has ended the connection. It is also readable when a wait is over that was
+    /// [tried](Self::try_wait_for_change) or given up. Call the same wait again to see how it
+    /// ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
     }

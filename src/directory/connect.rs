@@ -24,15 +24,16 @@ use super::error::DirectoryError;
 use super::own::Own;
 use crate::wait::{Wait, slice};
 
-/// How often to look for a server where nothing tells of its coming: an abstract name, or a folder
-/// that is not there.
+/// The nanoseconds between two looks for a server whose coming nothing announces: at an abstract
+/// name, in a folder that is not there, or without an inotify watch.
 const LOOK: u64 = 20_000_000;
 
-/// How a client connects to a [`Directory`](super::Directory): whom it believes to be the server.
+/// Options of a client that connects to a [`Directory`](super::Directory): which users' servers it
+/// trusts.
 ///
-/// An abstract name may be taken by anybody, and so may a path in a folder where anybody may write.
-/// A client therefore looks at the user of the process that listens (`SO_PEERCRED`): it must be the
-/// client's own effective user, or root, or a trusted one.
+/// Any process may take an abstract name, or a path in a folder that all may write to. A client
+/// therefore checks the user of the process that listens (`SO_PEERCRED`). It must be the client's
+/// own effective user, or root, or a trusted one.
 ///
 /// ```no_run
 /// use crossproc::directory::{Address, ConnectOptions};
@@ -45,7 +46,7 @@ const LOOK: u64 = 20_000_000;
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
     trusted: BTreeSet<u32>,
-    /// A sandbox refused to say who this process's user is.
+    /// The error, if a sandbox refused to say which user this process belongs to.
     own_is_unknown: Option<Errno>,
 }
 
@@ -57,20 +58,20 @@ impl Default for ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// The defaults: only this process's effective user and root are trusted.
+    /// Returns the defaults: only this process's effective user and root are trusted.
     #[must_use]
     pub fn new() -> Self {
         ConnectOptions::default()
     }
 
-    /// Trusts a server of this user, too.
+    /// Trusts servers of this user, too.
     #[must_use]
     pub fn trust(mut self, uid: u32) -> Self {
         self.trusted.insert(uid);
         self
     }
 
-    /// Does not trust a server of this user, even if it is the own one, or root.
+    /// Does not trust servers of this user, even if it is this process's own user, or root.
     #[must_use]
     pub fn distrust(mut self, uid: u32) -> Self {
         self.trusted.remove(&uid);
@@ -120,14 +121,14 @@ impl ConnectOptions {
         wait: Wait,
     ) -> Result<DirectoryClient, DirectoryError> {
         let address = address.into();
-        // It may take long, and the program may change its working directory meanwhile.
+        // Waiting may take long, and the program may change its working directory meanwhile.
         let anchored = address.anchored();
         let place = anchored.socket_address()?;
-        // Looks before the attempt, so that nothing comes unseen in between.
+        // Watches before the first attempt, so that nothing comes unseen in between.
         let watch = anchored.path().and_then(FolderWatch::of_folder);
         loop {
             match self.attempt(&address, &place, wait) {
-                // It may have been killed just now: the next one will come.
+                // The server may have been killed just now; the next one will come.
                 Err(DirectoryError::NotServed { .. } | DirectoryError::Disconnected) => {}
                 result => return result,
             }
@@ -135,7 +136,7 @@ impl ConnectOptions {
         }
     }
 
-    /// Connects to the server that is there.
+    /// Tries once to connect to the server.
     fn attempt(
         &self,
         address: &Address,
@@ -155,7 +156,7 @@ impl ConnectOptions {
             });
         }
         if pidfd::has_ended(peer.pid) {
-            // A process that it has forked by a raw system call has its socket still.
+            // A process that the server forked by a raw system call has its socket still.
             let source = io::Error::new(
                 io::ErrorKind::ConnectionRefused,
                 format!("its server, process {}, has ended", peer.pid),
@@ -168,7 +169,7 @@ impl ConnectOptions {
     }
 }
 
-/// A socket that is connected.
+/// Returns a connected socket.
 fn dial(
     address: &Address,
     place: &SocketAddrUnix,
@@ -179,11 +180,11 @@ fn dial(
             socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .and_then(above_standard);
         let socket = made.map_err(DirectoryError::os("making a socket"))?;
-        // Before it is connected, which may take long.
+        // Before connecting, which may take long.
         let socket = Own::new(socket)
             .map_err(DirectoryError::os("keeping the socket from forked children"))?;
-        // As long as too many wait to be accepted, connecting blocks, for so long. Zero would be
-        // for ever.
+        // While too many connections wait to be accepted, `connect` blocks until this time-out. A
+        // time-out of zero would mean for ever.
         let left = |until: u64| Duration::from_nanos(until.saturating_sub(clock::now()).max(1_000));
         let limit = |left| {
             set_socket_timeout(&*socket, Timeout::Send, left)
@@ -201,8 +202,8 @@ fn dial(
             Err(Errno::INTR) if wait.ends_by_signal() => return Err(DirectoryError::Interrupted),
             Err(Errno::INTR) if wait.is_over() => return Err(DirectoryError::TimedOut),
             Err(Errno::INTR) => {}
-            // A slice is over, not the whole. (The kernel counts in ticks and may be a little
-            // early.)
+            // Only a slice is over, not the whole wait. (The kernel counts in ticks and may be a
+            // little early.)
             Err(Errno::AGAIN) if wait.look_at().is_some() && !wait.is_over() => {}
             Err(Errno::AGAIN) => return Err(DirectoryError::TimedOut),
             Err(errno @ (Errno::NOENT | Errno::CONNREFUSED)) => {
@@ -216,11 +217,11 @@ fn dial(
     }
 }
 
-/// Sees what comes into a folder: `inotify(7)`.
+/// Watches what comes into a folder: `inotify(7)`.
 struct FolderWatch(OwnedFd);
 
 impl FolderWatch {
-    /// `None` if there is no such folder, or the system has no watch left.
+    /// Returns `None` if there is no such folder, or the system has no watch left.
     fn of_folder(path: &Path) -> Option<Self> {
         let folder = path
             .parent()
@@ -248,17 +249,17 @@ impl FolderWatch {
         match poll(&mut watched, until).map_err(failed)? {
             Polled::Interrupted if wait.ends_by_signal() => Err(DirectoryError::Interrupted),
             Polled::TimedOut if wait.until() == until => Err(DirectoryError::TimedOut),
-            // Also if something comes into the folder all the time.
+            // This ends the wait even if something comes into the folder all the time.
             Polled::Ready | Polled::Interrupted if wait.is_over() => Err(DirectoryError::TimedOut),
             Polled::TimedOut | Polled::Interrupted => Ok(()),
             Polled::Ready => watch.map_or(Ok(()), |watch| watch.forget().map_err(failed)),
         }
     }
 
-    /// Forgets what has come: whoever waits looks for itself.
+    /// Discards the events: the waiting caller looks for the server itself.
     fn forget(&self) -> io::Result<()> {
         let mut events = [0; 4_096];
-        // What comes all the time is not waited for to end.
+        // Bounded, since events may come without end.
         for _ in 0..16 {
             match read(&self.0, &mut events) {
                 Ok(_) | Err(Errno::INTR) => {}

@@ -10,29 +10,33 @@ use crate::memory::HandleError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectoryError {
-    /// Another server is there, and alive.
-    #[error("{address} is served already{}: end that server first, or take another address", by(*.pid))]
+    /// Another living server has the address.
+    #[error(
+        "{address} is served already{}: end that server first, or take another address",
+        by(*.pid)
+    )]
     AlreadyServed {
-        /// Where.
+        /// The address.
         address: Address,
-        /// Its process, if that can be found out.
+        /// The other server's process, if that can be found out.
         pid: Option<u32>,
     },
-    /// The server is dead, and a process that it has forked by a raw system call has its socket.
-    /// Nobody can take an abstract name before that one ends, or calls `exec`.
+    /// The server is dead, and a process that it forked by a raw system call has its socket. Nobody
+    /// can take an abstract name until that process ends, or calls `exec`.
     #[error(
-        "{address} was served by process {pid}, which has ended, and a process that it has forked has its socket still: end that process (ss -xlp names it), or take another address"
+        "{address} was served by process {pid}, which has ended, and a process that it has forked \
+         has its socket still: end that process (ss -xlp names it), or take another address"
     )]
     Orphaned {
-        /// Where.
+        /// The address.
         address: Address,
         /// The process that served.
         pid: u32,
     },
-    /// Something that is no socket has the path. It was left alone.
+    /// Something other than a socket has the path. It was left alone.
     #[error("{address} is there already, and is no socket: remove it, or take another path")]
     NotASocket {
-        /// Where.
+        /// The address.
         address: Address,
     },
     /// No socket can have this address.
@@ -43,48 +47,48 @@ pub enum DirectoryError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Another thread serves this directory already, or it is another process's.
+    /// Another thread serves this directory already, or another process bound it.
     #[error("the directory {what}")]
     NotToBeServed {
         /// Which of the two.
         what: &'static str,
     },
-    /// No server is there, or none that lives.
+    /// No living server is there.
     #[error("nobody serves {address}: start the server, or wait for it with connect_timeout")]
     NotServed {
-        /// Where.
+        /// The address.
         address: Address,
         /// What the system said.
         source: io::Error,
     },
-    /// Whoever serves there is of a user that is not trusted.
+    /// The server belongs to a user that is not trusted.
     #[error(
-        "{address} is served by user {uid} (process {pid}), who is neither this one, nor root, nor trusted: see ConnectOptions::trust"
+        "{address} is served by user {uid} (process {pid}), who is neither this one, nor root, \
+         nor trusted: see ConnectOptions::trust"
     )]
     UntrustedServer {
-        /// Where.
+        /// The address.
         address: Address,
-        /// Its user.
+        /// The server's user.
         uid: u32,
-        /// Its process, or 0 if that cannot be found out.
+        /// The server's process, or 0 if that cannot be found out.
         pid: u32,
     },
-    /// The server does not want this client: its user may not connect, or there are too many
-    /// connections.
+    /// The server refuses this client: its user may not connect, or there are too many connections.
     #[error("the server refuses the connection: {why}")]
     Unwelcome {
-        /// The server's words.
+        /// The reason, in the server's words.
         why: String,
     },
-    /// The server did not answer, or what was waited for did not happen, until the deadline.
+    /// By the deadline, the server did not answer, or what was waited for did not happen.
     #[error(
         "the directory did not answer until the deadline, or what was waited for did not happen"
     )]
     TimedOut,
-    /// A signal handler ran while the thread waited, interruptibly.
+    /// A signal handler ran during an interruptible wait.
     #[error("a signal handler ran while waiting for the directory")]
     Interrupted,
-    /// The server is gone, or has ended this connection. What this client has put is not served any
+    /// The server is gone, or has ended this connection. What this client put is not served any
     /// more.
     #[error("the connection to the directory is lost: connect again, and put again what was put")]
     Disconnected,
@@ -97,30 +101,31 @@ pub enum DirectoryError {
     /// Nothing has changed yet.
     #[error("the directory is still at revision {revision}")]
     Unchanged {
-        /// Its revision.
+        /// The directory's revision.
         revision: u64,
     },
     /// Something has this name.
     #[error(
-        "something is served as {name:?} already: remove it first, take another name, or see get_or_put"
+        "something is served as {name:?} already: remove it first, take another name, or see \
+         get_or_put"
     )]
     NameTaken {
         /// The name.
         name: String,
     },
-    /// It was put by another one.
+    /// Another participant put it.
     #[error("{name:?} was put by another one, who alone can remove it")]
     NotYours {
         /// The name.
         name: String,
     },
-    /// This user may look up and no more.
+    /// This user may look up, but not put.
     #[error("this user may not put anything into the directory: see DirectoryOptions::allow_put")]
     NotAllowed,
-    /// It cannot be a name.
+    /// The text cannot be a name.
     #[error("{name:?} is no name: {why}; a name has 1 to 255 bytes of UTF-8 without a NUL")]
     InvalidName {
-        /// What was to be one.
+        /// The text.
         name: String,
         /// What is wrong with it.
         why: String,
@@ -128,7 +133,7 @@ pub enum DirectoryError {
     /// A limit of the directory is reached.
     #[error("the directory's limit is reached: {why}")]
     TooMany {
-        /// Which, in the server's words.
+        /// The limit, in the server's words.
         why: String,
     },
     /// The directory does not serve what was put.
@@ -144,14 +149,14 @@ pub enum DirectoryError {
     OtherHandle {
         /// The name.
         name: String,
-        /// What it is, in the words of whoever put it.
+        /// Its kind, in the words of the participant that put it.
         kind: String,
-        /// What was asked for.
+        /// The kind that was asked for.
         expected: &'static str,
-        /// Why it is not that.
+        /// Why it is not of that kind.
         source: HandleError,
     },
-    /// The other side is no directory, or one of another version.
+    /// The peer is no directory, or one of another version.
     #[error("this is no directory, or one of another version: {what}")]
     Malformed {
         /// What is wrong.
@@ -172,7 +177,7 @@ fn by(pid: Option<u32>) -> String {
 }
 
 impl DirectoryError {
-    /// For `map_err`.
+    /// Returns a function for `map_err`.
     pub(super) fn os<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> Self {
         move |source| DirectoryError::Os { what, source: source.into() }
     }

@@ -11,7 +11,7 @@ use crossproc_sys::unshared::Unshared;
 use super::closer::Foreign;
 use crate::connection::Connection;
 
-/// A socket of a server's or a client's, which forked children do not get:
+/// A server's or a client's socket, which forked children do not get: see
 /// `crossproc_sys::unshared`.
 #[derive(Debug)]
 pub(super) struct Own<T> {
@@ -20,7 +20,7 @@ pub(super) struct Own<T> {
     socket: T,
 }
 
-/// Something that has one descriptor from when it is made until it is dropped.
+/// An owner of one descriptor, the same from its creation until its drop.
 pub(super) trait Socket: AsFd {}
 impl Socket for OwnedFd {}
 impl Socket for Foreign {}
@@ -28,13 +28,14 @@ impl Socket for Connection {}
 
 impl<T: Socket> Own<T> {
     pub(super) fn new(socket: T) -> io::Result<Self> {
-        // SAFETY: it has the descriptor until it is dropped (`Socket`), and that is after the
-        // result (`Own`).
+        // SAFETY: `socket` has the descriptor until it is dropped (`Socket`), and that is after
+        // `unshared` (`Own`).
         let unshared = unsafe { Unshared::new(socket.as_fd()) }?;
         Ok(Own { unshared, socket })
     }
 
-    /// Closes it, without a moment in which a child could get it. What is left is a dead end.
+    /// Closes the socket, without a moment in which a child could get it. A dead end is left in its
+    /// place.
     pub(super) fn close(&self) {
         self.unshared.close();
     }

@@ -1,58 +1,58 @@
-//! What client and server say to each other: each is one message of a
-//! [`Connection`](crate::Connection). Nothing in it is trusted, by either.
+//! The messages of clients and servers: each is one message of a [`Connection`](crate::Connection).
+//! Neither side trusts anything in them.
 //!
 //! | offset | request | reply |
 //! |---|---|---|
 //! | 0 | [`MAGIC`], with the version | the same |
-//! | 4 | what is asked for: [`Ask`] | how it ended: [`Status`] |
+//! | 4 | what the request asks for: [`Ask`] | how the request ended: [`Status`] |
 //! | 6 | flags: [`TELL`], [`OR_GET`] | flags: [`MORE`] |
 //! | 8 | the request's number, from 1 on | the same; 0: about the connection |
 //! | 16 | a revision, for [`Ask::Change`] | the directory's revision |
-//! | 24 | the name; of a list the prefix, a NUL, and the name after which to go on | names, with a NUL behind each; after a refusal, why |
+//! | 24 | the name; for a list, the prefix, a NUL, and the name to go on after | names, each followed by a NUL; after a refusal, the reason |
 //!
-//! `PUT` brings the handle, the status `HANDLE` does. All numbers have the byte order of the
-//! machine.
+//! An [`Ask::Put`] brings the handle to serve, and a [`Status::Handle`] the handle asked for. All
+//! numbers have the byte order of the machine.
 //!
-//! Requests are answered in order, but for waits: a connection has one at a time, which is
-//! forgotten without a reply when there is another one.
+//! Requests are answered in order, except for waits. A connection has one wait at a time. Another
+//! wait replaces it, and the old one is forgotten without a reply.
 
 use std::borrow::Cow;
 
 /// "xpd" and the version of the protocol, in the byte order of the sender.
 pub(crate) const MAGIC: u32 = u32::from_be_bytes(*b"xpd\x01");
 
-/// How long the fixed part of either is.
+/// The length of the fixed part of a request or reply.
 pub(crate) const HEAD: usize = 24;
-/// How many bytes a name may have.
+/// The greatest length of a name in bytes.
 pub(crate) const MAX_NAME: usize = 255;
-/// How long a request may be: a list goes on after a name.
+/// The greatest length of a request: a list holds a prefix, a NUL, and a name.
 pub(crate) const MAX_REQUEST: usize = HEAD + MAX_NAME + 1 + MAX_NAME;
-/// How many bytes of names a reply has at most; at least one name fits.
+/// The most bytes of names in a reply; at least one name fits.
 pub(crate) const PAGE: usize = 8_192;
 
-/// A wait is to be acknowledged if it is not over at once.
+/// Flag of a wait: the server acknowledges it if it is not over at once.
 pub(crate) const TELL: u16 = 1;
-/// If the name is taken, its handle is wanted.
+/// Flag of a put: if the name is taken, the client wants its handle.
 pub(crate) const OR_GET: u16 = 2;
-/// There are more names than these.
+/// Flag of a list's reply: there are more names than these.
 pub(crate) const MORE: u16 = 1;
 
-/// A name that begins a request or ends a list: what is asked for.
+/// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask<'a> {
-    /// 1. Nothing: whether it is welcome.
+    /// 1. Nothing: only whether the client is welcome.
     Hello,
-    /// 2. The handle of that name.
+    /// 2. The handle under a name.
     Get { name: &'a str },
-    /// 3. The names with a prefix, behind `after`, in order.
+    /// 3. The names with a prefix that come after `after`, in order.
     List { prefix: &'a str, after: &'a str },
-    /// 4. The handle of that name, as soon as there is one.
+    /// 4. The handle under a name, as soon as there is one.
     Wait { name: &'a str, tell: bool },
-    /// 5. To serve the handle.
+    /// 5. To serve the handle that comes with the request.
     Put { name: &'a str, or_get: bool },
-    /// 6. To serve it no more.
+    /// 6. To stop serving a name.
     Remove { name: &'a str },
-    /// 7. To be told as soon as the revision is another one.
+    /// 7. A reply as soon as the revision is not `since`.
     Change { since: u64, tell: bool },
 }
 
@@ -60,27 +60,27 @@ pub(crate) enum Ask<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
     Done,
-    /// Here is the handle.
+    /// The handle comes with the reply.
     Handle,
-    /// Here are names.
+    /// Names come with the reply.
     Names,
-    /// Not yet: there will be another reply, unless the wait is replaced.
+    /// Not yet: another reply will follow, unless the wait is replaced.
     Pending,
-    /// There is nothing of that name.
+    /// Nothing has this name.
     NotFound,
-    /// There is something of that name.
+    /// Something has this name.
     Taken,
-    /// The name is another's.
+    /// Another participant put the name.
     NotYours,
-    /// Whoever is of this user may not put anything.
+    /// This user may not put anything.
     NotAllowed,
     /// It cannot be a name.
     BadName,
     /// A limit is reached.
     TooMany,
-    /// The handle is of no kind that is served for clients, or there is none.
+    /// There is no handle, or it is of no kind that is served for clients.
     BadHandle,
-    /// No request. The connection ends.
+    /// The packet is not a request. The connection ends.
     Malformed,
     /// The user may not connect, or there are too many connections. The connection ends.
     Unwelcome,
@@ -111,7 +111,7 @@ impl Status {
         Self::ALL.iter().find(|(known, _)| *known == number).map(|(_, status)| *status)
     }
 
-    /// Whether the server ends the connection after it.
+    /// Returns whether the server ends the connection after it.
     pub(crate) fn ends(self) -> bool {
         matches!(self, Status::Malformed | Status::Unwelcome)
     }
@@ -124,16 +124,16 @@ pub(crate) struct Request<'a> {
     pub(crate) ask: Ask<'a>,
 }
 
-/// Why a packet is no request that can be fulfilled.
+/// Why a packet is not a request that can be fulfilled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Flaw {
-    /// The request's, or 0 if it has none.
+    /// The request's number, or 0 if it has none.
     pub(crate) number: u64,
     pub(crate) status: Status,
     pub(crate) why: Cow<'static, str>,
 }
 
-/// The fixed part.
+/// The fields of the fixed part, and the rest.
 struct RequestHead<'a> {
     what: u16,
     flags: u16,
@@ -150,7 +150,11 @@ fn split(packet: &[u8]) -> Result<RequestHead<'_>, Cow<'static, str>> {
     let long = |at: usize| u64::from_ne_bytes(core::array::from_fn(|index| head[at + index]));
     let magic = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]);
     if magic != MAGIC {
-        return Err(format!("it begins with {magic:#010x}, not {MAGIC:#010x}: its sender is another version, or no crossproc").into());
+        return Err(format!(
+            "it begins with {magic:#010x}, not {MAGIC:#010x}: its sender is another version, or \
+             no crossproc"
+        )
+        .into());
     }
     Ok(RequestHead { what: short(4), flags: short(6), number: long(8), revision: long(16), rest })
 }
@@ -166,7 +170,7 @@ fn join(what: u16, flags: u16, number: u64, revision: u64, rest: &[u8]) -> Vec<u
     packet
 }
 
-/// What is wrong with a name, if something is.
+/// Returns what is wrong with a name, if anything.
 pub(crate) fn flaw_of_name(name: &str) -> Option<&'static str> {
     match name.len() {
         0 => Some("it is empty"),
@@ -176,7 +180,7 @@ pub(crate) fn flaw_of_name(name: &str) -> Option<&'static str> {
     }
 }
 
-/// What is wrong with a prefix of names, or with none at all, if something is.
+/// Returns what is wrong with a prefix of names, if anything. An empty one is correct.
 pub(crate) fn flaw_of_prefix(prefix: &str) -> Option<&'static str> {
     if prefix.is_empty() { None } else { flaw_of_name(prefix) }
 }
@@ -233,7 +237,7 @@ impl<'a> Request<'a> {
         Ok(Request { number, ask })
     }
 
-    /// The packet that it is.
+    /// Returns the packet.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let flag = |is_set: bool, flag: u16| if is_set { flag } else { 0 };
         let (what, flags, revision, rest) = match self.ask {
@@ -260,7 +264,7 @@ pub(crate) struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// Reads a reply: what is wrong with it, if something is.
+    /// Reads a reply. The error says what is wrong with it.
     pub(crate) fn parse(packet: &'a [u8]) -> Result<Self, Cow<'static, str>> {
         let head = split(packet)?;
         let Some(status) = Status::from_number(head.what) else {
@@ -280,7 +284,7 @@ impl<'a> Reply<'a> {
         })
     }
 
-    /// The packet that it is.
+    /// Returns the packet.
     pub(crate) fn encode(&self) -> Vec<u8> {
         join(
             self.status.number(),
@@ -291,7 +295,7 @@ impl<'a> Reply<'a> {
         )
     }
 
-    /// The names that it lists.
+    /// Returns the names that it lists.
     pub(crate) fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.text.split_terminator('\0')
     }

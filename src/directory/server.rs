@@ -1,7 +1,7 @@
 //! The server's loop: sockets and descriptors around [`Registry`](super::state).
 //!
-//! One thread does everything, in rounds, and waits in none of them but for the next event. What a
-//! round does is bounded: it accepts a few connections, takes one request from each of some that
+//! One thread does everything, in rounds, and waits for nothing but the next event. The work of a
+//! round is bounded. It accepts a few connections, takes one request from each of some clients that
 //! have one, in turns, and looks at some waits. What cannot be sent at once is not sent: its
 //! receiver has left many replies unread, and is cut off. Nothing that may block is done here: see
 //! [`closer`](super::closer).
@@ -32,20 +32,20 @@ use super::state::{Answer, Brought, ClientId};
 use super::{Directory, Served};
 use crate::connection::frame::{self, Frame, FrameHead};
 
-/// How many events a round looks at.
+/// The most events that a round looks at.
 const EVENTS: usize = 64;
-/// How many connections a round accepts.
+/// The most connections that a round accepts.
 const ACCEPTS: usize = 8;
-/// How many waits a round looks at.
+/// The most waits that a round looks at.
 const WAITS: usize = 64;
-/// How many replies may lie unread, in the kernel's bytes, when another one with a descriptor is
-/// sent: about two. The kernel counts descriptors on their way against a limit that all of the
-/// server's user share, which the default number of connections is a quarter of.
+/// The most bytes of unread replies, as the kernel counts them, behind which another reply with a
+/// descriptor is sent: about two replies. The kernel counts descriptors on their way against a
+/// limit that all processes of the server's user share. The default number of connections is a
+/// quarter of that limit.
 const UNREAD: usize = 2_048;
-/// When there was no descriptor for a connection, the next attempt is made after so many
-/// nanoseconds.
+/// The nanoseconds until the next attempt, when there was no descriptor for a connection.
 const RETRY: u32 = 50_000_000;
-/// For a look that does not sleep.
+/// The time-out of a look that does not sleep.
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// The longest packet that may be a request.
 const MAX_PACKET: usize = frame::HEADER + frame::MAX_KIND + MAX_REQUEST;
@@ -54,7 +54,7 @@ const LISTENER: u64 = 0;
 const BELL: u64 = 1;
 const FIRST_CLIENT: ClientId = 2;
 
-/// A client that was let in.
+/// An admitted client.
 #[derive(Debug)]
 struct Guest {
     socket: Own<Foreign>,
@@ -65,8 +65,8 @@ struct Guest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
     Open,
-    /// There was no descriptor for another one, or too many wait to be closed. Not before this
-    /// time.
+    /// Not before this time: there was no descriptor for another connection, or too many
+    /// descriptors wait to be closed.
     Shut(u64),
 }
 
@@ -75,11 +75,11 @@ pub(super) struct Server<'a> {
     directory: &'a Directory,
     epoll: OwnedFd,
     guests: BTreeMap<ClientId, Guest>,
-    /// How many connections each process has.
+    /// The number of connections of each process.
     of_process: BTreeMap<u32, usize>,
     next: ClientId,
-    /// Those whose next packet brings descriptors, for which there was no room, in the order in
-    /// which they came.
+    /// The clients whose next packet brings descriptors for which there was no room, in the order
+    /// in which they came.
     paused: VecDeque<ClientId>,
     door: Door,
     buffer: Box<[u8; MAX_PACKET]>,
@@ -114,7 +114,8 @@ impl<'a> Server<'a> {
             let timeout = self.timeout();
             let waited =
                 match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
-                    // By a signal; or a sandbox says so without end, also of what does not sleep.
+                    // A signal interrupted it. Or a sandbox answers EINTR without end, even to a
+                    // call that does not sleep.
                     Err(Errno::INTR) => retry(|| {
                         epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&AT_ONCE))
                     }),
@@ -138,7 +139,7 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    /// How long to sleep at most.
+    /// Returns how long to sleep at most.
     fn timeout(&self) -> Option<Timespec> {
         let is_work_left = self.directory.state().is_anybody_due()
             || (!self.paused.is_empty() && self.directory.closer.has_room());
@@ -159,8 +160,8 @@ impl<'a> Server<'a> {
             {
                 Ok(socket) => {
                     let socket = Own::new(Foreign::new(socket, &self.directory.closer));
-                    // Without a dead end for children there is nobody to be served: no descriptor,
-                    // no memory.
+                    // The dead end for children could not be made, without a descriptor or memory.
+                    // The connection is not served.
                     let Ok(socket) = socket else {
                         return self.set_door(Door::Shut(clock::now() + u64::from(RETRY)));
                     };
@@ -168,8 +169,8 @@ impl<'a> Server<'a> {
                 }
                 Err(Errno::AGAIN) => return,
                 Err(Errno::CONNABORTED) => {}
-                // No descriptor, no memory; or it was shut down, and `run` ends. The connections
-                // wait, and those that are there go on.
+                // No descriptor or no memory; or the listener was shut down, and `run` ends. New
+                // connections wait, and the existing ones go on.
                 Err(_) => return self.set_door(Door::Shut(clock::now() + u64::from(RETRY))),
             }
         }
@@ -179,8 +180,7 @@ impl<'a> Server<'a> {
         let events =
             if door == Door::Open { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
         // The kernel has no reason to refuse: the listener is there, and nothing is allocated. A
-        // sandbox may, and then the
-        // next attempt to open the door is made after a while.
+        // sandbox may refuse, and then the next attempt to open the door is made after a while.
         let changed = epoll::modify(
             &self.epoll,
             &*self.directory.listener,
@@ -226,11 +226,11 @@ impl<'a> Server<'a> {
         let _ = shutdown(&*socket, Shutdown::Both);
     }
 
-    /// Ends a client's connection: its names go. That it is closed can take a while, so it is told
+    /// Ends a client's connection: its names go. Closing it can take a while, so the client is told
     /// at once.
     fn end(&mut self, id: ClientId) {
         let Some(guest) = self.guests.remove(&id) else { return };
-        // Neither can fail for a socket that is there.
+        // Neither can fail for an open socket.
         let _ = epoll::delete(&self.epoll, &*guest.socket);
         let _ = shutdown(&*guest.socket, Shutdown::Both);
         if let Some(count) = self.of_process.get_mut(&guest.pid) {
@@ -277,7 +277,7 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// The request in a packet, and the handle that it brought.
+    /// Returns the request in a packet, and the handle that it brought.
     fn unpack<'p>(
         &self,
         packet: &'p [u8],
@@ -298,8 +298,8 @@ impl<'a> Server<'a> {
         Ok((&packet[head.start()..], brought))
     }
 
-    /// Why a client's descriptor is not served, if it is not. Nothing that is asked of it here asks
-    /// anybody but the kernel.
+    /// Returns why a client's descriptor is not served, if it is not. The questions that are asked
+    /// of it here reach only the kernel.
     fn flaw_of(&self, fd: &Foreign) -> Option<&'static str> {
         match memory::seals(fd) {
             Ok(Some(seals)) if !seals.contains(SEALS) => {
@@ -316,7 +316,8 @@ impl<'a> Server<'a> {
             Ok(AddressFamily::UNIX) => {}
             _ => {
                 return Some(
-                    "it is neither memory of this crate nor a Unix socket; the owner of the directory can put others",
+                    "it is neither memory of this crate nor a Unix socket; the owner of the \
+                     directory can put others",
                 );
             }
         }
@@ -328,7 +329,7 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Sends at once, or ends the connection. If it is the handle alone that cannot be sent, the
+    /// Sends an answer at once, or ends the connection. If only the handle cannot be sent, the
     /// client is told so.
     fn send(&mut self, id: ClientId, answer: &Answer<Arc<Served>>) {
         let Some(guest) = self.guests.get(&id) else { return };
@@ -343,15 +344,15 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Does not look at a client until there is room for what it brings.
+    /// Stops looking at a client until there is room for what it brings.
     fn pause(&mut self, id: ClientId) {
         if self.watch(id, epoll::EventFlags::empty()) {
             self.paused.push_back(id);
         }
     }
 
-    /// Whether the client is there still. One that cannot be watched is not: it would never be
-    /// looked at again.
+    /// Sets the events that a client is watched for. Returns whether the client is there still. A
+    /// client that cannot be watched is ended: it would never be looked at again.
     fn watch(&mut self, id: ClientId, events: epoll::EventFlags) -> bool {
         let Some(guest) = self.guests.get(&id) else { return false };
         // The kernel has no reason to refuse: the socket is there, and nothing is allocated. A
@@ -364,8 +365,8 @@ impl<'a> Server<'a> {
         watched.is_ok()
     }
 
-    /// Goes on with what waited for the closer: those that bring something in the order in which
-    /// they came, and new connections.
+    /// Goes on with what waited for the closer: paused clients in the order in which they came, and
+    /// new connections.
     fn resume(&mut self) {
         self.directory.closer.go_on();
         for _ in 0..EVENTS.min(self.paused.len()) {
@@ -385,7 +386,7 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Answers those whose waits are over.
+    /// Answers clients whose waits are over.
     fn answer_waits(&mut self) {
         for _ in 0..WAITS {
             let due = self.directory.state().next_due();
@@ -397,8 +398,9 @@ impl<'a> Server<'a> {
     }
 }
 
-/// Why a handle was not sent.
-const TOO_MANY_UNREAD: &str = "handles are on their way to clients that have not received them yet, as many as the kernel lets the server send: ask again";
+/// The reason that is sent in place of a handle.
+const TOO_MANY_UNREAD: &str = "handles are on their way to clients that have not received them \
+                               yet, as many as the kernel lets the server send: ask again";
 
 fn send_at_once(socket: &Foreign, answer: &Answer<Arc<Served>>) -> Result<(), Errno> {
     let bytes = answer.encode();
@@ -415,7 +417,7 @@ fn send_at_once(socket: &Foreign, answer: &Answer<Arc<Served>>) -> Result<(), Er
                 sys::send_with_descriptors(socket, &frame.slices(), &[served.fd.as_fd()], false)
             }
         };
-        // It does not wait, so no signal interrupts it for long.
+        // The call does not wait, so no signal interrupts it for long.
         if sent != Err(Errno::INTR) || attempts == 16 {
             return sent;
         }

@@ -1,17 +1,19 @@
 //! What a directory knows, and how it answers: no sockets, no descriptors, no clock. `D` stands for
-//! a handle; whoever drops one decides what becomes of it.
+//! a handle; its `Drop` decides what becomes of it.
 //!
-//! # Who changes what
-//! - `names` says what is served, and whose it is. Each client's `names` are those that are its
-//!   own: so its end takes them with it, without a search.
-//! - A client has at most one wait. It is registered, in `waiting` under its name or in `watching`,
-//!   or the client is `due`: something has changed since for which its wait may be over. Whoever
-//!   changes something makes those due whose waits it concerns; [`Registry::next_due`] looks again,
-//!   and answers or registers anew. So no wait is lost: between registering and the change, the
-//!   client is in a set that the change empties; after it, it is due.
-//! - What a request costs does not depend on how many there are, but for the logarithm: a page of
-//!   names is bounded, a client has a bounded number of names, and of those that become due each
-//!   has paid with a request. They are answered a few at a time by whoever calls `next_due`.
+//! # Invariants
+//! - `names` says what is served, and which participant owns it. Each client's `names` are those
+//!   that it owns, so its end takes them with it, without a search.
+//! - A client has at most one wait. Either the wait is registered, in `waiting` under its name or
+//!   in `watching`. Or the client is `due`: something has changed since for which its wait may be
+//!   over. Each change makes those clients due whose waits it concerns. [`Registry::next_due`]
+//!   looks at a due client's wait again, and answers it or registers it anew. So no wait is lost:
+//!   between registering and the change, the client is in a set that the change empties; after it,
+//!   it is due.
+//! - What a request costs does not depend on how many clients and names there are, but for the
+//!   logarithm. A page of names is bounded, and a client has a bounded number of names. Each client
+//!   that becomes due has paid for that with a request. The caller of `next_due` answers due
+//!   clients a few at a time.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,15 +22,15 @@ use std::sync::Arc;
 
 use super::protocol::{Ask, Flaw, PAGE, Reply, Request, Status};
 
-/// Names a client, and never another one.
+/// Identifies a client, and never another one.
 pub(crate) type ClientId = u64;
 
-/// How much clients may have.
+/// The limits on what clients may have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Names of all clients together. What the directory's owner has put does not count.
+    /// The most names of all clients together. What the directory's owner has put does not count.
     pub(crate) names: usize,
-    /// Names of one client.
+    /// The most names of one client.
     pub(crate) names_per_client: usize,
 }
 
@@ -37,7 +39,7 @@ pub(crate) struct Limits {
 pub(crate) enum Brought<D> {
     Nothing,
     Handle(D),
-    /// Something that is not served: why not.
+    /// Something that is not served, and why not.
     Refused(&'static str),
 }
 
@@ -53,7 +55,7 @@ pub(crate) struct Answer<D> {
 }
 
 impl<D> Answer<D> {
-    /// That a connection is not to be.
+    /// Returns the answer to a connection that is refused.
     pub(crate) fn unwelcome(why: impl Into<Cow<'static, str>>) -> Self {
         Answer {
             number: 0,
@@ -65,7 +67,7 @@ impl<D> Answer<D> {
         }
     }
 
-    /// That a packet was no request.
+    /// Returns the answer to a packet that is no request.
     pub(crate) fn malformed(why: impl Into<Cow<'static, str>>) -> Self {
         Answer {
             number: 0,
@@ -77,7 +79,7 @@ impl<D> Answer<D> {
         }
     }
 
-    /// That the handle cannot be sent, for a while.
+    /// Returns the answer that the handle cannot be sent, for a while.
     pub(crate) fn without_handle(&self, why: &'static str) -> Self {
         Answer {
             number: self.number,
@@ -89,7 +91,7 @@ impl<D> Answer<D> {
         }
     }
 
-    /// Its bytes.
+    /// Returns the packet.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let Answer { number, status, has_more, revision, .. } = *self;
         Reply { number, status, has_more, revision, text: &self.text }.encode()
@@ -99,7 +101,7 @@ impl<D> Answer<D> {
 #[derive(Debug)]
 struct NamedHandle<D> {
     handle: D,
-    /// `None`: the directory's owner.
+    /// `None` for the directory's owner.
     owner: Option<ClientId>,
 }
 
@@ -108,7 +110,7 @@ struct Client {
     may_put: bool,
     names: BTreeSet<Arc<str>>,
     wait: Option<PendingWait>,
-    /// Whether it is in the queue of those that are due.
+    /// Whether it is in the queue of due clients.
     is_due: bool,
 }
 
@@ -121,11 +123,11 @@ struct PendingWait {
 #[derive(Debug, Clone)]
 enum Awaited {
     Name(Arc<str>),
-    /// Another revision than this one.
+    /// A revision other than this one.
     Change(u64),
 }
 
-/// See the module.
+/// The names, clients and waits of a directory: see the module.
 #[derive(Debug)]
 pub(crate) struct Registry<D> {
     names: BTreeMap<Arc<str>, NamedHandle<D>>,
@@ -133,14 +135,14 @@ pub(crate) struct Registry<D> {
     waiting: BTreeMap<Arc<str>, BTreeSet<ClientId>>,
     watching: BTreeSet<ClientId>,
     due: VecDeque<ClientId>,
-    /// How many of the names are clients'.
+    /// The number of names that clients own.
     lent: usize,
     revision: u64,
     limits: Limits,
 }
 
 impl<D: Clone> Registry<D> {
-    /// A directory without names. `revision` is the first one.
+    /// Returns a directory without names. `revision` is its first revision.
     pub(crate) fn new(limits: Limits, revision: u64) -> Self {
         Registry {
             names: BTreeMap::new(),
@@ -154,13 +156,13 @@ impl<D: Clone> Registry<D> {
         }
     }
 
-    /// A client comes.
+    /// Adds a client.
     pub(crate) fn join(&mut self, client: ClientId, may_put: bool) {
         self.clients
             .insert(client, Client { may_put, names: BTreeSet::new(), wait: None, is_due: false });
     }
 
-    /// A client goes, and its names with it.
+    /// Removes a client, and its names with it.
     pub(crate) fn leave(&mut self, client: ClientId) {
         self.forget_wait(client);
         let Some(left) = self.clients.remove(&client) else { return };
@@ -171,7 +173,7 @@ impl<D: Clone> Registry<D> {
         }
     }
 
-    /// The owner of the directory serves a handle: whether the name was free.
+    /// Serves a handle for the directory's owner. Returns whether the name was free.
     pub(crate) fn put(&mut self, name: &str, handle: D) -> bool {
         !self.names.contains_key(name) && {
             self.insert(name, handle, None);
@@ -179,7 +181,8 @@ impl<D: Clone> Registry<D> {
         }
     }
 
-    /// The owner of the directory removes a name, whosever it is: whether it was there.
+    /// Removes a name for the directory's owner, even if a client put it. Returns whether it was
+    /// there.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
         let Some((name, entry)) = self.names.remove_entry(name) else { return false };
         if let Some(owner) = entry.owner {
@@ -190,7 +193,7 @@ impl<D: Clone> Registry<D> {
         true
     }
 
-    /// All names, in order.
+    /// Returns all names, in order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(|name| &**name)
     }
@@ -232,18 +235,18 @@ impl<D: Clone> Registry<D> {
         }
     }
 
-    /// Whether there is somebody to look at with [`next_due`](Registry::next_due).
+    /// Returns whether there is a client to look at with [`next_due`](Registry::next_due).
     pub(crate) fn is_anybody_due(&self) -> bool {
         !self.due.is_empty()
     }
 
-    /// Looks at the wait of the next one that is due: whose, and what it is answered if it is over.
-    /// `None`: nobody is.
+    /// Looks at the wait of the next client that is due. Returns the client, and the answer if its
+    /// wait is over. Returns `None` if no client is due.
     pub(crate) fn next_due(&mut self) -> Option<(ClientId, Option<Answer<D>>)> {
         let id = self.due.pop_front()?;
         let Some(client) = self.clients.get_mut(&id) else { return Some((id, None)) };
         client.is_due = false;
-        // It may be another one than when the client became due, and be registered.
+        // The wait may have been replaced since the client became due, and be registered.
         let Some(wait) = self.forget_wait(id) else { return Some((id, None)) };
         Some((id, self.wait(id, wait, false)))
     }
@@ -273,7 +276,7 @@ impl<D: Clone> Registry<D> {
     }
 
     fn list(&self, number: u64, prefix: &str, after: &str) -> Answer<D> {
-        // Nothing has the empty name, so all names are behind it.
+        // No name is empty, so all names come after an empty `after`.
         let start = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
         let mut text = String::new();
         let mut names = self
@@ -360,7 +363,7 @@ impl<D: Clone> Registry<D> {
         }
     }
 
-    /// A name has come or gone.
+    /// Notes that a name has come or gone.
     fn changed(&mut self) {
         self.revision += 1;
         for id in core::mem::take(&mut self.watching) {
@@ -375,7 +378,8 @@ impl<D: Clone> Registry<D> {
         }
     }
 
-    /// Answers a wait that is over; registers it, in place of the one before, if it is not.
+    /// Answers a wait that is over, or registers it. Either way the client's previous wait is
+    /// forgotten.
     fn wait(&mut self, id: ClientId, wait: PendingWait, tell: bool) -> Option<Answer<D>> {
         self.forget_wait(id);
         let client = self.clients.get_mut(&id)?;

@@ -1,4 +1,4 @@
-//! [`Fixed`]: plain data that is set when its region is made.
+//! [`Fixed`]: plain data that is set when its region is created.
 
 #![allow(unsafe_code)]
 
@@ -10,14 +10,14 @@ use crate::memory::shared::{Fingerprint, Plain, Shared};
 /// Plain data in shared memory that is set at creation and read by copy: a size, a limit, a seed.
 ///
 /// It does not block and has no time-outs. It is a type of its own, and not a field of type `T`,
-/// because a reference to a plain field would promise the compiler that no process ever changes it,
-/// and a peer that went wild could break that promise.
+/// for the sake of soundness. A reference to a plain field promises the compiler that no process
+/// ever changes it, and a misbehaving peer could break that promise.
 ///
 /// # Memory ordering
-/// What [`get`](Fixed::get) reads was written before the region was given to anybody.
+/// [`get`](Fixed::get) reads what was written before any other process was given the region.
 ///
 /// # Process death
-/// Nothing can be half done.
+/// Nothing can be left half done.
 ///
 /// ```
 /// let limit = crossproc::Fixed::new(12_u32);
@@ -40,23 +40,24 @@ unsafe impl<T: Plain> Shared for Fixed<T> {
 }
 
 impl<T: Plain> Fixed<T> {
-    /// The value that it will have.
+    /// Creates plain data with this value.
     pub const fn new(value: T) -> Self {
         Fixed { value: UnsafeCell::new(value) }
     }
 
-    /// The value, to be set: nobody else has it.
+    /// Returns a mutable reference to the value, which only the caller has.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
 
-    /// A copy of the value. Data of many KiB are better in a [`Lock`](crate::Lock), which copies
-    /// nothing.
+    /// Returns a copy of the value. Data of many KiB are better in a [`Lock`](crate::Lock), which
+    /// copies nothing.
     #[inline]
     #[must_use]
     pub fn get(&self) -> T {
-        // SAFETY: valid and aligned as `self` is; this program never writes it, and if a peer does,
-        // what a volatile read finds is some sequence of bytes, which is a valid `T`.
+        // SAFETY: the pointer is valid and aligned, as `self` is. This program never writes the
+        // value. If a peer does, a volatile read finds some sequence of bytes, which is a valid
+        // `T`.
         unsafe { self.value.get().read_volatile() }
     }
 }

@@ -11,19 +11,19 @@ use crate::memory::shm::{Contents, Shm};
 ///
 /// It is given to programs that this one [starts](crate::process::CommandExt::share), sent [over a
 /// connection](crate::Connection::send_handle), and served by a [`Directory`](crate::Directory).
-/// Who gets it checks what it is.
+/// The recipient checks what it is.
 pub trait Handle: AsFd + Sized {
-    /// What it is, for whoever gets it: a name that appears in errors.
+    /// Returns the name of this kind of handle, which the recipient sees in errors.
     #[must_use]
     fn kind() -> &'static str {
         type_name::<Self>()
     }
 
-    /// Whether a handle that was of this kind where it was handed on may be one of `Self` here.
-    /// Only needed where [`from_fd`](Handle::from_fd) cannot tell.
+    /// Checks whether a handle that was handed on as this `kind` may be a `Self` here. Only needed
+    /// where [`from_fd`](Handle::from_fd) cannot tell.
     ///
     /// # Errors
-    /// That it may not.
+    /// If it may not be one.
     fn check(kind: &str) -> Result<(), HandleError> {
         let _ = kind;
         Ok(())
@@ -33,7 +33,7 @@ pub trait Handle: AsFd + Sized {
     /// descriptor is closed if it is not.
     ///
     /// # Errors
-    /// What is wrong with the descriptor.
+    /// A [`HandleError`] that says what is wrong with the descriptor.
     fn from_fd(fd: OwnedFd) -> Result<Self, HandleError>;
 }
 
@@ -58,7 +58,7 @@ impl Handle for OwnedFd {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
-    /// It is not the memory that it should be.
+    /// It is not the memory that was expected.
     #[error(transparent)]
     Region(#[from] RegionError),
     /// It is not the end of a connection.
@@ -67,12 +67,12 @@ pub enum HandleError {
         /// What it is instead.
         what: &'static str,
     },
-    /// It was something else where it came from.
+    /// It was another kind of handle where it came from.
     #[error("it was handed on as a {found}, not as a {expected}")]
     OtherKind {
-        /// What it was.
+        /// The kind that it was handed on as.
         found: String,
-        /// What was asked for.
+        /// The kind that was asked for.
         expected: &'static str,
     },
 }

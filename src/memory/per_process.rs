@@ -1,4 +1,4 @@
-//! [`PerProcess`]: what each process has one of, and a forked child a new one.
+//! [`PerProcess`]: a value that exists once in each process; a forked child gets a new one.
 
 #![allow(unsafe_code)]
 
@@ -10,33 +10,33 @@ use std::io;
 
 use crossproc_sys::process::mark_of_this_process;
 
-/// A value that each process makes when it needs it. A forked child's copy of its parent's may be
-/// in the middle of a change, and locked: the child begins with one of its own, however it was
-/// forked.
+/// A value that each process makes when it needs it. A forked child's copy of its parent's value
+/// may be locked and in the middle of a change. So the child begins with a value of its own,
+/// however it was forked.
 #[derive(Debug)]
 pub(crate) struct PerProcess<T: 'static> {
     current: AtomicPtr<Current<T>>,
 }
 
-/// The value of the process that made it. It is never freed.
+/// A value, and the mark of the process that made it. It is never freed.
 #[derive(Debug)]
 pub(crate) struct Current<T> {
-    /// 1 in the process that it was made in, 0 in its children.
+    /// 1 in the process that made the value, 0 in its children.
     mark: &'static AtomicU32,
     value: T,
 }
 
 impl<T> Current<T> {
-    /// Whether it is this process's own, or its parent's.
+    /// Returns whether the value is this process's own, and not its parent's.
     pub(crate) fn is_of_this_process(&self) -> bool {
-        // Relaxed: it was 1 before anybody knew of it, and whoever reads 0 is alone in a new
-        // process.
+        // Relaxed: it was 1 before any other thread knew of it, and a thread that reads 0 is alone
+        // in a new process.
         self.mark.load(Relaxed) == 1
     }
 }
 
 impl<T: Default> Current<T> {
-    /// Makes one, for this process alone.
+    /// Makes a value for this process alone.
     ///
     /// # Errors
     /// ENOMEM, for the page that tells a child from its parent.
@@ -59,15 +59,15 @@ impl<T: Default + Send + Sync> PerProcess<T> {
         PerProcess { current: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// This process's value, if it has made one.
+    /// Returns this process's value, if it has made one.
     pub(crate) fn existing(&self) -> Option<&'static Current<T>> {
-        // SAFETY: null, or what was stored below, which is never freed. Acquire: pairs with the
-        // Release there.
+        // SAFETY: null, or a pointer that `get` stored, which is never freed. Acquire: pairs with
+        // the Release there.
         unsafe { self.current.load(Acquire).as_ref() }
             .filter(|current| current.is_of_this_process())
     }
 
-    /// This process's value.
+    /// Returns this process's value, and makes it first if there is none.
     ///
     /// # Errors
     /// ENOMEM, for the page that tells a child from its parent.
@@ -78,8 +78,8 @@ impl<T: Default + Send + Sync> PerProcess<T> {
                 return Ok(current);
             }
             let new = ptr::from_ref(Current::<T>::make()?).cast_mut();
-            // Release: pairs with the Acquire loads here. Who comes second leaves one behind that
-            // nobody uses.
+            // Release: pairs with the Acquire loads here. The thread that comes second leaves an
+            // unused value behind.
             if let Err(other) = self.current.compare_exchange(known, new, AcqRel, Acquire) {
                 known = other;
             }

@@ -1,4 +1,4 @@
-//! The memory that a handle stands for: a sealed memfd with a header page that says what it holds.
+//! The memory behind a handle: a sealed memfd with a header page that says what it holds.
 //!
 //! | offset | what |
 //! |---|---|
@@ -17,14 +17,14 @@ use crossproc_sys::memory::{self, Mapping, SEAL_EXEC, SEALS};
 use crossproc_sys::namespace::{self, PidNamespace};
 use rustix::fs::SealFlags;
 
-/// Where the contents begin: a page, so any alignment up to that is kept.
+/// Where the contents begin: after one page, so any alignment up to a page is kept.
 pub(crate) const CONTENTS: usize = 4_096;
 
 /// "crossprc" in the byte order of the program that made the region.
 const MAGIC: u64 = u64::from_be_bytes(*b"crossprc");
 
 /// The version of the layout of header and primitives. Any change that another build would misread
-/// makes it a new one.
+/// gets a new version.
 const ABI: u32 = 5;
 
 /// Pointer width in bits, and the libc whose robust list the locks fit.
@@ -33,8 +33,8 @@ const MUSL: u32 = 1 << 16;
 
 const INITIALISED: u32 = 1;
 
-/// All in atomics: a peer may write anything at any time. Relaxed but for `initialised`, which
-/// orders them.
+/// All fields are atomics: a peer may write anything at any time. All accesses are Relaxed except
+/// those of `initialised`, which orders the others.
 ///
 /// Each field is loaded once, when the region is attached, and must be:
 ///
@@ -44,40 +44,40 @@ const INITIALISED: u32 = 1;
 /// | `initialised` | 1 |
 /// | `namespace_device`, `namespace_inode` | those of this process's pid namespace |
 /// | `size`, `align`, `fingerprint` | those of the type, or the slice, that is asked for |
-/// | `count` | 1 if it is no slice; otherwise as many as are in the region, which its length says |
+/// | `count` | 1 if it is no slice; otherwise at most as many as the region's length has room for |
 #[repr(C)]
 struct Header {
     magic: AtomicU64,
     abi: AtomicU32,
     word: AtomicU32,
-    /// The pid namespace in which the TIDs in here mean something.
+    /// The pid namespace in which the TIDs in this region are valid.
     namespace_device: AtomicU64,
     namespace_inode: AtomicU64,
-    /// Of one element.
+    /// The size of one element.
     size: AtomicU64,
     align: AtomicU64,
-    /// How many elements.
+    /// The number of elements.
     count: AtomicU64,
     fingerprint: AtomicU64,
-    /// Stored last, with Release; loaded before the fields above but magic, ABI and word, with
-    /// Acquire.
+    /// Stored last, with Release; loaded first, with Acquire.
     initialised: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Header>() <= CONTENTS && offset_of!(Header, initialised) == 64);
 
-/// What a region holds: `count` elements of one type.
+/// What a region holds: elements of one type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) size: usize,
     pub(crate) align: usize,
     pub(crate) fingerprint: u64,
-    /// Otherwise there is one element.
+    /// Whether there may be any number of elements; otherwise there is exactly one.
     pub(crate) is_slice: bool,
 }
 
 impl Layout {
-    /// How long a region with `count` elements is, if that can be.
+    /// Returns the length of a region with `count` elements, or `None` if no region can be that
+    /// long.
     fn region_len(self, count: u64) -> Option<usize> {
         let contents = usize::try_from(count).ok()?.checked_mul(self.size)?;
         contents.checked_add(CONTENTS).filter(|&len| isize::try_from(len).is_ok())
@@ -93,8 +93,8 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// A new region with zeroed contents, which `fill` then writes: it gets the address of the
-    /// first element. Only after that can it be attached.
+    /// Creates a region with zeroed contents, which `fill` then writes: it gets the address of the
+    /// first element. The region can be attached only after that.
     pub(crate) fn create(
         layout: Layout,
         count: usize,
@@ -106,8 +106,8 @@ impl Region {
         Self::create_with_holes(layout, count, len - CONTENTS, &[(0, len - CONTENTS)], fill)
     }
 
-    /// The same with contents of `len` bytes, which are at least as many as `count` elements need,
-    /// and of which only some ranges are [allocated](Region::allocate): offsets and lengths.
+    /// Creates a region with contents of `len` bytes, at least as many as `count` elements need.
+    /// Only the ranges in `allocated`, as offsets and lengths, are [allocated](Region::allocate).
     pub(crate) fn create_with_holes(
         layout: Layout,
         count: usize,
@@ -119,7 +119,7 @@ impl Region {
             len.checked_add(CONTENTS).ok_or(RegionError::TooLarge { size: layout.size, count })?;
         let failed = |source| RegionError::Create { len, source };
         let namespace = namespace::first().map_err(no_namespace)?;
-        // A slice may have no elements; the kernel refuses to allocate nothing.
+        // A slice may have no elements; the kernel refuses to allocate an empty range.
         let contents = allocated
             .iter()
             .filter(|&&(_, len)| len != 0)
@@ -134,7 +134,7 @@ impl Region {
         Ok(region)
     }
 
-    /// [`attach`](Region::attach) for a region of which all is allocated, as
+    /// [`attach`](Region::attach) for a region that must be allocated as a whole, as
     /// [`create`](Region::create) makes it.
     pub(crate) fn attach_whole(
         file: OwnedFd,
@@ -149,32 +149,31 @@ impl Region {
 
     /// Maps a region that another process made, if it is one, and holds what `layout` says.
     ///
-    /// What it checks of a descriptor, in this order, is what [`create`](Region::create) does:
+    /// It checks, in this order, the properties that [`create`](Region::create) gives a region:
     ///
     /// | what | otherwise |
     /// |---|---|
     /// | it has seals, so it is a memfd | [`RegionError::NotMemfd`] |
     /// | it cannot shrink, grow, nor get more seals | [`RegionError::NotSealed`] |
-    /// | no others, but that against execution, or it could not be mapped | [`RegionError::OtherSeals`] |
+    /// | it has no other seals, which may forbid mapping it, except the one against execution | [`RegionError::OtherSeals`] |
     /// | it is of the kernel's tmpfs, not of huge pages | [`RegionError::HugePages`] |
-    /// | it is as long as a header | [`RegionError::TooShort`] |
-    /// | this process is in its first pid namespace still | [`RegionError::OtherPidNamespace`] |
+    /// | it is at least as long as a header page | [`RegionError::TooShort`] |
+    /// | this process is still in its first pid namespace | [`RegionError::OtherPidNamespace`] |
     /// | it can be mapped for writing | [`RegionError::Attach`] |
     /// | the header: magic, ABI, word size, namespace, layout, count | see [`Header::check`] |
     /// | [`attach_whole`](Region::attach_whole): every page is allocated | [`RegionError::Holes`] |
     ///
-    /// What it cannot check: whoever has the descriptor can punch a hole later, which only a seal
-    /// against all writing would forbid. What is in the hole is lost, as if it had been
-    /// overwritten; who touches it
-    /// gets a new page of zeros, and is killed only where a page is not to be had for anything else
-    /// either.
+    /// One thing cannot be checked. A process that has the descriptor can punch a hole later, which
+    /// only a seal against all writing would forbid. What was in the hole is lost, as if it had
+    /// been overwritten. A process that touches it gets a new page of zeros, and is killed only
+    /// where no page can be had for anything else either.
     pub(crate) fn attach(
         file: OwnedFd,
         layout: Layout,
         type_name: &'static str,
     ) -> Result<Self, RegionError> {
         check_descriptor(&file)?;
-        // Sealed against shrinking and growing, so this is its length for good.
+        // It is sealed against shrinking and growing, so this length is final.
         let len = memory::len(&file).map_err(os("reading its length"))?;
         if len < CONTENTS as u64 {
             return Err(RegionError::TooShort { len, needed: CONTENTS as u64 });
@@ -204,30 +203,30 @@ impl Region {
         Ok(region)
     }
 
-    /// The first element.
+    /// Returns the address of the first element.
     pub(crate) fn contents(&self) -> NonNull<u8> {
-        // SAFETY: a region is at least as long as what stands before its contents.
+        // SAFETY: a region is at least as long as the header page before its contents.
         unsafe { self.mapping.start().add(CONTENTS) }
     }
 
-    /// How many elements there are; checked against the length of the region.
+    /// Returns the number of elements, which has been checked against the length of the region.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
-    /// How many bytes the contents have.
+    /// Returns the length of the contents in bytes.
     pub(crate) fn len(&self) -> usize {
         self.mapping.len() - CONTENTS
     }
 
-    /// Allocates a range of the contents that was left a hole.
+    /// Allocates a range of the contents that was left as a hole.
     pub(crate) fn allocate(&self, offset: usize, len: usize) -> io::Result<()> {
         memory::allocate(&self.file, (CONTENTS + offset) as u64, len as u64)
     }
 
     fn header(&self) -> &Header {
-        // SAFETY: a region is at least a page long and aligned to one; the header is all atomics,
-        // for which any bytes will do.
+        // SAFETY: a region is at least a page long and aligned to one. The header is all atomics,
+        // for which any bytes are valid.
         unsafe { self.mapping.start().cast().as_ref() }
     }
 }
@@ -253,7 +252,8 @@ impl Header {
         self.initialised.store(INITIALISED, Release);
     }
 
-    /// How many elements it claims to hold; everything else is as it must be.
+    /// Checks the header, and returns the number of elements that it claims. The caller checks that
+    /// number against the region's length.
     fn check(
         &self,
         layout: Layout,
@@ -303,8 +303,8 @@ impl Header {
     }
 }
 
-/// That a descriptor is that of a file such as this crate makes regions of. Nothing of it is
-/// touched.
+/// Checks that a descriptor is that of a file such as this crate makes regions of. It touches
+/// nothing in the file.
 fn check_descriptor(file: &OwnedFd) -> Result<(), RegionError> {
     let seals =
         memory::seals(file).map_err(os("reading its seals"))?.ok_or(RegionError::NotMemfd)?;
@@ -321,7 +321,7 @@ fn check_descriptor(file: &OwnedFd) -> Result<(), RegionError> {
     }
 }
 
-/// For `map_err`.
+/// Returns a function for `map_err`.
 fn os(what: &'static str) -> impl Fn(io::Error) -> RegionError {
     move |source| RegionError::Attach { what, source }
 }
@@ -332,7 +332,7 @@ fn no_namespace(source: io::Error) -> RegionError {
 
 fn seal_names(seals: SealFlags) -> String {
     let names: Vec<_> = seals.iter_names().map(|(name, _)| name).collect();
-    // A later kernel's have no names here.
+    // Seals of later kernels have no names here.
     if names.is_empty() { format!("{:#x}", seals.bits()) } else { names.join(", ") }
 }
 
@@ -344,8 +344,7 @@ fn word_name(word: u32) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegionError {
-    /// No memory could be had for it: too little is left, or no descriptor is free; or this process
-    /// cannot tell its pid namespace.
+    /// The system gave no memory for it: too little is left, or no descriptor is free.
     #[error("no shared memory of {len} bytes could be created")]
     Create {
         /// How many bytes were asked for.
@@ -353,14 +352,14 @@ pub enum RegionError {
         /// What the system said.
         source: io::Error,
     },
-    /// The pid namespace, which a region notes, cannot be found out. From Linux 6.11 on the kernel
-    /// tells it without `/proc`.
+    /// The pid namespace, which a region records, cannot be determined. From Linux 6.11 on the
+    /// kernel tells it without `/proc`.
     #[error("the pid namespace, which a region notes, could not be found out")]
     NoNamespace {
         /// What the system said.
         source: io::Error,
     },
-    /// It would be longer than an address space.
+    /// It would be longer than any address space.
     #[error("{count} elements of {size} bytes are more than an address space holds")]
     TooLarge {
         /// The size of an element in bytes.
@@ -368,16 +367,16 @@ pub enum RegionError {
         /// How many were asked for.
         count: usize,
     },
-    /// A queue cannot be like that.
+    /// There can be no queue with these parameters.
     #[error("there can be no such queue: {what}")]
     UnsuitableQueue {
-        /// What is wrong, and what would do.
+        /// What is wrong, and what would be accepted.
         what: String,
     },
-    /// The descriptor is not that of a memfd.
+    /// The descriptor is not a memfd.
     #[error("the descriptor is not a memfd: it was not made by this crate")]
     NotMemfd,
-    /// The memfd's size is not sealed: whoever maps it could be killed by its shrinking.
+    /// The memfd's size is not sealed: shrinking it could kill the processes that map it.
     #[error("the memfd is not sealed, {missing} is missing: it was not made by this crate")]
     NotSealed {
         /// The seals that it lacks.
@@ -385,34 +384,36 @@ pub enum RegionError {
     },
     /// The memfd has seals that no region has, such as one against writing.
     #[error(
-        "the memfd is sealed against more than a region is, by {found}: it was not made by this crate"
+        "the memfd is sealed against more than a region is, by {found}: it was not made by \
+         this crate"
     )]
     OtherSeals {
-        /// The seals that it has too many.
+        /// The seals that no region has.
         found: String,
     },
-    /// The memfd is of huge pages, which its maker could take away under those who map it.
+    /// The memfd is of huge pages, which its maker could take away from the processes that map it.
     #[error(
         "the memfd is of huge pages: it was not made by this crate; have the region made by it"
     )]
     HugePages,
-    /// Some of its pages are not there: who touches them may be killed for want of memory.
+    /// Some of its pages are not allocated: a process that touches them may be killed for want of
+    /// memory.
     #[error(
-        "the region is {len} bytes long, of which {allocated} are allocated: somebody has taken the others away; \
-         have the region made anew"
+        "the region is {len} bytes long, of which {allocated} are allocated: somebody has \
+         taken the others away; have the region made anew"
     )]
     Holes {
-        /// How long it is, in bytes.
+        /// Its length in bytes.
         len: u64,
-        /// How many bytes have memory, by whole pages.
+        /// How many bytes are allocated, in whole pages.
         allocated: u64,
     },
-    /// There are fewer bytes than the header, or what it says, needs.
+    /// It is too short for the header, or for what the header says.
     #[error("the region is {len} bytes long and would need {needed}")]
     TooShort {
-        /// How long it is, in bytes.
+        /// Its length in bytes.
         len: u64,
-        /// How long it must be.
+        /// The length that it needs.
         needed: u64,
     },
     /// It does not begin as this crate's regions do.
@@ -423,7 +424,8 @@ pub enum RegionError {
     },
     /// Another version of this crate made it, with another layout of the primitives.
     #[error(
-        "the region has ABI {found}, this program has {expected}: build both with versions of crossproc that agree"
+        "the region has ABI {found}, this program has {expected}: build both with versions \
+         of crossproc that agree"
     )]
     OtherAbi {
         /// The ABI of its maker.
@@ -431,19 +433,20 @@ pub enum RegionError {
         /// The ABI of this program.
         expected: u32,
     },
-    /// A program for another kind of machine, or libc, made it.
+    /// A program for another kind of machine, or another libc, made it.
     #[error("the region was made by a program of another word size ({found})")]
     OtherWordSize {
-        /// What its maker had.
+        /// The maker's byte order, or its word size and libc.
         found: String,
     },
-    /// It holds another type, or the same one as another build lays it out.
+    /// It holds another type, or the same type laid out by another build.
     #[error(
         "the region holds something else than `{type_name}` as this program lays it out: \
-         elements of {found_size} bytes aligned to {found_align} there, of {size} aligned to {align} here"
+         elements of {found_size} bytes aligned to {found_align} there, \
+         of {size} aligned to {align} here"
     )]
     OtherLayout {
-        /// What was asked for.
+        /// The type that was asked for.
         type_name: &'static str,
         /// Its size in bytes.
         size: usize,
@@ -454,13 +457,14 @@ pub enum RegionError {
         /// The alignment in the region's header.
         found_align: u64,
     },
-    /// Its maker has not finished, or died before that.
+    /// Its maker has not finished it, or died before it had.
     #[error("the region is not initialised: whoever made it has not finished, or died before")]
     NotInitialised,
-    /// It belongs to processes of another pid namespace, whose locks name their owners by TIDs that
+    /// It belongs to processes of another pid namespace. Its locks name their owners by TIDs that
     /// mean nothing here.
     #[error(
-        "the region belongs to pid namespace {found}, this process to {expected}: start it in the same one"
+        "the region belongs to pid namespace {found}, this process to {expected}: start it \
+         in the same one"
     )]
     OtherPidNamespace {
         /// The inode of the region's namespace.
@@ -468,10 +472,10 @@ pub enum RegionError {
         /// The inode of this process's.
         expected: u64,
     },
-    /// The system refused something on the way.
+    /// The system refused a call on the way.
     #[error("the region could not be attached: {what} failed")]
     Attach {
-        /// What was refused.
+        /// The call that was refused.
         what: &'static str,
         /// What the system said.
         source: io::Error,

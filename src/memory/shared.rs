@@ -1,5 +1,5 @@
-//! What may lie in memory that other processes write: [`Shared`], [`Plain`], and
-//! [`shared!`](crate::shared!) for structs of one's own.
+//! The types that may lie in memory that other processes write: [`Shared`] and [`Plain`], and
+//! [`shared!`](crate::shared!), which declares structs.
 
 #![allow(unsafe_code)]
 
@@ -11,9 +11,9 @@ use bytemuck::AnyBitPattern;
 /// Data for which every sequence of bytes is a valid value, and which means the same in every
 /// process: integers, floats, arrays of them, and structs that derive [`bytemuck::AnyBitPattern`].
 ///
-/// No pointers, no references, no `bool`, `char` or enums: a process may die halfway through
-/// writing one, and its peers read what is there. `Plain` data is reached through something that
-/// orders the accesses, such as a [`Lock`](crate::Lock), or copied out of a
+/// It holds no pointers, no references, no `bool`, `char` or enums: a process may die halfway
+/// through writing one, and its peers read what is there. `Plain` data is reached through something
+/// that orders the accesses, such as a [`Lock`](crate::Lock), or copied out of a
 /// [`Fixed`](crate::Fixed).
 ///
 /// ```
@@ -27,13 +27,15 @@ use bytemuck::AnyBitPattern;
 /// static HERE: Lock<Position> = Lock::new(Position { x: 0.0, y: 0.0 });
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not plain data: some bytes that a dying process may leave are no valid value of it",
+    message = "`{Self}` is not plain data: some bytes that a dying process may leave are no valid \
+               value of it",
     label = "not plain data",
-    note = "integers, floats, arrays of them, and structs that derive `bytemuck::AnyBitPattern` are; there can be no pointers, references, `bool`, `char`, enums"
+    note = "integers, floats, arrays of them, and structs that derive `bytemuck::AnyBitPattern` \
+            are; there can be no pointers, references, `bool`, `char`, enums"
 )]
 pub trait Plain: AnyBitPattern + Send {}
 
-// `Send` keeps raw pointers out, also where bytemuck is compiled with them as plain data.
+// `Send` keeps raw pointers out, even where bytemuck is compiled to accept them as plain data.
 impl<T: AnyBitPattern + Send> Plain for T {}
 
 /// Types whose values may be used, by shared reference, in memory that other processes write at the
@@ -41,36 +43,38 @@ impl<T: AnyBitPattern + Send> Plain for T {}
 ///
 /// They are: the atomics except `AtomicBool` and `AtomicPtr`, this crate's primitives, arrays of
 /// those, and structs of those that are declared with [`shared!`](crate::shared!). A plain integer
-/// is not among them: a reference to it would promise the compiler that nobody changes it.
+/// is not among them: a reference to it would promise the compiler that its value does not change.
 /// Use an atomic, a [`Lock`](crate::Lock) around it, or [`Fixed`](crate::Fixed) for what is set
 /// once.
 ///
 /// # Safety
 /// - Every sequence of bytes of this size is a valid value, and may change to another at any time
-///   while a `&Self` exists: all bytes are atomics, or in `UnsafeCell`s that are accessed under a
+///   while a `&Self` exists. All bytes are atomics, or in `UnsafeCell`s that are accessed under a
 ///   protocol.
-/// - There are no pointers, and the address does not matter: the value may be mapped at several at
-///   once.
+/// - There are no pointers, and the address does not matter: the value may be mapped at several
+///   addresses at once.
 /// - The layout is fixed (`repr(C)` or `transparent`), and [`layout`](Shared::layout) describes it.
 /// - There is nothing to drop.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot lie in memory that other processes write",
     label = "not `Shared`",
-    note = "atomics (but not `AtomicBool`, `AtomicPtr`), this crate's primitives, arrays of those and structs declared with `crossproc::shared!` can",
-    note = "put plain data such as integers into a `Lock<T>`, or into a `Fixed<T>` if it is set once"
+    note = "atomics (but not `AtomicBool`, `AtomicPtr`), this crate's primitives, arrays of \
+            those and structs declared with `crossproc::shared!` can",
+    note = "put plain data such as integers into a `Lock<T>`, or into a `Fixed<T>` if it is \
+            set once"
 )]
 pub unsafe trait Shared: Sync + 'static {
-    /// Adds the layout of this type to a fingerprint. Two types of which one program may take the
-    /// other's memory for its own give the same.
+    /// Adds the layout of this type to a fingerprint. Two types add the same if one program may
+    /// take the other's memory for its own.
     fn layout(to: &mut Fingerprint);
 
-    /// Makes a new value of what is all zeros, for [`Shm::new_in_place`](crate::Shm::new_in_place).
+    /// Makes a new value out of zeros, for [`Shm::new_in_place`](crate::Shm::new_in_place).
     ///
-    /// By itself it leaves the zeros as they are: a new one has no other bytes.
+    /// The default leaves the zeros as they are, for types whose new value is all zeros.
     fn set_up(&mut self) {}
 }
 
-/// A hash of a type's layout, by which a program recognises memory that another program, or another
+/// A hash of a type's layout. By it a program recognises memory that another program, or another
 /// build of it, laid out differently.
 ///
 /// It is FNV-1a over the names of types and fields, their sizes, alignments and offsets.
@@ -89,7 +93,7 @@ impl Fingerprint {
         self.0
     }
 
-    /// The fingerprint of a type.
+    /// Returns the fingerprint of a type.
     #[must_use]
     pub fn of<T: Shared>() -> u64 {
         let mut fingerprint = Fingerprint::new();
@@ -97,7 +101,7 @@ impl Fingerprint {
         fingerprint.value()
     }
 
-    /// Adds a name: of a type, a field, or what distinguishes otherwise equal layouts.
+    /// Adds a name: of a type, of a field, or to distinguish otherwise equal layouts.
     pub fn name(&mut self, name: &str) -> &mut Self {
         // The length keeps adjacent names apart.
         self.number(name.len()).bytes(name.as_bytes())
@@ -115,21 +119,21 @@ impl Fingerprint {
         self
     }
 
-    /// Adds the shared type of a field, which the function leads to. It is not called.
+    /// Adds the shared type of a field, which the function points to. The function is not called.
     #[doc(hidden)]
     pub fn field<S, T: Shared>(&mut self, _: fn(&S) -> *const T) -> &mut Self {
         self.shared::<T>()
     }
 
-    /// The size and alignment of a field, which must be shared. The function is not called.
+    /// Returns the size and alignment of a field, which must be shared. The function is not called.
     #[doc(hidden)]
     #[must_use]
     pub const fn size_and_align<S, T: Shared>(_: fn(&S) -> *const T) -> (usize, usize) {
         (size_of::<T>(), align_of::<T>())
     }
 
-    /// Adds a plain type: its size, its alignment and its name without the path, which may differ
-    /// between the programs that share it.
+    /// Adds a plain type: its size, its alignment, and its name without the path. The path may
+    /// differ between the programs that share it.
     pub fn plain<T: Plain>(&mut self) -> &mut Self {
         self.number(size_of::<T>()).number(align_of::<T>());
         for word in
@@ -150,7 +154,7 @@ impl Fingerprint {
 
 macro_rules! shared_atomics {
     ($($atomic:ident)*) => {$(
-        // SAFETY: an atomic integer: all bytes are in it, every value is valid.
+        // SAFETY: an atomic integer: all its bytes are in it, and every value is valid.
         unsafe impl Shared for atomic::$atomic {
             fn layout(to: &mut Fingerprint) {
                 to.name(stringify!($atomic));
@@ -159,9 +163,10 @@ macro_rules! shared_atomics {
     )*};
 }
 
-shared_atomics!(AtomicU8 AtomicU16 AtomicU32 AtomicU64 AtomicUsize AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize);
+shared_atomics!(AtomicU8 AtomicU16 AtomicU32 AtomicU64 AtomicUsize);
+shared_atomics!(AtomicI8 AtomicI16 AtomicI32 AtomicI64 AtomicIsize);
 
-// SAFETY: its elements one after the other, with nothing between them.
+// SAFETY: its elements lie one after the other, with nothing between them.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
     fn layout(to: &mut Fingerprint) {
         to.name("array").number(N).shared::<T>();
@@ -175,8 +180,8 @@ unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
 /// Declares a struct that can lie in shared memory.
 ///
 /// The struct becomes `#[repr(C)]` and [`Shared`](trait@crate::Shared). Each field's type is
-/// checked at compile time, and so is that there is nothing to drop, and that no attribute has
-/// added a field, changed a type or moved one. Structs with parameters are not taken; implement
+/// checked at compile time. So is that there is nothing to drop, and that no attribute has added a
+/// field, changed a type or moved a field. Structs with parameters are not accepted: implement
 /// [`Shared`](trait@crate::Shared) by hand for them.
 ///
 /// ```
@@ -206,13 +211,19 @@ unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
 /// ```
 #[macro_export]
 macro_rules! shared {
-    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $field_vis:vis $field:ident: $type:ty),* $(,)? }) => {
+    (
+        $(#[$meta:meta])*
+        $vis:vis struct $name:ident {
+            $($(#[$field_meta:meta])* $field_vis:vis $field:ident: $type:ty),* $(,)?
+        }
+    ) => {
         $(#[$meta])*
         #[repr(C)]
         $vis struct $name { $($(#[$field_meta])* $field_vis $field: $type,)* }
 
-        // What an attribute has made of the struct is what is shared, so that is what is checked. The
-        // types are those of its fields: to write them again could mean others, where a macro makes them.
+        // What is shared is the struct as its attributes have left it, so that is what is checked.
+        // The types are taken from its fields: written out again, they could mean others where a
+        // macro makes them.
         #[allow(dead_code, unused_mut, unused_assignments)]
         const _: () = {
             fn has_these_fields_and_no_others(value: &$name) {
@@ -221,7 +232,8 @@ macro_rules! shared {
 
             let mut end = 0_usize;
             $(
-                let (size, align) = $crate::Fingerprint::size_and_align(|value: &$name| &raw const value.$field);
+                let (size, align) =
+                    $crate::Fingerprint::size_and_align(|value: &$name| &raw const value.$field);
                 end = end.next_multiple_of(align);
                 ::core::assert!(
                     ::core::mem::offset_of!($name, $field) == end,
@@ -233,7 +245,8 @@ macro_rules! shared {
                 end += size;
             )*
             ::core::assert!(
-                ::core::mem::size_of::<$name>() == end.next_multiple_of(::core::mem::align_of::<$name>()),
+                ::core::mem::size_of::<$name>()
+                    == end.next_multiple_of(::core::mem::align_of::<$name>()),
                 ::core::concat!(
                     ::core::stringify!($name),
                     ": an attribute has taken `repr(C)` away, or added a field"
@@ -248,8 +261,8 @@ macro_rules! shared {
             );
         };
 
-        // SAFETY: laid out as by `repr(C)`, every field is `Shared`, there are no others, and there is
-        // nothing to drop: checked above.
+        // SAFETY: laid out as by `repr(C)`; every field is `Shared`, there are no others, and there
+        // is nothing to drop: all checked above.
         #[allow(unsafe_code)]
         unsafe impl $crate::Shared for $name {
             fn layout(to: &mut $crate::Fingerprint) {

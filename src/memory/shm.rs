@@ -16,24 +16,24 @@ use crate::memory::shared::{Fingerprint, Shared};
 /// A handle to a `T`, or a slice `[T]`, in memory that any number of processes share: what [`Arc`]
 /// is to threads.
 ///
-/// The memory is an anonymous file (memfd) without a name, sealed so that its size stays, with all
-/// its pages allocated. It exists as long as any process has a handle to it, and goes with the last
-/// one, however that one ended. Forked children inherit handles; other programs get
-/// the [descriptor](AsFd) and [attach](Shm::attach) to it.
+/// The memory is an anonymous file (memfd), sealed so that its size stays, with all its pages
+/// allocated. It exists as long as any process has a handle to it, and is freed with the last one,
+/// however that process ended. Forked children inherit handles. Other programs get the
+/// [descriptor](AsFd) and [attach](Shm::attach) to it.
 ///
 /// `T` is [`Shared`]: atomics, primitives, and structs declared with [`shared!`](crate::shared!).
 /// It is never dropped.
 ///
 /// # Blocking
-/// Nothing here blocks, but for the kernel's search for free pages. Using the contents makes no
+/// Nothing here blocks, except for the kernel's search for free pages. Using the contents makes no
 /// system call.
 ///
 /// # Memory ordering
-/// Creating *synchronises with* attaching: what was written at creation is seen by whoever
-/// attaches.
+/// Creating *synchronises with* attaching: a process that attaches sees what was written at
+/// creation.
 ///
 /// # Process death
-/// A creator that dies halfway leaves a region that cannot be attached, and that is gone with its
+/// A creator that dies halfway leaves a region that cannot be attached, and that is freed with its
 /// descriptor.
 ///
 /// # Examples
@@ -52,19 +52,19 @@ use crate::memory::shared::{Fingerprint, Shared};
 /// # }
 /// ```
 pub struct Shm<T: ?Sized + Contents> {
-    /// Into the region, which keeps it mapped.
+    /// Points into the region, which keeps it mapped.
     contents: NonNull<T>,
     region: Arc<Region>,
 }
 
-// SAFETY: a handle gives `&T` and never a `T`, so being `Sync` is all that is asked of `T`, which
-// `Shared` includes.
+// SAFETY: a handle gives `&T` and never a `T`. So `T` only has to be `Sync`, which `Shared`
+// includes.
 unsafe impl<T: ?Sized + Contents> Send for Shm<T> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized + Contents> Sync for Shm<T> {}
 
 /// What a [`Shm`] can hold: a `T` or a slice `[T]` of [`Shared`] types. Implemented for these two
-/// and nothing else.
+/// only.
 pub trait Contents: sealed::Contents {}
 
 impl<T: Shared> Contents for T {}
@@ -88,7 +88,9 @@ fn layout_of<T: Shared>(fingerprint: u64, is_slice: bool) -> Layout {
             "what is shared is never dropped, so there can be nothing to drop"
         );
     };
-    const { assert!(align_of::<T>() <= CONTENTS, "shared memory is aligned to 4,096 bytes at most") };
+    const {
+        assert!(align_of::<T>() <= CONTENTS, "shared memory is aligned to 4,096 bytes at most");
+    };
     Layout { size: size_of::<T>(), align: align_of::<T>(), fingerprint, is_slice }
 }
 
@@ -104,7 +106,7 @@ impl<T: Shared> sealed::Contents for T {
 
 impl<T: Shared> sealed::Contents for [T] {
     fn layout() -> Layout {
-        // A fingerprint of its own: one element is not a slice of one.
+        // It has a fingerprint of its own: one element is not a slice of one.
         layout_of::<T>(!Fingerprint::of::<T>(), true)
     }
 
@@ -116,8 +118,8 @@ impl<T: Shared> sealed::Contents for [T] {
 impl<T: Shared> Shm<T> {
     /// Moves `value` into new shared memory.
     ///
-    /// On its way the value is on the stack, several times in a build without optimisation. From
-    /// some 64 KiB on, take [`new_in_place`](Shm::new_in_place).
+    /// The value passes through the stack, several times in a build without optimisation. From some
+    /// 64 KiB on, use [`new_in_place`](Shm::new_in_place).
     ///
     /// An alignment of `T` beyond 4,096 bytes does not compile.
     ///
@@ -127,29 +129,29 @@ impl<T: Shared> Shm<T> {
     pub fn new(value: T) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
             // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a
-            // page, and nobody else's yet.
+            // page, and not yet shared.
             unsafe { at.cast::<T>().write(value) };
         };
         Region::create(<T as sealed::Contents>::layout(), 1, write).map(Shm::of)
     }
 
-    /// A value in new shared memory, made where it lies: nothing of it is on the stack, whatever
-    /// its size.
+    /// Creates a value in new shared memory, in place: nothing of it is on the stack, whatever its
+    /// size.
     ///
-    /// It begins with free locks, and zeros in them, with zeros in atomics and in [`Fixed`] data,
-    /// and with events that are not set. What has no other beginning has to be set by `write`:
-    /// a [`Barrier`] is one for no parties, and a [`Semaphore`] and a [`BoundedSemaphore`] have no
+    /// `write` gets a value with free locks around zeros, zeros in atomics and in [`Fixed`] data,
+    /// and events that are not set. It has to set the types that have no other beginning: a
+    /// [`Barrier`] begins with no parties, and a [`Semaphore`] and a [`BoundedSemaphore`] with no
     /// permits.
     ///
     /// # Process death
-    /// Until `write` has returned, nobody else can attach to the memory, and what it has done is
-    /// gone with the process. So it is if `write` panics.
+    /// Until `write` has returned, no other process can attach to the memory. If the process dies
+    /// before that, or `write` panics, what `write` has done is gone.
     ///
     /// # Errors
-    /// As [`new`](Shm::new); `write` is not called then.
+    /// As [`new`](Shm::new); `write` is then not called.
     ///
     /// # Panics
-    /// If `write` does.
+    /// If `write` panics.
     ///
     /// # Examples
     /// ```
@@ -181,8 +183,8 @@ impl<T: Shared> Shm<T> {
     pub fn new_in_place(write: impl FnOnce(&mut T)) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
             // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a
-            // page, and nobody else's until it returns. It is all zeros, and any bytes
-            // are a `T` (`Shared`).
+            // page, and not shared until it returns. It is all zeros, and any bytes are a `T`
+            // (`Shared`).
             let value = unsafe { at.cast::<T>().as_mut() };
             value.set_up();
             write(value);
@@ -192,14 +194,14 @@ impl<T: Shared> Shm<T> {
 }
 
 impl<T: Shared> Shm<[T]> {
-    /// A slice of `len` elements in new shared memory, each made by `element` from its index.
+    /// Creates a slice of `len` elements in new shared memory. `element` makes each from its index.
     ///
-    /// One element at a time is on the stack. Where that is large, take
+    /// The elements pass through the stack one at a time. If they are large, use
     /// [`slice_in_place`](Shm::slice_in_place).
     ///
     /// # Process death
-    /// Until the last one is made, nobody else can attach to the memory. If `element` panics, it is
-    /// gone.
+    /// Until the last element is made, no other process can attach to the memory. If `element`
+    /// panics, the memory is freed.
     ///
     /// # Errors
     /// [`RegionError::Create`] if there is no memory or no descriptor for it,
@@ -207,30 +209,30 @@ impl<T: Shared> Shm<[T]> {
     /// space could hold it.
     ///
     /// # Panics
-    /// If `element` does.
+    /// If `element` panics.
     pub fn from_fn(len: usize, mut element: impl FnMut(usize) -> T) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
             for index in 0..len {
                 // SAFETY: `create` gives the address of `len` elements, of which this is one.
                 let at = unsafe { at.cast::<T>().add(index) };
-                // SAFETY: mapped, writable, aligned as the first one, and nobody else's yet.
+                // SAFETY: mapped, writable, aligned as the first one, and not yet shared.
                 unsafe { at.write(element(index)) };
             }
         };
         Region::create(<[T] as sealed::Contents>::layout(), len, write).map(Shm::of)
     }
 
-    /// A slice of `len` elements in new shared memory, made where they lie: nothing of them is on
-    /// the stack. They begin as [a single value](Shm::new_in_place) does.
+    /// Creates a slice of `len` elements in new shared memory, in place: nothing of them is on the
+    /// stack. They begin as [a single value](Shm::new_in_place) does.
     ///
     /// # Process death
     /// As for a single value.
     ///
     /// # Errors
-    /// As [`from_fn`](Shm::from_fn); `write` is not called then.
+    /// As [`from_fn`](Shm::from_fn); `write` is then not called.
     ///
     /// # Panics
-    /// If `write` does.
+    /// If `write` panics.
     ///
     /// # Examples
     /// ```
@@ -257,34 +259,34 @@ impl<T: Shared> Shm<[T]> {
 }
 
 impl<T: ?Sized + Contents> Shm<T> {
-    /// Maps what another process has created, from its descriptor. The descriptor is closed with
-    /// the last clone, or at once if this fails.
+    /// Maps memory that another process has created, from its descriptor. The descriptor is closed
+    /// with the last clone, or at once if this fails.
     ///
-    /// Nothing in the file is trusted. It has to be such as this crate makes, and this is checked
-    /// first:
+    /// Nothing in the file is trusted. It must be a file such as this crate makes, and this is
+    /// checked first:
     ///
     /// | what | otherwise |
     /// |---|---|
     /// | it is a memfd | [`RegionError::NotMemfd`] |
-    /// | its size, and its seals, cannot change | [`RegionError::NotSealed`] |
-    /// | no other seals, but that against execution | [`RegionError::OtherSeals`] |
+    /// | its size and its seals cannot change | [`RegionError::NotSealed`] |
+    /// | it has no other seals, except the one against execution | [`RegionError::OtherSeals`] |
     /// | it is not of huge pages, which its maker could take away | [`RegionError::HugePages`] |
-    /// | it has a header, and as many elements as that says | [`RegionError::TooShort`] |
+    /// | it has a header, and room for as many elements as that says | [`RegionError::TooShort`] |
     /// | it is of this process's pid namespace | [`RegionError::OtherPidNamespace`] |
-    /// | it was made by this crate, finished | [`RegionError::ForeignMagic`], [`NotInitialised`] |
-    /// | for the same kind of machine and libc | [`RegionError::OtherAbi`], [`OtherWordSize`] |
+    /// | it was made by this crate, and finished | [`RegionError::ForeignMagic`], [`NotInitialised`] |
+    /// | it was made for the same kind of machine and libc | [`RegionError::OtherAbi`], [`OtherWordSize`] |
     /// | it holds a `T` laid out as in this program | [`RegionError::OtherLayout`] |
     /// | all of it is allocated | [`RegionError::Holes`] |
     ///
-    /// Whoever has the descriptor can take pages out of it later, by `fallocate`: what was in them
-    /// reads as zeros then, as if it had been overwritten. The kernel allocates new ones for
-    /// who touches them, and kills it only if there is no memory.
+    /// A process that has the descriptor can take pages out of it later, by `fallocate`. Their
+    /// contents then read as zeros, as if they had been overwritten. The kernel allocates new pages
+    /// for a process that touches them, and kills it only if there is no memory.
     ///
     /// [`NotInitialised`]: RegionError::NotInitialised
     /// [`OtherWordSize`]: RegionError::OtherWordSize
     ///
     /// # Errors
-    /// As in the table; [`RegionError::Attach`] for what the system refuses.
+    /// As in the table; [`RegionError::Attach`] if the system refuses a call.
     ///
     /// # Examples
     /// ```
@@ -313,22 +315,22 @@ impl<T: ?Sized + Contents> Deref for Shm<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the region holds as many elements of `T`'s element type as its count says:
-        // written by `new` or `from_fn`, or checked by `attach`; they are `Shared`, so any
-        // bytes are valid and may change. It stays mapped as long as `self.region`.
+        // SAFETY: the region holds as many elements of `T`'s element type as its count says. They
+        // were written by a constructor, or checked by `attach`. They are `Shared`, so any bytes
+        // are valid and may change. The region stays mapped as long as `self.region`.
         unsafe { self.contents.as_ref() }
     }
 }
 
 impl<T: ?Sized + Contents> Clone for Shm<T> {
-    /// Another handle in this process, to the same mapping.
+    /// Returns another handle in this process, to the same mapping.
     fn clone(&self) -> Self {
         Shm { contents: self.contents, region: Arc::clone(&self.region) }
     }
 }
 
 impl<T: ?Sized + Contents> AsFd for Shm<T> {
-    /// The descriptor that other processes [attach](Shm::attach) to; close-on-exec.
+    /// Returns the descriptor that other processes [attach](Shm::attach) to. It is close-on-exec.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.region.as_fd()
     }

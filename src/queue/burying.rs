@@ -2,64 +2,67 @@
 //!
 //! # Goal
 //! A dead participant may have been in the middle of an exchange, have tasks in hand, or owe others
-//! a wake-up. Whoever comes first does all of that, and **any number may do it at once**: a burier
-//! that is stopped, or dies, keeps nobody from doing it too. Nobody takes the dead one's token for
-//! it. Only a newcomer takes a token, to live with it.
+//! a wake-up. To *bury* it is to do all of that for it. A thread that does so is a *burier*. **Any
+//! number of buriers may do it at once**: a burier that is stopped, or dies, keeps no other from
+//! doing it, too. No burier takes the dead participant's token for it. Only a newcomer takes a
+//! token, to live with it.
 //!
 //! # Who is dead
 //! A participant's token says `OWNER_DIED` from its death until a newcomer *recovers* it, whether
-//! the newcomer has taken it or not. The `life` in its record says how far it has come:
+//! the newcomer has taken it or not. The `life` in the participant's record says how far it has
+//! come:
 //!
 //! ```text
 //! newcomer:   over(n)  -> LIVES(n+1)   it has the token, has buried n, taken back what n
 //!                                      announced, and recovered the token
 //! burier:     LIVES    -> SETTLED      the exchange is completed, if it happened
-//! burier:     SETTLED  -> over         tasks are returned, and everybody was told
-//! who leaves: LIVES    -> over         it has nothing in hand
+//! burier:     SETTLED  -> over         tasks are returned, and all sleepers were told
+//! leaver:     LIVES    -> over         it has nothing in hand
 //! ```
 //!
 //! 1. *A participant is dead and not buried while its life is not over and its token is
-//!    inconsistent.* A newcomer recovers the token before it begins its life. So whoever reads a
-//!    life, and an inconsistent token after it, has read of the death of just that life, or of a
-//!    newcomer that has not begun to live.
-//! 2. *A life never comes back.* Whoever has seen that it is dead, reads some words, and finds the
-//!    life as it was, has read what the dead one, or those who bury it, have left there. No living
-//!    participant has changed these words meanwhile.
+//!    inconsistent.* A newcomer recovers the token before it begins its life. Suppose that a thread
+//!    reads a life, and after it an inconsistent token. It has then read of the death of just that
+//!    life, or of a newcomer that has not begun to live.
+//! 2. *A life never comes back.* Suppose that a thread sees that a life is dead, then reads some
+//!    words, and then finds the life as it was. It has then read what the dead participant, or its
+//!    buriers, left there. No living participant has changed these words meanwhile.
 //!
 //! # Why a late burier does no harm
-//! It may be stopped before each of its compare-exchanges, and go on when the id has long been
-//! another's. Each expects a word that was read in the sense of 2, and that is gone for ever once
-//! anybody else has done the same:
+//! A burier may be stopped before each of its compare-exchanges, and go on when the id has long
+//! been another participant's. Each compare-exchange expects a word that was read as in point 2
+//! above. That word is gone for ever once any other burier has done the same:
 //!
 //! | what | expects | leaves |
 //! |---|---|---|
-//! | the slot that was got is noted | the `taker` before it | a higher count, which stays so |
-//! | and comes into the place | round r, the spare slot | round r + 1; rounds only go up |
-//! | a task in hand is returned | round r, `TASK` | `RETURNED`; whoever takes it adds a round |
-//! | the life | itself | a later one |
+//! | the taker of the slot that was got is noted | the `taker` before it | a higher count, which stays so |
+//! | that slot comes into the place | round r, the spare slot | round r + 1; rounds only go up |
+//! | a task in hand is returned | round r, `TASK` | `RETURNED`; a participant that takes it adds a round |
+//! | the life goes on | the life itself | a later one |
 //!
-//! All buriers come to the same result, since what they judge by does not change before it is
-//! settled (see [`exchange`](super::exchange), "after a death"), and is not looked at after that: a
-//! settled life's announcement stays where it is, and means nothing. Its word may come back, in
-//! another entry that the next participant of the id announces, so no burier may take it out: the
-//! newcomer does, before it lives. To others it is still true that the announced word was seen.
+//! All buriers come to the same result. What they judge by does not change before the life is
+//! settled (see [`exchange`](super::exchange), "after a death"), and is not looked at after that. A
+//! settled life's announcement stays where it is, and means nothing. The announced word may come
+//! back: the next participant with the id may announce the same word, in another entry. So no
+//! burier may take the announcement out. The newcomer does that, before it lives. For others it is
+//! still true that the announced word was seen.
 //!
-//! That a life is settled comes between the exchange and the tasks. A task that has been returned
-//! may be taken, and another's slot be in its place: who judged the exchange by that would be
-//! wrong.
+//! A life is settled after its exchange is completed and before its tasks are returned. A task that
+//! has been returned may be taken, and another participant's slot may be in its place. A burier
+//! that judged the exchange by that would be wrong.
 //!
 //! # Who is told
-//! The roster is pending from before the first step to after the last one, and each burier tells
-//! everybody itself, before it says that the life is over. So a burier that dies anywhere has its
-//! death told through the roster, to one that finds the dead one not buried, and does it all; or
-//! finds it buried, by one that has told all. Nobody sleeps who sees that a dead one is not buried.
-//! A burier that is *stopped* keeps only that wake-up which the kernel gave to it: see `waiting`,
-//! "what is left to slices".
+//! The roster is pending from before the first step to after the last one. Each burier wakes all
+//! sleepers itself, before it says that the life is over. So if a burier dies anywhere, another
+//! thread is told of its death through the roster. That thread finds the first participant not
+//! buried, and does it all; or it finds it buried, by a burier that has woken all. A thread does
+//! not sleep if it sees a dead participant that is not buried. A burier that is *stopped* withholds
+//! only the wake-up that the kernel gave to it: see `waiting`, "what is left to slices".
 //!
-//! What several could not do together is left to those who live: a task that was given out too
-//! often is only returned, and becomes a dead letter when somebody finds it
-//! ([`letters`](super::letters)). Who moves it, and is stopped in between, has it in hand, as one
-//! that works on it would.
+//! What several buriers could not do together is left to living participants. A task that was given
+//! out too often is only returned, and becomes a dead letter when a participant finds it
+//! ([`letters`](super::letters)). A participant that is stopped while it moves the task has it in
+//! hand, like one that works on it.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -70,19 +73,20 @@ use super::words::{
     FLAGS, FULL, LIVES, RETURNED, ROUND, SETTLED, TASK, index, is_noted, is_over, noted, over, with,
 };
 
-/// As how many looks it counts to bury one: the system calls.
+/// The number of looks that one burial counts for: it makes system calls.
 const LOOKS_OF_A_DEATH: usize = 1 << 10;
 
 impl QueueMemory {
-    /// Settles what the dead have left, does what they may have left undone, and gives their tasks
-    /// to whoever comes. Whether there was anybody to bury. The roster is pending.
+    /// Buries the dead: settles what they have left, does what they may have left undone, and gives
+    /// their tasks to any participant. Returns whether there was one to bury. The roster must be
+    /// pending.
     ///
-    /// If they are many it stops before the last, once the deadline has passed or after some
-    /// thousands of them: the caller comes back if it goes on waiting. Nobody misses those that are
-    /// left meanwhile. All have been woken since the last death that this thread can have been
-    /// woken for, and each looks for the dead itself when it has slept. What is in a dead one's
-    /// hand counts as unfinished, and keeps nobody from sleeping who watches tokens: it buries
-    /// those that it finds dead instead.
+    /// If there are many, it stops before the last: once the deadline has passed, or after some
+    /// thousands. The caller comes back if it goes on waiting. Those that are left meanwhile do no
+    /// harm. All sleepers have been woken since the last death that this thread can have been woken
+    /// for. Each looks for the dead itself when it has slept. A task in a dead participant's hand
+    /// counts as unfinished. It does not keep a thread that watches tokens from going to sleep, but
+    /// that thread buries the dead that it finds instead of sleeping.
     #[cold]
     pub(crate) fn bury(&self, until: Option<u64>) -> bool {
         let used = self.used();
@@ -100,52 +104,53 @@ impl QueueMemory {
         any
     }
 
-    /// The same for one id, of which this life is dead.
+    /// Buries one id, of which this life is dead.
     fn bury_one(&self, id: usize, life: u64) {
-        // First: nobody sleeps after it who has not looked for the dead since.
+        // This comes first: a thread that sleeps after it has looked for the dead since.
         self.do_for_the_dead();
         let settled = if life & LIVES != 0 { self.settle(id, life) } else { life };
         if !self.return_tasks_of_the_dead(id, settled) {
-            // Somebody else has, and told of it.
+            // Another burier has returned them, and told of it.
             return;
         }
         // Release: pairs with the Acquire loads of lives: all of the above is done. It fails if
-        // somebody else was faster.
+        // another burier was faster.
         let _ = self.record(id).life.compare_exchange(settled, over(settled), Release, Relaxed);
     }
 
-    /// The life of an id that has died and is not buried.
+    /// Returns the life of an id that has died and is not buried.
     fn dead_life(&self, id: usize) -> Option<u64> {
         let record = self.record(id);
         if !record.token.has_lost_owner() {
             return None;
         }
-        // Acquire: pairs with the Release in `begin_life`: the token is looked at after it, and was
-        // recovered before.
+        // Acquire: pairs with the Release in `begin_life`. The token is looked at after this load,
+        // and was recovered before that store.
         let life = record.life.load(Acquire);
         (!is_over(life) && record.token.has_lost_owner()).then_some(life)
     }
 
-    /// Whether a participant has died, and is not buried: see the top.
+    /// Returns whether a participant has died, and is not buried: see the top.
     pub(crate) fn is_dead(&self, id: usize) -> bool {
         self.dead_life(id).is_some()
     }
 
-    /// Whether the words of an id that were read before are those of a life that was seen to be
-    /// dead, or of its buriers.
+    /// Returns whether the id still has this life, which was seen to be dead. If so, the words of
+    /// the id that were read before are those of that life, or of its buriers.
     fn is_still(&self, id: usize, life: u64) -> bool {
-        // Acquire loads have read the words, and they stay before this one. Acquire: pairs with the
-        // Release in `begin_life`: what a later life has written is not read before its `life` is.
+        // Acquire loads have read the words, and they stay before this load. Acquire: pairs with
+        // the Release in `begin_life`. What a later life has written is not read before its `life`
+        // is.
         self.record(id).life.load(Acquire) == life
     }
 
-    /// Finds out whether what a dead life announced has happened, and completes it. The life, which
-    /// is settled now.
+    /// Finds out whether what a dead life announced has happened, and completes it if so. Returns
+    /// the life, which is settled then.
     pub(crate) fn settle(&self, id: usize, life: u64) -> u64 {
         self.complete_for_the_dead(id, life);
         let settled = life & !LIVES | SETTLED;
         // Release: pairs with the Acquire loads of lives: the exchange is completed. It fails if
-        // somebody else was faster.
+        // another burier was faster.
         let _ = self.record(id).life.compare_exchange(life, settled, Release, Relaxed);
         settled
     }
@@ -165,7 +170,8 @@ impl QueueMemory {
         if !self.has_slot(spare) || !self.has_slot(want) || spare == want {
             return;
         }
-        // Before it is judged: nobody but a burier changes it as long as that is true.
+        // Loaded before the exchange is judged: only a burier changes it as long as that judgement
+        // is true.
         let taker = self.taker(want).load(Acquire);
         if !self.happened(id, seen, spare) || !self.is_still(id, life) {
             return;
@@ -186,18 +192,18 @@ impl QueueMemory {
         );
     }
 
-    /// All that a dead one had in hand, of which this is the life, and settled. Not so if it is not
-    /// its any more.
+    /// Gives back all tasks that a dead participant has in hand. `settled` is its life, which is
+    /// settled. Returns `false` if the id has another life by now.
     fn return_tasks_of_the_dead(&self, id: usize, settled: u64) -> bool {
         let mut returned = 0;
         if self.config.is_joinable {
             for place in 0..self.config.places as usize {
                 let place = self.place(id, place);
-                // Acquire: pairs with the Releases of the dead one, and of buriers.
+                // Acquire: pairs with the Releases of the dead participant, and of buriers.
                 let word = place.load(Acquire);
                 if word & TASK != 0 && self.has_slot(index(word)) && self.is_still(id, settled) {
-                    // Release: pairs with the Acquire in `take_returned`. It fails if somebody else
-                    // has done it.
+                    // Release: pairs with the Acquire in `take_returned`. It fails if another
+                    // burier has done it.
                     let _ =
                         place.compare_exchange(word, word & !FLAGS | RETURNED, Release, Relaxed);
                 }
@@ -208,7 +214,7 @@ impl QueueMemory {
             return false;
         }
         if returned != 0 {
-            // Perhaps the dead one, or another burier, could not say so.
+            // Perhaps the dead participant, or another burier, could not say so.
             self.tell_of_return(returned);
         }
         if self.config.is_joinable {
@@ -218,14 +224,15 @@ impl QueueMemory {
         true
     }
 
-    /// Buries the last one that had an id, for a newcomer that has taken its token, and begins the
-    /// next life. The roster is pending.
+    /// Buries the last participant that had an id, for a newcomer that has taken its token, and
+    /// begins the next life. The roster must be pending.
     pub(crate) fn begin_life(&self, id: usize) {
         if let Some(life) = self.dead_life(id) {
             self.bury_one(id, life);
         }
         let record = self.record(id);
-        // Relaxed: nobody else but a burier changes it, and only as long as it is not over.
+        // Relaxed: other than this thread only a burier changes it, and only as long as it is not
+        // over.
         let life = over(record.life.load(Relaxed));
         // Release: pairs with the Acquire loads of announcements.
         record.seen.store(NOTHING, Release);
@@ -235,10 +242,10 @@ impl QueueMemory {
         record.life.store(life | LIVES, Release);
     }
 
-    /// Ends the life of the participant that calls, and has nothing in hand.
+    /// Ends the life of the calling participant, which has nothing in hand.
     pub(crate) fn end_life(&self, id: usize) {
         let record = self.record(id);
-        // Relaxed: it is this participant's own. Release: as in `bury_one`.
+        // Relaxed: the life is this participant's own. Release: as in `bury_one`.
         record.life.store(over(record.life.load(Relaxed)), Release);
     }
 }

@@ -1,81 +1,86 @@
-//! Why an operation on a queue came to nothing.
+//! The errors of operations on a queue.
 
 use std::io;
 
 use super::exchange::Refused;
 use super::waiting::Failure;
 
-/// Why an operation on a [`Queue`](crate::Queue) or a [`JoinableQueue`](crate::JoinableQueue) came
-/// to nothing.
+/// Why an operation on a [`Queue`](crate::Queue) or a [`JoinableQueue`](crate::JoinableQueue)
+/// failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// There are as many items as fit.
+    /// The queue holds as many items as fit.
     #[error("the queue is full")]
     Full,
     /// There is no item.
     #[error("the queue is empty")]
     Empty,
-    /// There was no room, or no item, until the deadline, or tasks were unfinished.
+    /// Until the deadline there was no room or no item, or tasks were unfinished.
     #[error("the queue was not ready until the deadline")]
     TimedOut,
-    /// A signal handler ran while the thread waited, interruptibly.
+    /// A signal handler ran during an interruptible wait.
     #[error("a signal handler ran while waiting for the queue")]
     Interrupted,
-    /// It is closed, and, for one who gets, nothing is left in it.
+    /// The queue is closed and, in the case of a get, nothing is left in it.
     #[error("the queue is closed")]
     Closed,
-    /// The message is longer than those of the queue may be.
+    /// The message is longer than the queue allows.
     #[error(
-        "a message of {len} bytes is too long for this queue, which takes {max}: create it for longer ones"
+        "a message of {len} bytes is too long for this queue, which takes {max}: \
+         create it for longer ones"
     )]
     TooLong {
-        /// How long it is, in bytes.
+        /// The length of the message, in bytes.
         len: usize,
-        /// How long it may be.
+        /// The maximum length, in bytes.
         max: usize,
     },
-    /// The thread has as many items loaned, received or in hand at once as it may.
+    /// The thread already has as many items loaned, received or in hand as it may.
     #[error(
-        "this thread has {limit} slots of the queue in use, which is the limit: drop some, or create the queue with more loans"
+        "this thread has {limit} slots of the queue in use, which is the limit: \
+         drop some, or create the queue with more loans"
     )]
     TooManyLoans {
-        /// How many it may have.
+        /// How many it may have at a time.
         limit: usize,
     },
-    /// As many threads as may take part do so, and none of them is dead.
+    /// As many threads take part as may, and none of them is dead.
     #[error(
-        "{limit} threads take part in the queue, which is the limit: create it with more participants"
+        "{limit} threads take part in the queue, which is the limit: \
+         create it with more participants"
     )]
     TooManyParticipants {
-        /// How many there may be.
+        /// How many there may be at a time.
         limit: usize,
     },
     /// There is no memory for the slots of another participant.
     #[error("there is no memory for another participant of the queue")]
     NoMemory(#[source] io::Error),
-    /// The thread would wait while it has a task in hand itself: until all tasks are done, or for
-    /// the last ones of a closed queue, which come only from those who give them up.
+    /// The thread has a task in hand, and would wait for all tasks to be done, or for the last
+    /// tasks of a closed queue. The latter come only from threads that give them up.
     #[error("this thread has a task in hand that it, or others, would wait for: finish it first")]
     Deadlock,
     /// The guard belongs to the process that this one was forked from.
     #[error(
-        "the guard belongs to another thread, that of the parent process: use the queue itself in a forked child"
+        "the guard belongs to another thread, that of the parent process: \
+         use the queue itself in a forked child"
     )]
     NotOwner,
-    /// The thread holds as much as the kernel is willing to free for it when it dies.
+    /// The thread holds as many locks, permits and queues as the kernel would free at its death.
     #[error(
-        "this thread holds {} locks, permits and queues, more would not be freed if it died: release some first",
+        "this thread holds {} locks, permits and queues, more would not be freed if it died: \
+         release some first",
         crossproc_sys::robust::MAX_HELD
     )]
     TooManyHeld,
-    /// The thread cannot take part in a way that outlives it.
+    /// The thread cannot take part in such a way that others would learn of its death.
     #[error("this thread cannot take part in a way that survives it")]
     Unavailable(#[source] crossproc_sys::robust::Error),
-    /// The thread that would sleep in a future's place could not be started.
+    /// The thread that sleeps on behalf of a future could not be started.
     #[error("no thread could be started to sleep for the future")]
     NoThread(#[source] io::Error),
-    /// The thread is ending, its thread-locals are gone.
+    /// The thread is ending, and its thread-locals are gone.
     #[error("this thread is ending and cannot take part in a queue any more")]
     ThreadEnds,
     /// The queue's memory makes no sense: a participant that does not follow the protocol has
@@ -84,13 +89,13 @@ pub enum QueueError {
     Spoiled,
 }
 
-/// A put that came to nothing, with what was to be put.
+/// A put that failed, with the value.
 #[derive(thiserror::Error)]
 #[error("nothing was put: {error}")]
 pub struct PutError<V> {
-    /// What was not put.
+    /// The value that was not put.
     pub value: V,
-    /// Why.
+    /// Why it was not put.
     #[source]
     pub error: QueueError,
 }
@@ -105,9 +110,9 @@ impl<V> core::fmt::Debug for PutError<V> {
 #[derive(Debug, thiserror::Error)]
 #[error("{put} items were put, and no more: {error}")]
 pub struct PutManyError {
-    /// How many were put: the first ones.
+    /// The number of items that were put: the first ones.
     pub put: usize,
-    /// Why not the next one.
+    /// Why the next item was not put.
     #[source]
     pub error: QueueError,
 }

@@ -1,70 +1,76 @@
 //! The exchange ring: the state machine of the queue.
 //!
 //! # Goal
-//! A bounded queue for many producers and consumers, lock-free in the strict sense: whoever is
-//! stopped or dies, at any instruction, keeps nobody from completing an operation. No
-//! item of a survivor is lost, doubled or out of order, no slot is lost, and `Full` and `Empty` are
-//! exact.
+//! A bounded queue for many producers and consumers, lock-free in the strict sense: a participant
+//! that stops or dies, at any instruction, keeps no other from completing an operation. No item of
+//! a survivor is lost, doubled or out of order. No slot is lost. `Full` and `Empty` are exact.
 //!
 //! # How
-//! Every participant has some slots of its own, in its *places*; every entry of the ring has a
-//! slot, whether full or empty. An operation is one compare-exchange that swaps the slot in a place
-//! for the one in an entry, by which the entry becomes full, or empty in the next cycle (`words`).
-//! What a slot holds is written before it is put and read after it was got, when nobody else can
-//! reach it: nothing is ever half published, and nothing is copied.
+//! Every participant has some slots of its own, in its *places*. Every entry of the ring has a
+//! slot, whether the entry is full or empty. An operation is one compare-exchange, which swaps the
+//! slot in a place for the one in an entry. The entry thereby becomes full, or empty in the next
+//! cycle (`words`). A slot's contents are written before the put and read after the get, when no
+//! other participant can reach them. So nothing is ever half published, and nothing is copied.
 //!
-//! The entries alone say what is in the queue. The put at a position is done when its entry is full
-//! in the position's cycle, the get when it is empty in the next one; `tail` is the first position
-//! that nothing was put at, `head` the first one that nothing was got from. Both are found by going
-//! on from a position that is known to be no further:
+//! The entries alone say what is in the queue. The put at a position is done when the entry is full
+//! in the position's cycle. The get is done when the entry is empty in the next cycle. `tail` is
+//! the first position where nothing was put, `head` the first one where nothing was got. An
+//! operation finds either of them by going on from a position that is known to be no further:
 //!
 //! ```text
-//! a put, at the entry of a position:  empty, this cycle         -> exchange: all before it were put
-//!                                     full, this cycle; later   -> on to the next position
-//!                                     full, the cycle before    -> Full: nothing was got from there, a whole ring ago
-//! a get:                              full, this cycle          -> exchange: all before it were got
-//!                                     empty, next cycle; later  -> on to the next position
-//!                                     empty, this cycle         -> Empty: nothing was put there
+//! a put, at the entry of a position:
+//!   empty, this cycle         -> exchange: everything before it was put
+//!   full, this cycle; later   -> go on to the next position
+//!   full, the cycle before    -> Full: what was put there a whole ring ago was not got
+//! a get:
+//!   full, this cycle          -> exchange: everything before it was got
+//!   empty, next cycle; later  -> go on to the next position
+//!   empty, this cycle         -> Empty: nothing was put there
 //! ```
 //!
-//! So an operation is done with its one exchange: there is nothing that others would have to finish
-//! for one who stopped after it. Each participant remembers where it was; `tail` and `head` in
-//! shared memory are for others to begin from, they lag behind, and are advanced by whoever finds
-//! that they do by more than a few positions ([`LAG`]). It goes wrong for nobody if they are not.
+//! So an operation is done with its one exchange. If its participant stops after that, others have
+//! nothing to finish for it. Each participant remembers where it was. `tail` and `head` in shared
+//! memory are starting points for others. They lag behind, and any participant that finds them more
+//! than a few positions ([`LAG`]) behind advances them. If they are not advanced, that costs steps,
+//! not correctness.
 //!
 //! # Who owns what, after a death
-//! An operation is one exchange on the ring, but who owns which slot afterwards is in two places:
-//! the entry, and the participant's place. The exchange cannot change both. So a participant first
-//! *announces* what it is going to try (`site`, then `seen`), and *completes* it afterwards: it
-//! notes in the slot that it got that it was the one to take it (`taker`), stores that slot in its
-//! place, and takes the announcement back. Whoever buries a dead one, alone or with others
-//! ([`settle`](QueueMemory::settle)), finds out whether the announced exchange happened, from what
-//! the living leave behind anyway:
+//! An operation is one exchange on the ring, but the owners of the slots afterwards are recorded in
+//! two places: the entry, and the participant's place. The exchange cannot change both. So a
+//! participant first *announces* the exchange that it is going to try (`site`, then `seen`).
+//! Afterwards it *completes* the exchange. It notes its id in the slot that it got (`taker`),
+//! stores that slot in its place, and takes the announcement back. The buriers of a dead
+//! participant, one or several at once ([`settle`](QueueMemory::settle)), find out whether the
+//! announced exchange happened. They judge by what the living leave behind anyway:
 //!
-//! 1. The place has the slot that was wanted: it happened, and was completed.
-//! 2. The word is as it was seen: it did not happen. It never comes back to that.
-//! 3. The word has the dead one's slot: it happened. Only the dead one could put that there. The
-//!    rest may differ: the entry may have been sealed since.
+//! 1. The place has the slot that was wanted: the exchange happened, and was completed.
+//! 2. The word is as it was seen: the exchange did not happen. The word never comes back to that.
+//! 3. The word has the dead participant's slot: the exchange happened. Only the dead participant
+//!    could put that slot there. The rest of the word may differ: the entry may have been sealed
+//!    since.
 //! 4. Otherwise the word went on. If the exchange happened, another participant took the dead one's
-//!    slot from there: either it still announces just that, or it has noted itself as the slot's
-//!    taker before it took its announcement back, and whoever took the slot later has noted itself.
-//!    If not, the slot is still the dead one's, and it is noted as its taker.
+//!    slot from there. Either it still announces just that, or it noted itself as the slot's taker
+//!    before it took its announcement back. Any later taker of the slot has noted itself, too. If
+//!    the exchange did not happen, the slot is still the dead participant's, which is noted as its
+//!    taker.
 //!
-//! None of this changes while the dead one is not settled, so all who ask are told the same: the
-//! word has gone on for good, the dead one's slot is in its place or gone, and what others leave
-//! behind they do not take back before the next of them has left the same. Only the first of those
-//! who complete it changes anything (see [`burying`](super::burying)). Nobody else's operation
-//! waits for it: a dead participant has some spare slots, and nothing that others need. What the
-//! last one in that list reads last is the `taker`, because the announcement is taken back after
-//! that is noted. A settled announcement stays until the next participant with that id comes.
+//! None of this changes while the dead participant is not settled, so all buriers get the same
+//! answer. The word has gone on for good. The dead participant's slot is in its place or gone. What
+//! others leave behind they do not take back before the next of them has left the same. Only the
+//! first burier to complete the exchange changes anything (see [`burying`](super::burying)).
+//!
+//! No other participant's operation waits for this: a dead participant has some spare slots, and
+//! nothing that others need. Step 4 reads the `taker` last, because an announcement is taken back
+//! after the taker is noted. A settled announcement stays until the next participant with that id
+//! comes.
 //!
 //! # Memory ordering
-//! The exchange is AcqRel: Release for the payload and the announcement, Acquire for those of
-//! whoever left the slot there; exchanges continue each other's release sequences. It is SeqCst
-//! besides, for those who sleep: see `waiting`. Shared positions are advanced with Release and read
-//! with Acquire: who begins at one sees the exchanges before it. `taker`, the place and the end of
-//! the announcement are stored in this order, each with Release, and read in the reverse one with
-//! Acquire.
+//! The exchange is AcqRel: Release for the payload and the announcement, Acquire for those of the
+//! participant that left the slot there. Exchanges continue each other's release sequences. The
+//! exchange is SeqCst besides, because of sleepers: see `waiting`. Shared positions are advanced
+//! with Release and read with Acquire: an operation that begins at one sees the exchanges before
+//! it. `taker`, the place and the end of the announcement are stored in this order, each with
+//! Release. They are read in the reverse order, with Acquire.
 //!
 //! # Source
 //! Our own. Entries with cycles are from D. Vyukov's bounded MPMC queue. See `DESIGN.md`.
@@ -82,27 +88,28 @@ use super::words::{
     is_noted, next, position, with,
 };
 
-/// `seen`, of one who tries nothing.
+/// `seen`, of a participant that tries nothing.
 pub(crate) const NOTHING: u64 = 0;
 
-/// After so many rounds without a result a peer must have scribbled on the words: each round of a
-/// true one is somebody else's success. All of them together are some milliseconds, so a deadline
-/// that is looked at in between is kept.
+/// The number of rounds without a result after which a peer must have scribbled on the words. Among
+/// participants that follow the protocol, each round is another operation's success. All rounds
+/// together take some milliseconds, so a deadline that is looked at in between is kept.
 pub(crate) const MOST_ROUNDS: u32 = 1 << 18;
 
-/// As how many rounds one counts that could not seal an entry, for it may have made system calls.
-/// Among participants that follow the protocol each is a put that was under way when the queue was
-/// closed.
+/// The number of rounds that a failed attempt to seal an entry counts for, since it may have made
+/// system calls. Among participants that follow the protocol, each failure is a put that was under
+/// way when the queue was closed.
 const ROUNDS_OF_A_SEAL: u32 = 1 << 6;
 
-/// How often one tries to advance a shared position. It is for others to begin from, and may lag
-/// behind.
+/// How often a participant tries to advance a shared position. The position is only a starting
+/// point for others, and may lag behind.
 const MOST_ADVANCES: u32 = 64;
 
-/// How far a shared position may lag behind what a participant knows before it advances it.
+/// How far a shared position may lag behind what a participant knows before that advances it.
 pub(crate) const LAG: u64 = 8;
 
-/// After so many positions that others have been at, a participant looks where they are by now.
+/// After so many positions that others have been at, a participant looks where the others are by
+/// now.
 const LOOK_AGAIN: u32 = 16;
 
 /// Why there was no exchange.
@@ -111,55 +118,56 @@ pub(crate) enum Refused {
     Full,
     Empty,
     Closed,
-    /// It would wait for the thread that waits.
+    /// The operation would wait for the calling thread itself.
     Deadlock,
-    /// The words make no sense: somebody has scribbled on them.
+    /// The words make no sense: a peer has scribbled on them.
     Corrupt,
 }
 
-/// Which ring.
+/// One of the two rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Which {
     Items,
     Letters,
 }
 
-/// A participant: what it knows for itself. All of it is this process's own memory.
+/// A participant, as it knows itself. All of this is in the process's own memory.
 ///
 /// *Invariants, whatever peers write:*
 /// 1. *The slot in each of `words` exists.*
 /// 2. *The slots in the places that are in use, but not returned, are all different, once
-///    [`slot`](QueueMemory::slot) has named them.* There may be references to these, so whoever
-///    makes one gets the slot from there.
+///    [`slot`](QueueMemory::slot) has named them.* There may be references to these slots. So code
+///    that makes a reference gets the slot from that function.
 #[derive(Debug, Clone)]
 pub(crate) struct Participant {
     pub(crate) id: usize,
-    /// Where its record is.
+    /// Where the participant's record is.
     pub(crate) site: Site,
-    /// Positions in the ring of items before which all was got, and put.
+    /// Positions in the ring of items. Everything before `head` was got, everything before `tail`
+    /// put.
     pub(crate) head: Cell<u64>,
     pub(crate) tail: Cell<u64>,
-    /// The places, by bits, that are in use: loaned, received, or not given back by whoever may
-    /// take a returned task from there.
+    /// The places that are in use, as bits: loaned, received, or left with a returned task and not
+    /// reclaimed since.
     pub(crate) busy: Cell<u64>,
-    /// Those of them that were last seen with a returned task.
+    /// The busy places that were last seen with a returned task.
     pub(crate) returned: Cell<u64>,
-    /// How often in a row it was not to be found out whether all tasks are finished.
+    /// How often in a row the participant could not find out whether all tasks are finished.
     pub(crate) unknown: Cell<u32>,
-    /// What the participant has left in each of its places. The places in shared memory say the
-    /// same to others, and are not read back: but for those with returned tasks, out of which
-    /// others take them.
+    /// What the participant has left in each of its places. The places in shared memory tell others
+    /// the same, and are not read back. Only those with returned tasks are, since others take the
+    /// tasks out of them.
     words: [Cell<u64>; MOST_PLACES as usize],
 }
 
-/// A ring of the memory.
+/// One of the rings in the queue's memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ring<'a> {
     memory: &'a QueueMemory,
     which: Which,
 }
 
-/// What an operation looks for: its end of the ring.
+/// The end of a ring that an operation works at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Tail,
@@ -175,14 +183,14 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// The entry without its slot, as how much it is ahead of what it is in the position's cycle
-    /// before the put: 0, or [`FULL`], or more; or less than 0.
+    /// Returns how far the entry, without its slot, is ahead of its state before the put in the
+    /// position's cycle. That is 0, or [`FULL`], or more; or less than 0.
     #[inline(always)]
     fn state(self) -> i64 {
         (self.entry & !INDEX).wrapping_sub(cycle(self.position)) as i64
     }
 
-    /// Nothing was put there. It may be sealed.
+    /// Returns whether nothing was put there. The entry may be sealed.
     #[inline(always)]
     pub(crate) fn is_empty(self) -> bool {
         self.state() & !(SEALED as i64) == 0
@@ -193,13 +201,13 @@ impl Found {
         self.entry & SEALED != 0
     }
 
-    /// It was put and not got.
+    /// Returns whether an item was put there and not got.
     #[inline(always)]
     fn is_full(self) -> bool {
         self.state() == FULL as i64
     }
 
-    /// What was put a whole ring ago was not got.
+    /// Returns whether the item that was put there a whole ring ago was not got.
     #[inline(always)]
     pub(crate) fn is_full_since_last_cycle(self) -> bool {
         self.state() == FULL as i64 - ROUND as i64
@@ -207,7 +215,7 @@ impl Found {
 }
 
 impl Participant {
-    /// One whose places have the slots that they begin with.
+    /// Returns a participant whose places have the slots that they begin with.
     pub(crate) fn new(memory: &QueueMemory, id: usize) -> Self {
         let site = memory.site_of(id);
         let first = memory.config.first_slot(id);
@@ -223,15 +231,16 @@ impl Participant {
         }
     }
 
-    /// What is in a place.
+    /// Returns the participant's own copy of the word in a place.
     #[inline(always)]
     pub(crate) fn word(&self, place: usize) -> &Cell<u64> {
-        // There are no more places than that: the remainder spares a comparison.
+        // There are no more places than that: the remainder saves a comparison.
         &self.words[place % MOST_PLACES as usize]
     }
 
-    /// Whether a slot is in one of these places, and there may be a reference to it. Not behind a
-    /// returned task: whoever takes that may have put the slot anywhere since.
+    /// Returns whether a slot is in one of these places, and there may be a reference to it. Places
+    /// with a returned task do not count: the participant that takes the task may have put the slot
+    /// anywhere since.
     #[inline(never)]
     fn refers_to(&self, slot: usize, places: u64) -> bool {
         let mut left = places & !self.returned.get();
@@ -279,7 +288,7 @@ impl<'a> Ring<'a> {
         }
     }
 
-    /// How many entries it has.
+    /// Returns how many entries the ring has.
     #[inline(always)]
     fn len(self) -> u64 {
         match self.which {
@@ -288,7 +297,7 @@ impl<'a> Ring<'a> {
         }
     }
 
-    /// Where the entry of a position is, if there is such an entry.
+    /// Returns where the entry of a position is, if there is such an entry.
     #[inline(always)]
     fn site(self, position: u64) -> Result<usize, Refused> {
         let index = index(position);
@@ -298,15 +307,15 @@ impl<'a> Ring<'a> {
     }
 }
 
-/// Advances a shared position that was `seen`, unless it is past that, or changes all the time.
+/// Advances a shared position that was `seen`, unless it is past `to`, or keeps changing.
 #[cold]
 fn advance(counter: &AtomicU64, mut seen: u64, to: u64) {
     for _ in 0..MOST_ADVANCES {
         if !is_before(position(seen), to) {
             return;
         }
-        // Release: pairs with the Acquire loads of positions: whoever begins there sees the
-        // exchanges before it. Acquire on failure: as those.
+        // Release: pairs with the Acquire loads of positions. An operation that begins there sees
+        // the exchanges before it. Acquire on failure: as for those loads.
         match counter.compare_exchange(seen, to | seen & FLAGS, Release, Acquire) {
             Ok(_) => return,
             Err(now) => seen = now,
@@ -320,11 +329,11 @@ impl QueueMemory {
         Ring { memory: self, which }
     }
 
-    /// Makes the words of a new queue, in memory that is zero.
+    /// Initialises the words of a new queue, in memory that is zero.
     pub(crate) fn fill(&self) {
         for which in [Which::Items, Which::Letters] {
             let ring = self.ring(which);
-            // Relaxed: whoever attaches is ordered after all of this.
+            // Relaxed: every thread that attaches is ordered after all of this.
             ring.tail().store(ROUND, Relaxed);
             ring.head().store(ROUND, Relaxed);
         }
@@ -333,17 +342,18 @@ impl QueueMemory {
         }
     }
 
-    /// The slot in a place of the participant's own, for one who is going to use what is in it.
+    /// Returns the slot in a place of the participant's own, for a caller that is going to use what
+    /// is in the slot.
     ///
-    /// It is the participant's own account. How the slot came there is not: out of an entry, or a
-    /// place, in which a peer may have written the number of one that this participant is using
-    /// already. Two references to one slot would be unsound where one of them is `&mut`, so that is
-    /// refused.
+    /// The number comes from the participant's own account, but it got there from shared memory:
+    /// out of an entry, or a place. A peer may have written there the number of a slot that this
+    /// participant is using already. Two references to one slot would be unsound if one of them is
+    /// `&mut`, so that is refused.
     ///
-    /// Other threads of this process are not asked. They would have to be by an atomic exchange for
-    /// each item that is held, which costs as much as the rest. And nothing is gained: who writes
-    /// numbers of slots into the words of a queue can as well write into what is loaned, which no
-    /// check sees.
+    /// Other threads of this process are not asked. That would take an atomic exchange for each
+    /// item that is held, which costs as much as the rest. And nothing would be gained: a peer that
+    /// writes numbers of slots into the words of a queue can as well write into what is loaned,
+    /// which no check sees.
     #[inline(always)]
     pub(crate) fn slot(&self, participant: &Participant, place: usize) -> Result<usize, Refused> {
         let slot = index(participant.word(place).get());
@@ -355,7 +365,7 @@ impl QueueMemory {
         }
     }
 
-    /// Puts the slot in a place behind all others. The flags of `tail` after it.
+    /// Puts the slot in a place behind all others. Returns the flags of `tail` after the exchange.
     #[inline(always)]
     pub(crate) fn put(
         &self,
@@ -371,8 +381,8 @@ impl QueueMemory {
         self.operate(participant, ring, place, End::Tail, seen, 0)
     }
 
-    /// Exchanges the slot in a place, which gets this mark, for that of the first item. The flags
-    /// of `head` after it.
+    /// Exchanges the slot in a place for that of the first item. The place gets `mark`. Returns the
+    /// flags of `head` after the exchange.
     #[inline(always)]
     pub(crate) fn get(
         &self,
@@ -419,27 +429,28 @@ impl QueueMemory {
         Err(Refused::Corrupt)
     }
 
-    /// The position to begin at: the further one of what this participant and what all know.
+    /// Returns the position to begin at: the further one of the participant's own and the shared
+    /// one.
     #[inline(always)]
     fn begin(&self, participant: &Participant, ring: Ring<'_>, end: End, seen: u64) -> u64 {
         let shared = position(seen);
-        // Of the other ring no participant remembers anything: it is seldom used.
+        // A participant remembers no position in the other ring, which is seldom used.
         let own = if ring.which == Which::Items { participant.position(end).get() } else { shared };
-        // Its own is less than `LAG` ahead, or else it was `advance`d; if it seems to be more it is
-        // behind, however far.
+        // The own position is less than `LAG` ahead, or else the shared one was `advance`d. If it
+        // seems to be more, the own position is behind, however far.
         if own.wrapping_sub(shared) < LAG { own } else { shared }
     }
 
     #[inline(always)]
     fn look(&self, ring: Ring<'_>, position: u64) -> Result<Found, Refused> {
         let at = ring.site(position)?;
-        // Acquire: pairs with the Release of the exchange that made it so; the payload comes with
-        // it.
+        // Acquire: pairs with the Release of the exchange that left this entry. The payload comes
+        // with it.
         Ok(Found { position, at, entry: self.entry(at).load(Acquire) })
     }
 
-    /// What an operation does that finds no entry to exchange at a position: the next position to
-    /// look at, and which round that is.
+    /// Decides how an operation goes on if it finds no entry to exchange at a position. Returns the
+    /// next position to look at, and the number of the round.
     #[cold]
     fn go_on(
         &self,
@@ -451,7 +462,7 @@ impl QueueMemory {
     ) -> Result<(u64, u32), Refused> {
         let found = Found { position, at: ring.site(position)?, entry };
         if found.is_empty() {
-            // Sealed, if it is `tail` that was looked for.
+            // At `tail` it is sealed: otherwise it would have been exchanged.
             return match end {
                 End::Tail => Err(Refused::Closed),
                 End::Head => self
@@ -462,15 +473,15 @@ impl QueueMemory {
         if end == End::Tail && found.is_full_since_last_cycle() {
             return Err(Refused::Full);
         }
-        // Behind the position, which can only be by a load that was too early: it is looked at
-        // again.
+        // The entry is behind the position, which can only come from a load that was too early. It
+        // is looked at again.
         let next =
             if found.state() < 0 { found.position } else { next(found.position, ring.len()) };
         Ok((self.catch_up(ring, end, next, round), round))
     }
 
-    /// A position, or now and then the shared one if that is further: while this thread did not
-    /// run, others may have gone on for long.
+    /// Returns `from`, or every `LOOK_AGAIN` rounds the shared position if that is further. While
+    /// this thread did not run, others may have gone far.
     fn catch_up(&self, ring: Ring<'_>, end: End, from: u64, round: u32) -> u64 {
         if round % LOOK_AGAIN != 0 {
             return from;
@@ -480,9 +491,9 @@ impl QueueMemory {
         if is_before(from, shared) { shared } else { from }
     }
 
-    /// What an empty entry at `head` means; nothing, if it is not empty any more. After a close
-    /// nobody is told so before the entry is sealed, so that no put that was on its way comes after
-    /// it.
+    /// Finds out what an empty entry at `head` means. Returns `Ok` if the entry has changed. After
+    /// a close, the answer is `Closed` only once the entry is sealed, so that no put that was on
+    /// its way comes after that answer.
     fn find_empty(&self, ring: Ring<'_>, found: Found) -> Result<(), Refused> {
         if found.is_sealed() {
             return Err(Refused::Closed);
@@ -492,7 +503,7 @@ impl QueueMemory {
             return Err(Refused::Empty);
         }
         self.finish_close(ring);
-        // Relaxed: it publishes nothing.
+        // Relaxed: the seal publishes nothing.
         match self.entry(found.at).compare_exchange(
             found.entry,
             found.entry | SEALED,
@@ -504,7 +515,8 @@ impl QueueMemory {
         }
     }
 
-    /// After the exchange: what it was for, and where to go on. The flags of the shared position.
+    /// Finishes an operation after its exchange: completes it, and moves the positions on. Returns
+    /// the flags of the shared position.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "all of it is in registers, this is the hot path")]
     fn end(
@@ -517,8 +529,9 @@ impl QueueMemory {
         found: Found,
         mark: u64,
     ) -> u64 {
-        // SeqCst: after the exchange, which is SeqCst, too. Whoever goes to sleep marks the shared
-        // position first and has the entry looked at then: one of the two sees the other.
+        // SeqCst: this load is after the exchange, which is SeqCst, too. A thread that goes to
+        // sleep marks the shared position first, and has the entry looked at after that. One of the
+        // two sees the other.
         let shared = ring.shared(end).load(SeqCst);
         self.complete(participant, place, word, index(found.entry), mark);
         let next = next(found.position, ring.len());
@@ -531,8 +544,8 @@ impl QueueMemory {
         shared & FLAGS
     }
 
-    /// Where an end of the ring is, without changing anything. Exact, if nobody operates on it;
-    /// otherwise it was there at some time during the call.
+    /// Returns where an end of the ring is, without changing anything. The answer is exact if no
+    /// participant operates on the ring. Otherwise the end was there at some time during the call.
     pub(crate) fn find(&self, ring: Ring<'_>, end: End) -> Result<Found, Refused> {
         // Acquire: as in `put`.
         let mut from = position(ring.shared(end).load(Acquire));
@@ -555,7 +568,7 @@ impl QueueMemory {
         Err(Refused::Corrupt)
     }
 
-    /// How many are in a ring. A hint: it may be stale by now.
+    /// Returns how many items are in a ring. A hint: the number may be stale by now.
     pub(crate) fn count(&self, ring: Ring<'_>) -> usize {
         match (self.find(ring, End::Head), self.find(ring, End::Tail)) {
             (Ok(head), Ok(tail)) => distance(tail.position, head.position, ring.len())
@@ -564,7 +577,7 @@ impl QueueMemory {
         }
     }
 
-    /// Says what is going to be tried: the place's word.
+    /// Announces the exchange that is going to be tried. Returns the place's word.
     #[inline(always)]
     pub(crate) fn announce(
         &self,
@@ -573,7 +586,8 @@ impl QueueMemory {
         at: usize,
         seen: u64,
     ) -> Result<u64, Refused> {
-        // A slot that exists: an invariant of `Participant`. The other one is looked at here.
+        // The slot in the place exists: invariant 1 of `Participant`. The other slot is checked
+        // here.
         let word = participant.word(place).get();
         if !self.has_slot(index(seen)) {
             return Err(Refused::Corrupt);
@@ -585,7 +599,8 @@ impl QueueMemory {
         Ok(word)
     }
 
-    /// Tries what was announced, with the slot in the place's word.
+    /// Tries the exchange that was announced, with the slot in the place's word. Returns whether it
+    /// happened.
     #[inline(always)]
     pub(crate) fn swap(
         &self,
@@ -598,14 +613,14 @@ impl QueueMemory {
         let is_done =
             cell.compare_exchange(seen, exchanged(seen, index(word)), SeqCst, Relaxed).is_ok();
         if !is_done {
-            // Release: so that the site is not changed before.
+            // Release: so that the site is not changed before this.
             self.record_at(participant.site).seen.store(NOTHING, Release);
         }
         is_done
     }
 
-    /// Notes that a slot was got, for a place whose word is given, and then has these flags. The
-    /// slot exists: it was looked at before it was announced.
+    /// Completes an exchange by which a slot was got for a place. `word` is the place's word; the
+    /// place gets `flags` with the slot. The slot exists: it was checked before it was announced.
     #[inline(always)]
     pub(crate) fn complete(
         &self,
@@ -623,10 +638,11 @@ impl QueueMemory {
         participant.word(place).set(with(word, flags, slot));
     }
 
-    /// Whether what a participant announces, which is a get, is there still to be got, or was got
-    /// by it and is not completed. As for `happened`, it must not go on meanwhile.
+    /// Returns whether the slot of the get that a participant announces is still there to be got,
+    /// or was got by the participant in an exchange that is not completed. As for `happened`, the
+    /// participant must not go on meanwhile.
     ///
-    /// Means nothing once the looks are spent.
+    /// The answer means nothing once the looks are spent.
     pub(crate) fn is_about_task(&self, id: usize, seen: u64, looks: &mut Looks) -> bool {
         let site = self.record(id).site.load(Acquire);
         let (Some(cell), Some(place)) = (self.cell(site as u32 as usize), self.announced_place(id))
@@ -638,8 +654,8 @@ impl QueueMemory {
         }
         // Acquire, both: as in `happened`.
         let spare = index(self.place(id, place).load(Acquire));
-        // Once the slot is in the place it was got, and it was not finished as long as it is
-        // announced.
+        // If the slot is in the place, it was got. Its task was not finished while the slot is
+        // still announced.
         if cell.load(Acquire) == seen || spare == index(seen) {
             return true;
         }
@@ -655,23 +671,24 @@ impl QueueMemory {
         (self.config.capacity as usize..self.config.entries()).contains(&(site as u32 as usize))
     }
 
-    /// Whether what `id` announces, with a slot that was its own, has happened. It must not go on
-    /// meanwhile, or the answer may be about either of two attempts.
+    /// Returns whether the exchange that `id` announces, with the slot `spare` of its own, has
+    /// happened. The participant must not go on meanwhile, or the answer may be about either of two
+    /// attempts.
     pub(crate) fn happened(&self, id: usize, seen: u64, spare: usize) -> bool {
         let at = self.record(id).site.load(Acquire) as u32;
         let Some(cell) = self.cell(at as usize) else { return false };
         let after = exchanged(seen, spare);
-        // Acquire: pairs with the Release of the exchanges: all announcements before the one that
-        // is seen here are seen below.
+        // Acquire: pairs with the Release of the exchanges. All announcements before the exchange
+        // that is seen here are seen below.
         let now = cell.load(Acquire);
-        // By its slot: the entry may have been sealed since.
+        // Compared by its slot: the entry may have been sealed since.
         if now == seen || index(now) == spare {
             return now != seen;
         }
         let announces = |other: usize| {
             let record = self.record(other);
-            // Acquire: pair with the Releases in `exchange` and `complete`. The second look: the
-            // site was this announcement's.
+            // Acquire: pair with the Releases in `announce` and `complete`. The second look at
+            // `seen`: the site was this announcement's.
             record.seen.load(Acquire) == after
                 && record.site.load(Acquire) as u32 == at
                 && record.seen.load(Acquire) == after
@@ -680,9 +697,9 @@ impl QueueMemory {
             || !is_noted(self.taker(spare).load(Acquire), id)
     }
 
-    /// How many ids were ever used.
+    /// Returns how many ids were ever used.
     pub(crate) fn used(&self) -> usize {
-        // Acquire: pairs with the Release in `attach`: their memory is there.
+        // Acquire: pairs with the Release in `attach`. The memory of these ids is allocated.
         (self.control().used.load(Acquire) as usize).min(self.config.ids as usize)
     }
 }

@@ -8,10 +8,11 @@ use crate::memory::shared::Plain;
 use crate::reactor::{Lead, Line};
 use crate::wait::Wait;
 
-/// Not to wait.
+/// The `wait` of an operation that does not wait.
 const AT_ONCE: Option<fn() -> Wait> = None;
 
-/// What an operation that does not wait has come to, unless to `nothing`.
+/// Runs `operate`, which does not wait, again and again until it returns a result. In between, the
+/// future waits for `lead`.
 async fn until_done<R>(
     lead: impl Lead,
     mut operate: impl FnMut() -> Option<Result<R, QueueError>> + Send,
@@ -20,7 +21,7 @@ async fn until_done<R>(
     poll_fn(|context| line.poll(context, |_| operate())).await.map_err(QueueError::NoThread)?
 }
 
-/// Of an operation that gets.
+/// Returns the result of a get, or `None` if the queue was empty.
 fn got<R>(result: Result<R, QueueError>) -> Option<Result<R, QueueError>> {
     Some(result).filter(|result| !matches!(result, Err(QueueError::Empty)))
 }
@@ -45,11 +46,11 @@ async fn put_bytes_async(handle: &QueueHandle, message: &[u8]) -> Result<(), Que
 }
 
 impl<T: Plain> Queue<T> {
-    /// Puts an item behind all others, as a future that waits for room. With the feature `tokio`,
-    /// for any executor. The thread that polls it takes part in the queue.
+    /// Puts an item at the end of the queue, as a future that waits for room. It needs the feature
+    /// `tokio`, but runs on any executor. The thread that polls it takes part in the queue.
     ///
     /// # Cancellation
-    /// A future that is dropped before it is done has not put the value, which goes with it.
+    /// A future that is dropped before it is done has not put the value, and drops it.
     ///
     /// # Errors
     /// [`Closed`](QueueError::Closed), those of becoming a participant, and
@@ -76,14 +77,14 @@ impl<T: Plain> Queue<T> {
         put_value_async(&self.handle, value)
     }
 
-    /// Gets the first item, as a future that waits for one. With the feature `tokio`, for any
-    /// executor. The thread that polls it takes part in the queue.
+    /// Gets the first item, as a future that waits for one. It needs the feature `tokio`, but runs
+    /// on any executor. The thread that polls it takes part in the queue.
     ///
     /// # Fairness
-    /// Futures of one process stand in a line. Others, and threads, may be faster.
+    /// Futures of one process wait in line. Those of other processes, and threads, may be faster.
     ///
     /// # Cancellation
-    /// A future that is dropped before it is done has taken nothing out.
+    /// A future that is dropped before it is done has taken no item.
     ///
     /// # Errors
     /// [`Closed`](QueueError::Closed) once there is nothing left, those of becoming a participant,
@@ -94,7 +95,8 @@ impl<T: Plain> Queue<T> {
 }
 
 impl Queue<[u8]> {
-    /// Puts a message behind all others, as a future that waits for room. As [`Queue::put_async`].
+    /// Puts a message at the end of the queue, as a future that waits for room. As
+    /// [`Queue::put_async`].
     ///
     /// # Errors
     /// As [`put`](Queue::put), and [`NoThread`](QueueError::NoThread).
@@ -115,7 +117,8 @@ impl Queue<[u8]> {
 }
 
 impl<T: Plain> JoinableQueue<T> {
-    /// Puts a task behind all others, as a future that waits for room. As [`Queue::put_async`].
+    /// Puts a task at the end of the queue, as a future that waits for room. As
+    /// [`Queue::put_async`].
     ///
     /// # Errors
     /// As [`put`](JoinableQueue::put), and [`NoThread`](QueueError::NoThread).
@@ -128,7 +131,8 @@ impl<T: Plain> JoinableQueue<T> {
 }
 
 impl JoinableQueue<[u8]> {
-    /// Puts a task behind all others, as a future that waits for room. As [`Queue::put_async`].
+    /// Puts a task at the end of the queue, as a future that waits for room. As
+    /// [`Queue::put_async`].
     ///
     /// # Errors
     /// As [`put`](JoinableQueue::put), and [`NoThread`](QueueError::NoThread).
@@ -141,15 +145,17 @@ impl JoinableQueue<[u8]> {
 }
 
 impl<T: ?Sized + Item> JoinableQueue<T> {
-    /// Gets a task, as a future that waits for one. With the feature `tokio`, for any executor. The
-    /// thread that polls it takes part in the queue.
+    /// Gets a task, as a future that waits for one. It needs the feature `tokio`, but runs on any
+    /// executor. The thread that polls it takes part in the queue.
     ///
-    /// A [`Task`] belongs to the thread that got it: it is not `Send`, so a future that holds one
-    /// across an `await` stays on its thread, in a `LocalSet` or a current-thread runtime. One that
-    /// does not can be spawned anywhere. Tasks in the hands of other futures on the same thread do
-    /// not count as others': once the queue is closed, and no other thread has one, this is
-    /// [`Closed`](QueueError::Closed). It never says [`Deadlock`](QueueError::Deadlock): while
-    /// it waits, another future of the thread can finish what the thread has in hand.
+    /// A [`Task`] belongs to the thread that got it, and is not `Send`. So a future that holds a
+    /// task across an `await` stays on its thread, in a `LocalSet` or a current-thread runtime. A
+    /// future that does not can be spawned anywhere.
+    ///
+    /// Tasks in the hands of other futures on the same thread do not count as others'. Once the
+    /// queue is closed and no other thread has a task, the result is
+    /// [`Closed`](QueueError::Closed). It is never [`Deadlock`](QueueError::Deadlock): while this
+    /// future waits, another future of the thread can finish the task in hand.
     ///
     /// # Cancellation
     /// A future that is dropped before it is done has taken no task.

@@ -1,4 +1,4 @@
-//! What can be in a queue.
+//! The types of items that a queue can hold.
 
 #![allow(unsafe_code)]
 #![allow(private_interfaces, reason = "the sealed trait's methods are for this crate alone")]
@@ -11,23 +11,23 @@ use super::words::INDEX;
 use crate::memory::region::{Layout, RegionError};
 use crate::memory::shared::{Fingerprint, Plain};
 
-/// What a queue can hold: [`Plain`] data, or messages of bytes, `[u8]`. Implemented for these two
-/// and nothing else.
+/// What a queue can hold: [`Plain`] data, or messages of bytes, `[u8]`. The trait is implemented
+/// for these two and nothing else.
 pub trait Item: sealed::Item {}
 
 /// How long the items of a queue are.
 ///
-/// A type of its own, and no number that stands for `Varying`: items of one byte are of a fixed
-/// size.
+/// This is a type of its own, and no number stands for `Varying`: items of one byte are of a fixed
+/// size, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ItemSize {
-    /// All of so many bytes: the config must say the same.
+    /// All are of this many bytes. The config must say the same.
     Fixed(usize),
-    /// Of any length up to what the config says, which the creator chose.
+    /// Any length up to that in the config, which the creator chose.
     Varying,
 }
 
-/// What the header of a queue's region says, and what the config in it must say of the items.
+/// The header of a queue's region, and what the config in the region must say of the items.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLayout {
     pub(crate) region: Layout,
@@ -43,13 +43,13 @@ pub(crate) mod sealed {
     pub trait Item {
         #[doc(hidden)]
         const SIZE: ItemSize;
-        /// Of a queue of them.
+        /// Returns the layout of a queue of such items.
         #[doc(hidden)]
         fn layout(kind: &str) -> QueueLayout;
-        /// A reference to a payload of so many bytes.
+        /// Returns a pointer to the item in a payload of `len` bytes.
         #[doc(hidden)]
         fn at(payload: NonNull<u8>, len: usize) -> NonNull<Self>;
-        /// What it is called in an error.
+        /// Returns the type's name for errors.
         #[doc(hidden)]
         fn name() -> &'static str;
     }
@@ -83,7 +83,7 @@ impl sealed::Item for [u8] {
     fn layout(kind: &str) -> QueueLayout {
         let mut fingerprint = Fingerprint::new();
         fingerprint.name(kind).name("bytes");
-        // The header counts bytes, of which an item has any number.
+        // The header counts bytes; an item is any number of them.
         let region = Layout { size: 1, align: 1, fingerprint: fingerprint.value(), is_slice: true };
         QueueLayout { region, items: Self::SIZE }
     }
@@ -97,7 +97,7 @@ impl sealed::Item for [u8] {
     }
 }
 
-/// What is wrong with a config, if there is something.
+/// Checks a config. Returns the offsets that follow from it.
 pub(crate) fn check(config: &Config) -> Result<Offsets, RegionError> {
     let unsuitable = |what: String| Err(RegionError::UnsuitableQueue { what });
     let loans = config.places.saturating_sub(1);
@@ -119,7 +119,8 @@ pub(crate) fn check(config: &Config) -> Result<Offsets, RegionError> {
     }
     if config.count_slots() > INDEX {
         let what = format!(
-            "capacity, dead letters, and participants times loans + 1 come to {} slots, of which there can be {INDEX}: take less of one of them",
+            "capacity, dead letters, and participants times loans + 1 come to {} slots, \
+             of which there can be {INDEX}: take less of one of them",
             config.count_slots()
         );
         return unsuitable(what);

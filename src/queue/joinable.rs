@@ -27,23 +27,24 @@ use crate::wait::{Wait, Waiter, forms};
 
 pub(super) const KIND: &str = "JoinableQueue";
 
-/// A [`Queue`](super::Queue) of tasks, each of which is done by somebody, once: a task that was
-/// taken and not finished is given to another.
+/// A [`Queue`](super::Queue) of tasks, each of which is to be done once: a task that was taken and
+/// not finished is given to another worker.
 ///
-/// [`get`](JoinableQueue::get) gives a [`Task`]; [`Task::done`] finishes it. If its worker is
-/// killed, panics, or drops it, the task comes back, and whoever gets next gets it, before all that
-/// still wait in the queue. [`Task::attempts`] says how often it was given out. A task that kills
-/// its workers can be put aside ([`QueueOptions::attempts`]): it is then a [dead
+/// [`get`](JoinableQueue::get) returns a [`Task`]; [`Task::done`] finishes it. If its worker is
+/// killed, panics, or drops it, the task comes back. The next `get` takes it, before all tasks that
+/// still wait in the queue. [`Task::attempts`] says how often it was given out.
+///
+/// A task that kills its workers can be put aside ([`QueueOptions::attempts`]). It is then a [dead
 /// letter](JoinableQueue::dead_letter), and counts as finished. [`join`](JoinableQueue::join) waits
 /// until every task is finished. A thread may have as many tasks in hand as it may have loans.
 ///
-/// What is done for a task when its worker dies may have been done in part, or all but the word
-/// that it is done: tasks are given out *at least* once.
+/// A worker that dies may have done its task in part, or all of it but the call to
+/// [`done`](Task::done). So tasks are given out *at least* once.
 ///
 /// # Blocking and fairness
-/// As [`Queue`](super::Queue). A worker's death wakes one who waits for a task, or for the last
-/// one, at once; where more than 120 others take part, or on kernels before 5.16, it can take a
-/// [slice](crate::set_slice).
+/// As [`Queue`](super::Queue). A worker's death wakes one thread that waits for a task, or for the
+/// end of the last one, at once. With more than 120 other participants, or on kernels before 5.16,
+/// it can take a [slice](crate::set_slice).
 ///
 /// # Memory ordering
 /// A put *synchronises with* the get of its task, and [`Task::done`] with the return of a
@@ -51,8 +52,8 @@ pub(super) const KIND: &str = "JoinableQueue";
 /// tasks.
 ///
 /// # Process death
-/// No task is lost, whoever dies, other than one that its *producer* was about to put. As
-/// [`Queue`](super::Queue) otherwise.
+/// No death loses a task, other than one that the dead *producer* was about to put. Otherwise as
+/// [`Queue`](super::Queue).
 ///
 /// # Fork, signal handlers
 /// As [`Queue`](super::Queue).
@@ -91,7 +92,7 @@ pub(super) const KIND: &str = "JoinableQueue";
 /// ```
 ///
 /// # Source
-/// Our own; the argument is in `src/queue/tasks.rs`.
+/// An original algorithm; the argument is in `src/queue/tasks.rs`.
 pub struct JoinableQueue<T: ?Sized + Item> {
     pub(crate) handle: QueueHandle,
     items: PhantomData<fn(&T)>,
@@ -101,40 +102,42 @@ pub struct JoinableQueue<T: ?Sized + Item> {
 pub type JoinableByteQueue = JoinableQueue<[u8]>;
 
 impl<T: Plain> JoinableQueue<T> {
-    /// A queue for `capacity` tasks, 1 to 2^20, with the defaults of [`QueueOptions`].
+    /// Creates a queue for `capacity` tasks, 1 to 2^20, with the defaults of [`QueueOptions`].
     ///
     /// # Errors
-    /// [`RegionError`]: no memory or no descriptor for it, or a capacity that cannot be.
+    /// [`RegionError`]: there is no memory or no descriptor for it, or the capacity is impossible.
     pub fn new(capacity: usize) -> Result<Self, RegionError> {
         QueueOptions::new().create_joinable(capacity)
     }
 
     forms! {
-        /// Puts a task behind all others. It is moved, several times in a build without optimisation:
-        /// from some 64 KiB on, write it into a [`loan`](JoinableQueue::loan), or give a reference to
-        /// [`put_many`](JoinableQueue::put_many).
+        /// Puts a task at the end of the queue. The task is moved, several times in a build without
+        /// optimisation. From some 64 KiB on, write it into a [`loan`](JoinableQueue::loan), or
+        /// pass a reference to [`put_many`](JoinableQueue::put_many).
         put, try_put, put_timeout, put_deadline, put_with
         (self: &Self, value: T) -> Result<(), PutError<T>>, Self::put_until,
-        errors "[`Closed`](QueueError::Closed), and those of becoming a participant ([`QueueError`]).",
+        errors "[`Closed`](QueueError::Closed), \
+                and those of becoming a participant ([`QueueError`]).",
         now "[`Full`](QueueError::Full)."
     }
 
     forms! {
-        /// Puts all of some tasks behind all others, in this order. Other producers' may come between them. It costs less for each than single puts.
-        /// They are copied from where they lie: of one in a `Box`, nothing is on the stack with
-        /// [`slice::from_ref`](core::slice::from_ref).
+        /// Puts all of `values` at the end of the queue, in this order. Tasks of other producers
+        /// may come between them. It costs less per task than single puts. Each task is copied from
+        /// where it lies: one in a `Box`, passed with [`slice::from_ref`](core::slice::from_ref),
+        /// is never on the stack.
         put_many, try_put_many, put_many_timeout, put_many_deadline, put_many_with
         (self: &Self, values: &[T]) -> Result<(), PutManyError>, Self::put_many_until,
         errors "As [`put`](Self::put), with how many were put before.",
         now "[`Full`](QueueError::Full), with how many there was room for."
     }
 
-    /// A slot to write a task into, in place. It holds what some earlier one left there. It does
-    /// not wait, whether the queue is full or not.
+    /// Returns a slot to write a task into, in place. The slot holds what some earlier task left
+    /// there. The call does not wait, whether the queue is full or not.
     ///
-    /// Nothing of the task is on the stack, whatever its size. Until it is [sent](Loan::send), no
-    /// other participant sees anything of it. If the thread panics before, or the process dies,
-    /// nothing is put, and the slot is free again.
+    /// Nothing of the task is on the stack, whatever its size. Until the loan is
+    /// [sent](Loan::send), no other participant sees anything of it. If the thread panics or the
+    /// process dies before that, nothing is put, and the slot is free again.
     ///
     /// # Errors
     /// [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
@@ -156,25 +159,26 @@ impl<T: Plain> JoinableQueue<T> {
 }
 
 impl JoinableQueue<[u8]> {
-    /// A queue for `capacity` tasks, 1 to 2^20, of `max_len` bytes at most, with the defaults of
-    /// [`QueueOptions`].
+    /// Creates a queue for `capacity` tasks, 1 to 2^20, of at most `max_len` bytes, with the
+    /// defaults of [`QueueOptions`].
     ///
     /// # Errors
-    /// [`RegionError`]: no memory or no descriptor for it, or a capacity that cannot be.
+    /// [`RegionError`]: there is no memory or no descriptor for it, or the capacity is impossible.
     pub fn with_max_len(capacity: usize, max_len: usize) -> Result<Self, RegionError> {
         QueueOptions::new().create_joinable_bytes(capacity, max_len)
     }
 
     forms! {
-        /// Puts a task behind all others.
+        /// Puts a task at the end of the queue.
         put, try_put, put_timeout, put_deadline, put_with
         (self: &Self, message: &[u8]) -> Result<(), QueueError>, Self::put_until,
-        errors "[`TooLong`](QueueError::TooLong), [`Closed`](QueueError::Closed), and those of becoming a participant ([`QueueError`]).",
+        errors "[`TooLong`](QueueError::TooLong), [`Closed`](QueueError::Closed), \
+                and those of becoming a participant ([`QueueError`]).",
         now "[`Full`](QueueError::Full)."
     }
 
-    /// A slot to write a task of `len` bytes into, in place. It holds what some earlier one left
-    /// there. It does not wait, whether the queue is full or not.
+    /// Returns a slot to write a task of `len` bytes into, in place. The slot holds what some
+    /// earlier task left there. The call does not wait, whether the queue is full or not.
     ///
     /// # Errors
     /// [`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), and those of
@@ -183,7 +187,7 @@ impl JoinableQueue<[u8]> {
         Loan::new(&self.handle, len)
     }
 
-    /// The most bytes that a task can have.
+    /// Returns the maximum length of a task, in bytes.
     #[must_use]
     pub fn max_len(&self) -> usize {
         self.handle.memory().config.size as usize
@@ -204,11 +208,11 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     }
 
     /// Maps a queue that another process has created, from its descriptor. The descriptor is closed
-    /// with the last clone, or at once if this fails. Nothing in the file is trusted, as with
-    /// [`Shm::attach`](crate::Shm::attach).
+    /// with the last clone, or at once if this fails. As with [`Shm::attach`](crate::Shm::attach),
+    /// nothing in the file is trusted.
     ///
     /// # Errors
-    /// [`RegionError`] has a variant for everything that can be wrong with it.
+    /// [`RegionError`], which has a variant for everything that can be wrong with the file.
     pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
         options::attach(file.into(), T::layout(KIND), T::name(), true).map(JoinableQueue::of)
     }
@@ -217,7 +221,12 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
         /// Gets a task: one that came back, or else the first one.
         get, try_get, get_timeout, get_deadline, get_with
         (self: &Self) -> Result<Task<'_, T>, QueueError>, Self::get_until,
-        errors "[`Closed`](QueueError::Closed) once no task of others is unfinished; [`Deadlock`](QueueError::Deadlock), from all forms but the `try_` one, where a closed queue is empty, others have its last tasks in hand, and this thread has one, too: each would wait for what the other gives up. [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant ([`QueueError`]).",
+        errors "[`Closed`](QueueError::Closed) once no task of others is unfinished; \
+                [`Deadlock`](QueueError::Deadlock), from all forms but the `try_` one, \
+                where a closed queue is empty, others have its last tasks in hand, \
+                and this thread has one, too: each would wait for what the other gives up. \
+                [`TooManyLoans`](QueueError::TooManyLoans), \
+                and those of becoming a participant ([`QueueError`]).",
         now "[`Empty`](QueueError::Empty), also if one may come back."
     }
 
@@ -227,22 +236,22 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
         Ok(Task { attempts: attempts(&held), held, queue: PhantomData })
     }
 
-    /// Waits until all tasks are finished, as long as it takes: for one moment there was none that
-    /// was not.
+    /// Waits until all tasks are finished, as long as it takes. When it returns, there was a moment
+    /// in which no task was unfinished.
     ///
     /// # Process death
-    /// Tasks of the dead come back, and are waited for. One that was given out too often becomes a
-    /// dead letter by this call, too, unless the thread has all its loans in use; then somebody
-    /// else has to get, join, or ask for letters.
+    /// Tasks of the dead come back, and are waited for. If a task was given out too often, this
+    /// call, too, turns it into a dead letter. It cannot do so if the thread has all its loans in
+    /// use. Then another thread has to get, join, or ask for letters.
     ///
     /// # Errors
-    /// [`Deadlock`](QueueError::Deadlock) if this thread has one in hand; those of becoming a
+    /// [`Deadlock`](QueueError::Deadlock) if this thread has a task in hand; those of becoming a
     /// participant.
     pub fn join(&self) -> Result<(), QueueError> {
         self.join_with(Wait::FOREVER)
     }
 
-    /// Waits until all tasks are finished, for `timeout` at most. Zero looks once;
+    /// Waits until all tasks are finished, for at most `timeout`. Zero looks once;
     /// [`Duration::MAX`] waits for ever.
     ///
     /// # Errors
@@ -277,14 +286,14 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
         })?
     }
 
-    /// How many tasks are unfinished: waiting, in hand, or come back. It may have changed by the
-    /// time this returns.
+    /// Returns how many tasks are unfinished: waiting, in hand, or returned. It may have changed by
+    /// the time this returns.
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.handle.memory().count_unfinished()
     }
 
-    /// Takes out the first task that was given up.
+    /// Takes out the first dead letter.
     ///
     /// # Errors
     /// [`Empty`](QueueError::Empty) if there is none, [`TooManyLoans`](QueueError::TooManyLoans),
@@ -294,16 +303,16 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
         Ok(DeadLetter { attempts: attempts(&held), held, queue: PhantomData })
     }
 
-    /// How many dead letters there are. It may have changed by the time this returns.
+    /// Returns how many dead letters there are. It may have changed by the time this returns.
     #[must_use]
     pub fn dead_letters(&self) -> usize {
         let memory = self.handle.memory();
         if memory.config.letters == 0 { 0 } else { memory.count_letters() }
     }
 
-    /// Closes the queue: puts fail from now on, and gets once no task is unfinished. A put that is
-    /// under way at the same time may succeed, and is got. All who wait are told. It cannot be
-    /// opened again.
+    /// Closes the queue: from then on, puts fail, and gets fail once no task is unfinished. A put
+    /// that is under way at the same time may succeed, and its task can be got. All waiters are
+    /// woken. A closed queue cannot be opened again.
     ///
     /// # Errors
     /// Those of becoming a participant.
@@ -311,31 +320,34 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
         self.handle.with(|participation| participation.memory().close(participation.thread))
     }
 
-    /// Whether it is closed for puts. Once true it stays so.
+    /// Returns whether the queue is closed for puts. Once true, it stays so.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         super::is_closed(&self.handle)
     }
 
-    /// How many tasks wait that nobody has taken yet. It may have changed by the time this returns.
+    /// Returns how many tasks wait in the queue, not counting those that were taken and came back.
+    /// It may have changed by the time this returns.
     #[must_use]
     pub fn len(&self) -> usize {
         count(&self.handle, Which::Items)
     }
 
-    /// Whether there are none. It may have changed by the time this returns.
+    /// Returns whether [`len`](JoinableQueue::len) is 0. It may have changed by the time this
+    /// returns.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether there are as many as fit. It may have changed by the time this returns.
+    /// Returns whether [`len`](JoinableQueue::len) is the capacity. It may have changed by the time
+    /// this returns.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.len() == self.capacity()
     }
 
-    /// How many tasks fit that nobody has taken yet.
+    /// Returns how many tasks fit, not counting those that were taken.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.handle.memory().config.capacity as usize
@@ -343,14 +355,15 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
 }
 
 impl<T: ?Sized + Item> Clone for JoinableQueue<T> {
-    /// Another handle in this process, to the same mapping.
+    /// Returns another handle in this process, to the same mapping.
     fn clone(&self) -> Self {
         JoinableQueue::of(self.handle.clone())
     }
 }
 
 impl<T: ?Sized + Item> AsFd for JoinableQueue<T> {
-    /// The descriptor that other processes [attach](JoinableQueue::attach) to; close-on-exec.
+    /// Returns the descriptor that other processes [attach](JoinableQueue::attach) to;
+    /// close-on-exec.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.handle.region().as_fd()
     }
@@ -373,11 +386,11 @@ impl<T: ?Sized + Item> fmt::Debug for JoinableQueue<T> {
     }
 }
 
-/// A task in hand, read where it lies. It is finished by [`done`](Task::done); dropped without
-/// that, also by a panic, it goes to somebody else. It stays in its thread.
+/// A task in hand, to be read in place. [`done`](Task::done) finishes it. If it is dropped without
+/// that, also by a panic, it goes to another worker. It stays in its thread.
 ///
-/// One that is leaked stays unfinished as long as its thread lives, and the process ends with that
-/// thread, as for a [`Lock`](crate::LockGuard#leaked-guards)'s.
+/// A leaked task stays unfinished until its thread ends. The process ends with that thread, as it
+/// does for a [leaked lock guard](crate::LockGuard#leaked-guards).
 #[must_use = "a task that is dropped is given to another"]
 pub struct Task<'a, T: ?Sized + Item> {
     held: HeldSlot,
@@ -386,24 +399,25 @@ pub struct Task<'a, T: ?Sized + Item> {
 }
 
 impl<T: ?Sized + Item> Task<'_, T> {
-    /// The task is finished. It does not block. In a forked child it does nothing: the task is its
+    /// Finishes the task. It does not block. In a forked child it does nothing: the task is the
     /// parent's.
     pub fn done(self) {
         self.held.participation.finish_task(self.held.place);
-        // SAFETY: `self` is forgotten below, so this is the only one that drops it.
+        // SAFETY: `self` is forgotten below, so only this copy is dropped.
         let held: HeldSlot = unsafe { core::ptr::read(&raw const self.held) };
         mem::forget(self);
         drop(held);
     }
 
-    /// How often it was given out, this time included.
+    /// Returns how often the task was given out, this time included.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 }
 
-/// Read once: a peer that changes it afterwards changes nothing for who holds the slot.
+/// Returns how often the task was given out. It is read once: a later change by a peer does not
+/// reach the holder of the slot.
 fn attempts(held: &HeldSlot) -> u32 {
     // Relaxed: the slot is this participant's.
     held.participation.memory().attempts(held.slot()).load(Relaxed)
@@ -419,8 +433,8 @@ impl<T: ?Sized + Item> Deref for Task<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), holds a `T`, of which
-        // any bytes make one, and stays mapped with `attached`.
+        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), and stays mapped as
+        // long as `participation` exists. It holds a `T`, and any bytes make one.
         unsafe { NonNull::as_ref(&self.held.item::<T>()) }
     }
 }
@@ -431,10 +445,10 @@ impl<T: ?Sized + Item> fmt::Debug for Task<'_, T> {
     }
 }
 
-/// A task that was given up after as many attempts as [`QueueOptions::attempts`] said. It is
-/// finished, and gone when this is dropped.
+/// A task that was given up after as many attempts as [`QueueOptions::attempts`] allows. It counts
+/// as finished, and is gone once this is dropped.
 ///
-/// One that is leaked ends the process with its thread, as a [`Task`] does.
+/// A leaked dead letter ends the process with its thread, as a leaked [`Task`] does.
 pub struct DeadLetter<'a, T: ?Sized + Item> {
     held: HeldSlot,
     attempts: u32,
@@ -442,7 +456,7 @@ pub struct DeadLetter<'a, T: ?Sized + Item> {
 }
 
 impl<T: ?Sized + Item> DeadLetter<'_, T> {
-    /// How often it was given out.
+    /// Returns how often the task was given out.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts

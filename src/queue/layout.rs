@@ -8,97 +8,98 @@
 //! | slots | one for each entry | at creation |
 //! | | as many as it has places, for each participant | when it first comes |
 //!
-//! A region says of itself what [`Config`] it has, which is checked before it is believed:
+//! A region states its own [`Config`], which is checked before it is used:
 //!
 //! | field | what it must be |
 //! |---|---|
 //! | `capacity` | 1 to 2^20, and the count in the region's header |
-//! | `letters` | 0 if it is not joinable |
-//! | `ids` | 1 at least |
+//! | `letters` | 0 if the queue is not joinable |
+//! | `ids` | at least 1 |
 //! | `places` | 2 to 64 |
-//! | `attempts` | any; 0: never |
+//! | `attempts` | any; 0: no limit |
 //! | `is_joinable` | 0 or 1, as the handle's type |
 //! | `size` | that of the item's type; any that fits for messages (`item::ItemSize`) |
 //! | `align` | that of the item's type, 1 for messages |
 //!
-//! All slots together are fewer than 2^21, counted in 64 bits, and the offsets is no longer than
-//! the region.
+//! All slots together are fewer than 2^21, counted in 64 bits, and `Offsets::len` is no more than
+//! the region's length.
 
 use super::memory::{Control, ParticipantRecord};
 use super::words::INDEX;
 
-/// What is in front of a slot's payload: who took it last.
+/// The length of a slot's header, in front of the payload. It says who took the slot last.
 pub(crate) const HEADER: usize = 8;
-/// The same with how long the payload is, and how often it was given out.
+/// The length of a header that also says how long the payload is and how often it was given out.
 pub(crate) const LONG_HEADER: usize = 16;
 
-/// The most places that a participant can have: as many bits as a word.
+/// The most places that a participant can have: as many as a word has bits.
 pub(crate) const MOST_PLACES: u32 = 64;
 
-/// What another participant must agree on.
+/// The size and kind of a queue: all participants must agree on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// How many items there can be.
+    /// The most items at a time.
     pub(crate) capacity: u32,
-    /// How many dead letters.
+    /// The most dead letters at a time.
     pub(crate) letters: u32,
-    /// How many participants.
+    /// The most participants at a time.
     pub(crate) ids: u32,
-    /// How many slots each has for itself.
+    /// The slots that each participant has of its own.
     pub(crate) places: u32,
-    /// After how many attempts a task is a dead letter; 0: never.
+    /// The attempts after which a task becomes a dead letter; 0: never.
     pub(crate) attempts: u32,
-    /// Items are tasks.
+    /// Whether items are tasks.
     pub(crate) is_joinable: bool,
-    /// The most bytes of an item.
+    /// The maximum length of an item, in bytes.
     pub(crate) size: u64,
-    /// Its alignment.
+    /// The alignment of an item.
     pub(crate) align: u32,
 }
 
-/// Where it all lies, in bytes from the control words on.
+/// Where everything lies, in bytes from the beginning of the control words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Offsets {
     pub(crate) entries: usize,
     pub(crate) records: usize,
-    /// From one record to the next.
+    /// The distance from one record to the next.
     pub(crate) record_stride: usize,
     pub(crate) slots: usize,
     pub(crate) slot_stride: usize,
-    /// From a slot's beginning to its payload.
+    /// The distance from the beginning of a slot to its payload.
     pub(crate) payload: usize,
-    /// The end.
+    /// The end of it all.
     pub(crate) len: usize,
 }
 
-/// A cache line, and the one that is fetched with it.
+/// Two cache lines: one, and the one that is fetched with it.
 const LINES: usize = 128;
 const PAGE: usize = 4_096;
 
 impl Config {
-    /// How many entries there are in both rings.
+    /// Returns the number of entries in both rings.
     pub(crate) fn entries(&self) -> usize {
         self.capacity as usize + self.letters as usize
     }
 
-    /// How many slots there would be, of a config that nobody has checked: it fits, whatever the
+    /// Returns the number of slots of an unchecked config. The sum does not overflow, whatever the
     /// numbers are.
     pub(crate) fn count_slots(&self) -> u64 {
         let entries = u64::from(self.capacity) + u64::from(self.letters);
         entries + u64::from(self.ids) * u64::from(self.places)
     }
 
-    /// How many slots there are.
+    /// Returns the number of slots of a checked config.
     pub(crate) fn slots(&self) -> usize {
         self.entries() + self.ids as usize * self.places as usize
     }
 
-    /// The first slot of a participant's own.
+    /// Returns the first of a participant's own slots.
     pub(crate) fn first_slot(&self, id: usize) -> usize {
         self.entries() + id * self.places as usize
     }
 
-    /// `None` if it is more than the words, or an address space, can hold, or makes no sense.
+    /// Returns the offsets that follow from the config. `None` means that it makes no sense, or is
+    /// more than the words or an address space can hold.
     pub(crate) fn offsets(&self) -> Option<Offsets> {
         let is_sound = self.capacity >= 1
             && self.ids >= 1
@@ -110,7 +111,7 @@ impl Config {
         if !is_sound {
             return None;
         }
-        // Of what has an alignment of 1 the length may vary: messages are so.
+        // An alignment of 1 means that the length may vary, as it does for messages.
         let header = if self.is_joinable || self.align == 1 { LONG_HEADER } else { HEADER };
         let payload = header.next_multiple_of(self.align as usize);
         let slot_stride = payload
@@ -132,12 +133,12 @@ impl Config {
 }
 
 impl Offsets {
-    /// The memory that everybody needs: two ranges, each as offset and length.
+    /// Returns the memory that all participants need: two ranges, each as offset and length.
     pub(crate) fn common(&self, config: &Config) -> [(usize, usize); 2] {
         [(0, self.records), (self.slots, config.entries() * self.slot_stride)]
     }
 
-    /// The memory that a participant brings.
+    /// Returns the memory that is allocated for one participant, likewise.
     pub(crate) fn of_participant(&self, config: &Config, id: usize) -> [(usize, usize); 2] {
         let record = (self.records + id * self.record_stride, self.record_stride);
         [

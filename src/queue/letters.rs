@@ -1,18 +1,20 @@
 //! Dead letters: tasks that were given out too often.
 //!
 //! # How
-//! They have a ring of their own. Who gives back a task after its last attempt puts it there, if
-//! there is room, and returns it otherwise. A dead one's task is always returned
-//! ([`burying`](super::burying)), so a returned task may be one for the letters. It is moved there
-//! by whoever finds it, who takes it like any returned task, and puts it to the ring in its own
-//! name:
+//! Dead letters have a ring of their own. A participant that gives back a task after its last
+//! attempt puts it into that ring. If there is no room, it returns the task instead.
 //!
-//! - who gets moves all that there is room for, before it takes one that was returned;
-//! - who joins does so, too, so that a join needs nobody who gets. For what is not in a place of
-//!   its own it needs one: if all its loans are in use, it leaves that to others. If there is no
-//!   room it sleeps, and who makes room by getting a letter wakes it;
-//! - a newcomer moves those that are in its own places, which are free then;
-//! - who asks for a letter is given such a task where the ring has none.
+//! A dead participant's task is always returned ([`burying`](super::burying)). So a returned task
+//! may be one that belongs to the letters. A participant that finds such a task moves it: it takes
+//! the task like any returned one, and puts it into the ring in its own name.
+//!
+//! - A get moves as many as there is room for, before it takes a returned task.
+//! - A join does so, too, so that it depends on no get. To move a task that is not in one of its
+//!   own places it needs a free place. If all its loans are in use, it leaves the task to others.
+//!   If there is no room for a letter it sleeps, and is woken by the participant that makes room by
+//!   taking a letter out.
+//! - A newcomer moves those that are in its own places, which are free then.
+//! - A request for a letter takes such a task directly where the ring has none.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
 use crossproc_sys::robust::Thread;
@@ -24,25 +26,26 @@ use super::participants::bits;
 use super::tasks::SOME;
 use super::words::{CLOSED, RETURNED, TASK, index};
 
-/// As how many looks it counts to move one: an exchange at each of two places.
+/// The number of looks that moving one task counts for: it is an exchange at each of two places.
 const LOOKS_OF_A_MOVE: usize = 1 << 10;
 
-/// Where a task is: an id, and one of its places.
+/// Where a task is: the id of a participant, and one of its places.
 type From = (usize, usize);
 
 impl QueueMemory {
-    /// Whether a task was given out as often as it may be. If it is not the caller's, that may not
-    /// be so any more.
+    /// Returns whether a task was given out as often as it may be. If the task is not the caller's,
+    /// the answer may be stale.
     fn is_given_up(&self, slot: usize) -> bool {
         let limit = self.config.attempts;
-        // Relaxed: as in `count_attempt`. Who takes the task looks again.
+        // Relaxed: as in `count_attempt`. A participant that takes the task checks again.
         limit != 0 && self.config.letters != 0 && self.attempts(slot).load(Relaxed) >= limit
     }
 
-    /// Whether there was room for one more just now.
+    /// Returns whether there was room for one more letter just now.
     pub(crate) fn has_room_for_letter(&self) -> bool {
         let ring = self.ring(Which::Letters);
-        // Nobody closes the letters, but a peer might write so, and a put would be refused.
+        // No participant closes the letters, but a peer might set the flag, and a put would be
+        // refused.
         let is_open = ring.tail().load(Acquire) & CLOSED == 0;
         is_open
             && self
@@ -50,8 +53,8 @@ impl QueueMemory {
                 .is_ok_and(|found| !found.is_full_since_last_cycle() && !found.is_sealed())
     }
 
-    /// Puts the task in a place to the letters, if it is one for them, and there is room: whether
-    /// it did. The roster is pending.
+    /// Puts the task in a place into the ring of letters, if it belongs there and there is room.
+    /// Returns whether it did. The roster must be pending.
     pub(crate) fn give_up(&self, participant: &Participant, place: usize) -> bool {
         let slot = index(participant.word(place).get());
         let is_letter = self.is_given_up(slot)
@@ -62,7 +65,7 @@ impl QueueMemory {
         is_letter
     }
 
-    /// All returned tasks that are for the letters, each with what its place has.
+    /// Returns all returned tasks that belong to the letters, each with the word of its place.
     fn given_up(&self) -> impl Iterator<Item = (From, u64)> {
         let used =
             if self.config.attempts == 0 || self.config.letters == 0 { 0 } else { self.used() };
@@ -77,23 +80,24 @@ impl QueueMemory {
         })
     }
 
-    /// The first one of these.
+    /// Returns the first of the tasks that [`given_up`](QueueMemory::given_up) returns.
     pub(crate) fn find_given_up(&self) -> Option<(From, u64)> {
         // Acquire: pairs with the Release in `tell_of_return`.
         let is_any = self.config.attempts != 0 && self.control().returned.load(Acquire) & SOME != 0;
         if is_any { self.given_up().next() } else { None }
     }
 
-    /// These, each as long as there is room for it and looks are left: one that is returned behind
-    /// this look is told of.
+    /// Returns the same tasks, as long as there is room for the next one and looks are left. A task
+    /// that is returned behind this search is announced by its own return.
     pub(crate) fn movable(&self, until: Option<u64>) -> impl Iterator<Item = (From, u64)> {
         let mut looks = Looks::new(self.used(), until);
         self.given_up()
             .take_while(move |_| looks.take(LOOKS_OF_A_MOVE) && self.has_room_for_letter())
     }
 
-    /// Moves returned tasks to the letters, as far as they are for them and there is room. Those in
-    /// its own places first, which need no other one. The roster is pending.
+    /// Moves returned tasks that belong to the letters into their ring, as far as there is room.
+    /// Those in the participant's own places come first: they need no other place. The roster must
+    /// be pending.
     pub(crate) fn give_up_returned(&self, participant: &Participant, until: Option<u64>) {
         self.move_own(participant);
         for (from, seen) in self.movable(until) {
@@ -109,7 +113,8 @@ impl QueueMemory {
         }
     }
 
-    /// Whether there is one that [`give_up_returned`](QueueMemory::give_up_returned) would move.
+    /// Returns whether there is a task that [`give_up_returned`](QueueMemory::give_up_returned)
+    /// would move.
     pub(crate) fn can_give_up_returned(&self, participant: &Participant) -> bool {
         let is_there = |place: usize| {
             self.place_at(participant.site, place).load(Acquire) == participant.word(place).get()
@@ -132,7 +137,7 @@ impl QueueMemory {
         }
     }
 
-    /// The same. The roster is pending.
+    /// The same, for callers that have the roster pending.
     fn move_own(&self, participant: &Participant) {
         for place in bits(participant.returned.get()) {
             let may_move = self.is_own_given_up(participant, place) && self.has_room_for_letter();
@@ -147,20 +152,21 @@ impl QueueMemory {
         }
     }
 
-    /// Whether what the participant has returned in a place is for the letters.
+    /// Returns whether the task that the participant has returned in a place belongs to the
+    /// letters.
     fn is_own_given_up(&self, participant: &Participant, place: usize) -> bool {
         let own = participant.word(place).get();
         own & RETURNED != 0 && self.is_given_up(index(own))
     }
 
-    /// Returns the task in a place, which is one for others from then on.
+    /// Returns the task in a place to the queue: from then on it is there for others.
     fn return_to(&self, participant: &Participant, place: usize) {
         self.return_task(participant, place);
         participant.returned.set(participant.returned.get() | 1 << place);
     }
 
-    /// Takes a letter into a place: the first in the ring, or one that is not there yet. The roster
-    /// is pending.
+    /// Takes a letter into a place: the first in the ring, or else a task that still has to be
+    /// moved there. The roster must be pending.
     pub(crate) fn take_letter(
         &self,
         participant: &Participant,
@@ -170,7 +176,7 @@ impl QueueMemory {
         match self.get(participant, self.ring(Which::Letters), place, 0) {
             Err(Refused::Empty) => {}
             result => {
-                // There is room for one that somebody waits for who joins.
+                // There is room for one more: a joining thread may be waiting to move a task there.
                 self.note_finished();
                 return result.map(|_| ());
             }
@@ -184,12 +190,12 @@ impl QueueMemory {
         Err(Refused::Empty)
     }
 
-    /// How many there are. A hint: it may be stale by now.
+    /// Returns the number of letters. A hint: it may be stale by now.
     pub(crate) fn count_letters(&self) -> usize {
         self.count(self.ring(Which::Letters)) + self.count_letters_to_come()
     }
 
-    /// How many returned tasks there are that can be moved to the letters.
+    /// Returns how many returned tasks can still be moved to the letters.
     pub(crate) fn count_letters_to_come(&self) -> usize {
         let room =
             (self.config.letters as usize).saturating_sub(self.count(self.ring(Which::Letters)));

@@ -17,24 +17,24 @@ use super::item::{Item, ItemSize};
 use super::participation::{Participation, QueueHandle};
 use crate::wait::{Wait, forms};
 
-/// A place of the thread's own that is in use, and the slot in it.
+/// One of the thread's own places, which is in use, and the slot in it.
 ///
-/// *Invariant: the slot exists, was in the place when this was made, is in no other `HeldSlot` of
-/// this thread, and nobody who follows the protocol has it as long as this does: the place is not
-/// used for anything else. `len` is no more than there is room for.*
+/// *Invariant: the slot exists, was in the place when this was made, and is in no other `HeldSlot`
+/// of this thread. As long as this exists, nobody else that follows the protocol has the slot: the
+/// place is used for nothing else. `len` is no more than there is room for.*
 ///
-/// All of it is known here, and is not read again from memory that others write.
+/// All of it is kept here, and is not read again from memory that others write.
 #[derive(Debug)]
 pub(crate) struct HeldSlot {
     pub(crate) participation: Rc<Participation>,
     pub(crate) place: usize,
     slot: usize,
-    /// How many bytes there are.
+    /// The length of the item, in bytes.
     len: usize,
 }
 
 impl HeldSlot {
-    /// A place that `fill` puts a slot into.
+    /// Occupies a place, has `fill` put a slot into it, and holds that.
     pub(crate) fn new<T: ?Sized + Item>(
         handle: &QueueHandle,
         fill: impl FnOnce(&Participation, usize) -> Result<(), QueueError>,
@@ -51,7 +51,7 @@ impl HeldSlot {
         })
     }
 
-    /// A place that `occupy` has occupied.
+    /// Holds the slot in the place that `occupy` has occupied.
     pub(crate) fn of<T: ?Sized + Item>(
         handle: &QueueHandle,
         occupy: impl FnOnce(&Participation) -> Result<usize, QueueError>,
@@ -68,8 +68,8 @@ impl HeldSlot {
         };
         let len = match T::SIZE {
             ItemSize::Fixed(size) => size,
-            // Once. Relaxed: the slot is this participant's, the exchange has ordered it. No more
-            // than there is room for, whatever a peer has written there.
+            // Loaded once. Relaxed: the slot is this participant's, and the exchange has ordered
+            // it. The bound is the room that there is, whatever a peer has written there.
             ItemSize::Varying => {
                 (memory.payload_len(slot).load(Relaxed) as usize).min(memory.config.size as usize)
             }
@@ -78,8 +78,7 @@ impl HeldSlot {
         Ok(HeldSlot { participation, place, slot, len })
     }
 
-    /// Sets how many bytes there are, where that is not always the same: no more than there is room
-    /// for.
+    /// Sets the length of an item whose length varies. It must be no more than there is room for.
     fn set_len<T: ?Sized + Item>(&mut self, len: usize) {
         if T::SIZE == ItemSize::Varying {
             self.len = len;
@@ -88,7 +87,7 @@ impl HeldSlot {
         }
     }
 
-    /// What is in the slot, for those items that this was made for.
+    /// Returns the item in the slot. `T` must be the type that this was made for.
     #[inline(always)]
     pub(crate) fn item<T: ?Sized + Item>(&self) -> NonNull<T> {
         T::at(self.participation.memory().payload(self.slot), self.len)
@@ -106,11 +105,11 @@ impl Drop for HeldSlot {
     }
 }
 
-/// A slot to write an item into, and to [send](Loan::send). Dropped, it is free again and nothing
-/// was sent. It stays in its thread.
+/// A slot to write an item into, and to [send](Loan::send). If it is dropped instead, nothing is
+/// sent and the slot is free again. It stays in its thread.
 ///
-/// One that is leaked is lost to its thread, and the process ends with that thread, as for a
-/// [`Lock`](crate::LockGuard#leaked-guards)'s.
+/// A leaked loan is lost to its thread. The process ends with that thread, as it does for a [leaked
+/// lock guard](crate::LockGuard#leaked-guards).
 #[must_use = "what is not sent is gone"]
 pub struct Loan<'a, T: ?Sized + Item> {
     held: ManuallyDrop<HeldSlot>,
@@ -127,10 +126,11 @@ impl<'a, T: ?Sized + Item> Loan<'a, T> {
     }
 
     forms! {
-        /// Puts what was written behind all other items, without copying it.
+        /// Puts the item at the end of the queue, without copying it.
         send, try_send, send_timeout, send_deadline, send_with
         (self) -> Result<(), PutError<Self>>, Self::send_until,
-        errors "[`Closed`](QueueError::Closed), with the loan. [`NotOwner`](QueueError::NotOwner) in a forked child.",
+        errors "[`Closed`](QueueError::Closed), with the loan. \
+                [`NotOwner`](QueueError::NotOwner) in a forked child.",
         now "[`Full`](QueueError::Full), with the loan."
     }
 
@@ -139,7 +139,8 @@ impl<'a, T: ?Sized + Item> Loan<'a, T> {
             true => self.held.participation.send(self.held.place, wait),
             false => Err(QueueError::NotOwner),
         };
-        // Dropped, the place is free: with another slot in it, if this one was sent.
+        // If the item was sent, `self` is dropped here. That frees the place, which now has another
+        // slot.
         sent.map_err(|error| PutError { value: self, error })
     }
 }
@@ -147,7 +148,7 @@ impl<'a, T: ?Sized + Item> Loan<'a, T> {
 impl<T: ?Sized + Item> Drop for Loan<'_, T> {
     fn drop(&mut self) {
         self.held.participation.vacate(self.held.place);
-        // SAFETY: nothing uses it after this.
+        // SAFETY: `held` is not used after this.
         unsafe { ManuallyDrop::drop(&mut self.held) };
     }
 }
@@ -156,8 +157,8 @@ impl<T: ?Sized + Item> Deref for Loan<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), holds a `T`, of which
-        // any bytes make one, and stays mapped with `attached`.
+        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), and stays mapped as
+        // long as `participation` exists. It holds a `T`, and any bytes make one.
         unsafe { self.held.item::<T>().as_ref() }
     }
 }
@@ -175,11 +176,11 @@ impl<T: ?Sized + Item> fmt::Debug for Loan<'_, T> {
     }
 }
 
-/// An item that was taken out of a queue, to be read where it lies. Dropped, its slot is free
+/// An item that was taken out of a queue, to be read in place. When it is dropped, its slot is free
 /// again. It stays in its thread.
 ///
-/// One that is leaked is lost to its thread, and the process ends with that thread, as for a
-/// [`Lock`](crate::LockGuard#leaked-guards)'s.
+/// A leaked item is lost to its thread. The process ends with that thread, as it does for a [leaked
+/// lock guard](crate::LockGuard#leaked-guards).
 pub struct Received<'a, T: ?Sized + Item> {
     held: HeldSlot,
     queue: PhantomData<(&'a (), *const T)>,
@@ -206,8 +207,8 @@ impl<T: ?Sized + Item> Deref for Received<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), holds a `T`, of which
-        // any bytes make one, and stays mapped with `attached`.
+        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), and stays mapped as
+        // long as `participation` exists. It holds a `T`, and any bytes make one.
         unsafe { self.held.item::<T>().as_ref() }
     }
 }

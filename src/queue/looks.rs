@@ -1,36 +1,37 @@
 //! How much a look at all participants may cost.
 //!
-//! Who asks whether a task is unfinished looks at every participant, and begins again if something
-//! has moved meanwhile. For each that is in the middle of something it may look at all others.
-//! Among participants that follow the protocol that is seldom, and ends. A peer that writes what it
-//! likes can make all of them seem to be in the middle of something, or everything move all the
-//! time. So whoever looks has a budget, and says that it does not know when that is spent.
+//! A thread that asks whether a task is unfinished looks at every participant. It begins again if
+//! something has moved meanwhile. For each participant that is in the middle of something, it may
+//! look at all others. Among participants that follow the protocol that is rare, and ends. A peer
+//! that writes what it likes can make all of them seem to be in the middle of something, or make
+//! everything move all the time. So a look has a budget. When the budget is spent, the answer is
+//! *unknown*.
 
 use crossproc_sys::clock;
 
-/// As many looks at one participant as an answer may cost: some milliseconds. Of `n` participants
-/// it is one look at all of them, and at all once more for each of 2^21 / `n` that are in the
-/// middle of something that has gone on meanwhile. Thousands that follow the protocol do not spend
-/// it.
+/// The number of looks at one participant that an answer may cost: some milliseconds. For `n`
+/// participants that pays for one look at all of them. It also pays for another look at all for
+/// each of 2^21 / `n` participants that are in the middle of something that has gone on meanwhile.
+/// Thousands of participants that follow the protocol do not spend it.
 const MOST_LOOKS: u32 = 1 << 21;
-/// How many come free of the deadline, besides one at each participant: who has no time looks once,
-/// too.
+/// The number of looks that do not depend on the deadline, besides one at each participant: a
+/// caller that has no time looks once, too.
 const FREE_LOOKS: u32 = 1 << 14;
-/// How many there are from one look at the clock to the next.
+/// The number of looks between two looks at the clock.
 const LOOKS_A_TICK: u32 = 1 << 12;
 
 /// What is left of a budget.
 #[derive(Debug)]
 pub(crate) struct Looks {
     left: u32,
-    /// The clock is looked at once no more are left than this.
+    /// The clock is looked at once no more looks than this are left.
     tick: u32,
-    /// In the clock's nanoseconds.
+    /// The deadline, in the clock's nanoseconds.
     until: Option<u64>,
 }
 
 impl Looks {
-    /// For a look at `count` participants, until a deadline, if there is one.
+    /// Returns a budget for a look at `count` participants, until a deadline, if there is one.
     pub(crate) fn new(count: usize, until: Option<u64>) -> Self {
         // There are fewer than 2^21 participants: each has slots.
         let free = FREE_LOOKS.saturating_add(count as u32);
@@ -38,7 +39,7 @@ impl Looks {
         Looks { left, tick: left - free, until }
     }
 
-    /// Takes some. Whether there were as many.
+    /// Takes some looks. Returns whether any are left then.
     pub(crate) fn take(&mut self, count: usize) -> bool {
         self.left = self.left.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
         if self.left <= self.tick && self.left != 0 {
@@ -59,7 +60,7 @@ impl Looks {
 mod tests {
     use super::*;
 
-    /// How often some can be taken.
+    /// Returns how many times `count` looks can be taken.
     fn times(looks: &mut Looks, count: usize) -> u32 {
         (0..u32::MAX).find(|_| !looks.take(count)).unwrap()
     }

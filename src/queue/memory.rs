@@ -1,39 +1,41 @@
-//! The memory of a queue as what lies in it: the one place where offsets become references.
+//! The queue's memory, as what lies in it: the one place where offsets become references.
 //!
 //! # Invariants
-//! 1. `base` leads to `offsets.len` bytes that stay mapped as long as the memory exists, aligned to
-//!    128 bytes at least; `offsets` is `config.offsets()`, and both are this process's own copies.
-//! 2. What is not payload is only ever accessed as atomics: any bytes are valid in it.
-//! 3. A payload is accessed by whoever has its slot: as a spare, a loan, or something received.
-//!    That is what the exchange is about; a peer that breaks the protocol can spoil it.
+//! 1. `base` points to `offsets.len` bytes, aligned to at least 128 bytes, that stay mapped as long
+//!    as the memory exists. `offsets` is `config.offsets()`, and both are this process's own
+//!    copies.
+//! 2. Everything but the payloads is only ever accessed as atomics: any bytes are valid there.
+//! 3. A payload is accessed by the participant that has its slot: as a spare, a loan, or something
+//!    received. That is what the exchange is about. A peer that breaks the protocol can spoil it.
 //!
-//! # What peers write, and what is made of it
-//! Any word may hold anything at any time. Each is loaded once for one decision, and what is used
-//! is what was looked at. "Any" means that the word is compared, or counted, and leads nowhere.
+//! # What peers write, and how it is checked
+//! Any word may hold anything at any time. Each word is loaded once for one decision, and the value
+//! that was checked is the one that is used. In the table, "any" means that the word is compared,
+//! or counted, and is never followed.
 //!
-//! | word | what is looked at |
+//! | word | what is checked |
 //! |---|---|
-//! | `config` | all of it, once, when a handle is made (see [`Config`]); the handle goes by its copy |
+//! | `config` | all of it, once, when a handle is made (see [`Config`]); the handle uses its copy |
 //! | `tail.at`, `head.at` | the index: less than the ring's length (`Ring::site`) |
-//! | `watched` | any: whoever finds it set wakes all |
+//! | `watched` | any: a thread that finds it set wakes all |
 //! | `roster` | any: it is slept on, and pending |
-//! | `used` | no more than `config.ids` (`QueueMemory::used`); grown once it was advanced (`attach`) |
+//! | `used` | no more than `config.ids` (`QueueMemory::used`); it has grown once advanced (`attach`) |
 //! | `returned` | any: the places say what there is |
-//! | `moves` | any: how often it changes during one look is counted |
+//! | `moves` | any: the rounds of a look in which it changes are counted |
 //! | `joins` | any: it is slept on |
 //! | an entry | the slot exists (`announce`), and is not in use by this thread already (`slot`) |
-//! | `token` | whether it has an owner, or had one that died: all else is `lock::state`'s |
-//! | `seen` | the slot exists, before it is completed (`settle`); otherwise it is compared |
-//! | `site` | such a word (`cell`) and such a place (`announced_place`), each time it is loaded |
-//! | a place, by its own participant | never, but where it takes the id over, and where a task was |
-//! | | taken out: the slot exists, the flags can be, no slot is there twice (`furnish`, `claim`) |
+//! | `token` | whether it has an owner, or had one that died: the rest is `lock::state`'s |
+//! | `seen` | the slot exists, before the exchange is completed (`settle`); otherwise it is compared |
+//! | `site` | there is such a word (`cell`), and such a place (`announced_place`), at each load |
+//! | a place, by its own participant | never read, except at the takeover of the id, and where a task was |
+//! | | taken out: the slot exists, the flags are possible, no slot is there twice (`furnish`, `claim`) |
 //! | a place, by others | as an entry |
-//! | `life` | any: it is compared; each burial makes it another one |
-//! | a slot's `taker` | any: its id is compared, it is counted on |
+//! | `life` | any: it is compared; each burial changes it |
+//! | a slot's `taker` | any: its id is compared, its count goes on from there |
 //! | its `payload_len` | no more than `config.size`, once, when it is received; the guard keeps it |
-//! | its `attempts` | any: it is compared with the config's, and told; the guard keeps it |
+//! | its `attempts` | any: it is compared with the config's, and reported; the guard keeps it |
 //!
-//! What makes a loop is bounded besides: operations and searches in a ring by
+//! Loops are bounded besides: operations and searches in a ring by
 //! [`MOST_ROUNDS`](super::exchange::MOST_ROUNDS), looks at all participants by
 //! [`looks`](super::looks).
 
@@ -48,18 +50,18 @@ use super::layout::{Config, Offsets};
 use super::words::noted;
 use crate::sync::lock::state::RawLock;
 
-/// Something in cache lines of its own.
+/// A value in cache lines of its own.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct Apart<T>(pub(crate) T);
 
-/// A position in a ring, and who sleeps on it.
+/// A position in a ring, and a note about the threads that sleep on it.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Position {
     pub(crate) at: AtomicU64,
-    /// Bit 0: since all who sleep on it were last woken, someone went to sleep who waits for other
-    /// things, too. See [`waiting`](super::waiting).
+    /// Bit 0: since all sleepers on the position were last woken, a thread went to sleep that waits
+    /// for other things, too. See [`waiting`](super::waiting).
     pub(crate) watched: AtomicU32,
 }
 
@@ -81,36 +83,36 @@ pub(crate) struct Control {
     pub(crate) items: Counters,
     /// The second ring, of dead letters.
     pub(crate) letters: Counters,
-    /// Bits 0-29 are 0: it is what everybody has pending (`crossproc_sys::robust`), and what
-    /// everybody sleeps on besides. Bits 30-63: how often a participant of a joinable queue came.
+    /// Bits 0-29 are 0: all participants have this word pending (`crossproc_sys::robust`), and all
+    /// sleepers sleep on it besides. Bits 30-63: how often a participant of a joinable queue came.
     pub(crate) roster: Apart<AtomicU64>,
-    /// How many ids were ever used; only grows. Their records and slots are allocated.
+    /// How many ids were ever used. Only grows. The records and slots of these ids are allocated.
     pub(crate) used: AtomicU32,
-    /// Bit 0: there may be returned tasks. The rest: how often one was returned.
+    /// Bit 0: there may be returned tasks. The rest: how often a task was returned.
     pub(crate) returned: AtomicU64,
-    /// How many tasks somebody has tried to take back.
+    /// How often participants have tried to take a returned task out of a place.
     pub(crate) moves: AtomicU64,
-    /// Bits 0-30 are 0, bit 31: someone may sleep on it until all tasks are done. Bits 32-63: how
-    /// often that may have been so.
+    /// Bit 21 (`WAITERS`): a thread may sleep on it until all tasks are done. Bits 32-63: how often
+    /// all tasks may have been done. The other bits are 0.
     pub(crate) joins: AtomicU64,
 }
 
-/// What is known of a participant. The places follow it.
+/// What is known of a participant. Its places follow the record.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct ParticipantRecord {
-    /// Who holds it is the participant.
+    /// The thread that holds it is the participant.
     pub(crate) token: RawLock,
-    /// The word that the participant tries to exchange, as it saw it; 0: it does not try.
+    /// The word that the participant tries to exchange, as it saw it. 0: it tries nothing.
     pub(crate) seen: AtomicU64,
-    /// Bits 0-31: where that word is, 32-63: from which place. It stays while `seen` is not 0.
+    /// Bits 0-31: where that word is. Bits 32-63: from which place. It stays while `seen` is not 0.
     pub(crate) site: AtomicU64,
-    /// How far the life of whoever had the id last has come: see `words`, and
-    /// [`burying`](super::burying). Only goes up.
+    /// How far the last life of the id has come: see `words`, and [`burying`](super::burying). Only
+    /// goes up.
     pub(crate) life: AtomicU64,
 }
 
-/// Where a participant's record is, in bytes from the first one. Less than the memory's length.
+/// Where a participant's record is, in bytes from the first record. Less than the memory's length.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Site(usize);
 
@@ -118,7 +120,7 @@ pub(crate) struct Site(usize);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueMemory {
     base: NonNull<u8>,
-    /// Into `base`: what the offsets says, as pointers.
+    /// Pointers into `base`, by the offsets of the same names.
     entries: NonNull<u8>,
     records: NonNull<u8>,
     slots: NonNull<u8>,
@@ -130,30 +132,29 @@ pub(crate) struct QueueMemory {
     pub(crate) offsets: Offsets,
 }
 
-// SAFETY: what it leads to is atomics, and payloads that go to one owner at a time (invariants 2,
-// 3).
+// SAFETY: the memory holds atomics, and payloads that have one owner at a time (invariants 2, 3).
 unsafe impl Send for QueueMemory {}
 // SAFETY: as above.
 unsafe impl Sync for QueueMemory {}
 
-/// `T`s at an offset, of which this is one.
+/// Returns the `T` at an offset from `start`.
 ///
 /// # Safety
-/// The offsets of the memory that gives the reference away has a `T` there, which is all atomics.
+/// The offsets of the memory that the reference comes from place a `T` there, which is all atomics.
 #[inline(always)]
 unsafe fn at<'a, T>(start: NonNull<u8>, offset: usize) -> &'a T {
-    // SAFETY: the caller's: inside the memory (invariant 1).
+    // SAFETY: by the caller's clause it is inside the memory (invariant 1).
     let at = unsafe { start.add(offset) };
-    // SAFETY: mapped as long as the memory, aligned as the offsets has it, and valid whatever it
+    // SAFETY: it is mapped as long as the memory, aligned as the offsets say, and valid whatever it
     // holds (invariant 2).
     unsafe { at.cast().as_ref() }
 }
 
 impl QueueMemory {
     /// # Safety
-    /// Invariant 1, as long as the memory and its copies are used.
+    /// Invariant 1 holds as long as the memory and its copies are used.
     pub(crate) unsafe fn new(base: NonNull<u8>, config: Config, offsets: Offsets) -> Self {
-        // SAFETY: less than the offsets's length.
+        // SAFETY: it is less than the length in `offsets`.
         let entries = unsafe { base.add(offsets.entries) };
         // SAFETY: as above.
         let records = unsafe { base.add(offsets.records) };
@@ -173,15 +174,15 @@ impl QueueMemory {
 
     #[inline(always)]
     pub(crate) fn control(&self) -> &Control {
-        // SAFETY: it is what the offsets begins with.
+        // SAFETY: the memory begins with it.
         unsafe { at(self.base, 0) }
     }
 
-    /// An entry of either ring: the letters' follow the items'.
+    /// Returns an entry of either ring. The letters' entries follow the items'.
     #[inline(always)]
     pub(crate) fn entry(&self, index: usize) -> &AtomicU64 {
         debug_assert!(index < self.config.entries());
-        // SAFETY: callers compare it with the ring's length, which is the config's.
+        // SAFETY: callers compare the index with the ring's length, which is the config's.
         unsafe { at(self.entries, index * size_of::<AtomicU64>()) }
     }
 
@@ -197,8 +198,8 @@ impl QueueMemory {
 
     #[inline(always)]
     pub(crate) fn record_at(&self, site: Site) -> &ParticipantRecord {
-        // SAFETY: ids are less than `config.ids`: those of `used` are, and others are compared with
-        // it.
+        // SAFETY: ids are less than `config.ids`: ids below `used` are, and other ids are compared
+        // with it.
         unsafe { at(self.records, site.0) }
     }
 
@@ -210,8 +211,8 @@ impl QueueMemory {
     #[inline(always)]
     pub(crate) fn place_at(&self, site: Site, place: usize) -> &AtomicU64 {
         debug_assert!(place < self.config.places as usize);
-        // SAFETY: places follow the record, and there are as many as the config says, with which
-        // callers compare.
+        // SAFETY: the places follow the record. There are as many as the config says, and callers
+        // compare with that.
         unsafe {
             at(
                 self.records,
@@ -220,7 +221,7 @@ impl QueueMemory {
         }
     }
 
-    /// The word that a [site](ParticipantRecord::site) names, if it can.
+    /// Returns the word that a [site](ParticipantRecord::site) names, if there is such a word.
     pub(crate) fn cell(&self, index: usize) -> Option<&AtomicU64> {
         let entries = self.config.entries();
         if index < entries {
@@ -231,54 +232,54 @@ impl QueueMemory {
         (id < self.config.ids as usize).then(|| self.place(id, place))
     }
 
-    /// How a [site](ParticipantRecord::site) names a place.
+    /// Returns the number by which a [site](ParticipantRecord::site) names a place.
     pub(crate) fn site_of_place(&self, id: usize, place: usize) -> usize {
         self.config.first_slot(id) + place
     }
 
-    /// Whether there is such a slot.
+    /// Returns whether there is such a slot.
     #[inline(always)]
     pub(crate) fn has_slot(&self, slot: usize) -> bool {
         slot < self.count
     }
 
-    /// Who took the slot last: see `words`.
+    /// The word that says which participant took the slot last: see `words`.
     #[inline(always)]
     pub(crate) fn taker(&self, slot: usize) -> &AtomicU64 {
         debug_assert!(self.has_slot(slot));
-        // SAFETY: callers compare the slot with the config; a slot begins with it.
+        // SAFETY: callers compare the slot with the config. A slot begins with this word.
         unsafe { at(self.slots, slot * self.stride) }
     }
 
-    /// Notes who has taken a slot, which is its own then.
+    /// Notes that a participant has taken a slot, which is its own from then on.
     #[inline(always)]
     pub(crate) fn note_taker(&self, slot: usize, id: usize) {
         let taker = self.taker(slot);
-        // Relaxed: whoever had the slot before has noted it, and the exchange has ordered that. A
-        // burier of that one that comes late finds it done, and changes nothing (`settle`).
-        // Release: pairs with the Acquire loads in `happened` and `settle`.
+        // Relaxed: the participant that had the slot before has noted itself, and the exchange has
+        // ordered that. A late burier of that participant finds the note made, and changes nothing
+        // (`settle`). Release: pairs with the Acquire loads in `happened` and `settle`.
         taker.store(noted(taker.load(Relaxed), id), Release);
     }
 
-    /// How many bytes its payload has, where that is not always the same.
+    /// The number of bytes of the slot's payload, for payloads of various lengths.
     #[inline]
     pub(crate) fn payload_len(&self, slot: usize) -> &AtomicU32 {
         debug_assert!(self.has_slot(slot) && self.config.align == 1);
-        // SAFETY: as `taker`, which it follows; the header of what may vary has it.
+        // SAFETY: as for `taker`, which it follows. The header of such payloads has it.
         unsafe { at(self.slots, slot * self.stride + super::layout::HEADER) }
     }
 
-    /// How often it was given out. For tasks.
+    /// How often the slot's task was given out. For joinable queues.
     #[inline]
     pub(crate) fn attempts(&self, slot: usize) -> &AtomicU32 {
         debug_assert!(self.has_slot(slot) && self.config.is_joinable);
-        // SAFETY: as `taker`; the header of a task has it, behind the length.
+        // SAFETY: as for `taker`. The header of a task has it, behind the length.
         unsafe {
             at(self.slots, slot * self.stride + super::layout::HEADER + size_of::<AtomicU32>())
         }
     }
 
-    /// A new item in the slot was never given out.
+    /// Prepares a slot for a new item, which was never given out.
     #[inline(always)]
     pub(crate) fn prepare(&self, slot: usize) {
         if self.config.is_joinable {
@@ -287,12 +288,12 @@ impl QueueMemory {
         }
     }
 
-    /// Where the payload is: `config.size` bytes, aligned to `config.align`, valid for whoever has
-    /// the slot (invariant 3).
+    /// Returns where the payload is: `config.size` bytes, aligned to `config.align`, valid for the
+    /// participant that has the slot (invariant 3).
     #[inline(always)]
     pub(crate) fn payload(&self, slot: usize) -> NonNull<u8> {
         debug_assert!(self.has_slot(slot));
-        // SAFETY: inside the slot, which is inside the memory.
+        // SAFETY: it is inside the slot, which is inside the memory.
         unsafe { self.slots.add(slot * self.stride + self.offsets.payload) }
     }
 }

@@ -1,5 +1,5 @@
-//! What a participant does, with the waiting and the places that it takes: between the public types
-//! and the state machine.
+//! Operations of a participant, with the waits and the places that they need: the layer between the
+//! public types and the state machine.
 
 #![allow(unsafe_code)]
 
@@ -13,11 +13,11 @@ use super::waiting::Side;
 use super::words::{TASK, WAITERS};
 use crate::wait::{Wait, Waiter};
 
-/// Where fewer items fit, as many may be got at once all the same.
+/// The least bound on the items of one `get_many`, for queues of a smaller capacity.
 const LEAST_BOUND: usize = 1 << 10;
 
 impl Participation {
-    /// Writes an item into a slot of the participant's own, and puts that.
+    /// Writes an item into a slot of the participant's own, and puts it.
     #[inline(always)]
     pub(crate) fn put(
         &self,
@@ -30,7 +30,7 @@ impl Participation {
         self.send(place, wait)
     }
 
-    /// Puts what is in a place.
+    /// Puts the item in a place.
     #[inline(always)]
     pub(crate) fn send(
         &self,
@@ -82,7 +82,7 @@ impl Participation {
         Ok(self.memory().waiting(self.thread, Side::Getters, &mut Waiter::new(wait), get, sleep)?)
     }
 
-    /// Takes a task: the place that it is in.
+    /// Takes a task. Returns the place that it is in.
     pub(crate) fn receive_task(
         &self,
         wait: Option<impl FnOnce() -> Wait>,
@@ -98,7 +98,7 @@ impl Participation {
                 place
             }
         };
-        // Not if a peer has made it one that this thread has already.
+        // Refused if a peer has made it a slot that this thread has already.
         if let Err(refused) = self.memory().slot(&self.participant, place) {
             self.vacate(place);
             return Err(refused.into());
@@ -107,11 +107,11 @@ impl Participation {
         Ok(place)
     }
 
-    /// A place for a task, for one who has none that it could take back.
+    /// Occupies a place for a task, for a participant that has no task to take back.
     fn occupy_for_task(&self) -> Result<usize, QueueError> {
         match self.memory().occupy(&self.participant) {
             Some(place) => Ok(place),
-            // Others have taken all that was returned, so its places could have been reclaimed.
+            // Others have taken all that was returned, so their places could have been reclaimed.
             None if self.participant.returned.get() != 0 => Err(QueueError::Spoiled),
             None => Err(self.too_many_loans()),
         }
@@ -122,8 +122,8 @@ impl Participation {
         place: usize,
         wait: Option<impl FnOnce() -> Wait>,
     ) -> Result<(), QueueError> {
-        // One who can wait looks shortly at first, as if its time was over, and longer while it
-        // waits.
+        // A call that can wait looks briefly at first, as if its deadline had passed. It looks
+        // longer while it waits.
         let at_first = wait.is_some().then_some(0);
         match self.take_task_at_once(place, at_first) {
             Err(Refused::Empty) => self.take_task_later(place, wait.map(|wait| wait())),
@@ -138,8 +138,9 @@ impl Participation {
         })
     }
 
-    /// For one who has found none. What the dead had may be all there is, and nobody asleep who
-    /// would notice a death: so who does not sleep buries them, too.
+    /// Waits for a task, if `wait` allows it, after a call has found none. The dead may have the
+    /// only tasks, with no sleeper to notice the death. So a call that does not sleep buries the
+    /// dead, too.
     #[cold]
     fn take_task_later(&self, place: usize, wait: Option<Wait>) -> Result<(), QueueError> {
         let result = match wait {
@@ -157,7 +158,7 @@ impl Participation {
         }
     }
 
-    /// Whether there was anybody to bury.
+    /// Buries the dead. Returns whether there were any.
     fn bury(&self) -> bool {
         self.thread.begin(&self.memory().control().roster.0);
         let any = self.memory().bury(Some(0));
@@ -173,7 +174,8 @@ impl Participation {
         };
         let take = |ring: Ring<'_>| match memory.take_task(&self.participant, ring, place, until) {
             Err(Refused::Empty) if self.has_task() && memory.is_at_end(ring) => {
-                // What the dead had can be taken, and is waited for in vain otherwise.
+                // Once the dead are buried, their tasks can be taken. Waiting for them would be in
+                // vain.
                 memory.bury(until);
                 let again = memory.take_task(&self.participant, ring, place, until);
                 again.map_err(|refused| self.deadlock_or(refused, until))
@@ -183,7 +185,7 @@ impl Participation {
         Ok(memory.waiting(self.thread, Side::Getters, waiter, take, sleep)?)
     }
 
-    /// Gets the first item and reads it, for which it needs no place for longer. Not for tasks.
+    /// Gets the first item and reads it. It needs a place for the call only. Not for tasks.
     #[inline(always)]
     pub(crate) fn get<R>(
         &self,
@@ -196,8 +198,8 @@ impl Participation {
         Ok(read(self.memory().payload(slot), slot))
     }
 
-    /// Puts `count` items, each written by `write` from its number: how many there were before an
-    /// error. With `wait`, it waits for room for all of them.
+    /// Puts `count` items, each of which `write` writes, given its index. Returns how many were
+    /// put, and the error that stopped it, if any. With `wait`, it waits for room for all of them.
     pub(crate) fn put_many(
         &self,
         count: usize,
@@ -207,7 +209,7 @@ impl Participation {
         let memory = self.memory();
         let place = memory.free_place(&self.participant);
         let mut put = 0;
-        // One after the other, until somebody is to be woken.
+        // Puts one after the other, until a waiter has to be woken.
         let some = |ring: Ring<'_>, put: &mut usize| {
             let before = *put;
             while *put < count {
@@ -261,11 +263,12 @@ impl Participation {
         (put, None)
     }
 
-    /// Gets as many items as there are, but no more than `most`, and at least one, each read by
-    /// `read`. Not for tasks.
+    /// Gets as many items as there are, at least one and at most `most`, and has `read` read each.
+    /// Returns how many; 0 at once if `most` is 0. Not for tasks.
     ///
-    /// If it is fewer than `most`, the queue was found empty after them, but for very many: it ends
-    /// after as many as fit, however fast others put meanwhile.
+    /// If there are fewer than `most`, the queue was found empty after the last of them. A very
+    /// large `most` is the exception: the call stops after as many items as fit, or [`LEAST_BOUND`]
+    /// if that is more, however fast others put meanwhile.
     pub(crate) fn get_many(
         &self,
         most: usize,
@@ -275,7 +278,7 @@ impl Participation {
         let memory = self.memory();
         let most = most.min((memory.config.capacity as usize).max(LEAST_BOUND));
         let place = memory.free_place(&self.participant);
-        // One after the other, until somebody is to be woken.
+        // Gets one after the other, until a waiter has to be woken.
         let mut some = |ring: Ring<'_>, got: &mut usize| {
             let before = *got;
             while *got < most {
@@ -310,7 +313,7 @@ impl Participation {
             }
             (result, _) => result?,
         }
-        // What is there besides.
+        // The rest of what is there.
         while got < most
             && memory.at_once(self.thread, Side::Getters, |ring| some(ring, &mut got)).is_ok()
         {
@@ -318,7 +321,7 @@ impl Participation {
         Ok(got)
     }
 
-    /// A place for a loan, or something received.
+    /// Occupies a place for a loan, or for a received item.
     pub(crate) fn occupy(&self) -> Result<usize, QueueError> {
         self.memory().occupy(&self.participant).ok_or_else(|| self.too_many_loans())
     }
@@ -327,14 +330,14 @@ impl Participation {
         QueueError::TooManyLoans { limit: self.memory().most_loans() }
     }
 
-    /// The place is not in use any more. Nothing in a forked child: it is the parent's.
+    /// Frees a place. Does nothing in a forked child, where the place is the parent's.
     pub(crate) fn vacate(&self, place: usize) {
         if self.is_of_this_thread() {
             self.memory().vacate(&self.participant, place);
         }
     }
 
-    /// The task in a place is done.
+    /// Finishes the task in a place.
     pub(crate) fn finish_task(&self, place: usize) {
         if self.is_of_this_thread() {
             self.thread.begin(&self.memory().control().roster.0);
@@ -344,27 +347,29 @@ impl Participation {
         }
     }
 
-    /// The task in a place is for somebody else.
+    /// Gives the task in a place to another worker.
     pub(crate) fn return_task(&self, place: usize) {
         if self.is_of_this_thread() {
             self.thread.begin(&self.memory().control().roster.0);
             self.memory().return_task(&self.participant, place);
             self.thread.end();
-            // Whoever takes it leaves another slot there, which `reclaim` then makes usable; or a
-            // dead letter's.
+            // The worker that takes the task leaves another slot there, and `reclaim` then makes
+            // the place usable again. So it does if the task became a dead letter: the put left
+            // another slot there, too.
             self.participant.returned.set(self.participant.returned.get() | 1 << place);
         }
     }
 
-    /// Why one that has a task in hand does not wait for the last ones to come back: those who have
-    /// them may wait in the same way.
+    /// Turns `Empty` into `Deadlock` if others have unfinished tasks. A participant that has a task
+    /// in hand does not wait for the last ones to come back: those that have them may wait in the
+    /// same way.
     fn deadlock_or(&self, refused: Refused, until: Option<u64>) -> Refused {
         let is_some =
             || self.memory().unfinished(Some(self.participant.id), until) == Unfinished::Some;
         if refused == Refused::Empty && is_some() { Refused::Deadlock } else { refused }
     }
 
-    /// Whether the participant has a task in hand.
+    /// Returns whether the participant has a task in hand.
     pub(crate) fn has_task(&self) -> bool {
         let busy = self.participant.busy.get() & !self.participant.returned.get();
         (0..64)

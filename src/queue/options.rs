@@ -15,7 +15,7 @@ use super::{JoinableQueue, KIND, Queue, joinable};
 use crate::memory::region::{Region, RegionError};
 use crate::memory::shared::Plain;
 
-/// How a queue is created. What is not said is as in [`new`](QueueOptions::new).
+/// How to create a queue. Options that are not set are as in [`new`](QueueOptions::new).
 ///
 /// ```
 /// use crossproc::{Queue, QueueOptions};
@@ -40,21 +40,21 @@ impl Default for QueueOptions {
 }
 
 impl QueueOptions {
-    /// 1,024 participants, 3 loans for each, attempts without end.
+    /// Returns the defaults: 1,024 participants, 3 loans for each, and any number of attempts.
     #[must_use]
     pub fn new() -> Self {
         QueueOptions { participants: 1_024, loans: 3, attempts: 0, dead_letters: 0 }
     }
 
-    /// How many threads may take part at the same time, in all processes together. Each that ever
-    /// did costs a record of 128 bytes or more, and `loans` + 1 slots.
+    /// Sets how many threads may take part at the same time, in all processes together. Memory is
+    /// used for as many as ever did: for each a record of 128 bytes or more, and `loans` + 1 slots.
     #[must_use]
     pub fn participants(mut self, most: usize) -> Self {
         self.participants = most;
         self
     }
 
-    /// How many items a participant may have loaned, received, or in hand as tasks at the same
+    /// Sets how many items a participant may have loaned, received, or in hand as tasks at the same
     /// time: 1 to 63.
     #[must_use]
     pub fn loans(mut self, most: usize) -> Self {
@@ -62,9 +62,10 @@ impl QueueOptions {
         self
     }
 
-    /// For a [`JoinableQueue`]: a task that was given out `most` times and came back each time
-    /// becomes a dead letter instead, if there is room for it among `letters` of them; otherwise it
-    /// is given out again. `most` 0: never.
+    /// Sets the number of attempts at a task of a [`JoinableQueue`]. A task that was given out
+    /// `most` times and came back each time becomes a dead letter, if there are fewer than
+    /// `letters` of them. Otherwise it is given out again. If `most` is 0, tasks never become dead
+    /// letters.
     #[must_use]
     pub fn attempts(mut self, most: u32, letters: usize) -> Self {
         self.attempts = most;
@@ -72,20 +73,20 @@ impl QueueOptions {
         self
     }
 
-    /// A [`Queue`] for `capacity` items, 1 to 2^20.
+    /// Creates a [`Queue`] for `capacity` items, 1 to 2^20.
     ///
     /// # Errors
-    /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
+    /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
     pub fn create<T: Plain>(&self, capacity: usize) -> Result<Queue<T>, RegionError> {
         let config = self.config(capacity, size_of::<T>(), align_of::<T>(), false);
         create(config, T::layout(KIND)).map(Queue::of)
     }
 
-    /// A [`ByteQueue`](super::ByteQueue) for `capacity` messages, 1 to 2^20, of `max_len` bytes at
-    /// most.
+    /// Creates a [`ByteQueue`](super::ByteQueue) for `capacity` messages, 1 to 2^20, of at most
+    /// `max_len` bytes.
     ///
     /// # Errors
-    /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
+    /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
     pub fn create_bytes(
         &self,
         capacity: usize,
@@ -94,10 +95,10 @@ impl QueueOptions {
         create(self.config(capacity, max_len, 1, false), <[u8]>::layout(KIND)).map(Queue::of)
     }
 
-    /// A [`JoinableQueue`] for `capacity` tasks, 1 to 2^20.
+    /// Creates a [`JoinableQueue`] for `capacity` tasks, 1 to 2^20.
     ///
     /// # Errors
-    /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
+    /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
     pub fn create_joinable<T: Plain>(
         &self,
         capacity: usize,
@@ -106,11 +107,11 @@ impl QueueOptions {
         create(config, T::layout(joinable::KIND)).map(JoinableQueue::of)
     }
 
-    /// A [`JoinableByteQueue`](super::JoinableByteQueue) for `capacity` tasks, 1 to 2^20, of
-    /// `max_len` bytes at most.
+    /// Creates a [`JoinableByteQueue`](super::JoinableByteQueue) for `capacity` tasks, 1 to 2^20,
+    /// of at most `max_len` bytes.
     ///
     /// # Errors
-    /// [`RegionError`]: no memory or no descriptor for it, or numbers that cannot be.
+    /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
     pub fn create_joinable_bytes(
         &self,
         capacity: usize,
@@ -121,7 +122,7 @@ impl QueueOptions {
     }
 
     fn config(&self, capacity: usize, size: usize, align: usize, is_joinable: bool) -> Config {
-        // What does not fit is refused as too much.
+        // A number that does not fit becomes one that `check` refuses as too large.
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX / 2);
         Config {
             capacity: number(capacity),
@@ -139,7 +140,7 @@ impl QueueOptions {
 fn create(config: Config, layout: QueueLayout) -> Result<QueueHandle, RegionError> {
     let offsets = check(&config)?;
     let fill = |base: NonNull<u8>| {
-        // SAFETY: `base` leads to `offsets.len` bytes, page aligned; the region keeps them mapped
+        // SAFETY: `base` points to `offsets.len` bytes, page aligned, which the region keeps mapped
         // for longer than this closure.
         let memory = unsafe { QueueMemory::new(base, config, offsets) };
         config.store(&memory);
@@ -156,7 +157,7 @@ fn create(config: Config, layout: QueueLayout) -> Result<QueueHandle, RegionErro
     Ok(handle(region, config, offsets))
 }
 
-/// For a region whose contents are as long as the offsets says.
+/// Makes a handle to a region whose contents are as long as `offsets` says.
 fn handle(region: Region, config: Config, offsets: Offsets) -> QueueHandle {
     // SAFETY: the handle keeps the region, and with it the mapping, for as long as it keeps the
     // memory.
@@ -164,7 +165,7 @@ fn handle(region: Region, config: Config, offsets: Offsets) -> QueueHandle {
     QueueHandle::new(memory, region)
 }
 
-/// Makes a handle of a descriptor, if it is a queue of such items.
+/// Makes a handle from a descriptor, if its file is a queue of such items.
 pub(crate) fn attach(
     file: OwnedFd,
     layout: QueueLayout,
@@ -184,8 +185,7 @@ pub(crate) fn attach(
     let offsets = check(&config)?;
     let is_of_size = match layout.items {
         ItemSize::Fixed(size) => config.size == size as u64,
-        // The most that a message can have is the creator's choice; `offsets` has looked whether it
-        // fits.
+        // The creator chose the maximum length of a message; `check` has found that it fits.
         ItemSize::Varying => true,
     };
     let is_expected = config.is_joinable == is_joinable
@@ -220,18 +220,18 @@ impl Config {
             self.align.into(),
         ];
         for (to, number) in memory.control().config.iter().zip(numbers) {
-            // Relaxed: whoever attaches is ordered after it.
+            // Relaxed: an attach is ordered after it by `initialised` in the region's header.
             to.store(number, Relaxed);
         }
     }
 
-    /// What a region's beginning says, which is at least as long as the control words. Not to be
-    /// believed; `None` if nobody can have stored it.
+    /// Reads the config at the beginning of a region, which is at least as long as the control
+    /// words. The result is unchecked; it is `None` if no creator can have stored it.
     fn load(base: NonNull<u8>) -> Option<Self> {
         let control = base.cast::<super::memory::Control>();
-        // SAFETY: mapped, as the caller says, page aligned, and all atomics.
+        // SAFETY: mapped, as the caller guarantees, page aligned, and all atomics.
         let control = unsafe { control.as_ref() };
-        // Each once: the copy is what is checked and used.
+        // Each is loaded once: this copy is checked and used.
         let numbers = control.config.each_ref().map(|number| number.load(Relaxed));
         let number = |index: usize| u32::try_from(numbers[index]).ok();
         Some(Config {

@@ -1,13 +1,14 @@
-//! Who takes part: ids, and the places of each participant.
+//! Taking part: ids, and the places of each participant.
 //!
 //! # Goal
-//! Whoever holds an id's token, a robust lock, is the participant of that id. When it dies the
-//! kernel marks the token, and anybody buries it ([`burying`](super::burying)). A newcomer takes
-//! the token, buries the dead one if nobody has, and begins the id's next life.
+//! The thread that holds an id's token, a robust lock, is the participant of that id. When it dies
+//! the kernel marks the token, and any thread may bury it ([`burying`](super::burying)). A newcomer
+//! takes the token, buries the dead participant if that has not been done, and begins the id's next
+//! life.
 //!
 //! Ids are given out in order, and are used again before a new one is. The memory of an id is
 //! allocated before `used` includes it, and never freed. A full table refuses newcomers only while
-//! each id has an owner that lives, or is a newcomer itself, stopped or not.
+//! each id has a living owner, or an owner that is a newcomer itself, stopped or not.
 
 use std::io;
 
@@ -21,8 +22,8 @@ use super::tasks::Unfinished;
 use super::words::{FLAGS, LIVES, RETURNED, ROUND, TASK, index, with};
 use crate::sync::lock::state::LockRefused;
 
-/// How often a participant may go on while it is looked at, before it is not known what it is
-/// about. Each time is an operation of its.
+/// How often a participant may go on while it is looked at, before the answer is
+/// `Unfinished::Unknown`. Each time is one of its operations.
 const MOST_LOOKS_AT_ONE: u32 = 1 << 10;
 
 /// Why a thread could not become a participant.
@@ -30,18 +31,18 @@ const MOST_LOOKS_AT_ONE: u32 = 1 << 10;
 pub(crate) enum NoParticipant {
     /// All ids are in use.
     TooMany,
-    /// There is no memory for another one's slots.
+    /// There is no memory for the slots of another id.
     NoMemory(io::Error),
     Lock(LockRefused),
     Corrupt,
 }
 
 impl QueueMemory {
-    /// Makes the calling thread a participant. `allocate` makes an id's memory usable; it may be
-    /// called for one that is.
+    /// Makes the calling thread a participant. `allocate` makes an id's memory usable. It may be
+    /// called for an id whose memory is usable already.
     ///
-    /// Each id is looked at once. One that becomes free behind this thread is left to the next who
-    /// comes.
+    /// Each id is looked at once. An id that becomes free behind this thread is left to the next
+    /// newcomer.
     pub(crate) fn attach(
         &self,
         thread: &Thread,
@@ -51,13 +52,14 @@ impl QueueMemory {
         for id in 0..self.config.ids as usize {
             if id >= used {
                 allocate(id).map_err(NoParticipant::NoMemory)?;
-                // Release: pairs with the Acquire in `used`. If it fails, another one has done the
-                // same.
+                // Release: pairs with the Acquire in `used`. If it fails, another newcomer has done
+                // the same.
                 let _ =
                     self.control().used.compare_exchange(id as u32, id as u32 + 1, AcqRel, Relaxed);
                 used = self.used();
                 if id >= used {
-                    // It only grows, and has this id now: a peer has written there.
+                    // `used` only grows, and should include this id by then: a peer has written
+                    // there.
                     return Err(NoParticipant::Corrupt);
                 }
             }
@@ -68,7 +70,7 @@ impl QueueMemory {
         Err(NoParticipant::TooMany)
     }
 
-    /// Takes an id's token if it is nobody's.
+    /// Takes an id's token if no thread has it. Returns whether it did.
     fn take_token(&self, id: usize) -> Result<bool, NoParticipant> {
         let token = &self.record(id).token;
         if token.owner().is_some() {
@@ -81,8 +83,8 @@ impl QueueMemory {
         }
     }
 
-    /// What the new holder of a token does first. Until its life begins others may bury the last
-    /// one, too.
+    /// Does what the new holder of a token does first. Until its life begins, others may bury the
+    /// last participant, too.
     fn enter(&self, thread: &Thread, id: usize) -> Result<Participant, NoParticipant> {
         thread.begin(&self.control().roster.0);
         self.begin_life(id);
@@ -90,7 +92,7 @@ impl QueueMemory {
         thread.end();
         let Ok(participant) = self.furnish(id) else {
             self.end_life(id);
-            // It must not stay in the thread's list: the memory is going to be unmapped.
+            // The token must not stay in the thread's list: the memory is going to be unmapped.
             self.record(id).token.unlock(thread.tid());
             return Err(NoParticipant::Corrupt);
         };
@@ -98,14 +100,15 @@ impl QueueMemory {
         Ok(participant)
     }
 
-    /// Gives an id that was never used its first slots, and notes it as the taker of what is in its
-    /// places, which are read here, once, and known to the participant from then on. A place with a
-    /// returned task is in use: its slot is not this one's.
+    /// Gives an id that was never used its first slots, and notes it as the taker of the slots in
+    /// its places. The places are read here, once, and the participant knows them from then on. A
+    /// place with a returned task is in use: its slot is not this participant's.
     fn furnish(&self, id: usize) -> Result<Participant, Refused> {
         let participant = Participant::new(self, id);
         let mut returned: u64 = 0;
         for place in 0..self.config.places as usize {
-            // Acquire: pairs with the exchange of one who took a returned task from there.
+            // Acquire: pairs with the exchange of a participant that took a returned task from
+            // there.
             let seen = self.place(id, place).load(Acquire);
             if seen & FLAGS == RETURNED && self.has_slot(index(seen)) {
                 participant.word(place).set(seen);
@@ -114,7 +117,8 @@ impl QueueMemory {
                 self.claim(&participant, place, seen)?;
             }
         }
-        // Nobody can have had more tasks than loans. It would be without a place for anything else.
+        // No participant can have had more tasks than loans. With more, there would be no place
+        // left for anything else.
         if returned.count_ones() as usize > self.most_loans()
             || self.has_slot_twice(&participant, !returned)
         {
@@ -125,7 +129,7 @@ impl QueueMemory {
         Ok(participant)
     }
 
-    /// Whether two of these places have the same slot.
+    /// Returns whether two of these places have the same slot.
     fn has_slot_twice(&self, participant: &Participant, places: u64) -> bool {
         let slot_in = |place: usize| index(participant.word(place).get());
         let places = || bits(places).take_while(|&place| place < self.config.places as usize);
@@ -136,9 +140,9 @@ impl QueueMemory {
         })
     }
 
-    /// Makes the slot in a place the participant's own: the one that somebody has left there for a
-    /// returned task, or the first one. Before it is used: it would not be known as its own
-    /// otherwise.
+    /// Makes the slot in a place the participant's own. It is the slot that another participant
+    /// left there for a returned task, or the place's first one. This comes before the slot is
+    /// used: otherwise it would not be known as the participant's own.
     fn claim(&self, participant: &Participant, place: usize, seen: u64) -> Result<(), Refused> {
         let own = participant.word(place);
         let word = if seen == 0 { own.get() } else { seen };
@@ -168,19 +172,19 @@ impl QueueMemory {
         self.record(participant.id).token.unlock(thread.tid());
     }
 
-    /// A place of the participant's own that is not in use: there always is one.
+    /// Returns a place of the participant's own that is not in use. There always is one.
     #[inline]
     pub(crate) fn free_place(&self, participant: &Participant) -> usize {
         (!participant.busy.get()).trailing_zeros() as usize
     }
 
-    /// How many places can be in use at once: all but one, which every operation needs.
+    /// Returns how many places can be in use at once: all but one, which every operation needs.
     pub(crate) fn most_loans(&self) -> usize {
         self.config.places as usize - 1
     }
 
-    /// A place of the participant's own that is not in use, and is from now on; `None` if that
-    /// would be too many.
+    /// Marks a free place of the participant's own as in use, and returns it. Returns `None` if
+    /// that would be too many.
     #[inline]
     pub(crate) fn occupy(&self, participant: &Participant) -> Option<usize> {
         if !self.can_occupy(participant) {
@@ -191,7 +195,7 @@ impl QueueMemory {
         Some(place)
     }
 
-    /// Whether [`occupy`](QueueMemory::occupy) has a place to give.
+    /// Returns whether [`occupy`](QueueMemory::occupy) has a place to give.
     #[inline]
     pub(crate) fn can_occupy(&self, participant: &Participant) -> bool {
         let is_limit = || participant.busy.get().count_ones() as usize >= self.most_loans();
@@ -201,18 +205,18 @@ impl QueueMemory {
         !is_limit()
     }
 
-    /// What [`occupy`](QueueMemory::occupy) gave is free again.
+    /// Frees a place that [`occupy`](QueueMemory::occupy) gave.
     #[inline]
     pub(crate) fn vacate(&self, participant: &Participant, place: usize) {
         participant.busy.set(participant.busy.get() & !(1 << place));
     }
 
-    /// Makes places usable again from which others have taken the task that was returned there.
+    /// Frees the places whose returned task was taken by others.
     #[cold]
     fn reclaim(&self, participant: &Participant) {
         for place in bits(participant.returned.get()) {
-            // Acquire: pairs with the exchange of the one who took it. Once: what is claimed is
-            // what was seen.
+            // Acquire: pairs with the exchange of the participant that took the task. Loaded once:
+            // what is claimed is what was seen.
             let word = self.place_at(participant.site, place).load(Acquire);
             if word & RETURNED == 0 && self.claim(participant, place, word).is_ok() {
                 participant.returned.set(participant.returned.get() & !(1 << place));
@@ -221,8 +225,8 @@ impl QueueMemory {
         }
     }
 
-    /// Takes back a task that the participant itself has returned, and that nobody else has taken:
-    /// the place, which has been in use all the time.
+    /// Takes back a task that the participant itself has returned, and that no other has taken.
+    /// Returns its place, which has been in use all the time.
     pub(crate) fn retake(&self, thread: &Thread, participant: &Participant) -> Option<usize> {
         if participant.returned.get() == 0 {
             return None;
@@ -236,8 +240,9 @@ impl QueueMemory {
         let taken = with(own.get(), TASK, index(own.get())).wrapping_add(ROUND);
         // Its own slot stays in its own place: nothing has to be announced.
         let word = self.place_at(participant.site, place);
-        // Not a dead letter's place, which waits here to be reclaimed. Release: pairs with the
-        // Acquire loads of a late burier of the id's last life, which then sees the present one.
+        // Not for the place of a dead letter, which waits here to be reclaimed. Release: pairs with
+        // the Acquire loads of a late burier of the id's last life, which then sees the present
+        // life.
         let is_mine = own.get() & RETURNED != 0
             && word.compare_exchange(own.get(), taken, Release, Relaxed).is_ok();
         if is_mine {
@@ -247,19 +252,19 @@ impl QueueMemory {
         is_mine
     }
 
-    /// Whether a participant has a task in hand, or in a place for others, or has got one that is
-    /// not in a place yet.
+    /// Returns whether a participant has a task in hand, or in a place for others, or has got one
+    /// that is not in a place yet.
     pub(crate) fn has_task(&self, id: usize, looks: &mut Looks) -> Unfinished {
         let record = self.record(id);
         for _ in 0..MOST_LOOKS_AT_ONE {
             if !looks.take(1) {
                 break;
             }
-            // Acquire: pairs with the Releases in `burying`: what a life announced that is settled
-            // is in a place.
+            // Acquire: pairs with the Releases in `burying`. If the life is settled, what it
+            // announced is in a place.
             let life = record.life.load(Acquire);
-            // Acquire: pairs with the Release in `complete`: what was announced before is in a
-            // place, if it is announced no longer.
+            // Acquire: pairs with the Release in `complete`. What was announced before is in a
+            // place, if it is not announced any more.
             let seen = record.seen.load(Acquire);
             if (0..self.config.places as usize)
                 .any(|place| self.place(id, place).load(Acquire) & (TASK | RETURNED) != 0)
@@ -267,15 +272,16 @@ impl QueueMemory {
                 return Unfinished::Some;
             }
             if life & LIVES == 0 {
-                // Nobody has the id, if that is so still; what is announced there means nothing.
+                // If the life is unchanged, no participant has the id, and what is announced there
+                // means nothing.
                 if record.life.load(Acquire) == life {
                     return Unfinished::None;
                 }
                 continue;
             }
             if seen & FLAGS == 0 {
-                // A put is not about a task, but for one to the dead letters, which is marked until
-                // it is done.
+                // A put is not about a task, except for one to the dead letters. That task keeps
+                // its mark until the put is done.
                 return Unfinished::None;
             }
             let is_task = self.is_about_task(id, seen, looks);
@@ -285,13 +291,13 @@ impl QueueMemory {
             if record.seen.load(Acquire) == seen {
                 return if is_task { Unfinished::Some } else { Unfinished::None };
             }
-            // It went on meanwhile: what was seen may be of either.
+            // The participant went on meanwhile: what was seen may be of either operation.
         }
         Unfinished::Unknown
     }
 }
 
-/// The numbers of the bits that are set.
+/// Returns the numbers of the bits that are set.
 pub(crate) fn bits(of: u64) -> impl Iterator<Item = usize> {
     (0..u64::BITS as usize).filter(move |bit| of & 1 << bit != 0)
 }

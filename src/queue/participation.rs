@@ -1,9 +1,11 @@
 //! Which threads of this process take part in which queue.
 //!
-//! A thread becomes a participant when it first uses a queue, and is one until it ends, or until
-//! the last handle of the process is gone: then the thread that dropped it at once, and others when
-//! they end or attach to something else. In a forked child the copies of its parent's
-//! participations are recognised by the session of the thread's record, and mean nothing.
+//! A thread becomes a participant when it first uses a queue. It is one until it ends, or until the
+//! process's last handle is dropped. Then the thread that dropped the handle leaves at once; others
+//! leave when they end or turn to another queue.
+//!
+//! In a forked child, the copies of its parent's participations mean nothing. They are recognised
+//! by the session of the thread's record.
 
 #![allow(unsafe_code)]
 
@@ -27,35 +29,38 @@ use crate::sync::lock::state::LockRefused;
 pub(crate) struct Inner {
     pub(crate) memory: QueueMemory,
     pub(crate) region: Region,
-    /// How many there are. Relaxed: who reads 0 late keeps a mapping a little longer.
+    /// The number of handles. Relaxed: a thread that reads 0 late keeps a mapping a little longer.
     handles: AtomicUsize,
 }
 
-/// A handle: it counts itself.
+/// A handle, which counts itself in `Inner::handles`.
 #[derive(Debug)]
 pub(crate) struct QueueHandle(Arc<Inner>);
 
-/// A thread's participation.
+/// A thread's participation in a queue.
 #[derive(Debug)]
 pub(crate) struct Participation {
     inner: Arc<Inner>,
-    /// That of `inner`, which keeps it mapped.
+    /// The memory of `inner`, which keeps it mapped.
     memory: QueueMemory,
     pub(crate) participant: Participant,
-    /// The record of the thread, and its session: in a forked child it has another, or none.
+    /// The thread's record, and its session at the time of attaching. In a forked child the record
+    /// has another session, or none.
     pub(crate) thread: &'static Thread,
     session: u64,
-    /// Where the token hangs: it counts the guards that the thread has of this queue.
+    /// The token's slot in the thread's robust list. It counts the guards that the thread has of
+    /// this queue.
     slot: Slot<'static>,
 }
 
 thread_local! {
-    /// The queue that was used last, for a short way.
-    static LAST: Cell<(*const Inner, *const Participation)> = const { Cell::new((ptr::null(), ptr::null())) };
+    /// A shortcut: the queue that was used last, and this thread's participation in it.
+    static LAST: Cell<(*const Inner, *const Participation)> =
+        const { Cell::new((ptr::null(), ptr::null())) };
     static ALL: All = const { All(RefCell::new(Vec::new())) };
 }
 
-/// The participations of a thread. When it ends they go, and the short way with them.
+/// A thread's participations. When the thread ends they are dropped, and the shortcut is cleared.
 struct All(RefCell<Vec<Rc<Participation>>>);
 
 impl Drop for All {
@@ -78,7 +83,7 @@ impl QueueHandle {
         &self.0.region
     }
 
-    /// Does something as a participant, which the calling thread becomes if it is none yet.
+    /// Runs `operate` as a participant. The calling thread becomes one if it is none yet.
     #[inline(always)]
     pub(crate) fn with<R>(
         &self,
@@ -86,10 +91,10 @@ impl QueueHandle {
     ) -> Result<R, QueueError> {
         let (inner, participation) = LAST.get();
         if ptr::eq(inner, Arc::as_ptr(&self.0)) {
-            // SAFETY: `LAST` is what is in `ALL`, in this thread, and is cleared before anything is
-            // taken out of that; `operate` cannot reach either but through the
-            // functions here, none of which takes out what belongs to a handle that exists, as
-            // `self` does.
+            // SAFETY: `LAST` points to what is in this thread's `ALL`, and is cleared before
+            // anything is taken out of that. `operate` can reach either only through the functions
+            // here. None of them takes out the participation of a handle that exists, as `self`
+            // does.
             let participation = unsafe { &*participation };
             if participation.is_of_this_thread() {
                 return Ok(operate(participation));
@@ -98,30 +103,31 @@ impl QueueHandle {
         Ok(operate(&*self.participation()?))
     }
 
-    /// The calling thread's participation, for a guard to keep.
+    /// Returns the calling thread's participation, for a guard to keep.
     #[inline]
     pub(crate) fn participation_again(&self) -> Result<Rc<Participation>, QueueError> {
         let (inner, participation) = LAST.get();
         if ptr::eq(inner, Arc::as_ptr(&self.0)) {
-            // SAFETY: as in `with`; `Rc::as_ptr` made it.
+            // SAFETY: as in `with`; the pointer is from `Rc::as_ptr`.
             let known = unsafe { &*participation };
             if known.is_of_this_thread() {
-                // SAFETY: `ALL` has one count of it, so this is one more.
+                // SAFETY: `ALL` has a count of it, so it exists; this adds another.
                 unsafe { Rc::increment_strong_count(participation) };
-                // SAFETY: the count is this one's.
+                // SAFETY: the count that was just added belongs to the result.
                 return Ok(unsafe { Rc::from_raw(participation) });
             }
         }
         self.participation()
     }
 
-    /// The calling thread's participation.
+    /// Returns the calling thread's participation, and attaches the thread first if there is none.
     #[cold]
     pub(crate) fn participation(&self) -> Result<Rc<Participation>, QueueError> {
         let ended = || QueueError::ThreadEnds;
         let known = ALL.try_with(|all| {
             let mut all = all.0.borrow_mut();
-            // What was copied by a fork, and what nobody has a handle to any more.
+            // `gone`: what a fork has copied, and participations in queues that have no handle
+            // left.
             let (kept, gone) = core::mem::take(&mut *all).into_iter().partition(|participation| {
                 participation.is_of_this_thread() && participation.inner.has_handles()
             });
@@ -170,7 +176,7 @@ impl QueueHandle {
             NoParticipant::Corrupt => QueueError::Spoiled,
         })?;
         let token = &memory.record(participant.id).token;
-        // Nothing was given out yet that would have to be this thread's.
+        // Without a guard: nothing that has to be this thread's was given out yet.
         token.hold(Holding::BY_HAND);
         let slot = token.slot(thread).ok_or(QueueError::Spoiled)?;
         Ok(Participation {
@@ -194,7 +200,7 @@ impl Clone for QueueHandle {
 impl Drop for QueueHandle {
     fn drop(&mut self) {
         if self.0.handles.fetch_sub(1, Relaxed) == 1 {
-            // A thread whose locals are gone already has no participation either.
+            // A thread whose thread-locals are already gone has no participation either.
             let gone = ALL.try_with(|all| {
                 LAST.set((ptr::null(), ptr::null()));
                 let mut all = all.0.borrow_mut();
@@ -225,15 +231,15 @@ impl Participation {
         &self.memory
     }
 
-    /// One guard more that gives references to what this participant has: the thread may not end
-    /// before it, nor the process fork.
+    /// Counts one more guard that gives references to what this participant has. While it exists,
+    /// the thread may not end, nor the process fork.
     #[inline]
     pub(crate) fn add_guard(&self) {
         let holding = self.slot.holding();
         self.slot.hold(Holding { guards: holding.guards + 1, ..holding });
     }
 
-    /// One less. Nothing in a forked child, whose copy it is.
+    /// Counts one guard less. Does nothing in a forked child, which has only a copy of it.
     #[inline]
     pub(crate) fn remove_guard(&self) {
         if self.is_of_this_thread() {

@@ -1,5 +1,5 @@
-//! Waiting for a queue along with other things: for an item or a task by the queue itself, for room
-//! by [`Room`].
+//! Waiting for a queue along with other things. The queue itself stands for an item or a task, and
+//! [`Room`] for room.
 
 use crossproc_sys::robust::Entry;
 
@@ -9,16 +9,16 @@ use super::watching::{WORDS, WORDS_FOR_TASK};
 use super::{Item, JoinableQueue, Queue};
 use crate::wait::source::{Armed, Source, WatchState, Words};
 
-/// Room to put into a queue, as something to [wait for](fn@crate::wait_any) along with other
-/// things: ready while there is some, or the queue is closed. [`Queue::room`] and
-/// [`JoinableQueue::room`] make it.
+/// Room in a queue, as something to [wait for](fn@crate::wait_any) along with other things. It is
+/// ready while there is room, or once the queue is closed. [`Queue::room`] and
+/// [`JoinableQueue::room`] return it.
 #[derive(Debug, Clone, Copy)]
 pub struct Room<'a> {
     pub(super) handle: &'a QueueHandle,
 }
 
 impl<T: ?Sized + Item> Queue<T> {
-    /// Room to put, to be [waited for](fn@crate::wait_any) along with other things.
+    /// Returns room for a put, to be [waited for](fn@crate::wait_any) along with other things.
     ///
     /// ```
     /// use crossproc::{Queue, wait_any};
@@ -37,14 +37,14 @@ impl<T: ?Sized + Item> Queue<T> {
 }
 
 impl<T: ?Sized + Item> JoinableQueue<T> {
-    /// Room to put, to be [waited for](fn@crate::wait_any) along with other things.
+    /// Returns room for a put, to be [waited for](fn@crate::wait_any) along with other things.
     #[must_use]
     pub fn room(&self) -> Room<'_> {
         Room { handle: &self.handle }
     }
 }
 
-/// Of items or tasks.
+/// Waits for an item or a task.
 impl Source for QueueHandle {
     fn key(&self) -> usize {
         self.memory().key(Side::Getters)
@@ -56,16 +56,16 @@ impl Source for QueueHandle {
         } else {
             None
         };
-        // One that takes part in nothing has no tasks: no id.
+        // A thread that cannot take part has no tasks. `u64::MAX` is no participant's id.
         WatchState { begun: id.map_or(u64::MAX, |id| id as u64), ..WatchState::default() }
     }
 
-    /// The end comes to each thread when the others have no task any more.
+    /// Once a queue of tasks is closed, it ends for each thread when no other thread has a task.
     fn is_for_each(&self) -> bool {
         self.memory().config.is_joinable && self.memory().is_closed()
     }
 
-    /// Which tasks there are depends on the thread.
+    /// Which tasks can still come depends on the thread.
     fn go_on(&self, state: &mut WatchState) {
         *state = self.begin();
     }
@@ -84,7 +84,7 @@ impl Source for QueueHandle {
     }
 
     fn more_words(&self) -> usize {
-        // Also for those who come while it sleeps.
+        // Also for participants that come during the sleep.
         if self.memory().config.is_joinable { self.memory().config.ids as usize } else { 0 }
     }
 

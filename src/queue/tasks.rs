@@ -1,45 +1,52 @@
-//! Tasks: items that are not gone with whoever took them.
+//! Tasks: items that are not lost with the participant that took them.
 //!
 //! # Goal
-//! A task is unfinished from its put until somebody says that it is done, or until it is a dead
-//! letter. While it is unfinished it is in the ring, in somebody's hand, or waits to be taken
-//! again; whatever dies, none is lost, none is in two hands, and who waits for all of them to be
-//! done learns when that is so.
+//! A task is unfinished from its put until a participant says that it is done, or until it is a
+//! dead letter. While it is unfinished it is in the ring, in a participant's hand, or waits to be
+//! taken again. Whatever dies, no task is lost, and none is in two hands. A thread that waits for
+//! all tasks to be done learns when that is so.
 //!
 //! # How
-//! A get leaves its slot in the participant's place with the mark `TASK`. When it is done, the mark
-//! goes. A participant that gives one back turns the mark into `RETURNED`, and whoever buries a
-//! dead one does so with all that it had: the place itself is where others find the task. They take
-//! it by an exchange like any other, of the slot in their own place for the one in there, which is
-//! announced, completed and settled like any other. So tasks do not need room in a ring to come
-//! back. `returned` tells when to look for them.
+//! A get leaves its slot in the participant's place with the mark `TASK`. When the task is done,
+//! the mark goes. A participant that gives a task back turns the mark into `RETURNED`. A burier
+//! does so with all that the dead participant had. The place itself is where others find the task.
+//! They take it by an exchange like any other, of the slot in their own place for the one in there.
+//! That exchange is announced, completed and settled like any other. So tasks do not need room in a
+//! ring to come back. `returned` tells when to look for them.
 //!
 //! # Who notices a death
-//! Whoever sleeps for a task, or until all are done, watches the tokens of all other participants,
-//! and buries those that are dead before it sleeps; so does whoever finds nothing and does not
-//! sleep. The kernel marks a dead one's token and wakes one who sleeps on it; that one buries it. A
-//! new participant wakes all sleepers through the roster, so that they watch it, too. Of more than
-//! 120 participants the others are only looked at before the sleep, and at the end of a slice.
+//! A thread that sleeps for a task, or until all are done, watches the tokens of all other
+//! participants. It buries those that are dead before it sleeps. So does a thread that finds
+//! nothing and does not sleep. The kernel marks a dead participant's token and wakes one thread
+//! that sleeps on it, which buries the participant. A new participant wakes all sleepers through
+//! the roster, so that they watch its token, too. With more than 120 participants, the rest are
+//! only looked at before the sleep, and at the end of a slice.
 //!
 //! # What was given out too often
-//! Who gives back a task after its last attempt puts it to the dead letters, by an exchange like
-//! any other, in its own name; if they are full the task is returned all the same. A dead one's
-//! task is only returned: several may bury it, and cannot put something to a ring together. It
-//! counts as a letter from then on, as far as there is room for it, and whoever looks for returned
-//! tasks moves it ([`letters`](super::letters)).
+//! A participant that gives back a task after its last attempt puts it to the dead letters. That is
+//! an exchange like any other, in its own name. If they are full the task is returned all the same.
+//! A dead participant's task is only returned: several may bury the participant, and cannot put
+//! something to a ring together. The task counts as a letter from then on, as far as there is room
+//! for it. A participant that looks for returned tasks moves it ([`letters`](super::letters)).
 //!
 //! # When all is done
-//! If the ring is empty, no place has a mark, nobody is about to complete a get, and in the time of
-//! that look nothing was put (the entry at `head` is as it was) and nothing moved between places
-//! (`moves`, which is advanced after the announcement and before the exchange). `joins` is
-//! advanced, and its sleepers woken, whenever a task is finished while the ring is empty and
-//! somebody may wait.
+//! All tasks are done if, in one look:
+//! - the ring is empty,
+//! - no place has a mark,
+//! - no participant is about to complete a get,
+//! - nothing was put in the time of the look: the entry at `head` is as it was,
+//! - nothing moved between places in that time. `moves` tells that: it is advanced after the
+//!   announcement and before the exchange.
+//!
+//! `joins` is advanced, and its sleepers woken, whenever a task is finished while the ring is empty
+//! and a thread may wait.
 //!
 //! A look that is disturbed begins again, but not for ever: a peer that writes what it likes can
-//! disturb each. It has a budget ([`looks`](super::looks)), and comes to *unknown* when that is
-//! spent, or the time. Whoever may sleep only while something is unfinished does not sleep on that:
-//! it has seen nothing whose end would wake it. It looks at its deadline, and again. After some
-//! times in a row it says that the words make no sense.
+//! disturb each. A look has a budget ([`looks`](super::looks)). When the budget or the time is
+//! spent, the answer is *unknown*. A thread that may sleep only while something is unfinished does
+//! not sleep on that answer: it has seen nothing whose end would wake it. It looks at its deadline,
+//! and again at the tasks. After several such answers in a row it says that the words make no
+//! sense.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crossproc_sys::atomic::{AtomicU64, fence};
@@ -60,18 +67,18 @@ const ONE_RETURN: u64 = 2;
 const ONE_JOIN: u64 = 1 << 32;
 const ONE_MEMBER: u64 = 1 << 30;
 
-/// As many as the kernel watches at once; and enough for a few participants, which are faster to
-/// list.
+/// As many words as the kernel watches at once; and enough for a few participants, which are faster
+/// to list.
 const MOST_WATCHED: usize = futex::MAX_WATCHED;
 const FEW_WATCHED: usize = 24;
-/// Of which so many are no tokens, at the most.
+/// How many of these words are not tokens, at most.
 const OTHERS_WATCHED: usize = 8;
 
-/// How many rounds one look has, where participants are few: as `looks` has it, each is something
-/// that has moved.
+/// The number of rounds of one look, where participants are few. As for `looks`, each round is
+/// something that has moved.
 const MOST_LOOKS_AT_ALL: u32 = 1 << 12;
-/// How often in a row one may find that it does not know whether all is done. Once, among
-/// participants that follow the protocol, would be much: see `looks`.
+/// How often in a row a thread may find that it does not know whether all is done. Among
+/// participants that follow the protocol, once would be much: see `looks`.
 const MOST_UNKNOWN: u32 = 8;
 
 /// What a look at all participants has come to.
@@ -80,15 +87,15 @@ pub(crate) enum Unfinished {
     /// Nothing was unfinished, at some time during the look.
     None,
     Some,
-    /// It was not to be found out: the words make no sense, or changed all the time, or the time
-    /// was over. Nobody may sleep on that, for no wake-up need come after it.
+    /// It could not be found out: the words make no sense, or changed all the time, or the time was
+    /// over. No thread may sleep on this answer, for no wake-up need come after it.
     Unknown,
 }
 
 impl QueueMemory {
-    /// Takes a task for a place: one that was given back, or else the first one.
+    /// Takes a task into a place: one that was given back, or else the first one in the ring.
     ///
-    /// With a deadline, it is looked at where participants are many, or do not stand still.
+    /// A deadline is looked at where participants are many, or do not stand still.
     pub(crate) fn take_task(
         &self,
         participant: &Participant,
@@ -102,14 +109,14 @@ impl QueueMemory {
             return Ok((0, 1));
         }
         match self.get(participant, ring, place, TASK) {
-            // It may come back from whoever has it.
+            // A task may come back from the participant that has it.
             Err(Refused::Closed) => Err(self.refuse_at_the_end(participant, until)),
             result => result.map(|flags| (flags, 1)),
         }
     }
 
-    /// What one is told who finds a closed queue empty: its tasks may come back from whoever has
-    /// them.
+    /// Returns the refusal for a participant that finds a closed queue empty: tasks may come back
+    /// from the participants that have them.
     #[cold]
     fn refuse_at_the_end(&self, participant: &Participant, until: Option<u64>) -> Refused {
         let unfinished = self.unfinished(Some(participant.id), until);
@@ -129,15 +136,15 @@ impl QueueMemory {
         }
     }
 
-    /// The task in a place has been given out once more.
+    /// Notes that the task in a place has been given out once more.
     pub(crate) fn count_attempt(&self, participant: &Participant, place: usize) {
         let attempts = self.attempts(index(participant.word(place).get()));
-        // Relaxed, both: the slot is this participant's, and the exchange is what orders it for the
-        // next one's.
+        // Relaxed, both: the slot is this participant's, and the exchange orders it for the next
+        // one's.
         attempts.store(attempts.load(Relaxed).saturating_add(1), Relaxed);
     }
 
-    /// Takes a task from a place where it was left, if there is one.
+    /// Takes a task from a place where it was left, if there is one. Returns whether there was.
     #[cold]
     fn take_returned(
         &self,
@@ -170,7 +177,8 @@ impl QueueMemory {
         Ok(false)
     }
 
-    /// Takes what was returned in another's place, as it was seen there, into this one with a mark.
+    /// Takes what was returned in another place, as it was seen there, into this one with a mark.
+    /// Returns whether it did.
     pub(crate) fn take_from(
         &self,
         participant: &Participant,
@@ -180,7 +188,7 @@ impl QueueMemory {
         mark: u64,
     ) -> Result<bool, Refused> {
         let own = self.announce(participant, place, self.site_of_place(id, other), seen)?;
-        // Release: pairs with the Acquire in `has_unfinished`. After the announcement, before the
+        // Release: pairs with the Acquire in `unfinished`. After the announcement, before the
         // exchange.
         self.control().moves.fetch_add(1, Release);
         let is_taken = self.swap(participant, self.place(id, other), seen, own);
@@ -190,20 +198,21 @@ impl QueueMemory {
         Ok(is_taken)
     }
 
-    /// The task in a place is done. Pending, as below.
+    /// Notes that the task in a place is done. The roster must be pending.
     pub(crate) fn finish_task(&self, participant: &Participant, place: usize) {
         let own = participant.word(place);
         own.set(own.get() & !FLAGS);
-        // Release: pairs with the Acquire in `has_task`: whatever was done for the task happened
+        // Release: pairs with the Acquire in `has_task`. Whatever was done for the task happened
         // before a join returns.
         self.place_at(participant.site, place).store(own.get(), Release);
         self.note_finished();
     }
 
-    /// A task was finished: tells who waits for that, if it may have been the last one.
+    /// Tells that a task was finished: wakes the threads that wait for that, if it may have been
+    /// the last one.
     pub(crate) fn note_finished(&self) {
-        // SeqCst: the place was stored before, `joins` is loaded after it. Who joins marks `joins`
-        // first and then looks at places. One of the two sees the other.
+        // SeqCst: the place was stored before, `joins` is loaded after it. A thread that joins
+        // marks `joins` first and then looks at places. One of the two sees the other.
         fence(SeqCst);
         let joins = &self.control().joins;
         if joins.load(Relaxed) & WAITERS != 0 && self.count(self.ring(Which::Items)) == 0 {
@@ -217,8 +226,8 @@ impl QueueMemory {
         wake_all_of(joins);
     }
 
-    /// Gives the task in a place to whoever comes, or puts it to the dead letters. The roster is
-    /// pending.
+    /// Gives back the task in a place, for any participant to take, or puts it to the dead letters.
+    /// The roster must be pending.
     pub(crate) fn return_task(&self, participant: &Participant, place: usize) {
         if self.give_up(participant, place) {
             return;
@@ -232,16 +241,17 @@ impl QueueMemory {
 
     pub(crate) fn tell_of_return(&self, count: u32) {
         let returned = &self.control().returned;
-        // Two steps, so that no peer can keep this thread from going on. The count is first: who
-        // has not seen the task takes SOME out only if the count is as it was before it looked.
-        // Release, both: pair with the Acquire in `take_task`.
+        // Two steps, so that no peer can keep this thread from going on. The count is first: a
+        // thread that has not seen the task takes `SOME` out only if the count is as it was before
+        // the look. Release, both: pair with the Acquire in `take_task`.
         returned.fetch_add(ONE_RETURN, Release);
         returned.fetch_or(SOME, Release);
         Side::Getters.position(self.ring(Which::Items)).wake(count);
         self.wake_joins();
     }
 
-    /// A participant has come: all who sleep look at everything again, and at it, too.
+    /// Announces that a participant has come: all sleepers look at everything again, and at the new
+    /// participant, too.
     pub(crate) fn announce_member(&self) {
         if self.config.is_joinable {
             let roster = &self.control().roster.0;
@@ -251,24 +261,26 @@ impl QueueMemory {
         }
     }
 
-    /// Whether a task is unfinished, other than those in the hands of `except`, as far as is known:
-    /// see [`unfinished`](QueueMemory::unfinished).
+    /// Returns whether a task is unfinished, other than those in the hands of `except`, as far as
+    /// is known: see [`unfinished`](QueueMemory::unfinished).
     pub(crate) fn has_unfinished(&self, except: Option<usize>) -> bool {
         self.unfinished(except, None) != Unfinished::None
     }
 
-    /// Whether a task is unfinished, other than those in the hands of `except`. Exact, if nobody is
-    /// in the middle of anything; otherwise it was so at some time during the call.
+    /// Returns whether a task is unfinished, other than those in the hands of `except`. The answer
+    /// is exact if no participant is in the middle of anything. Otherwise it was so at some time
+    /// during the call.
     ///
-    /// Each round that is not the last is somebody's put, get or move in its time, and costs a look
-    /// at least at each participant. So the looks that there are bound the rounds, too.
+    /// Each round but the last means that another participant did a put, get or move during it.
+    /// Each costs at least one look at each participant. So the budget of looks bounds the rounds,
+    /// too.
     pub(crate) fn unfinished(&self, except: Option<usize>, until: Option<u64>) -> Unfinished {
         let control = self.control();
         let ring = self.ring(Which::Items);
         let used = self.used();
         let mut looks = Looks::new(used, until);
         for _ in 0..MOST_LOOKS_AT_ALL {
-            // Acquire: pairs with the Release in `take_returned`: what was announced before is seen
+            // Acquire: pairs with the Release in `take_from`. What was announced before is seen
             // below.
             let moves = control.moves.load(Acquire);
             let Ok(end) = self.find(ring, End::Head) else { return Unfinished::Unknown };
@@ -285,8 +297,7 @@ impl QueueMemory {
                     return task;
                 }
             }
-            // Acquire, both: before any task that was seen to be finished, what its worker put was
-            // put.
+            // Acquire, both: what a worker put was put before its task was seen to be finished.
             if self.entry(end.at).load(Acquire) == end.entry && control.moves.load(Acquire) == moves
             {
                 return Unfinished::None;
@@ -295,7 +306,7 @@ impl QueueMemory {
         Unfinished::Unknown
     }
 
-    /// Whether a task waits in one of a participant's places.
+    /// Returns whether a task waits in one of a participant's places.
     fn has_returned(&self, id: usize) -> Unfinished {
         let has_any = (0..self.config.places as usize)
             .any(|place| self.place(id, place).load(Acquire) & RETURNED != 0);
@@ -339,8 +350,9 @@ impl QueueMemory {
         result
     }
 
-    /// Sleeps for a slice at most, until a task is finished, or comes back, or somebody dies, if it
-    /// must wait, which it is asked with what `returned` was. The roster is pending.
+    /// Sleeps for at most one slice: until a task is finished, or comes back, or a participant
+    /// dies. It sleeps only if `must_wait`, which gets what `returned` was, says so. Returns
+    /// whether it did. The roster must be pending.
     fn sleep_until_finished(
         &self,
         id: usize,
@@ -351,7 +363,7 @@ impl QueueMemory {
         // Acquire: pair with the Releases in `announce_member` and `tell_of_return`.
         let (in_roster, returned) =
             (control.roster.0.load(Acquire), control.returned.load(Acquire));
-        // The fence in there is what `note_finished` needs, too.
+        // The fence in `mark` is what `note_finished` needs, too.
         let Some(marked) = mark(&control.joins) else { return false };
         if !must_wait(returned) {
             return false;
@@ -360,8 +372,8 @@ impl QueueMemory {
         self.sleep_watching_tokens(id, waiter, others, None, in_roster)
     }
 
-    /// Sleeps for a slice at most while there is no task to take, and none that could be. Whether
-    /// it did. The roster is pending.
+    /// Sleeps for at most one slice while there is no task to take, and `returned` tells of none.
+    /// Returns whether it did. The roster must be pending.
     pub(crate) fn sleep_for_task(
         &self,
         participant: &Participant,
@@ -390,7 +402,8 @@ impl QueueMemory {
         self.sleep_watching_tokens(participant.id, waiter, others, Some((cell, entry)), in_roster)
     }
 
-    /// Sleeps on the first of the words, and watches the others, an entry, and everybody's token.
+    /// Sleeps on the first of the words, and watches the others, an entry, and all participants'
+    /// tokens.
     fn sleep_watching_tokens(
         &self,
         id: usize,
@@ -406,8 +419,9 @@ impl QueueMemory {
         }
     }
 
-    /// Whoever it is woken by, the dead come first: the kernel's wake for one may have come
-    /// together with another, which would be all that is left of it.
+    /// Does the same for up to `N` words. Whatever ended the sleep, the dead come first. The
+    /// kernel's wake for a dead participant may have come together with another wake, which would
+    /// be all that is left of it.
     fn sleep_watching<const N: usize>(
         &self,
         id: usize,
@@ -424,11 +438,12 @@ impl QueueMemory {
         }
         entry.into_iter().for_each(|(cell, entry)| watches.add([Watch::new(cell, entry as u32)]));
         for other in (0..self.used()).filter(|&other| other != id) {
-            // Those that there is no room for are looked at once.
+            // Tokens for which there is no room are looked at once.
             let watch = if watches.len() < N { self.record(other).token.watch() } else { None };
             watch.into_iter().for_each(|watch| watches.add([watch]));
-            // Nobody sleeps who sees a dead one. After it is watched: a newcomer may have taken the
-            // token, and be stopped, before this thread could see that it was nobody's.
+            // A thread does not sleep if it sees a dead participant. This comes after the token is
+            // watched: a newcomer may have taken the token, and be stopped, before this thread
+            // could see that it was free.
             if self.is_dead(other) {
                 self.bury(waiter.until());
                 return false;
@@ -440,7 +455,7 @@ impl QueueMemory {
         true
     }
 
-    /// How many tasks are unfinished. A hint: it may be stale by now.
+    /// Returns how many tasks are unfinished. A hint: the number may be stale by now.
     pub(crate) fn count_unfinished(&self) -> usize {
         let in_hand = (0..self.used()).flat_map(|id| {
             (0..self.config.places as usize).map(move |place| self.place(id, place))

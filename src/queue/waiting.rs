@@ -1,53 +1,56 @@
 //! How participants wait for each other: getters for items, putters for room.
 //!
 //! # Goal
-//! Nobody sleeps while there is something for it, though any participant may die or be stopped at
-//! any instruction; without sleepers there is no system call.
+//! No thread sleeps while there is something for it, though any participant may die or be stopped
+//! at any instruction. Without sleepers there is no system call.
 //!
 //! # How
 //! Getters sleep on `tail`, putters on `head`. A sleeper marks that word with `WAITERS` first, and
-//! watches the *entry* that keeps it from going on: the one at `head`, which is empty while there
-//! is nothing to get, or the one at `tail`, which is full while there is no room. Whoever exchanges
-//! an entry looks for the mark afterwards, and wakes one. The mark stays until a wake has found
-//! fewer sleepers than it would have woken; after it was taken out, all are woken who came since
-//! (as for the lock, see `lock::state`).
+//! watches the *entry* that keeps it from going on. For a getter that is the entry at `head`, which
+//! is empty while there is nothing to get. For a putter it is the entry at `tail`, which is full
+//! while there is no room. A participant that exchanges an entry looks for the mark afterwards, and
+//! wakes one sleeper. The mark stays until a wake has found fewer sleepers than it would have
+//! woken. After the mark was taken out, all sleepers that came since are woken (as for the lock,
+//! see `lock::state`).
 //!
-//! Between its exchange and its wake a participant may die. So all watch the `roster`, too, the low
-//! bits of which are 0: everybody has it pending in every operation, so that the kernel wakes one
-//! sleeper when anybody dies in one (`crossproc_sys::robust`), after it has marked the dead one's
-//! token. Whoever has slept looks for dead participants, and whoever finds one first does what that
-//! one may have left undone: it wakes all, and finishes a close that was begun. Then it settles the
-//! rest, and says last that the dead one is buried ([`burying`](super::burying)). Whoever has slept
-//! and leaves items, or room, behind wakes the next, because a wake may have been meant for
-//! several.
+//! Between its exchange and its wake a participant may die. So all sleepers watch the `roster`,
+//! too, whose low bits are 0. Every participant has it pending in every operation. So the kernel
+//! wakes one sleeper when a participant dies in an operation (`crossproc_sys::robust`), after it
+//! has marked the dead participant's token. A thread that has slept looks for dead participants.
+//! The first to find one does what that may have left undone: it wakes all, and finishes a close
+//! that was begun. Then it settles the rest, and says last that the dead participant is buried
+//! ([`burying`](super::burying)). A thread that has slept and leaves items, or room, behind wakes
+//! the next, because a wake may have been meant for several.
 //!
 //! # Why no wake-up is lost
-//! *Invariant: while someone sleeps who need not, a thread is awake that will wake it, or dies
-//! trying, which wakes another one to do it.* The kernel takes a sleeper's words one after the
-//! other: it queues the sleeper on one, compares it, and goes on to the next. The roster is the
-//! first. So whoever dies before the sleeper is queued there has changed the words that are
-//! compared after it, and whoever dies later wakes it, or another. An exchange before the entry is
-//! compared is seen there. One after that is by a participant that then sees the mark, which was
-//! there before (this is what SeqCst is for), or that dies.
+//! *Invariant: while a thread sleeps that need not, another thread is awake. That thread will wake
+//! the sleeper, or dies trying, which wakes yet another thread to do it.*
+//!
+//! The kernel takes a sleeper's words one after the other: it queues the sleeper on one, compares
+//! that, and goes on to the next. The roster is the first. A participant that dies before the
+//! sleeper is queued there has changed the words that are compared after it. A later death wakes
+//! this sleeper, or another. An exchange before the entry is compared is seen there. An exchange
+//! after that is by a participant that then sees the mark, or that dies. The mark was there before:
+//! this is what SeqCst is for.
 //!
 //! # Watchers
-//! Who waits for other things, too (`wait_any::source`), marks the position like all others, and
-//! leaves a note beside it, [`watched`](super::memory::Position): whoever then wakes some wakes
-//! all. It sleeps on the roster, the position, the entry and the note, in this order. The waker
-//! looks for the note *after* it has woken some: if one of those was a watcher, the note was left
-//! before. A waker takes the note out before it wakes all; a watcher that is about to sleep is
-//! queued on the position then, and woken, or sees that its note is gone. The mark alone would not
-//! tell it: others may have marked the position again. Nobody but watchers is concerned if the note
-//! stays longer than they do.
+//! A watcher waits for other things, too (`wait::source`). It marks the position like all others,
+//! and leaves a note beside it, [`watched`](super::memory::Position): a thread that then wakes some
+//! wakes all. A watcher sleeps on the roster, the position, the entry and the note, in this order.
+//! The waker looks for the note *after* it has woken some: if one of those was a watcher, the note
+//! was left before. A waker takes the note out before it wakes all. A watcher that is about to
+//! sleep is queued on the position by then, and woken, or it sees that its note is gone. The mark
+//! alone would not tell it: others may have marked the position again. A note that stays longer
+//! than its watchers makes one waker wake all.
 //!
-//! A watcher is no participant, and does the same for the dead as those who are. What it was woken
-//! for it leaves to others, and wakes all of them.
+//! A watcher is no participant, and does the same for the dead as participants do. What it was
+//! woken for it leaves to others, and wakes all of them.
 //!
 //! # What is left to slices
-//! Kernels before 5.16, which have no `futex_waitv`: there `tail` or `head` alone is watched.
-//! Before 6.2 the kernel wakes nobody through the roster. A thread that is *stopped* between its
-//! exchange and its wake, or with a wake of the kernel's, keeps a sleeper waiting for as long,
-//! unless others operate. A burier that is stopped keeps nothing else.
+//! Kernels before 5.16 have no `futex_waitv`: there `tail` or `head` alone is watched. Before 6.2
+//! the kernel wakes no thread through the roster. A thread may be *stopped* between its exchange
+//! and its wake, or with a wake of the kernel's. It then keeps a sleeper waiting for as long,
+//! unless others operate. A burier that is stopped withholds nothing else.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crossproc_sys::atomic::{AtomicU64, fence};
@@ -59,17 +62,17 @@ use super::memory::{Position, QueueMemory};
 use super::words::{CLOSED, WAITERS};
 use crate::wait::{Ended, Waiter};
 
-/// How often one who spins looks for what keeps it from going on, before it tries again.
+/// How often a spinning thread looks for its obstacle before it tries the operation again.
 const MOST_SEARCHES: u32 = 16;
 
-/// Who waits, or is woken.
+/// The participants that wait, or are woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Side {
     Getters,
     Putters,
 }
 
-/// Why a waiting operation came to nothing.
+/// Why a waiting operation failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     Refused(Refused),
@@ -93,7 +96,7 @@ impl From<Ended> for Failure {
 }
 
 impl Side {
-    /// What they sleep on.
+    /// Returns the position that this side sleeps on.
     pub(crate) fn position<'a>(self, ring: Ring<'a>) -> &'a Position {
         match self {
             Side::Getters => &ring.counters().tail.0,
@@ -101,7 +104,7 @@ impl Side {
         }
     }
 
-    /// The other side.
+    /// Returns the other side.
     fn other(self) -> Side {
         match self {
             Side::Getters => Side::Putters,
@@ -128,7 +131,7 @@ impl<'a, const N: usize> Watches<'a, N> {
         Watches { words: [None; N], len: 0 }
     }
 
-    /// Watches some more, if there is room for all of them.
+    /// Adds some more words to watch, if there is room for all of them.
     pub(crate) fn add<const M: usize>(&mut self, words: [Watch<'a>; M]) {
         if let Some(free) = self.words.get_mut(self.len..self.len + M) {
             free.iter_mut().zip(words).for_each(|(free, word)| *free = Some(word));
@@ -138,8 +141,8 @@ impl<'a, const N: usize> Watches<'a, N> {
 }
 
 impl QueueMemory {
-    /// One operation on the items, whose wakes outlive the thread. `operate` gives the flags of its
-    /// end of the ring, of `tail` or `head`, and how many it put or got.
+    /// Does one operation on the items, whose wakes outlive the thread. `operate` returns the flags
+    /// of its end of the ring, `tail` or `head`, and how many items it put or got.
     #[inline(always)]
     pub(crate) fn at_once(
         &self,
@@ -159,7 +162,7 @@ impl QueueMemory {
         result.map(|_| ())
     }
 
-    /// The same, waiting as long as the waiter lets it.
+    /// Does the same, and waits as long as the waiter lets it.
     #[cold]
     pub(crate) fn waiting(
         &self,
@@ -203,19 +206,19 @@ impl QueueMemory {
         result
     }
 
-    /// Looks for a while whether what keeps this side from going on is still there. Whether it is
-    /// not, or is not to be told.
+    /// Spins for a while on the obstacle of this side. Returns whether the obstacle is gone, or
+    /// cannot be determined.
     fn spin(&self, ring: Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
         let mut obstacle = None;
         let mut searches = 0;
         waiter.spin(|| {
-            // Relaxed: a hint. Who goes on looks again.
+            // Relaxed: a hint. A thread that goes on looks again.
             if obstacle.is_some_and(|(cell, entry): (&AtomicU64, u64)| cell.load(Relaxed) == entry)
             {
                 return false;
             }
-            // It has another entry by now. To find that may take long, if a peer has displaced the
-            // positions.
+            // The obstacle is another entry by now. To find that may take long, if a peer has
+            // displaced the positions.
             obstacle = self.obstacle(ring, side);
             searches += 1;
             obstacle.is_none() || searches == MOST_SEARCHES
@@ -227,8 +230,8 @@ impl QueueMemory {
         side.other().position(ring).wake(count as u32);
     }
 
-    /// What whoever has slept does for the others: there may have been one wake for several of
-    /// them.
+    /// Does what a thread that has slept owes the others: there may have been one wake for several
+    /// of them.
     fn pass_on(&self, ring: Ring<'_>, side: Side, failure: Option<&Failure>) {
         let position = side.position(ring);
         let seen = position.at.load(Acquire);
@@ -244,8 +247,8 @@ impl QueueMemory {
         Side::Putters.position(ring).wake(u32::MAX);
     }
 
-    /// Sleeps for a slice at most while there is nothing to do for this side. Whether it did sleep.
-    /// The roster is pending.
+    /// Sleeps for at most one slice while there is nothing to do for this side. Returns whether it
+    /// did sleep. The roster must be pending.
     pub(crate) fn sleep(&self, ring: Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
         let roster = &self.control().roster.0;
         // Acquire: pairs with the Release in `announce_member`.
@@ -266,8 +269,9 @@ impl QueueMemory {
         true
     }
 
-    /// What one that has died may have left undone: it may have been about to wake any number, and
-    /// to take out the mark, or have begun to close the queue. The roster is pending.
+    /// Does what a participant that died may have left undone. It may have been about to wake any
+    /// number, and to take out the mark, or have begun to close the queue. The roster must be
+    /// pending.
     pub(crate) fn do_for_the_dead(&self) {
         let ring = self.ring(Which::Items);
         self.finish_close(ring);
@@ -277,7 +281,7 @@ impl QueueMemory {
         }
     }
 
-    /// The entry that keeps this side from going on, and its word.
+    /// Returns the entry that keeps this side from going on, and its word.
     pub(crate) fn obstacle(&self, ring: Ring<'_>, side: Side) -> Option<(&AtomicU64, u64)> {
         let end = match side {
             Side::Getters => End::Head,
@@ -288,24 +292,25 @@ impl QueueMemory {
             Side::Getters => found.is_empty(),
             Side::Putters => found.is_full_since_last_cycle(),
         };
-        // Acquire: pairs with the Release in `close`. What is seen too late here the kernel sees.
+        // Acquire: pairs with the Release in `close`. What this load sees too late, the kernel
+        // sees.
         let flags = ring.head().load(Acquire) | ring.tail().load(Acquire);
         (is_blocked && flags & CLOSED == 0).then(|| (self.entry(found.at), found.entry))
     }
 
-    /// Closes the queue for puts, and tells all who sleep.
+    /// Closes the queue for puts, and wakes all sleepers.
     ///
-    /// `head` is marked first, so that who is about to sleep on it, for room, has something to see
-    /// should the closer die in between; `tail` is what counts. Whoever finds one marked and not
-    /// the other does the rest.
+    /// `head` is marked first. So a thread that is about to sleep on it, for room, has something to
+    /// see should the closer die in between. `tail` is what counts. A thread that finds one marked
+    /// and not the other does the rest.
     pub(crate) fn close(&self, thread: &Thread) {
         thread.begin(&self.control().roster.0);
         let ring = self.ring(Which::Items);
         // Release: pairs with the Acquire loads of positions.
         ring.head().fetch_or(CLOSED, Release);
         ring.tail().fetch_or(CLOSED, Release);
-        // Also if somebody has found it half done, and done the rest: that one may die before it
-        // wakes anybody.
+        // Also if another thread has found it half done, and done the rest: that thread may die
+        // before it wakes any sleeper.
         self.wake_all(ring);
         thread.end();
     }
@@ -327,7 +332,7 @@ impl<const N: usize> Watches<'_, N> {
         self.len
     }
 
-    /// Sleeps on all of them. On `word` alone where the kernel cannot watch several.
+    /// Sleeps on all of the words, or on `word` alone where the kernel cannot watch several.
     pub(crate) fn sleep(&self, waiter: &mut Waiter, word: &AtomicU64, seen: u64) {
         let Some(first) = self.words[0] else { return };
         let words: [Watch<'_>; N] =
@@ -339,8 +344,8 @@ impl<const N: usize> Watches<'_, N> {
     }
 }
 
-/// Says that somebody is going to sleep on the word: what it is then, unless it changes all the
-/// time.
+/// Says that a thread is going to sleep on the word. Returns the marked word, or `None` if the word
+/// has changed meanwhile.
 pub(crate) fn mark(word: &AtomicU64) -> Option<u64> {
     // Relaxed, all: the mark orders nothing by itself.
     let seen = word.load(Relaxed);
@@ -348,19 +353,19 @@ pub(crate) fn mark(word: &AtomicU64) -> Option<u64> {
     if seen != marked && word.compare_exchange(seen, marked, Relaxed, Relaxed).is_err() {
         return None;
     }
-    // SeqCst: the mark is before the look at the entry. Who exchanges that looks for the mark
-    // afterwards, see `QueueMemory::end`.
+    // SeqCst: the mark is before the look at the entry. A participant that exchanges the entry
+    // looks for the mark afterwards, see `QueueMemory::end`.
     fence(SeqCst);
     Some(marked)
 }
 
 impl Position {
-    /// Wakes `count` of those who sleep on it, or all, if there may be a watcher among them. If
-    /// they are fewer the mark goes, and those who have come since are woken, too.
+    /// Wakes `count` sleepers on the position, or all, if there may be a watcher among them. If
+    /// they are fewer, the mark goes, and those that have come since are woken, too.
     pub(crate) fn wake(&self, count: u32) {
         let mut woken = futex::wake(&self.at, count);
-        // Relaxed: a watcher's note is older than its sleep, and the kernel's queue, where it was
-        // found, is between the two and this.
+        // Relaxed: a watcher's note is older than its sleep. The kernel's queue, where the watcher
+        // was found, is between the two and this load.
         if self.watched.load(Relaxed) != 0 && self.watched.swap(0, Relaxed) != 0 {
             woken = woken.saturating_add(futex::wake(&self.at, u32::MAX));
         }
@@ -370,14 +375,14 @@ impl Position {
     }
 }
 
-/// Wakes all who sleep on a word that no watcher sleeps on without another one, and takes the mark
-/// out.
+/// Wakes all sleepers on a word, and takes the mark out. Watchers sleep on such a word only
+/// together with another one.
 pub(crate) fn wake_all_of(word: &AtomicU64) {
     futex::wake(word, u32::MAX);
     unmark(word);
 }
 
-/// Takes the mark out, and wakes those who have come since all were woken.
+/// Takes the mark out, and wakes those that have come since all were woken.
 fn unmark(word: &AtomicU64) {
     let seen = word.load(Relaxed);
     // Relaxed: the mark orders nothing.

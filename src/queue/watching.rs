@@ -1,5 +1,5 @@
-//! Watchers of a queue: who waits for an item, for room or for a task along with other things. The
-//! argument is in [`waiting`](super::waiting) and [`tasks`](super::tasks).
+//! Watchers of a queue: threads that wait for an item, for room or for a task along with other
+//! things. The argument is in [`waiting`](super::waiting) and [`tasks`](super::tasks).
 
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
@@ -13,26 +13,27 @@ use super::waiting::{Side, mark};
 use super::words::{CLOSED, RETURNED};
 use crate::wait::source::{Armed, Words};
 
-/// How many words a watcher of one side names: the roster, the position, the entry, the note.
+/// The number of words that a watcher of one side names: the roster, the position, the entry, the
+/// note.
 pub(crate) const WORDS: usize = 6;
-/// For a task: two more of 64 bits. Tokens are named as far as there is room.
+/// The same for a task: two more of 64 bits. Tokens are named as far as there is room.
 pub(crate) const WORDS_FOR_TASK: usize = WORDS + 4;
 
-/// What a watcher names as the note.
+/// The note that a watcher names.
 const NOTE: u32 = 1;
 
 impl QueueMemory {
-    /// What is known by this: who sleeps on this side.
+    /// Returns the address by which the sleepers of this side are known.
     pub(crate) fn key(&self, side: Side) -> usize {
         core::ptr::from_ref(&side.position(self.ring(Which::Items)).at).addr()
     }
 
-    /// The word that is pending for a watcher, as for everybody.
+    /// Makes the roster pending for a watcher, as for all participants.
     pub(crate) fn pend(&self, entry: &Entry) {
         entry.begin(&self.control().roster.0);
     }
 
-    /// Whether there is something for this side, or the queue is closed. Not for tasks.
+    /// Returns whether there is something for this side, or the queue is closed. Not for tasks.
     pub(crate) fn is_ready(&self, side: Side) -> bool {
         let is_ready = self.obstacle(self.ring(Which::Items), side).is_none();
         if is_ready {
@@ -41,7 +42,7 @@ impl QueueMemory {
         is_ready
     }
 
-    /// Whether there is a task to take for a participant, or there will be none any more.
+    /// Returns whether there is a task to take for a participant, or there will be none any more.
     pub(crate) fn has_task_for(&self, id: usize) -> bool {
         let ring = self.ring(Which::Items);
         if self.has_any_returned() {
@@ -51,7 +52,7 @@ impl QueueMemory {
             return false;
         }
         self.finish_close_pending();
-        // Of words that make no sense whoever gets is told.
+        // If the words make no sense, the get says so.
         let Ok(found) = self.find(ring, End::Head) else { return true };
         !found.is_empty() || (self.is_closed() && !self.has_unfinished(Some(id)))
     }
@@ -61,12 +62,14 @@ impl QueueMemory {
         self.ring(Which::Items).tail().load(Acquire) & CLOSED != 0
     }
 
-    /// Whether nothing is left, and nothing can be put any more: a get seals the entry then.
+    /// Returns whether nothing is left, and nothing can be put any more: a get seals the entry
+    /// then.
     pub(crate) fn is_at_end(&self, ring: Ring<'_>) -> bool {
         self.find(ring, End::Head).is_ok_and(Found::is_sealed)
     }
 
-    /// A closer may have died, or be stopped, half-way: the rest is done as if by one who operates.
+    /// Does the rest of a close, as an operation would: the closer may have died, or be stopped,
+    /// half-way.
     fn finish_close_pending(&self) {
         let thread = robust::ready();
         let before = thread.map(|thread| thread.begin_nested(&self.control().roster.0));
@@ -76,7 +79,7 @@ impl QueueMemory {
         }
     }
 
-    /// Whether a task waits in a place for whoever comes.
+    /// Returns whether a task waits in a place for any participant.
     fn has_any_returned(&self) -> bool {
         let word = &self.control().returned;
         // Acquire: pairs with the Release in `tell_of_return`.
@@ -108,7 +111,7 @@ impl QueueMemory {
         Armed::Asleep
     }
 
-    /// The same for a task for a participant.
+    /// Does the same for a watcher that waits for a task for a participant.
     pub(crate) fn arm_for_task<'a>(&'a self, id: usize, words: &mut Words<'a, '_>) -> Armed {
         let control = self.control();
         let ring = self.ring(Which::Items);
@@ -123,8 +126,8 @@ impl QueueMemory {
         let (cell, entry) = match self.obstacle(ring, Side::Getters) {
             Some(obstacle) => obstacle,
             None => {
-                // The end comes when all is finished: the fence in there is what `note_finished`
-                // needs.
+                // The end comes when all tasks are finished. The fence in `mark` is what
+                // `note_finished` needs.
                 let Some(joining) = mark(&control.joins) else { return Armed::Again };
                 let Some(Found { at, entry, .. }) =
                     self.find(ring, End::Head).ok().filter(|found| found.is_empty())
@@ -139,7 +142,8 @@ impl QueueMemory {
             }
         };
         self.name_position(Side::Getters, marked, cell, entry, words);
-        // Behind the position: who returns a task wakes those who sleep on that.
+        // Behind the position: a participant that returns a task wakes the sleepers on the
+        // position.
         words.add_whole(&control.returned, returned);
         self.name_tokens(id, words)
     }
@@ -147,12 +151,13 @@ impl QueueMemory {
     fn mark_watched(&self, side: Side) -> Option<u64> {
         let position = side.position(self.ring(Which::Items));
         let marked = mark(&position.at)?;
-        // Relaxed: it is before the sleep, in which it is compared.
+        // Relaxed: the store is before the sleep, in which the note is compared.
         position.watched.store(NOTE, Relaxed);
         Some(marked)
     }
 
-    /// The note is the last of them: who takes it out wakes those who sleep on the position.
+    /// Names the position, the entry and the note. The note is the last of them: a thread that
+    /// takes it out wakes the sleepers on the position.
     fn name_position<'a>(
         &'a self,
         side: Side,
@@ -167,10 +172,10 @@ impl QueueMemory {
         words.add(Watch::new(&position.watched, NOTE));
     }
 
-    /// Whoever dies may have a task in hand.
+    /// Names the tokens of the other participants: each may die with a task in hand.
     fn name_tokens<'a>(&'a self, id: usize, words: &mut Words<'a, '_>) -> Armed {
         for other in (0..self.used()).filter(|&other| other != id) {
-            // As for those who sleep for a task alone.
+            // As for threads that sleep for a task alone.
             let watch = if words.spare() != 0 { self.record(other).token.watch() } else { None };
             watch.into_iter().for_each(|watch| words.add(watch));
             if self.is_dead(other) {
@@ -184,15 +189,16 @@ impl QueueMemory {
         Armed::Asleep
     }
 
-    /// After a watcher's sleep: the dead come first, as for everybody. The roster is pending.
+    /// Buries the dead after a watcher's sleep: they come first, as for all sleepers. The roster
+    /// must be pending.
     pub(crate) fn awake(&self) {
         if robust::ready().is_some() {
             self.bury(None);
         }
     }
 
-    /// Wakes all of a side: for a watcher that was woken, and finds something. The roster is
-    /// pending.
+    /// Wakes all sleepers of a side, for a watcher that was woken, and finds something. The roster
+    /// must be pending.
     pub(crate) fn wake_side(&self, side: Side) {
         side.position(self.ring(Which::Items)).wake(u32::MAX);
     }

@@ -3,30 +3,30 @@
 //! | bits | of a position (`head`, `tail`) | of an entry of a ring | of a participant's place |
 //! |---|---|---|---|
 //! | 0-20 | index of an entry | slot | slot |
-//! | 21 | [`WAITERS`]: someone may sleep on it | [`FULL`]: put, and not got | [`TASK`]: a task in hand |
-//! | 22 | [`CLOSED`]: no more puts | [`SEALED`]: none ever again | [`RETURNED`]: a task for whoever comes |
-//! | 23-63 | cycle | cycle | how often its task was taken from it |
+//! | 21 | [`WAITERS`]: a thread may sleep on it | [`FULL`]: put, and not got | [`TASK`]: a task in hand |
+//! | 22 | [`CLOSED`]: no more puts | [`SEALED`]: no put ever again | [`RETURNED`]: a task for any participant |
+//! | 23-63 | cycle | cycle | round: how often a task was taken from it, or a burier filled it |
 //!
-//! A put at a position makes the entry `FULL` in the position's cycle; the get there makes it
-//! empty, in the next one. So an entry's word never comes back, but for the wrap of 41 bits: a
-//! participant that is stopped for exactly 2^41 laps takes one lap for another.
+//! A put at a position makes the entry `FULL` in the position's cycle. The get there makes it
+//! empty, in the next cycle. So an entry's word never comes back, except by the wrap of 41 bits: a
+//! participant that is stopped for exactly 2^41 laps mistakes one lap for another.
 //!
-//! Cycles begin at 1, so no entry and no place is ever 0.
+//! Cycles begin at 1, so no entry and no place that was ever written is 0.
 //!
 //! | bits | of a slot's `taker` |
 //! |---|---|
-//! | 0-20 | the id of the participant that took it last, and 1 |
+//! | 0-20 | the id of the participant that took it last, plus 1 |
 //! | 21-63 | how often that was noted |
 //!
 //! | bits | of a participant's `life` |
 //! |---|---|
-//! | 0-1 | 0: nobody has the id; [`LIVES`]: somebody has it, or has died with it; |
-//! | | [`SETTLED`]: it has died, and its last exchange is completed |
+//! | 0-1 | 0: no participant has the id; [`LIVES`]: a participant has it, or has died with it; |
+//! | | [`SETTLED`]: the participant has died, and its last exchange is completed |
 //! | 2-63 | which life it is |
 //!
-//! Notes are counted, and lives only go up, so neither word ever comes back either.
+//! Notes are counted, and lives only go up, so neither of these two words ever comes back, either.
 
-/// Index or slot.
+/// An index, or a slot.
 pub(crate) const INDEX: u64 = (1 << 21) - 1;
 /// Of a position.
 pub(crate) const WAITERS: u64 = 1 << 21;
@@ -49,50 +49,52 @@ pub(crate) const ROUND: u64 = 1 << 23;
 pub(crate) const LIVES: u64 = 1;
 /// Of a life.
 pub(crate) const SETTLED: u64 = 2;
-/// Of a life: what it has come to.
+/// Of a life: how far it has come.
 const PHASE: u64 = 3;
 
-/// How many bits are left for cycles.
+/// The number of bits below the cycle.
 const ROUND_SHIFT: u32 = ROUND.trailing_zeros();
 
-/// The index, or the slot, in any word.
+/// Returns the index, or the slot, in any word.
 #[inline]
 pub(crate) fn index(word: u64) -> usize {
     (word & INDEX) as usize
 }
 
-/// The position in a counter, without its flags.
+/// Returns the position in a counter, without its flags.
 #[inline]
 pub(crate) fn position(counter: u64) -> u64 {
     counter & !FLAGS
 }
 
-/// The cycle of a position, where an entry has it.
+/// Returns the cycle of a position, in the bits where an entry has it.
 #[inline]
 pub(crate) fn cycle(position: u64) -> u64 {
     position & !(INDEX | FLAGS)
 }
 
-/// The position after one, in a ring of `len` entries.
+/// Returns the position after this one, in a ring of `len` entries.
 #[inline]
 pub(crate) fn next(position: u64, len: u64) -> u64 {
     if (position & INDEX) + 1 < len { position + 1 } else { cycle(position).wrapping_add(ROUND) }
 }
 
-/// Whether a position is before another one: half of all cycles are before the other half.
+/// Returns whether a position is before another one. Half of all cycles are before the other half.
 #[inline]
 pub(crate) fn is_before(position: u64, other: u64) -> bool {
     (position.wrapping_sub(other) as i64) < 0
 }
 
-/// How many entries `to` is ahead of `from`, in a ring of `len`; less than 0 if it is behind.
+/// Returns how many entries `to` is ahead of `from`, in a ring of `len` entries. Less than 0 if
+/// `to` is behind.
 pub(crate) fn distance(to: u64, from: u64, len: u64) -> i64 {
     let laps = cycle(to).wrapping_sub(cycle(from)) as i64 >> ROUND_SHIFT;
     laps.wrapping_mul(len as i64) + (index(to) as i64 - index(from) as i64)
 }
 
-/// What an exchange makes of a word when it leaves the slot `spare` there: of an empty entry a full
-/// one, of a full one an empty one of the next cycle, of a returned task's place an empty one.
+/// Returns what an exchange makes of a word when it leaves the slot `spare` there. An empty entry
+/// becomes a full one. A full entry becomes an empty one of the next cycle. A returned task's place
+/// becomes an empty one.
 #[inline]
 pub(crate) fn exchanged(seen: u64, spare: usize) -> u64 {
     let rest = seen & !(INDEX | FLAGS);
@@ -100,33 +102,33 @@ pub(crate) fn exchanged(seen: u64, spare: usize) -> u64 {
     after | spare as u64
 }
 
-/// A word with another slot and other flags.
+/// Returns a word with another slot and other flags.
 #[inline]
 pub(crate) fn with(word: u64, flags: u64, slot: usize) -> u64 {
     word & !(INDEX | FLAGS) | flags | slot as u64
 }
 
-/// A slot's `taker`, after a participant has noted that it took the slot.
+/// Returns a slot's `taker`, after a participant has noted that it took the slot.
 #[inline(always)]
 pub(crate) fn noted(taker: u64, id: usize) -> u64 {
-    // The count's next number, and in the bits that are 0 then, the id and 1.
+    // The next number of the count, and in the lower bits, which are 0 then, the id plus 1.
     (taker | INDEX).wrapping_add(id as u64 + 2)
 }
 
-/// Whether the participant was the last one to take a slot with this `taker`.
+/// Returns whether the participant was the last one to take a slot with this `taker`.
 #[inline]
 pub(crate) fn is_noted(taker: u64, id: usize) -> bool {
     index(taker) == id + 1
 }
 
-/// Whether nobody has an id with this `life`, nor is anything left to be done for the last one that
-/// had it.
+/// Returns whether no participant has an id with this `life`, and nothing is left to be done for
+/// its last one.
 #[inline]
 pub(crate) fn is_over(life: u64) -> bool {
     life & PHASE == 0
 }
 
-/// The same life once it is over.
+/// Returns the word of the same life once it is over.
 pub(crate) fn over(life: u64) -> u64 {
     if is_over(life) { life } else { (life | PHASE).wrapping_add(1) }
 }

@@ -1,4 +1,4 @@
-//! A descriptor that a runtime of tokio watches.
+//! A descriptor that a tokio runtime watches.
 
 #![allow(unsafe_code)]
 
@@ -10,8 +10,7 @@ use crossproc_sys::poll::{PollFd, PollFlags, look};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
-/// A duplicate of a descriptor, which the runtime watches from the first time on that it is not
-/// ready.
+/// A duplicate of a descriptor. The runtime watches it from the first time on that it is not ready.
 pub(crate) struct Descriptor {
     duplicate: Option<OwnedFd>,
     watched: Option<AsyncFd<OwnedFd>>,
@@ -23,7 +22,7 @@ impl Descriptor {
         Ok(Descriptor { duplicate: Some(descriptor.try_clone_to_owned()?), watched: None, flags })
     }
 
-    /// Whether it is ready. If not, the runtime will call the waker when it may be.
+    /// Returns whether it is ready. If not, the runtime calls the waker when it may be.
     pub(crate) fn poll_ready(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
         if let Some(duplicate) = self.duplicate.take() {
             if is_ready(&duplicate, self.flags)? {
@@ -35,14 +34,14 @@ impl Descriptor {
             } else {
                 Interest::READABLE
             };
-            // SAFETY: an `OwnedFd` is open until it is dropped, and always the same; nobody else
-            // can close it.
+            // SAFETY: an `OwnedFd` is open until it is dropped, and always has the same number.
+            // Nothing else can close it.
             let watched = unsafe { AsyncFd::register_with_interest(duplicate, interest) };
             self.watched = Some(watched.map_err(io::Error::from)?);
         }
         let Some(watched) = &self.watched else { return Ok(false) };
-        // What the runtime knows may be over. It is forgotten only if that is seen after it was
-        // asked.
+        // What the runtime knows may be out of date. It is cleared only if the descriptor is seen
+        // not to be ready after the runtime was asked.
         while let Poll::Ready(guard) = self.poll_watched(watched, context) {
             let mut guard = guard?;
             if is_ready(watched.get_ref(), self.flags)? {
@@ -50,8 +49,8 @@ impl Descriptor {
             }
             guard.clear_ready();
         }
-        // An error alone counts there as the end of writing, which is never forgotten: so this is
-        // asked once, and what it says is looked at.
+        // To the runtime an error alone is the end of writing, which it never forgets. So it is
+        // asked once, and what it says is checked against the descriptor.
         let is_failed =
             self.flags.contains(PollFlags::IN) && watched.poll_write_ready(context).is_ready();
         Ok(is_failed && is_ready(watched.get_ref(), self.flags)?)

@@ -1,80 +1,89 @@
-//! The driver from futexes to all that is not a futex: descriptors, and futures.
+//! The driver: threads that sleep on futexes in place of futures, and of threads that also wait for
+//! something else, such as descriptors.
 //!
-//! Nothing but a thread can sleep on a futex. So who waits for something else besides, or is a task
-//! and no thread, registers here the words that would tell it, with a waker, and a thread of this
-//! process sleeps on them in its place, by `futex_waitv`, for as many as fit into one call, 127
-//! words. These threads are started when they are needed and end a second after that. A process
-//! that never registers anything has none, and no memory for it.
+//! Only a thread can sleep on a futex. A task is no thread, and a thread that waits for something
+//! else besides cannot sleep on a futex meanwhile. Both register here the words that would tell
+//! them, with a waker. A thread of this process sleeps on these words in their place, by
+//! `futex_waitv`. It takes as many as fit into one call: 127 words. These threads are started when
+//! they are needed, and end a second after that. A process that never registers anything has no
+//! such threads, and no memory for them.
 //!
 //! # Registrations
-//! A registration stands under a *key*: the address of whatever tells one source from another, such
-//! as one side of a queue. Whoever looks at a source and finds nothing there for it [arms](arm) the
-//! key: it reads the source's words *before* it looks, says in the source that somebody sleeps, and
-//! hands in the words. When one of them changes, or is woken, the key is disarmed and the first in
-//! its line is [notified](Audience). That one looks for itself, in its own context, and
-//! - takes what is there, and leaves;
-//! - finds nothing, and arms the key again, with fresh words, on behalf of all. Where what is not
-//!   there for one may be there for another, the next one is notified as well;
-//! - or leaves without having looked, as a future that is dropped.
+//! A registration stands under a *key*: the address of what tells one source from another, such as
+//! one side of a queue. A waiter that looks at a source and finds nothing there for it [arms](arm)
+//! the key. It reads the source's words *before* it looks, says in the source that there is a
+//! sleeper, and hands in the words. When one of them changes, or is woken, the key is disarmed and
+//! the first waiter in its line is [notified](Audience). The notified waiter looks for itself, in
+//! its own context. Then it does one of three things:
+//! - It takes what is there, and leaves.
+//! - It finds nothing, and arms the key again, with fresh words, on behalf of all. Where what is
+//!   not there for one waiter may be there for another, the next one is notified as well.
+//! - It leaves without having looked, like a future that is dropped.
 //!
-//! Who leaves last of those that were notified, with the key not armed and others waiting, has a
-//! duty to them: it arms the key for them if it has looked and there was nothing more
-//! ([`Registration::leave`]), or the next is notified. The driver itself never reads a word: it
-//! does not know what any of them means, and whether they are still there. The kernel reads them,
-//! and says EFAULT of what was unmapped. For whoever is registered borrows what it waits for, but
-//! its thread here may hear late that it has left; and a future may be leaked.
+//! The last of the notified waiters to leave has a duty if the key is not armed and others wait. If
+//! it has looked and there was nothing more, it arms the key for them ([`Registration::leave`]).
+//! Otherwise the next one is notified.
+//!
+//! The driver itself never reads a word: it knows neither what the words mean nor whether they are
+//! still there. The kernel reads them, and says EFAULT for those that were unmapped. A registered
+//! waiter borrows what it waits for, but its thread here may learn late that it has left. And a
+//! future may be leaked.
 //!
 //! | a key is | words | notified | then |
 //! |---|---|---|---|
 //! | armed | some | any number | a change or a wake notifies the first in the line, and disarms; a newcomer with the same words just stands in line |
-//! | in hand | none | at least one | who was notified arms it, or leaves, and so does a newcomer |
+//! | in hand | none | at least one | a notified waiter arms it, or leaves; a newcomer arms it, too |
 //! | gone | | | nobody is registered |
 //!
 //! # Why no notification is lost
-//! *Invariant: while somebody waits for whom there is something, the words of the key have changed
-//! since they were read, and a thread will see that or has been woken; or somebody was notified who
-//! has not looked since.*
-//! - **Armed.** The words were read before somebody looked who found nothing. What has come since
-//!   has changed one of them, or woken the thread that slept on them, by the protocol of the
-//!   source, for which the thread is a sleeper like any other. The kernel compares when the thread
-//!   goes to sleep: what changed between reading and sleeping is seen then.
+//! *Invariant: while there is something for a waiter in the line, one of two things is true. The
+//! words of the key have changed since they were read, and a thread will see that or has been
+//! woken. Or a waiter was notified that has not looked since.*
+//! - **Armed.** The words were read before a look that found nothing. What has come since has
+//!   changed one of them, or woken the thread that slept on them. The protocol of the source sees
+//!   to that: to it the thread is a sleeper like any other. The kernel compares the words when the
+//!   thread goes to sleep. What changed between the reading and the sleep is seen then.
 //! - **Armed anew, with other words.** They were read later, or earlier, than those before: two
-//!   that look at the same time hand in what they have in any order. If they are the later ones,
-//!   there was nothing when they were read. If they are the earlier ones, the kernel finds them
-//!   changed, and one is notified in vain. Neither loses anything, so whoever comes last is right.
-//!   Where all are to be told, something has happened between the two readings that is over, and
-//!   those who came before are told.
-//! - **Notified.** It looks after that, or leaves. Between the notification and its look the key
-//!   need not be armed: what comes in that time it finds.
-//! - **Dropped.** Before it was notified: the others' words are armed as before. After that: it is
-//!   told apart by its not being in the line any more, under the same mutex, so there is no time
-//!   between. It had a duty only if nobody else was notified and the key is not armed; otherwise
-//!   that other one looks later, or what is armed was read by a newcomer that found nothing later.
-//! - **The thread is on its way.** It sleeps on what was armed when it last had the mutex. Who arms
-//!   or disarms moves its control word, which is one of those that it sleeps on, and wakes it. A
-//!   wake that comes for what is not armed any more is one for those who are registered now, if
-//!   there are any: it fires the key all the same. If there are none, somebody else may sleep on
-//!   the same words, in this process or another, whose it is as well: it is passed on, by waking
-//!   one of those.
+//!   waiters that look at the same time hand in their words in any order. If they are the later
+//!   ones, there was nothing when they were read. If they are the earlier ones, the kernel finds
+//!   them changed, and a waiter is notified in vain. Neither loses anything, so the last to come is
+//!   right. Where all are to be told, something has happened between the two readings that is over,
+//!   and the earlier waiters are told.
+//! - **Notified.** The waiter looks after that, or leaves. Between the notification and its look
+//!   the key need not be armed: it finds what comes in that time.
+//! - **Dropped.** If the waiter had not been notified, the others' words are armed as before. If it
+//!   had, it is not in the line any more. The same mutex guards both, so there is no time in
+//!   between. It had a duty only if no other waiter was notified and the key is not armed.
+//!   Otherwise that other waiter looks later, or the armed words were read by a newcomer that found
+//!   nothing later.
+//! - **The thread is on its way.** It sleeps on what was armed when it last had the mutex. Arming
+//!   and disarming move its control word, which is one of those that it sleeps on, and wake it. A
+//!   wake may come through words that are not armed any more. If waiters are registered under the
+//!   key, the wake is for them: it fires the key all the same. If there are none, another sleeper
+//!   on the same words may be meant, in this process or another. So the wake is passed on, by
+//!   waking one such sleeper.
 //! - **Two wakes at once.** `futex_waitv` tells the last word of those that it was woken through. A
-//!   change of another is seen by the next comparison. A wake without a change, as the kernel's for
-//!   a dead thread, would be lost: so the keys before the one that was told are in *doubt*, and
-//!   fired 10 ms later unless something else happens to them before.
+//!   change of another word is seen by the next comparison. A wake without a change, such as the
+//!   kernel's for a dead thread, would be lost. So the keys before the one that was told are in
+//!   *doubt*: they are fired 10 ms later unless something else happens to them before.
 //!
 //! # What is left to slices
-//! At the end of each [slice](crate::slice) the first in each line is notified, as everybody in
-//! this crate looks again then. What it mends here: one that was notified, and is neither polled
-//! again nor dropped, has the others in its line wait for as long, and, if what woke it was the
-//! kernel's wake for a dead thread, those who sleep on the same in other processes; so does one
-//! that was leaked, from then on. Kernels before 5.16 have no `futex_waitv`: there the first of
-//! each line is told to look every 5 ms. A kernel's wake that was hidden by another one's, of a key
-//! in doubt, is gone if the process is killed in those 10 ms.
+//! At the end of each [slice](crate::slice) the first waiter in each line is notified, since every
+//! waiter in this crate looks again then. These cases are left to slices:
+//! - A notified waiter is neither polled again nor dropped. The others in its line wait until then.
+//!   If what woke it was the kernel's wake for a dead thread, so do the sleepers on the same words
+//!   in other processes.
+//! - A future is leaked. It has the same effect, from then on.
+//! - The kernel is older than 5.16 and has no `futex_waitv`. There the first of each line is told
+//!   to look every 5 ms.
+//! - A kernel's wake was hidden by another one, so that its key is in doubt. It is gone if the
+//!   process is killed in those 10 ms.
 //!
 //! # Fork
 //! A forked child has a copy of the table, perhaps in the middle of a change and with the mutex
-//! taken, and none of the threads. It knows by a word that the kernel wipes in children, and begins
-//! with a table of its own; registrations that were copied do nothing there. The threads have all
-//! signals blocked: handlers run in the program's own.
+//! locked, and none of the threads. It learns that from a word that the kernel wipes in children,
+//! and begins with a table of its own. Copied registrations do nothing there. The threads have all
+//! signals blocked: handlers run in the program's own threads.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -107,7 +116,7 @@ static DRIVER: PerProcess<Driver> = PerProcess::new();
 
 impl Driver {
     fn table(&self) -> MutexGuard<'_, Table> {
-        // Nothing panics under it but for a broken invariant.
+        // Nothing panics under the mutex unless an invariant is broken.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -138,7 +147,7 @@ impl Current<Driver> {
         }) {
             *registration = None;
         }
-        // Under the mutex nothing of the caller's is called.
+        // None of the caller's code is called under the mutex.
         let waker = waker.clone();
         let has_owner = sources.iter().any(|source| source.has_owner());
         let mut covers = Vec::new();
@@ -158,7 +167,7 @@ impl Current<Driver> {
             None => Sleeper::start(self, &mut table)?,
         };
         let known = registration.as_ref().map(|registration| registration.id);
-        // Others may have brought theirs meanwhile.
+        // Other threads may have added covers meanwhile.
         let needless = covers.split_off(missing);
         let (id, was_notified, after) =
             table.arm((key, audience, has_owner), known, (words, covers), batch, waker);
@@ -169,7 +178,7 @@ impl Current<Driver> {
     }
 }
 
-/// One that waits, in the line under a key. Dropping it is leaving.
+/// A waiter's place in the line under a key. Dropping it leaves the line.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Registration {
@@ -178,21 +187,26 @@ pub(crate) struct Registration {
     id: u64,
 }
 
-/// Registers somebody who has read `words`, then looked and found nothing, or says so of somebody
-/// who is registered. `words` are such that one of them changes, or is woken, as soon as somebody
-/// under this key ought to look: 1 to [`MOST_WORDS`] of them, in the order in which the kernel is
-/// to compare them. The waker is called once at most, from any thread; then it is time to look, and
-/// to come back here with new words, or to leave.
+/// Registers a waiter, or lets a registered one wait on. The waiter has read `words`, and then
+/// looked and found nothing.
 ///
-/// All under one key are told in the same way, and wait for the same sources, whose words are
-/// pending from now on: the thread may be given the kernel's wake for one that has died. A source
-/// that [has an owner](Source::has_owner) is alone under its key, and has a thread of its own, in
-/// whose own entry its word is. Whether this one had been notified since it was here last: a thread
-/// has slept in its place, and may have been given a wake-up that was meant for others, too. And
-/// what others are to be told now.
+/// One of `words` changes, or is woken, as soon as a waiter under this key ought to look. There are
+/// 1 to [`MOST_WORDS`] of them, in the order in which the kernel is to compare them. The waker is
+/// called at most once, from any thread. Then it is time to look, and to come back here with new
+/// words, or to leave.
+///
+/// All waiters under one key are told in the same way, and wait for the same sources. The words of
+/// these are pending from the call on: the thread may be given the kernel's wake for a dead one. A
+/// source that [has an owner](Source::has_owner) is alone under its key. It has a thread of its
+/// own, which has the source's word in its own entry.
+///
+/// Returns whether this waiter had been notified since it was here last, and what others are to be
+/// told now. If it had been notified, a thread has slept in its place, and may have been given a
+/// wake-up that was meant for others, too.
 ///
 /// # Errors
-/// What the system says to a thread that cannot be started. A registration is what it was before.
+/// The system's, if a thread cannot be started. A registration under this key is what it was
+/// before.
 pub(crate) fn arm(
     registration: &mut Option<Registration>,
     key: usize,
@@ -203,16 +217,16 @@ pub(crate) fn arm(
     DRIVER.get()?.arm(registration, key, for_whom, words, waker)
 }
 
-/// Has the threads end that nothing is registered with: they are started again when they are
-/// needed. How many they are, or `None` if something is registered with others; and how many
-/// stand-ins are given back by threads once they have time.
+/// Ends the threads that nothing is registered with; they are started again when they are needed.
+/// Returns how many they are, or `None` if something is registered with others. Also returns how
+/// many stand-ins are given back by threads once they have time.
 pub(crate) fn end_idle() -> (Option<usize>, usize) {
     DRIVER.existing().map_or((Some(0), 0), |driver| driver.end_idle())
 }
 
 impl Registration {
-    /// Has the next one look, too, behind this one, which has been notified, found nothing, and
-    /// waits on: what is not there for it may be there for that one.
+    /// Has the next waiter look, too, behind this one, which was notified, found nothing, and waits
+    /// on. What is not there for this one may be there for that one.
     #[cfg_attr(
         not(feature = "tokio"),
         allow(dead_code, reason = "who waits by a thread is alone in its line")
@@ -223,10 +237,11 @@ impl Registration {
         after.perform();
     }
 
-    /// Leaves. `look` is asked only if others depend on it: for words that it has read before it
-    /// looked and found nothing more. `None`: there is more, or it has not looked.
+    /// Leaves. `look` is called only if others depend on it. It returns words that it has read
+    /// before it looked and found nothing more, or `None` if there is more, or it has not looked.
     ///
-    /// Whether it had been notified, and had not come back since; and what others are to be told.
+    /// Returns whether the waiter had been notified and had not come back since, and what others
+    /// are to be told.
     #[cfg_attr(
         not(feature = "tokio"),
         allow(dead_code, reason = "who waits by a thread is alone in its line")

@@ -1,4 +1,4 @@
-//! A future's wait for one source: it stands in the line of the driver.
+//! A future's wait for one source: its place in a line of the driver.
 
 use std::io;
 use std::task::{Context, Poll, Waker};
@@ -26,10 +26,10 @@ impl Lead for &dyn Source {
     }
 }
 
-/// Does something for which the source's word is to be pending, so that the kernel completes it.
+/// Runs an operation with the source's word pending, so that the kernel completes it.
 fn pending<R>(source: &dyn Source, operation: impl FnOnce(&dyn Source) -> R) -> R {
-    // A thread without a list waits all the same: should it die in here, a slice wakes whom it was
-    // to wake.
+    // A thread without a robust list waits all the same. Should it die in here, a slice wakes those
+    // that it was to wake.
     let entry = robust::current().ok().map(|thread| (thread.entry(), thread.entry().now()));
     if let Some((entry, _)) = &entry {
         source.pend(entry);
@@ -41,15 +41,15 @@ fn pending<R>(source: &dyn Source, operation: impl FnOnce(&dyn Source) -> R) -> 
     result
 }
 
-/// A wait. It begins with its creation, and is over when something is taken, or it is dropped.
+/// A wait. It begins when it is made, and is over when something is taken, or it is dropped.
 pub(crate) struct Line<L: Lead> {
     lead: L,
     state: WatchState,
     registration: Option<Registration>,
 }
 
-/// How often one poll looks again because something has changed while it looked. Then it is another
-/// task's turn.
+/// How often one poll looks again because something has changed during its look. After that it is
+/// another task's turn.
 pub(crate) const MOST_LOOKS: u32 = 64;
 
 impl<L: Lead> Line<L> {
@@ -58,8 +58,8 @@ impl<L: Lead> Line<L> {
         Line { lead, state, registration: None }
     }
 
-    /// Takes what there is, or waits for it. `take` is the operation that does not wait: `None` if
-    /// there is nothing.
+    /// Takes what there is, or waits for it. `take` is the `try_` form: it returns `None` if there
+    /// is nothing.
     pub(crate) fn poll<R>(
         &mut self,
         context: &Context<'_>,
@@ -84,12 +84,12 @@ impl<L: Lead> Line<L> {
         Poll::Pending
     }
 
-    /// Whether it is ready, or was since the wait began.
+    /// Returns whether the source is ready, or was since the wait began.
     pub(crate) fn is_ready(&self) -> bool {
         self.lead.source().look(&self.state)
     }
 
-    /// A poll begins, perhaps in another thread than the one before.
+    /// Begins a poll, perhaps in another thread than the one before.
     pub(crate) fn go_on(&mut self) {
         self.lead.source().go_on(&mut self.state);
     }
@@ -102,9 +102,9 @@ impl<L: Lead> Line<L> {
         let source = self.lead.source();
         let audience = if source.is_for_all() { Audience::All } else { Audience::First };
         let (registration, state) = (&mut self.registration, &mut self.state);
-        // It may have been notified: a thread that slept in its place was woken, perhaps by the
-        // kernel, for one who died before it had woken all whom it would have. What is pending for
-        // that there may be gone before the work is done.
+        // The waiter may have been notified: a thread that slept in its place was woken. Perhaps
+        // the kernel woke it for a thread that died before it had woken all those that it was to
+        // wake. What the sleeping thread has pending for that may be gone before the work is done.
         let (was_notified, after) = pending(source, |source| {
             let armed =
                 driver::arm(registration, source.key(), (audience, &[source]), &words, waker)?;
@@ -122,8 +122,8 @@ impl<L: Lead> Line<L> {
         Ok(Armed::Asleep)
     }
 
-    /// The wait is over. `has_looked`: there is nothing left to do for the others in the line if it
-    /// finds nothing now; otherwise the next one is to look.
+    /// Ends the wait. With `has_looked`, nothing is left to do for the others in the line if it
+    /// finds nothing now. Otherwise the next one is to look.
     pub(crate) fn leave(&mut self, has_looked: bool) {
         let Some(registration) = self.registration.take() else { return };
         let (source, state) = (self.lead.source(), &mut self.state);
@@ -146,7 +146,7 @@ impl<L: Lead> Drop for Line<L> {
     }
 }
 
-/// The words to sleep on, if there is nothing.
+/// Arms the source. Returns the words to sleep on, or `None` if something has changed.
 fn words(source: &dyn Source, state: &mut WatchState) -> Option<Vec<WordAddress>> {
     pending(source, |source| {
         let mut words: [Option<Watch<'_>>; MOST_WORDS] = [None; MOST_WORDS];

@@ -1,11 +1,11 @@
-//! What threads do for this crate, for [`fork`](crate::process::fork), which must be alone: those
-//! that have nothing to do are ended, and of the others it says what they do.
+//! The threads that work for this crate, for [`fork`](crate::process::fork), which must be alone.
+//! Idle threads are ended. Of the others it says what they do.
 //!
 //! | thread | started by | ends |
 //! |---|---|---|
 //! | [`SLEEPER`] | the [driver], or a [stand-in], for a wait | a second after the last wait, or for a fork |
 //! | [`CLOSER`] | a directory | after a second without work, or for a fork |
-//! | one that serves | the user | when the directory is closed |
+//! | a serving thread | the user | when the directory is closed |
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -20,27 +20,27 @@ pub(crate) const SLEEPER: &str = "crossproc-futex";
 /// The name of a thread that closes what a directory's clients have left.
 pub(crate) const CLOSER: &str = "crossproc-close";
 
-/// Something that has threads, which end when they have nothing to do.
+/// Something with threads that end when they have nothing to do.
 pub(crate) trait HasThreads: Send + Sync {
-    /// Has those end now that have nothing to do.
+    /// Ends those that have nothing to do now.
     fn end_idle(&self);
 }
 
 #[derive(Default)]
 struct Known {
     with_threads: Vec<Weak<dyn HasThreads>>,
-    /// Threads that serve a directory, and which.
+    /// The threads that serve a directory, each with its directory's address.
     serving: Vec<(u32, String)>,
 }
 
 static KNOWN: PerProcess<Mutex<Known>> = PerProcess::new();
 
-/// Nothing panics under it.
+/// Runs `act` under the mutex. Poison is ignored: nothing panics under it.
 fn with<R>(known: &Mutex<Known>, act: impl FnOnce(&mut Known) -> R) -> R {
     act(&mut known.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Notes somebody whose idle threads a fork ends.
+/// Notes an object whose idle threads a fork ends.
 pub(crate) fn ended_by_forks(somebody: Weak<dyn HasThreads>) -> io::Result<()> {
     with(KNOWN.get()?, |known| {
         known.with_threads.retain(|other| other.strong_count() != 0);
@@ -49,8 +49,8 @@ pub(crate) fn ended_by_forks(somebody: Weak<dyn HasThreads>) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the threads end that have nothing to do. How many sleepers that are, or `None` if others are
-/// needed.
+/// Ends the threads that have nothing to do. Returns how many sleepers they are, or `None` if other
+/// sleepers are needed.
 pub(crate) fn end_idle() -> Option<usize> {
     let somebody: Vec<_> = KNOWN
         .existing()
@@ -63,15 +63,15 @@ pub(crate) fn end_idle() -> Option<usize> {
     Some(sleepers? + stand_ins?)
 }
 
-/// Notes that the calling thread serves a directory, as long as what it gets lives. Without `/proc`
-/// it is not noted: nobody can look for threads then.
+/// Notes that the calling thread serves a directory, until the result is dropped. Without `/proc`
+/// it notes nothing: nobody can look for threads then.
 pub(crate) fn serves(address: String) -> Option<Serving> {
     let (known, tid) = (KNOWN.get().ok()?, own_tid().ok()?);
     with(known, |known| known.serving.push((tid, address)));
     Some(Serving { tid })
 }
 
-/// What a thread does for this crate, and how it is ended.
+/// Returns what a thread does for this crate, and how to end it.
 pub(crate) fn duty_of(tid: u32, name: &str) -> Option<String> {
     let address = |known: &mut Known| {
         known.serving.iter().find(|serving| serving.0 == tid).map(|serving| serving.1.clone())
@@ -102,7 +102,7 @@ impl Drop for Serving {
     }
 }
 
-/// A directory's own, as something that a fork may ask.
+/// Returns a reference through which a fork can ask a directory to end its threads.
 pub(crate) fn weak<T: HasThreads + 'static>(somebody: &Arc<T>) -> Weak<dyn HasThreads> {
     let weak: Weak<T> = Arc::downgrade(somebody);
     weak

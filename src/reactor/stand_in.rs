@@ -1,47 +1,50 @@
-//! [`Cover`]: pending entries for one whose own names something else.
+//! [`Cover`]: pending entries for a sleeper whose own entry names something else.
 //!
 //! # Why
-//! Whoever sleeps on a word, and is given the kernel's one wake-up for somebody dead, owes it to
-//! others. Should it die with that in its hands, the kernel has to pass it on: for that it has the
-//! word pending (`crossproc_sys::robust`). A thread has one such entry. Who sleeps for several
-//! things has several words, and so does a thread of the [driver](crate::reactor::driver).
+//! A sleeper that is given the kernel's one wake-up for a dead thread owes it to others. Should the
+//! sleeper die with the wake-up in hand, the kernel has to pass it on: for that the sleeper has the
+//! word pending (`crossproc_sys::robust`). A thread has one such entry. A thread that sleeps for
+//! several things has several words, and so does a thread of the [driver](crate::reactor::driver).
 //!
 //! But a process dies as a whole, and with it each of its threads. So the entry may as well be that
-//! of another thread, which does nothing but have one: it *stands in*. The word is named there by
-//! whoever sleeps on it, with one store.
+//! of another thread, which does nothing but have one: it *stands in*. The sleeper names the word
+//! there, with one store.
 //!
 //! # How many
-//! *As many entries of a process name a word as threads of it may be in that word's queue, and one
-//! more while somebody has one of its wake-ups in hand.* When the process is killed none of its
-//! threads does anything any more, but those that sleep are in the queues until each of them ends.
-//! Each of them can be given one wake-up, and each entry has another one woken. So one of them
-//! reaches somebody else.
+//! *A word is named in as many entries of a process as threads of the process may be in its queue.
+//! There is one more while a waiter has one of its wake-ups in hand.*
 //!
-//! | who sleeps | its entries |
+//! When the process is killed, none of its threads does anything any more, but sleepers are in the
+//! queues until each of them ends. Each of them can be given one wake-up, and each entry wakes
+//! another sleeper. So one of the wake-ups reaches another process.
+//!
+//! | sleeper | its entries |
 //! |---|---|
 //! | a thread, for one thing | its own |
 //! | a thread, for several | its own for one of them, a stand-in for each of the others |
 //! | a thread of the driver | a stand-in for each thing |
 //!
-//! It is true of words without an owner, whose TID bits are always 0. The word of a lock that is
-//! held means nothing to the kernel in a stand-in's entry, and that one may end before the owner
-//! does, if they are of one process. So a lock has no stand-in: a thread that
-//! [sleeps for it](Source::has_owner) has its word in its own entry, which is looked at when it is
-//! in no queue any more.
+//! That is true of words without an owner, whose TID bits are always 0. The word of a held lock
+//! means nothing to the kernel in a stand-in's entry. And the stand-in may end before the owner
+//! does, if they are of one process. So a lock has no stand-in. A thread that [sleeps for
+//! it](Source::has_owner) has its word in its own entry. The kernel looks at that when the thread
+//! is in no queue any more.
 //!
 //! # The threads
-//! They are started when they are needed, kept for those who come next, and end [`IDLE`] after
-//! that, or for a fork. They sleep, with all signals blocked, on 64 KiB of stack. A forked child
-//! has none of them, and begins with none.
+//! They are started when they are needed, kept for later waits, and end [`IDLE`] after that, or for
+//! a fork. They sleep, with all signals blocked, on 64 KiB of stack. A forked child has none of
+//! them, and begins with none.
 //!
 //! # What is left to slices
-//! - More than [`MOST`] things at once, in a process; a process that can start no thread; one whose
-//!   threads have no robust lists, or that is refused futexes; kernels before 6.2.
-//! - Two processes that are killed in the same moment, of which one wakes somebody in between: the
-//!   entries of the other one may have been used up before, and one of its sleepers not be gone
-//!   yet.
-//! - A future that was leaked is covered for ever. If its word was freed, and what is there by now
-//!   looks to the kernel like a lock of the thread that stands in, it marks that.
+//! - More than [`MOST`] things at once, in a process.
+//! - A process that can start no thread, whose threads have no robust lists, or that is refused
+//!   futexes.
+//! - Kernels before 6.2.
+//! - Two processes that are killed in the same moment, of which one wakes a waiter in between. The
+//!   entries of the other process may have been used up before, while one of its sleepers is not
+//!   gone yet.
+//! - A future that was leaked is covered for ever. If its word was freed, what is there by now may
+//!   look to the kernel like a lock of the thread that stands in. Then the kernel marks that.
 
 #![allow(unsafe_code)]
 
@@ -62,11 +65,11 @@ use crate::memory::per_process::{Current, PerProcess};
 use crate::reactor::own_threads::SLEEPER;
 use crate::wait::source::Source;
 
-/// How long a thread that nobody needs waits for somebody who does, in nanoseconds.
+/// How long a thread that is not given out waits to be needed again, in nanoseconds.
 const IDLE: u64 = 1_000_000_000;
-/// How many of them a process has at the most.
+/// The most such threads in a process.
 const MOST: usize = 256;
-/// It calls a futex, and libc when it ends.
+/// The stack of such a thread, in bytes. It calls a futex, and libc when it ends.
 const STACK: usize = 64 << 10;
 
 static POOL: PerProcess<Pool> = PerProcess::new();
@@ -77,7 +80,7 @@ struct Pool(Mutex<Posts>);
 
 #[derive(Debug, Default)]
 struct Posts {
-    /// Those that nobody has, and since when; the last one is the next to be given out.
+    /// Those that are not given out, and since when; the last one is the next to be given out.
     free: Vec<(Arc<Post>, u64)>,
     given_out: usize,
 }
@@ -85,22 +88,22 @@ struct Posts {
 /// A thread that stands in.
 #[derive(Debug)]
 struct Post {
-    /// The thread's own, which it does not use itself. It is there until the thread has taken
-    /// itself out of `free`.
+    /// The thread's own entry, which the thread does not use itself. It is there until the thread
+    /// has taken itself out of `free`.
     entry: Lent,
-    /// What the thread sleeps on. Moves when it is to look again.
+    /// The word that the thread sleeps on. It moves when the thread is to look again.
     bell: AtomicU32,
-    /// Under the mutex: it sleeps without an end, since somebody has it.
+    /// Under the mutex: the thread sleeps without a deadline, since it is given out.
     is_at_rest: AtomicBool,
-    /// Under the mutex: it does not wait for anybody.
+    /// Under the mutex: the thread is not to wait until it is needed again.
     is_to_end: AtomicBool,
 }
 
 impl Post {
-    /// Under the mutex. The thread looks again.
+    /// Has the thread look again. The caller holds the mutex.
     fn ring(&self) {
-        // Relaxed: the thread reads it under the mutex, and then the kernel does, which orders it
-        // with the wake.
+        // Relaxed: the thread reads it under the mutex, and then the kernel reads it, which orders
+        // it with the wake.
         self.bell.fetch_add(1, Relaxed);
         futex::wake(&self.bell, 1);
     }
@@ -112,7 +115,7 @@ impl Pool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives out so many, or as many as there can be.
+    /// Gives out `count` threads, or as many as there can be.
     fn give_out(this: &'static Current<Pool>, count: usize) -> Vec<Arc<Post>> {
         let mut posts = this.posts();
         let count = count.min(MOST - posts.given_out);
@@ -128,31 +131,33 @@ impl Pool {
         given
     }
 
-    /// Starts a thread, which somebody has. `None`: it has no entry, or there are no futexes.
+    /// Starts a thread, which is given out. Returns `None` if it has no entry, or there are no
+    /// futexes.
     fn start(this: &'static Current<Pool>) -> io::Result<Option<Arc<Post>>> {
-        // In a sandbox that refuses them, libc ends a process of which two threads want one of its
-        // locks. So none is started for what can do without.
+        // In a sandbox that refuses futexes, libc ends a process of which two threads want one of
+        // its locks. So no thread is started for what can do without.
         if futex::try_wake(&AtomicU32::new(0), 1).is_none() {
             return Ok(None);
         }
         let (tell, told) = sync_channel(1);
         let builder = thread::Builder::new().name(SLEEPER.into()).stack_size(STACK);
         with_all_blocked(|| builder.spawn(move || this.stand(&tell)))?;
-        // It always says something.
+        // The thread always sends an answer.
         Ok(told.recv().ok().flatten())
     }
 
-    /// What such a thread does.
+    /// Runs such a thread.
     fn stand(&self, tell: &SyncSender<Option<Arc<Post>>>) {
-        // SAFETY: those have it to whom it is given out, one after the other, which the mutex
-        // orders. They give it back, and the thread ends after it has taken it out of `free`. It
-        // works on nothing meanwhile: it has a futex of its own, and a mutex of std's.
+        // SAFETY: the entry is used by those to which it is given out, one after the other, which
+        // the mutex orders. They give it back, and the thread ends only after it has taken it out
+        // of `free`. The thread works on nothing meanwhile: it has a futex of its own, and a mutex
+        // of std's.
         let entry = unsafe { Lent::of_this_thread() };
         let own = entry.ok().map(|entry| {
             let (is_at_rest, is_to_end) = (AtomicBool::new(false), AtomicBool::new(false));
             Arc::new(Post { entry, bell: AtomicU32::new(0), is_at_rest, is_to_end })
         });
-        // Whoever has started it waits for it.
+        // The thread that has started this one waits for it.
         let _ = tell.send(own.clone());
         let Some(own) = own else { return };
         loop {
@@ -174,16 +179,17 @@ impl Pool {
     }
 }
 
-/// The stand-ins of one who sleeps. Dropping it names nothing any more.
+/// The stand-ins of one sleeper. When it is dropped, their entries name nothing any more.
 #[derive(Debug, Default)]
 pub(crate) struct Cover {
     posts: Vec<Arc<Post>>,
-    /// Whose they are, if there are any.
+    /// The pool that they are from, if there are any.
     pool: Option<&'static Current<Pool>>,
 }
 
 impl Cover {
-    /// One for each of these sources, but for locks, and as many as there can be: see the top.
+    /// Takes a stand-in for each of these sources except locks, or as many as there can be: see the
+    /// module's documentation.
     pub(crate) fn of<'s>(sources: impl Iterator<Item = &'s dyn Source> + Clone) -> Self {
         let sources = sources.filter(|source| !source.has_owner());
         let count = sources.clone().count();
@@ -193,7 +199,7 @@ impl Cover {
         Cover { posts, pool: Some(pool) }
     }
 
-    /// How many they are.
+    /// Returns how many there are.
     pub(crate) fn len(&self) -> usize {
         self.posts.len()
     }
@@ -201,7 +207,7 @@ impl Cover {
 
 impl Drop for Cover {
     fn drop(&mut self) {
-        // Copies in a forked child lead to threads that are not there.
+        // Copies in a forked child lead to threads that do not exist there.
         let Some(pool) = self.pool.filter(|pool| pool.is_of_this_process()) else { return };
         self.posts.iter().for_each(|post| post.entry.entry().end());
         let now = clock::now();
@@ -216,8 +222,8 @@ impl Drop for Cover {
     }
 }
 
-/// Has the threads end that nobody needs. How many they are, with those that are about to be given
-/// back, or `None` if somebody needs others.
+/// Ends the threads that are not needed. Returns how many they are, with those that are about to be
+/// given back, or `None` if others are needed.
 pub(crate) fn end_idle(about_to_be_given_back: usize) -> Option<usize> {
     let Some(pool) = POOL.existing() else { return Some(0) };
     let posts = pool.posts();

@@ -16,33 +16,33 @@ use self::state::{Arrived, Broken, Failed, MAX_PARTIES, RawBarrier};
 use crate::memory::shared::{Fingerprint, Shared};
 use crate::wait::{Ended, Wait};
 
-/// A place where a number of parties, threads of any processes, wait until all of them are there;
-/// then all go on, and the next phase begins.
+/// A barrier for a number of parties, which are threads of any processes. Each party waits until
+/// all have arrived; then all go on, and the next phase begins.
 ///
 /// It corresponds to `std::sync::Barrier` and to Python's `multiprocessing.Barrier`: it can break.
-/// One party whose time is over [breaks](BarrierError::Broken) it for all, as
-/// [`abort`](Barrier::abort) does, so that nobody waits for one who will not come. It stays broken
-/// until a [`reset`](Barrier::reset).
+/// A party whose deadline passes [breaks](BarrierError::Broken) it for all, as
+/// [`abort`](Barrier::abort) does, so that no party waits for one that will not come. The barrier
+/// stays broken until a [`reset`](Barrier::reset).
 ///
 /// # Blocking and fairness
-/// Only waiting blocks, until the last party has come; with a few looks first, then asleep. The
-/// last one wakes all others by one system call.
+/// Only waiting blocks, until the last party has arrived. A waiter looks a few times, then sleeps.
+/// The last party wakes all others by one system call.
 ///
 /// # Memory ordering
-/// What any party wrote before it arrived, all parties see once they have returned.
+/// All parties see, once they have returned, what any party wrote before it arrived.
 ///
 /// # Process death
-/// Who has arrived counts, dead or alive. Who dies before that is missing, and what bounds the
-/// others' wait is their time-out, which breaks the barrier. If the last to arrive dies
-/// before it has woken the others, the kernel, and then the first of them, does it for it. On
-/// kernels before 6.2 that can take one [slice](crate::set_slice).
+/// A party that has arrived counts, dead or alive. A party that dies before that is missing: only
+/// their time-out bounds the others' wait, and it breaks the barrier. If the last party to arrive
+/// dies before it has woken the others, the kernel wakes the first of them, which wakes the rest.
+/// On kernels before 6.2 that can take one [slice](crate::set_slice).
 ///
 /// # Errors
 /// [`BarrierError`].
 ///
 /// # Signal handlers
-/// Not for waiting. `abort`, `is_broken` and `n_waiting` may be called in one, provided that the
-/// thread has used any lock, semaphore or event that others waited for before.
+/// Waiting is not for signal handlers. `abort`, `is_broken` and `n_waiting` may be called in one,
+/// provided that the thread has already used any lock, semaphore or event that others waited for.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -66,17 +66,18 @@ use crate::wait::{Ended, Wait};
 /// ```
 ///
 /// # Source
-/// A count with a generation, as everybody's; the interface is that of Python's
-/// `threading.Barrier`, and the split into arriving and waiting that of C++'s `std::barrier`.
+/// A count with a generation, as is usual. The interface is that of Python's `threading.Barrier`;
+/// the split into arriving and waiting is that of C++'s `std::barrier`.
 #[repr(C)]
 pub struct Barrier {
     raw: RawBarrier,
-    /// Never written after its creation. Relaxed.
+    /// The number of parties. Never written after creation. Relaxed.
     parties: AtomicU32,
     _padding: u32,
 }
 
-// SAFETY: two atomics; every value of them is valid, and the number of parties is compared only.
+// SAFETY: two atomics, and padding; every value of them is valid, and the number of parties is only
+// compared.
 unsafe impl Shared for Barrier {
     fn layout(to: &mut Fingerprint) {
         to.name("Barrier");
@@ -84,13 +85,13 @@ unsafe impl Shared for Barrier {
 }
 
 impl Barrier {
-    /// The most parties that there can be.
+    /// The largest number of parties.
     pub const MAX_PARTIES: u32 = MAX_PARTIES;
 
-    /// A barrier for `parties`, from 1 to [`MAX_PARTIES`](Barrier::MAX_PARTIES).
+    /// Creates a barrier for `parties` parties, from 1 to [`MAX_PARTIES`](Barrier::MAX_PARTIES).
     ///
     /// # Panics
-    /// If there are none, or more.
+    /// If `parties` is 0 or more than that.
     #[must_use]
     pub const fn new(parties: u32) -> Self {
         assert!(parties >= 1, "a barrier needs at least one party");
@@ -98,7 +99,7 @@ impl Barrier {
         Barrier { raw: RawBarrier::new(), parties: AtomicU32::new(parties), _padding: 0 }
     }
 
-    /// Arrives, and waits for the others as long as it takes.
+    /// Arrives, and waits for the others for as long as it takes.
     ///
     /// # Errors
     /// [`Broken`](BarrierError::Broken).
@@ -107,10 +108,10 @@ impl Barrier {
         self.wait_with(Wait::FOREVER)
     }
 
-    /// Passes if all others are there.
+    /// Passes if all others have arrived.
     ///
     /// # Errors
-    /// [`WouldBlock`](BarrierError::WouldBlock) if others are missing; nothing has changed.
+    /// [`WouldBlock`](BarrierError::WouldBlock) if others are missing; nothing has changed then.
     /// [`Broken`](BarrierError::Broken).
     pub fn try_wait(&self) -> Result<BarrierPassed, BarrierError> {
         match self.raw.arrive(self.parties(), true)? {
@@ -119,7 +120,7 @@ impl Barrier {
         }
     }
 
-    /// Arrives, and waits for the others for `timeout` at most; then it breaks the barrier.
+    /// Arrives, and waits for the others for at most `timeout`; then it breaks the barrier.
     /// [`Duration::MAX`] waits for ever.
     ///
     /// # Errors
@@ -129,7 +130,8 @@ impl Barrier {
         self.wait_with(Wait::timeout(timeout))
     }
 
-    /// Arrives, and waits for the others until `deadline` at most; then it breaks the barrier.
+    /// Arrives, and waits for the others until `deadline` at the latest; then it breaks the
+    /// barrier.
     ///
     /// # Errors
     /// [`TimedOut`](BarrierError::TimedOut), [`Broken`](BarrierError::Broken).
@@ -138,13 +140,13 @@ impl Barrier {
         self.wait_with(Wait::deadline(deadline))
     }
 
-    /// Arrives, and waits for the others as `wait` says: [`arrive`](Barrier::arrive) and
+    /// Arrives, and waits for the others as `wait` says: [`arrive`](Barrier::arrive), then
     /// [`wait_for`](Barrier::wait_for).
     ///
     /// # Errors
     /// [`TimedOut`](BarrierError::TimedOut), [`Broken`](BarrierError::Broken),
-    /// [`Interrupted`](BarrierError::Interrupted) if `wait` is interruptible: go on with its
-    /// arrival.
+    /// [`Interrupted`](BarrierError::Interrupted) if `wait` is interruptible: go on with the
+    /// arrival in it.
     pub fn wait_with(&self, wait: Wait) -> Result<BarrierPassed, BarrierError> {
         let arrival = self.arrive()?;
         self.wait_for(arrival, wait)
@@ -159,8 +161,8 @@ impl Barrier {
         Ok(Arrival { arrived: arrived.ok_or(BarrierError::WouldBlock)? })
     }
 
-    /// Waits for the others, of whom this party has [arrived](Barrier::arrive) before, as `wait`
-    /// says. If its time is over, that breaks the barrier.
+    /// Waits for the others as `wait` says, after this party has [arrived](Barrier::arrive). If the
+    /// wait times out, that breaks the barrier.
     ///
     /// # Errors
     /// [`TimedOut`](BarrierError::TimedOut), [`Broken`](BarrierError::Broken),
@@ -175,32 +177,32 @@ impl Barrier {
         }
     }
 
-    /// Breaks the barrier: whoever waits, and whoever comes, gets [`Broken`](BarrierError::Broken).
+    /// Breaks the barrier: current waiters and later arrivals get [`Broken`](BarrierError::Broken).
     /// Does not block.
     pub fn abort(&self) {
         self.raw.abort();
     }
 
-    /// Makes the barrier whole and empty. Whoever waits gets [`Broken`](BarrierError::Broken); who
-    /// comes after begins a new phase. Does not block.
+    /// Makes the barrier whole and empty. Current waiters get [`Broken`](BarrierError::Broken); the
+    /// next arrival begins a new phase. Does not block.
     pub fn reset(&self) {
         self.raw.reset();
     }
 
-    /// Whether the barrier is broken. It may have changed by the time this returns.
+    /// Returns whether the barrier is broken. It may have changed by the time this returns.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.raw.is_broken()
     }
 
-    /// How many have arrived in this phase, and wait or died waiting; 0 if it is broken. It may
-    /// have changed by the time this returns.
+    /// Returns how many parties have arrived in this phase, and wait or died waiting; 0 if the
+    /// barrier is broken. It may have changed by the time this returns.
     #[must_use]
     pub fn n_waiting(&self) -> u32 {
         self.raw.n_waiting()
     }
 
-    /// For how many parties it is.
+    /// Returns the number of parties that the barrier is for.
     #[must_use]
     pub fn parties(&self) -> u32 {
         self.parties.load(Relaxed)
@@ -217,27 +219,27 @@ impl fmt::Debug for Barrier {
     }
 }
 
-/// A party's arrival at a [`Barrier`], with which it goes on waiting for the others.
+/// A party's arrival at a [`Barrier`], by which the party goes on waiting for the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "arriving does not wait: give it to `wait_for`"]
 pub struct Arrival {
     arrived: Arrived,
 }
 
-/// A phase of a [`Barrier`] that has ended, for one of its parties.
+/// A party's passage through a [`Barrier`]: its phase has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BarrierPassed {
     arrived: Arrived,
 }
 
 impl BarrierPassed {
-    /// How many parties had arrived before this one: another number for each, from 0 on.
+    /// Returns how many parties had arrived before this one: a different number for each, from 0.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.arrived.index
     }
 
-    /// Whether this party was the last to arrive, which one of each phase is.
+    /// Returns whether this party was the last to arrive. One of each phase is.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.arrived.is_last
@@ -248,20 +250,21 @@ impl BarrierPassed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BarrierError {
-    /// The barrier is broken, or was while this party waited: another's time was over, or someone
-    /// has called `abort` or `reset`.
+    /// The barrier is broken, or was broken while this party waited: another party timed out, or
+    /// `abort` or `reset` was called.
     #[error(
-        "the barrier is broken: a party timed out, or it was aborted or reset; reset() makes it whole"
+        "the barrier is broken: a party timed out, or it was aborted or reset; reset() makes it \
+         whole"
     )]
     Broken,
     /// Others are missing.
     #[error("not all parties have arrived at the barrier")]
     WouldBlock,
-    /// Others were missing until the deadline. The barrier is broken now.
+    /// Others were missing until the deadline. That has broken the barrier.
     #[error("not all parties had arrived at the barrier by the deadline, which has broken it")]
     TimedOut,
-    /// A signal handler ran while the thread waited, interruptibly. The party has arrived: it goes
-    /// on by [`wait_for`](Barrier::wait_for).
+    /// A signal handler ran while the thread waited interruptibly. The party has arrived: it goes
+    /// on waiting by [`wait_for`](Barrier::wait_for).
     #[error("a signal handler ran while waiting at the barrier")]
     Interrupted(Arrival),
 }

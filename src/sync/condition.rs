@@ -15,48 +15,56 @@ use self::state::RawCondition;
 use crate::memory::shared::{Fingerprint, Shared};
 use crate::wait::{Ended, Wait};
 
-/// What a thread waits on, with a lock in its hand, until another has changed what the lock
-/// protects.
+/// A condition variable: a thread that holds a lock waits on it until another thread has changed
+/// what the lock protects.
 ///
-/// It corresponds to `std::sync::Condvar` and to Python's `multiprocessing.Condition`, but for the
-/// lock, which is named with each call: a [`Lock`](crate::Lock)'s guard, an
-/// [`RLock`](crate::RLock)'s, or a lock that was acquired without one. A wait releases the lock, an
-/// `RLock` whole, and **has it again on every return**, of whatever kind.
+/// It corresponds to `std::sync::Condvar` and to Python's `multiprocessing.Condition`, except that
+/// each call names the lock. That is a [`Lock`](crate::Lock)'s guard, an [`RLock`](crate::RLock)'s,
+/// or a lock that was acquired without one. A wait releases the lock, an `RLock` entirely, and
+/// **holds it again on every return**, of whatever kind.
 ///
 /// # Blocking and fairness
 /// Only waiting blocks. A wait returns after a notification, and then waits for the lock, which can
-/// take longer than its deadline. Those asleep are woken in the order in which they went to sleep,
-/// where each slice counts as going to sleep. [`notify(n)`](Condition::notify) wakes no more than
-/// `n` of them; who has begun to wait, and does not sleep yet, may return, too. Besides that, waits
-/// can return without a notification after a death among the waiters or notifiers, and, seldom,
-/// when a waiter begins in the middle of a notification, or when one that was notified does not
-/// come for the free lock for a [slice](crate::set_slice), stopped or not let run: it may be dead.
+/// take longer than its deadline. Sleepers are woken in the order in which they went to sleep; each
+/// slice counts as going to sleep. [`notify(n)`](Condition::notify) wakes no more than `n` of them.
+/// A waiter that has begun to wait, and does not sleep yet, may return, too.
+///
+/// Besides that, spurious wake-ups happen: a wait can return without a notification
+/// - after a death among the waiters or notifiers;
+/// - seldom, when a waiter begins in the middle of a notification;
+/// - seldom, when a notified waiter does not come for the free lock for a
+///   [slice](crate::set_slice), because it is stopped or does not get to run: it may be dead.
+///
 /// So look at what you wait for in a loop, as [`wait_while`](Condition::wait_while) does. A
-/// notification makes no system call if nobody waits. There are no `try_` forms: a wait that does
-/// not wait is none.
+/// notification makes no system call if no thread waits. There are no `try_` forms: they would not
+/// wait at all.
 ///
 /// # Memory ordering
-/// That of the lock. Notify with the lock or after having had it, so that a waiter that looked
-/// before the change gets it.
+/// That of the lock. Notify while you hold the lock, or after you have held it. Then a waiter that
+/// looked before the change gets the notification.
 ///
 /// # Process death
-/// A waiter that dies leaves nothing behind: notifying never waits for it. If it was notified, and
-/// dies before it has the lock, another waiter gets the notification: at once, or, if it died while
-/// it waited for the lock, when a [slice](crate::set_slice) of the other has ended for the second
-/// time while that lock was free. If it dies with the lock, the next owner gets `OwnerDied`, and
-/// should notify the others.
-/// A notifier that dies has notified as many as it wanted, or fewer, and one may return for
-/// nothing: `notify_all` all or nobody. What it changed before is not taken back, so where a change
-/// must not go without its notification, use a [`Semaphore`](crate::Semaphore), whose release is
-/// both in one. If an owner of the lock dies during a wait, the wait returns
-/// [`OwnerDied`](ConditionError::OwnerDied), with the lock.
+/// A waiter that dies leaves nothing behind: notifying never waits for it. If a notified waiter
+/// dies before it holds the lock, another waiter gets the notification. It gets it at once, unless
+/// the dead waiter was waiting for the lock. In that case it gets it when a
+/// [slice](crate::set_slice) of its own has ended for the second time while that lock was free. If
+/// a waiter dies while it holds the lock, the next owner gets `OwnerDied`, and should notify the
+/// others.
+///
+/// A notifier that dies has notified as many waiters as it wanted, or fewer, and one may return for
+/// nothing. In `notify_all` it has notified all or none. What it changed before is not taken back.
+/// Where a change must not go without its notification, use a [`Semaphore`](crate::Semaphore),
+/// whose release is both in one.
+///
+/// If an owner of the lock dies during a wait, the wait returns
+/// [`OwnerDied`](ConditionError::OwnerDied), with the lock held.
 ///
 /// # Errors
 /// [`ConditionError`].
 ///
 /// # Signal handlers
-/// `notify` and its kind may be called in one, provided that the thread has used any lock,
-/// semaphore or event that others waited for before.
+/// A handler may call the `notify` forms if its thread has used, before that, any lock, semaphore
+/// or event that others waited for.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -89,14 +97,14 @@ use crate::wait::{Ended, Wait};
 ///
 /// # Source
 /// A sequence number that waiters compare and sleep on, as in `std`'s condition variable on
-/// futexes; that a notification which finds too few sleepers is one for all, and what is done for
-/// the dead, is our own. See `DESIGN.md`.
+/// futexes. Our own are the promotion to `notify_all` of a notification that finds too few
+/// sleepers, and what is done for the dead. See `DESIGN.md`.
 #[repr(transparent)]
 pub struct Condition {
     raw: RawCondition,
 }
 
-// SAFETY: two atomics; every value of them is valid.
+// SAFETY: two atomics and padding; every value of them is valid.
 unsafe impl Shared for Condition {
     fn layout(to: &mut Fingerprint) {
         to.name("Condition");
@@ -104,7 +112,7 @@ unsafe impl Shared for Condition {
 }
 
 impl Condition {
-    /// A condition that nobody waits for.
+    /// Creates a condition that no thread waits for.
     #[must_use]
     pub const fn new() -> Self {
         Condition { raw: RawCondition::new() }
@@ -158,13 +166,13 @@ impl Condition {
         let result = self.raw.sleep(begun, wait, || lock.owner().is_none());
         let owner_died = lock.relock(holding);
         let result = result.map(|notified| self.raw.has_lock(notified));
-        // The caller looks at what it waits for, and at the clock, once more anyway; that the data
-        // is half written it would not see.
+        // `OwnerDied` comes first. The caller looks at what it waits for, and at the clock, once
+        // more anyway. But it would not see that the data is half written.
         if owner_died { Err(ConditionError::OwnerDied) } else { Ok(result?) }
     }
 
-    /// Waits as long as `condition` says true of the value, which it may change. It is asked with
-    /// the lock held, first before any waiting.
+    /// Waits while `condition` returns true for the value, which it may change. `condition` is
+    /// called with the lock held, for the first time before any waiting.
     ///
     /// # Errors
     /// As [`wait`](Condition::wait).
@@ -176,11 +184,11 @@ impl Condition {
         self.wait_while_with(held, Wait::FOREVER, condition)
     }
 
-    /// [`wait_while`](Condition::wait_while), for `timeout` at most. After that, `condition` is
-    /// asked once more.
+    /// Waits like [`wait_while`](Condition::wait_while), for `timeout` at most. After that,
+    /// `condition` is called once more.
     ///
     /// # Errors
-    /// [`TimedOut`](ConditionError::TimedOut) if it still says true; otherwise as
+    /// [`TimedOut`](ConditionError::TimedOut) if it still returns true; otherwise as
     /// [`wait`](Condition::wait).
     pub fn wait_while_timeout<H: Held>(
         &self,
@@ -191,11 +199,11 @@ impl Condition {
         self.wait_while_with(held, Wait::timeout(timeout), condition)
     }
 
-    /// [`wait_while`](Condition::wait_while), until `deadline` at most. After that, `condition` is
-    /// asked once more.
+    /// Waits like [`wait_while`](Condition::wait_while), until `deadline` at most. After that,
+    /// `condition` is called once more.
     ///
     /// # Errors
-    /// [`TimedOut`](ConditionError::TimedOut) if it still says true; otherwise as
+    /// [`TimedOut`](ConditionError::TimedOut) if it still returns true; otherwise as
     /// [`wait`](Condition::wait).
     pub fn wait_while_deadline<H: Held>(
         &self,
@@ -206,7 +214,7 @@ impl Condition {
         self.wait_while_with(held, Wait::deadline(deadline), condition)
     }
 
-    /// [`wait_while`](Condition::wait_while) as `wait` says.
+    /// Waits like [`wait_while`](Condition::wait_while), as `wait` says.
     ///
     /// # Errors
     /// [`TimedOut`](ConditionError::TimedOut), and [`Interrupted`](ConditionError::Interrupted) if
@@ -233,19 +241,19 @@ impl Condition {
         Ok(())
     }
 
-    /// Wakes one of those who wait. Does not block.
+    /// Wakes one waiter. Does not block.
     #[inline]
     pub fn notify_one(&self) {
         self.raw.notify(1);
     }
 
-    /// Wakes `count` of those who wait, or all if they are fewer. Does not block.
+    /// Wakes `count` waiters, or all if there are fewer. Does not block.
     #[inline]
     pub fn notify(&self, count: u32) {
         self.raw.notify(count);
     }
 
-    /// Wakes all who wait. Does not block, not on those that are dead or stopped either.
+    /// Wakes all waiters. Does not block, not even on dead or stopped ones.
     #[inline]
     pub fn notify_all(&self) {
         self.raw.notify_all();
@@ -264,15 +272,15 @@ impl fmt::Debug for Condition {
     }
 }
 
-/// Why a wait for a [`Condition`] ended without a notification, or with one and something else. The
-/// lock is held in any case, but for [`NotOwner`](ConditionError::NotOwner).
+/// The reason why a wait for a [`Condition`] ended without a notification, or with one and
+/// something else. The lock is held in each case except [`NotOwner`](ConditionError::NotOwner).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConditionError {
     /// There was no notification until the deadline.
     #[error("there was no notification until the deadline")]
     TimedOut,
-    /// A signal handler ran while the thread waited, interruptibly.
+    /// A signal handler ran during an interruptible wait.
     #[error("a signal handler ran while waiting for a notification")]
     Interrupted,
     /// An owner of the lock died while this thread waited: what the lock protects may be half

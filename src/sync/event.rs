@@ -1,4 +1,4 @@
-//! [`Event`]: something that happens, and that others wait for.
+//! [`Event`]: something that happens and that others wait for.
 
 #![allow(unsafe_code)]
 
@@ -13,31 +13,29 @@ use self::state::RawEvent;
 use crate::memory::shared::{Fingerprint, Shared};
 use crate::wait::{Ended, Wait};
 
-/// A flag that any number of threads of any processes can wait for, set by hand and cleared by
-/// hand.
+/// A flag that any number of threads of any processes can wait for. It is set and cleared by hand.
 ///
-/// It corresponds to Python's `multiprocessing.Event`. It starts unset, stays set until
-/// [`clear`](Event::clear), and releases all waiters, those that come later too. A `clear` that
-/// follows at once does not take a wake-up away: every `wait` that had begun when the event was set
-/// returns.
+/// It corresponds to Python's `multiprocessing.Event`. It starts unset and stays set until
+/// [`clear`](Event::clear). While it is set, it releases all waiters, later ones included. A
+/// `clear` that follows at once takes no wake-up away: every `wait` that had begun when the event
+/// was set returns.
 ///
 /// # Blocking and fairness
 /// [`wait`](Event::wait) looks at an unset event for a few microseconds, then sleeps. No other
-/// operation blocks, and an operation that finds nobody asleep makes no system call.
+/// operation blocks. An operation that finds no sleeper makes no system call.
 ///
 /// # Memory ordering
 /// A [`set`](Event::set) *synchronises with* every wait, `is_set` and `clear` that sees it, or a
-/// later one. That holds for a `set` that found the event set, too.
+/// later one. That also holds for a `set` that found the event set.
 ///
 /// # Process death
-/// A waiter that dies is as if it had never come. A setter that dies has set the event or has not;
-/// if it has, the waiters return, even if it died before it woke any of them: the kernel, and then
-/// the first of the waiters, does it for it. On kernels before 6.2 that can take one
-/// [slice](crate::set_slice).
+/// A waiter that dies leaves no trace. A setter that dies has set the event or has not. If it has,
+/// the waiters return, even if it died before it woke any of them: the kernel wakes the first of
+/// them, which wakes the rest. On kernels before 6.2 that can take one [slice](crate::set_slice).
 ///
 /// # Signal handlers
-/// `set`, `clear` and `is_set` may be called in one, provided that the thread has used any lock,
-/// semaphore or event that others waited for before.
+/// `set`, `clear` and `is_set` may be called in a signal handler, provided that the thread has
+/// already used any lock, semaphore or event that others waited for.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -70,13 +68,13 @@ unsafe impl Shared for Event {
 }
 
 impl Event {
-    /// An event that is not set.
+    /// Creates an event that is not set.
     #[must_use]
     pub const fn new() -> Self {
         Event { raw: RawEvent::new() }
     }
 
-    /// Sets the event and wakes all who wait. Does not block.
+    /// Sets the event and wakes all waiters. Does not block.
     #[inline]
     pub fn set(&self) {
         self.raw.set();
@@ -88,14 +86,14 @@ impl Event {
         self.raw.clear();
     }
 
-    /// Whether the event is set. It may have changed by the time this returns.
+    /// Returns whether the event is set. It may have changed by the time this returns.
     #[inline]
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.raw.is_set()
     }
 
-    /// Waits until the event is set, as long as it takes.
+    /// Waits until the event is set, for as long as it takes.
     #[inline]
     pub fn wait(&self) {
         // Without a deadline there is no time-out.
@@ -111,7 +109,7 @@ impl Event {
         if self.is_set() { Ok(()) } else { Err(EventError::WouldBlock) }
     }
 
-    /// Waits until the event is set, for `timeout` at most. Zero looks once; [`Duration::MAX`]
+    /// Waits until the event is set, for at most `timeout`. Zero looks once; [`Duration::MAX`]
     /// waits for ever.
     ///
     /// # Errors
@@ -121,7 +119,7 @@ impl Event {
         Ok(self.raw.wait(|| Wait::timeout(timeout))?)
     }
 
-    /// Waits until the event is set, until `deadline` at most. A past one looks once.
+    /// Waits until the event is set, until `deadline` at the latest. A past deadline looks once.
     ///
     /// # Errors
     /// [`EventError::TimedOut`].
@@ -152,17 +150,17 @@ impl fmt::Debug for Event {
     }
 }
 
-/// Why a wait for an [`Event`] ended without it.
+/// The reason why a wait for an [`Event`] ended without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EventError {
     /// The event is not set.
     #[error("the event is not set")]
     WouldBlock,
-    /// The event was not set until the deadline.
+    /// The event was not set by the deadline.
     #[error("the event was not set until the deadline")]
     TimedOut,
-    /// A signal handler ran while the thread waited, interruptibly.
+    /// A signal handler ran while the thread waited interruptibly.
     #[error("a signal handler ran while waiting for the event")]
     Interrupted,
     /// The thread that would sleep in a future's place could not be started.

@@ -1,14 +1,16 @@
 //! The waits of this crate as futures, with the feature `tokio`.
 //!
-//! A future's poll is the operation that does not wait, by whatever thread polls. If it comes to
-//! nothing the future stands in a line of the [driver](crate::reactor::driver), as a watcher like
-//! any other (`wait_any::source`): the thread there sleeps in its place, and in the place
-//! of all others that wait for the same. Whoever is notified does what a watcher does that has
-//! slept: it buries the dead, and wakes all if there is something for them, after it has looked,
-//! and before it waits on, or leaves, or when it is dropped.
+//! Each poll of a future runs the operation that does not wait, in the polling thread. If that
+//! fails, the future joins a line of the [driver](crate::reactor::driver), as a watcher like any
+//! other (`wait_any::source`). The thread there sleeps in its place, and in the place of all others
+//! that wait for the same.
 //!
-//! Nothing is taken but in the poll that gives it back. So a future that is dropped has taken
-//! nothing, and what it was notified for is another's.
+//! A future that was notified does what a watcher does after a sleep. It does what the dead may
+//! have left undone, and wakes all if there is something for them. It does so after it has looked,
+//! and before it waits on or leaves, or when it is dropped.
+//!
+//! Only the poll that returns a thing takes it. So a future that is dropped has taken nothing, and
+//! what it was notified of goes to another waiter.
 
 use core::future::poll_fn;
 
@@ -17,8 +19,8 @@ use super::semaphore::{BoundedSemaphore, Semaphore, SemaphoreError};
 use crate::reactor::Line;
 
 impl Event {
-    /// Waits until the event is set, or was set at any time since this was called, as a future.
-    /// With the feature `tokio`, for any executor.
+    /// Waits, as a future, until the event is set, or was set at any time since this was called.
+    /// Needs the feature `tokio`; works with any executor.
     ///
     /// # Cancellation
     /// A future that is dropped leaves nothing behind.
@@ -48,15 +50,16 @@ impl Event {
     }
 }
 
-/// What a bounded semaphore has in common with one that is not.
+/// The method that bounded and unbounded semaphores share.
 macro_rules! acquiring {
     ($semaphore:ident) => {
         impl $semaphore {
-            /// Takes a permit, as a future that waits for one. With the feature `tokio`, for any
-            /// executor.
+            /// Takes a permit, as a future that waits for one. Needs the feature `tokio`; works
+            /// with any executor.
             ///
             /// # Fairness
-            /// Futures of one process stand in a line. Others, and threads, may be faster.
+            /// Futures of one process stand in a line. Futures of other processes, and threads, may
+            /// be faster.
             ///
             /// # Cancellation
             /// A future that is dropped has taken no permit.

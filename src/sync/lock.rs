@@ -23,56 +23,59 @@ use crate::wait::Wait;
 /// A value that one thread of one process at a time may use, in memory that processes share.
 ///
 /// It corresponds to `std::sync::Mutex` and to Python's `multiprocessing.Lock` around a `Value`.
-/// Place it in a struct declared with [`shared!`](crate::shared!) or straight in a
+/// Place it in a struct declared with [`shared!`](crate::shared!) or directly in a
 /// [`Shm`](crate::Shm). `T` is [plain data](Plain): every sequence of bytes is a valid value,
 /// because after an owner's death the data may be half written.
 ///
 /// # Blocking and fairness
 /// [`lock`](Lock::lock) looks at a held lock for a few microseconds, then sleeps. A free lock goes
-/// to whoever comes first, also before a waiter that was just woken; sleepers are woken in the
-/// order in which they went to sleep, as each does anew at the end of a [slice](crate::set_slice).
-/// A waiter that was woken eight times and found the lock taken each time is waited for: the others
-/// leave the lock to it, for 10 ms at most, in case it is dead or stopped. So nobody starves,
-/// unless others poll by [`try_lock`](Lock::try_lock) or by short time-outs, which do not wait that
-/// long for anyone. Uncontended, neither locking nor unlocking makes a system call; the first
-/// operation of each thread makes a few.
+/// to the first thread to come, even before a waiter that was just woken. Sleepers are woken in the
+/// order in which they went to sleep; each goes to sleep anew at the end of a
+/// [slice](crate::set_slice).
+///
+/// If a waiter was woken eight times and found the lock taken each time, the other threads yield to
+/// it. They leave the lock to it for 10 ms at most, because it may be dead or stopped. So no waiter
+/// starves, unless others poll by [`try_lock`](Lock::try_lock) or by short time-outs, which do not
+/// yield that long.
+///
+/// Uncontended, neither locking nor unlocking makes a system call; the first operation of each
+/// thread makes a few.
 ///
 /// # Memory ordering
-/// Unlocking *synchronises with* the next locking: what an owner wrote, in this value or elsewhere,
-/// its successor sees. That holds for an owner that died, too, as far as it got.
+/// Unlocking *synchronises with* the next locking. The next owner sees what the last one wrote, in
+/// this value or elsewhere. That holds for an owner that died, too, as far as it got.
 ///
 /// # Process death
 /// An owner that dies, by whatever cause, or ends its thread, or calls `exec`, loses the lock at
-/// once: the kernel frees it and wakes a waiter. (One exception is the kernel's: `exec` by a thread
-/// that is not its process's first one leaves that thread's locks owned by nobody that exists.
-/// Unlock before.) The next to lock gets [`LockError::OwnerDied`] with the guard in it. It looks at
-/// the data, repairs it, and calls [`LockGuard::recover`]; a guard that is dropped without that
-/// passes `OwnerDied` on to the next one. A waiter that dies is as if it had never come. A thread
-/// that is stopped keeps the lock.
+/// once: the kernel frees it and wakes a waiter. (The kernel makes one exception. If a thread that
+/// is not its process's first one calls `exec`, its locks stay owned by a thread that does not
+/// exist. Unlock before.)
 ///
-/// A panic is a death, too. Where one begins while the guard is held, and unwinds through it, the
-/// next owner gets [`LockError::OwnerDied`], as it would find a `std::sync::Mutex` poisoned. Not so
-/// if the panic is caught while the guard is held, or if the guard [ignores
+/// The next owner gets [`LockError::OwnerDied`] with the guard in it. It looks at the data, repairs
+/// it, and calls [`LockGuard::recover`]. A guard that is dropped without that passes `OwnerDied` on
+/// to the owner after it. A waiter that dies leaves no trace. A stopped thread keeps the lock.
+///
+/// A panic is a death, too. If a panic begins while the guard is held, and unwinds through it, the
+/// next owner gets [`LockError::OwnerDied`], as it would find a `std::sync::Mutex` poisoned. It
+/// does not get the error if the panic is caught while the guard is held, or if the guard [ignores
 /// panics](LockGuard::ignore_panics).
 ///
-/// What a dead owner had written is in the order of its machine's instructions, which the compiler
-/// may have changed. Where its successor draws conclusions from one write about another, put a
-/// `core::sync::atomic::compiler_fence` between the two, or use atomics beside the lock.
+/// A dead owner's writes happened in the order of its machine instructions, which the compiler may
+/// have changed. If the next owner draws conclusions from one write about another, put a
+/// `core::sync::atomic::compiler_fence` between the two writes, or use atomics beside the lock.
 ///
 /// # Fork
 /// A child does not inherit its parent's locks: for the child they are held by another.
-/// [`fork`](crate::process::fork) is an error while the process holds a guard, so that none gets
-/// into a child. One that got there in another way does nothing when it is dropped, and must not be
-/// used:
-/// the
-/// parent holds the lock. A lock that is *not* in shared memory, such as a `static`, is copied into
-/// the child as it is, and stays locked there if anybody held it.
+/// [`fork`](crate::process::fork) is an error while the process holds a guard, so that no guard
+/// gets into a child. A guard that got there in another way does nothing when it is dropped, and
+/// must not be used: the parent holds the lock. A lock that is *not* in shared memory, such as a
+/// `static`, is copied into the child as it is. It stays locked there if any thread held it.
 ///
 /// # Errors
 /// Every form gives [`LockError`]. A thread may hold 1,000 locks at a time.
 ///
 /// # Signal handlers
-/// Not for them, as no mutex is.
+/// Not for use in signal handlers, like any mutex.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -105,20 +108,21 @@ use crate::wait::Wait;
 ///
 /// # Source
 /// The word and its list are those of the kernel's robust futexes, as glibc's `pthread_mutex_t`
-/// with `PTHREAD_MUTEX_ROBUST` uses them; unlike there, the waiters' flag is kept on unlock. See
-/// `DESIGN.md`.
+/// with `PTHREAD_MUTEX_ROBUST` uses them. The difference is that unlocking keeps the waiters' flag.
+/// See `DESIGN.md`.
 #[repr(C)]
 pub struct Lock<T> {
     pub(crate) raw: RawLock,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by one thread at a time (`RawLock`), which may be any: hence `Send`,
+// SAFETY: one thread at a time reaches the value (`RawLock`). It may be any thread, hence `Send`,
 // and that suffices, as for `std::sync::Mutex`.
 unsafe impl<T: Send> Sync for Lock<T> {}
 
-// SAFETY: a word and an entry that are atomics, and plain data, for which every sequence of bytes
-// is valid; no pointer that is followed: entries are written for the kernel and never read back.
+// SAFETY: the word and the entry are atomics, and the value is plain data; every sequence of bytes
+// is valid for each. No pointer is followed: entries are written for the kernel and never read
+// back.
 unsafe impl<T: Plain> Shared for Lock<T> {
     fn layout(to: &mut Fingerprint) {
         to.name("Lock").plain::<T>();
@@ -130,7 +134,7 @@ unsafe impl<T: Plain> Shared for Lock<T> {
 }
 
 impl<T: Plain> Lock<T> {
-    /// A free lock around `value`.
+    /// Creates a free lock around `value`.
     pub const fn new(value: T) -> Self {
         Lock { raw: RawLock::new(), value: UnsafeCell::new(value) }
     }
@@ -167,7 +171,7 @@ impl<T: Plain> Lock<T> {
         self.guard(|raw| raw.lock_contended(Wait::timeout(timeout)))
     }
 
-    /// Locks, and waits until `deadline` at most. A past one tries once.
+    /// Locks, and waits until `deadline` at most. A past deadline tries once.
     ///
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](Lock::lock).
@@ -190,35 +194,36 @@ impl<T: Plain> Lock<T> {
     }
 
     /// Releases the lock that this thread has acquired, by [`acquire`](Lock::acquire) or by a guard
-    /// that was leaked. An owner's death that nobody has recovered from is passed on.
+    /// that was leaked. If nobody has recovered from an owner's death, `OwnerDied` is passed on.
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has
-    /// changed.
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing changes
+    /// then.
     ///
     /// # Safety
-    /// No guard or reference to the value that this thread got by holding the lock is used any
-    /// more.
+    /// After this call, nothing uses a guard or a reference to the value that this thread got by
+    /// holding the lock.
     pub unsafe fn force_release(&self) -> Result<(), LockError<()>> {
         self.raw.release().then_some(()).ok_or(LockError::NotOwner)
     }
 
-    /// The value, for whoever holds the lock by [`acquire`](Lock::acquire). A peer may write it at
-    /// any time if the calling thread does not hold the lock.
+    /// Returns a pointer to the value, for a thread that holds the lock by
+    /// [`acquire`](Lock::acquire). A peer may write the value at any time if the calling thread
+    /// does not hold the lock.
     pub fn data_ptr(&self) -> *mut T {
         self.value.get()
     }
 
-    /// Locks without a guard, for callers that unlock in another function: language bindings. Waits
-    /// as `wait` says.
+    /// Locks without a guard, for callers that unlock in another function, such as language
+    /// bindings. Waits as `wait` says.
     ///
-    /// It is to be released in the same thread, by [`force_release`](Lock::force_release), or, for
-    /// a `Lock<()>`, by the safe [`release`](Lock::release). A thread that ends without
-    /// that has died as the owner, and the lock is handed on. If the lock is not in a
-    /// [`Shm`](crate::Shm), the process ends with such a thread: see [`LockGuard`].
+    /// The same thread must release the lock: by [`force_release`](Lock::force_release), or, for a
+    /// `Lock<()>`, by the safe [`release`](Lock::release). A thread that ends without that has died
+    /// as the owner, and the lock is handed on. If the lock is not in a [`Shm`](crate::Shm), the
+    /// process ends with such a thread: see [`LockGuard`].
     ///
     /// # Errors
-    /// As [`lock_with`](Lock::lock_with), but that an owner has died is told in [`Acquired`],
+    /// As [`lock_with`](Lock::lock_with), except that [`Acquired`] reports an owner's death,
     /// because the lock is acquired then.
     #[inline]
     pub fn acquire(&self, wait: Wait) -> Result<Acquired, LockError<()>> {
@@ -230,24 +235,24 @@ impl<T: Plain> Lock<T> {
         Ok(Acquired { owner_died })
     }
 
-    /// Whether the calling thread holds the lock.
+    /// Returns whether the calling thread holds the lock.
     #[must_use]
     pub fn is_owned(&self) -> bool {
         self.raw.is_owned()
     }
 
-    /// The value, without locking: nobody else has it.
+    /// Returns the value without locking: nobody else has it.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
 
-    /// The owner's TID, if it is locked. It may have changed by the time this returns.
+    /// Returns the owner's TID if the lock is held. It may have changed by the time this returns.
     #[must_use]
     pub fn owner(&self) -> Option<u32> {
         self.raw.owner()
     }
 
-    /// A guard, by `contended` if the short way fails.
+    /// Returns a guard, by `contended` if the fast path fails.
     #[inline(always)]
     fn guard(
         &self,
@@ -267,8 +272,8 @@ impl<T: Plain> Lock<T> {
 }
 
 impl Lock<()> {
-    /// Releases the lock that this thread has acquired. An owner's death that nobody has recovered
-    /// from is passed on.
+    /// Releases the lock that this thread has acquired. If nobody has recovered from an owner's
+    /// death, `OwnerDied` is passed on.
     ///
     /// ```
     /// use crossproc::{Lock, LockError, Wait};
@@ -283,18 +288,18 @@ impl Lock<()> {
     /// ```
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has
-    /// changed.
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing changes
+    /// then.
     pub fn release(&self) -> Result<(), LockError<()>> {
-        // SAFETY: there is nothing in the value that a guard or a reference could be used for.
+        // SAFETY: the value holds nothing that a guard or a reference could be used for.
         unsafe { self.force_release() }
     }
 
-    /// Declares whole again what the lock protects, after [`Acquired::owner_died`].
+    /// Declares what the lock protects whole again, after [`Acquired::owner_died`].
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has
-    /// changed.
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing changes
+    /// then.
     pub fn recover(&self) -> Result<(), LockError<()>> {
         if !self.is_owned() {
             return Err(LockError::NotOwner);
@@ -308,8 +313,8 @@ impl Lock<()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "its owner may have died: what it protects is half written then"]
 pub struct Acquired {
-    /// An owner died while it held the lock, and nobody has recovered since: what it protects may
-    /// be half written.
+    /// Whether an owner died while it held the lock, and nobody has recovered since. If so, what
+    /// the lock protects may be half written.
     pub owner_died: bool,
 }
 
@@ -336,19 +341,20 @@ impl<T> fmt::Debug for Lock<T> {
 /// kernel knows the owner by thread.
 ///
 /// # Leaked guards
-/// A guard that is leaked keeps the lock for as long as its thread lives, since references to the
-/// value may be as old. For the same reason the *process* ends with that thread, by
-/// [`abort`](std::process::abort) and a message on the standard error; others then get
-/// [`OwnerDied`](LockError::OwnerDied). A guard in a `thread_local!` is dropped in time. What a
-/// thread has locked by [`acquire`](Lock::acquire) ends no process, unless the lock is in memory
-/// that is not
-/// shared, such as a `Box`, which could have been freed meanwhile. If the memory of such a lock is
-/// used for something else while the thread holds it, and the thread is killed, what it took after
-/// that lock may stay
-/// locked.
+/// A leaked guard keeps the lock until its thread ends, since references to the value may live as
+/// long. For the same reason the *process* ends with that thread, by [`abort`](std::process::abort)
+/// and a message on the standard error. Other threads then get [`OwnerDied`](LockError::OwnerDied).
+/// A guard in a `thread_local!` is dropped in time.
 ///
-/// Others may be told before the threads of such a process have stopped if the kernel may dump no
-/// core of it (`PR_SET_DUMPABLE`, set-user-ID programs), or a handler of SIGABRT ends it otherwise.
+/// A lock held by [`acquire`](Lock::acquire) does not end the process. The exception is a lock in
+/// memory that is not shared, such as a `Box`, which could have been freed meanwhile. Suppose that
+/// the memory of such a lock is used for something else while the thread holds it, and the thread
+/// is killed. Then what the thread took after that lock may stay locked.
+///
+/// In two cases others may be told of the death before the threads of such a process have stopped:
+/// - The kernel is not allowed to dump core for the process (`PR_SET_DUMPABLE`, set-user-ID
+///   programs).
+/// - A handler of SIGABRT ends the process in another way.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct LockGuard<'a, T: Plain> {
     lock: &'a Lock<T>,
@@ -359,15 +365,15 @@ pub struct LockGuard<'a, T: Plain> {
 }
 
 impl<T: Plain> LockGuard<'_, T> {
-    /// Declares the value whole again, after [`LockError::OwnerDied`]: the next one to lock gets it
-    /// without that error. Without such a death it does nothing.
+    /// Declares the value whole again, after [`LockError::OwnerDied`]: the next owner gets it
+    /// without that error. Does nothing without such a death.
     pub fn recover(self) -> Self {
         self.lock.raw.recover();
         self
     }
 
-    /// Lets no panic count as its owner's death: whatever unwinds through this guard, the next one
-    /// to lock gets the value without an error. For values that every write leaves whole.
+    /// Lets no panic count as the owner's death. Whatever unwinds through this guard, the next
+    /// owner gets the value without an error. For values that every write leaves whole.
     ///
     /// ```
     /// use crossproc::Lock;
@@ -389,7 +395,8 @@ impl<T: Plain> LockGuard<'_, T> {
         self
     }
 
-    /// Whether an owner died and nobody has [recovered](LockGuard::recover) the value since.
+    /// Returns whether an owner died and nobody has [recovered](LockGuard::recover) the value
+    /// since.
     #[must_use]
     pub fn is_inconsistent(&self) -> bool {
         self.lock.raw.is_inconsistent()
@@ -441,11 +448,11 @@ impl<T: Plain + fmt::Display> fmt::Display for LockGuard<'_, T> {
     }
 }
 
-/// Why a lock was not acquired, or, in the case of [`OwnerDied`](LockError::OwnerDied), under which
-/// circumstances it was.
+/// The reason why a lock was not acquired, or, for [`OwnerDied`](LockError::OwnerDied), what is
+/// wrong with the acquired one.
 ///
-/// `G` is the guard. With `?` it becomes an [`io::Error`] without the guard, so that an owner's
-/// death is passed on to the next one.
+/// `G` is the guard. With `?` the error becomes an [`io::Error`] without the guard, so that an
+/// owner's death is passed on to the next owner.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError<G> {
@@ -464,7 +471,7 @@ pub enum LockError<G> {
     /// Another thread held the lock until the deadline.
     #[error("the lock was held by another thread until the deadline")]
     TimedOut,
-    /// A signal handler ran while the thread waited, interruptibly.
+    /// A signal handler ran during an interruptible wait.
     #[error("a signal handler ran while waiting for the lock")]
     Interrupted,
     /// The calling thread does not hold the lock that it releases.
@@ -485,8 +492,8 @@ pub enum LockError<G> {
 }
 
 impl<G> LockError<G> {
-    /// The error without the guard. If it is [`OwnerDied`](LockError::OwnerDied), this unlocks and
-    /// passes it on to the next one.
+    /// Returns the error without the guard. For [`OwnerDied`](LockError::OwnerDied) this unlocks,
+    /// and passes the error on to the next owner.
     pub fn without_guard(self) -> LockError<()> {
         match self {
             LockError::OwnerDied(_) => LockError::OwnerDied(()),

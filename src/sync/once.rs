@@ -1,4 +1,4 @@
-//! [`Once`]: what is done once, by whoever comes first and lives.
+//! [`Once`]: work that is done once, by the first caller that lives to finish it.
 
 #![allow(unsafe_code)]
 
@@ -18,29 +18,30 @@ use crate::wait::Wait;
 
 const DONE: u32 = 1;
 
-/// Something that is done once for all processes, such as filling a table that they share.
+/// Work that is done once for all processes, such as filling a table that they share.
 ///
 /// It corresponds to `std::sync::Once`. Unlike there, an initialiser that panics or dies does not
-/// spoil it: the next one who calls does the work.
+/// spoil it: the next caller does the work.
 ///
 /// # Blocking and fairness
-/// While one does the work, others wait for it. Afterwards a call is one load. Waiters are as those
-/// of a [`Lock`](crate::Lock).
+/// While one caller does the work, others wait for it. Afterwards a call is one load. Its waiters
+/// are like those of a [`Lock`](crate::Lock).
 ///
 /// # Memory ordering
-/// What the initialiser wrote is seen by everybody whose call has returned without an error, or who
-/// has seen [`is_completed`](Once::is_completed).
+/// What the initialiser wrote is visible after any call that has returned without an error. It is
+/// also visible after [`is_completed`](Once::is_completed) has returned true.
 ///
 /// # Process death
-/// An initialiser that dies hands the work to the next one, who waits or comes, and who is
-/// [told](OnceState::predecessor_died): it may find the work half done. A panicking one does the
-/// same.
+/// An initialiser that dies hands the work to the next caller, waiting or yet to come. That caller
+/// is [told](OnceState::predecessor_died): it may find the work half done. An initialiser that
+/// panics does the same.
 ///
 /// # Errors
-/// [`OnceError`]: [`Deadlock`](LockError::Deadlock) if the initialiser calls the same `Once`, otherwise as for a [`Lock`](crate::Lock).
+/// [`OnceError`]: [`Deadlock`](LockError::Deadlock) if the initialiser calls the same `Once`,
+/// otherwise as for a [`Lock`](crate::Lock).
 ///
 /// # Signal handlers
-/// Not for them, but for [`is_completed`](Once::is_completed).
+/// Not for signal handlers, except [`is_completed`](Once::is_completed).
 ///
 /// # Examples
 /// ```
@@ -78,7 +79,7 @@ pub struct Once {
     _padding: u32,
 }
 
-/// Why a [`Once`] was not done. It has no guard that an owner's death could come with.
+/// The reason why a [`Once`] was not done. There is no guard that could come with an owner's death.
 pub type OnceError = LockError<Infallible>;
 
 /// What an initialiser is told.
@@ -88,7 +89,7 @@ pub struct OnceState {
 }
 
 impl OnceState {
-    /// Whether one before has begun the work and died of it, or panicked.
+    /// Returns whether an earlier initialiser has begun the work and died of it, or panicked.
     #[must_use]
     pub fn predecessor_died(&self) -> bool {
         self.predecessor_died
@@ -108,13 +109,13 @@ unsafe impl Shared for Once {
 }
 
 impl Once {
-    /// Something that is not done yet.
+    /// Creates a `Once` whose work is not done yet.
     #[must_use]
     pub const fn new() -> Self {
         Once { lock: RawLock::new(), done: AtomicU32::new(0), _padding: 0 }
     }
 
-    /// Does the work, unless it is done. Waits as long as another one does it.
+    /// Does the work, unless it is done. Waits for as long as another caller does it.
     ///
     /// # Errors
     /// [`Deadlock`](LockError::Deadlock), [`TooManyHeld`](LockError::TooManyHeld),
@@ -124,17 +125,18 @@ impl Once {
         self.call_once_with(Wait::FOREVER, work)
     }
 
-    /// Does the work, unless it is done, or another one does it.
+    /// Does the work, unless it is done or another caller is doing it.
     ///
     /// # Errors
-    /// [`WouldBlock`](LockError::WouldBlock) if another one does it; otherwise as
+    /// [`WouldBlock`](LockError::WouldBlock) if another caller is doing it; otherwise as
     /// [`call_once`](Once::call_once).
     #[inline]
     pub fn try_call_once(&self, work: impl FnOnce(OnceState)) -> Result<(), OnceError> {
         self.call(RawLock::try_lock_contended, work)
     }
 
-    /// Does the work, unless it is done. Waits for another one that does it for `timeout` at most.
+    /// Does the work, unless it is done. If another caller is doing it, waits for at most
+    /// `timeout`.
     ///
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`call_once`](Once::call_once).
@@ -147,8 +149,8 @@ impl Once {
         self.call(|lock| lock.lock_contended(Wait::timeout(timeout)), work)
     }
 
-    /// Does the work, unless it is done. Waits for another one that does it until `deadline` at
-    /// most.
+    /// Does the work, unless it is done. If another caller is doing it, waits until `deadline` at
+    /// the latest.
     ///
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`call_once`](Once::call_once).
@@ -161,7 +163,7 @@ impl Once {
         self.call(|lock| lock.lock_contended(Wait::deadline(deadline)), work)
     }
 
-    /// Does the work, unless it is done. Waits for another one that does it as `wait` says.
+    /// Does the work, unless it is done. If another caller is doing it, waits as `wait` says.
     ///
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is
@@ -175,7 +177,7 @@ impl Once {
         self.call(|lock| lock.lock_contended(wait), work)
     }
 
-    /// Whether the work is done. Once it is, it stays so.
+    /// Returns whether the work is done. Once it is, it stays so.
     #[inline]
     #[must_use]
     pub fn is_completed(&self) -> bool {
@@ -199,10 +201,10 @@ impl Once {
         work: impl FnOnce(OnceState),
     ) -> Result<(), OnceError> {
         let acquired = lock(&self.lock)?;
-        // It gives no references: the work may fork.
+        // Held without a guard: nothing here gives out references, and the work may fork.
         self.lock.hold(Holding::BY_HAND);
         let _unlocks = Unlocks(&self.lock, acquired.tid);
-        // Relaxed: the lock orders it, whoever has done it had the lock before.
+        // Relaxed: the lock orders it, since the thread that did the work held the lock before.
         if self.done.load(Relaxed) == DONE {
             return Ok(());
         }
@@ -216,7 +218,7 @@ impl Once {
     }
 }
 
-/// Frees the lock.
+/// Unlocks the lock when it is dropped.
 struct Unlocks<'a>(&'a RawLock, u32);
 
 impl Drop for Unlocks<'_> {
@@ -225,7 +227,7 @@ impl Drop for Unlocks<'_> {
     }
 }
 
-/// Marks the lock as that of a dead owner, if the work panics.
+/// Marks the lock as a dead owner's when it is dropped, which happens if the work panics.
 struct Died<'a>(&'a RawLock);
 
 impl Drop for Died<'_> {

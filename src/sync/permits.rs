@@ -17,35 +17,36 @@ use crate::wait::{Wait, Waiter};
 
 /// `N` permits, each of which comes back when its holder releases it, or dies.
 ///
-/// It is what a [`Semaphore`](crate::Semaphore) is used for when it limits how many do something at
-/// once, and what System V's `SEM_UNDO` was for. Python has nothing like it. The price is
-/// that a permit is acquired and released by the same thread, and 40 bytes for each.
+/// Like a [`Semaphore`](crate::Semaphore), it limits how many threads do something at once; System
+/// V had `SEM_UNDO` for that. Python has nothing like it. The price is that a permit is acquired
+/// and released by the same thread, and 40 bytes for each permit.
 ///
 /// # Blocking and fairness
 /// [`acquire`](Permits::acquire) looks at all permits, then sleeps until one is free. A free permit
-/// goes to whoever comes first, also before a waiter that was just woken; sleepers are woken in the
-/// order in which they went to sleep, as each does anew at the end of a [slice](crate::set_slice).
-/// Releasing does not block. Without sleepers, no operation makes a system call.
+/// goes to the first thread to ask, even before a waiter that was just woken. Sleepers are woken in
+/// the order in which they went to sleep; each goes to sleep anew at the end of a
+/// [slice](crate::set_slice). Releasing does not block. Without sleepers, no operation makes a
+/// system call.
 ///
 /// # Memory ordering
-/// A release *synchronises with* the acquisition of the same permit, and of any if there is but
-/// one. A holder's death counts as its release.
+/// A release *synchronises with* the next acquisition of the same permit, and with any acquisition
+/// if there is only one permit. A holder's death counts as its release.
 ///
 /// # Process death
-/// The permits of a thread that dies, ends, or calls `exec` are free at once, and a waiter is woken
-/// by the kernel for each. On kernels before 6.2, and for the permits beyond the 126th, that can
-/// take one [slice](crate::set_slice). A waiter that dies is as if it had never come. Nobody is
-/// told of a death: nothing but the permits was protected.
+/// The permits of a thread that dies, ends, or calls `exec` are free at once, and the kernel wakes
+/// a waiter for each. On kernels before 6.2, and for the permits beyond the 126th, that can take
+/// one [slice](crate::set_slice). A waiter that dies leaves no trace. No participant is told of a
+/// death: the permits protected nothing but themselves.
 ///
 /// # Fork
-/// A child does not inherit its parent's permits, and a guard that was carried into it does nothing
-/// when it is dropped there.
+/// A forked child does not inherit its parent's permits. A guard that was carried into it does
+/// nothing when it is dropped there.
 ///
 /// # Errors
 /// [`PermitsError`]. A thread may hold 1,000 permits and locks at a time.
 ///
 /// # Signal handlers
-/// Not for them.
+/// Not for signal handlers.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -69,13 +70,14 @@ use crate::wait::{Wait, Waiter};
 /// ```
 ///
 /// # Source
-/// A robust futex for each permit; how they are waited for is our own. See `DESIGN.md`.
+/// A robust futex for each permit. The way in which they are waited for is our own; see
+/// `DESIGN.md`.
 #[repr(transparent)]
 pub struct Permits<const N: usize> {
     cells: Cells<N>,
 }
 
-// SAFETY: words and entries that are atomics; every value of them is valid, and entries are never
+// SAFETY: the words and entries are atomics; every value of them is valid, and entries are never
 // read back.
 unsafe impl<const N: usize> Shared for Permits<N> {
     fn layout(to: &mut Fingerprint) {
@@ -88,14 +90,14 @@ unsafe impl<const N: usize> Shared for Permits<N> {
 }
 
 impl<const N: usize> Permits<N> {
-    /// `N` free permits.
+    /// Creates `N` free permits.
     #[must_use]
     pub const fn new() -> Self {
         const { assert!(N >= 1, "without permits, nobody could ever acquire one") };
         Permits { cells: Cells::new() }
     }
 
-    /// Takes a permit, and waits for one as long as it takes.
+    /// Takes a permit. Waits for one as long as it takes.
     ///
     /// # Errors
     /// [`Deadlock`](PermitsError::Deadlock), [`TooManyHeld`](PermitsError::TooManyHeld),
@@ -108,8 +110,8 @@ impl<const N: usize> Permits<N> {
     /// Takes a permit if there is one.
     ///
     /// # Errors
-    /// [`WouldBlock`](PermitsError::WouldBlock) if none was found: each was held when it was looked
-    /// at. Otherwise as [`acquire`](Permits::acquire).
+    /// [`WouldBlock`](PermitsError::WouldBlock) if none was found: each permit was held when it was
+    /// looked at. Otherwise as [`acquire`](Permits::acquire).
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_, N>, PermitsError> {
         match self.cells.try_take(Holding::BY_HAND)? {
@@ -118,7 +120,7 @@ impl<const N: usize> Permits<N> {
         }
     }
 
-    /// Takes a permit, and waits for one for `timeout` at most. Zero tries once; [`Duration::MAX`]
+    /// Takes a permit. Waits for one for at most `timeout`. Zero tries once; [`Duration::MAX`]
     /// waits for ever.
     ///
     /// # Errors
@@ -128,7 +130,7 @@ impl<const N: usize> Permits<N> {
         self.acquire_lazily(|| Wait::timeout(timeout))
     }
 
-    /// Takes a permit, and waits for one until `deadline` at most. A past one tries once.
+    /// Takes a permit. Waits for one until `deadline` at the latest. A past deadline tries once.
     ///
     /// # Errors
     /// [`TimedOut`](PermitsError::TimedOut); otherwise as [`acquire`](Permits::acquire).
@@ -137,7 +139,7 @@ impl<const N: usize> Permits<N> {
         self.acquire_lazily(|| Wait::deadline(deadline))
     }
 
-    /// Takes a permit, and waits for one as `wait` says.
+    /// Takes a permit. Waits for one as `wait` says.
     ///
     /// # Errors
     /// [`TimedOut`](PermitsError::TimedOut), and [`Interrupted`](PermitsError::Interrupted) if
@@ -147,7 +149,7 @@ impl<const N: usize> Permits<N> {
         self.acquire_lazily(|| wait)
     }
 
-    /// How many permits are free. It may have changed by the time this returns.
+    /// Returns how many permits are free. It may have changed by the time this returns.
     #[must_use]
     pub fn value(&self) -> usize {
         self.cells.free()
@@ -185,9 +187,9 @@ impl<const N: usize> fmt::Debug for Permits<N> {
 /// One of the [`Permits`]; dropping it releases it. It stays in its thread, because the kernel
 /// knows the holder by thread.
 ///
-/// One that is leaked stays held until its thread ends, and is free then. If the permits are not in
-/// a [`Shm`](crate::Shm), the *process* ends with such a thread, by [`abort`](std::process::abort)
-/// and a message: their memory could have been freed meanwhile.
+/// A leaked permit stays held until its thread ends, and is free then. If the permits are not in a
+/// [`Shm`](crate::Shm), the *process* ends with such a thread, by [`abort`](std::process::abort)
+/// and a message: the memory of the permits could have been freed meanwhile.
 #[must_use = "dropping the permit releases it at once"]
 pub struct Permit<'a, const N: usize> {
     permits: &'a Permits<N>,
@@ -208,29 +210,30 @@ impl<const N: usize> fmt::Debug for Permit<'_, N> {
     }
 }
 
-/// Why no permit was acquired.
+/// The reason why no permit was acquired.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PermitsError {
     /// No permit was found free.
     #[error("no permit is free")]
     WouldBlock,
-    /// No permit was free until the deadline.
+    /// No permit was free by the deadline.
     #[error("no permit was free until the deadline")]
     TimedOut,
-    /// A signal handler ran while the thread waited, interruptibly.
+    /// A signal handler ran while the thread waited interruptibly.
     #[error("a signal handler ran while waiting for a permit")]
     Interrupted,
     /// The calling thread holds all the permits.
     #[error("this thread holds all the permits: waiting for one would never end")]
     Deadlock,
-    /// The calling thread holds as much as the kernel is willing to free for it when it dies.
+    /// The calling thread holds as many locks and permits as the kernel would free at its death.
     #[error(
-        "this thread holds {} locks and permits, more would not be freed if it died: release some first",
+        "this thread holds {} locks and permits, more would not be freed if it died: release some \
+         first",
         crossproc_sys::robust::MAX_HELD
     )]
     TooManyHeld,
-    /// The calling thread can hold no permit that outlives it.
+    /// The calling thread cannot hold a permit that would come back if it died.
     #[error("this thread can hold no permit that survives it")]
     Unavailable(#[source] crossproc_sys::robust::Error),
 }

@@ -18,25 +18,25 @@ use crate::sync::lock::{Acquired, LockError};
 use crate::wait::Wait;
 
 /// A value that one thread of one process at a time may use, and that this thread may lock again
-/// while it has it locked.
+/// while it holds the lock.
 ///
-/// It corresponds to `std::sync::ReentrantLock` and to Python's `multiprocessing.RLock`. Since one
-/// thread may have several guards of it at once, a guard gives a shared reference: to a [`Cell`],
+/// It corresponds to `std::sync::ReentrantLock` and to Python's `multiprocessing.RLock`. One thread
+/// may have several guards of it at once. So a guard gives a shared reference to a [`Cell`],
 /// through which plain data is read and replaced.
 ///
-/// How often a thread holds the lock is known to that thread alone, and is not in shared memory.
+/// Only the thread that holds the lock knows how often it does. The count is not in shared memory.
 ///
-/// Blocking, fairness, memory ordering, fork and signal handlers are as for [`Lock`](crate::Lock),
-/// and so is what a death does: the owner and its depth are gone, and the next owner gets
-/// [`LockError::OwnerDied`], until one of them has [recovered](RLockGuard::recover) the value.
+/// Blocking, fairness, memory ordering, fork and signal handlers are as for [`Lock`](crate::Lock).
+/// So is a death: the owner and its depth are gone, and the next owner gets
+/// [`LockError::OwnerDied`], until an owner has [recovered](RLockGuard::recover) the value.
 ///
 /// A panic that unwinds through any of a thread's guards counts as its death, as for a
-/// [`Lock`](crate::Lock). If it is caught while others of the thread's guards are held, these
-/// see it at once ([`is_inconsistent`](RLockGuard::is_inconsistent)), and one of them may recover
-/// the value before anybody else gets it.
+/// [`Lock`](crate::Lock). If the panic is caught while the thread holds other guards, these see it
+/// at once ([`is_inconsistent`](RLockGuard::is_inconsistent)). One of them may then recover the
+/// value before another thread gets it.
 ///
 /// # Errors
-/// Every form gives [`LockError`]; never [`Deadlock`](LockError::Deadlock), but
+/// Every form gives [`LockError`]. It is never [`Deadlock`](LockError::Deadlock), but
 /// [`TooDeep`](LockError::TooDeep) at 2^32 - 1 guards of one thread.
 ///
 /// # Examples
@@ -58,15 +58,14 @@ use crate::wait::Wait;
 /// ```
 ///
 /// # Source
-/// The [`Lock`](crate::Lock) with a count beside it, as in `std`'s and everybody's re-entrant
-/// mutexes.
+/// The [`Lock`](crate::Lock) with a count beside it, as in `std`'s and other re-entrant mutexes.
 #[repr(C)]
 pub struct RLock<T> {
     pub(crate) raw: RawRLock,
     value: Cell<T>,
 }
 
-/// A lock, of which the owner's own list says how often it is held.
+/// A lock; its owner's own list says how often it is held.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct RawRLock {
@@ -78,7 +77,7 @@ impl RawRLock {
         RawRLock { lock: RawLock::new() }
     }
 
-    /// Once more for the owner `tid`, who holds it already.
+    /// Locks once more for the owner `tid`, which holds the lock already.
     fn lock_again(
         &self,
         holding: Holding,
@@ -109,8 +108,8 @@ impl RawRLock {
         Ok(acquired)
     }
 
-    /// Once less for the owner `tid`, and not at all at the last. Nothing in another thread, as for
-    /// the [`RawLock`].
+    /// Unlocks once for the owner `tid`; the last time frees the lock. Does nothing in another
+    /// thread, as for the [`RawLock`].
     #[inline]
     fn unlock(&self, tid: u32, by_guard: bool) {
         match self.lock.holding() {
@@ -122,7 +121,7 @@ impl RawRLock {
         }
     }
 
-    /// What is held at any depth.
+    /// Returns the lock that is held at any depth.
     pub(crate) fn lock_itself(&self) -> &RawLock {
         &self.lock
     }
@@ -132,13 +131,13 @@ impl RawRLock {
     }
 }
 
-// SAFETY: the value is reached by one thread at a time (`RawRLock`), which may be any: hence
-// `Send`, and that suffices, as for `std::sync::ReentrantLock`.
+// SAFETY: one thread at a time reaches the value (`RawRLock`). It may be any thread, hence `Send`,
+// and that suffices, as for `std::sync::ReentrantLock`.
 unsafe impl<T: Send> Sync for RLock<T> {}
 
-// SAFETY: words and an entry that are atomics, and plain data in a cell, for which every sequence
-// of bytes is valid; no pointer that is followed: entries are written for the kernel and never read
-// back.
+// SAFETY: the words and the entry are atomics, and the value is plain data in a cell; every
+// sequence of bytes is valid for each. No pointer is followed: entries are written for the kernel
+// and never read back.
 unsafe impl<T: Plain> Shared for RLock<T> {
     fn layout(to: &mut Fingerprint) {
         to.name("RLock").plain::<T>();
@@ -150,12 +149,12 @@ unsafe impl<T: Plain> Shared for RLock<T> {
 }
 
 impl<T: Plain> RLock<T> {
-    /// A free lock around `value`.
+    /// Creates a free lock around `value`.
     pub const fn new(value: T) -> Self {
         RLock { raw: RawRLock::new(), value: Cell::new(value) }
     }
 
-    /// Locks, once more if this thread holds the lock, and waits as long as it takes.
+    /// Locks, once more if this thread holds the lock already, and waits as long as it takes.
     ///
     /// # Errors
     /// [`OwnerDied`](LockError::OwnerDied) with the guard, [`TooDeep`](LockError::TooDeep),
@@ -165,7 +164,7 @@ impl<T: Plain> RLock<T> {
         self.guard(|raw| raw.lock_contended(Wait::FOREVER))
     }
 
-    /// Locks if the lock is free or this thread's.
+    /// Locks if the lock is free or held by this thread.
     ///
     /// # Errors
     /// [`WouldBlock`](LockError::WouldBlock) if another thread holds it; otherwise as
@@ -187,7 +186,7 @@ impl<T: Plain> RLock<T> {
         self.guard(|raw| raw.lock_contended(Wait::timeout(timeout)))
     }
 
-    /// Locks, and waits until `deadline` at most. A past one tries once.
+    /// Locks, and waits until `deadline` at most. A past deadline tries once.
     ///
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](RLock::lock).
@@ -209,16 +208,16 @@ impl<T: Plain> RLock<T> {
         self.guard(|raw| raw.lock_contended(wait))
     }
 
-    /// Locks without a guard, for callers that unlock in another function: language bindings. Waits
-    /// as `wait` says.
+    /// Locks without a guard, for callers that unlock in another function, such as language
+    /// bindings. Waits as `wait` says.
     ///
-    /// It is to be released in the same thread, as often as it was acquired, by
+    /// The same thread must release the lock as often as it acquired it: by
     /// [`force_release`](RLock::force_release), or, for an `RLock<()>`, by the safe
     /// [`release`](RLock::release). As for a [`Lock`](crate::Lock::acquire), a thread may end
     /// without that if the lock is in a [`Shm`](crate::Shm).
     ///
     /// # Errors
-    /// As [`lock_with`](RLock::lock_with), but that an owner has died is told in [`Acquired`],
+    /// As [`lock_with`](RLock::lock_with), except that [`Acquired`] reports an owner's death,
     /// because the lock is acquired then.
     #[inline]
     pub fn acquire(&self, wait: Wait) -> Result<Acquired, LockError<()>> {
@@ -226,41 +225,41 @@ impl<T: Plain> RLock<T> {
         Ok(Acquired { owner_died: acquired.owner_died })
     }
 
-    /// Releases once the lock that this thread has acquired, by [`acquire`](RLock::acquire) or by a
-    /// guard that was leaked.
+    /// Releases, once, the lock that this thread has acquired, by [`acquire`](RLock::acquire) or by
+    /// a guard that was leaked.
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has
-    /// changed.
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing changes
+    /// then.
     ///
     /// # Safety
-    /// If it is the last time, no guard or reference to the value that this thread got by holding
-    /// the lock is used any more.
+    /// After the last release, nothing uses a guard or a reference to the value that this thread
+    /// got by holding the lock.
     pub unsafe fn force_release(&self) -> Result<(), LockError<()>> {
         let tid = self.raw.lock.owned_by().ok_or(LockError::NotOwner)?;
         self.raw.unlock(tid, false);
         Ok(())
     }
 
-    /// Whether the calling thread holds the lock.
+    /// Returns whether the calling thread holds the lock.
     #[must_use]
     pub fn is_owned(&self) -> bool {
         self.raw.lock.is_owned()
     }
 
-    /// How often the calling thread holds the lock.
+    /// Returns how often the calling thread holds the lock.
     #[must_use]
     pub fn depth(&self) -> u32 {
         self.raw.depth()
     }
 
-    /// The owner's TID, if it is locked. It may have changed by the time this returns.
+    /// Returns the owner's TID if the lock is held. It may have changed by the time this returns.
     #[must_use]
     pub fn owner(&self) -> Option<u32> {
         self.raw.lock.owner()
     }
 
-    /// The value, without locking: nobody else has it.
+    /// Returns the value without locking: nobody else has it.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
@@ -286,22 +285,22 @@ impl<T: Plain> RLock<T> {
 }
 
 impl RLock<()> {
-    /// Releases once the lock that this thread has acquired. At the last time, an owner's death
-    /// that nobody has recovered from is passed on.
+    /// Releases, once, the lock that this thread has acquired. The last release passes `OwnerDied`
+    /// on if nobody has recovered from an owner's death.
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has
-    /// changed.
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing changes
+    /// then.
     pub fn release(&self) -> Result<(), LockError<()>> {
-        // SAFETY: there is nothing in the value that a guard or a reference could be used for.
+        // SAFETY: the value holds nothing that a guard or a reference could be used for.
         unsafe { self.force_release() }
     }
 
-    /// Declares whole again what the lock protects, after [`Acquired::owner_died`].
+    /// Declares what the lock protects whole again, after [`Acquired::owner_died`].
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing has
-    /// changed.
+    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing changes
+    /// then.
     pub fn recover(&self) -> Result<(), LockError<()>> {
         if !self.is_owned() {
             return Err(LockError::NotOwner);
@@ -330,11 +329,11 @@ impl<T> fmt::Debug for RLock<T> {
     }
 }
 
-/// The right to use an [`RLock`]'s value; dropping the last one of a thread unlocks. It stays in
-/// its thread, because the kernel knows the owner by thread.
+/// The right to use an [`RLock`]'s value; dropping a thread's last guard unlocks. It stays in its
+/// thread, because the kernel knows the owner by thread.
 ///
-/// A guard that is leaked keeps the lock for as long as its thread lives, and the process ends with
-/// that thread, as for a [`Lock`](crate::LockGuard#leaked-guards)'s.
+/// A leaked guard keeps the lock until its thread ends, and the process ends with that thread, as
+/// for a [`Lock`](crate::LockGuard#leaked-guards).
 #[must_use = "dropping the guard unlocks at once"]
 pub struct RLockGuard<'a, T: Plain> {
     lock: &'a RLock<T>,
@@ -344,21 +343,22 @@ pub struct RLockGuard<'a, T: Plain> {
 }
 
 impl<T: Plain> RLockGuard<'_, T> {
-    /// Declares the value whole again, after [`LockError::OwnerDied`]: the next one to lock gets it
-    /// without that error. Without such a death it does nothing.
+    /// Declares the value whole again, after [`LockError::OwnerDied`]: the next owner gets it
+    /// without that error. Does nothing without such a death.
     pub fn recover(self) -> Self {
         self.lock.raw.lock.recover();
         self
     }
 
-    /// Lets no panic that unwinds through this guard count as its owner's death. The thread's other
-    /// guards are not concerned.
+    /// Lets no panic that unwinds through this guard count as the owner's death. Does not affect
+    /// the thread's other guards.
     pub fn ignore_panics(mut self) -> Self {
         self.panics = Panics::IGNORED;
         self
     }
 
-    /// Whether an owner died and nobody has [recovered](RLockGuard::recover) the value since.
+    /// Returns whether an owner died and nobody has [recovered](RLockGuard::recover) the value
+    /// since.
     #[must_use]
     pub fn is_inconsistent(&self) -> bool {
         self.lock.raw.lock.is_inconsistent()

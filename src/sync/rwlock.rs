@@ -19,45 +19,49 @@ use crate::sync::lock::unwinding::Panics;
 use crate::sync::tokens::Taken;
 use crate::wait::Wait;
 
-/// A value that several threads of any processes may read at a time, or one may change.
+/// A value that several threads of any processes may read at a time, or one thread may change.
 ///
-/// It corresponds to `std::sync::RwLock`; Python has none. `READERS` is how many can read at a
-/// time, 32 if nothing is said: each takes 40 bytes, by which the kernel knows that it is there.
-/// Further ones wait until one of them is done.
+/// It corresponds to `std::sync::RwLock`; Python has none. `READERS` is the number of threads that
+/// can read at a time, 32 by default. Each takes 40 bytes, by which the kernel knows that the
+/// reader is there. Further readers wait until one of them leaves.
 ///
 /// # Blocking and fairness
-/// Writers are preferred: once one waits, no new reader gets in, and it waits for those only that
-/// were there before. So readers starve while writers always follow upon each other, and a writer
-/// does not. Among writers, and for a reader on the lock of a writer, it is as for a
-/// [`Lock`](crate::Lock). A lock that is free or only read makes no system call.
+/// Writers are preferred. Once a writer waits, no new reader gets in, and the writer waits only for
+/// the readers that were there before. So readers starve while writers follow each other without a
+/// gap; a writer does not starve. Among writers, and for a reader that waits for a writer, fairness
+/// is as for a [`Lock`](crate::Lock). A lock that is free or only read makes no system call.
 ///
 /// # Memory ordering
-/// What a writer wrote, those see that read or write after it. A writer is ordered after all
+/// Threads that read or write after a writer see what it wrote. A writer is ordered after all
 /// readers before it.
 ///
 /// # Process death
-/// A reader that dies is gone, and blocks nobody. A writer that dies is gone, too, and the next
-/// writers and readers get [`LockError::OwnerDied`] with the guard in it, until a writer calls
-/// [`recover`](RwLockWriteGuard::recover). One that dies while it still waits for readers has
-/// changed nothing, and nobody is told. A waiter that dies is as if it had never come. Those that
-/// are stopped keep what they have.
+/// A reader that dies is gone, and blocks nobody. A writer that dies is gone, too. The next writers
+/// and readers get [`LockError::OwnerDied`] with the guard in it, until a writer calls
+/// [`recover`](RwLockWriteGuard::recover). A writer that dies while it still waits for readers has
+/// changed nothing, and nobody is told. A waiter that dies leaves no trace. Stopped threads keep
+/// what they hold.
 ///
 /// A panic that begins while a writer's guard is held, and unwinds through it, counts as the
-/// writer's death, as for a [`Lock`](crate::Lock); through a reader's guard it does nothing.
+/// writer's death, as for a [`Lock`](crate::Lock). A panic through a reader's guard does nothing.
 ///
-/// What a dead writer had written is in the order of its machine's instructions, as for a
+/// A dead writer's writes happened in the order of its machine instructions, as for a
 /// [`Lock`](crate::Lock).
 ///
 /// # Fork
 /// As for a [`Lock`](crate::Lock): a child inherits nothing.
 ///
 /// # Errors
-/// Every form gives [`LockError`]. [`Deadlock`](LockError::Deadlock) if a thread that reads wants
-/// to write, or to read once more while a writer waits for it, or does anything while it writes. A
-/// thread may hold 1,000 locks at a time.
+/// Every form gives [`LockError`]. It is [`Deadlock`](LockError::Deadlock) if a thread
+/// - reads, and wants to write;
+/// - reads, and waits to read once more while a writer waits for it;
+/// - reads in all `READERS` places, and waits for another one;
+/// - writes, and wants to read or write once more.
+///
+/// A thread may hold 1,000 locks at a time.
 ///
 /// # Signal handlers
-/// Not for them.
+/// Not for use in signal handlers.
 ///
 /// # Examples
 /// ```
@@ -75,20 +79,21 @@ use crate::wait::Wait;
 /// ```
 ///
 /// # Source
-/// A lock for the writer and a flag for each reader is the "big reader" lock of old Linux kernels;
-/// that a reader's flag is a robust futex is our own. See `DESIGN.md`.
+/// A lock for the writer and a flag for each reader is the "big reader" lock of old Linux kernels.
+/// That a reader's flag is a robust futex is our own. See `DESIGN.md`.
 #[repr(C)]
 pub struct RwLock<T, const READERS: usize = 32> {
     raw: RawRwLock<READERS>,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by one thread at a time that may be any, hence `Send`, or by several
-// that read it, hence `Sync`.
+// SAFETY: either one thread at a time reaches the value, which may be any thread, hence `Send`; or
+// several threads read it, hence `Sync`.
 unsafe impl<T: Send + Sync, const READERS: usize> Sync for RwLock<T, READERS> {}
 
-// SAFETY: words and entries that are atomics, and plain data, for which every sequence of bytes is
-// valid; no pointer that is followed: entries are written for the kernel and never read back.
+// SAFETY: the words and the entries are atomics, and the value is plain data; every sequence of
+// bytes is valid for each. No pointer is followed: entries are written for the kernel and never
+// read back.
 unsafe impl<T: Plain + Sync, const READERS: usize> Shared for RwLock<T, READERS> {
     fn layout(to: &mut Fingerprint) {
         to.name("RwLock").number(READERS).plain::<T>();
@@ -105,7 +110,7 @@ type Write<'a, T, const READERS: usize> =
     Result<RwLockWriteGuard<'a, T, READERS>, LockError<RwLockWriteGuard<'a, T, READERS>>>;
 
 impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
-    /// A free lock around `value`.
+    /// Creates a free lock around `value`.
     pub const fn new(value: T) -> Self {
         const { assert!(READERS >= 1, "without a place for readers, nobody could ever read") };
         RwLock { raw: RawRwLock::new(), value: UnsafeCell::new(value) }
@@ -121,8 +126,8 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
         self.reading(|| Some(Wait::FOREVER))
     }
 
-    /// Locks for reading if no writer is there, or waits, or [tries](RwLock::try_write), and not
-    /// too many read.
+    /// Locks for reading, unless a writer writes, waits or [tries](RwLock::try_write), or too many
+    /// threads read.
     ///
     /// # Errors
     /// [`WouldBlock`](LockError::WouldBlock); otherwise as [`read`](RwLock::read).
@@ -141,7 +146,7 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
         self.reading(|| Some(Wait::timeout(timeout)))
     }
 
-    /// Locks for reading, and waits until `deadline` at most. A past one tries once.
+    /// Locks for reading, and waits until `deadline` at most. A past deadline tries once.
     ///
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`read`](RwLock::read).
@@ -170,7 +175,7 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
         self.writing(|| Some(Wait::FOREVER))
     }
 
-    /// Locks for writing if nobody reads or writes.
+    /// Locks for writing if no thread reads or writes.
     ///
     /// # Errors
     /// [`WouldBlock`](LockError::WouldBlock); otherwise as [`write`](RwLock::write).
@@ -189,7 +194,7 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
         self.writing(|| Some(Wait::timeout(timeout)))
     }
 
-    /// Locks for writing, and waits until `deadline` at most. A past one tries once.
+    /// Locks for writing, and waits until `deadline` at most. A past deadline tries once.
     ///
     /// # Errors
     /// [`TimedOut`](LockError::TimedOut); otherwise as [`write`](RwLock::write).
@@ -208,25 +213,25 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
         self.writing(|| Some(wait))
     }
 
-    /// The value, without locking: nobody else has it.
+    /// Returns the value without locking: nobody else has it.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
 
-    /// The TID of the writer, or of one that waits for readers to be it. It may have changed by the
-    /// time this returns.
+    /// Returns the TID of the writer, or of a thread that waits for readers to leave before it
+    /// writes. It may have changed by the time this returns.
     #[must_use]
     pub fn writer(&self) -> Option<u32> {
         self.raw.writer()
     }
 
-    /// How many read. It may have changed by the time this returns.
+    /// Returns the number of readers. It may have changed by the time this returns.
     #[must_use]
     pub fn readers(&self) -> usize {
         self.raw.readers()
     }
 
-    /// A guard for reading; without a `Wait`, only if nothing is to be waited for.
+    /// Returns a guard for reading; without a `Wait`, only if there is nothing to wait for.
     #[inline]
     fn reading(&self, wait: impl FnOnce() -> Option<Wait>) -> Read<'_, T, READERS> {
         let result = match self.raw.try_read() {
@@ -241,7 +246,7 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
         if is_inconsistent { Err(LockError::OwnerDied(guard)) } else { Ok(guard) }
     }
 
-    /// A guard for writing, likewise.
+    /// Returns a guard for writing; without a `Wait`, only if there is nothing to wait for.
     #[inline]
     fn writing(&self, wait: impl FnOnce() -> Option<Wait>) -> Write<'_, T, READERS> {
         let result = match self.raw.try_write() {
@@ -284,11 +289,11 @@ impl<T, const READERS: usize> fmt::Debug for RwLock<T, READERS> {
     }
 }
 
-/// The right to read an [`RwLock`]'s value; dropping it ends that. It stays in its thread, because
-/// the kernel knows the reader by thread.
+/// The right to read an [`RwLock`]'s value; dropping it ends that right. It stays in its thread,
+/// because the kernel knows the reader by thread.
 ///
-/// One that is leaked keeps writers out for as long as its thread lives, and the process ends with
-/// that thread, as for a [`Lock`](crate::LockGuard#leaked-guards)'s.
+/// A leaked guard keeps writers out until its thread ends, and the process ends with that thread,
+/// as for a [`Lock`](crate::LockGuard#leaked-guards).
 #[must_use = "dropping the guard unlocks at once"]
 pub struct RwLockReadGuard<'a, T: Plain, const READERS: usize = 32> {
     lock: &'a RwLock<T, READERS>,
@@ -298,7 +303,7 @@ pub struct RwLockReadGuard<'a, T: Plain, const READERS: usize = 32> {
 }
 
 impl<T: Plain, const READERS: usize> RwLockReadGuard<'_, T, READERS> {
-    /// Whether a writer died, and nobody has recovered the value since.
+    /// Returns whether a writer died, and nobody has recovered the value since.
     #[must_use]
     pub fn is_inconsistent(&self) -> bool {
         self.is_inconsistent
@@ -328,11 +333,11 @@ impl<T: Plain + fmt::Debug, const READERS: usize> fmt::Debug for RwLockReadGuard
     }
 }
 
-/// The right to change an [`RwLock`]'s value; dropping it ends that. It stays in its thread,
+/// The right to change an [`RwLock`]'s value; dropping it ends that right. It stays in its thread,
 /// because the kernel knows the writer by thread.
 ///
-/// One that is leaked keeps the lock for as long as its thread lives, and the process ends with
-/// that thread, as for a [`Lock`](crate::LockGuard#leaked-guards)'s.
+/// A leaked guard keeps the lock until its thread ends, and the process ends with that thread, as
+/// for a [`Lock`](crate::LockGuard#leaked-guards).
 #[must_use = "dropping the guard unlocks at once"]
 pub struct RwLockWriteGuard<'a, T: Plain, const READERS: usize = 32> {
     lock: &'a RwLock<T, READERS>,
@@ -344,7 +349,7 @@ pub struct RwLockWriteGuard<'a, T: Plain, const READERS: usize = 32> {
 
 impl<T: Plain, const READERS: usize> RwLockWriteGuard<'_, T, READERS> {
     /// Declares the value whole again, after [`LockError::OwnerDied`]: once this guard is dropped,
-    /// others get it without that error. Without such a death it does nothing.
+    /// others get it without that error. Does nothing without such a death.
     pub fn recover(mut self) -> Self {
         self.is_inconsistent = false;
         self
@@ -356,8 +361,8 @@ impl<T: Plain, const READERS: usize> RwLockWriteGuard<'_, T, READERS> {
         self
     }
 
-    /// Whether a writer died, and nobody has [recovered](RwLockWriteGuard::recover) the value
-    /// since.
+    /// Returns whether a writer died, and nobody has [recovered](RwLockWriteGuard::recover) the
+    /// value since.
     #[must_use]
     pub fn is_inconsistent(&self) -> bool {
         self.is_inconsistent
@@ -369,8 +374,8 @@ impl<T: Plain, const READERS: usize> Deref for RwLockWriteGuard<'_, T, READERS> 
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the guard's thread writes, alone, and the borrow of the guard excludes a `&mut T`
-        // in this thread.
+        // SAFETY: the guard's thread is the only one that writes, and no other reads. The borrow of
+        // the guard excludes a `&mut T` in this thread.
         unsafe { &*self.lock.value.get() }
     }
 }

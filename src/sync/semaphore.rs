@@ -20,29 +20,29 @@ use crate::wait::{Ended, Wait};
 /// A number of permits that threads of any processes acquire and release.
 ///
 /// It corresponds to Python's `multiprocessing.Semaphore` and to `sem_t`. Permits have no owner:
-/// whoever likes may release, which makes a semaphore a counter of things that are ready, too.
+/// any thread may release. So a semaphore is also a counter of things that are ready.
 ///
 /// # Blocking and fairness
 /// [`acquire`](Semaphore::acquire) looks at a semaphore without permits for a few microseconds,
-/// then sleeps. A permit goes to whoever comes first, also before a waiter that was just woken;
-/// sleepers are woken in the order in which they went to sleep, as each does anew at the end of a
-/// [slice](crate::set_slice). No other operation blocks. Without sleepers, no operation
-/// makes a system call.
+/// then sleeps. A permit goes to the first thread to ask, even before a waiter that was just woken.
+/// Sleepers are woken in the order in which they went to sleep; each goes to sleep anew at the end
+/// of a [slice](crate::set_slice). No other operation blocks. Without sleepers, no operation makes
+/// a system call.
 ///
 /// # Memory ordering
-/// A release *synchronises with* the acquisitions that follow it: what a releaser wrote before,
-/// whoever gets a permit after it sees.
+/// A release *synchronises with* the acquisitions that follow it: a thread that gets a permit after
+/// a release sees what the releaser wrote before.
 ///
 /// # Process death
-/// Permits that a dead process had acquired are gone: nobody knows that they were its. A waiter
-/// that dies has taken its permit or has not; none is lost between the two, and nobody sleeps while
-/// there are permits. A releaser that dies has released or has not; if it has, the permits are
-/// acquired, even if it died before it woke anyone: the kernel, and then the first of the waiters,
-/// does it for it. On kernels before 6.2 that can take one [slice](crate::set_slice).
+/// Permits that a dead process had acquired are lost: nothing records that they were its. A waiter
+/// that dies has taken its permit or has not; no permit is lost in between, and no thread sleeps
+/// while there are permits. A releaser that dies has released or has not. If it has, the permits
+/// are acquired, even if it died before it woke any waiter: the kernel wakes the first waiter,
+/// which wakes the next. On kernels before 6.2 that can take one [slice](crate::set_slice).
 ///
 /// # Signal handlers
-/// `release`, `release_many`, `try_acquire` and `value` may be called in one, provided that the
-/// thread has used any lock, semaphore or event that others waited for before.
+/// `release`, `release_many`, `try_acquire` and `value` may be called in a signal handler, provided
+/// that the thread has already used any lock, semaphore or event that others waited for.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -63,8 +63,8 @@ use crate::wait::{Ended, Wait};
 /// ```
 ///
 /// # Source
-/// Value and flags in one 64-bit word, the futex on a half of it, is glibc's `sem_t`; the protocol
-/// between sleepers and wakers is our own. See `DESIGN.md`.
+/// The layout is that of glibc's `sem_t`: value and flags in one 64-bit word, with the futex on one
+/// half of it. The protocol between sleepers and wakers is our own. See `DESIGN.md`.
 #[repr(transparent)]
 pub struct Semaphore {
     pub(crate) raw: RawSemaphore,
@@ -78,13 +78,13 @@ unsafe impl Shared for Semaphore {
 }
 
 impl Semaphore {
-    /// The most permits that there can be: 2^31 - 1, as for `sem_t`.
+    /// The largest number of permits: 2^31 - 1, as for `sem_t`.
     pub const MAX: u32 = state::MAX;
 
-    /// A semaphore with `value` permits.
+    /// Creates a semaphore with `value` permits.
     ///
     /// # Panics
-    /// If that is more than [`MAX`](Semaphore::MAX).
+    /// If `value` is more than [`MAX`](Semaphore::MAX).
     #[must_use]
     pub const fn new(value: u32) -> Self {
         Semaphore { raw: RawSemaphore::new(value) }
@@ -98,7 +98,7 @@ impl Semaphore {
     ///
     /// # Errors
     /// [`SemaphoreError::Overflow`] if there are [`MAX`](Semaphore::MAX) already; nothing has
-    /// changed.
+    /// changed then.
     #[inline]
     pub fn release(&self) -> Result<(), SemaphoreError> {
         self.release_many(1)
@@ -108,7 +108,7 @@ impl Semaphore {
     ///
     /// # Errors
     /// [`SemaphoreError::Overflow`] if there would be more than [`MAX`](Semaphore::MAX); nothing
-    /// has changed.
+    /// has changed then.
     #[inline]
     pub fn release_many(&self, count: u32) -> Result<(), SemaphoreError> {
         Ok(self.raw.release(count, Semaphore::MAX)?)
@@ -121,11 +121,11 @@ impl fmt::Debug for Semaphore {
     }
 }
 
-/// What a bounded semaphore has in common with one that is not.
+/// The methods that bounded and unbounded semaphores share.
 macro_rules! acquiring {
     ($semaphore:ident) => {
         impl $semaphore {
-            /// Takes a permit, and waits for one as long as it takes.
+            /// Takes a permit. Waits for one as long as it takes.
             #[inline]
             pub fn acquire(&self) {
                 // Without a deadline there is no time-out.
@@ -141,7 +141,7 @@ macro_rules! acquiring {
                 if self.raw.try_acquire() { Ok(()) } else { Err(SemaphoreError::WouldBlock) }
             }
 
-            /// Takes a permit, and waits for one for `timeout` at most. Zero tries once;
+            /// Takes a permit. Waits for one for at most `timeout`. Zero tries once;
             /// [`Duration::MAX`] waits for ever.
             ///
             /// # Errors
@@ -151,7 +151,8 @@ macro_rules! acquiring {
                 Ok(self.raw.acquire(|| Wait::timeout(timeout))?)
             }
 
-            /// Takes a permit, and waits for one until `deadline` at most. A past one tries once.
+            /// Takes a permit. Waits for one until `deadline` at the latest. A past deadline tries
+            /// once.
             ///
             /// # Errors
             /// [`SemaphoreError::TimedOut`].
@@ -160,7 +161,7 @@ macro_rules! acquiring {
                 Ok(self.raw.acquire(|| Wait::deadline(deadline))?)
             }
 
-            /// Takes a permit, and waits for one as `wait` says.
+            /// Takes a permit. Waits for one as `wait` says.
             ///
             /// # Errors
             /// [`SemaphoreError::TimedOut`], and [`SemaphoreError::Interrupted`] if `wait` is
@@ -186,8 +187,8 @@ macro_rules! acquiring {
                 self.try_acquire().map(|()| self.guard())
             }
 
-            /// [Acquires](Self::acquire_timeout) a permit that the guard releases, and waits for
-            /// one for `timeout` at most.
+            /// [Acquires](Self::acquire_timeout) a permit that the guard releases. Waits for one
+            /// for at most `timeout`.
             ///
             /// # Errors
             /// [`SemaphoreError::TimedOut`].
@@ -199,8 +200,8 @@ macro_rules! acquiring {
                 self.acquire_timeout(timeout).map(|()| self.guard())
             }
 
-            /// [Acquires](Self::acquire_deadline) a permit that the guard releases, and waits for
-            /// one until `deadline` at most.
+            /// [Acquires](Self::acquire_deadline) a permit that the guard releases. Waits for one
+            /// until `deadline` at the latest.
             ///
             /// # Errors
             /// [`SemaphoreError::TimedOut`].
@@ -212,8 +213,8 @@ macro_rules! acquiring {
                 self.acquire_deadline(deadline).map(|()| self.guard())
             }
 
-            /// [Acquires](Self::acquire_with) a permit that the guard releases, and waits for one
-            /// as `wait` says.
+            /// [Acquires](Self::acquire_with) a permit that the guard releases. Waits for one as
+            /// `wait` says.
             ///
             /// # Errors
             /// [`SemaphoreError::TimedOut`], and [`SemaphoreError::Interrupted`] if `wait` is
@@ -223,7 +224,7 @@ macro_rules! acquiring {
                 self.acquire_with(wait).map(|()| self.guard())
             }
 
-            /// How many permits there are. It may have changed by the time this returns.
+            /// Returns how many permits there are. It may have changed by the time this returns.
             #[must_use]
             pub fn value(&self) -> u32 {
                 self.raw.value()
@@ -235,10 +236,11 @@ macro_rules! acquiring {
 acquiring!(Semaphore);
 acquiring!(BoundedSemaphore);
 
-/// A permit of a [`Semaphore`] or [`BoundedSemaphore`]; dropping it releases that.
+/// A permit of a [`Semaphore`] or [`BoundedSemaphore`]; dropping the guard releases the permit.
 ///
-/// It stays in its thread, and with it in its process: a copy in a forked child would release the
-/// permit once more. A process that forks by itself must not drop what it carries into the child.
+/// It stays in its thread, and so in its process: a copy in a forked child would release the permit
+/// once more. A process that forks without this crate must not drop the copies that it carries into
+/// the child.
 #[must_use = "dropping the guard releases its permit at once"]
 pub struct SemaphoreGuard<'a> {
     raw: &'a RawSemaphore,
@@ -249,8 +251,8 @@ pub struct SemaphoreGuard<'a> {
 impl Drop for SemaphoreGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        // There is room for a permit that was taken, unless others have released what they had not:
-        // that is their error.
+        // There is room for a permit that was taken, unless others have released permits that they
+        // did not hold: that is their error.
         let _ = self.raw.release(1, self.most);
     }
 }
@@ -263,10 +265,10 @@ impl fmt::Debug for SemaphoreGuard<'_> {
 
 /// A [`Semaphore`] that never has more permits than it began with.
 ///
-/// It corresponds to Python's `multiprocessing.BoundedSemaphore`: a release too many is an error,
-/// and changes nothing, however many release at once. Everything else is as for the [`Semaphore`],
-/// also that permits have no owner, and are gone with a process that dies. For permits that come
-/// back then, see [`Permits`](crate::Permits).
+/// It corresponds to Python's `multiprocessing.BoundedSemaphore`. A release too many is an error
+/// and changes nothing, however many threads release at once. Everything else is as for the
+/// [`Semaphore`]: permits have no owner, too, and are lost with a process that dies. For permits
+/// that come back then, see [`Permits`](crate::Permits).
 ///
 /// # Examples
 /// ```
@@ -282,12 +284,12 @@ impl fmt::Debug for SemaphoreGuard<'_> {
 #[repr(C)]
 pub struct BoundedSemaphore {
     pub(crate) raw: RawSemaphore,
-    /// Never written after its creation. Relaxed.
+    /// The largest number of permits. Never written after creation. Relaxed.
     bound: AtomicU32,
     _padding: u32,
 }
 
-// SAFETY: two atomics; every value of them is valid, and the bound is compared only.
+// SAFETY: two atomics, and padding; every value of them is valid, and the bound is only compared.
 unsafe impl Shared for BoundedSemaphore {
     fn layout(to: &mut Fingerprint) {
         to.name("BoundedSemaphore");
@@ -295,10 +297,10 @@ unsafe impl Shared for BoundedSemaphore {
 }
 
 impl BoundedSemaphore {
-    /// A semaphore with `bound` permits, and never more.
+    /// Creates a semaphore with `bound` permits, which never has more.
     ///
     /// # Panics
-    /// If that is more than [`Semaphore::MAX`].
+    /// If `bound` is more than [`Semaphore::MAX`].
     #[must_use]
     pub const fn new(bound: u32) -> Self {
         BoundedSemaphore {
@@ -315,7 +317,7 @@ impl BoundedSemaphore {
     /// Adds one permit and wakes a waiter, if there is one.
     ///
     /// # Errors
-    /// [`SemaphoreError::OverRelease`] if all permits are there; nothing has changed.
+    /// [`SemaphoreError::OverRelease`] if all permits are there; nothing has changed then.
     #[inline]
     pub fn release(&self) -> Result<(), SemaphoreError> {
         self.release_many(1)
@@ -324,14 +326,15 @@ impl BoundedSemaphore {
     /// Adds `count` permits in one step and wakes as many waiters. Zero does nothing.
     ///
     /// # Errors
-    /// [`SemaphoreError::OverRelease`] if there would be more than the bound; nothing has changed.
+    /// [`SemaphoreError::OverRelease`] if there would be more than the bound; nothing has changed
+    /// then.
     #[inline]
     pub fn release_many(&self, count: u32) -> Result<(), SemaphoreError> {
         let bound = self.bound();
         self.raw.release(count, bound).map_err(|Overflow| SemaphoreError::OverRelease { bound })
     }
 
-    /// How many permits there can be.
+    /// Returns the largest number of permits.
     #[must_use]
     pub fn bound(&self) -> u32 {
         self.bound.load(Relaxed)
@@ -347,14 +350,14 @@ impl fmt::Debug for BoundedSemaphore {
     }
 }
 
-/// Why no permit was acquired or released.
+/// The reason why no permit was acquired or released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SemaphoreError {
     /// There is no permit.
     #[error("the semaphore has no permit")]
     WouldBlock,
-    /// There was no permit until the deadline.
+    /// There was no permit by the deadline.
     #[error("the semaphore had no permit until the deadline")]
     TimedOut,
     /// There would be more permits than a semaphore can count.
@@ -365,13 +368,14 @@ pub enum SemaphoreError {
     Overflow,
     /// A bounded semaphore would have more permits than it began with.
     #[error(
-        "the semaphore would have more than its {bound} permits: it was released more often than acquired"
+        "the semaphore would have more than its {bound} permits: it was released more often than \
+         acquired"
     )]
     OverRelease {
-        /// How many it began with.
+        /// The number that it began with.
         bound: u32,
     },
-    /// A signal handler ran while the thread waited, interruptibly.
+    /// A signal handler ran while the thread waited interruptibly.
     #[error("a signal handler ran while waiting for a permit")]
     Interrupted,
     /// The thread that would sleep in a future's place could not be started.

@@ -1,9 +1,9 @@
-//! Cells that threads hold, each by itself: what permits with owners and the readers of a lock have
-//! in common.
+//! Cells, each held by a thread: the common part of permits with owners and of the readers of a
+//! lock.
 //!
 //! # Goal
-//! Whoever waits for a cell gets one when one is free, whoever waits for all to be free learns when
-//! they are, and a cell whose holder died is free. Any participant may die or be stopped at any
+//! A waiter for a cell gets one when one is free. A waiter for all cells to be free learns when
+//! they are. A cell whose holder died is free. Any participant may die or be stopped at any
 //! instruction without keeping the others from that.
 //!
 //! # The words
@@ -12,11 +12,11 @@
 //! | bits | name | meaning |
 //! |---|---|---|
 //! | 0-29 | TID | the holder, 0: free |
-//! | 30 | `OWNER_DIED` | a holder died: nothing but free |
-//! | 31 | `WAITERS` | someone may be asleep, to be kept until that is known not to be so |
+//! | 30 | `OWNER_DIED` | a holder died: means only that the cell is free |
+//! | 31 | `WAITERS` | a waiter may be asleep: kept until it is known that none is |
 //!
-//! Holding a cell and being known as its holder is one exchange. Sleepers wait for any of the
-//! cells, so they have a word of their own, the gate:
+//! One exchange both takes a cell and names its holder. Sleepers wait for any of the cells, so they
+//! have a word of their own, the gate:
 //!
 //! | bits | name | meaning |
 //! |---|---|---|
@@ -24,30 +24,37 @@
 //! | 30-63 | generation | how often a marked cell became free, modulo 2^34 |
 //!
 //! A waiter looks at every cell, and marks those that are held with `WAITERS`. Then it sleeps while
-//! the gate and all these cells are as it saw them. Whoever frees a marked cell moves the gate and
-//! wakes through it. The kernel, which frees the cell of a dead holder, wakes through the cell.
+//! the gate and all these cells are as it saw them. A thread that frees a marked cell moves the
+//! gate and wakes through it. The kernel, which frees the cell of a dead holder, wakes through the
+//! cell.
 //!
 //! # Why no wake-up is lost
-//! *Invariant: while someone sleeps, each held cell is marked, or a thread is awake that will look
-//! at all cells, or dies trying, which wakes another one.* A waiter has the gate pending: the
-//! kernel wakes another one through it if one that was woken dies. For the exchange that takes or
-//! frees a cell this cell is pending instead; should the thread die there, the kernel marks it
-//! free, or finds it so, and wakes one who sleeps on it. The mark stays on a freed cell, so one who
-//! takes it before those that were woken look has it, too. It is taken out when nobody was asleep,
-//! after which a second wake finds those who slept since: the exchange may find the cell
-//! as it was left though others have taken, marked and freed it meanwhile.
-//! The kernel may wake the same sleeper for several cells. So whoever has slept and finds another
-//! cell free wakes the next, before it turns to one, since that is pending then, and after; and so
-//! does whoever has slept until all are free.
+//! *Invariant: while a waiter sleeps, each held cell is marked, or a thread is awake that will look
+//! at all cells, or dies trying, which wakes another one.*
+//!
+//! A waiter has the gate pending: if a woken waiter dies, the kernel wakes another one through the
+//! gate. During the exchange that takes or frees a cell, this cell is pending instead. Should the
+//! thread die there, the kernel marks the cell free, or finds it free, and wakes one of its
+//! sleepers.
+//!
+//! The mark stays on a freed cell. So a thread that takes the cell before the woken waiters look
+//! has the mark, too. The mark is taken out when no waiter was asleep. After that a second wake
+//! finds those that went to sleep since. That wake is needed because the exchange may find the cell
+//! as it was left, though others have taken, marked and freed it meanwhile.
+//!
+//! The kernel may wake the same sleeper for several cells. So a thread that has slept and finds
+//! another cell free wakes the next. It does so before it turns to a cell, since that cell, not the
+//! gate, is pending then; and again after. A thread that has slept to wait until all are free does
+//! so, too.
 //!
 //! # What is left to slices
-//! What a thread that is *stopped* when it was woken, or before it wakes, keeps from others. No
-//! death where the kernel has `futex_waitv` (5.16) and completes the wake-ups of the dead (6.2), up
-//! to 126 cells. Otherwise, and for the cells beyond, only the gate wakes, and the cells of the
-//! dead are found at the end of a slice.
+//! A thread that is *stopped*, after it was woken or before it wakes others, keeps wake-ups from
+//! them until a slice ends. A death does not where the kernel has `futex_waitv` (5.16) and
+//! completes the wake-ups of the dead (6.2), for up to 126 cells. Otherwise, and for the cells
+//! beyond, only the gate wakes. Then the cells of the dead are found at the end of a slice.
 //!
 //! # Memory ordering
-//! Taking a cell is an Acquire, freeing it a Release. It is SeqCst besides for the readers' lock,
+//! Taking a cell is Acquire, freeing it is Release. Taking is SeqCst besides for the readers' lock,
 //! where a reader takes a cell and then looks for a writer: see `rwlock::state`.
 
 use core::array;
@@ -62,7 +69,7 @@ use crate::wait::Waiter;
 
 const ONE_GENERATION: u64 = 1 << 30;
 
-/// Cells and their gate.
+/// The cells and their gate.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Cells<const N: usize> {
@@ -70,8 +77,8 @@ pub(crate) struct Cells<const N: usize> {
     cells: [RobustWord; N],
 }
 
-/// A cell that a thread holds. How it is held its taker says: by a guard that stands for
-/// references, as a reader's, or without, as a permit, which protects nothing that a leak could
+/// A cell that a thread holds. The taker says how it is held. A reader holds it by a guard, which
+/// stands for references. A permit is held without a guard: it protects nothing that a leak could
 /// leave a reference to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Taken {
@@ -79,7 +86,7 @@ pub(crate) struct Taken {
     index: usize,
 }
 
-/// What a look at all cells has shown: what to sleep on while it stays so.
+/// The result of a look at all cells: the words to sleep on while they stay so.
 struct AllHeld<const N: usize> {
     gate: u64,
     words: [u32; N],
@@ -90,13 +97,13 @@ impl<const N: usize> Cells<N> {
         Cells { gate: AtomicU64::new(0), cells: [const { RobustWord::new() }; N] }
     }
 
-    /// How many are free. A hint: it may be stale by now.
+    /// Returns the number of free cells. It is a hint: it may be stale already.
     pub(crate) fn free(&self) -> usize {
         self.cells.iter().filter(|cell| owner(cell.word().load(Relaxed)) == 0).count()
     }
 
-    /// Takes a cell, to be held like this, if one of them is free: the result is of no moment,
-    /// since others come and go while it looks.
+    /// Takes a cell if one is free, and holds it as `holding` says. The result is only a snapshot:
+    /// others come and go while this looks.
     #[inline]
     pub(crate) fn try_take(&self, holding: Holding) -> Result<Option<Taken>, LockRefused> {
         let thread = robust::current().map_err(LockRefused::Unavailable)?;
@@ -106,7 +113,7 @@ impl<const N: usize> Cells<N> {
         }
     }
 
-    /// [`try_take`](Cells::try_take), where the thread's own cell was not free.
+    /// Does what [`try_take`](Cells::try_take) does, after the thread's own cell was not free.
     #[cold]
     fn try_take_another(
         &self,
@@ -121,8 +128,8 @@ impl<const N: usize> Cells<N> {
         Ok(None)
     }
 
-    /// Takes a cell, waiting for one as long as the waiter lets it. [`LockRefused::Deadlock`] if
-    /// the thread holds all of them.
+    /// Takes a cell, and waits for one as long as `waiter` allows. Returns
+    /// [`LockRefused::Deadlock`] if the thread holds all of them.
     #[cold]
     pub(crate) fn take_waiting(
         &self,
@@ -155,7 +162,8 @@ impl<const N: usize> Cells<N> {
         result
     }
 
-    /// Waits until none is held. [`LockRefused::Deadlock`] if the thread holds one itself.
+    /// Waits until no cell is held. Returns [`LockRefused::Deadlock`] if the thread holds one
+    /// itself.
     #[cold]
     pub(crate) fn wait_until_free(&self, waiter: &mut Waiter) -> Result<(), LockRefused> {
         let thread = robust::current().map_err(LockRefused::Unavailable)?;
@@ -176,21 +184,21 @@ impl<const N: usize> Cells<N> {
             self.sleep(waiter, &held);
         };
         if has_slept {
-            // What woke this thread may have been for one who waits for a cell.
+            // The wake-up that this thread took may have been for a waiter for a cell.
             futex::wake(&self.gate, 1);
         }
         thread.end();
         result
     }
 
-    /// Whether none is held: SeqCst, for who has announced itself before.
+    /// Returns whether no cell is held. SeqCst, for a caller that has announced itself before.
     #[inline]
     pub(crate) fn are_free(&self) -> bool {
         // SeqCst: see `rwlock::state`. Acquire: pairs with the Release in `release`.
         self.cells.iter().all(|cell| owner(cell.word().load(SeqCst)) == 0)
     }
 
-    /// Whether the calling thread holds one: by its own list, which no peer can change.
+    /// Returns whether the calling thread holds a cell, by its own list, which no peer can change.
     #[inline]
     pub(crate) fn is_holder(&self) -> bool {
         let (start, len) = (self.cells.as_ptr().addr(), size_of_val(&self.cells));
@@ -202,8 +210,8 @@ impl<const N: usize> Cells<N> {
         })
     }
 
-    /// Frees a cell and wakes `count` of those who wait. Nothing in another thread: what was
-    /// carried into a forked child is the parent's.
+    /// Frees a cell and wakes `count` waiters. Does nothing in another thread: what was carried
+    /// into a forked child is the parent's.
     #[inline]
     pub(crate) fn release(&self, taken: Taken, count: u32) {
         let Some(thread) = robust::of(taken.tid) else { return };
@@ -223,7 +231,8 @@ impl<const N: usize> Cells<N> {
         let word = cell.word();
         let mut seen = word.load(Relaxed);
         loop {
-            // Not so only if a peer has scribbled on the word: it is not this thread's to free.
+            // The owner differs only if a peer has scribbled on the word. It is then not this
+            // thread's to free.
             if owner(seen) != thread.tid() {
                 return;
             }
@@ -234,10 +243,10 @@ impl<const N: usize> Cells<N> {
             }
         }
         thread.begin(&self.gate);
-        // Release: pairs with the Acquire in `take_or_mark` and `mark_all`: who sees this
+        // Release: pairs with the Acquire in `take_or_mark` and `mark_all`. A thread that sees this
         // generation sees the cell free.
         self.gate.fetch_add(ONE_GENERATION, Release);
-        // Nobody was asleep: the mark goes. Relaxed: it orders nothing.
+        // If no waiter was asleep, the mark goes. Relaxed: it orders nothing.
         if futex::wake(&self.gate, count) == 0
             && word.compare_exchange(WAITERS, 0, Relaxed, Relaxed).is_ok()
         {
@@ -245,7 +254,7 @@ impl<const N: usize> Cells<N> {
         }
     }
 
-    /// Where a thread looks first: threads with different TIDs mostly at different places.
+    /// Returns the index at which a thread looks first, mostly a different one for different TIDs.
     #[inline]
     fn own(&self, thread: &Thread) -> usize {
         thread.tid() as usize % N.max(1)
@@ -256,7 +265,7 @@ impl<const N: usize> Cells<N> {
         (own..N).chain(0..own)
     }
 
-    /// Takes the cell if it is free, with its mark, or with one.
+    /// Takes the cell if it is free. Keeps its mark, and adds `kept`.
     #[inline]
     fn take(
         &self,
@@ -292,7 +301,7 @@ impl<const N: usize> Cells<N> {
         Ok((owner(seen) == 0).then_some(Taken { tid: thread.tid(), index }))
     }
 
-    /// Takes a free cell, or marks them all. The gate is pending before and after.
+    /// Takes a free cell, or marks all cells. The gate is pending before and after.
     fn take_or_mark(
         &self,
         thread: &Thread,
@@ -324,18 +333,18 @@ impl<const N: usize> Cells<N> {
         Ok(Err(held))
     }
 
-    /// Marks those that are held; a free one is 0 in the result.
+    /// Marks the cells that are held. A free cell is 0 in the result.
     fn mark_all(&self) -> AllHeld<N> {
         // Acquire: pairs with the Release in `release_marked`.
         let gate = self.gate.load(Acquire);
         AllHeld { gate, words: array::from_fn(|index| self.mark(index).unwrap_or(0)) }
     }
 
-    /// Marks the cell if it is held: what its word is then.
+    /// Marks the cell if it is held, and returns its word then.
     fn mark(&self, index: usize) -> Option<u32> {
         let word = self.cells[index].word();
-        // Acquire, also on failure: pairs with the Release in `release`, for who waits until all
-        // are free. SeqCst: see `rwlock::state`.
+        // Acquire, also on failure: pairs with the Release in `release`, for a caller that waits
+        // until all are free. SeqCst: see `rwlock::state`.
         let mut seen = word.load(SeqCst);
         while owner(seen) != 0 {
             if seen & WAITERS != 0 {

@@ -1,7 +1,7 @@
 //! From bytes to a value.
 //!
-//! Numbers, strings and bytes are left to postcard. What has parts is put together here: this
-//! counts levels, so that no bytes of a peer overflow the stack.
+//! postcard reads numbers, strings and bytes. This module puts together what has parts: it counts
+//! levels, so that no bytes of a peer overflow the stack.
 
 use serde::de::value::U32Deserializer;
 use serde::de::{
@@ -10,7 +10,7 @@ use serde::de::{
 
 use super::unfit::{Empty, MAX_DEPTH, Unfit, deeper};
 
-/// A value, and the bytes behind it.
+/// Returns a value, and the bytes after it.
 pub(super) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), Unfit> {
     let mut input = Input { bytes, empty: Empty::default() };
     let value = T::deserialize(Decoder { input: &mut input, levels: MAX_DEPTH })?;
@@ -23,7 +23,7 @@ struct Input<'de> {
 }
 
 impl<'de> Input<'de> {
-    /// Something without parts.
+    /// Takes something without parts.
     fn leaf<T: Deserialize<'de>>(&mut self) -> Result<T, Unfit> {
         let (leaf, left) = postcard::take_from_bytes(self.bytes)?;
         self.bytes = left;
@@ -38,7 +38,7 @@ impl<'de> Input<'de> {
     }
 }
 
-/// Makes one value, which may have so many levels.
+/// Makes one value, which may have this many levels.
 struct Decoder<'a, 'de> {
     input: &'a mut Input<'de>,
     levels: usize,
@@ -49,14 +49,14 @@ impl<'a, 'de> Decoder<'a, 'de> {
         Ok(Decoder { levels: deeper(self.levels)?, ..self })
     }
 
-    /// The elements of a sequence or a map, as many as the bytes say.
+    /// The elements of a sequence or a map, whose number the bytes say.
     fn elements(self) -> Result<Elements<'a, 'de>, Unfit> {
         let inner = self.deeper()?;
         let len = inner.input.len()?;
         Ok(Elements { inner, left: len, is_counted: true, began: 0 })
     }
 
-    /// As many as the type says.
+    /// Parts, whose number the type says.
     fn parts(self, count: usize) -> Elements<'a, 'de> {
         Elements { inner: self, left: count, is_counted: false, began: 0 }
     }
@@ -66,11 +66,12 @@ impl<'a, 'de> Decoder<'a, 'de> {
     }
 }
 
-/// For a type that the bytes would have to describe.
+/// Refuses a type that the bytes would have to describe.
 fn not_described<T>() -> Result<T, Unfit> {
     Err(Unfit::Other(
-        "its type asks the bytes what they are, and these do not say it: `serde_json::Value`, enums \
-         that are `#[serde(untagged)]` or have a `#[serde(tag)]`, and structs with `#[serde(flatten)]` cannot be received"
+        "its type asks the bytes what they are, and these do not say it: `serde_json::Value`, \
+         enums that are `#[serde(untagged)]` or have a `#[serde(tag)]`, and structs with \
+         `#[serde(flatten)]` cannot be received"
             .into(),
     ))
 }
@@ -201,7 +202,7 @@ impl<'de> de::EnumAccess<'de> for Decoder<'_, 'de> {
     }
 }
 
-/// Its level is that of the enum.
+/// A variant's level is that of the enum.
 impl<'de> de::VariantAccess<'de> for Decoder<'_, 'de> {
     type Error = Unfit;
 
@@ -229,15 +230,15 @@ impl<'de> de::VariantAccess<'de> for Decoder<'_, 'de> {
 struct Elements<'a, 'de> {
     inner: Decoder<'a, 'de>,
     left: usize,
-    /// The bytes say how many there are, and not the type: so those that take no bytes are
-    /// counted.
+    /// The bytes, not the type, say how many elements there are. So the elements that take no bytes
+    /// are counted.
     is_counted: bool,
-    /// How many bytes were left before the one that is under way.
+    /// How many bytes were left before the element that is under way.
     began: usize,
 }
 
 impl<'de> Elements<'_, 'de> {
-    /// Begins another one, if there is one.
+    /// Begins another element. Returns whether there is one.
     fn begin(&mut self) -> bool {
         self.began = self.inner.input.bytes.len();
         let is_left = self.left > 0;
@@ -254,7 +255,8 @@ impl<'de> Elements<'_, 'de> {
         if self.is_counted && is_empty { self.inner.input.empty.count() } else { Ok(()) }
     }
 
-    /// Nothing is allocated for elements that a peer has announced and not sent.
+    /// Returns how many elements to allocate for: nothing is allocated for elements that a peer has
+    /// announced and not sent.
     fn hint(&self) -> Option<usize> {
         Some(self.left).filter(|&left| left <= self.inner.input.bytes.len())
     }

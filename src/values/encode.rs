@@ -1,13 +1,13 @@
 //! From a value to its bytes.
 //!
-//! Numbers, strings and bytes are left to postcard. What has parts is taken apart here: this counts
+//! postcard writes numbers, strings and bytes. This module takes apart what has parts: it counts
 //! levels, and refuses what the other end could not read.
 
 use serde::ser::{self, Serialize, Serializer};
 
 use super::unfit::{Empty, MAX_DEPTH, Unfit, deeper};
 
-/// The bytes of a value.
+/// Returns the bytes of a value.
 pub(super) fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, Unfit> {
     let mut output = Output {
         leaves: postcard::Serializer { output: Bytes(Vec::new()) },
@@ -48,7 +48,7 @@ impl Output {
     }
 }
 
-/// Takes one value, which may have so many levels.
+/// Takes one value, which may have this many levels.
 struct Encoder<'a> {
     output: &'a mut Output,
     levels: usize,
@@ -59,12 +59,12 @@ impl<'a> Encoder<'a> {
         Ok(Encoder { levels: deeper(self.levels)?, ..self })
     }
 
-    /// The parts of a value, as many as its type says.
+    /// The parts of a value, whose number the type says.
     fn parts(self) -> Result<Parts<'a>, Unfit> {
         Ok(Parts(self.deeper()?))
     }
 
-    /// The elements of a sequence or a map, as many as the bytes say.
+    /// The elements of a sequence or a map, whose number the bytes say.
     fn elements(self, len: Option<usize>, of: &str) -> Result<Elements<'a>, Unfit> {
         let len = len.ok_or_else(|| {
             Unfit::Other(format!("{of}, and how long it is must be known before"))
@@ -107,8 +107,10 @@ impl<'a> Serializer for Encoder<'a> {
 
     leaves! {
         serialize_bool: bool, serialize_char: char, serialize_str: &str, serialize_bytes: &[u8],
-        serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64, serialize_i128: i128,
-        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64, serialize_u128: u128,
+        serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64,
+        serialize_i128: i128,
+        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64,
+        serialize_u128: u128,
         serialize_f32: f32, serialize_f64: f64
     }
 
@@ -224,7 +226,10 @@ macro_rules! parts {
     )*};
 }
 
-parts!(SerializeTuple::serialize_element SerializeTupleStruct::serialize_field SerializeTupleVariant::serialize_field);
+parts!(
+    SerializeTuple::serialize_element SerializeTupleStruct::serialize_field
+    SerializeTupleVariant::serialize_field
+);
 
 macro_rules! fields {
     ($($kind:ident)*) => {$(
@@ -232,12 +237,19 @@ macro_rules! fields {
             type Ok = ();
             type Error = Unfit;
 
-            fn serialize_field<T: ?Sized + Serialize>(&mut self, _key: &'static str, value: &T) -> Result<(), Unfit> {
+            fn serialize_field<T: ?Sized + Serialize>(
+                &mut self,
+                _key: &'static str,
+                value: &T,
+            ) -> Result<(), Unfit> {
                 value.serialize(self.0.again())
             }
 
             fn skip_field(&mut self, key: &'static str) -> Result<(), Unfit> {
-                let what = format!("its field `{key}` is left out (`skip_serializing_if`), which the other end could not know");
+                let what = format!(
+                    "its field `{key}` is left out (`skip_serializing_if`), which the other end \
+                     could not know"
+                );
                 Err(Unfit::Other(what))
             }
 
@@ -252,10 +264,10 @@ fields!(SerializeStruct SerializeStructVariant);
 
 struct Elements<'a> {
     inner: Encoder<'a>,
-    /// How many there are, as the bytes say.
+    /// How many elements there are, as the bytes say.
     len: usize,
     count: usize,
-    /// How many bytes there were before the one that is under way.
+    /// How many bytes there were before the element that is under way.
     began: usize,
 }
 

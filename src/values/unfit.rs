@@ -5,11 +5,11 @@ use core::fmt;
 /// How many levels a value may have. A level takes stack, and a peer chooses how many come.
 pub(super) const MAX_DEPTH: usize = 128;
 
-/// How many elements of sequences and maps may take no bytes, in a whole value: a few bytes of a
-/// peer could say that there are 2^64 of them.
+/// How many elements of sequences and maps may take no bytes, in a whole value. Without a limit, a
+/// few bytes of a peer could say that there are 2^64 of them.
 const MAX_EMPTY: usize = 1 << 16;
 
-/// Why a value has no bytes, or some bytes are no value.
+/// Why a value has no bytes, or why some bytes are not a value.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unfit {
     #[error("it has more than {MAX_DEPTH} levels")]
@@ -36,7 +36,7 @@ impl serde::de::Error for Unfit {
     }
 }
 
-/// The levels that are left one level further down.
+/// Returns the levels that are left one level further down.
 pub(super) fn deeper(levels: usize) -> Result<usize, Unfit> {
     levels.checked_sub(1).ok_or(Unfit::TooDeep)
 }

@@ -1,35 +1,39 @@
-//! A word that many sleep on and one wakes all of them, though it may die on the way: what event,
-//! condition and barrier have in common.
+//! A word that many threads sleep on, and one thread wakes all of them, though it may die on the
+//! way. Event, condition and barrier are built on it.
 //!
 //! # The word
-//! 64 bits; the futex is the low half. Its TID bits are always 0, which makes the kernel wake one
-//! sleeper when a thread dies that has the word as its robust list's pending entry
+//! The word has 64 bits; the futex is the low half. Its TID bits are always 0. So the kernel wakes
+//! one sleeper when a thread dies that has the word as its robust list's pending entry
 //! (`crossproc_sys::robust`).
 //!
 //! | bits | name | meaning |
 //! |---|---|---|
 //! | 0-29 | | always 0 |
-//! | 30 | | the primitive's own. It changes when sleepers are to look again: kernels before 5.16 compare the low half alone |
-//! | 31 | `WAITERS` | since all were last woken, someone went to sleep |
-//! | 32 | `WAKING` | those who slept when all were last to be woken may not have been yet |
-//! | 33 | `SEVERAL` | beside `WAITERS`: perhaps more than one |
-//! | 34-63 | | the primitive's own. Those in `ROUND` change whenever all are to be woken |
+//! | 30 | | the primitive's own. It changes when sleepers must look again: kernels before 5.16 compare the low half alone |
+//! | 31 | `WAITERS` | a thread went to sleep since all were last woken |
+//! | 32 | `WAKING` | all were to be woken, and some of those that slept then may not have been yet |
+//! | 33 | `SEVERAL` | beside `WAITERS`: there may be more than one sleeper |
+//! | 34-63 | | the primitive's own. Those in `ROUND` change whenever all must be woken |
 //!
-//! Whoever changes the word so that all are to look again exchanges `WAITERS` and `SEVERAL` for
-//! `WAKING`, wakes all, and takes `WAKING` out. For `WAITERS` alone it wakes and has done: the
-//! kernel can do that for it. A waiter adds `WAITERS`, or, if that is there already, `SEVERAL`, and
-//! sleeps while *both* halves are as it saw them: the low half alone may look the same after
-//! several changes, and whoever was stopped, or interrupted, in the kernel would be put to sleep on
-//! that by its restart of the call.
+//! A thread that changes the word so that all must look again exchanges `WAITERS` and `SEVERAL` for
+//! `WAKING`, wakes all, and takes `WAKING` out. For `WAITERS` alone it wakes and is done: the
+//! kernel can do that for it. A waiter adds `WAITERS`, or `SEVERAL` if `WAITERS` is there already.
+//!
+//! The waiter sleeps while *both* halves are as it saw them: the low half alone may look the same
+//! after several changes. With that half alone, a thread that was stopped or interrupted in the
+//! kernel would be put to sleep when its call is restarted.
 //!
 //! # Why no wake-up is lost
-//! *Invariant: while someone sleeps who need not, `WAKING` is set, and a thread is awake that will
-//! wake all, or dies trying, which wakes one.* Waker and sleepers have the word pending. If the
-//! waker dies after its exchange, the kernel wakes one sleeper, who finds `WAKING` and does the
-//! waker's work before it looks for itself; if it dies before that, the next one is woken.
-//! Whoever finds `WAKING` after a sleep, or while waking, does that work: it can be done twice.
-//! `WAKING` is taken out only while the round is the one whose sleepers were woken, lest a waker
-//! that was stopped for long undo a later one's.
+//! *Invariant: while threads sleep that need not, a thread is awake that will wake all of them. If
+//! it dies on the way, one of them is woken.* `WAKING` is set then, unless the waker found
+//! `WAITERS` alone, and so one sleeper.
+//!
+//! Waker and sleepers have the word pending. If the waker dies after its exchange, the kernel wakes
+//! one sleeper. That sleeper finds `WAKING` and does the waker's work before it looks for itself.
+//! If it dies before that, the kernel wakes the next one. A thread that finds `WAKING` after a
+//! sleep, or while waking, does that work: it can be done twice. `WAKING` is taken out only while
+//! the round is the one whose sleepers were woken. Otherwise a waker that was stopped for long
+//! could undo a later waker's `WAKING`.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
 use crossproc_sys::atomic::{AtomicU64, Ordering};
@@ -42,7 +46,7 @@ pub(crate) const WAITERS: u64 = 1 << 31;
 pub(crate) const WAKING: u64 = 1 << 32;
 const SEVERAL: u64 = 1 << 33;
 
-/// The word. `ROUND`: the bits that tell apart whose sleepers are being woken.
+/// The word. The bits in `ROUND` tell whose sleepers are being woken.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct Broadcast<const ROUND: u64> {
@@ -59,15 +63,16 @@ impl<const ROUND: u64> Broadcast<ROUND> {
         &self.word
     }
 
-    /// Makes `next(seen)` of the word, unless that is an error, and has all who sleep look at it.
-    /// What it was before. Pending, or it may lose its wake-ups with its thread.
+    /// Replaces the word by its `next`, unless that is an error, and makes all sleepers look at it.
+    /// Returns what the word was before. The word must be pending, or its wake-ups may be lost with
+    /// the thread.
     pub(crate) fn change<E>(
         &self,
         order: Ordering,
         next: impl Fn(u64) -> Result<u64, E>,
     ) -> Result<u64, E> {
-        // Relaxed, also on failure: `next` decides on the exchanged value; what it leads to is
-        // ordered by the exchange.
+        // Relaxed, also on failure: `next` decides on the value that is exchanged, and the exchange
+        // orders what that leads to.
         let mut seen = self.word.load(Relaxed);
         loop {
             let after = next(seen)?;
@@ -87,8 +92,8 @@ impl<const ROUND: u64> Broadcast<ROUND> {
         }
     }
 
-    /// Wakes all if `seen` has `WAKING`, and takes it out unless all were to be woken again since.
-    /// For whoever changes the word, or has slept; pending.
+    /// Wakes all if `seen` has `WAKING`, and takes it out unless all had to be woken again since.
+    /// For threads that change the word, or have slept. The word must be pending.
     pub(crate) fn finish_waking(&self, seen: u64) {
         if seen & WAKING == 0 {
             return;
@@ -113,7 +118,8 @@ impl<const ROUND: u64> Broadcast<ROUND> {
         with_wake_on_death(&self.word, || self.wait_pending(waiter, None, |seen, _| look(seen)))
     }
 
-    /// Says that somebody is going to sleep, for whom the word was `seen`: what it is then.
+    /// Announces that a thread that has seen `seen` in the word is going to sleep. Returns what the
+    /// word is then, or as an error what it has changed to.
     pub(crate) fn mark(&self, seen: u64) -> Result<u64, u64> {
         let marked = if seen & WAITERS == 0 { seen | WAITERS } else { seen | SEVERAL };
         // Relaxed: the flags order nothing.
@@ -124,9 +130,9 @@ impl<const ROUND: u64> Broadcast<ROUND> {
         }
     }
 
-    /// [`wait`](Broadcast::wait), where the word is pending already. `marked`: what it was when
-    /// this thread [marked](Broadcast::mark) it, if it has. `look` is also told how the last sleep
-    /// ended, if there was one, and on what word.
+    /// [`wait`](Broadcast::wait), where the word is pending already. `marked` is what the word was
+    /// when this thread [marked](Broadcast::mark) it, if it has. `look` is also told how the last
+    /// sleep ended, if there was one, and on what value of the word.
     pub(crate) fn wait_pending<R>(
         &self,
         waiter: &mut Waiter,
@@ -148,7 +154,7 @@ impl<const ROUND: u64> Broadcast<ROUND> {
                 && awake.is_none()
                 && waiter.spin(|| look(self.word.load(Relaxed), None).is_some())
             {
-                // Loads again, with Acquire, before it returns.
+                // The loop loads again, with Acquire, before it returns.
                 continue;
             }
             // If nothing has changed since, the mark is this thread's own.

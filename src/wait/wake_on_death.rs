@@ -3,12 +3,12 @@
 use crossproc_sys::futex::Word;
 use crossproc_sys::robust;
 
-/// Runs an operation on a word, which the kernel completes by waking one sleeper if the thread dies
-/// in it: the word's TID bits are 0. A signal handler may have interrupted another operation for
-/// it. Not around an operation on a lock, which has its own word pending.
+/// Runs an operation on a word whose TID bits are 0. If the thread dies in it, the kernel completes
+/// it by waking one sleeper. A signal handler that runs this may have interrupted another
+/// operation. Not for operations on a lock, which has its own word pending.
 pub(crate) fn with_wake_on_death<W: Word, R>(word: &W, operation: impl FnOnce() -> R) -> R {
-    // A thread without a list operates all the same: should it die in here, a slice wakes whom it
-    // was to wake.
+    // A thread without a robust list operates all the same. If it dies in here, the sleeper that it
+    // was to wake wakes after a slice.
     let thread = robust::current().ok();
     let before = thread.map(|thread| thread.begin_nested(word));
     let result = operation();

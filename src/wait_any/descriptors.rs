@@ -1,4 +1,4 @@
-//! Waiting for descriptors: alone, by one `ppoll`.
+//! Descriptors as things to wait for, and the wait for them alone, by one `ppoll`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,8 +12,8 @@ use crate::connection::{Connection, Receiver, Sender};
 use crate::process::Child;
 use crate::wait::Waiter;
 
-/// A descriptor that can be read from, as something to [wait for](fn@crate::wait_any): ready if
-/// there is something to read, or the other end is closed, or there is an error.
+/// A descriptor that can be read from, as something to [wait for](fn@crate::wait_any). It is ready
+/// if there is something to read, if the other end is closed, or if there is an error.
 ///
 /// ```
 /// use crossproc::{Event, Readable, wait_any};
@@ -34,8 +34,8 @@ pub struct Readable<F: AsFd>(
     pub F,
 );
 
-/// A descriptor that can be written to, as something to [wait for](fn@crate::wait_any): ready if
-/// there is room, or an error, such as nobody being left to read it.
+/// A descriptor that can be written to, as something to [wait for](fn@crate::wait_any). It is ready
+/// if there is room, or an error, such as that no reader is left.
 #[derive(Debug, Clone, Copy)]
 pub struct Writable<F: AsFd>(
     /// The descriptor.
@@ -58,7 +58,7 @@ impl<F: AsFd> Waits for Writable<F> {
     }
 }
 
-/// What is waited for by its descriptor.
+/// Makes types waitable by their descriptors.
 macro_rules! by_descriptor {
     ($($of:ty: $flags:expr;)*) => {$(
         impl Waitable for $of {}
@@ -78,7 +78,7 @@ by_descriptor! {
     Sender: PollFlags::OUT;
 }
 
-/// Descriptors to be polled, and the number of each among those that are waited for.
+/// Descriptors to be polled, and the index of each among the things that are waited for.
 pub(super) struct Descriptors<'a> {
     polled: Vec<PollFd<'a>>,
     indices: Vec<usize>,
@@ -96,12 +96,12 @@ impl<'a> Descriptors<'a> {
         Descriptors { polled, indices }
     }
 
-    /// One more, which nobody asked for.
+    /// Adds a descriptor that the caller did not ask for.
     pub(super) fn add(&mut self, descriptor: BorrowedFd<'a>) {
         self.polled.push(PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
     }
 
-    /// Those that were ready when they were last polled.
+    /// Returns the indices of those that were ready when they were last polled.
     pub(super) fn ready(&self) -> impl Iterator<Item = usize> {
         self.polled
             .iter()
@@ -115,7 +115,7 @@ impl<'a> Descriptors<'a> {
         look(&mut self.polled)
     }
 
-    /// Sleeps for a slice at most, until one is ready. Whether one is.
+    /// Sleeps for a slice at most, until one is ready. Returns whether one is.
     pub(super) fn sleep(&mut self, waiter: &mut Waiter) -> io::Result<bool> {
         let mut polled = None;
         waiter.sleep(|until| {
@@ -128,7 +128,7 @@ impl<'a> Descriptors<'a> {
             polled = Some(result);
             awake
         });
-        // One that was not to sleep looks all the same.
+        // If the waiter did not sleep, the descriptors are looked at all the same.
         let polled = polled.unwrap_or_else(|| poll(&mut self.polled, Some(0)));
         Ok(polled? == Polled::Ready)
     }

@@ -9,26 +9,26 @@ use crate::wait::source::{Armed, Source};
 use crate::wait_any::sealed::Of;
 use crate::wait_any::{WaitAnyError, Waitable};
 
-/// Waits until at least one of these is ready, as a future: the indices of *all* that are, in
-/// order. What is ready is said there: [`wait_any`](fn@crate::wait_any). The wait begins with the
-/// call.
+/// Waits, as a future, until at least one of these is ready. Returns the indices of *all* that are,
+/// in order. When each is ready is listed at [`wait_any`](fn@crate::wait_any). The wait begins with
+/// the call.
 ///
-/// With the feature `tokio`. If there are no descriptors among them, for any executor; for a
+/// It needs the feature `tokio`. Without descriptors among them, it runs on any executor. For a
 /// [`Readable`](crate::Readable), a [`Writable`](crate::Writable) or a
-/// [`Child`](crate::process::Child), in a runtime of tokio, which watches a duplicate of the
+/// [`Child`](crate::process::Child), it needs a runtime of tokio, which watches a duplicate of the
 /// descriptor.
 ///
 /// # Cancellation
-/// It takes nothing, whether it is dropped or done.
+/// It takes nothing, whether it completes or is dropped.
 ///
 /// # Process death
 /// As [`wait_any`](fn@crate::wait_any).
 ///
 /// # Errors
-/// As [`wait_any`](fn@crate::wait_any), without those of time.
+/// As [`wait_any`](fn@crate::wait_any), without those about time.
 ///
 /// # Panics
-/// If there are descriptors among them, and it is polled outside of a runtime of tokio, or in one
+/// If there are descriptors among them, and it is polled outside a runtime of tokio, or in one
 /// without I/O.
 ///
 /// # Examples
@@ -57,7 +57,7 @@ pub fn wait_any_async<'a>(
 }
 
 struct Several<'a> {
-    /// Each with its number among those that are waited for.
+    /// Each with its index among the things that are waited for.
     lines: Vec<(usize, Line<&'a dyn Source>)>,
     descriptors: Vec<(usize, Descriptor)>,
 }

@@ -1,4 +1,4 @@
-//! [`OwnerDeath`]: waiting for the death of whoever holds a lock.
+//! [`OwnerDeath`]: waiting for the death of a lock's owner.
 
 use super::Waitable;
 use super::sealed::{Of, Refusal, Waits};
@@ -15,13 +15,13 @@ pub struct OwnerDeath<'a> {
 }
 
 impl<T: Plain> Lock<T> {
-    /// The death of the owner, to be [waited for](fn@crate::wait_any) along with other things:
-    /// ready while the lock is free, and the next to lock it gets
+    /// Returns the death of the owner, to be [waited for](fn@crate::wait_any) along with other
+    /// things. It is ready while the lock is free and the next to lock it gets
     /// [`OwnerDied`](crate::LockError::OwnerDied).
     ///
-    /// It is meant for a lock that a peer holds as long as it lives. Of one that is locked and
-    /// unlocked often whoever waits for this wakes up each time. To wait for a lock that one holds
-    /// oneself is an error.
+    /// It is meant for a lock that a peer holds for its whole life. If a lock is locked and
+    /// unlocked often, a thread that waits for this wakes up each time. Waiting for a lock that the
+    /// calling thread holds is an error.
     ///
     /// ```standalone_crate
     /// use crossproc::{Lock, LockError, Shm, process, wait_any};
@@ -47,8 +47,8 @@ impl<T: Plain> Lock<T> {
 }
 
 impl<T: Plain> RLock<T> {
-    /// The death of the owner, to be [waited for](fn@crate::wait_any) along with other things: as
-    /// [`Lock::owner_death`].
+    /// Returns the death of the owner, to be [waited for](fn@crate::wait_any) along with other
+    /// things, as [`Lock::owner_death`] does.
     #[must_use]
     pub fn owner_death(&self) -> OwnerDeath<'_> {
         OwnerDeath { lock: self.raw.lock_itself() }
@@ -59,7 +59,7 @@ impl Waitable for OwnerDeath<'_> {}
 
 impl Waits for OwnerDeath<'_> {
     fn check(&self) -> Result<(), Refusal> {
-        // Only this thread can make it so, or not so.
+        // Only this thread can make itself the owner, or stop being it.
         if self.lock.is_owned() { Err(Refusal::Deadlock) } else { Ok(()) }
     }
 

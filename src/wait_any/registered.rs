@@ -1,9 +1,10 @@
-//! Waiting for descriptors and words together, or for more words than the kernel watches at once:
-//! one `ppoll`, while threads of the [driver] sleep on the words and ring a bell.
+//! Waiting for descriptors and words together, or for more words than the kernel watches at once.
+//! The caller sleeps in one `ppoll`, while threads of the [driver] sleep on the words and ring a
+//! bell.
 //!
-//! A call hands in the words of its sources under keys of its own, as many under each as one thread
-//! can sleep on, so that it is alone in each line. It is a watcher like any other (`source`): the
-//! threads sleep where it would.
+//! A call registers the words of its sources under keys of its own, so that it is alone in each
+//! line. Each key has as many words as one thread can sleep on. The call is a watcher like any
+//! other (`source`): the threads sleep where it would.
 
 use core::ops::Range;
 use std::io;
@@ -22,7 +23,7 @@ use crate::reactor::driver::{self, Audience, MOST_WORDS, Registration};
 use crate::wait::Waiter;
 use crate::wait::source::{Armed, Source, WatchState, Words};
 
-/// What wakes the caller.
+/// Wakes the caller by a bell.
 struct Ringer(Bell);
 
 impl Wake for Ringer {
@@ -31,16 +32,16 @@ impl Wake for Ringer {
     }
 }
 
-/// Sources whose words are handed in together.
+/// Sources whose words are registered together.
 #[derive(Debug)]
 struct Group {
-    /// Which of the sources.
+    /// The range of the sources.
     which: Range<usize>,
     registration: Option<Registration>,
 }
 
-/// Divides sources into groups of as many words as one thread can sleep on, or of one that has an
-/// owner.
+/// Divides sources into groups. A group has as many words as one thread can sleep on, or one source
+/// with an owner.
 fn groups(on: &[&dyn Source]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut left = 0;
@@ -59,8 +60,9 @@ fn groups(on: &[&dyn Source]) -> Vec<Group> {
     groups
 }
 
-/// Arms the sources of all groups, and hands in their words. Whether one of the threads was woken
-/// for this call since it last was awake: for that the bell may have been rung and silenced.
+/// Arms the sources of all groups, and registers their words. Also returns whether one of the
+/// threads was woken for this call since it last registered them: the bell for that may have been
+/// rung and silenced.
 fn arm(
     watcher: &mut Watcher<'_, '_>,
     groups: &mut [Group],
@@ -75,8 +77,8 @@ fn arm(
         }
         let addresses: Vec<WordAddress> =
             words.named().iter().flatten().map(|&word| word.into()).collect();
-        // The group stays where it is as long as it is registered, and nothing else that is waited
-        // for lies there.
+        // The group stays where it is as long as it is registered. Nothing else that is waited for
+        // lies at that address.
         let key = core::ptr::from_ref(&group.registration).addr();
         let for_whom = (Audience::One, watcher.sources(group.which.clone()));
         let (was_notified, after) =
@@ -108,7 +110,7 @@ pub(super) fn wait(on: &[&dyn Waitable], waiter: &mut Waiter) -> Result<Vec<usiz
     if has_slept {
         watcher.awake();
         drop(groups);
-        // Nobody sleeps for this call any more.
+        // No thread sleeps for this call any more.
         watcher.awake();
     }
     watcher.end();
@@ -132,7 +134,7 @@ fn wait_with(
 ) -> Result<(), WaitAnyError> {
     let waker = Waker::from(Arc::clone(ringer));
     loop {
-        // Before the look: what is rung for later is looked at later.
+        // Before the look: a bell that rings later leads to a later look.
         ringer.0.silence();
         let is_ready = watcher.look();
         descriptors.look().map_err(WaitAnyError::Os)?;

@@ -1,4 +1,4 @@
-//! What this crate alone can say of what can be waited for.
+//! The part of `Waitable` that only this crate can use.
 
 #![allow(unreachable_pub, reason = "the sealed trait's methods are for this crate alone")]
 
@@ -9,23 +9,23 @@ use crossproc_sys::poll::PollFlags;
 use crate::queue::QueueError;
 use crate::wait::source::Source;
 
-/// What there is to wait for.
+/// What there is to wait for: words or a descriptor.
 #[allow(missing_debug_implementations, reason = "for this crate alone")]
 pub enum Of<'a> {
     Source(&'a dyn Source),
     Descriptor(BorrowedFd<'a>, PollFlags),
 }
 
-/// Why it cannot be waited for.
+/// Why the calling thread cannot wait for it.
 #[derive(Debug)]
 pub enum Refusal {
     Deadlock,
     Queue(QueueError),
 }
 
-/// What is behind [`Waitable`](super::Waitable).
+/// The methods behind [`Waitable`](super::Waitable).
 pub trait Waits {
-    /// Whether the calling thread can wait for it.
+    /// Checks whether the calling thread can wait for it.
     #[doc(hidden)]
     fn check(&self) -> Result<(), Refusal> {
         Ok(())

@@ -41,7 +41,7 @@ impl<T: ?Sized + Item> Waits for Queue<T> {
 impl<T: ?Sized + Item> Waitable for JoinableQueue<T> {}
 
 impl<T: ?Sized + Item> Waits for JoinableQueue<T> {
-    /// Which tasks there are for a thread depends on which it has: it takes part.
+    /// The tasks that there are for a thread depend on those that it has. So the thread takes part.
     fn check(&self) -> Result<(), Refusal> {
         self.handle.with(|_| ()).map_err(Refusal::Queue)
     }

@@ -1,5 +1,5 @@
-//! The watcher of some sources, and its loop where it can sleep on all their words itself: see
-//! [`source`](crate::wait::source).
+//! The watcher of some sources, and its loop for the case that it can itself sleep on all their
+//! words: see [`source`](crate::wait::source).
 
 use core::ops::Range;
 
@@ -15,22 +15,22 @@ use crate::wait::{Ended, Waiter};
 pub(crate) struct Watcher<'a, 's> {
     on: &'a [&'a dyn Source],
     states: &'s mut [WatchState],
-    /// A thread without a list watches all the same.
+    /// `None` for a thread without a robust list, which watches all the same.
     thread: Option<&'static Thread>,
-    /// Which source's word is pending in the thread's own entry.
+    /// The index of the source whose word is pending in the thread's own entry.
     own: usize,
-    /// For the others, from the first sleep on.
+    /// Stand-ins for the other sources, from the first sleep on.
     cover: Option<Cover>,
 }
 
 impl<'a, 's> Watcher<'a, 's> {
-    /// The states have begun.
+    /// Creates a watcher. The sources' `begin` has made the states.
     pub(crate) fn new(on: &'a [&'a dyn Source], states: &'s mut [WatchState]) -> Self {
         let own = on.iter().position(|source| source.has_owner()).unwrap_or(0);
         Watcher { on, states, thread: robust::current().ok(), own, cover: None }
     }
 
-    /// Looks at all of them: whether one is ready. Which ones are is in the states.
+    /// Looks at all sources, and returns whether one is ready. The states tell which ones are.
     pub(crate) fn look(&mut self) -> bool {
         let mut any = false;
         for (source, state) in self.on.iter().zip(&mut *self.states) {
@@ -40,12 +40,12 @@ impl<'a, 's> Watcher<'a, 's> {
         any
     }
 
-    /// Whether one is ready, for one who looks again and again.
+    /// Returns whether one is ready, for a thread that spins. It leaves the states as they are.
     pub(crate) fn glance(&self) -> bool {
         self.on.iter().zip(&*self.states).any(|(source, state)| source.look(state))
     }
 
-    /// Arms these sources, and has the words of all pending from now on.
+    /// Arms these sources. The words of all sources are pending from then on.
     pub(crate) fn arm(&mut self, which: Range<usize>, words: &mut Words<'a, '_>) -> Armed {
         if self.cover.is_none() {
             let own = self.thread.map(|_| self.own);
@@ -64,8 +64,8 @@ impl<'a, 's> Watcher<'a, 's> {
         Armed::Asleep
     }
 
-    /// After a sleep. First that source whose word the thread's own entry names: to work for the
-    /// others the thread may need it.
+    /// Does what each source has to do after a sleep. It begins with the source whose word the
+    /// thread's own entry names: the thread may need the entry to work for the others.
     pub(crate) fn awake(&mut self) {
         for index in (self.own..self.on.len()).chain(0..self.own) {
             if self.on[index].has_owner() {
@@ -80,14 +80,14 @@ impl<'a, 's> Watcher<'a, 's> {
         &self.on[which]
     }
 
-    /// At the end.
+    /// Ends the watch: nothing is pending in the thread's own entry.
     pub(crate) fn end(self) {
         if let Some(thread) = self.thread {
             thread.end();
         }
     }
 
-    /// Has a source's word pending in the thread's own entry.
+    /// Makes a source's word pending in the thread's own entry.
     fn pend(&self, index: usize) {
         if let (Some(source), Some(thread)) = (self.on.get(index), self.thread) {
             source.pend(thread.entry());
@@ -95,8 +95,8 @@ impl<'a, 's> Watcher<'a, 's> {
     }
 }
 
-/// Waits until one of the sources is ready, or the waiter's time is over. `N`: as many words as
-/// they name at the most.
+/// Waits until one of the sources is ready, or the waiter's time is over. `N` is the most words
+/// that they name.
 pub(crate) fn watch<const N: usize>(
     on: &[&dyn Source],
     states: &mut [WatchState],
@@ -110,7 +110,7 @@ pub(crate) fn watch<const N: usize>(
         if let Err(ended) = waiter.check() {
             break Err(ended);
         }
-        // A source may take long to look at, if a peer has spoilt what it is made of.
+        // A source may take long to look at, if a peer has spoilt its memory.
         let deadline = waiter.until();
         if waiter
             .spin(|| watcher.glance() || deadline.is_some_and(|deadline| clock::now() >= deadline))

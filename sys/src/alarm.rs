@@ -1,4 +1,4 @@
-//! An end of the process that comes unless something is done in time: `setitimer(2)`.
+//! Ends the process unless something is done in time: `setitimer(2)`.
 //!
 //! Reference: <https://man7.org/linux/man-pages/man2/setitimer.2.html>
 
@@ -17,16 +17,16 @@ use crate::process::exit_now;
 static DUE: AtomicU64 = AtomicU64::new(u64::MAX);
 static CODE: AtomicI32 = AtomicI32::new(0);
 
-/// A signal that somebody else has sent does nothing.
+/// Ends the process if it is due. A signal from another sender, before that, does nothing.
 extern "C" fn end(_: libc::c_int) {
     if clock::now() >= DUE.load(Relaxed) {
         exit_now(CODE.load(Relaxed));
     }
 }
 
-/// Does something that may wait for ever: then the process exits with this code, so much time
-/// later. For the only thread of a process that is about to exit: SIGALRM, and the timer that sends
-/// it, are not what they were afterwards. Where a sandbox refuses them, it is waited for.
+/// Calls `act`, which may wait for ever. If it takes longer than `within`, the process exits with
+/// this code. For the only thread of a process that is about to exit: SIGALRM, and the timer that
+/// sends it, are not restored afterwards. If a sandbox refuses them, `act` is waited for.
 pub fn exit_unless_done<R>(within: Duration, code: i32, act: impl FnOnce() -> R) -> R {
     CODE.store(code, Relaxed);
     DUE.store(clock::now().saturating_add(within.as_nanos() as u64), Relaxed);
@@ -40,8 +40,8 @@ pub fn exit_unless_done<R>(within: Duration, code: i32, act: impl FnOnce() -> R)
     result
 }
 
-/// Has the signal come, and be handled here. Where it cannot be handled it is left alone: it would
-/// end the process.
+/// Has the signal delivered, and handled here. Returns whether that succeeded. A signal that cannot
+/// be handled is left alone: it would end the process.
 fn is_handled() -> bool {
     // SAFETY: all fields are numbers, or pointers that may be null.
     let mut action: libc::sigaction = unsafe { zeroed() };
@@ -59,7 +59,7 @@ fn is_handled() -> bool {
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, alarm.as_ptr(), ptr::null_mut()) == 0 }
 }
 
-/// Zero: it sends nothing.
+/// Sends the signal after this time. Zero sends nothing.
 fn set_timer(after: Duration) {
     let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
     let once = libc::timeval {
@@ -67,6 +67,6 @@ fn set_timer(after: Duration) {
         tv_usec: libc::suseconds_t::from(after.subsec_micros() as i32),
     };
     let timer = libc::itimerval { it_interval: never, it_value: once };
-    // SAFETY: reads the timer; the one before is not asked for.
+    // SAFETY: reads the timer; the one before it is not asked for.
     unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) };
 }

@@ -1,24 +1,26 @@
 //! `futex(2)` on words that several processes share.
 //!
 //! No call here carries `FUTEX_PRIVATE_FLAG`: a private futex is keyed by address space and would
-//! never meet a peer's. None is relied on as a memory fence: what a woken thread may read follows
-//! from the atomics alone.
+//! never meet a peer's. No call is relied on as a memory fence: what a woken thread may read
+//! follows from the atomics alone.
 //!
 //! # Refusals
-//! No errno is a panic. A sandbox may answer any call with any errno, and a peer makes the kernel
-//! refuse a wake: where a thread waits on the word by `FUTEX_WAIT_REQUEUE_PI` or `FUTEX_LOCK_PI`,
-//! `FUTEX_WAKE` stops there with EINVAL, as do `FUTEX_CMP_REQUEUE`, `FUTEX_WAKE_OP` and the form
-//! with bits. Those who were queued before that thread have been woken then, and nobody says how
-//! many; those behind it cannot be reached by any call, and find out by their slices.
+//! No errno is a panic. A sandbox may answer any call with any errno.
+//!
+//! A peer, too, can make the kernel refuse a wake. Where a thread waits on the word by
+//! `FUTEX_WAIT_REQUEUE_PI` or `FUTEX_LOCK_PI`, `FUTEX_WAKE` stops at that thread with EINVAL. So do
+//! `FUTEX_CMP_REQUEUE`, `FUTEX_WAKE_OP` and `FUTEX_WAKE_BITSET`. The waiters that were queued
+//! before that thread have been woken then, and nothing tells how many. No call can reach those
+//! behind it: they find out at the end of their slices.
 //!
 //! | call | refused | the caller learns |
 //! |---|---|---|
 //! | [`wait`] | sleeps for 5 ms by other means | [`Awake::Refused`] |
 //! | [`wait_any`], [`wait_at`] | has not slept | `None`, [`Slept::Unsupported`]: sleep on one word |
-//! | [`wake`] | some were woken, or none | as many as it asked for, so that flags stay |
+//! | [`wake`] | has woken some, or none | as many as it asked for, so that flags stay |
 //! | [`try_wake`] | as above | `None` |
 //! | [`wake_address`] | as above | nothing |
-//! | [`still_holds`] | | that it does not: look |
+//! | [`still_holds`] | | that the word does not hold the value: look |
 //!
 //! A refusal says nothing about other words, nor about later calls: each call is made anew.
 //!
@@ -37,17 +39,17 @@ use crate::poll::sleep_until;
 
 const ANY: NonZeroU32 = NonZeroU32::MAX;
 
-/// How often a waiter may look at a word before it sleeps, at most. One look with its pause takes
-/// about 20 ns.
+/// How many times, at most, a waiter may look at a word before it sleeps. One look with its pause
+/// takes about 20 ns.
 pub const MAX_SPINS: u32 = 2_048;
 
-/// How often a waiter may be woken in vain, because others were faster, before they stand back for
+/// How many times a waiter may be woken in vain, because others were faster, before they yield to
 /// it.
 pub const MAX_LOSSES: u32 = 8;
 
 /// A word that threads can sleep on: an `AtomicU32`, or the low 32 bits of an `AtomicU64`.
 pub trait Word {
-    /// The futex: for its address only, it is never read or written through this reference.
+    /// The futex. Only its address is used: it is never read or written through this reference.
     #[doc(hidden)]
     fn futex(&self) -> &AtomicU32;
 }
@@ -65,36 +67,37 @@ impl Word for AtomicU64 {
         let low = usize::from(cfg!(target_endian = "big"));
         // SAFETY: `low` is 0 or 1, so the pointer stays inside the eight bytes of `self`.
         let half = unsafe { self.as_ptr().cast::<u32>().add(low) };
-        // SAFETY: valid and aligned for as long as `self`. No access of this size is ever made by
-        // the program, so none is mixed with the 64-bit ones (the trait's contract): the
-        // kernel compares the half, by its address.
+        // SAFETY: valid and aligned for as long as `self`. The program never makes an access of
+        // this size, so none is mixed with the 64-bit ones (the trait's contract). The kernel
+        // compares the half, by its address.
         unsafe { AtomicU32::from_ptr(half) }
     }
 }
 
-/// Why a sleep ended. None of them says that what the sleeper waits for has happened: look at the
+/// Why a sleep ended. No variant says that what the sleeper waits for has happened: look at the
 /// word again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Awake {
-    /// By a [`wake`], the kernel's for a dead thread, or for no reason.
+    /// By a [`wake`], by the kernel's wake for a dead thread, or for no reason.
     Woken,
-    /// The word did not hold the expected value (EAGAIN): it did not sleep.
+    /// The word did not hold the expected value (EAGAIN): the thread did not sleep.
     Changed,
     /// A signal handler ran (EINTR).
     Interrupted,
     /// The deadline has passed (ETIMEDOUT).
     TimedOut,
-    /// The kernel did not let it sleep on the word (any other errno). A moment has passed all the
-    /// same, in which no wake could reach it, and the deadline has not. If other ways to sleep are
-    /// refused, too, it has only let others run.
+    /// The kernel did not let the thread sleep on the word (any other errno). A moment has passed
+    /// all the same, in which no wake could reach it, and the deadline has not passed. If other
+    /// ways to sleep are refused, too, the thread has only let others run.
     Refused,
 }
 
 /// `FUTEX_WAIT_BITSET`: sleeps while the word holds `expected`, until `deadline` ([`clock::now`]'s
 /// nanoseconds) if there is one.
 ///
-/// EAGAIN, EINTR and ETIMEDOUT are three of the results, all other errnos the fourth. Memory
-/// ordering: none.
+/// EAGAIN, EINTR and ETIMEDOUT are three of the results. After any other errno the thread sleeps
+/// for a moment by other means, and the result is the fourth, [`Awake::Refused`], unless a signal
+/// or the deadline ends that. Memory ordering: none.
 pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
     let until = deadline.map(timespec);
     match futex::wait_bitset(word.futex(), futex::Flags::empty(), expected, until.as_ref(), ANY) {
@@ -106,12 +109,12 @@ pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
     }
 }
 
-/// How long one sleeps instead whom the kernel does not let sleep on a word, in nanoseconds. No
-/// wake ends that, so it is shorter than a slice; and long enough to cost less than a thousandth of
-/// a CPU.
+/// How long a thread sleeps instead if the kernel does not let it sleep on a word, in nanoseconds.
+/// No wake ends that sleep, so it is shorter than a slice. It is long enough to cost less than a
+/// thousandth of a CPU.
 const NAP: u64 = 5_000_000;
 
-/// [Sleeps](sleep_until) for [`NAP`], or until the deadline, if that is earlier.
+/// [Sleeps](sleep_until) for [`NAP`], or until the deadline if that is earlier.
 #[cold]
 fn nap(deadline: Option<u64>) -> Awake {
     let end = clock::now().saturating_add(NAP);
@@ -125,8 +128,8 @@ fn nap(deadline: Option<u64>) -> Awake {
     }
 }
 
-/// [`wait`] for `nanos` at most, and not longer than until `deadline`. `None` if all of `nanos` is
-/// over.
+/// [`wait`] for at most `nanos`, and not longer than until `deadline`. Returns `None` if all of
+/// `nanos` has passed.
 pub fn wait_briefly<W: Word>(
     word: &W,
     expected: u32,
@@ -144,10 +147,11 @@ pub fn wait_briefly<W: Word>(
     }
 }
 
-/// The most words that [`wait_any`] can watch.
+/// The largest number of words that [`wait_any`] can watch.
 pub const MAX_WATCHED: usize = 128;
 
-/// A word to be watched by [`wait_any`], and what it holds as long as there is reason to sleep.
+/// A word to be watched by [`wait_any`], and the value that it holds while there is reason to
+/// sleep.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct Watch<'a>(futex::Wait, PhantomData<&'a AtomicU32>);
@@ -164,8 +168,8 @@ impl<'a> Watch<'a> {
         Watch::at(word.futex().as_ptr(), expected)
     }
 
-    /// Watches both halves of a word, the low one first. A [`wake`] of the word is one of the low
-    /// half.
+    /// Watches both halves of a word, the low one first. A [`wake`] of the word is a wake of the
+    /// low half.
     #[must_use]
     pub fn whole(word: &'a AtomicU64, expected: u64) -> [Self; 2] {
         let low = word.futex().as_ptr();
@@ -180,8 +184,8 @@ impl<'a> Watch<'a> {
     /// [`wait_briefly`] on this word alone.
     #[must_use]
     pub fn wait_briefly(&self, nanos: u64, deadline: Option<u64>) -> Option<Awake> {
-        // SAFETY: it is the address of an `AtomicU32`, or of half an `AtomicU64` (as in
-        // `Word::futex`), which is borrowed for `'a`.
+        // SAFETY: the address of an `AtomicU32`, or of half an `AtomicU64` (as in `Word::futex`),
+        // which is borrowed for `'a`.
         let word = unsafe { AtomicU32::from_ptr(self.0.uaddr.ptr.cast()) };
         wait_briefly(word, self.0.val as u32, nanos, deadline)
     }
@@ -195,30 +199,31 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// `futex_waitv`: sleeps while all of the words hold what is expected of them, until `deadline` if
-/// there is one; a wake of any ends it. Linux 5.16. `None` if the kernel does not have the call, or
-/// not the memory for it, or a filter refuses it, or one of the words cannot be slept on.
+/// `futex_waitv`: sleeps while all of the words hold their expected values, until `deadline` if
+/// there is one. A wake of any word ends the sleep. Linux 5.16. Returns `None` if the kernel lacks
+/// the call or the memory for it, if a filter refuses it, or if one of the words cannot be slept
+/// on.
 ///
-/// Each word is queued on before the next is compared, so a change of a later one that comes with a
-/// wake of an earlier one is either seen or woken by, also when the kernel starts the call again,
-/// after a stop or a signal.
+/// The kernel queues on each word before it compares the next. Suppose that a change of a later
+/// word comes with a wake of an earlier one. The call then either sees the change or is woken. That
+/// also holds when the kernel starts the call again, after a stop or a signal.
 ///
-/// EAGAIN, EINTR and ETIMEDOUT are three of the results, all other errnos the fourth; so are more
-/// than [`MAX_WATCHED`] words. Memory ordering: none.
+/// EAGAIN, EINTR and ETIMEDOUT are three of the results. All other errnos are `None`, and so are
+/// more than [`MAX_WATCHED`] words. Memory ordering: none.
 #[must_use]
 pub fn wait_any(words: &[Watch<'_>], deadline: Option<u64>) -> Option<Awake> {
     wait_any_of(words, deadline).map(|(awake, _)| awake)
 }
 
-/// [`wait_any`] that tells which word it was woken through: the last one of those that were woken.
-/// A hint for [`Awake::Woken`], 0 for all else: another may have been woken as well, which the
-/// kernel does not tell, and whoever woke that one counts it as a sleeper woken. [`Watch::whole`]
-/// is as many words as its array has.
+/// [`wait_any`] that also tells through which word it was woken: the last one of those that were
+/// woken. The index is a hint for [`Awake::Woken`], and 0 for every other result. Another word may
+/// have been woken as well, which the kernel does not tell; the waker of that word counts a sleeper
+/// woken. [`Watch::whole`] counts as all words of its array.
 #[must_use]
 pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake, usize)> {
     let waits = core::ptr::slice_from_raw_parts(words.as_ptr().cast::<futex::Wait>(), words.len());
     // SAFETY: a `Watch` is a `futex::Wait` (`repr(transparent)`), and the slice is that of `words`,
-    // borrowed as long.
+    // which is borrowed for as long.
     let waits = unsafe { &*waits };
     match waitv(waits, deadline) {
         Slept::Ended(awake, woken) => Some((awake, woken)),
@@ -226,8 +231,8 @@ pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake,
     }
 }
 
-/// A word by its address alone, and what it holds as long as there is reason to sleep. Whoever
-/// holds one says nothing about the memory: for [`wait_at`].
+/// A word by its address alone, and the value that it holds while there is reason to sleep. It
+/// promises nothing about the memory. For [`wait_at`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WordAddress {
     at: usize,
@@ -252,16 +257,17 @@ impl From<Watch<'_>> for WordAddress {
 pub enum Slept {
     /// As [`wait_any_of`].
     Ended(Awake, usize),
-    /// Some word is not mapped, or not as anything that can be slept on (EFAULT): it did not sleep.
+    /// Some word is not mapped, or its memory cannot be slept on (EFAULT): the thread did not
+    /// sleep.
     Unmapped,
-    /// The kernel does not have the call, or not the memory for it, or a filter refuses it: any
-    /// other errno. It did not sleep.
+    /// The kernel lacks the call or the memory for it, or a filter refuses it: any other errno. The
+    /// thread did not sleep.
     Unsupported,
 }
 
 /// [`wait_any_of`] for words that may have been unmapped, or mapped anew, meanwhile. The kernel
-/// reads them, and nothing else is done with them; what it compares in memory that is something
-/// else by now is a wake-up more or less.
+/// reads them, and nothing else is done with them. If it compares memory that is something else by
+/// now, the result is a wake-up too many or too few.
 ///
 /// # Panics
 /// If there are more than [`MAX_WATCHED`] words.
@@ -275,27 +281,27 @@ pub fn wait_at(words: &[WordAddress], deadline: Option<u64>) -> Slept {
     waitv(waits, deadline)
 }
 
-/// [`wake`] for a word that may have been unmapped, or be something else by now: who is woken in
-/// vain looks again. It may be refused, as a wake of any word.
+/// [`wake`] for a word that may have been unmapped, or be something else by now: a thread that is
+/// woken in vain looks again. The kernel may refuse it, like a wake of any word.
 pub fn wake_address(word: WordAddress, count: u32) {
-    // SAFETY: the kernel takes the address for nothing but to find those who sleep on it.
+    // SAFETY: the kernel uses the address only to find the threads that sleep on it.
     unsafe { libc::syscall(libc::SYS_futex, word.at, libc::FUTEX_WAKE, most(count) as usize) };
 }
 
-/// Whether the word still holds what is expected of it, as the kernel sees it: not if it is not
-/// mapped any more. By a `FUTEX_CMP_REQUEUE` of no sleeper to nowhere, which compares and does
-/// nothing else.
+/// Returns whether the word still holds its expected value, as the kernel sees it; false if it is
+/// not mapped any more. Uses a `FUTEX_CMP_REQUEUE` of no sleeper to nowhere, which compares and
+/// does nothing else.
 ///
-/// EAGAIN and EFAULT mean no, and so do all other errnos: the caller looks for itself. With no
-/// sleepers to move the kernel does not come to those that would make it refuse. Memory ordering:
-/// none.
+/// EAGAIN and EFAULT mean false, and so do all other errnos: the caller looks for itself. With no
+/// sleepers to move, the kernel does not reach the waiters that would make it refuse. Memory
+/// ordering: none.
 #[must_use]
 pub fn still_holds(word: WordAddress) -> bool {
-    /// Where none are requeued to.
+    /// The word to which no sleeper is requeued.
     static NOWHERE: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
     let none = 0_usize;
-    // SAFETY: the kernel reads the word, by its address, or finds it unmapped; with the two counts
-    // 0 it wakes and moves nobody.
+    // SAFETY: the kernel reads the word by its address, or finds it unmapped. With both counts 0 it
+    // wakes and moves no thread.
     let result = unsafe {
         libc::syscall(
             libc::SYS_futex,
@@ -325,25 +331,26 @@ fn waitv(waits: &[futex::Wait], deadline: Option<u64>) -> Slept {
 }
 
 /// [`wait_any`] on both halves of a word: sleeps while all its 64 bits are `expected`. A [`wake`]
-/// of the word ends it. Where there is no such call, [`wait_on_one`].
+/// of the word ends the sleep. Where [`wait_any`] is not possible, [`wait_on_one`].
 pub fn wait_whole(word: &AtomicU64, expected: u64, deadline: Option<u64>) -> Awake {
     wait_any(&Watch::whole(word, expected), deadline)
         .unwrap_or_else(|| wait_on_one(word, expected as u32, deadline))
 }
 
-/// How long one sleeps on one of several words at most, in nanoseconds.
+/// The longest sleep on one of several words, in nanoseconds.
 const ON_ONE: u64 = 100_000_000;
 
-/// [`wait`] on one of several words, where the kernel cannot watch them all, and [`wait_any`] has
-/// said so. What happens to the others wakes nobody, so it lasts a tenth of a second at most.
+/// [`wait`] on one of several words, where the kernel cannot watch them all, as [`wait_any`] has
+/// said. What happens to the others wakes no sleeper here, so the sleep lasts a tenth of a second
+/// at most.
 #[cold]
 pub fn wait_on_one<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
     wait_briefly(word, expected, ON_ONE, deadline).unwrap_or(Awake::Changed)
 }
 
-/// `FUTEX_WAKE`: wakes at most `count` of those asleep on the word and says how many they were. If
-/// the kernel refuses, as many as were asked for: whoever takes out a flag because nobody was
-/// asleep is not to do that when some may be.
+/// `FUTEX_WAKE`: wakes at most `count` of the threads that sleep on the word, and returns how many
+/// it woke. If the kernel refuses, returns as many as were asked for. A caller that takes out a
+/// flag because no thread was asleep must not do that when some may be.
 ///
 /// The word may have been freed or reused by a peer meanwhile; only its address is used. Memory
 /// ordering: none.
@@ -351,8 +358,8 @@ pub fn wake<W: Word>(word: &W, count: u32) -> u32 {
     try_wake(word, count).unwrap_or(most(count))
 }
 
-/// [`wake`] that says, by `None`, that the kernel refuses: some may have been woken and others not.
-/// Where somebody else has to be told instead.
+/// [`wake`] that returns `None` if the kernel refuses: some may have been woken and others not. For
+/// callers that then have another thread to tell instead.
 #[must_use]
 pub fn try_wake<W: Word>(word: &W, count: u32) -> Option<u32> {
     let woken = futex::wake(word.futex(), futex::Flags::empty(), most(count)).ok()?;

@@ -1,5 +1,6 @@
-//! Who runs: this process, its parent, this thread, their user. The kernel refuses nobody these
-//! calls, but a sandbox may: then each returns the errno, and its caller does without, or says so.
+//! The ids of this process, its parent, this thread and their user. The kernel refuses these calls
+//! to no process, but a sandbox may. Each then returns the errno, and its caller does without, or
+//! says so.
 
 #![allow(unsafe_code)]
 
@@ -9,7 +10,7 @@ use std::io;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-/// The calls that take nothing and give a number.
+/// The calls that take nothing and return a number.
 #[derive(Clone, Copy)]
 #[repr(i64)]
 enum Call {
@@ -27,40 +28,41 @@ fn call(call: Call) -> Result<i32, Errno> {
     }
 }
 
-/// This process, in its pid namespace: `getpid(2)`. Async-signal-safe, as all of these.
+/// Returns this process's pid, in its pid namespace: `getpid(2)`. Async-signal-safe, like all of
+/// these.
 ///
 /// # Errors
-/// A sandbox's.
+/// A sandbox's errno.
 pub fn this_process() -> Result<Pid, Errno> {
     call(Call::ThisProcess).and_then(|id| Pid::from_raw(id).ok_or(Errno::INVAL))
 }
 
-/// This thread, in its pid namespace: `gettid(2)`.
+/// Returns this thread's TID, in its pid namespace: `gettid(2)`.
 ///
 /// # Errors
-/// A sandbox's.
+/// A sandbox's errno.
 pub fn this_thread() -> Result<Pid, Errno> {
     call(Call::ThisThread).and_then(|id| Pid::from_raw(id).ok_or(Errno::INVAL))
 }
 
-/// The parent, `None` if it is in another pid namespace: `getppid(2)`.
+/// Returns the parent's pid, or `None` if the parent is in another pid namespace: `getppid(2)`.
 ///
 /// # Errors
-/// A sandbox's.
+/// A sandbox's errno.
 pub fn parent() -> Result<Option<Pid>, Errno> {
     call(Call::Parent).map(Pid::from_raw)
 }
 
-/// The effective user: `geteuid(2)`.
+/// Returns the effective user: `geteuid(2)`.
 ///
 /// # Errors
-/// A sandbox's.
+/// A sandbox's errno.
 pub fn user() -> Result<u32, Errno> {
     call(Call::User).map(|id| id as u32)
 }
 
-/// `RLIMIT_FSIZE`, the longest file that this process may make, in bytes: `getrlimit(2)`. `None` if
-/// there is no limit, or none is told.
+/// Returns `RLIMIT_FSIZE`, the length in bytes of the longest file that this process may make:
+/// `getrlimit(2)`. `None` if there is no limit, or none is told.
 #[must_use]
 pub fn longest_file() -> Option<u64> {
     let mut limit = MaybeUninit::uninit();
@@ -69,7 +71,7 @@ pub fn longest_file() -> Option<u64> {
     told(failed, limit)
 }
 
-/// `RLIMIT_NOFILE`, the most descriptors that this process may have, in the same way.
+/// Returns `RLIMIT_NOFILE`, the most descriptors that this process may have, in the same way.
 #[must_use]
 pub fn most_descriptors() -> Option<u64> {
     let mut limit = MaybeUninit::uninit();
@@ -78,7 +80,7 @@ pub fn most_descriptors() -> Option<u64> {
     told(failed, limit)
 }
 
-/// A limit that is written unless the call failed.
+/// Returns a limit, which the call has written unless it failed.
 fn told(failed: i32, limit: MaybeUninit<libc::rlimit>) -> Option<u64> {
     if failed != 0 {
         return None;

@@ -1,37 +1,39 @@
-//! Which memory of this process is a shared mapping of the crate's.
+//! Knows which memory of this process is a shared mapping of the crate's.
 //!
-//! A thread that ends asks it: what the kernel is then going to write to must still be what it was.
-//! An address inside a mapping can be nothing else, since a mapping in which something is held is
-//! never unmapped. Memory of the program's own can: a lock in a `Box` may have been freed.
+//! A thread that ends asks this module: the memory that the kernel is then going to write to must
+//! still be what it was. An address inside a mapping can be nothing else, since a mapping in which
+//! something is held is never unmapped. Memory of the program's own can: a lock in a `Box` may have
+//! been freed.
 //!
-//! There is no lock in here, which a forked child could find held by a thread that it does not
-//! have.
+//! This module has no lock: a forked child could find it held by a thread that does not exist
+//! there.
 
 #![allow(unsafe_code)]
 
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
 
-/// A place for one mapping. It is never freed, and used again once the mapping is gone.
+/// A place for one mapping. It is never freed, and is used again once the mapping is gone.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// Where the mapping begins; [`FREE`], or [`TAKEN`] by one that has not said where yet.
+    /// Where the mapping begins; [`FREE`]; or [`TAKEN`] for a mapping whose beginning is not stored
+    /// yet.
     start: AtomicUsize,
     len: AtomicUsize,
     /// Written before the node is published, and never again.
     next: *const Node,
 }
 
-// SAFETY: two atomics, and a pointer to a node, that stays.
+// SAFETY: two atomics, and a pointer to a node, which is never freed.
 unsafe impl Sync for Node {}
 
 const FREE: usize = 0;
-/// No mapping begins there: it is not at a page's beginning.
+/// No mapping begins there: it is not the beginning of a page.
 const TAKEN: usize = 1;
 
 static FIRST: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
 
-/// All nodes that were ever needed.
+/// Returns all nodes that were ever needed.
 fn nodes() -> impl Iterator<Item = &'static Node> {
     // SAFETY: nodes are published whole, and never freed.
     let at = |node: *const Node| unsafe { node.as_ref() };
@@ -47,14 +49,14 @@ pub(crate) fn add(start: usize, len: usize) -> &'static Node {
         start.load(Relaxed) == FREE && start.compare_exchange(FREE, TAKEN, Relaxed, Relaxed).is_ok()
     };
     let node = nodes().find(free).unwrap_or_else(publish);
-    // Release, both: pair with the Acquires in `contain`. Who reads this length finds the node
-    // taken.
+    // Release, both: pair with the Acquires in `contain`. A thread that reads this length finds the
+    // node taken.
     node.len.store(len, Release);
     node.start.store(start, Release);
     node
 }
 
-/// One more node, taken.
+/// Publishes one more node, which is taken.
 #[cold]
 fn publish() -> &'static Node {
     let (start, len) = (AtomicUsize::new(TAKEN), AtomicUsize::new(0));
@@ -62,11 +64,11 @@ fn publish() -> &'static Node {
     // Acquire: pairs with the Release below, for the nodes behind this one.
     let mut first = FIRST.load(Acquire);
     loop {
-        // SAFETY: made above, and nobody else's before the exchange succeeds.
+        // SAFETY: made above, and no other thread has it before the exchange succeeds.
         unsafe { (*node).next = first };
         // Release: pairs with the Acquire loads of `FIRST`.
         match FIRST.compare_exchange_weak(first, node, Release, Acquire) {
-            // SAFETY: it is never freed, and from now on nobody writes to it but through atomics.
+            // SAFETY: it is never freed, and from here on it is written only through atomics.
             Ok(_) => return unsafe { &*node },
             Err(now) => first = now,
         }
@@ -74,19 +76,20 @@ fn publish() -> &'static Node {
 }
 
 impl Node {
-    /// The mapping is going to be unmapped.
+    /// Notes that the mapping is going to be unmapped.
     pub(crate) fn remove(&self) {
-        // Relaxed: whoever still finds the mapping finds it too early, not too late.
+        // Relaxed: a thread that still finds the mapping finds it too early, not too late.
         self.start.store(FREE, Relaxed);
     }
 }
 
-/// Whether an address is inside a mapping. Exact for one that is not mapped or unmapped meanwhile.
+/// Returns whether an address is inside a mapping. Exact for a mapping that is not made or unmapped
+/// meanwhile.
 pub(crate) fn contain(address: usize) -> bool {
     nodes().any(|node| {
-        // Acquire, both: pair with the Releases in `add`. The second look at the beginning tells
-        // that the length was of the same mapping: otherwise the node was taken for another
-        // one meanwhile.
+        // Acquire, both: pair with the Releases in `add`. The second load of the beginning confirms
+        // that the length was of the same mapping. Otherwise the node was taken for another one
+        // meanwhile.
         let (start, len) = (node.start.load(Acquire), node.len.load(Acquire));
         start > TAKEN && address.wrapping_sub(start) < len && node.start.load(Relaxed) == start
     })

@@ -1,8 +1,8 @@
-//! Which pid namespace this process is in: a lock names its owner by a TID, which means nothing in
-//! another one.
+//! The pid namespace that this process is in. A lock names its owner by a TID, which means nothing
+//! in another namespace.
 //!
-//! A process is in one for its whole life, so it is looked up once: what comes later may be without
-//! `/proc`, after `chroot(2)` or in a sandbox.
+//! A process is in one namespace for its whole life, so it is looked up once. Later calls may come
+//! where there is no `/proc`: after `chroot(2)`, or in a sandbox.
 
 #![allow(unsafe_code)]
 
@@ -25,10 +25,10 @@ pub struct PidNamespace {
     pub inode: u64,
 }
 
-/// A namespace that was found out.
+/// A namespace, once it is found out.
 struct Known {
     device: AtomicU64,
-    /// 0: not yet. Release when it is stored, after the device; Acquire when it is loaded.
+    /// 0: not known yet. Stored with Release, after the device; loaded with Acquire.
     inode: AtomicU64,
 }
 
@@ -40,19 +40,19 @@ impl Known {
         (inode != Known::NOT_YET).then(|| PidNamespace { device: self.device.load(Relaxed), inode })
     }
 
-    /// All who set it set the same.
+    /// Every thread that sets it sets the same.
     fn set(&self, found: PidNamespace) {
         self.device.store(found.device, Relaxed);
         self.inode.store(found.inode, Release);
     }
 }
 
-/// The pid namespace of the calling process, by `stat("/proc/self/ns/pid")`, and where that fails
-/// by `PIDFD_GET_PID_NAMESPACE` (Linux 6.11); remembered.
+/// Returns the pid namespace of the calling process, and remembers it. It is found by
+/// `stat("/proc/self/ns/pid")`, and where that fails by `PIDFD_GET_PID_NAMESPACE` (Linux 6.11).
 ///
 /// # Errors
-/// ENOENT or EACCES: `/proc` is not mounted, or hidden, and the kernel does not tell otherwise. The
-/// caller reports it.
+/// ENOENT or EACCES: `/proc` is not mounted, or hidden, and the kernel does not tell in the other
+/// way. The caller reports it.
 pub fn current() -> io::Result<PidNamespace> {
     let known = of_this_process();
     if let Some(found) = known.and_then(Known::get) {
@@ -73,14 +73,15 @@ pub fn current() -> io::Result<PidNamespace> {
 
 fn unknown(error: io::Error) -> io::Error {
     let text = format!(
-        "this process cannot find out its pid namespace, without which locks cannot name their owners; \
-         /proc/self/ns/pid: {error}. Mount /proc, or use a lock before it is out of reach, as by chroot"
+        "this process cannot find out its pid namespace, without which locks cannot name their \
+         owners; /proc/self/ns/pid: {error}. Mount /proc, or use a lock before it is out of reach, \
+         as by chroot"
     );
     io::Error::new(error.kind(), text)
 }
 
-/// What this process has found out: empty again in a child, however it was forked. `None`: there is
-/// no memory for it.
+/// Returns what this process has found out. It is empty again in a child, however that was forked.
+/// `None`: there is no memory for it.
 fn of_this_process() -> Option<&'static Known> {
     static KNOWN: AtomicPtr<Known> = AtomicPtr::new(ptr::null_mut());
     // Acquire: pairs with the exchange below, for the mapping.
@@ -88,7 +89,7 @@ fn of_this_process() -> Option<&'static Known> {
         let made = memory::map_wiped_on_fork(size_of::<Known>()).ok()?.cast::<Known>();
         match KNOWN.compare_exchange(ptr::null_mut(), made.as_ptr(), AcqRel, Acquire) {
             Ok(_) => Some(made),
-            // Another thread, or a handler, was faster. A page is left over.
+            // Another thread, or a handler, was faster. This page is left over.
             Err(other) => NonNull::new(other),
         }
     })?;
@@ -96,7 +97,7 @@ fn of_this_process() -> Option<&'static Known> {
     Some(unsafe { known.as_ref() })
 }
 
-/// A descriptor of the namespace.
+/// Opens a descriptor of this process's namespace.
 fn own_namespace() -> io::Result<OwnedFd> {
     /// `linux/pidfd.h`: `_IO(0xFF, 5)`.
     const PIDFD_GET_PID_NAMESPACE: u64 = 0xff05;
@@ -104,17 +105,17 @@ fn own_namespace() -> io::Result<OwnedFd> {
     // SAFETY: a request without an argument.
     match unsafe { libc::ioctl(this_process.as_raw_fd(), PIDFD_GET_PID_NAMESPACE as _, 0) } {
         -1 => Err(io::Error::last_os_error()),
-        // SAFETY: just made, and nobody else's.
+        // SAFETY: just made, and owned by nothing else.
         file => Ok(unsafe { OwnedFd::from_raw_fd(file) }),
     }
 }
 
-/// The pid namespace that this program was in when it first asked. A forked child inherits the
-/// answer, also one that was forked into another namespace, so that it can tell that its parent's
-/// TIDs are not its own.
+/// Returns the pid namespace that this program was in when it first asked. A forked child inherits
+/// the answer, even a child that was forked into another namespace. So it can tell that its
+/// parent's TIDs are not its own.
 ///
 /// # Errors
-/// As [`current`], the first time.
+/// As for [`current`], the first time.
 pub fn first() -> io::Result<PidNamespace> {
     // Not a `OnceLock`: a signal handler that interrupted its initialisation would wait for it for
     // ever.

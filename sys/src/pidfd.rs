@@ -1,12 +1,13 @@
 //! Child processes by descriptor: `pidfd_open(2)`, `pidfd_send_signal(2)`, `waitid(P_PIDFD)`.
 //!
-//! A pidfd names one process for as long as it is open, so a signal or a wait can never hit another
+//! A pidfd names one process while it is open. So a signal or a wait can never hit another process
 //! that was given the same pid. Linux 5.4.
 //!
-//! What the kernel tells of a process that somebody else has reaped, or the kernel itself since
-//! SIGCHLD is ignored, it tells by `PIDFD_GET_INFO`, and from Linux 6.15 on.
+//! A process may be reaped by another wait, or by the kernel itself since SIGCHLD is ignored. What
+//! the kernel tells of it then, it tells by `PIDFD_GET_INFO`, from Linux 6.15 on.
 //!
-//! References: <https://man7.org/linux/man-pages/man2/pidfd_open.2.html>, <https://man7.org/linux/man-pages/man2/waitid.2.html>
+//! References: <https://man7.org/linux/man-pages/man2/pidfd_open.2.html>,
+//! <https://man7.org/linux/man-pages/man2/waitid.2.html>
 
 #![allow(unsafe_code)]
 
@@ -27,18 +28,19 @@ use crate::ids;
 use crate::poll::{self, PollFlags};
 use crate::retry::retry;
 
-/// A descriptor (close-on-exec) for a child of this process that has not been waited for, which is
-/// what makes it free of races.
+/// Opens a descriptor (close-on-exec) for a child of this process that has not been waited for.
+/// That condition is what makes it free of races.
 ///
 /// # Errors
-/// EMFILE, ENFILE, ENOMEM: the caller reports them. ESRCH: the child is gone because someone else
-/// waited for it, or SIGCHLD is ignored.
+/// EMFILE, ENFILE, ENOMEM: the caller reports them. ESRCH: the child is gone because another wait
+/// took it, or SIGCHLD is ignored.
 pub fn open(child: Pid) -> io::Result<OwnedFd> {
     Ok(above_standard(pidfd_open(child, PidfdFlags::empty())?)?)
 }
 
-/// Whether the process that has, or had, this pid has ended for sure. Another one may have its pid
-/// by now; and where the kernel does not say (EPERM, ENOSYS, EMFILE and all others), it may live.
+/// Returns whether the process that has, or had, this pid has ended for sure. Another process may
+/// have the pid by now. Where the kernel does not say (EPERM, ENOSYS, EMFILE and all others), the
+/// process may live.
 #[must_use]
 pub fn has_ended(pid: u32) -> bool {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
@@ -48,7 +50,7 @@ pub fn has_ended(pid: u32) -> bool {
     }
 }
 
-/// Sends a signal. To a process that has ended nothing is sent, and that is no error.
+/// Sends a signal. If the process has ended, nothing is sent, and that is no error.
 ///
 /// # Errors
 /// EPERM: the process changed its user. The caller reports it; ESRCH is taken as success.
@@ -59,20 +61,20 @@ pub fn signal(process: impl AsFd, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// Sleeps until the process has ended or the deadline has passed; says whether it has ended. It is
-/// not reaped.
+/// Sleeps until the process has ended or the deadline has passed. Returns whether it has ended. It
+/// is not reaped.
 ///
 /// # Errors
-/// As [`poll::wait`].
+/// As for [`poll::wait`].
 pub fn wait(process: impl AsFd, deadline: Option<u64>) -> io::Result<bool> {
     poll::wait(process, PollFlags::IN, deadline)
 }
 
-/// Reaps the process if it has ended: its exit status, or `None` while it runs.
+/// Reaps the process if it has ended. Returns its exit status, or `None` while it runs.
 ///
 /// # Errors
-/// ECHILD: it is not a child of this process, or its status was taken by someone else (SIGCHLD
-/// ignored, a wait for any child).
+/// ECHILD: it is not a child of this process, or its status was taken elsewhere (SIGCHLD ignored, a
+/// wait for any child).
 pub fn reap(process: impl AsFd) -> io::Result<Option<ExitStatus>> {
     let process = process.as_fd();
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -93,9 +95,10 @@ pub fn reap(process: impl AsFd) -> io::Result<Option<ExitStatus>> {
 /// What the kernel knows of a process that could not be [reaped](reap).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record {
-    /// It was reaped, by somebody else or by the kernel, and ended like this.
+    /// It was reaped, by another wait or by the kernel, and ended like this.
     Ended(ExitStatus),
-    /// It is a child of this process, and is not reaped: it has not ended, or is about to be.
+    /// It is a child of this process, and is not reaped: it has not ended, or is about to be
+    /// reaped.
     Child,
     /// It is another process's child.
     OfAnother,
@@ -107,7 +110,7 @@ pub enum Record {
 #[repr(C)]
 #[derive(Default)]
 struct Info {
-    /// What is asked for, and then what there is.
+    /// What is asked for, and on return what there is.
     mask: u64,
     cgroup: u64,
     pid: u32,
@@ -125,12 +128,13 @@ const INFO_EXIT: u64 = 1 << 3;
 /// PIDFD_GET_INFO.
 const GET_INFO: rustix::ioctl::Opcode = opcode::read_write::<Info>(0xFF, 11);
 
-/// What the kernel has kept of a process that this one could not reap. It never blocks.
+/// Returns what the kernel has kept of a process that this one could not reap. It never blocks.
 pub fn record(process: impl AsFd) -> Record {
     let mut info = Info { mask: INFO_PID | INFO_EXIT, ..Info::default() };
-    // SAFETY: the call reads and writes a struct of this layout, of whose size the opcode tells.
+    // SAFETY: the call reads and writes a struct of this layout, whose size the opcode tells.
     let request = unsafe { Updater::<GET_INFO, Info>::new(&mut info) };
-    // SAFETY: as above; for a descriptor that is no pidfd it is refused, or no call at all.
+    // SAFETY: as above. On a descriptor that is no pidfd, the request is refused, or is none at
+    // all.
     let asked = unsafe { ioctl(process, request) };
     let is_parent = |id: u32| {
         ids::this_process()

@@ -1,6 +1,8 @@
-//! `ppoll(2)`: which of some descriptors are ready; and `eventfd(2)`, which can be made so.
+//! `ppoll(2)`: which of some descriptors are ready. And `eventfd(2)`: a descriptor that can be made
+//! ready.
 //!
-//! References: <https://man7.org/linux/man-pages/man2/poll.2.html>, <https://man7.org/linux/man-pages/man2/eventfd.2.html>
+//! References: <https://man7.org/linux/man-pages/man2/poll.2.html>,
+//! <https://man7.org/linux/man-pages/man2/eventfd.2.html>
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,12 +28,12 @@ pub enum Polled {
 }
 
 /// Sleeps until one of the descriptors is ready, or until `deadline` ([`clock::now`]'s nanoseconds)
-/// if there is one. One that has passed looks once.
+/// if there is one. A deadline in the past looks once.
 ///
 /// # Errors
 /// ENOMEM, and EINVAL for more descriptors than the process may have open: the caller reports them.
-/// EINTR: that is all that was said, also of looks that do not sleep, as a sandbox may; so nothing
-/// would ever be found ready.
+/// EINTR: a sandbox may answer every call with it, even those that do not sleep. Nothing would ever
+/// be found ready then.
 pub fn poll(descriptors: &mut [PollFd<'_>], deadline: Option<u64>) -> io::Result<Polled> {
     let left = deadline.map(|deadline| clock::timespec(deadline.saturating_sub(clock::now())));
     match ppoll(descriptors, left.as_ref()) {
@@ -46,20 +48,21 @@ pub fn poll(descriptors: &mut [PollFd<'_>], deadline: Option<u64>) -> io::Result
     }
 }
 
-/// Finds out which of the descriptors are ready, without waiting. The kernel says that it was
-/// interrupted only if none is; a sandbox may say so without having looked, so it is asked again.
+/// Finds out which of the descriptors are ready, without waiting. The kernel reports an
+/// interruption only if none is. A sandbox may report one without having looked, so the call is
+/// repeated.
 ///
 /// # Errors
-/// As [`poll`].
+/// As for [`poll`].
 pub fn look(descriptors: &mut [PollFd<'_>]) -> io::Result<()> {
     Ok(retry(|| ppoll(descriptors, Some(&clock::timespec(0))).map(|_| ()))?)
 }
 
-/// Sleeps until the descriptor is ready for this, or has failed, or the deadline has passed; says
-/// whether it is. Signals do not end it.
+/// Sleeps until the descriptor is ready for `what`, or has failed, or the deadline has passed.
+/// Returns `false` if the deadline has passed. Signals do not end the wait.
 ///
 /// # Errors
-/// As [`poll`].
+/// As for [`poll`].
 pub fn wait(descriptor: impl AsFd, what: PollFlags, deadline: Option<u64>) -> io::Result<bool> {
     let descriptor = descriptor.as_fd();
     let mut polled = [PollFd::new(&descriptor, what)];
@@ -75,11 +78,11 @@ pub fn wait(descriptor: impl AsFd, what: PollFlags, deadline: Option<u64>) -> io
     }
 }
 
-/// Sleeps until then, in [`clock::now`]'s nanoseconds: by `clock_nanosleep(2)`, or by `ppoll(2)` if
-/// that is refused. If both are, it gives its processor to others and returns at once.
+/// Sleeps until this time, in [`clock::now`]'s nanoseconds: by `clock_nanosleep(2)`, or by
+/// `ppoll(2)` if that is refused. If both are refused, it yields the processor and returns at once.
 ///
 /// # Errors
-/// EINTR: a signal handler ran. Whatever else the second said.
+/// EINTR: a signal handler ran. Any other errno is the second call's.
 pub fn sleep_until(until: u64) -> Result<(), Errno> {
     match clock_nanosleep_absolute(ClockId::Monotonic, &clock::timespec(until)) {
         Err(errno) if errno != Errno::INTR => {
@@ -94,13 +97,13 @@ pub fn sleep_until(until: u64) -> Result<(), Errno> {
     }
 }
 
-/// An `eventfd(2)`: a descriptor that is readable from when it was rung until it is silenced.
+/// An `eventfd(2)`: a descriptor that is readable from when it is rung until it is silenced.
 /// Close-on-exec.
 #[derive(Debug)]
 pub struct Bell(OwnedFd);
 
 impl Bell {
-    /// One that was not rung.
+    /// Creates a bell that has not been rung.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENODEV, ENOMEM: the caller reports them.
@@ -114,7 +117,7 @@ impl Bell {
         let _ = write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    /// Until it is rung again it is not readable.
+    /// Makes it unreadable until it is rung again.
     pub fn silence(&self) {
         // EAGAIN: it was not rung.
         let _ = read(&self.0, &mut [0; 8]);

@@ -1,4 +1,4 @@
-//! Record locks, `fcntl(F_GETLK)`: who has a file locked.
+//! Record locks, `fcntl(F_GETLK)`: which process has a file locked.
 //!
 //! References: <https://man7.org/linux/man-pages/man2/F_GETLK.2const.html>
 
@@ -7,11 +7,11 @@
 use core::mem;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// The process that keeps this one from locking the whole file for writing. `None` if there is
-/// none, or it cannot be told: it has an open file description's lock, or is in another pid
-/// namespace. All errnos come to the same.
+/// Returns the process that keeps this one from locking the whole file for writing. `None` if there
+/// is none, or it cannot be told: it has an open file description's lock, or is in another pid
+/// namespace. Every errno is `None`, too.
 pub fn holder(file: impl AsFd) -> Option<u32> {
-    // SAFETY: integers alone, for which zero will do; the whole file is what zeros say.
+    // SAFETY: only integers, for which zero is valid; zeros stand for the whole file.
     let mut lock: libc::flock = unsafe { mem::zeroed() };
     lock.l_type = libc::F_WRLCK as _;
     // SAFETY: reads and writes a struct of the kind that the command takes.

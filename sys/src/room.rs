@@ -1,7 +1,7 @@
 //! What there is room for: refuses what the kernel would not refuse but punish.
 //!
-//! These are courtesies: what cannot be found out is no reason to refuse anything, and what is left
-//! may be gone a moment later. They are for sizes that are out of the question.
+//! These checks are courtesies, for sizes that are out of the question. What cannot be found out is
+//! no reason to refuse anything. What is left may be gone a moment later.
 //!
 //! References: <https://docs.kernel.org/admin-guide/cgroup-v2.html> (memory),
 //! <https://docs.kernel.org/admin-guide/cgroup-v1/memory.html>
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::ids;
 
-/// From this many bytes on, the memory that is left is looked at first.
+/// From this many bytes on, the memory that is left is checked first.
 const LARGE: u64 = 1 << 20;
 
 /// Refuses a file over `RLIMIT_FSIZE`, for which the kernel sends SIGXFSZ.
@@ -23,15 +23,15 @@ pub(crate) fn check_size(len: u64) -> io::Result<()> {
     if is_too_long { Err(Errno::FBIG.into()) } else { Ok(()) }
 }
 
-/// Refuses what is more than the memory that is left: the kernel allocates the pages of a memfd,
-/// which has no limit of its own, until it has to kill processes for memory.
+/// Refuses what is more than the memory that is left. A memfd has no limit of its own: the kernel
+/// allocates its pages until it has to kill processes for memory.
 pub(crate) fn check_room(len: u64) -> io::Result<()> {
     let is_too_much = len >= LARGE && left().is_some_and(|left| len > left);
     if is_too_much { Err(Errno::NOMEM.into()) } else { Ok(()) }
 }
 
-/// How many bytes this process can still get, of the machine and in its control groups, if they
-/// say.
+/// Returns how many bytes this process can still get, from the machine and in its control groups,
+/// if they say.
 fn left() -> Option<u64> {
     let report = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let bytes = |name: &str| field(&report, name)?.checked_mul(1024);
@@ -41,7 +41,7 @@ fn left() -> Option<u64> {
     machine.into_iter().chain(groups.lines().filter_map(|line| left_in_group(line, swap))).min()
 }
 
-/// The number behind a name at the beginning of a line.
+/// Returns the number after a name at the beginning of a line.
 fn field(report: &str, name: &str) -> Option<u64> {
     report
         .lines()
@@ -52,11 +52,11 @@ fn field(report: &str, name: &str) -> Option<u64> {
         .ok()
 }
 
-/// The names of the files of one version.
+/// The names of the files of one version of control groups.
 struct Files {
     limit: &'static str,
     usage: &'static str,
-    /// In `memory.stat`: what is given back when somebody needs it, of the group and those below.
+    /// In `memory.stat`: what is given back when memory is needed, of the group and those below.
     caches: [&'static str; 2],
     /// Limit and usage of swap space.
     swap: Option<[&'static str; 2]>,
@@ -75,8 +75,8 @@ const SECOND: Files = Files {
     swap: Some(["memory.swap.max", "memory.swap.current"]),
 };
 
-/// What is left in a group, and in those that it is in; by a line of `/proc/self/cgroup`. `swap`:
-/// what the machine has.
+/// Returns what is left in a group, and in the groups that it is in, by a line of
+/// `/proc/self/cgroup`. `swap`: what the machine has.
 fn left_in_group(line: &str, swap: u64) -> Option<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?);
@@ -87,7 +87,8 @@ fn left_in_group(line: &str, swap: u64) -> Option<u64> {
         }
         _ => return None,
     };
-    // In a container the path may be the host's, and only the root be there: the container's group.
+    // In a container the path may be the host's, and only the root may be there: the container's
+    // group.
     let path = Path::new(path.trim_start_matches('/'));
     let groups =
         roots.iter().flat_map(|root| path.ancestors().map(|part| Path::new(root).join(part)));

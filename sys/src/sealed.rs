@@ -38,8 +38,7 @@ pub fn copy_of(bytes: &[u8]) -> io::Result<OwnedFd> {
             more => written += more,
         }
     }
-    let seals =
-        [FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealWrite, FileSeal::SealSeal];
+    let seals = [FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealWrite, FileSeal::SealSeal];
     memory::seal(file, &seals)
 }
 

@@ -1,5 +1,5 @@
-//! Signals that the calling thread does not get for a while, by `pthread_sigmask(3)`, which leaves
-//! out what libc itself needs.
+//! Blocks signals in the calling thread for a while, by `pthread_sigmask(3)`, which leaves out what
+//! libc itself needs.
 
 #![allow(unsafe_code)]
 
@@ -8,16 +8,16 @@ use core::ptr;
 
 use rustix::io::Errno;
 
-/// Signals are blocked in the calling thread while this exists; what was blocked before is blocked
-/// afterwards.
+/// Signals are blocked in the calling thread while this exists. Dropping it restores what was
+/// blocked before.
 #[derive(Debug)]
 pub struct Blocked(libc::sigset_t);
 
 impl Blocked {
-    /// Blocks all.
+    /// Blocks all signals.
     ///
     /// # Errors
-    /// A sandbox's.
+    /// A sandbox's errno.
     pub fn all() -> Result<Self, Errno> {
         let mut all = MaybeUninit::uninit();
         // SAFETY: writes a whole set.
@@ -26,13 +26,13 @@ impl Blocked {
         Blocked::these(&unsafe { all.assume_init() })
     }
 
-    /// Blocks these as well.
+    /// Blocks these signals as well.
     ///
     /// # Errors
-    /// A sandbox's.
+    /// A sandbox's errno.
     pub fn these(signals: &libc::sigset_t) -> Result<Self, Errno> {
         let mut before = MaybeUninit::uninit();
-        // SAFETY: the set is there, and there is room for the one before; SIG_BLOCK is a valid
+        // SAFETY: the set is there, and there is room for the one before. SIG_BLOCK is a valid
         // request.
         match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, signals, before.as_mut_ptr()) } {
             // SAFETY: the call has not failed, and has written the set.
@@ -50,8 +50,9 @@ impl Drop for Blocked {
     }
 }
 
-/// Does something with all signals blocked in the calling thread, so that a thread that is started
-/// there never runs a handler of the program's. If a sandbox refuses that, it is done all the same.
+/// Calls `act` with all signals blocked in the calling thread. A thread that `act` starts never
+/// runs a handler of the program's. If a sandbox refuses to block them, `act` is called all the
+/// same.
 pub fn with_all_blocked<R>(act: impl FnOnce() -> R) -> R {
     let _blocked = Blocked::all();
     act()

@@ -1,11 +1,12 @@
-//! Packets over `AF_UNIX` sockets: `socketpair(2)`, `send(2)`, `sendmsg(2)`, `recvmsg(2)`, with
-//! descriptors (`SCM_RIGHTS`); and who is at the other end.
+//! Packets over `AF_UNIX` sockets, with descriptors (`SCM_RIGHTS`): `socketpair(2)`, `send(2)`,
+//! `sendmsg(2)`, `recvmsg(2)`. Also the identity of the process at the other end.
 //!
 //! All sockets here are of type `SOCK_SEQPACKET`: a packet is sent and received whole, by one call
-//! each, whoever shares the socket, and whoever dies. No call here raises SIGPIPE, and each
+//! each, no matter which processes share the socket or die. No call here raises SIGPIPE, and each
 //! received descriptor is close-on-exec from the start.
 //!
-//! References: <https://man7.org/linux/man-pages/man7/unix.7.html>, <https://man7.org/linux/man-pages/man2/recvmsg.2.html>
+//! References: <https://man7.org/linux/man-pages/man7/unix.7.html>,
+//! <https://man7.org/linux/man-pages/man2/recvmsg.2.html>
 
 #![allow(unsafe_code)]
 #![allow(clippy::unnecessary_cast, reason = "these lengths are of other types in musl")]
@@ -18,32 +19,33 @@ use rustix::io::Errno;
 
 use crate::descriptor::above_standard;
 
-/// The most descriptors that a packet may bring; what comes beyond is closed.
+/// The largest number of descriptors that a packet may bring; those beyond it are closed.
 pub const MAX_DESCRIPTORS: usize = 2;
 
-/// A pidfd of the sender, which libc has no name for.
+/// A pidfd of the sender, a type that libc has no name for.
 const SCM_PIDFD: i32 = 4;
-/// Longer labels of security modules are cut, and that looks as if descriptors were missing.
+/// The longest label of a security module. Longer ones are cut, and that looks as if descriptors
+/// were missing.
 const MAX_LABEL: usize = 256;
 
-/// How many bytes a control message with so many of data takes.
+/// Returns how many bytes a control message with `len` bytes of data takes.
 const fn space(len: usize) -> usize {
     // SAFETY: the macro only calculates.
     unsafe { libc::CMSG_SPACE(len as u32) as usize }
 }
 
-/// How many bytes a control message with `MAX_DESCRIPTORS` takes.
+/// The bytes that a control message with `MAX_DESCRIPTORS` descriptors takes.
 const SPACE: usize = space(MAX_DESCRIPTORS * size_of::<RawFd>());
 
-/// What the kernel adds to each packet if anyone who shares the socket has asked for it
-/// (SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD). It comes before the descriptors, and would take their
-/// place.
+/// The bytes that the kernel adds to each packet if any process that shares the socket has asked
+/// for them (SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD). They come before the descriptors, and would
+/// take their place.
 const ADDED: usize = space(size_of::<libc::ucred>()) + space(MAX_LABEL) + space(size_of::<RawFd>());
 
-/// Room for the control message with as many descriptors, aligned as the kernel wants it. Larger
-/// than what CMSG_SPACE says, which is checked below.
+/// Room for the control message with `MAX_DESCRIPTORS` descriptors, aligned as the kernel wants it.
+/// At least as large as CMSG_SPACE says, which is checked below.
 type Outgoing = [u64; 4];
-/// The same for all that may come.
+/// The same for everything that may arrive.
 type Incoming = [MaybeUninit<u64>; (SPACE + ADDED) / size_of::<u64>()];
 
 const _: () = assert!(
@@ -51,13 +53,13 @@ const _: () = assert!(
 );
 const _: () = assert!(SPACE + ADDED == size_of::<Incoming>());
 
-/// Sends one packet: all of `bytes`, or an error. `wait`: whether it may block while there is no
-/// room.
+/// Sends one packet: all of `bytes`, or an error. `wait`: whether the call may block while there is
+/// no room.
 ///
 /// # Errors
-/// EAGAIN: no room, and it may not block, or the socket is non-blocking. EINTR: a signal handler
-/// ran. EPIPE, ECONNRESET: the other end is gone. EMSGSIZE: longer than the socket's buffer.
-/// ENOBUFS, ENOMEM: no memory. All go to the caller.
+/// EAGAIN: there is no room, and the call may not block, or the socket is non-blocking. EINTR: a
+/// signal handler ran. EPIPE, ECONNRESET: the other end is gone. EMSGSIZE: longer than the socket's
+/// buffer. ENOBUFS, ENOMEM: no memory. All go to the caller.
 #[inline(always)]
 pub fn send(socket: impl AsFd, bytes: &[u8], wait: bool) -> Result<(), Errno> {
     let (fd, flags) = (socket.as_fd().as_raw_fd(), libc::MSG_NOSIGNAL | dont_wait(wait));
@@ -65,7 +67,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], wait: bool) -> Result<(), Errno> {
     unsafe { call::send(fd, bytes.as_ptr(), bytes.len(), flags) }.map(|_| ())
 }
 
-/// Sends one packet from several slices, with descriptors: at most [`MAX_DESCRIPTORS`].
+/// Sends one packet from several slices, with at most [`MAX_DESCRIPTORS`] descriptors.
 ///
 /// # Errors
 /// As [`send`]. ETOOMANYREFS: this user has too many descriptors on the way already (more than
@@ -116,7 +118,7 @@ fn send_vectors(
         header.msg_controllen = unsafe { libc::CMSG_SPACE(len) } as _;
         // SAFETY: the header has room for a control message: checked by the constant above.
         let first = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
-        // SAFETY: integers alone, for which zero will do. (Its padding differs between libcs.)
+        // SAFETY: integers only, for which zero is valid. (Its padding differs between libcs.)
         let mut filled: libc::cmsghdr = unsafe { mem::zeroed() };
         filled.cmsg_level = libc::SOL_SOCKET;
         filled.cmsg_type = libc::SCM_RIGHTS;
@@ -132,32 +134,33 @@ fn send_vectors(
         unsafe { ptr::copy_nonoverlapping(descriptors.as_ptr().cast::<u8>(), data, len as usize) };
     }
     let flags = libc::MSG_NOSIGNAL | dont_wait(wait);
-    // SAFETY: the header leads to the slices and the control message, all alive here.
+    // SAFETY: the header leads to the slices and the control message, which are all alive here.
     let sent = unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), &raw const header, flags) };
     check(sent).map(|_| ())
 }
 
-/// What [`receive`] got.
+/// What [`receive`] received.
 #[derive(Debug)]
 pub struct Packet {
-    /// How many bytes: the first buffer is filled first, then the second one. 0 at the end of the
+    /// The number of bytes: the first buffer is filled first, then the second. 0 at the end of the
     /// stream.
     pub len: usize,
-    /// The packet was longer than both buffers: the rest is lost.
+    /// Whether the packet was longer than both buffers: the rest is lost.
     pub is_cut: bool,
-    /// The descriptors that it brought, in order.
+    /// The descriptors that the packet brought, in order.
     pub descriptors: [Option<OwnedFd>; MAX_DESCRIPTORS],
-    /// It brought more than these, or more than this process could have: those are closed.
+    /// Whether the packet brought more than these, or more than this process could have: those are
+    /// closed.
     pub is_missing_descriptors: bool,
 }
 
-/// Receives one packet into two buffers, one after the other. `wait`: whether it may block while
-/// there is none.
+/// Receives one packet into two buffers, one after the other. `wait`: whether the call may block
+/// while there is no packet.
 ///
 /// # Errors
-/// EAGAIN: there is none, and it may not block, or the socket is non-blocking. EINTR: a signal
-/// handler ran. ECONNRESET: once, when the other end has gone with unread packets in it; the next
-/// call goes on. ENOMEM: no memory. All go to the caller.
+/// EAGAIN: there is no packet, and the call may not block, or the socket is non-blocking. EINTR: a
+/// signal handler ran. ECONNRESET: once, when the other end has gone with unread packets in it; the
+/// next call goes on. ENOMEM: no memory. All go to the caller.
 #[inline(always)]
 pub fn receive(
     socket: impl AsFd,
@@ -165,7 +168,7 @@ pub fn receive(
     wait: bool,
 ) -> Result<Packet, Errno> {
     let vectors = buffers.map(|buffer| vector(NonNull::from(buffer)));
-    // One is less work for the kernel than two.
+    // One buffer is less work for the kernel than two.
     let vectors = if vectors[0].iov_len == 0 { &vectors[1..] } else { &vectors[..] };
     let mut control: Incoming = [MaybeUninit::uninit(); size_of::<Incoming>() / size_of::<u64>()];
     let mut header = message(vectors);
@@ -194,13 +197,14 @@ pub fn receive(
 }
 
 /// Takes the descriptors out of the control messages that the kernel has written, and closes those
-/// that nobody has sent. `None`: one had a standard stream's number, and there was no other.
+/// that no peer has sent. `None` stands for one that had a standard stream's number when no other
+/// number was free.
 fn take_descriptors(header: &libc::msghdr, mut take: impl FnMut(Option<OwnedFd>)) {
     // SAFETY: the kernel has filled in the header of this message.
     let mut at = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !at.is_null() {
-        // SAFETY: a control message inside the buffer, aligned, which the kernel has written.
-        // Copied, so that no reference narrows the pointer to the header alone: the data follows
+        // SAFETY: a control message inside the buffer, aligned, which the kernel has written. It is
+        // copied, so that no reference narrows the pointer to the header alone: the data follows
         // it.
         let found = unsafe { at.read() };
         let was_sent = found.cmsg_type == libc::SCM_RIGHTS;
@@ -215,11 +219,11 @@ fn take_descriptors(header: &libc::msghdr, mut take: impl FnMut(Option<OwnedFd>)
                 let number = unsafe { data.cast::<RawFd>().add(index) };
                 // SAFETY: as above; the data need not be aligned.
                 let number = unsafe { number.read_unaligned() };
-                // For a pidfd that could not be made, an errno.
+                // For a pidfd that could not be made, it is an errno.
                 if number < 0 {
                     continue;
                 }
-                // SAFETY: the kernel has just made this descriptor for us, and nobody else knows
+                // SAFETY: the kernel has just made this descriptor for us, and no other code knows
                 // it.
                 let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
                 if was_sent {
@@ -243,22 +247,24 @@ const _: () = {
     assert!(space <= size_of::<WideControl>());
 };
 
-/// What [`receive_all`] got.
+/// What [`receive_all`] received.
 #[derive(Debug)]
 pub struct Delivery {
-    /// How many bytes are in the buffer. 0 at the end of the stream.
+    /// The number of bytes in the buffer. 0 at the end of the stream.
     pub len: usize,
-    /// The packet was longer than the buffer: the rest is lost.
+    /// Whether the packet was longer than the buffer: the rest is lost.
     pub is_cut: bool,
-    /// All descriptors that it brought, in order, but for those that this process has no room for.
+    /// All descriptors that the packet brought, in order, except those that this process had no
+    /// room for.
     pub descriptors: Vec<OwnedFd>,
-    /// This process had no room for some of them: the kernel has closed those, in this thread.
+    /// Whether this process had no room for some of them: the kernel has closed those, in this
+    /// thread.
     pub is_missing_descriptors: bool,
 }
 
-/// Receives one packet without waiting, with however many descriptors it brought: what [`receive`]
-/// has no room for is closed by the kernel before it returns, and closing a descriptor that a
-/// stranger has made may take as long as the stranger likes.
+/// Receives one packet without waiting, with however many descriptors it brought. With [`receive`],
+/// the kernel closes those that there is no room for, before the call returns. Closing a descriptor
+/// that a stranger has made may take as long as the stranger likes.
 ///
 /// # Errors
 /// As [`receive`].
@@ -289,14 +295,14 @@ pub fn receive_all(socket: impl AsFd, buffer: &mut [u8]) -> Result<Delivery, Err
     })
 }
 
-/// Whether the next packet brings descriptors. It is not received, and nothing is waited for.
+/// Returns whether the next packet brings descriptors, without receiving it and without waiting.
 ///
 /// # Errors
 /// As [`receive`].
 pub fn brings_descriptors(socket: impl AsFd) -> Result<bool, Errno> {
     let mut first = [0_u8];
     let vectors = [vector(NonNull::from(&mut first[..]))];
-    // Without room for control messages there are none, and the kernel says so.
+    // Without room for control messages none are returned, and the kernel reports them as cut off.
     let mut header = message(&vectors);
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     // SAFETY: the header leads to a buffer that is borrowed mutably.
@@ -305,17 +311,17 @@ pub fn brings_descriptors(socket: impl AsFd) -> Result<bool, Errno> {
     Ok(header.msg_flags & libc::MSG_CTRUNC != 0)
 }
 
-/// Who is at the other end.
+/// The process at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// The process that connected or, seen from a client, that began to listen; 0 if it is in a
-    /// pid namespace that cannot be seen from here. It may have ended since.
+    /// The process that connected or, seen from a client, that began to listen. 0 if it is in a pid
+    /// namespace that cannot be seen from here. It may have ended since.
     pub pid: u32,
-    /// The effective user of it at that time.
+    /// The effective user of that process at that time.
     pub uid: u32,
 }
 
-/// Who is at the other end of a connected socket (`SO_PEERCRED`).
+/// Returns which process is at the other end of a connected socket (`SO_PEERCRED`).
 ///
 /// # Errors
 /// None is expected of a Unix socket; they go to the caller.
@@ -323,15 +329,15 @@ pub fn peer(socket: impl AsFd) -> Result<Peer, Errno> {
     let mut found = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
     let (fd, level, name) = (socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED);
-    // SAFETY: writes at most `len` bytes into a struct of that size, of which any bytes are valid.
+    // SAFETY: writes at most `len` bytes into a struct of that size, for which any bytes are valid.
     let result =
         unsafe { libc::getsockopt(fd, level, name, (&raw mut found).cast(), &raw mut len) };
     check(result as isize)?;
     Ok(Peer { pid: u32::try_from(found.pid).unwrap_or(0), uid: found.uid })
 }
 
-/// How many bytes of memory the packets take that were sent and that the other end has not received
-/// yet (`SIOCOUTQ`).
+/// Returns how many bytes of memory the packets take that were sent and that the other end has not
+/// received yet (`SIOCOUTQ`).
 ///
 /// # Errors
 /// None is expected of a Unix socket; they go to the caller.
@@ -353,7 +359,7 @@ fn vector<T>(bytes: NonNull<[T]>) -> libc::iovec {
 }
 
 fn message(vectors: &[libc::iovec]) -> libc::msghdr {
-    // SAFETY: all fields are integers and pointers, for which zero will do. (Its padding differs
+    // SAFETY: all fields are integers and pointers, for which zero is valid. (Its padding differs
     // between libcs, so it cannot be written out.)
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_iov = vectors.as_ptr().cast_mut();
@@ -361,8 +367,8 @@ fn message(vectors: &[libc::iovec]) -> libc::msghdr {
     header
 }
 
-/// The two calls that every message takes, inline: what libc has around them, cancellation points
-/// of threads, takes a quarter of a microsecond where the kernel makes the processor forget its
+/// The two calls that every message takes, inline. libc puts cancellation points of threads around
+/// them. That takes a quarter of a microsecond where the kernel makes the processor forget its
 /// predictions with each call.
 #[cfg(all(
     target_env = "gnu",
@@ -386,7 +392,7 @@ mod call {
     }
 
     /// # Safety
-    /// As for libc's function, of which the header is the kernel's own with glibc.
+    /// As for libc's function, whose header is the kernel's own with glibc.
     #[inline(always)]
     pub(super) unsafe fn recvmsg(
         fd: i32,

@@ -1,9 +1,9 @@
 //! The threads of this process, by `/proc/self/task`.
 //!
 //! A thread that was joined is still listed, and counted, until the kernel has finished with it. By
-//! then it has long left the program's code: it is marked as exiting (`PF_EXITING`) before anybody
-//! can have joined it. So is a first thread that has ended before the others, which stays listed to
-//! the process's end.
+//! then it has long left the program's code: it is marked as exiting (`PF_EXITING`) before any
+//! thread can have joined it. The same goes for a first thread that has ended before the others,
+//! which stays listed until the process ends.
 //!
 //! References: <https://man7.org/linux/man-pages/man5/proc_pid_task.5.html>,
 //! <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html> (`flags`)
@@ -19,34 +19,34 @@ const PF_EXITING: u64 = 0x4;
 /// A thread that may run code of the program's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thread {
-    /// Its number, in `/proc`.
+    /// Its number in `/proc`.
     pub tid: u32,
-    /// Its name, of 15 bytes at most; empty if it cannot be read.
+    /// Its name, of at most 15 bytes; empty if it cannot be read.
     pub name: String,
 }
 
-/// What there is beside the calling thread.
+/// The threads beside the calling one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Others {
-    /// Nothing: no other thread will ever run code of this process, unless this one starts it.
+    /// None: no other thread will ever run code of this process, unless this one starts it.
     None,
     /// These threads.
     Some(Vec<Thread>),
-    /// So many threads were counted, and not all were found: they come or go.
+    /// This many threads were counted, and not all were found: threads are starting or ending.
     Moving(u64),
 }
 
-/// What is found of a thread in the list.
+/// What is found of a listed thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
     Gone,
-    /// It has left the program's code. When it had been started.
+    /// It has left the program's code. Holds the time at which it was started.
     Ending(u64),
     Running(Thread),
 }
 
-/// The number of the calling thread in `/proc`, which may be another's than the one that
-/// `gettid(2)` tells, if it was mounted in another pid namespace.
+/// Returns the number of the calling thread in `/proc`. It may differ from what `gettid(2)`
+/// returns, if `/proc` was mounted in another pid namespace.
 ///
 /// # Errors
 /// ENOENT or EACCES: `/proc` is not mounted, or hidden. The caller reports it.
@@ -58,7 +58,7 @@ pub fn own_tid() -> io::Result<u32> {
     })
 }
 
-/// How many threads the process has, those included that are ending, by the number of folders in
+/// Returns how many threads the process has, ending ones included, by the number of folders in
 /// `/proc/self/task`.
 fn count() -> io::Result<u64> {
     #[allow(clippy::unnecessary_cast, reason = "it is shorter on other processors")]
@@ -67,10 +67,11 @@ fn count() -> io::Result<u64> {
     Ok(links.saturating_sub(2))
 }
 
-/// Looks for other threads. If there are none this is one system call.
+/// Looks for other threads. If there are none, this is one system call.
 ///
 /// # Errors
-/// ENOENT or EACCES: `/proc` is not mounted, or hidden; no descriptor. The caller reports it.
+/// ENOENT or EACCES: `/proc` is not mounted, or hidden. Also if no descriptor is free. The caller
+/// reports it.
 pub fn others() -> io::Result<Others> {
     if count()? == 1 {
         return Ok(Others::None);
@@ -93,8 +94,8 @@ pub fn others() -> io::Result<Others> {
     if !running.is_empty() {
         return Ok(Others::Some(running));
     }
-    // The list may end too early if threads end meanwhile. The number is exact: if those that are
-    // ending are still there after it was asked, they were all that it counted beside this thread.
+    // The list may end too early if threads end meanwhile, but the count is exact. If the ending
+    // threads are still there after it was taken, they were all that it counted beside this thread.
     let counted = count()?;
     let are_all = counted == 1 + ending.len() as u64;
     if are_all && ending.iter().all(|&(tid, start)| look_at(tid) == Found::Ending(start)) {
@@ -120,7 +121,8 @@ fn look_at(tid: u32) -> Found {
     }
 }
 
-/// The fields 9 and 22. The second one is a name in parentheses, in which anything may be.
+/// Returns the fields 9 and 22. The second field is a name in parentheses, which may hold any
+/// bytes.
 fn flags_and_start(line: &[u8]) -> Option<(u64, u64)> {
     let end_of_name = line.iter().rposition(|&byte| byte == b')')?;
     let mut fields = core::str::from_utf8(&line[end_of_name + 1..]).ok()?.split_ascii_whitespace();
@@ -151,9 +153,8 @@ mod tests {
         });
         let tid = told.recv().unwrap();
         assert_eq!(look_at(tid), Found::Running(Thread { tid, name: "in a test".to_owned() }));
-        assert!(
-            matches!(others().unwrap(), Others::Some(all) if all.iter().any(|thread| thread.tid == tid))
-        );
+        assert!(matches!(others().unwrap(), Others::Some(all)
+                if all.iter().any(|thread| thread.tid == tid)));
         drop(send);
         other.unwrap().join().unwrap();
         assert!(!matches!(look_at(tid), Found::Running(_)));

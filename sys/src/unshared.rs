@@ -1,19 +1,20 @@
-//! Descriptors that forked children do not get: in a child there is a dead end in their place.
+//! Descriptors that forked children do not get: a child has a dead end in their place.
 //!
-//! A file lives as long as any process has it. So a child that is forked and has nothing to do with
-//! a socket keeps its parent's address taken, and its peers waiting, after the parent's death. The
-//! kernel has `O_CLOEXEC` for programs that are executed and nothing for forks (there is no
-//! `O_CLOFORK` on Linux), so a handler of `pthread_atfork(3)` does it, in the child, before
-//! anything else runs there.
+//! A file lives as long as any process has it open. So a forked child that has nothing to do with a
+//! socket keeps its parent's address taken, and its peers waiting, after the parent's death. The
+//! kernel has `O_CLOEXEC` for executed programs and nothing for forks (there is no `O_CLOFORK` on
+//! Linux). So a handler of `pthread_atfork(3)` closes the file in the child, before anything else
+//! runs there.
 //!
-//! The number stays taken: whatever in the child believes that it has the descriptor may use and
-//! close it. What is there is one end of a pair of sockets, the other end of which is closed:
-//! sending is EPIPE, receiving is the end of the stream, accepting is EINVAL.
+//! The number stays taken: code in the child that believes it has the descriptor may use and close
+//! it. The number leads to one end of a pair of sockets whose other end is closed. Sending is
+//! EPIPE, receiving is the end of the stream, accepting is EINVAL.
 //!
 //! # Limits
-//! A child by a raw system call (`clone(2)`, `fork(2)` past libc), which runs no handlers, has all.
-//! So has one that another thread forks between the system call that makes a descriptor and
-//! [`Unshared::new`]. One by `vfork(3)` or `posix_spawn(3)` has them until it calls `exec`.
+//! A child made by a raw system call (`clone(2)`, `fork(2)` past libc), which runs no handlers, has
+//! all such descriptors. So has a child that another thread forks between the system call that
+//! makes a descriptor and [`Unshared::new`]. A child made by `vfork(3)` or `posix_spawn(3)` has
+//! them until it calls `exec`.
 
 #![allow(unsafe_code)]
 
@@ -31,22 +32,22 @@ use crate::descriptor::above_standard;
 use crate::process::at_fork;
 use crate::retry::retry;
 
-/// That forked children do not get a descriptor, as long as this lives.
+/// Keeps a descriptor from forked children until this is dropped.
 #[derive(Debug)]
 pub struct Unshared {
     note: &'static Note,
-    /// What the note says of it.
+    /// What the note says about the descriptor.
     mine: u64,
 }
 
-/// A note of a descriptor, or room for one. Never freed: there are as many as there were
+/// A note about a descriptor, or room for one. Never freed: there are as many as there were
 /// descriptors at one time.
 #[derive(Debug)]
 struct Note {
-    /// Bits 0-31: the number of the descriptor, or [`FREE`], or [`TAKEN`]. Bits 32-63: whose note
-    /// it is, so that one that a child has of its parent's does not free another one.
+    /// Bits 0-31: the number of the descriptor, or [`FREE`], or [`TAKEN`]. Bits 32-63: the owner of
+    /// the note, so that a child's copy of its parent's `Unshared` does not free another's note.
     word: AtomicU64,
-    /// The file, in case somebody else has closed it, and the number is another one's.
+    /// The file, in case other code has closed it and the number leads to another file.
     inode: AtomicU64,
     /// Set before the note is published.
     next: AtomicPtr<Note>,
@@ -64,8 +65,8 @@ static DEAD_END: AtomicI32 = AtomicI32::new(-1);
 static DEAD_ENDS_INODE: AtomicU64 = AtomicU64::new(0);
 
 impl Unshared {
-    /// Keeps a descriptor from children that are forked from now on. Of the first one on a process
-    /// has one descriptor more (close-on-exec).
+    /// Keeps a descriptor from children that are forked from now on. From the first call on, the
+    /// process has one more descriptor (close-on-exec).
     ///
     /// # Safety
     /// The descriptor is open until the result is dropped.
@@ -75,7 +76,7 @@ impl Unshared {
     pub unsafe fn new(descriptor: BorrowedFd<'_>) -> io::Result<Self> {
         set_up()?;
         let inode = inode_of(descriptor)?;
-        // Relaxed: all it is for is to be another number than before.
+        // Relaxed: the number only has to differ from those before.
         let owner = u64::from(NEXT.fetch_add(1, Relaxed)) << u32::BITS;
         let note = take_note(owner);
         // Relaxed: the store below releases it.
@@ -86,8 +87,9 @@ impl Unshared {
         Ok(Unshared { note, mine })
     }
 
-    /// Closes the file, though the descriptor stays open, and leads to the dead end: without a
-    /// moment in which a child could get it. Not in a child, where it does already.
+    /// Closes the file, though the descriptor stays open and leads to the dead end. There is no
+    /// moment in which a child could get the file. Does nothing in a child, where the descriptor
+    /// leads there already.
     pub fn close(&self) {
         if self.note.word.load(Relaxed) == self.mine {
             put_in_place(self.mine as u32 as RawFd, dead_end());
@@ -97,13 +99,13 @@ impl Unshared {
 
 impl Drop for Unshared {
     fn drop(&mut self) {
-        // It is another one's if this is a copy in a child. Relaxed: a child that is forked now has
-        // it or not.
+        // The note is another's if this is a copy in a child. Relaxed: a child that is forked at
+        // this moment has the descriptor or not.
         let _ = self.note.word.compare_exchange(self.mine, u64::from(FREE), Relaxed, Relaxed);
     }
 }
 
-/// A note that nobody else has.
+/// Takes a note that no other thread has.
 fn take_note(owner: u64) -> &'static Note {
     let taken = owner | u64::from(TAKEN);
     for note in notes() {
@@ -133,17 +135,18 @@ fn take_note(owner: u64) -> &'static Note {
 }
 
 fn notes() -> impl Iterator<Item = &'static Note> {
-    // Acquire: pairs with the Release in `take_note`; the later ones were there before.
+    // Acquire: pairs with the Release in `take_note`. The later notes were there before.
     let mut next = NOTES.load(Acquire);
     core::iter::from_fn(move || {
-        // SAFETY: null, or a note, none of which is ever freed.
+        // SAFETY: null, or a note; notes are never freed.
         let note = unsafe { next.as_ref() }?;
         next = note.next.load(Relaxed);
         Some(note)
     })
 }
 
-/// Has children call [`leave_to_parent`], and makes the dead end that this process and they have.
+/// Makes forked children call [`leave_to_parent`], and makes the dead end that this process and its
+/// children use.
 fn set_up() -> io::Result<()> {
     static IS_SET_UP: AtomicBool = AtomicBool::new(false);
     static SETTING_UP: Mutex<bool> = Mutex::new(false);
@@ -174,27 +177,27 @@ fn new_dead_end() -> io::Result<OwnedFd> {
     Ok(above_standard(end)?)
 }
 
-/// The dead end, if nobody has closed it.
+/// Returns the dead end, if no code has closed it.
 fn dead_end() -> Option<BorrowedFd<'static>> {
     let number = DEAD_END.load(Relaxed);
     (number != -1 && leads_to(number, DEAD_ENDS_INODE.load(Relaxed))).then(|| {
-        // SAFETY: this module's own, open from when it was made; it was looked a moment ago whether
+        // SAFETY: this module's own, open from when it was made. It was checked a moment ago that
         // it still is, for programs that close what is not theirs.
         unsafe { BorrowedFd::borrow_raw(number) }
     })
 }
 
-/// In the child. Async-signal-safe: system calls and atomics.
+/// Runs in the child. Async-signal-safe: system calls and atomics.
 extern "C" fn leave_to_parent() {
     let mut end = None;
     for note in notes() {
-        // Acquire: pairs with the Release in `new`. The thread that takes it just now is the
-        // parent's, and its note is nobody's here.
+        // Acquire: pairs with the Release in `new`. A thread that is just taking the note is the
+        // parent's, and its note has no owner here.
         let word = note.word.swap(u64::from(FREE), Acquire);
         let number = word as u32;
         if number != FREE && number != TAKEN && leads_to(number as RawFd, note.inode.load(Relaxed))
         {
-            // Another one, where the program has closed what was not its own.
+            // A new dead end, if the program has closed the old one, which was not its own.
             let end = end.get_or_insert_with(|| {
                 dead_end().map_or_else(|| new_dead_end().map(End::Made), |end| Ok(End::There(end)))
             });
@@ -217,24 +220,25 @@ impl AsFd for End {
     }
 }
 
-/// Has a number lead to the dead end. Where there is none, or the kernel refuses, all stays as it
-/// is: what is open too long is the lesser evil beside a number that another file may have.
+/// Makes a number lead to the dead end. If there is none, or the kernel refuses, everything stays
+/// as it is. A file that stays open for too long is a lesser evil than a number that another file
+/// may get.
 fn put_in_place(number: RawFd, end: Option<BorrowedFd<'_>>) {
     let Some(end) = end else { return };
-    // SAFETY: whoever noted the number keeps it open; that file is closed by this, and the number
-    // goes on to be theirs. It is given back, not closed.
+    // SAFETY: the code that noted the number keeps it open. This closes the file, and the number
+    // stays theirs. It is given back, not closed.
     let mut there = unsafe { OwnedFd::from_raw_fd(number) };
     let _ = retry(|| dup3(end, &mut there, DupFlags::CLOEXEC));
     let _ = there.into_raw_fd();
 }
 
 fn leads_to(number: RawFd, inode: u64) -> bool {
-    // SAFETY: for one system call, which says by an errno if it is not open.
+    // SAFETY: borrowed for one system call, which returns an errno if it is not open.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     inode_of(descriptor).is_ok_and(|found| found == inode)
 }
 
-/// Sockets all have theirs in one file system.
+/// Returns the inode of a file. All sockets have theirs in one file system.
 #[allow(clippy::unnecessary_cast, reason = "its size depends on the processor")]
 fn inode_of(descriptor: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(fstat(descriptor)?.st_ino as u64)

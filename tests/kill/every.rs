@@ -1,5 +1,5 @@
-//! Every point of every case: pieces of cases, each in a process of its own that is pinned to
-//! a CPU, one on each CPU at a time. They share nothing but the machine.
+//! Every point of every case, in pieces. Each piece runs in a process of its own that is pinned to
+//! a CPU, one on each CPU at a time. The processes share nothing but the machine.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,31 +10,31 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{Piece, Record, Subject, Table, cpus};
 
-/// How long a piece may take, but for its last point.
+/// The longest that a piece may take, its last point aside.
 const PIECE: Duration = Duration::from_secs(60);
-/// What a process that has done a piece says of it begins with this.
+/// The prefix of the line with which a process reports the piece that it has done.
 const TELLS: &str = "PIECE\t";
-/// There is more to do.
+/// The exit code that says that there is more to do.
 const UNFINISHED: u8 = 2;
 
 /// What is to be done.
 pub(crate) struct Order {
     pub(crate) record: Option<PathBuf>,
-    /// When no further piece begins, and the last ones end.
+    /// The time after which no further piece begins and the last ones end.
     pub(crate) time: Option<Duration>,
     pub(crate) is_fail_fast: bool,
-    /// Only what is recorded is printed.
+    /// Whether only the recorded results are printed.
     pub(crate) is_report: bool,
 }
 
 struct State {
     record: Record,
-    /// The cases that nobody works at and that are not done.
+    /// The cases that are not done and that no thread works on.
     left: VecDeque<String>,
     failure: Option<String>,
 }
 
-/// Does, or goes on with, all these cases.
+/// Does all these cases, or continues them.
 pub(crate) fn run(cases: &[Box<dyn Subject>], order: &Order) -> io::Result<ExitCode> {
     let began = Instant::now();
     let end = order.time.map(|time| began + time);
@@ -120,7 +120,7 @@ fn work(state: &Mutex<State>, cpu: usize, end: Option<Instant>, is_fail_fast: bo
                 if piece.is_whole {
                     print(&name, &locked.record.of(&name));
                 } else {
-                    // It goes on at once, so that few cases are begun and not done.
+                    // This case continues at once, so that few cases are begun and not done.
                     locked.left.push_front(name);
                 }
                 if piece.violations != 0 && is_fail_fast {
@@ -132,7 +132,7 @@ fn work(state: &Mutex<State>, cpu: usize, end: Option<Instant>, is_fail_fast: bo
     }
 }
 
-/// Has one piece done by a process of its own, and passes on what it says.
+/// Has a process of its own do one piece, and passes on what it reports.
 fn one(name: &str, from: usize, time: Duration, cpu: usize) -> io::Result<Piece> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args([
@@ -154,10 +154,11 @@ fn one(name: &str, from: usize, time: Duration, cpu: usize) -> io::Result<Piece>
     piece.ok_or_else(|| io::Error::other(format!("the process at it ended with {}", output.status)))
 }
 
-/// The part of such a process: `arguments` are those of [`one`], behind `--piece`.
+/// The part of such a process: `arguments` are those that [`one`] passes after `--piece`.
 pub(crate) fn do_piece(cases: &[Box<dyn Subject>], arguments: &[String]) -> Option<ExitCode> {
     let [name, from, time, cpu] = arguments else { return None };
-    // SAFETY: takes numbers. Without the one that asked for it nobody would read what is found.
+    // SAFETY: takes numbers. Without the parent that asked for the piece, nothing would read what
+    // is found.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     let case = cases.iter().find(|case| case.name() == *name)?;
     let deadline = Instant::now() + Duration::from_millis(time.parse().ok()?);

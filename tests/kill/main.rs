@@ -1,14 +1,14 @@
-//! Death and stop at every single instruction that others can notice: `ci/kill.sh` runs it; see
+//! Death and stop at every single instruction that others can notice. `ci/kill.sh` runs it; see
 //! [`harness`].
 //!
-//! Without arguments a few points of one case in eight are tried, in a minute or two.
+//! Without arguments, a few points of one case in eight are tried, in a minute or two.
 //!
 //! | argument | |
 //! |---|---|
 //! | NAME | only cases whose name contains it |
 //! | `--sample` | more points, in some minutes |
 //! | `--all` | every point; the exit code is 2 if there is more to do |
-//! | `--for SECONDS` | with `--all`: ends after that, if not done |
+//! | `--for SECONDS` | with `--all`: ends after that time, if not done |
 //! | `--record FILE` | with `--all`: notes what is done, and leaves out what is noted |
 //! | `--report` | prints what is noted |
 //! | `--fail-fast` | ends at the first violation |
@@ -26,10 +26,10 @@ mod harness;
 
 use harness::{LATE, SLICE, STRANDED_FOR, Table, can_trace};
 
-/// The time of a run without arguments.
+/// The time for a run without arguments.
 const QUICK: Duration = Duration::from_secs(10);
 const SAMPLE: Duration = Duration::from_secs(120);
-/// One case of so many is tried without arguments.
+/// Without arguments, one case in this many is tried.
 const ONE_OF_SO_MANY: usize = 8;
 
 fn main() -> ExitCode {
@@ -73,8 +73,8 @@ fn main() -> ExitCode {
         });
     }
     let is_quick = !has("--sample");
-    // Without arguments and without optimisation, a run takes so long that most cases are left to
-    // those who ask for them, and so are the long ones.
+    // Without arguments and without optimisation, a run takes so long that most cases are left out,
+    // and so are the long ones. The arguments ask for them.
     let all = cases.len();
     let mut index = 0;
     cases.retain(|case| {

@@ -1,5 +1,5 @@
-//! The thread of a batch: it sleeps on all that is armed there, finds out what has changed, and has
-//! that told.
+//! The thread of a batch. It sleeps on all that is armed there, finds out what has changed, and has
+//! the waiters notified.
 
 use std::io;
 use std::sync::Arc;
@@ -17,11 +17,12 @@ use crate::memory::per_process::Current;
 use crate::reactor::own_threads::SLEEPER;
 use crate::wait::slice;
 
-/// A thread that nothing is registered with ends after this, in nanoseconds.
+/// How long a thread with no registrations waits before it ends, in nanoseconds.
 const IDLE: u64 = 1_000_000_000;
-/// When those are told a wake of whom may have been hidden by another's.
+/// How long keys are in doubt before they are fired, in nanoseconds: a wake of theirs may have been
+/// hidden by another key's.
 const DOUBT: u64 = 10_000_000;
-/// How often everybody is told to look where the kernel cannot watch several words.
+/// How often all keys are fired where the kernel cannot watch several words, in nanoseconds.
 const BLIND: u64 = 5_000_000;
 
 #[derive(Debug)]
@@ -30,19 +31,19 @@ pub(crate) struct Sleeper {
     batch: usize,
     control: Arc<AtomicU32>,
     wait_list: WaitList,
-    /// The keys of the wait_list that are to be fired, by their number.
+    /// The keys of the wait list that are to be fired, by index.
     found: Vec<usize>,
-    /// How many keys, from the first one on, may have been woken unseen. Then the one that is
-    /// found was woken.
+    /// How many keys, from the first one on, may have been woken unseen. The key after these was
+    /// woken.
     doubted: Option<usize>,
-    /// When everybody is told to look, when the doubted are, and when the thread ends.
+    /// When all keys are fired, when those in doubt are, and when the thread ends.
     slice_end: Option<u64>,
     doubt_end: Option<u64>,
     idle_end: Option<u64>,
 }
 
 impl Sleeper {
-    /// Starts a thread for a new batch: which.
+    /// Starts a thread for a new batch, and returns the batch's index.
     pub(crate) fn start(driver: &'static Current<Driver>, table: &mut Table) -> io::Result<usize> {
         let control = Arc::new(AtomicU32::new(0));
         let batch = table.add_batch(Arc::clone(&control));
@@ -57,7 +58,7 @@ impl Sleeper {
             doubt_end: None,
             idle_end: None,
         };
-        // It begins by taking the mutex, which the caller has.
+        // The thread begins by taking the mutex, which the caller has.
         let started = with_all_blocked(|| {
             thread::Builder::new().name(SLEEPER.into()).spawn(|| sleeper.run())
         });
@@ -74,7 +75,7 @@ impl Sleeper {
         }
     }
 
-    /// Gets what there is to sleep on. Not if the thread is to end.
+    /// Fills the wait list. Returns `false` if the thread is to end.
     fn go_to_sleep(&mut self) -> bool {
         let mut table = self.driver.table();
         let is_over =
@@ -83,7 +84,7 @@ impl Sleeper {
             return false;
         }
         let is_needed = table.go_to_sleep(self.batch, &mut self.wait_list);
-        // A thread without a list sleeps all the same.
+        // A thread without a robust list sleeps all the same.
         match self.wait_list.pending {
             Some(word) => robust::current().iter().for_each(|thread| thread.entry().begin_at(word)),
             None => robust::ready().iter().for_each(|thread| thread.end()),
@@ -110,12 +111,12 @@ impl Sleeper {
             Slept::Unmapped => {
                 self.find_changed();
                 if self.found.is_empty() {
-                    // Mapped again meanwhile, or as something that cannot be slept on: whoever is
-                    // interested will say so.
+                    // The memory was mapped again meanwhile, or as something that cannot be slept
+                    // on. Waiters that are interested will come back and say so.
                     self.found.extend(0..self.wait_list.keys.len());
                 }
-                // If nothing was disarmed meanwhile, it is a word that somebody waits for: those
-                // who are told now come back with it at once, and would have this thread spin.
+                // If nothing was disarmed meanwhile, a waiter waits for such a word. The waiters
+                // that are told now come back with it at once, and would have this thread spin.
                 futex::wait(&*self.control, self.wait_list.control, Some(clock::now() + BLIND));
             }
             Slept::Unsupported => {
@@ -130,15 +131,15 @@ impl Sleeper {
         [self.slice_end, self.doubt_end, self.idle_end].into_iter().flatten().min()
     }
 
-    /// It was woken through a word, the last one of those that were: of some before it, too,
-    /// perhaps.
+    /// Notes that the thread was woken through `word`. It is the last word that was woken: some
+    /// before it may have been woken, too.
     fn doubt_before(&mut self, word: usize) {
         let key = self.wait_list.keys.partition_point(|&(_, end)| end <= word);
         self.found.push(key);
         self.doubted = Some(key);
     }
 
-    /// The kernel does not say which word it was. So each is asked for.
+    /// Compares each word, since the kernel does not say which one has changed.
     fn find_changed(&mut self) {
         let keys = 0..self.wait_list.keys.len();
         self.found.extend(keys.filter(|&key| {
@@ -146,7 +147,7 @@ impl Sleeper {
         }));
     }
 
-    /// Fires what was found, and what time has come for.
+    /// Fires the keys that were found, and those whose time has come.
     fn tell(&mut self) {
         let now = clock::now();
         let is_over = |end: &mut Option<u64>| end.take_if(|end| now >= *end).is_some();

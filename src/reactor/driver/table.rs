@@ -1,21 +1,23 @@
-//! Who is registered under which key, which words stand for it, and on which batch a thread sleeps
-//! on them: the driver without its threads.
+//! The driver without its threads: the waiters registered under each key, the words that stand for
+//! it, and the batch on which a thread sleeps on them.
 //!
-//! All of it is under one mutex and calls nothing that it was given: a waker may run anything, also
-//! what comes back here. What is left to be done when the mutex is free is collected in [`After`].
+//! All of it is under one mutex, and calls nothing that it was given: a waker may run anything,
+//! even code that comes back here. [`After`] collects what is left to be done when the mutex is
+//! free.
 //!
 //! # Invariants
-//! 1. A key is in the table as long as somebody is registered under it, and each is either in
+//! 1. A key is in the table as long as a waiter is registered under it. Each waiter is either in
 //!    `waiting` or counted in `notified`.
-//! 2. Where somebody waits, the key is armed, or somebody was notified and has not looked yet.
-//! 3. Only where somebody waits is a key armed.
-//! 4. A key is on the one batch that it names. The `taken` of a batch are the words of its armed
-//!    keys, and no more than [`ROOM`].
-//! 5. While a batch `is_asleep`, its thread sleeps, or is about to, on what was armed when it said
-//!    so, and on its control word. Whoever changes what is armed moves that word, and has it woken.
-//! 6. A key that is armed has a cover, and one that was armed while somebody had one of its
-//!    wake-ups in hand has two. Covers go only when the batch's thread does not sleep on the key's
-//!    words.
+//! 2. While a waiter is in `waiting`, the key is armed, or a waiter was notified and has not looked
+//!    yet.
+//! 3. A key is armed only while a waiter is in `waiting`.
+//! 4. A key is on the one batch that it names. The `taken` of a batch is the number of words of its
+//!    armed keys, and at most [`ROOM`].
+//! 5. While a batch `is_asleep`, its thread sleeps, or is about to. It sleeps on what was armed
+//!    when it said so, and on its control word. A change of what is armed moves that word, and has
+//!    it woken.
+//! 6. An armed key has a cover. A key that was armed while a waiter had one of its wake-ups in hand
+//!    has two. Covers go only when the batch's thread does not sleep on the key's words.
 //! 7. A key that has an owner is alone on its batch.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,41 +31,41 @@ use crossproc_sys::futex::{self, MAX_WATCHED, Watch, WordAddress};
 
 use crate::reactor::stand_in::Cover;
 
-/// How many words there are on a batch, beside its control word.
+/// The most words on a batch, beside its control word.
 pub(crate) const ROOM: usize = MAX_WATCHED - 1;
 
-/// Who is told that the words of a key have changed.
+/// The waiters that are told when the words of a key have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
-    /// The first that waits: what is there is for one, who then sees to the others.
+    /// The first waiter: what is there is for one, which then sees to the others.
     #[cfg_attr(
         not(feature = "tokio"),
         allow(dead_code, reason = "who waits by a thread is alone in its line")
     )]
     First,
-    /// All: what has happened has happened for everybody.
+    /// All waiters: what has happened has happened for all.
     All,
-    /// The only one that waits. It has the words pending itself for what it was notified of.
+    /// The only waiter. It has the words pending itself for what it was notified of.
     One,
 }
 
-/// What is known of a key.
+/// The state of a key.
 #[derive(Debug)]
 struct Key {
     audience: Audience,
     batch: usize,
-    /// What the batch's thread sleeps on for it; empty: it is not armed.
+    /// The words that the batch's thread sleeps on for it; empty if it is not armed.
     words: Vec<WordAddress>,
-    /// By when they came.
+    /// The wakers, by order of arrival.
     waiting: BTreeMap<u64, Waker>,
-    /// How many were notified and have neither looked since nor left.
+    /// How many waiters were notified and have neither looked since nor left.
     notified: usize,
     /// A wake may have been hidden by another key's.
     is_doubted: bool,
     /// Its first word may have an owner: it is on a batch of its own.
     has_owner: bool,
-    /// One for the batch's thread, and another one if it was to sleep while somebody had one of
-    /// its wake-ups in hand: [`stand_in`](crate::reactor::stand_in) says why.
+    /// One for the batch's thread. There is another if the thread was to sleep while a waiter had
+    /// one of the key's wake-ups in hand: [`stand_in`](crate::reactor::stand_in) says why.
     covers: Vec<Cover>,
 }
 
@@ -76,22 +78,22 @@ struct Batch {
     is_asleep: bool,
     /// Its thread is not to wait for more keys.
     is_to_end: bool,
-    /// It is for a key that has an owner, and for no other one.
+    /// It is for a key that has an owner, and for no other key.
     is_apart: bool,
-    /// Of keys that are gone, or elsewhere. Its thread may sleep on their words until it goes to
-    /// sleep anew.
+    /// The covers of keys that are gone, or elsewhere. The batch's thread may sleep on their words
+    /// until it goes to sleep anew.
     retired: Vec<Cover>,
 }
 
-/// A batch's words as its thread takes them to the kernel: the control word first.
+/// The words of a batch as its thread takes them to the kernel: the control word first.
 #[derive(Debug, Default)]
 pub(crate) struct WaitList {
     pub(crate) words: Vec<WordAddress>,
-    /// The keys in their order, each with the end of its words.
+    /// The keys in their order, each with the index at which its words end.
     pub(crate) keys: Vec<(usize, usize)>,
-    /// What the control word was.
+    /// The value of the control word.
     pub(crate) control: u32,
-    /// What its thread has pending itself.
+    /// The word that the thread has pending itself.
     pub(crate) pending: Option<WordAddress>,
 }
 
@@ -121,7 +123,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Where `count` words for a key fit: where it is, if they do.
+    /// Returns a batch with room for `count` words of a key: the key's own one, if they fit there.
     pub(crate) fn batch_for(&self, address: usize, count: usize, has_owner: bool) -> Option<usize> {
         let fits = |batch: &Batch, own: usize| batch.taken - own + count <= ROOM;
         let own = self.keys.get(&address).filter(|key| {
@@ -134,7 +136,7 @@ impl Table {
             .or_else(|| self.batches.iter().position(|batch| batch.as_ref().is_some_and(takes)))
     }
 
-    /// How many more covers a key needs than it has, to be armed on a batch, or a new one.
+    /// Returns how many more covers a key needs than it has, to be armed on a batch, or a new one.
     pub(crate) fn missing_covers(
         &self,
         (address, audience): (usize, Audience),
@@ -146,7 +148,7 @@ impl Table {
         (1 + usize::from(is_in_hand)).saturating_sub(kept)
     }
 
-    /// A batch for a thread that is about to be started.
+    /// Adds a batch for a thread that is about to be started, and returns its index.
     pub(crate) fn add_batch(&mut self, control: Arc<AtomicU32>) -> usize {
         let batch = Some(Batch {
             control,
@@ -165,9 +167,9 @@ impl Table {
         self.batches.len() - 1
     }
 
-    /// Has the threads of batches end that no key is on, without waiting for one. How many they
-    /// are, or `None` if there are batches with keys; and how many stand-ins threads will give
-    /// back.
+    /// Ends the threads of batches without keys, which do not wait for a key first. Returns how
+    /// many they are, or `None` if there are batches with keys. Also returns how many stand-ins
+    /// threads will give back.
     pub(crate) fn end_idle(&mut self, after: &mut After) -> (Option<usize>, usize) {
         let mut ended = 0;
         let mut is_used = false;
@@ -185,12 +187,12 @@ impl Table {
         ((!is_used).then_some(ended), retired)
     }
 
-    /// Whether the thread of a batch is not to wait for keys.
+    /// Returns whether the thread of a batch is not to wait for keys.
     pub(crate) fn is_to_end(&self, batch: usize) -> bool {
         self.batches[batch].as_ref().is_some_and(|batch| batch.is_to_end)
     }
 
-    /// Gives up a batch that no key is on. Whether there was none.
+    /// Gives up a batch that has no keys. Returns whether it had none.
     pub(crate) fn remove_batch(&mut self, batch: usize) -> bool {
         let is_unused = self.batches[batch].as_ref().is_none_or(|batch| batch.keys.is_empty());
         if is_unused {
@@ -199,16 +201,16 @@ impl Table {
         is_unused
     }
 
-    /// Somebody has read these words, and then looked and found nothing. It is registered, or waits
-    /// on at the place in the line that it had. What it is known by, and whether it had been
-    /// notified since it was here last.
+    /// Registers a waiter that has read these words, and then looked and found nothing. A `known`
+    /// one waits on at the place in the line that it had. Returns the waiter's ID, and whether it
+    /// had been notified since it was here last.
     ///
-    /// The words stand for all who wait under the key. If others were armed, something has happened
+    /// The words stand for all waiters under the key. If others were armed, something has happened
     /// since those were read. For [`Audience::First`] that is over: after it there was nothing
-    /// again, for anybody. For [`Audience::All`] those who came before are told of it.
+    /// again, for any waiter. For [`Audience::All`] the earlier waiters are told of it.
     ///
-    /// `batch`: that [`batch_for`](Table::batch_for) them. `covers`: as many as are
-    /// [missing](Table::missing_covers), or more.
+    /// `batch`: the one that [`batch_for`](Table::batch_for) returned for the words. `covers`: as
+    /// many as are [missing](Table::missing_covers), or more.
     pub(crate) fn arm(
         &mut self,
         (address, audience, has_owner): (usize, Audience, bool),
@@ -241,7 +243,7 @@ impl Table {
         let before = key.waiting.insert(id, waker);
         let was_notified = known.is_some() && before.is_none();
         after.dropped.extend(before);
-        // It has looked since.
+        // The waiter has looked since.
         key.notified -= usize::from(was_notified);
         if key.words != words {
             self.move_words(address, batch, words, &mut after);
@@ -252,13 +254,13 @@ impl Table {
         (id, was_notified, after)
     }
 
-    /// Whether anybody is registered under a key.
+    /// Returns whether a waiter is registered under a key.
     pub(crate) fn contains(&self, address: usize) -> bool {
         self.keys.contains_key(&address)
     }
 
-    /// Whether others depend on what one does that is about to leave: it has been notified, alone,
-    /// and nothing is armed for those who wait.
+    /// Returns whether others depend on what a leaving waiter does: it has been notified, alone,
+    /// and nothing is armed for those that wait.
     pub(crate) fn is_on_duty(&self, address: usize, id: u64) -> bool {
         self.keys.get(&address).is_some_and(|key| {
             key.notified == 1
@@ -268,10 +270,10 @@ impl Table {
         })
     }
 
-    /// Somebody is gone. If others depended on it, their key is armed with `fresh` words, which it
-    /// has read before it looked and found nothing more; or the next is notified, to look for
-    /// itself. Whether it had been notified, and had not looked since, is the first that is
-    /// given back.
+    /// Removes a waiter. If others depended on it, their key is armed with `fresh` words, which it
+    /// has read before it looked and found nothing more. Without such words the next waiter is
+    /// notified, to look for itself. The first result is whether the waiter had been notified and
+    /// had not looked since.
     pub(crate) fn leave(
         &mut self,
         address: usize,
@@ -287,7 +289,7 @@ impl Table {
         key.notified -= usize::from(was_notified);
         let (waiting, notified) = (key.waiting.len(), key.notified);
         if is_on_duty {
-            // On another batch it would be without a cover.
+            // On another batch the key would be without a cover.
             let batch = self.keys[&address].batch;
             let has_owner = self.keys[&address].has_owner;
             match fresh
@@ -305,8 +307,8 @@ impl Table {
         (was_notified, after)
     }
 
-    /// The words of a key have changed, or were woken, or may be lost sight of: whoever is to know
-    /// is notified, and nothing is armed until one of them has looked.
+    /// Disarms a key whose words have changed, or were woken, or may be lost sight of. The key's
+    /// audience is notified, and nothing is armed until a waiter has looked.
     pub(crate) fn fire(&mut self, address: usize, after: &mut After) {
         self.disarm(address, after);
         let Some(key) = self.keys.get_mut(&address) else { return };
@@ -321,7 +323,7 @@ impl Table {
         after.notified.extend(told);
     }
 
-    /// Notifies the next in the line behind one who waits in it. What is armed stays so.
+    /// Notifies the next waiter behind one that waits in the line. What is armed stays armed.
     pub(crate) fn tell_next(&mut self, address: usize, id: u64, after: &mut After) {
         let Some(key) = self.keys.get_mut(&address) else { return };
         let next = key.waiting.range(id + 1..).next().map(|(&next, _)| next);
@@ -330,7 +332,7 @@ impl Table {
         after.notified.extend(told);
     }
 
-    /// Fires all keys of a batch; only the doubted ones, if that is said.
+    /// Fires all keys of a batch, or only those in doubt.
     pub(crate) fn fire_batch(&mut self, batch: usize, only_doubted: bool, after: &mut After) {
         let keys: Vec<usize> =
             self.batches[batch].iter().flat_map(|batch| batch.keys.iter().copied()).collect();
@@ -341,24 +343,25 @@ impl Table {
         }
     }
 
-    /// A wake of the key may have been hidden. Nothing if it is not armed: whoever arms it looks
-    /// first.
+    /// Puts a key in doubt: a wake of it may have been hidden. A key that is not armed is not in
+    /// doubt, since the waiter that arms it looks first.
     pub(crate) fn doubt(&mut self, address: usize) {
         if let Some(key) = self.keys.get_mut(&address) {
             key.is_doubted = !key.words.is_empty();
         }
     }
 
-    /// The thread of a batch is about to sleep: on what. Whether there are any keys.
+    /// Fills the wait list for the thread of a batch, which is about to sleep. Returns whether the
+    /// batch has keys.
     pub(crate) fn go_to_sleep(&mut self, batch: usize, wait_list: &mut WaitList) -> bool {
         wait_list.words.clear();
         wait_list.keys.clear();
         let Some(batch) = &mut self.batches[batch] else { return false };
-        // What it was woken for before, through words that it does not sleep on now, it has passed
-        // on.
+        // The thread has passed on what it was woken for before, through words that it does not
+        // sleep on now.
         batch.retired.clear();
         batch.is_asleep = true;
-        // Relaxed: it changes under the mutex alone.
+        // Relaxed: it changes under the mutex only.
         wait_list.control = batch.control.load(Relaxed);
         wait_list.words.push(Watch::new(&*batch.control, wait_list.control).into());
         for &address in &batch.keys {
@@ -372,26 +375,27 @@ impl Table {
             }
         }
         if batch.keys.is_empty() || !batch.is_apart {
-            // Otherwise, if it is not armed, somebody may have a wake-up of its in hand.
+            // Otherwise `pending` stays: while the key is not armed, a waiter may have one of its
+            // wake-ups in hand.
             wait_list.pending = None;
         }
         !batch.keys.is_empty()
     }
 
-    /// The thread of a batch does not sleep: it will see what is armed.
+    /// Notes that the thread of a batch does not sleep: it will see what is armed.
     pub(crate) fn get_up(&mut self, batch: usize) {
         if let Some(batch) = &mut self.batches[batch] {
             batch.is_asleep = false;
         }
     }
 
-    /// How many keys there are, and how many batches.
+    /// Returns the number of keys, and of batches.
     #[cfg(test)]
     pub(crate) fn census(&self) -> (usize, usize) {
         (self.keys.len(), self.batches.iter().flatten().count())
     }
 
-    /// Arms a key, whatever was armed before.
+    /// Arms a key, in place of what was armed before.
     fn move_words(&mut self, address: usize, to: usize, words: &[WordAddress], after: &mut After) {
         self.disarm(address, after);
         let Some(key) = self.keys.get_mut(&address) else { return };
@@ -425,11 +429,12 @@ impl Table {
         if let Some(batch) = &mut self.batches[key.batch] {
             batch.keys.remove(&address);
             if !batch.is_asleep {
-                // Otherwise it does not sleep on this key's words (invariant 5).
+                // Its thread may still sleep on this key's words. If `is_asleep`, it does not
+                // (invariant 5).
                 batch.retired.append(&mut key.covers);
             }
             if batch.keys.is_empty() {
-                // Its thread may sleep without an end, as for a key that is not armed.
+                // Its thread may sleep without a deadline, as for a key that is not armed.
                 batch.kick(after);
             }
         }
@@ -470,11 +475,12 @@ impl Table {
 }
 
 impl Batch {
-    /// What is armed on it has changed (invariant 5), or which keys are.
+    /// Has the thread look again: what is armed on the batch has changed (invariant 5), or which
+    /// keys it has.
     fn kick(&mut self, after: &mut After) {
         if core::mem::replace(&mut self.is_asleep, false) {
-            // Relaxed: the thread reads it under the mutex, and then the kernel does, which orders
-            // it with the wake.
+            // Relaxed: the thread reads it under the mutex, and then the kernel reads it, which
+            // orders it with the wake.
             self.control.fetch_add(1, Relaxed);
             after.kicked.push(Arc::clone(&self.control));
         }
@@ -482,13 +488,13 @@ impl Batch {
 }
 
 impl After {
-    /// A wake through one of these words was meant for somebody who sleeps, and nobody is
+    /// Passes on a wake through one of these words. It was meant for a sleeper, and no waiter is
     /// registered for it any more.
     pub(crate) fn pass_on(&mut self, words: &[WordAddress]) {
         self.passed_on.extend_from_slice(words);
     }
 
-    /// Not under the mutex.
+    /// Does what is left. The caller does not hold the mutex.
     pub(crate) fn perform(self) {
         for word in self.passed_on {
             futex::wake_address(word, 1);
@@ -497,8 +503,8 @@ impl After {
             futex::wake(&*control, 1);
         }
         for waker in self.notified {
-            // One that panics is no reason not to call the others. Its message has been printed,
-            // and what it threw might panic when it is dropped.
+            // A waker that panics does not keep the others from being called. Its message has been
+            // printed. Its payload is forgotten, since it might panic when it is dropped.
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
                 core::mem::forget(payload);
             }

@@ -1,4 +1,4 @@
-//! The driver with words of this process, and wakers that count.
+//! Tests of the driver, with words of this process, and wakers that count.
 
 #![allow(unsafe_code)]
 
@@ -21,7 +21,7 @@ mod turns;
 /// How long anything may take before a test fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A waker that counts.
+/// A waker that counts its calls.
 #[derive(Debug, Default)]
 struct Calls(AtomicUsize);
 
@@ -50,7 +50,7 @@ fn wait_until(what: &str, mut state: impl FnMut() -> bool) {
     }
 }
 
-/// A driver of the test's own, and no slices that hide anything.
+/// Makes a driver of the test's own, with no slices that hide anything.
 fn driver() -> &'static Current<Driver> {
     set_slice(None);
     Current::make().unwrap()
@@ -64,7 +64,7 @@ fn expecting(word: &AtomicU32, expected: u32) -> [WordAddress; 1] {
     [Watch::new(word, expected).into()]
 }
 
-/// One who waits for a word to change from what it is.
+/// Registers a waiter for a change of a word from what it is.
 fn join(
     driver: &'static Current<Driver>,
     word: &AtomicU32,
@@ -95,8 +95,8 @@ fn change_by(word: &AtomicU32, more: u32) {
     futex::wake(word, u32::MAX);
 }
 
-/// How many threads sleep on the word in the kernel. It is told by requeuing all who do to where
-/// they are.
+/// Returns how many threads sleep on the word in the kernel. The kernel counts them when it
+/// requeues all of them to where they are.
 fn sleepers(word: &AtomicU32) -> i64 {
     let all = i32::MAX as usize;
     // SAFETY: two addresses of a word that exists; the call reads it and wakes nobody.
@@ -162,7 +162,7 @@ fn what_changed_before_the_thread_slept_is_seen() {
     let bystander = join(driver, &other, Audience::First);
     let (calls, waker) = Calls::new();
     let mut registration = None;
-    // Two words, of which the second is not as expected.
+    // The second of these words is not as expected.
     let words = [expecting(&other, 0)[0], expecting(&word, 6)[0]];
     driver
         .arm(&mut registration, key(&word), (Audience::First, &[]), &words, &waker)
@@ -190,9 +190,10 @@ fn two_wakes_at_once_without_a_change_are_told() {
     let words = [const { AtomicU32::new(0) }; 3];
     let waiters = [0, 1, 2].map(|word| join(driver, &words[word], Audience::First));
     words.iter().for_each(wait_until_slept_on);
-    // Those at the lowest and at the highest address, so that one is hidden whatever the order.
-    // SAFETY: two words that exist. FUTEX_OP_ADD of 0 to the second, and FUTEX_OP_CMP_EQ with 0 is
-    // true of it: one sleeper of each is woken.
+    // The words at the lowest and at the highest address, so that one wake is hidden whatever the
+    // order.
+    // SAFETY: two words that exist. FUTEX_OP_ADD adds 0 to the second, and FUTEX_OP_CMP_EQ with 0
+    // is true of it: one sleeper of each is woken.
     let woken = unsafe {
         libc::syscall(
             libc::SYS_futex,
@@ -223,7 +224,8 @@ fn a_wake_that_nobody_is_registered_for_any_more_is_passed_on() {
                 .store(futex::wait(&word, 0, Some(deadline)) == futex::Awake::Woken, SeqCst);
         });
         wait_until("two sleep on the word", || sleepers(&word) == 2);
-        // It has left, and the thread does not know that yet, which is the first of the two.
+        // The waiter has left. The driver's thread, which is the first of the two, does not know
+        // that yet.
         let registration = registration.unwrap();
         let (_, after) = driver.table().leave(registration.key, registration.id, None);
         std::mem::forget(registration);
@@ -245,7 +247,7 @@ fn a_word_that_nobody_is_registered_for_is_slept_on_no_longer() {
     wait_until_slept_on(&kept);
 }
 
-/// Whether a thread has SIGUSR1 blocked.
+/// Returns whether a thread has SIGUSR1 blocked.
 fn blocks_signals(thread: &str) -> bool {
     let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
     let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap().trim();
@@ -255,8 +257,8 @@ fn blocks_signals(thread: &str) -> bool {
 #[test]
 fn signals_are_blocked_in_the_threads_and_nowhere_else() {
     // In a process of its own, where there are two threads.
-    // SAFETY: it allocates and starts a thread, as glibc lets it, and prints nothing that could
-    // wait for a lock.
+    // SAFETY: the child allocates and starts a thread, as glibc lets it. It prints nothing that
+    // could wait for a lock.
     let child = unsafe {
         Builder::new().daemon(true).fork_with_threads(|| {
             let word = AtomicU32::new(0);
@@ -293,7 +295,7 @@ fn a_newcomer_with_other_words_stands_for_all() {
         .1
         .perform();
     wait_until_slept_on(&newer_word);
-    // Nobody sleeps on the words before those any more.
+    // No thread sleeps on the earlier words any more.
     assert_eq!(futex::wake(&word, 1), 0);
     change(&newer_word);
     wait_until_called(&older.0);
@@ -322,7 +324,7 @@ fn one_on_duty_arms_the_key_for_the_others() {
     wait_until_slept_on(&word);
     change(&word);
     wait_until_called(&second.0);
-    // Nobody depends on the last one.
+    // No waiter depends on the last one.
     second.1.unwrap().leave(|| unreachable!("nobody waits")).1.perform();
     assert_eq!(driver.table().census(), (0, 1));
 }
@@ -335,7 +337,7 @@ fn one_who_looks_in_vain_keeps_its_place() {
     for _ in 0..100 {
         let before = first.0.count();
         change(&word);
-        // Its wake may come after the change was told, and be told, too.
+        // The wake may come after the change was told, and be told, too.
         wait_until("the first is notified", || first.0.count() > before);
         let waker = Waker::from(Arc::clone(&first.0));
         driver
@@ -365,7 +367,7 @@ fn unmapped_words_are_told_and_others_are_watched_on() {
     wait_until_slept_on(word);
     // SAFETY: the page was mapped above; `word` is not used any more.
     assert_eq!(unsafe { libc::munmap(page.as_ptr(), 4096) }, 0);
-    // The thread gets up for this one, and sleeps on all three then.
+    // The thread gets up for this waiter, and goes to sleep on all three words then.
     let third_word = AtomicU32::new(0);
     let third = join(driver, &third_word, Audience::First);
     wait_until_called(&gone.0);
@@ -424,7 +426,7 @@ fn a_key_that_outgrows_its_thread_moves() {
     }
 }
 
-/// A waker that panics, and one that comes back to the driver.
+/// A waker that comes back to the driver, and then panics.
 struct Nuisance(Arc<AtomicBool>, &'static Current<Driver>, &'static AtomicU32);
 
 impl Wake for Nuisance {
@@ -455,16 +457,16 @@ fn a_waker_may_come_back_to_the_driver_and_may_panic() {
 
 #[test]
 fn the_end_of_a_slice_notifies_one_after_the_other() {
-    // In a process of its own: the slices are for all of it.
-    // SAFETY: it allocates and starts a thread, as glibc lets it, and prints nothing that could
-    // wait for a lock.
+    // In a process of its own: the slices are those of the whole process.
+    // SAFETY: the child allocates and starts a thread, as glibc lets it. It prints nothing that
+    // could wait for a lock.
     let child = unsafe {
         Builder::new().daemon(true).fork_with_threads(|| {
             let driver = driver();
             set_slice(Some(Duration::from_millis(1)));
             let word = AtomicU32::new(0);
             let waiters = [(); 3].map(|()| join(driver, &word, Audience::First));
-            // Nothing changes, and nobody wakes, and nobody who was notified does anything.
+            // No word changes, no thread wakes any, and no notified waiter does anything.
             waiters.iter().for_each(|waiter| wait_until_called(&waiter.0));
         })
     }
@@ -483,10 +485,10 @@ fn a_forked_child_has_a_driver_of_its_own() {
         .unwrap()
         .1
         .perform();
-    // In the child this mutex stays taken for ever.
+    // In the child this mutex stays locked for ever.
     let table = ours.table();
-    // SAFETY: it allocates and starts a thread, as glibc lets it, and prints nothing that could
-    // wait for a lock.
+    // SAFETY: the child allocates and starts a thread, as glibc lets it. It prints nothing that
+    // could wait for a lock.
     let child = unsafe {
         Builder::new().daemon(true).fork_with_threads(|| {
             assert!(!ours.is_of_this_process());
@@ -516,7 +518,7 @@ fn a_forked_child_has_a_driver_of_its_own() {
     drop((registered, by_current));
 }
 
-/// Has `futex_waitv` be unknown from now on, to all threads that are started.
+/// Makes `futex_waitv` unknown to all threads that are started from here on.
 fn forbid_waitv() {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let filter = [
@@ -526,10 +528,10 @@ fn forbid_waitv() {
         step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-    // SAFETY: changes what this process may do, nothing else.
+    // SAFETY: it changes what this process may do, and nothing else.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
     let filters = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: a whole program, which the kernel copies.
+    // SAFETY: a complete program, which the kernel copies.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, filters, &raw const program) }, 0);
 }
 
@@ -542,7 +544,7 @@ fn without_waitv_the_first_is_told_to_look() {
             let driver = driver();
             let word = AtomicU32::new(0);
             let [first, second] = [(); 2].map(|()| join(driver, &word, Audience::First));
-            // Nothing changes, and nobody wakes.
+            // No word changes, and no thread wakes any.
             wait_until_called(&first.0);
             drop(first);
             wait_until_called(&second.0);

@@ -1,5 +1,5 @@
-//! Stand-ins in the models: further entries of the participant itself, at which the kernel looks
-//! when it dies.
+//! Stand-ins in the models: further entries of the participant itself. The kernel looks at them
+//! when the participant dies.
 
 use core::num::NonZeroUsize;
 
@@ -8,7 +8,7 @@ use crossproc_sys::robust;
 use crate::wait::source::Source;
 
 /// As in the real module. It counts one more than there are: the explorer compares all bytes of a
-/// stack, and this has none that are not used, nor has an `Option` of it.
+/// stack, and this type has no unused bytes, nor has an `Option` of it.
 #[derive(Debug)]
 pub(crate) struct Cover(NonZeroUsize);
 

@@ -1,9 +1,9 @@
 //! The state machine of the barrier.
 //!
 //! # Goal
-//! Of each phase, all its parties return once the last has arrived, or all get to know that it is
+//! All parties of a phase return once the last of them has arrived, or all learn that the phase is
 //! broken. Any participant may die or be stopped at any instruction without keeping the others from
-//! that: see [`Broadcast`]. Whoever has arrived counts, alive or not.
+//! that: see [`Broadcast`]. An arrival counts, whether the party is still alive or not.
 //!
 //! # The word
 //! | bits | name | meaning |
@@ -11,26 +11,28 @@
 //! | 30 | `TURN` | changes whenever waiters are to look again |
 //! | 31-33 | `WAITERS`, `WAKING`, `SEVERAL` | [`Broadcast`]'s |
 //! | 34 | `BROKEN` | the phase is broken, until a reset |
-//! | 35-50 | count | how many have arrived in this phase |
+//! | 35-50 | count | how many parties have arrived in this phase |
 //! | 51-54 | resets | how the last phases ended, the latest in bit 51: 1 by a reset, 0 by all arriving |
 //! | 55-63 | phase | how many phases have ended, modulo 2^9 |
 //!
-//! Arriving adds one to the count; the last to arrive begins a new phase with count 0 instead. A
-//! party whose time is over sets `BROKEN`, if its phase has not ended, as `abort` does; `reset`
-//! begins a new phase in which nothing is broken. A waiter looks whether the phase is its own:
-//! while it is, `BROKEN` ends the wait. Afterwards, the bit in `resets` that belongs to its phase
-//! says how that ended, as long as four phases at most have ended since. A phase does
-//! not end without its parties, so more than one can only have ended since by resets, or with more
-//! participants than parties; if more than four have, the bit is gone, and any reset among the last
-//! four counts for it.
+//! Arriving adds one to the count. The last party to arrive begins a new phase with count 0
+//! instead. A party whose deadline passes sets `BROKEN`, if its phase has not ended. `abort` sets
+//! it in whatever phase it finds. `reset` begins a new phase, which is not broken.
+//!
+//! A waiter compares the phase in the word with its own. While they are equal, `BROKEN` ends the
+//! wait. Once they differ, the bit in `resets` that belongs to its phase says how that ended, as
+//! long as at most four phases have ended since. A phase does not end without its parties. So more
+//! than one can have ended since only by resets, or with more participants than parties. If more
+//! than four have ended, the bit is gone, and any reset among the last four counts for it.
 //!
 //! # Overflow
 //! A waiter that is stopped while exactly 2^9 phases end, most of them by resets, takes a later
 //! phase for its own.
 //!
 //! # Memory ordering
-//! Arriving is AcqRel: the last to arrive is ordered after all others, and whoever sees the new
-//! phase (Acquire) after it. All changes are exchanges and continue the release sequence.
+//! Arriving is AcqRel. The last party to arrive is ordered after all others, and a waiter that sees
+//! the new phase (Acquire) is ordered after the last. All changes are exchanges and continue the
+//! release sequence.
 
 use core::convert::Infallible;
 
@@ -49,17 +51,17 @@ const RESETS: u64 = 0xf * LAST_RESET;
 const ONE_PHASE: u64 = 1 << 55;
 const PHASE: u64 = !(ONE_PHASE - 1);
 
-/// The most parties that the count can tell.
+/// The largest number of parties that the count has room for.
 pub(crate) const MAX_PARTIES: u32 = 0xffff;
 
-/// The barrier without its methods for the public, and without the number of its parties.
+/// The barrier's shared state, without the public methods and without the number of parties.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct RawBarrier {
     state: Broadcast<{ PHASE | BROKEN }>,
 }
 
-/// The barrier is broken, or was while one waited.
+/// The barrier is broken, or was broken during the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken;
 
@@ -68,7 +70,7 @@ pub(crate) struct Broken;
 pub(crate) struct Arrived {
     /// The phase's bits.
     phase: u64,
-    /// How many were there before.
+    /// How many parties had arrived before.
     pub(crate) index: u32,
     pub(crate) is_last: bool,
 }
@@ -85,7 +87,8 @@ impl RawBarrier {
         RawBarrier { state: Broadcast::new() }
     }
 
-    /// Arrives, unless the barrier is broken, or, if it is only for the last, others are missing.
+    /// Arrives, unless the barrier is broken. With `only_last` it arrives only as the last party,
+    /// and returns `None` while others are missing.
     pub(crate) fn arrive(&self, parties: u32, only_last: bool) -> Result<Option<Arrived>, Broken> {
         let is_last = |seen| count(seen) + 1 >= parties;
         let seen = with_wake_on_death(self.state.word(), || {
@@ -95,8 +98,8 @@ impl RawBarrier {
                     return Err(Broken);
                 }
                 if is_last(seen) {
-                    // AcqRel: pairs with those who arrived before, and with the Acquire of those
-                    // who wait.
+                    // AcqRel: pairs with the exchanges of the earlier arrivals, and with the
+                    // Acquire of the waiters.
                     let next = |seen| {
                         if seen & BROKEN != 0 || !is_last(seen) {
                             Err(seen)
@@ -157,14 +160,14 @@ impl RawBarrier {
         })
     }
 
-    /// Breaks the phase, for those who wait and for those who come.
+    /// Breaks the phase, for its waiters and for later arrivals.
     pub(crate) fn abort(&self) {
         let next = |seen| if seen & BROKEN != 0 { Err(()) } else { Ok(broken(seen)) };
-        // If it is broken already, whoever broke it has woken all, or died trying.
+        // If it is broken already, the thread that broke it has woken all waiters, or died trying.
         let _ = with_wake_on_death(self.state.word(), || self.state.change(AcqRel, next));
     }
 
-    /// Begins a new phase. Whoever waits finds its own broken.
+    /// Begins a new phase. Waiters of the old one find it broken.
     pub(crate) fn reset(&self) {
         let next = |seen| Ok::<_, Infallible>(next_phase(seen, LAST_RESET));
         let Ok(_) = with_wake_on_death(self.state.word(), || self.state.change(AcqRel, next));
@@ -188,14 +191,15 @@ fn broken(seen: u64) -> u64 {
     (seen | BROKEN) ^ TURN
 }
 
-/// A new phase with nobody in it; `reset` says how the one before has ended. The flags of those who
-/// sleep are [`Broadcast`]'s.
+/// Returns the word for a new phase in which no party has arrived. `reset` says how the phase
+/// before it ended. The sleepers' flags stay: they are [`Broadcast`]'s.
 fn next_phase(seen: u64, reset: u64) -> u64 {
     let resets = (seen & RESETS) << 1 & RESETS | reset;
     ((seen & PHASE).wrapping_add(ONE_PHASE) | resets | seen & (ONE_PARTY - 1) & !BROKEN) ^ TURN
 }
 
-/// What a word says about a phase: that it has ended, that it is broken, or nothing yet.
+/// Returns what the word says about the phase of `arrived`: that it has ended, that it is broken,
+/// or nothing yet.
 fn outcome(seen: u64, arrived: Arrived) -> Option<Result<(), Broken>> {
     let ended_since = (seen & PHASE).wrapping_sub(arrived.phase) / ONE_PHASE;
     match ended_since {

@@ -7,12 +7,12 @@ use crate::sync::lock::state::RawLock;
 use crate::sync::lock::{Lock, LockGuard};
 use crate::sync::rlock::{RLock, RLockGuard};
 
-/// A lock in the calling thread's hand, which a [`Condition`](crate::Condition) releases while it
-/// waits: the guards of [`Lock`] and [`RLock`], and, for callers that hold one without a guard, a
-/// `&Lock<()>` or `&RLock<()>`.
+/// A lock that the calling thread holds, and that a [`Condition`](crate::Condition) releases while
+/// it waits: the guard of a [`Lock`] or an [`RLock`]. For callers that hold a lock without a guard,
+/// it is a `&Lock<()>` or a `&RLock<()>`.
 pub trait Held: sealed::Held {
-    /// What a condition on the value looks at: a [`Lock`]'s value, an [`RLock`]'s guard, nothing
-    /// without a guard.
+    /// What a condition on the value looks at: a [`Lock`]'s value, an [`RLock`]'s guard, or,
+    /// without a guard, the reference to the lock.
     type Value;
 
     #[doc(hidden)]

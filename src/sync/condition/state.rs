@@ -1,9 +1,9 @@
 //! The state machine of the condition.
 //!
 //! # Goal
-//! A notification wakes as many as it says of those that had begun to wait before it, and no more
-//! of those asleep. It does so though its notifier, or whoever was woken by it, dies or is stopped
-//! at any instruction.
+//! A notification wakes as many as it says of the waiters that had begun to wait before it, and no
+//! more of those asleep. It does so even if its notifier, or a waiter that it woke, dies or is
+//! stopped at any instruction.
 //!
 //! # The word
 //! | bits | name | meaning |
@@ -13,45 +13,55 @@
 //! | 34-47 | some | how often some were to be woken, modulo 2^14 |
 //! | 48-63 | all | how often all were to be woken, modulo 2^16 |
 //!
-//! A waiter marks the word and remembers it while it has the lock, frees the lock, and sleeps. It
-//! returns when `all` has changed since; when it was woken and `some` has changed since; and when
-//! it finds `some` changed while it was not asleep yet. The end of a slice is none of these, so it
-//! does not show.
+//! A waiter marks the word and remembers it while it holds the lock. Then it frees the lock, and
+//! sleeps. It returns in three cases:
+//! - `all` has changed since.
+//! - The waiter was woken, and `some` has changed since.
+//! - The waiter finds `some` changed while it was not asleep yet.
 //!
-//! `notify_all` adds one to `all` and wakes everybody, as [`Broadcast`] does it. `notify(n)` adds
-//! one to `some`, and lets the kernel wake `n`. If these were fewer than `n`, then all who slept
-//! are awake; those that are between two slices at that moment are told by adding one to `all`,
-//! which also takes the marks out. If the kernel wakes one that has begun *after* the notification,
-//! and so finds nothing changed, the one that it was meant for may have queued behind it since: it
-//! notifies one more, and goes on waiting. (It may also have been woken for a waiter that died;
-//! then one returns for nothing.) Without marks there is nobody to notify, and nothing to do.
+//! The end of a slice is none of these, so the caller does not notice it.
 //!
-//! # Those that die
-//! Waiters and notifiers have the word pending while they sleep and wake, so the kernel wakes
-//! another one for one who was woken and dies, and one for a notifier that dies before it wakes. A
-//! waiter that was woken and dies *while it waits for the lock* has the lock pending instead.
-//! Therefore it adds one to `owed` before, and takes it away when it has the lock. A sleeper for
-//! whom `some` has changed since it began looks at the end of each slice. If it finds the lock free
-//! at two of them, and the same owed at both, it takes what is owed, and returns.
+//! `notify_all` adds one to `all` and wakes all waiters, as [`Broadcast`] does it. `notify(n)` adds
+//! one to `some`, and lets the kernel wake `n`. If the kernel woke fewer than `n`, all sleepers are
+//! awake. Waiters that are between two slices at that moment are told by adding one to `all`, which
+//! also takes the marks out.
 //!
-//! It needs both looks. A lock that is free at one may have been freed a moment ago, after a long
-//! time in which nobody could come for it: the waiter that is owed the notification is being woken.
-//! The slice between the two looks is the time that this waiter has, counted from the first of them
-//! and not from the notification. Looks that find the lock held in between are passed over; they
-//! neither count nor start the time anew, so what a dead waiter left is found at a busy lock, too.
-//! What is taken is what was compared: one that is owed since the look is not taken for the old
-//! one.
+//! The kernel may wake a waiter that has begun *after* the notification, and so finds nothing
+//! changed. The waiter for which the wake-up was meant may have queued behind it since. So the
+//! woken waiter notifies one more, and goes on waiting. (It may also have been woken for a waiter
+//! that died; then one returns for nothing.) Without marks there is no waiter to notify, and
+//! nothing to do.
+//!
+//! # Process death
+//! Waiters and notifiers keep the word pending while they sleep and wake. So the kernel wakes
+//! another waiter for one that was woken and dies, and a waiter for a notifier that dies before it
+//! wakes.
+//!
+//! A waiter that was woken and dies *while it waits for the lock* has the lock pending instead.
+//! Therefore each waiter adds one to `owed` before it waits for the lock, and takes it away when it
+//! has the lock. A sleeper looks at the end of each slice, if `some` has changed since it began. If
+//! it finds the lock free at two of these looks, and the same `owed` at both, it takes one of what
+//! is owed, and returns.
+//!
+//! Both looks are needed. A lock that is free at one look may have been freed a moment ago, after a
+//! long time in which no waiter could come for it. The waiter that is owed the notification is just
+//! being woken. The slice between the two looks is the time that this waiter has. It counts from
+//! the first look, and not from the notification.
+//!
+//! Looks that find the lock held in between are passed over; they neither count nor restart the
+//! time. So what a dead waiter left is found at a busy lock, too. What is taken is what was
+//! compared: a notification that is owed since the look is not taken for the old one.
 //!
 //! A waiter that is alive and does not run for a slice, though the lock is free, cannot be told
-//! from a dead one. It is passed over: another returns beside it, for one notification.
+//! from a dead one. It is passed over: another waiter returns as well, for the one notification.
 //!
 //! | bits of `owed` | meaning |
 //! |---|---|
-//! | 0-15 | how many were woken and do not have the lock yet, or died before they had it |
-//! | 16-31 | how often that has changed, modulo 2^16 |
+//! | 0-15 | the number of waiters that were woken and do not have the lock yet, or died before they had it |
+//! | 16-31 | how often that number has changed, modulo 2^16 |
 //!
-//! What is left to slices is this alone, and those that are stopped when they were woken, or are
-//! about to wake others. A waiter that dies after that has died with the lock: the next owner is
+//! Only two things are left to slices: this, and threads that are stopped after they were woken, or
+//! before they wake others. A waiter that dies later has died with the lock: the next owner is
 //! told.
 //!
 //! # Overflow
@@ -59,8 +69,8 @@
 //! take place may miss them.
 //!
 //! # Memory ordering
-//! None: the lock that is held around what is waited for orders it, and also `WAITERS`: a notifier
-//! that has had the lock after a waiter sees its flag.
+//! The condition provides none. The lock that is held around what is waited for orders that. It
+//! also orders `WAITERS`: a notifier that has held the lock after a waiter sees the waiter's flag.
 
 use core::cell::Cell;
 use core::convert::Infallible;
@@ -82,21 +92,22 @@ const SOME: u64 = (ONE_ALL - 1) & !(ONE_SOME - 1);
 const OWED: u32 = 0xffff;
 const ONE_CHANGE: u32 = 1 << 16;
 
-/// The condition without its methods for the public.
+/// The condition's shared state, without the public methods.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct RawCondition {
     state: Broadcast<ALL>,
-    /// Relaxed everywhere: it is looked at long after.
+    /// The notifications that are owed: see the top. Relaxed everywhere: it is looked at long
+    /// after.
     owed: AtomicU32,
     _padding: u32,
 }
 
-/// The word as a waiter saw it when it began.
+/// The word as a waiter saw it when its wait began.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Begun(u64);
 
-/// Whether a wait ended by a notification, which [`RawCondition::has_lock`] is to be told.
+/// Says that a wait ended by a notification. To be handed to [`RawCondition::has_lock`].
 #[derive(Debug, Clone, Copy)]
 #[must_use]
 pub(crate) struct Notified;
@@ -106,7 +117,7 @@ impl RawCondition {
         RawCondition { state: Broadcast::new(), owed: AtomicU32::new(0), _padding: 0 }
     }
 
-    /// Begins to wait, with the lock.
+    /// Begins a wait, with the lock held.
     pub(crate) fn begin(&self) -> Begun {
         loop {
             if let Ok(marked) = self.state.mark(self.state.word().load(Relaxed)) {
@@ -115,7 +126,7 @@ impl RawCondition {
         }
     }
 
-    /// Waits, without the lock, of which the third says whether it is free.
+    /// Waits, without the lock. `is_free` returns whether the lock is free.
     pub(crate) fn sleep(
         &self,
         begun: Begun,
@@ -128,7 +139,7 @@ impl RawCondition {
             0 => {
                 if matches!(awake, Some((Awake::Woken, _))) {
                     let before = self.notify_pending(1);
-                    // This one's own does not count; one that came in between does.
+                    // This thread's own notification does not count; one that came in between does.
                     if (before ^ begun_in.get()) & (SOME | ALL) == 0 {
                         begun_in.set(after_some(before));
                     }
@@ -139,7 +150,7 @@ impl RawCondition {
             _ => match awake {
                 None | Some((Awake::Woken, _)) => true,
                 Some((Awake::Changed, since)) => (seen ^ since) & SOME != 0,
-                // The same where the kernel lets nobody sleep on the word: no wake was for this
+                // The same where the kernel lets no thread sleep on the word: no wake was for this
                 // one.
                 Some((Awake::TimedOut | Awake::Refused, _)) => {
                     is_free() && self.take_left(&was_owed)
@@ -156,12 +167,12 @@ impl RawCondition {
         })
     }
 
-    /// Whoever was notified has the lock again.
+    /// Notes that a notified waiter has the lock again.
     pub(crate) fn has_lock(&self, _: Notified) {
         self.take_owed();
     }
 
-    /// Takes one from what is owed, if there is anything.
+    /// Takes one of what is owed, if anything is.
     fn take_owed(&self) {
         let mut seen = self.owed.load(Relaxed);
         while seen & OWED != 0 {
@@ -172,8 +183,8 @@ impl RawCondition {
         }
     }
 
-    /// Takes one from what is owed, if that is the same as at the last look, `before`. For a
-    /// sleeper that finds the lock free.
+    /// Takes one of what is owed, if `owed` is the same as at the last look, `before`. Returns
+    /// whether it did. For a sleeper that finds the lock free.
     fn take_left(&self, before: &Cell<u32>) -> bool {
         let owed = self.owed.load(Relaxed);
         owed == before.replace(owed)
@@ -200,7 +211,7 @@ impl RawCondition {
         with_wake_on_death(self.state.word(), || self.notify_pending(count));
     }
 
-    /// Notifies, with the word pending already: what the word was before.
+    /// Notifies, with the word pending already. Returns the word before.
     fn notify_pending(&self, count: u32) -> u64 {
         let mut seen = self.state.word().load(Relaxed);
         while let Err(now) =
@@ -208,8 +219,8 @@ impl RawCondition {
         {
             seen = now;
         }
-        // If the kernel refuses, nobody says whether `count` have been woken, and those who were
-        // not are to find out by themselves.
+        // If the kernel refuses, nothing tells whether `count` were woken. The waiters that were
+        // not woken must find out by themselves.
         if futex::try_wake(self.state.word(), count).is_none_or(|woken| woken < count) {
             // `TURN` has changed already.
             self.wake_all(0);
@@ -217,7 +228,7 @@ impl RawCondition {
         seen
     }
 
-    /// Has everybody return who has begun before.
+    /// Makes all waiters return that have begun before.
     fn wake_all(&self, turn: u64) {
         let Ok(_) = self.state.change(Relaxed, |seen| Ok::<_, Infallible>(after_all(seen, turn)));
     }
@@ -239,7 +250,7 @@ fn after_all(seen: u64, turn: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// A condition with one that was notified and waits for the lock.
+    /// Returns a condition with one waiter that was notified and waits for the lock.
     fn owing() -> RawCondition {
         let condition = RawCondition::new();
         condition.owed.fetch_add(ONE_CHANGE + 1, Relaxed);
@@ -252,7 +263,7 @@ mod tests {
         let look = Cell::new(0);
         assert!(!condition.take_left(&look));
         assert!(condition.take_left(&look));
-        // Once.
+        // It is left only once.
         assert!(!condition.take_left(&look));
         assert!(!condition.take_left(&look));
     }

@@ -1,31 +1,31 @@
 //! The state machine of the event.
 //!
 //! # Goal
-//! `wait` returns once the event is set, or was set at any time since `wait` began, even if it was
-//! cleared at once. Any participant may die or be stopped at any instruction without keeping a
-//! sleeper from that: see [`Broadcast`].
+//! `wait` returns once the event is set. It also returns if the event was set at any time since
+//! `wait` began, even if it was cleared at once. Any participant may die or be stopped at any
+//! instruction without keeping a sleeper from that: see [`Broadcast`].
 //!
 //! # The word
 //! | bits | name | meaning |
 //! |---|---|---|
 //! | 30 | `SET` | the event is set |
 //! | 31-33 | `WAITERS`, `WAKING`, `SEVERAL` | [`Broadcast`]'s |
-//! | 34-63 | generation | how often it was set, modulo 2^30 |
+//! | 34-63 | generation | how many times the event was set, modulo 2^30 |
 //!
 //! `set` adds one to the generation and sets `SET`. `clear` takes `SET` out and leaves the rest.
 //!
-//! Who waits for other things, too (`wait_any::source`), does what every waiter does: all are
-//! always woken, so it takes nobody's wake-up with it if it dies.
+//! A watcher (`wait_any::source`), which waits for other things too, does what every waiter does. A
+//! `set` always wakes all sleepers, so a watcher that dies takes no other's wake-up with it.
 //!
 //! # Overflow
-//! A sleeper that is stopped while the event is set and cleared exactly 2^30 times sees nothing of
-//! it, and waits for the next time.
+//! A sleeper that is stopped while the event is set and cleared exactly 2^30 times does not notice,
+//! and waits for the next time.
 //!
 //! # Memory ordering
-//! `set` is Release also where it finds the event set; waiting and `is_set` are Acquire. All
-//! changes are exchanges, so they continue the release sequence: who sees that a generation has
-//! passed is ordered after its `set`. `clear` is Acquire: a `set` that it undoes happened before
-//! it.
+//! `set` is Release, also where it finds the event set. Waiting and `is_set` are Acquire. All
+//! changes are exchanges, so they continue the release sequence: a thread that sees that a
+//! generation has passed is ordered after its `set`. `clear` is Acquire: a `set` that it undoes
+//! happened before it.
 
 use core::convert::Infallible;
 
@@ -41,7 +41,7 @@ const SET: u64 = 1 << 30;
 const ONE_GENERATION: u64 = 1 << 34;
 const GENERATION: u64 = !(ONE_GENERATION - 1);
 
-/// The event without its methods for the public.
+/// The event's shared state, without the public methods.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct RawEvent {
@@ -66,8 +66,8 @@ impl RawEvent {
             if seen & (WAITERS | WAKING) != 0 {
                 return self.set_contended();
             }
-            // Release: pairs with the Acquire in `is_set`, `wait` and `clear`; for this one's sake
-            // also if the event is set already.
+            // Release: pairs with the Acquire in `is_set`, `wait` and `clear`. That is why the
+            // exchange is made even if the event is set already.
             match self.state.word().compare_exchange_weak(seen, after_set(seen), Release, Relaxed) {
                 Ok(_) => return,
                 Err(now) => seen = now,
@@ -86,8 +86,8 @@ impl RawEvent {
     #[inline]
     pub(crate) fn clear(&self) {
         let mut seen = self.state.word().load(Relaxed);
-        // Acquire: pairs with the Release in `set`. Also if there is nothing to clear: another
-        // `clear` has undone a `set` before it.
+        // Acquire: pairs with the Release in `set`. Also if there is nothing to clear: then another
+        // `clear` has undone a `set` before this one.
         while let Err(now) =
             self.state.word().compare_exchange_weak(seen, seen & !SET, Acquire, Relaxed)
         {
@@ -135,7 +135,7 @@ impl Source for RawEvent {
         if is_over(seen, state.begun) {
             return Armed::Again;
         }
-        // If nothing has changed since, the mark is this thread's own.
+        // If the word has not changed since the last mark, that mark is this thread's own.
         let marked = if seen & WAITERS != 0 && state.armed == seen {
             Ok(seen)
         } else {
@@ -156,12 +156,12 @@ impl Source for RawEvent {
     }
 }
 
-/// Whether a wait that began in a generation is over.
+/// Returns whether a wait that began in generation `begun_in` is over.
 fn is_over(seen: u64, begun_in: u64) -> bool {
     seen & SET != 0 || seen & GENERATION != begun_in
 }
 
-/// What `set` makes of a word.
+/// Returns what `set` makes of a word.
 fn after_set(seen: u64) -> u64 {
     if seen & SET != 0 { seen } else { seen.wrapping_add(ONE_GENERATION) | SET }
 }

@@ -84,8 +84,8 @@ mod watchers;
 #[repr(C)]
 pub(crate) struct RawLock {
     robust: RobustWord,
-    /// Bits 0-29: the TID of a starving waiter, 0: none; bit 31: [`STOOD_BACK`]. Relaxed
-    /// everywhere: it is a hint.
+    /// Bits 0-29: the TID of a starving waiter, 0: none; bit 31:
+    /// [`STOOD_BACK`](starving::STOOD_BACK). Relaxed everywhere: it is a hint.
     starving: AtomicU32,
     /// The note of the watchers for an owner's death: see the top.
     watchers: AtomicU32,

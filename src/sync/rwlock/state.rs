@@ -1,32 +1,35 @@
-//! The state machine of the readers' and writers' lock.
+//! The state machine of the readers-writer lock.
 //!
 //! # Goal
-//! Several readers or one writer. A dead reader is none; after a dead writer the next one learns
-//! that the data may be half written. Any participant may die or be stopped at any instruction
-//! without keeping the others from that.
+//! The lock has several readers or one writer. A dead reader counts as none. After a dead writer
+//! the next thread learns that the data may be half written. Any participant may die or be stopped
+//! at any instruction without keeping the others from that.
 //!
 //! # The words
 //! | word | holds |
 //! |---|---|
-//! | `writer` | a robust lock (`lock::state`), of the writer and of whoever wants to be it |
+//! | `writer` | a robust lock (`lock::state`), held by the writer or by a thread that waits to be it |
 //! | `readers` | a cell for each reader ([`Cells`]) |
-//! | `writing` | 1 from before a writer's first access to the data until it is whole again, otherwise 0 |
+//! | `writing` | 1 from before a writer's first access to the data until the data is whole again, otherwise 0 |
 //!
 //! A writer takes the lock, and then waits until all cells are free. A reader takes a cell, and
-//! looks whether the lock has an owner: if so, it frees the cell and waits until the lock is free.
-//! So a waiting writer keeps new readers out, and needs to wait for those only that it finds.
+//! looks whether the lock has an owner. If so, it frees the cell and waits until the lock is free.
+//! So a waiting writer keeps new readers out, and waits only for the readers that it finds.
 //!
-//! *One of the two sees the other*: the reader exchanges its cell and then loads the lock's word,
-//! both SeqCst; the writer exchanges the lock's word and then loads the cells, with a SeqCst fence
-//! between. It is what forbids that the reader finds no owner and the writer finds no reader.
+//! *One of the two sees the other*:
+//! - The reader exchanges its cell and then loads the lock's word, both SeqCst.
+//! - The writer exchanges the lock's word and then loads the cells, with a SeqCst fence between.
 //!
-//! # Those that die
+//! This forbids the outcome in which the reader finds no owner and the writer finds no reader.
+//!
+//! # Process death
 //! A dead reader's cell is free, and the kernel wakes the writer. A dead writer's lock is free.
-//! Whether it wrote is told by `writing`, not by the lock's `OWNER_DIED`: one that dies while it
-//! waits for readers has done nothing. It is stored before the data is touched and after it was
-//! touched last, in program order, which is all that a death leaves. Readers that sleep on the
-//! lock's word are woken one at a time, as its other waiters are, and each wakes the next before it
-//! goes on; the word is pending until then.
+//! Whether a dead writer wrote is in `writing`, not in the lock's `OWNER_DIED`: a thread that dies
+//! while it waits for readers has done nothing. `writing` is stored before the first access to the
+//! data and after the last one, in program order. Program order is all that a death leaves.
+//!
+//! Readers that sleep on the lock's word are woken one at a time, like its other waiters. Each
+//! wakes the next before it goes on, and the word is pending until then.
 
 use crossproc_sys::atomic::Ordering::{Relaxed, SeqCst};
 use crossproc_sys::atomic::{AtomicU32, fence};
@@ -39,7 +42,7 @@ use crate::wait::{Wait, Waiter};
 const WHOLE: u32 = 0;
 const WRITING: u32 = 1;
 
-/// The lock without its data.
+/// The shared part of the lock, without its data.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct RawRwLock<const READERS: usize> {
@@ -50,7 +53,7 @@ pub(crate) struct RawRwLock<const READERS: usize> {
     readers: Cells<READERS>,
 }
 
-/// A lock that was acquired: by what it is released, and whether the data may be half written.
+/// An acquired lock: what it is released by, and whether the data may be half written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Admitted<By> {
     pub(crate) by: By,
@@ -67,10 +70,10 @@ impl<const READERS: usize> RawRwLock<READERS> {
         }
     }
 
-    /// Reads if no writer is there and a cell is free.
+    /// Takes the lock for reading if there is no writer and a cell is free.
     #[inline]
     pub(crate) fn try_read(&self) -> Result<Admitted<Taken>, LockRefused> {
-        // By this thread's own list first: a peer may have written that nobody writes.
+        // Asks this thread's own list first: a peer may have stored a word that shows no writer.
         if self.writer.is_owned() {
             return Err(LockRefused::Deadlock);
         }
@@ -81,7 +84,8 @@ impl<const READERS: usize> RawRwLock<READERS> {
         self.enter(taken).ok_or(LockRefused::WouldBlock)
     }
 
-    /// Reads, waiting as long as it may, whatever [`try_read`](RawRwLock::try_read) found.
+    /// Takes the lock for reading, and waits as long as `wait` allows, whatever
+    /// [`try_read`](RawRwLock::try_read) found.
     #[cold]
     pub(crate) fn read(&self, wait: Wait) -> Result<Admitted<Taken>, LockRefused> {
         let mut waiter = Waiter::new(wait);
@@ -105,16 +109,16 @@ impl<const READERS: usize> RawRwLock<READERS> {
             return Ok(());
         }
         if self.readers.is_holder() {
-            // The writer waits for this very thread.
+            // The writer waits for this thread itself.
             return Err(LockRefused::Deadlock);
         }
         self.writer.wait_until_free(waiter)
     }
 
-    /// Reads with a cell, unless a writer has come: then the cell is free again.
+    /// Begins to read with a cell, unless a writer has come. In that case frees the cell again.
     #[inline]
     fn enter(&self, taken: Taken) -> Option<Admitted<Taken>> {
-        // SeqCst: see above. Acquire: pairs with the Release of a writer's unlock.
+        // SeqCst: see the top. Acquire: pairs with the Release of a writer's unlock.
         if self.writer.has_owner(SeqCst) {
             self.readers.release(taken, u32::MAX);
             return None;
@@ -127,7 +131,7 @@ impl<const READERS: usize> RawRwLock<READERS> {
         self.readers.release(taken, u32::MAX);
     }
 
-    /// Writes if nobody else is there.
+    /// Takes the lock for writing if no thread reads or writes.
     #[inline]
     pub(crate) fn try_write(&self) -> Result<Admitted<u32>, LockRefused> {
         let tid = match self.writer.lock_uncontended() {
@@ -135,7 +139,7 @@ impl<const READERS: usize> RawRwLock<READERS> {
             None => self.writer.try_lock_contended()?.tid,
         };
         self.announce();
-        // By this thread's own list, as above.
+        // By this thread's own list, as in `try_read`.
         let is_own = self.readers.is_holder();
         if !is_own && self.readers.are_free() {
             return Ok(self.begin_write(tid));
@@ -144,7 +148,8 @@ impl<const READERS: usize> RawRwLock<READERS> {
         Err(if is_own { LockRefused::Deadlock } else { LockRefused::WouldBlock })
     }
 
-    /// Writes, waiting as long as it may, whatever [`try_write`](RawRwLock::try_write) found.
+    /// Takes the lock for writing, and waits as long as `wait` allows, whatever
+    /// [`try_write`](RawRwLock::try_write) found.
     #[cold]
     pub(crate) fn write(&self, wait: Wait) -> Result<Admitted<u32>, LockRefused> {
         if self.readers.is_holder() {
@@ -161,12 +166,12 @@ impl<const READERS: usize> RawRwLock<READERS> {
         }
     }
 
-    /// Between taking the lock and looking at the cells.
+    /// To be called between taking the lock and looking at the cells.
     #[inline]
     fn announce(&self) {
-        // That an owner died is in `writing`.
+        // `writing` says whether a writer died in its write; `OWNER_DIED` is not needed for that.
         self.writer.recover_if_inconsistent();
-        // SeqCst: see above.
+        // SeqCst: see the top.
         fence(SeqCst);
     }
 
@@ -178,8 +183,8 @@ impl<const READERS: usize> RawRwLock<READERS> {
         Admitted { by: tid, is_inconsistent }
     }
 
-    /// Ends the writing of the thread `tid`, and says whether the data is whole. Nothing in another
-    /// thread, as for a [`RawLock`].
+    /// Ends the write of the thread `tid`, and notes whether the data is whole. Does nothing in
+    /// another thread, as for a [`RawLock`].
     #[inline]
     pub(crate) fn end_write(&self, tid: u32, is_whole: bool) {
         if self.writer.owned_by() != Some(tid) {
@@ -196,12 +201,12 @@ impl<const READERS: usize> RawRwLock<READERS> {
         self.writing.load(Relaxed) != WHOLE
     }
 
-    /// The writer's TID, or that of one who waits to be it. A hint.
+    /// Returns the TID of the writer, or of a thread that waits to be it. A hint.
     pub(crate) fn writer(&self) -> Option<u32> {
         self.writer.owner()
     }
 
-    /// How many cells are held. A hint.
+    /// Returns the number of cells that are held. A hint.
     pub(crate) fn readers(&self) -> usize {
         READERS - self.readers.free()
     }

@@ -1,43 +1,46 @@
 //! The state machine of the semaphore.
 //!
 //! # Goal
-//! Of the permits that were released, each is acquired once at most. Nobody sleeps while there are
-//! permits, though any participant may die or be stopped at any instruction.
+//! Each released permit is acquired at most once. No waiter sleeps while there are permits, though
+//! any participant may die or be stopped at any instruction.
 //!
 //! # The word
-//! 64 bits; the futex is the low half. Its TID bits are always 0, which makes the kernel wake one
-//! sleeper when a thread dies that has the word as its robust list's pending entry
+//! The word has 64 bits; the futex is the low half. Its TID bits are always 0. So the kernel wakes
+//! one sleeper when a thread dies that has the word as its robust list's pending entry
 //! (`crossproc_sys::robust`).
 //!
 //! | bits | name | meaning |
 //! |---|---|---|
 //! | 0-29 | | always 0 |
-//! | 30 | `AVAILABLE` | the value is not 0: it makes the futex tell a sleeper so |
-//! | 31 | `WAITERS` | someone may be asleep |
-//! | 32 | `WATCHED` | beside `WAITERS`: since all were last woken, someone went to sleep who waits for other things, too (`wait_any::source`) |
-//! | 33-63 | value | how many permits there are |
+//! | 30 | `AVAILABLE` | the value is not 0: changes the futex, so that no waiter falls asleep then |
+//! | 31 | `WAITERS` | a waiter may be asleep |
+//! | 32 | `WATCHED` | set beside `WAITERS`: since all were last woken, a watcher went to sleep, which waits for other things too (`wait_any::source`) |
+//! | 33-63 | value | the number of permits |
 //!
 //! `acquire` takes one from the value, `release` adds to it; `AVAILABLE` follows in the same
 //! exchange. A waiter adds `WAITERS` to a value of 0, and sleeps while the futex is `WAITERS`
-//! alone. A watcher adds both flags, and sleeps while *both* halves are as it has left them.
+//! alone. A watcher adds both flags, and sleeps while *both* halves are as it left them.
 //!
 //! # Why no wake-up is lost
-//! It is the lock's argument (`lock::state`): releaser and sleepers have the word pending,
-//! `WAITERS` is kept until a wake found nobody, whoever has slept leaves the flag behind, also when
-//! it gives up. What a semaphore adds: there may be several permits and one of the wake-ups for
-//! them may be the kernel's for a dead releaser, which is one only. So whoever has slept and leaves
+//! It is the lock's argument (`lock::state`). The releaser and the sleepers have the word pending.
+//! `WAITERS` is kept until a wake found no sleeper. A thread that has slept leaves the flag behind,
+//! also when it gives up.
+//!
+//! The semaphore adds one step. There may be several permits, and one of the wake-ups for them may
+//! be the kernel's for a dead releaser, which wakes only one. So a thread that has slept and leaves
 //! permits behind wakes the next.
 //!
-//! Whoever would wake some and finds `WATCHED` wakes all, and a releaser takes it out with its
-//! exchange, so that this is done once. Should it die there, the kernel wakes one: a watcher that
-//! finds permits then wakes all, too. It sleeps on both halves because the low one alone would look
-//! the same after all were woken and others have marked the word again, when one wake for one
-//! sleeper would be the watcher's.
+//! A thread that is to wake some sleepers and finds `WATCHED` wakes all. A releaser takes the flag
+//! out with its exchange, so that this is done once. Should the releaser die there, the kernel
+//! wakes one sleeper; a watcher that then finds permits wakes all, too.
+//!
+//! A watcher sleeps on both halves because the low one alone could look the same again, after all
+//! were woken and others have marked the word. Then a wake for one sleeper could be spent on the
+//! watcher.
 //!
 //! # Memory ordering
-//! `release` is Release, `acquire` Acquire; all changes are exchanges and continue the release
-//! sequence, so an acquirer is ordered after every release whose permit could have been the one it
-//! got.
+//! `release` is Release, `acquire` is Acquire. All changes are exchanges and continue the release
+//! sequence. So an acquirer is ordered after every release whose permit it could have got.
 
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -53,17 +56,17 @@ const WAITERS: u64 = 1 << 31;
 const WATCHED: u64 = 1 << 32;
 const ONE: u64 = 1 << 33;
 
-/// The most permits that the word has room for.
+/// The largest number of permits that the word has room for.
 pub(crate) const MAX: u32 = (1 << 31) - 1;
 
-/// The semaphore without its methods for the public.
+/// The semaphore's shared state, without the public methods.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct RawSemaphore {
     word: AtomicU64,
 }
 
-/// The value would be more than it may be.
+/// The value would exceed its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Overflow;
 
@@ -83,8 +86,7 @@ impl RawSemaphore {
         self.take(0).is_some()
     }
 
-    /// Takes one permit, keeping the flags and adding `and`, if there is one: what the word is
-    /// then.
+    /// Takes one permit, if there is one. Keeps the flags and adds `and`. Returns the new word.
     #[inline]
     fn take(&self, and: u64) -> Option<u64> {
         let mut seen = self.word.load(Relaxed);
@@ -110,7 +112,7 @@ impl RawSemaphore {
     }
 
     fn acquire_pending(&self, waiter: &mut Waiter) -> Result<(), Ended> {
-        // Once this thread has slept, others may sleep whom nothing but this thread knows of.
+        // Once this thread has slept, there may be other sleepers that only this thread knows of.
         let mut kept = 0;
         loop {
             if let Some(left) = self.take(kept) {
@@ -130,14 +132,15 @@ impl RawSemaphore {
                 }
                 continue;
             }
-            // Also while others sleep: permits are for whoever comes first, and two that wait for
-            // each other in turns would never find out of their sleep.
+            // The thread spins also while others sleep: permits go to the first thread to ask. And
+            // two threads that wait for each other in turns would otherwise never leave their
+            // sleep.
             if waiter.spin(|| self.value() != 0) || (!marked && !self.mark(seen)) {
                 continue;
             }
             kept = WAITERS;
-            // The futex as it was seen, whatever a peer has put there: a sleep that always failed
-            // would spin.
+            // Expects the futex as it was seen, whatever a peer has put there: a sleep that always
+            // failed would spin.
             waiter.sleep(|until| futex::wait(&self.word, (seen | WAITERS) as u32, until));
         }
     }
@@ -147,7 +150,7 @@ impl RawSemaphore {
         self.word.compare_exchange(seen, seen | WAITERS, Relaxed, Relaxed).is_ok()
     }
 
-    /// Adds permits, if there are not more than `most` then.
+    /// Adds permits, unless there would be more than `most`.
     #[inline]
     pub(crate) fn release(&self, count: u32, most: u32) -> Result<(), Overflow> {
         match self.add(count, most, WAITERS) {
@@ -157,8 +160,8 @@ impl RawSemaphore {
         }
     }
 
-    /// Adds permits, and takes `WATCHED` out: what the word was before. `Err(None)` if one of the
-    /// bits `unless` is set.
+    /// Adds permits, takes `WATCHED` out if `unless` is 0, and returns the word before. Returns
+    /// `Err(None)` if one of the bits in `unless` is set.
     #[inline]
     fn add(&self, count: u32, most: u32, unless: u64) -> Result<u64, Option<Overflow>> {
         let mut seen = self.word.load(Relaxed);
@@ -169,11 +172,11 @@ impl RawSemaphore {
             if seen & unless != 0 {
                 return Err(None);
             }
-            // Not more than there is room for, whatever a peer has written for a bound.
+            // Never more than the word has room for, whatever bound a peer has written.
             if u64::from(value(seen)) + u64::from(count) > u64::from(most.min(MAX)) {
                 return Err(Some(Overflow));
             }
-            // There is no `WATCHED` without `WAITERS`.
+            // `WATCHED` is never set without `WAITERS`, at which the other callers stop.
             let more = if unless == 0 {
                 after_add(seen & !WATCHED, count)
             } else {
@@ -190,7 +193,7 @@ impl RawSemaphore {
     #[cold]
     fn release_contended(&self, count: u32, most: u32) -> Result<(), Overflow> {
         with_wake_on_death(&self.word, || {
-            // Without bits to stop at, the only error is the overflow.
+            // With no bits to stop at, the only error is the overflow.
             let before = self.add(count, most, 0).map_err(|_| Overflow)?;
             self.wake(after_add(before & !WATCHED, count), to_wake(before, count));
             Ok(())
@@ -201,7 +204,7 @@ impl RawSemaphore {
         if released & WAITERS == 0 || futex::wake(&self.word, count) != 0 {
             return;
         }
-        // Nobody was asleep. Relaxed: the flag orders nothing.
+        // No thread was asleep. Relaxed: the flag orders nothing.
         if self.word.compare_exchange(released, released & !WAITERS, Relaxed, Relaxed).is_ok() {
             futex::wake(&self.word, count);
         }
@@ -247,7 +250,7 @@ impl Source for RawSemaphore {
             if seen == marked {
                 return;
             }
-            // Relaxed: the flags order nothing. Others may be asleep whom nothing but this thread
+            // Relaxed: the flags order nothing. There may be other sleepers that only this thread
             // knows of.
             match self.word.compare_exchange_weak(seen, marked, Relaxed, Relaxed) {
                 Ok(_) => return,
@@ -258,24 +261,24 @@ impl Source for RawSemaphore {
     }
 }
 
-/// How many to wake of `count` that are meant.
+/// Returns how many sleepers to wake for `count` permits: all, if a watcher may sleep.
 fn to_wake(word: u64, count: u32) -> u32 {
     if word & WATCHED == 0 { count } else { u32::MAX }
 }
 
-/// What `take` makes of a word with permits.
+/// Returns what `take` makes of a word with permits.
 #[inline]
 fn after_take(seen: u64) -> u64 {
     if seen < 2 * ONE {
         keep_branch();
-        // The one that there is goes.
+        // The only permit goes.
         seen & (ONE - 1) & !AVAILABLE
     } else {
         seen - ONE
     }
 }
 
-/// What `add` makes of a word that has room for as many.
+/// Returns what `add` makes of a word that has room for `count` more.
 #[inline]
 fn after_add(seen: u64, count: u32) -> u64 {
     let more = u64::from(count) * ONE;
@@ -287,8 +290,8 @@ fn after_add(seen: u64, count: u32) -> u64 {
     }
 }
 
-/// Has the compiler make a branch of an `if`, which is predicted, where a selection would wait for
-/// the word to come out of the last exchange: a nanosecond of five.
+/// Makes the compiler emit a branch for an `if`. A branch is predicted, where a selection would
+/// wait for the result of the last exchange: a nanosecond of five.
 #[inline]
 fn keep_branch() {
     core::hint::black_box(());

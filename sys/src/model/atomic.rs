@@ -1,5 +1,5 @@
-//! Atomics that lead to loom's by their address: `const fn new` and the layout of the real ones.
-//! See [`model`](crate::model).
+//! Atomics whose addresses lead to loom's. They keep the `const fn new` and the layout of the real
+//! ones. See [`model`](crate::model).
 
 #![allow(clippy::must_use_candidate, reason = "as in the real module")]
 
@@ -12,12 +12,12 @@ pub use core::sync::atomic::Ordering;
 use crate::model::explorer::{self, Change, Place};
 use crate::model::{WORLD, count_write, step};
 
-/// Loom's atomic, and one more to which every load writes first.
+/// Loom's atomic, and a second one, the turn, to which every load writes first.
 ///
-/// Loom tries another order of two accesses only if the later one is the next to touch the atomic
-/// after the earlier one, and for it a thread's own load before its exchange stands between the
-/// exchange and somebody else's load. The turns, which are read-modify-writes and order nothing
-/// else, make it try both orders of any two accesses.
+/// Loom tries both orders of two accesses only if nothing touches the atomic between them. To loom,
+/// a thread's own load before its exchange stands between the exchange and another thread's load.
+/// The turns are read-modify-writes and order nothing else. They make loom try both orders of any
+/// two accesses.
 pub(crate) struct Watched<A> {
     turn: loom::sync::atomic::AtomicU32,
     word: A,
@@ -41,9 +41,10 @@ impl<A> Deref for Watched<A> {
     }
 }
 
-/// loom takes a SeqCst access for an AcqRel one, but knows the fence. With one after each exchange
-/// and before each load, whoever exchanges one word and then loads another is ordered with those
-/// who do the reverse, which is what SeqCst accesses are used for here.
+/// Loom takes a SeqCst access for an AcqRel one, but knows the fence. So a fence follows each
+/// SeqCst exchange and precedes each SeqCst load. It orders a thread that exchanges one word and
+/// then loads another with threads that do the reverse. SeqCst accesses are used here for just
+/// that.
 fn fence_if_seq_cst(order: Ordering) {
     if order == Ordering::SeqCst {
         loom::sync::atomic::fence(Ordering::SeqCst);
@@ -64,7 +65,7 @@ macro_rules! modelled {
         #[derive(Debug, Default)]
         #[repr(transparent)]
         pub struct $name {
-            /// What loom's atomic starts with; never written.
+            /// The initial value of loom's atomic; never written.
             initial: core::sync::atomic::$name,
         }
 
@@ -90,7 +91,7 @@ macro_rules! modelled {
                 }
             }
 
-            /// A load without a step: the kernel's, or part of one.
+            /// Loads without a step: for the kernel, or as part of another step.
             pub(crate) fn peek(&self, order: Ordering) -> $plain {
                 let word = self.loom();
                 word.take_turn();

@@ -1,5 +1,5 @@
-//! The clock of the models: the real one, but for an exploration, where a deadline may have passed
-//! whenever a thread looks. See [`model`](crate::model).
+//! The clock of the models. It is the real one except in an exploration, where a deadline may have
+//! passed whenever a thread looks. See [`model`](crate::model).
 
 #[path = "../clock.rs"]
 #[allow(unreachable_pub, reason = "it is public in the real world")]

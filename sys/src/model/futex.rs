@@ -18,7 +18,7 @@ use crate::robust::{OWNER_DIED, TID_MASK, WAITERS};
 /// No spinning: loom explores every order of the accesses anyway.
 pub const MAX_SPINS: u32 = 0;
 
-/// One lost lock makes a waiter starve, so that the models get there.
+/// After one lost lock a waiter starves, so that the models get there.
 pub const MAX_LOSSES: u32 = 1;
 
 /// As in the real module.
@@ -32,18 +32,20 @@ pub enum Awake {
     Refused,
 }
 
-/// A word that threads can sleep on, as in the real module, with what the kernel does to it.
+/// A word that threads can sleep on, as in the real module. It includes what the kernel does to the
+/// word.
 pub trait Word: 'static {
-    /// What the futex is known by.
+    /// Returns the address that identifies the futex.
     #[doc(hidden)]
     fn address(&self) -> usize;
-    /// Where it is, for the explorer.
+    /// Returns where the word is, for the explorer.
     #[doc(hidden)]
     fn place(&self) -> Place;
-    /// The kernel's load of the futex's 32 bits.
+    /// Loads the futex's 32 bits, as the kernel does.
     #[doc(hidden)]
     fn low(&self) -> u32;
-    /// The kernel's exchange for a dying owner: OWNER_DIED for the TID. Says whether to wake one.
+    /// Exchanges the TID of a dying owner for OWNER_DIED, as the kernel does. Returns whether to
+    /// wake one waiter.
     #[doc(hidden)]
     fn owner_died(&self, tid: u32) -> bool;
 }
@@ -100,20 +102,20 @@ impl Word for AtomicU64 {
 
 #[derive(Default)]
 pub(crate) struct Futex {
-    /// Each with the place that the word has among those it sleeps on.
+    /// Each sleeper, with the index of this word among those it sleeps on.
     asleep: Mutex<VecDeque<(Rc<Sleeper>, usize)>>,
 }
 
-/// A thread that sleeps on one or more words. A wake counts each of its places in a queue for
-/// itself, as the kernel's does until the thread has run.
+/// A thread that sleeps on one or more words. It counts once in each queue that it is in, so one
+/// sleeper may use up several wakes. The kernel does the same until the thread has run.
 ///
-/// Between a look at a cell and the next parking loom switches to no other thread.
+/// Between a look at a cell and the next parking, loom does not switch threads.
 struct Sleeper {
     thread: Thread,
     has_deadline: bool,
     is_parked: Cell<bool>,
     result: Cell<Option<Awake>>,
-    /// The last of its words that it was woken through.
+    /// The last of its words through which it was woken.
     through: Cell<usize>,
 }
 
@@ -136,8 +138,8 @@ impl Futex {
         asleep.retain(|(sleeper, _)| !sleeper.has_deadline);
     }
 
-    /// Queues a sleeper if the word is as it expects, and its time is not over; otherwise that is
-    /// its result.
+    /// Queues a sleeper if the word is as expected and the deadline has not passed. Returns whether
+    /// it did. Otherwise the reason becomes the sleeper's result.
     fn queue(&self, sleeper: &Rc<Sleeper>, place: usize, word: &Watch<'_>) -> bool {
         let mut asleep = self.asleep.lock().unwrap();
         if !word.is_as_expected() {
@@ -171,7 +173,8 @@ impl Sleeper {
     fn end(&self, result: Awake) {
         if self.result.get().is_none() {
             self.result.set(Some(result));
-            // Otherwise it may stand before another queue's mutex, and loom would let it in.
+            // A sleeper that is not parked may be blocked on another queue's mutex. Loom would let
+            // it in.
             if self.is_parked.get() {
                 self.thread.unpark();
             }
@@ -207,7 +210,7 @@ pub struct Watch<'a>(Watched<'a>);
 #[derive(Clone, Copy)]
 enum Watched<'a> {
     Low(&'a dyn Word, u32),
-    /// Both halves at once: whoever is woken is woken through the low one.
+    /// Both halves at once. A wake arrives through the low half.
     Whole(&'a AtomicU64, u64),
 }
 
@@ -227,7 +230,7 @@ impl<'a> Watch<'a> {
         [Watch(Watched::Whole(word, expected))]
     }
 
-    /// As [`wait_briefly`].
+    /// See [`wait_briefly`].
     pub fn wait_briefly(&self, _nanos: u64, _deadline: Option<u64>) -> Option<Awake> {
         private_step(Private::WaitBriefly);
         None
@@ -240,7 +243,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The word, and which bits of it are to be what, for the explorer.
+    /// Returns the word, the expected value and the mask of the compared bits, for the explorer.
     pub(crate) fn bits(&self) -> (Place, u64, u64) {
         match self.0 {
             Watched::Low(word, expected) => (word.place(), expected.into(), u32::MAX.into()),
@@ -256,13 +259,13 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// As in the real module; a deadline passes when the model says so.
+/// As in the real module. A deadline passes when the model says so.
 pub fn wait<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
     wait_on(&[Watch::new(word, expected)], deadline.is_some()).0
 }
 
-/// As in the real module, but the time is always over: what it waits for may come or not, and must
-/// not be relied on.
+/// As in the real module, but the time is always over. The event may come or not, and callers must
+/// not rely on it.
 pub fn wait_briefly<W: Word>(
     _word: &W,
     _expected: u32,
@@ -273,7 +276,7 @@ pub fn wait_briefly<W: Word>(
     None
 }
 
-/// As in the real module, whose words can always be watched here.
+/// As in the real module. Here every word can be watched.
 pub fn wait_on_one<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
     wait(word, expected, deadline)
 }
@@ -293,7 +296,7 @@ pub fn wait_any_of(words: &[Watch<'_>], deadline: Option<u64>) -> Option<(Awake,
     Some(wait_on(words, deadline.is_some()))
 }
 
-/// As in the real module, for its address.
+/// As in the real module, with the address alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WordAddress(usize);
 
@@ -312,15 +315,15 @@ pub enum Slept {
     Unsupported,
 }
 
-/// The models have nothing that sleeps on addresses.
+/// Returns `Unsupported`: nothing in the models sleeps on addresses.
 pub fn wait_at(_words: &[WordAddress], _deadline: Option<u64>) -> Slept {
     Slept::Unsupported
 }
 
-/// As above.
+/// Does nothing: see [`wait_at`].
 pub fn wake_address(_word: WordAddress, _count: u32) {}
 
-/// As above.
+/// Returns true: see [`wait_at`].
 pub fn still_holds(_word: WordAddress) -> bool {
     true
 }
@@ -336,7 +339,7 @@ fn wait_on(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
         Futexes::Sleep => sleep(words, has_deadline),
         Futexes::Look => (look(words, has_deadline), 0),
     };
-    // Woken and killed before it could act on it: a moment of its own.
+    // A step of its own: the thread may be killed when it is woken but has not acted on it.
     step();
     awake
 }
@@ -351,11 +354,11 @@ fn sleep(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
         .take_while(|(place, (word, queue))| queue.queue(&me, *place, word))
         .count();
     if queued < words.len() && me.result.get() == Some(Awake::TimedOut) {
-        // It may look again and again until others have done something.
+        // The thread may look again and again until others have done something.
         loom::thread::yield_now();
     }
     me.sleep();
-    // Whoever sleeps on one word has been taken out of its queue.
+    // A sleeper on one word has already been taken out of its queue.
     if words.len() > 1 {
         for queue in &queues[..queued] {
             queue.unqueue(&me);
@@ -385,7 +388,7 @@ pub fn wake<W: Word>(word: &W, count: u32) -> u32 {
     if step() { wake_at(word.address(), count) } else { 0 }
 }
 
-/// As in the real module, and never refused.
+/// As in the real module, but never refused.
 pub fn try_wake<W: Word>(word: &W, count: u32) -> Option<u32> {
     Some(wake(word, count))
 }
@@ -393,7 +396,8 @@ pub fn try_wake<W: Word>(word: &W, count: u32) -> Option<u32> {
 pub(crate) fn wake_at(address: usize, count: u32) -> u32 {
     match WORLD.with_borrow(|world| world.futexes) {
         Futexes::Sleep => futex_of(address).wake(count),
-        // Nobody sleeps, and whoever looks will see: claim that all were woken, so that flags stay.
+        // Nothing sleeps, and every waiter looks for itself. Claim that all were woken, so that
+        // flags stay.
         Futexes::Look => count,
     }
 }

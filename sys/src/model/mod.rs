@@ -1,23 +1,23 @@
-//! The world that the models under `cfg(crossproc_loom)` run in: atomics, futexes and dying threads
-//! for loom.
+//! The world of the models under `cfg(crossproc_loom)`: atomics, futexes and dying threads for
+//! loom.
 //!
 //! The crate's types keep their layout and their `const fn new` here: a modelled atomic is a plain
-//! word whose address leads to a loom atomic. (Those of words that do not start as zero are made on
-//! first use: make that where the word is made, for loom it is its creation.) Loom runs all its
-//! threads on one thread of the system, so the world is thread-local.
+//! word whose address leads to a loom atomic. The loom atomic of a word that does not start as zero
+//! is made on first use. Make that first use where the word is made: loom takes it for the word's
+//! creation. Loom runs all its threads on one thread of the system, so the world is thread-local.
 //!
-//! Two futexes ([`Futexes`]): one that sleeps finds lost wake-ups; its mutex orders whatever meets
-//! in it, and so hides a missing Acquire or Release, which the other one, that only looks at the
-//! word, finds.
+//! There are two futexes ([`Futexes`]). The one that sleeps finds lost wake-ups. Its mutex orders
+//! everything that meets in it, and so hides a missing Acquire or Release. The other one only looks
+//! at the word, and finds those.
 //!
-//! A participant may be **killed** before its k-th step ([`participant`]), a step being one access
-//! to an atomic, one call on a futex, one change of its robust list. The kernel's part at a
-//! thread's end is done as [`robust`](crate::robust) describes it. What a killed thread's
-//! destructors would do does not happen.
+//! A participant may be **killed** before its k-th step ([`participant`]). A step is one access to
+//! an atomic, one call on a futex, or one change of its robust list. The kernel's part at a
+//! thread's end is done as [`robust`](crate::robust) describes it. The destructors of a killed
+//! thread have no effect.
 //!
-//! The same calls also lead to the [`explorer`], while it runs in the calling thread of the system:
-//! it knows no weak memory, but sees each state once, and so comes to the end of what is far too
-//! much for loom.
+//! The same calls also lead to the [`explorer`] while it runs in the calling thread of the system.
+//! The explorer knows no weak memory, but visits each state only once. So it can finish
+//! explorations that are far too large for loom.
 
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU64 as Counter, Ordering::*};
@@ -39,11 +39,11 @@ pub mod explorer;
 /// Which futex the executions run with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Futexes {
-    /// A queue under a mutex: a waiter that nobody wakes stays asleep, which loom reports as a
+    /// A queue under a mutex. A waiter that is never woken stays asleep, which loom reports as a
     /// deadlock.
     #[default]
     Sleep,
-    /// Looks at the word with Relaxed loads until it has changed: synchronises with nobody.
+    /// Looks at the word with Relaxed loads until it has changed. Synchronises with nothing.
     Look,
 }
 
@@ -52,9 +52,10 @@ pub(crate) struct World {
     pub(crate) futexes: Futexes,
     pub(crate) words32: Words<AtomicU32>,
     pub(crate) words64: Words<AtomicU64>,
-    /// By address, in the order of their first use: an execution must not depend on addresses.
+    /// Keyed by address, in the order of first use: an execution must not depend on addresses.
     pub(crate) queues: Vec<(usize, Rc<Futex>)>,
-    /// 1 once every deadline has passed; loom's own, so that it tries the sleeps before and after.
+    /// 1 once every deadline has passed. It is loom's own, so that loom tries the sleeps before and
+    /// after.
     expired: Option<Rc<AtomicU32>>,
     participants: HashMap<ThreadId, Rc<Participant>>,
 }
@@ -62,7 +63,7 @@ pub(crate) struct World {
 /// Loom's atomics by the addresses of the modelled ones.
 pub(crate) struct Words<A> {
     known: HashMap<usize, Rc<Watched<A>>>,
-    /// Made before any thread, as loom demands, for words that start as zeros.
+    /// Atomics for words that start as zeros, made before any thread, as loom demands.
     zeros: Vec<Rc<Watched<A>>>,
 }
 
@@ -97,13 +98,13 @@ impl<A> Words<A> {
 #[derive(Default)]
 struct Participant {
     thread: Thread,
-    /// Steps left; `None` for one that is not to be killed.
+    /// The steps left; `None` for a participant that is not to be killed.
     left: Cell<Option<usize>>,
     dead: Cell<bool>,
     writes: Cell<usize>,
 }
 
-/// As many words as the largest of the models' primitives has.
+/// The number of words of each size in the largest of the modelled primitives.
 const ZEROS_32: usize = 6;
 const ZEROS_64: usize = 2;
 
@@ -117,17 +118,17 @@ struct Killed;
 /// How a participant ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
-    /// Killed on the way; otherwise its closure returned.
+    /// Whether it was killed on the way. Otherwise its closure returned.
     pub killed: bool,
-    /// How many changes it made to atomics: exchanges that succeeded, stores.
+    /// The number of changes it made to atomics: successful exchanges, and stores.
     pub writes: usize,
 }
 
-/// Explores the executions of `model` with at most `preemptions` preemptions each and says how many
-/// there were.
+/// Explores the executions of `model` with at most `preemptions` preemptions each. Returns how many
+/// executions there were.
 ///
 /// # Panics
-/// What loom reports: a panic in the model, a deadlock, a data race.
+/// On what loom reports: a panic in the model, a deadlock, a data race.
 pub fn explore(
     futexes: Futexes,
     preemptions: Option<usize>,
@@ -153,8 +154,8 @@ pub fn explore(
     executions.load(Relaxed)
 }
 
-/// Runs `body` as the participant `tid` in the calling loom thread; with `Some(k)` it is killed
-/// before its step `k`, if it gets that far.
+/// Runs `body` as the participant `tid` in the calling loom thread. With `Some(k)` the participant
+/// is killed before its step `k`, if it gets that far.
 pub fn participant(tid: u32, killed_at: Option<usize>, body: impl FnOnce()) -> End {
     let me = Rc::new(Participant {
         thread: Thread::new(tid),
@@ -175,7 +176,7 @@ pub fn participant(tid: u32, killed_at: Option<usize>, body: impl FnOnce()) -> E
     End { killed, writes }
 }
 
-/// Lets every deadline pass: those asleep with one return, and those that come later do not sleep.
+/// Lets every deadline pass: sleeps with a deadline return, and later ones do not sleep at all.
 pub fn expire() {
     expiry().fetch_or(1, Relaxed);
     let queues: Vec<_> =
@@ -185,9 +186,9 @@ pub fn expire() {
     }
 }
 
-/// Whether it has.
+/// Returns whether every deadline has passed.
 pub(crate) fn expired() -> bool {
-    // An exchange, so that it is not of before.
+    // An exchange, so that it does not read a stale value.
     expiry().fetch_or(0, Relaxed) != 0
 }
 
@@ -200,7 +201,8 @@ fn me() -> Option<Rc<Participant>> {
     WORLD.with_borrow(|world| world.participants.get(&id).cloned())
 }
 
-/// One step of the calling thread: false if it is dead, and whatever it does has no effect.
+/// Takes one step of the calling thread. Returns false if the thread is dead: nothing it does has
+/// any effect.
 pub(crate) fn step() -> bool {
     let Some(me) = me() else { return true };
     if me.dead.get() {
@@ -216,7 +218,7 @@ pub(crate) fn step() -> bool {
     true
 }
 
-/// A step that nobody but the kernel will know of.
+/// Takes a step that only the kernel will know of.
 pub(crate) fn private_step(what: Private) -> bool {
     if explorer::is_active() {
         explorer::private(what);
@@ -225,18 +227,18 @@ pub(crate) fn private_step(what: Private) -> bool {
     step()
 }
 
-/// Counts a change that the calling participant has made.
+/// Counts a change made by the calling participant.
 pub(crate) fn count_write() {
     if let Some(me) = me() {
         me.writes.set(me.writes.get() + 1);
     }
 }
 
-/// The calling participant's robust list.
+/// Returns the calling participant's robust list.
 pub(crate) fn current_thread() -> Option<*const Thread> {
     if explorer::is_active() {
         return explorer::current_thread();
     }
-    // The participant is kept by the world until the execution ends.
+    // The world keeps the participant until the execution ends.
     me().map(|me| core::ptr::from_ref(&me.thread))
 }

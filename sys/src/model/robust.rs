@@ -1,5 +1,5 @@
-//! The robust list of the models: what a thread holds and works on, and what the kernel does when
-//! it dies. See [`model`](crate::model).
+//! The robust list of the models: what a thread holds, which word it is working on, and what the
+//! kernel does when the thread dies. See [`model`](crate::model).
 
 #![allow(unsafe_code)]
 #![allow(clippy::must_use_candidate, reason = "as in the real module")]
@@ -106,14 +106,14 @@ pub struct Thread {
     tid: u32,
     held: RefCell<Vec<Hold>>,
     entry: Entry,
-    /// Those of other threads of its process, which stand in for it, and die when it does.
+    /// The entries of other threads of its process, which stand in for it and die with it.
     lent: [Entry; MOST_LENT],
 }
 
-/// How many others may stand in for a thread.
+/// The greatest number of other threads that may stand in for a thread.
 const MOST_LENT: usize = 2;
 
-/// As in the real module. Models have none: each thread of theirs is a participant.
+/// As in the real module. The models have none: each of their threads is a participant.
 #[derive(Debug, Clone, Copy)]
 pub struct Lent(Infallible);
 
@@ -135,8 +135,8 @@ impl Lent {
 
 /// As in the real module.
 pub struct Entry {
-    /// [`NOTHING`], or what is worked on. An `Option` would have bytes that are never written, and
-    /// come from anywhere: the explorer compares them.
+    /// [`NOTHING`], or the word being worked on. An `Option` would have bytes that are never
+    /// written and so hold anything. The explorer compares those bytes.
     pending: Cell<*const dyn Word>,
 }
 
@@ -164,7 +164,7 @@ impl core::fmt::Debug for Thread {
 #[derive(Debug)]
 pub struct Pending(*const dyn Word);
 
-/// As in the real module: a free one has the lock that it is for.
+/// As in the real module. A free slot knows the lock that it is for.
 #[derive(Debug, Clone, Copy)]
 pub struct Slot<'a>(&'a Thread, *const RobustWord);
 
@@ -180,7 +180,7 @@ pub fn of(tid: u32) -> Option<&'static Thread> {
     ready().filter(|thread| thread.tid == tid)
 }
 
-/// As in the real module, where it is a short way to the same.
+/// As in the real module, where it is a shortcut.
 #[must_use]
 pub fn at_hand() -> Option<(&'static Thread, Slot<'static>)> {
     None
@@ -189,7 +189,7 @@ pub fn at_hand() -> Option<(&'static Thread, Slot<'static>)> {
 /// As in the real module.
 ///
 /// # Errors
-/// The calling loom thread is no participant.
+/// The calling loom thread is not a participant.
 pub fn current() -> Result<&'static Thread, Error> {
     let thread = current_thread().ok_or(Error::NoList)?;
     // SAFETY: the world keeps the participant until its execution ends, and nothing here outlives
@@ -244,10 +244,10 @@ impl Thread {
         &self.entry
     }
 
-    /// The entry of the thread that stands in for it as number `index`.
+    /// Returns the entry of the thread that stands in for it as number `index`.
     ///
     /// # Panics
-    /// If models have no room for as many.
+    /// If the models have no room for that many.
     pub fn lent(&self, index: usize) -> &Entry {
         &self.lent[index]
     }
@@ -283,7 +283,7 @@ impl Thread {
         found.map(|index| held.remove(index)).is_some()
     }
 
-    /// A thread that holds locks already.
+    /// Creates a thread that already holds locks.
     pub(crate) fn holding(tid: u32, held: Vec<Hold>) -> Self {
         Thread { tid, held: RefCell::new(held), ..Thread::default() }
     }
@@ -292,26 +292,26 @@ impl Thread {
         self.held.borrow().clone()
     }
 
-    /// The words of what it holds, in the order of the kernel's walk.
+    /// Returns the words of the locks it holds, in the order of the kernel's walk.
     pub(crate) fn held_places(&self) -> impl Iterator<Item = Place> {
-        // SAFETY: models keep their locks until the execution ends, or the exploration.
+        // SAFETY: models keep their locks until the end of the execution or exploration.
         self.held().into_iter().rev().map(|hold| Word::place(unsafe { &*hold.lock }.word()))
     }
 
     pub(crate) fn pending(&self) -> Option<Place> {
-        // SAFETY: as above.
+        // SAFETY: models keep their locks until the end of the execution or exploration.
         unsafe { self.entry.pending.get().as_ref() }.map(Word::place)
     }
 
-    /// The words that are pending for it in others' entries.
+    /// Returns the words that are pending for it in the entries of other threads.
     pub(crate) fn lent_places(&self) -> impl Iterator<Item = Place> {
-        // SAFETY: as above.
+        // SAFETY: models keep their locks until the end of the execution or exploration.
         self.lent
             .iter()
             .filter_map(|entry| unsafe { entry.pending.get().as_ref() }.map(Word::place))
     }
 
-    /// The kernel's walk at the thread's end.
+    /// Does the kernel's walk at the thread's end.
     pub(crate) fn die(&self) {
         let pending = self.entry.pending.replace(NOTHING);
         for hold in self.held.take().into_iter().rev() {
@@ -321,14 +321,14 @@ impl Thread {
                 wake_at(word.address(), 1);
             }
         }
-        // SAFETY: as above.
+        // SAFETY: models keep their locks until the execution ends.
         if let Some(word) = unsafe { pending.as_ref() } {
             if word.low() & TID_MASK == 0 || word.owner_died(self.tid) {
                 wake_at(word.address(), 1);
             }
         }
         for entry in &self.lent {
-            // SAFETY: as above.
+            // SAFETY: models keep their locks until the execution ends.
             if let Some(word) = unsafe { entry.pending.replace(NOTHING).as_ref() } {
                 if word.low() & TID_MASK == 0 {
                     wake_at(word.address(), 1);
@@ -347,7 +347,7 @@ impl Entry {
     }
 
     /// # Panics
-    /// Models know words by more than their addresses, and nobody who has no more.
+    /// Always. Models know words by more than their addresses, so no participant calls this.
     pub fn begin_at(&self, _: WordAddress) {
         unreachable!("no participant knows a word by its address alone")
     }
@@ -388,7 +388,7 @@ impl Pending {
 #[allow(missing_docs, reason = "as in the real module")]
 impl Slot<'_> {
     /// # Panics
-    /// If no lock hangs on it.
+    /// If the slot has no lock.
     pub fn holding(self) -> Holding {
         let held = self.0.held.borrow();
         let hold = held.iter().rev().find(|hold| ptr::eq(hold.lock, self.1));
@@ -404,10 +404,10 @@ impl Slot<'_> {
     }
 }
 
-/// As in the real module; the model has no compiler to keep in order.
+/// As in the real module. The model has no compiler to constrain.
 pub fn in_program_order() {}
 
-/// Models map nothing.
+/// Returns false: models map nothing.
 #[must_use]
 pub fn any_held_within(_start: usize, _len: usize) -> bool {
     false

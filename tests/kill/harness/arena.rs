@@ -12,7 +12,7 @@ const BOARD: usize = 1 << 16;
 pub(crate) const RUNNING: u32 = 0;
 pub(crate) const PAUSED: u32 = 1;
 
-/// What a process and the tracer tell each other. Everything here is SeqCst: it is far from the
+/// What a process and the tracer tell each other. Every access here is SeqCst: it is far from the
 /// code under test, and slow anyway.
 #[repr(C)]
 pub(crate) struct Seat {
@@ -20,16 +20,16 @@ pub(crate) struct Seat {
     pub(crate) state: AtomicU32,
     /// How many gates are open: a futex.
     pub(crate) opened: AtomicU32,
-    /// When its script was done, in nanoseconds.
+    /// When its script was finished, in nanoseconds.
     pub(crate) ended_at: AtomicU64,
-    /// The operation that is stepped through has returned.
+    /// Whether the operation that is stepped through has returned.
     pub(crate) is_completed: AtomicU32,
     text_len: AtomicU32,
     text: [AtomicU8; TEXT],
 }
 
 impl Seat {
-    /// Notes why the process fails; cut off if it is long.
+    /// Notes why the process fails; a long text is cut off.
     pub(crate) fn complain(&self, text: &str) {
         for (to, from) in self.text.iter().zip(text.bytes()) {
             to.store(from, SeqCst);
@@ -60,7 +60,7 @@ pub(crate) struct Control {
     pub(crate) seats: [Seat; SEATS],
 }
 
-/// The mapping, which stays for good.
+/// The mapping, which is never unmapped.
 #[derive(Clone, Copy)]
 pub(crate) struct Arena {
     pub(crate) control: &'static Control,
@@ -72,14 +72,14 @@ impl Arena {
         let (prot, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         let len = size_of::<Control>().next_multiple_of(4096) + BOARD;
-        // SAFETY: no address is asked for, so nothing that exists is changed.
+        // SAFETY: no address is requested, so no existing mapping is changed.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED, "the arena can be mapped");
         let start = NonNull::new(start.cast::<u8>()).expect("a mapping is not at 0");
-        // SAFETY: the mapping is long enough, page aligned, zeroed, which is a valid `Control`
-        // (atomics), and never unmapped.
+        // SAFETY: the mapping is long enough, page aligned and never unmapped. It is zeroed, which
+        // is a valid `Control` (atomics).
         let control = unsafe { start.cast::<Control>().as_ref() };
-        // SAFETY: inside the mapping, whose length was made of the same number.
+        // SAFETY: inside the mapping, whose length was computed from the same number.
         let board = unsafe { start.add(size_of::<Control>().next_multiple_of(4096)) };
         Arena { control, board }
     }
@@ -89,14 +89,15 @@ impl Arena {
         self.control.seats.iter().for_each(Seat::reset);
     }
 
-    /// The place for a board of type `B`: page aligned, as large as is needed, and of nobody else.
+    /// Returns the place for a board of type `B`: page aligned, large enough, and used by nothing
+    /// else.
     pub(crate) fn board<B>(&self) -> NonNull<B> {
         assert!(size_of::<B>() <= BOARD && align_of::<B>() <= 4096, "the board is too large");
         self.board.cast()
     }
 }
 
-/// `FUTEX_WAIT`, of the harness's own.
+/// `FUTEX_WAIT`, for the harness's own use.
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
     let no_timeout = ptr::null::<libc::timespec>();
     // SAFETY: the call reads an aligned word that is mapped as long as it is borrowed.
@@ -107,6 +108,6 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
 
 /// `FUTEX_WAKE` of all.
 pub(crate) fn futex_wake(word: &AtomicU32) {
-    // SAFETY: the call uses the address only.
+    // SAFETY: the call uses only the address.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }

@@ -1,4 +1,4 @@
-//! What is tested: the description of a case, without its types for the engine.
+//! The description of what is tested: a case, and its type-erased form for the engine.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -13,39 +13,40 @@ pub(crate) enum Mode {
     Stop,
 }
 
-/// The state of the victim when companions and survivors may be asleep.
+/// The victim's state at the moment when companions and survivors may be asleep.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
     /// The victim's TID.
     pub(crate) victim: u32,
-    /// It is stopped, and not dead.
+    /// Whether it is stopped, as opposed to dead.
     pub(crate) is_stopped: bool,
 }
 
-/// A run that is over.
+/// How a run ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct End {
-    /// The victim was killed. If not, it was stopped, or left alone, and has ended.
+    /// Whether the victim was killed. Otherwise it was stopped or left alone, and has ended by
+    /// itself.
     pub(crate) was_killed: bool,
-    /// No instruction of the operation was executed when it was killed or stopped.
+    /// Whether the kill or stop came before any instruction of the operation was executed.
     pub(crate) had_not_begun: bool,
-    /// The operation had returned when it was killed or stopped.
+    /// Whether the operation had returned before the kill or stop.
     pub(crate) was_completed: bool,
-    /// What [`Case::observe`] said when it was killed or stopped.
+    /// What [`Case::observe`] returned at the kill or stop.
     pub(crate) observed: u64,
 }
 
-/// A companion's or survivor's place in the run.
+/// The place of a companion or survivor in the run.
 pub(crate) struct Me {
     pub(crate) control: &'static Control,
     pub(crate) seat: &'static Seat,
-    /// Which one of its kind it is.
+    /// Its index among the processes of its kind.
     pub(crate) index: usize,
     pub(crate) passed: Cell<u32>,
 }
 
 impl Me {
-    /// Pauses: until the victim sleeps, or until its end. Further pauses are until further sleeps.
+    /// Pauses until the victim sleeps or ends. Each further pause lasts until a further sleep.
     pub(crate) fn pause(&self) {
         let gate = self.passed.get() + 1;
         self.passed.set(gate);
@@ -56,19 +57,20 @@ impl Me {
         }
     }
 
-    /// For a survivor: how many companions had not ended when the survivors began.
+    /// For a survivor: returns how many companions had not ended when the survivors began.
     pub(crate) fn unfinished(&self) -> u32 {
         self.control.unfinished.load(SeqCst)
     }
 }
 
-/// The victim's way to say what is to be stepped through.
+/// The victim's handle for marking what is to be stepped through.
 pub(crate) struct Operation {
     pub(crate) seat: &'static Seat,
 }
 
 impl Operation {
-    /// The operation. After every visible instruction of it is a point to be killed or stopped at.
+    /// Runs the operation. The victim can be killed or stopped after every visible instruction of
+    /// it.
     #[inline(always)]
     pub(crate) fn step<R>(&self, operation: impl FnOnce() -> R) -> R {
         self.begin();
@@ -77,13 +79,13 @@ impl Operation {
         result
     }
 
-    /// The operation begins here: where [`step`](Operation::step) does not fit.
+    /// Marks the beginning of the operation, where [`step`](Operation::step) does not fit.
     #[inline(always)]
     pub(crate) fn begin(&self) {
         super::victim::trap();
     }
 
-    /// It ends here.
+    /// Marks the end of the operation.
     #[inline(always)]
     pub(crate) fn end(&self) {
         self.seat.is_completed.store(1, SeqCst);
@@ -92,7 +94,7 @@ impl Operation {
 
 type Before<B> = Box<dyn Fn(&B)>;
 type Observer<B> = Box<dyn Fn(&B, u32) -> u64>;
-/// What a process does, with its place in the run.
+/// What a process does, given its place in the run.
 type Script<B, P, R = ()> = Box<dyn Fn(&B, &P) -> R>;
 
 enum Companion<B> {
@@ -100,24 +102,24 @@ enum Companion<B> {
     Dies { script: Script<B, Operation>, when: Box<dyn Fn(&B) -> bool> },
 }
 
-/// What comes of one who is stepped into the middle of an operation before the victim begins its
+/// The fate of a peer that is stepped into the middle of its operation before the victim begins its
 /// own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It is killed there.
     Dies,
-    /// It stays there until all others have come to their ends.
+    /// It stays there until all others have ended.
     Stops,
 }
 
-/// Somebody in the middle of an operation.
+/// A process in the middle of an operation.
 struct Peer<B> {
     fate: Fate,
     script: Script<B, Operation>,
     when: Box<dyn Fn(&B) -> bool>,
 }
 
-/// A case: how it comes about, the operation, and what must hold after it.
+/// A case: its set-up, its operation, and what must hold afterwards.
 pub(crate) struct Case<B> {
     name: String,
     make: Box<dyn Fn() -> B>,
@@ -135,18 +137,19 @@ pub(crate) struct Case<B> {
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Traits {
-    /// The victim's sleep ends by itself.
+    /// Whether the victim's sleep ends by its time-out.
     pub(crate) expires: bool,
-    /// Too long to be stepped through as a whole.
+    /// The most points to try, if the operation is too long for all of them.
     pub(crate) most_points: Option<usize>,
-    /// How many there are, if it is known.
+    /// The number of points, if it is known.
     pub(crate) points: Option<usize>,
-    /// Sleepers may be stranded while slices are off, in these modes, and why.
+    /// The modes in which sleepers may be stranded while slices are off, each with its reason.
     pub(crate) known_strands: Vec<(Mode, &'static str)>,
 }
 
 impl<B: 'static> Case<B> {
-    /// A case whose board is `make`'s, anew for each run. The board lies in memory that all share.
+    /// Creates a case. `make` makes its board anew for each run, in memory that all processes
+    /// share.
     pub(crate) fn new(name: impl Into<String>, make: impl Fn() -> B + 'static) -> Self {
         Case {
             name: name.into(),
@@ -164,16 +167,16 @@ impl<B: 'static> Case<B> {
         }
     }
 
-    /// A process of its own runs this first, and ends without destructors: what it then holds, it
-    /// dies with.
+    /// Runs this script first, in a process of its own that ends without destructors. It dies with
+    /// everything that it then holds.
     pub(crate) fn before(mut self, script: impl Fn(&B) + 'static) -> Self {
         self.before = Some(Box::new(script));
         self
     }
 
-    /// A process that prepares itself before the victim does, and is stepped through its operation
-    /// after that, up to the first instruction after which the board is as `when` says. Of
-    /// several each goes that far before the next begins.
+    /// Adds a process that prepares itself before the victim does. After that it is stepped through
+    /// its operation, up to the first instruction after which `when` holds for the board. Of
+    /// several peers, each goes that far before the next begins.
     pub(crate) fn peer(
         mut self,
         fate: Fate,
@@ -184,16 +187,16 @@ impl<B: 'static> Case<B> {
         self
     }
 
-    /// A process that comes after the victim has prepared itself. It runs the script until it
+    /// Adds a process that comes after the victim has prepared itself. It runs the script until it
     /// sleeps, [pauses](Me::pause) or ends.
     pub(crate) fn companion(mut self, script: impl Fn(&B, &Me) + 'static) -> Self {
         self.companions.push(Companion::Lives(Box::new(script)));
         self
     }
 
-    /// A companion that is stepped through its operation when the victim sleeps, after all others
-    /// have gone on, and is killed at the first instruction after which the board is as `when`
-    /// says. So the victim is the second to die.
+    /// Adds a companion that dies when the victim sleeps, after all others have gone on. It is
+    /// stepped through its operation, and killed at the first instruction after which `when` holds
+    /// for the board. So the victim is the second to die.
     pub(crate) fn dying(
         mut self,
         script: impl Fn(&B, &Operation) + 'static,
@@ -203,7 +206,7 @@ impl<B: 'static> Case<B> {
         self
     }
 
-    /// `count` of them.
+    /// Adds `count` companions with the same script.
     pub(crate) fn companions(
         mut self,
         count: usize,
@@ -215,33 +218,33 @@ impl<B: 'static> Case<B> {
         self
     }
 
-    /// The victim: what it does before the operation is its preparation, what it does after it only
-    /// happens if it lives.
+    /// Sets the victim's script. What it does before the operation is its preparation. What it does
+    /// afterwards only happens if it lives.
     pub(crate) fn victim(mut self, script: impl Fn(&B, &Operation) + 'static) -> Self {
         self.victim = Box::new(script);
         self
     }
 
-    /// The script of the two processes that come last.
+    /// Sets the script of the two processes that come last.
     pub(crate) fn survivor(mut self, script: impl Fn(&B, &Me) + 'static) -> Self {
         self.survivor = Box::new(script);
         self
     }
 
-    /// Whether in this state of the board there is reason to be asleep.
+    /// Sets the predicate that says whether the board's state is a reason to be asleep.
     pub(crate) fn may_wait(mut self, may_wait: impl Fn(&B, &Moment) -> bool + 'static) -> Self {
         self.may_wait = Box::new(may_wait);
         self
     }
 
-    /// What to remember of the board when the victim, whose TID is given, is killed or stopped. It
-    /// stands still then.
+    /// Sets what to remember of the board when the victim, whose TID is passed, is killed or
+    /// stopped. The victim stands still at that time.
     pub(crate) fn observe(mut self, observe: impl Fn(&B, u32) -> u64 + 'static) -> Self {
         self.observe = Box::new(observe);
         self
     }
 
-    /// The invariants at the end, when all have ended.
+    /// Sets the check of the invariants, for when all processes have ended.
     pub(crate) fn check(
         mut self,
         check: impl Fn(&B, &End) -> Result<(), String> + 'static,
@@ -250,27 +253,27 @@ impl<B: 'static> Case<B> {
         self
     }
 
-    /// The victim's sleep ends by its time-out: companions go on pausing while it sleeps.
+    /// Says that the victim's sleep ends by its time-out: companions stay paused while it sleeps.
     pub(crate) fn expires(mut self) -> Self {
         self.traits.expires = true;
         self
     }
 
-    /// It is known how many points the operation has.
+    /// Says how many points the operation has.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn has_points(mut self, points: usize) -> Self {
         self.traits.points = Some(points);
         self
     }
 
-    /// The operation is long: of its points so many at the most are tried, evenly spread.
+    /// Says that the operation is long: at most `most` of its points are tried, evenly spread.
     pub(crate) fn most_points(mut self, most: usize) -> Self {
         self.traits.most_points = Some(most);
         self
     }
 
-    /// Sleepers may be stranded in this mode when slices are off; with slices on they may not. Once
-    /// for each mode.
+    /// Says that sleepers may be stranded in this mode when slices are off. With slices on they may
+    /// not. At most one call for each mode.
     pub(crate) fn known_strand(mut self, mode: Mode, reason: &'static str) -> Self {
         self.traits.known_strands.push((mode, reason));
         self
@@ -278,14 +281,14 @@ impl<B: 'static> Case<B> {
 
     fn board(&self) -> &B {
         let board = self.board.get().expect("a run has begun");
-        // SAFETY: `place` has written it and `clear`, which ends it, takes it out of the cell. The
-        // processes share it as they would `Sync` memory: what is in a board are primitives
-        // and atomics, or what does not change.
+        // SAFETY: `place` has written the board, and `clear`, which ends it, takes it out of the
+        // cell. The processes share it as they would `Sync` memory: a board consists of primitives,
+        // atomics and values that do not change.
         unsafe { board.as_ref() }
     }
 }
 
-/// A case without its types.
+/// A case with its types erased.
 pub(crate) trait Subject {
     fn name(&self) -> &str;
     fn traits(&self) -> &Traits;
@@ -328,15 +331,15 @@ impl<B: 'static> Subject for Case<B> {
 
     fn place(&self, arena: &Arena) {
         let board = arena.board::<B>();
-        // SAFETY: large and aligned enough, and nothing is alive there: `clear` has ended the board
-        // before.
+        // SAFETY: the memory is large and aligned enough, and nothing is alive there: `clear` has
+        // ended the previous board.
         unsafe { board.write((self.make)()) };
         self.board.set(Some(board));
     }
 
     fn clear(&self) {
         if let Some(board) = self.board.take() {
-            // SAFETY: written by `place`, and taken out of the cell, so nobody uses it after this;
+            // SAFETY: written by `place`, and taken out of the cell, so nothing uses it after this;
             // all other processes have ended.
             unsafe { board.drop_in_place() };
         }

@@ -15,28 +15,28 @@ use super::case::Me;
 use super::run::Fault;
 use super::visible::{Meanings, Memory, Next};
 
-/// How long a preparation may take.
+/// The longest that a preparation may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Opens all the gates that there can be.
+/// A number of open gates that no process exceeds.
 const ALL_GATES: u32 = u32::MAX / 2;
 
 /// How a process sleeps in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asleep {
-    /// In a call with a time-out.
+    /// It sleeps in a call with a time-out.
     Timed,
-    /// In one without.
+    /// It sleeps in a call without a time-out.
     Untimed,
 }
 
-/// Whether the process sleeps in one of the calls that what is under test sleeps in: of futexes and
-/// sockets. `None`: not, or it runs, or it is gone.
+/// Returns how the process sleeps, if it is in one of the calls that the code under test sleeps in:
+/// those of futexes and sockets. Returns `None` if it is not, if it runs, or if it is gone.
 pub(crate) fn asleep(pid: i32) -> Option<Asleep> {
     let mut line = [0; 256];
     let len = File::open(format!("/proc/{pid}/syscall")).ok()?.read(&mut line).ok()?;
     let mut fields = core::str::from_utf8(&line[..len]).ok()?.split_ascii_whitespace();
     let call: i64 = fields.next()?.parse().ok()?;
-    // Which of their arguments is the time-out.
+    // The position of the call's time-out among its arguments.
     let timeout = match call {
         libc::SYS_futex | libc::SYS_futex_waitv => 3,
         libc::SYS_ppoll => 2,
@@ -46,13 +46,13 @@ pub(crate) fn asleep(pid: i32) -> Option<Asleep> {
     Some(if fields.nth(timeout)? == "0x0" { Asleep::Untimed } else { Asleep::Timed })
 }
 
-/// Whether a traced process sleeps in one. A traced one may also be at the end of the call,
-/// stopped: the line about its call is the same then.
+/// Returns whether a traced process sleeps in one of these calls. It may also be stopped at the end
+/// of the call, and the line about its call is the same then.
 pub(crate) fn is_traced_asleep(pid: i32) -> bool {
     asleep(pid).is_some() && state_of(pid) == Some('S')
 }
 
-/// The threads of a process but its main one.
+/// Returns the threads of a process except its main one.
 pub(crate) fn other_threads(pid: i32) -> impl Iterator<Item = i32> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     threads
@@ -60,13 +60,13 @@ pub(crate) fn other_threads(pid: i32) -> impl Iterator<Item = i32> {
         .filter(move |&thread| thread != pid)
 }
 
-/// The letter that the kernel has for what a process does; none of one that is gone.
+/// Returns the kernel's letter for the state of a process, or `None` if it is gone.
 fn state_of(pid: i32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
-/// A child's status as `waitpid` gives it; `None` if it has nothing to tell.
+/// Returns a child's status as `waitpid` gives it, or `None` if it has nothing to report.
 pub(crate) fn wait_for(pid: i32, flags: i32) -> Option<i32> {
     loop {
         let mut status = 0;
@@ -84,7 +84,7 @@ pub(crate) fn wait_for(pid: i32, flags: i32) -> Option<i32> {
 }
 
 pub(crate) fn signal(pid: i32, signal: i32) {
-    // SAFETY: signals a child that was not reaped, so the pid is its own.
+    // SAFETY: signals a child that was not reaped, so the PID is its own.
     unsafe { libc::kill(pid, signal) };
 }
 
@@ -104,7 +104,7 @@ fn mask_sigchld(how: i32) {
     unsafe { libc::pthread_sigmask(how, &raw const set, ptr::null_mut()) };
 }
 
-/// Lets the others run until a child has something to tell, or for a moment.
+/// Lets the others run for a moment, or until a child has something to report.
 pub(crate) fn let_others_run() {
     let set = sigchld();
     let moment = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
@@ -112,11 +112,11 @@ pub(crate) fn let_others_run() {
     unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const moment) };
 }
 
-/// The CPUs that this process may run on.
+/// Returns the CPUs that this process may run on.
 pub(crate) fn cpus() -> Vec<usize> {
     // SAFETY: all zero is an empty set.
     let mut set: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
-    // SAFETY: writes the set, whose size it is told.
+    // SAFETY: writes the set, whose size is passed.
     let failed = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
     assert_eq!(
         failed, 0,
@@ -126,14 +126,14 @@ pub(crate) fn cpus() -> Vec<usize> {
     (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
 }
 
-/// The CPU that this thread runs on.
+/// Returns the CPU that this thread runs on.
 pub(crate) fn this_cpu() -> usize {
     // SAFETY: no arguments.
     usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0)
 }
 
-/// To be called once: SIGCHLD is waited for, a child's panic is noted in its seat, all run on one
-/// CPU.
+/// Prepares the harness; to be called once. SIGCHLD is blocked, to be waited for; a child's panic
+/// is noted in its seat; all processes run on one CPU.
 pub(crate) fn set_up(arena: &Arena, cpu: usize) {
     mask_sigchld(libc::SIG_BLOCK);
     // SAFETY: takes numbers. Without it, the kernel makes short sleeps 50 µs longer.
@@ -154,7 +154,7 @@ pub(crate) fn set_up(arena: &Arena, cpu: usize) {
     }));
 }
 
-/// The seat of this process; in the tracer, none.
+/// The number of this process's seat. The tracer has none.
 static MY_SEAT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 struct Process {
@@ -192,13 +192,13 @@ pub(crate) struct Crew<'a> {
 /// A member's number, in order of appearance.
 pub(crate) type Member = usize;
 
-/// What the others have come to.
+/// What the other processes have come to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Awaited {
     Ended,
-    /// Those who have not ended are asleep, for a reason.
+    /// Those that have not ended are asleep, for a reason.
     Waiting,
-    /// Those who have not ended are asleep, without a reason.
+    /// Those that have not ended are asleep, without a reason.
     Stranded(String),
 }
 
@@ -207,18 +207,18 @@ impl<'a> Crew<'a> {
         Crew { arena, meanings, members: Vec::with_capacity(SEATS) }
     }
 
-    /// The next instruction of a traced member, which has this memory.
+    /// Returns the next instruction of a traced member with this memory.
     pub(crate) fn next_of(&mut self, memory: &Memory) -> Next {
         self.meanings.next(memory)
     }
 
-    /// Forks a process that runs `body` and ends without destructors of what it inherited.
+    /// Forks a process that runs `body` and ends without running inherited destructors.
     pub(crate) fn fork(&mut self, index: usize, body: impl FnOnce(&Me)) -> Result<Member, Fault> {
         let number = self.members.len();
         let seat = &self.arena.control.seats[number];
         // SAFETY: no arguments.
         let parent = unsafe { libc::getpid() };
-        // SAFETY: this process has one thread, so the child may do whatever it could.
+        // SAFETY: this process has one thread, so the child may do whatever its parent could.
         match unsafe { libc::fork() } {
             -1 => Err(Fault::Broken(format!("fork: {}", std::io::Error::last_os_error()))),
             0 => {
@@ -255,9 +255,9 @@ impl<'a> Crew<'a> {
         self.members[member].status = Some(0);
     }
 
-    /// Whether nobody can run but the member's main thread, which stands still: the others are
-    /// gone, or stopped, or sleep until somebody does something. (The crate's own threads wake
-    /// after a second.)
+    /// Returns whether nothing can run except the member's main thread, which stands still. All
+    /// other threads are gone, stopped, or asleep until another thread acts. (The crate's own
+    /// threads wake after a second.)
     pub(crate) fn is_quiet(&self, but: Member) -> bool {
         let sleeps = |tid| asleep(tid) == Some(Asleep::Untimed);
         let is_still = |pid| state_of(pid).is_none_or(|state| "tTZX".contains(state));
@@ -271,7 +271,7 @@ impl<'a> Crew<'a> {
         self.members.iter().enumerate().all(is_quiet)
     }
 
-    /// Waits until the member sleeps in what is under test, pauses, or has ended.
+    /// Waits until the member sleeps in the code under test, pauses, or has ended.
     pub(crate) fn settle(&mut self, member: Member) -> Result<(), Fault> {
         let deadline = Instant::now() + PATIENCE;
         let process = &mut self.members[member];
@@ -291,8 +291,8 @@ impl<'a> Crew<'a> {
             .map_or(Ok(()), |text| Err(Fault::Broken(format!("process {member}: {text}"))))
     }
 
-    /// Lets those of the members who pause go on, one after the other, each until it has settled
-    /// again. Says whether there was one.
+    /// Lets the paused members go on, one after the other, each until it has settled again. Returns
+    /// whether there was one.
     pub(crate) fn next_gates(&mut self, members: core::ops::Range<Member>) -> Result<bool, Fault> {
         let mut has_any = false;
         for member in members {
@@ -324,7 +324,7 @@ impl<'a> Crew<'a> {
             .count() as u32
     }
 
-    /// When the last of the members had done its script.
+    /// Returns when the last of the members finished its script.
     pub(crate) fn ended_at(&self, members: core::ops::Range<Member>) -> u64 {
         self.members[members]
             .iter()
@@ -333,8 +333,9 @@ impl<'a> Crew<'a> {
             .unwrap_or(0)
     }
 
-    /// Waits until the members have ended, or are asleep for good: a strand is that for
-    /// `stranded_for`, or being asleep, also with time-outs, after `limit`.
+    /// Waits until the members have ended, or are asleep for good. They are stranded if all have
+    /// been asleep without a time-out for `stranded_for`, or are still asleep, with time-outs or
+    /// not, after `limit`.
     pub(crate) fn wait(
         &mut self,
         members: core::ops::Range<Member>,
@@ -380,7 +381,7 @@ impl<'a> Crew<'a> {
             } else {
                 asleep_since = None;
             }
-            // Who runs and runs may be short of the CPU, which others want, too.
+            // A member that keeps running may be short of CPU time, which others want, too.
             if began.elapsed() > if asleep_since.is_some() { limit } else { PATIENCE } {
                 return Ok(Awaited::Stranded(format!("{} after {:?}", who(), began.elapsed())));
             }
@@ -397,7 +398,7 @@ impl Drop for Crew<'_> {
                 .is_none_or(|status| !libc::WIFEXITED(status) && !libc::WIFSIGNALED(status))
             {
                 signal(process.pid, libc::SIGKILL);
-                // A traced one may tell of a stop first.
+                // A traced process may report a stop first.
                 while !wait_for(process.pid, 0)
                     .is_some_and(|status| libc::WIFEXITED(status) || libc::WIFSIGNALED(status))
                 {

@@ -1,23 +1,23 @@
-//! What is known of the cases at every point: a file with a line for each piece of a case.
+//! The record of the cases at every point: a file with a line for each piece of a case.
 //!
 //! | field | meaning |
 //! |---|---|
 //! | case | its name |
-//! | from, next | the piece's first point, and where the next one begins |
+//! | from, next | the piece's first point, and where the next piece begins |
 //! | state | `more`, or `whole` if the case ends with this piece |
-//! | runs, violations, strands | how many |
+//! | runs, violations, strands | the number of each |
 //! | missed | points that runs passed and at which none ended, since runs differ |
 //! | seconds | how long it took |
 //!
-//! Fields are separated by tabs. A piece is written when it is over, so one that is cut off is done
-//! again.
+//! Fields are separated by tabs. A piece is written when it is over, so a piece that is cut off is
+//! done again.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// A piece of a case, or all its pieces together.
+/// A piece of a case, or all its pieces combined.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Piece {
     pub(crate) from: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// The fields behind the name.
+    /// Returns the fields after the name, as a line.
     pub(crate) fn line(&self) -> String {
         let state = if self.is_whole { "whole" } else { "more" };
         let Piece { from, next, runs, violations, strands, missed, seconds, .. } = self;
@@ -61,7 +61,7 @@ impl Piece {
         })
     }
 
-    /// Both together, if `other` begins where this one ends.
+    /// Returns both pieces combined, if `other` begins where this one ends.
     fn and(self, other: Piece) -> Option<Piece> {
         (self.next == other.from && !self.is_whole).then_some(Piece {
             from: self.from,
@@ -76,14 +76,14 @@ impl Piece {
     }
 }
 
-/// The file, and what it says of each case.
+/// The file, and its content for each case.
 pub(crate) struct Record {
     file: Option<File>,
     cases: BTreeMap<String, Piece>,
 }
 
 impl Record {
-    /// What is in the file, which is made if there is none. Without a path nothing is kept.
+    /// Reads the file, or creates it if there is none. Without a path nothing is kept.
     pub(crate) fn open(path: Option<&Path>) -> io::Result<Record> {
         let mut record = Record { file: None, cases: BTreeMap::new() };
         let Some(path) = path else { return Ok(record) };
@@ -119,17 +119,17 @@ impl Record {
         Ok(())
     }
 
-    /// All pieces of a case together.
+    /// Returns all pieces of a case combined.
     pub(crate) fn of(&self, name: &str) -> Piece {
         self.cases.get(name).copied().unwrap_or_default()
     }
 
-    /// Adds a piece, in the file, too.
+    /// Adds a piece, also to the file.
     pub(crate) fn add(&mut self, name: &str, piece: Piece) -> io::Result<()> {
         self.note(name, piece)
             .map_err(|_| io::Error::other(format!("{name}: a piece is missing")))?;
         match &mut self.file {
-            // One write, so that a line is there as a whole or not.
+            // A single write, so that the line is there as a whole or not at all.
             Some(file) => file.write_all(format!("{name}\t{}\n", piece.line()).as_bytes()),
             None => Ok(()),
         }

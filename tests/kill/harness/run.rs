@@ -9,18 +9,18 @@ use super::process::{Awaited, Crew};
 use super::victim::{Victim, Walk};
 use super::visible::Meanings;
 
-/// The slices in runs with slices.
+/// The length of a slice, in runs with slices.
 pub(crate) const SLICE: Duration = Duration::from_millis(20);
-/// How long survivors may take with slices on. Beyond the slice it is for the machine: up to eight
-/// processes share one CPU with whatever else runs on it, in ticks of 4 ms, and each yields a dozen
-/// times; beside a busy compiler 130 ms were seen in uncontended cases.
+/// How long survivors may take with slices on. What goes beyond the slice is the machine's share.
+/// Up to eight processes share one CPU with whatever else runs on it, in ticks of 4 ms, and each
+/// yields a dozen times. Beside a busy compiler, 130 ms were seen in uncontended cases.
 pub(crate) const LATE: Duration = Duration::from_millis(20 + 280);
-/// How long all must be asleep without a time-out to be called stranded.
+/// How long all processes must be asleep without a time-out to count as stranded.
 pub(crate) const STRANDED_FOR: Duration = Duration::from_millis(40);
-/// The end of all patience with a script.
+/// The longest that a script may take.
 const LIMIT: Duration = Duration::from_secs(1);
 const SURVIVORS: usize = 2;
-/// For everything in a run; what takes longer is the harness's own fault.
+/// The limit for a whole run, in seconds; a longer run is the harness's own fault.
 const WATCHDOG: u32 = 60;
 
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ pub(crate) enum Fault {
     Late(Duration),
     Stranded(String),
     Broken(String),
-    /// The shared memory changed with instructions from this address on, which were to be
+    /// The shared memory changed while instructions ran, from this address on, that were taken for
     /// invisible.
     Noticed(Option<u64>),
 }
@@ -56,22 +56,23 @@ impl core::fmt::Display for Fault {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) walk: Walk,
-    /// From the kill or stop to the end of the last script, if nobody had to wait for a stopped
-    /// victim.
+    /// The time from the kill or stop to the end of the last script, unless a process had to wait
+    /// for a stopped victim.
     pub(crate) took: Option<Duration>,
-    /// Somebody was stranded in a way that is known.
+    /// Whether a process was stranded in a known way.
     pub(crate) was_known_strand: bool,
     pub(crate) fault: Option<Fault>,
 }
 
-/// Runs it.
+/// Runs one case once, as `plan` says.
 pub(crate) fn run(
     arena: &Arena,
     meanings: &mut Meanings,
     subject: &dyn Subject,
     plan: Plan,
 ) -> Report {
-    // SAFETY: takes a number. The signal's default ends the harness, and with it all the processes.
+    // SAFETY: takes a number. The signal's default action ends the harness, and with it all the
+    // processes.
     unsafe { libc::alarm(WATCHDOG) };
     arena.reset();
     crossproc::set_slice(plan.has_slices.then_some(SLICE));
@@ -106,14 +107,14 @@ struct Run<'a> {
     first: usize,
     fresh: usize,
     end: usize,
-    /// The peers who are stopped.
+    /// The peers that are stopped.
     halted: Vec<Victim>,
-    /// Which companions are to die before the victim, if they have not yet.
+    /// The companions that are to die before the victim and have not died yet, with their indices.
     dying: Vec<(usize, Victim)>,
     report: &'a mut Report,
 }
 
-/// Those who are to die before the victim do. Says whether there was one.
+/// Kills the companions that are to die before the victim. Returns whether there was one.
 fn let_die(
     crew: &mut Crew,
     subject: &dyn Subject,
@@ -162,8 +163,7 @@ impl Run<'_> {
         self.subject.checked(&end).map_err(Fault::Broken)
     }
 
-    /// If it is known how many points there are: whether there are as many, and whether all else
-    /// was compared.
+    /// Checks the number of points, if it is known, and that all other instructions were compared.
     fn check_points(&self) -> Result<(), Fault> {
         let Some(points) = self.subject.traits().points else { return Ok(()) };
         let walk = &self.report.walk;
@@ -179,13 +179,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Everybody is in place.
+    /// Brings all processes into their places.
     fn prepare(&mut self) -> Result<Victim, Fault> {
         let subject = self.subject;
         if subject.has_before() {
             let member = self.crew.fork(0, |_| {
                 subject.run_before();
-                // What is left is left as if it had been killed.
+                // It leaves everything as if it had been killed.
                 crossproc_sys::process::exit_now(0);
             })?;
             self.await_end(member..member + 1, "before the victim came")?;
@@ -252,7 +252,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Waits until they have ended or sleep for a reason.
+    /// Waits until the members have ended, or sleep for a reason.
     fn await_others(
         &mut self,
         members: core::ops::Range<usize>,
@@ -274,7 +274,7 @@ impl Run<'_> {
         }
     }
 
-    /// Waits until they have ended, whatever they do.
+    /// Waits until the members have ended; no sleep is excused.
     fn await_end(&mut self, members: core::ops::Range<usize>, when: &str) -> Result<(), Fault> {
         match self.crew.wait(members, || false, STRANDED_FOR, LIMIT)? {
             Awaited::Ended | Awaited::Waiting => Ok(()),

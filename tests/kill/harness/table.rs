@@ -1,4 +1,4 @@
-//! The points of a case, and a row about it.
+//! The points of a case, and the row that reports it.
 
 use core::ops::Range;
 use core::time::Duration;
@@ -14,18 +14,19 @@ use super::run::{Fault, Plan, Report, run};
 use super::victim::Passed;
 use super::visible::Meanings;
 
-/// So many violations of a case are printed.
+/// The most violations of a case that are printed.
 const PRINTED: usize = 5;
-/// So many runs in turn that were over before their point are the end of a case.
+/// A case ends when this many runs in a row were over before their point.
 const MOST_BEYOND: usize = 5;
 /// How often a late run, or one with a strand, is tried in all: only what happens each time counts.
-/// So it is when shared memory changes, which others may do whose time is over.
+/// A change of shared memory is treated the same, because processes whose time is over may cause
+/// it.
 const LATE_TRIES: usize = 3;
 const STRANDED_TRIES: usize = 2;
 /// How often a point that was passed and not tried is tried again.
 const MISSED_TRIES: usize = 3;
 
-/// How the victim ends, with slices or without.
+/// The ways in which the victim ends, with and without slices.
 const WAYS: [(Mode, bool); 4] =
     [(Mode::Kill, false), (Mode::Kill, true), (Mode::Stop, false), (Mode::Stop, true)];
 
@@ -36,8 +37,8 @@ pub(crate) struct Table {
     is_fail_fast: bool,
     pub(crate) runs: usize,
     pub(crate) of_runs: usize,
-    /// Of the undisturbed runs: instructions that were taken for invisible, and for how many of
-    /// them it was seen that they left the shared memory as it was.
+    /// Of the undisturbed runs: the number of instructions taken for invisible, and how many of
+    /// them were seen to leave the shared memory as it was.
     pub(crate) invisible: usize,
     pub(crate) compared: usize,
     pub(crate) violations: usize,
@@ -45,17 +46,17 @@ pub(crate) struct Table {
 
 /// What is known of the runs of one way.
 ///
-/// Runs are only nearly the same: one may fall asleep where another finds what it wants. So those
-/// to one point and to the next may both leave out what comes in between.
+/// Runs are only nearly the same: one may fall asleep where another finds what it wants. So the
+/// runs to one point and to the next may both miss an instruction in between.
 #[derive(Default)]
 struct Way {
     mode: Mode,
     has_slices: bool,
-    /// How many runs in turn were over before their point.
+    /// How many runs in a row were over before their point.
     beyond: usize,
-    /// What runs passed, and which point is after it.
+    /// The instructions that runs passed, each with the number of the point after it.
     passed: HashMap<Passed, usize>,
-    /// What was the last that one passed.
+    /// The last instruction that each run passed.
     ended: HashSet<Passed>,
 }
 
@@ -70,7 +71,7 @@ impl Way {
         self.ended.extend(trail.last());
     }
 
-    /// The numbers of points that were passed and at which no run ended.
+    /// Returns the numbers of the points that were passed, and at which no run ended.
     fn missed(&self, among: Range<usize>) -> Vec<usize> {
         let is_missed = |(passed, point): &(&Passed, &usize)| {
             among.contains(point) && !self.ended.contains(*passed)
@@ -88,13 +89,13 @@ struct Row {
     stops: usize,
     of_runs: usize,
     worst: [Duration; 2],
-    /// Of kills, of stops.
+    /// The known strands of kills, and of stops.
     known_strands: [usize; 2],
     violations: usize,
 }
 
 impl Table {
-    /// On a CPU, without a heading.
+    /// Creates a table that runs on one CPU, without printing a heading.
     pub(crate) fn on(cpu: usize) -> Self {
         let arena = Arena::map();
         process::set_up(&arena, cpu);
@@ -127,7 +128,7 @@ impl Table {
         Table { is_fail_fast, ..Table::on(process::this_cpu()) }
     }
 
-    /// A run without a kill or a stop, and the row that it begins.
+    /// Does a run without a kill or a stop, and begins the case's row with it.
     fn undisturbed(&mut self, subject: &dyn Subject) -> (Report, Row) {
         let mut row = Row::default();
         let undisturbed = Plan { mode: Mode::Stop, has_slices: false, point: usize::MAX };
@@ -144,8 +145,8 @@ impl Table {
         (whole, row)
     }
 
-    /// Kills and stops at some points of one case, with slices on and off: as many as can be in
-    /// this time, evenly spread, the most telling ones first.
+    /// Kills and stops at some points of one case, with slices on and off. As many points are tried
+    /// as fit into this time, evenly spread, the most telling ones first.
     pub(crate) fn case(&mut self, subject: &dyn Subject, time: Duration) {
         let (whole, mut row) = self.undisturbed(subject);
         for (mode, has_slices) in WAYS {
@@ -166,8 +167,8 @@ impl Table {
         self.violations += row.violations;
     }
 
-    /// Kills and stops at every point of one case from the `from`th on, until the deadline. Of a
-    /// case that is too long for that, at as many as it says.
+    /// Kills and stops at every point of one case from the `from`th on, until the deadline. A case
+    /// that is too long for that says how many points to try.
     pub(crate) fn piece(&mut self, subject: &dyn Subject, from: usize, deadline: Instant) -> Piece {
         let began = Instant::now();
         let (whole, mut row) = self.undisturbed(subject);
@@ -175,7 +176,7 @@ impl Table {
         let is_over = |ways: &[Way]| ways.iter().all(|way| way.beyond == MOST_BEYOND);
         let mut next = from;
         for point in points(subject, &whole).skip(from) {
-            // One point at least, or a case that is slow to begin with would never end.
+            // At least one point, or a case with a slow beginning would never end.
             if is_over(&ways) || (next != from && Instant::now() >= deadline) {
                 break;
             }
@@ -211,7 +212,7 @@ impl Table {
         }
     }
 
-    /// Runs it, again if a fault could be the machine's, and notes it in the row.
+    /// Does one run, repeats it if a fault could be the machine's, and notes the result in the row.
     fn judge(&mut self, subject: &dyn Subject, plan: Plan, row: &mut Row) -> Report {
         let mut tries = 0;
         let report = loop {
@@ -272,17 +273,17 @@ impl Table {
     }
 }
 
-/// All points to try, in this order.
+/// Returns all points to try, in this order.
 fn points(subject: &dyn Subject, whole: &Report) -> Box<dyn Iterator<Item = usize>> {
     match subject.traits().most_points {
-        // Until some are found to be beyond the end.
+        // The range is cut short when some points are found to be beyond the end.
         None => Box::new(0..whole.walk.points.saturating_mul(2) + 100),
         Some(most) => Box::new(telling_first(whole).take(most)),
     }
 }
 
-/// The ends, the sleeps and the system calls, then all the others such that those that come first
-/// are evenly spread.
+/// Yields the sleeps, the two ends and the system calls first. All other points follow, in an order
+/// whose beginning is always evenly spread.
 fn telling_first(whole: &Report) -> impl Iterator<Item = usize> + use<> {
     let last = whole.walk.points;
     let calls = whole.walk.calls.iter().flat_map(|&call| [call, call + 1]);
@@ -320,7 +321,7 @@ fn complain(subject: &dyn Subject, plan: Plan, report: &Report, fault: &Fault) {
     }
 }
 
-/// Function and line of an instruction, where it can be found out.
+/// Returns the function and line of an instruction, if they can be found out.
 fn source_of(at: u64) -> Option<String> {
     let program = std::env::current_exe().ok()?;
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;

@@ -1,4 +1,4 @@
-//! The process that makes single steps, and is killed or stopped after one of them.
+//! The process that is single-stepped, and killed or stopped after one of its instructions.
 
 use core::sync::atomic::Ordering::SeqCst;
 use core::time::Duration;
@@ -10,10 +10,10 @@ use super::process::{Crew, Member, is_traced_asleep, let_others_run, signal, wai
 use super::run::Fault;
 use super::visible::{Memory, Next, position};
 
-/// How long a victim may sleep that nobody keeps asleep, and how long its preparation may take.
+/// The longest that a victim may sleep when nothing keeps it asleep, or prepare itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A trap, for the tracer to begin at the next instruction.
+/// Traps, so that the tracer begins at the next instruction.
 #[inline(always)]
 pub(crate) fn trap() {
     #[cfg(target_arch = "x86_64")]
@@ -23,7 +23,7 @@ pub(crate) fn trap() {
     };
 }
 
-/// Whether this machine, this kernel and what confines us allow it.
+/// Checks whether this machine, this kernel and its sandbox allow tracing.
 pub(crate) fn can_trace() -> Result<(), String> {
     if !cfg!(target_arch = "x86_64") {
         return Err("it decodes the instructions of x86-64 alone, and on aarch64 an atomic \
@@ -44,14 +44,14 @@ pub(crate) fn can_trace() -> Result<(), String> {
     }
 }
 
-/// What libc takes a request of `ptrace` for.
+/// The type that libc gives a request of `ptrace`.
 #[cfg(target_env = "musl")]
 type Request = libc::c_int;
 #[cfg(not(target_env = "musl"))]
 type Request = libc::c_uint;
 
 fn ptrace(request: Request, pid: i32, address: usize, data: usize) -> i64 {
-    // SAFETY: of the requests that are used here none writes to this process: they take numbers.
+    // SAFETY: the requests used here take numbers, and none of them writes to this process.
     unsafe { libc::ptrace(request, pid, address, data) }
 }
 
@@ -59,38 +59,38 @@ fn ptrace(request: Request, pid: i32, address: usize, data: usize) -> i64 {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Walk {
     pub(crate) instructions: usize,
-    /// Of the invisible ones, for how many it was seen that they left the shared memory as it was.
+    /// The number of invisible instructions that were seen to leave the shared memory as it was.
     pub(crate) compared: usize,
-    /// Visible instructions, and falls into sleep.
+    /// The number of points: visible instructions, and falls into sleep.
     pub(crate) points: usize,
     /// The instruction before each point.
     pub(crate) trail: Vec<Passed>,
     /// The points at which it was asleep.
     pub(crate) asleep: Vec<usize>,
-    /// The points before a system call.
+    /// The points that precede a system call.
     pub(crate) calls: Vec<usize>,
-    /// The operation has returned.
+    /// Whether the operation has returned.
     pub(crate) is_completed: bool,
     /// The address of the next instruction.
     pub(crate) at: Option<u64>,
 }
 
-/// Invisible instructions, one after the other.
+/// A sequence of invisible instructions.
 struct Unseen {
-    /// What others could see before the first of them, if nobody else could run.
+    /// What others could see before the first of them, if nothing else could run.
     contents: Option<Vec<Vec<u8>>>,
-    /// How many instructions there were before.
+    /// The number of instructions before the sequence.
     since: usize,
-    /// The address of the first.
+    /// The address of the first instruction.
     at: Option<u64>,
 }
 
 /// A visible instruction that was executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Passed {
-    /// Its address; none if it is the return from a sleep.
+    /// Its address; `None` for the return from a sleep.
     at: Option<u64>,
-    /// The victim fell asleep in it.
+    /// Whether the victim fell asleep in it.
     is_asleep: bool,
     /// How often it was executed before.
     times: usize,
@@ -116,7 +116,7 @@ pub(crate) struct Victim {
 }
 
 impl Victim {
-    /// Forks it, and waits until it is at the first instruction of the operation.
+    /// Forks the victim, and waits until it is at the first instruction of the operation.
     pub(crate) fn prepare(
         crew: &mut Crew,
         arena: &Arena,
@@ -163,11 +163,11 @@ impl Victim {
         self.pid as u32
     }
 
-    /// Makes steps until the point, or until the operation is over. When it has fallen asleep and
-    /// is to go on, `unblock` is called as long as that changes something.
+    /// Makes steps until the point, or until the operation is over. When the victim has fallen
+    /// asleep and is to go on, `unblock` is called as long as that changes something.
     ///
-    /// A walk to the end makes sure that what is called invisible leaves the shared memory as it
-    /// is. It can tell only while nobody else can run.
+    /// A walk to the end checks that the instructions called invisible leave the shared memory as
+    /// it is. It can tell only while nothing else can run.
     pub(crate) fn walk(
         &mut self,
         crew: &mut Crew,
@@ -178,7 +178,7 @@ impl Victim {
         let mut memory = Memory::of(self.pid);
         let mut unseen = None;
         while walk.points < point && self.seat.is_completed.load(SeqCst) == 0 {
-            // Again, if those who went on have not woken it, but another.
+            // Repeats this if the processes that went on have woken another one instead.
             while self.is_asleep && unblock(crew)? && is_traced_asleep(self.pid) {}
             let at = self.next_instruction();
             let next = if self.is_asleep { Next::RETURN_FROM_SLEEP } else { crew.next_of(&memory) };
@@ -206,8 +206,8 @@ impl Victim {
         Ok(walk)
     }
 
-    /// Makes sure that others see after these instructions what they saw before. Says how many they
-    /// are, if it could tell.
+    /// Checks that others see the same after these instructions as before. Returns how many
+    /// instructions were compared: 0 if it could not tell.
     fn compare(
         &self,
         crew: &Crew,
@@ -223,7 +223,7 @@ impl Victim {
         }
     }
 
-    /// One instruction; one that sleeps is two steps: one to fall asleep and one to return.
+    /// Executes one instruction. One that sleeps takes two steps: to fall asleep, and to return.
     fn step(&mut self, crew: &mut Crew, is_syscall: bool) -> Result<(), Fault> {
         let may_sleep = is_syscall && !self.is_asleep;
         if !self.is_asleep {
@@ -258,9 +258,9 @@ impl Victim {
         position(self.pid).filter(|_| !self.is_asleep)
     }
 
-    /// Kills it, and waits until the kernel has done everything that it does for the dead. The
-    /// thread that is stepped through is given the signal as what it stops for, so that it is the
-    /// one that runs then: if there are others, it dies before they have left what they sleep on.
+    /// Kills the victim, and waits until the kernel has done all its work for the dead process. The
+    /// stepped thread receives the signal as what it stops for, so it is the one that runs then. If
+    /// there are other threads, it dies before they have left what they sleep on.
     pub(crate) fn kill(&mut self, crew: &mut Crew) {
         if self.is_asleep || ptrace(libc::PTRACE_CONT, self.pid, 0, libc::SIGKILL as usize) != 0 {
             signal(self.pid, libc::SIGKILL);
@@ -271,7 +271,7 @@ impl Victim {
         crew.note_end(self.member);
     }
 
-    /// Makes steps until `is_time`, and kills it.
+    /// Makes steps until `is_time` holds, then kills the process.
     pub(crate) fn die_when(
         &mut self,
         crew: &mut Crew,
@@ -282,7 +282,7 @@ impl Victim {
         Ok(())
     }
 
-    /// Makes steps until `is_time`.
+    /// Makes steps until `is_time` holds.
     pub(crate) fn walk_until(
         &mut self,
         crew: &mut Crew,
@@ -301,11 +301,11 @@ impl Victim {
         Ok(())
     }
 
-    /// Stops it where it is.
+    /// Stops the process where it is.
     pub(crate) fn stop(&mut self, crew: &mut Crew) -> Result<(), Fault> {
         if self.is_asleep {
-            // The signal takes it out of its sleep, as it would without a tracer; then it is
-            // stopped by it and not by the tracer.
+            // The signal ends its sleep, as it would without a tracer. Then the process is stopped
+            // by the signal, and not by the tracer.
             signal(self.pid, libc::SIGSTOP);
             match wait_for(self.pid, 0) {
                 Some(status) if libc::WIFSTOPPED(status) => {
@@ -321,7 +321,7 @@ impl Victim {
         Ok(())
     }
 
-    /// Lets a stopped one run to its end, untraced.
+    /// Lets a stopped process run to its end, untraced.
     pub(crate) fn go_on(&self) {
         if self.is_asleep {
             signal(self.pid, libc::SIGCONT);

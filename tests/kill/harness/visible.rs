@@ -1,19 +1,19 @@
-//! Which instructions are *visible*: somebody else could notice whether the process has executed
-//! them. The others only change its registers, its stack and its own view of its memory, so to be
-//! killed or stopped before one of them is the same as to be so after it, and one of the two is
-//! enough (the visible operations of Godefroid, "Model checking for programming languages using
-//! VeriSoft", 1997).
+//! Decides which instructions are *visible*: other processes could notice whether the process has
+//! executed them. All other instructions change only its registers, its stack and its own view of
+//! its memory. A kill or stop before such an instruction is the same as one after it, so trying one
+//! of the two is enough. These are the visible operations of Godefroid, "Model checking for
+//! programming languages using VeriSoft", 1997.
 //!
 //! Visible are, in a process with one thread:
 //! - system calls, and whatever reads a clock,
 //! - reads and writes of memory that is shared, or that the kernel changes (`[vvar]`),
 //! - writes outside the stack, since the kernel reads some of it when a thread ends: the head of
 //!   its robust list, whose entries lie in shared memory,
-//! - what is not understood.
+//! - instructions that are not understood.
 //!
-//! In a process with more threads the others see all of its memory, and write to it: there reads
-//! are visible, too, but of its stack, which no other thread borrows here, and of what nobody can
-//! write to.
+//! In a process with more threads, the other threads see all of its memory, and write to it. Reads
+//! are visible there, too, with two exceptions: reads of its stack, which no other thread borrows
+//! here, and reads of memory that nothing can write to.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -30,20 +30,20 @@ const LONGEST_INSTRUCTION: usize = 15;
 /// How far the stack may be used below the stack pointer: the red zone, and what an instruction
 /// pushes.
 const BELOW_STACK: u64 = 256;
-/// The stack pointer is on the stack, or at most so far below it: then it grows.
+/// The most by which the stack pointer may lie below the stack, which then grows.
 const GROWTH: u64 = 1 << 20;
 
-/// An instruction, whatever the registers are.
+/// What an instruction does, whatever the registers hold.
 #[derive(Debug)]
 struct Meaning {
     is_syscall: bool,
-    /// Visible whatever it accesses.
+    /// Whether it is visible whatever it accesses.
     is_visible: bool,
-    /// What it accesses, and how many bytes of it.
+    /// Its memory accesses, each with its number of bytes.
     accesses: Vec<(UsedMemory, u64)>,
 }
 
-/// What is known of the instructions of a program, and of all that are forked from it.
+/// The known instructions of a program, and of all processes that are forked from it.
 #[derive(Debug, Default)]
 pub(crate) struct Meanings {
     known: HashMap<u64, Meaning>,
@@ -52,16 +52,16 @@ pub(crate) struct Meanings {
 /// The next instruction of a traced process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Next {
-    /// It is a system call, or could be one.
+    /// Whether it is a system call, or could be one.
     pub(crate) is_syscall: bool,
-    /// After it the [`Memory`] is to be looked at anew.
+    /// Whether the [`Memory`] must be looked at again after it.
     pub(crate) may_map: bool,
     pub(crate) is_visible: bool,
 }
 
 impl Next {
     const UNKNOWN: Next = Next { is_syscall: true, may_map: true, is_visible: true };
-    /// The end of a system call that slept.
+    /// The return of a system call that slept.
     pub(crate) const RETURN_FROM_SLEEP: Next =
         Next { is_syscall: false, may_map: true, is_visible: true };
 }
@@ -70,11 +70,12 @@ impl Next {
 #[derive(Debug)]
 pub(crate) struct Memory {
     pid: i32,
-    /// What it has in common with other processes.
+    /// The ranges that it shares with other processes.
     shared: Vec<Range<u64>>,
-    /// What changes without it: the same, the kernel's clocks, and what other threads write to.
+    /// The ranges that others change: the shared ones, the kernel's clocks, and what other threads
+    /// write to.
     changing: Vec<Range<u64>>,
-    /// None only if it is gone.
+    /// `None` only if the process is gone.
     stack: Option<Range<u64>>,
 }
 
@@ -85,7 +86,7 @@ impl Memory {
         memory
     }
 
-    /// Looks at its mappings and threads anew: to be done after each system call that may change
+    /// Looks at the mappings and threads again. To be called after each system call that may change
     /// them.
     pub(crate) fn look(&mut self) {
         self.shared.clear();
@@ -111,7 +112,7 @@ impl Memory {
         }
     }
 
-    /// What other processes see of its memory; none if it cannot be read.
+    /// Returns what other processes see of its memory, or `None` if it cannot be read.
     pub(crate) fn contents(&self) -> Option<Vec<Vec<u8>>> {
         let whole = |range: &Range<u64>| {
             let len = (range.end - range.start) as usize;
@@ -120,7 +121,7 @@ impl Memory {
         self.shared.iter().map(whole).collect()
     }
 
-    /// Whether somebody else could notice that `len` bytes are accessed.
+    /// Returns whether another process or thread could notice an access to `len` bytes.
     fn is_seen(&self, access: OpAccess, address: u64, len: u64, stack: &Range<u64>) -> bool {
         let end = address.saturating_add(len);
         let is_inside = |range: &Range<u64>| range.start <= address && end <= range.end;
@@ -130,7 +131,7 @@ impl Memory {
     }
 }
 
-/// The fields of a line of `/proc/PID/maps`: the range, what may be done with it, and the name.
+/// Parses a line of `/proc/PID/maps`: the range, the access rights, and the name.
 fn mapping(line: &str) -> Option<(Range<u64>, &str, &str)> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
@@ -138,7 +139,7 @@ fn mapping(line: &str) -> Option<(Range<u64>, &str, &str)> {
     Some((range, fields.next()?, fields.nth(3).unwrap_or("")))
 }
 
-/// As much of the process's memory as can be read there.
+/// Reads as much of the process's memory as is readable there.
 fn read(pid: i32, at: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0_u8; len];
     let here = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len };
@@ -151,7 +152,7 @@ fn read(pid: i32, at: u64, len: usize) -> Vec<u8> {
 }
 
 impl Meanings {
-    /// The next instruction of a process that stands still.
+    /// Returns the next instruction of a process that stands still.
     pub(crate) fn next(&mut self, memory: &Memory) -> Next {
         let Some(registers) = registers(memory.pid) else { return Next::UNKNOWN };
         let register = |register| value_of(&registers, register);
@@ -187,7 +188,7 @@ impl Meanings {
 }
 
 impl Meaning {
-    /// None if there is no instruction that is known.
+    /// Returns `None` if the bytes are no known instruction.
     fn of(bytes: &[u8], at: u64) -> Option<Self> {
         let instruction = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode();
         if instruction.code() == Code::INVALID {
@@ -208,13 +209,14 @@ impl Meaning {
         let is_visible = is_syscall
             || reads_clock(&instruction)
             || is_bit_string(&instruction)
-            // Such as what saves all registers, or gathers from many places.
+            // For example, instructions that save all registers, or gather from many places.
             || accesses.iter().any(is_odd);
         Some(Meaning { is_syscall, is_visible, accesses })
     }
 }
 
-/// How many bytes an access takes; 0 if that is not known. One that repeats is stepped through.
+/// Returns how many bytes an access takes, or 0 if that is not known. A repeated string instruction
+/// is stepped through one element at a time.
 fn len_of(instruction: &Instruction, access: &UsedMemory) -> u64 {
     let of_access = access.memory_size().size();
     let len = if of_access == 0 && instruction.is_string_instruction() {
@@ -230,7 +232,7 @@ fn reads_clock(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Rdtsc | Rdtscp | Rdpmc | Rdpru | Tpause | Umwait)
 }
 
-/// A register may say that the bit is elsewhere than the operand.
+/// Returns whether the bit may lie elsewhere than the operand, because a register gives its offset.
 fn is_bit_string(instruction: &Instruction) -> bool {
     let is_of_bits = matches!(
         instruction.mnemonic(),
@@ -248,9 +250,9 @@ type Registers = core::convert::Infallible;
 #[cfg(target_arch = "x86_64")]
 fn registers(pid: i32) -> Option<Registers> {
     let mut registers = core::mem::MaybeUninit::<Registers>::uninit();
-    // SAFETY: writes the registers where it is told.
+    // SAFETY: writes the registers to the buffer that it is given.
     let failed = unsafe { libc::ptrace(libc::PTRACE_GETREGS, pid, 0, registers.as_mut_ptr()) } != 0;
-    // SAFETY: written, since it did not fail.
+    // SAFETY: initialised, since the call did not fail.
     (!failed).then(|| unsafe { registers.assume_init() })
 }
 
@@ -259,7 +261,7 @@ fn registers(_: i32) -> Option<Registers> {
     None
 }
 
-/// The value of a register that addresses are made of.
+/// Returns the value of a register that addresses are made of.
 #[cfg(target_arch = "x86_64")]
 fn value_of(registers: &Registers, register: Register) -> Option<u64> {
     Some(match register {
@@ -292,7 +294,7 @@ fn value_of(registers: &Registers, _: Register) -> Option<u64> {
     match *registers {}
 }
 
-/// Whether the process stands at an instruction, and at which.
+/// Returns the address of the instruction at which the process stands, if it stands at one.
 pub(crate) fn position(pid: i32) -> Option<u64> {
     registers(pid).and_then(|registers| value_of(&registers, Register::RIP))
 }

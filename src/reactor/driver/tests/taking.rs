@@ -1,5 +1,5 @@
-//! Threads that take from a pile through the driver and change their minds at any time: nobody
-//! waits beside something that is there.
+//! Threads take from a pile through the driver, and change their minds at any time. None of them
+//! waits while there is something to take.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::memory::per_process::Current;
 
-/// Has a thread go on.
+/// A waker that has a thread go on.
 #[derive(Debug, Default)]
 struct Bell(Mutex<bool>, Condvar);
 
@@ -25,7 +25,7 @@ impl Wake for Bell {
 }
 
 impl Bell {
-    /// Whether it has rung in time.
+    /// Returns whether it has rung in time.
     fn wait(&self, time: Duration) -> bool {
         let (mut rung, _) =
             self.1.wait_timeout_while(self.0.lock().unwrap(), time, |rung| !*rung).unwrap();
@@ -33,7 +33,7 @@ impl Bell {
     }
 }
 
-/// Bits 0-15: how many there are, the rest: how often something was put.
+/// Bits 0-15: how many things there are. The rest: how often something was put.
 #[derive(Debug, Default)]
 struct Pile(AtomicU32);
 
@@ -45,7 +45,7 @@ impl Pile {
         change_by(&self.0, ONE_PUT);
     }
 
-    /// Takes one, or says what the word is.
+    /// Takes one thing, or returns the word.
     fn take(&self) -> Result<(), u32> {
         self.0
             .fetch_update(
@@ -56,13 +56,13 @@ impl Pile {
             .map(|_| ())
     }
 
-    /// The word, if there are none.
+    /// Returns the word, if there is nothing.
     fn look(&self) -> Option<u32> {
         Some(self.0.load(SeqCst)).filter(|seen| seen & THERE == 0)
     }
 }
 
-/// Takes one, or gives up in the end. Whether it has taken one.
+/// Takes one thing, or gives up in the end. Returns whether it has taken one.
 fn take(driver: &'static Current<Driver>, pile: &Pile, patience: Duration) -> bool {
     let bell = Arc::<Bell>::default();
     let waker = Waker::from(Arc::clone(&bell));
@@ -81,7 +81,7 @@ fn take(driver: &'static Current<Driver>, pile: &Pile, patience: Duration) -> bo
             .1
             .perform();
         if !bell.wait(deadline.saturating_duration_since(Instant::now())) {
-            // It may be notified at this moment.
+            // The waiter may be notified at this moment.
             return false;
         }
     }
@@ -94,7 +94,8 @@ fn take(driver: &'static Current<Driver>, pile: &Pile, patience: Duration) -> bo
     true
 }
 
-/// Some that never give up, one for each pile, and others that always do, take what is put.
+/// Has threads take what is put: some that never give up, one for each pile, and others that always
+/// do.
 fn take_all(piles: usize, fickle: usize, count: usize) {
     let driver = driver();
     let piles: Vec<Pile> = (0..piles).map(|_| Pile::default()).collect();
@@ -123,7 +124,7 @@ fn take_all(piles: usize, fickle: usize, count: usize) {
         }
         wait_until("all is taken", || taken.load(SeqCst) == count);
         is_over.store(true, SeqCst);
-        // For those who wait.
+        // For the threads that still wait.
         piles.iter().for_each(|pile| (0..=fickle).for_each(|_| pile.put()));
     });
     driver.table().check();

@@ -1,5 +1,5 @@
-//! What can happen to a key, in every order for some steps and in random orders for more: the
-//! invariants hold after each step, and when all has come to rest nobody waits who need not.
+//! What can happen to a key, in every order for some steps and in random orders for more. The
+//! invariants hold after each step. When all has come to rest, no waiter waits without need.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -26,12 +26,12 @@ fn words(version: u32) -> [WordAddress; 1] {
 enum Doing {
     #[default]
     Nothing,
-    /// It has read the words, and found nothing.
+    /// The waiter has read the words, and found nothing.
     Looked(u32),
-    /// It is registered and waits.
+    /// The waiter is registered and waits.
     Waits,
-    /// It has what it wanted, and looked on behalf of the others if it was on duty: what the words
-    /// were if there was no more.
+    /// The waiter has what it wanted, and has looked on behalf of the others if it was on duty. It
+    /// holds what the words were if there was no more.
     Leaves(Option<u32>),
 }
 
@@ -46,14 +46,14 @@ struct Waiter {
 }
 
 enum Thread {
-    /// It has the result of its sleep: whether the key's words have changed.
+    /// The thread has the result of its sleep: whether the key's words have changed.
     Up(bool),
-    /// It goes to the kernel with what is armed.
+    /// The thread goes to the kernel with what is armed.
     LiesDown,
     Asleep,
 }
 
-/// A source, those who wait for it, and the thread that sleeps for them.
+/// A source, its waiters, and the thread that sleeps for them.
 struct World {
     audience: Audience,
     table: Table,
@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    /// What choice number so much is, done. Not if it cannot be now.
+    /// Takes the step of this number. Returns whether it can be taken now.
     fn step(&mut self, choice: usize) -> bool {
         let done = match choice {
             0 => self.put(),
@@ -132,7 +132,7 @@ impl World {
         true
     }
 
-    /// Whether there is what it wants; it has it then.
+    /// Returns whether there is what the waiter wants; if so, the waiter has it then.
     fn takes(&mut self, at: usize) -> bool {
         match self.audience {
             Audience::First | Audience::One => {
@@ -187,7 +187,7 @@ impl World {
         self.waiters[at].calls.count() > self.waiters[at].answered
     }
 
-    /// Whatever it was about to do.
+    /// Has a waiter give up, whatever it was about to do. Returns whether it was registered.
     fn give_up(&mut self, at: usize) -> bool {
         let is_registered = self.waiters[at].id.is_some();
         if is_registered {
@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    /// Everybody goes on until nobody can, and nobody comes.
+    /// Lets everything go on until nothing can, without newcomers.
     fn settle(mut self) {
         let may_go_on = |world: &World, choice: usize| {
             choice == 1 || !matches!(world.waiters[choice / 2 - 1].doing, Doing::Nothing)
@@ -226,7 +226,7 @@ impl World {
     }
 }
 
-/// Every order of `steps` steps, after some waiters have begun to wait.
+/// Tries every order of `steps` steps, after some waiters have begun to wait.
 fn every_order(audience: Audience, waiting: usize, steps: u32) {
     let choices = 2 + 2 * WAITERS;
     let mut script = vec![0; steps as usize];
@@ -243,7 +243,7 @@ fn every_order(audience: Audience, waiting: usize, steps: u32) {
         if impossible.is_none() {
             world.settle();
         }
-        // The next one that begins differently: a step that is impossible is the last that counts.
+        // The next order that begins differently: an impossible step is the last one that counts.
         let last = impossible.unwrap_or(script.len() - 1);
         script[last + 1..].fill(0);
         let Some(at) = (0..=last).rev().find(|&at| script[at] + 1 < choices) else { return };

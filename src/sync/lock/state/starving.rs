@@ -21,7 +21,7 @@ use crate::wait::Waiter;
 /// a busy machine.
 const STAND_BACK: u64 = 10_000_000;
 /// In `starving`: a thread yields to the starving waiter, and must be woken.
-const STOOD_BACK: u32 = 1 << 31;
+pub(super) const STOOD_BACK: u32 = 1 << 31;
 
 impl RawLock {
     /// Returns whether another waiter starves.

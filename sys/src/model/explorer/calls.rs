@@ -1,8 +1,8 @@
-//! Where the modelled calls of the real code arrive while a script runs.
+//! The modelled calls of the real code arrive here while a script runs.
 //!
-//! The code is deterministic but for what its steps return. So to come to a moment in an operation,
-//! it runs from its beginning, is given the results that its steps have had, and is left at its
-//! next step, which is what is asked for.
+//! The code is deterministic except for the results of its steps. So to reach a moment in an
+//! operation, the code runs from the operation's beginning and is given the results that its steps
+//! have had. It is left at its next step, which is the answer.
 
 #![allow(unsafe_code)]
 
@@ -16,10 +16,10 @@ use super::stack::{Answer, Body, Stack, step};
 use crate::futex::{Awake, Watch};
 use crate::robust::Thread;
 
-/// A word by the order in which the words were first met.
+/// A word's number, in the order in which words were first met.
 pub(crate) type WordId = u16;
 
-/// Where a word is, what it holds at the start, and the bits that it has.
+/// A word's address, its initial value, and a mask of the bits that it has.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     pub(crate) address: usize,
@@ -27,7 +27,7 @@ pub struct Place {
     pub(crate) bits: u64,
 }
 
-/// What a step does to a word, beside the operand.
+/// What a step does to a word with its operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Change {
     Store,
@@ -37,7 +37,7 @@ pub(crate) enum Change {
     Or,
 }
 
-/// A word that is slept on, as long as it is `expected` where `bits` are set.
+/// A word to sleep on, as long as it is `expected` where `bits` are set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Watched {
     pub(crate) word: WordId,
@@ -45,7 +45,8 @@ pub(crate) struct Watched {
     pub(crate) bits: u64,
 }
 
-/// A step. Its result is a number: what the word held before, how many were woken, or an [`awake`].
+/// A step. Its result is a number: the word's previous value, the number of woken threads, or an
+/// [`awake`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
     Load(WordId),
@@ -62,11 +63,11 @@ pub(crate) enum Action {
     Wake(WordId, u32),
     /// Looks at the clock.
     Clock,
-    /// Nobody else sees it.
+    /// No other thread sees it.
     Private(Private),
 }
 
-/// What a thread does that nobody else sees, until it dies.
+/// What a thread does that no other thread sees until it dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Private {
     Begin,
@@ -94,8 +95,8 @@ impl Places {
     }
 }
 
-/// The words' values: each as what is different from its initial one, so that words that nobody has
-/// changed need not be there.
+/// The words' values. Each is stored as the difference from the initial value, so that unchanged
+/// words can be left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Words(Vec<u64>);
 
@@ -116,21 +117,21 @@ impl Words {
         self.0[index] = difference;
     }
 
-    /// The differences, up to the last one.
+    /// Returns the differences, up to the last nonzero one.
     pub(crate) fn changed(&self) -> &[u64] {
         let count =
             self.0.iter().rposition(|&difference| difference != 0).map_or(0, |last| last + 1);
         &self.0[..count]
     }
 
-    /// Whether all words are as whoever wants to sleep on them expects.
+    /// Returns whether all words have the values that a would-be sleeper expects.
     pub(crate) fn are_expected(&self, places: &[Place], watched: &[Watched]) -> bool {
         watched
             .iter()
             .all(|watched| (self.get(places, watched.word) ^ watched.expected) & watched.bits == 0)
     }
 
-    /// Does a step that is a word's alone: what it held before.
+    /// Does a step that concerns one word alone. Returns the word's previous value.
     pub(crate) fn access(&mut self, places: &[Place], action: &Action) -> Option<u64> {
         let (word, after): (WordId, &dyn Fn(u64) -> u64) = match action {
             Action::Load(word) => (*word, &|seen| seen),
@@ -157,12 +158,11 @@ impl Words {
 pub(crate) mod awake {
     pub(crate) const CHANGED: u64 = 0;
     pub(crate) const TIMED_OUT: u64 = 1;
-    /// Woken through the word at place 0; the places of others are added.
+    /// Woken through the word at place 0. For other words the place is added.
     pub(crate) const WOKEN: u64 = 2;
 }
 
-/// The results of a look at the clock: before or after all deadlines that are to be met in an
-/// exploration.
+/// The results of a look at the clock: before or after all deadlines of an exploration.
 pub(crate) mod time {
     pub(crate) const EARLY: u64 = 1;
     pub(crate) const LATE: u64 = u64::MAX / 2;
@@ -170,18 +170,19 @@ pub(crate) mod time {
 
 /// How the steps of the running script are answered.
 enum Mode {
-    /// With the results that they had, each checked to be the same step; then it is left.
+    /// With the results that the steps had. Each step is checked to be the same; after the last one
+    /// the code is left.
     Replay { log: Vec<(Action, u64)>, next: usize },
-    /// At once, on words of its own: nobody else runs.
+    /// At once, on words of its own: no other thread runs.
     Alone(Words),
 }
 
-/// What the kernel looks at should a thread die, in this order.
+/// The words that the kernel looks at if a thread dies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Walked {
     pub(crate) held: Vec<WordId>,
     pub(crate) pending: Option<WordId>,
-    /// What is pending in the entries of those who die with it.
+    /// The words pending in the entries of the threads that die with it.
     pub(crate) lent: Vec<WordId>,
 }
 
@@ -189,7 +190,7 @@ pub(crate) struct Walked {
 #[derive(Debug)]
 pub(crate) struct Ground {
     pub(crate) places: Places,
-    /// The one that runs, or has run last. It stays in its place, as the stack does.
+    /// The thread that runs, or has run last. It stays at one address, as the stack does.
     pub(crate) thread: Box<Thread>,
     stack: Stack,
 }
@@ -199,8 +200,9 @@ impl Ground {
         Ground { places: Places::default(), thread: Box::default(), stack: Stack::new() }
     }
 
-    /// What the kernel comes across if the thread dies: what it holds beside the pending one, in
-    /// the order of its walk, and that; then what is pending for it in others' entries.
+    /// Returns the words that the kernel meets if the thread dies: the words of what it holds other
+    /// than the pending one, in the order of the walk; then the pending one. Those pending for it
+    /// in the entries of others come as `lent`.
     pub(crate) fn walked(&mut self) -> Walked {
         let pending = self.thread.pending().map(|place| self.places.id(place));
         let held = self
@@ -218,9 +220,9 @@ struct Calls {
     mode: Mode,
     places: Places,
     thread: Box<Thread>,
-    /// A deadline has passed in this operation: it has for good.
+    /// Whether a deadline has passed in this operation. It stays so.
     is_late: bool,
-    /// Where it was left, and where its stack began then.
+    /// The step at which it was left, and where its stack began then.
     left: Option<(Result<Action, Panic>, usize)>,
 }
 
@@ -233,7 +235,7 @@ thread_local! {
 
 /// How a run of an operation ended.
 pub(crate) enum Ended {
-    /// It is before this step, with a stack of this hash, and with its deadline behind it, or not.
+    /// It stopped before this step. The stack has this hash, and the deadline has passed or not.
     Before(Action, u128, bool),
     Returned,
     Panicked(Panic),
@@ -244,7 +246,7 @@ pub(crate) fn is_active() -> bool {
     CALLS.with_borrow(Option::is_some)
 }
 
-/// The robust list of the one that runs.
+/// Returns the robust list of the running thread.
 pub(crate) fn current_thread() -> Option<*const Thread> {
     CALLS.with_borrow(|calls| calls.as_ref().map(|calls| core::ptr::from_ref(&*calls.thread)))
 }
@@ -257,9 +259,9 @@ mod call {
     pub(super) const WAIT: u64 = 3;
     pub(super) const PRIVATE: u64 = 4;
     pub(super) const CLOCK: u64 = 5;
-    /// The first of those that change a word.
+    /// The first of the calls that change a word.
     pub(super) const CHANGES: u64 = 6;
-    /// Beside one on a word: it has 64 bits.
+    /// A flag beside a call on a word: the word has 64 bits.
     pub(super) const WIDE: u64 = 1 << 8;
 }
 
@@ -267,7 +269,7 @@ const PRIVATE: [Private; 5] =
     [Private::Begin, Private::End, Private::Link, Private::Unlink, Private::WaitBriefly];
 const CHANGES: [Change; 5] = [Change::Store, Change::Swap, Change::Add, Change::And, Change::Or];
 
-/// Answers a step: what it is in numbers, and where the stack of the operation begins.
+/// Answers a step, which is given in numbers with the address where the operation's stack begins.
 pub(super) extern "C" fn answer(
     call: u64,
     first: u64,
@@ -321,7 +323,7 @@ fn decode(places: &mut Places, call: u64, [first, second, third, fourth]: [u64; 
         }
         call::WAKE => Action::Wake(word(), third as u32),
         call::WAIT => {
-            // SAFETY: `wait` has it from its caller.
+            // SAFETY: `wait` passes the pointer and length of its caller's slice.
             let words = unsafe {
                 core::slice::from_raw_parts(
                     core::ptr::with_exposed_provenance::<Watch<'_>>(first as usize),
@@ -396,19 +398,19 @@ pub(crate) fn wait(words: &[Watch<'_>], has_deadline: bool) -> (Awake, usize) {
     }
 }
 
-/// What time it is.
+/// Returns the time.
 #[inline]
 pub(crate) fn now() -> u64 {
     step(call::CLOCK, 0, 0, 0, 0)
 }
 
-/// A step that nobody else sees: a change of the robust list.
+/// Takes a step that no other thread sees: a change of the robust list, or a brief wait.
 #[inline]
 pub(crate) fn private(what: Private) {
     step(call::PRIVATE, what as u64, 0, 0, 0);
 }
 
-/// Runs `body` for a thread, and says where it has come after the steps of `log`.
+/// Runs `body` for a thread. Returns where it is after the steps of `log`.
 pub(crate) fn replay<B: Body>(
     ground: &mut Ground,
     thread: Thread,

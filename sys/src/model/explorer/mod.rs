@@ -1,48 +1,49 @@
-//! Explores every interleaving of a few threads that run the real code, with kills: each state
-//! once.
+//! Explores every interleaving of a few threads that run the real code, with kills. Each state is
+//! visited once.
 //!
-//! It is sequentially consistent, so orderings are loom's to check. What it has over loom: a state
-//! that was reached in one way is not explored again when it is reached in another, which makes
-//! tens of millions of states, four and more threads, and several kills affordable.
+//! The explorer is sequentially consistent, so checking the orderings is left to loom. Its
+//! advantage over loom is that a state is not explored again when it is reached in another way.
+//! That makes tens of millions of states, four and more threads, and several kills affordable.
 //!
 //! A [`Script`] is what a thread does: operations on what is shared. Each access to a modelled
-//! atomic, each call on a futex, each change of the robust list is a **step**, between any two of
-//! which
+//! atomic, each call on a futex, and each change of the robust list is a **step**. Between any two
+//! steps
 //! - any other thread may take steps;
 //! - a stoppable thread that is awake may be stopped for ever, as long as there are stops left;
-//! - a killable thread may be killed, as long as there are kills left: the kernel then walks its
-//!   list, step by step. Another thread may have waited for this death to begin. Threads of one
-//!   [process](Script::of_process) are killed together, and end in any order: those that stand in
-//!   for a thread first, which is the worst, as it may be queued for a while still, and be given a
-//!   wake-up;
-//! - a sleep with a deadline may time out, a woken thread has not acted yet;
-//! - whoever looks at the clock may find that its time is over, once and for all in that operation.
+//! - a killable thread may be killed, as long as there are kills left. The kernel then walks the
+//!   thread's list, step by step. Another thread may have waited for this death before it began.
+//!   The threads of one [process](Script::of_process) are killed together and end in any order. The
+//!   threads that stand in for a thread end before it. That is the worst order: the thread may stay
+//!   queued for a while, and may be given a wake-up;
+//! - a sleep with a deadline may time out, and a woken thread may not have acted yet;
+//! - a thread that looks at the clock may find that its deadline has passed. This then holds for
+//!   the rest of that operation.
 //!
-//! A thread that has finished lives on, with the locks that it holds. [`Exploration::solo`] looks
-//! whether each can go on alone, and so without the others.
+//! A thread that has finished lives on, with the locks that it holds. [`Exploration::solo`] checks
+//! whether each thread can go on alone, without the others.
 //!
-//! A **state** is what all words hold, who sleeps on what, in which order, and where each thread
-//! is: in which operation, with which outputs so far, with which private state, robust list
-//! and stack. Where no thread can go on, [`Exploration::check`] is asked whether that is as it
-//! should be; without it, nobody may sleep there. Panics of operations are failures, too. A failure
-//! is printed with the steps that lead to it.
+//! A **state** consists of the values of all words, the sleepers on each word in their order, and
+//! where each thread is. That is its operation, its outputs so far, its private state, its robust
+//! list and its stack. Where no thread can go on, [`Exploration::check`] decides whether that is
+//! correct. Without such a check, no thread may sleep there. Panics of operations are failures,
+//! too. A failure is printed with the steps that lead to it.
 //!
 //! # What the code must keep to
-//! - It depends on nothing but the modelled words, the script's private state, and what never
-//!   changes. What a `Lock` protects is plain memory, which is not part of a state and not put
-//!   back: use modelled atomics instead.
-//! - What an operation keeps from step to step is on its stack, or in the private state, whose `Eq`
-//!   and `Hash` must tell all of it: what it keeps on the heap, or in a thread-local, is not seen.
-//!   It runs many times, and is not returned to where it was left, so what it owns there is leaked.
-//! - Deadlines lie ahead when the exploration is made, in this century; an operation has one at
-//!   most. They are made outside of operations: the time of an exploration begins before all of
-//!   them.
-//! - A load that fails for no reason (`compare_exchange_weak`), a sleep that ends for none, and
-//!   signals do not occur.
+//! - The code depends only on the modelled words, the script's private state, and what never
+//!   changes. The data that a `Lock` protects is plain memory, which is not part of a state and not
+//!   restored. Use modelled atomics instead.
+//! - What an operation keeps from step to step is on its stack or in the private state. The `Eq`
+//!   and `Hash` of the private state must cover all of it. What an operation keeps on the heap or
+//!   in a thread-local is not seen. It runs many times, and is abandoned rather than resumed, so
+//!   what it owns at that moment is leaked.
+//! - Deadlines lie in the future when the exploration is made, and in this century. An operation
+//!   has at most one. Deadlines are made outside of operations: the time of an exploration begins
+//!   before all of them.
+//! - Spurious failures of `compare_exchange_weak`, spurious wake-ups and signals do not occur.
 //!
 //! # How sure it is
-//! States are known by 64-bit fingerprints: that one of 100 million is taken for another has a
-//! probability of 0.03 %. Moments of a thread are known by a 128-bit hash of its stack: see
+//! States are known by 64-bit fingerprints. The probability that one of 100 million states is taken
+//! for another is 0.03 %. Moments of a thread are known by a 128-bit hash of its stack: see
 //! `stack.rs`.
 //!
 //! ```ignore
@@ -78,11 +79,11 @@ use self::state::{EVENTS, Event, Limits, State, Status};
 /// The most threads that an exploration can have.
 pub const MAX_THREADS: usize = 8;
 
-/// In so many states each thread is run alone, and then in one of so many.
+/// Each thread is run alone in the first `FIRST` states, and then in one of `SAMPLE`.
 const FIRST: usize = 10_000;
 const SAMPLE: u64 = 64;
 
-/// An exploration: what is shared, the threads, and what is to hold.
+/// An exploration: what is shared, the threads, and the check.
 pub struct Exploration<S, P> {
     name: String,
     scripts: Scripts<S, P>,
@@ -107,15 +108,15 @@ impl<S, P> fmt::Debug for Exploration<S, P> {
 pub struct Report {
     /// The exploration's name.
     pub name: String,
-    /// How many states there are.
+    /// The number of states.
     pub states: usize,
-    /// In how many of them no thread could go on.
+    /// The number of states in which no thread could go on.
     pub ends: usize,
-    /// How many moments of the scripts were met: so often was code run.
+    /// The number of moments of the scripts that were met. Code was run once for each.
     pub moments: usize,
-    /// There are more states than were to be explored.
+    /// Whether there are more states than were to be explored.
     pub is_cut: bool,
-    /// How long it took.
+    /// The time it took.
     pub time: Duration,
 }
 
@@ -132,7 +133,7 @@ impl fmt::Display for Report {
 pub enum Fate {
     /// It has done all of its script.
     Finished,
-    /// It sleeps, and nobody will wake it.
+    /// It sleeps, and will never be woken.
     Asleep,
     /// It was killed.
     Killed,
@@ -155,13 +156,13 @@ impl<S, P> fmt::Debug for End<'_, S, P> {
 }
 
 impl<S, P: Clone + Eq + Hash> End<'_, S, P> {
-    /// How many threads there are.
+    /// Returns the number of threads.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.scripts.scripts.len()
     }
 
-    /// How a thread has ended.
+    /// Returns how a thread has ended.
     #[must_use]
     pub fn fate(&self, thread: usize) -> Fate {
         match self.state.threads[thread].status {
@@ -173,44 +174,45 @@ impl<S, P: Clone + Eq + Hash> End<'_, S, P> {
         }
     }
 
-    /// What the operations that a thread has done have returned. One that it was killed in may have
-    /// had its effect, too.
+    /// Returns the results of the operations that a thread has finished. The operation in which it
+    /// was killed may have had its effect, too.
     #[must_use]
     pub fn outputs(&self, thread: usize) -> &[u64] {
         self.scripts.moment(self.state, thread).outputs()
     }
 
-    /// How many were killed.
+    /// Returns the number of kills.
     #[must_use]
     pub fn kills(&self) -> u32 {
         self.state.kills
     }
 
-    /// Fails if anybody sleeps.
+    /// Fails if any thread sleeps.
     ///
     /// # Panics
-    /// If somebody does.
+    /// If any thread sleeps.
     pub fn assert_nobody_sleeps(&self) {
         let sleepers: Vec<_> =
             (0..self.threads()).filter(|&thread| self.fate(thread) == Fate::Asleep).collect();
         assert!(sleepers.is_empty(), "{sleepers:?} sleep and nobody will wake them");
     }
 
-    /// Runs `look` as one more thread that is alone with all there is. What it changes nobody sees.
+    /// Runs `look` as one more thread that is alone with everything shared. Its changes are
+    /// discarded.
     ///
     /// # Panics
-    /// If it goes to sleep.
+    /// If `look` goes to sleep.
     pub fn look<R>(&mut self, look: impl FnOnce(&S) -> R) -> R {
         self.scripts.run_alone(self.state.words.clone(), look)
     }
 }
 
-/// A state on the way to the one that is explored, and what is tried next from there.
+/// A state on the path to the explored one, and what is to be tried next from there.
 struct Frame {
     state: State,
-    /// Nobody else needs to go on from here, since nobody else notices what this one does.
+    /// The only thread that needs to go on from here, since no other thread notices its step.
     only: Option<usize>,
-    /// One for each event of each thread.
+    /// The index of the next candidate: one for each event of each thread.
     next: usize,
     moved: bool,
 }
@@ -233,7 +235,7 @@ impl Hasher for Fingerprint {
 }
 
 impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
-    /// An exploration of what threads do with `shared`.
+    /// Creates an exploration of what threads do with `shared`.
     pub fn new(name: impl Into<String>, shared: S) -> Self {
         Exploration {
             name: name.into(),
@@ -246,10 +248,10 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
         }
     }
 
-    /// One more thread: they are numbered from 0, and each has its number and 1 for its TID.
+    /// Adds a thread. Threads are numbered from 0, and the TID of each is its number plus 1.
     ///
     /// # Panics
-    /// If there are [`MAX_THREADS`] already.
+    /// If there are already [`MAX_THREADS`].
     #[must_use]
     pub fn thread(mut self, script: Script<S, P>) -> Self {
         assert!(self.scripts.scripts.len() < MAX_THREADS, "at most {MAX_THREADS} threads");
@@ -257,21 +259,21 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
         self
     }
 
-    /// How many of the killable threads may be killed.
+    /// Sets how many of the killable threads may be killed.
     #[must_use]
     pub fn kills(mut self, most: u32) -> Self {
         self.most.kills = most;
         self
     }
 
-    /// How many of the stoppable threads may be stopped.
+    /// Sets how many of the stoppable threads may be stopped.
     #[must_use]
     pub fn stops(mut self, most: u32) -> Self {
         self.most.stops = most;
         self
     }
 
-    /// How many states to explore: 50 million, unless this is said. That there are more is a
+    /// Sets how many states to explore; the default is 100 million. More states than that are a
     /// failure.
     #[must_use]
     pub fn states(mut self, most: usize) -> Self {
@@ -279,32 +281,34 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
         self
     }
 
-    /// Explores no more than so many states, and says in its report whether there are more.
+    /// Explores at most `most` states. The report says whether there are more.
     #[must_use]
     pub fn cut_at(mut self, most: usize) -> Self {
         self.may_be_cut = true;
         self.states(most)
     }
 
-    /// Fails if a thread that is alone from some state on does not finish its operation, or go to
-    /// sleep, within so many steps. Looked at in the first thousands of states, then in one of 64.
+    /// Fails if a thread that runs alone from some state on takes more than `most_steps` steps
+    /// without finishing its operation or going to sleep. Checked in the first 10,000 states, then
+    /// in one of 64.
     #[must_use]
     pub fn solo(mut self, most_steps: u32) -> Self {
         self.solo = Some(most_steps);
         self
     }
 
-    /// Panics where an end is not as it should be: see [`End::assert_nobody_sleeps`].
+    /// Sets the check of the ends, which panics if an end is wrong: see
+    /// [`End::assert_nobody_sleeps`].
     #[must_use]
     pub fn check(mut self, check: impl Fn(&mut End<'_, S, P>) + 'static) -> Self {
         self.check = Box::new(check);
         self
     }
 
-    /// Explores all there is, and prints how much that was.
+    /// Explores every state, and prints how many there were.
     ///
     /// # Panics
-    /// On a failure, whose steps it prints; if there are too many states.
+    /// On a failure, whose steps it prints, or if there are too many states.
     #[allow(clippy::must_use_candidate, reason = "that it returns is the result")]
     pub fn run(mut self) -> Report {
         let started = Instant::now();
@@ -374,7 +378,7 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
         Frame { state, only, next: 0, moved: false }
     }
 
-    /// What is to be tried next in a state.
+    /// Returns what is to be tried next in a state.
     fn next_of(&self, frame: &mut Frame) -> Option<(usize, Event)> {
         if let Some(only) = frame.only {
             return (!core::mem::replace(&mut frame.moved, true)).then_some((only, Event::Step));
@@ -421,7 +425,7 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
         }
     }
 
-    /// Prints the steps that lead to a failure.
+    /// Prints the steps that lead to a failure, and panics.
     fn fail(&self, path: &[Frame], failure: Failure) -> ! {
         self.print(path);
         match failure {
@@ -433,7 +437,7 @@ impl<S, P: Clone + Eq + Hash> Exploration<S, P> {
         }
     }
 
-    /// Always false.
+    /// Prints the steps of a path. Returns false, always.
     fn print(&self, path: &[Frame]) -> bool {
         println!("{}: fails after {} steps", self.name, path.len());
         for (index, frame) in path.iter().enumerate() {

@@ -1,9 +1,10 @@
 //! What each thread does: its operations, and the moments in them that were met.
 //!
-//! A moment is where a thread can be: before a step, or at its end. It is known by the operation,
-//! what the thread had when that began, and where it is in it: its stack, its private state, its
-//! robust list. So what comes after a moment and a result is found once, by running the code, and
-//! is then known: an exploration takes most of its steps without running any.
+//! A moment is a place where a thread can be: before a step, or at its end. It is identified by the
+//! operation, what the thread had when the operation began, and how far it has got. The last is its
+//! stack, its private state and its robust list. What follows a moment and a result is found once,
+//! by running the code, and is then known. So an exploration takes most of its steps without
+//! running any code.
 
 use core::hash::Hash;
 use std::collections::HashMap;
@@ -18,9 +19,9 @@ type Operation<S, P> = Rc<dyn Fn(&S, &mut P) -> u64>;
 
 /// What a thread of an exploration does: operations, one after the other.
 ///
-/// An operation gets what is shared and the thread's private state, and returns a number, which the
-/// check at the end is told. Whatever it does must follow from these two and the results of its
-/// steps alone. `P` is what the thread keeps between its operations.
+/// An operation gets what is shared and the thread's private state. It returns a number, which the
+/// final check can read. Everything it does must follow from these two and the results of its steps
+/// alone. `P` is what the thread keeps between its operations.
 pub struct Script<S, P> {
     pub(super) private: P,
     preparations: Vec<Operation<S, P>>,
@@ -38,7 +39,7 @@ impl<S, P> core::fmt::Debug for Script<S, P> {
 }
 
 impl<S, P> Script<S, P> {
-    /// A thread that does nothing yet.
+    /// Creates the script of a thread that does nothing yet.
     #[must_use]
     pub fn new(private: P) -> Self {
         Script {
@@ -52,51 +53,53 @@ impl<S, P> Script<S, P> {
         }
     }
 
-    /// The next operation.
+    /// Adds the next operation.
     #[must_use]
     pub fn then(mut self, operation: impl Fn(&S, &mut P) -> u64 + 'static) -> Self {
         self.operations.push(Rc::new(operation));
         self
     }
 
-    /// What the thread has done before the exploration begins, alone, in the order of the threads.
-    /// It must not sleep; locks that it takes it holds at the start.
+    /// Adds an operation that the thread has done before the exploration begins. These run alone,
+    /// in the order of the threads. The operation must not sleep. The thread still holds the locks
+    /// it took when the exploration starts.
     #[must_use]
     pub fn prepared(mut self, operation: impl Fn(&S, &mut P) -> u64 + 'static) -> Self {
         self.preparations.push(Rc::new(operation));
         self
     }
 
-    /// It may be killed.
+    /// Lets the thread be killed.
     #[must_use]
     pub fn killable(self) -> Self {
         self.killable_from(0)
     }
 
-    /// It may be killed from its operation `first` on, counted from 0: where all its moments would
-    /// be too many.
+    /// Lets the thread be killed from its operation `first` on, counted from 0. Use it where kills
+    /// at all its moments would be too many.
     #[must_use]
     pub fn killable_from(mut self, first: usize) -> Self {
         self.killable_from = Some(first);
         self
     }
 
-    /// It is a thread of that process, all of which a kill of one of them kills. Each of them may
-    /// be killed.
+    /// Makes it a thread of the process `process`. Each of the threads of a process may be killed,
+    /// and a kill of one kills all.
     #[must_use]
     pub fn of_process(mut self, process: usize) -> Self {
         self.process = Some(process);
         self.killable()
     }
 
-    /// It may be stopped for ever where it is awake: it holds what it holds, and nobody is told.
+    /// Lets the thread be stopped for ever where it is awake. It keeps what it holds, and no thread
+    /// is told.
     #[must_use]
     pub fn stoppable(mut self) -> Self {
         self.is_stoppable = true;
         self
     }
 
-    /// It begins only when the thread `victim` is dead.
+    /// Lets the thread begin only when the thread `victim` is dead.
     #[must_use]
     pub fn after_death_of(mut self, victim: usize) -> Self {
         self.after = Some(victim);
@@ -104,7 +107,7 @@ impl<S, P> Script<S, P> {
     }
 }
 
-/// A moment by the order in which they were met.
+/// A moment's number, in the order in which moments were first met.
 pub(crate) type MomentId = u32;
 
 /// A thread at the beginning of an operation.
@@ -121,29 +124,30 @@ pub(crate) struct Moment<P> {
     beginning: Rc<Beginning<P>>,
     /// The operation's first moment.
     pub(super) first: MomentId,
-    /// What it comes after, in the same operation, and the result of the step there.
+    /// The moment before it in the same operation, and the result of the step there.
     before: Option<(MomentId, u64)>,
     depth: u32,
     /// The next step; `None` at the script's end.
     pub(super) action: Option<Action>,
-    /// What the kernel looks at should the thread die here.
+    /// The words that the kernel looks at if the thread dies here.
     pub(super) walked: Walked,
     next: Vec<(u64, MomentId)>,
 }
 
 impl<P> Moment<P> {
-    /// How many operations the thread has done.
+    /// Returns the number of operations that the thread has finished.
     pub(super) fn done(&self) -> usize {
         self.beginning.operation
     }
 
-    /// What they have returned.
+    /// Returns the results of those operations.
     pub(super) fn outputs(&self) -> &[u64] {
         &self.beginning.outputs
     }
 }
 
-/// What makes a moment of an operation: the same of two, and all that comes after is the same.
+/// What identifies a moment of an operation. If two have the same key, all that follows is the
+/// same.
 #[derive(PartialEq, Eq, Hash)]
 struct Key<P> {
     beginning: *const Beginning<P>,
@@ -155,7 +159,7 @@ struct Key<P> {
     holdings: Vec<Holding>,
 }
 
-/// A run of an operation. Kept in its place, so that each finds the same addresses.
+/// A run of an operation. It stays at one address, so that each run finds the same addresses.
 struct Job<S, P> {
     operation: Option<Operation<S, P>>,
     shared: Rc<S>,
@@ -188,7 +192,7 @@ pub(crate) struct Scripts<S, P> {
     pub(super) most_steps: u32,
 }
 
-/// The thread `index` has the TID `index + 1`, a newcomer one that no thread has.
+/// Returns the TID of a thread: `index + 1`. A newcomer has a TID that no thread has.
 fn tid(index: usize) -> u32 {
     index as u32 + 1
 }
@@ -217,7 +221,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         &self.ground.places.places
     }
 
-    /// Does what the threads have done before: the words, and where each thread is.
+    /// Does what the threads have done beforehand. Returns the words, and where each thread is.
     pub(super) fn prepare(&mut self) -> Result<(Words, Vec<MomentId>), Failure> {
         let mut words = Words::default();
         let mut first = Vec::new();
@@ -247,7 +251,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         run_alone(&mut self.ground, newcomer, &mut words, || body(&self.shared))
     }
 
-    /// Where a thread is after the step at `moment` had this result.
+    /// Returns where a thread is after the step at `moment` had this result.
     pub(super) fn after(&mut self, moment: MomentId, result: u64) -> Result<MomentId, Failure> {
         let before = &self.moments[moment as usize];
         if let Some((_, after)) = before.next.iter().find(|(of, _)| *of == result) {
@@ -345,7 +349,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         new
     }
 
-    /// The steps of an operation up to `moment`, and the one there.
+    /// Returns the steps of an operation up to `moment`, and the step there.
     fn log(&self, moment: MomentId, result: u64) -> Vec<(Action, u64)> {
         let mut log = Vec::new();
         let mut at = Some((moment, result));

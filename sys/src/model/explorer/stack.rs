@@ -1,13 +1,14 @@
-//! A stack of their own for the operations that run, so that two moments can be told to be the
-//! same.
+//! A stack for the operations that run, so that equal moments can be recognised.
 //!
-//! An operation that has looked at a word twice and has lost both times is where it was after the
-//! first time, but the results of its steps do not tell. What it will do depends on its stack and
-//! on the registers that outlive calls, which [`step`] puts there. So a moment is known by the
-//! bytes of the stack. They must not depend on what has nothing to do with the operation: it starts
-//! on a stack of zeroes, always at the same address, with zeroes in these registers, and what
-//! answers its steps runs on the caller's stack, the *home*. Bytes that are left over from before
-//! and will not be read make two moments of one, no more.
+//! Suppose an operation has looked at a word twice and lost both times. It is then where it was
+//! after the first time, but the results of its steps differ. What it will do depends on its stack
+//! and on the registers that survive calls, which [`step`] pushes there. So a moment is identified
+//! by the bytes of the stack.
+//!
+//! These bytes must depend on nothing but the operation. So it starts on a stack of zeros, always
+//! at the same address, with zeros in these registers. The code that answers its steps runs on the
+//! caller's stack, the *home*. Left-over bytes that will not be read can split one moment into two,
+//! but do no other harm.
 //!
 //! An operation is left by never returning to it. What it owned at that moment is leaked.
 
@@ -21,11 +22,11 @@ use super::calls::answer;
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the explorer switches stacks, which is written for x86-64 only");
 
-/// A stack is aligned to its size, so that its lowest bytes can be found, where the home's stack
-/// pointer is. Enough for a panic's backtrace.
+/// The size and the alignment of a stack. The alignment lets code find the lowest bytes, where the
+/// home's stack pointer is. The size is enough for a panic's backtrace.
 const SIZE: usize = 1 << 20;
-/// How much of it an operation uses, at most: so much is made zero before it runs. One that uses
-/// more is not seen for the same where it is.
+/// How much of the stack an operation is expected to use. That much is zeroed before it runs. Equal
+/// moments of an operation that uses more are not recognised.
 const USED: usize = 16 << 10;
 
 /// What [`answer`] returns.
@@ -33,12 +34,13 @@ const USED: usize = 16 << 10;
 #[repr(C)]
 pub(super) struct Answer {
     pub(super) result: u64,
-    /// Not 0: leave the operation.
+    /// Whether to leave the operation: yes unless 0.
     pub(super) leave: u64,
 }
 
 global_asm!(
-    // Runs `body(data)` on the stack that ends at `top`, with its lowest address `bottom`. Returns 0 if that returns, 1 if it was left.
+    // Runs `body(data)` on the stack that ends at `top` and has its lowest address at `bottom`.
+    // Returns 0 if `body` returns, 1 if it was left.
     ".p2align 4",
     ".globl crossproc_explorer_enter",
     "crossproc_explorer_enter:",
@@ -76,7 +78,8 @@ global_asm!(
     "pop rbp",
     "pop rbx",
     "ret",
-    // Calls `answer` at home with its own five arguments, and for a sixth where its stack is.
+    // Calls `answer` at home with the caller's five arguments. The sixth is the operation's stack
+    // pointer.
     ".p2align 4",
     ".globl crossproc_explorer_step",
     "crossproc_explorer_step:",
@@ -123,7 +126,8 @@ unsafe extern "C" {
     fn crossproc_explorer_step(call: u64, first: u64, second: u64, third: u64, fourth: u64) -> u64;
 }
 
-/// What runs on a stack of its own. Two runs are alike only if it is at the same address.
+/// Code that runs on a stack of its own. Two runs are comparable only if the value is at the same
+/// address.
 pub(super) trait Body {
     /// Must not unwind.
     fn run(&mut self);
@@ -153,26 +157,27 @@ impl Stack {
         self.bottom.wrapping_add(SIZE)
     }
 
-    /// Runs `body` on this stack, and says whether it has returned. Otherwise [`answer`] has left
-    /// it.
+    /// Runs `body` on this stack. Returns whether `body` has returned; otherwise [`answer`] has
+    /// left it.
     pub(super) fn run<B: Body>(&mut self, body: &mut B) -> bool {
         extern "C" fn start<B: Body>(body: *mut ()) {
-            // SAFETY: `run` borrows it until this is over.
+            // SAFETY: `run` borrows the body until this is over.
             unsafe { &mut *body.cast::<B>() }.run();
         }
         let body = core::ptr::from_mut(body).cast();
         let used = self.bottom.wrapping_add(SIZE - USED);
-        // SAFETY: it ends at the end of the allocation, and is not longer than that.
+        // SAFETY: the range ends at the end of the allocation, and is not longer than that.
         unsafe { used.write_bytes(0, USED) };
-        // SAFETY: nobody else runs on this stack: it is borrowed.
+        // SAFETY: nothing else runs on this stack: it is borrowed.
         unsafe { crossproc_explorer_enter(start::<B>, body, self.top(), self.bottom) == 0 }
     }
 
-    /// What stands on the stack from `from` on, hashed.
+    /// Returns a hash of the stack's contents from `from` on.
     pub(super) fn hash(&self, from: usize) -> u128 {
         let count = (self.top().addr() - from) / size_of::<u64>();
         let first = self.bottom.wrapping_add(SIZE - count * size_of::<u64>()).cast::<u64>();
-        // SAFETY: aligned, and inside the allocation, which began as zeroes; nobody runs on it now.
+        // SAFETY: aligned, and inside the allocation, which was initialised with zeros. Nothing
+        // runs on the stack at this time.
         let word = |index| unsafe { first.wrapping_add(index).read_volatile() };
         let hash = |seed| (0..count).map(word).fold(seed, super::state::mix);
         u128::from(hash(1)) << 64 | u128::from(hash(2))
@@ -186,9 +191,9 @@ impl Drop for Stack {
     }
 }
 
-/// A step of the operation that runs, see [`answer`].
+/// Takes a step of the running operation; see [`answer`].
 #[inline]
 pub(super) fn step(call: u64, first: u64, second: u64, third: u64, fourth: u64) -> u64 {
-    // SAFETY: whoever runs in an exploration runs on its stack.
+    // SAFETY: all code that runs in an exploration runs on its stack.
     unsafe { crossproc_explorer_step(call, first, second, third, fourth) }
 }

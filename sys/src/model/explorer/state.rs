@@ -1,5 +1,5 @@
-//! A state of an exploration, and what a step makes of it: the words, the futexes' queues, and the
-//! kernel at a thread's end.
+//! A state of an exploration, and how a step changes it: the words, the futexes' queues, and the
+//! kernel's work at a thread's end.
 
 use core::hash::Hash;
 
@@ -8,34 +8,34 @@ use super::calls::{Action, WordId, Words, awake, time};
 use super::scripts::{Failure, Moment, MomentId, Scripts};
 use crate::robust::{OWNER_DIED, TID_MASK, WAITERS};
 
-/// How a thread is.
+/// The status of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// It has not begun: another one is to die first.
+    /// It has not begun: another thread must die first.
     Unborn,
     Awake,
     Asleep,
-    /// Through the word at this place. It is still in the queues of the others.
+    /// Woken through the word at this place. It is still in the queues of its other words.
     Woken(u8),
-    /// What the kernel does at its end: twice the number of what comes [next](Last), and 1 if it is
-    /// to wake somebody for it.
+    /// The kernel's progress at its end: twice the index of the [next item](Last), plus 1 if the
+    /// kernel is about to wake a waiter for that item.
     Dying(u8),
     Dead,
-    /// For ever: it never runs again, and nobody is told.
+    /// Stopped for ever: it never runs again, and no thread is told.
     Stopped,
 }
 
-/// Something that the kernel does at a thread's end.
+/// An item of the kernel's work at a thread's end.
 #[derive(Debug, Clone, Copy)]
 enum Last {
-    /// It looks at what is pending in the entry of one that stands in for the thread. The thread's
+    /// The kernel looks at the pending word of a thread that stands in for this one. This thread's
     /// TID means nothing there.
     StandIn(WordId),
-    /// It takes the thread out of the queues, if that was not done at once.
+    /// The kernel takes the thread out of the queues, if that was not done at once.
     Leave,
-    /// It looks at something that the thread holds.
+    /// The kernel looks at something that the thread holds.
     Held(WordId),
-    /// It looks at what is pending.
+    /// The kernel looks at the pending word.
     Pending(WordId),
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct At {
     pub(crate) status: Status,
 }
 
-/// One that sleeps on a word: the word's place among those it sleeps on.
+/// A thread that sleeps on a word, and the place of that word among those it sleeps on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sleeper {
     word: WordId,
@@ -57,7 +57,7 @@ struct Sleeper {
 pub(crate) struct State {
     pub(crate) words: Words,
     pub(crate) threads: [At; MAX_THREADS],
-    /// Sorted by word; those of one word in the order in which they went to sleep.
+    /// Sorted by word; the sleepers on one word are in the order in which they went to sleep.
     queues: Vec<Sleeper>,
     pub(crate) kills: u32,
     pub(crate) stops: u32,
@@ -74,7 +74,7 @@ pub(crate) enum Event {
 
 pub(crate) const EVENTS: [Event; 4] = [Event::Step, Event::TimeOut, Event::Kill, Event::Stop];
 
-/// How many there may be.
+/// The greatest numbers of kills and stops.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Limits {
     pub(crate) kills: u32,
@@ -130,8 +130,8 @@ impl State {
         self.queues.iter().any(|asleep| usize::from(asleep.thread) == thread)
     }
 
-    /// Wakes the first of those asleep on a word. One that was woken through another word and has
-    /// not run since counts.
+    /// Wakes the first `count` threads asleep on a word. A thread that was woken through another
+    /// word and has not run since counts, too.
     fn wake(&mut self, word: WordId, count: u32) -> u32 {
         let first = self.queues.partition_point(|asleep| asleep.word < word);
         let all = self.queues[first..].iter().take_while(|asleep| asleep.word == word).count();
@@ -139,7 +139,7 @@ impl State {
         for Sleeper { thread, place, .. } in self.queues.drain(first..first + count) {
             let status = &mut self.threads[usize::from(thread)].status;
             *status = match *status {
-                // It takes the wake-up with it.
+                // The dying thread takes the wake-up with it.
                 Status::Dying(next) => Status::Dying(next),
                 Status::Woken(before) => Status::Woken(before.max(place)),
                 _ => Status::Woken(place),
@@ -149,7 +149,7 @@ impl State {
     }
 }
 
-/// MurmurHash3's finaliser: for each `hash` and for each `value` it is one to one.
+/// MurmurHash3's finaliser: one to one in `value` for each `hash`, and in `hash` for each `value`.
 pub(super) fn mix(hash: u64, value: u64) -> u64 {
     let mut mixed = hash.wrapping_add(0x9e37_79b9_7f4a_7c15) ^ value;
     mixed = (mixed ^ mixed >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -173,7 +173,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         &self.moments[state.threads[thread].moment as usize]
     }
 
-    /// Whether `event` can happen to the thread.
+    /// Returns whether `event` can happen to the thread.
     pub(super) fn can(&self, state: &State, thread: usize, event: Event, most: Limits) -> bool {
         let status = state.threads[thread].status;
         let action = &self.moment(state, thread).action;
@@ -195,7 +195,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
                     .is_some_and(|first| self.moment(state, thread).done() >= first);
                 is_alive && is_killable && state.kills < most.kills
             }
-            // Not one that has been woken, and has not done what it was woken for.
+            // Not a thread that has been woken and has not yet acted on it.
             Event::Stop => {
                 status == Status::Awake
                     && action.is_some()
@@ -205,7 +205,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         }
     }
 
-    /// Whether nobody else notices that the thread takes its next step, nor when.
+    /// Returns whether the thread's next step, and its timing, are invisible to all other threads.
     pub(super) fn is_private(&self, state: &State, thread: usize) -> bool {
         match state.threads[thread].status {
             Status::Awake => matches!(self.moment(state, thread).action, Some(Action::Private(_))),
@@ -214,7 +214,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         }
     }
 
-    /// Lets it happen.
+    /// Lets `event` happen to the thread.
     pub(super) fn happen(
         &mut self,
         state: &mut State,
@@ -284,7 +284,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         self.proceed(state, thread, result)
     }
 
-    /// Has all threads of a process die.
+    /// Kills all threads of a process.
     fn kill(&self, state: &mut State, process: usize) {
         for thread in
             (0..self.scripts.len()).filter(|&thread| self.scripts[thread].process == Some(process))
@@ -298,7 +298,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         }
     }
 
-    /// What the kernel does at a thread's end as number `index`.
+    /// Returns the item `index` of the kernel's work at a thread's end.
     fn last(&self, state: &State, thread: usize, index: u8) -> Option<Last> {
         let walked = &self.moment(state, thread).walked;
         let stand_ins = walked.lent.iter().copied().map(Last::StandIn);
@@ -316,7 +316,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
             state.threads[thread].status = Status::Dying(next);
             return;
         }
-        // Of what it did in its last operation nobody knows any more.
+        // What it did in its last operation is forgotten.
         let moment = self.moment(state, thread).first;
         state.threads[thread] = At { moment, status: Status::Dead };
         for (place, script) in state.threads.iter_mut().zip(&self.scripts) {
@@ -326,8 +326,8 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         }
     }
 
-    /// One step of the kernel's at a thread's end. For an entry it is one of its
-    /// `handle_futex_death`: it marks it, or wakes one who sleeps on it.
+    /// Takes one step of the kernel's work at a thread's end. For an entry it is a part of
+    /// `handle_futex_death`: the kernel marks the word, or wakes a sleeper on it.
     fn walk_on(&self, state: &mut State, thread: usize, next: u8) {
         let last = self.last(state, thread, next / 2).expect("the walk is not over");
         let (word, may_be_free, may_be_owned) = match last {

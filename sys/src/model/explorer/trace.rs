@@ -1,4 +1,4 @@
-//! What a failure's steps look like in print.
+//! The printed form of a failure's steps.
 
 use core::hash::Hash;
 use core::ptr;
@@ -8,14 +8,14 @@ use super::scripts::Scripts;
 use super::state::{Event, State, Status};
 
 impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
-    /// A word by its distance from what is shared.
+    /// Returns a word's name: its offset in what is shared.
     fn word(&self, word: WordId) -> String {
         let address = self.places()[usize::from(word)].address;
         let offset = address.wrapping_sub(ptr::from_ref(&*self.shared).addr());
         if offset < size_of::<S>() { format!("[{offset}]") } else { format!("[word {word}]") }
     }
 
-    /// What is about to happen to a thread.
+    /// Describes what is about to happen to a thread.
     pub(super) fn describe(&self, state: &State, thread: usize, event: Event) -> String {
         let moment = self.moment(state, thread);
         let what: String = match (event, state.threads[thread].status) {
@@ -83,7 +83,7 @@ impl<S, P: Clone + Eq + Hash> Scripts<S, P> {
         }
     }
 
-    /// The words and the threads.
+    /// Describes the words and the threads.
     pub(super) fn describe_state(&self, state: &State) -> String {
         let places = self.places();
         let words: Vec<_> = (0..places.len() as WordId)
