@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures the rows of the README's table, losses too, and writes them there with the machine and
 # the commit. Each is the median of alternated pairs, by `cargo bench -- ratios`. It takes a quiet
-# machine, and real-time priority where it may have that. The queue's rivals take a nightly compiler.
+# machine, and real-time priority where it may have that. The rivals of the queue take a nightly
+# compiler.
 #
 #   ci/speed.sh           measures, and writes the table
 #   ci/speed.sh --again   writes it from what was measured last, in target/speed
