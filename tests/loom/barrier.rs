@@ -172,7 +172,7 @@ fn a_time_out_ends_the_wait_of_two_who_miss_a_third() {
         let patient =
             spawn(1, None, &shared, |shared| assert_eq!(shared.wait(), Err(BarrierError::Broken)));
         let impatient = spawn(2, None, &shared, |shared| {
-            assert_eq!(shared.wait_timeout(LONG), Err(BarrierError::TimedOut))
+            assert_eq!(shared.wait_timeout(LONG), Err(BarrierError::TimedOut));
         });
         expire();
         join_all([patient, impatient]);
@@ -283,7 +283,7 @@ fn one_killed_while_it_aborts_has_woken_all_or_nobody() {
             let shared = share(Barrier::new(3));
             let parties = [1, 2].map(|tid| {
                 spawn(tid, None, &shared, |shared| {
-                    assert_eq!(shared.wait(), Err(BarrierError::Broken))
+                    assert_eq!(shared.wait(), Err(BarrierError::Broken));
                 })
             });
             let end = participant(3, Some(killed_at), || shared.abort());

@@ -161,7 +161,7 @@ fn a_guard_that_is_not_recovered_passes_the_death_on() {
         participant(1, None, || std::mem::forget(shared.lock()));
         let passers = [2, 3].map(|tid| {
             spawn(tid, None, &shared, |shared| {
-                assert!(matches!(shared.lock(), Err(LockError::OwnerDied(_))))
+                assert!(matches!(shared.lock(), Err(LockError::OwnerDied(_))));
             })
         });
         join_all(passers);

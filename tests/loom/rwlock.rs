@@ -221,7 +221,7 @@ fn a_writer_killed_anywhere_is_reported_if_it_was_writing() {
             participant(3, None, || assert_whole_or_told(&shared));
             participant(4, None, || _ = write(&shared));
             participant(5, None, || {
-                assert!(shared.lock.read().is_ok(), "told again, though recovered")
+                assert!(shared.lock.read().is_ok(), "told again, though recovered");
             });
             end
         },

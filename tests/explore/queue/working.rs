@@ -103,11 +103,11 @@ pub(super) fn explore_tasks_in<const N: usize>(
             for (op, &output) in ops.iter().zip(&outputs) {
                 match op {
                     Finish | TakeLetter if (1..=tasks).contains(&output) => {
-                        times[output as usize] += 1
+                        times[output as usize] += 1;
                     }
                     // How many had been done.
                     Join if memory.config.letters == 0 => {
-                        assert_eq!(output, tasks, "a join returned too early")
+                        assert_eq!(output, tasks, "a join returned too early");
                     }
                     _ => {}
                 }

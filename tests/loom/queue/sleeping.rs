@@ -43,7 +43,7 @@ fn a_putter_is_woken_by_a_get() {
         let plot = queue(1, 2);
         plot.fill_with([1]);
         let putter = spawn(1, None, &plot, |plot| {
-            assert_eq!(plot.put_waiting(&plot.participant(0), 2), Ok(()))
+            assert_eq!(plot.put_waiting(&plot.participant(0), 2), Ok(()));
         });
         participant(2, None, || assert_eq!(plot.get_and_wake(&plot.participant(1)), Ok(1)));
         join(putter);
@@ -75,7 +75,7 @@ fn two_puts_wake_two_getters() {
         let plot = queue(2, 3);
         let getters = [1, 2].map(|tid| {
             spawn(tid, None, &plot, move |plot| {
-                _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap()
+                _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap();
             })
         });
         participant(3, None, || {
@@ -106,7 +106,7 @@ fn a_put_of_two_wakes_two_getters() {
         let plot = queue(2, 3);
         let getters = [1, 2].map(|tid| {
             spawn(tid, None, &plot, move |plot| {
-                _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap()
+                _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap();
             })
         });
         participant(3, None, || put_two(&plot, &plot.participant(2)));
@@ -138,7 +138,7 @@ fn a_close_wakes_all() {
         let closed = |result| assert_eq!(result, Err(Failure::Refused(Refused::Closed)));
         let getters = [1, 2].map(|tid| {
             spawn(tid, None, &plot, move |plot| {
-                closed(plot.get_waiting(&plot.participant(tid as usize - 1)))
+                closed(plot.get_waiting(&plot.participant(tid as usize - 1)));
             })
         });
         participant(3, None, || plot.memory.close(me()));
@@ -170,7 +170,7 @@ fn a_putter_killed_anywhere_strands_no_getter() {
         let getter =
             spawn(2, None, &plot, |plot| _ = plot.get_waiting(&plot.participant(1)).unwrap());
         let end = participant(1, Some(killed_at), || {
-            plot.put_and_wake(&plot.participant(VICTIM), 1).unwrap()
+            plot.put_and_wake(&plot.participant(VICTIM), 1).unwrap();
         });
         if plot.puts() == 0 {
             participant(3, None, || plot.put_and_wake(&plot.participant(2), 2).unwrap());
@@ -186,7 +186,7 @@ fn a_putter_of_two_killed_anywhere_strands_no_getter() {
         let plot = queue(2, 4);
         let getters = [2, 3].map(|tid| {
             spawn(tid, None, &plot, move |plot| {
-                _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap()
+                _ = plot.get_waiting(&plot.participant(tid as usize - 1)).unwrap();
             })
         });
         let end = participant(1, Some(killed_at), || put_two(&plot, &plot.participant(VICTIM)));
@@ -206,7 +206,7 @@ fn a_getter_killed_anywhere_strands_no_putter() {
         let putter =
             spawn(2, None, &plot, |plot| plot.put_waiting(&plot.participant(1), 2).unwrap());
         let end = participant(1, Some(killed_at), || {
-            assert_eq!(plot.get_and_wake(&plot.participant(VICTIM)), Ok(1))
+            assert_eq!(plot.get_and_wake(&plot.participant(VICTIM)), Ok(1));
         });
         participant(3, None, || _ = plot.get_and_wake(&plot.participant(2)));
         join(putter);
@@ -220,7 +220,7 @@ fn a_waiting_getter_killed_anywhere_strands_no_other() {
     kill_model("queue: a_waiting_getter_killed_anywhere_strands_no_other", Some(1), |killed_at| {
         let plot = queue(2, 3);
         let victim = spawn(1, Some(killed_at), &plot, |plot| {
-            _ = plot.get_waiting(&plot.participant(VICTIM))
+            _ = plot.get_waiting(&plot.participant(VICTIM));
         });
         let theirs = Arc::clone(&plot);
         let survivor = thread::spawn(move || {

@@ -197,7 +197,7 @@ fn one_who_waits_for_a_task_is_woken_by_one_that_comes_back() {
             let giver = plot.participant(1);
             participant(3, None, || _ = plot.take(&giver).unwrap());
             let taker = spawn(1, None, &plot, |plot| {
-                assert_eq!(plot.take_waiting(&plot.participant(0)).1, 1)
+                assert_eq!(plot.take_waiting(&plot.participant(0)).1, 1);
             });
             participant(2, None, || plot.give_back(&giver, 0));
             join(taker);
