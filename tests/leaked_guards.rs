@@ -1,4 +1,5 @@
-//! What is held by a thread that ends: nobody else gets it while a reference to it may live on.
+//! What an ending thread still holds stays held: no other thread gets it while a reference to it
+//! may live on.
 
 #![allow(unsafe_code)]
 
@@ -31,7 +32,7 @@ shared! {
         bare: Lock<()>,
         condition: Condition,
         permits: Permits<2>,
-        /// How far the process that leaks has come.
+        /// How far the leaking process has come.
         stage: AtomicU32,
         go_on: Event,
     }
@@ -51,8 +52,8 @@ fn board() -> Shm<Board> {
     .unwrap()
 }
 
-/// A thread of another process does something, and ends: whether the process was ended for it, in
-/// which case the reason is on its standard error.
+/// Runs `act` on a thread of another process, which then ends. Returns what the process wrote to
+/// its standard error if it was ended for that.
 fn process_ends_with_thread(board: &Shm<Board>, act: fn(&'static Board)) -> Option<String> {
     let (mut reads, writes) = UnixStream::pair().unwrap();
     let end = writes.try_clone().unwrap();
@@ -65,7 +66,7 @@ fn process_ends_with_thread(board: &Shm<Board>, act: fn(&'static Board)) -> Opti
         board.stage.store(1, SeqCst);
     });
     let status = child.join_timeout(PATIENCE).unwrap();
-    // Children that other tests have forked meanwhile have a copy of this end, too.
+    // Children that other tests have forked meanwhile hold copies of this end, too.
     end.shutdown(Shutdown::Write).unwrap();
     let mut said = String::new();
     reads.read_to_string(&mut said).unwrap();
@@ -173,7 +174,7 @@ fn nobody_gets_the_lock_while_the_process_can_still_write() {
     for _ in 0..20 {
         let board = board();
         let theirs = board.clone();
-        // The value that the leaked reference leads to changes as long as the process lives.
+        // The value behind the leaked reference changes as long as the process lives.
         let child = fork(move || {
             let board: &'static Shm<Board> = Box::leak(Box::new(theirs));
             let (send, receive) = std::sync::mpsc::channel::<&'static mut u64>();
@@ -222,8 +223,8 @@ fn a_guard_that_a_thread_local_drops_was_not_leaked() {
 
 #[test]
 fn nor_was_one_that_thread_specific_data_keeps() {
-    // In whatever round it drops the guard, before the crate's destructor or after it; in the last
-    // one before it.
+    // The guard is dropped in each round of destructors, before or after the crate's own
+    // destructor. In the last round it is dropped before that.
     static GUARD: Mutex<Option<Sent>> = Mutex::new(None);
     struct Sent(LockGuard<'static, u64>);
     // SAFETY: a thread gets its own guard back.
@@ -256,7 +257,7 @@ fn what_destructors_lock_and_leak_is_seen_too() {
     assert_is_ended("a thread-local's destructor", |board| {
         LEAKS.with_borrow_mut(|leaks| leaks.0 = Some(board));
     });
-    // Of a thread that has never locked before.
+    // The thread has never locked before.
     assert_is_ended("a destructor of thread-specific data", |board| {
         at_end_of_thread(board, 1, |board| mem::forget(board.lock.lock().unwrap()));
     });
@@ -286,7 +287,7 @@ fn a_destructor_that_comes_last_of_all_can_lock_nothing() {
     assert!(board.go_on.is_set(), "the destructor was called");
 }
 
-/// Has libc call something in the round `round` of a thread's destructors of thread-specific data.
+/// Makes libc call `act` in the given round of a thread's destructors of thread-specific data.
 fn at_end_of_thread(board: &'static Board, round: u32, act: fn(&'static Board)) {
     struct Rounds {
         left: u32,
@@ -295,7 +296,7 @@ fn at_end_of_thread(board: &'static Board, round: u32, act: fn(&'static Board)) 
         act: fn(&'static Board),
     }
     extern "C" fn call(rounds: *mut c_void) {
-        // SAFETY: what is set below, and nobody else has.
+        // SAFETY: the pointer that is set below; nothing else uses it.
         let this = unsafe { &mut *rounds.cast::<Rounds>() };
         this.left -= 1;
         if this.left == 0 {
@@ -317,7 +318,8 @@ fn a_queue_that_was_used_last_of_all_gives_nothing_out_any_more() {
     let board = board();
     let ended = process_ends_with_thread(&board, |board| {
         drop(board.lock.lock().unwrap());
-        // Taking part begins in the first round, when thread-locals are gone, and ends in none.
+        // The thread becomes a participant in the first round, when thread-locals are gone. No
+        // round ends that.
         static QUEUE: OnceLock<Queue<u64>> = OnceLock::new();
         let queue = QUEUE.get_or_init(|| Queue::new(4).unwrap());
         at_end_of_thread(board, 1, |_| QUEUE.get().unwrap().try_put(1).unwrap());
@@ -340,11 +342,11 @@ fn what_was_acquired_without_a_guard_is_handed_on() {
             board.rlock.acquire(Wait::FOREVER).unwrap(),
         );
         mem::forget(board.permits.acquire().unwrap());
-        // A guard beside it, and one that was released by force, are no more.
+        // Neither a guard beside it counts, nor a forgotten one whose lock is released.
         drop(board.rlock.lock().unwrap());
         mem::forget(board.bare.lock().unwrap());
         board.bare.release().unwrap();
-        // A condition gives back what it was given.
+        // A condition gives back the lock that it was given.
         let _ = board.bare.acquire(Wait::FOREVER).unwrap();
         let timed_out = board.condition.wait_with(&mut &board.bare, Wait::NONE);
         assert!(timed_out.is_err());
@@ -368,7 +370,7 @@ fn a_condition_gives_a_leaked_guard_back_as_a_guard() {
         let mut guard = board.rlock.lock().unwrap();
         assert!(board.condition.wait_with(&mut guard, Wait::NONE).is_err());
         mem::forget(guard);
-        // SAFETY: once of two times, and no reference is used.
+        // SAFETY: this releases one of the two acquisitions, and no reference is used.
         unsafe { board.rlock.force_release() }.unwrap();
     });
 }
@@ -421,13 +423,14 @@ fn a_thread_that_ends_without_libc_is_not_taken_for_the_next() {
             // SAFETY: ends this thread alone, without destructors.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
         });
-        // With musl it is a pointer for libc, and a number for std.
+        // With musl, the id is a pointer in libc and a number in std.
         #[allow(clippy::unnecessary_cast, reason = "with glibc it is the same type")]
         let id = killed.as_pthread_t() as libc::pthread_t;
         // SAFETY: it is joined once, since the handle is forgotten.
         assert_eq!(unsafe { libc::pthread_join(id, core::ptr::null_mut()) }, 0);
         mem::forget(killed);
-        // It has the descriptor, and the next one the record, with a guard when this one ends.
+        // The second thread gets the descriptor. The third gets the record, and holds a guard when
+        // the second ends.
         let (go, waits) = channel::<()>();
         let second = thread::spawn(move || {
             let _ = waits.recv();
@@ -449,7 +452,7 @@ fn a_thread_that_ends_without_libc_is_not_taken_for_the_next() {
 #[test]
 fn a_thread_that_comes_after_another_is_looked_at_anew() {
     let board = board();
-    // The record of an ended thread is the next one's.
+    // The record of an ended thread goes to the next one.
     let ended = process_ends_with_thread(&board, |board| {
         for _ in 0..3 {
             thread::spawn(|| drop(board.lock.lock().unwrap())).join().unwrap();

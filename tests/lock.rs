@@ -12,7 +12,7 @@ use crossproc::{Event, Lock, LockError, LockGuard, Semaphore, Shm, Wait, shared}
 mod forked;
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
 
-/// The guard, and whether the last owner had died; the value is declared whole.
+/// Returns the guard, and whether the last owner had died. It declares the value whole.
 fn recovered(lock: &Lock<u64>) -> (LockGuard<'_, u64>, bool) {
     match lock.lock_timeout(PATIENCE) {
         Ok(guard) => (guard, false),
@@ -41,14 +41,14 @@ shared! {
         lock: Lock<u64>,
         held: Event,
         got: Semaphore,
-        /// CLOCK_MONOTONIC, in nanoseconds, when OwnerDied came.
+        /// When a waiter got OwnerDied, in nanoseconds of CLOCK_MONOTONIC.
         reported_at: AtomicU64,
         reports: AtomicU32,
     }
 }
 
-/// Kills the owner while four processes sleep on its lock; how long it took until one of them was
-/// told.
+/// Kills the owner while four processes sleep on its lock. Returns how long it took until one of
+/// them was told.
 fn kill_an_owner_with_four_waiters() -> Duration {
     let all = Shm::new(Handover {
         lock: Lock::new(0),
@@ -181,14 +181,15 @@ fn a_thread_that_ends_frees_what_it_has_acquired_without_a_guard() {
     let lock = Shm::new(Lock::new(0_u64)).unwrap();
     let _ =
         thread::scope(|scope| scope.spawn(|| lock.acquire(Wait::FOREVER).unwrap()).join().unwrap());
-    // The kernel frees it when the thread is gone for it, which is after `join` returns.
+    // The kernel frees the lock when it has finished with the thread, which is after `join`
+    // returns.
     assert!(recovered(&lock).1);
 }
 
 #[test]
 fn unlocking_in_any_order_keeps_the_rest_recoverable() {
     let locks: Shm<[Lock<u64>]> = Shm::from_fn(5, |_| Lock::new(0)).unwrap();
-    // Which one of the five to unlock, in turn: every order of two.
+    // Which two of the five to unlock: every pair, in both orders.
     for (first, second) in
         (0..5).flat_map(|first| (0..5).map(move |second| (first, second))).filter(|(a, b)| a != b)
     {
@@ -277,7 +278,7 @@ fn a_lock_that_is_held_keeps_its_memory_so_that_later_locks_are_still_freed() {
             let gone = Shm::new(Lock::new(0_u64)).unwrap();
             let _ = gone.acquire(Wait::FOREVER).unwrap();
             let _ = outer.acquire(Wait::FOREVER).unwrap();
-            // Were the mapping gone, the kernel's walk would stop at it, before `outer`.
+            // If the mapping were gone, the kernel's walk would stop there, before `outer`.
             drop(gone);
         });
     });
@@ -286,17 +287,17 @@ fn a_lock_that_is_held_keeps_its_memory_so_that_later_locks_are_still_freed() {
 
 #[test]
 fn memory_of_a_lock_whose_guard_was_leaked_is_not_written_any_more() {
-    // A process of its own, which is not ended for the leak before its thread does.
+    // A process of its own, which is not ended for the leak before its thread ends.
     join_all([fork(|| {
         let older = Lock::new(0_u64);
         let guard = older.lock().unwrap();
         let mut reused = Box::new(Lock::new(0_u64));
         std::mem::forget(reused.lock());
-        // Something else is there now.
+        // From here on the memory holds another value.
         *reused = Lock::new(0);
         drop(guard);
         let bytes: *const [u8; size_of::<Lock<u64>>()] = (&raw const *reused).cast();
-        // SAFETY: all of it was initialised, and nobody has it.
+        // SAFETY: all of it was initialised, and no other thread has it.
         assert_eq!(unsafe { bytes.read() }, [0; size_of::<Lock<u64>>()]);
     })]);
 }
@@ -307,7 +308,7 @@ fn locks_that_are_passed_along_hand_over_hand_are_recoverable_at_any_point() {
     let chain: Shm<[Lock<u64>]> = Shm::from_fn(LINKS, |_| Lock::new(0)).unwrap();
     let theirs = chain.clone();
     join_all([fork(move || {
-        // One below that stays, so that the record is never empty.
+        // One lock stays below the others, so that the record is never empty.
         std::mem::forget(theirs[0].lock());
         let mut held = theirs[1].lock().unwrap();
         for link in &theirs[2..] {
@@ -361,7 +362,7 @@ fn records_of_threads_that_are_gone_are_used_again() {
 
 shared! {
     struct Halves {
-        /// Both halves are equal whenever it is whole.
+        /// Both halves are equal whenever the value is whole.
         lock: Lock<[u64; 2]>,
         deaths: AtomicU64,
     }
@@ -401,7 +402,7 @@ fn processes_killed_at_random_strand_nobody_and_lose_nothing_whole() {
         kill(&workers[victim]);
         kills += 1;
         workers[victim] = worker();
-        // The others, or the new one, must get on.
+        // The other workers, or the new one, must make progress.
         wait_until("someone gets the lock after a kill", || {
             let now = recovered_halves(&shared);
             std::mem::replace(&mut last, now) != now
@@ -411,7 +412,7 @@ fn processes_killed_at_random_strand_nobody_and_lose_nothing_whole() {
     workers.iter().for_each(kill);
 }
 
-/// The first half: read under the lock, which the caller may be the one to recover.
+/// Returns the first half, read under the lock. Recovers the lock if its owner has died.
 fn recovered_halves(shared: &Halves) -> u64 {
     match shared.lock.lock_timeout(PATIENCE) {
         Ok(guard) => {

@@ -1,5 +1,5 @@
-//! Uncontended operations make no system call: a child in seccomp's strict mode would be killed by
-//! the first one.
+//! Uncontended operations make no system call: in a child in seccomp's strict mode, the first one
+//! would kill it.
 
 #![allow(unsafe_code)]
 
@@ -26,13 +26,14 @@ shared! {
     }
 }
 
-/// Allows read, write, exit and sigreturn, and kills at anything else.
+/// Allows read, write, exit and sigreturn; any other call kills the process.
 fn enter_strict_mode() {
-    // SAFETY: changes what this process may do, nothing else.
+    // SAFETY: it only changes what this process may do.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) }, 0);
 }
 
-/// The one way to end that strict mode allows: `_exit` would end all threads, by another call.
+/// Ends the process in the one way that strict mode allows. `_exit` would end all threads, by
+/// another call.
 fn exit(code: i64) -> ! {
     loop {
         // SAFETY: ends the only thread.
@@ -59,7 +60,7 @@ fn a_million_uncontended_operations_make_no_system_call() {
     .unwrap();
     let theirs = all.clone();
     join_all([fork(move || -> () {
-        // A thread's first lock makes a few.
+        // A thread's first lock makes a few system calls.
         drop(theirs.lock.lock());
         enter_strict_mode();
         for _ in 0..ROUNDS {
@@ -98,7 +99,7 @@ fn a_million_items_make_no_system_call() {
         JoinableQueue::<u64>::new(7).unwrap(),
     );
     join_all([fork(move || -> () {
-        // A thread's first operation on a queue makes a few.
+        // A thread's first operation on a queue makes a few system calls.
         numbers.put(0).unwrap();
         numbers.get().unwrap();
         messages.put(b"").unwrap();

@@ -28,12 +28,12 @@ fn account() -> Shm<Account> {
     .unwrap()
 }
 
-/// A panic without a message on the standard error.
+/// Panics without a message on the standard error.
 fn panic() {
     resume_unwind(Box::new("a bug"));
 }
 
-/// Lets a panic unwind to here.
+/// Catches the panic of `act`.
 fn caught(act: impl FnOnce()) {
     assert!(catch_unwind(AssertUnwindSafe(act)).is_err(), "it panics");
 }
@@ -180,7 +180,7 @@ fn an_inner_guard_of_an_rlock_tells_the_outer_one_which_may_recover() {
     assert!(!outer.is_inconsistent() && account.rlock.lock().is_ok());
     drop(outer);
     assert!(account.rlock.lock().is_ok());
-    // If nobody recovers it, the next owner is told.
+    // Without a recovery, the next owner is told.
     let outer = account.rlock.lock().unwrap();
     caught(|| {
         let _inner = account.rlock.lock().unwrap();
@@ -201,7 +201,7 @@ fn a_condition_that_panics_does_so_with_the_lock_held() {
         });
     });
     assert!(owner_died(&account.lock.lock()));
-    // Not so if the guard outlives the panic.
+    // A guard that outlives the panic does not count as its owner's death.
     let mut guard = match account.lock.lock() {
         Err(LockError::OwnerDied(guard)) => guard.recover(),
         _ => panic!("it is told until it is recovered"),

@@ -61,8 +61,8 @@ fn no_more_are_inside_than_there_are_permits() {
     assert_eq!(all.permits.value(), 2);
 }
 
-/// A holder of all `N` permits is killed while others wait, and while they acquire and release; how
-/// long until all are back.
+/// Kills a holder of all `N` permits while other processes wait, or while they acquire and release.
+/// Returns how long it took until all permits were back.
 fn kill_a_holder<const N: usize>(sliced: bool) -> Duration {
     shared! {
         struct Flags {
@@ -100,7 +100,7 @@ fn kill_a_holder<const N: usize>(sliced: bool) -> Duration {
     assert_eq!(permits.value(), 0);
     holder.kill().unwrap();
     let began = Instant::now();
-    // All at once, in one hand: while the others come and go.
+    // One process holds all of them at once, while the others come and go.
     let mut held = Vec::new();
     while held.len() < N {
         held.push(permits.acquire_timeout(PATIENCE).unwrap());
@@ -131,8 +131,8 @@ fn the_permits_of_a_killed_holder_are_back_at_once() {
     }
 }
 
-/// Sleepers on every permit, of which the kernel may find the same one for several: each gets one
-/// all the same.
+/// As many sleepers as permits: the kernel may find the same sleeper for several permits. Each
+/// still gets one.
 #[test]
 fn every_sleeper_gets_one_of_several_permits_of_a_killed_holder() {
     for _ in 0..20 {
@@ -156,7 +156,7 @@ fn every_sleeper_gets_one_of_several_permits_of_a_killed_holder() {
             child
         });
         kill(&holder);
-        // None of them gives its permit back before all have one.
+        // No sleeper gives its permit back before all have one.
         let is_held = || permits.value() == 0;
         let owners_are_gone = AtomicBool::new(false);
         wait_until("all four are held by the living", || {
@@ -221,8 +221,8 @@ fn waiting_for_a_permit_times_out_in_every_form() {
     assert!(permits.acquire_timeout(Duration::MAX).is_ok());
 }
 
-/// One that is woken and cannot take the permit, because it holds all that a thread may hold, wakes
-/// the next.
+/// A waiter wakes the next one if it is woken but cannot take the permit, because its thread
+/// already holds all that a thread may hold.
 #[test]
 fn a_waiter_that_fails_passes_its_wake_up_on() {
     let permits: Shm<Permits<1>> = Shm::new(Permits::new()).unwrap();
@@ -258,8 +258,8 @@ fn more_than_the_kernel_watches_can_be_waited_for() {
 fn a_permit_that_was_carried_into_a_child_stays_the_parents() {
     let permits: Shm<Permits<1>> = Shm::new(Permits::new()).unwrap();
     let permit = permits.acquire().unwrap();
-    // SAFETY: the child calls what is async-signal-safe: it drops the permit, which is the point,
-    // and ends.
+    // SAFETY: the child only makes async-signal-safe calls: it drops the permit, which is the point
+    // of the test, and ends.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         drop(permit);

@@ -1,4 +1,4 @@
-//! Children: how they end, what they inherit, whom they die with.
+//! Children: how they end, what they inherit, and which of them die with their parent.
 
 #![allow(unsafe_code)]
 
@@ -57,7 +57,7 @@ fn a_child_tells_how_it_ended() {
         (status, Some(status)),
         "the second time it is the same"
     );
-    // To one that is gone signals do nothing, whoever has its pid now.
+    // Signals to a child that is gone do nothing, even if its pid has been reused.
     child.kill().unwrap();
     child.terminate().unwrap();
 }
@@ -114,7 +114,7 @@ fn forking_with_threads_is_refused_unless_it_is_asked_for() {
     let refused = process::fork(|| ()).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::Unsupported, "{refused}");
     assert!(refused.to_string().contains("threads"));
-    // A forked child has one, and may.
+    // A forked child has one thread, and may fork.
     join_all([fork(|| {
         let grandchild = process::fork(|| 5).unwrap();
         assert_eq!(grandchild.join_timeout(PATIENCE).unwrap().code(), Some(5));
@@ -125,7 +125,7 @@ fn forking_with_threads_is_refused_unless_it_is_asked_for() {
 fn children_that_end_leave_no_descriptors() {
     join_all([fork(|| {
         let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-        // The first daemon brings the line.
+        // The first daemon opens the descriptor of the line.
         Builder::new().daemon(true).fork(|| ()).unwrap().join().unwrap();
         let before = open();
         for daemon in [false, true].repeat(20) {
@@ -146,7 +146,8 @@ fn a_fork_that_fails_leaves_nothing() {
             rustix::process::Rlimit { current: Some(most), maximum: Some(most + 10) },
         )
         .unwrap();
-        // Room for the gate's ends, for one of them and the pidfd, ... : each way of failing.
+        // Room for the gate's ends, then for one of them and the pidfd, and so on: each way of
+        // failing.
         for room in 0..4 {
             let limit = rustix::process::Rlimit {
                 current: Some(most - 2 + room),
@@ -161,7 +162,7 @@ fn a_fork_that_fails_leaves_nothing() {
         let limit = rustix::process::Rlimit { current: Some(most + 10), maximum: Some(most + 10) };
         rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
         assert_eq!(open(), before);
-        // No child is left behind, as a zombie or otherwise.
+        // No child is left behind, neither a zombie nor a living one.
         let mut status = 0;
         // SAFETY: asks for any child and writes its status.
         assert_eq!(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }, -1);
@@ -181,7 +182,7 @@ fn family() -> Shm<Family> {
         .unwrap()
 }
 
-/// Forks a child that writes its pid down and then parks for ever.
+/// Forks a child that records its pid and then parks for ever.
 fn descendant(family: &Shm<Family>, index: usize, builder: &Builder) -> Child {
     let theirs = family.clone();
     // SAFETY: the child uses the crate and atomics.
@@ -215,7 +216,7 @@ fn daemons_die_with_a_parent_that_is_killed_and_others_do_not() {
     let family = family();
     let theirs = family.clone();
     let parent = fork(move || -> () {
-        // Each inherits what its elder siblings hang on.
+        // Each child inherits the descriptors that its elder siblings depend on.
         descendant(&theirs, 0, &Builder::new().daemon(true));
         descendant(&theirs, 1, &Builder::new().daemon(true));
         descendant(&theirs, 2, &Builder::new());
@@ -257,7 +258,7 @@ fn a_daemon_outlives_the_thread_that_started_it() {
                 .join()
                 .unwrap();
         });
-        // The kernel has finished with the thread once it is no longer listed.
+        // The kernel has finished with the thread when the thread is off the list.
         wait_until("the thread is gone", || {
             std::fs::read_dir("/proc/self/task").unwrap().count() == 1
         });
@@ -304,7 +305,7 @@ fn board() -> Shm<Board> {
     Shm::new(Board { hits: Lock::new(0), started: Event::new(), end: Event::new() }).unwrap()
 }
 
-/// This program again, running only the test of this name.
+/// Returns a command that runs this program again, with only the test of this name.
 fn this_program(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env(ROLE, "1").stdout(Stdio::null());
@@ -313,7 +314,7 @@ fn this_program(test: &str) -> Command {
 
 const ROLE: &str = "CROSSPROC_TEST_ROLE";
 
-/// Not a test by itself: what `this_program` runs.
+/// Not a test by itself: the body of `this_program`.
 #[test]
 fn role_of_a_started_program() {
     if std::env::var_os(ROLE).is_none() {
@@ -339,14 +340,14 @@ fn role_of_a_started_program() {
         ),
         "{wrong}"
     );
-    // A program that this one starts has the variable and not the descriptor.
+    // A program that this one starts inherits the variable, but not the descriptor.
     let grandchild = this_program("role_of_a_grandchild").start().unwrap();
     assert!(grandchild.join_timeout(PATIENCE).unwrap().success());
     board.started.set();
     board.end.wait();
 }
 
-/// Not a test by itself: what `role_of_a_started_program` runs.
+/// Not a test by itself: `role_of_a_started_program` runs it.
 #[test]
 fn role_of_a_grandchild() {
     if std::env::var_os(ROLE).is_none() {
@@ -381,9 +382,9 @@ fn a_started_program_can_be_a_daemon() {
     let parent = fork(move || -> () {
         let mut command = this_program("role_of_a_started_program");
         command.share("board", &board_of_parent).unwrap().share("number_2", &number).unwrap();
-        // The second time changes nothing.
+        // The second call changes nothing.
         command.daemon().unwrap().daemon().unwrap();
-        // Two of one command: each hangs on the line by itself.
+        // Two children of one command: each depends on the line by itself.
         for index in 0..2 {
             let child = command.start().unwrap();
             theirs.pids[index].store(child.id(), Relaxed);

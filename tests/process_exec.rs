@@ -1,5 +1,5 @@
-//! A command that does not do what it was to do changes nothing, and says why: `exec` that fails,
-//! and calls in an order in which they mean nothing.
+//! A command that fails changes nothing and says why: an `exec` that fails, and calls in an order
+//! in which they make no sense.
 
 #![allow(unsafe_code)]
 
@@ -15,9 +15,9 @@ use forked::{PATIENCE, enter_pid_namespace, fork, join_all};
 
 const ROLE: &str = "CROSSPROC_TEST_ROLE";
 
-/// The numbers that a program would inherit.
+/// Returns the descriptors that a program would inherit.
 fn inheritable() -> Vec<i32> {
-    // SAFETY: asks for flags, of numbers that may be closed.
+    // SAFETY: it only reads the flags of numbers that may be closed.
     (0..256).filter(|&number| unsafe { libc::fcntl(number, libc::F_GETFD) } == 0).collect()
 }
 
@@ -25,7 +25,7 @@ fn number() -> Shm<Lock<u64>> {
     Shm::new(Lock::new(0)).unwrap()
 }
 
-/// This program again, running only the test that adds one to the number.
+/// Returns a command that runs this program again, with only the test that adds one to the number.
 fn this_program() -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -35,7 +35,7 @@ fn this_program() -> Command {
     command
 }
 
-/// Not a test by itself.
+/// Not a test by itself: the body of `this_program`.
 #[test]
 fn role_that_adds_one() {
     if std::env::var_os(ROLE).is_some() {
@@ -55,13 +55,13 @@ fn after_an_exec_that_fails_nothing_that_was_shared_is_inherited() {
             assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
             assert_eq!(inheritable(), before);
         }
-        // One that fails between the two.
+        // The command fails in `pre_exec`, before the program is executed.
         // SAFETY: the closure does nothing but fail.
         unsafe { command.pre_exec(|| Err(io::ErrorKind::NotSeekable.into())) };
         command.share("a_third_time", &number).unwrap();
         assert_eq!(command.replace().kind(), io::ErrorKind::NotSeekable);
         assert_eq!(inheritable(), before);
-        // Started, the same command is what it was.
+        // A start after that finds the command unchanged.
         command.start().unwrap_err();
         assert_eq!(inheritable(), before);
     })]);
@@ -69,7 +69,7 @@ fn after_an_exec_that_fails_nothing_that_was_shared_is_inherited() {
 
 #[test]
 fn std_s_own_exec_is_refused_what_it_would_leave_open() {
-    // What the program would not exit with.
+    // An exit code that the program would not use.
     const REFUSED: i32 = 3;
     fn refused(command: &mut Command) {
         let before = inheritable();
@@ -87,10 +87,10 @@ fn std_s_own_exec_is_refused_what_it_would_leave_open() {
         let mut command = this_program();
         command.share("number", &theirs).unwrap();
         refused(&mut command);
-        // Of a process that was forked with the command, too.
+        // It is also refused in a process that was forked with the command.
         let child = process::fork(move || {
             refused(&mut command);
-            // By std's other ways it is inherited.
+            // std's other ways to start it pass the handle on.
             assert!(command.status().unwrap().success());
             assert!(command.start().unwrap().join().unwrap().success());
             REFUSED
@@ -109,7 +109,7 @@ fn the_first_process_of_a_pid_namespace_starts_programs_in_another_one() {
             let mut command = Command::new("true");
             command.share("number", &number()).unwrap();
             enter_pid_namespace();
-            // The program has the pid of this process: 1.
+            // The program gets the same pid as this process: 1.
             command.status().unwrap().success().then_some(()).ok_or("it was not started")
         });
         assert!(child.unwrap().join_timeout(PATIENCE).unwrap().success());
@@ -150,7 +150,7 @@ fn what_is_shared_before_its_name_is_removed_is_an_error_that_says_so() {
         },
     ];
     for remove in removals {
-        // Also where the command was started before.
+        // It is also refused where the command was started before.
         for is_started_before in [false, true] {
             let mut command = this_program();
             command.share("other", &number).unwrap();
@@ -171,10 +171,10 @@ fn what_is_shared_before_its_name_is_removed_is_an_error_that_says_so() {
                 );
             };
             check(command.start().unwrap_err());
-            // In a process of its own, as it replaces the standard output.
+            // `replace` runs in a process of its own, as it replaces the standard output.
             join_all([fork(|| check(command.replace()))]);
             assert_eq!(*number.lock().unwrap(), before, "nothing was started");
-            // In the other order it is well.
+            // The other order works.
             command.env(ROLE, "1").share("number", &number).unwrap();
             join_all([command.start().unwrap()]);
             assert_eq!(*number.lock().unwrap(), before + 1);

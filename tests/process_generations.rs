@@ -1,4 +1,5 @@
-//! No descriptor grows with generations, of forked children and of started programs.
+//! The number of descriptors does not grow with the generations of forked children and started
+//! programs.
 
 #![allow(unsafe_code)]
 
@@ -14,13 +15,13 @@ use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, pidfd_open, setrlimit};
 mod forked;
 use forked::{PATIENCE, fork, join_all, kill};
 
-/// The numbers that this process has open, without opening any.
+/// Returns the descriptors that this process has open, without opening any.
 fn descriptors() -> Vec<i32> {
-    // SAFETY: asks for flags, of numbers that may be closed.
+    // SAFETY: it only reads the flags of numbers that may be closed.
     (0..256).filter(|&number| unsafe { libc::fcntl(number, libc::F_GETFD) } != -1).collect()
 }
 
-/// Forks a child that does the same, so many times, and waits for it: how many there were.
+/// Forks a child that does the same, `left` times over, and waits for it. Counts the generations.
 fn generation(left: u32, builder: Builder<'static>, count: Shm<AtomicU32>) {
     count.fetch_add(1, Relaxed);
     if left > 0 {
@@ -36,9 +37,8 @@ fn each_generation_of_forked_children_has_as_many_descriptors() {
         join_all([fork(move || {
             const GENERATIONS: u32 = 100;
             let count = Shm::new(AtomicU32::new(0)).unwrap();
-            // Each process has a handle, a child's descriptor and a line, and while it forks, a few
-            // more.
-            // (Numbers beyond that, which may be open already, are not counted by the limit.)
+            // Each process has a handle, a child's descriptor and a line, and a few more while it
+            // forks. (The limit does not count numbers beyond that, which may be open already.)
             let limit = Some(descriptors().len() as u64 + 30);
             setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
             generation(GENERATIONS, Builder::new().daemon(daemon), count.clone());
@@ -50,7 +50,7 @@ fn each_generation_of_forked_children_has_as_many_descriptors() {
 const LEFT: &str = "CROSSPROC_TEST_LEFT";
 const OPEN: &str = "CROSSPROC_TEST_OPEN";
 
-/// This program again, running only the test of this name.
+/// Returns a command that runs this program again, with only the test of this name.
 fn this_program(test: &str, left: u32) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -65,12 +65,12 @@ fn each_generation_of_started_programs_has_as_many_descriptors() {
     join_all([this_program("role_of_a_generation", 6).daemon().unwrap().start().unwrap()]);
 }
 
-/// Not a test by itself.
+/// Not a test by itself: the body of a generation.
 #[test]
 fn role_of_a_generation() {
     let Ok(left) = std::env::var(LEFT) else { return };
     let left: u32 = left.parse().unwrap();
-    // What it was started with.
+    // The descriptors that the program was started with.
     let open = descriptors().len().to_string();
     if let Ok(parents) = std::env::var(OPEN) {
         assert_eq!(open, parents, "{left} generations before the last");
@@ -83,7 +83,8 @@ fn role_of_a_generation() {
     match left % 3 {
         0 => join_all([command.daemon().unwrap().start().unwrap()]),
         1 => join_all([fork(move || join_all([command.daemon().unwrap().start().unwrap()]))]),
-        // No daemon: it has the descriptor that ties its parent, which has not looked for it.
+        // Not a daemon: it inherits the descriptor that ties its parent, which has not looked for
+        // it.
         _ => join_all([command.start().unwrap()]),
     }
 }
@@ -100,7 +101,7 @@ fn a_started_daemon_that_has_daemons_itself_dies_with_its_parent() {
     let board = Shm::new(Board { pid: AtomicU32::new(0), ready: Event::new() }).unwrap();
     let theirs = board.clone();
     let parent = fork(move || -> () {
-        // By another thread than the first one: it hangs on the descriptor alone.
+        // A thread other than the first one starts it, so that it depends on the descriptor alone.
         let start = move || {
             let mut command = this_program("role_of_a_daemon_that_has_daemons", 0);
             command.share("board", &theirs).unwrap().daemon().unwrap().start().unwrap()
@@ -118,7 +119,7 @@ fn a_started_daemon_that_has_daemons_itself_dies_with_its_parent() {
     assert!(crossproc_sys::pidfd::wait(&pidfd, Some(deadline)).unwrap());
 }
 
-/// Not a test by itself.
+/// Not a test by itself: the program that has daemons.
 #[test]
 fn role_of_a_daemon_that_has_daemons() {
     if std::env::var_os(LEFT).is_none() {
@@ -139,7 +140,7 @@ fn a_process_without_standard_streams_has_daemons() {
         join_all([fork(move || {
             {
                 let (reader, writer) = rustix::pipe::pipe().unwrap();
-                // SAFETY: std's streams are what has this number, and std knows of closed ones.
+                // SAFETY: only std's streams use this number, and std copes with closed ones.
                 unsafe { libc::close(closed) };
                 let mut command = Command::new("sh");
                 command
@@ -155,7 +156,7 @@ fn a_process_without_standard_streams_has_daemons() {
                 assert_eq!(line, "up\n", "it lives, with {closed} closed");
                 kill(&child);
             }
-            // A forked one, too.
+            // A forked daemon works, too.
             let child = Builder::new().daemon(true).fork(|| 3).unwrap();
             assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(3));
         })]);

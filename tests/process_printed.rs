@@ -1,7 +1,7 @@
-//! A fork does not depend on the standard streams, and what was printed is there once.
+//! A fork does not depend on the standard streams, and everything that was printed appears once.
 //!
-//! Each test is run by a program of its own, which this one starts: the streams are the process's,
-//! and the harness prints.
+//! Each test runs in a program of its own, which this program starts: the streams belong to the
+//! process, and the test harness prints, too.
 
 #![allow(unsafe_code)]
 
@@ -24,7 +24,7 @@ use forked::{PATIENCE, fork, join_all};
 
 const ROLE: &str = "CROSSPROC_TEST_ROLE";
 
-/// Runs `body` in a process that has one thread, of a program that runs nothing but this test.
+/// Runs `body` in a single-threaded process of a program that runs nothing but this test.
 fn alone(test: &str, body: fn()) {
     if std::env::var_os(ROLE).is_some() {
         return join_all([fork(body)]);
@@ -34,18 +34,18 @@ fn alone(test: &str, body: fn()) {
     join_all([command.start().unwrap()]);
 }
 
-/// Puts a file in the place of the standard output, or of the standard error.
+/// Replaces the standard output or the standard error with a file.
 fn put_at(number: i32, file: impl AsFd) {
-    // SAFETY: std's streams are what has this number now, and are meant to.
+    // SAFETY: only std's streams use this number, and they are meant to write to the file.
     assert_eq!(unsafe { libc::dup2(file.as_fd().as_raw_fd(), number) }, number);
 }
 
 fn set_sigpipe(action: libc::sighandler_t) {
-    // SAFETY: no handler.
+    // SAFETY: it installs no handler.
     unsafe { libc::signal(libc::SIGPIPE, action) };
 }
 
-/// A pipe that takes nothing more, and that is read from by nobody: both ends.
+/// Returns both ends of a pipe that is full, and that nothing reads.
 fn full_pipe() -> (OwnedFd, OwnedFd) {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
@@ -69,13 +69,13 @@ fn text_of(file: &mut File) -> String {
     text
 }
 
-/// Prints without a newline, so that it stays in the buffer; not by `print!`, which the harness may
-/// catch.
+/// Prints without a newline, so that the text stays in the buffer. It avoids `print!`, which the
+/// harness may catch.
 fn say(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
-/// Forks children that succeed, and that print nothing or do, and children that do not succeed.
+/// Forks children that succeed, with and without output, and children that fail.
 fn forks(with_output: bool) {
     for _ in 0..3 {
         say("not a line");
@@ -109,7 +109,7 @@ fn neither_does_a_reader_that_is_gone() {
             set_sigpipe(action);
             forks(true);
         }
-        // What this process prints at its end is its own.
+        // What this process itself prints at its end is not under test.
         set_sigpipe(libc::SIG_IGN);
     });
 }
@@ -126,7 +126,7 @@ fn neither_does_one_that_reads_nothing() {
 #[test]
 fn neither_does_a_standard_output_that_is_closed() {
     alone("neither_does_a_standard_output_that_is_closed", || {
-        // SAFETY: std's stream is what has this number, and it knows of closed ones.
+        // SAFETY: only std's stream uses this number, and std copes with a closed one.
         unsafe { libc::close(1) };
         forks(true);
     });
@@ -135,7 +135,7 @@ fn neither_does_a_standard_output_that_is_closed() {
 #[test]
 fn what_was_printed_before_a_fork_is_there_once() {
     alone("what_was_printed_before_a_fork_is_there_once", || {
-        // As much as the child's copy of the buffer has no room for besides.
+        // More than fits into the child's copy of the buffer.
         let long = "x".repeat(5_000);
         for theirs in ["child's", "", long.leak()] {
             let mut printed = file();
@@ -206,7 +206,7 @@ fn a_child_that_has_threads_waits_for_its_reader_too() {
             say("a child's");
         })
         .unwrap();
-        // Longer than it waits for its threads.
+        // Longer than the child waits for its threads.
         let error = child.join_timeout(Duration::from_secs(2)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
         put_at(1, file());
@@ -239,7 +239,7 @@ fn a_process_whose_parents_thread_had_the_standard_output_locked_forks() {
                     assert_eq!(child.join().unwrap().code(), Some(7));
                 }
             };
-            // SAFETY: the child uses nothing of the other thread's.
+            // SAFETY: the child uses nothing that belongs to the other thread.
             let child = unsafe { Builder::new().fork_with_threads(forks) }.unwrap();
             let status = child.join_timeout(PATIENCE);
             drop(done);
@@ -248,7 +248,7 @@ fn a_process_whose_parents_thread_had_the_standard_output_locked_forks() {
     });
 }
 
-/// A thread that ends, and leaves the standard output locked for ever.
+/// Leaves the standard output locked for ever, by a thread that ends.
 fn leave_it_locked() {
     thread::spawn(|| std::mem::forget(io::stdout().lock())).join().unwrap();
 }
@@ -257,7 +257,7 @@ fn leave_it_locked() {
 fn a_process_whose_own_thread_left_the_standard_output_locked_forks() {
     alone("a_process_whose_own_thread_left_the_standard_output_locked_forks", || {
         leave_it_locked();
-        // The first time it is found out, by a child that is no more.
+        // The first round finds the lock, by means of a child that is gone when the fork returns.
         for _ in 0..3 {
             let child =
                 process::fork(|| process::fork(|| 7).unwrap().join().unwrap().code().unwrap())
@@ -265,7 +265,7 @@ fn a_process_whose_own_thread_left_the_standard_output_locked_forks() {
             assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(7));
         }
         assert_eq!(
-            // SAFETY: asks for any child, and for no details.
+            // SAFETY: it asks for any child, and for no details.
             unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) },
             -1,
             "a child is left"
@@ -284,7 +284,7 @@ fn a_child_whose_own_thread_left_the_standard_output_locked_ends() {
     });
 }
 
-/// The alarm is taken for the end of a child: one of before is none.
+/// The alarm ends a child that is flushing, but an alarm that was pending before does not.
 #[test]
 fn a_child_to_which_an_alarm_is_pending_flushes_all_the_same() {
     alone("a_child_to_which_an_alarm_is_pending_flushes_all_the_same", || {
@@ -301,7 +301,7 @@ fn a_child_to_which_an_alarm_is_pending_flushes_all_the_same() {
     });
 }
 
-/// Nor is it one where the handler is refused: the signal would end the child.
+/// Nor does it where the handler is refused, and the signal itself would end the child.
 #[test]
 fn a_child_whose_alarm_cannot_be_handled_flushes_all_the_same() {
     alone("a_child_whose_alarm_cannot_be_handled_flushes_all_the_same", || {
@@ -319,7 +319,7 @@ fn a_child_whose_alarm_cannot_be_handled_flushes_all_the_same() {
     });
 }
 
-/// One whose message comes in many pieces, and is longer than any of them.
+/// An error whose message comes in many pieces, and is longer than any of them.
 struct Long;
 
 impl fmt::Debug for Long {
@@ -371,7 +371,8 @@ fn an_error_that_cannot_be_told_is_the_same_exit_status() {
                 put_at(2, &stderr);
                 let status = status.unwrap();
                 assert_eq!((status.code(), status.signal()), (Some(1), None));
-                // A second for the first piece that nobody reads, and none for the others.
+                // Up to a second for the first piece, which nothing reads, and no time for the
+                // others.
                 assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
             }
         }

@@ -1,4 +1,4 @@
-//! Children that somebody else reaps: the kernel, since SIGCHLD is ignored, or a wait for any
+//! Children that something else reaps: the kernel, since SIGCHLD is ignored, or a wait for any
 //! child.
 
 #![allow(unsafe_code)]
@@ -16,7 +16,7 @@ mod refused;
 use forked::{PATIENCE, close_all_but_standard_streams, fork, join_all};
 use refused::call;
 
-/// Whether this kernel keeps the exit status for who has a pidfd.
+/// Returns whether this kernel keeps the exit status for holders of a pidfd.
 fn keeps_statuses() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release
@@ -25,15 +25,15 @@ fn keeps_statuses() -> bool {
     (numbers.next(), numbers.next()) >= (Some(6), Some(15))
 }
 
-/// PIDFD_GET_INFO, which older kernels do not have.
+/// Refuses PIDFD_GET_INFO, as older kernels do.
 fn be_an_older_kernel() {
     refused::refuse(&[call(libc::SYS_ioctl, libc::ENOTTY).if_argument(1, 0xc040_ff0b)]);
 }
 
 extern "C" fn reap_all(_: i32) {
-    // SAFETY: asks for no status; a handler may.
+    // SAFETY: it asks for no status; a handler may call it.
     let wait = || unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) };
-    // SAFETY: this thread's, always.
+    // SAFETY: always the errno of this thread.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.
     let before = unsafe { errno.read() };
@@ -52,9 +52,9 @@ enum By {
 impl By {
     const ALL: [By; 3] = [By::Ignoring, By::NoChildWait, By::Handler];
 
-    /// Has the children of this process reaped in this way.
+    /// Lets the children of this process be reaped in this way.
     fn set(self) {
-        // SAFETY: zeroes are an action.
+        // SAFETY: zeroes are a valid action.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         (action.sa_sigaction, action.sa_flags) = match self {
             By::Ignoring => (libc::SIG_IGN, 0),
@@ -62,17 +62,18 @@ impl By {
             By::Handler => (reap_all as extern "C" fn(i32) as libc::sighandler_t, libc::SA_RESTART),
         };
         assert_eq!(
-            // SAFETY: the handler makes a system call alone.
+            // SAFETY: the handler only makes a system call.
             unsafe { libc::sigaction(libc::SIGCHLD, &raw const action, ptr::null_mut()) },
             0
         );
     }
 }
 
-/// What a child's end is told as, with what it was.
+/// Asserts that the end of a child is reported with this code or signal, or that it is reported as
+/// lost.
 fn assert_told(child: &Child, code: Option<i32>, signal: Option<i32>, by: By) {
     let result = child.join_timeout(PATIENCE);
-    // A handler may come too late.
+    // A handler may come too late to reap the child.
     if keeps_statuses() || (by == By::Handler && result.is_ok()) {
         let status = result.unwrap();
         assert_eq!((status.code(), status.signal()), (code, signal));
@@ -82,7 +83,7 @@ fn assert_told(child: &Child, code: Option<i32>, signal: Option<i32>, by: By) {
         assert_lost(&child.try_join().unwrap_err(), child, by);
     }
     assert!(!child.is_alive().unwrap());
-    // To one that is gone, signals do nothing, whoever has its pid now.
+    // Signals to a child that is gone do nothing, even if its pid has been reused.
     child.kill().unwrap();
 }
 
@@ -123,7 +124,7 @@ fn a_started_program_that_somebody_else_reaps_is_told_of() {
     for by in By::ALL {
         join_all([fork(move || {
             by.set();
-            // Often, as each may have ended before `start` is back, or not.
+            // Many rounds: each child may or may not have ended before `start` returns.
             for round in 0..60 {
                 let (script, code, signal) = [
                     ("exit 0", Some(0), None),
@@ -133,7 +134,7 @@ fn a_started_program_that_somebody_else_reaps_is_told_of() {
                 let child = Command::new("sh").args(["-c", script]).start().unwrap();
                 assert_told(&child, code, signal, by);
             }
-            // One that lives is the one that was started.
+            // A living child is the program that was started.
             let child = Command::new("sleep").arg("1000").start().unwrap();
             let name = std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap();
             assert_eq!(name, "sleep\n");
@@ -150,15 +151,15 @@ fn a_started_program_that_closes_what_it_does_not_know_is_told_of() {
             by.set();
             let mut command = Command::new("sh");
             command.args(["-c", "exit 7"]);
-            // SAFETY: the closure makes system calls alone. That the program runs is known by the
-            // end of a stream, also of one that is closed here.
+            // SAFETY: the closure only makes system calls. The parent learns that the program runs
+            // from the end of a stream, even of one that is closed here.
             unsafe {
                 command.pre_exec(|| {
                     close_all_but_standard_streams();
                     Ok(())
                 })
             };
-            // The first time and another one, which has no more closures than that.
+            // The first start, and a later one, which adds no second closure.
             for _ in 0..2 {
                 assert_told(&command.start().unwrap(), Some(7), None, by);
             }
@@ -186,7 +187,7 @@ fn on_an_older_kernel_its_status_is_lost_and_the_error_says_why() {
     join_all([fork(|| {
         be_an_older_kernel();
         let child = process::fork(|| ()).unwrap();
-        // SAFETY: waits for any child and asks for no status.
+        // SAFETY: it waits for any child and asks for no status.
         assert!(unsafe { libc::waitpid(-1, ptr::null_mut(), 0) } > 0);
         assert_lost(&child.join_timeout(PATIENCE).unwrap_err(), &child, By::Handler);
     })]);
@@ -222,7 +223,7 @@ fn a_program_that_cannot_be_executed_is_an_error_there_too() {
             let is_told = error.kind() == io::ErrorKind::NotFound
                 || error.to_string().contains("could not be executed");
             assert!(is_told, "{error:?}");
-            // Nothing is left of it.
+            // Nothing of it is left.
             assert_told(&process::fork(|| 7).unwrap(), Some(7), None, by);
         })]);
     }

@@ -228,7 +228,7 @@ fn a_leaked_guard_keeps_its_slot_until_its_process_ends() {
         assert!(matches!(theirs.loan(), Err(QueueError::TooManyLoans { limit: 1 })));
         theirs.put(2).unwrap();
     })]);
-    // The next one takes its place, and has all of it.
+    // The next participant takes its place, and has all of it.
     let theirs = queue.clone();
     join_all([fork(move || {
         drop(theirs.loan().unwrap());
@@ -358,7 +358,7 @@ fn a_guard_that_is_copied_into_a_forked_child_does_nothing_there() {
     assert_eq!(queue.try_get().unwrap(), 5);
 }
 
-/// How long a process has run, in ticks of the clock, of which there are 100 in a second.
+/// Returns how long a process has run, in clock ticks of 1/100 s.
 fn processor_time(child: &Child) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -376,7 +376,7 @@ fn who_sleeps_uses_no_processor() {
     ];
     sleepers.iter().for_each(wait_until_asleep);
     let before = sleepers.each_ref().map(processor_time);
-    // Time itself is what is needed here.
+    // The test needs time itself to pass.
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(sleepers.each_ref().map(processor_time), before);
     full.get().unwrap();

@@ -1,5 +1,6 @@
-//! A peer that aims: each word of a queue, one after the other, holds what it must not, for good or
-//! changing all the time, while others do whatever can be done. They get values or errors, in time.
+//! A hostile peer aims at each word of a queue in turn. The word holds a wrong value, for good or
+//! changing all the time, while other participants perform every operation. They get values or
+//! errors, in time.
 
 #![allow(unsafe_code)]
 
@@ -15,17 +16,17 @@ use forked::{PATIENCE, fork, kill, wait_until};
 use spoiled::*;
 
 const SIZES: Sizes = Sizes { entries: 6, ids: 8, places: 3 };
-/// Header and payload of a task of 8 bytes, and of an item.
+/// The lengths of header and payload together: of a task of 8 bytes, and of an item.
 const TASK_STRIDE: usize = 24;
 const ITEM_STRIDE: usize = 16;
 const SHORT: Duration = Duration::from_millis(1);
-/// How much later than its deadline a call may end, beside other tests, without optimisation.
+/// How far a call may overrun its deadline, beside other tests and without optimisation.
 const SLACK: Duration = Duration::from_millis(1_500);
-/// The ids of the one who has made the queue, and of the next who comes.
+/// The ids of the queue's creator and of the next participant.
 const MAKER: usize = 0;
 const NEXT: usize = 1;
 
-/// What a peer writes into one word, or one half of one, in its turn.
+/// The values that a peer writes in turn into one word, or one half of a word.
 struct Word {
     name: &'static str,
     at: usize,
@@ -33,7 +34,7 @@ struct Word {
     values: Vec<u64>,
 }
 
-/// What means something as a position, an entry, a place or an announcement, or just does not.
+/// Values that are meaningful as a position, an entry, a place or an announcement, and near misses.
 fn telling() -> Vec<u64> {
     let mut values = vec![0, 1, u64::MAX, 1 << 63, INDEX, FULL, RETURNED, FULL | RETURNED];
     for cycle in [1, 2, 1 << 40] {
@@ -44,7 +45,7 @@ fn telling() -> Vec<u64> {
     values
 }
 
-/// What means something as a number, a TID or flags.
+/// Values that are meaningful as a number, a TID or flags.
 fn numbers() -> Vec<u64> {
     let own = u64::from(std::process::id());
     [
@@ -66,7 +67,7 @@ fn numbers() -> Vec<u64> {
     .into()
 }
 
-/// Of a site: an entry or a place, and one's own place.
+/// Values for a site: an entry or a place, and the participant's own place.
 fn sites() -> Vec<u64> {
     [0, 5, 6, 20, 30, u64::from(u32::MAX)]
         .into_iter()
@@ -74,7 +75,7 @@ fn sites() -> Vec<u64> {
         .collect()
 }
 
-/// Of a life: each that there is, of a few, and the last ones.
+/// Values for a life: every kind of the first few, and the last ones.
 fn lives() -> Vec<u64> {
     (0..12).chain([u64::MAX - 3, u64::MAX - 2, u64::MAX - 1, u64::MAX]).collect()
 }
@@ -87,7 +88,7 @@ fn half(name: &'static str, at: usize) -> Word {
     Word { name, at, is_half: true, values: numbers() }
 }
 
-/// Each word that there is, of every kind one or two.
+/// One or two words of every kind that a queue has.
 fn words(spoiler: &Spoiler, stride: usize) -> Vec<Word> {
     let mut words: Vec<Word> = (0..8).map(|index| word("shape", SHAPE + index * 8)).collect();
     words.extend([
@@ -122,7 +123,7 @@ fn words(spoiler: &Spoiler, stride: usize) -> Vec<Word> {
     for slot in [0, SIZES.entries] {
         let slot = spoiler.slot(slot, stride);
         words.push(word("taker", slot + TAKER));
-        // Of an item these are the payload.
+        // In an item, these bytes are the payload.
         words.extend([
             half("payload length", slot + PAYLOAD_LEN),
             half("attempts", slot + ATTEMPTS),
@@ -195,14 +196,14 @@ fn operate_on_tasks(queue: &JoinableQueue<u64>) {
     let _ = again.map(|again| in_time("try_get by a newcomer", || again.try_get().map(drop)));
 }
 
-/// In a process of its own: should it never end, or be killed, the test fails.
+/// Runs `body` in a process of its own. The test fails if that process never ends or is killed.
 fn in_a_process(what: &str, body: impl FnOnce() + Send) {
     let status =
         fork(body).join_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(status.success(), "{what}: {status}");
 }
 
-/// Writes a word's values for ever.
+/// Writes the word's values in turn, for ever.
 fn attack(begun: &Shm<AtomicU32>, spoiler: &Spoiler, word: &Word) -> ! {
     let mut number = 0;
     loop {
@@ -212,7 +213,7 @@ fn attack(begun: &Shm<AtomicU32>, spoiler: &Spoiler, word: &Word) -> ! {
     }
 }
 
-/// With items in it, put by one that takes part.
+/// Returns a queue with items in it, put by a participant.
 fn items() -> (Queue<u64>, Spoiler) {
     let queue: Queue<u64> = options().create(SIZES.entries).unwrap();
     let spoiler = Spoiler::new(&queue, SIZES);
@@ -228,7 +229,7 @@ fn tasks() -> (JoinableQueue<u64>, Spoiler) {
     (queue, spoiler)
 }
 
-/// Each word in a queue of its own.
+/// Runs the test for each word; the test makes a queue of its own.
 fn for_each_word(stride: usize, spoiler: &Spoiler, test: impl FnMut(&Word)) {
     words(spoiler, stride).iter().for_each(test);
 }
@@ -263,8 +264,8 @@ fn a_word_of_a_joinable_queue_that_is_wrong_for_good_stops_nobody() {
     });
 }
 
-/// Others do what `operate` does while a word changes, also threads that come and go, and then in a
-/// queue that is closed.
+/// Runs `operate` while a word changes, also in threads that come and go, and then on the closed
+/// queue.
 fn beside<Q: AsFd + Send + Sync>(
     word: &Word,
     queue: &Q,

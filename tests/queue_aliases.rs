@@ -1,5 +1,5 @@
-//! A peer that writes one slot's number into several words: no thread gets two references to a
-//! slot, and what it holds stays as long as it holds it.
+//! A peer writes one slot's number into several words. No thread gets two references to a slot, and
+//! what a thread holds keeps its length.
 
 use crossproc::{ByteQueue, JoinableQueue, Queue, QueueError, QueueOptions};
 
@@ -7,7 +7,7 @@ mod spoiled;
 use spoiled::{PAYLOAD_LEN, RETURNED, ROUND, Sizes, Spoiler, TASK};
 
 const SIZES: Sizes = Sizes { entries: 4, ids: 2, places: 4 };
-/// The only participant's.
+/// The id of the only participant.
 const ID: usize = 0;
 
 fn options() -> QueueOptions {
@@ -31,7 +31,7 @@ fn assert_spoiled<T>(result: Result<T, QueueError>) {
     assert!(matches!(error, Some(QueueError::Spoiled)), "{error:?}");
 }
 
-/// The first loan is from the first place.
+/// The first loan takes its slot from the first place.
 fn slot_of_first_loan(spoiler: &Spoiler) -> usize {
     spoiler.slot_in_place(ID, 0)
 }
@@ -95,7 +95,7 @@ fn an_empty_entry_that_names_a_loaned_slot_is_not_loaned_from() {
     drop(loan);
 }
 
-/// Nothing is in use at first, so nothing is compared; then two places have one slot.
+/// At first nothing is in use, so nothing is compared; then two places hold the same slot.
 #[test]
 fn two_entries_that_name_one_slot_give_one_loan_of_it() {
     let (queue, spoiler) = queue();
@@ -127,7 +127,7 @@ fn a_place_that_offers_a_task_in_a_loaned_slot_is_not_taken_from() {
     queue.try_put_many(&[1, 2]).unwrap();
     let loan = queue.loan().unwrap();
     drop(queue.get().unwrap());
-    // The second place has the task that came back.
+    // The second place holds the returned task.
     let place = spoiler.place(ID, 1);
     assert_eq!(spoiler.read(place) & RETURNED, RETURNED);
     spoiler.write(place, (7 * ROUND) | RETURNED | slot_of_first_loan(&spoiler) as u64);
@@ -135,7 +135,7 @@ fn a_place_that_offers_a_task_in_a_loaned_slot_is_not_taken_from() {
     drop(loan);
 }
 
-/// A place out of which another one has taken a task is read again, once.
+/// A place is read once more after another participant has taken a task out of it.
 #[test]
 fn a_place_that_comes_back_with_a_loaned_slot_is_not_loaned() {
     let (queue, spoiler) = joinable();
@@ -148,7 +148,8 @@ fn a_place_that_comes_back_with_a_loaned_slot_is_not_loaned() {
     drop(loans);
 }
 
-/// What is in hand is known here, and no mark in shared memory makes it less, or more.
+/// The participant itself knows what it has in hand. No mark in shared memory makes that less, or
+/// more.
 #[test]
 fn a_mark_that_goes_does_not_hide_the_task_in_hand_from_its_own_join() {
     let (queue, spoiler) = joinable();

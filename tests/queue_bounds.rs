@@ -1,5 +1,6 @@
-//! Timed calls end near their deadline, and all others end, whatever a peer writes meanwhile, and
-//! in a table of 256,000 participants that all seem to be in the middle of something.
+//! Timed calls end near their deadline, and all other calls end, whatever a peer writes meanwhile.
+//! That also holds in a table of 256,000 participants that all seem to be in the middle of an
+//! operation.
 
 #![allow(unsafe_code)]
 
@@ -21,11 +22,11 @@ use spoiled::{
 };
 
 const SHORT: Duration = Duration::from_millis(10);
-/// For how much longer than until its deadline a call may be busy. Without optimisation more.
+/// How long a call may be busy beyond its deadline. Debug builds get more.
 const SLACK: Duration = Duration::from_millis(if cfg!(debug_assertions) { 2_000 } else { 500 });
 const OWNER_DIED: u32 = 0x4000_0000;
 
-/// A table of many participants. Their records are all that is touched of it.
+/// A table of many participants, of which only the records are touched.
 const MANY: Sizes = Sizes { entries: 4, ids: 256_000, places: 2 };
 const SOME: Sizes = Sizes { entries: 4, ids: 1_024, places: 4 };
 
@@ -36,11 +37,11 @@ fn joinable(sizes: Sizes) -> (JoinableQueue<u64>, Spoiler) {
     (queue, spoiler)
 }
 
-/// What one call came to, in time.
+/// Returns the call's result, and asserts that the call took no longer than `most` and the slack.
 ///
-/// It is the thread's own time that counts, so that it may share its processor with whatever runs
-/// beside it: what is looked for here is calls that are busy for too long. One that slept for too
-/// long would be ended by the patience of the test.
+/// The thread's CPU time counts, so the thread may share its processor with other programs. The
+/// assertion is about calls that are busy for too long. The test's patience ends calls that sleep
+/// for too long.
 fn in_time<R>(what: &str, most: Duration, call: impl FnOnce() -> R) -> R {
     let own_time = || {
         let now = clock_gettime(ClockId::ThreadCPUTime);
@@ -54,12 +55,12 @@ fn in_time<R>(what: &str, most: Duration, call: impl FnOnce() -> R) -> R {
     result
 }
 
-/// What a participant may do, one after the other, in a process of its own: should it never end,
-/// the test does.
+/// Performs every operation of a participant in turn, in a process of its own. The test fails if
+/// that process never ends.
 fn operate_in_time(queue: &JoinableQueue<u64>, setup: impl FnOnce() + Send) {
     let queue = queue.clone();
     let victim = fork(move || {
-        // It takes part before the words are spoilt.
+        // The victim becomes a participant before the words are spoilt.
         let _ = queue.try_put(1).map(|()| queue.try_get().map(crossproc::Task::done));
         setup();
         for _ in 0..2 {
@@ -77,8 +78,8 @@ fn operate_in_time(queue: &JoinableQueue<u64>, setup: impl FnOnce() + Send) {
     assert!(status.success(), "{status}");
 }
 
-/// Writes for ever, in two processes, so that one runs when the other does not, while the victim
-/// does what it does.
+/// Runs `victim` while two processes call `attack` for ever. There are two so that one runs while
+/// the other does not.
 fn beside(attack: impl Fn(u64) + Send + Sync, victim: impl FnOnce()) {
     let begun: Shm<AtomicU32> = Shm::new(AtomicU32::new(0)).unwrap();
     let attackers = [0, 1].map(|first| {
@@ -159,20 +160,19 @@ fn an_announcement_that_never_stops_holds_nobody_up() {
     let (queue, spoiler) = joinable(SOME);
     spoiler.write_half(USED, 64);
     spoiler.write(spoiler.record(40) + LIFE, LIVES);
-    // None of them is what an entry holds, and each is of a task.
+    // No entry holds any of these values, and each is of a task.
     let announce =
         |number: u64| spoiler.write(spoiler.record(40) + SEEN, (number << 24) | FULL | 3);
     beside(announce, || operate_in_time(&queue, || ()));
 }
 
-/// All participants announce a get of which nothing is to be found out without a look at all
-/// others.
+/// Announces a get for every participant. Only a look at all other participants can settle one.
 fn announce_for_all(spoiler: &Spoiler) {
     for id in 0..MANY.ids {
         let record = spoiler.record(id);
         let slot = MANY.entries + id * MANY.places;
         spoiler.write(spoiler.place(id, 0), ROUND | slot as u64);
-        // Known as its own, so that the last look says no.
+        // The slot is known as the participant's own, so that the last look says no.
         spoiler.write_half(spoiler.slot(slot, 24), id as u32 + 1);
         spoiler.write(record + LIFE, LIVES);
         spoiler.write(record + SITE, 1);
@@ -194,19 +194,19 @@ fn returns_that_are_nowhere_to_be_found_hold_nobody_up() {
     beside(|number| spoiler.write(RETURNS, (number << 1) | 1), || operate_in_time(&queue, || ()));
 }
 
-/// Each seems to be dead, in the middle of something, and with tasks in hand.
+/// Each participant seems to be dead, in the middle of an operation, with tasks in hand.
 #[test]
 fn participants_that_all_seem_dead_hold_nobody_up() {
     let (queue, spoiler) = joinable(MANY);
     let died = || {
         announce_for_all(&spoiler);
-        // But for the victim's own.
+        // All tokens except the victim's own.
         (1..MANY.ids).for_each(|id| spoiler.write_half(spoiler.record(id) + TOKEN, OWNER_DIED));
     };
     operate_in_time(&queue, died);
 }
 
-/// No deadline, and no sleep that would be for nothing: the words make no sense, and that is said.
+/// Calls without a deadline do not sleep in vain: the words make no sense, and the calls say so.
 #[test]
 fn a_join_without_a_deadline_ends_where_nothing_is_to_be_found_out() {
     let (queue, spoiler) = joinable(MANY);
@@ -224,7 +224,7 @@ fn a_join_without_a_deadline_ends_where_nothing_is_to_be_found_out() {
     assert!(status.success(), "{status}");
 }
 
-/// All tokens are taken, and the number of ids that were ever used says that none was.
+/// All tokens are taken, and the count of ids ever used says that none was.
 #[test]
 fn a_newcomer_who_is_told_that_there_are_none_ends() {
     const TAKEN: u32 = 1;
@@ -247,7 +247,7 @@ fn a_newcomer_who_is_told_that_there_are_none_ends() {
     beside(|_| spoiler.write_half(USED, 0), newcomer);
 }
 
-/// A shared position that is far behind is a long way to go, for each look.
+/// A shared position that is far behind costs each look a long walk.
 #[test]
 fn a_position_far_behind_holds_nobody_up() {
     const LONG: Sizes = Sizes { entries: 1 << 20, ids: 2, places: 2 };
@@ -275,7 +275,7 @@ fn a_position_far_behind_holds_nobody_up() {
     assert!(status.success(), "{status}");
 }
 
-/// A batch ends beside those who put as fast as it gets.
+/// A batch ends although producers put as fast as it gets.
 #[test]
 fn a_batch_that_is_to_be_without_end_ends() {
     let queue: Queue<u64> = Queue::new(1_024).unwrap();
@@ -295,7 +295,7 @@ fn a_batch_that_is_to_be_without_end_ends() {
     beside(put, victim);
 }
 
-/// A place that a peer offers again and again as one with a task that has come back.
+/// A peer offers one place again and again as a place with a returned task.
 #[test]
 fn a_place_that_offers_tasks_without_end_holds_nobody_up() {
     let (queue, spoiler) = joinable(SOME);

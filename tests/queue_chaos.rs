@@ -1,7 +1,7 @@
-//! Processes are killed at any instant, one after the other, while others put and get: `Queue` and
-//! `JoinableQueue` keep all that is not theirs.
+//! Processes are killed at any instant, one after the other, while others put and get. `Queue` and
+//! `JoinableQueue` keep everything that does not belong to the dead.
 //!
-//! `CHAOS_KILLS` says how many; `ci/chaos.sh` has many.
+//! `CHAOS_KILLS` sets the number of kills; `ci/chaos.sh` has many.
 
 #![allow(unsafe_code)]
 
@@ -17,34 +17,34 @@ use crossproc::{JoinableQueue, Queue, QueueError, QueueOptions};
 
 use forked::{fork, join_all, kill, wait_until};
 
-/// Of each kind.
+/// The number of producers, and of consumers.
 const WORKERS: usize = 4;
 const CAPACITY: usize = 16;
 /// The most items of one call.
 const BATCH: usize = 4;
-/// A producer begins anew after so many items, with another name.
+/// The number of items after which a producer begins anew under another name.
 const ITEMS: usize = 1 << 15;
-/// So many names there are.
+/// The number of names.
 const NAMES: usize = 1 << 15;
-/// All workers, whoever judges, and some to spare.
+/// All workers, the judge, and some to spare.
 const PARTICIPANTS: usize = 12;
-/// How long one lives, in microseconds, at the most.
+/// The longest life of a process, in microseconds.
 const LIFE: u64 = 1_000;
-/// Whether things go on is looked at after so many deaths.
+/// The number of deaths between two checks that things go on.
 const LOOK: usize = 50;
 
-/// What is known of the items of one name.
+/// The account of the items of one name.
 struct Account {
-    /// How many were put, and perhaps some more of one call.
+    /// How many were put. A call in progress may have put some more.
     put: AtomicU64,
     got: [AtomicU64; ITEMS / 64],
 }
 
-/// What all share.
+/// The data that all processes share.
 struct Ledger {
     names: AtomicU32,
     is_over: AtomicU32,
-    /// How many items were got, in all.
+    /// How many items were got in all.
     total: AtomicU64,
     /// How many tasks were done that had been done before.
     again: AtomicU64,
@@ -52,13 +52,14 @@ struct Ledger {
 }
 
 impl Ledger {
-    /// In memory that children inherit. It is never unmapped, and only what is used costs memory.
+    /// Maps the ledger in memory that children inherit. It is never unmapped, and only the pages in
+    /// use cost memory.
     fn new() -> &'static Ledger {
         let (prot, flags) = (
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
         );
-        // SAFETY: no address is asked for, so nothing that exists is changed.
+        // SAFETY: no address is asked for, so no existing mapping changes.
         let start = unsafe { libc::mmap(ptr::null_mut(), size_of::<Ledger>(), prot, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED, "the ledger can be mapped");
         let start: NonNull<Ledger> = NonNull::new(start.cast()).expect("a mapping is not at 0");
@@ -77,7 +78,7 @@ impl Ledger {
         self.is_over.load(SeqCst) != 0
     }
 
-    /// Notes that an item was got: whether it was before.
+    /// Notes that an item was got. Returns whether it had been got before.
     fn note(&self, item: u64) -> bool {
         let (name, number) = parts(item);
         self.total.fetch_add(1, SeqCst);
@@ -86,7 +87,8 @@ impl Ledger {
             != 0
     }
 
-    /// How many are missing of all that were put. Of none there are more than there can be.
+    /// Returns how many of all put items are missing. Asserts that no name has more than were put,
+    /// but for one call in progress.
     fn missing(&self) -> usize {
         let names = &self.accounts[..self.names.load(SeqCst) as usize];
         let missing = |account: &Account| {
@@ -105,7 +107,7 @@ fn parts(item: u64) -> (usize, usize) {
     ((item >> 32) as usize, item as u32 as usize)
 }
 
-/// Puts as long as it is not over. `put` puts some, in order.
+/// Puts until the test is over. `put` puts some items, in order.
 fn produce(ledger: &Ledger, mut put: impl FnMut(&[u64]) -> Result<(), QueueError>) {
     while !ledger.is_over() {
         let name = ledger.name();
@@ -122,7 +124,7 @@ fn produce(ledger: &Ledger, mut put: impl FnMut(&[u64]) -> Result<(), QueueError
     }
 }
 
-/// Notes items, in the order in which it gets them, until the queue is closed.
+/// Notes items in the order in which it gets them, until the queue is closed.
 fn consume(ledger: &Ledger, mut get: impl FnMut(&mut Vec<u64>) -> Result<(), QueueError>) {
     let mut last = HashMap::new();
     let mut items = Vec::with_capacity(BATCH);
@@ -140,8 +142,8 @@ fn consume(ledger: &Ledger, mut get: impl FnMut(&mut Vec<u64>) -> Result<(), Que
     }
 }
 
-/// Kills and replaces as many as are wanted: how many of each kind were killed. The workers who are
-/// left, producers first.
+/// Kills and replaces as many workers as the test wants. Returns how many of each kind were killed,
+/// and the workers that are left, producers first.
 fn chaos(ledger: &'static Ledger, work: impl Fn(bool) -> Child) -> ([usize; 2], Vec<Child>) {
     let kills = std::env::var("CHAOS_KILLS")
         .map_or(300, |kills| kills.parse().expect("CHAOS_KILLS is a number"));
@@ -252,7 +254,7 @@ fn no_task_is_lost_in_chaos() {
             }
             loop {
                 match tasks.get() {
-                    // It comes back.
+                    // The task comes back.
                     Ok(_task) if fastrand::u8(..8) == 0 => {}
                     Ok(task) => {
                         ledger.again.fetch_add(ledger.note(*task).into(), SeqCst);

@@ -1,6 +1,7 @@
-//! Nobody starves: of four consumers, and of four producers, each has at least half of its share.
+//! No participant starves: each of four consumers, and each of four producers, has at least half of
+//! its share.
 //!
-//! Each contest is for 5 s, or as many as the environment's `FAIRNESS_SECONDS` says.
+//! A contest lasts 5 s, or as many seconds as `FAIRNESS_SECONDS` says.
 
 #![allow(unsafe_code)]
 
@@ -21,7 +22,7 @@ fn seconds() -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Producers, then consumers: how many items each has put, or got.
+/// Returns how many items each has put or got: producers first, then consumers.
 fn contest(capacity: usize) -> Vec<u64> {
     let queue = Queue::<u64>::new(capacity).unwrap();
     let counts: Shm<[AtomicU64]> = Shm::from_fn(2 * OF_EACH, |_| AtomicU64::new(0)).unwrap();

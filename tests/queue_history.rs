@@ -1,19 +1,20 @@
-//! `Queue` is linearizable: what several processes did at once, and what came of it, is always what
-//! a plain bounded queue would have given in some order in which every operation takes effect
-//! between its call and its return. `Full`, `Empty` and time-outs are results like any other.
+//! `Queue` is linearizable. The results of concurrent operations in several processes are always
+//! those of a plain bounded queue, for some order of the operations. In that order every operation
+//! takes effect between its call and its return. `Full`, `Empty` and time-outs are results like any
+//! other.
 //!
-//! Each process notes when it calls and when it returns, on the monotonic clock, in shared memory;
-//! the histories are short, so that checking them is quick, and there are many. One test
-//! stops processes in the middle of what they do, another one kills one: what that was doing may
-//! have happened or not.
+//! Each process records in shared memory when it calls and when it returns, on the monotonic clock.
+//! The histories are short, so that they are quick to check, and there are many. One test stops
+//! processes in the middle of an operation, and another test kills one. The interrupted operation
+//! may have taken effect or not.
 //!
-//! The checker is stateright's `LinearizabilityTester`: of those on crates.io it is the one that is
-//! maintained and widely used, it takes operations that never returned, which is what a killed
-//! process leaves, and a history of a dozen calls takes it a fraction of a millisecond.
-//! (`todc-utils` has a checker that remembers where it has been, and so stands longer histories,
-//! but it has nothing for such operations.) It knows no operations of several steps: `put_many` is
-//! its single puts, in their order, as threads of their own which are all called and return at the
-//! same time.
+//! The checker is stateright's `LinearizabilityTester`. Among the checkers on crates.io, it is the
+//! maintained and widely used one. It accepts operations that never returned, which is what a
+//! killed process leaves. A history of a dozen calls takes it a fraction of a millisecond.
+//! (`todc-utils` has a checker that remembers the states it has visited, and so copes with longer
+//! histories. But it does not support operations that never returned.) The tester knows no
+//! operations of several steps. So `put_many` becomes its single puts, in their order, as threads
+//! of their own that are all called and return at the same time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::*};
@@ -27,10 +28,9 @@ use stateright::semantics::{ConsistencyTester, LinearizabilityTester, Sequential
 mod forked;
 use forked::{PATIENCE, fork, join_all, wait_until};
 
-/// The most items that `put_many` and `get_many` are called for here: as many as fit into a
-/// result's word.
+/// The most items of one `put_many` or `get_many` here: as many as fit into a result's word.
 const MOST: u64 = 3;
-/// For calls that wait: it is seldom over.
+/// The time-out of calls that wait. It seldom expires.
 const SHORT: Duration = Duration::from_micros(100);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +52,8 @@ const KINDS: [Kind; 10] = {
     [TryPut, Put, Send, TryPutMany, PutMany, TryGet, Get, Receive, TryGetMany, GetMany]
 };
 
-/// What a process is about to do: with `count` items, which are numbered from `first` on if it puts
-/// them.
+/// A call that a process is about to make, with `count` items. A put numbers its items from
+/// `first`.
 #[derive(Clone, Copy, Debug)]
 struct Call {
     kind: Kind,
@@ -61,7 +61,7 @@ struct Call {
     first: u64,
 }
 
-/// What came of it: the items that were put or got, and whether one more was refused.
+/// The result of a call: the items that were put or got, and whether one more was refused.
 #[derive(Clone, Debug)]
 struct Outcome {
     items: Vec<u64>,
@@ -128,7 +128,7 @@ impl Call {
     }
 }
 
-/// The only ways to come to nothing.
+/// Returns `result`, and asserts that the error is one of the expected refusals.
 fn refused<R>(error: &QueueError, result: R) -> R {
     assert!(
         matches!(error, QueueError::Full | QueueError::Empty | QueueError::TimedOut),
@@ -149,7 +149,7 @@ impl Outcome {
     }
 }
 
-/// What a process did at one time. A call that never returned has no outcome.
+/// One call of a process. A call that never returned has no outcome.
 #[derive(Debug)]
 struct Entry {
     process: usize,
@@ -158,13 +158,12 @@ struct Entry {
     returned: Option<(u64, Outcome)>,
 }
 
-/// Where the processes write their histories: for each round and process some entries of four
-/// words.
+/// The shared memory for the histories: some entries of four words for each round and process.
 #[derive(Clone)]
 struct Histories {
     words: Shm<[AtomicU64]>,
     processes: usize,
-    /// Of one process in one round.
+    /// The number of entries of one process in one round.
     entries: usize,
 }
 
@@ -179,7 +178,7 @@ impl Histories {
         &self.words[at..at + 4]
     }
 
-    /// Calls, and notes when and what came of it.
+    /// Makes the call, and records its times and its outcome.
     fn make(
         &self,
         round: usize,
@@ -190,8 +189,8 @@ impl Histories {
     ) -> Outcome {
         let [when, what, until, result] = self.entry(round, process, index) else { unreachable!() };
         what.store(call.to_word(), Release);
-        // SeqCst, as an exchange: what is called comes after the look at the clock, whose result it
-        // stores.
+        // SeqCst, and an exchange: the call comes after the reading of the clock, which the
+        // exchange stores.
         when.swap(later_than_now(), SeqCst);
         let outcome = call.make(queue);
         let now = later_than_now();
@@ -200,7 +199,7 @@ impl Histories {
         outcome
     }
 
-    /// Gets whatever is left. How many calls there were after it.
+    /// Gets until the queue is empty. Returns the number of this process's calls in the round.
     fn drain(&self, round: usize, process: usize, first: usize, queue: &Queue<u64>) -> usize {
         let call = Call { kind: Kind::TryGet, count: 1, first: 0 };
         let empty =
@@ -208,7 +207,7 @@ impl Histories {
         empty.expect("a queue has an end") + 1
     }
 
-    /// Puts until there is no room. How many calls there were after it.
+    /// Puts until the queue is full. Returns the number of this process's calls in the round.
     fn fill(&self, round: usize, process: usize, first: usize, queue: &Queue<u64>) -> usize {
         let call = |index| Call {
             kind: Kind::TryPut,
@@ -250,7 +249,7 @@ impl Histories {
     }
 }
 
-/// The time in nanoseconds, and not the same twice in a process.
+/// Returns the time in nanoseconds, never the same twice in a process.
 fn later_than_now() -> u64 {
     let now = || {
         let now = clock_gettime(ClockId::Monotonic);
@@ -270,16 +269,16 @@ fn later_than_now() -> u64 {
 struct Plain {
     capacity: usize,
     items: VecDeque<u64>,
-    /// How much of each `put_many` and `get_many` has been done.
+    /// How many steps of each `put_many` and `get_many` have been done.
     done: BTreeMap<usize, usize>,
 }
 
-/// One of what a call does in a row: which call, and which of them.
+/// One step of a call: which call, and which of its steps.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     call: usize,
     index: usize,
-    /// To be put.
+    /// The item of a put.
     item: Option<u64>,
 }
 
@@ -316,7 +315,7 @@ impl SequentialSpec for Plain {
     }
 }
 
-/// What the checker is told: that a step of a process was called, or that it returned.
+/// An event for the checker: a process called a step, or a step returned.
 type Event = (u64, (usize, usize), std::result::Result<Step, Result>);
 
 fn events_of(number: usize, entry: &Entry) -> Vec<Event> {
@@ -345,7 +344,7 @@ fn events_of(number: usize, entry: &Entry) -> Vec<Event> {
 fn check(capacity: usize, history: &[Entry]) {
     let mut events: Vec<Event> =
         history.iter().enumerate().flat_map(|(number, entry)| events_of(number, entry)).collect();
-    // At the same time calls come first: then they overlap with what returns.
+    // At equal times calls come first, so that they overlap with the operations that return.
     events.sort_by_key(|&(time, _, what)| (time, what.is_err()));
     let mut tester = LinearizabilityTester::new(Plain {
         capacity,
@@ -370,28 +369,28 @@ fn check(capacity: usize, history: &[Entry]) {
     }
 }
 
-/// Waits until all are there, awake, so that they begin as nearly at once as they can.
+/// Waits until all processes have arrived, awake, so that they begin as nearly at once as they can.
 fn meet(arrived: &AtomicU64, all: u64) {
     arrived.fetch_add(1, SeqCst);
     wait_until("all processes are there", || arrived.load(SeqCst) >= all);
 }
 
-/// A little time, less than an operation takes or more.
+/// Spins for a short time: less than an operation takes, or more.
 fn linger(random: &mut fastrand::Rng) {
     for _ in 0..random.u32(..300) {
         std::hint::spin_loop();
     }
 }
 
-/// Several processes that make some calls at once, in each of many rounds; one of them gets what is
-/// left.
+/// Several processes that make some calls at once in each of many rounds. One of them gets the
+/// items that are left.
 struct Crowd {
     capacity: usize,
-    /// Of each process in a round.
+    /// The calls of each process in a round.
     calls: usize,
     rounds: usize,
     histories: Histories,
-    /// At the beginnings of rounds, all together.
+    /// The number of arrivals at the beginnings of all rounds.
     arrived: Shm<AtomicU64>,
     children: Vec<Child>,
 }
@@ -432,7 +431,7 @@ impl Crowd {
         self.children.iter().any(|child| child.is_alive().unwrap())
     }
 
-    /// Stops one, wherever it is. If it is in its calls, the others must come to the end of theirs
+    /// Stops one process, wherever it is. If it is in its calls, the others must finish theirs
     /// without it.
     fn stop(&self, victim: usize) {
         let child = &self.children[victim];
@@ -488,8 +487,8 @@ fn histories_are_linearizable_when_processes_are_stopped_in_the_middle() {
 fn histories_are_linearizable_when_one_process_is_killed() {
     const ROUNDS: usize = 400;
     const PROCESSES: usize = 3;
-    // The victim is process 0. The test itself comes last, in its place: it must not write to what
-    // is in the queue.
+    // The victim is process 0. The test itself comes last, as the victim's replacement: it must not
+    // overwrite the queue's items.
     const CALLS: [usize; PROCESSES] = [8, 3, 3];
     let mut random = fastrand::Rng::with_seed(7);
     let mut pending = 0;
@@ -504,8 +503,8 @@ fn histories_are_linearizable_when_one_process_is_killed() {
                     (queue.clone(), histories.clone(), arrived.clone());
                 fork(move || {
                     let mut random = fastrand::Rng::with_seed((round * PROCESSES + me) as u64);
-                    // The victim becomes the first participant, so that the test is the one that
-                    // takes over what it leaves.
+                    // The victim becomes the first participant, so that the test is the participant
+                    // that takes over what the victim leaves.
                     wait_until("the victim takes part", || me == 0 || arrived.load(SeqCst) > 0);
                     assert!(matches!(queue.try_get(), Err(QueueError::Empty)));
                     meet(&arrived, PROCESSES as u64);

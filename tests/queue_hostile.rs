@@ -1,5 +1,5 @@
-//! A peer that writes anything anywhere into a queue: what goes through it is spoilt, and nobody
-//! crashes, panics, or waits beyond a deadline.
+//! A peer writes anything anywhere into a queue. It spoils what goes through the queue, but no call
+//! crashes, panics, or waits beyond its deadline.
 
 #![allow(unsafe_code)]
 
@@ -13,7 +13,7 @@ use crossproc_sys::memory::{self, Mapping};
 mod forked;
 use forked::{PATIENCE, fork, kill};
 
-/// Where a queue's own words begin: behind the header.
+/// The offset of the queue's own words, behind the header.
 const CONTENTS: usize = 4_096;
 const SHORT: Duration = Duration::from_millis(1);
 
@@ -50,12 +50,12 @@ fn copy_of(queue: &impl AsFd) -> OwnedFd {
 
 fn word_at(mapping: &Mapping, offset: usize) -> *mut u64 {
     assert!(offset + 8 <= mapping.len());
-    // SAFETY: inside the mapping, as was looked at.
+    // SAFETY: the offset is inside the mapping, as was checked.
     unsafe { mapping.start().add(offset) }.as_ptr().cast()
 }
 
-/// Words that mean something somewhere: cycles near those that are in use, with all flags, slots
-/// that exist, or just do not, TIDs of locks.
+/// Returns a word that is meaningful somewhere: a cycle near those in use with any flags, a slot
+/// that exists or just does not, or the TID of a lock.
 fn telling(random: &mut fastrand::Rng) -> u64 {
     let flags = random.u64(..4) << 21;
     match random.u32(..8) {
@@ -70,7 +70,7 @@ fn telling(random: &mut fastrand::Rng) -> u64 {
     }
 }
 
-/// Writes for ever: some of it all over, most of it where the words of the state machine are.
+/// Writes for ever: sometimes anywhere, mostly where the words of the state machine are.
 fn scribble(all: &All, seed: u64) -> ! {
     let mappings = all.mappings();
     let mut random = fastrand::Rng::with_seed(seed);
@@ -83,10 +83,10 @@ fn scribble(all: &All, seed: u64) -> ! {
         };
         let at = word_at(mapping, random.usize(..words) * 8);
         let value = telling(&mut random);
-        // SAFETY: inside the mapping, aligned; all others access it by atomics, or expect it to be
-        // scribbled on.
+        // SAFETY: inside the mapping and aligned. All other accesses are atomic, or expect the
+        // memory to be scribbled on.
         unsafe { at.write_volatile(value) };
-        // Pauses of all lengths, so that some operations get on in between.
+        // Pauses of all lengths, so that some operations succeed in between.
         for _ in 0..1 << random.u32(..12) {
             std::hint::spin_loop();
         }
@@ -148,7 +148,7 @@ fn operate(all: &All, until: Instant) {
         operate_on_items(all);
         operate_on_bytes(all);
         operate_on_tasks(all);
-        // Others come and go, and take over what the dead have left.
+        // Threads come and go, and take over what dead participants have left.
         std::thread::scope(|scope| {
             _ = scope.spawn(|| [operate_on_items, operate_on_tasks].map(|operate| operate(all)));
         });
@@ -177,7 +177,7 @@ fn peers_of_a_scribbler_neither_crash_nor_hang() {
         let all = all.clone();
         fork(move || operate(&all, until))
     });
-    // Others die in the middle of it.
+    // Other processes die in the middle of their operations.
     while Instant::now() < until {
         let theirs = all.clone();
         let mortal = fork(move || operate(&theirs, until));
@@ -190,7 +190,7 @@ fn peers_of_a_scribbler_neither_crash_nor_hang() {
     scribblers.iter().for_each(kill);
 }
 
-/// One write at a time, everywhere: nobody repairs what is wrong by writing over it again.
+/// One write at a time, everywhere: no later write repairs what is wrong.
 #[test]
 fn one_wrong_word_neither_crashes_nor_hangs_anybody() {
     let mut random = fastrand::Rng::with_seed(3);
@@ -203,8 +203,8 @@ fn one_wrong_word_neither_crashes_nor_hangs_anybody() {
             let words = CONTENTS / 8..mapping.len().min(CONTENTS * 3) / 8;
             for _ in 0..random.u32(1..4) {
                 let at = word_at(&mapping, random.usize(words.clone()) * 8);
-                // SAFETY: inside the mapping, aligned; this thread is in no operation, and nobody
-                // else has it.
+                // SAFETY: inside the mapping and aligned; this thread is in no operation, and no
+                // other thread has the queue.
                 unsafe { at.write_volatile(telling(&mut random)) };
             }
         }
@@ -235,7 +235,7 @@ fn a_queue_with_a_shape_that_cannot_be_is_not_attached() {
         attach(&all, which).unwrap();
         for index in (0..SHAPE).filter(|&index| index != ATTEMPTS) {
             let at = word_at(mapping, CONTENTS + index * 8);
-            // SAFETY: inside the mapping, aligned; nobody writes it meanwhile.
+            // SAFETY: inside the mapping and aligned; no other thread writes it meanwhile.
             let right = unsafe { at.read_volatile() };
             let wrong = [
                 (right + 1) << 32,
@@ -247,7 +247,7 @@ fn a_queue_with_a_shape_that_cannot_be_is_not_attached() {
                 u64::from(u32::MAX),
                 1 << 21,
             ];
-            // No dead letters, and messages of no bytes, can be.
+            // A queue may have no dead letters, and messages may have no bytes.
             let can_be_none = index == 1 || index == 6 && which % 2 == 1;
             for wrong in wrong.into_iter().chain((!can_be_none && right != 0).then_some(0)) {
                 // SAFETY: as above.
@@ -268,10 +268,10 @@ fn a_queue_with_a_shape_that_cannot_be_is_not_attached() {
 fn a_queue_with_another_header_is_not_attached() {
     let all = new();
     for (which, mapping) in all.mappings().iter().enumerate() {
-        // Up to the mark that says that it is whole, and that itself.
+        // Every word up to the mark that says the queue is complete, and the mark itself.
         for index in 0..=8 {
             let at = word_at(mapping, index * 8);
-            // SAFETY: inside the mapping, aligned; nobody writes it meanwhile.
+            // SAFETY: inside the mapping and aligned; no other thread writes it meanwhile.
             let right = unsafe { at.read_volatile() };
             for wrong in [!right, right.wrapping_add(1), right ^ 1 << 31] {
                 // SAFETY: as above.
@@ -288,13 +288,13 @@ fn a_queue_with_another_header_is_not_attached() {
     }
 }
 
-/// A handle goes by what it has checked itself, whatever becomes of the words.
+/// A handle goes by the values that it checked itself, whatever the words become.
 #[test]
 fn a_shape_that_changes_afterwards_changes_nothing() {
     let all = new();
     for mapping in all.mappings() {
         for index in 0..SHAPE {
-            // SAFETY: inside the mapping, aligned; nobody reads it any more.
+            // SAFETY: inside the mapping and aligned; nothing reads it after this.
             unsafe { word_at(&mapping, CONTENTS + index * 8).write_volatile(u64::MAX) };
         }
     }
@@ -308,8 +308,8 @@ fn a_shape_that_changes_afterwards_changes_nothing() {
     all.tasks.join().unwrap();
 }
 
-/// The place of a task that came back is looked at again and again by who gave it back: until it
-/// makes sense, or for good.
+/// The participant that gave a task back looks at its place again and again, until the place makes
+/// sense, or for good.
 #[test]
 fn a_returned_task_whose_place_makes_no_sense_hangs_nobody() {
     for wrong in [0, 1, (1 << 21) - 1, 1 << 22, (1 << 22) | ((1 << 21) - 1), 3 << 21, u64::MAX] {
@@ -319,14 +319,15 @@ fn a_returned_task_whose_place_makes_no_sense_hangs_nobody() {
         drop(tasks.get().unwrap());
         let mapping =
             Mapping::new(tasks.as_fd(), memory::len(tasks.as_fd()).unwrap() as usize).unwrap();
-        // The one place with the mark of a task that came back, and with one of the few slots.
+        // The only word with the mark of a returned task and the number of one of the few slots.
         let places = (CONTENTS / 8..mapping.len() / 8).map(|word| word_at(&mapping, word * 8));
-        // Not how often a slot was taken: a place has a round.
+        // The first condition excludes the count of how often a slot was taken: only a place has a
+        // round.
         let is_marked = |word: u64| {
             word >> 23 != 0 && (1 << 22..(1 << 22) + 10).contains(&(word & !(u64::MAX << 23)))
         };
-        // SAFETY: inside the mapping, aligned; this thread is in no operation, and nobody else has
-        // the queue.
+        // SAFETY: inside the mapping and aligned; this thread is in no operation, and no other
+        // thread has the queue.
         let mut marked = places.filter(|place| is_marked(unsafe { place.read_volatile() }));
         let place = marked.next().expect("a place is marked");
         assert_eq!(marked.next(), None);

@@ -1,5 +1,5 @@
 //! Queues of every kind do exactly what a plain model of them does, whatever their participants do
-//! in turn, and whoever dies: see `model`.
+//! in turn, and whichever of them die: see `model`.
 
 mod forked;
 mod model;
@@ -13,7 +13,7 @@ use forked::{fork, kill, wait_until};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-/// A setup, and steps.
+/// A strategy for programs: a setup, and steps.
 fn programs() -> impl Strategy<Value = Vec<u8>> {
     let steps = prop::collection::vec(any::<[u8; 2]>(), 0..120);
     (any::<[u8; 3]>(), steps)
@@ -33,7 +33,7 @@ proptest! {
     }
 }
 
-/// What the fuzzer found worth keeping.
+/// Runs the programs that the fuzzer found worth keeping.
 #[test]
 fn programs_of_the_corpus_do_what_the_model_does() {
     let mut count = 0;
@@ -44,7 +44,8 @@ fn programs_of_the_corpus_do_what_the_model_does() {
     assert!(count >= 10, "there are {count} programs");
 }
 
-/// As many more as there is time for, if there is: `ci/fuzz.sh`, without a fuzzer.
+/// Runs as many further programs as the time allows, if any is given: `ci/fuzz.sh` without a
+/// fuzzer.
 #[test]
 fn programs_do_what_the_model_does_for_as_long_as_is_said() {
     let seconds =
@@ -52,7 +53,7 @@ fn programs_do_what_the_model_does_for_as_long_as_is_said() {
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut count = 0;
     while Instant::now() < until {
-        // Each with a seed of its own.
+        // Each run has a seed of its own.
         TestRunner::new(config(100))
             .run(&programs(), |program| {
                 model::run(&program);
@@ -64,8 +65,8 @@ fn programs_do_what_the_model_does_for_as_long_as_is_said() {
     println!("{count} programs in {seconds} s");
 }
 
-/// What one does alone, as far as it comes. Of each item it is known when it was put, and how often
-/// it can have been taken.
+/// What one participant does alone, until it is killed. For each item the test knows when it was
+/// put, and how often it can have been taken.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Put(u64),
@@ -104,7 +105,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     })
 }
 
-/// What may be in a queue after so many acts.
+/// Returns what may be in a queue after these acts.
 fn contents_after(acts: &[Act], capacity: usize) -> Vec<u64> {
     let mut items: Vec<u64> = Vec::new();
     for act in acts {
@@ -126,7 +127,7 @@ fn contents_after(acts: &[Act], capacity: usize) -> Vec<u64> {
     items
 }
 
-/// The same, with one more act that was done in part.
+/// Returns all possible contents of a queue whose last act may have been done only in part.
 fn contents_in(acts: &[Act], capacity: usize) -> Vec<Vec<u64>> {
     let Some((last, before)) = acts.split_last() else { return vec![Vec::new()] };
     let after = |last: &[Act]| contents_after(&[before, last].concat(), capacity);
@@ -156,7 +157,8 @@ fn act(queue: &Queue<u64>, act: Act) {
     }
 }
 
-/// Runs a child, and kills it when it has counted so far, or a little later. How far it had come.
+/// Runs a child, and kills it when its count has reached `kill_after`, or a little later. Returns
+/// the count that it reached.
 fn run_and_kill(kill_after: usize, body: impl FnOnce(&AtomicU64) + Send) -> usize {
     let done: Shm<AtomicU64> = Shm::new(AtomicU64::new(0)).unwrap();
     let theirs = done.clone();
@@ -210,7 +212,7 @@ proptest! {
         });
         let possible = contents_in(&acts[..acts.len().min(done + 1)], capacity);
         let finished = contents_after(&acts[..done], capacity);
-        // There is room for one participant: this one takes over what the dead one has left.
+        // There is room for one participant, so this one takes over what the dead one has left.
         let mut left = Vec::new();
         _ = queue.try_get_many(&mut left, capacity);
         prop_assert!(left == finished || possible.contains(&left), "{left:?} is left, not \
@@ -226,7 +228,7 @@ proptest! {
         }
     }
 
-    /// Tasks that were taken and not finished are still there, and none twice.
+    /// Tasks that were taken and not finished are still there, none of them twice.
     #[test]
     fn no_task_of_one_who_is_killed_is_lost_or_doubled(
         acts in acts(), capacity in 1..=9_usize, at in any::<prop::sample::Index>()
@@ -236,8 +238,8 @@ proptest! {
             .loans(63)
             .create_joinable(capacity)
             .unwrap();
-        // By item: 1 if it is about to be put, 2 if it was put, 3 if it is about to be finished, 4
-        // if it is finished.
+        // The state of each item: 1 if it is about to be put, 2 if it was put, 3 if it is about to
+        // be finished, 4 if it is finished.
         let states: Shm<[AtomicU64]> = Shm::from_fn(200, |_| AtomicU64::new(0)).unwrap();
         run_and_kill(at.index(acts.len() + 1), |done| {
             let mut in_hand = Vec::new();
@@ -245,7 +247,7 @@ proptest! {
                 act_on_task(&queue, &mut in_hand, &states, one);
                 done.fetch_add(1, SeqCst);
             }
-            // To be killed with all of them.
+            // The child is to be killed with all of them in hand.
             std::mem::forget(in_hand);
         });
         while let Ok(task) = queue.try_get() {

@@ -1,5 +1,5 @@
-//! A queue whose own account of its items' size is not that of the type is not attached, also where
-//! an item is one byte long.
+//! `attach` refuses a queue whose stored item size differs from that of the type, also where an
+//! item is one byte long.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -18,7 +18,7 @@ fn copy_of(queue: &impl AsFd) -> OwnedFd {
     queue.as_fd().try_clone_to_owned().unwrap()
 }
 
-/// Writes sizes that are not the right one into a queue, and attaches to it.
+/// Writes wrong sizes into a queue, and attaches to it.
 fn attach_with_wrong_sizes<Q: AsFd>(
     queue: &Q,
     right: u64,
@@ -65,7 +65,7 @@ fn a_queue_of_longer_items_with_another_size_is_not_attached() {
     );
 }
 
-/// Of messages the creator alone says how long they may be.
+/// Only the creator says how long messages may be.
 #[test]
 fn a_queue_of_messages_is_attached_whatever_their_length() {
     for max_len in [0, 1, 2, 100] {

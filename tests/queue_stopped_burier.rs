@@ -1,6 +1,6 @@
-//! One that is stopped while it buries a dead worker: its task goes to others all the same, joins
-//! end, and the dead one's place is a newcomer's. The burier makes single steps, and is left
-//! stopped after some of them.
+//! A burier is stopped while it buries a dead worker. The worker's task still goes to others, joins
+//! end, and a newcomer can take the dead worker's place. The test single-steps the burier, and
+//! leaves it stopped after some of the steps.
 
 #![allow(unsafe_code)]
 
@@ -15,28 +15,28 @@ use crossproc::{JoinableQueue, QueueOptions, Shm};
 use forked::{fork, kill, wait_until};
 use spoiled::{Sizes, Spoiler, TASK};
 
-/// It is stopped at so many of its instructions, spread over all,
+/// The number of stopping points that are spread over all the burier's instructions.
 const POINTS: usize = 20;
-/// and at each of so many before the one that returns the task, and after it, but for those
-/// between.
+/// The burier also stops around the instruction that returns the task. These points reach this many
+/// instructions before it and after it, and are `BETWEEN` apart.
 const AROUND: usize = 400;
 const BETWEEN: usize = 25;
-/// How long others may take: no slices, and so nothing that ends a sleep by itself.
+/// How long others may take. Calls are not sliced, so nothing ends a sleep by itself.
 const TIME: Duration = Duration::from_secs(10);
 
-/// What libc takes a request of `ptrace` for.
+/// The type of libc's `ptrace` request.
 #[cfg(target_env = "musl")]
 type Request = libc::c_int;
 #[cfg(not(target_env = "musl"))]
 type Request = libc::c_uint;
 
 fn ptrace(request: Request, pid: u32, signal: usize) {
-    // SAFETY: of the requests that are used here none writes to this process.
+    // SAFETY: none of the requests that are used here writes to this process.
     let traced = unsafe { libc::ptrace(request, pid as i32, 0_usize, signal) };
     assert_eq!(traced, 0, "request {request}: {}", std::io::Error::last_os_error());
 }
 
-/// What it was stopped by, or `None` if it has ended.
+/// Returns the signal that stopped the child, or `None` if the child has ended.
 fn wait_for_stop(pid: u32) -> Option<i32> {
     let mut status = 0;
     // SAFETY: writes to `status`.
@@ -46,11 +46,12 @@ fn wait_for_stop(pid: u32) -> Option<i32> {
 }
 
 fn stop_here() {
-    // SAFETY: the tracer goes on with it.
+    // SAFETY: the signal only stops this process; the tracer continues it.
     unsafe { libc::raise(libc::SIGSTOP) };
 }
 
-/// A child whose `operation` is going to be stepped through, after its `preparation`.
+/// Forks a traced child: it runs `preparation`, then stops, so that `operation` can be
+/// single-stepped.
 fn traced(preparation: impl FnOnce() + Send, operation: impl FnOnce() + Send) -> Child {
     let child = fork(move || {
         preparation();
@@ -64,7 +65,7 @@ fn traced(preparation: impl FnOnce() + Send, operation: impl FnOnce() + Send) ->
     child
 }
 
-/// Makes a step. Whether the operation goes on.
+/// Makes one step. Returns whether the operation goes on.
 fn step(child: &Child) -> bool {
     ptrace(libc::PTRACE_SINGLESTEP, child.id(), 0);
     match wait_for_stop(child.id()) {
@@ -74,8 +75,8 @@ fn step(child: &Child) -> bool {
     }
 }
 
-/// Goes through all of it: after how many steps to stop it in other runs. The worker that died came
-/// last.
+/// Steps through the whole operation. Returns the numbers of steps after which other runs stop it.
+/// The dead worker was the last participant to come.
 fn points(queue: &JoinableQueue<u64>, participants: usize, burier: &Child) -> Vec<usize> {
     let worker = participants - 1;
     let words = Spoiler::new(queue, Sizes { entries: 4, ids: participants, places: 4 });
@@ -94,7 +95,7 @@ fn points(queue: &JoinableQueue<u64>, participants: usize, burier: &Child) -> Ve
     points
 }
 
-/// A queue with a task, in a table with room for so many.
+/// Returns a queue with one task, and a table of this many participants.
 fn queue_of(participants: usize) -> JoinableQueue<u64> {
     let queue: JoinableQueue<u64> =
         QueueOptions::new().participants(participants).create_joinable(4).unwrap();
@@ -102,7 +103,7 @@ fn queue_of(participants: usize) -> JoinableQueue<u64> {
     queue
 }
 
-/// A worker takes the task, and is killed.
+/// Forks a worker that takes the task, and kills it.
 fn die_with_task(queue: &JoinableQueue<u64>) {
     let has_task = Shm::new(AtomicU32::new(0)).unwrap();
     let worker = fork(|| -> () {
@@ -126,7 +127,7 @@ fn newcomer_puts(queue: &JoinableQueue<u64>) {
     std::thread::scope(|scope| scope.spawn(|| queue.try_put(2).unwrap()).join().unwrap());
 }
 
-/// A queue as above, and one of those who take part, which buries and takes nothing.
+/// Returns a queue as above, and a participant that buries the dead worker and takes no task.
 fn queue_with_burier() -> (JoinableQueue<u64>, Child) {
     let queue = queue_of(3);
     let take_part = || drop(queue.loan().unwrap());
@@ -167,11 +168,11 @@ fn a_burier_that_is_stopped_anywhere_keeps_nothing_from_others() {
     }
 }
 
-/// It has the dead one's place, and so the last one: but not the task.
+/// The newcomer gets the dead worker's place, which is the last one, but not the task.
 #[test]
 #[cfg_attr(target_arch = "aarch64", ignore = "exclusive stores fail in single steps")]
 fn a_newcomer_that_is_stopped_anywhere_keeps_no_task_from_others() {
-    // Its thread has taken part in something before: that takes most of the steps.
+    // The newcomer's thread has taken part in another queue before, which takes most of the steps.
     let warm_up = || drop(JoinableQueue::<u64>::new(1).unwrap().loan().unwrap());
     let newcomer = |queue: &JoinableQueue<u64>| traced(warm_up, || drop(queue.loan().unwrap()));
     let queue = queue_of_the_dead(2);
@@ -190,7 +191,7 @@ fn a_newcomer_that_is_stopped_anywhere_keeps_no_task_from_others() {
     }
 }
 
-/// Nobody is asleep who would notice the death.
+/// No thread is asleep that would notice the death.
 #[test]
 fn the_task_of_a_dead_worker_comes_to_those_who_only_look() {
     let queue = queue_of_the_dead(2);

@@ -1,4 +1,4 @@
-//! Shared memory: what is the same in two mappings, and what is refused.
+//! Shared memory: what two mappings have in common, and what `attach` refuses.
 
 #![allow(unsafe_code)]
 
@@ -48,7 +48,7 @@ fn two_mappings_are_one_memory() {
     assert_eq!((*other.hits.lock().unwrap(), other.limit.get()), (6, 9));
     assert_ne!(&raw const *one, &raw const *other);
     let guard = one.hits.lock().unwrap();
-    // The same lock at another address, and the same owner.
+    // The same lock at another address, with the same owner.
     assert!(matches!(other.hits.try_lock(), Err(LockError::Deadlock)));
     drop(guard);
     drop(one);
@@ -78,7 +78,7 @@ fn its_size_is_sealed_and_it_closes_on_exec() {
     assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
 }
 
-/// A sealed memfd with these bytes.
+/// Returns a sealed memfd with these bytes.
 fn memfd(bytes: &[u8]) -> OwnedFd {
     let file = File::from(memfd_create(c"test", MemfdFlags::ALLOW_SEALING).unwrap());
     file.write_all_at(bytes, 0).unwrap();
@@ -93,7 +93,7 @@ fn bytes_of(region: &impl AsFd) -> Vec<u8> {
     bytes
 }
 
-/// A copy of a region with some bytes of it changed.
+/// Returns a copy of a region in which some bytes are changed.
 fn altered(offset: usize, to: &[u8]) -> OwnedFd {
     let mut bytes = bytes_of(&board());
     bytes[offset..offset + to.len()].copy_from_slice(to);
@@ -106,7 +106,7 @@ fn refused(file: OwnedFd) -> RegionError {
     error
 }
 
-// Offsets in the header: src/memory/region.rs.
+// Offsets in the header: see src/memory/region.rs.
 const MAGIC: usize = 0;
 const ABI: usize = 8;
 const WORD: usize = 12;
@@ -127,7 +127,7 @@ fn what_is_no_memfd_is_refused() {
     let (pipe, _writer) = rustix::pipe::pipe().unwrap();
     assert!(matches!(refused(pipe), RegionError::NotMemfd));
     assert!(matches!(refused(File::open("/dev/null").unwrap().into()), RegionError::NotMemfd));
-    // A file on a tmpfs is a memfd for all that can be told, but not sealed.
+    // A file on a tmpfs looks just like a memfd, but is not sealed.
     let file = refused(File::open("/proc/self/exe").unwrap().into());
     let is_on_tmpfs = statfs("/proc/self/exe").unwrap().f_type == libc::TMPFS_MAGIC;
     let is_fitting = if is_on_tmpfs {
@@ -165,7 +165,7 @@ fn a_memfd_with_other_seals_than_a_region_has_is_refused() {
 
 #[test]
 fn a_seal_against_execution_alone_is_that_of_a_region() {
-    // Since Linux 6.3 each region has it; before, none has.
+    // Since Linux 6.3 each region has this seal; earlier kernels have none.
     let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::NOEXEC_SEAL;
     let Ok(file) = memfd_create(c"test", flags).map(File::from) else { return };
     file.write_all_at(&bytes_of(&board()), 0).unwrap();
@@ -173,7 +173,7 @@ fn a_seal_against_execution_alone_is_that_of_a_region() {
     Shm::<Board>::attach(file).unwrap();
 }
 
-/// The kernel's pool of huge pages, with some in it if that is allowed, and as it was afterwards.
+/// The kernel's pool of huge pages: filled if that is allowed, and restored afterwards.
 struct Pool(Option<String>);
 
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
@@ -195,7 +195,7 @@ impl Drop for Pool {
     }
 }
 
-/// A sealed memfd of one huge page, of which there need not be any.
+/// Returns a sealed memfd of one huge page, whether or not the pool has one.
 fn huge() -> OwnedFd {
     let file = File::from(
         memfd_create(
@@ -211,14 +211,15 @@ fn huge() -> OwnedFd {
 
 #[test]
 fn a_memfd_of_huge_pages_is_refused_before_it_is_mapped() {
-    // Without a page in the pool nobody could map it.
+    // Without a page in the pool, it could not be mapped.
     assert!(matches!(refused(huge()), RegionError::HugePages));
     let _pool = Pool::with_some();
     let file = huge();
-    // With one in it it is a region in all else, until its maker punches a hole and takes the page.
+    // With a page in the pool, it is a region in all other respects, until its maker punches a hole
+    // and takes the page.
     if let Ok(mapping) = Mapping::new(&file, 2 << 20) {
         let bytes = bytes_of(&board());
-        // SAFETY: as many bytes are mapped, and nobody else has them.
+        // SAFETY: that many bytes are mapped, and no other thread has them.
         unsafe {
             mapping
                 .start()
@@ -353,7 +354,7 @@ fn running_out_is_an_error_at_creation() {
     let error = Shm::<[AtomicU64]>::from_fn(usize::MAX / 4, |_| unreachable!("nothing is made"))
         .unwrap_err();
     assert!(matches!(error, RegionError::TooLarge { .. }), "{error}");
-    // More than any machine has: the pages are not promised but allocated.
+    // More than any machine has: the pages are allocated, not only promised.
     let error =
         Shm::<[AtomicU64]>::from_fn(1 << 50, |_| unreachable!("nothing is made")).unwrap_err();
     assert!(matches!(error, RegionError::Create { .. }), "{error}");
@@ -381,8 +382,8 @@ fn nothing_is_left_behind() {
         }
         assert_eq!(open(), before);
         File::open("/proc/self/maps").unwrap().read_to_string(&mut maps).unwrap();
-        // What other tests of this process have mapped at the moment of the fork may be there, a
-        // hundred of ours may not.
+        // Mappings that other tests of this process have at the moment of the fork may be there. A
+        // hundred of this test's may not.
         assert!(maps.matches("memfd:crossproc").count() < 50);
     })]);
 }
@@ -393,7 +394,7 @@ fn a_child_in_another_pid_namespace_can_neither_attach_nor_lock() {
     join_all([fork(move || {
         // SAFETY: only this process's later children are affected.
         let separated = unsafe { libc::unshare(libc::CLONE_NEWPID) } == 0
-            // SAFETY: as above; without privileges it takes a user namespace, too.
+            // SAFETY: as above; without privileges, it takes a user namespace, too.
             || unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) } == 0;
         assert!(separated, "this test needs the right to make a pid namespace");
         join_all([fork(move || {
@@ -449,7 +450,7 @@ fn memory_that_cannot_be_unmapped_stays_and_is_told_of_once() {
         drop(message);
     });
     join_all([child]);
-    // Children that other tests have forked meanwhile have a copy of this end, too.
+    // Children that other tests have forked meanwhile hold copies of this end, too.
     end.shutdown(Shutdown::Write).unwrap();
     let said = std::io::read_to_string(said).unwrap();
     assert_eq!(said.matches("could not be unmapped").count(), 1, "{said}");

@@ -1,4 +1,4 @@
-//! `RLock`, and the calls without guards of both locks, between processes.
+//! `RLock` between processes, and the calls of both locks that return no guard.
 
 #![allow(unsafe_code)]
 
@@ -86,7 +86,7 @@ fn a_dead_owner_takes_its_depth_with_it() {
         other => panic!("{other:?}"),
     };
     assert_eq!(all.lock.depth(), 1);
-    // The value is not whole yet, whoever asks.
+    // The value is still not whole, also for another call.
     assert!(matches!(all.lock.lock(), Err(LockError::OwnerDied(again)) if again.is_inconsistent()));
     let guard = guard.recover();
     assert!(all.lock.lock().is_ok());
@@ -132,7 +132,7 @@ fn an_rlock_without_a_guard_is_released_as_often_as_acquired() {
 fn an_acquisition_without_a_guard_tells_of_a_dead_owner() {
     let lock = Shm::new(Lock::new(())).unwrap();
     let theirs = lock.clone();
-    // It ends with the lock in its hands.
+    // The owner ends while it holds the lock.
     let owner = fork(move || assert!(!theirs.acquire(Wait::FOREVER).unwrap().owner_died));
     owner.join().unwrap();
     assert!(lock.acquire(Wait::FOREVER).unwrap().owner_died);
@@ -181,7 +181,7 @@ fn a_value_is_reached_without_a_guard_by_who_has_acquired_its_lock() {
     assert!(!lock.acquire(Wait::FOREVER).unwrap().owner_died);
     // SAFETY: this thread holds the lock, and there is no other reference.
     *unsafe { &mut *lock.data_ptr() } += 1;
-    // SAFETY: as above; none is left.
+    // SAFETY: as above; no reference is left.
     unsafe { lock.force_release() }.unwrap();
     let theirs = lock.clone();
     join_all([fork(move || assert_eq!(*theirs.lock().unwrap(), 6))]);
@@ -193,7 +193,7 @@ fn a_lock_with_a_value_can_be_released_by_force() {
     std::mem::forget(lock.lock().unwrap());
     // SAFETY: the guard was forgotten, and there is no reference.
     unsafe { lock.force_release() }.unwrap();
-    // SAFETY: as above; it is not held.
+    // SAFETY: as above; the lock is not held.
     assert!(matches!(unsafe { lock.force_release() }, Err(LockError::NotOwner)));
     assert_eq!(*lock.lock().unwrap(), 5);
 }

@@ -14,15 +14,15 @@ struct Head {
     pending: usize,
 }
 
-/// The entries of the calling thread's list.
+/// Returns the entries of the calling thread's list.
 fn chain() -> Vec<usize> {
     let (mut head, mut len): (*const Head, usize) = (ptr::null(), 0);
     assert_eq!(
-        // SAFETY: writes a pointer and a size.
+        // SAFETY: it writes a pointer and a size.
         unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) },
         0
     );
-    // SAFETY: libc's head, for this thread.
+    // SAFETY: libc's head of this thread's list.
     let Head { next, pending, .. } = unsafe { ptr::read(head) };
     assert_eq!(pending, 0, "nothing is pending between two operations");
     let mut entries = Vec::new();
@@ -30,7 +30,7 @@ fn chain() -> Vec<usize> {
     while at != head.addr() {
         entries.push(at);
         assert!(entries.len() <= 2_048, "the kernel would not come to the end");
-        // SAFETY: an entry of the list, which begins with the next one.
+        // SAFETY: an entry of the list, which begins with the pointer to the next one.
         at = unsafe { ptr::with_exposed_provenance::<usize>(at).read() };
     }
     entries

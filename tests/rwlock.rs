@@ -35,7 +35,7 @@ fn write(book: &Book) -> RwLockWriteGuard<'_, [u64; 2], 4> {
     book.pages.write_timeout(PATIENCE).map_err(LockError::without_guard).unwrap()
 }
 
-/// A process that reads until it is told to go on.
+/// Forks a process that reads until it is told to go on.
 fn reader(book: &Shm<Book>) -> Child {
     let theirs = book.clone();
     book.opened.clear();
@@ -180,8 +180,8 @@ fn a_writer_that_dies_waiting_has_changed_nothing() {
     assert_eq!(*book.pages.read().unwrap(), [0, 2]);
 }
 
-/// The kernel wakes one for a dead reader: the writer, which must pass it on to one that waits for
-/// a reader's place.
+/// For a dead reader the kernel wakes one waiter: the writer. It must pass the wake-up on to the
+/// reader that waits for a place.
 #[test]
 fn a_writer_passes_a_dead_readers_wake_up_on() {
     shared! {
@@ -204,7 +204,7 @@ fn a_writer_passes_a_dead_readers_wake_up_on() {
     let theirs = book.clone();
     let writer = fork(move || *theirs.pages.write().unwrap() += 1);
     wait_until_asleep(&writer);
-    // It queues again, behind the writer.
+    // The second reader queues again, behind the writer.
     second.stop().unwrap();
     let state = format!("/proc/{}/stat", second.id());
     wait_until("it is stopped", || std::fs::read_to_string(&state).unwrap().contains(") T "));
@@ -247,7 +247,7 @@ fn time_outs_in_every_form_leave_nothing_behind() {
         Err(LockError::TimedOut)
     ));
     assert!(began.elapsed() >= Duration::from_millis(20));
-    // Not even that a writer had waited.
+    // The lock does not even show that a writer waited.
     assert!(book.pages.read_timeout(Duration::ZERO).is_ok() && book.pages.writer().is_none());
     book.go_on.set();
     join_all([reader]);

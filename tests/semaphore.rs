@@ -97,7 +97,7 @@ fn acquiring_times_out_in_every_form() {
 
 type Access<S> = fn(&S) -> Result<SemaphoreGuard<'_>, SemaphoreError>;
 
-/// A guard of each form, of a semaphore of that kind with one permit.
+/// Takes a guard in each form, from a semaphore of this type with one permit.
 macro_rules! is_accessed_in_every_form {
     ($semaphore:ty) => {
         let semaphore = <$semaphore>::new(1);
@@ -150,8 +150,8 @@ fn a_guard_that_is_dropped_wakes_who_waits_for_one() {
     assert_eq!(semaphore.value(), 1);
 }
 
-/// One permit goes round among acquirers that are killed at random. A permit that died with its
-/// taker is released again by the test; nobody sleeps while there is one.
+/// One permit goes round among acquirers that are killed at random. If the permit died with its
+/// taker, the test releases it again. No acquirer sleeps while there is a permit.
 #[test]
 fn acquirers_killed_at_random_strand_nobody() {
     let room = Shm::new(Room {
@@ -184,9 +184,9 @@ fn acquirers_killed_at_random_strand_nobody() {
         let began = Instant::now();
         while room.most.load(Relaxed) == before {
             assert!(began.elapsed() < PATIENCE, "there is a permit and everybody sleeps");
-            // Nobody gets on for a while, and there is no permit: it died with the victim. While
-            // there is one, releasing another would hide that somebody sleeps in spite
-            // of it.
+            // No worker makes progress for a while, and there is no permit: it died with the
+            // victim. While there is a permit, releasing another would hide that a worker sleeps in
+            // spite of it.
             let are_idle = || room.places.value() == 0 && workers.iter().all(is_asleep);
             if began.elapsed() > Duration::from_millis(100) && are_idle() {
                 room.places.release().unwrap();

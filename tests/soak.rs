@@ -1,5 +1,6 @@
-//! Eight processes do everything at random on one of each primitive, while one of them is killed
-//! every 20 ms and replaced: `ci/soak.sh SECONDS`, or three seconds among the other tests.
+//! Eight processes perform random operations on one instance of each primitive. Every 20 ms one of
+//! them is killed and replaced. `ci/soak.sh SECONDS` sets the duration; among the other tests it is
+//! three seconds.
 
 #![allow(unsafe_code)]
 
@@ -17,18 +18,18 @@ const WORKERS: usize = 8;
 const ONCES: usize = 4096;
 const PERMITS: usize = 3;
 const BOUND: u32 = 4;
-/// How long an operation may take that somebody is there for to end. What the parent does for the
-/// operations that wait for others, it does every few milliseconds.
+/// How long an operation may take that another process will end. For the operations that wait for
+/// others, the parent acts every few milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 shared! {
-    /// What one place for a worker has done, whoever had it.
+    /// What the workers in one place have done.
     struct Place {
-        /// How many operations.
+        /// The number of operations.
         operations: AtomicU64,
-        /// The one that it is in; in which it died, once it has.
+        /// The current operation; after a death, the one in which the worker died.
         operation: AtomicU32,
-        /// Of the semaphore and of the bounded one: permits released and acquired.
+        /// The permits released and acquired, of the semaphore and of the bounded one.
         released: [AtomicU64; 2],
         acquired: [AtomicU64; 2],
     }
@@ -62,7 +63,7 @@ const OPERATIONS: [(&str, Operation); 16] = [
             Err(LockError::OwnerDied(guard)) => guard.recover(),
             Err(error) => panic!("{error}"),
         };
-        // A dead owner's halves may differ by the one that it was adding.
+        // A dead owner's halves may differ by the one that the owner was adding.
         assert!(guard[0] - guard[1] <= 1);
         guard[1] = guard[0];
         guard[0] += 1;
@@ -145,7 +146,7 @@ const OPERATIONS: [(&str, Operation); 16] = [
     ("Event", |world, _, rng| match rng.u32(..8) {
         0 => world.event.set(),
         1 => world.event.clear(),
-        // The parent sets it and clears it at once, again and again.
+        // The parent sets and clears the event at once, again and again.
         _ => world.event.wait(),
     }),
     ("Condition, waiting", |world, _, _| {
@@ -154,7 +155,7 @@ const OPERATIONS: [(&str, Operation); 16] = [
             Err(LockError::OwnerDied(items)) => items.recover(),
             Err(error) => panic!("{error}"),
         };
-        // The parent notifies all, again and again.
+        // The parent notifies all waiters, again and again.
         match world.condition.wait(&mut items) {
             Ok(()) => *items += 1,
             Err(ConditionError::OwnerDied) => drop(items.recover()),
@@ -162,7 +163,7 @@ const OPERATIONS: [(&str, Operation); 16] = [
         }
     }),
     ("Condition, notifying", |world, _, rng| world.condition.notify(rng.u32(..4))),
-    // The parent breaks it, again and again.
+    // The parent breaks the barrier, again and again.
     ("Barrier", |world, _, rng| match rng.u32(..16) {
         0 => drop(world.barrier.wait_timeout(Duration::from_micros(rng.u64(..500)))),
         _ => drop(world.barrier.wait()),
@@ -203,8 +204,8 @@ fn world() -> Shm<World> {
 
 fn worker(world: &Shm<World>, index: usize) -> Child {
     let world = world.clone();
-    // SAFETY: no other thread of this process takes part: the test is the only one in its program,
-    // and the child uses the crate, atomics and system calls.
+    // SAFETY: no other thread of this process takes part, as this test is the only one in its
+    // program. The child uses the crate, atomics and system calls.
     let child = unsafe {
         Builder::new().daemon(true).fork_with_threads(move || {
             let mut rng = fastrand::Rng::new();
@@ -222,7 +223,7 @@ fn worker(world: &Shm<World>, index: usize) -> Child {
     child.expect("a worker can be forked")
 }
 
-/// What the workers that wait for each other are waiting for.
+/// Releases the workers that wait for each other.
 fn stir(world: &World) {
     world.event.set();
     world.event.clear();
@@ -231,8 +232,7 @@ fn stir(world: &World) {
     world.barrier.reset();
 }
 
-/// A worker, what it had done when that was last looked at, and since when it has done nothing
-/// more.
+/// A worker, the operation count that was last seen, and since when it has been the same.
 struct Watched {
     child: Child,
     seen: u64,
@@ -257,8 +257,8 @@ impl Watched {
     }
 }
 
-/// In which operations workers were killed: (semaphore, bounded semaphore) that they may have
-/// acquired, and released, without having counted it.
+/// The permits that killed workers may have acquired or released without counting them. Each array
+/// holds those of the semaphore, then those of the bounded semaphore.
 #[derive(Default)]
 struct Uncounted {
     acquired: [u64; 2],
@@ -293,7 +293,7 @@ fn eight_processes_survive_each_others_deaths() {
         for (worker, place) in workers.iter_mut().zip(&world.places) {
             worker.must_go_on(place);
         }
-        // What it waits for is time; the workers are watched meanwhile.
+        // The loop needs time itself to pass, and watches the workers meanwhile.
         thread::sleep(Duration::from_millis(2));
         if Instant::now() < next_kill {
             continue;
@@ -334,7 +334,7 @@ fn eight_processes_survive_each_others_deaths() {
     must_be_whole(&world, &uncounted);
 }
 
-/// What must hold when all are gone.
+/// Asserts what must hold when all workers are gone.
 fn must_be_whole(world: &World, uncounted: &Uncounted) {
     let sum = |count: fn(&Place) -> &AtomicU64| -> u64 {
         world.places.iter().map(|place| count(place).load(Relaxed)).sum()
@@ -372,7 +372,7 @@ fn must_be_whole(world: &World, uncounted: &Uncounted) {
     for (once, value) in world.onces.iter().zip(&world.values) {
         assert!(!once.is_completed() || value.load(Relaxed) == 42);
     }
-    // Everything goes on.
+    // Every operation still succeeds.
     for _ in 0..2 {
         for (name, operation) in OPERATIONS {
             if !matches!(name, "Event" | "Condition, waiting" | "Barrier") {

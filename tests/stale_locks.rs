@@ -11,7 +11,7 @@ use crossproc::{Lock, LockError, RLock, RwLock, Shm, Wait, process};
 mod forked;
 use forked::{PATIENCE, fork, join_all, wait_until};
 
-/// What another thread gets.
+/// Runs `act` on another thread, and returns its result.
 fn elsewhere<R: Send>(act: impl FnOnce() -> R + Send) -> R {
     thread::scope(|scope| scope.spawn(act).join().unwrap())
 }
@@ -46,7 +46,7 @@ fn a_lock_that_takes_the_place_of_a_leaked_one_is_a_new_one() {
         drop(guard);
         assert!(elsewhere(|| lock.try_lock().is_ok()));
 
-        // Of what was leaked nothing is left that could be in a child.
+        // Nothing is left of the leaked guard that could reach a child.
         assert!(process::fork(|| ()).unwrap().join().unwrap().success());
     })]);
 }
@@ -60,7 +60,7 @@ fn a_value_in_a_new_region_is_not_changed_by_what_was_held_there_before() {
         let (go_to, go) = channel::<()>();
         let leaver = thread::Builder::new().stack_size(16 << 20).spawn(move || {
             let tid = rustix::thread::gettid().as_raw_nonzero().get() as u32;
-            // So large that it goes back to the system when it is dropped.
+            // So large that its memory goes back to the system when it is dropped.
             let locks: Vec<Lock<()>> = (0..COUNT / 6).map(|_| Lock::new(())).collect();
             let one = &locks[locks.len() * 3 / 4];
             let _ = one.acquire(Wait::FOREVER).unwrap();
@@ -74,7 +74,7 @@ fn a_value_in_a_new_region_is_not_changed_by_what_was_held_there_before() {
             );
             to.send((shm, tid)).unwrap();
             let _ = go.recv();
-            // SAFETY: ends this thread alone, for which the process would be ended otherwise.
+            // SAFETY: it ends this thread alone. A normal end of the thread would end the process.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
         });
         let (shm, tid) = from.recv().unwrap();

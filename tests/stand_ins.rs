@@ -1,6 +1,6 @@
-//! Who sleeps for several things has the word of each pending: when its process is killed the
-//! kernel wakes one for each, who would otherwise sleep on if the dead one had been given a
-//! wake-up.
+//! A thread or future that waits for several things keeps the word of each pending. When its
+//! process is killed, the kernel wakes one waiter for each word. Without that, those waiters would
+//! sleep on if the dead process had been given their wake-up.
 
 #![allow(unsafe_code)]
 
@@ -29,12 +29,12 @@ shared! {
     struct Board {
         events: [Event; EACH],
         semaphores: [Semaphore; EACH],
-        /// All futures were polled.
+        /// Set when all futures have been polled.
         polled: Event,
     }
 }
 
-/// In the futex: somebody may sleep.
+/// The bit of a futex word that says a waiter may sleep on it.
 const WAITERS: u32 = 1 << 31;
 
 impl Board {
@@ -47,7 +47,7 @@ impl Board {
         Arc::new(Shm::new(board).unwrap())
     }
 
-    /// So many of each.
+    /// Returns this many events and as many semaphores.
     fn things(&self, count: usize) -> Vec<&dyn Waitable> {
         let events = self.events[..count].iter().map(|event| event as &dyn Waitable);
         events
@@ -55,13 +55,13 @@ impl Board {
             .collect()
     }
 
-    /// Their futexes.
+    /// Returns the futex words of the same things.
     fn words(&self, count: usize) -> Vec<&AtomicU32> {
         let low = usize::from(cfg!(target_endian = "big"));
         let futex = |word: *const u64| {
             let half = word.cast::<u32>().cast_mut().wrapping_add(low);
-            // SAFETY: each is one 64-bit word of atomics, and the futex a half of it, which lives
-            // as long.
+            // SAFETY: each is one 64-bit word of atomics. The futex is a half of it, and lives as
+            // long.
             unsafe { AtomicU32::from_ptr(half) }
         };
         let events =
@@ -76,18 +76,20 @@ impl Board {
     }
 }
 
-/// The letter of a process's, or thread's, state.
+/// Returns the state letter of a process or thread.
 fn state_of(path: &str) -> Option<char> {
     let stat = fs::read_to_string(format!("{path}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-/// Has a child sleep for so many of each, kills it, and sees that the kernel wakes one for each.
+/// Lets a child sleep for `count` events and semaphores, and kills it. Asserts that the kernel
+/// wakes one waiter for each.
 ///
-/// Threads mark the words after they are pending, futures before: these say when they were polled.
+/// Threads mark the words after they are pending, futures before. So futures say when they have
+/// been polled.
 ///
-/// The child is stopped first: one that is stopped is in no futex's queue, so that it can be given
-/// none of those wakes itself.
+/// The child is stopped first: a stopped process is in no futex's queue, so that it cannot itself
+/// get any of those wakes.
 fn each_wakes_one(count: usize, are_futures: bool, sleep: impl FnOnce(&Board) + Send) {
     let board = Board::new();
     let theirs = Arc::clone(&board);
@@ -116,7 +118,7 @@ fn each_wakes_one(count: usize, are_futures: bool, sleep: impl FnOnce(&Board) + 
         .collect();
     for ((_, tid), word) in sleepers.iter().zip(board.words(count)) {
         let path = format!("/proc/self/task/{tid}/syscall");
-        // On this word: it may sleep on another one before.
+        // On this word: before that, the thread may sleep on another one.
         let call = format!("{} {:#x} ", libc::SYS_futex, std::ptr::from_ref(word).addr());
         wait_until("a thread sleeps", || {
             fs::read_to_string(&path).is_ok_and(|now| now.starts_with(&call))
@@ -128,7 +130,7 @@ fn each_wakes_one(count: usize, are_futures: bool, sleep: impl FnOnce(&Board) + 
 }
 
 fn stop(child: &Child) {
-    // SAFETY: sends a signal to a child that is not joined yet.
+    // SAFETY: it sends a signal to a child that is not joined yet.
     assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGSTOP) }, 0);
     let tasks = format!("/proc/{}/task", child.id());
     wait_until("all threads of the child are stopped", || {
@@ -183,15 +185,16 @@ fn futures() {
     });
 }
 
-/// How long they wait for somebody who needs them.
+/// How long stand-ins stay idle before they end.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// How many threads this process has.
+/// Returns the number of threads of this process.
 fn threads() -> usize {
     fs::read_dir("/proc/self/task").unwrap().count()
 }
 
-/// Waits in vain for so many of each, for long enough that all threads are there that it needs.
+/// Waits in vain for this many events and semaphores, for long enough to start all the stand-ins
+/// that this needs.
 fn wait_in_vain(board: &Board, count: usize) {
     let waited = wait_any_timeout(&board.things(count), Duration::from_millis(10) * slowness());
     assert!(matches!(waited, Err(WaitAnyError::TimedOut)));
@@ -211,7 +214,7 @@ fn threads_that_stand_in_are_used_again_and_end() {
     join_all([child]);
 }
 
-/// One that takes less time than they would wait has ended them.
+/// A fork that takes less time than the stand-ins would stay idle has ended them.
 #[test]
 fn a_fork_ends_threads_that_stand_in() {
     let child = forked::fork(|| {

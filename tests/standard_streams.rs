@@ -1,4 +1,5 @@
-//! A process without standard streams: nothing that the crate opens takes the number of one.
+//! A process without standard streams: nothing that the crate opens takes a standard stream's
+//! number.
 
 #![allow(unsafe_code)]
 
@@ -17,17 +18,18 @@ use crossproc::{
 mod forked;
 use forked::{PATIENCE, fork};
 
-/// The standard streams' numbers that are open.
+/// Returns the standard streams' numbers that are open.
 fn taken() -> Vec<i32> {
-    // SAFETY: asks for flags, of numbers that may be closed.
+    // SAFETY: it only reads the flags of numbers that may be closed.
     (0..3).filter(|&number| unsafe { libc::fcntl(number, libc::F_GETFD) } != -1).collect()
 }
 
-/// Has `make` make something in a process without standard streams. Nothing of it is there.
+/// Runs `make` in a process without standard streams. Asserts that nothing it makes has one of
+/// their numbers.
 fn none_is_taken<T>(what: &str, make: impl FnOnce() -> T + Send) {
     let child = fork(|| {
         for number in 0..3 {
-            // SAFETY: nothing in this process has the number of a standard stream as its own.
+            // SAFETY: nothing in this process uses a standard stream's number as its own.
             unsafe { libc::close(number) };
         }
         let made = make();
@@ -82,7 +84,7 @@ fn processes_take_none() {
     for daemon in [false, true] {
         none_is_taken("a child", || {
             let child = Builder::new().daemon(daemon).fork(move || {
-                // A line that it hangs on, if it is a daemon.
+                // A daemon also opens the line that it depends on.
                 assert!(taken().is_empty());
                 Builder::new()
                     .daemon(daemon)
@@ -130,7 +132,7 @@ fn waits_take_none() {
         let (one, other) = pipe().unwrap();
         let taken_meanwhile = thread::scope(|scope| {
             scope.spawn(|| assert_eq!(wait_any_timeout(&[&event, &other], PATIENCE).unwrap(), [1]));
-            // It sleeps, and so does the thread that sleeps for it.
+            // The process sleeps, and so does the thread that sleeps for it.
             let names = || {
                 let tasks = std::fs::read_dir("/proc/self/task").unwrap();
                 tasks
@@ -156,7 +158,7 @@ fn a_directory_takes_none() {
     let path = folder.join("directory");
     let name = format!("streams {}", std::process::id());
     for address in [Address::abstract_name(name), Address::from(&*path)] {
-        // The second time the lock's file is there already.
+        // The second time, the lock's file already exists.
         for _ in 0..2 {
             let address = address.clone();
             none_is_taken("a directory", move || {
@@ -175,7 +177,7 @@ fn a_directory_takes_none() {
                     assert!(taken.is_empty());
                 });
                 if let Some(path) = address.path() {
-                    // As a killed server leaves it.
+                    // The state that a killed server leaves.
                     std::mem::forget(directory);
                     assert!(path.exists());
                 }

@@ -1,5 +1,5 @@
-//! What the crate finds around it: `/proc` with processes only, none at all, a limit that it cannot
-//! read, and a control group with a limit of memory.
+//! The crate's surroundings: `/proc` with processes only, no `/proc` at all, a limit that it cannot
+//! read, and a control group with a memory limit.
 
 #![allow(unsafe_code)]
 
@@ -20,12 +20,12 @@ fn ok(result: i32) {
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// The calling process sees this as `/proc` from now on, and it alone.
+/// Mounts a `/proc` with these options, for the calling process alone.
 fn mount_proc(options: &CStr) {
-    // SAFETY: takes flags.
+    // SAFETY: it takes flags.
     ok(unsafe { libc::unshare(libc::CLONE_NEWNS) });
     let nothing = std::ptr::null();
-    // SAFETY: reads strings.
+    // SAFETY: it reads strings.
     ok(unsafe {
         libc::mount(
             c"none".as_ptr(),
@@ -40,7 +40,7 @@ fn mount_proc(options: &CStr) {
     ok(unsafe { libc::mount(proc, c"/proc".as_ptr(), proc, 0, options.as_ptr().cast()) });
 }
 
-/// There is nothing in the file system of the calling process from now on.
+/// Gives the calling process an empty file system.
 fn chroot_to_nothing() {
     let nowhere =
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nothing-{}", std::process::id()));
@@ -98,16 +98,16 @@ fn no_proc_after_chroot() {
     remove_nothing(pid);
 }
 
-/// The kernel tells the namespace without `/proc`.
+/// Returns whether the kernel tells the namespace without `/proc`.
 fn has_namespace_by_pidfd() -> bool {
-    // SAFETY: takes numbers.
+    // SAFETY: it takes numbers.
     let this_process = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) } as i32;
-    // SAFETY: a request without an argument. The descriptor that it gives stays open: this is a
+    // SAFETY: a request without an argument. The descriptor that it returns stays open: this is a
     // test.
     unsafe { libc::ioctl(this_process, 0xff05, 0) != -1 }
 }
 
-/// Where neither `/proc` nor the kernel tells the namespace.
+/// Asserts that the error says what to do where neither `/proc` nor the kernel tells the namespace.
 fn says_what_to_do(error: &dyn Error) {
     let source = error.source().expect("there is a reason").to_string();
     assert!(
@@ -134,7 +134,7 @@ fn no_proc_from_the_beginning() {
     remove_nothing(pid);
 }
 
-/// What a kernel before 6.11 does not tell either.
+/// Kernels before 6.11 do not tell it either.
 #[test]
 fn no_proc_and_nobody_else_who_tells_is_an_error_that_says_so() {
     let child = fork(|| {
@@ -164,7 +164,7 @@ fn a_limit_that_cannot_be_read_is_none() {
     }
 }
 
-/// A control group with a limit of memory, if this machine has some and this process may make one.
+/// A control group with a memory limit, if this machine has them and this process may make one.
 struct Group(PathBuf);
 
 impl Group {

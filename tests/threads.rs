@@ -1,6 +1,7 @@
-//! What each primitive orders, shown by memory that is not atomic: threads of one process write it
-//! before they pass something on, and read it after they have got it. Wrong totals would show here
-//! what is wrong on any processor, and ThreadSanitizer (`ci/sanitize.sh`) what is wrong on some.
+//! The memory ordering of each primitive, shown by memory that is not atomic. Threads of one
+//! process write it before they pass something on, and read it after they have got it. A wrong
+//! total shows an error on this processor. ThreadSanitizer (`ci/sanitize.sh`) shows errors that
+//! need another one.
 
 #![allow(unsafe_code)]
 
@@ -15,11 +16,11 @@ use crossproc::{
 const THREADS: usize = 4;
 const ROUNDS: usize = 2_000;
 
-/// A number that threads pass from one to the other.
+/// A number that threads pass from one to another.
 struct Passed(UnsafeCell<usize>);
 
-// SAFETY: the primitives under test see to it that one thread at a time has it. That they do is
-// what is tested.
+// SAFETY: the primitives under test give it to one thread at a time. Whether they do so is what is
+// tested.
 unsafe impl Sync for Passed {}
 
 impl Passed {
@@ -38,8 +39,8 @@ impl Passed {
     }
 }
 
-/// So many threads do this, and are joined, each by name: of that a sanitizer knows, of the end of
-/// a scope it does not.
+/// Runs `body` on this many threads, and joins each of them. A sanitizer knows of such a join, but
+/// not of the end of a scope.
 fn together(threads: usize, body: impl Fn(usize) + Sync) {
     let body = &body;
     thread::scope(|scope| {
@@ -222,7 +223,8 @@ fn what_is_done_once() {
     }
 }
 
-/// Items are the numbers of places that their putter has written, and nobody else until it is got.
+/// Each item is the number of a place. Its putter has written that place, and no other thread does
+/// until the item is got.
 #[test]
 fn queues() {
     const PLACES: usize = THREADS / 2 * ROUNDS;
@@ -237,7 +239,7 @@ fn queues() {
                 places[PLACES + place].add(place);
                 tasks.put(place as u64).unwrap();
                 places[2 * PLACES + place].add(place);
-                // Of several lengths.
+                // Messages of several lengths.
                 let mut loan = bytes.loan(8 + place % 10).unwrap();
                 loan[..8].copy_from_slice(&place.to_le_bytes());
                 loan.send().unwrap();
@@ -260,7 +262,7 @@ fn queues() {
     tasks.join().unwrap();
 }
 
-/// What was done with the tasks is seen by who joins.
+/// A thread that joins sees what was done with the tasks.
 #[test]
 fn joins() {
     let places = [const { Passed::new() }; 16];

@@ -1,4 +1,4 @@
-//! How long waits take, whatever signals come.
+//! How long waits take, in spite of signals.
 
 #![allow(unsafe_code)]
 
@@ -43,12 +43,12 @@ enum Ended {
     Interrupted,
 }
 
-/// A wait that does not succeed: somebody else holds everything.
+/// A wait that does not succeed, because another process holds everything.
 type Waiting = fn(&All, Wait) -> Ended;
 
 const WAITS: usize = 11;
 
-/// One for each primitive.
+/// A wait on each primitive.
 const EVERY_WAIT: [(&str, Waiting); WAITS] = [
     ("Lock", |all, wait| {
         of_lock(all.lock.lock_with(wait).map(drop).map_err(LockError::without_guard))
@@ -131,7 +131,7 @@ fn all() -> Shm<All> {
     .unwrap()
 }
 
-/// All, and a process that holds what can be held.
+/// Returns all primitives, and a process that holds whatever can be held.
 fn all_held() -> (Shm<All>, crossproc::process::Child) {
     let all = all();
     let theirs = all.clone();
@@ -161,7 +161,7 @@ extern "C" fn count_signal(_: libc::c_int) {
     SIGNALS.fetch_add(1, Relaxed);
 }
 
-/// From now on, a signal every millisecond, in this process of one thread.
+/// Starts a signal every millisecond, in this process of one thread.
 fn storm(flags: libc::c_int) {
     // SAFETY: zeroes are valid for every field.
     let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
@@ -178,7 +178,7 @@ fn storm(flags: libc::c_int) {
 const TIMEOUT: Duration = Duration::from_millis(300);
 const TOLERANCE: Duration = Duration::from_millis(20);
 
-/// Every wait once, in a storm: by how much each was late.
+/// Waits once on each primitive, in a storm of signals. Returns how late each wait ended.
 fn wait_in_a_storm(flags: libc::c_int, slice: Option<Duration>) -> [Duration; WAITS] {
     let (all, holder) = all_held();
     let mut index = 0;
@@ -200,7 +200,7 @@ fn wait_in_a_storm(flags: libc::c_int, slice: Option<Duration>) -> [Duration; WA
     });
     join_all(waiters);
     kill(&holder);
-    // A busy machine gives some of them late, never all.
+    // A busy machine delays some of the signals, never all.
     let signals = all.signals.load(Relaxed);
     assert!(signals > 100 * WAITS as u32 / slowness(), "there was no storm: {signals} signals");
     all.took.each_ref().map(|took| Duration::from_nanos(took.load(Relaxed)))
@@ -211,8 +211,8 @@ fn a_storm_of_signals_neither_shortens_nor_lengthens_a_wait() {
     for (flags, flags_name) in [(0, "without SA_RESTART"), (libc::SA_RESTART, "with SA_RESTART")] {
         for slice in [None, Some(Duration::from_millis(100))] {
             let mut best = [Duration::MAX; WAITS];
-            // What another process's work made late is repeated; what the signals made late stays
-            // so.
+            // The loop repeats waits, as another process may have made them late. Lateness from
+            // signals would stay.
             for _ in 0..5 {
                 let late = wait_in_a_storm(flags, slice);
                 best.iter_mut().zip(late).for_each(|(best, late)| *best = late.min(*best));
@@ -240,7 +240,7 @@ fn an_interruptible_wait_ends_with_the_first_signal_and_goes_on_to_the_same_dead
                 let began = Instant::now();
                 let wait = Wait::timeout(Duration::from_millis(150)).interruptible();
                 let mut interruptions = 0;
-                // A barrier's wait is gone on with otherwise: see below.
+                // A barrier's wait is continued in another way: see below.
                 while waiting(&all, wait) == Ended::Interrupted && name != "Barrier" {
                     interruptions += 1;
                 }
@@ -284,8 +284,8 @@ fn an_interrupted_party_has_arrived_and_goes_on() {
     join_all([party]);
 }
 
-/// With a handler that asks for restarts, a wait for a 32-bit word is interrupted all the same: it
-/// always has some time-out.
+/// An interruptible wait for a 32-bit word always has some time-out. So even a handler with
+/// `SA_RESTART` interrupts it.
 #[test]
 fn an_interruptible_lock_notices_handlers_with_sa_restart() {
     let (all, holder) = all_held();
@@ -313,7 +313,7 @@ fn time_outs_of_zero_in_the_past_and_for_ever_behave() {
             let began = Instant::now();
             assert_eq!(waiting(&all, wait), Ended::TimedOut, "{name}");
             assert!(began.elapsed() < Duration::from_secs(1), "{name}");
-            // The one that a time-out breaks.
+            // A time-out breaks the barrier.
             all.barrier.reset();
         }
     }
@@ -325,11 +325,11 @@ fn time_outs_of_zero_in_the_past_and_for_ever_behave() {
     for (name, waiting) in EVERY_WAIT {
         for wait in forever {
             let all = all.clone();
-            // Nothing but the signal ends it.
+            // Only the signal ends it.
             join_all([fork(move || {
                 storm(0);
                 assert_eq!(waiting(&all, wait.interruptible()), Ended::Interrupted, "{name}");
-                // The party that has arrived.
+                // The interrupted party has arrived, and still counts.
                 all.barrier.reset();
             })]);
         }

@@ -1,4 +1,4 @@
-//! The futures, with everything that serves them in other processes.
+//! The futures, with the processes that make them ready.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -44,7 +44,7 @@ fn assert_send<F: Send>(future: F) -> F {
     future
 }
 
-/// Polls once, by nobody's waker.
+/// Polls once, with a waker that does nothing.
 fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
@@ -117,7 +117,7 @@ fn an_event_that_is_set_and_cleared_at_once_is_seen_by_all() {
     }
 }
 
-/// A waker that counts.
+/// A waker that counts its calls.
 #[derive(Default)]
 struct Calls(AtomicU64);
 
@@ -140,8 +140,8 @@ fn an_event_that_was_set_is_told_though_others_have_begun_to_wait_since() {
                 .poll(&mut Context::from_waker(&Waker::from(Arc::clone(&calls))))
                 .is_pending()
         );
-        // Most likely before the thread that sleeps for it has got up, which then finds only what
-        // the second one has armed.
+        // Most likely this comes before the thread that sleeps for the future is up. That thread
+        // then only finds what the second future has armed.
         event.set();
         event.clear();
         let mut after = pin!(event.wait_async());
@@ -175,7 +175,7 @@ fn a_failed_put_gives_the_value_back() {
     assert!(matches!(error.error, QueueError::Closed));
 }
 
-/// Each put waits for room, which another process makes, and then for nobody.
+/// The first put finds room. A later one waits for the room that another process makes.
 #[test]
 fn bytes_and_tasks_are_put_by_futures_as_soon_as_there_is_room() {
     let messages = ByteQueue::with_max_len(1, 16).unwrap();
@@ -269,7 +269,7 @@ fn a_future_that_is_dropped_has_taken_and_put_nothing() {
     assert_eq!(permits.value(), 1);
 }
 
-/// Getters that give up after a random time, until all that several processes put has come.
+/// Getters give up after a random time, until they have got all that several processes put.
 #[test]
 fn nothing_is_lost_by_getters_that_give_up() {
     const PRODUCERS: u64 = 3;
@@ -288,7 +288,7 @@ fn nothing_is_lost_by_getters_that_give_up() {
         let (queue, sum, count) = (queue.clone(), Arc::clone(&sum), Arc::clone(&count));
         let get = async move {
             loop {
-                // Some never give up: if one sleeps on, something was lost.
+                // Some getters never give up: if one of them sleeps on, something was lost.
                 let patience = if getter % 5 == 0 {
                     PATIENCE
                 } else {
@@ -337,7 +337,7 @@ fn nothing_is_lost_by_putters_that_give_up() {
             while total[1].load(SeqCst) < ALL {
                 let number = fastrand::u64(..1_000);
                 let patience = Duration::from_micros(fastrand::u64(..1_000));
-                // The sum of those that were put, as they say themselves.
+                // The sum of the numbers that were put, by the putters' own count.
                 tokio::select! {
                     biased;
                     () = sleep(patience) => {}
@@ -426,7 +426,7 @@ fn tasks_of_a_killed_worker_come_to_a_future() {
             got
         });
         if round % 2 == 0 {
-            // It has looked, most likely, and waits when the worker dies.
+            // Most likely the future has found no task by then, and waits when the worker dies.
             runtime.block_on(async { yield_now().await });
         }
         kill(&worker);
@@ -440,7 +440,7 @@ fn killed_producers_lose_nothing_of_others_and_futures_go_on() {
     let queue = QueueOptions::new().participants(8).create::<u64>(4).unwrap();
     let runtime = threads(2);
     let (got, stop) = (Arc::new(AtomicU64::new(0)), Shm::new(Event::new()).unwrap());
-    // The survivor's items come in order, all of them.
+    // The survivor's items all come, in order.
     let (theirs, their_stop) = (queue.clone(), stop.clone());
     let survivor = fork(move || {
         let mut number = 0;
@@ -492,8 +492,8 @@ fn a_sleeper_elsewhere_is_not_forgotten_for_a_future_that_is_dropped() {
         let theirs = queue.clone();
         let child = fork(move || assert_eq!(theirs.get().unwrap(), round));
         wait_until_asleep(&child);
-        // The thread of this process is the first of those who sleep, and the wake may reach it
-        // before the drop, or after it.
+        // The thread of this process is the first sleeper. The wake may reach it before the drop,
+        // or after it.
         if round % 2 == 0 {
             queue.put(round).unwrap();
             drop(get);
@@ -563,7 +563,7 @@ fn a_wait_that_moves_to_another_thread_is_that_threads() {
             queue.put(7).unwrap();
             let task = queue.get().unwrap();
             queue.close().unwrap();
-            // Nobody but this thread has a task: for it there will be none any more.
+            // Only this thread has a task in hand, so there will be none for it.
             assert!(poll_once(wait.as_mut()).is_ready());
             task.done();
         });
@@ -585,7 +585,7 @@ fn a_descriptor_whose_data_another_took_is_waited_for_again() {
         poll_fn(|context| {
             counted.set(counted.get() + 1);
             if takes.get() {
-                // The runtime has heard of it, and it is gone when the future looks.
+                // The runtime has seen the data, but they are gone when the future looks.
                 let _ = theirs.read(&mut [0; 8]);
             }
             wait.as_mut().poll(context)
@@ -668,11 +668,11 @@ fn a_close_is_told_to_those_who_have_the_last_task_themselves() {
             has_task.set();
             waits.wait();
             let theirs = queue.clone();
-            // A task of its own, which is polled once now, and again when it is notified.
+            // A task of its own, which is polled once here, and again when it is notified.
             let second = spawn_local(async move { theirs.get_async().await.map(drop) });
             yield_now().await;
             queue.close().unwrap();
-            // The other one is told first, for whom there may still be this task.
+            // The future of the other thread is told first: for it there may still be this task.
             assert!(matches!(second.await.unwrap(), Err(QueueError::Closed)));
             task.done();
         }));
@@ -752,7 +752,7 @@ fn a_future_that_was_carried_into_a_child_is_nothing_there() {
     assert!(poll_once(carried.as_mut()).is_pending());
     let mut stays = Box::pin(event.wait_async());
     assert!(poll_once(stays.as_mut()).is_pending());
-    // The child drops its copy, and so does this process.
+    // The child drops its copy. So does this process.
     join_all([fork(move || drop(carried))]);
     let theirs = event.clone();
     join_all([fork(move || theirs.set())]);
@@ -771,7 +771,7 @@ fn a_future_that_is_waiting_keeps_its_process_from_forking_and_says_so() {
                 && said.contains("or a future: let that end, or drop it"),
             "{said}"
         );
-        // It was not disturbed.
+        // The failed fork did not disturb the future.
         event.set();
         wait_until("it is told", || poll_once(waiting.as_mut()).is_ready());
         drop(waiting);

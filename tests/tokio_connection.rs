@@ -1,4 +1,5 @@
-//! Connections as futures: whole messages, whoever gives up waiting, and whoever dies.
+//! Connections as futures: messages stay whole when a future gives up waiting, and when a process
+//! dies.
 
 use std::future::Future;
 use std::time::Duration;
@@ -21,7 +22,7 @@ fn runtimes() -> [Runtime; 2] {
     [one, several]
 }
 
-/// Runs a test in a process of its own: nobody else forks there, with copies of its descriptors, or
+/// Runs a test in a process of its own, where no other test forks a copy of its descriptors, or
 /// opens any.
 fn alone(test: impl FnOnce() + Send) {
     join_all([fork(test)]);
@@ -112,7 +113,7 @@ fn who_gives_up_loses_nothing() {
     });
 }
 
-/// Polls once, and drops it.
+/// Polls the future once and drops it. Returns whether it was pending.
 async fn is_pending(future: impl Future) -> bool {
     tokio::select! {
         biased;
@@ -156,14 +157,14 @@ fn several_tasks_share_an_end_and_leave_nothing_behind() {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (one, other) = pipe().unwrap();
         runtime.block_on(in_time(async { assert!(is_pending(one.recv_async()).await) }));
-        // The first child takes two descriptors for good.
+        // The first child opens two descriptors for good.
         join_all([fork(|| ())]);
         let before = open_descriptors();
         let child = fork(move || {
             for number in 0..1_000_u32 {
                 other.send(&number.to_ne_bytes()).unwrap();
             }
-            // The end of the stream is when this process ends.
+            // The stream ends when this process ends.
         });
         let one = std::sync::Arc::new(one);
         let total = runtime.block_on(in_time(async {
@@ -197,7 +198,7 @@ fn several_tasks_share_an_end_and_leave_nothing_behind() {
 fn an_error_alone_makes_a_descriptor_ready() {
     alone(|| {
         for runtime in runtimes() {
-            // Whoever it is connected to is not there, which it learns when it sends.
+            // The socket's peer does not exist, which the socket learns when it sends.
             let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.connect(nobody).unwrap();
@@ -229,7 +230,7 @@ fn a_connection_that_the_runtime_cannot_watch_is_an_error_and_what_is_there_come
             }
             result => panic!("{result:?}"),
         };
-        // Without the runtime's clock, which would sleep by what is refused.
+        // These calls run without the runtime's clock, which would sleep by a call that is refused.
         says(runtime.block_on(one.recv_async()).map(drop));
         says(runtime.block_on(one.recv_handle_async::<Connection>()).map(drop));
         other.send(b"message").unwrap();

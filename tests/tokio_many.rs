@@ -1,4 +1,4 @@
-//! Very many futures: in a process of their own, whose threads are counted.
+//! Very many futures, in a process of their own, whose threads are counted.
 
 #![allow(unsafe_code)]
 
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 mod forked;
 use forked::{fork, join_all, wait_until};
 
-/// How many threads of the crate there are in this process.
+/// Returns the number of the crate's threads in this process.
 fn driver_threads() -> usize {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
     tasks
@@ -24,9 +24,9 @@ fn driver_threads() -> usize {
         .count()
 }
 
-/// Allows read, write, exit and sigreturn, and kills at anything else.
+/// Allows read, write, exit and sigreturn; any other call kills the process.
 fn enter_strict_mode() {
-    // SAFETY: changes what this process may do, nothing else.
+    // SAFETY: it only changes what this process may do.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) }, 0);
 }
 
@@ -72,8 +72,8 @@ fn ten_thousand_tasks_on_a_hundred_queues_have_few_threads_and_leave_nothing_beh
         tasks.spawn_on(get, runtime.handle());
     }
     wait_until("all wait", || begun.load(SeqCst) == TASKS as u64);
-    // Six words for each queue, 127 on a thread that sleeps. One is parked for each queue, and a
-    // second one if it was armed while somebody who was notified had not looked.
+    // Six words for each queue, 127 on a sleeping thread. One thread is parked for each queue. A
+    // second one is parked if it was armed before a notified future had looked.
     let most = (QUEUES * 6).div_ceil(127) + 2 * QUEUES;
     assert!(driver_threads() <= most, "{} threads", driver_threads());
     go.set();
@@ -84,14 +84,14 @@ fn ten_thousand_tasks_on_a_hundred_queues_have_few_threads_and_leave_nothing_beh
 
     runtime.block_on(async { tasks.shutdown().await });
     wait_until("no thread is left", || driver_threads() == 0);
-    // The first put of each finds the marks of those who waited, and takes them out: then none
-    // wakes anybody, which would be a system call.
+    // The first put of each queue finds the marks of the former waiters, and removes them. After
+    // that, no put wakes anything, which would be a system call.
     let theirs = Arc::clone(&queues);
     join_all([fork(move || -> () {
         theirs.iter().for_each(|queue| queue.put(0).unwrap());
         enter_strict_mode();
         theirs.iter().for_each(|queue| queue.put(1).unwrap());
-        // SAFETY: ends the only thread, as strict mode allows.
+        // SAFETY: it ends the only thread, as strict mode allows.
         unsafe { libc::syscall(libc::SYS_exit, 0) };
     })]);
     assert!(queues.iter().all(|queue| queue.len() == 2));

@@ -1,7 +1,7 @@
-//! What the system does not let a thread have: a robust list, a call at its end, memory for its
-//! part in a queue. Each is an error that says why, and nothing that the thread would hold.
+//! What the system may refuse a thread: a robust list, a call at its end, memory for its part in a
+//! queue. Each refusal is an error that says why, and the thread then holds nothing.
 //!
-//! This process itself locks nothing, so that each child begins anew.
+//! This process itself locks nothing, so that each child starts from scratch.
 
 #![allow(unsafe_code)]
 
@@ -44,7 +44,7 @@ fn all() -> Shm<All> {
     .unwrap()
 }
 
-/// The error of the system behind it.
+/// Returns the errno of the system's error behind it.
 fn system(error: &RobustListError) -> i32 {
     let source = error.source().expect("the system's is behind it");
     source
@@ -61,8 +61,8 @@ fn of_lock<G>(result: Result<G, LockError<G>>) -> i32 {
     }
 }
 
-/// That nothing which would have to outlive this thread can be had, for that reason, and that all
-/// is free afterwards.
+/// Asserts that nothing is held which would have to outlive this thread: each attempt fails for the
+/// given reason, and everything is free afterwards.
 fn nothing_is_held(all: &All, items: &Queue<u64>, tasks: &JoinableQueue<u64>, errno: i32) {
     for _ in 0..2 {
         assert_eq!(of_lock(all.lock.lock()), errno);
@@ -101,14 +101,14 @@ fn nothing_is_held(all: &All, items: &Queue<u64>, tasks: &JoinableQueue<u64>, er
         (all.rwlock.readers(), all.permits.value(), items.len(), all.once.is_completed()),
         (0, 2, 0, false)
     );
-    // What belongs to no thread goes on.
+    // Operations that belong to no thread still succeed.
     all.event.set();
     all.event.wait();
     all.semaphore.acquire();
     all.semaphore.release().unwrap();
 }
 
-/// In a process of its own, in which the parent's things are.
+/// Runs the check in a process of its own, on primitives that it shares with the parent.
 fn is_had_by_nobody(errno: i32, refuse: impl FnOnce() + Send) {
     let all = all();
     let (items, tasks) = (Queue::<u64>::new(4).unwrap(), JoinableQueue::<u64>::new(4).unwrap());
@@ -117,7 +117,7 @@ fn is_had_by_nobody(errno: i32, refuse: impl FnOnce() + Send) {
         refuse();
         nothing_is_held(&theirs, &their_items, &their_tasks, errno);
     })]);
-    // The others have all of it.
+    // Another process can use all of it.
     join_all([fork(move || {
         *all.lock.lock().unwrap() += 1;
         items.put(1).unwrap();
@@ -148,7 +148,7 @@ fn a_thread_without_memory_for_its_record_holds_nothing() {
 fn a_thread_of_which_libc_would_not_tell_the_end_holds_nothing() {
     is_had_by_nobody(libc::EAGAIN, || {
         let mut key = 0;
-        // SAFETY: writes a key, which nobody uses.
+        // SAFETY: it writes a key, which nothing uses.
         while unsafe { libc::pthread_key_create(&raw mut key, None) } == 0 {}
     });
 }
@@ -170,12 +170,13 @@ fn a_thread_whose_signals_cannot_be_blocked_holds_nothing() {
         assert_eq!(result, 0);
         mask
     }
-    // Those that block; those that ask are let through.
+    // The requests that change the mask so that signals are blocked. Calls that only ask and name
+    // one of them are refused, too.
     const BLOCK: u32 = libc::SIG_BLOCK as u32;
     const SET: u32 = libc::SIG_SETMASK as u32;
     let before = mask();
     is_had_by_nobody(libc::EPERM, move || {
-        // All but the last argument's low half: a call with a set in the second.
+        // A filter looks at the low half of one argument: here the request, but not the set.
         refused::refuse(
             &[BLOCK, SET]
                 .map(|how| call(libc::SYS_rt_sigprocmask, libc::EPERM).if_argument(0, how)),
@@ -184,7 +185,7 @@ fn a_thread_whose_signals_cannot_be_blocked_holds_nothing() {
     assert_eq!(mask(), before);
 }
 
-/// Allocating what a participant needs is refused: nobody but who comes too late notices.
+/// Memory for one more participant is refused. Only the newcomer notices.
 #[test]
 fn without_memory_for_one_more_participant_the_others_go_on() {
     for errno in [libc::ENOSPC, libc::ENOMEM] {
@@ -229,7 +230,7 @@ fn a_thread_that_holds_as_much_as_it_may_takes_no_part_in_another_queue() {
     })]);
 }
 
-/// An older kernel, or a policy, does not know a flag, or a seal.
+/// An older kernel, or a policy, does not know a flag or a seal.
 #[test]
 fn memory_is_made_without_what_a_kernel_does_not_know() {
     const NOEXEC_SEAL: u32 = libc::MFD_NOEXEC_SEAL;

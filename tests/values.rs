@@ -62,7 +62,8 @@ proptest! {
         let (sender, receiver) = simplex().unwrap();
         sender.send(&bytes).unwrap();
         match receiver.recv_value::<Order>(200) {
-            // Some bytes are a value. They are all of it then, which bytes left over are not.
+            // Some bytes are a valid value. Then they are all of it, as left-over bytes would be an
+            // error.
             Ok(order) => {
                 sender.send_value(&order).unwrap();
                 prop_assert_eq!(receiver.recv_value::<Order>(200).unwrap(), order);
@@ -85,7 +86,7 @@ fn a_limit_is_kept_and_nothing_lost() {
     }
     one.send_value(&vec![7_u8; 1_000]).unwrap();
     assert_eq!(other.recv_value::<Vec<u8>>(1_002).unwrap(), [7; 1_000]);
-    // A length that the bytes do not have makes nobody allocate that much.
+    // A length that exceeds the bytes causes no allocation of that size.
     one.send(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1]).unwrap();
     assert!(matches!(other.recv_value::<Vec<u8>>(100), Err(ValueError::Decode { .. })));
     one.send_value(&1_u8).unwrap();
@@ -183,7 +184,7 @@ fn an_error_of_a_value_becomes_one_of_io() {
         kind(ValueError::Encode { type_name: "T", what: what() }),
         io::ErrorKind::InvalidInput
     );
-    // What was to be sent, and what came.
+    // One error about what was to be sent, and one about what came.
     assert_eq!(
         kind(ValueError::TooDeep { type_name: "T", max: 1, bytes: vec![] }),
         io::ErrorKind::InvalidInput
@@ -201,7 +202,7 @@ fn an_error_of_a_value_becomes_one_of_io() {
     assert_eq!(error.to_string(), "1 bytes came that are no value of type T: it is odd");
 }
 
-/// Runs it in a thread with the stack that std gives to one.
+/// Runs `run` on a thread with the stack size that std uses by default.
 fn with_usual_stack<R: Send>(run: impl FnOnce() -> R + Send) -> R {
     thread::scope(|scope| {
         thread::Builder::new().stack_size(2 << 20).spawn_scoped(scope, run).unwrap().join().unwrap()
@@ -214,7 +215,7 @@ enum Tree {
     Node(Box<Tree>),
 }
 
-/// As many levels as there are enums.
+/// Returns a tree with this many levels, one enum each.
 fn tree(levels: usize) -> Tree {
     (1..levels).fold(Tree::Leaf, |tree, _| Tree::Node(Box::new(tree)))
 }
@@ -247,7 +248,7 @@ enum Arrays {
     End,
     More([Box<Arrays>; 1]),
 }
-/// What a level of it takes of the stack is far more than what it sends.
+/// One level takes far more of the stack than it sends.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Wide {
     #[serde(skip)]
@@ -257,7 +258,8 @@ struct Wide {
     other: BTreeMap<String, Wide>,
 }
 
-/// Bytes with more levels than any stack has room for are an error, in each way to receive them.
+/// Asserts that bytes with more levels than any stack has room for are an error, in each way to
+/// receive them.
 fn is_refused<T: DeserializeOwned + Debug + Send>(level: &[u8]) {
     let bytes = level.repeat(100_000);
     let is_too_deep = |error: ValueError<QueueError>| match error {
@@ -307,7 +309,7 @@ fn as_many_levels_as_are_allowed_arrive() {
         let deepest = tree(128);
         one.send_value(&deepest).unwrap();
         assert_eq!(other.recv_value::<Tree>(1 << 10).unwrap(), deepest);
-        // Side by side, levels are no more than each is.
+        // Levels that lie side by side do not add up.
         let wide = Sequence((0..1_000).map(|_| Sequence(vec![])).collect());
         one.send_value(&wide).unwrap();
         assert_eq!(other.recv_value::<Sequence>(1 << 20).unwrap(), wide);
@@ -320,7 +322,7 @@ fn as_many_levels_as_are_allowed_arrive() {
     });
 }
 
-/// What the other end would refuse is not sent.
+/// A value that the other end would refuse is not sent.
 #[test]
 fn a_value_of_too_many_levels_is_not_sent() {
     with_usual_stack(|| {
@@ -336,7 +338,7 @@ fn a_value_of_too_many_levels_is_not_sent() {
             assert!(format!("{error}").contains("more than 128 levels"), "{error}");
             assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
             assert!(matches!(queue.put_value(&too_deep), Err(ValueError::TooDeep { .. })));
-            // Dropped as a whole, it would overflow the stack by itself.
+            // A drop of the whole value would itself overflow the stack.
             while let Tree::Node(inner) = too_deep {
                 too_deep = *inner;
             }
@@ -390,7 +392,7 @@ fn elements_that_take_no_bytes_are_counted() {
     }
     one.send_value(&vec![(); MOST]).unwrap();
     assert_eq!(other.recv_value::<Vec<()>>(10).unwrap().len(), MOST);
-    // In one value, not in one sequence.
+    // The limit counts the elements of a value, not of a sequence.
     one.send_value(&(vec![(); MOST - 1], vec![Nothing::default()])).unwrap();
     assert_eq!(other.recv_value::<(Vec<()>, Vec<Nothing>)>(10).unwrap().0.len(), MOST - 1);
     assert!(matches!(one.send_value(&vec![(); MOST + 1]), Err(ValueError::Encode { .. })));
@@ -399,7 +401,7 @@ fn elements_that_take_no_bytes_are_counted() {
         Err(ValueError::Encode { .. })
     ));
     assert!(matches!(other.try_recv(), Err(ConnectionError::WouldBlock)), "nothing was sent");
-    // Others are as many as there are bytes for.
+    // Elements that take bytes are limited by the number of bytes alone.
     one.send_value(&vec![0_u8; 10 * MOST]).unwrap();
     assert_eq!(other.recv_value::<Vec<u8>>(11 * MOST).unwrap().len(), 10 * MOST);
 }
@@ -521,7 +523,7 @@ fn a_value_of_each_shape_arrives() {
 proptest! {
     #![proptest_config(config())]
 
-    /// The bytes are postcard's, in both directions.
+    /// The bytes are those of postcard, in both directions.
     #[test]
     fn the_bytes_are_those_of_postcard(order in orders(), numbers in any::<Numbers>()) {
         let value = (order, numbers);

@@ -47,7 +47,7 @@ fn board() -> Shm<Board> {
     board
 }
 
-/// One of each kind, none of them ready.
+/// One waitable of each kind, none of them ready.
 struct All {
     board: Shm<Board>,
     items: Queue<u64>,
@@ -55,13 +55,13 @@ struct All {
     full: Queue<u64>,
     ours: UnixStream,
     theirs: UnixStream,
-    /// Holds the lock until it is killed.
+    /// The process that holds the lock until it is killed.
     owner: Child,
     /// The same for the `RLock`.
     rowner: Child,
 }
 
-/// How many kinds there are, and which of them are no descriptors.
+/// The number of kinds, and of those that are no descriptors, which come first.
 const KINDS: usize = 9;
 const SOURCES: usize = 8;
 
@@ -85,7 +85,7 @@ impl All {
         }
     }
 
-    /// Waits for the first so many kinds.
+    /// Waits for the first `kinds` kinds.
     fn wait(&self, kinds: usize, wait: Wait) -> Result<Vec<usize>, WaitAnyError> {
         let (death, rdeath, room) =
             (self.board.lock.owner_death(), self.board.rlock.owner_death(), self.full.room());
@@ -104,7 +104,7 @@ impl All {
         wait_any_with(&all[..kinds], wait)
     }
 
-    /// Makes one of them ready.
+    /// Makes one kind ready.
     fn make_ready(&self, kind: usize) {
         match kind {
             0 => self.board.event.set(),
@@ -120,7 +120,7 @@ impl All {
     }
 }
 
-/// A child that locks, and then stays.
+/// Forks a child that locks and then keeps the lock.
 fn owner_of(board: &Shm<Board>, lock: impl FnOnce(&Board) + Send) -> Child {
     board.held.clear();
     let theirs = board.clone();
@@ -139,7 +139,8 @@ fn is_timed_out(result: Result<Vec<usize>, WaitAnyError>) -> bool {
     matches!(result, Err(WaitAnyError::TimedOut))
 }
 
-/// A child waits for these until `make_ready`, and finds what it should.
+/// Asserts that a child sleeps in `waits` until `make_ready`, and that it then finds what is
+/// expected.
 fn wakes(waits: impl FnOnce() -> Vec<usize> + Send, make_ready: impl FnOnce(), expected: &[usize]) {
     let child = fork(move || assert_eq!(waits(), expected));
     wait_until_asleep(&child);
@@ -201,7 +202,7 @@ fn descriptors_and_children_alone_wake() {
     });
     assert_eq!(wait_any(&[&Readable(&theirs), &child]).unwrap(), [1]);
     assert_eq!(child.try_join().unwrap().unwrap().code(), Some(7));
-    // Children that other tests have forked meanwhile have a copy of this end, too.
+    // Children that other tests have forked meanwhile hold copies of this end, too.
     ours.shutdown(Shutdown::Both).unwrap();
     assert_eq!(wait_any(&[&Readable(&theirs), &child]).unwrap(), [0, 1], "the other end is closed");
     let event = Event::new();
@@ -244,7 +245,7 @@ fn the_end_of_a_queue_is_told_on_both_sides() {
     }
     items.close().unwrap();
     assert_eq!(wait_any(&[&items]).unwrap(), [0]);
-    // A task that another has in hand may come back.
+    // A task that another thread has in hand may come back.
     tasks.put(1).unwrap();
     let task = tasks.get().unwrap();
     tasks.close().unwrap();
@@ -311,7 +312,7 @@ fn a_dead_owner_is_told_until_somebody_locks() {
     assert!(matches!(try_wait_any(&deaths), Err(WaitAnyError::Deadlock { index: 0 })));
     drop(guard.recover());
     assert!(matches!(try_wait_any(&deaths), Err(WaitAnyError::WouldBlock)));
-    // Free or held, and by whomever: it is the death that counts.
+    // It does not matter whether the lock is free or who holds it: only the death counts.
     let child = fork(|| assert_eq!(wait_any(&[&board.lock.owner_death()]).unwrap(), [0]));
     wait_until_asleep(&child);
     for _ in 0..3 {
@@ -355,18 +356,18 @@ fn deadlines_are_kept() {
     }
 }
 
-/// In ticks.
+/// Returns the child's CPU time, in clock ticks.
 fn processor_time(child: &Child) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
     let fields: Vec<u64> = stat[stat.rfind(')').unwrap() + 2..]
         .split(' ')
         .filter_map(|field| field.parse().ok())
         .collect();
-    // What is no number is the state alone, the first of them.
+    // Only the state, the first field, is not a number.
     fields[10] + fields[11]
 }
 
-/// How often all threads of a child have gone to sleep.
+/// Returns how often the threads of a child have gone to sleep, all together.
 fn switches(child: &Child) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
     let of = |status: String| -> u64 {
@@ -381,7 +382,7 @@ fn switches(child: &Child) -> u64 {
 fn who_sleeps_uses_no_processor() {
     let all = &All::new();
     let free = Shm::new(Lock::new(0_u64)).unwrap();
-    // Two for each, so that they could wake each other.
+    // Two of each, so that they could wake each other.
     let waiters = [SOURCES, SOURCES, KINDS, KINDS]
         .map(|kinds| fork(move || all.wait(kinds, Wait::FOREVER).unwrap()[0] as i32));
     let watchers = [(); 2].map(|()| {
@@ -390,14 +391,14 @@ fn who_sleeps_uses_no_processor() {
     });
     let everybody = || waiters.iter().chain(&watchers);
     everybody().for_each(wait_until_asleep);
-    // They are woken for nothing, and go on sleeping.
+    // The watchers are woken without a death, and go back to sleep.
     drop(free.lock().unwrap());
     everybody().for_each(wait_until_asleep);
     let used = || -> Vec<_> {
         everybody().map(|child| (processor_time(child), switches(child))).collect()
     };
-    // They may be asleep for a moment to start a thread. After that, time itself is what passes
-    // here: nothing is to happen in it.
+    // They may be asleep for a moment while they start a thread. After that, only time passes, and
+    // no child may do anything in it.
     wait_until("nobody does anything for a while", || {
         let before = used();
         thread::sleep(Duration::from_millis(300));
@@ -405,8 +406,8 @@ fn who_sleeps_uses_no_processor() {
     });
 }
 
-/// `watchers` who wait for any of all, and `others` who wait in the ordinary way, take all that
-/// there is.
+/// Asserts that `watchers` and `others` together take everything that is given. Watchers wait for
+/// any of several things, and others wait in the ordinary way.
 fn share(
     watchers: usize,
     others: usize,
@@ -506,7 +507,8 @@ fn watchers_and_others_use_all_room() {
     );
 }
 
-/// Watchers die at any moment while others wait in the ordinary way: these take all that there is.
+/// Watchers die at any moment while survivors wait in the ordinary way. The survivors take
+/// everything that is given.
 fn survive(watch: impl Fn() + Sync, wait: impl Fn() + Sync, give: impl Fn(), kills: usize) {
     let taken = &Shm::new(AtomicU64::new(0)).unwrap();
     let survivors = [(); 3].map(|()| {
@@ -522,7 +524,7 @@ fn survive(watch: impl Fn() + Sync, wait: impl Fn() + Sync, give: impl Fn(), kil
         let watchers = [(); 2].map(|()| fork(|| -> () { watch() }));
         watchers.iter().for_each(wait_until_asleep);
         give();
-        // About as long as it takes the watchers to be woken and go back to sleep.
+        // About as long as the watchers take to be woken and go back to sleep.
         for _ in 0..fastrand::u32(0..20_000) {
             core::hint::spin_loop();
         }
@@ -561,7 +563,7 @@ fn watchers_that_die_take_no_lock_with_them() {
     let watch = || loop {
         wait_any(&[&board.event, &board.rlock.owner_death(), &board.lock.owner_death()]).unwrap();
     };
-    // Each unlocks once for the giver.
+    // Each survivor unlocks once for the giver.
     let lock = || {
         board.counts[1].fetch_add(1, SeqCst);
         *board.lock.lock().unwrap() += 1;
@@ -584,7 +586,7 @@ fn watchers_that_die_take_no_lock_with_them() {
             core::hint::spin_loop();
         }
         watchers.iter().for_each(kill);
-        // All three get it, one after the other.
+        // All three get the lock, one after the other.
         wait_until("all survivors have had the lock", || {
             board.lock.owner().is_none() && *board.lock.lock().unwrap() == 3 * round
         });

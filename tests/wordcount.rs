@@ -1,8 +1,8 @@
-//! The example `wordcount`, run as a program: what it counts, and what it does when files, workers
-//! or itself come to harm.
+//! Runs the example `wordcount` as a program. The tests check what it counts, and what it does when
+//! files, workers or the program itself come to harm.
 //!
-//! `cargo test` builds it; with `--test wordcount` alone it has to be built before, by `cargo build
-//! --example wordcount`.
+//! `cargo test` builds it. With `--test wordcount` alone, it has to be built before, by `cargo
+//! build --example wordcount`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -19,10 +19,10 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 use serde_json::Value;
 
-/// No wait takes longer, unless something is wrong.
+/// No wait takes longer unless something is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until `look` finds what it looks for.
+/// Waits until `look` finds something, and returns that.
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -34,7 +34,7 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A directory of the test's own, removed at its end.
+/// A directory of the test's own, which is removed at the test's end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -75,8 +75,8 @@ fn naive_count(bytes: &[u8]) -> Counts {
     (lines as u64, words as u64, bytes.len() as u64)
 }
 
-/// Words and their counts, the most frequent ones first, and of those with the same count the ones
-/// whose bytes come first.
+/// Words and their counts, the most frequent words first. Words with the same count are in the
+/// order of their bytes.
 type Ranking = Vec<(Vec<u8>, u64)>;
 
 fn naive_ranking(texts: impl IntoIterator<Item = Vec<u8>>) -> Ranking {
@@ -94,7 +94,7 @@ fn naive_ranking(texts: impl IntoIterator<Item = Vec<u8>>) -> Ranking {
     ranking
 }
 
-/// The contents of all files under a directory.
+/// Returns the contents of all files under a directory.
 fn texts(directory: &Path) -> Vec<Vec<u8>> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries
@@ -102,14 +102,13 @@ fn texts(directory: &Path) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Text of words and white space of all kinds, and of bytes that look like white space and are
-/// none.
+/// Returns text of words and all kinds of white space, with bytes that only look like white space.
 fn random_text(random: &mut fastrand::Rng, len: usize) -> Vec<u8> {
     const BYTES: &[u8] = b" \t\n\x0b\x0c\r abcdefgh\0\x08\x0e\x1c\x1f!\x85\xa0\xff";
     (0..len).map(|_| BYTES[random.usize(..BYTES.len())]).collect()
 }
 
-/// Files of all lengths in nested directories, and their counts.
+/// Makes files of all lengths in nested directories. Returns the directory and the counts.
 fn random_tree(scratch: &Scratch, seed: u64, files: usize) -> (PathBuf, Counts) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut total = (0, 0, 0);
@@ -143,14 +142,14 @@ fn program() -> PathBuf {
     path
 }
 
-/// The program while it runs. What it prints goes to files, which cannot be full.
+/// The running program. Its output goes to files, which cannot be full.
 struct Running {
     child: Child,
     out: PathBuf,
     err: PathBuf,
 }
 
-/// How it ended.
+/// How the program ended.
 #[derive(Debug)]
 struct Ended {
     status: ExitStatus,
@@ -232,7 +231,7 @@ impl Ended {
             .collect()
     }
 
-    /// Whether a line of the standard error names the path and says that.
+    /// Returns whether a line of the standard error contains both the path and this text.
     fn complains(&self, path: &Path, what: &str) -> bool {
         self.err.lines().any(|line| line.contains(&*path.to_string_lossy()) && line.contains(what))
     }
@@ -247,7 +246,7 @@ fn run<A: AsRef<OsStr>>(scratch: &Scratch, args: impl IntoIterator<Item = A>) ->
     Running::start(scratch, args).end()
 }
 
-/// A process that is told from a later one with the same pid by when it started.
+/// A process. The start time tells it from a later process with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Process {
     pid: i32,
@@ -255,10 +254,11 @@ struct Process {
 }
 
 impl Process {
-    /// If it has not ended.
+    /// Returns the process with this pid, unless it has ended.
     fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // Behind the name, which may have anything in it: the state, and as the 20th the start.
+        // The fields behind the name, which may contain anything. The first is the state, the 20th
+        // the start time.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let started = fields.get(19)?.parse().ok()?;
         (!matches!(fields[0], "Z" | "X")).then_some(Process { pid, started })
@@ -280,7 +280,7 @@ impl Process {
 }
 
 /// A file that keeps a worker busy for minutes, until it is truncated: 1 TiB of zeros that take no
-/// room. It has no lines, and one word if a byte of it was read before that.
+/// space. It has no lines. It has one word if a byte of it was read before the truncation.
 struct Obstacle {
     path: PathBuf,
     file: File,
@@ -288,7 +288,7 @@ struct Obstacle {
 
 impl Obstacle {
     const LEN: u64 = 1 << 40;
-    /// For jobs in which it is to have many chunks, but not too many.
+    /// The chunk size for jobs in which the file is to have many chunks, but not too many.
     const CHUNK: &str = "--chunk=268435456";
     const ALL_IN_ONE_CHUNK: &str = "--chunk=1099511627776";
 
@@ -296,7 +296,7 @@ impl Obstacle {
         let path = scratch.file("obstacle", "");
         let file = File::options().write(true).open(&path).unwrap();
         file.set_len(Obstacle::LEN).unwrap();
-        // As the links in /proc name it.
+        // The path as the links in /proc name it.
         Obstacle { path: path.canonicalize().unwrap(), file }
     }
 
@@ -306,7 +306,7 @@ impl Obstacle {
 }
 
 impl Drop for Obstacle {
-    /// Lets go of workers that a failed test has left behind.
+    /// Releases the workers that a failed test has left behind.
     fn drop(&mut self) {
         let _ = self.file.set_len(0);
     }
@@ -468,8 +468,8 @@ fn top_is_that_of_a_naive_count() {
 #[test]
 fn a_word_is_counted_whole_wherever_it_is_cut() {
     let scratch = Scratch::new("cut");
-    // Next to the ends of chunks, of the bytes that are read behind them, of the buffer, and of
-    // messages.
+    // Lengths next to the ends of chunks, of the bytes that are read behind chunks, of the buffer,
+    // and of messages.
     for len in [
         1, 6, 7, 8, 4_095, 4_096, 4_097, 65_523, 65_524, 65_525, 262_143, 262_144, 262_145, 700_000,
     ] {
@@ -595,8 +595,8 @@ fn top_is_exact_though_workers_are_killed() {
     }
 }
 
-/// Results of several messages each, and more of them than the parent can read at once, so that
-/// many of those who are killed are about to send.
+/// Results take several messages each, more than the parent can read at once. So many killed
+/// workers are about to send.
 #[test]
 fn half_a_result_does_not_count() {
     let scratch = Scratch::new("half");
@@ -735,8 +735,8 @@ fn an_unreadable_file_is_named_and_the_rest_counted() {
     let mut command = Command::new(program());
     command.arg("--json").arg(scratch.path("tree"));
     if geteuid().is_root() {
-        // Permissions stand in nobody's way but Nobody's. Nor may that one start the program, if a
-        // directory above it is private.
+        // Permissions do not stop root, so the program runs as the user `nobody`. That user cannot
+        // start the program if a directory above it is private.
         command.uid(NOBODY).gid(NOBODY);
         let mut probe = Command::new(program());
         if probe.arg("--help").stdout(Stdio::null()).uid(NOBODY).gid(NOBODY).status().is_err() {
@@ -745,7 +745,7 @@ fn an_unreadable_file_is_named_and_the_rest_counted() {
         }
     }
     let ended = Running::start_command(&scratch, &mut command).end();
-    // Or else it could not be removed.
+    // With its old mode, the directory could not be removed.
     fs::set_permissions(closed, Permissions::from_mode(0o700)).unwrap();
     assert_eq!((ended.status.code(), ended.counts()), (Some(2), (2, 3, 6)), "{ended:?}");
     for path in [&secret, &empty_secret, closed] {
@@ -819,7 +819,7 @@ fn a_check_that_differs_is_status_1() {
         obstacle.path.as_os_str(),
     ];
     let running = Running::start(&scratch, args);
-    // It is the second one, so the first has been counted.
+    // The obstacle is the second file, so the first one has been counted.
     running.worker_at(&obstacle.path);
     fs::write(&changed, "\n\n\n\n").unwrap();
     obstacle.remove();
@@ -838,7 +838,7 @@ fn a_check_finds_words_that_differ() {
     let scratch = Scratch::new("words-differ");
     let changed = scratch.file("changed", "a b\n");
     let obstacle = Obstacle::new(&scratch);
-    // Its one word comes behind the others.
+    // The obstacle's one word is ranked behind the others.
     obstacle.file.write_all_at(b"z", 0).unwrap();
     let args = ["--check", "--top=1", "--workers=1", Obstacle::CHUNK].map(OsStr::new);
     let running = Running::start(
@@ -910,8 +910,8 @@ fn a_worker_killed_by_others_is_replaced() {
     assert!(ended.err.contains("ended before its time: signal: 9"), "{ended:?}");
 }
 
-/// Kills the worker that is at the obstacle, and those that do its task after it, until that is
-/// given up.
+/// Kills the worker at the obstacle, and each worker that does its task after that, until the task
+/// is given up.
 fn kill_five_at(running: &Running, obstacle: &Obstacle) {
     let mut killed = BTreeSet::new();
     for _ in 0..5 {
@@ -953,8 +953,8 @@ fn a_task_that_five_workers_died_at_is_given_up_and_the_rest_counted() {
 fn all_files_of_a_task_that_is_given_up_are_named() {
     let scratch = Scratch::new("all-given-up");
     let (before, obstacle) = (scratch.file("before", "a\n"), Obstacle::new(&scratch));
-    // There are some tasks for each worker at least: so many files, for the first ones to share
-    // one.
+    // Each worker gets at least some tasks, so it takes this many files for the first ones to share
+    // a task.
     let args = ["--json", "--workers=1", "--chunk=18446744073709551615"]
         .map(OsStr::new)
         .into_iter()
@@ -999,7 +999,7 @@ fn a_slot_whose_workers_die_without_a_task_is_given_up_and_others_do_the_rest() 
     assert!(ended.complains(&obstacle.path, "shrank"), "{ended:?}");
 }
 
-/// A worker takes descriptors to start: with one too few, everything works but that.
+/// Starting a worker takes descriptors. With one too few, everything but that works.
 #[test]
 fn when_no_worker_can_be_started_none_are_left() {
     let scratch = Scratch::new("no-start");
@@ -1027,7 +1027,7 @@ fn when_no_worker_can_be_started_none_are_left() {
 fn interruption_ends_all_workers() {
     let scratch = Scratch::new("interrupted");
     let obstacle = Obstacle::new(&scratch);
-    // Ctrl-C in a terminal goes to the whole group; `kill` to the one process.
+    // Ctrl-C in a terminal signals the whole group; `kill` signals the one process.
     for (signal, name, code, to_group) in [
         (Signal::INT, "SIGINT", 130, true),
         (Signal::INT, "SIGINT", 130, false),
@@ -1089,8 +1089,8 @@ fn a_stopped_worker_can_be_interrupted() {
     assert!(worker.has_ended());
 }
 
-/// A program inherits that SIGCHLD is ignored, and then the system throws away how its children
-/// ended.
+/// A program inherits an ignored SIGCHLD. The system then discards the exit statuses of its
+/// children.
 #[test]
 #[allow(unsafe_code)]
 fn an_ignored_sigchld_does_no_harm() {
@@ -1105,7 +1105,7 @@ fn an_ignored_sigchld_does_no_harm() {
             _ => Ok(()),
         }
     };
-    // SAFETY: the closure makes one call that is async-signal-safe, and allocates nothing.
+    // SAFETY: the closure makes one async-signal-safe call, and allocates nothing.
     unsafe { command.pre_exec(ignore) };
     let ended = Running::start_command(&scratch, &mut command).end();
     assert_eq!((ended.status.code(), ended.counts()), (Some(0), (2, 3, 6)), "{ended:?}");

@@ -1,23 +1,24 @@
-//! A connection to the directory that is lost and found again.
+//! A connection to the directory, which is made again when it is lost.
 
 use std::time::{Duration, Instant};
 
 use crossproc::directory::Address;
 use crossproc::{DirectoryClient, DirectoryError, Readable, try_wait_any};
 
-/// Between two looks for a directory.
+/// The time between two attempts to find a directory.
 pub(crate) const RETRY: Duration = Duration::from_millis(50);
-/// A directory that takes longer to do what it is asked to is as good as none.
+/// How long a request may take. A directory that takes longer counts as none.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// How long to look for one, and for its first answer.
+/// How long an attempt may take to find a directory and get its first answer.
 const LOOK: Duration = Duration::from_millis(50);
-/// One that is stopped, or not there, costs no more than a fifth of the time.
+/// How many times as long as a failed attempt the pause after it is. So a stopped or missing
+/// directory costs no more than a fifth of the time.
 const SHARE: u32 = 4;
 
 pub(crate) struct Link {
     at: Address,
     client: Option<DirectoryClient>,
-    /// Whether there is more to do than was done.
+    /// Whether the last call of `work` left something undone.
     is_behind: bool,
     next_try: Instant,
 }
@@ -27,14 +28,14 @@ impl Link {
         Link { at, client: None, is_behind: false, next_try: Instant::now() }
     }
 
-    /// The connection, if there is one.
+    /// Returns the connection, if there is one.
     pub(crate) fn client(&self) -> Option<&DirectoryClient> {
         self.client.as_ref()
     }
 
-    /// Does something with the directory, until a deadline, if it must be: if there is a new
-    /// connection, or the old one has something to tell, or was not done with. If that fails, the
-    /// connection is given up, and there will be a new one.
+    /// Calls `work` with the directory and a deadline, if there is a reason to. The reasons are a
+    /// new connection, news on the old one, or work that was left undone. If `work` fails, the link
+    /// drops the connection, and makes a new one later.
     pub(crate) fn tend(
         &mut self,
         mut work: impl FnMut(&mut DirectoryClient, Instant) -> Result<Progress, DirectoryError>,
@@ -62,7 +63,7 @@ impl Link {
         match DirectoryClient::connect_timeout(&self.at, LOOK) {
             Ok(client) => self.client = Some(client),
             Err(error) => {
-                // It is started later, or again.
+                // A missing directory is not reported: it may be started later, or again.
                 if !matches!(error, DirectoryError::NotServed { .. } | DirectoryError::TimedOut) {
                     crate::complain(&format!("the directory: {error}"));
                 }

@@ -1,7 +1,7 @@
-//! Mailboxes, and what they are called in the directory.
+//! Mailboxes, and their names in the directory.
 //!
-//! The subscriber `WHO` to `TOPIC` has there its mailbox as `TOPIC/WHO`, and as `TOPIC/WHO/alive`
-//! the lock that it holds.
+//! The mailbox of the subscriber `WHO` to `TOPIC` is there as `TOPIC/WHO`. The lock that the
+//! subscriber holds is there as `TOPIC/WHO/alive`.
 
 use std::io;
 use std::process;
@@ -9,16 +9,16 @@ use std::time::Instant;
 
 use crossproc::{ByteQueue, DirectoryClient, DirectoryError, Lock, Shm};
 
-/// How many messages there is room for.
+/// How many messages a mailbox has room for.
 const CAPACITY: usize = 1_024;
-/// How long a message may be, in bytes, with what stands before it.
+/// The longest message with its prefix, in bytes.
 const MAX_LEN: usize = 4_096;
 const ALIVE: &str = "/alive";
 
-/// A mailbox, seen from either side.
+/// A mailbox, as seen by its owner or by a publisher.
 pub(crate) struct Mailbox {
     pub(crate) messages: ByteQueue,
-    /// Its owner holds it.
+    /// The lock that the mailbox's owner holds.
     pub(crate) alive: Shm<Lock<()>>,
 }
 
@@ -30,7 +30,7 @@ impl Mailbox {
         })
     }
 
-    /// Puts it into the directory, for as long as the client is connected.
+    /// Puts the mailbox into the directory, for as long as the client is connected.
     pub(crate) fn put(
         &self,
         client: &mut DirectoryClient,
@@ -38,12 +38,12 @@ impl Mailbox {
         who: &str,
         deadline: Instant,
     ) -> Result<(), DirectoryError> {
-        // Who finds the mailbox finds the lock.
+        // The lock comes first, so that a publisher that finds the mailbox finds the lock.
         client.put_deadline(&format!("{topic}/{who}{ALIVE}"), &self.alive, deadline)?;
         client.put_deadline(&format!("{topic}/{who}"), &self.messages, deadline)
     }
 
-    /// Takes it from the directory.
+    /// Gets a mailbox from the directory.
     pub(crate) fn get(
         client: &mut DirectoryClient,
         topic: &str,
@@ -57,19 +57,19 @@ impl Mailbox {
         })
     }
 
-    /// Whether its owner lives.
+    /// Returns whether the mailbox's owner is alive.
     pub(crate) fn is_alive(&self) -> bool {
         self.alive.owner().is_some()
     }
 }
 
-/// Who has a mailbox, by the names under a topic.
+/// Returns the owner's name, if this is the name of a mailbox under the topic.
 pub(crate) fn owner<'n>(name: &'n str, topic: &str) -> Option<&'n str> {
     let who = name.strip_prefix(topic)?.strip_prefix('/')?;
     (!who.contains('/')).then_some(who)
 }
 
-/// A topic, or a name: what can stand between slashes.
+/// Checks a topic or a name: it must fit between slashes.
 pub(crate) fn word(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(['/', ' ', '\n']) {
         Err("it may not be empty, nor have a slash or a space".into())
@@ -78,7 +78,7 @@ pub(crate) fn word(text: &str) -> Result<String, String> {
     }
 }
 
-/// What this process is called: no other one has the same.
+/// Returns the name of this process. No other process has the same name.
 pub(crate) fn name(given: Option<&str>, role: &str) -> String {
     format!("{}.{}", given.unwrap_or(role), process::id())
 }

@@ -1,6 +1,5 @@
-//! A message bus: publishers and subscribers that find each other by a directory, in separate
-//! programs, started by hand in any order, any of which may be killed and started again at any
-//! time.
+//! A message bus: publishers and subscribers find each other through a directory. They are separate
+//! programs, started by hand in any order. Any of them may be killed and started again at any time.
 //!
 //! ```text
 //! cargo run --example bus -- serve
@@ -10,21 +9,21 @@
 //! ```
 //!
 //! # Who does what
-//! A subscriber has a [mailbox](mailbox): a queue of its own, in which there is room for 1,024
-//! messages, and a lock that it holds as long as it lives. It puts both into the directory, under a
-//! name of its own. A publisher takes from there the mailboxes of its topic, and puts each message
-//! into every one of them. So messages go from process to process in shared memory, and the
-//! directory is needed only to find each other.
+//! A subscriber has a [mailbox](mailbox): a queue of its own with room for 1,024 messages, and a
+//! lock that it holds until it ends. It puts both into the directory, under a name of its own. A
+//! publisher gets the mailboxes of its topic from the directory, and puts each message into every
+//! one of them. So messages go from process to process in shared memory, and the directory is
+//! needed only to find each other.
 //!
-//! Each subscriber gets the messages of one publisher in order, and none twice. A publisher does
-//! not wait for anybody: a subscriber that is stopped, or too slow, loses what its mailbox has no
-//! room for, and nobody else does.
+//! Each subscriber gets the messages of one publisher in order, and none twice. A publisher never
+//! waits for a subscriber. If a subscriber is stopped or too slow, it alone loses the messages that
+//! its mailbox has no room for.
 //!
 //! # What a death does
-//! | is killed | what the others do |
+//! | killed process | what the others do |
 //! |---|---|
-//! | the directory | publishers and subscribers go on with those whom they know, and look for the next directory; there they put and take everything again |
-//! | a subscriber | publishers find its lock without an owner, and forget its mailbox; the directory forgets its names |
+//! | the directory | publishers and subscribers go on with the mailboxes that they know, and look for the next directory; there they put and get everything again |
+//! | a subscriber | publishers find that its lock has no owner, and forget its mailbox; the directory forgets its names |
 //! | a publisher | nothing; the message that it was about to put is in each mailbox as a whole, or not at all |
 
 use std::process::ExitCode;
@@ -76,7 +75,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What goes wrong with the others is told, and nothing ends for it.
+/// Reports what goes wrong with other processes. It does not end this one.
 fn complain(message: &str) {
     eprintln!("bus: {message}");
 }

@@ -1,4 +1,4 @@
-//! A publisher: it puts its messages into the mailboxes of all who have subscribed.
+//! A publisher: it puts its messages into the mailboxes of all subscribers.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
@@ -60,7 +60,7 @@ struct Publisher {
 
 struct Subscriber {
     mailbox: Mailbox,
-    /// How many messages it had no room for, one after the other.
+    /// How many messages in a row the mailbox had no room for.
     lost: u64,
 }
 
@@ -73,11 +73,11 @@ impl Publisher {
         self.subscribers.retain(|who, subscriber| subscriber.put(who, message.as_bytes()));
     }
 
-    /// Finds out about subscribers that have come. Whoever is not in the directory is not gone for
-    /// that: the directory may be a new one.
+    /// Finds out which subscribers have come and which have died. A subscriber that is missing in
+    /// the directory is not gone for that: the directory may be a new one.
     fn follow(&mut self) {
         let (topic, subscribers) = (&self.topic, &mut self.subscribers);
-        // First, for another one may have the name by now.
+        // The dead come first, as another subscriber may have the name by now.
         subscribers.retain(|who, subscriber| {
             let is_alive = subscriber.mailbox.is_alive();
             if !is_alive {
@@ -105,7 +105,7 @@ impl Publisher {
     }
 }
 
-/// Takes the mailboxes that are not known yet, and has the directory tell when there are others.
+/// Gets the mailboxes that are not known yet, and asks the directory to report later changes.
 fn take_new(
     client: &mut DirectoryClient,
     topic: &str,
@@ -121,9 +121,9 @@ fn take_new(
             Ok(mailbox) => {
                 drop(subscribers.insert(who.to_owned(), Subscriber { mailbox, lost: 0 }));
             }
-            // It went as soon as it had come.
+            // The subscriber went as soon as it had come.
             Err(DirectoryError::NotFound { .. }) => {}
-            // Whatever it is, it is nobody's mailbox, and not the directory's fault.
+            // This is no mailbox, and it is not the directory's fault.
             Err(error @ DirectoryError::OtherHandle { .. }) => {
                 crate::complain(&format!("{who}: {error}"));
             }
@@ -131,7 +131,7 @@ fn take_new(
         }
     }
     match client.try_wait_for_change(listing.revision) {
-        // Something has changed meanwhile: the next time, since somebody may change something all
+        // Something has changed meanwhile. It is left for the next call, since changes may come all
         // the time.
         Ok(_) => Ok(Progress::Behind),
         Err(DirectoryError::Unchanged { .. }) => Ok(Progress::Done),
@@ -140,7 +140,7 @@ fn take_new(
 }
 
 impl Subscriber {
-    /// Whether it can be put to any more.
+    /// Puts the message if there is room. Returns whether the mailbox is still usable.
     fn put(&mut self, who: &str, message: &[u8]) -> bool {
         match self.mailbox.messages.try_put(message) {
             Ok(()) if self.lost > 0 => {

@@ -1,4 +1,4 @@
-//! The directory, which is all that there is in the middle.
+//! The directory, which is all that stands in the middle.
 
 use std::io::{self, Write};
 

@@ -27,12 +27,12 @@ pub(crate) struct Options {
 pub(crate) fn run(at: Address, options: &Options) -> io::Result<()> {
     let who = mailbox::name(options.name.as_deref(), "subscriber");
     let mailbox = Mailbox::new()?;
-    // Until this process ends, however it does.
+    // Held until this process ends, however it ends.
     let _alive = mailbox.alive.lock()?;
     let mut link = Link::new(at);
     loop {
         link.tend(|client, deadline| announce(client, &mailbox, options, &who, deadline));
-        // A directory that has something to tell without being asked is gone.
+        // A directory that becomes readable without a request is gone.
         let woken = match link.client() {
             Some(client) => wait_any(&[&mailbox.messages, &Readable(client)]),
             None => wait_any_timeout(&[&mailbox.messages], RETRY),
@@ -51,7 +51,7 @@ fn announce(
     who: &str,
     deadline: Instant,
 ) -> Result<Progress, DirectoryError> {
-    // Each once.
+    // Each topic once.
     let topics: BTreeSet<_> = options.topics.iter().collect();
     topics.into_iter().try_for_each(|topic| mailbox.put(client, topic, who, deadline))?;
     Ok(Progress::Done)

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-/// The longest delay between the moment at which so many tasks were done and the kill: more than a
-/// get, or a small task, takes, so that any instruction of the victim may be the last.
+/// The longest delay between the moment at which the given number of tasks is done and the kill. It
+/// is longer than a get, or a small task, takes. So any instruction of the victim may be the last.
 const MAX_DELAY: Duration = Duration::from_millis(1);
 
-/// A worker is killed.
+/// One kill of a worker.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kill {
-    /// When so many tasks are done ...
+    /// The kill comes when this many tasks are done ...
     pub(crate) done: u32,
     /// ... and this time has passed since ...
     pub(crate) delay: Duration,
-    /// ... the worker in this slot, or else in the next one that has a worker.
+    /// ... and hits the worker in this slot, or else in the next slot that has a worker.
     pub(crate) slot: usize,
 }
 
@@ -30,9 +30,8 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn draw(seed: u64, kills: u32, tasks: u32, workers: u32) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        // With as much as that left to do, the last one killed has work to be killed at. More than
-        // workers, so that a kill is due although each of them is at a task that takes its
-        // time.
+        // With this much left to do, the last victim is still at work. The lead exceeds the number
+        // of workers, so that a kill is due even if each of them is busy with a long task.
         let lead = (tasks / 10).max(workers + 1);
         let last = tasks.saturating_sub(lead + 1);
         let kills = if tasks == 0 { 0 } else { kills };
@@ -49,8 +48,8 @@ impl Plan {
         &self.kills
     }
 
-    /// The first task that must not be given out before that kill. It keeps small jobs from being
-    /// over before all their kills; large ones hardly ever come up against it. Until the last
+    /// Returns the first task that must not be given out before that kill. This keeps small jobs
+    /// from ending before all their kills; large jobs hardly ever reach the limit. Until the last
     /// kill one task is held back, so that no worker ends for want of work.
     pub(crate) fn gate(&self, kill: usize) -> u32 {
         match self.kills.get(kill) {

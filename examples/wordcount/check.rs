@@ -1,7 +1,7 @@
-//! `--check`: the same figures once more, by other means.
+//! `--check`: counts the same figures once more, by other means.
 //!
-//! One process, one byte after the other, no chunks, no vectors, the standard library's map,
-//! nothing shared with what it checks but the list of files.
+//! It uses one process, reads byte by byte, without chunks and vectors, and counts words in the
+//! standard library's map. It shares only the list of files with what it checks.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,7 +15,7 @@ use crate::sheet::Sheet;
 use crate::signals::Signals;
 use crate::tally::Tally;
 
-/// What it came to.
+/// The result of the check.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
     pub(crate) tally: Tally,
@@ -23,8 +23,8 @@ pub(crate) struct Checked {
     pub(crate) words: Option<HashMap<Vec<u8>, u64>>,
 }
 
-/// Counts all files, each up to the size that it had when it was listed. Of those in `flawed` it is
-/// known that something is wrong.
+/// Counts all files, each up to its size when it was listed. The files in `flawed` are known to
+/// have something wrong.
 pub(crate) fn count(
     files: &Files,
     has_words: bool,
@@ -97,7 +97,7 @@ impl Checked {
         }
     }
 
-    /// The first word, by its bytes, that is not as often in that sheet.
+    /// Returns the first word, in the order of bytes, whose count differs in that sheet.
     pub(crate) fn difference<'a>(&'a self, sheet: &'a Sheet) -> Option<Difference<'a>> {
         let (here, there) = (self.words.as_ref()?, sheet.words.as_ref()?);
         let there: HashMap<&[u8], u64> = there.iter().collect();
@@ -108,7 +108,7 @@ impl Checked {
     }
 }
 
-/// A word of which two counts differ.
+/// A word with two different counts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Difference<'a> {
     pub(crate) word: &'a [u8],

@@ -24,8 +24,8 @@ use crate::signals::Signals;
 use crate::task::{Task, Tasks};
 use crate::worker;
 
-/// A task at which so many workers die, and as many more as the plan kills, is given up. So is a
-/// slot whose workers die so often in a row without that they had a task.
+/// A task is given up after this many deaths of its workers, and as many more as the plan has
+/// kills. A slot is given up after this many deaths in a row of workers that had no task.
 pub(crate) const MAX_DEATHS: u32 = 5;
 
 /// The longest that the parent sleeps before it looks at everything again: signals, deaths, dead
@@ -35,22 +35,22 @@ const TURN: Duration = Duration::from_millis(50);
 /// How many messages the parent reads before it looks at the rest.
 const MOST_READ: usize = 2 * job::RESULTS;
 
-/// How long workers that were killed may take to be gone. One that the kernel cannot end, because
-/// it hangs in a file system, is left to it.
+/// How long killed workers may take to be gone. A worker that hangs in a file system, so that the
+/// kernel cannot end it, is left to the kernel.
 const END: Duration = Duration::from_secs(5);
 
-/// What the deaths came to.
+/// The sums over all deaths.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Deaths {
-    /// By the plan.
+    /// Workers killed by the plan.
     pub(crate) killed: u32,
-    /// By anything else.
+    /// Workers that died from anything else.
     pub(crate) died: u32,
-    /// How many workers were started in the place of another.
+    /// Workers that were started in the place of another.
     pub(crate) replaced: u32,
-    /// For each that died: from when it took up the task that had to be done again, or else from
-    /// its death, until its replacement took up a task. The sum of all, so it may be longer
-    /// than the job.
+    /// The time lost by deaths. For each death it runs from when the dead worker took up the task
+    /// that had to be done again, or else from the death. It ends when the replacement takes up a
+    /// task. The sum may be longer than the job.
     pub(crate) lost: Duration,
 }
 
@@ -59,11 +59,11 @@ struct Post {
     state: State,
     /// Whether any worker was started in it.
     is_used: bool,
-    /// The plan's kill was sent to the worker.
+    /// Whether the plan's kill was sent to the worker.
     is_doomed: bool,
-    /// How many died in a row that had not had a task, but not by the plan.
+    /// How many workers in a row died without a task, not counting the plan's kills.
     deaths: u32,
-    /// Since when work was lost, until the next worker takes up a task.
+    /// Since when work has been lost, until the next worker takes up a task.
     lost_since: Option<u64>,
 }
 
@@ -138,7 +138,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Has all tasks done. When it returns, there are no workers any more.
+    /// Lets the workers do all tasks. When it returns, no worker is left.
     pub(crate) fn count(mut self) -> Result<(Ledger, Deaths), Stop> {
         match self.supervise() {
             Ok(()) => Ok((self.ledger, self.deaths)),
@@ -171,7 +171,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Takes note of workers that have ended.
+    /// Notes which workers have ended.
     fn reap(&mut self) -> Result<(), Stop> {
         for slot in 0..self.posts.len() {
             let Some(worker) = self.posts[slot].worker() else { continue };
@@ -195,7 +195,8 @@ impl<'a> Crew<'a> {
         let had_task = slots[slot].first().is_some();
         let post = &mut self.posts[slot];
         post.state = State::Vacant;
-        // If it died before its first task, its predecessor's time is being lost still.
+        // If the worker died before its first task, the time since its predecessor's death is still
+        // being lost.
         post.lost_since.get_or_insert(lost_since);
         if std::mem::take(&mut post.is_doomed) && status.signal() == Some(libc::SIGKILL) {
             self.deaths.killed += 1;
@@ -221,7 +222,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Adds up the time that was lost in this slot, if its present worker has made an end of that.
+    /// Adds up the time that was lost in this slot, if its present worker has taken up a task.
     fn settle(&mut self, slot: usize) {
         let post = &mut self.posts[slot];
         if let (Some(since), Some(first)) = (post.lost_since, self.board.slots[slot].first()) {
@@ -230,7 +231,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Starts a worker in each vacant slot. If the system refuses, that counts as a death; the next
+    /// Starts a worker in each vacant slot. A refusal by the system counts as a death, and the next
     /// turn tries again.
     fn fill(&mut self) {
         for slot in 0..self.posts.len() {
@@ -261,8 +262,8 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Puts tasks into the queue, as many as the plan lets be done before its next kill and as
-    /// there is room for. The last one closes it.
+    /// Puts tasks into the queue: as many as may be done before the plan's next kill, and as many
+    /// as there is room for. The last task closes the queue.
     fn put_tasks(&mut self) -> Result<(), Stop> {
         let queue = &self.board.tasks;
         let gate = self.plan.gate(self.kills);
@@ -284,7 +285,7 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// Takes note of tasks that were given up.
+    /// Notes the tasks that were given up.
     fn open_dead_letters(&mut self) -> Result<(), Stop> {
         loop {
             match self.board.tasks.dead_letter() {
@@ -295,8 +296,8 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Takes in what workers have sent, and waits for the first of it, for so long at most. Whether
-    /// that was all.
+    /// Takes in what workers have sent. It waits at most `wait` for the first message. Returns
+    /// whether that was all.
     fn read(&mut self, wait: Option<Duration>) -> Result<bool, Stop> {
         let queue = &self.board.results;
         for turn in std::iter::once(wait).chain([None; MOST_READ]) {
@@ -330,7 +331,7 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// Sleeps until something may have happened, and for a turn at most.
+    /// Sleeps until something may have happened, at most for a turn.
     fn wait(&mut self) -> Result<(), Stop> {
         let is_settled = self.ledger.is_settled();
         let mut working = self.posts.iter().filter(|post| post.worker().is_some());
@@ -344,13 +345,13 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Ends all workers, and says so if that is because of a signal.
+    /// Ends all workers. If a signal is the reason, the result says so.
     fn end(&mut self, stop: Stop) -> Stop {
         let workers: Vec<&Child> = self.posts.iter().filter_map(Post::worker).collect();
         let deadline = Instant::now() + END;
         for worker in &workers {
-            // It cannot be refused: nobody changes the user. If it could, the end of this process
-            // would still kill it.
+            // This cannot be refused, as nobody changes the user. Even if it could, the end of this
+            // process would kill the worker.
             let _ = worker.kill();
         }
         let left = workers.iter().filter(|worker| worker.join_deadline(deadline).is_err()).count();

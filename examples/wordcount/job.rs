@@ -1,4 +1,4 @@
-//! What parent and workers share: the queues of [tasks](Board::tasks) and of
+//! The data that the parent and the workers share: the queues of [tasks](Board::tasks) and of
 //! [results](Board::results), and a [`Slot`] for each worker.
 
 use std::io;
@@ -10,22 +10,20 @@ use crossproc::{ByteQueue, JoinableQueue, QueueOptions, Shm, shared};
 use crate::results;
 use crate::task::Task;
 
-/// How many tasks wait to be taken: enough for the workers not to run out of them before the parent
-/// looks again.
+/// How many tasks wait to be taken: enough for the workers until the parent looks again.
 pub(crate) const TASKS: usize = 64;
 /// How many messages wait to be read.
 pub(crate) const RESULTS: usize = 16;
 
 shared! {
-    /// When a worker did what, for the figures alone. In a cache line of its own, because it is
-    /// written for every task. All relaxed: for the parent it is the
-    /// death that orders it.
+    /// When a worker did what, for the figures alone. It has a cache line of its own, because it is
+    /// written for every task. All accesses are relaxed: for the parent the worker's death orders
+    /// them.
     #[repr(align(64))]
     pub(crate) struct Slot {
-        /// When the task was taken up that the worker is at, on the board's clock; 0: it is at
-        /// none.
+        /// When the worker took up its current task, on the board's clock; 0 if it has none.
         since: AtomicU64,
-        /// When the worker took up its first one; 0: it has not.
+        /// When the worker took up its first task; 0 if it has not.
         first: AtomicU64,
     }
 }
@@ -35,17 +33,17 @@ impl Slot {
         Slot { since: AtomicU64::new(0), first: AtomicU64::new(0) }
     }
 
-    /// Since when the worker has been at a task, if it is.
+    /// Returns since when the worker has been at a task, if it is at one.
     pub(crate) fn since(&self) -> Option<u64> {
         Some(self.since.load(Relaxed)).filter(|&since| since != 0)
     }
 
-    /// When the present worker took up its first task, if it has.
+    /// Returns when the present worker took up its first task, if it has.
     pub(crate) fn first(&self) -> Option<u64> {
         Some(self.first.load(Relaxed)).filter(|&first| first != 0)
     }
 
-    /// For the parent, before it fills the slot.
+    /// Clears the slot. The parent calls this before it fills the slot.
     pub(crate) fn clear(&self) {
         self.since.store(0, Relaxed);
         self.first.store(0, Relaxed);
@@ -63,24 +61,24 @@ impl Slot {
     }
 }
 
-/// All that is shared, and a clock that means the same in all processes.
+/// Everything that is shared, and a clock that is the same in all processes.
 pub(crate) struct Board {
     pub(crate) tasks: JoinableQueue<Task>,
-    /// As [`Sender`](results::Sender) writes them. The parent alone reads, and must go on doing
-    /// so: workers wait while there is no room.
+    /// Results as [`Sender`](results::Sender) writes them. Only the parent reads, and must go on
+    /// doing so: workers wait while there is no room.
     pub(crate) results: ByteQueue,
     pub(crate) slots: Shm<[Slot]>,
-    /// A reading of the monotonic clock, of which there is one for the whole system; forked
-    /// workers have the same copy.
+    /// A reading of the monotonic clock. There is one clock for the whole system, and forked
+    /// workers have the same copy of the reading.
     epoch: Instant,
 }
 
 impl Board {
-    /// With queues that are empty. A task that was given out `attempts` times, and came back each
-    /// time, is a dead letter.
+    /// Creates a board with empty queues. A task that was given out `attempts` times, and came back
+    /// each time, is a dead letter.
     pub(crate) fn new(workers: u32, attempts: u32) -> io::Result<Self> {
-        // The parent takes part, and one more than there are: it need not think about when a dead
-        // one stops being one.
+        // The parent takes part. One more is allowed, so that the parent need not think about when
+        // a dead participant stops being one.
         let options =
             QueueOptions::new().participants(workers as usize + 2).attempts(attempts, TASKS);
         let tasks = options.create_joinable(TASKS)?;
@@ -89,7 +87,7 @@ impl Board {
         Ok(Board { tasks, results, slots, epoch: Instant::now() })
     }
 
-    /// Nanoseconds since the job began, and never 0.
+    /// Returns the nanoseconds since the job began, never 0.
     pub(crate) fn now(&self) -> u64 {
         1 + self.epoch.elapsed().as_nanos() as u64
     }

@@ -1,4 +1,4 @@
-//! [`Ledger`]: what the parent has of each task.
+//! [`Ledger`]: what the parent has received for each task.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,13 @@ use crate::results::{Receiver, Senseless, Whole};
 use crate::sheet::Sheet;
 use crate::task::Tasks;
 
-/// Which tasks are counted, and the sum of them. A task may be done more than once; its first whole
-/// result counts, and no other.
+/// Which tasks are counted, and their sum. A task may be done more than once. Only its first whole
+/// result counts.
 pub(crate) struct Ledger {
     receiver: Receiver,
     is_counted: Vec<bool>,
     counted: u32,
-    /// Tasks that were given up, and how often they were tried. A result that comes all the same
-    /// counts.
+    /// The tasks that were given up, and how often they were tried. A late result still counts.
     given_up: BTreeMap<u32, u32>,
     total: Sheet,
 }
@@ -32,7 +31,7 @@ impl Ledger {
         }
     }
 
-    /// How many tasks nothing is to be done for any more.
+    /// Returns how many tasks need nothing more: they are counted or given up.
     pub(crate) fn settled(&self) -> u32 {
         self.counted + self.given_up.len() as u32
     }
@@ -41,7 +40,7 @@ impl Ledger {
         self.settled() as usize == self.is_counted.len()
     }
 
-    /// Takes in what a worker has sent.
+    /// Takes in a worker's message.
     pub(crate) fn take(&mut self, message: &[u8]) -> Result<(), Senseless> {
         let Some(Whole { task, bytes }) = self.receiver.take(message)? else { return Ok(()) };
         let is_counted = self.is_counted.get_mut(task as usize).ok_or(Senseless)?;
@@ -54,13 +53,13 @@ impl Ledger {
     }
 
     pub(crate) fn give_up(&mut self, task: u32, attempts: u32) {
-        // Its last worker may have died after it had sent the result.
+        // The last worker may have died after it sent the result.
         if !self.is_counted[task as usize] {
             self.given_up.insert(task, attempts);
         }
     }
 
-    /// The sum, and the files that were not counted to the end, in order, each once.
+    /// Returns the sum, and the files that were not counted to the end, in order, each once.
     pub(crate) fn close(self, tasks: &Tasks, files: &Files) -> (Sheet, Vec<(usize, Flaw)>) {
         let mut flaws = self.total.flaws.clone();
         for (&task, &attempts) in &self.given_up {

@@ -1,4 +1,4 @@
-//! Which files there are, and how they are cut into chunks.
+//! The list of the files, and how they are cut into chunks.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,23 +11,23 @@ use crate::Stop;
 use crate::complaint::complain;
 use crate::signals::Signals;
 
-/// The most chunks that a job may have: if each is a task of its own, the parent takes 160 MiB for
+/// The most chunks that a job may have. If each is a task of its own, the parent needs 160 MiB for
 /// them.
 pub(crate) const MAX_CHUNKS: u32 = 1 << 25;
 
-/// The directory of files whose name is their path.
+/// The number of the empty directory, for files whose name is their whole path.
 const NAMED_AS_IT_IS: usize = 0;
 
-/// All files, in the order in which they were found, and the chunks in the same order: numbered
-/// from 0, each of one file.
+/// All files in the order in which they were found, and their chunks in the same order. A chunk has
+/// a number, from 0, and belongs to one file.
 ///
-/// Every worker has a copy of this, so it is compact: a directory's path is stored once, a file has
-/// its name alone.
+/// Every worker has a copy of this, so it is compact: it stores a directory's path once, and for a
+/// file only the name.
 pub(crate) struct Files {
     directories: Paths,
     names: Paths,
     entries: Vec<Entry>,
-    /// How many bytes a chunk has, unless it is the last one of its file.
+    /// The length of a chunk in bytes, but for the last chunk of a file.
     chunk: u64,
     chunks: u32,
 }
@@ -74,7 +74,7 @@ impl Files {
         self.directories.get(self.entries[file].directory).join(self.names.get(file))
     }
 
-    /// What the chunk of this number is.
+    /// Returns the chunk with this number.
     pub(crate) fn part(&self, chunk: u32) -> Part {
         let file = self.entries.partition_point(|entry| entry.first_chunk <= chunk) - 1;
         let entry = &self.entries[file];
@@ -82,7 +82,7 @@ impl Files {
         Part { file, offset, len: self.chunk.min(entry.size - offset) }
     }
 
-    /// How many bytes each chunk has.
+    /// Returns the length of each chunk in bytes.
     pub(crate) fn lengths(&self) -> impl Iterator<Item = u64> {
         self.entries.iter().flat_map(|entry| {
             let (whole, rest) = (entry.size / self.chunk, entry.size % self.chunk);
@@ -90,7 +90,7 @@ impl Files {
         })
     }
 
-    /// Adds a file. An empty one has a chunk, too: it might be unreadable.
+    /// Adds a file. An empty file has a chunk, too: it might be unreadable.
     fn push(&mut self, directory: usize, name: &Path, size: u64) -> Result<(), Stop> {
         let chunks = size.div_ceil(self.chunk).max(1).saturating_add(self.chunks.into());
         let chunks = u32::try_from(chunks).ok().filter(|&chunks| chunks <= MAX_CHUNKS);
@@ -101,14 +101,14 @@ impl Files {
         Ok(())
     }
 
-    /// Adds a directory, for files to be in: its number.
+    /// Adds a directory for files to be in. Returns its number.
     fn push_directory(&mut self, path: &Path) -> usize {
         self.directories.push(path);
         self.directories.ends.len() - 1
     }
 }
 
-/// Paths, or parts of them, one after the other.
+/// Paths, or parts of paths, one after the other.
 #[derive(Default)]
 struct Paths {
     bytes: Vec<u8>,
@@ -127,13 +127,13 @@ impl Paths {
     }
 }
 
-/// What was found, and how much could not be looked at.
+/// The files that were found, and the number of paths that could not be looked at.
 pub(crate) struct Listing {
     pub(crate) files: Files,
     pub(crate) problems: usize,
 }
 
-/// Finds all files under `roots`. What cannot be looked at is named on the standard error.
+/// Finds all files under `roots`. Names each path that cannot be looked at on the standard error.
 pub(crate) fn list(roots: &[PathBuf], chunk: u64, signals: &Signals) -> Result<Listing, Stop> {
     let mut listing = Listing { files: Files::new(chunk), problems: 0 };
     for root in roots {
@@ -156,8 +156,8 @@ impl Listing {
     }
 
     fn walk(&mut self, root: &Path, signals: &Signals) -> Result<(), Stop> {
-        // The directories from the root to where the walk is, by their numbers: a directory comes
-        // before what is in it.
+        // The numbers of the directories from the root to the walk's position. A directory comes
+        // before its contents.
         let mut above: Vec<usize> = Vec::new();
         for found in WalkDir::new(root).follow_links(true) {
             if let Some(signal) = signals.caught() {
@@ -174,7 +174,7 @@ impl Listing {
                     above.truncate(entry.depth());
                     self.add(&entry, above.last().copied())?;
                 }
-                // Sockets, devices and so on are no text: as `find -type f`.
+                // Sockets, devices and so on are not text: they are skipped as by `find -type f`.
                 Ok(_) => {}
                 Err(error) => self.not_walked(root, &error),
             }
@@ -182,8 +182,8 @@ impl Listing {
         Ok(())
     }
 
-    /// A file in that directory, or in none: the root itself, if a file has taken its place since
-    /// it was looked at.
+    /// Adds a file in that directory. Without a directory it is the root itself: a file has taken
+    /// the root's place since it was looked at.
     fn add(&mut self, entry: &DirEntry, directory: Option<usize>) -> Result<(), Stop> {
         let (directory, name) = match directory {
             Some(directory) => (directory, Path::new(entry.file_name())),
@@ -205,7 +205,7 @@ impl Listing {
                 path,
                 format_args!("not followed, it leads back to {}", ancestor.display()),
             ),
-            // A link to nothing is no file: as `find -L -type f`.
+            // A link to nothing is not a file: it is skipped as by `find -L -type f`.
             (None, Some(_)) if is_dangling(path) => {}
             (None, Some(io)) => self.problem(path, io),
             (None, None) => self.problem(path, error),

@@ -7,43 +7,43 @@
 //! ```
 //!
 //! # What is counted
-//! A line is a `\n`. A word is a longest run of bytes that are not white space, which is the six
-//! bytes of `isspace` in the C locale: space, `\t`, `\n`, `\v`, `\f`, `\r`; that is what Python's
-//! `bytes.split()` does. Symbolic links are followed, as by `find -L PATH -type f`; a file that is
-//! reached twice counts twice. A file counts with the size that it had when it was listed.
+//! A line is a `\n`. A word is a longest run of bytes that are not white space. White space is the
+//! six bytes of `isspace` in the C locale: space, `\t`, `\n`, `\v`, `\f`, `\r`. Python's
+//! `bytes.split()` does the same. Symbolic links are followed, as by `find -L PATH -type f`. A file
+//! that is reached twice counts twice. A file counts with the size that it had when it was listed.
 //!
-//! With `--top`, each word is counted by its bytes, of whatever length: whoever counts it has it in
-//! memory as a whole.
+//! With `--top`, each word is counted by its bytes, at any length. The process that counts a word
+//! holds the whole word in memory.
 //!
 //! # Who does what
 //! The parent lists the files, cuts them into chunks, and puts runs of chunks as
-//! [tasks](task::Task) into a queue; it forks the workers, which get them from there. A worker
-//! sends what it has counted of a task through another queue, and says after that that the task is
-//! done. The parent adds up what comes. A word belongs to the chunk in which it starts; to know
-//! whether one does, a worker reads the one byte before its chunk, and to know the word it reads on
-//! behind the chunk. So no chunk depends on another one, whatever the length of a word.
+//! [tasks](task::Task) into a queue. It forks the workers, which get the tasks from there. A worker
+//! sends its result for a task through another queue, and then marks the task as done. The parent
+//! adds up the results. A word belongs to the chunk in which it starts. A worker reads the one byte
+//! before its chunk to see whether a word starts there. It reads on behind the chunk to the end of
+//! the last word. So no chunk depends on another one, whatever the length of a word.
 //!
 //! # What a death does
-//! A task may be done twice, never not at all: the queue gives it to another worker until one says
-//! that it is done, which is after its result was sent. A result counts once: the parent takes the
-//! first whole one of each task, and drops others.
+//! A task may be done twice, but never not at all. The queue gives it to another worker until one
+//! marks it as done, which is after the result was sent. A result counts once: the parent takes the
+//! first whole result of each task, and drops others.
 //!
-//! | a worker is killed | what is left | who goes on |
+//! | when the worker is killed | what is left | what happens next |
 //! |---|---|---|
 //! | while it waits for a task | nothing | its replacement waits |
-//! | while it takes one | the task, in the queue or in its hand | whoever gets next |
-//! | while it counts | the task | whoever gets next does it again |
+//! | while it takes one | the task, in the queue or in its hand | the next worker to get a task takes it |
+//! | while it counts | the task | the next worker to get it does it again |
 //! | while it sends, or waits for room to do so | the task, and perhaps some messages of a result | the same; the parent drops the messages when the slot's next result begins |
 //! | after the last message, before the task is done | the task, and its result | the same; the parent has counted the first result, and drops the second |
-//! | after the task is done | nothing | its replacement gets another |
+//! | after the task is done | nothing | its replacement gets another task |
 //! | as the last of too many, at one task | a dead letter | the parent names the files; the rest is counted |
 //!
-//! The parent never waits for room among the tasks, and for workers only in turns, in between which
-//! it reads results: so workers that wait for room among those get on.
+//! The parent never waits for room in the queue of tasks. It waits for workers only in turns, and
+//! reads results in between. So workers that wait for room in the queue of results make progress.
 //!
 //! # Exit status
-//! 0: all is counted. 1: `--check` found a difference. 2: something could not be counted (the rest
-//! is), or nothing could. 130, 143: interrupted by SIGINT, SIGTERM.
+//! 0: everything is counted. 1: `--check` found a difference. 2: something could not be counted
+//! (the rest is), or nothing could. 130, 143: interrupted by SIGINT, SIGTERM.
 
 use std::error::Error;
 use std::io;
@@ -86,7 +86,7 @@ use self::task::Tasks;
 
 /// Everything is counted.
 const ALL_COUNTED: u8 = 0;
-/// `--check` came to another result.
+/// `--check` found a difference.
 const DIFFERS: u8 = 1;
 /// Something, or everything, is not counted.
 const NOT_ALL_COUNTED: u8 = 2;
@@ -130,19 +130,19 @@ impl Stop {
 
     fn status(&self) -> u8 {
         match self {
-            // As a shell reports a death by that signal.
+            // The status that a shell reports for a death by that signal.
             Stop::Interrupted { signal, .. } => 128 + u8::try_from(*signal).unwrap_or(0),
             _ => NOT_ALL_COUNTED,
         }
     }
 }
 
-/// The whole job; its exit status.
+/// Does the whole job. Returns its exit status.
 fn run(options: &Options) -> Result<u8, Stop> {
     let signals = Signals::catch().map_err(Stop::system("catching signals"))?;
     let begun = Instant::now();
     let listing = listing::list(&options.roots()?, options.chunk, &signals)?;
-    // For the workers, too: what a forked child uses is its own.
+    // Shared with the workers: a forked child must own what it uses.
     let files = &Arc::new(listing.files);
     let listed = begun.elapsed();
 

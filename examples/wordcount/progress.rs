@@ -28,7 +28,7 @@ impl Progress {
         }
     }
 
-    /// Does `print`, which prints lines, with the bar out of the way.
+    /// Calls `print`, which prints lines, with the bar out of the way.
     pub(crate) fn aside(&self, print: impl FnOnce()) {
         match &self.bar {
             Some(bar) => bar.suspend(print),

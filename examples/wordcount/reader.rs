@@ -10,27 +10,27 @@ use crate::sheet::Sheet;
 use crate::tally::{self, Tally};
 use crate::words::{Cutter, Words};
 
-/// How much is read at a time: large enough to make the system call cheap, small enough to be in
-/// the cache when it is counted.
+/// How many bytes are read at a time. That is enough to make the system call cheap, and few enough
+/// that the bytes are in the cache when they are counted.
 const BUFFER: usize = 256 << 10;
-/// The same, behind a chunk, for the end of a word.
+/// How many bytes are read at a time behind a chunk, for the end of a word.
 const BEHIND: usize = 4 << 10;
 
 /// Why a chunk was not counted to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
-    /// The system refused to open or to read it, with this errno. What comes before that is
+    /// The system refused to open or to read the file, with this errno. What comes before that is
     /// counted.
     Refused(i32),
     /// The file was longer when it was listed. What is left is counted.
     Shrank,
-    /// As many workers died at its task. Nothing of the chunk is counted. It is the parent that
-    /// finds this.
+    /// This many workers died at the chunk's task. Nothing of the chunk is counted. The parent
+    /// finds this flaw.
     GivenUp(u32),
 }
 
 impl Flaw {
-    /// A number for it, in a result.
+    /// Returns the flaw as a number, for a result.
     pub(crate) fn code(self) -> u64 {
         let (kind, number) = match self {
             Flaw::Refused(errno) => (0, errno as u32),
@@ -52,7 +52,7 @@ impl Flaw {
 
 impl From<io::Error> for Flaw {
     fn from(error: io::Error) -> Self {
-        // Without a number there is a path with a NUL in it, which no listing gives.
+        // An error without a number means a path with a NUL in it, which no listing gives.
         Flaw::Refused(error.raw_os_error().unwrap_or(libc::EINVAL))
     }
 }
@@ -69,11 +69,11 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// A buffer, and the file that was read last: its next chunk may be in the same task, or in this
-/// worker's next one.
+/// A buffer, and the file that was read last. The file's next chunk may be in the same task, or in
+/// this worker's next task.
 pub(crate) struct Reader<'a> {
     files: &'a Files,
-    /// One byte that was read before, then what is read next.
+    /// One byte that was read before, and then the bytes that are read next.
     buffer: Box<[u8]>,
     open: Option<(usize, File)>,
     cutter: Cutter,
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Counts one chunk, as far as that is possible.
+    /// Counts one chunk, as far as possible.
     pub(crate) fn count(&mut self, chunk: u32, sheet: &mut Sheet) {
         if let Err(flaw) = self.add_to(sheet, self.files.part(chunk)) {
             sheet.flaws.push((chunk, flaw));
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads on behind the chunk, to the end of the word that it ends in.
+    /// Reads on behind the chunk, to the end of the word that the chunk ends in.
     fn finish_word(&mut self, words: &mut Words, part: Part) -> Result<(), Flaw> {
         let Some((_, file)) = &self.open else { return Ok(()) };
         let (mut at, size) = (part.offset + part.len, self.files.size(part.file));
@@ -142,15 +142,15 @@ impl<'a> Reader<'a> {
 }
 
 fn open(files: &Files, file: usize) -> io::Result<File> {
-    // Should a FIFO have taken the file's place since, opening it must not wait for a writer;
-    // reading it at an offset then fails.
+    // If a FIFO has taken the file's place since, opening it must not wait for a writer. Reading it
+    // at an offset then fails.
     OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(files.path(file))
 }
 
-/// Reads what there must be.
+/// Reads bytes that must be there.
 fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize, Flaw> {
     match read(file, buffer, offset)? {
         0 => Err(Flaw::Shrank),

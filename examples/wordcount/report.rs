@@ -1,4 +1,4 @@
-//! [`Report`]: what is printed at the end.
+//! [`Report`]: the output at the end.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, Write};
@@ -23,18 +23,19 @@ pub(crate) struct Report<'a> {
     /// How many paths were not counted, or not to the end.
     pub(crate) flawed: usize,
     pub(crate) listed: Duration,
-    /// From before the first fork until the last worker had ended.
+    /// The time from before the first fork until the last worker had ended.
     pub(crate) counted: Duration,
     pub(crate) tasks: u32,
     pub(crate) workers: u32,
     pub(crate) plan: &'a Plan,
     pub(crate) deaths: Deaths,
-    /// What `--check` counted.
+    /// The result of `--check`.
     pub(crate) checked: Option<&'a Checked>,
 }
 
 impl Report<'_> {
-    /// Prints it to the standard output. Whether the check, if there was one, came to the same.
+    /// Prints the report to the standard output. Returns whether the check, if there was one,
+    /// agrees.
     pub(crate) fn print(&self, as_json: bool) -> io::Result<bool> {
         let failures = self.checked.map_or(Vec::new(), |checked| self.failures(checked));
         let mut out = BufWriter::new(io::stdout().lock());
@@ -50,7 +51,7 @@ impl Report<'_> {
         Ok(failures.is_empty())
     }
 
-    /// In what the check came to something else.
+    /// Returns the differences that the check found.
     fn failures(&self, checked: &Checked) -> Vec<String> {
         let mut failures = Vec::new();
         let (counted, again) = (self.total.tally, checked.tally);
@@ -143,7 +144,7 @@ impl Report<'_> {
         })
     }
 
-    /// Millions of bytes a second.
+    /// Returns millions of bytes per second.
     fn rate(&self) -> f64 {
         self.total.tally.bytes as f64 / 1e6 / self.counted.as_secs_f64()
     }
@@ -157,7 +158,7 @@ fn named(tally: Tally) -> String {
     format!("{} lines, {} words, {} bytes", tally.lines, tally.words, tally.bytes)
 }
 
-/// A word and its count: as a string if it is UTF-8, or else as an array of bytes.
+/// Returns a word and its count. The word is a string if it is UTF-8, or else an array of bytes.
 fn ranked((word, count): (&[u8], u64)) -> Value {
     match std::str::from_utf8(word) {
         Ok(word) => json!({ "word": word, "count": count }),
@@ -165,8 +166,8 @@ fn ranked((word, count): (&[u8], u64)) -> Value {
     }
 }
 
-/// A word in a line of text: what is not printable is escaped as in Rust's literals, and so is the
-/// `\`, so that no two words look the same.
+/// A word in a line of text. Bytes that are not printable are escaped as in Rust's literals, and so
+/// is the `\`, so that no two words look the same.
 struct Printable<'a>(&'a [u8]);
 
 impl fmt::Display for Printable<'_> {

@@ -1,15 +1,15 @@
-//! How a result gets from a worker to the parent: in as many messages as it needs.
+//! The way of a result from a worker to the parent, in as many messages as it needs.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
 
 use crossproc::{ByteQueue, QueueError};
 
-/// The most bytes of a message.
+/// The longest message, in bytes.
 pub(crate) const MESSAGE: usize = 64 << 10;
 
-/// What stands before the bytes of a message: the worker's slot, the task's number, the message's
-/// number in the result, and whether it is the last.
+/// The length of a message's header: the worker's slot, the task's number, the message's number in
+/// the result, and whether it is the last.
 const HEADER: usize = 12;
 const LAST: u32 = 1 << 31;
 
@@ -27,7 +27,7 @@ impl<'a> Sender<'a> {
         Sender { queue, slot: slot as u32, task: 0, part: 0, message: Vec::with_capacity(MESSAGE) }
     }
 
-    /// Sends what `write` writes, as the result of a task. It waits while the queue is full.
+    /// Sends what `write` writes, as the result of a task. Waits while the queue is full.
     pub(crate) fn send(
         &mut self,
         task: u32,
@@ -72,11 +72,11 @@ impl Write for Sender<'_> {
     }
 }
 
-/// The parent's side: results that have not come to their end, one for each slot.
+/// The parent's side: the unfinished result of each slot.
 ///
-/// What a worker puts comes in the order in which it was put, and before anything of the worker
-/// that takes its place. So if a worker dies in the middle of a result, the slot's next message is
-/// the first one of another result, and the half one is dropped.
+/// A worker's messages come in the order in which it put them, and before any message of its
+/// replacement. So if a worker dies in the middle of a result, the slot's next message is the first
+/// one of another result. Then the unfinished result is dropped.
 pub(crate) struct Receiver {
     halves: Vec<Half>,
 }
@@ -95,7 +95,7 @@ pub(crate) struct Whole<'a> {
     pub(crate) bytes: Cow<'a, [u8]>,
 }
 
-/// Of a message that no worker sends.
+/// The error for a message that no worker sends.
 #[derive(Debug)]
 pub(crate) struct Senseless;
 
@@ -104,7 +104,7 @@ impl Receiver {
         Receiver { halves: (0..slots).map(|_| Half::default()).collect() }
     }
 
-    /// Takes a message in: the result, if this is the end of one.
+    /// Takes in a message. Returns the result, if the message completes one.
     pub(crate) fn take<'a>(&mut self, message: &'a [u8]) -> Result<Option<Whole<'a>>, Senseless> {
         let number =
             |at: usize| message.get(4 * at..4 * at + 4)?.try_into().ok().map(u32::from_le_bytes);

@@ -1,4 +1,4 @@
-//! [`Sheet`]: all that is counted, of a task or of all, and how it is written into a result.
+//! [`Sheet`]: the figures of a task, or of all tasks, and how they are written into a result.
 
 use std::io::{self, Write};
 
@@ -6,14 +6,14 @@ use crate::reader::Flaw;
 use crate::tally::Tally;
 use crate::words::Words;
 
-/// The most bytes that a number takes: seven bits in each.
+/// The most bytes that a number takes, at seven bits per byte.
 const LONGEST: usize = 10;
 
 pub(crate) struct Sheet {
     pub(crate) tally: Tally,
     /// The chunks that were not counted to the end.
     pub(crate) flaws: Vec<(u32, Flaw)>,
-    /// If they are to be counted one by one.
+    /// The words, if each word is to be counted.
     pub(crate) words: Option<Words>,
 }
 
@@ -30,8 +30,8 @@ impl Sheet {
         }
     }
 
-    /// Writes it: the figures, the number of flaws and the flaws, then each word, behind its length
-    /// and before its count.
+    /// Writes the sheet: the figures, the number of flaws and the flaws, then the words. Each word
+    /// has its length before it and its count after it.
     pub(crate) fn write(&self, to: &mut impl Write) -> io::Result<()> {
         for number in
             [self.tally.lines, self.tally.words, self.tally.bytes, self.flaws.len() as u64]
@@ -50,7 +50,7 @@ impl Sheet {
         Ok(())
     }
 
-    /// Adds what was written; `None` if it was not written so.
+    /// Adds a written sheet. Returns `None` if the bytes are not a written sheet.
     pub(crate) fn add(&mut self, mut written: &[u8]) -> Option<()> {
         let from = &mut written;
         self.tally += Tally {
@@ -73,7 +73,7 @@ impl Sheet {
     }
 }
 
-/// The lowest seven bits first; all bytes but the last one have the highest bit.
+/// Writes the lowest seven bits first. Each byte but the last one has its highest bit set.
 fn write_number(to: &mut impl Write, mut number: u64) -> io::Result<()> {
     let mut bytes = [0; LONGEST];
     let mut len = 0;

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: noted by a handler, acted upon where the parent next looks.
+//! SIGINT and SIGTERM: a handler notes them, and the parent acts when it next looks.
 
 use std::io;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use signal_hook::flag;
 
 /// Whether this process was asked to end.
 ///
-/// Workers inherit the handlers, and never look. That is how they ignore the Ctrl-C that the
-/// terminal sends to the whole process group: it is for the parent to end them.
+/// Workers inherit the handlers and never look. So they ignore the Ctrl-C that the terminal sends
+/// to the whole process group: the parent ends them.
 pub(crate) struct Signals {
     /// The signal's number, or 0. Relaxed: it orders nothing.
     caught: Arc<AtomicUsize>,
@@ -22,8 +22,8 @@ impl Signals {
         for signal in [SIGINT, SIGTERM] {
             flag::register_usize(signal, Arc::clone(&caught), signal as usize)?;
         }
-        // Whoever started this program may have it ignored, which is inherited, and makes the
-        // system throw away how children ended.
+        // This program may inherit an ignored SIGCHLD. The system then discards the exit statuses
+        // of its children.
         flag::register(SIGCHLD, Arc::new(AtomicBool::new(false)))?;
         Ok(Signals { caught })
     }

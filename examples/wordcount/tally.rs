@@ -1,4 +1,4 @@
-//! [`Tally`]: what is counted, and the loop that counts it.
+//! [`Tally`]: the figures, and the loop that counts them.
 
 use core::ops::AddAssign;
 
@@ -18,14 +18,14 @@ impl AddAssign for Tally {
     }
 }
 
-/// A byte that ends a word and starts none: what stands before the first byte of a file, as it
-/// were.
+/// A byte that ends a word and starts none. It stands in for the byte before the first byte of a
+/// file.
 pub(crate) const SPACE: u8 = b' ';
 
-/// As many bytes as are looked at side by side. A few vector registers' worth, for the compiler to
-/// do so.
+/// How many bytes are looked at side by side. They fill a few vector registers, so that the
+/// compiler uses vectors.
 const LANES: usize = 64;
-/// As many rows of lanes as a lane can count up to in a byte.
+/// How many rows of lanes a lane can count in a byte.
 const ROWS: usize = u8::MAX as usize;
 
 impl Tally {
@@ -45,7 +45,7 @@ impl Tally {
     }
 }
 
-/// The lines and words of `here`, if `before` is what stands one byte to the left of it.
+/// Returns the lines and words of `here`, where `before` is the same text one byte to the left.
 fn count_block(before: &[u8], here: &[u8]) -> (u64, u64) {
     let mut lines = [0_u8; LANES];
     let mut words = [0_u8; LANES];
@@ -68,12 +68,12 @@ fn sum(lanes: &[u8; LANES]) -> u64 {
 
 #[inline(always)]
 fn starts_word(before: u8, here: u8) -> bool {
-    // Without short cuts: a branch could not be done to a whole vector.
+    // Not `&&`: a branch would keep the compiler from using vectors.
     is_space(before) & !is_space(here)
 }
 
-/// `isspace` of the C locale: a space, or one of `\t`, `\n`, `\v`, `\f`, `\r`, which are
-/// neighbours.
+/// Returns what `isspace` says in the C locale: whether the byte is a space, or one of `\t`, `\n`,
+/// `\v`, `\f`, `\r`, which are neighbours.
 #[inline(always)]
 pub(crate) fn is_space(byte: u8) -> bool {
     (byte == b' ') | (byte.wrapping_sub(b'\t') <= b'\r' - b'\t')

@@ -6,11 +6,11 @@ use crossproc::bytemuck::AnyBitPattern;
 
 use crate::listing::Files;
 
-/// What it costs to open a file, as if it had so many bytes more.
+/// The cost of opening a file, in bytes to be counted.
 const OPENING: u64 = 4 << 10;
 
-/// How many tasks there are at least for each worker, if none would be smaller than that for it:
-/// for small trees, too, to be done by all of them.
+/// The least number of tasks for each worker, so that all workers take part in small trees, too. A
+/// task is not made smaller than `SMALLEST` for it.
 const FOR_EACH: u64 = 8;
 const SMALLEST: u64 = 16 << 10;
 
@@ -36,8 +36,8 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// Small chunks go together, until they have as many bytes as a large one, or as many as make
-    /// enough tasks for the workers.
+    /// Groups small chunks into tasks. A task has as many bytes as a large chunk, or as many as
+    /// make enough tasks for the workers.
     pub(crate) fn of(files: &Files, workers: u32) -> Self {
         let cost = |len: u64| len.saturating_add(OPENING);
         let total = files.lengths().map(cost).fold(0, u64::saturating_add);

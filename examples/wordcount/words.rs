@@ -2,17 +2,18 @@
 
 use crate::tally::is_space;
 
-/// The fewest slots of a table: a power of two, as every number of them.
+/// The fewest slots of a table. The number of slots is always a power of two.
 const FEWEST: usize = 1 << 10;
 
-/// Words with their counts, in a hash table of its own kind: all words stand one behind the other,
-/// so that there is one allocation for many of them, and none when it is cleared and filled again.
+/// Words with their counts, in a hash table made for the purpose. All words are stored one after
+/// the other. So there is one allocation for many words, and none when the table is cleared and
+/// filled again.
 #[derive(Default)]
 pub(crate) struct Words {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
-    /// For each entry 1 + its index, and above that the hash of its word; 0: free. The hash says
-    /// where to begin to look, the next free slot where to end. At least half of them are
+    /// For each entry its index + 1, and above that the hash of its word; 0 means free. The hash
+    /// says where a search begins, and the next free slot ends it. At least half of the slots are
     /// free.
     table: Vec<u64>,
 }
@@ -64,7 +65,7 @@ impl Words {
         self.table.fill(0);
     }
 
-    /// How many different ones there are.
+    /// Returns the number of different words.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -73,8 +74,8 @@ impl Words {
         self.entries.iter().map(|entry| (self.word(entry), entry.count))
     }
 
-    /// The most frequent ones, and their counts; of those with the same count, the ones whose bytes
-    /// come first.
+    /// Returns the most frequent words and their counts. Words with the same count are in the order
+    /// of their bytes.
     pub(crate) fn top(&self, most: usize) -> Vec<(&[u8], u64)> {
         let by_rank = |one: &(&[u8], u64), other: &(&[u8], u64)| {
             other.1.cmp(&one.1).then_with(|| one.0.cmp(other.0))
@@ -106,9 +107,9 @@ fn unpack(entry: u64) -> (u32, usize) {
     ((entry >> 32) as u32, entry as u32 as usize - 1)
 }
 
-/// Eight bytes after the other, each by a multiplication whose halves are folded together, as
-/// `wyhash` does. It is fast for short words, and no defence against those who choose them so that
-/// they collide.
+/// Hashes eight bytes after the other, each by a multiplication whose halves are folded together,
+/// as `wyhash` does. It is fast for short words, but no defence against words that are chosen to
+/// collide.
 #[inline]
 fn hash(word: &[u8]) -> u32 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -126,23 +127,23 @@ fn hash(word: &[u8]) -> u32 {
     (hash ^ hash >> 32) as u32
 }
 
-/// Cuts the words of a chunk out of its bytes, which come piece by piece.
+/// Cuts a chunk's bytes into words. The bytes come piece by piece.
 #[derive(Default)]
 pub(crate) struct Cutter {
-    /// What there is so far of the word that the last piece ended in.
+    /// The beginning of the word that the last piece ended in.
     begun: Vec<u8>,
-    /// The last piece ended in a word that began before the chunk, and is not counted here.
+    /// Whether the last piece ended in a word that began before the chunk, and is not counted here.
     is_in_foreign: bool,
 }
 
 impl Cutter {
-    /// Begins a chunk: whether it begins in the middle of a word.
+    /// Begins a chunk. `in_word` says whether it begins in the middle of a word.
     pub(crate) fn begin(&mut self, in_word: bool) {
         self.begun.clear();
         self.is_in_foreign = in_word;
     }
 
-    /// Whether a word of this chunk may go on.
+    /// Returns whether a word of this chunk may go on.
     pub(crate) fn is_in_word(&self) -> bool {
         !self.begun.is_empty()
     }
@@ -167,8 +168,8 @@ impl Cutter {
         }
     }
 
-    /// Cuts off the end of the word that the last piece ended in: where that is, if it is in this
-    /// piece.
+    /// Cuts off the end of the word that the last piece ended in. Returns where the word ends, if
+    /// it ends in this piece.
     pub(crate) fn cut_end(&mut self, piece: &[u8], words: &mut Words) -> Option<usize> {
         let end = piece.iter().position(|&byte| is_space(byte));
         if !self.is_in_foreign {
@@ -180,7 +181,7 @@ impl Cutter {
         end
     }
 
-    /// Nothing comes after the last piece.
+    /// Ends the chunk: nothing comes after the last piece.
     pub(crate) fn end(&mut self, words: &mut Words) {
         self.is_in_foreign = false;
         if self.is_in_word() {

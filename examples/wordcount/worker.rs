@@ -10,8 +10,9 @@ use crate::reader::Reader;
 use crate::results::Sender;
 use crate::sheet::Sheet;
 
-/// Does tasks until all are done. The result is sent before the task is done: if the worker dies in
-/// between, the task is done again, and the parent has one result too many, not too few.
+/// Does tasks until all are done. The result is sent before the task is marked as done. So if the
+/// worker dies in between, the task is done again, and the parent has one result too many, not too
+/// few.
 pub(crate) fn run(board: &Board, files: &Files, slot: usize, has_words: bool) -> io::Result<()> {
     let (mut reader, mut sheet) = (Reader::new(files), Sheet::new(has_words));
     let mut sender = Sender::new(&board.results, slot);

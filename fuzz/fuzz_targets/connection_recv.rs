@@ -1,4 +1,4 @@
-//! Packets of a hostile sender: what `tests/connection_packets.rs` does with random ones.
+//! Packets of a hostile sender, as `tests/connection_packets.rs` makes them at random.
 
 #![no_main]
 

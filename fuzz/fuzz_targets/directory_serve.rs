@@ -1,5 +1,5 @@
-//! Requests of several clients to a directory's state machine, against the model: what
-//! `tests/directory_model.rs` does with random ones.
+//! Requests of several clients to a directory's state machine, checked against the model, as
+//! `tests/directory_model.rs` makes them at random.
 
 #![no_main]
 

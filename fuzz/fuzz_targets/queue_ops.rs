@@ -1,5 +1,5 @@
-//! Programs for the participants of a queue, against the model: what `tests/queue_model.rs` does
-//! with random ones.
+//! Programs for the participants of a queue, checked against the model, as `tests/queue_model.rs`
+//! makes them at random.
 
 #![no_main]
 

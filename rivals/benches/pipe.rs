@@ -1,8 +1,8 @@
-//! [`crossproc::Connection`](https://docs.rs/crossproc) beside sockets as one uses them without it,
+//! [`crossproc::Connection`](https://docs.rs/crossproc) beside its alternatives: plain sockets,
 //! ipc-channel, and Python's `Connection`.
 //!
 //! `cargo bench --bench pipe` prints the ratios, in alternated pairs; `-- --test` runs everything
-//! once. Another argument is a filter: only rows whose names contain it.
+//! once. Another argument is a filter: only rows, or rivals, whose names contain it.
 
 #![allow(missing_docs, reason = "a program")]
 
@@ -30,27 +30,27 @@ use self::harness::ratios::{Effort, Ratios};
 use self::harness::sampler::{Sampler, rounds};
 use self::harness::team::Team;
 
-/// Of a message, in bytes.
+/// The lengths of the messages, in bytes.
 const SIZES: [usize; 6] = [8, 1 << 10, 16 << 10, 64 << 10, 1 << 20, 64 << 20];
-/// The greatest that one thread can send to itself: it must fit into every buffer.
+/// The longest message that one thread sends to itself: it must fit into every buffer.
 const ALONE: usize = 64 << 10;
-/// What was promised, against a socketpair of the same type.
+/// The promised ratio to a socketpair of the same type.
 const BAR: Option<f64> = Some(1.05);
-/// Up to this size.
+/// The longest message for which the ratio is promised, in bytes.
 const BARRED: usize = 1 << 20;
 
-/// What is done with two ends, and a message of some length.
+/// What a benchmark does with two ends and a message of some length.
 #[derive(Clone, Copy, PartialEq)]
 enum Work {
     /// One thread sends and receives.
     Alone,
     /// One process sends, another one receives.
     Stream,
-    /// There and back.
+    /// A message goes there and back.
     PingPong,
 }
 
-/// A kind of ends, and how it is measured; `None` if it cannot.
+/// A kind of ends, and how it is measured. The sampler is `None` if it cannot be measured.
 struct Contestant {
     name: &'static str,
     sampler: fn(Work, usize) -> Option<Sampler>,
@@ -126,7 +126,7 @@ fn sampler<E: End>(work: Work, size: usize) -> Option<Sampler> {
         }));
     }
     let is_duplex = work == Work::PingPong;
-    // As many as for short ones would take seconds.
+    // As many rounds as for short messages would take seconds.
     let first = ((64 << 20) / size as u64).clamp(1, 64);
     Some(rounds(Team::of_processes_warmed_up(2, Placement::FREE, first, move |index, times| {
         let (message, mut buffer) = (vec![1; size], vec![0; size]);

@@ -27,7 +27,7 @@ use std::env;
 use self::harness::ratios::{Effort, Ratios};
 use self::rows::{RIVALS, Rival, rows};
 
-/// Packages, whose versions are told.
+/// The packages whose versions are printed.
 const PACKAGES: &[&str] = &[
     #[cfg(feature = "shaq")]
     "shaq",
@@ -54,7 +54,7 @@ fn main() {
     }
 }
 
-/// Ratios of crossproc's times and each rival's.
+/// Compares crossproc's times with each rival's, as ratios.
 fn compare(ours: &Rival, effort: Effort, is_wanted: impl Fn(&str, &str) -> bool) {
     let mut ratios = Ratios::new("Queue", PACKAGES, effort);
     for row in rows() {

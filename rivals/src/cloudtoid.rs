@@ -1,5 +1,5 @@
 //! The Rust version of Cloudtoid's interprocess queue: a ring of bytes in a mapped file, a flock
-//! per participant, a named semaphore.
+//! for each participant, and a named semaphore.
 
 #![allow(unsafe_code)]
 
@@ -43,7 +43,7 @@ impl<const WORDS: usize> MessageQueue for Cloudtoid<WORDS> {
             .expect("a temporary directory has a name")
             .to_string_lossy()
             .into_owned();
-        // Messages have eight bytes more, and begin at multiples of eight.
+        // A message takes eight more bytes, and begins at a multiple of eight.
         let options = Options::new(name, capacity * (WORDS * 8 + 8)).with_path(directory.path());
         Ok(Cloudtoid {
             options,

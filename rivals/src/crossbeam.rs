@@ -1,4 +1,4 @@
-//! For threads only: what a queue costs that need not care for processes.
+//! Queues for threads only: the cost of a queue that need not support processes.
 
 use core::fmt;
 

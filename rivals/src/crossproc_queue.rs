@@ -6,7 +6,7 @@ use crossproc::Queue;
 
 use crate::{MessageQueue, Offers, TIMEOUT};
 
-/// Inherited; each thread attaches when it first uses it.
+/// The queue is inherited. Each thread attaches when it first uses it.
 pub struct CrossprocQueue<const WORDS: usize>(Queue<[u64; WORDS]>);
 
 impl<const WORDS: usize> MessageQueue for CrossprocQueue<WORDS> {

@@ -21,10 +21,10 @@ use crate::{MessageQueue, Offers, Side};
 
 type Service<const WORDS: usize> = PortFactory<ipc::Service, [u64; WORDS], ()>;
 
-/// Each process has a node, and ports, of its own.
+/// A node and ports, which each process has for itself.
 pub struct Iceoryx<const WORDS: usize> {
     capacity: usize,
-    /// Of all that it creates.
+    /// The prefix of the names of all that it creates.
     prefix: String,
     directory: TempDir,
     publisher: OnceCell<Publisher<ipc::Service, [u64; WORDS], ()>>,
@@ -66,7 +66,7 @@ impl<const WORDS: usize> MessageQueue for Iceoryx<WORDS> {
             });
         }
         if side != Side::Consumer {
-            // What is published before would be lost.
+            // A message that is published before that would be lost.
             while self.service().dynamic_config().number_of_subscribers() == 0 {
                 thread::yield_now();
             }
@@ -87,8 +87,8 @@ impl<const WORDS: usize> MessageQueue for Iceoryx<WORDS> {
         let first = sample.payload_mut().as_mut_ptr().cast::<u64>();
         // SAFETY: the sample is loaned to this call, and begins with a word.
         unsafe { first.write(value) };
-        // SAFETY: the first word is written, and the others are integers in shared memory, which
-        // was zeroed when it was created.
+        // SAFETY: the first word is written. The others are integers in shared memory, which was
+        // zeroed when it was created.
         let sample = unsafe { sample.assume_init() };
         sample.send().expect("cannot send") == 1
     }

@@ -1,4 +1,4 @@
-//! Servo's ipc-channel: packets of serialised values, or bytes, in a Unix socket.
+//! Servo's ipc-channel: packets of serialised values, or of bytes, over a Unix socket.
 
 #![allow(unsafe_code)]
 
@@ -10,14 +10,14 @@ use ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcReceiver, IpcS
 use crate::message::{value_of, with_value};
 use crate::{MessageQueue, Offers, TIMEOUT};
 
-/// A channel of values, and one of bytes for all that is greater.
+/// A channel of values, and a channel of bytes for everything larger.
 pub struct IpcChannel<const WORDS: usize> {
     values: (IpcSender<u64>, IpcReceiver<u64>),
     bytes: (IpcBytesSender, IpcBytesReceiver),
 }
 
-// SAFETY: one thread of each process uses it: `OFFERS.threads` is false. Processes share
-// descriptors only.
+// SAFETY: one thread of each process uses it: `OFFERS.threads` is false. Processes share only
+// descriptors.
 unsafe impl<const WORDS: usize> Sync for IpcChannel<WORDS> {}
 
 impl<const WORDS: usize> MessageQueue for IpcChannel<WORDS> {

@@ -1,5 +1,5 @@
-//! Message queues between processes, or threads, behind one trait: those that `crossproc::Queue` is
-//! measured against, and itself.
+//! Message queues between processes or threads, behind one trait: `crossproc::Queue`, and the
+//! queues that it is measured against.
 
 use core::time::Duration;
 
@@ -16,44 +16,45 @@ pub mod seqpacket;
 #[cfg(feature = "shaq")]
 pub mod shaq;
 
-/// How long [`MessageQueue::get_timeout`] waits at most.
+/// The longest wait of [`MessageQueue::get_timeout`].
 pub const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A bounded queue of messages of `WORDS * 8` bytes, of which the first eight are a value; nobody
-/// looks at the others.
+/// A bounded queue of messages of `WORDS * 8` bytes. The first eight bytes are a value, and the
+/// others are not looked at.
 ///
-/// It is made by one process, and used by the processes that this one forks, or by its own threads.
+/// One process makes it. The processes that this one forks, or its own threads, use it.
 pub trait MessageQueue: Sized + Sync + 'static {
-    /// What it can do.
+    /// What the queue can do.
     const OFFERS: Offers;
 
-    /// An empty queue for `capacity` messages, or why there is none.
+    /// Returns an empty queue for `capacity` messages, or why there is none.
     fn new(capacity: usize) -> Result<Self, String>;
 
-    /// Called by each thread before it uses the queue, any number of times.
+    /// Prepares a thread to use the queue. Each thread calls it before that, any number of times.
     fn attach(&self, _side: Side) {}
 
-    /// Says whether there was room.
+    /// Puts a value if there is room. Returns whether there was room.
     fn try_put(&self, value: u64) -> bool;
 
-    /// A value, if there is one.
+    /// Gets a value, if there is one.
     fn try_get(&self) -> Option<u64>;
 
-    /// Waits for room, if the queue can do that: otherwise this is another `try_put`. `false`:
-    /// again.
+    /// Puts a value, and waits for room if the queue can do that. Otherwise this is another
+    /// `try_put`. `false` means that the caller is to try again.
     fn put(&self, value: u64) -> bool {
         self.try_put(value)
     }
 
-    /// Waits for a value for as long as [`TIMEOUT`], or less if others got it. `None`: again.
+    /// Waits for a value for [`TIMEOUT`], or less if others got it. `None` means that the caller is
+    /// to try again.
     fn get_timeout(&self) -> Option<u64>;
 
-    /// Puts some of the first of `values`, and says how many.
+    /// Puts some of the first of `values`. Returns how many.
     fn put_batch(&self, values: &[u64]) -> usize {
         usize::from(values.first().is_some_and(|&value| self.try_put(value)))
     }
 
-    /// Appends at most `most` values, and says how many. None: again.
+    /// Appends at most `most` values. Returns how many. If none, the caller is to try again.
     fn get_batch(&self, into: &mut Vec<u64>, most: usize) -> usize {
         if most == 0 {
             return 0;
@@ -78,19 +79,19 @@ pub enum Side {
 /// What a queue can do.
 #[derive(Clone, Copy, Debug)]
 pub struct Offers {
-    /// Between processes.
+    /// Works between processes.
     pub processes: bool,
-    /// Between threads of one process.
+    /// Works between threads of one process.
     pub threads: bool,
-    /// With several producers and several consumers.
+    /// Supports several producers and several consumers.
     pub many: bool,
-    /// To wait for a message.
+    /// Can wait for a message.
     pub blocking_get: bool,
-    /// To put, or get, several messages at once.
+    /// Can put, or get, several messages at once.
     pub batches: bool,
-    /// Up to how many bytes one thread can put and then get itself: with more, a put that should
-    /// not wait does.
+    /// How many bytes one thread can put and then get itself. With more, a put that should not wait
+    /// does.
     pub alone: usize,
-    /// What is to be known beside its times.
+    /// A remark to be printed beside the times.
     pub remark: &'static str,
 }

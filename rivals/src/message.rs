@@ -1,4 +1,4 @@
-//! Messages for queues that take bytes, and copy them.
+//! Messages for queues that take bytes and copy them.
 
 use std::cell::RefCell;
 
@@ -6,7 +6,7 @@ thread_local! {
     static MESSAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Has `work` use a message's memory, always the same of a thread.
+/// Calls `work` with a message's memory, which is always the same in a thread.
 #[inline]
 pub(crate) fn with_message<const WORDS: usize, R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     if WORDS == 1 {
@@ -18,7 +18,7 @@ pub(crate) fn with_message<const WORDS: usize, R>(work: impl FnOnce(&mut [u8]) -
     })
 }
 
-/// Has `work` send a message with this value.
+/// Calls `work` with a message of this value.
 #[inline]
 pub(crate) fn with_value<const WORDS: usize, R>(value: u64, work: impl FnOnce(&[u8]) -> R) -> R {
     with_message::<WORDS, R>(|message| {
@@ -27,7 +27,7 @@ pub(crate) fn with_value<const WORDS: usize, R>(value: u64, work: impl FnOnce(&[
     })
 }
 
-/// The value of a message.
+/// Returns the value of a message.
 #[inline]
 pub(crate) fn value_of(message: &[u8]) -> u64 {
     u64::from_ne_bytes(message[..8].try_into().expect("eight bytes are an array of eight"))

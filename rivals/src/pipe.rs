@@ -1,5 +1,5 @@
-//! A pipe. Messages up to 4 KiB, `PIPE_BUF`, go in and come out as a whole, for several producers
-//! and consumers, too.
+//! A pipe. Messages up to 4 KiB, `PIPE_BUF`, go in and come out as a whole, even with several
+//! producers and consumers.
 
 use core::time::Duration;
 use std::os::fd::OwnedFd;
@@ -11,14 +11,14 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use crate::message::{value_of, with_message, with_value};
 use crate::{MessageQueue, Offers, TIMEOUT};
 
-/// Both ends, which all processes have.
+/// Both ends, which every process has.
 #[derive(Debug)]
 pub struct Pipe<const WORDS: usize> {
     reader: OwnedFd,
     writer: OwnedFd,
 }
 
-/// What a user without privileges can have: `/proc/sys/fs/pipe-max-size`.
+/// The largest pipe of a user without privileges: `/proc/sys/fs/pipe-max-size`.
 const MAX_SIZE: usize = 1 << 20;
 
 impl<const WORDS: usize> MessageQueue for Pipe<WORDS> {
@@ -48,7 +48,7 @@ impl<const WORDS: usize> MessageQueue for Pipe<WORDS> {
                 match write(&self.writer, &message[done..]) {
                     Ok(count) => done += count,
                     Err(Errno::AGAIN) if done == 0 => return false,
-                    // The rest of a message for which there was not enough room.
+                    // The rest of a message that did not fit.
                     Err(Errno::AGAIN) => drop(ready(&self.writer, PollFlags::OUT)),
                     Err(error) => panic!("a pipe cannot be written: {error}"),
                 }
@@ -84,7 +84,7 @@ impl<const WORDS: usize> MessageQueue for Pipe<WORDS> {
     }
 }
 
-/// Waits, and says whether it came to that before the time was over.
+/// Waits until the pipe is ready. Returns whether that came before the time was over.
 fn ready(fd: &OwnedFd, what: PollFlags) -> bool {
     const { assert!(TIMEOUT.as_nanos() == Duration::from_secs(1).as_nanos()) };
     poll(&mut [PollFd::new(fd, what)], Some(&Timespec { tv_sec: 1, tv_nsec: 0 }))

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::message::{value_of, with_message, with_value};
 use crate::{MessageQueue, Offers, TIMEOUT};
 
-/// Open twice, because whether a call waits belongs to the descriptor.
+/// The queue, open twice, because whether a call waits belongs to the descriptor.
 #[derive(Debug)]
 pub struct PosixMq<const WORDS: usize> {
     waiting: libc::mqd_t,
@@ -36,7 +36,7 @@ impl<const WORDS: usize> MessageQueue for PosixMq<WORDS> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("/crossproc-rivals-{}-{}", process::id(), COUNT.fetch_add(1, Relaxed));
         let name = CString::new(name).expect("a name without zeroes");
-        // SAFETY: integers only: zeroes are a valid value.
+        // SAFETY: the struct has only integers, for which zeroes are valid.
         let mut attributes: libc::mq_attr = unsafe { MaybeUninit::zeroed().assume_init() };
         let most = fs::read_to_string("/proc/sys/fs/mqueue/msg_max")
             .ok()
@@ -44,8 +44,8 @@ impl<const WORDS: usize> MessageQueue for PosixMq<WORDS> {
         attributes.mq_maxmsg = most.unwrap_or(10).min(capacity as libc::c_long);
         attributes.mq_msgsize = (WORDS * 8) as libc::c_long;
         let flags = libc::O_RDWR | libc::O_CLOEXEC;
-        // SAFETY: the name ends with a zero; mode and attributes are those that O_CREAT asks for,
-        // the latter live until the call is over.
+        // SAFETY: the name ends with a zero. Mode and attributes are those that O_CREAT asks for,
+        // and the attributes live until the call is over.
         let waiting = unsafe {
             libc::mq_open(
                 name.as_ptr(),
@@ -94,7 +94,7 @@ impl<const WORDS: usize> MessageQueue for PosixMq<WORDS> {
 impl<const WORDS: usize> PosixMq<WORDS> {
     #[inline]
     fn send(queue: libc::mqd_t, value: u64) -> bool {
-        // SAFETY: reads as many bytes as the message has.
+        // SAFETY: it reads as many bytes as the message has.
         let sent = with_value::<WORDS, _>(value, |message| unsafe {
             libc::mq_send(queue, message.as_ptr().cast(), message.len(), 0)
         });
@@ -109,8 +109,8 @@ impl<const WORDS: usize> PosixMq<WORDS> {
     fn receive(queue: libc::mqd_t, deadline: Option<libc::timespec>) -> Option<u64> {
         with_message::<WORDS, _>(|message| {
             let deadline = deadline.as_ref().map_or(ptr::null(), ptr::from_ref);
-            // SAFETY: writes at most as many bytes as the message has. The priority need not be
-            // told; the deadline is null or the caller's own.
+            // SAFETY: it writes at most as many bytes as the message has. The priority is not asked
+            // for, and the deadline is null or the caller's own.
             let received = unsafe {
                 libc::mq_timedreceive(
                     queue,
@@ -132,16 +132,16 @@ impl<const WORDS: usize> PosixMq<WORDS> {
 impl<const WORDS: usize> Drop for PosixMq<WORDS> {
     fn drop(&mut self) {
         for queue in [self.waiting, self.trying] {
-            // SAFETY: opened by `new`, and closed only here.
+            // SAFETY: the descriptor was opened by `new`, and is closed only here.
             unsafe { libc::mq_close(queue) };
         }
     }
 }
 
-/// By the wall clock, as these queues want it.
+/// Returns a deadline on the wall clock, as these queues require.
 fn deadline() -> libc::timespec {
     let mut now = MaybeUninit::<libc::timespec>::uninit();
-    // SAFETY: writes the time to where its argument points.
+    // SAFETY: it writes the time to where its argument points.
     let failed = unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, now.as_mut_ptr()) };
     assert_eq!(failed, 0);
     // SAFETY: the call has succeeded, so the time is written.

@@ -11,14 +11,14 @@ use rustix::net::{
 use crate::message::{value_of, with_message, with_value};
 use crate::{MessageQueue, Offers, TIMEOUT};
 
-/// Both ends, which all processes have.
+/// Both ends, which every process has.
 #[derive(Debug)]
 pub struct SeqPacket<const WORDS: usize> {
     receiver: OwnedFd,
     sender: OwnedFd,
 }
 
-/// What the kernel counts for a message beside its bytes, about.
+/// About how many bytes the kernel counts for a message beside its own.
 const OVERHEAD: usize = 768;
 
 impl<const WORDS: usize> MessageQueue for SeqPacket<WORDS> {
@@ -36,7 +36,7 @@ impl<const WORDS: usize> MessageQueue for SeqPacket<WORDS> {
         let pair =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (receiver, sender) = pair.map_err(|error| error.to_string())?;
-        // The kernel takes the double of it.
+        // The kernel doubles this size.
         set_socket_send_buffer_size(&sender, capacity * (WORDS * 8 + OVERHEAD) / 2)
             .map_err(|error| error.to_string())?;
         set_socket_timeout(&receiver, Timeout::Recv, Some(TIMEOUT))

@@ -1,5 +1,5 @@
-//! shaq's queue for many producers and consumers: a ring that is reserved in one counter and
-//! published, in that order, in another.
+//! shaq's queue for many producers and consumers: a ring whose slots are reserved in one counter,
+//! and published in that order in another.
 
 #![allow(unsafe_code)]
 
@@ -13,7 +13,7 @@ use shaq::mpmc::{Consumer, Producer, minimum_file_size};
 
 use crate::{MessageQueue, Offers, TIMEOUT};
 
-/// In a memfd, whose mapping is inherited.
+/// The queue in a memfd, whose mapping is inherited.
 pub struct Shaq<const WORDS: usize> {
     producer: Producer<[u64; WORDS]>,
     consumer: Consumer<[u64; WORDS]>,
@@ -34,8 +34,8 @@ impl<const WORDS: usize> MessageQueue for Shaq<WORDS> {
         let file = File::from(
             memfd_create("shaq", MemfdFlags::CLOEXEC).map_err(|error| error.to_string())?,
         );
-        // SAFETY: the file is new, so it is set up once, here. The payload is of integers, which
-        // all processes can read.
+        // SAFETY: the file is new, so it is set up once, here. The payload is integers, which all
+        // processes can read.
         let producer =
             unsafe { Producer::create(&file, minimum_file_size::<[u64; WORDS]>(capacity)) };
         let producer = producer.map_err(|error| error.to_string())?;
@@ -45,8 +45,8 @@ impl<const WORDS: usize> MessageQueue for Shaq<WORDS> {
 
     #[inline]
     fn try_put(&self, value: u64) -> bool {
-        // SAFETY: the memory was zeroed when it was created, and holds integers: it is initialised
-        // already, and its first word is written below.
+        // SAFETY: the memory was zeroed when it was created, and holds integers. So it is
+        // initialised already, and its first word is written below.
         let Some(mut slot) = (unsafe { self.producer.try_reserve_write() }) else { return false };
         let first = slot.as_mut().as_mut_ptr().cast::<u64>();
         // SAFETY: the slot is reserved for this call, and begins with a word.
@@ -67,7 +67,7 @@ impl<const WORDS: usize> MessageQueue for Shaq<WORDS> {
     #[inline]
     fn put_batch(&self, values: &[u64]) -> usize {
         let Some(count) = NonZero::new(values.len()) else { return 0 };
-        // SAFETY: initialised already, as in `try_put`; first words are written below.
+        // SAFETY: initialised already, as in `try_put`; the first words are written below.
         let Some(mut slots) = (unsafe { self.producer.try_reserve_write_batch(count) }) else {
             return 0;
         };

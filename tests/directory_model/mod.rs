@@ -1,5 +1,5 @@
-//! Requests of several clients to a directory's state machine, against a plain model of it. A
-//! program is bytes, and any bytes are one.
+//! Requests of several clients to a directory's state machine, compared with a plain model of it. A
+//! program is bytes, and any bytes are a program.
 
 #![allow(dead_code, reason = "the fuzzer runs it only")]
 
@@ -21,7 +21,7 @@ const LIMITS: Limits = Limits { names: 6, names_per_client: 3 };
 const CLIENTS: u8 = 5;
 const NAMES: [&str; 6] = ["a", "a.1", "a.2", "b", "ü", "zzz"];
 
-/// A handle: it is counted how many there are.
+/// A handle. Each one counts itself.
 struct Handle(Rc<Cell<usize>>);
 
 impl Handle {
@@ -49,7 +49,7 @@ enum Awaited {
     Change(u64),
 }
 
-/// What a directory is to know, looked through from end to end each time.
+/// What a directory must know. Each look-up searches it from end to end.
 struct Model {
     names: BTreeMap<String, Option<ClientId>>,
     clients: BTreeMap<ClientId, bool>,
@@ -121,7 +121,7 @@ impl Model {
         tell.then_some(Status::Pending)
     }
 
-    /// How a request is to end, and what it does.
+    /// Carries out a request, and returns its expected status.
     fn handle(
         &mut self,
         client: ClientId,
@@ -161,13 +161,13 @@ struct Run<'a> {
     handles: Rc<Cell<usize>>,
     state: Registry<Handle>,
     model: Model,
-    /// Each client's id: one that comes again is another one.
+    /// Each client's id. A client that comes again has another id.
     ids: BTreeMap<u8, ClientId>,
     next: ClientId,
     number: u64,
 }
 
-/// Runs a program, and fails where the state machine does something else than the model.
+/// Runs a program, and fails where the state machine differs from the model.
 pub(crate) fn run(program: &[u8]) {
     let model = Model {
         names: BTreeMap::new(),
@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
                 let packet: Vec<u8> = self.program.by_ref().take(len.into()).copied().collect();
                 self.request(client, &packet, step);
             }
-            // A request, with a bit of it flipped by some.
+            // A request, and sometimes with one of its bits flipped.
             kind => {
                 let (client, name, flag) = (self.number(CLIENTS), self.name(), step & 16 != 0);
                 self.number += 1;
@@ -272,7 +272,7 @@ impl<'a> Run<'a> {
 
     fn join(&mut self, client: u8) {
         if !self.ids.contains_key(&client) {
-            // One of them may not put.
+            // One of the clients may not put.
             let (id, may_put) = (self.next, client != 0);
             self.next += 1;
             self.ids.insert(client, id);
@@ -312,7 +312,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// An answer's number and status, after a look at the rest of it.
+    /// Checks an answer, and returns its number and status.
     fn check(&self, answer: &Answer<Handle>) -> (u64, Status) {
         let bytes = answer.encode();
         let reply = Reply::parse(&bytes).expect("a reply can be read");
@@ -336,12 +336,12 @@ impl<'a> Run<'a> {
             .map(String::as_str)
             .filter(|name| name.starts_with(prefix) && *name > after)
             .collect();
-        // So few names are one page.
+        // So few names fit on one page.
         assert!(!reply.has_more);
         assert_eq!(reply.names().collect::<BTreeSet<_>>(), expected);
     }
 
-    /// Looks at one wait; whether there was one to look at.
+    /// Checks one wait. Returns whether there was one to check.
     fn look(&mut self) -> bool {
         let Some((id, answer)) = self.state.next_due() else {
             assert!(!self.state.is_anybody_due());
@@ -369,7 +369,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// After this, nobody waits for what is there.
+    /// Settles all waits. After this, no client waits for what is there.
     fn settle(&mut self) {
         let mut looks = 0;
         while self.look() {

@@ -33,7 +33,7 @@ fn clear(shared: &Event, _: &mut ()) -> u64 {
     0
 }
 
-/// Nobody waits for an event that is set.
+/// Asserts that no thread waits for an event that is set.
 fn who_waits_waits_for_it(end: &mut End<'_, Event, ()>) {
     let is_set = end.look(Event::is_set);
     assert!(
@@ -78,7 +78,7 @@ fn nobody_waits_for_what_is_set_after_clears() {
 
 static NEVER: Event = Event::new();
 
-/// Waits for the event, or for something that does not happen.
+/// Waits for the event, or for something that never happens.
 fn watch_more(shared: &Event, _: &mut ()) -> u64 {
     drop(wait_any(&[&NEVER, shared]).unwrap());
     0

@@ -1,4 +1,4 @@
-//! That the explorer sees what there is to be seen.
+//! Tests that the explorer sees what there is to be seen.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ fn words() -> Words {
     [const { AtomicU32::new(0) }; 2]
 }
 
-/// What the ends are that an exploration comes to.
+/// The set of ends that an exploration comes to.
 struct Ends<T>(Rc<RefCell<BTreeSet<T>>>);
 
 impl<T: Ord + Clone + 'static> Ends<T> {
@@ -73,7 +73,7 @@ fn a_sleep_is_woken_or_does_not_begin() {
         .thread(Script::new(()).then(change_and_wake))
         .check(ends.note(|end| (end.outputs(0)[0], end.outputs(1)[0])))
         .run();
-    // Each time whoever woke it knows.
+    // Each time the waker knows whether it woke the sleeper.
     assert_eq!(ends.all(), [(0, 0), (1, 1)]);
 }
 
@@ -105,7 +105,8 @@ fn the_last_of_the_words_that_were_woken_is_told() {
         .thread(Script::new(()).then(wake))
         .check(ends.note(of))
         .run();
-    // It came too late; between the two; it left before the second; both have woken it.
+    // The sleeper came too late; it left before the second wake; it came between the two; both
+    // wakes reached it.
     assert_eq!(ends.all(), [(None, 0), (Some(0), 2), (Some(1), 1), (Some(1), 3)]);
 }
 

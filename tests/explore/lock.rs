@@ -20,7 +20,7 @@ fn script() -> Script<Room, ()> {
 
 type Locked<'a> = Result<LockGuard<'a, ()>, LockError<LockGuard<'a, ()>>>;
 
-/// Goes in and out, if the lock was acquired. Nobody is inside, unless it died there.
+/// Enters and leaves, if the lock was acquired. No other owner is inside, unless it died there.
 fn enter(locked: Locked<'_>, inside: &AtomicU32) -> u64 {
     let _guard = match locked {
         Ok(guard) => {
@@ -45,7 +45,7 @@ fn lock_in_time() -> impl Fn(&Room, &mut ()) -> u64 {
     move |(lock, inside), ()| enter(lock.lock_with(wait), inside)
 }
 
-/// Has the lock, and nothing else, which is far fewer states.
+/// Acquires and releases the lock, and does nothing else, which makes far fewer states.
 fn hold((lock, _): &Room, _: &mut ()) -> u64 {
     match lock.lock() {
         Ok(_guard) => {}
@@ -66,7 +66,7 @@ fn release((lock, _): &Room, _: &mut ()) -> u64 {
     0
 }
 
-/// Nobody sleeps, and the lock is free.
+/// Asserts that no thread sleeps, and that the lock is free.
 fn nobody_is_left_out(end: &mut End<'_, Room, ()>) {
     end.assert_nobody_sleeps();
     end.look(|(lock, inside)| {
@@ -134,13 +134,13 @@ fn an_heir_gets_the_lock_of_the_dead() {
         .run();
 }
 
-/// Waits until an owner has died. It comes to an end only if one does.
+/// Waits until an owner has died. Returns only if one does.
 fn watch((lock, _): &Room, _: &mut ()) -> u64 {
     wait_on(&[&lock.owner_death()]);
     1
 }
 
-/// The same, and for something that does not happen.
+/// As [`watch`], and waits for something that never happens as well.
 fn watch_more((lock, _): &Room, _: &mut ()) -> u64 {
     static NEVER: Event = Event::new();
     wait_on(&[&NEVER, &lock.owner_death()]);
@@ -151,13 +151,14 @@ fn wait_on(on: &[&dyn Waitable]) {
     drop(wait_any(on).unwrap());
 }
 
-/// Has the lock, and leaves it as it is.
+/// Acquires the lock and leaves its state as it is.
 fn pass((lock, _): &Room, _: &mut ()) -> u64 {
     drop(lock.lock());
     1
 }
 
-/// Nobody sleeps but watchers, if nobody has died whose death was not told.
+/// Asserts that only watchers sleep, and that none sleeps if an owner's death has not been
+/// reported.
 fn only_watchers_sleep(watchers: &'static [usize]) -> impl Fn(&mut End<'_, Room, ()>) {
     move |end| {
         let asleep: Vec<usize> =
@@ -225,7 +226,8 @@ fn a_watcher_and_an_owner_killed_anywhere_strand_nobody() {
         .run();
 }
 
-/// In a stand-in's entry the lock's word would mean nothing while it has an owner, who dies later.
+/// In a stand-in's entry the lock's word would mean nothing while the lock has an owner. That owner
+/// dies later.
 #[test]
 fn a_process_with_a_watcher_and_an_owner_strands_nobody() {
     explore("lock: a_process_with_a_watcher_and_an_owner_strands_nobody", room())

@@ -1,7 +1,7 @@
 //! Explorations of the real primitives: `ci/explore.sh` runs them, with `--cfg crossproc_loom`.
 //!
-//! Every interleaving of three or four threads, sequentially consistent, with kills and time-outs;
-//! each prints how many states that are. See `crossproc_sys::model::explorer`.
+//! Each explores every interleaving of three or four threads, sequentially consistent, with kills
+//! and time-outs. Each prints how many states there are. See `crossproc_sys::model::explorer`.
 
 #![cfg(crossproc_loom)]
 #![allow(unsafe_code)]
@@ -18,7 +18,7 @@ mod permits;
 mod queue;
 mod semaphore;
 
-// What the queue's state machine refers to: see `queue`.
+// The modules that the queue's state machine refers to: see `queue`.
 #[allow(dead_code, unreachable_pub, reason = "part of it is used")]
 #[path = "../../src/reactor"]
 mod reactor {
@@ -46,12 +46,12 @@ mod wait_any {
     pub(crate) mod watching;
 }
 
-/// Until a deadline, which passes when the exploration lets it.
+/// Returns a wait with a deadline, which passes when the exploration lets it.
 fn in_time() -> Wait {
     Wait::timeout(Duration::from_secs(1_000_000))
 }
 
-/// An exploration without slices.
+/// Makes an exploration without slices.
 fn explore<S, P: Clone + Eq + std::hash::Hash>(name: &str, shared: S) -> Exploration<S, P> {
     set_slice(None);
     Exploration::new(name, shared).solo(100)

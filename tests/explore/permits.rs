@@ -19,7 +19,7 @@ fn acquire_and_release_in_time<const N: usize>() -> impl Fn(&Permits<N>, &mut ()
     }
 }
 
-/// Whoever is killed has none: none is lost, and nobody sleeps while there is one.
+/// Asserts that all permits are free and that no thread sleeps. A killed thread keeps no permit.
 fn all_are_there<const N: usize>(end: &mut End<'_, Permits<N>, ()>) {
     let value = end.look(Permits::value);
     let asleep = (0..end.threads()).filter(|&thread| end.fate(thread) == Fate::Asleep).count();
@@ -63,7 +63,7 @@ fn a_time_out_strands_nobody() {
         .run();
 }
 
-/// Two of the three may be killed, `kills` of them at most.
+/// Explores with two of the three threads killable, and at most `kills` kills.
 fn killed_anywhere(name: &str, kills: u32) {
     let thread = || script().then(acquire_and_release::<1>);
     explore(name, Permits::<1>::new())

@@ -1,5 +1,5 @@
-//! Explorations of the queue: of its state machine, which is compiled here from the crate's own
-//! files, so that it need not be public.
+//! Explorations of the queue's state machine. It is compiled here from the crate's own files, so
+//! that it need not be public.
 
 use core::hash::{Hash, Hasher};
 use std::ptr::NonNull;
@@ -59,11 +59,11 @@ mod sequential;
 mod sleeping;
 mod working;
 
-/// A queue's memory, and what its slots hold.
+/// A queue's memory, and the contents of its slots.
 struct Plot {
     memory: QueueMemory,
     payloads: Vec<AtomicU64>,
-    /// For each value of a task, whether somebody has done it.
+    /// For each task's value, whether the task was done.
     done: [AtomicU64; 4],
 }
 
@@ -103,34 +103,34 @@ impl Hash for Me {
     }
 }
 
-/// What a participant does.
+/// An operation of a participant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Op {
     Put(u64),
     Get,
     PutWaiting(u64),
     GetWaiting,
-    /// Waits, among other things perhaps, until there is an item, or room.
+    /// Waits for an item or for room, perhaps among other things.
     Watch(Side),
-    /// For the side, or something that does not happen.
+    /// Waits for the side, or for something that never happens.
     WatchMore(Side),
     /// Puts this and the next value.
     PutTwoWaiting(u64),
     Close,
-    /// Settles what the dead one whose id this is has left, and begins its next life. Where nobody
-    /// has a token.
+    /// Settles what the dead participant with this id has left, and begins the id's next life. Used
+    /// where no participant has a token.
     Settle,
-    /// Only settles what the first one with this id has left.
+    /// Only settles what the first participant with this id has left.
     OnlySettle,
-    /// Buries whoever is dead.
+    /// Buries all dead participants.
     Bury,
-    /// Takes the dead one's token, as a newcomer that is stopped there.
+    /// Takes the dead participant's token, as a newcomer that is stopped there.
     TakeToken,
     /// Takes a dead letter, if there is one.
     TakeLetter,
-    /// Becomes a participant, that of a dead one if all others live.
+    /// Attaches as a participant, with the id of a dead one if all others live.
     Attach,
-    /// Has a place in use from now on.
+    /// Occupies a place from now on.
     Loan,
     Take,
     TakeWaiting,
@@ -140,7 +140,7 @@ enum Op {
     Join,
 }
 
-/// What the operations return, beside a value.
+/// The results of the operations, other than a value.
 mod output {
     pub(super) const DONE: u64 = 0;
     pub(super) const FULL: u64 = 1 << 32;
@@ -148,7 +148,7 @@ mod output {
     pub(super) const CLOSED: u64 = 3 << 32;
 }
 
-/// One that takes part: with which id, what it does first, and then.
+/// A participant: its id, what it does before the exploration, and what it does in it.
 struct Part {
     id: usize,
     prepared: Vec<Op>,
@@ -222,7 +222,7 @@ impl Part {
     }
 }
 
-/// Something that does not happen.
+/// Something that never happens.
 struct Never(AtomicU32);
 
 static NEVER: Never = Never(AtomicU32::new(0));
@@ -252,7 +252,7 @@ impl Source for Never {
     fn awake(&self, _: &mut WatchState) {}
 }
 
-/// A side of a queue that is waited for, as in `room`.
+/// A side of a queue to wait for, as in `room`.
 struct Watched(QueueMemory, Side);
 
 impl Source for Watched {
@@ -289,7 +289,7 @@ fn refused(refused: Refused) -> u64 {
         Refused::Full => output::FULL,
         Refused::Empty => output::EMPTY,
         Refused::Closed => output::CLOSED,
-        // What waits says that, and nothing here does.
+        // The public waiting operations report `Deadlock`, and none of them is used here.
         Refused::Deadlock | Refused::Corrupt => panic!("{refused:?}"),
     }
 }
@@ -301,7 +301,7 @@ fn failed(failure: Failure) -> u64 {
     }
 }
 
-/// The calling participant's list.
+/// Returns the calling participant's list.
 fn list() -> &'static Thread {
     robust::current().unwrap()
 }
@@ -322,12 +322,13 @@ fn config(capacity: u32, ids: u32) -> Config {
 fn plot(config: Config) -> Plot {
     wait::set_slice(None);
     let offsets = config.offsets().unwrap();
-    // It stays as long as the process: a few pages for each exploration.
+    // The pages are leaked: a few for each exploration.
     let pages = (0..offsets.len.div_ceil(size_of::<Page>()))
         .map(|_| Page([0; 512]))
         .collect::<Vec<_>>()
         .leak();
-    // SAFETY: as long and as aligned as the offsets wants it, for ever, and nobody else's.
+    // SAFETY: the memory has the length and alignment that `offsets` asks for, lives for ever, and
+    // is used by nothing else.
     let memory = unsafe { QueueMemory::new(NonNull::from(pages).cast(), config, offsets) };
     Plot {
         memory,
@@ -341,7 +342,7 @@ impl Plot {
         self.memory.ring(Which::Items)
     }
 
-    /// Gives all ids their slots, as if all had attached.
+    /// Gives all ids their slots, as if all participants had attached.
     fn furnish(&self) {
         let Plot { memory, .. } = self;
         memory.fill();
@@ -360,7 +361,7 @@ impl Plot {
         &self.payloads[self.memory.slot(participant, place).unwrap()]
     }
 
-    /// The place with the task in hand.
+    /// Returns the place with the task in hand.
     fn in_hand(&self, Me(participant): &Me) -> Option<usize> {
         let busy = participant.busy.get() & !participant.returned.get();
         (0..self.memory.config.places as usize).find(|place| busy & 1 << place != 0)
@@ -455,7 +456,7 @@ impl Plot {
                 let settled = life.load(Relaxed);
                 let _ = life.compare_exchange(settled, over(settled), Relaxed, Relaxed);
                 memory.begin_life(participant.id);
-                // The new one knows what is in the dead one's places from there.
+                // The new participant learns from these words what is in the dead one's places.
                 for place in 0..memory.config.places as usize {
                     participant.word(place).set(memory.place(participant.id, place).load(Relaxed));
                 }
@@ -473,7 +474,7 @@ impl Plot {
                 self.work(me, op)
             }
             Op::TakeToken => {
-                // Nobody else does.
+                // No other thread takes it.
                 let _ = memory.record(participant.id).token.try_lock_contended().unwrap();
                 output::DONE
             }
@@ -486,7 +487,7 @@ impl Plot {
         }
     }
 
-    /// Settles what somebody has left who lived, or is dead and was not settled yet.
+    /// Settles what a participant has left, if it lived or is dead and not yet settled.
     fn settle(&self, id: usize) {
         let life = self.memory.record(id).life.load(Relaxed);
         if life & LIVES != 0 {
@@ -561,8 +562,8 @@ impl Plot {
         }
     }
 
-    /// Settles what the dead have left, and looks whether each slot is in one place: what is in the
-    /// ring.
+    /// Settles what the dead have left, and asserts that each slot is in one place. Returns the
+    /// values in the ring.
     fn settled(&self) -> Vec<u64> {
         let Plot { memory, .. } = self;
         let used = memory.used();
@@ -580,7 +581,7 @@ impl Plot {
             for place in 0..memory.config.places as usize {
                 let word = memory.place(id, place).load(Relaxed);
                 if word == 0 {
-                    // Whoever made room for this id has got another one.
+                    // The participant that made room for this id has got another one.
                     slots.push(memory.config.first_slot(id) + place);
                     continue;
                 }

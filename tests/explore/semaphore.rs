@@ -5,7 +5,7 @@ use crossproc_sys::model::explorer::{End, Fate, Script};
 
 use crate::{explore, in_time};
 
-/// What a release returns; an acquisition returns 1.
+/// The result of a release; an acquisition returns 1.
 const RELEASED: u64 = 1 << 32;
 
 fn acquire(shared: &Semaphore, _: &mut ()) -> u64 {
@@ -33,9 +33,9 @@ fn acquire_in_time() -> impl Fn(&Semaphore, &mut ()) -> u64 {
     }
 }
 
-/// Nobody sleeps while there are permits, and of the permits, `first` at the start, each was
-/// acquired once at most: what is left is as it should be, but for what those have done that were
-/// killed in the middle of it.
+/// Asserts that no thread sleeps while there are permits, and that the permits add up. There are
+/// `first` at the start, and each was acquired at most once. What is left may differ only by what
+/// killed threads did in the middle of an operation.
 fn permits_add_up(first: u64) -> impl Fn(&mut End<'_, Semaphore, ()>) {
     move |end| {
         let value = u64::from(end.look(Semaphore::value));
@@ -46,7 +46,7 @@ fn permits_add_up(first: u64) -> impl Fn(&mut End<'_, Semaphore, ()>) {
         let done: u64 =
             (0..end.threads()).map(|thread| end.outputs(thread).iter().sum::<u64>()).sum();
         let (released, acquired) = (done / RELEASED, done % RELEASED);
-        // One who was killed may have acquired one more, or released two.
+        // A killed thread may have acquired one more permit, or released two.
         let kills = u64::from(end.kills());
         let (most, least) =
             (first + released + 2 * kills, (first + released).saturating_sub(kills));
@@ -111,8 +111,8 @@ fn one_killed_anywhere_strands_nobody_who_acquires_and_releases() {
     .run();
 }
 
-/// Waits for a permit, or for something that does not happen, and takes the permit, if nobody is
-/// faster; otherwise once more.
+/// Waits for a permit, or for something that never happens. Then it takes the permit, unless
+/// another thread is faster; in that case it waits again.
 fn watch(event: &'static Event) -> impl Fn(&Semaphore, &mut ()) -> u64 {
     move |shared, ()| {
         while shared.try_acquire().is_err() {
@@ -122,7 +122,7 @@ fn watch(event: &'static Event) -> impl Fn(&Semaphore, &mut ()) -> u64 {
     }
 }
 
-/// Waits for a permit, and does not take it.
+/// Waits for a permit without taking it.
 fn look_on(shared: &Semaphore, _: &mut ()) -> u64 {
     wait_on(&[shared]);
     0

@@ -1,4 +1,5 @@
-//! What a child tells its supervisor: in memory of both, without a system call, also from a panic.
+//! What a child reports to its supervisor, in shared memory: without a system call, also from a
+//! panic.
 
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
@@ -7,35 +8,35 @@ use core::sync::atomic::{AtomicI32, AtomicIsize, AtomicU32, AtomicUsize, Orderin
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-/// What the child is about.
+/// The phase that the child is in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
     /// The objects are being made.
     Preparing = 0,
     /// The operation: calls may fail.
     Operating = 1,
-    /// What is left is looked at, and the operation repeated: no call fails.
+    /// The check of what is left, and a repetition of the operation: no call fails.
     Looking = 2,
 }
 
-/// All zero at first.
+/// The shared state, initially all zero.
 pub(crate) struct Board {
     phase: AtomicU32,
-    /// One more than the descriptor, once there is one.
+    /// The descriptor plus 1, or 0 while there is none.
     listener: AtomicI32,
     is_taken: AtomicU32,
     pub(crate) outcome: Text,
     pub(crate) violation: Text,
-    /// What the child has, before the operation, ...
+    /// What the child has before the operation.
     pub(crate) before: Left,
-    /// ... and at the end.
+    /// What the child has at the end.
     pub(crate) after: Left,
-    /// How many more there may be then, in the same order. A thread that waits for work takes a
-    /// second to end, and has a descriptor.
+    /// How many more of each there may be at the end, in the order of [`Left::since`]. A thread
+    /// that waits for work takes a second to end, and has a descriptor.
     pub(crate) allowed: [AtomicIsize; 4],
 }
 
-/// Numbers of what a process has.
+/// How much of each resource a process has.
 #[derive(Default)]
 pub(crate) struct Left {
     pub(crate) descriptors: AtomicUsize,
@@ -46,7 +47,7 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    /// The name of each, and how many more there are than there were.
+    /// Returns the name of each, and how many more there are than before.
     pub(crate) fn since(&self, before: &Left) -> [(&'static str, isize); 4] {
         let more = |of: fn(&Left) -> &AtomicUsize| {
             of(self).load(Relaxed) as isize - of(before).load(Relaxed) as isize
@@ -95,26 +96,26 @@ impl Board {
 
 const MOST: usize = 1_000;
 
-/// A text that is written once, and cut where it is too long.
+/// A text that is written once, and cut off where it is too long.
 pub(crate) struct Text {
     len: AtomicUsize,
     bytes: UnsafeCell<[u8; MOST]>,
 }
 
-// SAFETY: only the thread whose exchange of `len` succeeded writes the bytes, and they are read
-// once `len` says so.
+// SAFETY: only the thread whose exchange of `len` succeeded writes the bytes. They are read only
+// once `len` says that they are written.
 unsafe impl Sync for Text {}
 
-/// Somebody writes.
+/// The length while a thread writes.
 const WRITING: usize = usize::MAX;
 
 impl Text {
-    /// Writes it, unless something is written already.
+    /// Writes the text, unless something is written already.
     pub(crate) fn write(&self, text: fmt::Arguments<'_>) {
         if self.len.compare_exchange(0, WRITING, Acquire, Relaxed).is_err() {
             return;
         }
-        // SAFETY: nobody else writes, as the exchange tells, or reads before the store below.
+        // SAFETY: the exchange excludes other writers, and nothing reads before the store below.
         let bytes = unsafe { &mut *self.bytes.get() };
         let mut to = Cursor { bytes, len: 0 };
         let _ = to.write_fmt(text);
@@ -127,7 +128,7 @@ impl Text {
         if len == 0 || len == WRITING {
             return None;
         }
-        // SAFETY: written, and never again.
+        // SAFETY: written once, and never again.
         let bytes = unsafe { &*self.bytes.get() };
         Some(String::from_utf8_lossy(&bytes[..len]).into_owned())
     }
@@ -147,10 +148,10 @@ impl Write for Cursor<'_> {
     }
 }
 
-/// A board in shared memory, until it is dropped.
+/// A board in shared memory, which is unmapped on drop.
 pub(crate) struct SharedBoard(*mut Board);
 
-// SAFETY: as a reference to a board, which is Sync.
+// SAFETY: shared like a reference to a board, which is Sync.
 unsafe impl Sync for SharedBoard {}
 
 impl SharedBoard {
@@ -167,14 +168,14 @@ impl core::ops::Deref for SharedBoard {
     type Target = Board;
 
     fn deref(&self) -> &Board {
-        // SAFETY: mapped until the drop, all zero at first, which is a board.
+        // SAFETY: mapped until the drop. It is all zero at first, which is a valid board.
         unsafe { &*self.0 }
     }
 }
 
 impl Drop for SharedBoard {
     fn drop(&mut self) {
-        // SAFETY: mapped in `new`, and nobody has a reference any more.
+        // SAFETY: mapped in `new`, and no reference is left.
         let _ = unsafe { munmap(self.0.cast(), size_of::<Board>()) };
     }
 }

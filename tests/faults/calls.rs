@@ -1,4 +1,4 @@
-//! System calls as the supervisor sees them, and which of them are made to fail.
+//! System calls as the supervisor sees them, and the choice of those that are made to fail.
 
 use std::fs;
 use std::ops::Range;
@@ -10,10 +10,10 @@ use syscalls::Sysno;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
     pub(crate) number: i32,
-    /// The thread that makes it.
+    /// The thread that makes the call.
     pub(crate) thread: u32,
     arguments: [u64; 6],
-    /// Behind the instruction that makes it.
+    /// The address behind the instruction that makes the call.
     address: u64,
 }
 
@@ -31,15 +31,17 @@ impl Call {
         self.is(libc::SYS_execve) || self.is(libc::SYS_execveat)
     }
 
-    /// Whether it is of `std::fs`, which makes a call again that was interrupted, without end.
+    /// Returns whether the call comes from `std::fs`, which repeats an interrupted call without
+    /// end.
     pub(crate) fn is_tried_again_by_std(&self) -> bool {
         (self.is(libc::SYS_openat) || self.is(libc::SYS_read))
             && libc_code().contains(&self.address)
     }
 
-    /// Why it is not made to fail, if it is not.
+    /// Returns why the call is spared, or `None` if it is made to fail.
     ///
-    /// Neither is what a process does that has executed another program: that is its loader's.
+    /// The calls of a process that has executed another program do not fail either: they are the
+    /// loader's.
     pub(crate) fn spared(&self) -> Option<&'static str> {
         let is_libc = libc_code().contains(&self.address);
         let flags = self.arguments[3] as i32;
@@ -81,12 +83,12 @@ impl Call {
     }
 }
 
-/// The name of a call.
+/// Returns the name of a call.
 pub(crate) fn name(number: i32) -> &'static str {
     Sysno::new(number as usize).map_or("?", |call| call.name())
 }
 
-/// Where libc's code lies, here and in every forked child.
+/// Returns where libc's code lies, here and in every forked child.
 fn libc_code() -> &'static Range<u64> {
     static CODE: OnceLock<Range<u64>> = OnceLock::new();
     CODE.get_or_init(|| {

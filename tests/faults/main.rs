@@ -1,11 +1,12 @@
-//! Every system call of every operation made to fail: the first, second, ..., fifth time that the
-//! operation makes it, and every time, as in a sandbox. Another way is found, or an error returned
-//! that says what failed. Nothing panics, aborts, hangs or leaks, and the operation succeeds
-//! afterwards.
+//! Makes every system call of every operation fail: the first, second, ..., fifth time that the
+//! operation makes it, and every time, as in a sandbox. The operation finds another way, or returns
+//! an error that says what failed. Nothing panics, aborts, hangs or leaks, and the operation
+//! succeeds afterwards.
 //!
-//! Which calls an operation makes is seen in a run without a fault. Of each call of each case one
-//! fault is tried, another one with each call, and with `--all` all of them: in some ten minutes.
-//! Other arguments are parts of the names of cases to run; `--errors` prints the errors, too.
+//! A run without a fault shows which calls an operation makes. By default, one fault is tried for
+//! each call of each case, a different one for each call. With `--all` all faults are tried, in
+//! some ten minutes. Other arguments are parts of the names of cases to run. `--errors` prints the
+//! errors, too.
 
 #![allow(unsafe_code)]
 
@@ -36,9 +37,9 @@ const ERRNOS: [i32; 8] = [
     libc::EAGAIN,
     libc::EINTR,
 ];
-/// A call that is made more often fails at these times only, or every time.
+/// If a call is made more often, only its first this many times are made to fail, or all of them.
 const TIMES: u32 = 5;
-/// Runs at a time, for each CPU: most of a run is waiting.
+/// How many runs are in progress for each CPU: a run mostly waits.
 const WORKERS: usize = 4;
 
 fn main() -> ExitCode {
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
     if table.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The faults of a case: all, or one of each call.
+/// Tries the faults of a case: all, or one for each call.
 fn try_faults(case: &Case, place: usize, is_all: bool, table: &Mutex<Table>) {
     let flawless = run(case, None, None);
     if let Some(complaint) = flawless.violation.as_ref().or(flawless.error.as_ref()) {
@@ -94,10 +95,10 @@ fn try_faults(case: &Case, place: usize, is_all: bool, table: &Mutex<Table>) {
     }
 }
 
-/// All that can go wrong with a call that is made so often.
+/// Returns all faults for a call that is made `count` times.
 fn possible_faults(number: i32, count: u32) -> Vec<Fault> {
     let times = (1..=count.min(TIMES)).map(Which::Nth).chain([Which::Every]);
     let all = times.flat_map(|which| ERRNOS.map(|errno| Fault { number, which, errno }));
-    // What is not to be had now may be tried again for ever.
+    // A call that always fails with EAGAIN may be repeated for ever.
     all.filter(|fault| fault.which != Which::Every || fault.errno != libc::EAGAIN).collect()
 }

@@ -1,5 +1,5 @@
-//! The child's side of a run: it prepares, hands its system calls over to the supervisor, carries
-//! the operation out, and looks at what is left.
+//! The child's side of a run. The child prepares, hands its system calls over to the supervisor,
+//! carries out the operation, and checks what is left.
 
 use core::fmt;
 use core::time::Duration;
@@ -15,10 +15,10 @@ use crossproc::process::fork;
 use crate::board::{Board, Left, Phase};
 use crate::supervisor::be_supervised;
 
-/// What an operation says: nothing, the error of the crate, or [`Wrong`].
+/// The outcome of an operation: nothing, an error of the crate, or [`Wrong`].
 pub(crate) type Outcome = Result<(), Box<dyn Error>>;
 
-/// It said, or did, what it must not, whatever the kernel refuses.
+/// The operation reported, or did, what it must not, whatever the kernel refuses.
 #[derive(Debug)]
 pub(crate) struct Wrong(String);
 
@@ -30,12 +30,12 @@ impl fmt::Display for Wrong {
 
 impl Error for Wrong {}
 
-/// Requires something of an operation.
+/// Fails with `what` unless the requirement holds.
 pub(crate) fn require(holds: bool, what: &str) -> Result<(), Wrong> {
     if holds { Ok(()) } else { Err(Wrong(what.to_owned())) }
 }
 
-/// It succeeded; what it made is dropped.
+/// Reports success, and drops what the operation made.
 pub(crate) fn done<T>(made: T) -> Outcome {
     drop(made);
     Ok(())
@@ -47,21 +47,21 @@ pub(crate) struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// Carries `operation` out while calls may fail, and a second time while none does: it must
-    /// succeed then.
+    /// Carries out `operation` while calls may fail, and a second time while none does: then it
+    /// must succeed.
     pub(crate) fn operate(self, operation: impl FnMut() -> Outcome) {
         self.operate_and_look(operation, |_| Ok(()));
     }
 
-    /// The same, and after each time, while no call fails, `look` sees to it that nothing is half
-    /// made. It is told whether the operation succeeded.
+    /// Does the same, and calls `look` after each time, while no call fails, to check that nothing
+    /// is half made. `look` is told whether the operation succeeded.
     pub(crate) fn operate_and_look(
         self,
         mut operation: impl FnMut() -> Outcome,
         mut look: impl FnMut(bool) -> Outcome,
     ) {
         let board = self.board;
-        // The board is mapped for as long as the child lives.
+        // The board is mapped as long as the child lives.
         // SAFETY: only the lifetime differs, and nothing of the hook outlives the process.
         let forever: &'static Board = unsafe { &*core::ptr::from_ref(board) };
         panic::set_hook(Box::new(move |info| {
@@ -69,7 +69,7 @@ impl Probe<'_> {
             // SAFETY: ends the process.
             unsafe { libc::_exit(101) };
         }));
-        // It ends the crate's idle threads, which have descriptors.
+        // Ends the crate's idle threads, which have descriptors.
         let _ = fork(|| ()).and_then(|child| child.join());
         count(&board.before);
         board.hand_over(be_supervised());
@@ -95,7 +95,7 @@ impl Probe<'_> {
             }
         }
         drop(outcome);
-        // It ends the crate's idle threads, which take a second otherwise.
+        // Ends the crate's idle threads, which otherwise take a second.
         let _ = fork(|| ()).and_then(|child| child.join());
         let deadline = Instant::now() + LONG;
         loop {
@@ -128,7 +128,7 @@ fn count(left: &Left) {
     left.children.store(children, Relaxed);
 }
 
-/// An error and all that it comes from, but for what its own text says already.
+/// An error and all its sources, except a source whose text the error before it contains already.
 struct Chain<'a>(&'a dyn Error);
 
 impl fmt::Display for Chain<'_> {
@@ -148,7 +148,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// The deadline of what is expected to time out.
+/// The deadline of a wait that is expected to time out.
 pub(crate) const SHORT: Duration = Duration::from_millis(4);
-/// The deadline of what is expected to come.
+/// The deadline of a wait that is expected to succeed.
 pub(crate) const LONG: Duration = Duration::from_secs(8);

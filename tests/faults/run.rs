@@ -1,4 +1,4 @@
-//! Runs of a case: without a fault, to see which calls it makes, and with one.
+//! Runs of a case: without a fault, to see which calls it makes, and with a fault.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -14,17 +14,17 @@ use crate::cases::Case;
 use crate::probe::Probe;
 use crate::supervisor::{Supervised, Verdict};
 
-/// So long a run may take: every deadline in the cases is shorter.
+/// The longest that a run may take: every deadline in the cases is shorter.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// So long what it has started may outlive it.
+/// The longest that what a run has started may outlive it.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Which of the calls with one number.
+/// Which of the calls with one number fails.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Which {
-    /// From 1 on.
+    /// The nth one, from 1 on.
     Nth(u32),
-    /// As in a sandbox.
+    /// All of them, as in a sandbox.
     Every,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Fault {
     pub(crate) errno: i32,
 }
 
-/// What came of a run.
+/// The result of a run.
 pub(crate) struct Report {
     /// How often each call was made that is not spared.
     pub(crate) calls: BTreeMap<i32, u32>,
@@ -45,11 +45,11 @@ pub(crate) struct Report {
     /// The error that the operation returned.
     pub(crate) error: Option<String>,
     pub(crate) violation: Option<String>,
-    /// What there is more of than before.
+    /// How much more of each resource there is than before.
     pub(crate) left: [(&'static str, isize); 4],
 }
 
-/// `flawless`: a run without a fault, to compare what is left.
+/// Runs a case. `flawless` is a run without a fault, to compare what is left.
 pub(crate) fn run(case: &Case, fault: Option<Fault>, flawless: Option<&Report>) -> Report {
     let board = SharedBoard::new();
     for (index, allowed) in board.allowed.iter().enumerate() {
@@ -61,7 +61,8 @@ pub(crate) fn run(case: &Case, fault: Option<Fault>, flawless: Option<&Report>) 
         unsafe { libc::setpgid(0, 0) };
         (case.run)(Probe { board: &board });
     };
-    // SAFETY: the child uses the crate, system calls, and of std what its fork makes usable.
+    // SAFETY: the child uses the crate, system calls, and those parts of std that its fork leaves
+    // usable.
     let child = unsafe { Builder::new().daemon(true).fork_with_threads(live) };
     let child = child.expect("a child can be forked");
     let listener = loop {
@@ -129,7 +130,7 @@ pub(crate) fn run(case: &Case, fault: Option<Fault>, flawless: Option<&Report>) 
     report
 }
 
-/// What is wrong with a run that had this fault, beside one that had none.
+/// Returns what is wrong with a run with this fault, compared with a run without one.
 pub(crate) fn judge(report: &Report, fault: Fault, flawless: &Report) -> Option<String> {
     if let Some(violation) = &report.violation {
         return Some(violation.clone());
@@ -139,8 +140,8 @@ pub(crate) fn judge(report: &Report, fault: Fault, flawless: &Report) -> Option<
             return Some(format!("its error says no more than {error:?}"));
         }
     }
-    // What was not unmapped, or reaped, because that was refused is left, of course. So is a
-    // program whose pidfd was not received, as `start` says.
+    // If `munmap` or the reaping is refused, what was to be unmapped or reaped is left, of course.
+    // So is a program whose pidfd was not received, as `start` says.
     let is_reaping = calls::name(fault.number) == "waitid" && fault.which == Which::Every;
     let is_told =
         report.error.as_ref().is_some_and(|error| error.contains("which was started and goes on"));

@@ -1,5 +1,5 @@
-//! A child whose system calls are decided here, one by one: seccomp's user notification
-//! (seccomp_unotify(2)). Threads and children that it starts are included.
+//! A child whose system calls are decided here, one by one, by seccomp's user notification
+//! (seccomp_unotify(2)). This includes the threads and children that it starts.
 
 use std::fmt::Write;
 use std::fs;
@@ -13,14 +13,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::calls::Call;
 
-// From linux/seccomp.h, as _IOWR('!', NUMBER, STRUCT) makes them.
+// From linux/seccomp.h, encoded as _IOWR('!', NUMBER, STRUCT).
 const RECEIVE: libc::c_ulong = 0xc050_2100;
 const SEND: libc::c_ulong = 0xc018_2101;
 const _: () = assert!(
     size_of::<libc::seccomp_notif>() == 0x50 && size_of::<libc::seccomp_notif_resp>() == 0x18
 );
 
-/// What becomes of a call.
+/// The decision about a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
     /// The kernel carries it out.
@@ -29,8 +29,8 @@ pub(crate) enum Verdict {
     Fail(i32),
 }
 
-/// Has every call of the calling thread, and of what it starts, decided by whoever has the
-/// descriptor that this returns. Some calls are carried out unasked: to end, which nobody can be
+/// Has every call of the calling thread, and of what it starts, decided by the process that holds
+/// the returned descriptor. Some calls are carried out without a decision: to end, which cannot be
 /// refused, and to yield.
 pub(crate) fn be_supervised() -> RawFd {
     let one = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
@@ -63,34 +63,36 @@ pub(crate) fn be_supervised() -> RawFd {
     listener as RawFd
 }
 
-/// A child, seen from its parent.
+/// A child, as its parent sees it.
 pub(crate) struct Supervised {
     child: Child,
     listener: OwnedFd,
 }
 
-/// How it ended.
+/// How the child ended.
 pub(crate) struct End {
-    /// Or, if it did not end in time and was killed, what it and what it had started were about.
+    /// The exit status. If the child did not end in time and was killed, what it and its
+    /// descendants were doing.
     pub(crate) status: Result<ExitStatus, String>,
-    /// A process that it had started was still there.
+    /// Whether a process that it had started was still there.
     pub(crate) is_something_left: bool,
 }
 
 impl Supervised {
-    /// The child is the first of a process group, and has `listener` from [`be_supervised`].
+    /// Takes over a child, which is the first of a process group, and has `listener` from
+    /// [`be_supervised`].
     pub(crate) fn new(child: Child, listener: RawFd) -> Self {
         // SAFETY: takes integers.
         let taken =
             unsafe { libc::syscall(libc::SYS_pidfd_getfd, child.as_fd().as_raw_fd(), listener, 0) };
         assert!(taken >= 0, "the listener cannot be taken: {}", io::Error::last_os_error());
-        // SAFETY: it is new, and nobody else has it.
+        // SAFETY: the descriptor is new, and nothing else owns it.
         let listener = unsafe { OwnedFd::from_raw_fd(taken as RawFd) };
         Supervised { child, listener }
     }
 
     /// Decides the child's calls until it ends, and then those of what it has left behind, until
-    /// that is gone too or has not gone for `grace`.
+    /// that is gone, too, or is still there after `grace`.
     pub(crate) fn run(
         self,
         patience: Duration,
@@ -130,8 +132,8 @@ impl Supervised {
         if end.status.is_err() {
             end.status = Err(describe_group(self.child.id()));
         }
-        // SAFETY: a group whose members are the child's own. Its number is taken as long as one of
-        // them is there, and nobody else's before that of the child is.
+        // SAFETY: the members of the group are the child's own. The number of the group stays taken
+        // as long as any of them exists, and is not reused before the child's is.
         unsafe { libc::kill(-(self.child.id() as i32), libc::SIGKILL) };
         end
     }
@@ -141,7 +143,7 @@ impl Supervised {
         let mut notification: libc::seccomp_notif = unsafe { core::mem::zeroed() };
         // SAFETY: writes a notification to where the argument points.
         if unsafe { libc::ioctl(self.listener.as_raw_fd(), RECEIVE, &raw mut notification) } != 0 {
-            // Whoever made the call was killed.
+            // The thread that made the call was killed.
             return;
         }
         let verdict = decide(&Call::of(&notification));
@@ -151,17 +153,17 @@ impl Supervised {
             Verdict::Continue => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
             Verdict::Fail(errno) => response.error = -errno,
         }
-        // SAFETY: reads a response. It fails if whoever made the call was killed.
+        // SAFETY: reads a response. It fails if the thread that made the call was killed.
         unsafe { libc::ioctl(self.listener.as_raw_fd(), SEND, &raw const response) };
     }
 }
 
-/// What each thread of a process group is about: its system call, and what the kernel waits for.
+/// Describes each thread of a process group: its system call, and what the kernel waits for.
 fn describe_group(group: u32) -> String {
     let mut said = String::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-        // Behind the name: the state, the parent, the group.
+        // The fields after the name: the state, the parent, the group.
         let of_group =
             stat.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().nth(2));
         if of_group != Some(&group.to_string()) {

@@ -1,4 +1,4 @@
-//! The table: what came of the faults, by call and errno.
+//! The table: the results of the faults, by call and errno.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,12 +8,12 @@ use crate::run::{Fault, Report};
 
 #[derive(Default)]
 struct Cell {
-    /// The operation succeeded all the same.
+    /// How often the operation succeeded all the same.
     other_ways: u32,
-    /// It returned an error.
+    /// How often it returned an error.
     errors: u32,
     violations: u32,
-    /// It did not make the call so often, this time.
+    /// How often it did not make the call so many times in that run.
     unmade: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Children for the tests, and how to wait for what they do.
+//! Child processes for the tests, and waits for what they do.
 
 #![allow(dead_code, reason = "each test program uses a part")]
 #![allow(unsafe_code)]
@@ -12,12 +12,12 @@ use crossproc::set_slice;
 /// How long anything may take before a test fails instead of hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The same, or as many seconds as `CROSSPROC_PATIENCE` says, where everything is slow.
+/// Returns `PATIENCE`, or as many seconds as `CROSSPROC_PATIENCE` says, where everything is slow.
 fn patience() -> Duration {
     number_of("CROSSPROC_PATIENCE").map_or(PATIENCE, |seconds| Duration::from_secs(seconds.into()))
 }
 
-/// How many times as slow the machine is as those that the tests' bounds of time are for: 1, or
+/// Returns the factor by which this machine is slower than the tests' time bounds assume: 1, or
 /// what `CROSSPROC_SLOWNESS` says.
 pub(crate) fn slowness() -> u32 {
     number_of("CROSSPROC_SLOWNESS").unwrap_or(1)
@@ -28,17 +28,17 @@ fn number_of(name: &str) -> Option<u32> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value:?}")))
 }
 
-/// A child that dies with the test. Slices are off in it and in the test, so that they hide
-/// nothing.
+/// Forks a child that dies with the test. Slices are off in the child and in the test, so that they
+/// hide nothing.
 pub(crate) fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
     set_slice(None);
-    // SAFETY: the children use the crate, atomics and system calls; should one panic, its message
-    // may wait for a lock of the standard error that another test holds, and the test fails by
-    // its patience.
+    // SAFETY: the children use the crate, atomics and system calls. If one panics, its message may
+    // wait for a lock of the standard error that another test holds. Then the test fails by its
+    // patience.
     unsafe { Builder::new().daemon(true).fork_with_threads(body) }.expect("a child can be forked")
 }
 
-/// Joins children and fails unless each has exited with 0.
+/// Joins children, and fails unless each has exited with 0.
 pub(crate) fn join_all(children: impl IntoIterator<Item = Child>) {
     for child in children {
         let status = child.join_timeout(patience()).expect("the child ends in time");
@@ -61,7 +61,7 @@ pub(crate) fn wait_until(what: &str, mut state: impl FnMut() -> bool) {
     }
 }
 
-/// Whether the process's first thread is asleep in a futex call, or polls.
+/// Returns whether the process's first thread is asleep in a futex call, or polls.
 pub(crate) fn is_asleep(child: &Child) -> bool {
     let calls =
         [libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_ppoll].map(|call| format!("{call} "));
@@ -76,16 +76,16 @@ pub(crate) fn wait_until_asleep(child: &Child) {
 
 pub(crate) fn close_all_but_standard_streams() {
     for number in 3..1_024 {
-        // SAFETY: nothing in this process uses what it has there, from now on.
+        // SAFETY: nothing in this process uses these descriptors from now on.
         unsafe { libc::close(number) };
     }
 }
 
-/// The next child is the first of a pid namespace.
+/// Makes the next child the first process of a PID namespace.
 pub(crate) fn enter_pid_namespace() {
     // SAFETY: only this process's later children are affected.
     let separated = unsafe { libc::unshare(libc::CLONE_NEWPID) } == 0
-        // SAFETY: as above; without privileges it takes a user namespace, too.
+        // SAFETY: as above. Without privileges, this needs a user namespace, too.
         || unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) } == 0;
     assert!(separated, "this test needs the right to make a pid namespace");
 }

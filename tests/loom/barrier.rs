@@ -15,14 +15,14 @@ fn pass(shared: &Barrier) {
     shared.wait().unwrap();
 }
 
-/// Arrives in the place of one that died before it could.
+/// Arrives in place of a victim that died before it could.
 fn stand_in_for(victim: End, shared: &Barrier) {
     if victim.writes == 0 {
         participant(9, None, || pass(shared));
     }
 }
 
-/// A barrier, and the indices and leaders that its phases have had.
+/// A barrier, with the indices and the number of leaders of its phases.
 #[derive(Debug)]
 struct Noted {
     barrier: Barrier,
@@ -75,7 +75,7 @@ fn the_parties_see_what_the_others_wrote() {
                 pass(shared);
                 assert_eq!(data[1 - own].get(), 1);
                 pass(shared);
-                // The other one has read it, and writes elsewhere.
+                // The other party has read it, and writes elsewhere.
                 data[own].add(1);
             })
         });
@@ -210,7 +210,7 @@ fn reset_breaks_the_phase_of_those_who_wait_alone() {
     });
 }
 
-/// Whoever is slow to look finds its phase long gone, and still learns how it ended.
+/// A party that is slow to look finds its phase long gone, and still learns how it ended.
 #[test]
 fn a_phase_that_ended_before_a_reset_has_ended_well() {
     model("barrier: a_phase_that_ended_before_a_reset_has_ended_well", Sleep, Some(2), || {
@@ -236,7 +236,7 @@ fn a_reset_makes_a_broken_barrier_whole() {
             shared.abort();
             shared.reset();
             assert!(!shared.is_broken());
-            // For one that comes only now.
+            // For a party that comes only after the reset.
             let _ = shared.arrive().unwrap();
         });
         join(waiter);
@@ -287,7 +287,7 @@ fn one_killed_while_it_aborts_has_woken_all_or_nobody() {
                 })
             });
             let end = participant(3, Some(killed_at), || shared.abort());
-            // Does nothing to a barrier that is broken.
+            // Has no effect on a broken barrier.
             participant(4, None, || shared.abort());
             join_all(parties);
             end

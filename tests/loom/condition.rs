@@ -11,12 +11,12 @@ use loom::thread;
 
 use crate::{Watched, join, join_all, kill_model, model, share, spawn};
 
-/// For ever, in slices: the models are without, and an interruptible wait is over and begins anew
-/// as one with slices does.
+/// Waits for ever, in slices. The models run without slices, but an interruptible wait ends and
+/// begins anew as a wait with slices does.
 const SLICES: Wait = Wait::FOREVER.interruptible();
 const LONG: Duration = Duration::from_secs(3600);
 
-/// What waiters take one of, each.
+/// Items, of which each waiter takes one.
 #[derive(Debug)]
 struct Box {
     items: Lock<u64>,
@@ -35,7 +35,7 @@ fn lock(lock: &Lock<u64>) -> LockGuard<'_, u64> {
     }
 }
 
-/// Waits for an item and takes it, whoever dies.
+/// Waits for an item and takes it, whichever participant dies.
 fn take(shared: &Box) {
     let mut items = lock(&shared.items);
     while *items == 0 {
@@ -43,7 +43,7 @@ fn take(shared: &Box) {
             Ok(()) => {}
             Err(ConditionError::OwnerDied) => {
                 items = items.recover();
-                // As is due: the dead one may have been notified.
+                // This is due: the dead owner may have been notified.
                 shared.changed.notify_one();
             }
             Err(error) => panic!("{error:?}"),
@@ -142,15 +142,15 @@ fn a_notification_of_all_reaches_all() {
     });
 }
 
-/// Two who wait until they are notified, once. Bits say who has begun to wait, and who was
-/// notified.
+/// Two waiters that wait until they are notified, once. Bits tell which of them have begun to wait,
+/// and which were notified.
 #[derive(Debug)]
 struct Pair {
     has_happened: Lock<u64>,
     changed: Condition,
     begun: AtomicU32,
     notified: AtomicU32,
-    /// How many of victim and notifier have ended.
+    /// How many of the victim and the notifier have ended.
     ended: AtomicU32,
 }
 
@@ -165,7 +165,7 @@ fn pair() -> Arc<Pair> {
 }
 
 impl Pair {
-    /// Waits, unless it has happened.
+    /// Waits, unless the event has happened.
     fn wait(&self, bit: u32, wait: Wait) {
         let mut guard = lock(&self.has_happened);
         if *guard != 0 {
@@ -185,7 +185,7 @@ impl Pair {
         self.changed.notify_one();
     }
 
-    /// Ends all slices once victim and notifier have ended.
+    /// Ends all slices once the victim and the notifier have ended.
     fn end_slices(&self) {
         if self.ended.fetch_add(1, Relaxed) == 1 {
             expire();
@@ -193,7 +193,8 @@ impl Pair {
     }
 }
 
-/// At least one of those that had begun to wait, and no more than that one if they slept.
+/// The notification reaches at least one of the waiters that had begun to wait. If they slept, it
+/// reaches only one.
 #[test]
 fn a_notification_of_one_reaches_one() {
     static REACHED_ONE: AtomicBool = AtomicBool::new(false);
@@ -221,7 +222,7 @@ fn a_time_out_takes_no_notification() {
         let impatient = spawn(1, None, &shared, |shared| {
             let mut items = lock(&shared.items);
             match shared.changed.wait_timeout(&mut items, LONG) {
-                // It takes nothing: it has to pass on what it was told.
+                // It takes nothing, so it has to pass the notification on.
                 Ok(()) => shared.changed.notify_one(),
                 Err(ConditionError::TimedOut) => {}
                 Err(error) => panic!("{error:?}"),
@@ -237,8 +238,9 @@ fn a_time_out_takes_no_notification() {
     });
 }
 
-/// Its slices end after the victim's end and the notification: a victim that dies after its sleep
-/// and before it has the lock leaves what it has had owed, and nobody else is woken.
+/// The survivor's slices end after the victim's end and the notification. A victim that dies after
+/// its sleep, but before it has the lock, leaves its notification owed. No other waiter is woken
+/// then.
 #[test]
 fn a_waiter_killed_anywhere_hands_its_notification_on() {
     kill_model(
@@ -262,15 +264,15 @@ fn a_waiter_killed_anywhere_hands_its_notification_on() {
             shared.end_slices();
             let end = join(victim);
             participant(4, None, || {
-                // If the victim has come back with the notification, or may have and has died with
-                // the lock, it is for others to notify the survivor.
+                // The victim may have come back with the notification, or have died with the lock
+                // after it may have done so. Then it is for others to notify the survivor.
                 let result = shared.has_happened.try_lock();
                 if matches!(result, Err(LockError::OwnerDied(_)))
                     || shared.notified.load(Relaxed) & 1 != 0
                 {
                     shared.changed.notify_all();
                 }
-                // An unlock would mend the word, in which a dead waiter may have left its flag.
+                // An unlock would repair the word, in which a dead waiter may have left its flag.
                 std::mem::forget(result);
             });
             join(survivor);
@@ -317,8 +319,8 @@ fn one_killed_while_it_notifies_one_leaves_a_condition_that_works() {
     );
 }
 
-/// The kernel wakes one for a dead notifier, who finds nothing changed, and tells the next;
-/// meanwhile there is a notification, and another one begins to wait.
+/// The kernel wakes a waiter for a dead notifier. The waiter finds nothing changed, and wakes the
+/// next. Meanwhile there is a notification, and another waiter begins to wait.
 #[test]
 fn a_notification_after_a_wake_up_for_nothing_is_not_lost() {
     model(
@@ -333,7 +335,7 @@ fn a_notification_after_a_wake_up_for_nothing_is_not_lost() {
             });
             let theirs = Arc::clone(&shared);
             let notifiers = thread::spawn(move || {
-                // At its fourth step it would change the word, which is pending.
+                // Its fourth step would change the word, which is pending.
                 let end = participant(2, Some(3), || theirs.changed.notify_one());
                 assert_eq!(end.writes, 0);
                 participant(3, None, || {
@@ -370,7 +372,7 @@ fn one_killed_while_it_notifies_one_has_notified_it_or_has_not() {
     );
 }
 
-/// Once the time is over, a wait in slices never sleeps again: it is between two slices.
+/// Once the time is over, a wait in slices never sleeps again: it stays between two slices.
 #[test]
 fn a_notification_between_two_slices_is_not_lost() {
     model("condition: a_notification_between_two_slices_is_not_lost", Sleep, Some(2), || {

@@ -44,8 +44,8 @@ fn is_set_sees_what_the_setter_wrote() {
     });
 }
 
-/// The consumer that clears and then looks for work must see the work of every `set` that its
-/// `clear` undid, also of one that found the event set.
+/// A consumer clears the event and then looks for work. It must see the work of every `set` that
+/// its `clear` undid, including a `set` that found the event set.
 #[test]
 fn clear_sees_what_the_setters_it_undoes_wrote() {
     model("event: clear_sees_what_the_setters_it_undoes_wrote", Look, None, || {
@@ -93,7 +93,7 @@ fn a_waiter_returns_from_a_set_that_is_undone_at_once() {
             shared.clear();
         });
         join(pulse);
-        // For one that began to wait after all that.
+        // For a waiter that begins to wait after all that.
         expire();
         join(waiter);
     });
@@ -165,7 +165,7 @@ fn a_waiter_killed_anywhere_strands_nobody() {
 
 #[test]
 fn a_setter_and_a_waiter_killed_anywhere_strand_nobody() {
-    // The waiter's moments are sampled: every fourth step.
+    // The waiter's steps are sampled: every fourth one.
     for second in (0..12).step_by(4) {
         let name = format!(
             "event: a_setter_and_a_waiter_killed_anywhere_strand_nobody, the waiter at {second}"

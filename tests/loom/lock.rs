@@ -8,7 +8,7 @@ use crossproc_sys::model::{expire, participant};
 
 use crate::{Watched, join, join_all, kill_model, model, sampled_kill_model, share, spawn};
 
-/// Locks whatever the state is; the second says whether the last owner had died.
+/// Locks in any state. The second value says whether the last owner had died.
 fn lock(lock: &Lock<u64>) -> (LockGuard<'_, u64>, bool) {
     match lock.lock() {
         Ok(guard) => (guard, false),
@@ -117,7 +117,7 @@ fn a_participant_killed_anywhere_strands_nobody() {
 
 #[test]
 fn two_participants_killed_anywhere_strand_nobody() {
-    // The second victim's moments are sampled: every third step.
+    // The second victim's steps are sampled: every third one.
     for second in (0..20).step_by(3) {
         let name =
             format!("lock: two_participants_killed_anywhere_strand_nobody, the second at {second}");
@@ -140,7 +140,7 @@ fn an_owner_killed_inside_is_reported_once() {
         let victim = spawn(1, Some(killed_at), &shared, |shared| {
             let mut guard = lock(shared).0;
             *guard = 1;
-            // One more step, at which it is certain to hold the lock.
+            // One more step, at which the thread is certain to hold the lock.
             assert!(!guard.is_inconsistent());
             *guard = 2;
         });
@@ -169,7 +169,7 @@ fn a_guard_that_is_not_recovered_passes_the_death_on() {
     });
 }
 
-/// In the models one loss makes a waiter starve.
+/// In the models a waiter starves after one lost lock.
 #[test]
 fn a_starving_waiter_killed_anywhere_strands_nobody() {
     sampled_kill_model(

@@ -1,8 +1,8 @@
 //! Loom models of the real primitives: `ci/loom.sh` runs them, with `--cfg crossproc_loom`.
 //!
 //! Each prints how many executions it explored. A model with the futex that [`Look`]s finds a
-//! missing Acquire or Release; one with the futex that [`Sleep`]s finds a lost wake-up; in a kill
-//! model one participant is killed before its step k, for every k that it reaches.
+//! missing Acquire or Release. A model with the futex that [`Sleep`]s finds a lost wake-up. In a
+//! kill model one participant is killed before its step k, for every k that it reaches.
 
 #![cfg(crossproc_loom)]
 #![allow(unsafe_code)]
@@ -26,7 +26,7 @@ mod rlock;
 mod rwlock;
 mod semaphore;
 
-// What the queue's state machine refers to: see `queue`.
+// The modules that the queue's state machine refers to: see `queue`.
 #[allow(dead_code, unreachable_pub, reason = "part of it is used")]
 #[path = "../../src/reactor"]
 mod reactor {
@@ -54,7 +54,7 @@ mod wait_any {
     pub(crate) mod watching;
 }
 
-/// Explores a model in which nobody is killed.
+/// Explores a model in which no participant is killed.
 fn model(
     name: &str,
     futexes: Futexes,
@@ -66,8 +66,8 @@ fn model(
     println!("{name}: {executions} executions ({futexes:?}, {})", bound(preemptions));
 }
 
-/// Explores a model once for each step at which its victim can be killed. The model gets the step,
-/// and says whether the victim died of it.
+/// Explores a model once for each step at which its victim can be killed. The model gets the step.
+/// Its result says whether the victim was killed.
 fn kill_model(
     name: &str,
     preemptions: Option<usize>,
@@ -76,7 +76,7 @@ fn kill_model(
     sampled_kill_model(name, preemptions, 1, model);
 }
 
-/// [`kill_model`] for one step in `every`, where all would take too long.
+/// Runs [`kill_model`] for one step in `every`, where all steps would take too long.
 fn sampled_kill_model(
     name: &str,
     preemptions: Option<usize>,
@@ -109,7 +109,7 @@ fn sampled_kill_model(
     }
 }
 
-/// In the crate and in what is compiled here again.
+/// Turns slices off, in the crate and in the modules that are compiled here again.
 fn without_slices() {
     crossproc::set_slice(None);
     wait::set_slice(None);
@@ -119,15 +119,15 @@ fn bound(preemptions: Option<usize>) -> String {
     preemptions.map_or("every interleaving".into(), |most| format!("up to {most} preemptions"))
 }
 
-/// What the participants share. It is used once where it is made, which for loom is when its
-/// atomics are made.
+/// Makes what the participants share. It is used once here, since loom's atomics are created on
+/// first use.
 fn share<P: Debug>(shared: P) -> Arc<P> {
     let shared = Arc::new(shared);
     let _ = format!("{shared:?}");
     shared
 }
 
-/// A participant in a thread of its own.
+/// Spawns a participant in a thread of its own.
 fn spawn<P: 'static>(
     tid: u32,
     killed_at: Option<usize>,
@@ -154,8 +154,7 @@ struct Watched(UnsafeCell<u64>);
 
 impl Watched {
     fn add(&self, count: u64) {
-        // SAFETY: the model holds the lock, or has not told anybody yet; loom fails if that is not
-        // so.
+        // SAFETY: the model holds the lock, or has not shared the data yet; loom fails otherwise.
         self.0.with_mut(|value| unsafe { *value += count });
     }
 

@@ -9,7 +9,7 @@ use crossproc_sys::model::{expire, participant};
 
 use crate::{Watched, join, join_all, kill_model, model, share, spawn};
 
-/// What is done once, what it writes, and how often it was begun and ended.
+/// A `Once`, the data that its work writes, and how often the work was begun and ended.
 #[derive(Debug, Default)]
 struct Work {
     once: Once,
@@ -20,11 +20,12 @@ struct Work {
 
 impl Work {
     fn work(&self, state: OnceState) {
-        // One that died just before its work, or just after it, counts, too.
+        // `predecessor_died` also counts a predecessor that died just before or just after its
+        // work.
         let died_within = self.begun.fetch_add(1, Relaxed) != self.ended.load(Relaxed);
         assert!(state.predecessor_died() || !died_within);
         self.data.add(1);
-        // A step, at which it is certain to hold the lock.
+        // A step at which the thread is certain to hold the lock.
         assert!(!self.once.is_completed());
         self.ended.fetch_add(1, Relaxed);
     }
@@ -96,7 +97,8 @@ fn an_initialiser_killed_anywhere_hands_the_work_on() {
         let end = join(victim);
         join_all(survivors);
         assert!(shared.once.is_completed());
-        // The one that died after its work and before it could say so has left it to be done again.
+        // A victim that died after its work, but before it could say so, has left it to be done
+        // again.
         let (begun, ended) = (shared.begun.load(Relaxed), shared.ended.load(Relaxed));
         assert!(ended >= 1 && begun <= if end.killed { 2 } else { 1 });
         participant(9, None, || call_and_read(&shared));

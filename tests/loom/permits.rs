@@ -73,7 +73,7 @@ fn two_permits_that_are_released_wake_two() {
             drop(permits);
             join_all(waiters);
         });
-        // The waiters have ended, as their threads have.
+        // The waiters have ended, as their threads have: their permits are back.
         assert_eq!(shared.value(), 2);
     });
 }
@@ -180,7 +180,7 @@ fn two_permits_of_one_that_ends_wake_two_who_keep_them() {
         participant(1, None, || {
             hold_for_ever(&shared.0);
             hold_for_ever(&shared.0);
-            // Neither lets go before both have one.
+            // Neither releases its permit before both have one.
             waiters.set(Some([2, 3].map(|tid| {
                 spawn(tid, None, &shared, |(shared, both)| {
                     let _permit = shared.acquire().unwrap();

@@ -1,5 +1,5 @@
-//! Models of the queue: of its state machine, which is compiled here from the crate's own files, so
-//! that it need not be public. What is above it has no part in what loom looks for.
+//! Models of the queue's state machine. It is compiled here from the crate's own files, so that it
+//! need not be public. The layers above it have no part in what loom looks for.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -56,7 +56,7 @@ mod exchanging;
 mod sleeping;
 mod working;
 
-/// A queue's memory, and what its slots hold, which loom watches.
+/// A queue's memory, and the contents of its slots, which loom watches.
 struct Plot {
     memory: QueueMemory,
     payloads: Vec<Watched>,
@@ -64,7 +64,7 @@ struct Plot {
     layout: Layout,
 }
 
-/// A queue without participants.
+/// Makes a queue without participants.
 fn plot(capacity: u32, ids: u32, is_joinable: bool) -> Plot {
     let config = Config {
         capacity,
@@ -80,7 +80,8 @@ fn plot(capacity: u32, ids: u32, is_joinable: bool) -> Plot {
     let layout = Layout::from_size_align(offsets.len, 4_096).unwrap();
     // SAFETY: the layout is not empty.
     let bytes = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap();
-    // SAFETY: as long and as aligned as the offsets wants it; it goes with the plot.
+    // SAFETY: the memory has the length and alignment that `offsets` asks for, and lives as long as
+    // the plot.
     let memory = unsafe { QueueMemory::new(bytes, config, offsets) };
     memory.fill();
     let plot = Plot {
@@ -93,7 +94,7 @@ fn plot(capacity: u32, ids: u32, is_joinable: bool) -> Plot {
     plot
 }
 
-/// A queue with all its participants, who need no token: who dies is settled by the model.
+/// Makes a queue with all its participants. They need no token: the model settles those that die.
 fn queue(capacity: u32, ids: u32) -> Arc<Plot> {
     let plot = plot(capacity, ids, false);
     plot.furnish();
@@ -101,7 +102,7 @@ fn queue(capacity: u32, ids: u32) -> Arc<Plot> {
 }
 
 impl Plot {
-    /// Makes loom's atomics, before there are threads.
+    /// Makes loom's atomics before there are threads.
     fn touch(&self) {
         let Plot { memory, .. } = self;
         let control = memory.control();
@@ -124,7 +125,7 @@ impl Plot {
             record.seen.load(Relaxed);
             record.site.load(Relaxed);
             record.life.load(Relaxed);
-            // A release with somebody waiting is what uses all its words.
+            // A release with a waiter uses all words of the token.
             participant(1, None, || {
                 record.token.try_lock_contended().unwrap();
                 record.token.watch();
@@ -142,7 +143,7 @@ impl Plot {
         }
     }
 
-    /// Gives all ids their slots, as if all had attached.
+    /// Gives all ids their slots, as if all participants had attached.
     fn furnish(&self) {
         let Plot { memory, .. } = self;
         for id in 0..memory.config.ids as usize {
@@ -160,7 +161,7 @@ impl Plot {
         self.memory.ring(Which::Items)
     }
 
-    /// Settles what a dead one has left who had no token.
+    /// Settles what a dead participant without a token has left.
     fn settle(&self, id: usize) {
         let life = self.memory.record(id).life.load(Acquire);
         if life & LIVES != 0 {
@@ -168,7 +169,7 @@ impl Plot {
         }
     }
 
-    /// Takes over the id of such a one.
+    /// Takes over the id of a dead participant without a token.
     fn take_over(&self, id: usize) -> Participant {
         self.settle(id);
         let life = &self.memory.record(id).life;
@@ -178,7 +179,8 @@ impl Plot {
         self.participant(id)
     }
 
-    /// A participant that has this id from now on, and knows what is in its places from there.
+    /// Returns a participant that has this id from now on, and reads from there what is in its
+    /// places.
     fn participant(&self, id: usize) -> Participant {
         let participant = Participant::new(&self.memory, id);
         for place in 0..self.memory.config.places as usize {
@@ -190,7 +192,7 @@ impl Plot {
         participant
     }
 
-    /// Writes into the slot of the place that a put takes.
+    /// Writes into the slot of the place that a put takes. Returns the place.
     fn write(&self, participant: &Participant, value: u64) -> usize {
         let place = self.memory.free_place(participant);
         self.payloads[self.memory.slot(participant, place).unwrap()].set(value);
@@ -212,7 +214,7 @@ impl Plot {
         Ok(self.read(participant, place))
     }
 
-    /// Puts, before there are threads, by the last participant.
+    /// Puts the values as the last participant, before there are threads.
     fn fill_with<const N: usize>(&self, values: [u64; N]) {
         let participant = self.participant(self.memory.config.ids as usize - 1);
         for value in values {
@@ -220,7 +222,7 @@ impl Plot {
         }
     }
 
-    /// Puts, and wakes who sleeps for it.
+    /// Puts, and wakes a getter that sleeps for the item.
     fn put_and_wake(&self, participant: &Participant, value: u64) -> Result<(), Refused> {
         let place = self.write(participant, value);
         self.memory.at_once(me(), Side::Putters, |ring| {
@@ -237,12 +239,12 @@ impl Plot {
         self.memory.waiting(me(), Side::Putters, &mut Waiter::new(Wait::FOREVER), put, sleep)
     }
 
-    /// Closes it, as somebody who is no participant otherwise.
+    /// Closes the queue, as a thread that is not a participant of the queue.
     fn close(&self) {
         participant(9, None, || self.memory.close(me()));
     }
 
-    /// Gets, and wakes who sleeps for the room.
+    /// Gets, and wakes a putter that sleeps for the room.
     fn get_and_wake(&self, participant: &Participant) -> Result<u64, Refused> {
         let place = self.memory.free_place(participant);
         self.memory.at_once(me(), Side::Getters, |ring| {
@@ -261,21 +263,21 @@ impl Plot {
         Ok(self.read(participant, place))
     }
 
-    /// How many puts have happened.
+    /// Returns how many puts have happened.
     fn puts(&self) -> u64 {
         let entries =
             (0..self.memory.config.entries()).map(|at| self.memory.entry(at).load(Relaxed));
         entries.map(|entry| cycle(entry) / ROUND - 1 + u64::from(entry & FULL != 0)).sum()
     }
 
-    /// What is left in it, got by a participant that is doing nothing else.
+    /// Returns what is left in the queue, got by a participant that does nothing else.
     fn drain(&self, id: usize) -> Vec<u64> {
         let participant = self.participant(id);
         core::iter::from_fn(|| self.get(&participant).ok()).collect()
     }
 
-    /// No slot is lost or doubled, and everybody is known to have taken those that it has. At the
-    /// end, when nobody is in the middle of anything.
+    /// Asserts that no slot is lost or doubled, and that each participant is noted as the taker of
+    /// the slots it has. Used at the end, when no operation is under way.
     fn assert_whole(&self) {
         let Plot { memory, .. } = self;
         let used = memory.used();
@@ -283,13 +285,13 @@ impl Plot {
             (0..memory.config.entries()).map(|at| index(memory.entry(at).load(Acquire))).collect();
         for id in 0..used {
             let record = memory.record(id);
-            // What a dead one announced stays.
+            // What a dead participant announced stays.
             let is_anything =
                 record.seen.load(Acquire) != 0 && record.life.load(Acquire) & LIVES != 0;
             assert!(!is_anything, "something is announced");
             for place in 0..memory.config.places as usize {
                 let word = memory.place(id, place).load(Acquire);
-                // Nobody has ever attached with this id, though it is counted.
+                // No participant has ever attached with this id, though the id is counted.
                 let slot =
                     if word == 0 { memory.config.first_slot(id) + place } else { index(word) };
                 assert!(
@@ -315,12 +317,13 @@ impl core::fmt::Debug for Plot {
 
 impl Drop for Plot {
     fn drop(&mut self) {
-        // SAFETY: `plot` has allocated it with this layout, and who has the plot uses the memory.
+        // SAFETY: `plot` allocated it with this layout, and only the owner of the plot uses the
+        // memory.
         unsafe { dealloc(self.bytes.as_ptr(), self.layout) };
     }
 }
 
-/// The calling participant's list.
+/// Returns the calling participant's list.
 fn me() -> &'static Thread {
     robust::current().unwrap()
 }

@@ -6,7 +6,7 @@ use crossproc_sys::model::participant;
 
 use crate::{Watched, join, join_all, kill_model, model, share, spawn};
 
-/// Locks whatever the state is; the second says whether the last owner had died.
+/// Locks in any state. The second value says whether the last owner had died.
 fn lock(lock: &RLock<u64>) -> (RLockGuard<'_, u64>, bool) {
     match lock.lock() {
         Ok(guard) => (guard, false),
@@ -15,7 +15,7 @@ fn lock(lock: &RLock<u64>) -> (RLockGuard<'_, u64>, bool) {
     }
 }
 
-/// Adds one before the second lock, in it, and after it.
+/// Adds one before, during and after the second lock.
 fn add_three_watched((shared, data): &(RLock<u64>, Watched)) {
     let _outer = lock(shared);
     data.add(1);
@@ -73,7 +73,7 @@ fn an_owner_killed_inside_is_reported_once() {
         let end = join(spawn(1, Some(killed_at), &shared, |shared| {
             let outer = lock(shared).0;
             outer.set(1);
-            // Steps at which it is certain to hold the lock.
+            // Steps at which the thread is certain to hold the lock.
             drop(lock(shared));
             outer.set(2);
         }));

@@ -11,12 +11,12 @@ use crate::{Watched, join, join_all, kill_model, model, sampled_kill_model, shar
 
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A lock, and data that is used under it.
+/// A lock, and data that is used under the lock.
 #[derive(Debug)]
 struct Under<const N: usize> {
     lock: RwLock<u64, N>,
     data: Watched,
-    /// Whether the one that may die has written.
+    /// Whether the participant that may die has written.
     has_written: AtomicBool,
 }
 
@@ -66,7 +66,7 @@ fn add_one<const N: usize>(shared: &Under<N>) {
     shared.data.add(1);
 }
 
-/// Makes the value 1, and then 2, with steps in between.
+/// Sets the value to 1 and then to 2, with steps in between.
 fn write_in_two_parts<const N: usize>(shared: &Under<N>) {
     let mut guard = write(shared).0;
     shared.has_written.store(true, Relaxed);

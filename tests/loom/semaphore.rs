@@ -129,7 +129,7 @@ fn an_acquirer_killed_anywhere_has_one_permit_or_none() {
 
 #[test]
 fn a_releaser_and_an_acquirer_killed_anywhere_strand_nobody() {
-    // The acquirer's moments are sampled: every fourth step.
+    // The acquirer's steps are sampled: every fourth one.
     for second in (0..12).step_by(4) {
         let name = format!(
             "semaphore: a_releaser_and_an_acquirer_killed_anywhere_strand_nobody, the acquirer \
@@ -150,7 +150,7 @@ fn a_releaser_and_an_acquirer_killed_anywhere_strand_nobody() {
     }
 }
 
-/// Releases, and counts it unless it is one too many.
+/// Releases a permit, and counts the release unless it is one too many.
 fn release_and_count((shared, released): &(BoundedSemaphore, AtomicU32)) {
     match shared.release() {
         Ok(()) => _ = released.fetch_add(1, Relaxed),
@@ -177,7 +177,7 @@ fn releases_that_find_a_sleeper_keep_to_the_bound() {
         let acquirer = spawn(2, None, &shared, |(shared, _)| shared.acquire());
         join_all([3, 4].map(|tid| spawn(tid, None, &shared, release_and_count)));
         join(acquirer);
-        // The second is one too many if it comes before the acquirer.
+        // The second release is one too many if it comes before the acquirer.
         let released = shared.1.load(Relaxed);
         assert!(released >= 1, "a release that the bound allows was refused");
         assert_eq!(shared.0.value(), released - 1);
@@ -191,7 +191,7 @@ fn a_release_too_many_leaves_the_acquirers_as_they_are() {
         let acquirers = [1, 2].map(|tid| {
             spawn(tid, None, &shared, |(shared, released)| {
                 shared.acquire();
-                // Taken by somebody's release too many.
+                // Refused if the surplus release came before it.
                 if shared.release().is_err() {
                     released.fetch_sub(1, Relaxed);
                 }

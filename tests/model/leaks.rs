@@ -1,5 +1,5 @@
-//! What a leaked guard keeps: the mapping of its queue, and the descriptor. Many programs would run
-//! out of both.
+//! The resources that a leaked guard keeps: the mapping of its queue, and the descriptor. Without
+//! clean-up, many programs would exhaust both.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -12,14 +12,14 @@ pub(crate) struct Leaks {
     files: Vec<RawFd>,
 }
 
-/// A file by its device and inode; `None` if there is no such descriptor.
+/// Returns a file's device and inode, or `None` if there is no such descriptor.
 fn identity_of(file: RawFd) -> Option<(u64, u64)> {
     let mut stat = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: there is room for the answer; the descriptor may be anything.
     if unsafe { libc::fstat(file, stat.as_mut_ptr()) } != 0 {
         return None;
     }
-    // SAFETY: it was written.
+    // SAFETY: `fstat` has written it.
     let stat = unsafe { stat.assume_init() };
     Some((stat.st_dev, stat.st_ino))
 }
@@ -39,14 +39,14 @@ impl Leaks {
     }
 
     /// Unmaps and closes what is left of the queue. Its handles are all dropped, and its
-    /// participants ended: nobody can reach any of it.
+    /// participants have ended: nothing can reach any of it.
     pub(crate) fn free(self) {
         let mut any = false;
         for &file in &self.files {
             if identity_of(file) == Some(self.identity) {
                 any = true;
-                // SAFETY: its owner was leaked: the file is the queue's, of which no handle is
-                // left.
+                // SAFETY: its owner was leaked: the file is the queue's, and no handle of the queue
+                // is left.
                 unsafe { libc::close(file) };
             }
         }
@@ -64,8 +64,8 @@ impl Leaks {
             let address = |digits| usize::from_str_radix(digits, 16).expect("an address");
             if inode.parse() == Ok(self.identity.1) && line.contains("memfd:crossproc") {
                 let (start, end) = (address(start), address(end));
-                // SAFETY: a mapping of the queue's file, whose owner was leaked, and to which no
-                // reference is left.
+                // SAFETY: a mapping of the queue's file, whose owner was leaked. No reference into
+                // it is left.
                 let result =
                     unsafe { libc::munmap(ptr::without_provenance_mut(start), end - start) };
                 assert_eq!(result, 0, "a mapping can be unmapped");

@@ -1,9 +1,10 @@
-//! Programs for the participants of a queue, run in lockstep, against a plain model of it.
+//! Programs for the participants of a queue, run in lockstep, and compared with a plain model of
+//! the queue.
 //!
 //! Bytes become a [setup](program::Setup) and [steps](program::Step). Each participant is a thread
-//! that does one thing when it is told to; what comes of it must be exactly what the
-//! [model](reference) says. One at a time may wait for what another one does. A participant may
-//! die: it leaks all that it has in hand, and ends, so that the kernel ends its participation.
+//! that does one thing when it is told to. The outcome must be exactly what the [model](reference)
+//! says. One participant at a time may wait for what another one does. A participant may die: it
+//! leaks all that it has in hand, and ends, so that the kernel ends its participation.
 //!
 //! The fuzz target runs the same programs.
 
@@ -26,10 +27,10 @@ use reference::Reference;
 /// The most steps of a program.
 const MOST_STEPS: usize = 200;
 
-/// Who ends it all: in a seat of its own.
+/// The participant that ends it all, in a seat of its own.
 const LAST: usize = SEATS;
 
-/// Runs the program that the bytes are.
+/// Runs the program that the bytes encode.
 ///
 /// # Panics
 /// If the queue does not do what it must.
@@ -43,7 +44,7 @@ pub(crate) fn run(bytes: &[u8]) {
     run.finish();
 }
 
-/// A participant's thread, and how to talk to it.
+/// A participant's thread, and the channels to it.
 struct Thread {
     commands: Sender<Command>,
     outcomes: Receiver<Outcome>,
@@ -55,12 +56,12 @@ struct Run {
     queue: Any,
     reference: Reference,
     threads: [Option<Thread>; SEATS + 1],
-    /// Who waits, in what.
+    /// The participant that waits, and the command that it waits in.
     waiting: Option<(usize, Command)>,
-    /// Of the items so far.
+    /// The number of items so far.
     number: u64,
     leaks: Leaks,
-    /// What has been done, and what came of it.
+    /// The commands so far, with their outcomes.
     log: Vec<String>,
 }
 
@@ -116,8 +117,8 @@ impl Run {
         }
     }
 
-    /// Whether what it does while others go on can be told: whoever sleeps buries the dead
-    /// meanwhile, at some time, and their tasks come back.
+    /// Returns whether it can be told what this command does while others go on. A sleeping
+    /// participant buries the dead meanwhile, at some time, and their tasks come back.
     fn may_wait(&self, seat: usize, command: &Command) -> bool {
         let is_single = !matches!(command, Command::PutMany(..) | Command::GetMany(..));
         let is_alone = self.setup.participants < 2;
@@ -128,7 +129,7 @@ impl Run {
             && !(self.setup.is_joinable && self.reference.leaves_dead())
     }
 
-    /// The command that a step stands for; nothing if there is nothing to do it with.
+    /// Returns the command that a step stands for, or `None` if there is nothing to do it with.
     fn command(&mut self, Step { seat, verb, form, number }: Step) -> Option<Command> {
         let Setup { is_bytes, is_joinable, .. } = self.setup;
         let one_of =
@@ -156,9 +157,9 @@ impl Run {
         })
     }
 
-    /// With room for one dead letter it is not said which of several tasks becomes one, so there
-    /// are no more than two at a time: one that has, and one that waits for room. The dead leave
-    /// none.
+    /// With room for one dead letter, it is unspecified which of several tasks becomes one. So
+    /// there are no more than two at a time: one that has become a letter, and one that waits for
+    /// room. The dead leave none.
     fn has_little_room(&self) -> bool {
         self.setup.is_joinable && self.setup.letters == 1
     }
@@ -187,8 +188,8 @@ impl Run {
             let first = self.reference.tasks(seat)[0];
             self.make(seat, Command::Done(first));
         }
-        // Whoever sleeps would bury the dead one at some time, unless it wakes for what that one
-        // leaves.
+        // A sleeping participant would bury the dead one at some time, unless it wakes for what the
+        // dead one leaves.
         if let Some((waits, waited)) = &self.waiting {
             let mut after = self.reference.clone();
             after.expect(seat, &command, None);
@@ -202,7 +203,7 @@ impl Run {
         Some(command)
     }
 
-    /// A new item: of eight bytes in a queue of numbers.
+    /// Returns a new item, of eight bytes in a queue of numbers.
     fn item(&mut self, number: usize) -> Item {
         self.number += 1;
         let bytes = self.number.to_le_bytes();
@@ -243,7 +244,7 @@ impl Run {
             .unwrap_or_else(|_| panic!("{command:?} of {seat} never ended"))
     }
 
-    /// Has it done, by one who does not wait, and looks at everything.
+    /// Has a participant that does not wait carry out the command, and checks everything.
     fn make(&mut self, seat: usize, command: Command) {
         let is_last = matches!(command, Command::End | Command::Die);
         self.tell(seat, command.clone());
@@ -275,7 +276,7 @@ impl Run {
         assert_eq!(*outcome, expected, "{self}");
     }
 
-    /// Everybody ends, and one comes that gets all that is left.
+    /// Ends all participants. A last one then gets all that is left.
     fn finish(mut self) {
         for seat in 0..SEATS {
             if self.threads[seat].is_some()

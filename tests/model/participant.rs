@@ -1,4 +1,4 @@
-//! A participant: a thread that does what it is told, with all that it has in hand.
+//! A participant: a thread that carries out commands, with all that it has in hand.
 
 use std::mem;
 use std::sync::mpsc::{Receiver, Sender};
@@ -22,7 +22,7 @@ pub(crate) enum Any {
     ByteTasks(JoinableByteQueue),
 }
 
-/// The same for all kinds of queues.
+/// Evaluates the same expression for all kinds of queues.
 macro_rules! each {
     ($any:expr, $queue:ident => $result:expr) => {
         match $any {
@@ -34,7 +34,7 @@ macro_rules! each {
     };
 }
 
-/// An operation in one of its forms.
+/// Calls an operation in one of its forms.
 macro_rules! form {
     ($form:expr, $on:ident.$try_name:ident, $timeout:ident($($argument:expr),*)) => {
         match $form.timeout() {
@@ -44,7 +44,7 @@ macro_rules! form {
     };
 }
 
-/// Why nothing came of it.
+/// The reason for which nothing came of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Full,
@@ -55,18 +55,18 @@ pub(crate) enum Refusal {
     TooManyLoans,
     TooManyParticipants,
     Deadlock,
-    /// It still waits: only in what is expected.
+    /// It still waits. Only used as an expectation.
     Blocks,
 }
 
-/// What came of a command.
+/// The outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
     Got(Vec<Item>),
-    /// Something is in hand, and was given out so many times.
+    /// A thing is in hand, and was given out this many times.
     Held(Item, u32),
-    /// Not all of several items were put.
+    /// Only this many of several items were put.
     Put(usize, Refusal),
     Refused(Refusal),
 }
@@ -103,7 +103,7 @@ impl Any {
         .expect("there is memory for a small queue")
     }
 
-    /// The same queue, mapped once more.
+    /// Maps the same queue once more.
     pub(crate) fn mapped_again(&self) -> Result<Self, RegionError> {
         let file = self.file().try_clone_to_owned().expect("there is a descriptor");
         Ok(match self {
@@ -119,12 +119,13 @@ impl Any {
         each!(self, queue => queue.as_fd())
     }
 
-    /// What can be seen without taking part: length, and whether it is empty, full, closed.
+    /// Returns what can be seen without taking part: the length, and whether the queue is empty,
+    /// full and closed.
     pub(crate) fn looks(&self) -> (usize, bool, bool, bool) {
         each!(self, queue => (queue.len(), queue.is_empty(), queue.is_full(), queue.is_closed()))
     }
 
-    /// How many tasks are unfinished, and dead letters.
+    /// Returns how many tasks are unfinished, and how many dead letters there are.
     pub(crate) fn counts(&self) -> (usize, usize) {
         match self {
             Any::Items(_) | Any::Bytes(_) => (0, 0),
@@ -220,7 +221,7 @@ fn bytes(number: u64) -> Item {
     number.to_le_bytes().to_vec()
 }
 
-/// What a participant has in hand.
+/// A thing that a participant has in hand.
 enum Guard<'a> {
     Loan(Loan<'a, u64>),
     ByteLoan(Loan<'a, [u8]>),
@@ -266,7 +267,7 @@ impl<'a> Guard<'a> {
         }
     }
 
-    /// Sends it, or gives it back.
+    /// Sends the loan, or returns it with the error.
     fn send(self, form: Form) -> Result<(), (Self, QueueError)> {
         match self {
             Guard::Loan(loan) => form!(form, loan.try_send, send_timeout())
@@ -286,8 +287,8 @@ impl<'a> Guard<'a> {
     }
 }
 
-/// As if the thread were killed: what it has leaked, which nobody has references to, is handed on
-/// when it ends.
+/// Acts as if the thread were killed: what it has leaked is handed on when it ends. No reference to
+/// that is left.
 fn hand_on() {
     if let Some(thread) = robust::ready() {
         // SAFETY: a guard that was leaked here gave no reference that is kept.
@@ -295,8 +296,8 @@ fn hand_on() {
     }
 }
 
-/// Does what it is told until it is told to end. Whoever tells waits for each outcome, but for the
-/// last one: then for the thread.
+/// Carries out commands until it is told to end. The test waits for each outcome, except that it
+/// waits for the thread after the last command.
 pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<Outcome>) {
     let mut held: Vec<(Guard<'_>, Item)> = Vec::new();
     for command in commands {
@@ -304,8 +305,8 @@ pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<
             Command::End => break,
             Command::Die => {
                 held.into_iter().for_each(mem::forget);
-                // With at least one guard leaked the thread's participation is not ended by its
-                // destructors.
+                // With at least one guard leaked, the destructors do not end the thread's
+                // participation.
                 if let Ok(loan) = queue.loan(&vec![0; 8]) {
                     mem::forget(loan);
                 }
@@ -317,12 +318,12 @@ pub(crate) fn live(queue: &Any, commands: &Receiver<Command>, outcomes: &Sender<
                 for (guard, contents) in &held {
                     assert_eq!(guard.contents(), *contents, "what is in hand does not change");
                 }
-                // Nobody listens any more if the test has failed.
+                // If the test has failed, nothing receives this any more.
                 let _ = outcomes.send(outcome);
             }
         }
     }
-    // What is in hand is given back first: only what was leaked is left.
+    // What is in hand is given back first, so that only what was leaked is left.
     drop(held);
     hand_on();
 }

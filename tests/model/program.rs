@@ -1,21 +1,21 @@
-//! What is done, by whom: commands, and how bytes become some.
+//! The commands, the participants that carry them out, and how bytes become both.
 
 use std::time::Duration;
 
 /// An item's bytes: eight of them in a queue of numbers.
 pub(crate) type Item = Vec<u8>;
 
-/// How many seats there are for participants.
+/// The number of seats for participants.
 pub(crate) const SEATS: usize = 3;
 /// The most bytes of a message.
 pub(crate) const MAX_LEN: usize = 10;
-/// As many dead letters as there can ever be tasks here, or more.
+/// At least as many dead letters as there can ever be tasks here.
 pub(crate) const MANY_LETTERS: usize = 64;
 
-/// How a queue is made.
+/// The parameters that a queue is made with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup {
-    /// Items are messages of bytes, otherwise numbers.
+    /// Whether items are messages of bytes. Otherwise they are numbers.
     pub(crate) is_bytes: bool,
     pub(crate) is_joinable: bool,
     pub(crate) capacity: usize,
@@ -25,11 +25,11 @@ pub(crate) struct Setup {
     pub(crate) letters: usize,
 }
 
-/// The forms of what may wait.
+/// The forms of an operation that may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     Try,
-    /// A time-out of zero.
+    /// With a time-out of zero.
     Zero,
     /// As long as it takes, or until the test has failed.
     Long,
@@ -38,34 +38,34 @@ pub(crate) enum Form {
 #[derive(Debug, Clone)]
 pub(crate) enum Command {
     Put(Item, Form),
-    /// Only numbers.
+    /// For numbers only.
     PutMany(Vec<Item>, Form),
-    /// Not of a joinable queue.
+    /// Not for a joinable queue.
     Get(Form),
-    /// Only numbers, and not of a joinable queue.
+    /// For numbers only, and not for a joinable queue.
     GetMany(usize, Form),
-    /// Takes a loan and writes this.
+    /// Takes a loan and writes this item.
     Loan(Item),
-    /// Sends the loan that is held as number so and so.
+    /// Sends the loan with this index among what is held.
     Send(usize, Form),
     /// Takes an item or a task in hand.
     Receive(Form),
     Letter,
-    /// Drops what is held as number so and so.
+    /// Drops what is held with this index.
     Drop(usize),
     Leak(usize),
-    /// The task that is held as number so and so is done.
+    /// Reports the held task with this index done.
     Done(usize),
     /// With a time-out of zero.
     Join,
     Close,
     /// The thread drops what it has, and ends.
     End,
-    /// The thread ends with all that it has in hand, and its participation is the kernel's to end.
+    /// The thread ends with all that it has in hand. It is the kernel's to end its participation.
     Die,
 }
 
-/// A step of a program: the bytes are looked at again when it is known what the participant has in
+/// A step of a program. Its bytes are interpreted once it is known what the participant has in
 /// hand.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
@@ -78,7 +78,7 @@ pub(crate) struct Step {
 impl Setup {
     pub(crate) const LEN: usize = 3;
 
-    /// Any three bytes make one; what is missing is 0.
+    /// Makes a setup of any three bytes; missing bytes count as 0.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
         let byte = |index: usize| usize::from(bytes.get(index).copied().unwrap_or(0));
         Setup {
@@ -111,7 +111,7 @@ impl Step {
 impl Form {
     pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// For the forms with a time-out.
+    /// Returns the time-out, for the forms that have one.
     pub(crate) fn timeout(self) -> Option<Duration> {
         match self {
             Form::Try => None,
@@ -122,7 +122,7 @@ impl Form {
 }
 
 impl Command {
-    /// The same without waiting.
+    /// Returns the same command in a form that does not wait.
     pub(crate) fn at_once(self) -> Self {
         match self {
             Command::Put(item, Form::Long) => Command::Put(item, Form::Try),
@@ -135,7 +135,8 @@ impl Command {
         }
     }
 
-    /// The same with one item at the most: two operations of others cannot come in between.
+    /// Returns the same command with one item at most, so that no operation of another participant
+    /// comes between two items.
     pub(crate) fn single(self) -> Self {
         match self {
             Command::PutMany(items, form) => {

@@ -1,4 +1,4 @@
-//! What must come of every command: a plain queue, and who has what.
+//! The expected outcome of every command: a plain queue, and what each participant holds.
 
 use std::collections::VecDeque;
 
@@ -14,12 +14,12 @@ struct Task {
 #[derive(Debug, Clone)]
 enum Held {
     Loan(Item),
-    /// Something received, or a dead letter: gone, whatever becomes of it.
+    /// A received item, or a dead letter: it is gone, whatever happens to it.
     Taken,
     Task(Task),
 }
 
-/// Who sits in a seat. Without an id it does not take part yet.
+/// The occupant of a seat. Without an id it does not take part yet.
 #[derive(Debug, Clone, Default)]
 struct Participant {
     id: Option<usize>,
@@ -32,14 +32,14 @@ struct Participant {
 enum Holder {
     Nobody,
     Alive,
-    /// With the tasks that it had in hand. Nobody has noticed yet.
+    /// Dead, with the tasks that it had in hand. No participant has noticed yet.
     Dead(Vec<Task>),
 }
 
 #[derive(Debug, Clone)]
 struct Id {
     holder: Holder,
-    /// Tasks that have come back, and that nobody has taken since.
+    /// Tasks that have come back, and that no participant has taken since.
     returned: Vec<Task>,
 }
 
@@ -60,8 +60,8 @@ impl Reference {
         Reference { setup, items, is_closed: false, ids, seats: Default::default(), letters }
     }
 
-    /// What must come of a command. Where there is a choice, as to which task comes back first, it
-    /// is as in `actual`.
+    /// Applies a command, and returns its expected outcome. Where there is a choice of the task
+    /// that comes back first, it follows `actual`.
     pub(crate) fn expect(
         &mut self,
         seat: usize,
@@ -75,7 +75,7 @@ impl Reference {
         }
     }
 
-    /// What must come of it, if it were done now.
+    /// Returns the expected outcome of a command, were it carried out now.
     pub(crate) fn foresee(&self, seat: usize, command: &Command) -> Outcome {
         self.clone().expect(seat, command, None)
     }
@@ -142,7 +142,7 @@ impl Reference {
         Ok(Outcome::Done)
     }
 
-    /// Takes the first id that nobody alive holds, and what its holder has left.
+    /// Takes the first id that no living participant holds, and what its holder has left.
     fn attach(&mut self, seat: usize) -> Result<(), Refusal> {
         if self.seats[seat].id.is_some() {
             return Ok(());
@@ -164,14 +164,15 @@ impl Reference {
         Ok(())
     }
 
-    /// Whether a dead participant had a task in hand, which has come back.
+    /// Buries the holder of an id if it is dead, so that its tasks come back. Returns whether it
+    /// was dead.
     fn bury(&mut self, id: usize) -> bool {
         let holder = &mut self.ids[id].holder;
         let Holder::Dead(tasks) = holder else { return false };
         let tasks = std::mem::take(tasks);
         *holder = Holder::Nobody;
-        // Those that were given out too often count as letters, as far as there is room, but are
-        // where they are until somebody comes by who lives.
+        // Tasks that were given out too often count as letters, as far as there is room. They stay
+        // where they are until a living participant comes by.
         self.ids[id].returned.extend(tasks);
         true
     }
@@ -195,7 +196,8 @@ impl Reference {
         }
     }
 
-    /// Moves what has come back to an id to the letters, if that is for them, and there is room.
+    /// Moves tasks that have come back to an id to the letters, if they are given up and there is
+    /// room.
     fn give_up_own(&mut self, id: usize) {
         let returned = std::mem::take(&mut self.ids[id].returned);
         self.give_back(Some(id), returned);
@@ -205,7 +207,7 @@ impl Reference {
         (0..self.ids.len()).for_each(|id| self.give_up_own(id));
     }
 
-    /// How many tasks that have come back count as letters.
+    /// Returns how many tasks that have come back count as letters.
     fn count_letters_to_come(&self) -> usize {
         let given_up = self
             .ids
@@ -216,7 +218,7 @@ impl Reference {
         given_up.min(self.setup.letters - self.letters.len())
     }
 
-    /// How many tasks are for the letters, or there.
+    /// Returns how many tasks are to become letters, or are letters.
     pub(crate) fn count_given_up(&self) -> usize {
         self.letters.len()
             + self
@@ -227,7 +229,7 @@ impl Reference {
                 .count()
     }
 
-    /// Whether a task in hand is for the letters once it is given back.
+    /// Returns whether a task in hand becomes a letter once it is given back.
     pub(crate) fn holds_given_up(&self, seat: usize, which: usize) -> bool {
         matches!(&self.seats[seat].held[which], Held::Task(task) if self.is_given_up(task))
     }
@@ -243,7 +245,7 @@ impl Reference {
         }
     }
 
-    /// What somebody gets who gets now.
+    /// Returns what a participant gets if it gets now.
     fn first(
         &mut self,
         seat: usize,
@@ -271,15 +273,16 @@ impl Reference {
                 return Err(Refusal::Deadlock);
             }
             let refused = if is_over { Refusal::Closed } else { refusal(form, Refusal::Empty) };
-            // Whoever finds no task looks for the dead.
+            // A participant that finds no task looks for the dead.
             if refused == Refusal::Closed || !self.setup.is_joinable || !self.bury_all() {
                 return Err(refused);
             }
         }
     }
 
-    /// One of the tasks that have come back: the one that was actually got. Of several that look
-    /// the same its own comes first: it matters for the places that they are in.
+    /// Takes one of the tasks that have come back: the one that was actually got. Of several that
+    /// look the same, the participant's own comes first: this matters for the places that they are
+    /// in.
     fn take_returned(&mut self, seat: usize, actual: Option<&Outcome>) -> Option<Task> {
         let is_that = |task: &Task| match actual {
             Some(Outcome::Held(item, attempts)) => {
@@ -334,8 +337,8 @@ impl Reference {
         self.seats[seat].held.len() + self.seats[seat].leaked.len()
     }
 
-    /// Whether there is a place for a loan: tasks that this participant gave back, and nobody has
-    /// taken since, are still in some.
+    /// Checks that there is a place for a loan. Tasks that this participant gave back, and that no
+    /// participant has taken since, still occupy places.
     fn check_places(&self, seat: usize) -> Result<(), Refusal> {
         let returned = self.seats[seat].id.map_or(0, |id| self.ids[id].returned.len());
         if self.count_in_hand(seat) + returned >= self.setup.loans {
@@ -379,8 +382,8 @@ impl Reference {
         Ok(Outcome::Held(letter.item, letter.attempts))
     }
 
-    /// Those in the ring are in order but for those that the dead had: nobody knows who has moved
-    /// these, and when.
+    /// Takes a letter. Those in the ring are in order, except those that the dead had: nothing says
+    /// who moved these, and when.
     fn first_letter(&mut self, actual: Option<&Outcome>) -> Option<Task> {
         let is_that = |letter: &Task| {
             matches!(
@@ -417,7 +420,8 @@ impl Reference {
         if self.returned_or_held() == 0 { Ok(()) } else { Err(Refusal::TimedOut) }
     }
 
-    /// What was leaked, or everything of one that dies, is the kernel's to end.
+    /// Ends a participant. It is the kernel's to end what was leaked, or everything if the
+    /// participant dies.
     fn end(&mut self, seat: usize, dies: bool) {
         let Participant { id, held, mut leaked } = std::mem::take(&mut self.seats[seat]);
         let Some(id) = id else { return };
@@ -433,13 +437,14 @@ impl Reference {
         };
     }
 
-    /// What can be seen without taking part: length, and whether it is empty, full, closed.
+    /// Returns what can be seen without taking part: the length, and whether the queue is empty,
+    /// full and closed.
     pub(crate) fn looks(&self) -> (usize, bool, bool, bool) {
         let len = self.items.len();
         (len, len == 0, len == self.setup.capacity, self.is_closed)
     }
 
-    /// How many tasks are unfinished, and dead letters.
+    /// Returns how many tasks are unfinished, and how many dead letters there are.
     pub(crate) fn counts(&self) -> (usize, usize) {
         if !self.setup.is_joinable {
             return (0, 0);
@@ -454,7 +459,7 @@ impl Reference {
         (self.items.len() + in_hand + left.sum::<usize>() - to_come, self.letters.len() + to_come)
     }
 
-    /// How many tasks a join waits for.
+    /// Returns how many tasks a join waits for.
     fn returned_or_held(&self) -> usize {
         self.counts().0 + self.count_letters_to_come()
     }
@@ -463,14 +468,15 @@ impl Reference {
         self.seats[seat].id.is_some()
     }
 
-    /// Whether somebody has died whom nobody has noticed yet, or will be dead to others when it
+    /// Returns whether a participant has died unnoticed, or will be dead to the others when it
     /// ends.
     pub(crate) fn leaves_dead(&self) -> bool {
         self.ids.iter().any(|id| matches!(id.holder, Holder::Dead(_)))
             || self.seats.iter().any(|seat| !seat.leaked.is_empty())
     }
 
-    /// Where in a participant's hand there are loans, or tasks, or anything.
+    /// Returns the indices of the loans in a participant's hand. The functions below do so for
+    /// tasks, and for everything.
     pub(crate) fn loans(&self, seat: usize) -> Vec<usize> {
         self.places(seat, |held| matches!(held, Held::Loan(_)))
     }

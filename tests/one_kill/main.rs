@@ -1,8 +1,9 @@
-//! One SIGKILL, or one `_exit`, of a process with several threads: one operates, the others sleep
-//! for the same thing. A survivor, which sleeps for it in a process of its own, must get it.
+//! One SIGKILL, or one `_exit`, of a process with several threads: one thread operates, and the
+//! others sleep for the same thing. A survivor, which sleeps for it in a process of its own, must
+//! get it.
 //!
-//! The kernel's wake for the thread that operated may go to one that sleeps beside it, and that is
-//! dying, too. Slices are off, so a wake that is lost there leaves the survivor asleep for good.
+//! The kernel's wake for the thread that operated may go to a thread beside it that is asleep, and
+//! is dying, too. Slices are off, so a wake that is lost there leaves the survivor asleep for good.
 //!
 //! Each row is a test. `KILLS` says how many kills a row has.
 

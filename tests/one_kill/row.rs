@@ -1,4 +1,4 @@
-//! A row: one survivor, and many victims one after the other.
+//! A row: one survivor, and many victims, one after the other.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -12,29 +12,29 @@ use crate::forked::fork;
 use crate::things::Thing;
 use crate::victim::{End, Lot, Sleepers, await_round, cpus, live, pin};
 
-/// The kills of a row if nothing is said.
+/// The number of kills in a row, unless `KILLS` says otherwise.
 const KILLS: u32 = 100;
-/// How long the survivor may take.
+/// The longest that the survivor may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A row ends when it was stuck so often.
+/// A row ends when the survivor was stuck this often.
 const MOST_STUCK: u32 = 10;
-/// Of the first operations of a victim one is aimed at.
+/// The operation that is aimed at is among this many first ones of a victim.
 const MOST_ROUNDS: u32 = 4;
-/// What takes longer than so many seconds is ended by SIGALRM, and the row fails.
+/// SIGALRM ends any process that takes more seconds than this, and the row fails.
 const WATCHDOG: u32 = 20;
-/// How long the sleepers have to fall asleep.
+/// The time that the sleepers have to fall asleep.
 const TO_FALL_ASLEEP: Duration = Duration::from_micros(60);
 
-/// Where the operator was when it ended: before, in or after the operation that was aimed at.
+/// The operator's place when it ended: before, in or after the operation that was aimed at.
 pub(crate) const BEFORE: u32 = 0;
 pub(crate) const INSIDE: u32 = 1;
 pub(crate) const AFTER: u32 = 2;
 
-/// The rows have both CPUs to themselves, one after the other.
+/// Held by the running row: each row has both CPUs to itself.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// When a victim is killed, in nanoseconds after it has started its timer. The earliest and the
-/// latest follow from where the others were, so that some come too early, and some too late.
+/// When a victim is killed, in nanoseconds after it has started its timer. The bounds follow from
+/// where earlier victims were hit, so that some kills come too early, and some too late.
 pub(crate) struct Aim {
     earliest: AtomicU32,
     latest: AtomicU32,
@@ -42,12 +42,13 @@ pub(crate) struct Aim {
 
 impl Aim {
     const STEP: u32 = 50;
-    /// What `latest` begins with.
+    /// The initial value of `latest`.
     const LATEST: u32 = 12_000;
-    /// How often one is too early, and too late: one in so many.
+    /// One in this many kills is too early, and one too late.
     const RARELY: u32 = 10;
 
-    /// Mostly early: an operation ends with a long system call, and it is about what comes before.
+    /// Returns a delay that is mostly short. An operation ends with a long system call, and what
+    /// matters comes before it.
     pub(crate) fn delay(&self) -> u32 {
         let (earliest, latest) = (self.earliest.load(SeqCst), self.latest.load(SeqCst));
         let share = fastrand::f64();
@@ -69,11 +70,11 @@ impl Aim {
     }
 }
 
-/// What all processes of a row share.
+/// The memory that all processes of a row share.
 pub(crate) struct Table {
     /// How often the victim's operator was about to operate.
     pub(crate) round: AtomicU32,
-    /// How many of its sleepers have begun.
+    /// How many of the victim's sleepers have begun.
     pub(crate) begun: AtomicU32,
     /// What the survivor waits for between its rounds: a futex.
     pub(crate) turn: AtomicU32,
@@ -81,9 +82,9 @@ pub(crate) struct Table {
     opened: AtomicU32,
     /// The turn in which the survivor waits.
     pub(crate) trying: AtomicU32,
-    /// The turn, or the number, up to which the survivor has come.
+    /// The turn, or the number, that the survivor has reached.
     pub(crate) passed: AtomicU32,
-    /// Where the operator is: [`BEFORE`], [`INSIDE`] or [`AFTER`].
+    /// The operator's place: [`BEFORE`], [`INSIDE`] or [`AFTER`].
     pub(crate) stage: AtomicU32,
     pub(crate) aim: Aim,
     kills: AtomicU32,
@@ -92,15 +93,16 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// In memory that children inherit, and that is never unmapped.
+    /// Maps the table, in memory that children inherit, and that is never unmapped.
     fn map() -> &'static Table {
         let (prot, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-        // SAFETY: no address is asked for, so nothing that exists is changed.
+        // SAFETY: no address is requested, so no existing mapping is changed.
         let start = unsafe { libc::mmap(ptr::null_mut(), size_of::<Table>(), prot, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED, "the table can be mapped");
         let start: NonNull<Table> = NonNull::new(start.cast()).expect("a mapping is not at 0");
-        // SAFETY: long enough, page aligned, zeroed, which is a valid table, and never unmapped.
+        // SAFETY: long enough, page aligned and never unmapped. It is zeroed, which is a valid
+        // table.
         let table = unsafe { start.as_ref() };
         table.aim.latest.store(Aim::LATEST, SeqCst);
         table
@@ -126,16 +128,17 @@ impl Table {
         futex_wait(&self.opened, self.opened.load(SeqCst));
     }
 
-    /// Lets the survivor go on, whatever it waits for, and whoever has died on the way to say so.
+    /// Lets the survivor go on, whatever it waits for, even if the process that was to say so has
+    /// died.
     pub(crate) fn open(&self) {
         self.opened.fetch_add(1, SeqCst);
         futex_wake(&self.opened);
         futex_wake(&self.turn);
     }
 
-    /// Leaves the CPU to the sleepers, whose turn it is otherwise only by chance. It is aim, not
-    /// proof: if they do not sleep yet the kill finds nobody who could take the wake with it, and
-    /// no verdict depends on that.
+    /// Leaves the CPU to the sleepers, which otherwise get their turn only by chance. This is aim,
+    /// not proof: if they do not sleep yet, no dying sleeper can take the wake with it. No verdict
+    /// depends on it.
     pub(crate) fn let_them_sleep(&self) {
         std::thread::sleep(TO_FALL_ASLEEP);
     }
@@ -148,20 +151,20 @@ fn futex_wait(word: &AtomicU32, seen: u32) {
 }
 
 fn futex_wake(word: &AtomicU32) {
-    // SAFETY: uses the address only.
+    // SAFETY: uses only the address.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
 pub(crate) struct Row<T> {
     pub(crate) thing: T,
-    /// What does not happen.
+    /// An event that never happens.
     pub(crate) never: Shm<Event>,
     pub(crate) table: &'static Table,
     pub(crate) sleepers: Sleepers,
     pub(crate) end: End,
 }
 
-/// Kills as many victims as `KILLS` says, and fails if the survivor was ever stuck.
+/// Kills as many victims as `KILLS` says. Fails if the survivor was ever stuck.
 pub(crate) fn run<T: Thing>(sleepers: Sleepers, end: End) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let kills =
@@ -169,7 +172,7 @@ pub(crate) fn run<T: Thing>(sleepers: Sleepers, end: End) {
     let never = Shm::new(Event::new()).expect("there is memory");
     let row = Row { thing: T::new(), never, table: Table::map(), sleepers, end };
     let began = Instant::now();
-    // One with a single thread, which can be forked as it is.
+    // A process with a single thread, which can fork freely.
     let driver = fork(|| row.drive(kills));
     let status = driver.join().expect("it is ours");
     let (done, stuck) = (row.table.kills.load(SeqCst), row.table.stuck.load(SeqCst));
@@ -185,11 +188,11 @@ pub(crate) fn run<T: Thing>(sleepers: Sleepers, end: End) {
     assert_eq!(done, kills, "all were killed");
 }
 
-/// Forks a process that dies with this one, which has one thread.
+/// Forks a child of this single-threaded process. The child dies with its parent.
 fn fork_here(body: impl FnOnce()) -> i32 {
     // SAFETY: no arguments.
     let parent = unsafe { libc::getpid() };
-    // SAFETY: this process has one thread, so the child may do whatever it could.
+    // SAFETY: this process has one thread, so the child may do whatever its parent could.
     match unsafe { libc::fork() } {
         -1 => panic!("fork: {}", std::io::Error::last_os_error()),
         0 => {
@@ -205,7 +208,7 @@ fn fork_here(body: impl FnOnce()) -> i32 {
     }
 }
 
-/// Waits for the end of a child: its status.
+/// Waits for the end of a child, and returns its status.
 fn reap(child: i32) -> i32 {
     let mut status = 0;
     // SAFETY: writes the status of a child where its argument points.
@@ -214,7 +217,7 @@ fn reap(child: i32) -> i32 {
 }
 
 fn watch_dog() {
-    // SAFETY: takes a number; the signal's default ends this process.
+    // SAFETY: takes a number; the signal's default action ends this process.
     unsafe { libc::alarm(WATCHDOG) };
 }
 
@@ -285,7 +288,7 @@ impl<T: Thing> Row<T> {
         table.inside.fetch_add(u32::from(stage == INSIDE), SeqCst);
     }
 
-    /// Whether the survivor gets what is there in time.
+    /// Returns whether the survivor gets what is there in time.
     fn settles(&self) -> bool {
         let began = Instant::now();
         self.table.open();
@@ -293,7 +296,7 @@ impl<T: Thing> Row<T> {
             if began.elapsed() > PATIENCE {
                 return false;
             }
-            // It may have had something else before, and rest.
+            // It may have taken something else before, and be resting.
             self.table.open();
             std::thread::yield_now();
         }

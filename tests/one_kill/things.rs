@@ -1,4 +1,4 @@
-//! What operators, sleepers and survivors do with each thing.
+//! The actions of operators, sleepers and survivors on each kind of thing.
 
 use core::sync::atomic::Ordering::SeqCst;
 use std::future::Future;
@@ -11,53 +11,53 @@ use crossproc::{Waitable, try_wait_any, wait_any_async};
 
 use crate::row::Table;
 
-/// Runs an operation, which is aimed at.
+/// Runs an operation, which the kill is aimed at.
 pub(crate) type Step<'a> = &'a mut dyn FnMut(&mut dyn FnMut());
 
-/// A thing that a thread operates on and others sleep for.
+/// A thing that one thread operates on, and that others sleep for.
 pub(crate) trait Thing: Send + Sync {
     const NAME: &str;
 
     fn new() -> Self;
 
-    /// Operates once, by `step`, and waits until somebody has had what comes of it.
+    /// Operates once, through `step`, and waits until another thread has had the result.
     fn operate(&self, table: &Table, step: Step<'_>);
 
-    /// Sleeps for it, and takes it: one round of a sleeper's.
+    /// Sleeps for it, and takes it: one round of a sleeper.
     fn wait(&self, table: &Table);
 
-    /// The same as a future.
+    /// Does the same as a future.
     fn wait_async(&self, table: &Table) -> impl Future<Output = ()>;
 
-    /// Gives what `wait_any` takes.
+    /// Passes what `wait_any` takes.
     fn watched<R>(&self, by: impl FnOnce(&dyn Waitable) -> R) -> R;
 
     /// Takes it if it is there, after `wait_any`.
     fn try_take(&self, table: &Table);
 
-    /// Whether some of the sleepers that watch it do so beside one that waits plainly. It has the
-    /// thing pending, so its death may mend what another's has lost: not in each victim.
+    /// Whether, in some victims, a sleeper waits plainly beside those that watch it. The plain
+    /// waiter has the thing pending, so its death may repair what a watcher's death has lost.
     const HAS_PLAIN_BESIDE: bool = false;
 
-    /// One round of the survivor's, which rests after it.
+    /// Runs one round of the survivor, which rests afterwards.
     fn survive(&self, table: &Table) {
         self.wait(table);
         table.rest();
     }
 
-    /// Whether nothing is there that the survivor should have had.
+    /// Returns whether nothing is there that the survivor should have had.
     fn is_settled(&self, table: &Table) -> bool;
 
-    /// Prepares for the next victim, all being settled.
+    /// Prepares for the next victim, when all is settled.
     fn go_on(&self, _: &Table) {}
 
-    /// Takes away what the survivor has left, and wakes it if that is needed.
+    /// Takes away what the survivor has left, and wakes the survivor if needed.
     fn mend(&self, table: &Table);
 }
 
 const PARTICIPANTS: usize = 16;
 
-/// Waits, with the sleepers on the same CPU.
+/// Waits for `state`, with the sleepers on the same CPU.
 fn until(state: impl Fn() -> bool) {
     while !state() {
         thread::yield_now();
@@ -96,7 +96,7 @@ impl Thing for Items {
     }
 
     fn is_settled(&self, _: &Table) -> bool {
-        // Not the length: the counters may be behind what was put.
+        // Not the length: the counters may lag behind what was put.
         try_wait_any(&[&self.0]).is_err()
     }
 
@@ -239,7 +239,7 @@ impl Thing for Permits {
 }
 
 /// An event, which is cleared when the survivor has seen that it was set. `passed` counts what the
-/// survivor has seen, `turn` follows when it was cleared.
+/// survivor has seen. `turn` follows when the event was cleared.
 pub(crate) struct Bell(Shm<Event>);
 
 impl Bell {
@@ -303,7 +303,7 @@ impl Thing for Bell {
     }
 }
 
-/// A lock. The owner begins a turn, in which everybody locks once, and frees it.
+/// A lock. The owner begins a turn and frees the lock. Every process locks it once in each turn.
 pub(crate) struct Mutex(Shm<Lock<u64>>);
 
 impl Mutex {
@@ -349,7 +349,7 @@ impl Thing for Mutex {
     }
 
     fn try_take(&self, _: &Table) {
-        // Its owner has died, as this process has.
+        // The lock's owner has died, and so has this process.
         thread::yield_now();
     }
 

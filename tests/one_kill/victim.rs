@@ -15,10 +15,10 @@ use tokio::runtime::Builder;
 use crate::row::{AFTER, BEFORE, INSIDE, Row, Table};
 use crate::things::Thing;
 
-/// How many threads of the victim sleep.
+/// The number of the victim's threads that sleep.
 const SLEEPERS: usize = 3;
-/// How long the operator waits before the operation that an end from beside is to hit, in
-/// nanoseconds, at the most: about as long as it takes from one CPU to the other.
+/// The longest that the operator waits, in nanoseconds, before the operation that a kill from
+/// another CPU is to hit. About the time that it takes from one CPU to the other.
 const LEAD: u64 = 80_000;
 
 /// How the victim's other threads sleep.
@@ -26,29 +26,30 @@ const LEAD: u64 = 80_000;
 pub(crate) enum Sleepers {
     /// In the operation that waits.
     Plain,
-    /// As futures, for which a thread of the crate's sleeps.
+    /// As futures, for which a thread of the crate sleeps.
     Futures,
-    /// In `wait_any`, behind something that does not happen.
+    /// In `wait_any`, after something that does not happen.
     AnySecond,
-    /// In `wait_any`, before that.
+    /// In `wait_any`, before something that does not happen.
     AnyFirst,
 }
 
 /// How the victim ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// By SIGKILL: a timer's, which takes the operator off its CPU wherever it is, or one that
-    /// comes from another process.
+    /// By SIGKILL: from a timer, which takes the operator off its CPU wherever it is, or from
+    /// another process.
     Kill,
     /// By `_exit`: in a signal handler that interrupts the operator, or in a thread beside it.
     Exit,
 }
 
-/// Which CPUs there are for the victim and for the others: the same if there is but one.
+/// Returns the CPU for the victim and the CPU for the others. They are the same if there is only
+/// one.
 pub(crate) fn cpus() -> [usize; 2] {
     // SAFETY: all zero is an empty set.
     let mut set: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
-    // SAFETY: writes the set, whose size it is told.
+    // SAFETY: writes the set, whose size is passed.
     unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
     // SAFETY: reads an initialised set, at indices inside it.
     let mut all =
@@ -58,7 +59,7 @@ pub(crate) fn cpus() -> [usize; 2] {
 }
 
 /// Runs the calling thread, and those that it starts, on these CPUs. Where that is refused, fewer
-/// kills hit, and what they show is as true.
+/// kills hit, and what they show is just as true.
 pub(crate) fn pin(cpus: &[usize]) {
     // SAFETY: all zero is an empty set.
     let mut set: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -66,16 +67,16 @@ pub(crate) fn pin(cpus: &[usize]) {
         // SAFETY: the set is initialised, and the index inside it.
         unsafe { libc::CPU_SET(cpu, &mut set) };
     }
-    // SAFETY: reads the set, whose size it is told.
+    // SAFETY: reads the set, whose size is passed.
     unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
 }
 
-/// A thread that is woken, or killed, does not run before the operator is off the CPU. So the
-/// sleepers are still queued when the kernel wakes one for the operator.
+/// Makes a thread that is woken, or killed, wait until the operator is off the CPU. So the sleepers
+/// are still queued when the kernel wakes one for the operator.
 fn give_way() {
-    // SAFETY: integers, for which zero will do; musl has more of them.
+    // SAFETY: integers, for which zero is valid; musl has more of them.
     let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    // SAFETY: reads the parameters; of this thread.
+    // SAFETY: reads the parameters, for this thread.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
 }
 
@@ -114,7 +115,7 @@ impl Timer {
         let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let it_value = libc::timespec { tv_sec: 0, tv_nsec: nanoseconds.max(1).into() };
         let once = libc::itimerspec { it_interval: never, it_value };
-        // SAFETY: the timer exists, and the time is read.
+        // SAFETY: the timer exists, and the time is only read.
         let failed = unsafe { libc::timer_settime(self.0, 0, &raw const once, ptr::null_mut()) };
         assert_eq!(failed, 0, "a time of less than a second");
     }
@@ -134,14 +135,14 @@ fn spin_for(time: Duration) {
     }
 }
 
-/// How one victim lives and ends.
+/// The way in which one victim lives and ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lot {
-    /// Which of its operations is aimed at.
+    /// The number of the operation that is aimed at.
     pub(crate) target: u32,
-    /// It is ended from another CPU, and not where the operator runs.
+    /// Whether it is ended from another CPU, and not from the operator's.
     pub(crate) ends_beside: bool,
-    /// Its threads run wherever they can, and die in any order.
+    /// Whether its threads run on any CPU, and die in any order.
     pub(crate) is_scattered: bool,
 }
 
@@ -171,7 +172,8 @@ pub(crate) fn live<T: Thing>(row: &Row<T>, lot: Lot) -> ! {
                     give_way();
                 }
                 let _ = catch_unwind(AssertUnwindSafe(|| sleep(thing, never, table, how)));
-                // It has panicked: whoever waits for the victim is to see that.
+                // It has panicked, and the exit code shows that to the process that waits for the
+                // victim.
                 crossproc_sys::process::exit_now(3)
             });
         }
@@ -180,7 +182,8 @@ pub(crate) fn live<T: Thing>(row: &Row<T>, lot: Lot) -> ! {
             thread::yield_now();
         }
         loop {
-            // The more of them are asleep, the more a kill says; what it says is true in any case.
+            // The more of them are asleep, the more a kill shows. What it shows is true in any
+            // case.
             table.let_them_sleep();
             table.open();
             table.let_them_sleep();
@@ -200,7 +203,7 @@ pub(crate) fn live<T: Thing>(row: &Row<T>, lot: Lot) -> ! {
     })
 }
 
-/// What a sleeper does.
+/// Runs a sleeper.
 fn sleep<T: Thing>(thing: &T, never: &Event, table: &Table, how: Sleepers) -> ! {
     table.begun.fetch_add(1, SeqCst);
     let watch = |is_first: bool| {

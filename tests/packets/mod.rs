@@ -1,6 +1,5 @@
-//! Programs for a hostile sender and a receiver: what comes of a packet, as told by a second
-//! reading of the format, must come of it in the crate, and nothing else: no leak, no panic, no
-//! wait.
+//! Programs for a hostile sender and a receiver. A second implementation of the format says what
+//! must come of a packet. The same must come of it in the crate, without a leak, a panic or a wait.
 
 #![allow(unsafe_code)]
 
@@ -21,13 +20,13 @@ const MAGIC: u64 = u64::from_be_bytes(*b"xpframe\x01");
 const LARGE: u32 = 1;
 const HANDLE: u32 = 2;
 const MOST_STEPS: usize = 40;
-/// The longest packet that is one.
+/// The length of the longest valid packet.
 const MAX_PACKET: usize = 24 + 232 + (1 << 20);
 
-/// What a packet may bring.
+/// A descriptor that a packet may bring.
 struct Cargo {
     fd: OwnedFd,
-    /// What a long message in it is, if it can have one.
+    /// The long message in it, if it can hold one.
     content: Option<Vec<u8>>,
     is_word: bool,
     is_end: bool,
@@ -43,7 +42,7 @@ fn memfd(bytes: &[u8], has_hole: bool, seals: SealFlags) -> OwnedFd {
     file
 }
 
-/// The descriptors to choose from.
+/// Returns the descriptors to choose from.
 fn cargo() -> Vec<Cargo> {
     let sealed = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
     let other = |fd| Cargo { fd, content: None, is_word: false, is_end: false };
@@ -65,14 +64,14 @@ fn cargo() -> Vec<Cargo> {
     ]
 }
 
-/// What must come of a packet.
+/// The expected result of a packet.
 enum Expected {
     End,
     Malformed,
     Message { bytes: Vec<u8>, kind: Option<String>, handle: Option<usize> },
 }
 
-/// The format, read once more.
+/// Parses a packet: the second implementation of the format.
 fn expected(packet: &[u8], brought: &[usize], cargo: &[Cargo]) -> Expected {
     if packet.len() > MAX_PACKET || brought.len() > 2 {
         return Expected::Malformed;
@@ -119,7 +118,7 @@ fn read_frame(packet: &[u8], brought: &[usize], cargo: &[Cargo]) -> Option<Expec
     })
 }
 
-/// What a program is read from: zeros at its end.
+/// The bytes of a program, with zeros after their end.
 struct Bytes<'a>(core::slice::Iter<'a, u8>);
 
 impl Bytes<'_> {
@@ -224,7 +223,7 @@ impl World {
         }
         match sendmsg(sender, &[IoSlice::new(packet)], &mut control, SendFlags::DONTWAIT) {
             Ok(_) => self.on_their_way.push_back(expected(packet, &brought, &self.cargo)),
-            // The latter of a long one, where `net.core.wmem_max` is small.
+            // `MSGSIZE` for a long packet, where `net.core.wmem_max` is small.
             Err(Errno::AGAIN | Errno::MSGSIZE) => {}
             Err(error) => panic!("{error}"),
         }
@@ -274,7 +273,7 @@ impl World {
         }
     }
 
-    /// Whether what index says is an `H`.
+    /// Returns whether the descriptor with this index is an `H`.
     fn is_handle<H: Handle>(&self, index: usize, kind: &str) -> bool {
         let of = &self.cargo[index];
         match H::kind() {
@@ -359,7 +358,7 @@ impl World {
     }
 }
 
-/// A header, right in most of it, and what follows.
+/// Makes a header, mostly a correct one, and what follows it.
 fn frame(bytes: &mut Bytes<'_>) -> Vec<u8> {
     let wrong = bytes.next();
     let flags = u32::from(bytes.next() % 5);

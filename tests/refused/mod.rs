@@ -8,7 +8,7 @@
 pub(crate) struct Refusal {
     call: i64,
     action: u32,
-    /// Only if the low 32 bits of this argument, under this mask, have this value.
+    /// Applies only if the low 32 bits of this argument, under this mask, have this value.
     only: Option<(u32, u32, u32)>,
 }
 
@@ -17,28 +17,29 @@ pub(crate) fn call(call: i64, errno: i32) -> Refusal {
     Refusal { call, action: libc::SECCOMP_RET_ERRNO | errno as u32, only: None }
 }
 
-/// Has a system call kill the process that makes it.
+/// Makes a system call kill the process that makes it.
 pub(crate) fn kills(call: i64) -> Refusal {
     Refusal { call, action: libc::SECCOMP_RET_KILL_PROCESS, only: None }
 }
 
-/// Has a system call raise SIGSYS in the thread that makes it.
+/// Makes a system call raise SIGSYS in the thread that makes it.
 pub(crate) fn traps(call: i64) -> Refusal {
     Refusal { call, action: libc::SECCOMP_RET_TRAP, only: None }
 }
 
 impl Refusal {
-    /// Refuses the call only if that argument has that value.
+    /// Refuses the call only if this argument has this value.
     pub(crate) fn if_argument(self, index: u32, value: u32) -> Self {
         self.if_masked(index, u32::MAX, value)
     }
 
-    /// Refuses the call only if that argument has that value under that mask.
+    /// Refuses the call only if this argument has this value under this mask.
     pub(crate) fn if_masked(self, index: u32, mask: u32, value: u32) -> Self {
         Refusal { only: Some((index, mask, value)), ..self }
     }
 
-    /// Instructions that return the errno, or fall through to what is behind them.
+    /// Returns instructions that return the action, or fall through to the instructions behind
+    /// them.
     fn program(self) -> Vec<libc::sock_filter> {
         let refuse = one(libc::BPF_RET | libc::BPF_K, self.action);
         let load = |offset| one(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
@@ -46,7 +47,8 @@ impl Refusal {
         match self.only {
             None => program.push(unless_equal(self.call as u32, 1)),
             Some((index, mask, value)) => {
-                // The low half of the argument, of eight bytes each behind the first sixteen.
+                // The low half of the argument. Each argument has eight bytes, behind the first
+                // sixteen.
                 let low = 16 + 8 * index + if cfg!(target_endian = "big") { 4 } else { 0 };
                 program.extend([
                     unless_equal(self.call as u32, 4),
@@ -65,13 +67,13 @@ fn one(code: u32, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
 }
 
-/// Skips so many instructions unless the accumulator has that value.
+/// Returns an instruction that skips `skip` instructions unless the accumulator is `k`.
 fn unless_equal(k: u32, skip: u8) -> libc::sock_filter {
     libc::sock_filter { jf: skip, ..one(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k) }
 }
 
-/// Has the kernel refuse these calls in the calling thread and all that it starts, for good: for a
-/// forked child only.
+/// Makes the kernel refuse these calls in the calling thread and all that it starts, for good. For
+/// a forked child only.
 pub(crate) fn refuse(refusals: &[Refusal]) {
     let mut program: Vec<_> = refusals.iter().flat_map(|refusal| refusal.program()).collect();
     program.push(one(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));

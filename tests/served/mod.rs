@@ -11,13 +11,13 @@ use crossproc::{DirectoryClient, DirectoryOptions};
 
 use crate::forked::{PATIENCE, fork, join_all, wait_until};
 
-/// Runs a test in a process of its own: nobody else forks there, with copies of its descriptors, or
-/// opens any.
+/// Runs a test in a process of its own. No other test forks there, with copies of its descriptors,
+/// or opens any.
 pub(crate) fn alone(test: impl FnOnce() + Send) {
     join_all([fork(test)]);
 }
 
-/// A folder that is removed with everything in it.
+/// A folder that is removed on drop, with everything in it.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -36,7 +36,7 @@ impl Folder {
         &self.0
     }
 
-    /// The address of a socket in it.
+    /// Returns the address of a socket in the folder.
     pub(crate) fn socket(&self) -> Address {
         Address::from(self.0.join("socket"))
     }
@@ -48,7 +48,7 @@ impl Drop for Folder {
     }
 }
 
-/// An abstract name that nobody else has.
+/// Returns an abstract name that no other test uses.
 pub(crate) fn abstract_address() -> Address {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     Address::abstract_name(format!(
@@ -58,30 +58,30 @@ pub(crate) fn abstract_address() -> Address {
     ))
 }
 
-/// A server that can be connected to.
+/// Starts a server that accepts connections.
 pub(crate) fn serve(address: &Address, options: DirectoryOptions) -> Child {
     let theirs = address.clone();
     fork(move || options.bind(&theirs).unwrap().serve().unwrap())
 }
 
-/// A server with the defaults, and a client of it.
+/// Starts a server with the defaults, and connects a client to it.
 pub(crate) fn serve_with_client(address: &Address) -> (Child, DirectoryClient) {
     let server = serve(address, DirectoryOptions::new());
     let client = client(address);
     (server, client)
 }
 
-/// A client of a server that comes.
+/// Connects a client to a server, which may still be starting.
 pub(crate) fn client(address: &Address) -> DirectoryClient {
     DirectoryClient::connect_timeout(address, PATIENCE).unwrap()
 }
 
-/// How many descriptors a process has.
+/// Returns how many descriptors a process has.
 pub(crate) fn descriptors(process: u32) -> usize {
     std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
 }
 
-/// Waits until a process has so many descriptors: what it closes, it closes some time later.
+/// Waits until a process has `count` descriptors: it may close descriptors some time later.
 pub(crate) fn wait_for_descriptors(process: u32, count: usize) {
     let mut last = 0;
     let deadline = std::time::Instant::now() + PATIENCE;

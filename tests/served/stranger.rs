@@ -1,4 +1,4 @@
-//! A client that says what it likes.
+//! A client that sends anything that it likes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -15,7 +15,7 @@ pub(crate) mod protocol;
 
 use protocol::{Ask, Request};
 
-/// A connection that nothing is checked on.
+/// A connection on which nothing is checked.
 pub(crate) struct Stranger(OwnedFd);
 
 impl Stranger {
@@ -41,17 +41,17 @@ impl Stranger {
             .map(|_| ())
     }
 
-    /// How many bytes the next reply has, or none if the connection is over. It may wait.
+    /// Returns how many bytes the next reply has, or 0 if the connection is over. May wait.
     pub(crate) fn receive(&self, flags: RecvFlags) -> Result<usize, Errno> {
         self.receive_packet(flags).map(|packet| packet.len())
     }
 
-    /// The next reply. Its handle is lost.
+    /// Returns the next reply. Its handle is lost.
     pub(crate) fn receive_packet(&self, flags: RecvFlags) -> Result<Vec<u8>, Errno> {
         let mut packet = vec![0; 16_384];
         loop {
             match recv(&self.0, &mut packet[..], flags) {
-                // What the server has not read is lost, and what it has said comes next.
+                // What the server has not read is lost, and what it has sent comes next.
                 Err(Errno::CONNRESET) => {}
                 Ok((_, len)) => {
                     packet.truncate(len);
@@ -69,16 +69,16 @@ impl AsFd for Stranger {
     }
 }
 
-/// A request.
+/// Encodes a request.
 pub(crate) fn request(number: u64, ask: Ask<'_>) -> Vec<u8> {
     Request { number, ask }.encode()
 }
 
-/// What a packet with a handle begins with.
+/// The beginning of a packet with a handle.
 #[allow(dead_code, reason = "each test program uses a part")]
 pub(crate) const FRAME: [u8; 8] = u64::from_be_bytes(*b"xpframe\x01").to_ne_bytes();
 
-/// A request in the frame that it has with a handle.
+/// Returns a request in the frame that it has with a handle.
 pub(crate) fn framed(request: &[u8]) -> Vec<u8> {
     let kind = b"descriptor";
     let mut packet = FRAME.to_vec();

@@ -1,4 +1,4 @@
-//! A queue's words as a peer sees them that writes what it likes: by a mapping of its own.
+//! A queue's words as a malicious peer sees them, through a mapping of its own.
 
 #![allow(dead_code, reason = "each test program uses a part")]
 #![allow(unsafe_code)]
@@ -7,9 +7,10 @@ use std::os::fd::AsFd;
 
 use crossproc_sys::memory::{self, Mapping};
 
-/// Where a queue's own words begin: behind the header.
+/// The offset of a queue's own words, behind the header.
 pub(crate) const CONTENTS: usize = 4_096;
-/// In a word: a slot, an item or a task, a sealed entry or a task for whoever comes, a cycle.
+/// Bits of a word: the slot, an item, a task, a sealed entry or a task for any participant, a
+/// cycle.
 pub(crate) const INDEX: u64 = (1 << 21) - 1;
 pub(crate) const FULL: u64 = 1 << 21;
 pub(crate) const TASK: u64 = 1 << 21;
@@ -23,7 +24,7 @@ pub(crate) const TAIL: usize = 128;
 pub(crate) const HEAD: usize = 256;
 pub(crate) const LETTERS_TAIL: usize = 384;
 pub(crate) const LETTERS_HEAD: usize = 512;
-/// Of the note, from a position.
+/// The offset of the note, from a position.
 pub(crate) const WATCHED: usize = 8;
 pub(crate) const ROSTER: usize = 640;
 pub(crate) const USED: usize = 768;
@@ -40,16 +41,16 @@ pub(crate) const SEEN: usize = 48;
 pub(crate) const SITE: usize = 56;
 pub(crate) const LIFE: usize = 64;
 pub(crate) const PLACES: usize = 72;
-/// In a life: somebody has it, or has died with it.
+/// A bit of a life: a participant has it, or has died with it.
 pub(crate) const LIVES: u64 = 1;
 
 /// Offsets in a slot.
 pub(crate) const TAKER: usize = 0;
-/// Of messages and tasks.
+/// Offsets in a slot, for messages and tasks.
 pub(crate) const PAYLOAD_LEN: usize = 8;
 pub(crate) const ATTEMPTS: usize = 12;
 
-/// What a queue was created with.
+/// The sizes that a queue was created with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
     pub(crate) entries: usize,
@@ -63,8 +64,8 @@ pub(crate) struct Spoiler {
     sizes: Sizes,
 }
 
-// SAFETY: it is an address range that stays mapped as long as the spoiler, and every access is one
-// volatile word, which may race with anything.
+// SAFETY: it is an address range that stays mapped as long as the spoiler lives. Every access is
+// one volatile word, which may race with anything.
 unsafe impl Sync for Spoiler {}
 
 impl Spoiler {
@@ -76,7 +77,7 @@ impl Spoiler {
     fn at<T>(&self, offset: usize) -> *mut T {
         let offset = CONTENTS + offset;
         assert!(offset % size_of::<T>() == 0 && offset + size_of::<T>() <= self.mapping.len());
-        // SAFETY: inside the mapping, as was looked at.
+        // SAFETY: inside the mapping, as checked above.
         unsafe { self.mapping.start().add(offset) }.as_ptr().cast()
     }
 
@@ -115,7 +116,7 @@ impl Spoiler {
         self.record(id) + PLACES + place * 8
     }
 
-    /// Where a slot is, if each has so many bytes with its header.
+    /// Returns the offset of a slot, if each slot has `stride` bytes with its header.
     pub(crate) fn slot(&self, slot: usize, stride: usize) -> usize {
         (self.records() + self.sizes.ids * self.record_stride()).next_multiple_of(4_096)
             + slot * stride
@@ -125,7 +126,7 @@ impl Spoiler {
         (self.read(self.place(id, place)) & INDEX) as usize
     }
 
-    /// Another slot, and nothing else, in a word.
+    /// Replaces the slot in a word, and nothing else.
     pub(crate) fn put_slot(&self, offset: usize, slot: usize) {
         self.write(offset, self.read(offset) & !INDEX | slot as u64);
     }

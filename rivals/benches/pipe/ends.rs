@@ -1,7 +1,8 @@
 //! The ends of pipes.
 //!
-//! All is inlined: where the kernel makes the processor forget its predictions, a return after a
-//! system call from a function that was called before it costs a quarter of a microsecond.
+//! Everything is inlined. On some kernels a system call makes the processor forget its predictions.
+//! Then a return from a function that was called before the system call costs a quarter of a
+//! microsecond.
 
 #![allow(unsafe_code)]
 
@@ -16,21 +17,21 @@ use rustix::net::{
 };
 use syscalls::{Sysno, syscall};
 
-/// As many bytes as [`pipe`] asks for.
+/// The buffer size that [`pipe`] asks for, in bytes.
 const BUFFER: usize = 1 << 20;
 
-/// One of two ends that are connected, both ways.
+/// One of two connected ends, for both directions.
 pub(crate) trait End: Sized + Sync + 'static {
     /// The longest message, in bytes.
     const MAX: usize;
 
     fn pair() -> (Self, Self);
     fn send(&self, message: &[u8]);
-    /// Into a buffer that is exactly as long as the message.
+    /// Receives into a buffer that is exactly as long as the message.
     fn recv(&self, buffer: &mut [u8]);
 }
 
-/// Ours, into a buffer.
+/// crossproc's end, which receives into a buffer.
 pub(crate) struct Crossproc(Connection);
 
 impl End for Crossproc {
@@ -52,7 +53,7 @@ impl End for Crossproc {
     }
 }
 
-/// Ours, as a message.
+/// crossproc's end, which receives a message as a new vector.
 pub(crate) struct CrossprocMessage(Connection);
 
 impl End for CrossprocMessage {
@@ -74,7 +75,7 @@ impl End for CrossprocMessage {
     }
 }
 
-/// A socketpair of packets, with a buffer as large as ours.
+/// A socketpair of packets, with a buffer as large as crossproc's.
 pub(crate) struct RawPacket(OwnedFd);
 
 impl End for RawPacket {
@@ -97,8 +98,8 @@ impl End for RawPacket {
     }
 }
 
-/// The same, received by the one call that can receive a descriptor, too, and that inline, as ours
-/// and rustix do their calls.
+/// The same, but received by the one call that can receive a descriptor, too. The call is inlined,
+/// as crossproc and rustix do with their calls.
 pub(crate) struct RawPacketWithControl(OwnedFd);
 
 impl End for RawPacketWithControl {
@@ -120,14 +121,14 @@ impl End for RawPacketWithControl {
             libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
         let mut control = [0_u64; 4];
         let mut header = MaybeUninit::<libc::msghdr>::zeroed();
-        // SAFETY: integers and pointers, for which zero will do.
+        // SAFETY: the header consists of integers and pointers, for which zero is valid.
         let header = unsafe { header.assume_init_mut() };
         header.msg_iov = &raw mut vector;
         header.msg_iovlen = 1;
         header.msg_control = control.as_mut_ptr().cast();
         header.msg_controllen = size_of_val(&control);
-        // SAFETY: the header, glibc's and the kernel's, leads to the buffer and the control buffer,
-        // with their lengths.
+        // SAFETY: the header is the same for glibc and the kernel. It leads to the buffer and the
+        // control buffer, with their lengths.
         let len = unsafe {
             syscall!(Sysno::recvmsg, self.0.as_raw_fd(), &raw mut *header, libc::MSG_CMSG_CLOEXEC)
         };
@@ -135,7 +136,7 @@ impl End for RawPacketWithControl {
     }
 }
 
-/// A stream, on which messages are a length and bytes.
+/// A stream, on which a message is a length and bytes.
 pub(crate) struct RawStream(OwnedFd);
 
 impl End for RawStream {
@@ -179,7 +180,7 @@ fn sockets(of: SocketType) -> (OwnedFd, OwnedFd) {
 /// Two channels of bytes, one each way.
 pub(crate) struct IpcChannel(IpcBytesSender, IpcBytesReceiver);
 
-// SAFETY: one thread of each process uses it. Processes share descriptors only.
+// SAFETY: one thread of each process uses it, and processes share only descriptors.
 unsafe impl Sync for IpcChannel {}
 
 impl End for IpcChannel {

@@ -1,5 +1,5 @@
-//! Python's `multiprocessing.Pipe`, in two processes of its own, which say how long their rounds
-//! take.
+//! Python's `multiprocessing.Pipe`, between two processes of its own that report how long their
+//! rounds take.
 
 use core::time::Duration;
 use std::io::{BufRead, BufReader, Write};
@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use crate::Work;
 use crate::harness::sampler::Sampler;
 
-/// Reads numbers, does as many messages, and writes how many nanoseconds that took; 0 is the end.
+/// Reads numbers, transfers that many messages, and writes how many nanoseconds that took. 0 ends
+/// it.
 const PROGRAM: &str = r#"
 import multiprocessing, os, sys, time
 work, size = sys.argv[1], int(sys.argv[2])
@@ -46,8 +47,8 @@ for times in map(int, sys.stdin):
 gone.send(None)
 "#;
 
-/// The interpreter. It would not see the end of its standard input: processes that were forked
-/// meanwhile have copies of that.
+/// The interpreter. It would not see the end of its standard input, because processes that were
+/// forked meanwhile have copies of that.
 struct Python(Child);
 
 impl Drop for Python {
@@ -59,7 +60,7 @@ impl Drop for Python {
     }
 }
 
-/// `None` where there is no Python.
+/// Returns `None` where there is no Python.
 pub(crate) fn sampler(work: Work, size: usize) -> Option<Sampler> {
     let work = match work {
         Work::Alone => "alone",

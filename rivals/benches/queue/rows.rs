@@ -1,4 +1,4 @@
-//! What is measured, and of whom.
+//! What is measured, and for which queues.
 
 use crossproc_rivals::cloudtoid::Cloudtoid;
 use crossproc_rivals::crossbeam::{Array, Channel};
@@ -17,17 +17,17 @@ use crate::harness::placement::Placement;
 use crate::harness::sampler::Sampler;
 use crate::work;
 
-/// One line of the tables, for each rival.
+/// One row of the tables, for every rival.
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) layout: Layout,
     pub(crate) calls: Calls,
-    /// Of a message, each of eight bytes.
+    /// The length of a message in words of eight bytes.
     words: usize,
     pub(crate) capacity: usize,
 }
 
-/// Who uses the queue.
+/// Which threads or processes use the queue.
 #[derive(Clone, Copy)]
 pub(crate) enum Layout {
     /// One thread, which puts and gets in turns.
@@ -38,26 +38,26 @@ pub(crate) enum Layout {
     Threads { pairs: usize },
 }
 
-/// How they use it.
+/// How they call the queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Calls {
-    /// What never waits, again and again.
+    /// Calls that never wait, again and again.
     Trying,
-    /// What waits.
+    /// Calls that wait.
     Waiting,
     /// [`BATCH`] messages with each call, again and again.
     Batches,
 }
 
-/// As many as a batch has at most.
+/// The most messages of a batch.
 pub(crate) const BATCH: usize = 16;
 
 const CAPACITY: usize = 1024;
 
-/// What a queue's messages may need together.
+/// The most bytes that a queue's messages may need together.
 const MOST_BYTES: usize = 16 << 20;
 
-/// All that is measured.
+/// Returns everything that is measured.
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = vec![row("put + get, one thread", Layout::Alone, Calls::Trying, 1)];
     for (calls, how) in
@@ -114,7 +114,7 @@ fn row(name: &str, layout: Layout, calls: Calls, words: usize) -> Row {
     }
 }
 
-/// A queue.
+/// A queue that takes part in the comparison.
 pub(crate) struct Rival {
     pub(crate) name: &'static str,
     pub(crate) offers: Offers,
@@ -122,7 +122,7 @@ pub(crate) struct Rival {
 }
 
 impl Rival {
-    /// What measures this row, or why there is nothing to measure.
+    /// Returns the sampler for this row, or the reason why there is nothing to measure.
     pub(crate) fn sampler(&self, row: &Row) -> Result<Sampler, String> {
         let offers = &self.offers;
         let missing = match row.layout {
@@ -144,7 +144,7 @@ impl Rival {
         }
     }
 
-    /// The greatest ratio that was promised.
+    /// Returns the greatest ratio that was promised.
     pub(crate) fn bar(&self, row: &Row) -> Option<f64> {
         let is_shared_memory = ["shaq", "cloudtoid-interprocess", "iceoryx2"].contains(&self.name);
         let is_promised = matches!(row.layout, Layout::Processes { pairs: 1..=4, .. })
@@ -171,7 +171,7 @@ macro_rules! rival {
     };
 }
 
-/// All, and crossproc's queue first.
+/// All queues, crossproc's first.
 pub(crate) const RIVALS: &[Rival] = &[
     rival!("crossproc", CrossprocQueue),
     #[cfg(feature = "shaq")]
@@ -186,7 +186,7 @@ pub(crate) const RIVALS: &[Rival] = &[
     rival!("crossbeam-channel", Channel),
 ];
 
-/// Who is missing, and why.
+/// The rivals that are missing, and why.
 pub(crate) const MISSING: &[(&str, &str)] = &[
     #[cfg(not(feature = "shaq"))]
     ("shaq", "built without the feature `shaq`, which takes a nightly compiler"),
@@ -196,7 +196,7 @@ pub(crate) const MISSING: &[(&str, &str)] = &[
     ),
 ];
 
-/// crossproc's queue.
+/// Returns crossproc's queue.
 pub(crate) fn ours() -> &'static Rival {
     &RIVALS[0]
 }

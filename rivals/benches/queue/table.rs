@@ -77,7 +77,7 @@ struct Runner {
     spent: Duration,
 }
 
-/// In turns, each time in another order, so that what changes on the machine changes for all.
+/// Measures in turns, each time in another order, so that changes on the machine affect all queues.
 fn measure(row: &Row, runners: &mut [Runner], effort: Effort) {
     for _ in 0..effort.pairs {
         fastrand::shuffle(runners);

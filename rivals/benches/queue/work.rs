@@ -1,4 +1,5 @@
-//! What the members of a team do with a queue, the same for all queues; and that nothing was lost.
+//! What the members of a team do with a queue, the same for all queues, and the check that nothing
+//! was lost.
 
 use core::hint::spin_loop;
 use core::ops::Range;
@@ -17,39 +18,39 @@ use crate::harness::team::{Team, share};
 use crate::rows::{BATCH, Calls, Layout, Row};
 
 shared! {
-    /// What is counted. A round's begin and end order all of it, if nothing else is said.
+    /// The counters. The begin and end of a round order all accesses, if nothing else is said.
     struct Tally {
         /// The sums of all values since the beginning.
         sum_put: AtomicU64,
         sum_got: AtomicU64,
-        /// Items of this round.
+        /// The items of this round.
         put: AtomicU64,
         got: AtomicU64,
-        /// Producers that have put all that they will put in this round.
+        /// How many producers have put everything that they will put in this round.
         done: AtomicU64,
-        /// Not zero: the round takes too long, and ends with what has been put.
+        /// Not zero if the round takes too long, and ends with the items put so far.
         cut: AtomicU64,
     }
 }
 
-/// After all items of a round, once for each consumer: it has nothing more to do.
+/// The value after all items of a round, once for each consumer: there is nothing more to do.
 const END: u64 = u64::MAX;
 
-/// Looks at the queue, with a pause after each, before the processor is given away after each
-/// further look.
+/// How many times a thread looks at the queue with a pause after each look. After that, it yields
+/// the processor after each further look.
 pub(crate) const SPINS: u32 = 64;
 
-/// After that time without a message, or room for one, something has been lost.
+/// How long a queue may offer no message, or no room for one. After that something has been lost.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 
 /// A round that takes longer is cut short. That happens where a queue is stuck for a scheduler's
 /// slice with each item.
 const CUT_AFTER: Duration = Duration::from_millis(200);
 
-/// Every how many items, a power of two, a producer looks at the time.
+/// A producer looks at the time every this many items, a power of two.
 const LOOK_EVERY: u64 = 32;
 
-/// What measures `row` with a new queue; an item is one message that was put and got.
+/// Returns what measures `row` with a new queue. An item is one message that was put and got.
 pub(crate) fn sampler<Q: MessageQueue>(row: &Row) -> Result<Sampler, String> {
     let queue = Q::new(row.capacity)?;
     let (members, placement) = match row.layout {
@@ -81,7 +82,7 @@ pub(crate) fn sampler<Q: MessageQueue>(row: &Row) -> Result<Sampler, String> {
     Ok(Box::new(move |amount| measured.round(amount)))
 }
 
-/// In the order in which it is to be dropped: some queues clean up when the last one drops them.
+/// The fields are in the order of their drops: some queues clean up when the last user drops them.
 struct Measured<Q> {
     team: Team,
     tally: Shm<Tally>,
@@ -89,7 +90,7 @@ struct Measured<Q> {
 }
 
 impl<Q> Measured<Q> {
-    /// How long so many items take. If the round was cut short, as many would have taken so long.
+    /// Returns how long `amount` items take. If the round was cut short, this is extrapolated.
     fn round(&mut self, amount: u64) -> Duration {
         for count in [&self.tally.put, &self.tally.got, &self.tally.done, &self.tally.cut] {
             count.store(0, Relaxed);
@@ -99,7 +100,7 @@ impl<Q> Measured<Q> {
         took.mul_f64(amount as f64 / self.tally.put.load(Relaxed) as f64)
     }
 
-    /// Panics if it were other values that were got than those that were put.
+    /// Panics if the values that were got are not those that were put.
     fn check(&self) {
         let Tally { sum_put, sum_got, put, got, .. } = &*self.tally;
         assert_eq!(put.load(Relaxed), got.load(Relaxed), "so many items were put, and got");
@@ -113,12 +114,12 @@ impl<Q> Measured<Q> {
 
 #[inline]
 fn put_and_get<Q: MessageQueue>(queue: &Q) {
-    // Some queues have no room for a moment after the get before.
+    // Some queues have no room for a moment after the previous get.
     until(|| queue.try_put(1).then_some(()));
     assert_eq!(until(|| queue.try_get()), 1);
 }
 
-/// What the members have to do.
+/// The members' work.
 struct Job<'a, Q> {
     queue: &'a Q,
     tally: &'a Tally,
@@ -127,8 +128,8 @@ struct Job<'a, Q> {
 }
 
 impl<Q: MessageQueue> Job<'_, Q> {
-    /// The part of member `index`: the first half puts a fixed share each, the second half gets
-    /// what there is.
+    /// Does the part of member `index`. The first half of the members put a fixed share each, and
+    /// the second half get what there is.
     fn work(&self, index: usize, amount: u64) {
         let (queue, pairs) = (self.queue, self.pairs);
         if index < pairs {
@@ -184,8 +185,8 @@ impl<Q: MessageQueue> Job<'_, Q> {
     fn produced(&self, sum: u64, count: u64) {
         self.tally.sum_put.fetch_add(sum, Relaxed);
         self.tally.put.fetch_add(count, Relaxed);
-        // AcqRel: between the producers; the last one puts the ends after all that the others have
-        // put.
+        // AcqRel: between the producers. The last producer puts the ends after everything that the
+        // others have put.
         if self.tally.done.fetch_add(1, AcqRel) + 1 == self.pairs as u64 {
             for _ in 0..self.pairs {
                 until(|| self.queue.try_put(END).then_some(()));
@@ -215,7 +216,7 @@ impl<Q: MessageQueue> Job<'_, Q> {
             count += items as u64;
             sum = batch[..items].iter().copied().fold(sum, u64::wrapping_add);
             if items < batch.len() {
-                // Those of others.
+                // The ends that belong to other consumers.
                 for end in batch.drain(items + 1..) {
                     until(|| self.queue.try_put(end).then_some(()));
                 }
@@ -230,7 +231,7 @@ impl<Q: MessageQueue> Job<'_, Q> {
         self.tally.got.fetch_add(count, Relaxed);
     }
 
-    /// Says whether the round, which began at `start`, takes too long.
+    /// Returns whether the round, which began at `start`, takes too long.
     #[inline]
     fn is_cut(&self, start: Instant) -> bool {
         if start.elapsed() > CUT_AFTER {
@@ -240,7 +241,7 @@ impl<Q: MessageQueue> Job<'_, Q> {
     }
 }
 
-/// Tries it until it succeeds. The same for all queues.
+/// Tries until it succeeds, in the same way for all queues.
 #[inline]
 fn until<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     match attempt() {
@@ -270,7 +271,7 @@ fn until_later<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What waits, each time for as long as it likes, until it succeeds.
+/// Repeats a call that waits, for as long as it chooses each time, until it succeeds.
 #[inline]
 fn in_time<T>(attempt: impl Fn() -> Option<T>) -> T {
     attempt().unwrap_or_else(|| in_time_later(attempt))

@@ -1,5 +1,5 @@
-//! Burials: several at once, some of them late, stopped or killed, while others take what is
-//! returned, and the dead one's id.
+//! Burials: several at once, some of them late, stopped or killed. Meanwhile others take what is
+//! returned, and the dead participant's id.
 
 use super::Op::{
     Attach, Bury, Finish, Get, Join, OnlySettle, Put, Settle, Take, TakeLetter, TakeToken,
@@ -11,27 +11,27 @@ use super::sequential::explore_parts;
 use super::working::{explore_tasks_in, worker};
 use super::{Op, config, part, plot};
 
-/// One that has the only task, or finishes it, and may be killed at any instruction.
+/// Makes a participant that takes and finishes the only task, and may be killed at any step.
 fn victim() -> Part {
     part(0, [Take, Finish]).prepared([Attach, Put(1)]).killable()
 }
 
-/// One that has the only task in hand.
+/// Makes a participant that has the only task in hand.
 fn holder() -> Part {
     part(0, [Finish]).prepared([Attach, Put(1), Take]).killable()
 }
 
-/// Another thread, which is no participant, and buries it.
+/// Makes a burier: another thread, which is not a participant.
 fn burier() -> Part {
     part(0, [Bury]).after(0)
 }
 
-/// One that takes the dead one's id.
+/// Makes a participant that takes the dead one's id.
 fn newcomer<const N: usize>(ops: [Op; N]) -> Part {
     part(0, ops).after(0)
 }
 
-/// There is no room for a newcomer but in the dead one's place.
+/// The only room for a newcomer is in the dead participant's place.
 #[test]
 fn a_burier_that_is_stopped_keeps_the_id_from_nobody() {
     let parts = [victim(), burier().stoppable(), newcomer([Attach, Take, Finish])];
@@ -69,7 +69,7 @@ fn a_newcomer_that_is_stopped_keeps_the_task_from_nobody() {
     );
 }
 
-/// Who has finished the last task joins at once.
+/// The worker that has finished the last task joins at once.
 #[test]
 fn a_burier_that_is_stopped_strands_no_join() {
     let parts = [victim(), burier().stoppable(), worker(1, [Bury, Take, Finish, Join]).after(0)];
@@ -82,7 +82,7 @@ fn a_burier_that_is_stopped_strands_no_join() {
     );
 }
 
-/// The newcomer has what is returned in the dead one's place, and then another task there.
+/// The newcomer gets what is returned in the dead one's place, and then another task there.
 #[test]
 fn a_late_burier_does_not_return_a_living_ones_task() {
     let victim = part(0, [Take, Finish]).prepared([Attach, Put(1), Put(2)]).killable();
@@ -96,7 +96,7 @@ fn a_late_burier_does_not_return_a_living_ones_task() {
     );
 }
 
-/// Another one looks for tasks at the same time.
+/// Another worker looks for tasks at the same time.
 #[test]
 fn a_late_burier_does_not_give_a_living_ones_task_to_another() {
     let parts =
@@ -123,8 +123,8 @@ fn a_late_burier_does_not_end_a_living_ones_life() {
     );
 }
 
-/// The newcomer dies before it knows what is in its places, one of which has another's slot by
-/// then.
+/// The newcomer dies before it knows what is in its places. By then one of them has a slot of
+/// another participant.
 #[test]
 fn a_newcomer_does_not_inherit_what_the_dead_one_announced() {
     let parts = [victim(), worker(1, [Bury, Take, Finish]).after(0), newcomer([Attach]).killable()];
@@ -150,7 +150,7 @@ fn nobody_sleeps_on_the_token_of_a_newcomer_that_has_not_buried() {
     );
 }
 
-/// A survivor takes the task from the dead one's place while others bury, who are not done.
+/// A survivor takes the task from the dead one's place while others are still burying.
 #[test]
 fn what_is_taken_from_the_dead_is_not_settled_again() {
     let parts = [victim(), burier(), burier(), worker(1, [Take, Finish]).after(0)];
@@ -175,7 +175,7 @@ fn buriers_and_those_whom_they_bury_may_be_killed() {
     );
 }
 
-/// A task whose last attempt the dead one had, or was about to give up.
+/// The dead participant had the task in its last attempt, or was about to give it up.
 #[test]
 fn a_join_gives_up_what_a_stopped_burier_returns() {
     let config = Config { letters: 1, attempts: 1, ..config(1, 2) };
@@ -193,7 +193,8 @@ fn a_join_gives_up_what_a_stopped_burier_returns() {
     );
 }
 
-/// The letters are full. Who gets one makes room for the task that a join waits for.
+/// The letters are full. The participant that takes one makes room for the task that a join waits
+/// for.
 #[test]
 fn a_join_gives_up_what_there_is_room_for_later() {
     let config = Config { letters: 1, attempts: 1, ..config(1, 3) };
@@ -209,7 +210,7 @@ fn a_join_gives_up_what_there_is_room_for_later() {
     );
 }
 
-/// It has no place but that in which the task is.
+/// The joining participant has no place other than that of the task.
 #[test]
 fn a_join_gives_up_its_own() {
     let config = Config { letters: 1, attempts: 1, places: 2, ..config(1, 2) };
@@ -253,7 +254,8 @@ fn a_late_burier_does_not_settle_a_get_again() {
     explore_parts("queue: a_late_burier_does_not_settle_a_get_again", plot(config(1, 2)), parts, 1);
 }
 
-/// The newcomer announces what looks as what the dead one did, and is killed, too.
+/// The newcomer announces something that looks like the dead one's announcement, and is killed,
+/// too.
 #[test]
 fn a_late_burier_does_not_take_back_what_a_living_one_announces() {
     let parts = [

@@ -1,4 +1,5 @@
-//! The exchange ring: nobody sleeps, and an heir settles what a dead one was in the middle of.
+//! The exchange ring: no thread sleeps, and an heir settles the operation that a dead participant
+//! left unfinished.
 
 use super::Op::{Attach, Get, Loan, Put, Settle};
 use super::sequential::explore_parts;

@@ -1,5 +1,5 @@
-//! Whether what the operations of an exploration have returned is what those of a plain queue
-//! return, one after the other in some order.
+//! Checks the results of an exploration's operations. A plain queue must return the same if the
+//! operations run one after the other in some order.
 
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
@@ -9,11 +9,11 @@ use crossproc_sys::model::explorer::{End, Fate};
 use super::{Me, Op, Part, Plot, Side, output};
 use crate::explore;
 
-/// What a thread has done: its operations with their results, and those without one that it was
-/// killed in.
+/// What a thread has done: its operations with their results, and without a result those in which
+/// it was killed.
 type History = Vec<(Op, Option<u64>)>;
 
-/// A batch is as many operations as it has items.
+/// Makes a thread's history. A batch becomes one operation for each item.
 fn history(ops: &[Op], outputs: &[u64], was_killed: bool) -> History {
     let mut history = Vec::new();
     for (index, &op) in ops.iter().enumerate().take(outputs.len() + usize::from(was_killed)) {
@@ -22,7 +22,7 @@ fn history(ops: &[Op], outputs: &[u64], was_killed: bool) -> History {
             history.push((op, result));
             continue;
         };
-        // How many were put, and why no more were.
+        // How many items were put, and why no more.
         let put = match result {
             None => 0,
             Some(output::DONE) => 2,
@@ -42,7 +42,7 @@ fn history(ops: &[Op], outputs: &[u64], was_killed: bool) -> History {
 struct Queue {
     items: VecDeque<u64>,
     is_closed: bool,
-    /// Somebody was told that it is closed and empty.
+    /// Whether a getter was told that the queue is closed and empty.
     is_sealed: bool,
     next: Vec<usize>,
 }
@@ -55,7 +55,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Whether all that is left can be done from there on.
+    /// Returns whether all remaining operations can be done from this queue on.
     fn finish(&mut self, queue: &Queue) -> bool {
         if !self.tried.insert(queue.clone()) {
             return false;
@@ -78,11 +78,11 @@ impl Search<'_> {
         })
     }
 
-    /// Whether the operation can have this result, if it has one.
+    /// Does the operation. Returns whether it can have this result, if it has one.
     fn happens(&self, queue: &mut Queue, op: Op, result: Option<u64>) -> bool {
         let returned = match op {
             Op::Put(value) | Op::PutWaiting(value) => {
-                // One that was on its way when the queue was closed may come after that.
+                // A put that was under way when the queue was closed may come after the close.
                 let is_refused =
                     queue.is_sealed || (queue.is_closed && result == Some(output::CLOSED));
                 if is_refused {
@@ -119,8 +119,8 @@ impl Search<'_> {
     }
 }
 
-/// Explores what these do, and looks at each end whether nobody sleeps who need not, each slot is
-/// in one place, and it is what a plain queue could have done.
+/// Explores the operations of `parts`. Asserts at each end that only threads that must wait sleep,
+/// that each slot is in one place, and that a plain queue could have done the same.
 pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part; N], kills: u32) {
     let ids = parts.iter().any(|part| part.prepared.contains(&Op::Attach));
     let setup: fn(&Plot) = if ids { |plot| plot.memory.fill() } else { Plot::furnish };
@@ -172,7 +172,7 @@ pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part
         };
         let mut search =
             Search { histories: &histories, items: &items, capacity, tried: HashSet::new() };
-        // A killed getter's item goes with it, as if it had got it.
+        // A killed getter's item is gone, as if the getter had got it.
         assert!(search.finish(&queue), "no queue does that: {histories:?}, with {items:?} in it");
     };
     exploration.kills(kills).check(check).run();

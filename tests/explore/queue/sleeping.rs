@@ -1,4 +1,4 @@
-//! Waiting for items, and for room, and the end of a queue.
+//! Waiting for items and for room, and the end of a queue.
 
 use super::Op::{Close, Get, GetWaiting, Put, PutTwoWaiting, PutWaiting, Watch, WatchMore};
 use super::Side::{Getters, Putters};

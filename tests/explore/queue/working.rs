@@ -1,4 +1,4 @@
-//! Tasks: whoever dies, each is done, by one.
+//! Tasks: whichever participant dies, each task is done, by one participant.
 
 use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::model::explorer::{End, Fate};
@@ -15,7 +15,7 @@ use super::{Me, Op, Part, Plot, config, part, plot};
 use crate::explore;
 
 impl Plot {
-    /// The tasks in places with these flags.
+    /// Returns the tasks in places with any of these flags.
     fn in_places(&self, flags: u64) -> impl Iterator<Item = u64> {
         let words = (0..self.memory.used())
             .flat_map(|id| (0..2).map(move |place| (id, place)))
@@ -26,27 +26,27 @@ impl Plot {
             .map(|word| self.payloads[index(word)].load(Relaxed))
     }
 
-    /// All that are not finished.
+    /// Returns all unfinished tasks.
     fn unfinished(&self) -> Vec<u64> {
         let mut tasks = self.settled();
         tasks.extend(self.in_places(TASK | RETURNED));
         tasks
     }
 
-    /// Whether one who lives has a task in hand.
+    /// Returns whether a living participant has a task in hand.
     fn has_in_hand(&self) -> bool {
         let Plot { memory, .. } = self;
         let in_hand = |id| (0..2).any(|place| memory.place(id, place).load(Relaxed) & TASK != 0);
         (0..memory.used()).any(|id| !memory.is_dead(id) && in_hand(id))
     }
 
-    /// What one finds who joins, and looks once.
+    /// Returns what one look of a join finds: whether all tasks are done.
     fn is_joined(&self) -> bool {
         self.memory.bury(None);
         !self.memory.has_unfinished(None)
     }
 
-    /// Whether there is a task for one who waits, or the end.
+    /// Returns whether there is a task for a waiting participant, or the end.
     fn has_news(&self) -> bool {
         let Plot { memory, .. } = self;
         let in_ring = memory.find(self.ring(), Head).map_or(true, |found| {
@@ -59,8 +59,8 @@ impl Plot {
     }
 }
 
-/// Explores what participants do that have come, with `tasks` tasks from 1 on, and looks at each
-/// end whether nobody sleeps who need not, and each task is in one place or was finished once.
+/// Explores participants that have attached, with the tasks 1 to `tasks`. Asserts at each end that
+/// only threads that must wait sleep. Each task must be in one place, or have been finished once.
 fn explore_tasks<const N: usize>(
     name: &str,
     capacity: u32,
@@ -72,7 +72,7 @@ fn explore_tasks<const N: usize>(
     explore_tasks_in(name, config(capacity, ids), tasks, parts, [kills, 0]);
 }
 
-/// The same with so many kills and stops.
+/// As [`explore_tasks`], with the given numbers of kills and stops.
 pub(super) fn explore_tasks_in<const N: usize>(
     name: &str,
     config: Config,
@@ -105,7 +105,7 @@ pub(super) fn explore_tasks_in<const N: usize>(
                     Finish | TakeLetter if (1..=tasks).contains(&output) => {
                         times[output as usize] += 1;
                     }
-                    // How many had been done.
+                    // The output is the number of tasks that had been done.
                     Join if memory.config.letters == 0 => {
                         assert_eq!(output, tasks, "a join returned too early");
                     }
@@ -115,7 +115,7 @@ pub(super) fn explore_tasks_in<const N: usize>(
             let Some(op) = ops.get(outputs.len()) else { continue };
             match (end.fate(thread), op) {
                 (Fate::Killed, Finish) => {
-                    // What it took before it began is the first one.
+                    // A task that it took before the exploration began is the first one.
                     let task = outputs.last().copied().unwrap_or(1);
                     may_be_done[if task <= tasks { task as usize } else { 0 }] = true;
                 }
@@ -124,7 +124,7 @@ pub(super) fn explore_tasks_in<const N: usize>(
                         plot.unfinished();
                         plot.memory.count_unfinished()
                     });
-                    // One that is stopped in the middle of its wakes is what slices are for.
+                    // Slices exist for a thread that is stopped in the middle of its wakes.
                     let ends_by_slice = was_stopped && end.look(Plot::is_joined);
                     assert!(
                         count != 0 || ends_by_slice,
@@ -150,7 +150,7 @@ pub(super) fn explore_tasks_in<const N: usize>(
     exploration.kills(kills).stops(stops).check(check).run();
 }
 
-/// One that has come, after the put of these tasks.
+/// Makes a participant that has attached, after the tasks were put.
 pub(super) fn worker<const N: usize>(id: usize, ops: [Op; N]) -> Part {
     part(id, ops).prepared([Attach])
 }

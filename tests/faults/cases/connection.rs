@@ -5,10 +5,10 @@ use crossproc::{Connection, ConnectionError, Event, Message, Shm, pipe, simplex}
 use super::{Case, Peer};
 use crate::probe::{LONG, Outcome, Probe, SHORT, done, require};
 
-/// Longer than a packet: it goes by a memfd.
+/// Longer than a packet: a message of this length is sent by memfd.
 const LONG_MESSAGE: usize = 3 << 20;
 
-/// Sends, and sees that it is there if it was sent, whole.
+/// Sends a message, and checks that it is there as a whole if it was sent.
 fn sends(probe: Probe<'_>, len: usize) {
     let (ours, theirs) = pipe().unwrap();
     let message = vec![7; len];
@@ -22,8 +22,8 @@ fn sends(probe: Probe<'_>, len: usize) {
     probe.operate_and_look(|| Ok(ours.send_timeout(&message, LONG)?), look);
 }
 
-/// Receives, and sees that the message is there still if it was not received. A memfd that came
-/// with it and cannot be looked at is lost with it: there is no way to put it back.
+/// Receives a message, and checks that it is still there if it was not received. A memfd that came
+/// with it and cannot be examined is lost with it: there is no way to put it back.
 fn receives(
     probe: Probe<'_>,
     len: usize,
@@ -126,8 +126,8 @@ pub(super) fn add(all: &mut Vec<Case>) {
         theirs.send_handle(&event).unwrap();
         let peer = Peer::new(|| theirs.send_handle(&event).unwrap());
         let operation = || done(ours.recv_handle_timeout::<Shm<Event>>(LONG)?);
-        // It may be gone, as the error says then: a descriptor that is received is not received
-        // again.
+        // The descriptor may be lost, and the error says so then: a received descriptor cannot be
+        // received again.
         let look = |_| {
             if !ours.poll()? {
                 peer.ask();

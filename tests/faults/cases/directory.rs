@@ -1,4 +1,4 @@
-//! Directories: the client's side with a server that nothing is refused, and the other way round.
+//! Directories: the client's side, with a server that meets no refusals, and the other way round.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -12,13 +12,13 @@ use crossproc::{Directory, DirectoryClient, DirectoryError, Event, Shm};
 use super::{Case, Peer};
 use crate::probe::{LONG, Outcome, Probe, SHORT, done, require};
 
-/// So long a server may take that is refused something once.
+/// The longest that a server may take that is refused something once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// So long its client waits for an answer before it connects anew.
+/// How long its client waits for an answer before it connects anew.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// A path that is this process's own.
+/// Returns a path that only this process uses.
 fn path(what: &str) -> PathBuf {
     std::env::temp_dir().join(format!("crossproc-faults-{}-{what}", std::process::id()))
 }
@@ -48,15 +48,14 @@ impl Server {
     }
 }
 
-/// What a client does.
+/// Runs an operation of a client.
 fn asks(probe: Probe<'_>, ask: impl Fn(&mut DirectoryClient) -> Outcome) {
     let server = Server::new();
     let mut client = DirectoryClient::connect(server.address.clone()).unwrap();
     let operation = || {
         let result = ask(&mut client);
         if result.is_err() {
-            // An answer may be on its way that nobody wants any more: as the docs say, connect
-            // anew.
+            // An unwanted answer may still be on its way: as the docs say, connect anew.
             if let Ok(another) = DirectoryClient::connect_timeout(server.address.clone(), LONG) {
                 client = another;
             }
@@ -71,7 +70,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
     let mut case = |name, run| all.push(Case { name, run });
     case("directory: bind a path", |probe| {
         let at = path("bound");
-        // A path that it may not remove, or not look at, is left to the next one.
+        // If it may not remove the path, or not look at it, the next bind does.
         let times = Cell::new(0);
         let look = |_| {
             times.set(times.get() + 1);
@@ -101,7 +100,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let directory = Directory::bind(at.clone()).unwrap();
         directory.put("there", &event).unwrap();
         let asks = Peer::new(|| {
-            // What the server is refused, it may refuse, too; the next client is served.
+            // The server may refuse what the kernel refuses it. The next client is served.
             let mut has_got = false;
             while !has_got {
                 let client = DirectoryClient::connect_timeout(at.clone(), AGAIN);
@@ -168,7 +167,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let event = Shm::new(Event::new()).unwrap();
         asks(probe, move |client| {
             match client.put("mine", &event) {
-                // It was put, and not removed, the time before.
+                // The time before, it was put and not removed.
                 Err(DirectoryError::NameTaken { .. }) => {}
                 other => other?,
             }

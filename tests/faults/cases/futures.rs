@@ -13,7 +13,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Polls until it is done or the time is over.
+/// Polls a future until it is done or the time is over.
 fn done_in<F: Future>(runtime: &Runtime, time: Duration, future: F) -> Option<F::Output> {
     runtime.block_on(async { timeout(time, future).await.ok() })
 }

@@ -1,4 +1,4 @@
-//! What is tried. Each case prepares in a child of its own, and carries out one operation.
+//! The cases. Each one prepares in a child of its own, and carries out one operation.
 
 mod connection;
 mod directory;
@@ -38,7 +38,7 @@ pub(crate) fn all() -> Vec<Case> {
     all
 }
 
-/// Another process, which nothing is refused.
+/// Another process, whose calls are never refused.
 pub(crate) struct Peer {
     asked: Shm<AtomicU32>,
     done: Shm<AtomicU32>,
@@ -46,7 +46,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// It acts each time that it is asked.
+    /// Creates a peer that acts each time that it is asked.
     pub(crate) fn new(mut act: impl FnMut() + Send) -> Self {
         let number = || Shm::new(AtomicU32::new(0)).expect("memory");
         let (asked, done) = (number(), number());
@@ -55,7 +55,8 @@ impl Peer {
                 while asked.load(Acquire) < round {
                     thread::sleep(Duration::from_micros(200));
                 }
-                // Most often, whoever asked sleeps by then; it may be right without, too.
+                // By then the process that asked mostly sleeps. The case is valid even if it does
+                // not.
                 thread::sleep(Duration::from_millis(1));
                 act();
                 done.store(round, Release);
@@ -67,12 +68,12 @@ impl Peer {
         Peer { asked, done, child }
     }
 
-    /// Has it act soon.
+    /// Asks the peer to act soon.
     pub(crate) fn ask(&self) {
         self.asked.fetch_add(1, Release);
     }
 
-    /// Once it has ended.
+    /// Waits until the peer has ended.
     pub(crate) fn end(&self) -> Outcome {
         eventually("the peer ends", || !self.child.is_alive().expect("it is ours"))
     }
@@ -81,20 +82,20 @@ impl Peer {
         self.done.load(Acquire) >= self.asked.load(Acquire)
     }
 
-    /// Once it has done all that it was asked for.
+    /// Waits until the peer has done all that it was asked for.
     pub(crate) fn finish(&self) -> Outcome {
         eventually("the peer gets on", || self.has_finished())
     }
 }
 
-/// Another descriptor of the same.
+/// Returns another descriptor of the same file.
 pub(crate) fn duplicate(of: impl AsFd) -> io::Result<OwnedFd> {
     of.as_fd()
         .try_clone_to_owned()
         .map_err(|error| io::Error::other(format!("this case cannot duplicate: {error}")))
 }
 
-/// Something comes about before long.
+/// Requires that `holds` becomes true before long.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Outcome {
     let deadline = Instant::now() + LONG;
     while !holds() {

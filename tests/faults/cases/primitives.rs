@@ -1,4 +1,4 @@
-//! What synchronises, each while it sleeps and while it wakes.
+//! The synchronisation primitives, each while it sleeps and while it wakes.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU32, Ordering::*};
@@ -47,7 +47,7 @@ fn objects() -> Shm<All> {
     all.unwrap()
 }
 
-/// A wait that has to time out, and not before its time. `is_late` tells which error says so.
+/// Requires that a wait times out, and not too early. `is_late` recognises the error for that.
 fn times_out<T, E: Error + 'static>(
     wait: impl FnOnce() -> Result<T, E>,
     is_late: impl FnOnce(&E) -> bool,
@@ -62,7 +62,7 @@ fn times_out<T, E: Error + 'static>(
     }
 }
 
-/// A wait that a peer ends.
+/// Runs a wait that a peer ends.
 fn woken(probe: Probe<'_>, all: &All, wake: impl FnMut() + Send, wait: impl Fn(&All) -> Outcome) {
     let peer = Peer::new(wake);
     let operation = || {
@@ -72,7 +72,7 @@ fn woken(probe: Probe<'_>, all: &All, wake: impl FnMut() + Send, wait: impl Fn(&
     probe.operate_and_look(operation, |_| peer.finish());
 }
 
-/// A wake-up that a peer sleeps for: it comes, a slice later if the kernel refuses it.
+/// Runs a wake-up that a peer sleeps for. It arrives, a slice later if the kernel refuses it.
 fn wakes(
     probe: Probe<'_>,
     all: &All,
@@ -84,8 +84,7 @@ fn wakes(
         all.woken.fetch_add(1, Release);
     });
     peer.ask();
-    // In the first look, the peer has been woken by the operation; in the second, by its
-    // repetition.
+    // In the first look, the operation has woken the peer. In the second look, its repetition has.
     let look = |has_waked| {
         if has_waked {
             peer.finish()?;

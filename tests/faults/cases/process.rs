@@ -10,7 +10,8 @@ use crossproc::{Event, Shm, pipe};
 use super::{Case, eventually};
 use crate::probe::{LONG, Outcome, Probe, SHORT, require};
 
-/// What is started is joined, and has done what it was to do, once. One that was not has not.
+/// Requires that a started process is joined, and has done its work once. If it was not started, it
+/// has not done it.
 fn starts(probe: Probe<'_>, start: impl Fn(&Shm<AtomicU32>) -> std::io::Result<Child>) {
     let count = Shm::new(AtomicU32::new(0)).unwrap();
     let before = AtomicU32::new(0);
@@ -25,7 +26,7 @@ fn starts(probe: Probe<'_>, start: impl Fn(&Shm<AtomicU32>) -> std::io::Result<C
     probe.operate_and_look(operation, |_| join_again(&started));
 }
 
-/// A join that failed can be done again.
+/// Repeats a join that failed.
 fn join_again(started: &RefCell<Option<Child>>) -> Outcome {
     match started.take() {
         Some(child) => Ok(require(child.join_timeout(LONG)?.success(), "it has succeeded")?),
@@ -33,7 +34,7 @@ fn join_again(started: &RefCell<Option<Child>>) -> Outcome {
     }
 }
 
-/// A child that sleeps.
+/// Returns a child that sleeps.
 fn sleeping() -> Child {
     // SAFETY: it only sleeps.
     unsafe {
@@ -46,7 +47,7 @@ fn sleeping() -> Child {
     .unwrap()
 }
 
-/// What is done to a child that sleeps.
+/// Does something to a child that sleeps.
 fn treats(probe: Probe<'_>, treat: impl Fn(&Child) -> Outcome) {
     let child = sleeping();
     probe.operate(|| treat(&child));
@@ -72,7 +73,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
             let count = count.clone();
             let (child, connection) = fork_connected(move |connection| {
                 count.fetch_add(1, Release);
-                // It may be refused here, too.
+                // This call may be refused, too.
                 let _ = connection.send(b"hello");
             })?;
             let received = connection.recv_timeout(LONG);

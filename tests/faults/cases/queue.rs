@@ -189,7 +189,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         };
         let look = |is_ok: bool| {
             if !is_ok && tasks.unfinished() == 0 {
-                // Not put, or done already.
+                // It was not put, or is done already.
                 return Ok(());
             }
             worker.finish()

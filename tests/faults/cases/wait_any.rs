@@ -1,4 +1,4 @@
-//! Waits for several things.
+//! Waits for several things at once.
 
 use crossproc::process::{Builder, Child};
 use crossproc::{
@@ -9,7 +9,7 @@ use crossproc::{
 use super::{Case, Peer};
 use crate::probe::{LONG, Outcome, Probe, SHORT, require};
 
-/// Nothing of it is ready.
+/// Requires a time-out: none of the things is ready.
 fn times_out(probe: Probe<'_>, on: &[&dyn Waitable]) {
     probe.operate(|| match wait_any_timeout(on, SHORT) {
         Err(WaitAnyError::TimedOut) => Ok(()),
@@ -18,7 +18,7 @@ fn times_out(probe: Probe<'_>, on: &[&dyn Waitable]) {
     });
 }
 
-/// A peer makes the last of it ready.
+/// Waits until a peer makes the last of the things ready.
 fn is_woken(probe: Probe<'_>, on: &[&dyn Waitable], wake: impl FnMut() + Send, again: impl Fn()) {
     let peer = Peer::new(wake);
     let operation = || {

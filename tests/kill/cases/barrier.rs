@@ -12,7 +12,7 @@ struct Board {
     /// How the companions' waits have ended.
     passed: AtomicU32,
     broken: AtomicU32,
-    /// The one that dies has arrived.
+    /// Whether the dying companion has arrived.
     has_dying_arrived: AtomicU32,
 }
 
@@ -25,7 +25,7 @@ impl Board {
         };
     }
 
-    /// How many wait, or have passed.
+    /// Returns how many processes wait, or have passed.
     fn arrived(&self) -> u32 {
         self.barrier.n_waiting() + self.passed.load(SeqCst)
     }
@@ -34,12 +34,12 @@ impl Board {
 const BREAKER_STOPPED: &str = "the stopped one has ended the phase, or broken the barrier, and \
     woken nobody yet; the end of a slice finds it";
 
-/// A case of a barrier for `parties`, whose survivors break it, and find it whole after a reset;
-/// then they leave it broken, for whoever comes late. Whoever waits does so in a phase that has not
-/// ended.
+/// Returns a case of a barrier for `parties`. The survivors break it, and find it whole after a
+/// reset. Then they leave it broken, for processes that come late. A process only waits in a phase
+/// that has not ended.
 ///
-/// `has_done` says whether the victim's operation is done, as far as others can tell, and all
-/// `companions` are to end accordingly: by `passing`, or with an error.
+/// `has_done` says whether the victim's operation is done, as far as others can tell. All
+/// `companions` must then end accordingly: by `passing`, or with an error.
 fn case(
     name: &str,
     parties: u32,
@@ -98,7 +98,8 @@ fn later_party(board: &Board, me: &Me) {
     party(board, me);
 }
 
-/// Arrives when the victim sleeps, and dies as it lets the others pass, or when it has.
+/// Adds a companion that arrives when the victim sleeps. It dies while it lets the others pass, or
+/// when it has done so.
 fn with_dying(case: Case<Board>) -> Case<Board> {
     let dies = |board: &Board, operation: &Operation| {
         warm_up();

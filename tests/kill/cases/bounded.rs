@@ -9,11 +9,11 @@ use crate::harness::{Case, End, Me, Mode, Subject};
 
 struct Board {
     semaphore: BoundedSemaphore,
-    /// Released less acquired, by all but the operation under test, and what there was at the
-    /// start.
+    /// The permits at the start, plus those released, less those acquired, by all but the operation
+    /// under test.
     balance: AtomicI64,
-    /// What the operation under test has added, if it has returned; less than 0: what it has
-    /// taken.
+    /// What the operation under test has added, if it has returned; negative if it has taken
+    /// permits.
     victims: AtomicI64,
 }
 
@@ -23,7 +23,7 @@ impl Board {
         self.balance.fetch_sub(1, SeqCst);
     }
 
-    /// Whether there was room for it.
+    /// Returns whether there was room for the permit.
     fn release(&self) -> bool {
         let is_released = self.semaphore.release().is_ok();
         self.balance.fetch_add(is_released.into(), SeqCst);
@@ -32,9 +32,9 @@ impl Board {
     }
 }
 
-/// A case that begins with `permits` of `bound`, and whose operation takes, or adds if positive,
-/// all of `effect` or nothing. The survivors release up to the bound, and acquire and release one
-/// more each.
+/// Returns a case that begins with `permits` of `bound`. Its operation takes all of `effect`, or
+/// adds it if positive, or does nothing. The survivors release up to the bound, and then acquire
+/// and release one more each.
 fn case(name: &str, permits: u32, bound: u32, effect: i64) -> Case<Board> {
     let make = move || {
         let board = Board {
@@ -47,7 +47,8 @@ fn case(name: &str, permits: u32, bound: u32, effect: i64) -> Case<Board> {
     };
     Case::new(format!("bounded: {name}"), make)
         .survivor(|board, me| {
-            // Those that are acquired by the dead are gone, so whoever knows of it releases them.
+            // Permits that the dead have acquired are lost, so a survivor, which knows of it,
+            // releases them.
             while me.index == 0 && board.release() {}
             board.acquire();
             board.release();

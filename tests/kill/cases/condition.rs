@@ -7,8 +7,8 @@ use crossproc::{Condition, ConditionError, Lock, RLock, Wait};
 use super::{EXPIRES, WAKER_STOPPED, warm_up, word};
 use crate::harness::{Case, End, Me, Mode, Moment, Operation, Subject};
 
-/// In the condition's word: how often some were notified, and how often all. See
-/// `condition::state`.
+/// The bits of the condition's word that count how often some waiters were notified, and how often
+/// all. See `condition::state`.
 const SOME: u64 = 0x3fff << 34;
 const ALL: u64 = !0 << 48;
 
@@ -17,22 +17,23 @@ struct Board {
     changed: Condition,
     lock: Lock<()>,
     reentrant: RLock<()>,
-    /// The lock is the reentrant one.
+    /// Whether the lock is the reentrant one.
     reenters: bool,
-    /// How often a wait has returned otherwise than by its time-out, but the victim's.
+    /// How often a wait other than the victim's has returned, and not by its time-out.
     returned: AtomicU32,
-    /// The same, when the survivors came.
+    /// The same count, when the survivors came.
     judged: AtomicU32,
-    /// There is no need to wait any longer. Stored before the notification, as long as nobody is
-    /// between looking at it and waiting.
+    /// Whether there is no need to wait any longer. Stored before the notification, provided that
+    /// no process is between looking at it and waiting.
     is_set: AtomicU32,
-    /// The notification has come to its end.
+    /// Whether the notification has come to its end.
     is_done: AtomicU32,
-    /// Its notifier may not have come to its end, but the notification has taken place.
+    /// Whether the notification has taken place, though its notifier may not have come to its end.
     is_notified: AtomicU32,
-    /// The victim was killed or stopped as the lock's owner.
+    /// Whether the victim was killed or stopped as the lock's owner.
     was_owner: AtomicU32,
-    /// It is over: nobody waits from now on. Written with the lock, and all are notified then.
+    /// Whether the case is over: no process waits from now on. Written with the lock, and all are
+    /// notified then.
     is_over: AtomicU32,
     deaths: AtomicU32,
 }
@@ -86,7 +87,7 @@ impl Board {
         }
     }
 
-    /// What there is to do after a wait.
+    /// Does what there is to do after a wait.
     fn after(&self, outcome: Result<(), ConditionError>) {
         assert!(
             if self.reenters { self.reentrant.is_owned() } else { self.lock.is_owned() },
@@ -103,13 +104,13 @@ impl Board {
         if self.reenters { self.reentrant.owner() } else { self.lock.owner() }
     }
 
-    /// A notification has taken place, though perhaps nobody was woken yet.
+    /// Returns whether a notification has taken place, though perhaps no process was woken yet.
     fn is_notified(&self) -> bool {
         self.is_notified.load(SeqCst) != 0 || self.is_done.load(SeqCst) != 0
     }
 
-    /// Looks whether it has; as long as none of those who waited has died, after which one who was
-    /// woken for nothing tells all.
+    /// Checks whether a notification has taken place. It can tell as long as no waiter has died:
+    /// after that, a process that was woken for nothing notifies all.
     fn look_for_notification(&self) -> bool {
         let is_notified = word(&self.changed) & (SOME | ALL) != 0;
         self.is_notified.store(is_notified.into(), SeqCst);
@@ -121,8 +122,8 @@ impl Board {
     }
 }
 
-/// A case whose survivors notify all, after which nobody waits any longer. Until then `may_wait`
-/// says who may; the lock may be waited for.
+/// Returns a case whose survivors notify all, after which no process waits any longer. Until then
+/// `may_wait` says when waiting is fine. Waiting for the lock is fine, too.
 fn case(name: &str, may_wait: impl Fn(&Board, &Moment) -> bool + 'static) -> Case<Board> {
     reentrant_case(name, false, may_wait)
 }
@@ -155,8 +156,7 @@ fn reentrant_case(
         .check(|board, end| check(board, end, u32::MAX, 0))
 }
 
-/// `most`: how many of the others return at the most. `known`: how many owners died before the
-/// victim.
+/// `most`: the most waits of others that return. `known`: how many owners died before the victim.
 fn check(board: &Board, end: &End, most: u32, known: u32) -> Result<(), String> {
     let [judged, deaths] = [&board.judged, &board.deaths].map(|count| count.load(SeqCst));
     let expected = known + u32::from(end.was_killed && end.observed == 1);
@@ -197,7 +197,7 @@ fn notifier(notify: fn(&Condition)) -> impl Fn(&Board, &Me) {
     }
 }
 
-/// Notifies one when the victim sleeps, and keeps the lock until it sleeps again.
+/// Notifies one when the victim sleeps, and keeps the lock until the victim sleeps again.
 fn owning_notifier(board: &Board, me: &Me) {
     me.pause();
     board.acquire();
@@ -225,8 +225,9 @@ fn notifying() -> Vec<Box<dyn Subject>> {
                     notify: fn(&Condition)|
      -> Box<dyn Subject> {
         let name = format!("{name}, {waiters} wait");
-        // `most`, which is the number that is wanted, return; at least one if the victim has died
-        // on the way. If it is stopped there, they are not notified yet, but for all at once.
+        // At least `least` waiters return. If the victim has died on the way, at least one does. If
+        // the victim is stopped there, the waiters are not notified yet, unless it notifies all at
+        // once.
         let may_wait = move |board: &Board, now: &Moment| {
             let is_done = board.is_done.load(SeqCst) != 0 || most == u32::MAX;
             !board.is_notified()
@@ -243,7 +244,7 @@ fn notifying() -> Vec<Box<dyn Subject>> {
                 });
             })
             .check(move |board, end| {
-                // If it dies on the way, one is woken for nothing, and tells all.
+                // If the victim dies on the way, one waiter is woken for nothing, and notifies all.
                 let is_whole = end.was_completed || end.had_not_begun || !end.was_killed;
                 check(board, end, if is_whole { most } else { u32::MAX }, 0)
             })
@@ -286,8 +287,8 @@ fn waits(case: Case<Board>) -> Case<Board> {
     })
 }
 
-/// One of the others must return if the victim has died, without the lock, of a wait for which
-/// there was one notification.
+/// Returns whether processes may wait. One of the others must return if the victim has died without
+/// the lock, in a wait for which there was one notification.
 fn until_one_returns(board: &Board, now: &Moment) -> bool {
     let has_victim_got_it = now.is_stopped || board.was_owner.load(SeqCst) != 0;
     !board.is_notified() || has_victim_got_it || board.has_returned(1)
@@ -297,19 +298,19 @@ fn until_notified(board: &Board, _: &Moment) -> bool {
     !board.is_notified()
 }
 
-/// Notifies when the victim sleeps, and dies as soon as it has; with the lock, if it `owns` it
-/// then.
+/// Adds a companion that notifies when the victim sleeps, and dies as soon as it has done so: with
+/// the lock, if it `owns` it then.
 fn with_dying_notifier(case: Case<Board>, owns: bool, notify: fn(&Condition)) -> Case<Board> {
     let dies = move |board: &Board, operation: &Operation| {
         warm_up();
         operation.step(|| {
             if owns {
-                // If the victim has it, it does without.
+                // If the victim has the lock, this companion does without.
                 let _ = board.lock.acquire(Wait::NONE);
             }
             board.is_set.store(1, SeqCst);
             notify(&board.changed);
-            // Nobody was there.
+            // Nothing was left to notify.
             board.is_done.store(1, SeqCst);
         });
     };
@@ -385,8 +386,8 @@ fn waiting() -> Vec<Box<dyn Subject>> {
                 all,
             ))
             .check(|board, end| match check(board, end, u32::MAX, 1) {
-                // The victim may have been told, and died before it had recovered: that is one
-                // death for two.
+                // The victim may have been told, and died before it had recovered. Then one report
+                // stands for two deaths.
                 Err(_) if end.observed == 1 => check(board, end, u32::MAX, 0),
                 result => result,
             })

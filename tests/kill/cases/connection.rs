@@ -13,7 +13,7 @@ use crate::harness::{Case, End, Me, Operation, Subject};
 mod board;
 mod ends;
 
-/// More rounds than that without an end are none.
+/// The most rounds without an end: more are no progress.
 const MOST_ROUNDS: usize = 10_000;
 
 /// What the operation under test does if it comes to its end.
@@ -24,24 +24,24 @@ enum Effect {
     Nothing,
 }
 
-/// What the survivors leave, for those who still sleep.
+/// What the survivors leave for the processes that still sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaves {
-    /// A message: whoever receives one sends one.
+    /// A message: each process that receives one sends one.
     Message,
     Room,
 }
 
-/// How large the sockets' buffer is.
+/// The size of the sockets' buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Buffer {
-    /// As the crate makes it.
+    /// As the crate sets it.
     Usual,
-    /// A few short messages fill it, and a page goes by memfd.
+    /// A few short messages fill it, and a page is sent by memfd.
     Small,
 }
 
-/// A case that begins with what `before` sends.
+/// Returns a case that begins with what `before` sends.
 fn case(
     name: &str,
     buffer: Buffer,
@@ -82,14 +82,14 @@ fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("there is /proc").count()
 }
 
-/// Whether whoever waits for room is woken.
+/// Returns whether a process that waits for room is woken.
 fn has_room(end: &Connection) -> bool {
     let mut ends = [PollFd::new(end, PollFlags::OUT)];
     poll(&mut ends, Some(&Timespec::default())).expect("there is memory") == 1
 }
 
-/// Some messages sent and received, if nobody else is faster. The others may have died, or be
-/// stopped, anywhere: it does not wait for them.
+/// Sends and receives some messages, if no other process is faster. The others may have died, or be
+/// stopped, anywhere: this does not wait for them.
 fn go_round(board: &Board, who: usize) {
     let (mut sent, mut received) = (0, 0);
     for _ in 0..MOST_ROUNDS {
@@ -103,8 +103,8 @@ fn go_round(board: &Board, who: usize) {
     panic!("no progress: {sent} sent, {received} received");
 }
 
-/// No message of those who live is lost, doubled, mixed or out of order, the operation under test
-/// was done or not, and there is as much room as ever.
+/// Checks that no message of the living is lost, doubled, mixed or out of order. The operation
+/// under test was done as a whole or not at all, and there is as much room as ever.
 fn check(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
     board.drain_at_end();
     let (victims, missing) = board.account()?;
@@ -125,7 +125,8 @@ fn check(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
     board.check_room()
 }
 
-// What victims do. After receiving they do for those who still sleep what these do for each other.
+// The operations of victims. After receiving, they help the processes that still sleep, as these
+// help each other.
 
 type Operate = fn(&Board, &Operation);
 
@@ -145,7 +146,7 @@ fn receiving(
     operation: &Operation,
     receive: impl FnOnce() -> Result<Message, ConnectionError>,
 ) {
-    // What a thread keeps for receiving is there.
+    // Ensures that what a thread keeps for receiving is there.
     assert!(matches!(board.one.try_recv(), Err(ConnectionError::WouldBlock)));
     let result = operation.step(receive);
     if board.after_recv(VICTIM, result) {
@@ -177,7 +178,7 @@ fn recv(board: &Board, operation: &Operation) {
     receiving(board, operation, || board.other.recv());
 }
 
-// Companions.
+// The companions.
 
 fn receiver(board: &Board, me: &Me) {
     let result = board.other.recv();
@@ -196,7 +197,8 @@ fn later_sender(board: &Board, me: &Me) {
     board.send(COMPANION + me.index, Shape::Short);
 }
 
-/// As many as there were, and those of the companions before it: whoever is left has room.
+/// Receives as many messages as there were, and one for each companion before it. A process that is
+/// left has room then.
 fn drainer(board: &Board, me: &Me) {
     me.pause();
     let mut left = board.fits() + me.index;
@@ -316,7 +318,7 @@ fn receivers() -> Vec<Box<dyn Subject>> {
             let result = operation.step(|| board.other.recv_handle());
             match result {
                 Ok(handle) => board.after_handle(VICTIM, &handle),
-                // Others were faster.
+                // Another process was faster.
                 Err(ConnectionError::NoHandle { message }) => {
                     board.after_recv(VICTIM, Ok(*message));
                 }

@@ -9,14 +9,14 @@ use crate::harness::{Case, Me, Mode, Subject};
 
 struct Board {
     event: Event,
-    /// 1 before it is set and cleared: a wait may return though it is not set.
+    /// 1 before the event is set and cleared: a wait may return though the event is not set.
     is_pulsed: AtomicU32,
 }
 
 const WAKER_STOPPED: &str = "the stopped one has set the event and woken nobody yet, or was \
     woken and has not woken the others; any `set` does";
 
-/// A case whose survivors set the event and wait for it. Nobody waits for an event that is set.
+/// Returns a case whose survivors set the event and wait for it. No process waits for a set event.
 fn case(name: &str) -> Case<Board> {
     let make = || Board { event: Event::new(), is_pulsed: AtomicU32::new(0) };
     Case::new(format!("event: {name}"), make)
@@ -56,7 +56,7 @@ fn setter(board: &Board, me: &Me) {
     board.event.set();
 }
 
-/// Sets and clears at once, when the victim sleeps: it must return all the same.
+/// Sets and clears the event at once, when the victim sleeps: the victim must return all the same.
 fn pulse(board: &Board, me: &Me) {
     me.pause();
     board.is_pulsed.store(1, SeqCst);
@@ -105,7 +105,7 @@ fn setting() -> Vec<Box<dyn Subject>> {
         Box::new(case("clear").before(|board| board.event.set()).victim(|board, operation| {
             warm_up();
             operation.step(|| board.event.clear());
-            // The survivors may have been before it.
+            // The survivors may have run before it.
             board.event.set();
         })),
     ]

@@ -11,7 +11,7 @@ use super::queue_words::{Stage, Words};
 use super::{WAKER_STOPPED, warm_up};
 use crate::harness::{Case, End, Fate, Me, Mode, Moment, Operation, Subject};
 
-/// Who puts.
+/// The numbers of those that put.
 pub(super) const BEFORE: usize = 0;
 pub(super) const VICTIM: usize = 1;
 pub(super) const PEER: usize = 2;
@@ -20,33 +20,34 @@ pub(super) const SURVIVOR: usize = 10;
 const JUDGE: usize = 12;
 const ALL: usize = 13;
 
-/// So many tasks of each at the most.
+/// The most tasks of each.
 const EACH: usize = 128;
-/// More rounds than that without an end are none.
+/// The most rounds without an end: more are no progress.
 const MOST_ROUNDS: usize = 10_000;
-/// So often one looks whether all is done that may be in the hand of one who is stopped.
+/// How often a survivor checks whether all is done, since a stopped process may hold a task.
 const MOST_LOOKS: usize = 20;
 const PARTICIPANTS: usize = 12;
 
 /// What is known of a task.
 struct Account {
-    /// The TID of whoever has it in hand.
+    /// The TID of the process that has it in hand.
     holder: AtomicU32,
-    /// Somebody was about to say that it is done.
+    /// Whether a process was about to report it done.
     is_doing: AtomicU32,
-    /// How often somebody has.
+    /// How often it was reported done.
     done: AtomicU32,
 }
 
-/// The queue, and an account of it. A task is its producer and its number among that one's.
+/// The queue, and an account of it. A task consists of its producer and its number among that
+/// producer's tasks.
 pub(super) struct Board {
     pub(super) queue: JoinableQueue<u64>,
     pub(super) words: Words,
     put: [AtomicU64; ALL],
     tasks: [[Account; EACH]; ALL],
-    /// The task whose end is the operation under test, and 1.
+    /// The task that the operation under test ends, plus 1.
     victims: AtomicU64,
-    /// How many companions wait for a task, or a join, and have not come to their ends.
+    /// How many companions wait for a task, or for a join, and have not come to their ends.
     waiting: AtomicU32,
     joining: AtomicU32,
     rounds: AtomicU32,
@@ -55,7 +56,7 @@ pub(super) struct Board {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaves {
-    /// A task: whoever gets one puts one.
+    /// A task: each process that gets one puts one.
     Task,
     /// Nothing that is not done.
     Nothing,
@@ -111,7 +112,8 @@ impl Board {
         }
     }
 
-    /// Notes who has it. Nobody else may, but for one who is dead.
+    /// Notes which process holds the task. No other process may hold it, unless that process is
+    /// dead.
     pub(super) fn hold<'a>(
         &self,
         task: Result<Task<'a, u64>, QueueError>,
@@ -165,7 +167,8 @@ impl Board {
             }
             puts += usize::from((puts < most || self.queue.is_empty()) && self.try_put(who));
             gets += usize::from(self.try_work());
-            // Others may get whatever it puts, each time, if they are awake at once.
+            // Others may get whatever this process puts, each time, if they are awake at the same
+            // time.
             if puts >= most && (gets >= most || puts == EACH / 2) {
                 return;
             }
@@ -173,7 +176,7 @@ impl Board {
         panic!("no progress: {puts} puts, {gets} gets");
     }
 
-    /// How many tasks nobody has been about to finish.
+    /// Returns how many tasks no process has been about to finish.
     fn outstanding(&self) -> usize {
         let of = |who: usize| {
             (0..self.put[who].load(SeqCst) as usize)
@@ -183,7 +186,7 @@ impl Board {
     }
 }
 
-/// A case whose queue has gone round by `shift` puts and gets, and then has `items`.
+/// Returns a case whose queue has gone round by `shift` puts and gets, and then has `items` tasks.
 fn case_with(
     name: &str,
     capacity: usize,
@@ -249,7 +252,7 @@ fn may_wait(board: &Board, now: &Moment) -> bool {
     };
     let has_returned = places().any(|word| word & super::queue_words::RETURNED != 0);
     let has_task = places().any(|word| word & super::queue_words::TASK != 0);
-    // One who is stopped has not given it back before it has told so.
+    // A stopped process counts as having given its task back only once it has announced so.
     let is_available = board.words.has_item()
         || has_returned && (!now.is_stopped || board.words.tells_of_returned());
     let joiners_may = board.joining.load(SeqCst) == 0
@@ -261,7 +264,7 @@ fn may_wait(board: &Board, now: &Moment) -> bool {
     let is_unfinished = outstanding > 0 && !now.is_stopped;
     let getters_may = board.waiting.load(SeqCst) == 0
         || !is_available && !is_unfinished && (!board.queue.is_closed() || now.is_stopped);
-    // A survivor may wait for what the stopped one has in hand.
+    // A survivor may wait for what the stopped process has in hand.
     joiners_may && getters_may
 }
 
@@ -312,7 +315,8 @@ fn check_capacity(board: &Board) -> Result<(), String> {
     Ok(())
 }
 
-/// Each task was done once, if it was put, unless the one who did it was killed as it said so.
+/// Checks that each task that was put was done once. The exception is a task whose worker was
+/// killed while reporting it done.
 fn check_tasks(board: &Board, end: &End) -> Result<(), String> {
     let victims = board.victims.load(SeqCst);
     for who in 0..ALL {
@@ -345,7 +349,7 @@ fn check_tasks(board: &Board, end: &End) -> Result<(), String> {
     Ok(())
 }
 
-// What victims, peers and those who die do.
+// The operations of victims, peers and those that die.
 
 type Operate = fn(&Board, &Operation, usize);
 
@@ -370,7 +374,7 @@ pub(super) fn trying_to_get(board: &Board, operation: &Operation, _: usize) {
     }
 }
 
-/// Has a task in hand, which is the first one if it is the first to come.
+/// Takes a task in hand: the first one, if this is the first process to come.
 pub(super) fn taken<'a>(board: &'a Board, who: usize) -> Task<'a, u64> {
     let task = board.hold(board.queue.try_get()).expect("there is a task");
     board.let_go(&task);
@@ -396,7 +400,7 @@ fn giving_back(board: &Board, operation: &Operation, _: usize) {
     board.drain();
 }
 
-/// As above, of a task that is given up thereby.
+/// Like [`giving_back`], with a task that is thereby given up.
 fn giving_up(board: &Board, operation: &Operation, _: usize) {
     let task = taken(board, VICTIM);
     operation.step(|| drop(task));
@@ -430,7 +434,7 @@ fn unfinished_of_before(board: &Board) -> usize {
     tasks.iter().filter(|task| task.is_doing.load(SeqCst) == 0).count()
 }
 
-// Companions.
+// The companions.
 
 fn getter(board: &Board, me: &Me) {
     board.waiting.fetch_add(1, SeqCst);
@@ -441,7 +445,7 @@ fn getter(board: &Board, me: &Me) {
     board.waiting.fetch_sub(1, SeqCst);
 }
 
-/// Gets until the queue is closed.
+/// Gets tasks until the queue is closed.
 fn worker(board: &Board, _: &Me) {
     board.waiting.fetch_add(1, SeqCst);
     while let Some(task) = board.hold(board.queue.get()) {
@@ -472,7 +476,7 @@ fn later_joiner(board: &Board, me: &Me) {
     joiner(board, me);
 }
 
-/// Puts `count` when the victim sleeps.
+/// Puts `count` tasks when the victim sleeps.
 fn supplier(count: usize) -> impl Fn(&Board, &Me) + Clone {
     move |board, me| {
         board.take_part();
@@ -483,14 +487,14 @@ fn supplier(count: usize) -> impl Fn(&Board, &Me) + Clone {
     }
 }
 
-/// Has a task until the victim sleeps, and finishes it then.
+/// Holds a task until the victim sleeps, and then finishes it.
 fn finisher(board: &Board, me: &Me) {
     let task = board.hold(board.queue.try_get());
     me.pause();
     task.into_iter().for_each(|task| board.finish(task));
 }
 
-/// Has a task until the victim sleeps, and gives it back then.
+/// Holds a task until the victim sleeps, and then gives it back.
 fn returner(board: &Board, me: &Me) {
     let task = board.hold(board.queue.try_get());
     me.pause();
@@ -500,7 +504,7 @@ fn returner(board: &Board, me: &Me) {
     }
 }
 
-/// Has a task, and dies with it when the victim sleeps.
+/// Adds a companion that holds a task, and dies with it when the victim sleeps.
 fn with_dying_holder(case: Case<Board>) -> Case<Board> {
     let script = |board: &Board, operation: &Operation| {
         board.take_part();
@@ -510,7 +514,7 @@ fn with_dying_holder(case: Case<Board>) -> Case<Board> {
     case.dying(script, |_| true)
 }
 
-/// Has a task, and dies when the victim sleeps, as it gives it back.
+/// Adds a companion that holds a task, and dies while giving it back when the victim sleeps.
 fn with_dying_returner(case: Case<Board>) -> Case<Board> {
     let script = |board: &Board, operation: &Operation| {
         board.take_part();
@@ -535,7 +539,8 @@ pub(super) fn with_peer(
     let script = move |board: &Board, operation: &Operation| {
         board.take_part();
         if fate == Fate::Dies && puts != 0 && stage != Stage::Announced {
-            // It will be there, and nobody looks before that.
+            // Accounted for beforehand: the item will be there, and nothing reads the account
+            // before that.
             let item = board.item(PEER + index);
             board.put[PEER + index].fetch_add(puts, SeqCst);
             let _ = operation.step(|| board.queue.try_put(item));
@@ -546,7 +551,7 @@ pub(super) fn with_peer(
     case.peer(fate, script, move |board| board.words.has_come_to(index, stage))
 }
 
-/// A peer who has given back a task, and then does nothing.
+/// Adds a peer that has given back a task, and then does nothing.
 fn with_idle_peer(case: Case<Board>) -> Case<Board> {
     case.peer(
         Fate::Stops,
@@ -610,7 +615,7 @@ fn alone() -> Vec<Box<dyn Subject>> {
         returned("join_timeout(0), one came back", 2, 1),
         looking_for_the_end,
     )));
-    // Letters.
+    // Dead letters.
     cases.push(Box::new(victim(
         case_with("drop, the last attempt", 2, 3, 1, 1, Leaves::Nothing),
         giving_up,
@@ -619,7 +624,7 @@ fn alone() -> Vec<Box<dyn Subject>> {
     cases.push(Box::new(with_letter.victim(|board, operation| {
         board.take_part();
         drop(taken(board, PEER));
-        // It is gone if the victim is killed with it.
+        // The letter is lost if the victim is killed with it.
         board.victims.store(board.put[BEFORE].load(SeqCst), SeqCst);
         taking_a_letter(board, operation, VICTIM);
     })));
@@ -724,8 +729,8 @@ fn blocked() -> Vec<Box<dyn Subject>> {
     ]
 }
 
-/// Somebody has died in the middle of something; the victim takes part already, and takes over what
-/// there is if it looks for that.
+/// A peer has died, or is stopped, in the middle of an operation. The victim takes part already,
+/// and takes over what the peer left if it looks for that.
 fn beside_a_peer() -> Vec<Box<dyn Subject>> {
     let mut cases: Vec<Box<dyn Subject>> = Vec::new();
     for stage in [Stage::Announced, Stage::Exchanged, Stage::Taken, Stage::Placed] {
@@ -757,7 +762,7 @@ fn beside_a_peer() -> Vec<Box<dyn Subject>> {
                     getting,
                 )));
             }
-            // One who takes what came back to somebody else.
+            // The peer takes a task that came back to another participant.
             let again = with_idle_peer(case(
                 &name("try_get, a taker of one that came back"),
                 2,
@@ -798,7 +803,7 @@ fn adopting() -> Vec<Box<dyn Subject>> {
         cases.push(comes(with_peer(gets, 0, Fate::Dies, stage, 0, trying_to_get)));
         let letter = case_with(&name("the last attempt"), 2, 3, 1, 1, Leaves::Nothing);
         cases.push(comes(with_peer(letter, 0, Fate::Dies, stage, 0, gives_back)));
-        // The word has gone on.
+        // The word has gone on since.
         for fate in [Fate::Stops, Fate::Dies] {
             let by = if fate == Fate::Dies { "by one dead" } else { "by one stopped" };
             if stage == Stage::Announced {
@@ -812,7 +817,7 @@ fn adopting() -> Vec<Box<dyn Subject>> {
             }
         }
     }
-    // With a task in hand, and others asleep.
+    // A participant died with a task in hand, and others are asleep.
     let holds = |name: &str| {
         case(name, 2, 1, Leaves::Closed).peer(
             Fate::Dies,

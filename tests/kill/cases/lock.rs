@@ -11,9 +11,9 @@ use crate::harness::{Case, End, Me, Mode, Subject};
 
 const LOCKS: usize = 3;
 
-/// A lock, and what is known of its value otherwise.
+/// A lock, and an independent account of its value.
 struct Guarded {
-    /// Both halves are equal whenever it is whole, and are the number of sections.
+    /// Both halves are equal whenever the value is whole. They are the number of sections.
     lock: Lock<[u64; 2]>,
     sections: AtomicU64,
     inside: AtomicU32,
@@ -32,7 +32,7 @@ impl Guarded {
         }
     }
 
-    /// One more section, in which nobody else may be.
+    /// Runs one more section, which excludes all others.
     fn section(&self, outcome: Outcome<'_>) {
         let mut guard = match outcome {
             Ok(guard) => guard,
@@ -71,7 +71,7 @@ impl Board {
         self.0[0].section(outcome);
     }
 
-    /// Which of the locks the thread owns, a bit for each.
+    /// Returns which of the locks the thread owns, with a bit for each.
     fn owned_by(&self, tid: u32) -> u64 {
         self.0
             .iter()
@@ -81,8 +81,8 @@ impl Board {
     }
 }
 
-/// A case whose survivors lock all locks twice. Exactly one of them is told of the victim's death
-/// if it died as an owner, and nobody otherwise.
+/// Returns a case whose survivors lock all locks twice. If the victim died as an owner, exactly one
+/// of them is told of its death. Otherwise none is.
 fn case(name: &str) -> Case<Board> {
     Case::new(format!("lock: {name}"), || Board([(); LOCKS].map(|()| Guarded::new())))
         .survivor(|board, _| {
@@ -95,7 +95,7 @@ fn case(name: &str) -> Case<Board> {
         .check(|board, end| check(board, end, 0))
 }
 
-/// `known`: the locks of whose owner's death somebody is told in any case.
+/// `known`: the locks whose owner's death is reported in any case.
 fn check(board: &Board, end: &End, known: u64) -> Result<(), String> {
     let died_with = if end.was_killed { end.observed } else { 0 };
     for (index, guarded) in board.0.iter().enumerate() {
@@ -142,7 +142,7 @@ fn sleeper(board: &Board, _: &Me) {
     board.section(board.lock().lock());
 }
 
-/// Dies as an owner.
+/// Dies as the owner.
 fn die(board: &Board) {
     core::mem::forget(board.lock().lock());
 }
@@ -161,7 +161,7 @@ fn locking() -> Vec<Box<dyn Subject>> {
     vec![
         Box::new(locks(case("lock, free"))),
         Box::new(locks(case("lock, its owner died").before(die).check(|board, end| {
-            // Whoever lives is told; who is killed may have been.
+            // A living process is told; a killed one may have been told.
             check(board, end, 1)
         }))),
         Box::new(locks(case("lock, held").companion(holder))),

@@ -53,25 +53,26 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
     .collect()
 }
 
-/// Long enough to fall asleep in single steps, mostly; if not, the run has fewer points, and is as
+/// Mostly long enough to fall asleep in single steps. If not, the run has fewer points, and is as
 /// good.
 const EXPIRES: Duration = Duration::from_millis(10);
 
-/// Something for which whoever was woken, or is about to wake, is stopped.
+/// The reason for a sleeper in many cases: the process that was woken, or was about to wake it, is
+/// stopped.
 const WAKER_STOPPED: &str = "the stopped one has freed it and woken nobody yet, or was woken and \
     has not acted; the next to free it wakes";
 
-/// What a thread does at its first operations only, so that a case is not about it.
+/// Does what a thread does at its first operations only, so that no case is about that.
 fn warm_up() {
     drop(Lock::new(0_u64).lock());
     let _ = Event::new().wait_timeout(Duration::from_micros(50));
     let _ = Semaphore::new(0).acquire_timeout(Duration::from_micros(50));
 }
 
-/// The first 64 bits of a primitive: what its module says about its word, where the public methods
-/// do not tell.
+/// Returns the first 64 bits of a primitive, for what the public methods do not tell. The
+/// primitive's module documents its word.
 fn word<T>(primitive: &T) -> u64 {
     assert!(size_of::<T>() >= 8 && align_of::<T>() >= 8, "it begins with a word");
-    // SAFETY: large and aligned enough, and all of it is atomics.
+    // SAFETY: large and aligned enough, and it consists of atomics.
     unsafe { AtomicU64::from_ptr((&raw const *primitive).cast_mut().cast()) }.load(SeqCst)
 }

@@ -8,14 +8,14 @@ use crossproc::{LockError, Once, OnceError, OnceState};
 use super::{EXPIRES, WAKER_STOPPED, warm_up, word};
 use crate::harness::{Case, End, Me, Mode, Operation, Subject};
 
-/// The bits of a TID, in whichever half of the word the robust lock has it.
+/// The bits of a TID, in both halves of the word: the robust lock may have it in either.
 const TID: u64 = 0x3fff_ffff_3fff_ffff;
 
 struct Board {
     once: Once,
     begun: AtomicU32,
     ended: AtomicU32,
-    /// How many were told that one before had died.
+    /// How often a process was told that its predecessor had died.
     told: AtomicU32,
 }
 
@@ -56,8 +56,8 @@ impl Board {
     }
 }
 
-/// A case whose survivors do the work or find it done. It is begun again if one that had begun it
-/// has died, and only then, and not after it was done.
+/// Returns a case whose survivors do the work or find it done. The work begins again if a process
+/// that had begun it died before it was done, and only then.
 fn case(name: &str) -> Case<Board> {
     let make = || Board {
         once: Once::new(),
@@ -74,12 +74,12 @@ fn case(name: &str) -> Case<Board> {
         .check(|board, end| check(board, end, 0))
 }
 
-/// `known`: how many died before the victim, as they did the work.
+/// `known`: how many processes died at the work before the victim.
 fn check(board: &Board, end: &End, known: u32) -> Result<(), String> {
     let [begun, ended, told] =
         [&board.begun, &board.ended, &board.told].map(|count| count.load(SeqCst));
     let (was_done, was_in) = (end.observed & 2 != 0, end.observed & 1 != 0);
-    // With the work done, nobody is told: nobody begins.
+    // With the work done, no process is told: none begins.
     let died = u32::from(end.was_killed && was_in && !was_done);
     let is_right = match known {
         0 => {
@@ -120,7 +120,7 @@ fn worker(board: &Board, me: &Me) {
     board.expect_done(outcome);
 }
 
-/// Dies at the work when the victim sleeps.
+/// Adds a companion that dies at the work when the victim sleeps.
 fn with_dying(case: Case<Board>) -> Case<Board> {
     let dies = |board: &Board, operation: &Operation| {
         warm_up();

@@ -10,7 +10,7 @@ use crate::harness::{Case, Me, Mode, Operation, Subject};
 
 struct Board<const N: usize> {
     permits: Permits<N>,
-    /// How many have one and use it.
+    /// How many processes hold a permit and use it.
     inside: AtomicU32,
 }
 
@@ -29,8 +29,8 @@ impl<const N: usize> Board<N> {
     }
 }
 
-/// A case whose survivors acquire and release twice. Nobody waits while a permit is free, and all
-/// are free at the end.
+/// Returns a case whose survivors acquire and release twice. No process waits while a permit is
+/// free, and all are free at the end.
 fn case<const N: usize>(name: &str) -> Case<Board<N>> {
     let make = || Board { permits: Permits::new(), inside: AtomicU32::new(0) };
     Case::new(format!("permits: {name}"), make)
@@ -51,14 +51,14 @@ fn later_sleeper<const N: usize>(board: &Board<N>, me: &Me) {
     sleeper(board, me);
 }
 
-/// Has a permit until the victim sleeps.
+/// Holds a permit until the victim sleeps.
 fn holder<const N: usize>(board: &Board<N>, me: &Me) {
     let permit = board.permits.acquire();
     me.pause();
     board.use_up(permit);
 }
 
-/// Holds on while others go on once.
+/// Holds a permit while others go on once.
 fn long_holder<const N: usize>(board: &Board<N>, me: &Me) {
     let permit = board.permits.acquire();
     me.pause();
@@ -66,7 +66,8 @@ fn long_holder<const N: usize>(board: &Board<N>, me: &Me) {
     board.use_up(permit);
 }
 
-/// Has a permit, and dies when the victim sleeps: as it holds it, or as it releases it.
+/// Adds a companion that holds a permit, and dies when the victim sleeps: while holding the permit,
+/// or while releasing it.
 fn with_dying<const N: usize>(case: Case<Board<N>>, when: fn(&Board<N>) -> bool) -> Case<Board<N>> {
     let dies = |board: &Board<N>, operation: &Operation| {
         warm_up();
@@ -96,7 +97,7 @@ fn expires<const N: usize>(case: Case<Board<N>>) -> Box<dyn Subject> {
     Box::new(case.known_strand(Mode::Stop, WAKER_STOPPED))
 }
 
-/// Releases one of the permits that the victim holds; the others it holds on to.
+/// Releases one of the permits that the victim holds, and keeps the others.
 fn releases<const N: usize>(case: Case<Board<N>>, held: usize) -> Box<dyn Subject> {
     let case = case.victim(move |board, operation| {
         warm_up();

@@ -10,7 +10,7 @@ use super::queue_words::{Stage, Words};
 use super::{EXPIRES, WAKER_STOPPED, warm_up};
 use crate::harness::{Case, End, Fate, Me, Mode, Moment, Operation, Subject};
 
-/// Who puts, and who gets.
+/// The numbers of those that put and get.
 const BEFORE: usize = 0;
 const VICTIM: usize = 1;
 const PEER: usize = 2;
@@ -21,26 +21,26 @@ const JUDGE: usize = 12;
 const ALL: usize = 13;
 
 const LOGGED: usize = 512;
-/// More rounds than that without an end are none.
+/// The most rounds without an end: more are no progress.
 const MOST_ROUNDS: usize = 10_000;
-/// As many participants as there are processes, or more.
+/// At least as many participants as there are processes.
 const PARTICIPANTS: usize = 12;
 
-/// The queue, and an account of it. An item is its producer and its number among that one's, from 1
-/// on.
+/// The queue, and an account of it. An item consists of its producer and its number among that
+/// producer's items, from 1 on.
 struct Board {
     queue: Queue<u64>,
     words: Words,
-    /// How many items each has put.
+    /// How many items each producer has put.
     put: [AtomicU64; ALL],
-    /// Who has got which, in order for each.
+    /// The participant and the item of each get, in order for each participant.
     got: [AtomicU64; LOGGED],
     logged: AtomicUsize,
-    /// How many items have gone with peers and companions who died.
+    /// How many items are lost with peers and companions that died.
     gone: AtomicU64,
     /// How many survivors have gone round.
     rounds: AtomicU32,
-    /// What a peer waits for, or tells.
+    /// A flag that a peer waits for, or sets.
     flag: AtomicU32,
 }
 
@@ -53,18 +53,18 @@ enum Effect {
     Nothing,
 }
 
-/// What the survivors leave, for those who still sleep.
+/// What the survivors leave for the processes that still sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaves {
-    /// An item: whoever gets one puts one.
+    /// An item: each process that gets one puts one.
     Item,
-    /// Room: whoever puts one gets one.
+    /// Room: each process that puts an item gets one.
     Room,
     Closed,
 }
 
 impl Effect {
-    /// What lets it go on if nobody else wants anything.
+    /// Returns what lets the operation go on if no other process wants anything.
     fn needs(self) -> Leaves {
         if matches!(self, Effect::Puts(_)) { Leaves::Room } else { Leaves::Item }
     }
@@ -88,7 +88,7 @@ impl Board {
         }
     }
 
-    /// The next item of a producer.
+    /// Returns the next item of a producer.
     fn item(&self, who: usize) -> u64 {
         (who as u64) << 32 | (self.put[who].load(SeqCst) + 1)
     }
@@ -102,7 +102,7 @@ impl Board {
         self.got[at].store((who as u64) << 48 | item, SeqCst);
     }
 
-    /// Whether it was put; what is no reason for it not to be is a failure.
+    /// Returns whether the item was put. A refusal without a valid reason is a failure.
     fn after_put<V>(&self, who: usize, result: Result<(), crossproc::PutError<V>>) -> bool {
         match result.map_err(|refused| refused.error) {
             Ok(()) => {
@@ -145,14 +145,14 @@ impl Board {
         (0..MOST_ROUNDS).take_while(|_| self.try_get(who)).count()
     }
 
-    /// Becomes a participant, and does nothing.
+    /// Becomes a participant, and does nothing else.
     fn take_part(&self) {
         warm_up();
         drop(self.queue.loan().expect("there are few participants"));
     }
 
-    /// Two laps and more: as many puts as gets, if nobody else is faster. The others may have died,
-    /// or be stopped, anywhere: it does not wait for them.
+    /// Makes two laps or more: as many puts as gets, if no other process is faster. The others may
+    /// have died, or be stopped, anywhere: this does not wait for them.
     fn go_round(&self, who: usize) {
         let most = 2 * self.queue.capacity();
         let (mut puts, mut gets) = (0, 0);
@@ -171,7 +171,7 @@ impl Board {
     }
 }
 
-/// A case whose queue has gone round by `shift` puts and gets, and then has `items`.
+/// Returns a case whose queue has gone round by `shift` puts and gets, and then has `items` items.
 fn case(
     name: &str,
     capacity: usize,
@@ -217,7 +217,7 @@ fn leave(board: &Board, leaves: Leaves) {
         Leaves::Closed => {
             board.queue.close().expect("a participant");
             board.drain(SURVIVOR);
-            // Perhaps it is one before that of somebody whose put is on its way: then that one is
+            // The sealed entry may lie before that of a put that is on its way. Then that put is
             // told.
             board
                 .flag
@@ -238,7 +238,7 @@ fn may_wait(board: &Board, _: &Moment, leaves: Leaves) -> bool {
 }
 
 fn check(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
-    // As many as there ever were take over all that the dead have left.
+    // As many participants as there ever were take over all that the dead have left.
     let all: Vec<Queue<u64>> = (0..board.words.used())
         .map(|_| {
             let queue: Queue<u64> =
@@ -263,7 +263,7 @@ fn check(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
     check_items(board, end, effect)
 }
 
-/// Nothing is in the way of anybody, and as many items fit as ever.
+/// Checks that nothing obstructs the queue, and that as many items fit as ever.
 fn check_capacity(board: &Board) -> Result<(), String> {
     let capacity = board.queue.capacity();
     for _ in 0..3 {
@@ -284,8 +284,8 @@ fn check_capacity(board: &Board) -> Result<(), String> {
     Ok(())
 }
 
-/// No item of those who live is lost, doubled or out of order, and the operation under test was
-/// done or not.
+/// Checks that no item of the living is lost, doubled or out of order, and that the operation under
+/// test was done as a whole or not at all.
 fn check_items(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
     let mut last = [[0; ALL]; ALL];
     let mut counts = [0_u64; ALL];
@@ -338,7 +338,7 @@ fn check_items(board: &Board, end: &End, effect: Effect) -> Result<(), String> {
     if is_right { Ok(()) } else { Err(format!("{taken} items are missing; {end:?}")) }
 }
 
-/// A case whose victim takes part already.
+/// Returns a case whose victim takes part before the operation.
 fn on(case: Case<Board>, operate: impl Fn(&Board, &Operation) + 'static) -> Case<Board> {
     case.victim(move |board, operation| {
         board.take_part();
@@ -346,8 +346,8 @@ fn on(case: Case<Board>, operate: impl Fn(&Board, &Operation) + 'static) -> Case
     })
 }
 
-// What victims, peers and those who die do, `who` being one of them. After it, they do for those
-// who still sleep what these do for each other.
+// The operations of victims, peers and those that die, `who` being one of them. Afterwards, they
+// help the processes that still sleep, as these help each other.
 
 fn putting(board: &Board, operation: &Operation, who: usize) {
     let item = board.item(who);
@@ -426,7 +426,7 @@ fn sending(board: &Board, operation: &Operation, who: usize) {
     let result = operation.step(|| {
         let mut loan = board.queue.loan().expect("few loans");
         *loan = item;
-        // Not the loan: it would be dropped later.
+        // Not the loan, which would be dropped later.
         loan.send().map_err(|refused| refused.error)
     });
     match result {
@@ -461,7 +461,7 @@ fn receiving(board: &Board, operation: &Operation, who: usize) {
     }
 }
 
-/// For those who come after it.
+/// Prepares for the processes that come after it.
 fn loaning(board: &Board, operation: &Operation, _: usize) {
     operation.step(|| drop(board.queue.loan().expect("few loans")));
 }
@@ -472,7 +472,7 @@ fn closing(board: &Board, operation: &Operation, _: usize) {
 
 type Operate = fn(&Board, &Operation, usize);
 
-// Companions.
+// The companions.
 
 fn getter(board: &Board, me: &Me) {
     if board.get(COMPANION + me.index) {
@@ -496,7 +496,7 @@ fn later_putter(board: &Board, me: &Me) {
     putter(board, me);
 }
 
-/// Puts `count`, if there is room, when the victim sleeps.
+/// Puts `count` items, if there is room, when the victim sleeps.
 fn supplier(count: usize) -> impl Fn(&Board, &Me) + Clone {
     move |board, me| {
         board.take_part();
@@ -507,7 +507,7 @@ fn supplier(count: usize) -> impl Fn(&Board, &Me) + Clone {
     }
 }
 
-/// Gets `count`, if they are there, when the victim sleeps.
+/// Gets `count` items, if they are there, when the victim sleeps.
 fn consumer(count: usize) -> impl Fn(&Board, &Me) + Clone {
     move |board, me| {
         board.take_part();
@@ -518,7 +518,7 @@ fn consumer(count: usize) -> impl Fn(&Board, &Me) + Clone {
     }
 }
 
-/// Closes the queue, and is told that there will be nothing more.
+/// Closes the queue, and drains it until nothing more can come.
 fn finisher(board: &Board, me: &Me) {
     board.take_part();
     me.pause();
@@ -533,8 +533,8 @@ fn closer(board: &Board, me: &Me) {
     board.queue.close().expect("a participant");
 }
 
-/// Takes part, and comes to a stage of an operation. If it dies, what it has put is there, and what
-/// it has got is gone, unless it has only announced that.
+/// Adds a peer that takes part, and comes to a stage of an operation. If it dies, what it has put
+/// is there. What it has got is lost, unless it has only announced the get.
 fn with_peer(
     case: Case<Board>,
     index: usize,
@@ -546,7 +546,7 @@ fn with_peer(
     let script = move |board: &Board, operation: &Operation| {
         board.take_part();
         if fate == Fate::Dies && stage != Stage::Announced {
-            // Nobody reads it before it is there.
+            // Accounted for beforehand: nothing reads the account before the item is there.
             let item = board.item(PEER + index);
             match effect {
                 Effect::Puts(count) => board.note_puts(PEER + index, count as usize),
@@ -564,7 +564,7 @@ fn with_peer(
     case.peer(fate, script, move |board| board.words.has_come_to(index, stage))
 }
 
-/// Dies when the victim sleeps, as soon as its exchange is done.
+/// Adds a companion that dies when the victim sleeps, as soon as its exchange is done.
 fn with_dying(case: Case<Board>, effect: Effect) -> Case<Board> {
     let script = move |board: &Board, operation: &Operation| {
         board.take_part();
@@ -583,7 +583,8 @@ fn with_dying(case: Case<Board>, effect: Effect) -> Case<Board> {
     case.dying(script, |board| board.words.has_any_come_to(Stage::Exchanged))
 }
 
-/// Puts three at once when the victim sleeps, and dies before it wakes anybody.
+/// Adds a companion that puts three items at once when the victim sleeps, and dies before it wakes
+/// any process.
 fn with_dying_putter_of_three(case: Case<Board>) -> Case<Board> {
     let script = |board: &Board, operation: &Operation| {
         board.take_part();
@@ -605,7 +606,7 @@ fn victim(case: Case<Board>, operate: Operate) -> Case<Board> {
     on(case, move |board, operation| operate(board, operation, VICTIM))
 }
 
-/// Nobody sleeps, nobody else is in the middle of anything.
+/// No process sleeps, and no other process is in the middle of an operation.
 fn alone() -> Vec<Box<dyn Subject>> {
     let mut cases: Vec<Box<dyn Subject>> = Vec::new();
     let mut add = |name: &str, operate: Operate, effect: fn(usize, usize) -> Effect| {
@@ -641,7 +642,7 @@ fn alone() -> Vec<Box<dyn Subject>> {
     add("send", sending, one_put);
     add("receive", receiving, one_got);
     add("close", closing, |_, _| Effect::Closes);
-    // Its first operation, as one whose id is new, and as one who takes over that of a dead one.
+    // The first operation of a participant, with a new id, and with the id of a dead participant.
     for shift in [0, 1] {
         let case = case("put, the first operation", 2, shift, 0, Effect::Puts(1), Leaves::Room);
         cases.push(Box::new(case.victim(|board, operation| {
@@ -671,7 +672,7 @@ fn alone() -> Vec<Box<dyn Subject>> {
     cases
 }
 
-/// The victim sleeps, and somebody lets it go on.
+/// The victim sleeps, and another process lets it go on.
 fn blocked() -> Vec<Box<dyn Subject>> {
     let gets = |name: &str, capacity: usize, operate: Operate, takes: u64| {
         victim(case(name, capacity, capacity + 1, 0, Effect::Takes(takes), Leaves::Item), operate)
@@ -828,13 +829,14 @@ fn closing_cases() -> Vec<Box<dyn Subject>> {
     ]
 }
 
-/// A peer has died, or is stopped, between its exchange and what follows; the victim takes part
+/// A peer has died, or is stopped, between its exchange and what follows. The victim takes part
 /// already.
 fn beside_a_peer() -> Vec<Box<dyn Subject>> {
     let mut cases: Vec<Box<dyn Subject>> = Vec::new();
     for fate in [Fate::Dies, Fate::Stops] {
         let does = if fate == Fate::Dies { "died" } else { "stopped" };
-        // After the peer's: how many items there are then, if it is about a putter or a getter.
+        // `items` is the number of items after the peer's operation; `by_putter` says whether the
+        // peer puts or gets.
         let mut add = |name: &str,
                        operate: Operate,
                        capacity: usize,
@@ -875,7 +877,7 @@ fn beside_a_peer() -> Vec<Box<dyn Subject>> {
         add("loan", loaning, 2, 0, true, Effect::Nothing);
         add("loan", loaning, 2, 2, false, Effect::Nothing);
         add("loan", loaning, 3, 2, false, Effect::Nothing);
-        // Two of them: the counters are far behind.
+        // Two peers: the counters are far behind.
         let both = |name: &str, items: usize, effect: Effect, first: bool, second: bool| {
             let of = |is_putter: bool| {
                 if is_putter {
@@ -940,7 +942,8 @@ fn adopting() -> Vec<Box<dyn Subject>> {
             };
             let victims = if after < capacity { Effect::Puts(1) } else { Effect::Nothing };
             let what = if is_put { "put" } else { "get" };
-            // One that has only announced has slots that nobody has had before.
+            // A dead peer that has only announced its operation finds slots that were never used
+            // before.
             let shift = if stage == Stage::Announced { 0 } else { 4 };
             let alone = case(
                 &format!("try_put as one that died, {what} {stage:?}"),
@@ -951,19 +954,20 @@ fn adopting() -> Vec<Box<dyn Subject>> {
                 Leaves::Item,
             );
             cases.push(comes(with_peer(alone, 0, Fate::Dies, stage, effect, operate)));
-            // The word has gone on, by one whose own operation is over, or not, or who is dead.
+            // The word has gone on since. The next operation there is over, its participant is
+            // stopped in the middle, or its participant is dead.
             for further in 0..3 {
                 let how = ["went on", "by one stopped", "by one dead"][further];
                 let name = format!("try_put as one that died, {what} {stage:?}, {how}");
-                // The next one at that word: of the same kind if it was only announced, otherwise
-                // of the other kind.
+                // The next operation at that word: of the same kind if the dead one was only
+                // announced, otherwise of the other kind.
                 let next_puts = is_put == (stage == Stage::Announced);
                 let (next, its): (Operate, _) = if next_puts {
                     (trying_to_put, Effect::Puts(1))
                 } else {
                     (trying_to_get, Effect::Takes(1))
                 };
-                // So that it is that word's turn, whichever it is.
+                // With one entry, it is that word's turn, whichever operation it is.
                 if capacity != 1 {
                     continue;
                 }

@@ -1,5 +1,5 @@
-//! What lies in a queue's memory, read from beside: which words say what is told in `queue::words`,
-//! and where they lie in `queue::shape`.
+//! A queue's memory, read from outside. `queue::words` documents what the words say, and
+//! `queue::shape` where they lie.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -15,7 +15,7 @@ pub(crate) const RETURNED: u64 = 1 << 22;
 const ROUND: u64 = 1 << 23;
 const CYCLE: u64 = !(ROUND - 1);
 
-/// In bytes: where the control words are in the file, and the rest from there.
+/// Byte offsets: of the control words in the file, and of the rest from there.
 const CONTENTS: usize = 4096;
 const TAIL: usize = 128;
 const HEAD: usize = 256;
@@ -23,15 +23,15 @@ const USED: usize = 768;
 const RETURNS: usize = 776;
 const ENTRIES: usize = 896;
 const RECORDS: usize = 4096;
-/// In a record.
+/// Offsets in a record.
 const SEEN: usize = 48;
 const SITE: usize = 56;
 const LIFE: usize = 64;
 const PLACES: usize = 72;
-/// In a life.
+/// A bit of a life.
 const LIVES: u64 = 1;
 
-/// How far an operation has come, of those that are no more than one exchange.
+/// How far an operation has come, if it is no more than one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// It is announced.
@@ -57,7 +57,7 @@ impl Words {
             File::from(queue.as_fd().try_clone_to_owned().expect("there are descriptors left"));
         let len = file.metadata().expect("a memory file has a length").len() as usize;
         let (prot, fd) = (libc::PROT_READ | libc::PROT_WRITE, queue.as_fd().as_raw_fd());
-        // SAFETY: no address is asked for, so nothing that exists is changed.
+        // SAFETY: no address is requested, so no existing mapping is changed.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, prot, libc::MAP_SHARED, fd, 0) };
         assert_ne!(start, libc::MAP_FAILED, "the queue can be mapped again");
         Words { start: NonNull::new(start.cast()).expect("a mapping is not at 0"), len }
@@ -68,9 +68,9 @@ impl Words {
             CONTENTS + offset + 8 <= self.len && offset % 8 == 0,
             "inside the mapping, and aligned"
         );
-        // SAFETY: inside the mapping, as was just seen.
+        // SAFETY: inside the mapping, as checked above.
         let at = unsafe { self.start.add(CONTENTS + offset) };
-        // SAFETY: mapped and aligned; all that the others access there are atomics.
+        // SAFETY: mapped and aligned; all other accesses to this memory are atomic.
         unsafe { AtomicU64::from_ptr(at.as_ptr().cast()) }.load(SeqCst)
     }
 
@@ -79,9 +79,9 @@ impl Words {
             CONTENTS + offset + 4 <= self.len && offset % 4 == 0,
             "inside the mapping, and aligned"
         );
-        // SAFETY: inside the mapping, as was just seen.
+        // SAFETY: inside the mapping, as checked above.
         let at = unsafe { self.start.add(CONTENTS + offset) };
-        // SAFETY: mapped and aligned; all that the others access there are atomics.
+        // SAFETY: mapped and aligned; all other accesses to this memory are atomic.
         unsafe { AtomicU32::from_ptr(at.as_ptr().cast()) }.load(SeqCst)
     }
 
@@ -101,7 +101,7 @@ impl Words {
         self.word(24) as usize
     }
 
-    /// How many ids were ever used.
+    /// Returns how many ids were ever used.
     pub(crate) fn used(&self) -> usize {
         self.half(USED) as usize
     }
@@ -118,14 +118,14 @@ impl Words {
         self.word(self.record(id) + PLACES + place * 8)
     }
 
-    /// Who took the slot last, of items of 8 bytes: an id and 1.
+    /// Returns the last taker of the slot, as an id plus 1. For items of 8 bytes.
     fn taker(&self, slot: usize) -> u64 {
         let slots = self.record(self.ids()).next_multiple_of(4096);
         let header = if self.word(40) != 0 { 16 } else { 8 };
         self.word(slots + slot * (header + 8)) & INDEX
     }
 
-    /// What is at a site: an entry or a place.
+    /// Returns what is at a site: an entry or a place.
     fn cell(&self, at: usize) -> u64 {
         match at.checked_sub(self.entries()) {
             None => self.entry(at),
@@ -133,13 +133,13 @@ impl Words {
         }
     }
 
-    /// Whether a participant has announced an operation and come as far as this.
+    /// Returns whether a participant has announced an operation and come as far as this stage.
     pub(crate) fn has_come_to(&self, id: usize, stage: Stage) -> bool {
         if id >= self.used() {
             return false;
         }
         let (seen, site) = (self.word(self.record(id) + SEEN), self.word(self.record(id) + SITE));
-        // What a dead one announced stays, but means nothing once that is settled.
+        // What a dead participant announced stays, but means nothing once it is settled.
         if seen == 0 || self.word(self.record(id) + LIFE) & LIVES == 0 {
             return false;
         }
@@ -155,12 +155,12 @@ impl Words {
         }
     }
 
-    /// Whether anybody has come as far as this.
+    /// Returns whether any participant has come as far as this stage.
     pub(crate) fn has_any_come_to(&self, stage: Stage) -> bool {
         (0..self.used()).any(|id| self.has_come_to(id, stage))
     }
 
-    /// Whether those who look for a task look for one that came back.
+    /// Returns whether a participant that looks for a task looks for one that came back.
     pub(crate) fn tells_of_returned(&self) -> bool {
         self.word(RETURNS) & 1 != 0
     }
@@ -173,7 +173,7 @@ impl Words {
         }
     }
 
-    /// Whether there is an item to get, if nothing moves, whatever the counters say.
+    /// Returns whether there is an item to get, if nothing moves, whatever the counters say.
     pub(crate) fn has_item(&self) -> bool {
         let mut at = self.word(HEAD) & (CYCLE | INDEX);
         for _ in 0..=self.capacity() {
@@ -186,7 +186,7 @@ impl Words {
         false
     }
 
-    /// Whether there is room, likewise.
+    /// Returns whether there is room, likewise.
     pub(crate) fn has_room(&self) -> bool {
         let mut at = self.word(TAIL) & (CYCLE | INDEX);
         for _ in 0..=self.capacity() {
@@ -199,7 +199,8 @@ impl Words {
         false
     }
 
-    /// Each slot is in one entry or place, after all that the dead have left was settled.
+    /// Checks that each slot is in one entry or place, after all that the dead have left was
+    /// settled.
     pub(crate) fn check_slots(&self) -> Result<(), String> {
         let mut seen = BTreeMap::new();
         let entries = (0..self.entries()).map(|at| (self.entry(at), format!("entry {at}")));
@@ -223,7 +224,7 @@ impl Words {
 
 impl Drop for Words {
     fn drop(&mut self) {
-        // SAFETY: it is this one's own mapping, and nothing refers into it.
+        // SAFETY: this object owns the mapping, and no reference points into it.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
 }

@@ -8,9 +8,9 @@ use crossproc::{LockError, RLock, RLockGuard};
 use super::{EXPIRES, WAKER_STOPPED, warm_up};
 use crate::harness::{Case, End, Me, Mode, Subject};
 
-/// A lock, and what is known of its value otherwise.
+/// A lock, and an independent account of its value.
 struct Board {
-    /// Both halves are equal whenever it is whole, and are the number of sections.
+    /// Both halves are equal whenever the value is whole. They are the number of sections.
     lock: RLock<[u64; 2]>,
     sections: AtomicU64,
     inside: AtomicU32,
@@ -20,7 +20,7 @@ struct Board {
 type Outcome<'a> = Result<RLockGuard<'a, [u64; 2]>, LockError<RLockGuard<'a, [u64; 2]>>>;
 
 impl Board {
-    /// One more section, in which nobody else may be, and in which the lock is locked once more.
+    /// Runs one more section, which excludes all others, and in which the lock is locked once more.
     fn section(&self, outcome: Outcome<'_>) {
         let guard = match outcome {
             Ok(guard) => guard,
@@ -52,8 +52,8 @@ impl Board {
     }
 }
 
-/// A case whose survivors lock the lock twice. One of them is told of the victim's death if it died
-/// as an owner, and nobody otherwise.
+/// Returns a case whose survivors lock the lock twice. If the victim died as the owner, one of them
+/// is told of its death. Otherwise none is.
 fn case(name: &str) -> Case<Board> {
     let make = || Board {
         lock: RLock::new([0; 2]),
@@ -78,7 +78,7 @@ fn case(name: &str) -> Case<Board> {
         .check(|board, end| check(board, end, 0))
 }
 
-/// `known`: so many are told of a death in any case.
+/// `known`: how many are told of a death in any case.
 fn check(board: &Board, end: &End, known: u64) -> Result<(), String> {
     let died_as_owner = if end.was_killed { end.observed } else { 0 };
     let expected = died_as_owner | known;
@@ -107,7 +107,7 @@ fn holder(board: &Board, me: &Me) {
     board.section(guard);
 }
 
-/// Dies as an owner, three deep.
+/// Dies as the owner, three deep.
 fn die(board: &Board) {
     for _ in 0..3 {
         core::mem::forget(board.lock.lock());
@@ -167,8 +167,8 @@ fn locking() -> Vec<Box<dyn Subject>> {
                     ),
             )
             .check(|board, end| {
-                // The one that lives is told; it may have died then, as an owner who had not
-                // recovered.
+                // A living process is told. It may be the victim, which then died as an owner that
+                // had not recovered.
                 check(board, end, 1)
             })
             .known_strand(Mode::Stop, WAKER_STOPPED),

@@ -11,14 +11,14 @@ use crate::harness::{Case, End, Me, Mode, Operation, Subject};
 
 const READERS: usize = 3;
 
-/// A lock, and what is known of its value otherwise.
+/// A lock, and an independent account of its value.
 struct Board {
-    /// Both halves are equal whenever it is whole, and are the number of sections.
+    /// Both halves are equal whenever the value is whole. They are the number of sections.
     lock: RwLock<[u64; 2], READERS>,
     sections: AtomicU64,
     writers: AtomicU32,
     readers: AtomicU32,
-    /// How often somebody was told of a death, and has recovered.
+    /// How often a process was told of a death, and has recovered.
     deaths: AtomicU32,
 }
 
@@ -26,11 +26,11 @@ type ReadGuard<'a> = RwLockReadGuard<'a, [u64; 2], READERS>;
 type WriteGuard<'a> = RwLockWriteGuard<'a, [u64; 2], READERS>;
 
 impl Board {
-    /// Reads, while nobody may write.
+    /// Reads, while no process may write.
     fn read(&self, outcome: Result<ReadGuard<'_>, LockError<ReadGuard<'_>>>) {
         let guard = match outcome {
             Ok(guard) => guard,
-            // It may be half written, and the dead one may be counted as a writer.
+            // The value may be half written, and the dead process may still be counted as a writer.
             Err(LockError::OwnerDied(_) | LockError::TimedOut | LockError::WouldBlock) => return,
             Err(error) => panic!("{error}"),
         };
@@ -73,14 +73,14 @@ impl Board {
         self.writers.store(0, SeqCst);
     }
 
-    /// Whether the thread is the writer, or waits to be it.
+    /// Returns whether the thread is the writer, or waits to be it.
     fn is_writer(&self, tid: u32) -> bool {
         self.lock.writer() == Some(tid)
     }
 }
 
-/// A case whose survivors read and write twice. One of them is told of the victim's death if it
-/// died while it wrote, and nobody otherwise.
+/// Returns a case whose survivors read and write twice. If the victim died while it wrote, one of
+/// them is told of its death. Otherwise none is.
 fn case(name: &str) -> Case<Board> {
     let make = || Board {
         lock: RwLock::new([0; 2]),
@@ -97,7 +97,7 @@ fn case(name: &str) -> Case<Board> {
             }
         })
         .may_wait(|board, now| {
-            // Of those who are asleep nobody has a cell, so it is the victim's.
+            // No sleeping process has a cell, so it is the victim's.
             let reads = board.lock.readers() != 0 && board.lock.writer().is_some()
                 || board.lock.readers() == READERS;
             now.is_stopped && (board.is_writer(now.victim) || reads)
@@ -106,11 +106,11 @@ fn case(name: &str) -> Case<Board> {
         .check(|board, end| check(board, end, 0..=0))
 }
 
-/// `known`: so many are told of a death that was before the victim's.
+/// `known`: how many are told of a death before the victim's.
 fn check(board: &Board, end: &End, known: core::ops::RangeInclusive<u32>) -> Result<(), String> {
     let deaths = board.deaths.load(SeqCst);
-    // As the writer, it has begun to write when it has the guard, and has not ended before it gives
-    // it back. In between, it may or may not have.
+    // As the writer, the victim has begun to write when it has the guard, and has not ended before
+    // it gives it back. In between, it may or may not have.
     let expected =
         match (end.was_killed && end.observed == 1, end.was_completed || end.had_not_begun) {
             _ if *known.end() != 0 => known,
@@ -172,7 +172,7 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
     [reading(), writing(), ending(), expiring()].into_iter().flatten().collect()
 }
 
-/// A reader that dies inside when the victim sleeps.
+/// Adds a reader that dies inside when the victim sleeps.
 fn with_dying_reader(case: Case<Board>) -> Case<Board> {
     let dies = |board: &Board, operation: &Operation| {
         warm_up();
@@ -182,7 +182,7 @@ fn with_dying_reader(case: Case<Board>) -> Case<Board> {
     case.dying(dies, |_| true)
 }
 
-/// A writer that dies inside when the victim sleeps.
+/// Adds a writer that dies inside when the victim sleeps.
 fn with_dying_writer(case: Case<Board>) -> Case<Board> {
     let dies = |board: &Board, operation: &Operation| {
         warm_up();

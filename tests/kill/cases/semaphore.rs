@@ -9,11 +9,11 @@ use crate::harness::{Case, End, Me, Mode, Subject};
 
 struct Board {
     semaphore: Semaphore,
-    /// Released less acquired, by all but the operation under test, and what there was at the
-    /// start.
+    /// The permits at the start, plus those released, less those acquired, by all but the operation
+    /// under test.
     balance: AtomicI64,
-    /// What the operation under test has added, if it has returned; less than 0: what it has
-    /// taken.
+    /// What the operation under test has added, if it has returned; negative if it has taken
+    /// permits.
     victims: AtomicI64,
 }
 
@@ -32,9 +32,9 @@ impl Board {
 const WAKER_STOPPED: &str = "the stopped one has released and woken nobody yet, or was woken and \
     has not acquired; the next to release wakes";
 
-/// A case that begins with `permits`, and whose operation takes, or adds if positive, all of
-/// `effect` or nothing. The survivors release what sleepers still wait for, and release and acquire
-/// one more each.
+/// Returns a case that begins with `permits`. Its operation takes all of `effect`, or adds it if
+/// positive, or does nothing. The survivors release what sleepers still wait for, and then release
+/// and acquire one more each.
 fn case(name: &str, permits: u32, effect: i64) -> Case<Board> {
     let make = move || Board {
         semaphore: Semaphore::new(permits),
@@ -44,7 +44,7 @@ fn case(name: &str, permits: u32, effect: i64) -> Case<Board> {
     Case::new(format!("semaphore: {name}"), make)
         .survivor(|board, me| {
             if me.index == 0 {
-                // One is for the victim, if it is there still.
+                // One is for the victim, if it is still there.
                 for _ in 0..=me.unfinished() {
                     board.release(1);
                 }
@@ -83,7 +83,7 @@ fn later_sleeper(board: &Board, me: &Me) {
     board.acquire();
 }
 
-/// Releases `count` when the victim sleeps.
+/// Releases `count` permits when the victim sleeps.
 fn releaser(count: u32) -> impl Fn(&Board, &Me) + Clone {
     move |board, me| {
         me.pause();

@@ -1,9 +1,10 @@
-//! The victim does what is left to do for a dead participant of a joinable queue, and is stopped
-//! at that: nobody waits for it. The others take the dead one's tasks, finish them, join, and come
-//! into a table that is full but for the dead one.
+//! The victim does what is left to do for a dead participant of a joinable queue, and is stopped at
+//! that: no other process waits for it. The others take the dead participant's tasks, finish them,
+//! join, and enter a table that is full but for the dead participant.
 //!
-//! Nobody else sleeps before the victim is stopped, so no wake-up is owed to anybody: whoever is
-//! asleep while the victim is stopped, with slices or without, waits for it.
+//! No other process sleeps before the victim is stopped, so no wake-up is owed to any of them. A
+//! process that is asleep while the victim is stopped, with slices or without, waits for the
+//! victim.
 
 use core::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -16,23 +17,23 @@ use super::queue_words::Stage;
 use super::warm_up;
 use crate::harness::{Case, Fate, Me, Operation, Subject};
 
-/// More than there are processes.
+/// More participants than there are processes.
 const MANY: usize = 12;
 const CAPACITY: usize = 4;
 
-/// What the one that has died was about.
+/// What the dead participant was doing.
 #[derive(Debug, Clone, Copy)]
 enum Dead {
-    /// It had a task in hand.
+    /// It held a task.
     Held,
-    /// It had two.
+    /// It held two tasks.
     HeldTwo,
-    /// It was in the middle of getting one.
+    /// It was in the middle of getting a task.
     Got(Stage),
 }
 
 impl Dead {
-    /// How many tasks it is about.
+    /// Returns how many tasks are concerned.
     fn tasks(self) -> usize {
         if matches!(self, Dead::HeldTwo) { 2 } else { 1 }
     }
@@ -46,7 +47,7 @@ const DEAD: [Dead; 5] = [
     Dead::Got(Stage::Placed),
 ];
 
-/// A queue with as many tasks as the dead have had, or were getting: nothing is in anybody's way.
+/// A queue with as many tasks as the dead have held, or were getting: nothing obstructs the others.
 fn case(name: &str, participants: usize, dead: Dead, deaths: usize) -> Case<Board> {
     let name =
         format!("stopped burials: {name}, {deaths} died, {dead:?} [{participants} take part]");
@@ -78,18 +79,18 @@ fn work(board: &Board) {
     board.finish(task);
 }
 
-/// Comes when the victim sleeps, or has been stopped.
+/// A worker that comes when the victim sleeps, or has been stopped.
 fn worker(board: &Board, me: &Me) {
     me.pause();
     work(board);
 }
 
-/// All are done before it returns.
+/// Joins: all tasks are done before it returns.
 fn join(board: &Board, _: &Me) {
     board.queue.join().expect("it has none in hand");
 }
 
-/// Its first operation is to become a participant.
+/// Becomes a participant with its first operation.
 fn come(board: &Board, me: &Me) {
     assert!(board.try_put(SURVIVOR + me.index), "there is room");
 }
@@ -105,7 +106,7 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
         getting,
     )));
     for dead in DEAD {
-        // It has nothing in hand itself at any time.
+        // The victim holds no task at any time.
         cases.push(Box::new(victim(
             case("join", MANY, dead, 1).companion(worker).survivor(join),
             joining,
@@ -114,12 +115,12 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
             case("join", MANY, dead, 2).companions(2, worker).survivor(join),
             joining,
         )));
-        // It takes one of two tasks, and the other one is there for whoever comes.
+        // The victim takes one of two tasks. The other one is there for the processes that come.
         cases.push(Box::new(victim(
             case("get", MANY, dead, 2).companion(worker).survivor(come),
             getting,
         )));
-        // It takes over the dead one's id.
+        // The victim takes over the dead participant's id.
         cases.push(Box::new(
             case("the first operation", MANY, dead, 1).companion(worker).survivor(join).victim(
                 |board, operation| {
@@ -128,7 +129,7 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
                 },
             ),
         ));
-        // Nobody else has an id: one of the two that come takes the dead one's.
+        // No other id is left: one of the two processes that come takes the dead participant's.
         let full = case("join", 2, dead, 1).survivor(|board, me| {
             if me.index == 0 {
                 work(board);
@@ -139,7 +140,7 @@ pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
     cases
 }
 
-/// Looks whether all is done, and so buries the dead; does not wait for those who come later.
+/// Checks whether all is done, and so buries the dead. Does not wait for those that come later.
 fn joining_in_time(board: &Board, operation: &Operation, _: usize) {
     let _ = operation.step(|| board.queue.join_timeout(Duration::ZERO));
 }

@@ -1,7 +1,7 @@
-//! The victim has a second thread, which sleeps for what the first one gives, and dies with it.
+//! The victim has a second thread, which sleeps for what the first thread gives, and dies with it.
 //!
-//! The first one dies first: the second is still in the kernel's queue when that does what it does
-//! for the dead. It sleeps before all others, so it is the one that is woken.
+//! The first thread dies first: the second one is still in the kernel's queue when the kernel does
+//! its work for the dead thread. It sleeps before all others, so it is the one that is woken.
 
 use core::sync::atomic::{AtomicI64, AtomicU32, Ordering::SeqCst};
 use std::thread;
@@ -15,7 +15,7 @@ use crate::harness::{Case, End, Me, Mode, Operation, Subject, asleep};
 
 const WAKER_STOPPED: &str = "the stopped one has given it and woken nobody yet, or its other \
     thread was woken and has not woken the others; the next to give wakes";
-/// As much room as can be wanted.
+/// At least as much room as is ever wanted.
 const ROOM: usize = 16;
 
 /// What is given and slept for.
@@ -32,27 +32,27 @@ enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
     Plainly,
-    /// In `wait_any`, with something before it that does not happen.
+    /// In `wait_any`, after something that does not happen.
     AnySecond,
-    /// In `wait_any`, before that.
+    /// In `wait_any`, before something that does not happen.
     AnyFirst,
 }
 
 struct Board {
     kind: Kind,
     semaphore: Semaphore,
-    /// Empty, or full for those who wait for room.
+    /// Empty, or full for those that wait for room.
     queue: Queue<u64>,
     event: Event,
     lock: Lock<u64>,
     never: Event,
     /// Given less taken, by all but the victim.
     balance: AtomicI64,
-    /// What the victim's first thread has given, if that has returned.
+    /// What the victim's first thread has given, if its operation has returned.
     victims: AtomicI64,
-    /// How many are about to lock.
+    /// How many processes are about to lock.
     lockers: AtomicI64,
-    /// The TID of the victim's second thread when it is about to sleep.
+    /// The TID of the victim's second thread, once it is about to sleep.
     second: AtomicU32,
 }
 
@@ -80,7 +80,7 @@ impl Board {
         }
     }
 
-    /// Of a lock, what the owner does is to let go of it.
+    /// Gives one. For a lock, the owner gives by letting go of it.
     fn give(&self) {
         match self.kind {
             Kind::Permit => self.semaphore.release().expect("few permits"),
@@ -105,7 +105,7 @@ impl Board {
         }
     }
 
-    /// How much there is to take, of what can be counted.
+    /// Returns how much there is to take, of a kind that can be counted.
     fn count(&self) -> i64 {
         match self.kind {
             Kind::Permit => self.semaphore.value().into(),
@@ -144,7 +144,7 @@ impl Board {
         );
     }
 
-    /// What a thread does at its first operations only.
+    /// Does what a thread does at its first operations only.
     fn warm_up(&self) {
         warm_up();
         drop(self.queue.loan());
@@ -167,21 +167,21 @@ impl Board {
             if second != 0 && asleep(second).is_some() {
                 break second;
             }
-            // It looks again: nothing tells that a thread has fallen asleep, and while this one
-            // runs the other does not, for there is one CPU.
+            // This polls, since nothing reports that a thread has fallen asleep. While this thread
+            // runs the other one does not, for there is one CPU.
             thread::sleep(Duration::from_micros(50));
         };
-        // The system call: musl's function refuses.
+        // The raw system call, since musl's function refuses.
         let (call, priority) = (libc::SYS_sched_setscheduler, 0_i32);
-        // SAFETY: reads the priority; of a thread of this process. From now on it runs after the
-        // first one, also to its end.
+        // SAFETY: reads the priority, for a thread of this process. From now on that thread runs
+        // after the first one, also to its end.
         let failed = unsafe { libc::syscall(call, second, libc::SCHED_IDLE, &raw const priority) };
         assert_eq!(failed, 0, "a thread can always be made one that waits");
     }
 }
 
-/// The survivors give what sleepers still wait for, one for each of the victim's threads, and give
-/// and take one more each.
+/// Runs a survivor. The survivors give what sleepers still wait for, one for each of the victim's
+/// threads, and then give and take one more each.
 fn survive(board: &Board, me: &Me) {
     let give = || {
         if board.is_counted() {
@@ -203,7 +203,8 @@ fn take(board: &Board, _: &Me) {
     }
 }
 
-/// What the first thread gives is there, or is not, as a whole; the second may have taken one.
+/// Checks that what the first thread gives is there as a whole or not at all. The second thread may
+/// have taken one.
 fn check(board: &Board, end: &End, how: How) -> Result<(), String> {
     if board.kind == Kind::Lock && board.lock.owner().is_some() {
         return Err("the lock is owned at the end".into());
@@ -227,7 +228,7 @@ fn check(board: &Board, end: &End, how: How) -> Result<(), String> {
     }
 }
 
-/// The victim's first thread gives it.
+/// The operation: the victim's first thread gives.
 fn give(board: &'static Board, operation: &Operation, how: How) {
     board.warm_up();
     if board.kind == Kind::Lock {

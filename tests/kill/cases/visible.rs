@@ -1,5 +1,5 @@
-//! The harness's own: which instructions it takes for visible. The victim executes some that are
-//! known, and so many points there must be.
+//! A case for the harness itself: which instructions it takes for visible. The victim executes
+//! known instructions, so there must be a known number of points.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -8,7 +8,7 @@ use crate::harness::{Case, Subject};
 
 static PRIVATE: AtomicU64 = AtomicU64::new(0);
 
-/// Those in the assembler's text, and the store that ends the operation.
+/// The visible instructions in the assembler text, and the store that ends the operation.
 const POINTS: usize = 7 + 1;
 
 pub(crate) fn cases() -> Vec<Box<dyn Subject>> {

@@ -1,4 +1,4 @@
-//! `wait_any`, beside those who wait in the ordinary way for the same.
+//! `wait_any`, beside processes that wait in the ordinary way for the same thing.
 
 use core::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
@@ -19,7 +19,7 @@ struct Board {
     balance: AtomicI64,
     /// What the operation under test has added, if it has returned.
     victims: AtomicI64,
-    /// How many are about to lock.
+    /// How many processes are about to lock.
     lockers: AtomicI64,
 }
 
@@ -92,7 +92,7 @@ impl Board {
         match kind {
             Kind::Permit => self.semaphore.value() != 0,
             Kind::Item => !self.queue.is_empty(),
-            // Whoever watches for an owner's death waits on while there is none.
+            // A watcher of an owner's death waits on while there is no owner.
             Kind::Lock => {
                 self.lock.owner().is_none()
                     && (self.lockers.load(SeqCst) != 0
@@ -101,19 +101,20 @@ impl Board {
         }
     }
 
-    /// Waits for all of it, what the others wait for first.
+    /// Waits for all of it, beginning with what the others wait for.
     fn wait(&self, kind: Kind) {
         let death = self.lock.owner_death();
         let mut all: [&dyn Waitable; 4] = [&self.semaphore, &self.queue, &death, &self.event];
         all[..2].rotate_left(usize::from(kind == Kind::Item));
-        // While a lock is among them, that is pending.
+        // A lock among them would be the pending word, so it is left out where it is not the
+        // subject.
         let all = if kind == Kind::Lock { &all[..] } else { &[all[0], all[1], &self.event] };
         drop(wait_any(all).expect("there is memory"));
     }
 }
 
-/// A case whose operation adds all of `effect` or nothing. The survivors give what sleepers still
-/// wait for, set the event, and give and take one more each.
+/// Returns a case whose operation adds all of `effect` or nothing. The survivors give what sleepers
+/// still wait for, set the event, and give and take one more each.
 fn case(name: &str, kind: Kind, effect: i64) -> Case<Board> {
     Case::new(format!("wait_any: {name}"), Board::new)
         .survivor(move |board, me| {
@@ -145,7 +146,7 @@ fn check(board: &Board, end: &End, effect: i64) -> Result<(), String> {
     }
 }
 
-/// What a thread does at its first operations only.
+/// Does what a thread does at its first operations only.
 fn prepare(board: &Board) {
     warm_up();
     drop(board.queue.loan());
@@ -166,7 +167,7 @@ fn later_taker(kind: Kind) -> impl Fn(&Board, &Me) + Clone {
     }
 }
 
-/// Has the lock until the victim sleeps; gives some of the others then.
+/// Holds the lock until the victim sleeps, if that is the kind. Otherwise, gives `count` then.
 fn giver(kind: Kind, count: u32) -> impl Fn(&Board, &Me) + Clone {
     move |board, me| {
         let guard = (kind == Kind::Lock).then(|| board.lock.lock());
@@ -200,7 +201,7 @@ fn waiting(kind: Kind) -> Vec<Box<dyn Subject>> {
         })
     };
     let named = |name: &str| case(&format!("{kind:?}, {name}"), kind, 0);
-    // What is given is one more than is taken: that one is what watchers see.
+    // One more is given than is taken: the watchers see that one.
     let mut cases: Vec<Box<dyn Subject>> = vec![
         Box::new(waits(
             named("then given, 2 sleep before")

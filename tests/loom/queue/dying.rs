@@ -1,5 +1,5 @@
-//! Participants that die in a put or a get, and others that settle what they have left, while yet
-//! others go on.
+//! Participants that die in a put or a get. Others settle what they have left, while yet others go
+//! on.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::{join, join_all, kill_model, model, sampled_kill_model, share, spawn}
 
 const VICTIM: usize = 0;
 
-/// Puts 1 as the victim, killed at a step. Ids are 1 less than TIDs.
+/// Puts 1 as the victim, which is killed at a step. Each id is its TID minus 1.
 fn put_one_and_die(plot: &Plot, killed_at: usize) -> End {
     participant(1, Some(killed_at), || plot.put(&plot.participant(VICTIM), 1).unwrap())
 }
@@ -27,14 +27,14 @@ fn get_one_and_die(plot: &Plot, killed_at: usize) -> End {
     })
 }
 
-/// All that were put, in their order.
+/// Asserts that the values are all those that were put, in their order.
 fn assert_in_order(values: &[u64], put: impl IntoIterator<Item = u64>) {
     assert!(values.iter().copied().eq(put), "{values:?} was got");
 }
 
-/// The one who settles reads what it finds in the reverse of the order in which the survivor leaves
-/// it: its announcement, the exchange, the taker, the end of the announcement, the next
-/// announcement.
+/// The settling thread reads its findings in the reverse of the order in which the survivor leaves
+/// them. The survivor's order is: its announcement, the exchange, the taker, the end of the
+/// announcement, the next announcement.
 #[test]
 fn a_dead_putter_is_settled_while_its_item_is_got() {
     kill_model("queue: a_dead_putter_is_settled_while_its_item_is_got", None, |killed_at| {
@@ -54,7 +54,7 @@ fn a_dead_putter_is_settled_while_its_item_is_got() {
     });
 }
 
-/// As above, and the slot that the survivor got goes on to others.
+/// As above, but the slot that the survivor got goes on to others.
 #[test]
 fn a_dead_putter_is_settled_while_its_item_goes_on() {
     kill_model("queue: a_dead_putter_is_settled_while_its_item_goes_on", Some(1), |killed_at| {
@@ -94,7 +94,7 @@ fn a_dead_getter_is_settled_while_its_entry_is_filled() {
     });
 }
 
-/// The next of its id is killed, too, while it settles.
+/// The next participant with the id is killed, too, while it settles.
 #[test]
 fn one_who_settles_may_die() {
     for second in 0..10 {
@@ -117,7 +117,7 @@ fn one_who_settles_may_die() {
     }
 }
 
-/// The last of two who settle comes when the next participant with that id is at work.
+/// The second of two settling threads comes when the next participant with that id is at work.
 #[test]
 fn two_settle_a_dead_putter_at_once() {
     kill_model("queue: two_settle_a_dead_putter_at_once", Some(2), |killed_at| {
@@ -145,8 +145,8 @@ fn two_settle_a_dead_putter_at_once() {
     });
 }
 
-/// The victim runs beside the survivor, which finds its operation at every stage, and another
-/// settles.
+/// The victim runs beside the survivor, which finds the victim's operation at every stage. Another
+/// participant settles.
 #[test]
 fn a_putter_killed_anywhere_loses_nothing_of_others() {
     kill_model("queue: a_putter_killed_anywhere_loses_nothing_of_others", Some(2), |killed_at| {
@@ -196,12 +196,12 @@ fn a_getter_killed_anywhere_loses_nothing_of_others() {
     });
 }
 
-/// Attaches as whoever it can be, and says as whom.
+/// Attaches with any id that is to be had.
 fn attach(plot: &Plot) -> Participant {
     plot.memory.attach(me(), |_| Ok(())).unwrap()
 }
 
-/// From the token to the end: the next one takes the dead one's id, or one of its own.
+/// From the token to the end: the next participant takes the dead one's id, or an id of its own.
 #[test]
 fn the_id_of_one_killed_anywhere_is_taken_over() {
     sampled_kill_model(

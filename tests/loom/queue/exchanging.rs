@@ -1,4 +1,4 @@
-//! Puts, gets and close, none of which waits.
+//! Puts, gets and close; none of these operations waits.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::exchange::{Participant, Refused};
 use super::{Plot, queue};
 use crate::model;
 
-/// A participant that cannot be killed, and what comes of it.
+/// Spawns a participant that cannot be killed. Joining it returns the result of `body`.
 fn spawn<T: 'static>(
     plot: &Arc<Plot>,
     id: usize,
@@ -98,8 +98,8 @@ fn of_two_puts_into_the_last_entry_one_finds_it_full() {
     });
 }
 
-/// The getter's second get leaves the slot that it has read before, which is written again by the
-/// putter's third put.
+/// The getter's second get leaves the slot that it has read before. The putter's third put writes
+/// that slot again.
 #[test]
 fn a_slot_is_written_again_after_it_was_read() {
     model("queue: a_slot_is_written_again_after_it_was_read", Look, Some(2), || {
@@ -138,13 +138,13 @@ fn nothing_comes_after_closed() {
     });
 }
 
-/// What its closer has done before is seen by whoever finds it closed.
+/// An operation that finds the queue closed sees what the closer did before.
 #[test]
 fn who_finds_it_closed_sees_what_came_before() {
     model("queue: who_finds_it_closed_sees_what_came_before", Look, None, || {
         let plot = queue(1, 2);
         let closer = spawn(&plot, 0, |plot, _| {
-            // A slot that is nobody's yet.
+            // A slot that no participant has yet.
             plot.payloads[0].set(7);
             plot.close();
         });

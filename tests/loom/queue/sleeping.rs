@@ -68,7 +68,7 @@ fn a_putter_that_waited_writes_what_was_read() {
     });
 }
 
-/// Getters that the second item finds awake, asleep, or on the way.
+/// The second item finds the getters awake, asleep, or on the way.
 #[test]
 fn two_puts_wake_two_getters() {
     model("queue: two_puts_wake_two_getters", Sleep, Some(1), || {
@@ -87,7 +87,7 @@ fn two_puts_wake_two_getters() {
     });
 }
 
-/// Two at once, and one wake for both.
+/// Puts two items at once, with one wake for both.
 fn put_two(plot: &Plot, participant: &Participant) {
     let put = |ring: super::Ring<'_>| {
         let mut flags = 0;
@@ -114,7 +114,7 @@ fn a_put_of_two_wakes_two_getters() {
     });
 }
 
-/// What goes through one entry, with somebody asleep on either side.
+/// The items go through one entry, with a sleeper on either side.
 #[test]
 fn two_puts_and_two_gets_that_wait_for_each_other() {
     model("queue: two_puts_and_two_gets_that_wait_for_each_other", Sleep, Some(1), || {
@@ -162,7 +162,7 @@ fn a_close_wakes_one_who_waits_for_room() {
     });
 }
 
-/// It wakes who sleeps, or dies, and then the kernel wakes one who does so.
+/// The putter wakes the sleeper; or it dies, and the kernel wakes a thread that does so.
 #[test]
 fn a_putter_killed_anywhere_strands_no_getter() {
     kill_model("queue: a_putter_killed_anywhere_strands_no_getter", Some(2), |killed_at| {
@@ -214,7 +214,7 @@ fn a_getter_killed_anywhere_strands_no_putter() {
     });
 }
 
-/// A getter that was woken for an item, or was about to sleep, leaves it to another one.
+/// A getter that was woken for an item, or was about to sleep, leaves the item to another getter.
 #[test]
 fn a_waiting_getter_killed_anywhere_strands_no_other() {
     kill_model("queue: a_waiting_getter_killed_anywhere_strands_no_other", Some(1), |killed_at| {
@@ -243,7 +243,7 @@ fn a_closer_killed_anywhere_has_closed_or_has_not() {
         let plot = queue(1, 2);
         let getter = spawn(2, None, &plot, |plot| _ = plot.get_waiting(&plot.participant(1)));
         let end = participant(1, Some(killed_at), || plot.memory.close(me()));
-        // It may have begun, and nobody have noticed: then it is open still.
+        // It may have begun without any effect. Then the queue is still open.
         if plot.ring().tail().load(Acquire) & CLOSED == 0 {
             participant(3, None, || plot.memory.close(me()));
         }

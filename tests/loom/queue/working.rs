@@ -11,7 +11,7 @@ use super::{Plot, me, plot};
 use crate::wait::{Wait, Waiter};
 use crate::{join, join_all, kill_model, model, sampled_kill_model, share, spawn};
 
-/// A queue of tasks with all its participants, who need no token: nobody dies.
+/// Makes a queue of tasks with all its participants. They need no token: none dies.
 fn tasks(capacity: u32, ids: u32) -> Arc<Plot> {
     let plot = plot(capacity, ids, true);
     plot.furnish();
@@ -23,7 +23,7 @@ fn attach(plot: &Plot) -> Participant {
 }
 
 impl Plot {
-    /// The place with the task, and what it says.
+    /// Takes a task. Returns the place of the task, and its value.
     fn take(&self, participant: &Participant) -> Result<(usize, u64), Refused> {
         if let Some(place) = self.memory.retake(me(), participant) {
             return Ok((place, self.read(participant, place)));
@@ -151,7 +151,7 @@ fn a_returned_task_goes_to_one() {
     });
 }
 
-/// What was done for the task happened before.
+/// The work done for the task happens before the join.
 #[test]
 fn a_join_sees_what_was_done() {
     model("queue: a_join_sees_what_was_done", Look, Some(3), || {
@@ -216,7 +216,8 @@ fn one_who_waits_for_a_task_is_woken_by_a_put() {
     });
 }
 
-/// It takes the task, and dies with it, or before: it is the other one's in the end.
+/// The victim takes the task and dies with it, or dies before. The other participant gets it in the
+/// end.
 #[test]
 fn the_task_of_one_killed_anywhere_goes_to_one_who_waits() {
     kill_model(
@@ -243,7 +244,7 @@ fn the_task_of_one_killed_anywhere_goes_to_one_who_waits() {
     );
 }
 
-/// It finishes the task, or dies before it could; then the next one does.
+/// The worker finishes the task, or dies before it can. Then the next worker does.
 #[test]
 fn a_worker_killed_anywhere_strands_no_join() {
     sampled_kill_model(

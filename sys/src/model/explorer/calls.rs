@@ -200,9 +200,9 @@ impl Ground {
         Ground { places: Places::default(), thread: Box::default(), stack: Stack::new() }
     }
 
-    /// Returns the words that the kernel meets if the thread dies: the words of what it holds other
-    /// than the pending one, in the order of the walk; then the pending one. Those pending for it
-    /// in the entries of others come as `lent`.
+    /// Returns the words that the kernel meets if the thread dies. `held` has the words of what it
+    /// holds other than the pending one, in the order of the walk. `pending` is the pending word,
+    /// and `lent` has the words pending for it in the entries of others.
     pub(crate) fn walked(&mut self) -> Walked {
         let pending = self.thread.pending().map(|place| self.places.id(place));
         let held = self

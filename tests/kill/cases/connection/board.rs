@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use crossproc::{Connection, ConnectionError, Message, Shm, pipe};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 
-/// Who sends, and who receives.
+/// The numbers of those that send and receive.
 pub(super) const BEFORE: usize = 0;
 pub(super) const VICTIM: usize = 1;
 pub(super) const COMPANION: usize = 2;
@@ -14,12 +14,12 @@ const JUDGE: usize = 8;
 const ALL: usize = 9;
 
 const LOGGED: usize = 512;
-/// The least that the kernel allows.
+/// The smallest size that the kernel allows.
 const SMALL: usize = 2_304;
-/// What `handle` holds.
+/// The value in `handle`.
 const MARK: u64 = 0x6d61_726b;
 
-/// How a message is made.
+/// The shape of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Short,
@@ -60,20 +60,20 @@ impl Shape {
     }
 }
 
-/// A message is its sender, its number among that one's, from 1 on, its shape, and a pattern of
-/// these. An empty one is the only one of its run.
+/// A pipe, and an account of it. A message consists of its sender, its number among that sender's
+/// messages, from 1 on, its shape, and a pattern of these. An empty one is the only one of its run.
 pub(super) struct Board {
     pub(super) one: Connection,
     pub(super) other: Connection,
     handle: Shm<AtomicU64>,
-    /// How many short messages find room.
+    /// How many short messages fit.
     fits: Option<usize>,
-    /// How many messages each has sent.
+    /// How many messages each sender has sent.
     sent: [AtomicU64; ALL],
-    /// Who has received which, in order for each.
+    /// The receiver and the message of each receive, in order for each receiver.
     got: [AtomicU64; LOGGED],
     logged: AtomicUsize,
-    /// Who sends one without bytes.
+    /// The sender of a message without bytes.
     sender_of_empty: AtomicUsize,
     /// How many survivors have gone round.
     pub(super) rounds: AtomicU32,
@@ -89,8 +89,8 @@ impl Board {
         if is_small {
             set_socket_send_buffer_size(&one, SMALL).expect("it is a socket");
         }
-        // All empty messages share a descriptor, which is there from the first one on, for all
-        // processes.
+        // All empty messages share a descriptor, which all processes have from the first such
+        // message on.
         one.send(b"").and_then(|()| other.recv()).expect("an empty message");
         let mut board = Board {
             one,
@@ -107,7 +107,7 @@ impl Board {
         board
     }
 
-    /// The next message of a sender.
+    /// Returns the next message of a sender.
     pub(super) fn message(&self, who: usize, shape: Shape) -> Vec<u8> {
         let number = self.sent[who].load(SeqCst) + 1;
         if shape.len() == 0 {
@@ -128,7 +128,7 @@ impl Board {
         }
     }
 
-    /// Whether it was sent; what is no reason for it not to be is a failure.
+    /// Returns whether the message was sent. A refusal without a valid reason is a failure.
     pub(super) fn after_send(&self, who: usize, result: Result<(), ConnectionError>) -> bool {
         match result {
             Ok(()) => {
@@ -206,8 +206,8 @@ impl Board {
         while self.try_recv(JUDGE) {}
     }
 
-    /// How many messages of a killed victim were received, though it had not noted that it had sent
-    /// them, and how many are missing.
+    /// Returns how many messages of the victim were received, and how many sent messages are
+    /// missing. A killed victim may have sent a message without noting it.
     pub(super) fn account(&self) -> Result<(usize, usize), String> {
         let mut last = [[0; ALL]; ALL];
         let mut counts = [0_u64; ALL];
@@ -239,7 +239,7 @@ impl Board {
         Ok((counts[VICTIM] as usize, missing as usize))
     }
 
-    /// How many short messages find room in an empty buffer, which is empty after that.
+    /// Returns how many short messages fit into an empty buffer, and leaves it empty.
     fn count_room(&self) -> usize {
         let count = (0..LOGGED).take_while(|_| self.one.try_send(&[0; 40]).is_ok()).count();
         for _ in 0..count {
@@ -248,7 +248,7 @@ impl Board {
         count
     }
 
-    /// How many short messages a small buffer takes.
+    /// Returns how many short messages a small buffer takes.
     pub(super) fn fits(&self) -> usize {
         self.fits.expect("the buffer is small")
     }

@@ -1,9 +1,9 @@
-//! Ends that only one process has, which dies.
+//! Ends that only one process holds, which dies.
 
 use super::*;
 
-/// A victim that has an end of another pipe for itself: its other end is on its way over the
-/// board's. The survivors are `script` and one that goes round.
+/// Returns a case whose victim alone has one end of another pipe. That pipe's other end is on its
+/// way over the board's pipe. One survivor runs `survivor`, and the other one does nothing.
 fn case(
     name: &str,
     victim: impl Fn(&Board, &Operation) + 'static,
@@ -25,14 +25,14 @@ fn case(
         })
 }
 
-/// An end is handed to whoever takes it.
+/// Sends an end to any process that takes it.
 fn hand_on<H: crossproc::process::Handle>(board: &Board, end: H) {
     board.one.send_handle(&end).expect("there is room");
 }
 
 const WORDS: [&[u8]; 2] = [b"the first one", &[7; 5_000]];
 
-/// How many of the words arrive, whole and in order, before the end of the stream.
+/// Returns how many of the words arrive, whole and in order, before the end of the stream.
 fn words_until_the_end(receiver: &Receiver) -> u32 {
     let mut count = 0;
     loop {
@@ -45,7 +45,7 @@ fn words_until_the_end(receiver: &Receiver) -> u32 {
     }
 }
 
-/// Sends until nobody can receive it.
+/// Sends until no process can receive it.
 fn send_until_broken(sender: &Sender) -> u32 {
     for count in 0.. {
         match sender.send(WORDS[0]) {
@@ -125,7 +125,8 @@ pub(super) fn cases() -> Vec<Box<dyn Subject>> {
     ]
 }
 
-/// A case whose companion has the other end of the victim's, and ends when the victim sleeps.
+/// Returns a case whose companion has the other end of the victim's, and ends when the victim
+/// sleeps.
 fn ended(name: &str, victim: impl Fn(&Board, &Operation) + 'static) -> Case<Board> {
     super::case(name, Buffer::Small, nothing, Effect::Nothing, Leaves::Message)
         .victim(victim)
