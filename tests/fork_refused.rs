@@ -117,10 +117,7 @@ fn the_error_says_what_failed_in_the_child() {
     join_all([fork(|| {
         let line = call(libc::SYS_openat, libc::EMFILE).if_masked(2, O_NONBLOCK, O_NONBLOCK);
         let said = fork_refused(true, &[line]).unwrap().to_string();
-        assert!(
-            said.contains("tying it to its parent") && said.contains("Too many open files"),
-            "{said}"
-        );
+        assert!(said.contains("tying it to its parent") && said.contains("os error 24"), "{said}");
     })]);
     join_all([fork(|| {
         let said =
@@ -292,7 +289,7 @@ fn a_program_that_cannot_be_known_by_a_pidfd_is_not_started_and_the_error_says_s
                 std::env::temp_dir().join(format!("crossproc-not-started-{}", std::process::id()));
             let error = Command::new("touch").arg(&mark).start().unwrap_err();
             assert_eq!(error.kind(), std::io::Error::from_raw_os_error(errno).kind(), "{error}");
-            assert!(error.to_string().contains("Too many open files"), "{error}");
+            assert!(error.to_string().contains("os error 24"), "{error}");
             assert!(!mark.exists(), "it was not started");
             no_child_is_left();
         })]);
@@ -336,8 +333,7 @@ fn a_process_that_may_not_ask_about_its_signals_waits_for_whom_it_turns_away() {
         ]);
         let error = process::fork(|| ()).unwrap_err().to_string();
         assert!(
-            error.contains("the descriptor of a forked child")
-                && error.contains("Too many open files"),
+            error.contains("the descriptor of a forked child") && error.contains("os error 24"),
             "{error}"
         );
         no_child_is_left();

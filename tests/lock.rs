@@ -296,9 +296,12 @@ fn memory_of_a_lock_whose_guard_was_leaked_is_not_written_any_more() {
         // From here on the memory holds another value.
         *reused = Lock::new(0);
         drop(guard);
-        let bytes: *const [u8; size_of::<Lock<u64>>()] = (&raw const *reused).cast();
+        let fresh = Lock::new(0_u64);
+        let bytes = |lock: *const Lock<u64>| lock.cast::<[u8; size_of::<Lock<u64>>()]>();
         // SAFETY: all of it was initialised, and no other thread has it.
-        assert_eq!(unsafe { bytes.read() }, [0; size_of::<Lock<u64>>()]);
+        let now = unsafe { bytes(&raw const *reused).read() };
+        // SAFETY: as above.
+        assert_eq!(now, unsafe { bytes(&raw const fresh).read() });
     })]);
 }
 
