@@ -151,3 +151,12 @@ pub use self::wait_any::{
     OwnerDeath, Readable, WaitAnyError, Waitable, Writable, try_wait_any, wait_any,
     wait_any_deadline, wait_any_timeout, wait_any_with,
 };
+
+/// The examples of the README and of the guide run with those of the documentation.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/after-a-death.md")]
+    struct AfterADeath;
+}
