@@ -249,7 +249,12 @@ fn without_a_list_of_threads_there_is_no_fork_and_the_error_says_why() {
     join_all([fork(|| {
         process::fork(|| ()).unwrap().join().unwrap();
         let before = descriptors();
-        let calls = [libc::SYS_statx, libc::SYS_newfstatat, libc::SYS_stat];
+        let calls = [
+            libc::SYS_statx,
+            libc::SYS_newfstatat,
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_stat,
+        ];
         refused::refuse(&calls.map(|number| call(number, libc::EACCES)));
         let error = process::fork(|| ()).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);

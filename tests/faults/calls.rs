@@ -77,7 +77,9 @@ impl Call {
             libc::SYS_epoll_ctl if self.arguments[1] == libc::EPOLL_CTL_DEL as u64 => {
                 Some("Linux refuses nobody to end a watch")
             }
-            libc::SYS_epoll_wait | libc::SYS_epoll_pwait => Some("tokio's, which panics"),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_epoll_wait => Some("tokio's, which panics"),
+            libc::SYS_epoll_pwait => Some("tokio's, which panics"),
             _ => None,
         }
     }
