@@ -277,9 +277,12 @@ fn tied_as_before_5_6() -> Result<u32, i32> {
 fn one_that_was_forked_without_libc_is_tied_to_nobody() {
     join_all([fork(|| {
         let line = Lifeline::of_this_process().unwrap();
-        // `fork` by the call that all processors have. It passes on nothing but the signal.
+        // `fork` by the call that all processors have.
+        let [signal, nothing] = [libc::SIGCHLD as usize, 0];
         // SAFETY: the child makes system calls alone.
-        let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } as i32;
+        let child =
+            unsafe { libc::syscall(libc::SYS_clone, signal, nothing, nothing, nothing, nothing) }
+                as i32;
         if child == 0 {
             sys::exit_now(
                 line.tie().map_or_else(|error| error.raw_os_error().unwrap_or(0), |()| 0),
