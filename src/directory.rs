@@ -107,7 +107,8 @@ use crate::reactor::own_threads;
 ///
 /// # Examples
 /// ```standalone_crate
-/// use crossproc::{Directory, DirectoryClient, Event, Shm, process};
+/// use crossproc::directory::{Directory, DirectoryClient};
+/// use crossproc::{Event, Shm, process};
 /// use std::path::Path;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -188,10 +189,10 @@ impl Rules {
 /// Options of a [`Directory`]: who may connect, and the limits.
 ///
 /// ```no_run
-/// use crossproc::DirectoryOptions;
+/// use crossproc::directory::DirectoryOptions;
 /// use crossproc::directory::Address;
 ///
-/// # fn main() -> Result<(), crossproc::DirectoryError> {
+/// # fn main() -> Result<(), crossproc::directory::DirectoryError> {
 /// let directory = DirectoryOptions::new()
 ///     .allow_lookup(33)
 ///     .connections(50)

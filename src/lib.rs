@@ -6,57 +6,14 @@
 //! written.
 //!
 //! ```standalone_crate
-//! use crossproc::{Event, Lock, Shm, process, shared};
-//!
-//! shared! {
-//!     struct Board {
-//!         hits: Lock<u64>,
-//!         go: Event,
-//!     }
-//! }
-//!
-//! fn main() -> std::io::Result<()> {
-//!     let board = Shm::new(Board { hits: Lock::new(0), go: Event::new() })?;
-//!     let mut children = Vec::new();
-//!     for _ in 0..4 {
-//!         let board = board.clone();
-//!         children.push(process::fork(move || -> std::io::Result<()> {
-//!             board.go.wait();
-//!             *board.hits.lock()? += 1;
-//!             Ok(())
-//!         })?);
-//!     }
-//!     board.go.set();
-//!     for child in &children {
-//!         assert!(child.join()?.success());
-//!     }
-//!     assert_eq!(*board.hits.lock()?, 4);
-//!     Ok(())
-//! }
+#![doc = include_str!("../examples/first.rs")]
 //! ```
 //!
 //! # What there is
 //!
-//! | type | is | when a participant dies |
-//! |---|---|---|
-//! | [`Shm<T>`](Shm) | a value or a slice in memory that processes share | the memory is freed with its last user |
-//! | [`Lock<T>`](Lock) | mutual exclusion around plain data | the next to lock gets [`LockError::OwnerDied`] and the guard |
-//! | [`RLock<T>`](RLock) | a lock that its owner can lock again | the same, at any depth |
-//! | [`RwLock<T>`](RwLock) | several readers or one writer | a dead reader is out; after a dead writer, the next owners get [`LockError::OwnerDied`] and the guard |
-//! | [`Once`] | something that is done once | the next caller does it |
-//! | [`Semaphore`] | a number of permits without owners | permits it had taken are lost; nothing else |
-//! | [`BoundedSemaphore`] | the same, with never more permits than at the start | the same |
-//! | [`Permits<N>`](Permits) | permits that belong to their holders | its permits are back at once |
-//! | [`Event`] | something that happens | nothing, even if it dies inside `set` |
-//! | [`Condition`] | a change of what a lock protects | nothing; its notification goes to another waiter |
-//! | [`Barrier`] | parties that wait for each other | it counts if it had arrived; otherwise the others' time-out breaks the barrier |
-//! | [`Queue<T>`](Queue), [`ByteQueue`] | a bounded queue, lock-free, written and read in place | an item it was putting is there or was not put; items it had taken are lost; nothing else |
-//! | [`JoinableQueue<T>`](JoinableQueue), [`JoinableByteQueue`] | a queue of tasks | its tasks go to others |
-//! | [`pipe`], [`Connection`], [`simplex`] | whole messages and handles between two processes | its message was sent whole or not at all; then the others see the end of the stream |
-//! | [`wait_any`](fn@crate::wait_any) | a wait for any of several of these, of processes and descriptors | nothing: it has taken nothing |
-//! | [`Fixed<T>`](Fixed) | plain data that is set at creation | nothing |
-//! | [`Directory`], [`DirectoryClient`] | handles served by name, over a Unix socket | a dead client's names are removed; others keep what they got from it, or from a dead server |
-//! | [`process`] | forked children, started programs, handles for them | its [`Child`](process::Child) tells how it ended; its daemons die with it |
+#![doc = include_str!("../docs/what-there-is.md")]
+//!
+//! [`OwnerDied`]: LockError::OwnerDied
 //!
 //! [`shared!`] declares your own structs with primitives as fields. Primitives have a
 //! `const fn new`, are valid at any address in any mapping, and also work between the threads of
@@ -70,8 +27,8 @@
 //! - **Cost.** An uncontended operation makes no system call and allocates nothing. A wake-up is a
 //!   system call only if a thread sleeps. (A thread's first operation sets up its robust list, and
 //!   its part in a queue.)
-//! - **Slices.** Sleeping threads look at the state again every 100 ms ([`set_slice`]). This bounds
-//!   the delay from any wake-up that is lost nevertheless.
+//! - **Slices.** Sleeping threads look at the state again every 100 ms ([`set_recheck_interval`]).
+//!   This bounds the delay from any wake-up that is lost nevertheless.
 //!
 //! # Trust model
 //! Participants are programs of one owner that follow the protocol and may crash at any point. A
@@ -109,7 +66,6 @@
 //! must be in one pid namespace, which is checked when memory is attached.
 
 pub use bytemuck;
-pub use crossproc_sys::robust::Error as RobustListError;
 
 mod connection;
 pub mod directory;
@@ -124,7 +80,6 @@ mod wait;
 mod wait_any;
 
 pub use self::connection::{Connection, ConnectionError, Message, Receiver, Sender, pipe, simplex};
-pub use self::directory::{Directory, DirectoryClient, DirectoryError, DirectoryOptions};
 pub use self::memory::Fixed;
 pub use self::memory::RegionError;
 pub use self::memory::{Contents, Shm};
@@ -135,16 +90,19 @@ pub use self::queue::{
 };
 pub use self::sync::barrier::{Arrival, Barrier, BarrierError, BarrierPassed};
 pub use self::sync::condition::{Condition, ConditionError, Held};
+pub use self::sync::error::{NotOwner, RobustListError};
 pub use self::sync::event::{Event, EventError};
 pub use self::sync::lock::{Acquired, Lock, LockError, LockGuard};
 pub use self::sync::once::{Once, OnceError, OnceState};
 pub use self::sync::permits::{Permit, Permits, PermitsError};
 pub use self::sync::rlock::{RLock, RLockGuard};
 pub use self::sync::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-pub use self::sync::semaphore::{BoundedSemaphore, Semaphore, SemaphoreError, SemaphoreGuard};
+pub use self::sync::semaphore::{
+    BoundedSemaphore, OverRelease, Semaphore, SemaphoreError, SemaphoreGuard,
+};
 #[cfg(feature = "serde")]
 pub use self::values::ValueError;
-pub use self::wait::{Wait, set_slice, slice};
+pub use self::wait::{Wait, recheck_interval, set_recheck_interval};
 #[cfg(feature = "tokio")]
 pub use self::wait_any::wait_any_async;
 pub use self::wait_any::{

@@ -34,9 +34,9 @@
 //!
 //! This crate starts threads, too. A `crossproc-futex` thread exists where a wait covers its
 //! primitives and something that is no futex at once: in a future, or for descriptors besides. A
-//! `crossproc-close` thread exists where a [`Directory`](crate::Directory) is served. They end one
-//! second after their last work, and start again when they are needed. A forked child has none of
-//! them, and starts its own.
+//! `crossproc-close` thread exists where a [`Directory`](crate::directory::Directory) is served.
+//! They end one second after their last work, and start again when they are needed. A forked child
+//! has none of them, and starts its own.
 //!
 //! [`fork`] ends those of the crate's threads that have nothing to do. It waits up to 10 s for
 //! that, and 1 s for a thread that closes what a client has left. A thread is needed while it
@@ -460,6 +460,20 @@ fn run<R: Exit>(begin: impl FnOnce(), body: impl FnOnce() -> R, is_alone: bool) 
 }
 
 /// What a forked child's closure may return, and the exit code that it stands for.
+///
+/// ```
+/// use crossproc::process;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let child = process::fork(|| 7)?;
+/// assert_eq!(child.join()?.code(), Some(7));
+/// let child = process::fork(|| "x".parse::<u32>().map(|_| ()))?; // prints the error
+/// assert_eq!(child.join()?.code(), Some(1));
+/// let child = process::fork(|| -> ! { std::process::abort() })?;
+/// assert!(!child.join()?.success());
+/// # Ok(())
+/// # }
+/// ```
 pub trait Exit {
     /// Returns the exit code: 0 is success, and the system keeps the lowest 8 bits.
     fn code(self) -> i32;
@@ -469,6 +483,28 @@ impl Exit for () {
     fn code(self) -> i32 {
         0
     }
+}
+
+/// For closures that end by [`exec`](std::os::unix::process::CommandExt::exec),
+/// [`abort`](std::process::abort) or a loop without an end.
+impl Exit for never::Never {
+    fn code(self) -> i32 {
+        self
+    }
+}
+
+mod never {
+    //! The type `!`, which the stable language can only write as what a function returns.
+
+    pub trait Returns {
+        type Returned;
+    }
+
+    impl<R> Returns for fn() -> R {
+        type Returned = R;
+    }
+
+    pub(super) type Never = <fn() -> ! as Returns>::Returned;
 }
 
 impl Exit for i32 {

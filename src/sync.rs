@@ -2,6 +2,7 @@
 
 pub(crate) mod barrier;
 pub(crate) mod condition;
+pub(crate) mod error;
 pub(crate) mod event;
 #[cfg(feature = "tokio")]
 mod futures;

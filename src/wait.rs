@@ -9,4 +9,4 @@ pub(crate) mod wake_on_death;
 
 pub(crate) use self::forms::forms;
 pub(crate) use self::waiter::{Ended, Waiter};
-pub use self::waiter::{Wait, set_slice, slice};
+pub use self::waiter::{Wait, recheck_interval, set_recheck_interval};

@@ -69,9 +69,9 @@ pub trait Waitable: sealed::Waits + Sync {}
 /// If a participant dies before it has woken any, the kernel wakes one sleeper. If that one waits
 /// here, and dies before it has done the dead one's work, the kernel wakes the next. For that, a
 /// thread of this process is parked for each thing but one, as long as this waits: a robust list
-/// has room for the word of one thing. The rest can sleep on for a [slice](crate::set_slice) if
-/// there can be no thread, or for more than 256 things that a process waits for at once. So they
-/// can if two processes are killed in the same moment.
+/// has room for the word of one thing. The rest can sleep on for a
+/// [slice](crate::set_recheck_interval) if there can be no thread, or for more than 256 things that
+/// a process waits for at once. So they can if two processes are killed in the same moment.
 ///
 /// # Errors
 /// [`WaitAnyError::Nothing`], [`Deadlock`](WaitAnyError::Deadlock), [`Queue`](WaitAnyError::Queue),
@@ -260,7 +260,7 @@ pub enum WaitAnyError {
         index: usize,
     },
     /// The calling thread cannot take part in a queue of tasks.
-    #[error("the queue that is number {index} of those waited for cannot be used")]
+    #[error("the queue that is number {index} of those waited for cannot be used: {source}")]
     Queue {
         /// Its index among those that were given.
         index: usize,
@@ -269,7 +269,7 @@ pub enum WaitAnyError {
     },
     /// There is no memory, descriptor or thread for the wait, or more descriptors than the process
     /// may have open.
-    #[error("the system does not let this thread wait")]
+    #[error("the system does not let this thread wait: {0}")]
     Os(#[source] io::Error),
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossproc::{Barrier, BarrierError, Event, LockError, Once, Shm, Wait, shared};
+use crossproc::{Barrier, BarrierError, Event, Once, OnceError, Shm, Wait, shared};
 
 mod forked;
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
@@ -262,14 +262,14 @@ fn a_killed_initialiser_hands_the_work_to_the_next() {
         })
     });
     all.begun.wait();
-    assert!(matches!(all.filled.try_call_once(|_| ()), Err(LockError::WouldBlock)));
+    assert!(matches!(all.filled.try_call_once(|_| ()), Err(OnceError::WouldBlock)));
     assert!(matches!(
         all.filled.call_once_timeout(Duration::from_millis(5), |_| ()),
-        Err(LockError::TimedOut)
+        Err(OnceError::TimedOut)
     ));
     assert!(matches!(
         all.filled.call_once_deadline(Instant::now(), |_| ()),
-        Err(LockError::TimedOut)
+        Err(OnceError::TimedOut)
     ));
     let theirs = all.clone();
     let next = fork(move || {
@@ -297,7 +297,7 @@ fn a_panicking_initialiser_hands_the_work_to_the_next() {
 #[test]
 fn an_initialiser_that_calls_itself_is_told() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|_| assert!(matches!(ONCE.call_once(|_| ()), Err(LockError::Deadlock))))
+    ONCE.call_once(|_| assert!(matches!(ONCE.call_once(|_| ()), Err(OnceError::Deadlock))))
         .unwrap();
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossproc::process::Child;
 use crossproc::{
-    Condition, ConditionError, Event, Lock, LockError, LockGuard, RLock, Shm, Wait, set_slice,
+    Condition, ConditionError, Event, Lock, LockGuard, RLock, Shm, Wait, set_recheck_interval,
     shared,
 };
 
@@ -35,7 +35,7 @@ fn store() -> Shm<Store> {
 }
 
 fn lock(lock: &Lock<u32>) -> LockGuard<'_, u32> {
-    lock.lock_timeout(PATIENCE).map_err(LockError::without_guard).unwrap()
+    lock.lock_timeout(PATIENCE).unwrap()
 }
 
 /// Returns a process that waits once for a notification, and counts it.
@@ -127,7 +127,7 @@ fn a_notification_wakes_as_many_as_it_says() {
 fn sliced_waiter(all: &Shm<Store>, slice: Option<Duration>) -> Child {
     let store = all.clone();
     let child = fork(move || {
-        set_slice(slice);
+        set_recheck_interval(slice);
         let mut items = lock(&store.items);
         store.arrived.wait(&mut items).unwrap();
         drop(items);
@@ -447,7 +447,7 @@ fn a_notification_of_one_that_dies_is_another_ones() {
     let waiters = [(); 2].map(|()| {
         let all = all.clone();
         let child = fork(move || {
-            set_slice(Some(Duration::from_millis(10)));
+            set_recheck_interval(Some(Duration::from_millis(10)));
             let mut items = lock(&all.items);
             all.arrived.wait_while(&mut items, |items| *items == 0).unwrap();
             *items -= 1;
@@ -478,13 +478,9 @@ fn participants_killed_at_random_moments_strand_nobody() {
     let survivors = [(); 2].map(|()| {
         let all = all.clone();
         fork(move || {
-            set_slice(Some(Duration::from_millis(10)));
+            set_recheck_interval(Some(Duration::from_millis(10)));
             while all.woken.load(Relaxed) == 0 {
-                let mut items = match all.items.lock() {
-                    Ok(items) => items,
-                    Err(LockError::OwnerDied(items)) => items.recover(),
-                    Err(error) => panic!("{error}"),
-                };
+                let mut items = all.items.lock_or_repair(|_| ()).unwrap();
                 match all
                     .arrived
                     .wait_while(&mut items, |items| *items == 0 && all.woken.load(Relaxed) == 0)
@@ -500,11 +496,7 @@ fn participants_killed_at_random_moments_strand_nobody() {
         let theirs = all.clone();
         let victim = fork(move || -> () {
             loop {
-                let mut items = match theirs.items.lock() {
-                    Ok(items) => items,
-                    Err(LockError::OwnerDied(items)) => items.recover(),
-                    Err(error) => panic!("{error}"),
-                };
+                let mut items = theirs.items.lock_or_repair(|_| ()).unwrap();
                 *items += 1;
                 if *items % 3 == 0 {
                     let _ = theirs.arrived.wait_timeout(&mut items, Duration::from_micros(50));

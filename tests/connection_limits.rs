@@ -158,7 +158,7 @@ fn a_sender_with_a_deadline_goes_on_where_there_is_room_though_the_kernel_does_n
             let sent = (0..).take_while(|_| sender.try_send(&[1; 100]).is_ok()).count();
             let theirs = sender.try_clone().unwrap();
             let child = fork(move || {
-                crossproc::set_slice(slice);
+                crossproc::set_recheck_interval(slice);
                 theirs.send_timeout(&[2; 100], timeout).unwrap();
             });
             wait_until("the child waits for room", || {

@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossproc::directory::Address;
-use crossproc::{ConnectionError, Directory, DirectoryError, WaitAnyError, pipe, wait_any};
+use crossproc::directory::{Address, Directory, DirectoryError};
+use crossproc::{ConnectionError, WaitAnyError, pipe, wait_any};
 
 mod forked;
 mod refused;

@@ -10,11 +10,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use crossproc::directory::Address;
+use crossproc::directory::{Address, Directory, DirectoryClient, DirectoryError, DirectoryOptions};
 use crossproc::process::Child;
 use crossproc::{
-    Connection, Directory, DirectoryClient, DirectoryError, DirectoryOptions, Event, JoinableQueue,
-    Lock, Queue, Receiver, Semaphore, Sender, Shm, Wait, pipe, simplex,
+    Connection, Event, JoinableQueue, Lock, Queue, Receiver, Semaphore, Sender, Shm, Wait, pipe,
+    simplex,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 

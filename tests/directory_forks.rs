@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossproc::directory::Address;
+use crossproc::directory::{Address, Directory, DirectoryClient, DirectoryError};
 use crossproc::process::{Builder, Child};
-use crossproc::{Directory, DirectoryClient, DirectoryError, Event, Shm};
+use crossproc::{Event, Shm};
 
 use forked::{PATIENCE, fork, kill, wait_until};
 use served::{Folder, abstract_address, alone, client, serve_with_client};

@@ -19,9 +19,9 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crossproc::directory::Address;
+use crossproc::directory::{Address, DirectoryError, DirectoryOptions};
 use crossproc::process::Child;
-use crossproc::{Connection, DirectoryError, DirectoryOptions, Event, Shm, pipe, shared};
+use crossproc::{Connection, Event, Shm, pipe, shared};
 use rustix::fs::MemfdFlags;
 use rustix::net::RecvFlags;
 
@@ -87,7 +87,7 @@ fn be_honest(address: &Address, server: u32, number: u64, ledger: &Ledger, repor
         ours.clear();
         assert!(watch.time("list", || client.list("honest.")).unwrap().names.contains(&own));
         watch.time("remove", || client.remove(&own)).unwrap();
-        watch.time("connect", || crossproc::DirectoryClient::connect(address)).unwrap();
+        watch.time("connect", || crossproc::directory::DirectoryClient::connect(address)).unwrap();
         // The pause keeps the honest clients from competing with each other for the processors.
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -9,7 +9,8 @@ mod stranger;
 
 use std::time::Instant;
 
-use crossproc::{DirectoryClient, DirectoryError, Event, Shm};
+use crossproc::directory::{DirectoryClient, DirectoryError};
+use crossproc::{Event, Shm};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind,
     listen, recv, send, socket_with,

@@ -9,9 +9,8 @@ mod served;
 use std::path::Path;
 use std::time::Duration;
 
-use crossproc::directory::Address;
+use crossproc::directory::{Address, Directory, DirectoryClient, DirectoryError, DirectoryOptions};
 use crossproc::process::{Child, Exit};
-use crossproc::{Directory, DirectoryClient, DirectoryError, DirectoryOptions};
 
 use forked::{PATIENCE, fork, join_all, wait_until_asleep};
 use served::{Folder, alone, serve};

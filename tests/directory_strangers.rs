@@ -14,11 +14,11 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crossproc::directory::{Address, ConnectOptions};
-use crossproc::process::Child;
-use crossproc::{
-    Directory, DirectoryClient, DirectoryError, DirectoryOptions, Event, Lock, Shm, pipe,
+use crossproc::directory::{
+    Address, ConnectOptions, Directory, DirectoryClient, DirectoryError, DirectoryOptions,
 };
+use crossproc::process::Child;
+use crossproc::{Event, Lock, Shm, pipe};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;

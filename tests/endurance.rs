@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossproc::directory::{DirectoryClient, DirectoryOptions};
 use crossproc::process::{Builder, CommandExt, fork_connected};
 use crossproc::{
-    ByteQueue, DirectoryClient, DirectoryOptions, Event, JoinableQueue, Lock, LockError, Permits,
-    Queue, RwLock, Shm, WaitAnyError, Waitable, pipe, shared, simplex, wait_any_timeout,
+    ByteQueue, Event, JoinableQueue, Lock, Permits, Queue, RwLock, Shm, WaitAnyError, Waitable,
+    pipe, shared, simplex, wait_any_timeout,
 };
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -156,16 +157,8 @@ fn things() -> Shm<Things> {
 
 /// Takes everything, even if a previous owner died with it.
 fn use_all(things: &Things) {
-    *match things.lock.lock() {
-        Ok(guard) => guard,
-        Err(LockError::OwnerDied(guard)) => guard.recover(),
-        Err(error) => panic!("{error}"),
-    } += 1;
-    *match things.rwlock.write() {
-        Ok(guard) => guard,
-        Err(LockError::OwnerDied(guard)) => guard.recover(),
-        Err(error) => panic!("{error}"),
-    } += 1;
+    *things.lock.lock_or_repair(|_| ()).unwrap() += 1;
+    *things.rwlock.write_or_repair(|_| ()).unwrap() += 1;
     drop(things.permits.acquire().unwrap());
     things.count.fetch_add(1, Relaxed);
 }

@@ -1,20 +1,20 @@
 //! Errors as a program meets them. `?` makes an `io::Error` of a fitting kind, which contains the
 //! error with its text and the system's error. Also what `{:?}` shows of everything.
 
+use core::num::NonZeroU32;
 use std::error::Error;
 use std::fmt::{Debug, Display};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
 
-use crossproc::directory::Address;
+use crossproc::directory::{Address, Directory, DirectoryClient, DirectoryError};
 use crossproc::process::{HandleError, InheritError};
 use crossproc::{
     Barrier, BarrierError, BoundedSemaphore, ByteQueue, Condition, ConditionError, ConnectionError,
-    Directory, DirectoryClient, DirectoryError, Event, EventError, Fixed, JoinableQueue, Lock,
-    LockError, Once, OnceError, Permits, PermitsError, PutError, PutManyError, Queue, QueueError,
-    QueueOptions, RLock, RegionError, RobustListError, RwLock, Semaphore, SemaphoreError, Shm,
-    Wait, WaitAnyError, pipe, shared,
+    Event, EventError, Fixed, JoinableQueue, Lock, LockError, NotOwner, Once, OnceError,
+    OverRelease, Permits, PermitsError, PutError, PutManyError, Queue, QueueError, QueueOptions,
+    RLock, RegionError, RwLock, Semaphore, SemaphoreError, Shm, Wait, WaitAnyError, pipe, shared,
 };
 
 /// The system's error within the errors here.
@@ -40,62 +40,61 @@ where
 
 #[test]
 fn errors_of_locks_become_errors_of_io() {
-    // The error has a guard, which is dropped: the lock is free then.
-    let lock = Lock::new(7_u64);
-    let guard = lock.lock().unwrap();
-    let error = io::Error::from(LockError::OwnerDied(guard));
-    assert_eq!((error.kind(), lock.owner()), (ErrorKind::Other, None));
-    assert!(error.to_string().contains("call recover()"), "{error}");
-    let all: [(LockError<()>, ErrorKind, &str); 9] = [
-        (LockError::OwnerDied(()), ErrorKind::Other, "owner died"),
+    let all = [
+        (LockError::OwnerDied, ErrorKind::Other, "lock_or_repair() repairs it"),
         (LockError::Deadlock, ErrorKind::Deadlock, "holds the lock already"),
         (LockError::WouldBlock, ErrorKind::WouldBlock, "held by another thread"),
         (LockError::TimedOut, ErrorKind::TimedOut, "until the deadline"),
         (LockError::Interrupted, ErrorKind::Interrupted, "signal handler"),
-        (LockError::NotOwner, ErrorKind::PermissionDenied, "does not hold the lock"),
         (LockError::TooDeep, ErrorKind::Other, "4294967295 times"),
         (LockError::TooManyHeld, ErrorKind::Other, "unlock some first"),
-        (
-            LockError::Unavailable(RobustListError::NoList),
-            ErrorKind::Other,
-            "no lock that survives it",
-        ),
     ];
     for (error, kind, words) in all {
-        let shown = format!("{error:?}");
-        assert_eq!(format!("{:?}", error.without_guard()), shown);
-        let again = match shown.as_str() {
-            "OwnerDied(..)" => LockError::OwnerDied(()),
-            "Deadlock" => LockError::Deadlock,
-            "WouldBlock" => LockError::WouldBlock,
-            "TimedOut" => LockError::TimedOut,
-            "Interrupted" => LockError::Interrupted,
-            "NotOwner" => LockError::NotOwner,
-            "TooDeep" => LockError::TooDeep,
-            "TooManyHeld" => LockError::TooManyHeld,
-            "Unavailable(NoList)" => LockError::Unavailable(RobustListError::NoList),
-            other => panic!("{other}"),
-        };
-        becomes(again, kind, words);
+        becomes(error, kind, words);
     }
-    becomes::<OnceError>(LockError::TimedOut, ErrorKind::TimedOut, "until the deadline");
+    becomes(NotOwner, ErrorKind::PermissionDenied, "does not hold the lock");
+    becomes(OnceError::Deadlock, ErrorKind::Deadlock, "is doing the work already");
+    becomes(OnceError::WouldBlock, ErrorKind::WouldBlock, "by another thread");
+    becomes(OnceError::TimedOut, ErrorKind::TimedOut, "until the deadline");
+    becomes(OnceError::Interrupted, ErrorKind::Interrupted, "signal handler");
+    becomes(OnceError::TooManyHeld, ErrorKind::Other, "unlock some first");
 }
 
 #[test]
 fn a_list_that_cannot_be_had_says_why() {
-    let says = |error: RobustListError, words: &str, has_source: bool| {
-        let text = error.to_string();
+    use crossproc_sys::namespace::Unknown;
+    use crossproc_sys::robust::Error as Why;
+    let says = |why: Why, words: &str, has_source: bool| {
+        let text = why.to_string();
         assert!(text.contains(words), "{text:?} and not {words:?}");
-        assert_eq!(error.source().is_some(), has_source, "{text}");
-        // The error is the source of a lock's error.
-        let of_lock = LockError::<()>::Unavailable(error);
-        assert_eq!(of_lock.source().map(ToString::to_string), Some(text));
+        assert_eq!(why.source().is_some(), has_source, "{text}");
     };
-    says(RobustListError::NoList, "through libc", false);
-    says(RobustListError::OtherLayout { futex_offset: 7 }, "at 7, ", false);
-    says(RobustListError::OtherPidNamespace, "exec before using locks", false);
-    says(RobustListError::ThreadEnds, "about to end", false);
-    says(RobustListError::Os(system()), "could not be set up", true);
+    says(Why::NoList, "through libc", false);
+    says(Why::OtherLayout { futex_offset: 7 }, "at 7, ", false);
+    says(Why::OtherPidNamespace, "exec before using locks", false);
+    says(Why::UnknownPidNamespace(Unknown(rustix::io::Errno::NOENT)), "Mount /proc", true);
+    says(Why::ThreadEnds, "about to end", false);
+    says(Why::Os(rustix::io::Errno::NOMEM), "could not be set up", true);
+}
+
+/// `?` works in a function whose error is a box, with an error that was made while a lock that
+/// belongs to this function was held.
+#[test]
+fn errors_leave_a_function_that_owns_the_lock() {
+    fn locks() -> Result<(), Box<dyn Error>> {
+        let lock = Lock::new(7_u64);
+        let rlock = RLock::new(7_u64);
+        let rwlock: RwLock<u64> = RwLock::new(7);
+        *lock.lock()? += 1;
+        rlock.lock()?.set(8);
+        *rwlock.write()? += 1;
+        let _sum = *rwlock.read()? + rlock.lock_or_repair(|_| ())?.get();
+        let _held = lock.lock()?;
+        *lock.lock()? += 1;
+        Ok(())
+    }
+    let error = locks().unwrap_err();
+    assert_eq!(error.downcast_ref(), Some(&LockError::Deadlock));
 }
 
 #[test]
@@ -108,18 +107,13 @@ fn errors_of_what_is_waited_for_become_errors_of_io() {
     becomes(SemaphoreError::TimedOut, ErrorKind::TimedOut, "until the deadline");
     becomes(SemaphoreError::Interrupted, ErrorKind::Interrupted, "signal handler");
     becomes(SemaphoreError::NoThread, ErrorKind::WouldBlock, "no thread");
-    becomes(SemaphoreError::Overflow, ErrorKind::Other, "more than 2147483647 permits");
-    becomes(SemaphoreError::OverRelease { bound: 3 }, ErrorKind::Other, "more than its 3 permits");
+    becomes(OverRelease { bound: Semaphore::MAX }, ErrorKind::Other, "more than its 2147483647");
+    becomes(OverRelease { bound: 3 }, ErrorKind::Other, "more than its 3 permits");
     becomes(PermitsError::WouldBlock, ErrorKind::WouldBlock, "no permit is free");
     becomes(PermitsError::TimedOut, ErrorKind::TimedOut, "until the deadline");
     becomes(PermitsError::Interrupted, ErrorKind::Interrupted, "signal handler");
     becomes(PermitsError::Deadlock, ErrorKind::Deadlock, "holds all the permits");
     becomes(PermitsError::TooManyHeld, ErrorKind::Other, "release some first");
-    becomes(
-        PermitsError::Unavailable(RobustListError::Os(system())),
-        ErrorKind::Other,
-        "no permit that survives it",
-    );
     becomes(ConditionError::TimedOut, ErrorKind::TimedOut, "until the deadline");
     becomes(ConditionError::Interrupted, ErrorKind::Interrupted, "signal handler");
     becomes(ConditionError::OwnerDied, ErrorKind::Other, "call recover()");
@@ -167,7 +161,6 @@ fn errors_of_queues_become_errors_of_io() {
             (QueueError::Deadlock, ErrorKind::Deadlock, "finish it first"),
             (QueueError::NotOwner, other, "parent process"),
             (QueueError::TooManyHeld, other, "release some first"),
-            (QueueError::Unavailable(RobustListError::OtherPidNamespace), other, "survives it"),
             (QueueError::NoThread(system()), system().kind(), "no thread"),
             (QueueError::ThreadEnds, other, "ending"),
             (QueueError::Spoiled, ErrorKind::InvalidData, "overwritten"),
@@ -496,7 +489,8 @@ fn a_queue_shows_how_full_it_is_and_a_guard_what_it_is() {
         ByteQueue::with_max_len(3, 8).unwrap(),
         "Queue { len: 0, capacity: 3, is_closed: false }",
     );
-    let tasks: JoinableQueue<u64> = QueueOptions::new().attempts(1, 1).create_joinable(4).unwrap();
+    let tasks: JoinableQueue<u64> =
+        QueueOptions::new().attempts(NonZeroU32::new(1), 1).create_joinable(4).unwrap();
     tasks.put_many(&[1, 2]).unwrap();
     let task = tasks.get().unwrap();
     shows(&task, "Task { attempts: 1, .. }");

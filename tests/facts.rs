@@ -47,7 +47,7 @@ assert_impl_all!(BarrierError: Send, Sync, std::error::Error);
 assert_impl_all!(ConditionError: Send, Sync, std::error::Error);
 assert_impl_all!(Child: Send, Sync);
 assert_impl_all!(RegionError: Send, Sync, std::error::Error);
-assert_impl_all!(LockError<()>: Send, Sync, std::error::Error);
+assert_impl_all!(LockError: Send, Sync, std::error::Error);
 assert_impl_all!([f64; 4]: Plain);
 
 // The kernel knows an owner by its thread, and a forked child is another thread.
@@ -83,13 +83,13 @@ fn primitives_can_be_statics_and_work_between_threads() {
 #[test]
 fn a_slice_of_sleep_can_be_chosen() {
     use std::time::Duration;
-    assert_eq!(crossproc::slice(), Some(Duration::from_millis(100)));
-    crossproc::set_slice(Some(Duration::from_millis(1)));
-    assert_eq!(crossproc::slice(), Some(Duration::from_millis(1)));
+    assert_eq!(crossproc::recheck_interval(), Some(Duration::from_millis(100)));
+    crossproc::set_recheck_interval(Some(Duration::from_millis(1)));
+    assert_eq!(crossproc::recheck_interval(), Some(Duration::from_millis(1)));
     // The wait consists of many slices.
     assert!(Event::new().wait_timeout(Duration::from_millis(20)).is_err());
-    crossproc::set_slice(None);
-    assert_eq!(crossproc::slice(), None);
-    crossproc::set_slice(Some(Duration::ZERO));
-    assert_eq!(crossproc::slice(), Some(Duration::from_micros(1)));
+    crossproc::set_recheck_interval(None);
+    assert_eq!(crossproc::recheck_interval(), None);
+    crossproc::set_recheck_interval(Some(Duration::ZERO));
+    assert_eq!(crossproc::recheck_interval(), Some(Duration::from_micros(1)));
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::time::{Duration, Instant};
 
 use crossproc::process::Child;
-use crossproc::{Lock, LockError, Shm, shared};
+use crossproc::{Lock, Shm, shared};
 
 mod forked;
 use forked::{PATIENCE, fork, join_all, kill, slowness, wait_until, wait_until_asleep};
@@ -59,12 +59,8 @@ fn rival(contest: &Shm<Contest>) -> Child {
     fork(move || {
         pin(0);
         while contest.over.load(Relaxed) == 0 {
-            let _guard = match contest.lock.lock() {
-                Ok(guard) => guard,
-                // A starving waiter was killed when it had got the lock.
-                Err(LockError::OwnerDied(guard)) => guard.recover(),
-                Err(error) => panic!("{error}"),
-            };
+            // A starving waiter was killed when it had got the lock.
+            let _guard = contest.lock.lock_or_repair(|_| ()).unwrap();
             contest.hands.fetch_add(1, Relaxed);
             let until = Instant::now() + Duration::from_micros(100);
             while Instant::now() < until {
@@ -108,11 +104,7 @@ fn a_waiter_gets_the_lock_after_a_bounded_number_of_wake_ups() {
                     wait_until("a rival has the lock", || theirs.hands.load(Relaxed) != before);
                     times.push(began.elapsed());
                     let (slept, hands) = (sleeps(), theirs.hands.load(Relaxed));
-                    let _guard = theirs
-                        .lock
-                        .lock_timeout(PATIENCE)
-                        .map_err(LockError::without_guard)
-                        .unwrap();
+                    let _guard = theirs.lock.lock_timeout(PATIENCE).unwrap();
                     (sleeps() - slept, theirs.hands.load(Relaxed) - hands)
                 })
                 .collect();

@@ -1,6 +1,7 @@
 //! No guard reaches a forked child.
 
 use core::mem;
+use core::num::NonZeroU32;
 use std::io;
 
 use crossproc::{
@@ -35,7 +36,7 @@ fn all() -> All {
         semaphore: Semaphore::new(1),
         permits: Permits::new(),
     };
-    let options = crossproc::QueueOptions::new().attempts(1, 2);
+    let options = crossproc::QueueOptions::new().attempts(NonZeroU32::new(1), 2);
     let all = All {
         board: Shm::new(board).unwrap(),
         queue: Queue::new(4).unwrap(),

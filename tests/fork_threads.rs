@@ -8,9 +8,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossproc::directory::Address;
+use crossproc::directory::{Address, Directory, DirectoryClient};
 use crossproc::process::{self, Child};
-use crossproc::{Directory, DirectoryClient, Event, Queue, Shm, wait_any, wait_any_timeout};
+use crossproc::{Event, Queue, Shm, wait_any, wait_any_timeout};
 
 mod forked;
 use forked::{PATIENCE, fork, join_all, wait_until};

@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crossproc::{
-    Barrier, BoundedSemaphore, Condition, Event, Fixed, Lock, LockError, Once, Permits, RLock,
-    RwLock, Semaphore, Shm, Wait, shared,
+    Barrier, BoundedSemaphore, Condition, Event, Fixed, Lock, Once, Permits, RLock, RwLock,
+    Semaphore, Shm, Wait, shared,
 };
 use crossproc_sys::memory::Mapping;
 
@@ -72,10 +72,8 @@ fn operate(all: &All, until: Instant) {
     let short = Duration::from_millis(1);
     while Instant::now() < until {
         for lock in &all.locks {
-            match lock.lock_timeout(short) {
-                Ok(mut guard) => *guard = guard.wrapping_add(1),
-                Err(LockError::OwnerDied(guard)) => drop(guard.recover()),
-                Err(_) => {}
+            if let Ok(mut guard) = lock.lock_or_repair_timeout(short, |_| ()) {
+                *guard = guard.wrapping_add(1);
             }
         }
         // Two are held at once, so that unlinking meets scribbled entries.
@@ -105,10 +103,8 @@ fn operate_on_the_others(all: &All, short: Duration) {
         drop(one);
         drop(two);
     }
-    match all.rwlock.write_timeout(short) {
-        Ok(mut guard) => *guard = guard.wrapping_add(1),
-        Err(LockError::OwnerDied(guard)) => drop(guard.recover()),
-        Err(_) => {}
+    if let Ok(mut guard) = all.rwlock.write_or_repair_timeout(short, |_| ()) {
+        *guard = guard.wrapping_add(1);
     }
     let _ = all.bounded.access_timeout(short);
     let _ = all.bounded.release_many(u32::MAX);

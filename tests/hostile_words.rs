@@ -95,11 +95,7 @@ macro_rules! target {
 const TARGETS: [Target; 10] = [
     target!(lock: Lock<u64>, [
         |board| drop(board.lock.try_lock()),
-        |board| match board.lock.lock_timeout(SHORT) {
-            Ok(mut guard) => *guard += 1,
-            Err(LockError::OwnerDied(guard)) => drop(guard.recover()),
-            Err(_) => {}
-        },
+        |board| if let Ok(mut guard) = board.lock.lock_or_repair_timeout(SHORT, |_| ()) { *guard += 1; },
         |board| drop(try_wait_any(&[&board.lock.owner_death()])),
         |board| drop(wait_any_timeout(&[&board.lock.owner_death()], SHORT)),
         |board| assert!(!board.lock.is_owned(), "nobody holds it"),
@@ -117,11 +113,7 @@ const TARGETS: [Target; 10] = [
     ]),
     target!(rwlock: RwLock<u64, 2>, [
         |board| drop((board.rwlock.read_timeout(SHORT), board.rwlock.try_read())),
-        |board| match board.rwlock.write_timeout(SHORT) {
-            Ok(mut guard) => *guard += 1,
-            Err(LockError::OwnerDied(guard)) => drop(guard.recover()),
-            Err(_) => {}
-        },
+        |board| if let Ok(mut guard) = board.rwlock.write_or_repair_timeout(SHORT, |_| ()) { *guard += 1; },
         |board| drop(board.rwlock.try_write()),
         |board| drop(format!("{:?} {} {:?}", board.rwlock, board.rwlock.readers(), board.rwlock.writer())),
     ]),

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::*};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossproc::directory::Address;
+use crossproc::directory::{Address, DirectoryClient, DirectoryOptions};
 use crossproc::process::Child;
 use crossproc::{
-    Barrier, BoundedSemaphore, ByteQueue, Condition, DirectoryClient, DirectoryOptions, Event,
-    JoinableQueue, Lock, LockError, Once, Permits, Queue, RLock, Readable, RwLock, Semaphore, Shm,
-    Wait, pipe, set_slice, shared, simplex, wait_any_with,
+    Barrier, BoundedSemaphore, ByteQueue, Condition, Event, JoinableQueue, Lock, LockError, Once,
+    Permits, Queue, RLock, Readable, RwLock, Semaphore, Shm, Wait, pipe, set_recheck_interval,
+    shared, simplex, wait_any_with,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
@@ -110,8 +110,8 @@ fn polled<E: Into<io::Error>>(result: Result<bool, E>) -> io::ErrorKind {
     }
 }
 
-fn of_lock<T, G>(result: Result<T, LockError<G>>) -> io::ErrorKind {
-    ended(result.map(|_| ()).map_err(LockError::without_guard))
+fn of_lock<T>(result: Result<T, LockError>) -> io::ErrorKind {
+    ended(result.map(|_| ()))
 }
 
 /// Makes a case for something shared.
@@ -227,14 +227,14 @@ fn every_wait(all: &Shm<All>, served: &Address, folder: &Folder) -> Vec<(&'stati
         (
             "condition",
             shared(all, |all, wait| {
-                let mut guard = all.with.lock().map_err(LockError::without_guard).unwrap();
+                let mut guard = all.with.lock().unwrap();
                 ended(all.condition.wait_with(&mut guard, wait))
             }),
         ),
         (
             "condition, of an rlock",
             shared(all, |all, wait| {
-                let mut guard = all.with_rlock.lock().map_err(LockError::without_guard).unwrap();
+                let mut guard = all.with_rlock.lock().unwrap();
                 ended(all.condition.wait_while_with(&mut guard, wait, |_| true))
             }),
         ),
@@ -476,7 +476,7 @@ fn every_wait_tells_of_every_signal_within_a_slice() {
                     .map(|(name, make)| {
                         fork(move || {
                             let mut waiting = make();
-                            set_slice(Some(SLICE));
+                            set_recheck_interval(Some(SLICE));
                             every_signal_is_told(name, &mut waiting, flags);
                         })
                     })
@@ -545,7 +545,7 @@ fn a_flag_that_another_thread_sets_ends_every_wait() {
     for (name, make) in every_wait(&all, &served, &folder) {
         join_all([fork(move || {
             let mut waiting = make();
-            set_slice(Some(SLICE));
+            set_recheck_interval(Some(SLICE));
             thread::scope(|scope| {
                 scope.spawn(|| {
                     let path = format!("/proc/self/task/{}/syscall", std::process::id());
@@ -586,7 +586,7 @@ fn a_handler_that_leaves_the_flag_alone_ends_no_wait() {
         join_all([fork(move || {
             handle(libc::SIGALRM, on_other_signal, 0);
             let mut waiting = make();
-            set_slice(Some(Duration::from_millis(100)));
+            set_recheck_interval(Some(Duration::from_millis(100)));
             for time in [1, 3] {
                 signal_after(Duration::from_millis(time));
                 let began = Instant::now();
@@ -610,7 +610,7 @@ fn what_can_be_done_at_once_is_done_and_a_deadline_counts_though_the_flag_is_set
     static SET: AtomicBool = AtomicBool::new(true);
     let wait = Wait::timeout(PATIENCE).interruptible_by(&SET);
     let all = all();
-    drop(all.lock.lock_with(wait).map_err(LockError::without_guard).unwrap());
+    drop(all.lock.lock_with(wait).unwrap());
     all.event.set();
     all.event.wait_with(wait).unwrap();
     let queue: Queue<u64> = Queue::new(2).unwrap();

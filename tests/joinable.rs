@@ -2,6 +2,7 @@
 
 mod forked;
 
+use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use core::time::Duration;
 use std::time::Instant;
@@ -125,7 +126,7 @@ fn a_killed_workers_tasks_go_to_one_who_sleeps_for_them() {
 #[test]
 fn a_task_that_kills_its_workers_becomes_a_dead_letter() {
     let tasks: JoinableByteQueue =
-        QueueOptions::new().attempts(3, 2).create_joinable_bytes(4, 16).unwrap();
+        QueueOptions::new().attempts(NonZeroU32::new(3), 2).create_joinable_bytes(4, 16).unwrap();
     tasks.put(b"poison").unwrap();
     for attempt in 1..=3 {
         let theirs = tasks.clone();

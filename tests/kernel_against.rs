@@ -16,7 +16,7 @@ use crossproc::process::{Builder, Child, Exit};
 use crossproc::{
     Barrier, BarrierError, BoundedSemaphore, Condition, Event, EventError, JoinableQueue, Lock,
     LockError, Once, Permits, Queue, QueueError, RLock, Readable, RwLock, Semaphore,
-    SemaphoreError, Shm, Wait, WaitAnyError, set_slice, shared, wait_any_with,
+    SemaphoreError, Shm, Wait, WaitAnyError, set_recheck_interval, shared, wait_any_with,
 };
 use crossproc_sys::memory::Mapping;
 use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals};
@@ -238,7 +238,7 @@ fn one_that_was_passed_over_for_a_stranger_is_woken_at_once_when_that_is_gone() 
     let stranger = waiting_by_pi(&all, size_of::<All>());
     // A release that woke nobody leaves the flag for a sleeper in the word.
     let sleeper = fork(|| {
-        set_slice(None);
+        set_recheck_interval(None);
         all.semaphore.acquire_timeout(PATIENCE).unwrap();
         all.semaphore.acquire_timeout(PATIENCE).unwrap();
     });
@@ -395,7 +395,7 @@ fn a_sandbox_that_refuses_futexes_makes_waits_slow_and_no_more() {
         let sandboxed = fork(|| {
             refused::refuse(&[refused::call(FUTEX, errno), refused::call(WAITV, errno)]);
             times_out_without_spinning(&all);
-            set_slice(None);
+            set_recheck_interval(None);
             all.barrier.reset();
             times_out_without_spinning(&all);
             phase.store(1, Relaxed);
@@ -480,7 +480,7 @@ fn without_a_wait_for_several_words_everybody_wakes_within_a_tenth_of_a_second()
     let without = |body: fn(&All, &JoinableQueue<u64>)| {
         let (all, tasks) = (&all, &tasks);
         let child = fork(move || {
-            set_slice(None);
+            set_recheck_interval(None);
             refused::refuse(&[refused::call(WAITV, libc::ENOSYS)]);
             body(all, tasks);
         });

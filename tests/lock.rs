@@ -14,11 +14,8 @@ use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
 
 /// Returns the guard, and whether the last owner had died. It declares the value whole.
 fn recovered(lock: &Lock<u64>) -> (LockGuard<'_, u64>, bool) {
-    match lock.lock_timeout(PATIENCE) {
-        Ok(guard) => (guard, false),
-        Err(LockError::OwnerDied(guard)) => (guard.recover(), true),
-        Err(error) => panic!("{error}"),
-    }
+    let mut died = false;
+    (lock.lock_or_repair_timeout(PATIENCE, |_| died = true).unwrap(), died)
 }
 
 #[test]
@@ -109,17 +106,16 @@ fn a_death_is_passed_on_until_someone_recovers() {
     let owner = fork(move || std::mem::forget(theirs.lock()));
     owner.join_timeout(PATIENCE).unwrap();
     for _ in 0..3 {
-        let error = lock.lock().unwrap_err();
-        assert!(matches!(&error, LockError::OwnerDied(guard) if guard.is_inconsistent()));
-        drop(error);
+        assert_eq!(lock.lock().map(drop), Err(LockError::OwnerDied));
+        assert_eq!(lock.owner(), None, "the error holds nothing");
+        assert!(lock.lock_unrepaired(Wait::FOREVER).unwrap().is_inconsistent());
     }
-    assert_eq!(
-        std::io::Error::from(lock.try_lock().unwrap_err()).to_string(),
-        LockError::OwnerDied(()).to_string()
-    );
-    let Err(LockError::OwnerDied(guard)) = lock.try_lock() else {
-        panic!("`?` passes the death on")
+    let by_question_mark = || -> Result<(), Box<dyn std::error::Error>> {
+        *lock.lock()? = 1;
+        Ok(())
     };
+    assert_eq!(by_question_mark().unwrap_err().to_string(), LockError::OwnerDied.to_string());
+    let guard = lock.lock_unrepaired(Wait::NONE).unwrap();
     drop(guard.recover());
     assert!(!lock.lock().unwrap().is_inconsistent());
 }
@@ -371,6 +367,13 @@ shared! {
     }
 }
 
+impl Halves {
+    fn repair(&self, both: &mut [u64; 2]) {
+        self.deaths.fetch_add(1, Relaxed);
+        both[1] = both[0];
+    }
+}
+
 #[test]
 fn processes_killed_at_random_strand_nobody_and_lose_nothing_whole() {
     let shared = Shm::new(Halves { lock: Lock::new([0; 2]), deaths: AtomicU64::new(0) }).unwrap();
@@ -378,15 +381,7 @@ fn processes_killed_at_random_strand_nobody_and_lose_nothing_whole() {
         let shared = shared.clone();
         fork(move || -> () {
             loop {
-                let mut guard = match shared.lock.lock() {
-                    Ok(guard) => guard,
-                    Err(LockError::OwnerDied(mut guard)) => {
-                        shared.deaths.fetch_add(1, Relaxed);
-                        guard[1] = guard[0];
-                        guard.recover()
-                    }
-                    Err(error) => panic!("{error}"),
-                };
+                let mut guard = shared.lock.lock_or_repair(|both| shared.repair(both)).unwrap();
                 assert_eq!(guard[0], guard[1]);
                 guard[0] += 1;
                 guard[1] += 1;
@@ -417,16 +412,7 @@ fn processes_killed_at_random_strand_nobody_and_lose_nothing_whole() {
 
 /// Returns the first half, read under the lock. Recovers the lock if its owner has died.
 fn recovered_halves(shared: &Halves) -> u64 {
-    match shared.lock.lock_timeout(PATIENCE) {
-        Ok(guard) => {
-            assert_eq!(guard[0], guard[1]);
-            guard[0]
-        }
-        Err(LockError::OwnerDied(mut guard)) => {
-            shared.deaths.fetch_add(1, Relaxed);
-            guard[1] = guard[0];
-            guard.recover()[0]
-        }
-        Err(error) => panic!("{error}"),
-    }
+    let guard = shared.lock.lock_or_repair_timeout(PATIENCE, |both| shared.repair(both)).unwrap();
+    assert_eq!(guard[0], guard[1]);
+    guard[0]
 }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 
-use crossproc::{Condition, Lock, LockError, RLock, RwLock, Shm, shared};
+use crossproc::{Condition, Lock, LockError, RLock, RwLock, Shm, Wait, shared};
 
 mod forked;
 use forked::{PATIENCE, fork};
@@ -38,8 +38,8 @@ fn caught(act: impl FnOnce()) {
     assert!(catch_unwind(AssertUnwindSafe(act)).is_err(), "it panics");
 }
 
-fn owner_died<T, G>(result: &Result<G, LockError<T>>) -> bool {
-    matches!(result, Err(LockError::OwnerDied(_)))
+fn owner_died<G>(result: &Result<G, LockError>) -> bool {
+    matches!(result, Err(LockError::OwnerDied))
 }
 
 #[test]
@@ -70,13 +70,13 @@ fn a_panic_in_another_process_is_told_like_a_kill() {
         let child = fork(move || act(&theirs));
         assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(101));
     }
-    let Err(LockError::OwnerDied(guard)) = account.lock.lock() else { panic!("it is told") };
+    let guard = account.lock.lock_unrepaired(Wait::FOREVER).unwrap();
     assert_eq!(*guard, [90, 0]);
-    let Err(LockError::OwnerDied(guard)) = account.rlock.lock() else { panic!("it is told") };
+    let guard = account.rlock.lock_unrepaired(Wait::FOREVER).unwrap();
     assert_eq!(guard.get(), [90, 0]);
     // Readers are told as well as writers, until a writer has recovered it.
     assert!(owner_died(&account.rwlock.read()));
-    let Err(LockError::OwnerDied(guard)) = account.rwlock.write() else { panic!("it is told") };
+    let guard = account.rwlock.write_unrepaired(Wait::FOREVER).unwrap();
     assert_eq!(*guard, [90, 0]);
     drop(guard.recover());
     assert!(account.rwlock.read().is_ok());
@@ -155,9 +155,7 @@ fn a_guard_that_ignores_panics_still_passes_a_death_on() {
         panic();
     });
     caught(|| {
-        let Err(LockError::OwnerDied(guard)) = account.lock.lock() else {
-            unreachable!("its owner has died")
-        };
+        let guard = account.lock.lock_unrepaired(Wait::FOREVER).unwrap();
         let _guard = guard.ignore_panics();
         panic();
     });
@@ -202,10 +200,9 @@ fn a_condition_that_panics_does_so_with_the_lock_held() {
     });
     assert!(owner_died(&account.lock.lock()));
     // A guard that outlives the panic does not count as its owner's death.
-    let mut guard = match account.lock.lock() {
-        Err(LockError::OwnerDied(guard)) => guard.recover(),
-        _ => panic!("it is told until it is recovered"),
-    };
+    let guard = account.lock.lock_unrepaired(Wait::FOREVER).unwrap();
+    assert!(guard.is_inconsistent(), "it is told until it is recovered");
+    let mut guard = guard.recover();
     caught(|| {
         let _ = account.condition.wait_while(&mut guard, |_| {
             panic();

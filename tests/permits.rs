@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crossproc::process::Child;
 use crossproc::{
-    BoundedSemaphore, Event, Lock, Permits, PermitsError, Semaphore, SemaphoreError, Shm, Wait,
-    set_slice, shared,
+    BoundedSemaphore, Event, Lock, OverRelease, Permits, PermitsError, Semaphore, Shm, Wait,
+    set_recheck_interval, shared,
 };
 
 mod forked;
@@ -88,7 +88,7 @@ fn kill_a_holder<const N: usize>(sliced: bool) -> Duration {
     let others = [(); 3].map(|()| {
         let (permits, flags) = (permits.clone(), flags.clone());
         let child = fork(move || {
-            set_slice(sliced.then_some(Duration::from_millis(100)));
+            set_recheck_interval(sliced.then_some(Duration::from_millis(100)));
             while flags.over.load(Relaxed) == 0 {
                 let _permit = permits.acquire().unwrap();
                 flags.acquired.fetch_add(1, Relaxed);
@@ -277,7 +277,7 @@ fn a_permit_that_was_carried_into_a_child_stays_the_parents() {
 #[test]
 fn a_release_too_many_is_an_error_and_changes_nothing() {
     let semaphore = BoundedSemaphore::new(2);
-    let too_many = Err(SemaphoreError::OverRelease { bound: 2 });
+    let too_many = Err(OverRelease { bound: 2 });
     assert_eq!(semaphore.release(), too_many);
     semaphore.acquire();
     assert_eq!(semaphore.release_many(2), too_many);
@@ -287,10 +287,10 @@ fn a_release_too_many_is_an_error_and_changes_nothing() {
     assert_eq!(semaphore.value(), 1);
     drop(guard);
     assert_eq!((semaphore.value(), semaphore.bound()), (2, 2));
-    assert_eq!(BoundedSemaphore::new(0).release(), Err(SemaphoreError::OverRelease { bound: 0 }));
+    assert_eq!(BoundedSemaphore::new(0).release(), Err(OverRelease { bound: 0 }));
     assert_eq!(
         BoundedSemaphore::new(Semaphore::MAX).release(),
-        Err(SemaphoreError::OverRelease { bound: Semaphore::MAX })
+        Err(OverRelease { bound: Semaphore::MAX })
     );
 }
 

@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code)]
 
+use core::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -223,7 +224,7 @@ fn items() -> (Queue<u64>, Spoiler) {
 
 fn tasks() -> (JoinableQueue<u64>, Spoiler) {
     let queue: JoinableQueue<u64> =
-        options().attempts(1, 2).create_joinable(SIZES.entries - 2).unwrap();
+        options().attempts(NonZeroU32::new(1), 2).create_joinable(SIZES.entries - 2).unwrap();
     let spoiler = Spoiler::new(&queue, SIZES);
     queue.try_put_many(&[1, 2, 3]).unwrap();
     (queue, spoiler)

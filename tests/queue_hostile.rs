@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use core::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ struct All {
 }
 
 fn new() -> All {
-    let options = QueueOptions::new().participants(8).loans(2).attempts(2, 2);
+    let options = QueueOptions::new().participants(8).loans(2).attempts(NonZeroU32::new(2), 2);
     All {
         items: options.create(3).unwrap(),
         bytes: options.create_bytes(4, 40).unwrap(),

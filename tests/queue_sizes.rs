@@ -75,3 +75,34 @@ fn a_queue_of_messages_is_attached_whatever_their_length() {
         assert_eq!(JoinableByteQueue::attach(copy_of(&queue)).unwrap().max_len(), max_len);
     }
 }
+
+#[test]
+fn a_number_that_cannot_be_is_named_as_it_was_given() {
+    let most = usize::MAX;
+    let sum = (most as u128) + 1_024 * 4;
+    let new = QueueOptions::new;
+    let cases: [(Result<(), RegionError>, String); 8] = [
+        (new().create::<u64>(most).map(drop), format!("1 to 1048576 items, not {most}")),
+        (new().create::<u64>(0).map(drop), "1 to 1048576 items, not 0".to_owned()),
+        (new().loans(most).create::<u64>(1).map(drop), format!("1 to 63 loans, not {most}")),
+        (
+            new().participants(most).create::<u64>(1).map(drop),
+            format!("come to {} slots", 1 + most as u128 * 4),
+        ),
+        (
+            new().attempts(None, most).create_joinable::<u64>(1).map(drop),
+            format!("come to {} slots", 1 + sum),
+        ),
+        (new().create_bytes(1, most).map(drop), format!("4294967295 bytes at most, not {most}")),
+        (
+            new().create_joinable_bytes(1, 1 << 32).map(drop),
+            "4294967295 bytes at most, not 4294967296".to_owned(),
+        ),
+        (new().participants(0).create::<u64>(1).map(drop), "one participant at least".to_owned()),
+    ];
+    for (result, words) in cases {
+        let error = result.unwrap_err();
+        assert!(matches!(&error, RegionError::UnsuitableQueue { .. }), "{error:?}");
+        assert!(error.to_string().contains(&words), "{error} and not {words}");
+    }
+}

@@ -5,7 +5,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossproc::{Event, Lock, LockError, RLock, RLockGuard, Shm, Wait, shared};
+use crossproc::{Event, Lock, LockError, NotOwner, RLock, RLockGuard, Shm, Wait, shared};
 
 mod forked;
 use forked::{PATIENCE, fork, join_all, kill};
@@ -30,7 +30,7 @@ fn held() -> Shm<Held> {
 }
 
 fn lock(lock: &RLock<u64>) -> RLockGuard<'_, u64> {
-    lock.lock_timeout(PATIENCE).map_err(LockError::without_guard).unwrap()
+    lock.lock_timeout(PATIENCE).unwrap()
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn the_owner_locks_again_and_others_wait_for_the_last_unlock() {
     let owner = fork(move || {
         let outer = lock(&theirs.lock);
         {
-            let inner = theirs.lock.try_lock().map_err(LockError::without_guard).unwrap();
+            let inner = theirs.lock.try_lock().unwrap();
             inner.set(inner.get() + 1);
             assert_eq!(theirs.lock.depth(), 2);
         }
@@ -81,13 +81,12 @@ fn a_dead_owner_takes_its_depth_with_it() {
     });
     all.held.wait();
     kill(&owner);
-    let guard = match all.lock.lock() {
-        Err(LockError::OwnerDied(guard)) => guard,
-        other => panic!("{other:?}"),
-    };
+    let guard = all.lock.lock_unrepaired(Wait::FOREVER).unwrap();
+    assert!(guard.is_inconsistent());
     assert_eq!(all.lock.depth(), 1);
     // The value is still not whole, also for another call.
-    assert!(matches!(all.lock.lock(), Err(LockError::OwnerDied(again)) if again.is_inconsistent()));
+    assert_eq!(all.lock.lock().map(drop), Err(LockError::OwnerDied));
+    assert_eq!(all.lock.depth(), 1, "the error holds nothing");
     let guard = guard.recover();
     assert!(all.lock.lock().is_ok());
     drop(guard);
@@ -99,11 +98,11 @@ fn a_dead_owner_takes_its_depth_with_it() {
 #[test]
 fn a_lock_without_a_guard_is_released_by_its_owner_alone() {
     static LOCK: Lock<()> = Lock::new(());
-    assert!(matches!(LOCK.release(), Err(LockError::NotOwner)));
+    assert!(matches!(LOCK.release(), Err(NotOwner)));
     assert!(!LOCK.acquire(Wait::FOREVER).unwrap().owner_died);
     thread::spawn(|| {
-        assert!(matches!(LOCK.release(), Err(LockError::NotOwner)));
-        assert!(matches!(LOCK.recover(), Err(LockError::NotOwner)));
+        assert!(matches!(LOCK.release(), Err(NotOwner)));
+        assert!(matches!(LOCK.recover(), Err(NotOwner)));
         assert!(matches!(LOCK.acquire(Wait::NONE), Err(LockError::TimedOut)));
         assert!(!LOCK.is_owned());
     })
@@ -111,7 +110,7 @@ fn a_lock_without_a_guard_is_released_by_its_owner_alone() {
     .unwrap();
     assert!(matches!(LOCK.acquire(Wait::FOREVER), Err(LockError::Deadlock)));
     LOCK.release().unwrap();
-    assert!(matches!(LOCK.release(), Err(LockError::NotOwner)));
+    assert!(matches!(LOCK.release(), Err(NotOwner)));
 }
 
 #[test]
@@ -121,11 +120,11 @@ fn an_rlock_without_a_guard_is_released_as_often_as_acquired() {
         assert!(!LOCK.acquire(Wait::NONE).unwrap().owner_died);
         assert_eq!(LOCK.depth(), depth);
     }
-    thread::spawn(|| assert!(matches!(LOCK.release(), Err(LockError::NotOwner)))).join().unwrap();
+    thread::spawn(|| assert!(matches!(LOCK.release(), Err(NotOwner)))).join().unwrap();
     for _ in 0..3 {
         LOCK.release().unwrap();
     }
-    assert!(matches!(LOCK.release(), Err(LockError::NotOwner)));
+    assert!(matches!(LOCK.release(), Err(NotOwner)));
 }
 
 #[test]
@@ -153,12 +152,12 @@ fn an_rlock_without_a_guard_tells_of_a_dead_owner_until_it_is_recovered() {
         }
     });
     owner.join().unwrap();
-    assert!(matches!(lock.recover(), Err(LockError::NotOwner)), "it is nobody's");
+    assert!(matches!(lock.recover(), Err(NotOwner)), "it is nobody's");
     assert!(lock.acquire(Wait::FOREVER).unwrap().owner_died);
     assert!(lock.acquire(Wait::FOREVER).unwrap().owner_died, "also the second time");
     thread::scope(|scope| {
         scope.spawn(|| {
-            assert!(matches!(lock.recover(), Err(LockError::NotOwner)), "it is another thread's");
+            assert!(matches!(lock.recover(), Err(NotOwner)), "it is another thread's");
         });
     });
     lock.release().unwrap();
@@ -194,7 +193,7 @@ fn a_lock_with_a_value_can_be_released_by_force() {
     // SAFETY: the guard was forgotten, and there is no reference.
     unsafe { lock.force_release() }.unwrap();
     // SAFETY: as above; the lock is not held.
-    assert!(matches!(unsafe { lock.force_release() }, Err(LockError::NotOwner)));
+    assert!(matches!(unsafe { lock.force_release() }, Err(NotOwner)));
     assert_eq!(*lock.lock().unwrap(), 5);
 }
 

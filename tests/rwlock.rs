@@ -32,7 +32,7 @@ fn book() -> Shm<Book> {
 }
 
 fn write(book: &Book) -> RwLockWriteGuard<'_, [u64; 2], 4> {
-    book.pages.write_timeout(PATIENCE).map_err(LockError::without_guard).unwrap()
+    book.pages.write_timeout(PATIENCE).unwrap()
 }
 
 /// Forks a process that reads until it is told to go on.
@@ -136,24 +136,23 @@ fn a_dead_writer_is_told_to_readers_and_writers_until_one_recovers() {
     let waiting = [(); 2].map(|()| {
         let book = book.clone();
         let child = fork(move || {
-            assert!(
-                matches!(book.pages.read(), Err(LockError::OwnerDied(pages)) if *pages == [1, 0])
-            );
+            let pages = book.pages.read_unrepaired(Wait::FOREVER).unwrap();
+            assert!(pages.is_inconsistent() && *pages == [1, 0]);
+            drop(pages);
+            assert_eq!(book.pages.read().map(drop), Err(LockError::OwnerDied));
         });
         wait_until_asleep(&child);
         child
     });
     kill(&writer);
     join_all(waiting);
-    let Err(LockError::OwnerDied(pages)) = book.pages.read() else { panic!("a writer died") };
+    let pages = book.pages.read_unrepaired(Wait::FOREVER).unwrap();
     assert!(pages.is_inconsistent());
     drop(pages);
-    let Err(LockError::OwnerDied(pages)) = book.pages.write() else { panic!("a writer died") };
+    let pages = book.pages.write_unrepaired(Wait::FOREVER).unwrap();
     assert!(pages.is_inconsistent());
     drop(pages);
-    let Err(LockError::OwnerDied(pages)) = book.pages.try_write() else {
-        panic!("nobody has recovered")
-    };
+    let pages = book.pages.write_unrepaired(Wait::NONE).unwrap();
     let mut pages = pages.recover();
     assert!(!pages.is_inconsistent());
     pages[1] = 1;
@@ -275,17 +274,10 @@ fn participants_killed_at_random_moments_strand_nobody() {
         while book.over.load(Relaxed) == 0 {
             match book.pages.read() {
                 Ok(pages) => assert_eq!(pages[0], pages[1]),
-                Err(LockError::OwnerDied(_)) => {}
+                Err(LockError::OwnerDied) => {}
                 Err(error) => panic!("{error}"),
             }
-            let mut pages = match book.pages.write() {
-                Ok(pages) => pages,
-                Err(LockError::OwnerDied(mut pages)) => {
-                    pages[1] = pages[0];
-                    pages.recover()
-                }
-                Err(error) => panic!("{error}"),
-            };
+            let mut pages = book.pages.write_or_repair(|pages| pages[1] = pages[0]).unwrap();
             assert_eq!(pages[0], pages[1]);
             pages[0] += 1;
             std::sync::atomic::compiler_fence(SeqCst);

@@ -5,7 +5,9 @@
 use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::time::{Duration, Instant};
 
-use crossproc::{BoundedSemaphore, Semaphore, SemaphoreError, SemaphoreGuard, Shm, Wait, shared};
+use crossproc::{
+    BoundedSemaphore, OverRelease, Semaphore, SemaphoreError, SemaphoreGuard, Shm, Wait, shared,
+};
 
 mod forked;
 use forked::{PATIENCE, fork, is_asleep, join_all, kill, wait_until, wait_until_asleep};
@@ -63,12 +65,12 @@ fn releasing_many_wakes_as_many() {
 #[test]
 fn too_many_permits_are_an_error_that_changes_nothing() {
     let semaphore = Semaphore::new(Semaphore::MAX - 1);
-    assert_eq!(semaphore.release_many(2), Err(SemaphoreError::Overflow));
+    assert_eq!(semaphore.release_many(2), Err(OverRelease { bound: Semaphore::MAX }));
     assert_eq!(semaphore.release_many(0), Ok(()));
     assert_eq!(semaphore.value(), Semaphore::MAX - 1);
     assert_eq!(semaphore.release(), Ok(()));
-    assert_eq!(semaphore.release(), Err(SemaphoreError::Overflow));
-    assert_eq!(semaphore.release_many(u32::MAX), Err(SemaphoreError::Overflow));
+    assert_eq!(semaphore.release(), Err(OverRelease { bound: Semaphore::MAX }));
+    assert_eq!(semaphore.release_many(u32::MAX), Err(OverRelease { bound: Semaphore::MAX }));
     assert_eq!(semaphore.value(), Semaphore::MAX);
     assert_eq!(semaphore.try_acquire(), Ok(()));
     assert_eq!(semaphore.value(), Semaphore::MAX - 1);

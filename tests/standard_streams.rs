@@ -8,12 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::thread;
 
-use crossproc::directory::Address;
+use crossproc::directory::{Address, Directory, DirectoryClient};
 use crossproc::process::{Builder, CommandExt};
-use crossproc::{
-    Connection, Directory, DirectoryClient, Event, JoinableQueue, Queue, Shm, pipe, simplex,
-    wait_any_timeout,
-};
+use crossproc::{Connection, Event, JoinableQueue, Queue, Shm, pipe, simplex, wait_any_timeout};
 
 mod forked;
 use forked::{PATIENCE, fork};

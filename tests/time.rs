@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crossproc::{
     Barrier, BarrierError, BoundedSemaphore, Condition, ConditionError, Event, EventError, Lock,
-    LockError, Once, Permits, PermitsError, RLock, RwLock, Semaphore, SemaphoreError, Shm, Wait,
-    set_slice, shared,
+    LockError, Once, OnceError, Permits, PermitsError, RLock, RwLock, Semaphore, SemaphoreError,
+    Shm, Wait, set_recheck_interval, shared,
 };
 
 mod forked;
@@ -50,21 +50,13 @@ const WAITS: usize = 11;
 
 /// A wait on each primitive.
 const EVERY_WAIT: [(&str, Waiting); WAITS] = [
-    ("Lock", |all, wait| {
-        of_lock(all.lock.lock_with(wait).map(drop).map_err(LockError::without_guard))
-    }),
-    ("RLock", |all, wait| {
-        of_lock(all.rlock.lock_with(wait).map(drop).map_err(LockError::without_guard))
-    }),
-    ("RwLock, reading", |all, wait| {
-        of_lock(all.read.read_with(wait).map(drop).map_err(LockError::without_guard))
-    }),
-    ("RwLock, writing", |all, wait| {
-        of_lock(all.write.write_with(wait).map(drop).map_err(LockError::without_guard))
-    }),
+    ("Lock", |all, wait| of_lock(all.lock.lock_with(wait).map(drop))),
+    ("RLock", |all, wait| of_lock(all.rlock.lock_with(wait).map(drop))),
+    ("RwLock, reading", |all, wait| of_lock(all.read.read_with(wait).map(drop))),
+    ("RwLock, writing", |all, wait| of_lock(all.write.write_with(wait).map(drop))),
     ("Once", |all, wait| match all.once.call_once_with(wait, |_| ()) {
-        Err(LockError::TimedOut) => Ended::TimedOut,
-        Err(LockError::Interrupted) => Ended::Interrupted,
+        Err(OnceError::TimedOut) => Ended::TimedOut,
+        Err(OnceError::Interrupted) => Ended::Interrupted,
         other => panic!("{other:?}"),
     }),
     ("Semaphore", |all, wait| of_semaphore(all.semaphore.acquire_with(wait))),
@@ -80,7 +72,7 @@ const EVERY_WAIT: [(&str, Waiting); WAITS] = [
         other => panic!("{other:?}"),
     }),
     ("Condition", |all, wait| {
-        let mut guard = all.with.lock_timeout(PATIENCE).map_err(LockError::without_guard).unwrap();
+        let mut guard = all.with.lock_timeout(PATIENCE).unwrap();
         match all.condition.wait_with(&mut guard, wait) {
             Err(ConditionError::TimedOut) => Ended::TimedOut,
             Err(ConditionError::Interrupted) => Ended::Interrupted,
@@ -94,7 +86,7 @@ const EVERY_WAIT: [(&str, Waiting); WAITS] = [
     }),
 ];
 
-fn of_lock(result: Result<(), LockError<()>>) -> Ended {
+fn of_lock(result: Result<(), LockError>) -> Ended {
     match result {
         Err(LockError::TimedOut) => Ended::TimedOut,
         Err(LockError::Interrupted) => Ended::Interrupted,
@@ -187,7 +179,7 @@ fn wait_in_a_storm(flags: libc::c_int, slice: Option<Duration>) -> [Duration; WA
         let mine = index;
         index += 1;
         fork(move || {
-            set_slice(slice);
+            set_recheck_interval(slice);
             storm(flags);
             let began = Instant::now();
             let ended = waiting(&all, Wait::timeout(TIMEOUT));
@@ -235,7 +227,7 @@ fn an_interruptible_wait_ends_with_the_first_signal_and_goes_on_to_the_same_dead
         join_all(EVERY_WAIT.map(|(name, waiting)| {
             let all = all.clone();
             fork(move || {
-                set_slice(slice);
+                set_recheck_interval(slice);
                 storm(0);
                 let began = Instant::now();
                 let wait = Wait::timeout(Duration::from_millis(150)).interruptible();

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use crossproc::{
     BoundedSemaphore, ByteQueue, Event, EventError, JoinableByteQueue, JoinableQueue, Queue,
-    QueueError, QueueOptions, Readable, Semaphore, SemaphoreError, Shm, WaitAnyError, set_slice,
-    wait_any_async,
+    QueueError, QueueOptions, Readable, Semaphore, SemaphoreError, Shm, WaitAnyError,
+    set_recheck_interval, wait_any_async,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, LocalSet, spawn_local, yield_now};
@@ -26,12 +26,12 @@ mod refused;
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
 
 fn threads(count: usize) -> Runtime {
-    set_slice(None);
+    set_recheck_interval(None);
     Builder::new_multi_thread().worker_threads(count).enable_all().build().unwrap()
 }
 
 fn one_thread() -> Runtime {
-    set_slice(None);
+    set_recheck_interval(None);
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
@@ -129,7 +129,7 @@ impl Wake for Calls {
 
 #[test]
 fn an_event_that_was_set_is_told_though_others_have_begun_to_wait_since() {
-    set_slice(None);
+    set_recheck_interval(None);
     let event = Event::new();
     for _ in 0..300 {
         let calls = Arc::<Calls>::default();
@@ -248,7 +248,7 @@ fn what_cannot_be_put_is_told_by_futures_at_once() {
 #[test]
 fn a_future_that_is_dropped_has_taken_and_put_nothing() {
     let queue = Queue::<u64>::new(1).unwrap();
-    set_slice(None);
+    set_recheck_interval(None);
     {
         let mut get = pin!(queue.get_async());
         assert!(poll_once(get.as_mut()).is_pending());
@@ -485,7 +485,7 @@ fn killed_producers_lose_nothing_of_others_and_futures_go_on() {
 #[test]
 fn a_sleeper_elsewhere_is_not_forgotten_for_a_future_that_is_dropped() {
     let queue = Queue::<u64>::new(4).unwrap();
-    set_slice(None);
+    set_recheck_interval(None);
     for round in 0..200 {
         let mut get = Box::pin(queue.get_async());
         assert!(poll_once(get.as_mut()).is_pending());
@@ -553,7 +553,7 @@ fn assert_send_any<'a>(
 
 #[test]
 fn a_wait_that_moves_to_another_thread_is_that_threads() {
-    set_slice(None);
+    set_recheck_interval(None);
     let queue = JoinableQueue::<u64>::new(4).unwrap();
     let mut wait = Box::pin(assert_send_any(&[&queue]));
     assert!(poll_once(wait.as_mut()).is_pending());
@@ -746,7 +746,7 @@ fn without_a_thread_that_sleeps_a_future_is_an_error_and_what_is_there_is_taken(
 
 #[test]
 fn a_future_that_was_carried_into_a_child_is_nothing_there() {
-    set_slice(None);
+    set_recheck_interval(None);
     let event = Shm::new(Event::new()).unwrap();
     let mut carried = Box::pin(event.wait_async());
     assert!(poll_once(carried.as_mut()).is_pending());

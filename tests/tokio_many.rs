@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use crossproc::{Event, Queue, Shm, set_slice};
+use crossproc::{Event, Queue, Shm, set_recheck_interval};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
@@ -54,7 +54,7 @@ fn ten_thousand_tasks_on_a_hundred_queues_have_few_threads_and_leave_nothing_beh
             })
         })
         .collect();
-    set_slice(None);
+    set_recheck_interval(None);
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (begun, sum, got) =
         (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));

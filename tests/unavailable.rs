@@ -9,8 +9,8 @@ use std::error::Error;
 use std::io;
 
 use crossproc::{
-    Event, JoinableQueue, Lock, LockError, Once, Permits, PermitsError, Queue, QueueError,
-    QueueOptions, RLock, RobustListError, RwLock, Semaphore, Shm, WaitAnyError, shared,
+    Event, JoinableQueue, Lock, LockError, Once, OnceError, Permits, PermitsError, Queue,
+    QueueError, QueueOptions, RLock, RobustListError, RwLock, Semaphore, Shm, WaitAnyError, shared,
     try_wait_any,
 };
 
@@ -48,14 +48,18 @@ fn all() -> Shm<All> {
 fn system(error: &RobustListError) -> i32 {
     let source = error.source().expect("the system's is behind it");
     source
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::raw_os_error)
+        .downcast_ref::<rustix::io::Errno>()
+        .map(|errno| errno.raw_os_error())
         .expect("it is one of the system's")
 }
 
-fn of_lock<G>(result: Result<G, LockError<G>>) -> i32 {
-    match result.map_err(LockError::without_guard) {
-        Err(LockError::Unavailable(source)) => system(&source),
+fn of_lock<G>(result: Result<G, LockError>) -> i32 {
+    match result {
+        Err(error @ LockError::Unavailable(source)) => {
+            let text = io::Error::from(error).to_string();
+            assert!(text.contains(&source.to_string()), "{text:?} says why");
+            system(&source)
+        }
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("it is locked"),
     }
@@ -75,7 +79,7 @@ fn nothing_is_held(all: &All, items: &Queue<u64>, tasks: &JoinableQueue<u64>, er
             other => panic!("{other:?}"),
         }
         match all.once.call_once(|_| panic!("nobody could tell that it had begun")) {
-            Err(LockError::Unavailable(source)) => assert_eq!(system(&source), errno),
+            Err(OnceError::Unavailable(source)) => assert_eq!(system(&source), errno),
             other => panic!("{other:?}"),
         }
         for result in [
@@ -220,10 +224,7 @@ fn a_thread_that_holds_as_much_as_it_may_takes_no_part_in_another_queue() {
         assert!(matches!(queue.put(1).map_err(QueueError::from), Err(QueueError::TooManyHeld)));
         let permits: Permits<1> = Permits::new();
         assert!(matches!(permits.acquire(), Err(PermitsError::TooManyHeld)));
-        assert!(matches!(
-            Lock::new(0_u64).lock().map_err(LockError::without_guard),
-            Err(LockError::TooManyHeld)
-        ));
+        assert!(matches!(Lock::new(0_u64).lock(), Err(LockError::TooManyHeld)));
         guards.pop();
         queue.put(1).unwrap();
         assert_eq!(queue.get().unwrap(), 1);

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crossproc::directory::Address;
-use crossproc::{DirectoryClient, DirectoryError, Readable, try_wait_any};
+use crossproc::directory::{Address, DirectoryClient, DirectoryError};
+use crossproc::{Readable, try_wait_any};
 
 /// The time between two attempts to find a directory.
 pub(crate) const RETRY: Duration = Duration::from_millis(50);

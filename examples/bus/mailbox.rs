@@ -7,7 +7,8 @@ use std::io;
 use std::process;
 use std::time::Instant;
 
-use crossproc::{ByteQueue, DirectoryClient, DirectoryError, Lock, Shm};
+use crossproc::directory::{DirectoryClient, DirectoryError};
+use crossproc::{ByteQueue, Lock, Shm};
 
 /// How many messages a mailbox has room for.
 const CAPACITY: usize = 1_024;

@@ -5,10 +5,8 @@ use std::io::{self, BufRead};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use crossproc::directory::Address;
-use crossproc::{
-    DirectoryClient, DirectoryError, QueueError, Readable, WaitAnyError, wait_any_timeout,
-};
+use crossproc::directory::{Address, DirectoryClient, DirectoryError};
+use crossproc::{QueueError, Readable, WaitAnyError, wait_any_timeout};
 
 use crate::link::{Link, Progress, RETRY};
 use crate::mailbox::{self, Mailbox, owner};

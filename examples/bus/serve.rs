@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use crossproc::Directory;
 use crossproc::directory::Address;
+use crossproc::directory::Directory;
 
 pub(crate) fn run(at: Address) -> io::Result<()> {
     let directory = Directory::bind(at)?;

@@ -5,10 +5,8 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use clap::Args;
-use crossproc::directory::Address;
-use crossproc::{
-    DirectoryClient, DirectoryError, Readable, WaitAnyError, wait_any, wait_any_timeout,
-};
+use crossproc::directory::{Address, DirectoryClient, DirectoryError};
+use crossproc::{Readable, WaitAnyError, wait_any, wait_any_timeout};
 
 use crate::link::{Link, Progress, RETRY};
 use crate::mailbox::{self, Mailbox};

@@ -1,6 +1,7 @@
 //! The data that the parent and the workers share: the queues of [tasks](Board::tasks) and of
 //! [results](Board::results), and a [`Slot`] for each worker.
 
+use core::num::NonZeroU32;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::Instant;
@@ -79,8 +80,9 @@ impl Board {
     pub(crate) fn new(workers: u32, attempts: u32) -> io::Result<Self> {
         // The parent takes part. One more is allowed, so that the parent need not think about when
         // a dead participant stops being one.
-        let options =
-            QueueOptions::new().participants(workers as usize + 2).attempts(attempts, TASKS);
+        let options = QueueOptions::new()
+            .participants(workers as usize + 2)
+            .attempts(NonZeroU32::new(attempts), TASKS);
         let tasks = options.create_joinable(TASKS)?;
         let results = options.loans(1).create_bytes(RESULTS, results::MESSAGE)?;
         let slots = Shm::from_fn(workers as usize, |_| Slot::new())?;

@@ -66,7 +66,7 @@ pub enum ConnectionError {
         message: Box<Message>,
     },
     /// The handle is not what was asked for. `message` is the message with it.
-    #[error("the handle, a {kind} as its sender says, is not what was asked for")]
+    #[error("the handle, a {kind} as its sender says, is not what was asked for: {source}")]
     OtherHandle {
         /// Its kind, in the words of its sender.
         kind: String,
@@ -90,7 +90,7 @@ pub enum ConnectionError {
     )]
     NoDescriptor,
     /// The system refused: no memory, no free descriptor, or too many descriptors on their way.
-    #[error("{what} failed")]
+    #[error("{what} failed: {source}")]
     Os {
         /// What was refused.
         what: &'static str,

@@ -302,7 +302,7 @@ impl Connection {
     #[cold]
     fn wait_for(&self, events: PollFlags, wait: Wait) -> Result<(), Errno> {
         let mut descriptors = [PollFd::new(&*self.end, events)];
-        let slice = if events == PollFlags::OUT { wait::slice() } else { None };
+        let slice = if events == PollFlags::OUT { wait::recheck_interval() } else { None };
         let slice_ends = slice.and_then(|slice| Wait::timeout(slice).until());
         loop {
             let is_interrupted = wait.is_interrupted();

@@ -49,7 +49,8 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Examples
 /// ```standalone_crate
 /// use crossproc::directory::Address;
-/// use crossproc::{Directory, DirectoryClient, Queue, process};
+/// use crossproc::directory::{Directory, DirectoryClient};
+/// use crossproc::{Queue, process};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let address = Address::abstract_name(format!("example {}", std::process::id()));
@@ -394,7 +395,7 @@ impl DirectoryClient {
         errors "As [`get`](Self::get), but for `NotFound`.",
         now "[`NotFound`](DirectoryError::NotFound). Then the [descriptor](Self::as_fd) becomes \
              readable when something is put under that name.",
-        of DirectoryError
+        of directory::DirectoryError
     }
 
     forms! {
@@ -408,7 +409,7 @@ impl DirectoryClient {
         errors "[`Disconnected`](DirectoryError::Disconnected).",
         now "[`Unchanged`](DirectoryError::Unchanged). Then the [descriptor](Self::as_fd) becomes \
              readable at the next change.",
-        of DirectoryError
+        of directory::DirectoryError
     }
 
     fn wait_for_until<H: Handle>(

@@ -22,7 +22,7 @@ use super::address::Address;
 use super::client::{DirectoryClient, REQUEST_TIMEOUT};
 use super::error::DirectoryError;
 use super::own::Own;
-use crate::wait::{Wait, slice};
+use crate::wait::{Wait, recheck_interval};
 
 /// The nanoseconds between two looks for a server whose coming nothing announces: at an abstract
 /// name, in a folder that is not there, or without an inotify watch.
@@ -38,7 +38,7 @@ const LOOK: u64 = 20_000_000;
 /// ```no_run
 /// use crossproc::directory::{Address, ConnectOptions};
 ///
-/// # fn main() -> Result<(), crossproc::DirectoryError> {
+/// # fn main() -> Result<(), crossproc::directory::DirectoryError> {
 /// let client = ConnectOptions::new().trust(33).connect(Address::abstract_name("plant"))?;
 /// # Ok(())
 /// # }
@@ -241,8 +241,11 @@ impl FolderWatch {
         if wait.is_interrupted() {
             return Err(DirectoryError::Interrupted);
         }
-        let pause =
-            if watch.is_some() { slice().map(|slice| slice.as_nanos() as u64) } else { Some(LOOK) };
+        let pause = if watch.is_some() {
+            recheck_interval().map(|slice| slice.as_nanos() as u64)
+        } else {
+            Some(LOOK)
+        };
         let end = pause.map(|pause| clock::now().saturating_add(pause));
         let until = [wait.until(), end].into_iter().flatten().min();
         let failed = |source| DirectoryError::Os { what: "waiting for a server", source };

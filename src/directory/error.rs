@@ -145,7 +145,7 @@ pub enum DirectoryError {
         why: String,
     },
     /// What is served is not what was asked for.
-    #[error("what is served as {name:?} is a {kind:?}, not a {expected:?}")]
+    #[error("what is served as {name:?} is a {kind:?}, not a {expected:?}: {source}")]
     OtherHandle {
         /// The name.
         name: String,
@@ -163,7 +163,7 @@ pub enum DirectoryError {
         what: String,
     },
     /// The system refused: there is no memory, no free descriptor, no permission.
-    #[error("{what} failed")]
+    #[error("{what} failed: {source}")]
     Os {
         /// What was refused.
         what: &'static str,

@@ -10,8 +10,8 @@ use crate::memory::shm::{Contents, Shm};
 /// Something that can be handed to another process: it has a descriptor, and can be made from one.
 ///
 /// It is given to programs that this one [starts](crate::process::CommandExt::share), sent [over a
-/// connection](crate::Connection::send_handle), and served by a [`Directory`](crate::Directory).
-/// The recipient checks what it is.
+/// connection](crate::Connection::send_handle), and served by a
+/// [`Directory`](crate::directory::Directory). The recipient checks what it is.
 pub trait Handle: AsFd + Sized {
     /// Returns the name of this kind of handle, which the recipient sees in errors.
     #[must_use]

@@ -326,8 +326,8 @@ fn os(what: &'static str) -> impl Fn(io::Error) -> RegionError {
     move |source| RegionError::Attach { what, source }
 }
 
-fn no_namespace(source: io::Error) -> RegionError {
-    RegionError::NoNamespace { source }
+fn no_namespace(unknown: namespace::Unknown) -> RegionError {
+    RegionError::NoNamespace { source: unknown.into() }
 }
 
 fn seal_names(seals: SealFlags) -> String {
@@ -345,7 +345,7 @@ fn word_name(word: u32) -> String {
 #[non_exhaustive]
 pub enum RegionError {
     /// The system gave no memory for it: too little is left, or no descriptor is free.
-    #[error("no shared memory of {len} bytes could be created")]
+    #[error("no shared memory of {len} bytes could be created: {source}")]
     Create {
         /// How many bytes were asked for.
         len: usize,
@@ -354,7 +354,7 @@ pub enum RegionError {
     },
     /// The pid namespace, which a region records, cannot be determined. From Linux 6.11 on the
     /// kernel tells it without `/proc`.
-    #[error("the pid namespace, which a region notes, could not be found out")]
+    #[error("a region notes the pid namespace: {source}")]
     NoNamespace {
         /// What the system said.
         source: io::Error,
@@ -458,7 +458,7 @@ pub enum RegionError {
         found_align: u64,
     },
     /// Its maker has not finished it, or died before it had.
-    #[error("the region is not initialised: whoever made it has not finished, or died before")]
+    #[error("the region is not initialised: its maker has not finished it, or died before")]
     NotInitialised,
     /// It belongs to processes of another pid namespace. Its locks name their owners by TIDs that
     /// mean nothing here.
@@ -473,7 +473,7 @@ pub enum RegionError {
         expected: u64,
     },
     /// The system refused a call on the way.
-    #[error("the region could not be attached: {what} failed")]
+    #[error("the region could not be attached: {what} failed: {source}")]
     Attach {
         /// The call that was refused.
         what: &'static str,

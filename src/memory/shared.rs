@@ -30,12 +30,17 @@ use bytemuck::AnyBitPattern;
     message = "`{Self}` is not plain data: some bytes that a dying process may leave are no valid \
                value of it",
     label = "not plain data",
-    note = "integers, floats, arrays of them, and structs that derive `bytemuck::AnyBitPattern` \
-            are; there can be no pointers, references, `bool`, `char`, enums"
+    note = "integers, floats, and arrays of them are plain data; a struct of such fields is, if it \
+            has `#[repr(C)]` and `#[derive(Clone, Copy, crossproc::bytemuck::AnyBitPattern)]` with \
+            `#[bytemuck(crate = \"crossproc::bytemuck\")]`",
+    note = "there can be no pointers, references, `bool`, `char`, enums: send a `String`, a `Vec` \
+            or such as a message, through a `ByteQueue` or a `Connection`, with `put_value` or \
+            `send_value` of the feature `serde`"
 )]
 pub trait Plain: AnyBitPattern + Send {}
 
 // `Send` keeps raw pointers out, even where bytemuck is compiled to accept them as plain data.
+#[diagnostic::do_not_recommend]
 impl<T: AnyBitPattern + Send> Plain for T {}
 
 /// Types whose values may be used, by shared reference, in memory that other processes write at the
@@ -102,17 +107,20 @@ impl Fingerprint {
     }
 
     /// Adds a name: of a type, of a field, or to distinguish otherwise equal layouts.
+    #[doc(hidden)]
     pub fn name(&mut self, name: &str) -> &mut Self {
         // The length keeps adjacent names apart.
         self.number(name.len()).bytes(name.as_bytes())
     }
 
     /// Adds a number: a length, an offset.
+    #[doc(hidden)]
     pub fn number(&mut self, number: usize) -> &mut Self {
         self.bytes(&(number as u64).to_le_bytes())
     }
 
     /// Adds another shared type: its size, its alignment and its layout.
+    #[doc(hidden)]
     pub fn shared<T: Shared>(&mut self) -> &mut Self {
         self.number(size_of::<T>()).number(align_of::<T>());
         T::layout(self);
@@ -134,6 +142,7 @@ impl Fingerprint {
 
     /// Adds a plain type: its size, its alignment, and its name without the path. The path may
     /// differ between the programs that share it.
+    #[doc(hidden)]
     pub fn plain<T: Plain>(&mut self) -> &mut Self {
         self.number(size_of::<T>()).number(align_of::<T>());
         for word in

@@ -4,6 +4,7 @@ use std::io;
 
 use super::exchange::Refused;
 use super::waiting::Failure;
+use crate::sync::error::RobustListError;
 
 /// Why an operation on a [`Queue`](crate::Queue) or a [`JoinableQueue`](crate::JoinableQueue)
 /// failed.
@@ -55,7 +56,7 @@ pub enum QueueError {
         limit: usize,
     },
     /// There is no memory for the slots of another participant.
-    #[error("there is no memory for another participant of the queue")]
+    #[error("there is no memory for another participant of the queue: {0}")]
     NoMemory(#[source] io::Error),
     /// The thread has a task in hand, and would wait for all tasks to be done, or for the last
     /// tasks of a closed queue. The latter come only from threads that give them up.
@@ -75,10 +76,10 @@ pub enum QueueError {
     )]
     TooManyHeld,
     /// The thread cannot take part in such a way that others would learn of its death.
-    #[error("this thread cannot take part in a way that survives it")]
-    Unavailable(#[source] crossproc_sys::robust::Error),
+    #[error("this thread cannot take part in a way that survives it: {0}")]
+    Unavailable(#[source] RobustListError),
     /// The thread that sleeps on behalf of a future could not be started.
-    #[error("no thread could be started to sleep for the future")]
+    #[error("no thread could be started to sleep for the future: {0}")]
     NoThread(#[source] io::Error),
     /// The thread is ending, and its thread-locals are gone.
     #[error("this thread is ending and cannot take part in a queue any more")]

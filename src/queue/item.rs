@@ -11,8 +11,17 @@ use super::words::INDEX;
 use crate::memory::region::{Layout, RegionError};
 use crate::memory::shared::{Fingerprint, Plain};
 
+/// The largest capacity of a queue.
+const MOST_ITEMS: usize = 1 << 20;
+
 /// What a queue can hold: [`Plain`] data, or messages of bytes, `[u8]`. The trait is implemented
 /// for these two and nothing else.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the item of a queue",
+    label = "neither plain data nor `[u8]`",
+    note = "a queue holds `Plain` data, or messages of bytes: for anything else take a `ByteQueue` \
+            with `put_value` and `get_value`, of the feature `serde`"
+)]
 pub trait Item: sealed::Item {}
 
 /// How long the items of a queue are.
@@ -34,6 +43,7 @@ pub(crate) struct QueueLayout {
     pub(crate) items: ItemSize,
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Plain> Item for T {}
 impl Item for [u8] {}
 
@@ -97,38 +107,62 @@ impl sealed::Item for [u8] {
     }
 }
 
-/// Checks a config. Returns the offsets that follow from it.
-pub(crate) fn check(config: &Config) -> Result<Offsets, RegionError> {
+/// Checks the numbers that a creator chooses.
+pub(crate) fn check_numbers(
+    capacity: usize,
+    dead_letters: usize,
+    participants: usize,
+    loans: usize,
+) -> Result<(), RegionError> {
     let unsuitable = |what: String| Err(RegionError::UnsuitableQueue { what });
-    let loans = config.places.saturating_sub(1);
-    if config.capacity == 0 || config.capacity > 1 << 20 {
-        return unsuitable(format!(
-            "the capacity must be 1 to {} items, not {}",
-            1 << 20,
-            config.capacity
-        ));
+    if capacity == 0 || capacity > MOST_ITEMS {
+        return unsuitable(format!("the capacity must be 1 to {MOST_ITEMS} items, not {capacity}"));
     }
-    if config.ids == 0 {
+    if participants == 0 {
         return unsuitable("there must be room for one participant at least".into());
     }
-    if loans == 0 || config.places > MOST_PLACES {
+    let most_loans = MOST_PLACES as usize - 1;
+    if loans == 0 || loans > most_loans {
+        return unsuitable(format!("a participant must have 1 to {most_loans} loans, not {loans}"));
+    }
+    // Wide enough for any of them.
+    let slots =
+        capacity as u128 + dead_letters as u128 + participants as u128 * (loans as u128 + 1);
+    if slots > u128::from(INDEX) {
         return unsuitable(format!(
-            "a participant must have 1 to {} loans, not {loans}",
-            MOST_PLACES - 1
+            "capacity, dead letters, and participants times loans + 1 come to {slots} slots, \
+             of which there can be {INDEX}: take less of one of them"
         ));
     }
-    if config.count_slots() > INDEX {
-        let what = format!(
-            "capacity, dead letters, and participants times loans + 1 come to {} slots, \
-             of which there can be {INDEX}: take less of one of them",
-            config.count_slots()
-        );
-        return unsuitable(what);
-    }
+    Ok(())
+}
+
+/// Checks a config. Returns the offsets that follow from it.
+pub(crate) fn check(config: &Config) -> Result<Offsets, RegionError> {
+    let unsuitable = |what: String| RegionError::UnsuitableQueue { what };
+    let loans = config.places.saturating_sub(1);
+    check_numbers(
+        config.capacity as usize,
+        config.letters as usize,
+        config.ids as usize,
+        loans as usize,
+    )?;
     if !config.is_joinable && config.letters != 0 {
-        return unsuitable("only a joinable queue can have dead letters".into());
+        return Err(unsuitable("only a joinable queue can have dead letters".into()));
     }
-    config
-        .offsets()
-        .ok_or(RegionError::TooLarge { size: config.size as usize, count: config.slots() })
+    if u32::try_from(config.size).is_err() {
+        return Err(unsuitable(format!(
+            "an item can have {} bytes at most, not {}",
+            u32::MAX,
+            config.size
+        )));
+    }
+    config.offsets().ok_or_else(|| {
+        unsuitable(format!(
+            "{} slots of {} bytes are more than an address space holds: there is one for each item \
+             that fits, and loans + 1 for each participant",
+            config.slots(),
+            config.size
+        ))
+    })
 }

@@ -44,7 +44,7 @@ pub(super) const KIND: &str = "JoinableQueue";
 /// # Blocking and fairness
 /// As [`Queue`](super::Queue). A worker's death wakes one thread that waits for a task, or for the
 /// end of the last one, at once. With more than 120 other participants, or on kernels before 5.16,
-/// it can take a [slice](crate::set_slice).
+/// it can take a [slice](crate::set_recheck_interval).
 ///
 /// # Memory ordering
 /// A put *synchronises with* the get of its task, and [`Task::done`] with the return of a

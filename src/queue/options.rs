@@ -2,12 +2,13 @@
 
 #![allow(unsafe_code)]
 
+use core::num::NonZeroU32;
 use core::ptr::NonNull;
 use std::os::fd::OwnedFd;
 
 use crossproc_sys::atomic::Ordering::Relaxed;
 
-use super::item::{ItemSize, QueueLayout, check, sealed::Item as _};
+use super::item::{ItemSize, QueueLayout, check, check_numbers, sealed::Item as _};
 use super::layout::{Config, Offsets};
 use super::memory::QueueMemory;
 use super::participation::QueueHandle;
@@ -29,7 +30,7 @@ use crate::memory::shared::Plain;
 pub struct QueueOptions {
     participants: usize,
     loans: usize,
-    attempts: u32,
+    attempts: Option<NonZeroU32>,
     dead_letters: usize,
 }
 
@@ -43,7 +44,7 @@ impl QueueOptions {
     /// Returns the defaults: 1,024 participants, 3 loans for each, and any number of attempts.
     #[must_use]
     pub fn new() -> Self {
-        QueueOptions { participants: 1_024, loans: 3, attempts: 0, dead_letters: 0 }
+        QueueOptions { participants: 1_024, loans: 3, attempts: None, dead_letters: 0 }
     }
 
     /// Sets how many threads may take part at the same time, in all processes together. Memory is
@@ -64,10 +65,25 @@ impl QueueOptions {
 
     /// Sets the number of attempts at a task of a [`JoinableQueue`]. A task that was given out
     /// `most` times and came back each time becomes a dead letter, if there are fewer than
-    /// `letters` of them. Otherwise it is given out again. If `most` is 0, tasks never become dead
+    /// `letters` of them. Otherwise it is given out again. With `None`, tasks never become dead
     /// letters.
+    ///
+    /// ```
+    /// use std::num::NonZeroU32;
+    ///
+    /// use crossproc::{JoinableQueue, QueueOptions};
+    ///
+    /// let options = QueueOptions::new().attempts(NonZeroU32::new(2), 100);
+    /// let tasks: JoinableQueue<u64> = options.create_joinable(10)?;
+    /// tasks.put(7)?;
+    /// for _ in 0..2 {
+    ///     drop(tasks.get()?); // ... without `done`: it comes back
+    /// }
+    /// assert_eq!(*tasks.dead_letter()?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
-    pub fn attempts(mut self, most: u32, letters: usize) -> Self {
+    pub fn attempts(mut self, most: Option<NonZeroU32>, letters: usize) -> Self {
         self.attempts = most;
         self.dead_letters = letters;
         self
@@ -78,12 +94,12 @@ impl QueueOptions {
     /// # Errors
     /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
     pub fn create<T: Plain>(&self, capacity: usize) -> Result<Queue<T>, RegionError> {
-        let config = self.config(capacity, size_of::<T>(), align_of::<T>(), false);
+        let config = self.config(capacity, size_of::<T>(), align_of::<T>(), false)?;
         create(config, T::layout(KIND)).map(Queue::of)
     }
 
     /// Creates a [`ByteQueue`](super::ByteQueue) for `capacity` messages, 1 to 2^20, of at most
-    /// `max_len` bytes.
+    /// `max_len` bytes, which are fewer than 2^32.
     ///
     /// # Errors
     /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
@@ -92,7 +108,7 @@ impl QueueOptions {
         capacity: usize,
         max_len: usize,
     ) -> Result<Queue<[u8]>, RegionError> {
-        create(self.config(capacity, max_len, 1, false), <[u8]>::layout(KIND)).map(Queue::of)
+        create(self.config(capacity, max_len, 1, false)?, <[u8]>::layout(KIND)).map(Queue::of)
     }
 
     /// Creates a [`JoinableQueue`] for `capacity` tasks, 1 to 2^20.
@@ -103,12 +119,12 @@ impl QueueOptions {
         &self,
         capacity: usize,
     ) -> Result<JoinableQueue<T>, RegionError> {
-        let config = self.config(capacity, size_of::<T>(), align_of::<T>(), true);
+        let config = self.config(capacity, size_of::<T>(), align_of::<T>(), true)?;
         create(config, T::layout(joinable::KIND)).map(JoinableQueue::of)
     }
 
     /// Creates a [`JoinableByteQueue`](super::JoinableByteQueue) for `capacity` tasks, 1 to 2^20,
-    /// of at most `max_len` bytes.
+    /// of at most `max_len` bytes, which are fewer than 2^32.
     ///
     /// # Errors
     /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
@@ -117,23 +133,31 @@ impl QueueOptions {
         capacity: usize,
         max_len: usize,
     ) -> Result<JoinableQueue<[u8]>, RegionError> {
-        create(self.config(capacity, max_len, 1, true), <[u8]>::layout(joinable::KIND))
+        create(self.config(capacity, max_len, 1, true)?, <[u8]>::layout(joinable::KIND))
             .map(JoinableQueue::of)
     }
 
-    fn config(&self, capacity: usize, size: usize, align: usize, is_joinable: bool) -> Config {
-        // A number that does not fit becomes one that `check` refuses as too large.
-        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX / 2);
-        Config {
-            capacity: number(capacity),
-            letters: if is_joinable { number(self.dead_letters) } else { 0 },
-            ids: number(self.participants),
-            places: number(self.loans).saturating_add(1),
-            attempts: self.attempts,
+    /// Returns the config, if its numbers are possible.
+    fn config(
+        &self,
+        capacity: usize,
+        size: usize,
+        align: usize,
+        is_joinable: bool,
+    ) -> Result<Config, RegionError> {
+        let dead_letters = if is_joinable { self.dead_letters } else { 0 };
+        check_numbers(capacity, dead_letters, self.participants, self.loans)?;
+        Ok(Config {
+            // All fit: `check_numbers`. An alignment does, too.
+            capacity: capacity as u32,
+            letters: dead_letters as u32,
+            ids: self.participants as u32,
+            places: self.loans as u32 + 1,
+            attempts: self.attempts.map_or(0, NonZeroU32::get),
             is_joinable,
             size: size as u64,
-            align: number(align),
-        }
+            align: align as u32,
+        })
     }
 }
 

@@ -22,6 +22,7 @@ use super::exchange::Participant;
 use super::memory::QueueMemory;
 use super::participants::NoParticipant;
 use crate::memory::region::Region;
+use crate::sync::error::RobustListError;
 use crate::sync::lock::state::LockRefused;
 
 /// What all handles of a process to one queue share.
@@ -155,7 +156,8 @@ impl QueueHandle {
     }
 
     fn attach(&self) -> Result<Participation, QueueError> {
-        let thread = robust::current().map_err(QueueError::Unavailable)?;
+        let thread =
+            robust::current().map_err(RobustListError::new).map_err(QueueError::Unavailable)?;
         let (memory, region) = (&self.0.memory, &self.0.region);
         let allocate = |id| {
             memory
@@ -169,8 +171,8 @@ impl QueueHandle {
                 QueueError::TooManyParticipants { limit: memory.config.ids as usize }
             }
             NoParticipant::NoMemory(source) => QueueError::NoMemory(source),
-            NoParticipant::Lock(LockRefused::Unavailable(source)) => {
-                QueueError::Unavailable(source)
+            NoParticipant::Lock(LockRefused::Unavailable(why)) => {
+                QueueError::Unavailable(RobustListError::new(why))
             }
             NoParticipant::Lock(_) => QueueError::TooManyHeld,
             NoParticipant::Corrupt => QueueError::Spoiled,

@@ -68,8 +68,8 @@
 //!   *doubt*: they are fired 10 ms later unless something else happens to them before.
 //!
 //! # What is left to slices
-//! At the end of each [slice](crate::slice) the first waiter in each line is notified, since every
-//! waiter in this crate looks again then. These cases are left to slices:
+//! At the end of each [slice](crate::set_recheck_interval) the first waiter in each line is
+//! notified, since every waiter in this crate looks again then. These cases are left to slices:
 //! - A notified waiter is neither polled again nor dropped. The others in its line wait until then.
 //!   If what woke it was the kernel's wake for a dead thread, so do the sleepers on the same words
 //!   in other processes.

@@ -35,7 +35,7 @@ use crate::wait::{Ended, Wait};
 /// A party that has arrived counts, dead or alive. A party that dies before that is missing: only
 /// their time-out bounds the others' wait, and it breaks the barrier. If the last party to arrive
 /// dies before it has woken the others, the kernel wakes the first of them, which wakes the rest.
-/// On kernels before 6.2 that can take one [slice](crate::set_slice).
+/// On kernels before 6.2 that can take one [slice](crate::set_recheck_interval).
 ///
 /// # Errors
 /// [`BarrierError`].

@@ -33,7 +33,8 @@ use crate::wait::{Ended, Wait};
 /// - after a death among the waiters or notifiers;
 /// - seldom, when a waiter begins in the middle of a notification;
 /// - seldom, when a notified waiter does not come for the free lock for a
-///   [slice](crate::set_slice), because it is stopped or does not get to run: it may be dead.
+///   [slice](crate::set_recheck_interval), because it is stopped or does not get to run: it may be
+///   dead.
 ///
 /// So look at what you wait for in a loop, as [`wait_while`](Condition::wait_while) does. A
 /// notification makes no system call if no thread waits. There are no `try_` forms: they would not
@@ -47,9 +48,9 @@ use crate::wait::{Ended, Wait};
 /// A waiter that dies leaves nothing behind: notifying never waits for it. If a notified waiter
 /// dies before it holds the lock, another waiter gets the notification. It gets it at once, unless
 /// the dead waiter was waiting for the lock. In that case it gets it when a
-/// [slice](crate::set_slice) of its own has ended for the second time while that lock was free. If
-/// a waiter dies while it holds the lock, the next owner gets `OwnerDied`, and should notify the
-/// others.
+/// [slice](crate::set_recheck_interval) of its own has ended for the second time while that lock
+/// was free. If a waiter dies while it holds the lock, the next owner gets `OwnerDied`, and should
+/// notify the others.
 ///
 /// A notifier that dies has notified as many waiters as it wanted, or fewer, and one may return for
 /// nothing. In `notify_all` it has notified all or none. What it changed before is not taken back.

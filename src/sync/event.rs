@@ -31,7 +31,8 @@ use crate::wait::{Ended, Wait};
 /// # Process death
 /// A waiter that dies leaves no trace. A setter that dies has set the event or has not. If it has,
 /// the waiters return, even if it died before it woke any of them: the kernel wakes the first of
-/// them, which wakes the rest. On kernels before 6.2 that can take one [slice](crate::set_slice).
+/// them, which wakes the rest. On kernels before 6.2 that can take one
+/// [slice](crate::set_recheck_interval).
 ///
 /// # Signal handlers
 /// `set`, `clear` and `is_set` may be called in a signal handler, provided that the thread has

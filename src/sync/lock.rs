@@ -6,19 +6,19 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
-use core::time::Duration;
-use std::io;
-use std::time::Instant;
 
 use crossproc_sys::robust::Holding;
 
+mod error;
 pub(crate) mod state;
 pub(crate) mod unwinding;
 
+pub use self::error::LockError;
 use self::state::{LockRefused, RawLock};
 use self::unwinding::Panics;
 use crate::memory::shared::{Fingerprint, Plain, Shared};
-use crate::wait::Wait;
+use crate::sync::error::NotOwner;
+use crate::wait::{Wait, forms};
 
 /// A value that one thread of one process at a time may use, in memory that processes share.
 ///
@@ -31,7 +31,7 @@ use crate::wait::Wait;
 /// [`lock`](Lock::lock) looks at a held lock for a few microseconds, then sleeps. A free lock goes
 /// to the first thread to come, even before a waiter that was just woken. Sleepers are woken in the
 /// order in which they went to sleep; each goes to sleep anew at the end of a
-/// [slice](crate::set_slice).
+/// [slice](crate::set_recheck_interval).
 ///
 /// If a waiter was woken eight times and found the lock taken each time, the other threads yield to
 /// it. They leave the lock to it for 10 ms at most, because it may be dead or stopped. So no waiter
@@ -51,9 +51,10 @@ use crate::wait::Wait;
 /// is not its process's first one calls `exec`, its locks stay owned by a thread that does not
 /// exist. Unlock before.)
 ///
-/// The next owner gets [`LockError::OwnerDied`] with the guard in it. It looks at the data, repairs
-/// it, and calls [`LockGuard::recover`]. A guard that is dropped without that passes `OwnerDied` on
-/// to the owner after it. A waiter that dies leaves no trace. A stopped thread keeps the lock.
+/// From then on, [`lock`](Lock::lock) is an error, [`LockError::OwnerDied`], until one repairs the
+/// value: by [`lock_or_repair`](Lock::lock_or_repair), or by
+/// [`lock_unrepaired`](Lock::lock_unrepaired) and [`LockGuard::recover`]. A waiter that dies leaves
+/// no trace. A stopped thread keeps the lock.
 ///
 /// A panic is a death, too. If a panic begins while the guard is held, and unwinds through it, the
 /// next owner gets [`LockError::OwnerDied`], as it would find a `std::sync::Mutex` poisoned. It
@@ -81,7 +82,7 @@ use crate::wait::Wait;
 /// ```standalone_crate
 /// use crossproc::{Lock, LockError, Shm, process};
 ///
-/// # fn main() -> std::io::Result<()> {
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let account = Shm::new(Lock::new([100_u64, 0]))?;
 ///
 /// let theirs = account.clone();
@@ -92,16 +93,9 @@ use crate::wait::Wait;
 /// })?;
 /// child.join()?;
 ///
-/// let mut both = match account.lock() {
-///     Ok(guard) => guard,
-///     Err(LockError::OwnerDied(mut guard)) => {
-///         guard[1] = 100 - guard[0];
-///         guard.recover()
-///     }
-///     Err(error) => return Err(error.into()),
-/// };
+/// assert_eq!(account.try_lock().unwrap_err(), LockError::OwnerDied);
+/// let both = account.lock_or_repair(|both| both[1] = 100 - both[0])?;
 /// assert_eq!(*both, [90, 10]);
-/// both[1] += 1;
 /// # Ok(())
 /// # }
 /// ```
@@ -139,72 +133,79 @@ impl<T: Plain> Lock<T> {
         Lock { raw: RawLock::new(), value: UnsafeCell::new(value) }
     }
 
-    /// Locks, and waits as long as it takes.
-    ///
-    /// # Errors
-    /// [`OwnerDied`](LockError::OwnerDied) with the guard, [`Deadlock`](LockError::Deadlock),
-    /// [`TooManyHeld`](LockError::TooManyHeld), [`Unavailable`](LockError::Unavailable).
-    #[inline]
-    pub fn lock(&self) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        self.guard(|raw| raw.lock_contended(Wait::FOREVER))
+    forms! {
+        /// Locks.
+        lock, try_lock, lock_timeout, lock_deadline, lock_with
+        (self: &Self) -> Result<LockGuard<'_, T>, LockError>, Self::locked,
+        errors "[`OwnerDied`](LockError::OwnerDied), [`Deadlock`](LockError::Deadlock), \
+                [`TooManyHeld`](LockError::TooManyHeld), [`Unavailable`](LockError::Unavailable).",
+        now "[`WouldBlock`](LockError::WouldBlock) if another thread holds it.", of LockError
     }
 
-    /// Locks if the lock is free.
-    ///
-    /// # Errors
-    /// [`WouldBlock`](LockError::WouldBlock) if another thread holds it; otherwise as
-    /// [`lock`](Lock::lock).
-    #[inline]
-    pub fn try_lock(&self) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        self.guard(RawLock::try_lock_contended)
+    forms! {
+        /// Locks. If an owner died and the value was not repaired since, calls `repair` with it
+        /// first, and declares it whole. If this thread dies or panics in `repair`, the next owner
+        /// is told again.
+        ///
+        /// ```
+        /// use crossproc::Lock;
+        ///
+        /// static BOTH: Lock<[u64; 2]> = Lock::new([90, 10]);
+        ///
+        /// # std::panic::set_hook(Box::new(|_| ()));
+        /// let half = std::thread::spawn(|| {
+        ///     let mut both = BOTH.lock().unwrap();
+        ///     both[0] -= 10;
+        ///     panic!("and the other half is never written");
+        /// });
+        /// assert!(half.join().is_err());
+        /// let both = BOTH.lock_or_repair(|both| both[1] = 100 - both[0])?;
+        /// assert_eq!(*both, [80, 20]);
+        /// # Ok::<(), crossproc::LockError>(())
+        /// ```
+        lock_or_repair, try_lock_or_repair, lock_or_repair_timeout, lock_or_repair_deadline,
+        lock_or_repair_with<R: FnOnce(&mut T)>
+        (self: &Self; repair: R) -> Result<LockGuard<'_, T>, LockError>, Self::repaired,
+        errors "[`Deadlock`](LockError::Deadlock), [`TooManyHeld`](LockError::TooManyHeld), \
+                [`Unavailable`](LockError::Unavailable).",
+        now "[`WouldBlock`](LockError::WouldBlock) if another thread holds it.", of LockError
     }
 
-    /// Locks, and waits for `timeout` at most. Zero tries once; [`Duration::MAX`] waits for ever.
+    /// Locks, and waits as `wait` says, whether or not the value was repaired after an owner's
+    /// death. [`is_inconsistent`](LockGuard::is_inconsistent) of the guard tells, and
+    /// [`recover`](LockGuard::recover) declares the value whole. It serves those who want to look
+    /// at the value without repairing it, or may fail to repair it.
+    ///
+    /// ```
+    /// use crossproc::{Lock, Wait};
+    ///
+    /// static LOCK: Lock<u64> = Lock::new(1);
+    ///
+    /// let guard = LOCK.lock_unrepaired(Wait::FOREVER)?;
+    /// let guard = if guard.is_inconsistent() && *guard < 100 { guard.recover() } else { guard };
+    /// assert!(!guard.is_inconsistent());
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     ///
     /// # Errors
-    /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](Lock::lock).
+    /// As [`lock_or_repair_with`](Lock::lock_or_repair_with).
     #[inline]
-    pub fn lock_timeout(
-        &self,
-        timeout: Duration,
-    ) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        self.guard(|raw| raw.lock_contended(Wait::timeout(timeout)))
-    }
-
-    /// Locks, and waits until `deadline` at most. A past deadline tries once.
-    ///
-    /// # Errors
-    /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](Lock::lock).
-    #[inline]
-    pub fn lock_deadline(
-        &self,
-        deadline: Instant,
-    ) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        self.guard(|raw| raw.lock_contended(Wait::deadline(deadline)))
-    }
-
-    /// Locks, and waits as `wait` says.
-    ///
-    /// # Errors
-    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is
-    /// interruptible; otherwise as [`lock`](Lock::lock).
-    #[inline]
-    pub fn lock_with(&self, wait: Wait) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
-        self.guard(|raw| raw.lock_contended(wait))
+    pub fn lock_unrepaired(&self, wait: Wait) -> Result<LockGuard<'_, T>, LockError> {
+        Ok(self.guard(Some(|| wait))?.0)
     }
 
     /// Releases the lock that this thread has acquired, by [`acquire`](Lock::acquire) or by a guard
     /// that was leaked. If nobody has recovered from an owner's death, `OwnerDied` is passed on.
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing changes
+    /// [`NotOwner`] if this thread does not hold the lock; nothing changes
     /// then.
     ///
     /// # Safety
     /// After this call, nothing uses a guard or a reference to the value that this thread got by
     /// holding the lock.
-    pub unsafe fn force_release(&self) -> Result<(), LockError<()>> {
-        self.raw.release().then_some(()).ok_or(LockError::NotOwner)
+    pub unsafe fn force_release(&self) -> Result<(), NotOwner> {
+        self.raw.release().then_some(()).ok_or(NotOwner)
     }
 
     /// Returns a pointer to the value, for a thread that holds the lock by
@@ -226,7 +227,7 @@ impl<T: Plain> Lock<T> {
     /// As [`lock_with`](Lock::lock_with), except that [`Acquired`] reports an owner's death,
     /// because the lock is acquired then.
     #[inline]
-    pub fn acquire(&self, wait: Wait) -> Result<Acquired, LockError<()>> {
+    pub fn acquire(&self, wait: Wait) -> Result<Acquired, LockError> {
         let owner_died = match self.raw.lock_uncontended() {
             Some(_) => false,
             None => self.raw.lock_contended(wait)?.owner_died,
@@ -252,22 +253,47 @@ impl<T: Plain> Lock<T> {
         self.raw.owner()
     }
 
-    /// Returns a guard, by `contended` if the fast path fails.
+    #[inline(always)]
+    fn locked(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<LockGuard<'_, T>, LockError> {
+        match self.guard(wait)? {
+            (guard, false) => Ok(guard),
+            // Unlocks.
+            (_, true) => Err(LockError::OwnerDied),
+        }
+    }
+
+    #[inline(always)]
+    fn repaired(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+        repair: impl FnOnce(&mut T),
+    ) -> Result<LockGuard<'_, T>, LockError> {
+        match self.guard(wait)? {
+            (guard, false) => Ok(guard),
+            (mut guard, true) => {
+                repair(&mut guard);
+                Ok(guard.recover())
+            }
+        }
+    }
+
+    /// Returns a guard, and whether an owner died; without a `Wait`, only if there is nothing to
+    /// wait for.
     #[inline(always)]
     fn guard(
         &self,
-        contended: impl FnOnce(&RawLock) -> Result<state::Locked, LockRefused>,
-    ) -> Result<LockGuard<'_, T>, LockError<LockGuard<'_, T>>> {
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<(LockGuard<'_, T>, bool), LockRefused> {
         let guard =
             |tid| LockGuard { lock: self, tid, panics: Panics::now(), stays_here: PhantomData };
         if let Some(tid) = self.raw.lock_uncontended() {
-            return Ok(guard(tid));
+            return Ok((guard(tid), false));
         }
-        match contended(&self.raw) {
-            Ok(acquired) if acquired.owner_died => Err(LockError::OwnerDied(guard(acquired.tid))),
-            Ok(acquired) => Ok(guard(acquired.tid)),
-            Err(refused) => Err(refused.into()),
-        }
+        let locked = match wait {
+            Some(wait) => self.raw.lock_contended(wait())?,
+            None => self.raw.try_lock_contended()?,
+        };
+        Ok((guard(locked.tid), locked.owner_died))
     }
 }
 
@@ -276,21 +302,21 @@ impl Lock<()> {
     /// death, `OwnerDied` is passed on.
     ///
     /// ```
-    /// use crossproc::{Lock, LockError, Wait};
+    /// use crossproc::{Lock, NotOwner, Wait};
     ///
     /// static LOCK: Lock<()> = Lock::new(());
     ///
     /// assert!(!LOCK.acquire(Wait::FOREVER)?.owner_died);
     /// assert!(LOCK.is_owned());
     /// LOCK.release()?;
-    /// assert!(matches!(LOCK.release(), Err(LockError::NotOwner)));
-    /// # Ok::<(), LockError<()>>(())
+    /// assert_eq!(LOCK.release(), Err(NotOwner));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing changes
+    /// [`NotOwner`] if this thread does not hold the lock; nothing changes
     /// then.
-    pub fn release(&self) -> Result<(), LockError<()>> {
+    pub fn release(&self) -> Result<(), NotOwner> {
         // SAFETY: the value holds nothing that a guard or a reference could be used for.
         unsafe { self.force_release() }
     }
@@ -298,11 +324,11 @@ impl Lock<()> {
     /// Declares what the lock protects whole again, after [`Acquired::owner_died`].
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing changes
+    /// [`NotOwner`] if this thread does not hold the lock; nothing changes
     /// then.
-    pub fn recover(&self) -> Result<(), LockError<()>> {
+    pub fn recover(&self) -> Result<(), NotOwner> {
         if !self.is_owned() {
-            return Err(LockError::NotOwner);
+            return Err(NotOwner);
         }
         self.raw.recover();
         Ok(())
@@ -445,113 +471,5 @@ impl<T: Plain + fmt::Debug> fmt::Debug for LockGuard<'_, T> {
 impl<T: Plain + fmt::Display> fmt::Display for LockGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&**self, f)
-    }
-}
-
-/// The reason why a lock was not acquired, or, for [`OwnerDied`](LockError::OwnerDied), what is
-/// wrong with the acquired one.
-///
-/// `G` is the guard. With `?` the error becomes an [`io::Error`] without the guard, so that an
-/// owner's death is passed on to the next owner.
-#[derive(thiserror::Error)]
-#[non_exhaustive]
-pub enum LockError<G> {
-    /// The lock is acquired, and its last owner died, or panicked, while it held it: the value may
-    /// be half written.
-    #[error(
-        "the lock's owner died while it held it: repair the value and call recover() on the guard"
-    )]
-    OwnerDied(G),
-    /// The calling thread holds the lock already.
-    #[error("this thread holds the lock already: waiting for it would never end")]
-    Deadlock,
-    /// Another thread holds the lock.
-    #[error("the lock is held by another thread")]
-    WouldBlock,
-    /// Another thread held the lock until the deadline.
-    #[error("the lock was held by another thread until the deadline")]
-    TimedOut,
-    /// A signal handler ran during an interruptible wait.
-    #[error("a signal handler ran while waiting for the lock")]
-    Interrupted,
-    /// The calling thread does not hold the lock that it releases.
-    #[error("this thread does not hold the lock: only its owner can release it")]
-    NotOwner,
-    /// The calling thread holds the [`RLock`](crate::RLock) as often as can be counted.
-    #[error("this thread holds the lock {} times: it is locked more often than unlocked", u32::MAX)]
-    TooDeep,
-    /// The calling thread holds as many locks as the kernel is willing to free for it when it dies.
-    #[error(
-        "this thread holds {} locks, more would not be freed if it died: unlock some first",
-        crossproc_sys::robust::MAX_HELD
-    )]
-    TooManyHeld,
-    /// The calling thread can hold no robust lock.
-    #[error("this thread can hold no lock that survives it")]
-    Unavailable(#[source] crossproc_sys::robust::Error),
-}
-
-impl<G> LockError<G> {
-    /// Returns the error without the guard. For [`OwnerDied`](LockError::OwnerDied) this unlocks,
-    /// and passes the error on to the next owner.
-    pub fn without_guard(self) -> LockError<()> {
-        match self {
-            LockError::OwnerDied(_) => LockError::OwnerDied(()),
-            LockError::Deadlock => LockError::Deadlock,
-            LockError::WouldBlock => LockError::WouldBlock,
-            LockError::TimedOut => LockError::TimedOut,
-            LockError::Interrupted => LockError::Interrupted,
-            LockError::NotOwner => LockError::NotOwner,
-            LockError::TooDeep => LockError::TooDeep,
-            LockError::TooManyHeld => LockError::TooManyHeld,
-            LockError::Unavailable(source) => LockError::Unavailable(source),
-        }
-    }
-}
-
-impl<G> fmt::Debug for LockError<G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LockError::OwnerDied(_) => f.write_str("OwnerDied(..)"),
-            LockError::Deadlock => f.write_str("Deadlock"),
-            LockError::WouldBlock => f.write_str("WouldBlock"),
-            LockError::TimedOut => f.write_str("TimedOut"),
-            LockError::Interrupted => f.write_str("Interrupted"),
-            LockError::NotOwner => f.write_str("NotOwner"),
-            LockError::TooDeep => f.write_str("TooDeep"),
-            LockError::TooManyHeld => f.write_str("TooManyHeld"),
-            LockError::Unavailable(source) => f.debug_tuple("Unavailable").field(source).finish(),
-        }
-    }
-}
-
-impl<G> From<LockRefused> for LockError<G> {
-    fn from(refused: LockRefused) -> Self {
-        match refused {
-            LockRefused::Deadlock => LockError::Deadlock,
-            LockRefused::WouldBlock => LockError::WouldBlock,
-            LockRefused::TimedOut => LockError::TimedOut,
-            LockRefused::Interrupted => LockError::Interrupted,
-            LockRefused::TooDeep => LockError::TooDeep,
-            LockRefused::TooManyHeld => LockError::TooManyHeld,
-            LockRefused::Unavailable(source) => LockError::Unavailable(source),
-        }
-    }
-}
-
-impl<G> From<LockError<G>> for io::Error {
-    fn from(error: LockError<G>) -> Self {
-        let kind = match error {
-            LockError::WouldBlock => io::ErrorKind::WouldBlock,
-            LockError::TimedOut => io::ErrorKind::TimedOut,
-            LockError::Deadlock => io::ErrorKind::Deadlock,
-            LockError::Interrupted => io::ErrorKind::Interrupted,
-            LockError::NotOwner => io::ErrorKind::PermissionDenied,
-            LockError::OwnerDied(_)
-            | LockError::TooDeep
-            | LockError::TooManyHeld
-            | LockError::Unavailable(_) => io::ErrorKind::Other,
-        };
-        io::Error::new(kind, error.without_guard())
     }
 }

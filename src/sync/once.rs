@@ -2,19 +2,17 @@
 
 #![allow(unsafe_code)]
 
-use core::convert::Infallible;
 use core::fmt;
-use core::time::Duration;
-use std::time::Instant;
+use std::io;
 
 use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::robust::Holding;
 
 use crate::memory::shared::{Fingerprint, Shared};
-use crate::sync::lock::LockError;
-use crate::sync::lock::state::{LockRefused, Locked, RawLock};
-use crate::wait::Wait;
+use crate::sync::error::RobustListError;
+use crate::sync::lock::state::{LockRefused, RawLock};
+use crate::wait::{Wait, forms};
 
 const DONE: u32 = 1;
 
@@ -37,7 +35,7 @@ const DONE: u32 = 1;
 /// panics does the same.
 ///
 /// # Errors
-/// [`OnceError`]: [`Deadlock`](LockError::Deadlock) if the initialiser calls the same `Once`,
+/// [`OnceError`]: [`Deadlock`](OnceError::Deadlock) if the initialiser calls the same `Once`,
 /// otherwise as for a [`Lock`](crate::Lock).
 ///
 /// # Signal handlers
@@ -79,8 +77,58 @@ pub struct Once {
     _padding: u32,
 }
 
-/// The reason why a [`Once`] was not done. There is no guard that could come with an owner's death.
-pub type OnceError = LockError<Infallible>;
+/// The reason why a [`Once`] was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OnceError {
+    /// The calling thread is doing the work.
+    #[error("this thread is doing the work already: waiting for it would never end")]
+    Deadlock,
+    /// Another thread is doing the work.
+    #[error("the work is being done by another thread")]
+    WouldBlock,
+    /// Another thread was doing the work until the deadline.
+    #[error("the work was not done until the deadline")]
+    TimedOut,
+    /// A signal handler ran during an interruptible wait.
+    #[error("a signal handler ran while waiting for the work to be done")]
+    Interrupted,
+    /// The calling thread holds as many locks as the kernel is willing to free for it when it dies.
+    #[error(
+        "this thread holds {} locks, more would not be freed if it died: unlock some first",
+        crossproc_sys::robust::MAX_HELD
+    )]
+    TooManyHeld,
+    /// The calling thread can do no work that would be handed on at its death.
+    #[error("this thread can do no work that another would take over: {0}")]
+    Unavailable(#[source] RobustListError),
+}
+
+impl From<LockRefused> for OnceError {
+    fn from(refused: LockRefused) -> Self {
+        match refused {
+            LockRefused::Deadlock => OnceError::Deadlock,
+            LockRefused::WouldBlock => OnceError::WouldBlock,
+            LockRefused::TimedOut => OnceError::TimedOut,
+            LockRefused::Interrupted => OnceError::Interrupted,
+            LockRefused::TooManyHeld => OnceError::TooManyHeld,
+            LockRefused::Unavailable(why) => OnceError::Unavailable(RobustListError::new(why)),
+        }
+    }
+}
+
+impl From<OnceError> for io::Error {
+    fn from(error: OnceError) -> Self {
+        let kind = match error {
+            OnceError::WouldBlock => io::ErrorKind::WouldBlock,
+            OnceError::TimedOut => io::ErrorKind::TimedOut,
+            OnceError::Deadlock => io::ErrorKind::Deadlock,
+            OnceError::Interrupted => io::ErrorKind::Interrupted,
+            OnceError::TooManyHeld | OnceError::Unavailable(_) => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
 
 /// What an initialiser is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,66 +163,27 @@ impl Once {
         Once { lock: RawLock::new(), done: AtomicU32::new(0), _padding: 0 }
     }
 
-    /// Does the work, unless it is done. Waits for as long as another caller does it.
-    ///
-    /// # Errors
-    /// [`Deadlock`](LockError::Deadlock), [`TooManyHeld`](LockError::TooManyHeld),
-    /// [`Unavailable`](LockError::Unavailable).
-    #[inline]
-    pub fn call_once(&self, work: impl FnOnce(OnceState)) -> Result<(), OnceError> {
-        self.call_once_with(Wait::FOREVER, work)
-    }
-
-    /// Does the work, unless it is done or another caller is doing it.
-    ///
-    /// # Errors
-    /// [`WouldBlock`](LockError::WouldBlock) if another caller is doing it; otherwise as
-    /// [`call_once`](Once::call_once).
-    #[inline]
-    pub fn try_call_once(&self, work: impl FnOnce(OnceState)) -> Result<(), OnceError> {
-        self.call(RawLock::try_lock_contended, work)
-    }
-
-    /// Does the work, unless it is done. If another caller is doing it, waits for at most
-    /// `timeout`.
-    ///
-    /// # Errors
-    /// [`TimedOut`](LockError::TimedOut); otherwise as [`call_once`](Once::call_once).
-    #[inline]
-    pub fn call_once_timeout(
-        &self,
-        timeout: Duration,
-        work: impl FnOnce(OnceState),
-    ) -> Result<(), OnceError> {
-        self.call(|lock| lock.lock_contended(Wait::timeout(timeout)), work)
-    }
-
-    /// Does the work, unless it is done. If another caller is doing it, waits until `deadline` at
-    /// the latest.
-    ///
-    /// # Errors
-    /// [`TimedOut`](LockError::TimedOut); otherwise as [`call_once`](Once::call_once).
-    #[inline]
-    pub fn call_once_deadline(
-        &self,
-        deadline: Instant,
-        work: impl FnOnce(OnceState),
-    ) -> Result<(), OnceError> {
-        self.call(|lock| lock.lock_contended(Wait::deadline(deadline)), work)
-    }
-
-    /// Does the work, unless it is done. If another caller is doing it, waits as `wait` says.
-    ///
-    /// # Errors
-    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is
-    /// interruptible; otherwise as [`call_once`](Once::call_once).
-    #[inline]
-    pub fn call_once_with(
-        &self,
-        wait: Wait,
-        work: impl FnOnce(OnceState),
-    ) -> Result<(), OnceError> {
-        self.call(|lock| lock.lock_contended(wait), work)
+    forms! {
+        /// Does the work, unless it is done. The forms that wait do so while another caller does
+        /// it.
+        ///
+        /// ```
+        /// use crossproc::Once;
+        ///
+        /// static ONCE: Once = Once::new();
+        ///
+        /// let mut times = 0;
+        /// ONCE.call_once(|_| times += 1)?;
+        /// ONCE.call_once(|_| times += 1)?;
+        /// assert!(times == 1 && ONCE.is_completed());
+        /// # Ok::<(), crossproc::OnceError>(())
+        /// ```
+        call_once, try_call_once, call_once_timeout, call_once_deadline,
+        call_once_with<F: FnOnce(OnceState)>
+        (self: &Self; work: F) -> Result<(), OnceError>, Self::call,
+        errors "[`Deadlock`](OnceError::Deadlock), [`TooManyHeld`](OnceError::TooManyHeld), \
+                [`Unavailable`](OnceError::Unavailable).",
+        now "[`WouldBlock`](OnceError::WouldBlock) if another caller is doing it.", of OnceError
     }
 
     /// Returns whether the work is done. Once it is, it stays so.
@@ -188,19 +197,22 @@ impl Once {
     #[inline]
     fn call(
         &self,
-        lock: impl FnOnce(&RawLock) -> Result<Locked, LockRefused>,
+        wait: Option<impl FnOnce() -> Wait>,
         work: impl FnOnce(OnceState),
     ) -> Result<(), OnceError> {
-        if self.is_completed() { Ok(()) } else { self.complete(lock, work) }
+        if self.is_completed() { Ok(()) } else { self.complete(wait, work) }
     }
 
     #[cold]
     fn complete(
         &self,
-        lock: impl FnOnce(&RawLock) -> Result<Locked, LockRefused>,
+        wait: Option<impl FnOnce() -> Wait>,
         work: impl FnOnce(OnceState),
     ) -> Result<(), OnceError> {
-        let acquired = lock(&self.lock)?;
+        let acquired = match wait {
+            Some(wait) => self.lock.lock_contended(wait())?,
+            None => self.lock.try_lock_contended()?,
+        };
         // Held without a guard: nothing here gives out references, and the work may fork.
         self.lock.hold(Holding::BY_HAND);
         let _unlocks = Unlocks(&self.lock, acquired.tid);

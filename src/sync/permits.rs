@@ -4,16 +4,15 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::time::Duration;
 use std::io;
-use std::time::Instant;
 
 use crossproc_sys::robust::Holding;
 
 use crate::memory::shared::{Fingerprint, Shared};
+use crate::sync::error::RobustListError;
 use crate::sync::lock::state::LockRefused;
 use crate::sync::tokens::{Cells, Taken};
-use crate::wait::{Wait, Waiter};
+use crate::wait::{Wait, Waiter, forms};
 
 /// `N` permits, each of which comes back when its holder releases it, or dies.
 ///
@@ -25,8 +24,8 @@ use crate::wait::{Wait, Waiter};
 /// [`acquire`](Permits::acquire) looks at all permits, then sleeps until one is free. A free permit
 /// goes to the first thread to ask, even before a waiter that was just woken. Sleepers are woken in
 /// the order in which they went to sleep; each goes to sleep anew at the end of a
-/// [slice](crate::set_slice). Releasing does not block. Without sleepers, no operation makes a
-/// system call.
+/// [slice](crate::set_recheck_interval). Releasing does not block. Without sleepers, no operation
+/// makes a system call.
 ///
 /// # Memory ordering
 /// A release *synchronises with* the next acquisition of the same permit, and with any acquisition
@@ -35,8 +34,8 @@ use crate::wait::{Wait, Waiter};
 /// # Process death
 /// The permits of a thread that dies, ends, or calls `exec` are free at once, and the kernel wakes
 /// a waiter for each. On kernels before 6.2, and for the permits beyond the 126th, that can take
-/// one [slice](crate::set_slice). A waiter that dies leaves no trace. No participant is told of a
-/// death: the permits protected nothing but themselves.
+/// one [slice](crate::set_recheck_interval). A waiter that dies leaves no trace. No participant is
+/// told of a death: the permits protected nothing but themselves.
 ///
 /// # Fork
 /// A forked child does not inherit its parent's permits. A guard that was carried into it does
@@ -97,56 +96,27 @@ impl<const N: usize> Permits<N> {
         Permits { cells: Cells::new() }
     }
 
-    /// Takes a permit. Waits for one as long as it takes.
-    ///
-    /// # Errors
-    /// [`Deadlock`](PermitsError::Deadlock), [`TooManyHeld`](PermitsError::TooManyHeld),
-    /// [`Unavailable`](PermitsError::Unavailable).
-    #[inline]
-    pub fn acquire(&self) -> Result<Permit<'_, N>, PermitsError> {
-        self.acquire_lazily(|| Wait::FOREVER)
-    }
-
-    /// Takes a permit if there is one.
-    ///
-    /// # Errors
-    /// [`WouldBlock`](PermitsError::WouldBlock) if none was found: each permit was held when it was
-    /// looked at. Otherwise as [`acquire`](Permits::acquire).
-    #[inline]
-    pub fn try_acquire(&self) -> Result<Permit<'_, N>, PermitsError> {
-        match self.cells.try_take(Holding::BY_HAND)? {
-            Some(taken) => Ok(self.permit(taken)),
-            None => Err(PermitsError::WouldBlock),
-        }
-    }
-
-    /// Takes a permit. Waits for one for at most `timeout`. Zero tries once; [`Duration::MAX`]
-    /// waits for ever.
-    ///
-    /// # Errors
-    /// [`TimedOut`](PermitsError::TimedOut); otherwise as [`acquire`](Permits::acquire).
-    #[inline]
-    pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_, N>, PermitsError> {
-        self.acquire_lazily(|| Wait::timeout(timeout))
-    }
-
-    /// Takes a permit. Waits for one until `deadline` at the latest. A past deadline tries once.
-    ///
-    /// # Errors
-    /// [`TimedOut`](PermitsError::TimedOut); otherwise as [`acquire`](Permits::acquire).
-    #[inline]
-    pub fn acquire_deadline(&self, deadline: Instant) -> Result<Permit<'_, N>, PermitsError> {
-        self.acquire_lazily(|| Wait::deadline(deadline))
-    }
-
-    /// Takes a permit. Waits for one as `wait` says.
-    ///
-    /// # Errors
-    /// [`TimedOut`](PermitsError::TimedOut), and [`Interrupted`](PermitsError::Interrupted) if
-    /// `wait` is interruptible; otherwise as [`acquire`](Permits::acquire).
-    #[inline]
-    pub fn acquire_with(&self, wait: Wait) -> Result<Permit<'_, N>, PermitsError> {
-        self.acquire_lazily(|| wait)
+    forms! {
+        /// Takes a permit.
+        ///
+        /// ```
+        /// use crossproc::{Permits, PermitsError};
+        ///
+        /// static LICENCES: Permits<2> = Permits::new();
+        ///
+        /// let one = LICENCES.acquire()?;
+        /// let two = LICENCES.acquire()?;
+        /// assert_eq!(LICENCES.try_acquire().unwrap_err(), PermitsError::WouldBlock);
+        /// drop(one);
+        /// assert_eq!(LICENCES.value(), 1);
+        /// # Ok::<(), PermitsError>(())
+        /// ```
+        acquire, try_acquire, acquire_timeout, acquire_deadline, acquire_with
+        (self: &Self) -> Result<Permit<'_, N>, PermitsError>, Self::acquire_until,
+        errors "[`Deadlock`](PermitsError::Deadlock), [`TooManyHeld`](PermitsError::TooManyHeld), \
+                [`Unavailable`](PermitsError::Unavailable).",
+        now "[`WouldBlock`](PermitsError::WouldBlock) if none was found: each permit was held \
+             when it was looked at.", of PermitsError
     }
 
     /// Returns how many permits are free. It may have changed by the time this returns.
@@ -156,10 +126,16 @@ impl<const N: usize> Permits<N> {
     }
 
     #[inline]
-    fn acquire_lazily(&self, wait: impl FnOnce() -> Wait) -> Result<Permit<'_, N>, PermitsError> {
-        let taken = match self.cells.try_take(Holding::BY_HAND)? {
-            Some(taken) => taken,
-            None => self.cells.take_waiting(&mut Waiter::new(wait()), Holding::BY_HAND)?,
+    fn acquire_until(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<Permit<'_, N>, PermitsError> {
+        let taken = match (self.cells.try_take(Holding::BY_HAND)?, wait) {
+            (Some(taken), _) => taken,
+            (None, Some(wait)) => {
+                self.cells.take_waiting(&mut Waiter::new(wait()), Holding::BY_HAND)?
+            }
+            (None, None) => return Err(PermitsError::WouldBlock),
         };
         Ok(self.permit(taken))
     }
@@ -211,7 +187,7 @@ impl<const N: usize> fmt::Debug for Permit<'_, N> {
 }
 
 /// The reason why no permit was acquired.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PermitsError {
     /// No permit was found free.
@@ -234,8 +210,8 @@ pub enum PermitsError {
     )]
     TooManyHeld,
     /// The calling thread cannot hold a permit that would come back if it died.
-    #[error("this thread can hold no permit that survives it")]
-    Unavailable(#[source] crossproc_sys::robust::Error),
+    #[error("this thread can hold no permit that survives it: {0}")]
+    Unavailable(#[source] RobustListError),
 }
 
 impl From<LockRefused> for PermitsError {
@@ -245,8 +221,8 @@ impl From<LockRefused> for PermitsError {
             LockRefused::TimedOut => PermitsError::TimedOut,
             LockRefused::Interrupted => PermitsError::Interrupted,
             LockRefused::Deadlock => PermitsError::Deadlock,
-            LockRefused::TooDeep | LockRefused::TooManyHeld => PermitsError::TooManyHeld,
-            LockRefused::Unavailable(source) => PermitsError::Unavailable(source),
+            LockRefused::TooManyHeld => PermitsError::TooManyHeld,
+            LockRefused::Unavailable(why) => PermitsError::Unavailable(RobustListError::new(why)),
         }
     }
 }

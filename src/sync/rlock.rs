@@ -6,16 +6,15 @@ use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
-use core::time::Duration;
-use std::time::Instant;
 
 use crossproc_sys::robust::Holding;
 
 use crate::memory::shared::{Fingerprint, Plain, Shared};
+use crate::sync::error::NotOwner;
 use crate::sync::lock::state::{self, LockRefused, RawLock};
 use crate::sync::lock::unwinding::Panics;
 use crate::sync::lock::{Acquired, LockError};
-use crate::wait::Wait;
+use crate::wait::{Wait, forms};
 
 /// A value that one thread of one process at a time may use, and that this thread may lock again
 /// while it holds the lock.
@@ -27,8 +26,8 @@ use crate::wait::Wait;
 /// Only the thread that holds the lock knows how often it does. The count is not in shared memory.
 ///
 /// Blocking, fairness, memory ordering, fork and signal handlers are as for [`Lock`](crate::Lock).
-/// So is a death: the owner and its depth are gone, and the next owner gets
-/// [`LockError::OwnerDied`], until an owner has [recovered](RLockGuard::recover) the value.
+/// So is a death: the owner and its depth are gone, and locking is an error,
+/// [`LockError::OwnerDied`], until one [repairs](RLock::lock_or_repair) the value.
 ///
 /// A panic that unwinds through any of a thread's guards counts as its death, as for a
 /// [`Lock`](crate::Lock). If the panic is caught while the thread holds other guards, these see it
@@ -45,16 +44,16 @@ use crate::wait::Wait;
 ///
 /// static TOTAL: RLock<u64> = RLock::new(0);
 ///
-/// fn add(count: u64) -> Result<(), LockError<()>> {
-///     let total = TOTAL.lock().map_err(LockError::without_guard)?;
+/// fn add(count: u64) -> Result<(), LockError> {
+///     let total = TOTAL.lock()?;
 ///     total.set(total.get() + count);
 ///     Ok(())
 /// }
 ///
-/// let total = TOTAL.lock().map_err(LockError::without_guard)?;
+/// let total = TOTAL.lock()?;
 /// add(2)?; // locks it again
 /// assert_eq!((total.get(), TOTAL.depth()), (2, 1));
-/// # Ok::<(), LockError<()>>(())
+/// # Ok::<(), LockError>(())
 /// ```
 ///
 /// # Source
@@ -83,8 +82,8 @@ impl RawRLock {
         holding: Holding,
         by_guard: bool,
         tid: u32,
-    ) -> Result<state::Locked, LockRefused> {
-        let depth = holding.depth.checked_add(1).ok_or(LockRefused::TooDeep)?;
+    ) -> Result<state::Locked, LockError> {
+        let depth = holding.depth.checked_add(1).ok_or(LockError::TooDeep)?;
         self.lock.hold(Holding { depth, guards: holding.guards + u32::from(by_guard) });
         Ok(state::Locked { tid, owner_died: self.lock.is_inconsistent() })
     }
@@ -94,7 +93,7 @@ impl RawRLock {
         &self,
         by_guard: bool,
         contended: impl FnOnce(&RawLock) -> Result<state::Locked, LockRefused>,
-    ) -> Result<state::Locked, LockRefused> {
+    ) -> Result<state::Locked, LockError> {
         if let Some((tid, holding)) = self.lock.holding() {
             return self.lock_again(holding, by_guard, tid);
         }
@@ -154,58 +153,57 @@ impl<T: Plain> RLock<T> {
         RLock { raw: RawRLock::new(), value: Cell::new(value) }
     }
 
-    /// Locks, once more if this thread holds the lock already, and waits as long as it takes.
-    ///
-    /// # Errors
-    /// [`OwnerDied`](LockError::OwnerDied) with the guard, [`TooDeep`](LockError::TooDeep),
-    /// [`TooManyHeld`](LockError::TooManyHeld), [`Unavailable`](LockError::Unavailable).
-    #[inline]
-    pub fn lock(&self) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
-        self.guard(|raw| raw.lock_contended(Wait::FOREVER))
+    forms! {
+        /// Locks, once more if this thread holds the lock already.
+        ///
+        /// ```
+        /// use crossproc::RLock;
+        ///
+        /// static LOCK: RLock<u64> = RLock::new(7);
+        ///
+        /// let first = LOCK.lock()?;
+        /// let second = LOCK.lock()?;
+        /// second.set(8);
+        /// assert_eq!((first.get(), LOCK.depth()), (8, 2));
+        /// # Ok::<(), crossproc::LockError>(())
+        /// ```
+        lock, try_lock, lock_timeout, lock_deadline, lock_with
+        (self: &Self) -> Result<RLockGuard<'_, T>, LockError>, Self::locked,
+        errors "[`OwnerDied`](LockError::OwnerDied), [`TooDeep`](LockError::TooDeep), \
+                [`TooManyHeld`](LockError::TooManyHeld), [`Unavailable`](LockError::Unavailable).",
+        now "[`WouldBlock`](LockError::WouldBlock) if another thread holds it.", of LockError
     }
 
-    /// Locks if the lock is free or held by this thread.
-    ///
-    /// # Errors
-    /// [`WouldBlock`](LockError::WouldBlock) if another thread holds it; otherwise as
-    /// [`lock`](RLock::lock).
-    #[inline]
-    pub fn try_lock(&self) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
-        self.guard(RawLock::try_lock_contended)
+    forms! {
+        /// Locks, once more if this thread holds the lock already. If an owner died and the value
+        /// was not repaired since, calls `repair` with it first, and declares it whole. If this
+        /// thread dies or panics in `repair`, the next owner is told again.
+        ///
+        /// ```
+        /// use crossproc::RLock;
+        ///
+        /// static LOCK: RLock<u64> = RLock::new(7);
+        ///
+        /// let value = LOCK.lock_or_repair(|value| value.set(0))?;
+        /// assert_eq!(value.get(), 7, "nobody died");
+        /// # Ok::<(), crossproc::LockError>(())
+        /// ```
+        lock_or_repair, try_lock_or_repair, lock_or_repair_timeout, lock_or_repair_deadline,
+        lock_or_repair_with<R: FnOnce(&Cell<T>)>
+        (self: &Self; repair: R) -> Result<RLockGuard<'_, T>, LockError>, Self::repaired,
+        errors "[`TooDeep`](LockError::TooDeep), [`TooManyHeld`](LockError::TooManyHeld), \
+                [`Unavailable`](LockError::Unavailable).",
+        now "[`WouldBlock`](LockError::WouldBlock) if another thread holds it.", of LockError
     }
 
-    /// Locks, and waits for `timeout` at most. Zero tries once; [`Duration::MAX`] waits for ever.
+    /// Locks, and waits as `wait` says, whether or not the value was repaired after an owner's
+    /// death, as [`Lock::lock_unrepaired`](crate::Lock::lock_unrepaired) does.
     ///
     /// # Errors
-    /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](RLock::lock).
+    /// As [`lock_or_repair_with`](RLock::lock_or_repair_with).
     #[inline]
-    pub fn lock_timeout(
-        &self,
-        timeout: Duration,
-    ) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
-        self.guard(|raw| raw.lock_contended(Wait::timeout(timeout)))
-    }
-
-    /// Locks, and waits until `deadline` at most. A past deadline tries once.
-    ///
-    /// # Errors
-    /// [`TimedOut`](LockError::TimedOut); otherwise as [`lock`](RLock::lock).
-    #[inline]
-    pub fn lock_deadline(
-        &self,
-        deadline: Instant,
-    ) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
-        self.guard(|raw| raw.lock_contended(Wait::deadline(deadline)))
-    }
-
-    /// Locks, and waits as `wait` says.
-    ///
-    /// # Errors
-    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is
-    /// interruptible; otherwise as [`lock`](RLock::lock).
-    #[inline]
-    pub fn lock_with(&self, wait: Wait) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
-        self.guard(|raw| raw.lock_contended(wait))
+    pub fn lock_unrepaired(&self, wait: Wait) -> Result<RLockGuard<'_, T>, LockError> {
+        Ok(self.guard(Some(|| wait))?.0)
     }
 
     /// Locks without a guard, for callers that unlock in another function, such as language
@@ -220,7 +218,7 @@ impl<T: Plain> RLock<T> {
     /// As [`lock_with`](RLock::lock_with), except that [`Acquired`] reports an owner's death,
     /// because the lock is acquired then.
     #[inline]
-    pub fn acquire(&self, wait: Wait) -> Result<Acquired, LockError<()>> {
+    pub fn acquire(&self, wait: Wait) -> Result<Acquired, LockError> {
         let acquired = self.raw.lock(false, |raw| raw.lock_contended(wait))?;
         Ok(Acquired { owner_died: acquired.owner_died })
     }
@@ -229,14 +227,14 @@ impl<T: Plain> RLock<T> {
     /// a guard that was leaked.
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing changes
+    /// [`NotOwner`] if this thread does not hold the lock; nothing changes
     /// then.
     ///
     /// # Safety
     /// After the last release, nothing uses a guard or a reference to the value that this thread
     /// got by holding the lock.
-    pub unsafe fn force_release(&self) -> Result<(), LockError<()>> {
-        let tid = self.raw.lock.owned_by().ok_or(LockError::NotOwner)?;
+    pub unsafe fn force_release(&self) -> Result<(), NotOwner> {
+        let tid = self.raw.lock.owned_by().ok_or(NotOwner)?;
         self.raw.unlock(tid, false);
         Ok(())
     }
@@ -265,22 +263,43 @@ impl<T: Plain> RLock<T> {
     }
 
     #[inline]
+    fn locked(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<RLockGuard<'_, T>, LockError> {
+        match self.guard(wait)? {
+            (guard, false) => Ok(guard),
+            // Unlocks, once.
+            (_, true) => Err(LockError::OwnerDied),
+        }
+    }
+
+    #[inline]
+    fn repaired(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+        repair: impl FnOnce(&Cell<T>),
+    ) -> Result<RLockGuard<'_, T>, LockError> {
+        match self.guard(wait)? {
+            (guard, false) => Ok(guard),
+            (guard, true) => {
+                repair(&guard);
+                Ok(guard.recover())
+            }
+        }
+    }
+
+    /// Returns a guard, and whether an owner died; without a `Wait`, only if there is nothing to
+    /// wait for.
+    #[inline]
     fn guard(
         &self,
-        contended: impl FnOnce(&RawLock) -> Result<state::Locked, LockRefused>,
-    ) -> Result<RLockGuard<'_, T>, LockError<RLockGuard<'_, T>>> {
-        match self.raw.lock(true, contended) {
-            Ok(acquired) => {
-                let guard = RLockGuard {
-                    lock: self,
-                    tid: acquired.tid,
-                    panics: Panics::now(),
-                    stays_here: PhantomData,
-                };
-                if acquired.owner_died { Err(LockError::OwnerDied(guard)) } else { Ok(guard) }
-            }
-            Err(refused) => Err(refused.into()),
-        }
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<(RLockGuard<'_, T>, bool), LockError> {
+        let locked = self.raw.lock(true, |raw| match wait {
+            Some(wait) => raw.lock_contended(wait()),
+            None => raw.try_lock_contended(),
+        })?;
+        let panics = Panics::now();
+        let guard = RLockGuard { lock: self, tid: locked.tid, panics, stays_here: PhantomData };
+        Ok((guard, locked.owner_died))
     }
 }
 
@@ -289,9 +308,9 @@ impl RLock<()> {
     /// on if nobody has recovered from an owner's death.
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing changes
+    /// [`NotOwner`] if this thread does not hold the lock; nothing changes
     /// then.
-    pub fn release(&self) -> Result<(), LockError<()>> {
+    pub fn release(&self) -> Result<(), NotOwner> {
         // SAFETY: the value holds nothing that a guard or a reference could be used for.
         unsafe { self.force_release() }
     }
@@ -299,11 +318,11 @@ impl RLock<()> {
     /// Declares what the lock protects whole again, after [`Acquired::owner_died`].
     ///
     /// # Errors
-    /// [`NotOwner`](LockError::NotOwner) if this thread does not hold the lock; nothing changes
+    /// [`NotOwner`] if this thread does not hold the lock; nothing changes
     /// then.
-    pub fn recover(&self) -> Result<(), LockError<()>> {
+    pub fn recover(&self) -> Result<(), NotOwner> {
         if !self.is_owned() {
-            return Err(LockError::NotOwner);
+            return Err(NotOwner);
         }
         self.raw.lock.recover();
         Ok(())

@@ -6,8 +6,6 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
-use core::time::Duration;
-use std::time::Instant;
 
 pub(crate) mod state;
 
@@ -17,7 +15,7 @@ use crate::sync::lock::LockError;
 use crate::sync::lock::state::LockRefused;
 use crate::sync::lock::unwinding::Panics;
 use crate::sync::tokens::Taken;
-use crate::wait::Wait;
+use crate::wait::{Wait, forms};
 
 /// A value that several threads of any processes may read at a time, or one thread may change.
 ///
@@ -36,11 +34,11 @@ use crate::wait::Wait;
 /// readers before it.
 ///
 /// # Process death
-/// A reader that dies is gone, and blocks nobody. A writer that dies is gone, too. The next writers
-/// and readers get [`LockError::OwnerDied`] with the guard in it, until a writer calls
-/// [`recover`](RwLockWriteGuard::recover). A writer that dies while it still waits for readers has
-/// changed nothing, and nobody is told. A waiter that dies leaves no trace. Stopped threads keep
-/// what they hold.
+/// A reader that dies is gone, and blocks nobody. A writer that dies is gone, too. From then on
+/// reading and writing are errors, [`LockError::OwnerDied`], until a writer
+/// [repairs](RwLock::write_or_repair) the value. A writer that dies while it still waits for
+/// readers has changed nothing, and nobody is told. A waiter that dies leaves no trace. Stopped
+/// threads keep what they hold.
 ///
 /// A panic that begins while a writer's guard is held, and unwinds through it, counts as the
 /// writer's death, as for a [`Lock`](crate::Lock). A panic through a reader's guard does nothing.
@@ -65,17 +63,17 @@ use crate::wait::Wait;
 ///
 /// # Examples
 /// ```
-/// use crossproc::{LockError, RwLock};
+/// use crossproc::RwLock;
 ///
 /// static LIMITS: RwLock<[u32; 2]> = RwLock::new([1, 10]);
 ///
 /// {
-///     let one = LIMITS.read().map_err(LockError::without_guard)?;
-///     let other = LIMITS.read().map_err(LockError::without_guard)?;
+///     let one = LIMITS.read()?;
+///     let other = LIMITS.read()?;
 ///     assert_eq!(one[1], other[1]);
 /// }
-/// LIMITS.write().map_err(LockError::without_guard)?[1] = 20;
-/// # Ok::<(), LockError<()>>(())
+/// LIMITS.write()?[1] = 20;
+/// # Ok::<(), crossproc::LockError>(())
 /// ```
 ///
 /// # Source
@@ -104,11 +102,6 @@ unsafe impl<T: Plain + Sync, const READERS: usize> Shared for RwLock<T, READERS>
     }
 }
 
-type Read<'a, T, const READERS: usize> =
-    Result<RwLockReadGuard<'a, T, READERS>, LockError<RwLockReadGuard<'a, T, READERS>>>;
-type Write<'a, T, const READERS: usize> =
-    Result<RwLockWriteGuard<'a, T, READERS>, LockError<RwLockWriteGuard<'a, T, READERS>>>;
-
 impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
     /// Creates a free lock around `value`.
     pub const fn new(value: T) -> Self {
@@ -116,101 +109,101 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
         RwLock { raw: RawRwLock::new(), value: UnsafeCell::new(value) }
     }
 
-    /// Locks for reading, and waits as long as it takes.
-    ///
-    /// # Errors
-    /// [`OwnerDied`](LockError::OwnerDied) with the guard, [`Deadlock`](LockError::Deadlock),
-    /// [`TooManyHeld`](LockError::TooManyHeld), [`Unavailable`](LockError::Unavailable).
-    #[inline]
-    pub fn read(&self) -> Read<'_, T, READERS> {
-        self.reading(|| Some(Wait::FOREVER))
+    forms! {
+        /// Locks for reading. The forms that wait do so while a writer writes or waits, or too many
+        /// threads read.
+        ///
+        /// ```
+        /// use crossproc::RwLock;
+        ///
+        /// static LIMITS: RwLock<[u32; 2]> = RwLock::new([1, 10]);
+        ///
+        /// let (one, other) = (LIMITS.read()?, LIMITS.read()?);
+        /// assert_eq!((one[1], other[1], LIMITS.readers()), (10, 10, 2));
+        /// # Ok::<(), crossproc::LockError>(())
+        /// ```
+        read, try_read, read_timeout, read_deadline, read_with
+        (self: &Self) -> Result<RwLockReadGuard<'_, T, READERS>, LockError>, Self::read_locked,
+        errors "[`OwnerDied`](LockError::OwnerDied), [`Deadlock`](LockError::Deadlock), \
+                [`TooManyHeld`](LockError::TooManyHeld), [`Unavailable`](LockError::Unavailable).",
+        now "[`WouldBlock`](LockError::WouldBlock), also while a writer \
+             [tries](Self::try_write).", of LockError
     }
 
-    /// Locks for reading, unless a writer writes, waits or [tries](RwLock::try_write), or too many
-    /// threads read.
+    /// Locks for reading, and waits as `wait` says, whether or not the value was repaired after a
+    /// writer's death. [`is_inconsistent`](RwLockReadGuard::is_inconsistent) of the guard tells.
     ///
     /// # Errors
-    /// [`WouldBlock`](LockError::WouldBlock); otherwise as [`read`](RwLock::read).
+    /// As [`read_with`](RwLock::read_with), but never [`OwnerDied`](LockError::OwnerDied).
     #[inline]
-    pub fn try_read(&self) -> Read<'_, T, READERS> {
-        self.reading(|| None)
+    pub fn read_unrepaired(
+        &self,
+        wait: Wait,
+    ) -> Result<RwLockReadGuard<'_, T, READERS>, LockError> {
+        Ok(self.reading(Some(|| wait))?)
     }
 
-    /// Locks for reading, and waits for `timeout` at most. Zero tries once; [`Duration::MAX`] waits
-    /// for ever.
-    ///
-    /// # Errors
-    /// [`TimedOut`](LockError::TimedOut); otherwise as [`read`](RwLock::read).
-    #[inline]
-    pub fn read_timeout(&self, timeout: Duration) -> Read<'_, T, READERS> {
-        self.reading(|| Some(Wait::timeout(timeout)))
+    forms! {
+        /// Locks for writing.
+        ///
+        /// ```
+        /// use crossproc::RwLock;
+        ///
+        /// static LIMITS: RwLock<[u32; 2]> = RwLock::new([1, 10]);
+        ///
+        /// LIMITS.write()?[1] = 20;
+        /// assert_eq!(LIMITS.read()?[1], 20);
+        /// # Ok::<(), crossproc::LockError>(())
+        /// ```
+        write, try_write, write_timeout, write_deadline, write_with
+        (self: &Self) -> Result<RwLockWriteGuard<'_, T, READERS>, LockError>, Self::write_locked,
+        errors "[`OwnerDied`](LockError::OwnerDied), [`Deadlock`](LockError::Deadlock), \
+                [`TooManyHeld`](LockError::TooManyHeld), [`Unavailable`](LockError::Unavailable).",
+        now "[`WouldBlock`](LockError::WouldBlock) if another thread reads or writes.", of LockError
     }
 
-    /// Locks for reading, and waits until `deadline` at most. A past deadline tries once.
-    ///
-    /// # Errors
-    /// [`TimedOut`](LockError::TimedOut); otherwise as [`read`](RwLock::read).
-    #[inline]
-    pub fn read_deadline(&self, deadline: Instant) -> Read<'_, T, READERS> {
-        self.reading(|| Some(Wait::deadline(deadline)))
+    forms! {
+        /// Locks for writing. If a writer died and the value was not repaired since, calls `repair`
+        /// with it first, and declares it whole: once the guard is dropped, others get it without
+        /// an error. If this thread dies or panics in `repair`, they are told again.
+        ///
+        /// ```
+        /// use crossproc::{LockError, RwLock};
+        ///
+        /// static LIMITS: RwLock<[u32; 2]> = RwLock::new([1, 10]);
+        ///
+        /// # std::panic::set_hook(Box::new(|_| ()));
+        /// let half = std::thread::spawn(|| {
+        ///     let mut limits = LIMITS.write().unwrap();
+        ///     limits[0] = 20;
+        ///     panic!("and the upper limit is lower now");
+        /// });
+        /// assert!(half.join().is_err());
+        /// assert_eq!(LIMITS.read().unwrap_err(), LockError::OwnerDied);
+        /// drop(LIMITS.write_or_repair(|limits| *limits = [1, 10])?);
+        /// assert_eq!(*LIMITS.read()?, [1, 10]);
+        /// # Ok::<(), LockError>(())
+        /// ```
+        write_or_repair, try_write_or_repair, write_or_repair_timeout, write_or_repair_deadline,
+        write_or_repair_with<R: FnOnce(&mut T)>
+        (self: &Self; repair: R) -> Result<RwLockWriteGuard<'_, T, READERS>, LockError>,
+        Self::repaired,
+        errors "[`Deadlock`](LockError::Deadlock), [`TooManyHeld`](LockError::TooManyHeld), \
+                [`Unavailable`](LockError::Unavailable).",
+        now "[`WouldBlock`](LockError::WouldBlock) if another thread reads or writes.", of LockError
     }
 
-    /// Locks for reading, and waits as `wait` says.
+    /// Locks for writing, and waits as `wait` says, whether or not the value was repaired after a
+    /// writer's death, as [`Lock::lock_unrepaired`](crate::Lock::lock_unrepaired) does.
     ///
     /// # Errors
-    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is
-    /// interruptible; otherwise as [`read`](RwLock::read).
+    /// As [`write_or_repair_with`](RwLock::write_or_repair_with).
     #[inline]
-    pub fn read_with(&self, wait: Wait) -> Read<'_, T, READERS> {
-        self.reading(|| Some(wait))
-    }
-
-    /// Locks for writing, and waits as long as it takes.
-    ///
-    /// # Errors
-    /// [`OwnerDied`](LockError::OwnerDied) with the guard, [`Deadlock`](LockError::Deadlock),
-    /// [`TooManyHeld`](LockError::TooManyHeld), [`Unavailable`](LockError::Unavailable).
-    #[inline]
-    pub fn write(&self) -> Write<'_, T, READERS> {
-        self.writing(|| Some(Wait::FOREVER))
-    }
-
-    /// Locks for writing if no thread reads or writes.
-    ///
-    /// # Errors
-    /// [`WouldBlock`](LockError::WouldBlock); otherwise as [`write`](RwLock::write).
-    #[inline]
-    pub fn try_write(&self) -> Write<'_, T, READERS> {
-        self.writing(|| None)
-    }
-
-    /// Locks for writing, and waits for `timeout` at most. Zero tries once; [`Duration::MAX`] waits
-    /// for ever.
-    ///
-    /// # Errors
-    /// [`TimedOut`](LockError::TimedOut); otherwise as [`write`](RwLock::write).
-    #[inline]
-    pub fn write_timeout(&self, timeout: Duration) -> Write<'_, T, READERS> {
-        self.writing(|| Some(Wait::timeout(timeout)))
-    }
-
-    /// Locks for writing, and waits until `deadline` at most. A past deadline tries once.
-    ///
-    /// # Errors
-    /// [`TimedOut`](LockError::TimedOut); otherwise as [`write`](RwLock::write).
-    #[inline]
-    pub fn write_deadline(&self, deadline: Instant) -> Write<'_, T, READERS> {
-        self.writing(|| Some(Wait::deadline(deadline)))
-    }
-
-    /// Locks for writing, and waits as `wait` says.
-    ///
-    /// # Errors
-    /// [`TimedOut`](LockError::TimedOut), and [`Interrupted`](LockError::Interrupted) if `wait` is
-    /// interruptible; otherwise as [`write`](RwLock::write).
-    #[inline]
-    pub fn write_with(&self, wait: Wait) -> Write<'_, T, READERS> {
-        self.writing(|| Some(wait))
+    pub fn write_unrepaired(
+        &self,
+        wait: Wait,
+    ) -> Result<RwLockWriteGuard<'_, T, READERS>, LockError> {
+        Ok(self.writing(Some(|| wait))?)
     }
 
     /// Returns the value without locking: nobody else has it.
@@ -231,39 +224,71 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
         self.raw.readers()
     }
 
+    #[inline]
+    fn read_locked(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<RwLockReadGuard<'_, T, READERS>, LockError> {
+        let guard = self.reading(wait)?;
+        if guard.is_inconsistent { Err(LockError::OwnerDied) } else { Ok(guard) }
+    }
+
+    #[inline]
+    fn write_locked(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<RwLockWriteGuard<'_, T, READERS>, LockError> {
+        let guard = self.writing(wait)?;
+        if guard.is_inconsistent { Err(LockError::OwnerDied) } else { Ok(guard) }
+    }
+
+    #[inline]
+    fn repaired(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+        repair: impl FnOnce(&mut T),
+    ) -> Result<RwLockWriteGuard<'_, T, READERS>, LockError> {
+        let mut guard = self.writing(wait)?;
+        if guard.is_inconsistent {
+            repair(&mut guard);
+            guard = guard.recover();
+        }
+        Ok(guard)
+    }
+
     /// Returns a guard for reading; without a `Wait`, only if there is nothing to wait for.
     #[inline]
-    fn reading(&self, wait: impl FnOnce() -> Option<Wait>) -> Read<'_, T, READERS> {
-        let result = match self.raw.try_read() {
-            Err(LockRefused::WouldBlock) => {
-                wait().map_or(Err(LockRefused::WouldBlock), |wait| self.raw.read(wait))
-            }
-            result => result,
+    fn reading(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<RwLockReadGuard<'_, T, READERS>, LockRefused> {
+        let result = match (self.raw.try_read(), wait) {
+            (Err(LockRefused::WouldBlock), Some(wait)) => self.raw.read(wait()),
+            (result, _) => result,
         };
         let Admitted { by, is_inconsistent } = result?;
-        let guard =
-            RwLockReadGuard { lock: self, taken: by, is_inconsistent, stays_here: PhantomData };
-        if is_inconsistent { Err(LockError::OwnerDied(guard)) } else { Ok(guard) }
+        Ok(RwLockReadGuard { lock: self, taken: by, is_inconsistent, stays_here: PhantomData })
     }
 
     /// Returns a guard for writing; without a `Wait`, only if there is nothing to wait for.
     #[inline]
-    fn writing(&self, wait: impl FnOnce() -> Option<Wait>) -> Write<'_, T, READERS> {
-        let result = match self.raw.try_write() {
-            Err(LockRefused::WouldBlock) => {
-                wait().map_or(Err(LockRefused::WouldBlock), |wait| self.raw.write(wait))
-            }
-            result => result,
+    fn writing(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<RwLockWriteGuard<'_, T, READERS>, LockRefused> {
+        let result = match (self.raw.try_write(), wait) {
+            (Err(LockRefused::WouldBlock), Some(wait)) => self.raw.write(wait()),
+            (result, _) => result,
         };
         let Admitted { by, is_inconsistent } = result?;
-        let guard = RwLockWriteGuard {
+        let panics = Panics::now();
+        Ok(RwLockWriteGuard {
             lock: self,
             tid: by,
             is_inconsistent,
-            panics: Panics::now(),
+            panics,
             stays_here: PhantomData,
-        };
-        if is_inconsistent { Err(LockError::OwnerDied(guard)) } else { Ok(guard) }
+        })
     }
 }
 

@@ -26,8 +26,8 @@ use crate::wait::{Ended, Wait};
 /// [`acquire`](Semaphore::acquire) looks at a semaphore without permits for a few microseconds,
 /// then sleeps. A permit goes to the first thread to ask, even before a waiter that was just woken.
 /// Sleepers are woken in the order in which they went to sleep; each goes to sleep anew at the end
-/// of a [slice](crate::set_slice). No other operation blocks. Without sleepers, no operation makes
-/// a system call.
+/// of a [slice](crate::set_recheck_interval). No other operation blocks. Without sleepers, no
+/// operation makes a system call.
 ///
 /// # Memory ordering
 /// A release *synchronises with* the acquisitions that follow it: a thread that gets a permit after
@@ -38,7 +38,8 @@ use crate::wait::{Ended, Wait};
 /// that dies has taken its permit or has not; no permit is lost in between, and no thread sleeps
 /// while there are permits. A releaser that dies has released or has not. If it has, the permits
 /// are acquired, even if it died before it woke any waiter: the kernel wakes the first waiter,
-/// which wakes the next. On kernels before 6.2 that can take one [slice](crate::set_slice).
+/// which wakes the next. On kernels before 6.2 that can take one
+/// [slice](crate::set_recheck_interval).
 ///
 /// # Signal handlers
 /// `release`, `release_many`, `try_acquire` and `value` may be called in a signal handler, provided
@@ -97,21 +98,20 @@ impl Semaphore {
     /// Adds one permit and wakes a waiter, if there is one.
     ///
     /// # Errors
-    /// [`SemaphoreError::Overflow`] if there are [`MAX`](Semaphore::MAX) already; nothing has
-    /// changed then.
+    /// [`OverRelease`] if there are [`MAX`](Semaphore::MAX) already; nothing has changed then.
     #[inline]
-    pub fn release(&self) -> Result<(), SemaphoreError> {
+    pub fn release(&self) -> Result<(), OverRelease> {
         self.release_many(1)
     }
 
     /// Adds `count` permits in one step and wakes as many waiters. Zero does nothing.
     ///
     /// # Errors
-    /// [`SemaphoreError::Overflow`] if there would be more than [`MAX`](Semaphore::MAX); nothing
-    /// has changed then.
+    /// [`OverRelease`] if there would be more than [`MAX`](Semaphore::MAX); nothing has changed
+    /// then.
     #[inline]
-    pub fn release_many(&self, count: u32) -> Result<(), SemaphoreError> {
-        Ok(self.raw.release(count, Semaphore::MAX)?)
+    pub fn release_many(&self, count: u32) -> Result<(), OverRelease> {
+        released(&self.raw, count, Semaphore::MAX)
     }
 }
 
@@ -272,14 +272,14 @@ impl fmt::Debug for SemaphoreGuard<'_> {
 ///
 /// # Examples
 /// ```
-/// use crossproc::{BoundedSemaphore, SemaphoreError};
+/// use crossproc::{BoundedSemaphore, OverRelease};
 ///
 /// static CONNECTIONS: BoundedSemaphore = BoundedSemaphore::new(2);
 ///
 /// let connection = CONNECTIONS.access();
 /// assert_eq!((CONNECTIONS.value(), CONNECTIONS.bound()), (1, 2));
 /// drop(connection);
-/// assert_eq!(CONNECTIONS.release(), Err(SemaphoreError::OverRelease { bound: 2 }));
+/// assert_eq!(CONNECTIONS.release(), Err(OverRelease { bound: 2 }));
 /// ```
 #[repr(C)]
 pub struct BoundedSemaphore {
@@ -317,21 +317,19 @@ impl BoundedSemaphore {
     /// Adds one permit and wakes a waiter, if there is one.
     ///
     /// # Errors
-    /// [`SemaphoreError::OverRelease`] if all permits are there; nothing has changed then.
+    /// [`OverRelease`] if all permits are there; nothing has changed then.
     #[inline]
-    pub fn release(&self) -> Result<(), SemaphoreError> {
+    pub fn release(&self) -> Result<(), OverRelease> {
         self.release_many(1)
     }
 
     /// Adds `count` permits in one step and wakes as many waiters. Zero does nothing.
     ///
     /// # Errors
-    /// [`SemaphoreError::OverRelease`] if there would be more than the bound; nothing has changed
-    /// then.
+    /// [`OverRelease`] if there would be more than the bound; nothing has changed then.
     #[inline]
-    pub fn release_many(&self, count: u32) -> Result<(), SemaphoreError> {
-        let bound = self.bound();
-        self.raw.release(count, bound).map_err(|Overflow| SemaphoreError::OverRelease { bound })
+    pub fn release_many(&self, count: u32) -> Result<(), OverRelease> {
+        released(&self.raw, count, self.bound())
     }
 
     /// Returns the largest number of permits.
@@ -350,7 +348,7 @@ impl fmt::Debug for BoundedSemaphore {
     }
 }
 
-/// The reason why no permit was acquired or released.
+/// The reason why no permit was acquired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SemaphoreError {
@@ -360,21 +358,6 @@ pub enum SemaphoreError {
     /// There was no permit by the deadline.
     #[error("the semaphore had no permit until the deadline")]
     TimedOut,
-    /// There would be more permits than a semaphore can count.
-    #[error(
-        "the semaphore would have more than {} permits: it was released more often than acquired",
-        Semaphore::MAX
-    )]
-    Overflow,
-    /// A bounded semaphore would have more permits than it began with.
-    #[error(
-        "the semaphore would have more than its {bound} permits: it was released more often than \
-         acquired"
-    )]
-    OverRelease {
-        /// The number that it began with.
-        bound: u32,
-    },
     /// A signal handler ran while the thread waited interruptibly.
     #[error("a signal handler ran while waiting for a permit")]
     Interrupted,
@@ -392,10 +375,26 @@ impl From<Ended> for SemaphoreError {
     }
 }
 
-impl From<Overflow> for SemaphoreError {
-    fn from(_: Overflow) -> Self {
-        SemaphoreError::Overflow
+/// A release of more permits than were acquired: the semaphore would have more than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the semaphore would have more than its {bound} permits: it was released more often than \
+     acquired"
+)]
+pub struct OverRelease {
+    /// The largest number of permits: the [bound](BoundedSemaphore::bound), or [`Semaphore::MAX`].
+    pub bound: u32,
+}
+
+impl From<OverRelease> for io::Error {
+    fn from(error: OverRelease) -> Self {
+        io::Error::other(error)
     }
+}
+
+#[inline]
+fn released(semaphore: &RawSemaphore, count: u32, bound: u32) -> Result<(), OverRelease> {
+    semaphore.release(count, bound).map_err(|Overflow| OverRelease { bound })
 }
 
 impl From<SemaphoreError> for io::Error {
@@ -405,7 +404,6 @@ impl From<SemaphoreError> for io::Error {
             SemaphoreError::TimedOut => io::ErrorKind::TimedOut,
             SemaphoreError::Interrupted => io::ErrorKind::Interrupted,
             SemaphoreError::NoThread => io::ErrorKind::WouldBlock,
-            SemaphoreError::Overflow | SemaphoreError::OverRelease { .. } => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)
     }

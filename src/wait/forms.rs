@@ -2,7 +2,8 @@
 
 /// Defines a method that waits as long as it takes, and four more forms of it. They do not wait,
 /// wait for a time, wait until a time, and wait as a [`Wait`](crate::Wait) says. All of them call
-/// the function that is named last, with how long to wait, or `None` for not at all.
+/// the function that is named last, with how long to wait, or `None` for not at all. What stands
+/// after a `;` comes after the time: it is for closures.
 ///
 /// Their errors are a [`QueueError`](crate::QueueError), or contain one, unless another type is
 /// named.
@@ -11,13 +12,14 @@ macro_rules! forms {
         $(#[doc = $what:literal])+
         $name:ident, $try_name:ident, $timeout:ident, $deadline:ident, $with:ident
         $(<$generic:ident: $bound:path>)?
-        (self$(: $self:ty)? $(, $argument:ident: $type:ty)*) -> $result:ty, $of:expr,
+        (self$(: $self:ty)? $(, $argument:ident: $type:ty)* $(; $last:ident: $last_type:ty)?)
+        -> $result:ty, $of:expr,
         errors $errors:literal, now $now:literal
     ) => {
         $crate::wait::forms! {
             $(#[doc = $what])+
             $name, $try_name, $timeout, $deadline, $with $(<$generic: $bound>)?
-            (self$(: $self)? $(, $argument: $type)*) -> $result, $of,
+            (self$(: $self)? $(, $argument: $type)* $(; $last: $last_type)?) -> $result, $of,
             errors $errors, now $now, of QueueError
         }
     };
@@ -25,9 +27,10 @@ macro_rules! forms {
         $(#[doc = $what:literal])+
         $name:ident, $try_name:ident, $timeout:ident, $deadline:ident, $with:ident
         $(<$generic:ident: $bound:path>)?
-        (self$(: $self:ty)? $(, $argument:ident: $type:ty)*) -> $result:ty, $of:expr,
+        (self$(: $self:ty)? $(, $argument:ident: $type:ty)* $(; $last:ident: $last_type:ty)?)
+        -> $result:ty, $of:expr,
         errors $errors:literal, now $now:literal,
-        of $error:ident
+        of $error:path
     ) => {
         $(#[doc = $what])+
         ///
@@ -36,8 +39,10 @@ macro_rules! forms {
         /// # Errors
         #[doc = $errors]
         #[inline]
-        pub fn $name$(<$generic: $bound>)?(self$(: $self)? $(, $argument: $type)*) -> $result {
-            $of(self, $($argument,)* Some(|| $crate::Wait::FOREVER))
+        pub fn $name$(<$generic: $bound>)?(
+            self$(: $self)? $(, $argument: $type)* $(, $last: $last_type)?
+        ) -> $result {
+            $of(self, $($argument,)* Some(|| $crate::Wait::FOREVER) $(, $last)?)
         }
 
         #[doc = concat!(
@@ -49,8 +54,10 @@ macro_rules! forms {
             $now, " Otherwise as [`", stringify!($name), "`](Self::", stringify!($name), ")."
         )]
         #[inline]
-        pub fn $try_name$(<$generic: $bound>)?(self$(: $self)? $(, $argument: $type)*) -> $result {
-            $of(self, $($argument,)* None::<fn() -> $crate::Wait>)
+        pub fn $try_name$(<$generic: $bound>)?(
+            self$(: $self)? $(, $argument: $type)* $(, $last: $last_type)?
+        ) -> $result {
+            $of(self, $($argument,)* None::<fn() -> $crate::Wait> $(, $last)?)
         }
 
         #[doc = concat!(
@@ -67,8 +74,9 @@ macro_rules! forms {
         #[inline]
         pub fn $timeout$(<$generic: $bound>)?(
             self$(: $self)? $(, $argument: $type)*, timeout: core::time::Duration
+            $(, $last: $last_type)?
         ) -> $result {
-            $of(self, $($argument,)* Some(|| $crate::Wait::timeout(timeout)))
+            $of(self, $($argument,)* Some(|| $crate::Wait::timeout(timeout)) $(, $last)?)
         }
 
         #[doc = concat!(
@@ -84,8 +92,9 @@ macro_rules! forms {
         #[inline]
         pub fn $deadline$(<$generic: $bound>)?(
             self$(: $self)? $(, $argument: $type)*, deadline: std::time::Instant
+            $(, $last: $last_type)?
         ) -> $result {
-            $of(self, $($argument,)* Some(|| $crate::Wait::deadline(deadline)))
+            $of(self, $($argument,)* Some(|| $crate::Wait::deadline(deadline)) $(, $last)?)
         }
 
         #[doc = concat!(
@@ -102,8 +111,9 @@ macro_rules! forms {
         #[inline]
         pub fn $with$(<$generic: $bound>)?(
             self$(: $self)? $(, $argument: $type)*, wait: $crate::Wait
+            $(, $last: $last_type)?
         ) -> $result {
-            $of(self, $($argument,)* Some(|| wait))
+            $of(self, $($argument,)* Some(|| wait) $(, $last)?)
         }
     };
 }

@@ -22,7 +22,7 @@ static SLICE: AtomicU64 = AtomicU64::new(DEFAULT_SLICE);
 /// Returns the length of the slices that every sleep of this process is cut into, or `None` if
 /// sleeps are not cut.
 #[must_use]
-pub fn slice() -> Option<Duration> {
+pub fn recheck_interval() -> Option<Duration> {
     match SLICE.load(Relaxed) {
         SLICES_OFF => None,
         nanos => Some(Duration::from_nanos(nanos)),
@@ -43,7 +43,7 @@ pub fn slice() -> Option<Duration> {
 /// a mutex with priority inheritance makes the kernel refuse wake-ups.
 ///
 /// Forked children inherit the length; executed programs do not.
-pub fn set_slice(slice: Option<Duration>) {
+pub fn set_recheck_interval(slice: Option<Duration>) {
     let nanos = slice
         .map_or(SLICES_OFF, |slice| u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX).max(1_000));
     SLICE.store(nanos, Relaxed);
@@ -64,9 +64,9 @@ pub fn set_slice(slice: Option<Duration>) {
 /// | [`interruptible`](Wait::interruptible) | the kernel's report (`EINTR`) that some handler ran | a handler that runs while the thread does not sleep, or as its sleep ends by itself |
 ///
 /// The kernel's report alone is never enough for a Ctrl-C. A handler may run just before the thread
-/// falls asleep, or in the same moment in which the thread is woken or a [slice](set_slice) is
-/// over. It then interrupts no system call, and the wait goes on as if no signal had come. So use a
-/// flag for every signal that must not get lost.
+/// falls asleep, or in the same moment in which the thread is woken or a
+/// [slice](set_recheck_interval) is over. It then interrupts no system call, and the wait goes on
+/// as if no signal had come. So use a flag for every signal that must not get lost.
 ///
 /// # Examples
 /// ```
@@ -160,12 +160,12 @@ impl Wait {
     /// sets the flag. On the error the caller takes the flag back, does what is to be done, and
     /// waits again with the same deadline. Handlers that leave the flag alone do not end the wait.
     ///
-    /// The thread looks at the flag before every sleep, and a sleep lasts a [slice](set_slice) at
-    /// most. So a wait ends at once if the kernel interrupts a sleep for the handler. Otherwise it
-    /// ends within one slice after the flag was set, whatever else happened at the same time; where
-    /// a slice is shorter than 10 ms, within 10 ms. With slices off (`None`) nothing bounds it. A
-    /// handler that runs between the look and the sleep is then noticed when something else ends
-    /// the sleep.
+    /// The thread looks at the flag before every sleep, and a sleep lasts a
+    /// [slice](set_recheck_interval) at most. So a wait ends at once if the kernel interrupts a
+    /// sleep for the handler. Otherwise it ends within one slice after the flag was set, whatever
+    /// else happened at the same time; where a slice is shorter than 10 ms, within 10 ms. With
+    /// slices off (`None`) nothing bounds it. A handler that runs between the look and the sleep is
+    /// then noticed when something else ends the sleep.
     ///
     /// - What can be done at once is done, and a deadline that has passed is reported, even if the
     ///   flag is set.
@@ -229,9 +229,9 @@ impl Wait {
     /// Returns when a sleep that nothing else cuts must end so that the flag is looked at: after a
     /// slice, if there is a flag.
     pub(crate) fn look_at(self) -> Option<u64> {
-        let slice =
-            slice().filter(|_| self.interruption.is_some_and(|flag| flag != Flag(&CALL)))?;
-        // A slice always fits: `set_slice` limits it to 64 bits.
+        let slice = recheck_interval()
+            .filter(|_| self.interruption.is_some_and(|flag| flag != Flag(&CALL)))?;
+        // A slice always fits: `set_recheck_interval` limits it to 64 bits.
         Some(clock::now().saturating_add(slice.as_nanos() as u64))
     }
 }

@@ -35,7 +35,7 @@ impl<T: Plain> Lock<T> {
     ///     std::process::abort();
     /// })?;
     /// assert_eq!(wait_any(&[&life.owner_death()])?, [0]);
-    /// assert!(matches!(life.try_lock(), Err(LockError::OwnerDied(_))));
+    /// assert_eq!(life.try_lock().unwrap_err(), LockError::OwnerDied);
     /// # child.join()?;
     /// # Ok(())
     /// # }

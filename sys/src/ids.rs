@@ -5,10 +5,11 @@
 #![allow(unsafe_code)]
 
 use core::mem::MaybeUninit;
-use std::io;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
+
+use crate::retry::last_errno;
 
 /// The calls that take nothing and return a number.
 #[derive(Clone, Copy)]
@@ -23,7 +24,7 @@ enum Call {
 fn call(call: Call) -> Result<i32, Errno> {
     // SAFETY: it takes nothing.
     match unsafe { libc::syscall(call as libc::c_long) } {
-        -1 => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        -1 => Err(last_errno()),
         id => Ok(id as i32),
     }
 }

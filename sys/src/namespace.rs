@@ -6,14 +6,18 @@
 
 #![allow(unsafe_code)]
 
+use core::fmt;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::*};
+use std::error::Error;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::fs::{fstat, stat};
+use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
+use crate::retry::last_errno;
 use crate::{ids, memory};
 
 /// A pid namespace: device and inode of its file.
@@ -53,16 +57,14 @@ impl Known {
 /// # Errors
 /// ENOENT or EACCES: `/proc` is not mounted, or hidden, and the kernel does not tell in the other
 /// way. The caller reports it.
-pub fn current() -> io::Result<PidNamespace> {
+pub fn current() -> Result<PidNamespace, Unknown> {
     let known = of_this_process();
     if let Some(found) = known.and_then(Known::get) {
         return Ok(found);
     }
     let found = match stat("/proc/self/ns/pid") {
         Ok(found) => found,
-        Err(errno) => {
-            own_namespace().and_then(|file| Ok(fstat(&file)?)).map_err(|_| unknown(errno.into()))?
-        }
+        Err(errno) => own_namespace().and_then(fstat).map_err(|_| Unknown(errno))?,
     };
     let found = PidNamespace { device: found.st_dev, inode: found.st_ino };
     if let Some(known) = known {
@@ -71,13 +73,32 @@ pub fn current() -> io::Result<PidNamespace> {
     Ok(found)
 }
 
-fn unknown(error: io::Error) -> io::Error {
-    let text = format!(
-        "this process cannot find out its pid namespace, without which locks cannot name their \
-         owners; /proc/self/ns/pid: {error}. Mount /proc, or use a lock before it is out of reach, \
-         as by chroot"
-    );
-    io::Error::new(error.kind(), text)
+/// The pid namespace could not be found out. It has the errno of `stat("/proc/self/ns/pid")`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unknown(pub Errno);
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "this process cannot find out its pid namespace, without which locks cannot name their \
+             owners; /proc/self/ns/pid: {}. Mount /proc, or use a lock before it is out of reach, \
+             as by chroot",
+            self.0
+        )
+    }
+}
+
+impl Error for Unknown {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+impl From<Unknown> for io::Error {
+    fn from(unknown: Unknown) -> Self {
+        io::Error::new(unknown.0.kind(), unknown)
+    }
 }
 
 /// Returns what this process has found out. It is empty again in a child, however that was forked.
@@ -98,13 +119,13 @@ fn of_this_process() -> Option<&'static Known> {
 }
 
 /// Opens a descriptor of this process's namespace.
-fn own_namespace() -> io::Result<OwnedFd> {
+fn own_namespace() -> Result<OwnedFd, Errno> {
     /// `linux/pidfd.h`: `_IO(0xFF, 5)`.
     const PIDFD_GET_PID_NAMESPACE: u64 = 0xff05;
     let this_process = pidfd_open(ids::this_process()?, PidfdFlags::empty())?;
     // SAFETY: a request without an argument.
     match unsafe { libc::ioctl(this_process.as_raw_fd(), PIDFD_GET_PID_NAMESPACE as _, 0) } {
-        -1 => Err(io::Error::last_os_error()),
+        -1 => Err(last_errno()),
         // SAFETY: just made, and owned by nothing else.
         file => Ok(unsafe { OwnedFd::from_raw_fd(file) }),
     }
@@ -116,7 +137,7 @@ fn own_namespace() -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// As for [`current`], the first time.
-pub fn first() -> io::Result<PidNamespace> {
+pub fn first() -> Result<PidNamespace, Unknown> {
     // Not a `OnceLock`: a signal handler that interrupted its initialisation would wait for it for
     // ever.
     static FIRST: Known =

@@ -1,4 +1,6 @@
-//! Repeats calls that a signal may interrupt.
+//! Repeats calls that a signal may interrupt; the errno of a call by libc.
+
+use std::io;
 
 use rustix::io::Errno;
 
@@ -15,4 +17,9 @@ pub fn retry<R>(mut call: impl FnMut() -> Result<R, Errno>) -> Result<R, Errno> 
         }
     }
     call()
+}
+
+/// Returns the errno of the last call by libc that failed in this thread.
+pub(crate) fn last_errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -106,13 +106,13 @@ use core::cell::Cell;
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::*, compiler_fence};
-use std::io;
-
+use rustix::io::Errno;
 use rustix::mm::munmap;
 
 use crate::atomic::AtomicU32;
 use crate::futex::Word;
 use crate::memory::map_wiped_on_fork;
+use crate::retry::last_errno;
 use crate::signals::Blocked;
 use crate::{ids, mappings, namespace};
 
@@ -194,7 +194,7 @@ impl Default for RobustWord {
 }
 
 /// Why this thread can have no robust list.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// libc has registered no list for this thread: libc did not create it (a raw `clone`).
@@ -209,9 +209,10 @@ pub enum Error {
     OtherPidNamespace,
     /// The thread is about to end: its last destructors are running.
     ThreadEnds,
-    /// A system call failed: there is no `/proc` to tell the pid namespace, or no memory for the
-    /// thread's record.
-    Os(io::Error),
+    /// This process cannot find out its pid namespace.
+    UnknownPidNamespace(namespace::Unknown),
+    /// A system call failed, such as the one for the memory of the thread's record.
+    Os(Errno),
 }
 
 impl core::fmt::Display for Error {
@@ -239,6 +240,7 @@ impl core::fmt::Display for Error {
                 "the thread is about to end: what it took now, \
                  nobody would release",
             ),
+            Error::UnknownPidNamespace(unknown) => core::fmt::Display::fmt(unknown, f),
             Error::Os(_) => f.write_str("the thread's robust list could not be set up"),
         }
     }
@@ -247,15 +249,22 @@ impl core::fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Os(error) => Some(error),
+            Error::UnknownPidNamespace(unknown) => unknown.source(),
+            Error::Os(errno) => Some(errno),
             _ => None,
         }
     }
 }
 
-impl From<rustix::io::Errno> for Error {
-    fn from(errno: rustix::io::Errno) -> Self {
-        Error::Os(errno.into())
+impl From<namespace::Unknown> for Error {
+    fn from(unknown: namespace::Unknown) -> Self {
+        Error::UnknownPidNamespace(unknown)
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Self {
+        Error::Os(errno)
     }
 }
 
@@ -711,7 +720,7 @@ static SESSIONS: AtomicU64 = AtomicU64::new(0);
 #[cold]
 fn set_up() -> Result<&'static Thread, Error> {
     // A signal handler that needs the record must not come in between and make it, too.
-    let _blocked = Blocked::all().map_err(|errno| Error::Os(errno.into()))?;
+    let _blocked = Blocked::all()?;
     if let Some(done) = ready() {
         // A handler made it before the signals were blocked.
         return Ok(done);
@@ -721,11 +730,10 @@ fn set_up() -> Result<&'static Thread, Error> {
     }
     let wiped = Some(RECORD.get()).filter(|&record| !ptr::eq(record, &raw const UNSET.0));
     let head = registered_head()?;
-    if namespace::current().map_err(Error::Os)? != namespace::first().map_err(Error::Os)? {
+    if namespace::current()? != namespace::first()? {
         return Err(Error::OtherPidNamespace);
     }
-    let tid =
-        ids::this_thread().map_err(|errno| Error::Os(errno.into()))?.as_raw_nonzero().get() as u32;
+    let tid = ids::this_thread()?.as_raw_nonzero().get() as u32;
     let reused = if wiped.is_none() { records().find(|thread| thread.claim(tid)) } else { None };
     let record = match reused {
         Some(thread) => thread,
@@ -842,7 +850,7 @@ fn get_robust_list() -> Result<*const ListHead, Error> {
     let failed =
         unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
     if failed != 0 {
-        return Err(Error::Os(io::Error::last_os_error()));
+        return Err(Error::Os(last_errno()));
     }
     Ok(if len == size_of::<ListHead>() { head } else { ptr::null() })
 }

@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
 use crate::descriptor::above_standard;
+use crate::retry::last_errno;
 
 /// The largest number of descriptors that a packet may bring; those beyond it are closed.
 pub const MAX_DESCRIPTORS: usize = 2;
@@ -441,6 +442,5 @@ mod call {
 }
 
 fn check(result: isize) -> Result<usize, Errno> {
-    usize::try_from(result)
-        .map_err(|_| Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    usize::try_from(result).map_err(|_| last_errno())
 }

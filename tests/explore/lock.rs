@@ -18,16 +18,16 @@ fn script() -> Script<Room, ()> {
     Script::new(())
 }
 
-type Locked<'a> = Result<LockGuard<'a, ()>, LockError<LockGuard<'a, ()>>>;
+type Locked<'a> = Result<LockGuard<'a, ()>, LockError>;
 
 /// Enters and leaves, if the lock was acquired. No other owner is inside, unless it died there.
 fn enter(locked: Locked<'_>, inside: &AtomicU32) -> u64 {
     let _guard = match locked {
+        Ok(guard) if guard.is_inconsistent() => guard.recover(),
         Ok(guard) => {
             assert_eq!(inside.load(Relaxed), 0, "two are inside, or a death was not told");
             guard
         }
-        Err(LockError::OwnerDied(guard)) => guard.recover(),
         Err(LockError::TimedOut) => return 0,
         Err(error) => panic!("{error:?}"),
     };
@@ -37,21 +37,17 @@ fn enter(locked: Locked<'_>, inside: &AtomicU32) -> u64 {
 }
 
 fn lock((lock, inside): &Room, _: &mut ()) -> u64 {
-    enter(lock.lock(), inside)
+    enter(lock.lock_unrepaired(Wait::FOREVER), inside)
 }
 
 fn lock_in_time() -> impl Fn(&Room, &mut ()) -> u64 {
     let wait = in_time();
-    move |(lock, inside), ()| enter(lock.lock_with(wait), inside)
+    move |(lock, inside), ()| enter(lock.lock_unrepaired(wait), inside)
 }
 
 /// Acquires and releases the lock, and does nothing else, which makes far fewer states.
 fn hold((lock, _): &Room, _: &mut ()) -> u64 {
-    match lock.lock() {
-        Ok(_guard) => {}
-        Err(LockError::OwnerDied(guard)) => _ = guard.recover(),
-        Err(error) => panic!("{error:?}"),
-    }
+    drop(lock.lock_or_repair(|()| ()).unwrap());
     1
 }
 
@@ -70,7 +66,7 @@ fn release((lock, _): &Room, _: &mut ()) -> u64 {
 fn nobody_is_left_out(end: &mut End<'_, Room, ()>) {
     end.assert_nobody_sleeps();
     end.look(|(lock, inside)| {
-        let locked = lock.try_lock();
+        let locked = lock.try_lock_or_repair(|()| inside.store(0, Relaxed));
         assert!(!matches!(locked, Err(LockError::WouldBlock)));
         enter(locked, inside);
     });
@@ -163,7 +159,7 @@ fn only_watchers_sleep(watchers: &'static [usize]) -> impl Fn(&mut End<'_, Room,
     move |end| {
         let asleep: Vec<usize> =
             (0..end.threads()).filter(|&thread| end.fate(thread) == Fate::Asleep).collect();
-        let is_left = end.look(|(lock, _)| matches!(lock.try_lock(), Err(LockError::OwnerDied(_))));
+        let is_left = end.look(|(lock, _)| matches!(lock.try_lock(), Err(LockError::OwnerDied)));
         assert!(
             asleep.iter().all(|thread| watchers.contains(thread) && !is_left),
             "{asleep:?} sleep; an owner has died: {is_left}"

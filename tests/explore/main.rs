@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crossproc::{Wait, set_slice};
+use crossproc::{Wait, set_recheck_interval};
 use crossproc_sys::model::explorer::Exploration;
 
 mod event;
@@ -38,7 +38,7 @@ mod wait {
     pub(crate) mod source;
     mod waiter;
 
-    pub(crate) use self::waiter::{Ended, Wait, Waiter, set_slice, slice};
+    pub(crate) use self::waiter::{Ended, Wait, Waiter, recheck_interval, set_recheck_interval};
 }
 #[allow(dead_code, unreachable_pub, reason = "part of it is used")]
 #[path = "../../src/wait_any"]
@@ -53,6 +53,6 @@ fn in_time() -> Wait {
 
 /// Makes an exploration without slices.
 fn explore<S, P: Clone + Eq + std::hash::Hash>(name: &str, shared: S) -> Exploration<S, P> {
-    set_slice(None);
+    set_recheck_interval(None);
     Exploration::new(name, shared).solo(100)
 }

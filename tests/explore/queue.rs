@@ -320,7 +320,7 @@ fn config(capacity: u32, ids: u32) -> Config {
 }
 
 fn plot(config: Config) -> Plot {
-    wait::set_slice(None);
+    wait::set_recheck_interval(None);
     let offsets = config.offsets().unwrap();
     // The pages are leaked: a few for each exploration.
     let pages = (0..offsets.len.div_ceil(size_of::<Page>()))

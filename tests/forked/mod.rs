@@ -7,7 +7,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crossproc::process::{Builder, Child, Exit};
-use crossproc::set_slice;
+use crossproc::set_recheck_interval;
 
 /// How long anything may take before a test fails instead of hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ fn number_of(name: &str) -> Option<u32> {
 /// Forks a child that dies with the test. Slices are off in the child and in the test, so that they
 /// hide nothing.
 pub(crate) fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
-    set_slice(None);
+    set_recheck_interval(None);
     // SAFETY: the children use the crate, atomics and system calls. If one panics, its message may
     // wait for a lock of the standard error that another test holds. Then the test fails by its
     // patience.

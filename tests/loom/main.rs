@@ -46,7 +46,7 @@ mod wait {
     pub(crate) mod source;
     mod waiter;
 
-    pub(crate) use self::waiter::{Ended, Wait, Waiter, set_slice, slice};
+    pub(crate) use self::waiter::{Ended, Wait, Waiter, recheck_interval, set_recheck_interval};
 }
 #[allow(dead_code, unreachable_pub, reason = "part of it is used")]
 #[path = "../../src/wait_any"]
@@ -111,8 +111,8 @@ fn sampled_kill_model(
 
 /// Turns slices off, in the crate and in the modules that are compiled here again.
 fn without_slices() {
-    crossproc::set_slice(None);
-    wait::set_slice(None);
+    crossproc::set_recheck_interval(None);
+    wait::set_recheck_interval(None);
 }
 
 fn bound(preemptions: Option<usize>) -> String {

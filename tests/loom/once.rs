@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use crossproc::{LockError, Once, OnceState};
+use crossproc::{Once, OnceError, OnceState};
 use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::{expire, participant};
 
@@ -77,7 +77,7 @@ fn a_time_out_leaves_the_work_to_the_other() {
                 .call_once_timeout(Duration::from_secs(3600), |state| shared.work(state))
             {
                 Ok(()) => assert_eq!(shared.data.get(), 1),
-                Err(LockError::TimedOut) => {}
+                Err(OnceError::TimedOut) => {}
                 Err(error) => panic!("{error:?}"),
             }
         });

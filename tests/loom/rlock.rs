@@ -1,6 +1,6 @@
 //! Models of `RLock`.
 
-use crossproc::{LockError, RLock, RLockGuard};
+use crossproc::{RLock, RLockGuard};
 use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::participant;
 
@@ -8,11 +8,8 @@ use crate::{Watched, join, join_all, kill_model, model, share, spawn};
 
 /// Locks in any state. The second value says whether the last owner had died.
 fn lock(lock: &RLock<u64>) -> (RLockGuard<'_, u64>, bool) {
-    match lock.lock() {
-        Ok(guard) => (guard, false),
-        Err(LockError::OwnerDied(guard)) => (guard.recover(), true),
-        Err(error) => panic!("{error:?}"),
-    }
+    let mut died = false;
+    (lock.lock_or_repair(|_| died = true).unwrap(), died)
 }
 
 /// Adds one before, during and after the second lock.

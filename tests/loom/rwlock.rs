@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use crossproc::{LockError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crossproc::{LockError, RwLock, RwLockReadGuard, RwLockWriteGuard, Wait};
 use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::{expire, participant};
 
@@ -29,31 +29,24 @@ fn under<const N: usize>() -> std::sync::Arc<Under<N>> {
 }
 
 fn read<const N: usize>(shared: &Under<N>) -> RwLockReadGuard<'_, u64, N> {
-    match shared.lock.read() {
-        Ok(guard) => guard,
-        Err(LockError::OwnerDied(guard)) => {
-            assert!(
-                shared.has_written.load(Relaxed),
-                "one died before it wrote, and is said to have left it half written"
-            );
-            guard
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    let guard = shared.lock.read_unrepaired(Wait::FOREVER).unwrap();
+    assert!(
+        !guard.is_inconsistent() || shared.has_written.load(Relaxed),
+        "one died before it wrote, and is said to have left it half written"
+    );
+    guard
 }
 
 fn write<const N: usize>(shared: &Under<N>) -> (RwLockWriteGuard<'_, u64, N>, bool) {
-    match shared.lock.write() {
-        Ok(guard) => (guard, false),
-        Err(LockError::OwnerDied(guard)) => {
-            assert!(
-                shared.has_written.load(Relaxed),
-                "one died before it wrote, and is said to have left it half written"
-            );
-            (guard.recover(), true)
-        }
-        Err(error) => panic!("{error:?}"),
-    }
+    let mut died = false;
+    let guard = shared.lock.write_or_repair(|_| {
+        assert!(
+            shared.has_written.load(Relaxed),
+            "one died before it wrote, and is said to have left it half written"
+        );
+        died = true;
+    });
+    (guard.unwrap(), died)
 }
 
 fn look_at_data<const N: usize>(shared: &Under<N>) {

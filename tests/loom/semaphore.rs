@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use crossproc::{BoundedSemaphore, Semaphore, SemaphoreError};
+use crossproc::{BoundedSemaphore, Semaphore};
 use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::{expire, participant};
 
@@ -152,10 +152,8 @@ fn a_releaser_and_an_acquirer_killed_anywhere_strand_nobody() {
 
 /// Releases a permit, and counts the release unless it is one too many.
 fn release_and_count((shared, released): &(BoundedSemaphore, AtomicU32)) {
-    match shared.release() {
-        Ok(()) => _ = released.fetch_add(1, Relaxed),
-        Err(SemaphoreError::OverRelease { .. }) => {}
-        Err(error) => panic!("{error:?}"),
+    if shared.release().is_ok() {
+        released.fetch_add(1, Relaxed);
     }
 }
 

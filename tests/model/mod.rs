@@ -35,7 +35,7 @@ const LAST: usize = SEATS;
 /// # Panics
 /// If the queue does not do what it must.
 pub(crate) fn run(bytes: &[u8]) {
-    crossproc::set_slice(None);
+    crossproc::set_recheck_interval(None);
     let (setup, steps) = bytes.split_at(bytes.len().min(Setup::LEN));
     let mut run = Run::new(Setup::from_bytes(setup));
     for step in steps.chunks_exact(Step::LEN).take(MOST_STEPS) {

@@ -1,5 +1,6 @@
 //! A participant: a thread that carries out commands, with all that it has in hand.
 
+use core::num::NonZeroU32;
 use std::mem;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
@@ -92,7 +93,7 @@ impl Any {
         let options = QueueOptions::new()
             .participants(setup.participants)
             .loans(setup.loans)
-            .attempts(setup.attempts, setup.letters);
+            .attempts(NonZeroU32::new(setup.attempts), setup.letters);
         let capacity = setup.capacity;
         match (setup.is_joinable, setup.is_bytes) {
             (false, false) => options.create(capacity).map(Any::Items),

@@ -4,9 +4,7 @@ use core::sync::atomic::Ordering::SeqCst;
 use std::future::Future;
 use std::thread;
 
-use crossproc::{
-    Event, JoinableQueue, Lock, LockError, LockGuard, Queue, QueueOptions, Semaphore, Shm,
-};
+use crossproc::{Event, JoinableQueue, Lock, LockGuard, Queue, QueueOptions, Semaphore, Shm};
 use crossproc::{Waitable, try_wait_any, wait_any_async};
 
 use crate::row::Table;
@@ -308,11 +306,7 @@ pub(crate) struct Mutex(Shm<Lock<u64>>);
 
 impl Mutex {
     fn lock(&self) -> LockGuard<'_, u64> {
-        match self.0.lock() {
-            Ok(guard) => guard,
-            Err(LockError::OwnerDied(guard)) => guard.recover(),
-            Err(error) => panic!("{error}"),
-        }
+        self.0.lock_or_repair(|_| ()).unwrap()
     }
 }
 

@@ -5,9 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crossproc::directory::Address;
+use crossproc::directory::{Address, DirectoryClient, DirectoryOptions};
 use crossproc::process::Child;
-use crossproc::{DirectoryClient, DirectoryOptions};
 
 use crate::forked::{PATIENCE, fork, join_all, wait_until};
 

@@ -15,7 +15,7 @@ use super::Driver;
 use super::table::{After, Table, WaitList};
 use crate::memory::per_process::Current;
 use crate::reactor::own_threads::SLEEPER;
-use crate::wait::slice;
+use crate::wait::recheck_interval;
 
 /// How long a thread with no registrations waits before it ends, in nanoseconds.
 const IDLE: u64 = 1_000_000_000;
@@ -92,7 +92,7 @@ impl Sleeper {
         if is_needed {
             self.idle_end = None;
             self.slice_end = self.slice_end.or_else(|| {
-                slice().map(|slice| clock::now().saturating_add(slice.as_nanos() as u64))
+                recheck_interval().map(|slice| clock::now().saturating_add(slice.as_nanos() as u64))
             });
         } else {
             self.idle_end = self.idle_end.or_else(|| Some(clock::now() + IDLE));

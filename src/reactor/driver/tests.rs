@@ -13,7 +13,7 @@ use crossproc_sys::futex::{self, Watch, WordAddress};
 use super::{Audience, DRIVER, Driver, Registration};
 use crate::memory::per_process::Current;
 use crate::process::Builder;
-use crate::wait::set_slice;
+use crate::wait::set_recheck_interval;
 
 mod taking;
 mod turns;
@@ -52,7 +52,7 @@ fn wait_until(what: &str, mut state: impl FnMut() -> bool) {
 
 /// Makes a driver of the test's own, with no slices that hide anything.
 fn driver() -> &'static Current<Driver> {
-    set_slice(None);
+    set_recheck_interval(None);
     Current::make().unwrap()
 }
 
@@ -463,7 +463,7 @@ fn the_end_of_a_slice_notifies_one_after_the_other() {
     let child = unsafe {
         Builder::new().daemon(true).fork_with_threads(|| {
             let driver = driver();
-            set_slice(Some(Duration::from_millis(1)));
+            set_recheck_interval(Some(Duration::from_millis(1)));
             let word = AtomicU32::new(0);
             let waiters = [(); 3].map(|()| join(driver, &word, Audience::First));
             // No word changes, no thread wakes any, and no notified waiter does anything.

@@ -106,7 +106,6 @@ pub(crate) enum LockRefused {
     WouldBlock,
     TimedOut,
     Interrupted,
-    TooDeep,
     TooManyHeld,
     Unavailable(robust::Error),
 }

@@ -47,7 +47,7 @@ impl Default for RobustWord {
 }
 
 /// As in the real module.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "as in the real module")]
 pub enum Error {

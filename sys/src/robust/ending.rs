@@ -5,7 +5,8 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::io;
+
+use rustix::io::Errno;
 
 use super::{ENDED, Error, RECORD, Slot, Thread, ready};
 use crate::mappings;
@@ -18,7 +19,7 @@ fn call_at_end(thread: &Thread) -> Result<(), Error> {
     // SAFETY: a key of this process's own, and a record, which is never unmapped.
     match unsafe { libc::pthread_setspecific(key()?, record) } {
         0 => Ok(()),
-        errno => Err(Error::Os(io::Error::from_raw_os_error(errno))),
+        errno => Err(Error::Os(Errno::from_raw_os_error(errno))),
     }
 }
 
@@ -36,7 +37,7 @@ fn key() -> Result<libc::pthread_key_t, Error> {
     // the key.
     let errno = unsafe { libc::pthread_key_create(&raw mut key, Some(end)) };
     if errno != 0 {
-        return Err(Error::Os(io::Error::from_raw_os_error(errno)));
+        return Err(Error::Os(Errno::from_raw_os_error(errno)));
     }
     stay_loaded();
     // Relaxed, both: as above.

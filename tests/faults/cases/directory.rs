@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossproc::directory::Address;
+use crossproc::directory::{Address, Directory, DirectoryClient, DirectoryError};
 use crossproc::process::{Builder, Child};
-use crossproc::{Directory, DirectoryClient, DirectoryError, Event, Shm};
+use crossproc::{Event, Shm};
 
 use super::{Case, Peer};
 use crate::probe::{LONG, Outcome, Probe, SHORT, done, require};

@@ -100,13 +100,13 @@ pub(super) fn add(all: &mut Vec<Case>) {
     case("lock: a thread's first", |probe| {
         let all = objects();
         probe.operate(|| {
-            *all.lock.lock().map_err(LockError::without_guard)? += 1;
+            *all.lock.lock()? += 1;
             Ok(())
         });
     });
     case("lock: another thread's first", |probe| {
         let all = objects();
-        let locks = || all.lock.lock().map(drop).map_err(LockError::without_guard);
+        let locks = || all.lock.lock().map(drop);
         let operation = || {
             thread::scope(|scope| match thread::Builder::new().spawn_scoped(scope, locks) {
                 Ok(thread) => Ok(thread.join().unwrap()?),
@@ -121,10 +121,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         holder.ask();
         holder.finish().unwrap();
         probe.operate(|| {
-            times_out(
-                || all.lock.lock_timeout(SHORT).map_err(LockError::without_guard),
-                |error| matches!(error, LockError::TimedOut),
-            )
+            times_out(|| all.lock.lock_timeout(SHORT), |error| matches!(error, LockError::TimedOut))
         });
     });
     case("lock: is woken", |probe| {
@@ -139,20 +136,13 @@ pub(super) fn add(all: &mut Vec<Case>) {
             let before = all.woken.load(Acquire);
             peer.ask();
             eventually("the peer has the lock", || all.woken.load(Acquire) > before)?;
-            done(all.lock.lock_timeout(LONG).map_err(LockError::without_guard)?)
+            done(all.lock.lock_timeout(LONG)?)
         };
         probe.operate_and_look(operation, |_| peer.finish());
     });
     case("lock: a dead owner's", |probe| {
         let all = objects();
-        let operation = || {
-            let held = match all.lock.lock_timeout(LONG) {
-                Ok(held) => held,
-                Err(LockError::OwnerDied(held)) => held.recover(),
-                Err(error) => return Err(error.without_guard().into()),
-            };
-            done(held)
-        };
+        let operation = || done(all.lock.lock_or_repair_timeout(LONG, |_| ())?);
         let dead = Peer::new(|| {
             core::mem::forget(all.lock.lock().unwrap());
             // SAFETY: ends the process.
@@ -169,7 +159,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         holder.finish().unwrap();
         probe.operate(|| {
             times_out(
-                || all.rlock.lock_timeout(SHORT).map_err(LockError::without_guard),
+                || all.rlock.lock_timeout(SHORT),
                 |error| matches!(error, LockError::TimedOut),
             )
         });
@@ -181,7 +171,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         holder.finish().unwrap();
         probe.operate(|| {
             times_out(
-                || all.rwlock.read_timeout(SHORT).map_err(LockError::without_guard),
+                || all.rwlock.read_timeout(SHORT),
                 |error| matches!(error, LockError::TimedOut),
             )
         });
@@ -193,7 +183,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
         holder.finish().unwrap();
         probe.operate(|| {
             times_out(
-                || all.rwlock.write_timeout(SHORT).map_err(LockError::without_guard),
+                || all.rwlock.write_timeout(SHORT),
                 |error| matches!(error, LockError::TimedOut),
             )
         });
@@ -201,7 +191,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
     case("rwlock: a thread's first", |probe| {
         let all = objects();
         let operation = || {
-            *all.rwlock.write().map_err(LockError::without_guard)? += 1;
+            *all.rwlock.write()? += 1;
             Ok(())
         };
         probe.operate(operation);
@@ -287,7 +277,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
     case("condition: times out", |probe| {
         let all = objects();
         probe.operate(|| {
-            let mut held = all.lock.lock().map_err(LockError::without_guard)?;
+            let mut held = all.lock.lock()?;
             times_out(
                 || all.condition.wait_timeout(&mut held, SHORT),
                 |error| matches!(error, ConditionError::TimedOut),
@@ -301,7 +291,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
             all.condition.notify_one();
         };
         woken(probe, &all, notifies, |all| {
-            let mut held = all.lock.lock().map_err(LockError::without_guard)?;
+            let mut held = all.lock.lock()?;
             Ok(all
                 .condition
                 .wait_while_timeout(&mut held, LONG, |value| *value == 0)
@@ -316,7 +306,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
             *held = 0;
         };
         wakes(probe, &all, sleeps, |all| {
-            *all.lock.lock().map_err(LockError::without_guard)? = 1;
+            *all.lock.lock()? = 1;
             all.condition.notify_all();
             Ok(())
         });

@@ -1,5 +1,6 @@
 //! Queues.
 
+use core::num::NonZeroU32;
 use crossproc::{ByteQueue, JoinableQueue, Queue, QueueError, QueueOptions};
 
 use super::{Case, Peer, duplicate};
@@ -211,7 +212,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
     });
     case("tasks: a dead letter", |probe| {
         let tasks: JoinableQueue<u64> =
-            QueueOptions::new().attempts(1, 2).create_joinable(4).unwrap();
+            QueueOptions::new().attempts(NonZeroU32::new(1), 2).create_joinable(4).unwrap();
         tasks.put(7).unwrap();
         let worker = Peer::new(|| {
             core::mem::forget(tasks.get().unwrap());

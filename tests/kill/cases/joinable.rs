@@ -1,5 +1,6 @@
 //! `JoinableQueue`.
 
+use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use core::time::Duration;
 use std::os::fd::AsFd;
@@ -69,7 +70,8 @@ impl Board {
     }
 
     pub(super) fn among(participants: usize, capacity: usize, attempts: u32) -> Self {
-        let options = QueueOptions::new().participants(participants).attempts(attempts, 2);
+        let options =
+            QueueOptions::new().participants(participants).attempts(NonZeroU32::new(attempts), 2);
         let queue = options.create_joinable(capacity).expect("there is memory");
         let account = || Account {
             holder: AtomicU32::new(0),

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::hint;
 use std::thread;
 
-use crossproc::{Lock, LockError, LockGuard};
+use crossproc::{Lock, LockError, LockGuard, Wait};
 
 use super::{EXPIRES, WAKER_STOPPED, warm_up};
 use crate::harness::{Case, End, Me, Mode, Subject};
@@ -20,7 +20,7 @@ struct Guarded {
     deaths: AtomicU32,
 }
 
-type Outcome<'a> = Result<LockGuard<'a, [u64; 2]>, LockError<LockGuard<'a, [u64; 2]>>>;
+type Outcome<'a> = Result<LockGuard<'a, [u64; 2]>, LockError>;
 
 impl Guarded {
     fn new() -> Self {
@@ -32,16 +32,21 @@ impl Guarded {
         }
     }
 
+    /// Makes the value whole, which a dead owner may have left half written.
+    fn repair(&self, value: &mut [u64; 2]) {
+        self.deaths.fetch_add(1, SeqCst);
+        self.inside.store(0, SeqCst);
+        *value = [self.sections.load(SeqCst); 2];
+    }
+
+    fn acquire(&self) -> Outcome<'_> {
+        self.lock.lock_or_repair(|value| self.repair(value))
+    }
+
     /// Runs one more section, which excludes all others.
     fn section(&self, outcome: Outcome<'_>) {
         let mut guard = match outcome {
             Ok(guard) => guard,
-            Err(LockError::OwnerDied(mut guard)) => {
-                self.deaths.fetch_add(1, SeqCst);
-                self.inside.store(0, SeqCst);
-                *guard = [self.sections.load(SeqCst); 2];
-                guard.recover()
-            }
             Err(LockError::TimedOut | LockError::WouldBlock) => return,
             Err(error) => panic!("{error}"),
         };
@@ -67,6 +72,11 @@ impl Board {
         &self.0[0].lock
     }
 
+    /// Locks, and repairs the value if an owner died.
+    fn acquire(&self) -> Outcome<'_> {
+        self.0[0].acquire()
+    }
+
     fn section(&self, outcome: Outcome<'_>) {
         self.0[0].section(outcome);
     }
@@ -87,7 +97,7 @@ fn case(name: &str) -> Case<Board> {
     Case::new(format!("lock: {name}"), || Board([(); LOCKS].map(|()| Guarded::new())))
         .survivor(|board, _| {
             for guarded in board.0.iter().chain(&board.0) {
-                guarded.section(guarded.lock.lock());
+                guarded.section(guarded.acquire());
             }
         })
         .may_wait(|board, now| now.is_stopped && board.owned_by(now.victim) != 0)
@@ -115,7 +125,7 @@ fn check(board: &Board, end: &End, known: u64) -> Result<(), String> {
 
 /// Holds the lock until the victim sleeps.
 fn holder(board: &Board, me: &Me) {
-    let guard = board.lock().lock();
+    let guard = board.acquire();
     me.pause();
     board.section(guard);
 }
@@ -124,7 +134,7 @@ fn holder(board: &Board, me: &Me) {
 fn greedy(times: usize) -> impl Fn(&Board, &Me) {
     move |board, me| {
         for _ in 0..times {
-            let guard = board.lock().lock();
+            let guard = board.acquire();
             me.pause();
             board.section(guard);
         }
@@ -139,7 +149,7 @@ fn later_sleeper(board: &Board, me: &Me) {
 }
 
 fn sleeper(board: &Board, _: &Me) {
-    board.section(board.lock().lock());
+    board.section(board.acquire());
 }
 
 /// Dies as the owner.
@@ -155,7 +165,7 @@ fn locking() -> Vec<Box<dyn Subject>> {
     let locks = |case: Case<Board>| {
         case.victim(|board, operation| {
             warm_up();
-            board.section(operation.step(|| board.lock().lock()));
+            board.section(operation.step(|| board.acquire()));
         })
     };
     vec![
@@ -205,18 +215,24 @@ fn others() -> Vec<Box<dyn Subject>> {
     vec![
         Box::new(case("lock, write, unlock, free").victim(|board, operation| {
             warm_up();
-            operation.step(|| board.section(board.lock().lock()));
+            operation.step(|| board.section(board.acquire()));
         })),
         Box::new(case("lock, the first operation of a thread").victim(|board, operation| {
-            board.section(operation.step(|| board.lock().lock()));
+            board.section(operation.step(|| board.acquire()));
         })),
         Box::new(case("try_lock, free").victim(|board, operation| {
             warm_up();
-            board.section(operation.step(|| board.lock().try_lock()));
+            board.section(
+                operation
+                    .step(|| board.lock().try_lock_or_repair(|value| board.0[0].repair(value))),
+            );
         })),
         Box::new(case("try_lock, held").companion(holder).victim(|board, operation| {
             warm_up();
-            board.section(operation.step(|| board.lock().try_lock()));
+            board.section(
+                operation
+                    .step(|| board.lock().try_lock_or_repair(|value| board.0[0].repair(value))),
+            );
         })),
     ]
 }
@@ -226,13 +242,19 @@ fn expiring() -> Vec<Box<dyn Subject>> {
         Box::new(case("lock_timeout, held, then unlocked").companion(holder).victim(
             |board, operation| {
                 warm_up();
-                board.section(operation.step(|| board.lock().lock_timeout(EXPIRES * 100)));
+                board.section(operation.step(|| {
+                    board
+                        .lock()
+                        .lock_or_repair_timeout(EXPIRES * 100, |value| board.0[0].repair(value))
+                }));
             },
         )),
         Box::new(case("lock_timeout, held, expires").expires().companion(holder).victim(
             |board, operation| {
                 warm_up();
-                board.section(operation.step(|| board.lock().lock_timeout(EXPIRES)));
+                board.section(operation.step(|| {
+                    board.lock().lock_or_repair_timeout(EXPIRES, |value| board.0[0].repair(value))
+                }));
             },
         )),
         Box::new(
@@ -242,7 +264,11 @@ fn expiring() -> Vec<Box<dyn Subject>> {
                 .companions(2, sleeper)
                 .victim(|board, operation| {
                     warm_up();
-                    board.section(operation.step(|| board.lock().lock_timeout(EXPIRES)));
+                    board.section(operation.step(|| {
+                        board
+                            .lock()
+                            .lock_or_repair_timeout(EXPIRES, |value| board.0[0].repair(value))
+                    }));
                 }),
         ),
     ]
@@ -252,7 +278,7 @@ fn unlocking() -> Vec<Box<dyn Subject>> {
     let unlocks = |case: Case<Board>| {
         case.victim(|board, operation| {
             warm_up();
-            let guard = board.lock().lock();
+            let guard = board.lock().lock_unrepaired(Wait::FOREVER);
             operation.step(|| drop(guard));
         })
     };
@@ -274,9 +300,7 @@ fn unlocking() -> Vec<Box<dyn Subject>> {
         Box::new(case("recover, 2 sleep").before(die).companions(2, sleeper).victim(
             |board, operation| {
                 warm_up();
-                let Err(LockError::OwnerDied(guard)) = board.lock().lock() else {
-                    panic!("the owner died")
-                };
+                let guard = board.lock().lock_unrepaired(Wait::FOREVER).unwrap();
                 let mut guard = operation.step(|| guard.recover());
                 *guard = [0; 2];
             },
@@ -284,7 +308,7 @@ fn unlocking() -> Vec<Box<dyn Subject>> {
         Box::new(case("3 locks locked").victim(|board, operation| {
             warm_up();
             let outcomes =
-                operation.step(|| [0, 1, 2].map(|index: usize| board.0[index].lock.lock()));
+                operation.step(|| [0, 1, 2].map(|index: usize| board.0[index].acquire()));
             for (guarded, outcome) in board.0.iter().zip(outcomes) {
                 guarded.section(outcome);
             }

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
 
-use crossproc::{LockError, Once, OnceError, OnceState};
+use crossproc::{Once, OnceError, OnceState};
 
 use super::{EXPIRES, WAKER_STOPPED, warm_up, word};
 use crate::harness::{Case, End, Me, Mode, Operation, Subject};
@@ -45,7 +45,7 @@ impl Board {
             Ok(()) => {
                 assert!(self.once.is_completed() && self.ended.load(SeqCst) != 0, "it is not done");
             }
-            Err(LockError::TimedOut | LockError::WouldBlock) => {}
+            Err(OnceError::TimedOut | OnceError::WouldBlock) => {}
             Err(error) => panic!("{error}"),
         }
     }

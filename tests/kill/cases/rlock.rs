@@ -1,9 +1,10 @@
 //! `RLock`.
 
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
-use crossproc::{LockError, RLock, RLockGuard};
+use crossproc::{LockError, RLock, RLockGuard, Wait};
 
 use super::{EXPIRES, WAKER_STOPPED, warm_up};
 use crate::harness::{Case, End, Me, Mode, Subject};
@@ -17,18 +18,23 @@ struct Board {
     deaths: AtomicU32,
 }
 
-type Outcome<'a> = Result<RLockGuard<'a, [u64; 2]>, LockError<RLockGuard<'a, [u64; 2]>>>;
+type Outcome<'a> = Result<RLockGuard<'a, [u64; 2]>, LockError>;
 
 impl Board {
+    /// Makes the value whole, which a dead owner may have left half written.
+    fn repair(&self, value: &Cell<[u64; 2]>) {
+        self.deaths.fetch_add(1, SeqCst);
+        value.set([self.sections.load(SeqCst); 2]);
+    }
+
+    fn acquire(&self) -> Outcome<'_> {
+        self.lock.lock_or_repair(|value| self.repair(value))
+    }
+
     /// Runs one more section, which excludes all others, and in which the lock is locked once more.
     fn section(&self, outcome: Outcome<'_>) {
         let guard = match outcome {
             Ok(guard) => guard,
-            Err(LockError::OwnerDied(guard)) => {
-                self.deaths.fetch_add(1, SeqCst);
-                guard.set([self.sections.load(SeqCst); 2]);
-                guard.recover()
-            }
             Err(LockError::TimedOut) => return,
             Err(error) => panic!("{error}"),
         };
@@ -64,7 +70,7 @@ fn case(name: &str) -> Case<Board> {
     Case::new(format!("rlock: {name}"), make)
         .survivor(|board, _| {
             for _ in 0..2 {
-                let guard = board.lock.lock();
+                let guard = board.acquire();
                 assert_eq!(
                     board.lock.depth(),
                     1,
@@ -90,7 +96,7 @@ fn check(board: &Board, end: &End, known: u64) -> Result<(), String> {
 }
 
 fn sleeper(board: &Board, _: &Me) {
-    board.section(board.lock.lock());
+    board.section(board.acquire());
 }
 
 fn later_sleeper(board: &Board, me: &Me) {
@@ -100,7 +106,7 @@ fn later_sleeper(board: &Board, me: &Me) {
 
 /// Holds the lock, twice, until the victim sleeps.
 fn holder(board: &Board, me: &Me) {
-    let guard = board.lock.lock();
+    let guard = board.acquire();
     let again = board.lock.lock();
     me.pause();
     drop(again);
@@ -122,14 +128,14 @@ fn locking() -> Vec<Box<dyn Subject>> {
     let locks = |case: Case<Board>| {
         case.victim(|board, operation| {
             warm_up();
-            board.section(operation.step(|| board.lock.lock()));
+            board.section(operation.step(|| board.acquire()));
         })
     };
     let locks_again = |case: Case<Board>| {
         case.victim(|board, operation| {
             warm_up();
             let _first = board.lock.lock();
-            board.section(operation.step(|| board.lock.lock()));
+            board.section(operation.step(|| board.acquire()));
         })
     };
     vec![
@@ -176,7 +182,9 @@ fn locking() -> Vec<Box<dyn Subject>> {
         Box::new(case("lock_timeout, held, expires").expires().companion(holder).victim(
             |board, operation| {
                 warm_up();
-                board.section(operation.step(|| board.lock.lock_timeout(EXPIRES)));
+                board.section(operation.step(|| {
+                    board.lock.lock_or_repair_timeout(EXPIRES, |value| board.repair(value))
+                }));
             },
         )),
     ]
@@ -186,7 +194,8 @@ fn unlocking() -> Vec<Box<dyn Subject>> {
     let unlocks = |case: Case<Board>, depth: usize| {
         case.victim(move |board, operation| {
             warm_up();
-            let mut guards: Vec<_> = (0..depth).map(|_| board.lock.lock()).collect();
+            let mut guards: Vec<_> =
+                (0..depth).map(|_| board.lock.lock_unrepaired(Wait::FOREVER)).collect();
             let guard = guards.pop();
             operation.step(|| drop(guard));
         })
@@ -210,9 +219,7 @@ fn unlocking() -> Vec<Box<dyn Subject>> {
         Box::new(case("recover, 2 sleep").before(die).companions(2, sleeper).victim(
             |board, operation| {
                 warm_up();
-                let Err(LockError::OwnerDied(guard)) = board.lock.lock() else {
-                    panic!("the owner died")
-                };
+                let guard = board.lock.lock_unrepaired(Wait::FOREVER).unwrap();
                 let guard = operation.step(|| guard.recover());
                 guard.set([0; 2]);
             },

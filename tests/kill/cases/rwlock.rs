@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::hint;
 use std::thread;
 
-use crossproc::{LockError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crossproc::{LockError, RwLock, RwLockReadGuard, RwLockWriteGuard, Wait};
 
 use super::{EXPIRES, WAKER_STOPPED, warm_up};
 use crate::harness::{Case, End, Me, Mode, Operation, Subject};
@@ -27,11 +27,11 @@ type WriteGuard<'a> = RwLockWriteGuard<'a, [u64; 2], READERS>;
 
 impl Board {
     /// Reads, while no process may write.
-    fn read(&self, outcome: Result<ReadGuard<'_>, LockError<ReadGuard<'_>>>) {
+    fn read(&self, outcome: Result<ReadGuard<'_>, LockError>) {
         let guard = match outcome {
             Ok(guard) => guard,
             // The value may be half written, and the dead process may still be counted as a writer.
-            Err(LockError::OwnerDied(_) | LockError::TimedOut | LockError::WouldBlock) => return,
+            Err(LockError::OwnerDied | LockError::TimedOut | LockError::WouldBlock) => return,
             Err(error) => panic!("{error}"),
         };
         self.readers.fetch_add(1, SeqCst);
@@ -43,16 +43,21 @@ impl Board {
         self.readers.fetch_sub(1, SeqCst);
     }
 
+    /// Makes the value whole, which a dead writer may have left half written.
+    fn repair(&self, value: &mut [u64; 2]) {
+        self.deaths.fetch_add(1, SeqCst);
+        self.writers.store(0, SeqCst);
+        *value = [self.sections.load(SeqCst); 2];
+    }
+
+    fn acquire(&self) -> Result<WriteGuard<'_>, LockError> {
+        self.lock.write_or_repair(|value| self.repair(value))
+    }
+
     /// Writes, alone.
-    fn write(&self, outcome: Result<WriteGuard<'_>, LockError<WriteGuard<'_>>>) {
+    fn write(&self, outcome: Result<WriteGuard<'_>, LockError>) {
         let mut guard = match outcome {
             Ok(guard) => guard,
-            Err(LockError::OwnerDied(mut guard)) => {
-                self.deaths.fetch_add(1, SeqCst);
-                self.writers.store(0, SeqCst);
-                *guard = [self.sections.load(SeqCst); 2];
-                guard.recover()
-            }
             Err(LockError::TimedOut | LockError::WouldBlock) => return,
             Err(error) => panic!("{error}"),
         };
@@ -93,7 +98,7 @@ fn case(name: &str) -> Case<Board> {
         .survivor(|board, _| {
             for _ in 0..2 {
                 board.read(board.lock.read());
-                board.write(board.lock.write());
+                board.write(board.acquire());
             }
         })
         .may_wait(|board, now| {
@@ -134,7 +139,7 @@ fn reader(board: &Board, _: &Me) {
 }
 
 fn writer(board: &Board, _: &Me) {
-    board.write(board.lock.write());
+    board.write(board.acquire());
 }
 
 fn later_reader(board: &Board, me: &Me) {
@@ -156,7 +161,7 @@ fn reads_on(board: &Board, me: &Me) {
 
 /// Writes until the victim sleeps.
 fn writes_on(board: &Board, me: &Me) {
-    let guard = board.lock.write();
+    let guard = board.acquire();
     me.pause();
     board.write(guard);
 }
@@ -253,7 +258,7 @@ fn writing() -> Vec<Box<dyn Subject>> {
     let writes = |case: Case<Board>| {
         case.victim(|board, operation| {
             warm_up();
-            board.write(operation.step(|| board.lock.write()));
+            board.write(operation.step(|| board.acquire()));
         })
         .known_strand(Mode::Stop, WAKER_STOPPED)
     };
@@ -261,7 +266,7 @@ fn writing() -> Vec<Box<dyn Subject>> {
         Box::new(writes(case("write, free"))),
         Box::new(case("write, change, end").victim(|board, operation| {
             warm_up();
-            operation.step(|| board.write(board.lock.write()));
+            operation.step(|| board.write(board.acquire()));
         })),
         Box::new(writes(case("write, 1 reads").companion(reads_on))),
         Box::new(writes(case("write, 2 read").companions(2, reads_on))),
@@ -359,9 +364,7 @@ fn ending() -> Vec<Box<dyn Subject>> {
                 .companions(2, reader)
                 .victim(|board, operation| {
                     warm_up();
-                    let Err(LockError::OwnerDied(mut guard)) = board.lock.write() else {
-                        panic!("a writer died")
-                    };
+                    let mut guard = board.lock.write_unrepaired(Wait::FOREVER).unwrap();
                     *guard = [0; 2];
                     operation.step(|| drop(guard.recover()));
                 })
@@ -381,7 +384,9 @@ fn expiring() -> Vec<Box<dyn Subject>> {
         case.expires()
             .victim(|board, operation| {
                 warm_up();
-                board.write(operation.step(|| board.lock.write_timeout(EXPIRES)));
+                board.write(operation.step(|| {
+                    board.lock.write_or_repair_timeout(EXPIRES, |value| board.repair(value))
+                }));
             })
             .known_strand(Mode::Stop, WAKER_STOPPED)
     };

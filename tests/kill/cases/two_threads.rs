@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicI64, AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use crossproc::{Event, Lock, LockError, LockGuard, Queue, QueueOptions, Semaphore};
+use crossproc::{Event, Lock, LockGuard, Queue, QueueOptions, Semaphore};
 use crossproc::{Waitable, try_wait_any, wait_any};
 
 use super::warm_up;
@@ -73,11 +73,7 @@ impl Board {
     }
 
     fn lock(&self) -> LockGuard<'_, u64> {
-        match self.lock.lock() {
-            Ok(guard) => guard,
-            Err(LockError::OwnerDied(guard)) => guard.recover(),
-            Err(error) => panic!("{error}"),
-        }
+        self.lock.lock_or_repair(|_| ()).unwrap()
     }
 
     /// Gives one. For a lock, the owner gives by letting go of it.

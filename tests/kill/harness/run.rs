@@ -75,7 +75,7 @@ pub(crate) fn run(
     // processes.
     unsafe { libc::alarm(WATCHDOG) };
     arena.reset();
-    crossproc::set_slice(plan.has_slices.then_some(SLICE));
+    crossproc::set_recheck_interval(plan.has_slices.then_some(SLICE));
     subject.place(arena);
     let mut report = Report::default();
     let mut run = Run {

@@ -1,0 +1,3 @@
+fn main() {
+    let queue = crossproc::Queue::<String>::new(4);
+}
