@@ -136,7 +136,7 @@ set_copy() {
     [ "$1" != thread ] || copy+=-thread
     [ ! -e "$copy" ] || return 0
     mkdir -p "$copy"
-    cp -r Cargo.toml Cargo.lock src sys tests benches examples ci "$copy"
+    cp -r Cargo.toml Cargo.lock README.md docs src sys tests benches examples ci "$copy"
     # As in ci/sanitize.sh, which says why.
     [ "$1" != thread ] ||
         sed -i 's/^const ROUNDS: u32 = 4;$/const ROUNDS: u32 = 2;/' "$copy/sys/src/robust/ending.rs"
