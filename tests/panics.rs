@@ -224,3 +224,29 @@ fn a_thread_that_panics_tells_the_next_one() {
     assert!(panicked.join().is_err());
     assert!(owner_died(&account.lock.lock()));
 }
+
+#[test]
+fn a_repair_is_for_all_who_come_later_and_is_made_once() {
+    let account = account();
+    caught(|| {
+        let _held = (account.lock.lock().unwrap(), account.rwlock.write().unwrap());
+        panic();
+    });
+    caught(|| {
+        let _held = account.rlock.lock().unwrap();
+        panic();
+    });
+    // A repair that does not come to its end is none.
+    caught(|| drop(account.lock.lock_or_repair(|_| panic())));
+    caught(|| drop(account.rlock.lock_or_repair(|_| panic())));
+    caught(|| drop(account.rwlock.write_or_repair(|_| panic())));
+    let mut repairs = [0; 3];
+    for _ in 0..2 {
+        drop(account.lock.lock_or_repair(|_| repairs[0] += 1).unwrap());
+        drop(account.rlock.lock_or_repair(|_| repairs[1] += 1).unwrap());
+        drop(account.rwlock.write_or_repair(|_| repairs[2] += 1).unwrap());
+    }
+    assert_eq!(repairs, [1; 3]);
+    assert!(account.lock.lock().is_ok() && account.rlock.lock().is_ok());
+    assert!(account.rwlock.read().is_ok());
+}
