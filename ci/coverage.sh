@@ -64,8 +64,8 @@ for program in tests/*.rs; do
     program=$(basename "$program" .rs)
     case $left_out in *" $program "*) ;; *) targets+=(--test "$program") ;; esac
 done
-targets+=(--test one_kill)
-cargo test --locked --all-features -p crossproc -p crossproc-sys "${targets[@]}" --no-run 2>&1 |
+targets+=(--test one_kill --test wordcount)
+cargo test --locked --all-features -p crossproc -p crossproc-sys -p wordcount "${targets[@]}" --no-run 2>&1 |
     tee "$folder/build.txt" | grep -v '^ *Executable' || true
 grep -q Finished "$folder/build.txt"
 # Programs that tests start.

@@ -15,7 +15,7 @@ if [ $# = 0 ]; then
         set -- "$@" --test "$program"
     done
 elif [ "$*" = --all ]; then
-    set -- --lib --test kill --test faults
+    set -- --lib --test kill --test faults --test wordcount
     for program in tests/*.rs; do
         program=$(basename "$program" .rs)
         [ "$program" = compile_fail ] || set -- "$@" --test "$program"
@@ -23,7 +23,7 @@ elif [ "$*" = --all ]; then
 fi
 
 if rustup run "$promised" rustc --version 2>/dev/null; then
-    rustup run "$promised" cargo build --locked --all-features --lib --examples
+    rustup run "$promised" cargo build --locked --all-features --lib --bins --examples
     exec rustup run "$promised" cargo test --locked --all-features "$@"
 fi
 
@@ -49,7 +49,7 @@ mkdir -p "$root"/{src,cargo/registry,target}
 export root source=$PWD registry=${CARGO_HOME:-$HOME/.cargo}/registry
 export inside='
     cd /src
-    cargo build --locked --all-features --lib --examples
+    cargo build --locked --all-features --lib --bins --examples
     cargo test --locked --all-features "$@"'
 unshare --mount --propagation private bash -euc '
     # A root that is mounted, as everywhere else.

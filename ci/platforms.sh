@@ -177,7 +177,7 @@ build() {
     local upper=${triple^^}
     upper=${upper//-/_}
     variables+=" CARGO_TARGET_${upper}_LINKER=$linker"
-    local programs=(--lib --test kill --test one_kill)
+    local programs=(--lib --test kill --test one_kill --test wordcount)
     for program in tests/*.rs; do
         program=$(basename "$program" .rs)
         [ "$program" = compile_fail ] || programs+=(--test "$program")
@@ -189,7 +189,7 @@ build() {
         [ -z '$flags' ] || export CARGO_TARGET_${upper}_RUSTFLAGS='$flags'
         cargo build --locked --all-features --target $triple $std --examples
         cargo test --locked --all-features --target $triple $std --no-run \
-            -p crossproc -p crossproc-sys ${programs[*]}" 2>&1 | tee "$here/build/$1-$2.log"
+            -p crossproc -p crossproc-sys -p wordcount ${programs[*]}" 2>&1 | tee "$here/build/$1-$2.log"
     # Such as: Executable tests/bus.rs (/target/.../deps/bus-0123456789abcdef)
     sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$here/build/$1-$2.log" >"$here/build/$1-$2.new"
     mv "$here/build/$1-$2.new" "$here/build/$1-$2"
@@ -229,6 +229,7 @@ image() {
     done <"$here/build/$1-$2" | sort >"$guest/programs"
     find "$root/target/$triple/debug/examples" -maxdepth 1 -type f -executable ! -name '*-*' \
         -exec cp {} "$guest/target/$triple/debug/examples/" \;
+    cp "$root/target/$triple/debug/wordcount" "$guest/target/$triple/debug/"
     git ls-files -z | tar --null -T - -c | tar -x -C "$guest/src"
     printf '%s:/bin/sh\n' root:x:0:0:root:/root nobody:x:65534:65534:nobody:/ >"$guest/etc/passwd"
     cp ci/platforms-guest.sh "$guest/init"

@@ -102,10 +102,10 @@ for program in tests/*.rs; do
     program=$(basename "$program" .rs)
     case $left_out in *" $program "*) ;; *) targets+=(--test "$program") ;; esac
 done
-targets+=(--test one_kill)
+targets+=(--test one_kill --test wordcount)
 export CARGO_TARGET_DIR=$folder/$name/build CARGO_PROFILE_DEV_DEBUG=1 CARGO_INCREMENTAL=0
 RUSTFLAGS=$flags cargo +nightly test --locked --all-features --target "$host" \
-    -p crossproc -p crossproc-sys "${targets[@]}" --no-run 2>&1 |
+    -p crossproc -p crossproc-sys -p wordcount "${targets[@]}" --no-run 2>&1 |
     tee "$folder/$name/build.txt" | grep -v '^ *Executable' || true
 grep -q Finished "$folder/$name/build.txt"
 RUSTFLAGS=$flags cargo +nightly build --quiet --locked --all-features --target "$host" --examples

@@ -9,7 +9,7 @@ for tree in "$(rustc --print sysroot)/share/doc" "${CARGO_HOME:-$HOME/.cargo}/re
     size=$(du -skL "$tree" 2>/dev/null | cut -f1 || true)
     if [ "${size:-0}" -ge "$least" ]; then
         printf '%s KB\n' "$size"
-        cargo run --release --example wordcount -- --chaos 8 --top 20 --check "$tree"
+        cargo run --release -p wordcount -- --chaos 8 --top 20 --check "$tree"
         exit
     fi
 done

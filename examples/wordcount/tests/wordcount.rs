@@ -1,8 +1,5 @@
-//! Runs the example `wordcount` as a program. The tests check what it counts, and what it does when
-//! files, workers or the program itself come to harm.
-//!
-//! `cargo test` builds it. With `--test wordcount` alone, it has to be built before, by `cargo
-//! build --example wordcount`.
+//! Runs `wordcount` as a program. The tests check what it counts, and what it does when files,
+//! workers or the program itself come to harm.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -18,6 +15,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_wordcount");
 
 /// No wait takes longer unless something is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -131,17 +130,6 @@ fn random_tree(scratch: &Scratch, seed: u64, files: usize) -> (PathBuf, Counts) 
     (scratch.path("tree"), total)
 }
 
-fn program() -> PathBuf {
-    let deps = std::env::current_exe().unwrap();
-    let path = deps.ancestors().nth(2).unwrap().join("examples/wordcount");
-    assert!(
-        path.exists(),
-        "{} is missing: build it by `cargo build --example wordcount`, in the same profile",
-        path.display()
-    );
-    path
-}
-
 /// The running program. Its output goes to files, which cannot be full.
 struct Running {
     child: Child,
@@ -159,7 +147,7 @@ struct Ended {
 
 impl Running {
     fn start<A: AsRef<OsStr>>(scratch: &Scratch, args: impl IntoIterator<Item = A>) -> Self {
-        Running::start_command(scratch, Command::new(program()).args(args))
+        Running::start_command(scratch, Command::new(PROGRAM).args(args))
     }
 
     fn start_command(scratch: &Scratch, command: &mut Command) -> Self {
@@ -409,11 +397,9 @@ fn text_names_all_figures() {
 fn without_a_path_the_sources_of_the_package_are_counted() {
     let scratch = Scratch::new("sources");
     for from in [Path::new(env!("CARGO_MANIFEST_DIR")), &scratch.0] {
-        let ended = Running::start_command(
-            &scratch,
-            Command::new(program()).arg("--json").current_dir(from),
-        )
-        .end();
+        let ended =
+            Running::start_command(&scratch, Command::new(PROGRAM).arg("--json").current_dir(from))
+                .end();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         assert!(ended.json()["files"].as_u64().unwrap() > 10);
     }
@@ -732,15 +718,15 @@ fn an_unreadable_file_is_named_and_the_rest_counted() {
     for path in [&secret, &empty_secret, closed] {
         fs::set_permissions(path, Permissions::from_mode(0o000)).unwrap();
     }
-    let mut command = Command::new(program());
+    let mut command = Command::new(PROGRAM);
     command.arg("--json").arg(scratch.path("tree"));
     if geteuid().is_root() {
         // Permissions do not stop root, so the program runs as the user `nobody`. That user cannot
         // start the program if a directory above it is private.
         command.uid(NOBODY).gid(NOBODY);
-        let mut probe = Command::new(program());
+        let mut probe = Command::new(PROGRAM);
         if probe.arg("--help").stdout(Stdio::null()).uid(NOBODY).gid(NOBODY).status().is_err() {
-            eprintln!("not tested: only root may start {}", program().display());
+            eprintln!("not tested: only root may start {}", PROGRAM);
             return;
         }
     }
@@ -1008,7 +994,7 @@ fn when_no_worker_can_be_started_none_are_left() {
         let mut limited = Command::new("sh");
         limited
             .args(["-c", "ulimit -n $1; shift; exec \"$@\"", "sh", &most.to_string()])
-            .arg(program())
+            .arg(PROGRAM)
             .args(["--json".as_ref(), file.as_os_str()]);
         Running::start_command(&scratch, &mut limited).end()
     };
@@ -1035,7 +1021,7 @@ fn interruption_ends_all_workers() {
     ] {
         let args = ["--workers=2".as_ref(), Obstacle::CHUNK.as_ref(), obstacle.path.as_os_str()];
         let running =
-            Running::start_command(&scratch, Command::new(program()).args(args).process_group(0));
+            Running::start_command(&scratch, Command::new(PROGRAM).args(args).process_group(0));
         running.worker_at(&obstacle.path);
         let workers =
             until("both workers", || Some(running.workers()).filter(|workers| workers.len() == 2));
@@ -1096,7 +1082,7 @@ fn a_stopped_worker_can_be_interrupted() {
 fn an_ignored_sigchld_does_no_harm() {
     let scratch = Scratch::new("sigchld");
     let file = scratch.file("file", "a b\nc\n");
-    let mut command = Command::new(program());
+    let mut command = Command::new(PROGRAM);
     command.args(["--json", "--chaos=5"]).arg(&file);
     let ignore = || {
         // SAFETY: no handler is installed; `signal` is async-signal-safe.
