@@ -10,3 +10,10 @@ for file in examples/first.rs docs/what-there-is.md; do
         { echo "README.md has another text than $file" >&2; exit 1; }
 done
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --document-private-items
+# As docs.rs builds it, with badges for what a feature adds.
+if rustdoc +nightly --version >/dev/null 2>&1; then
+    RUSTDOCFLAGS="--cfg docsrs -D warnings" cargo +nightly doc --quiet -p crossproc --all-features \
+        --no-deps --target-dir target/docsrs
+else
+    echo "not built as on docs.rs, for want of a nightly toolchain"
+fi

@@ -65,6 +65,8 @@
 //! itself completes the wake-ups of dead threads; before that, some take a slice. All participants
 //! must be in one pid namespace, which is checked when memory is attached.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub use bytemuck;
 
 mod connection;
