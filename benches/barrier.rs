@@ -1,11 +1,8 @@
 //! [`crossproc::Barrier`] beside the pthread barrier and the standard library's barrier for
 //! threads.
 
-mod harness;
-
-mod rivals {
+mod beside {
     pub(crate) mod meeting;
-    pub(crate) mod posix_semaphore;
     pub(crate) mod pthread_barrier;
 }
 
@@ -14,15 +11,15 @@ use core::ops::Deref;
 use criterion::Criterion;
 use crossproc::{Barrier, Shm};
 
-use self::harness::placement::Placement;
-use self::harness::ratios::Ratios;
-use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
-use self::harness::team::{Team, sizes};
-use self::rivals::meeting::Meeting;
-use self::rivals::pthread_barrier::PthreadBarrier;
+use self::beside::meeting::Meeting;
+use self::beside::pthread_barrier::PthreadBarrier;
+use crossproc_harness::placement::Placement;
+use crossproc_harness::ratios::Ratios;
+use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
+use crossproc_harness::team::{Team, sizes};
 
 fn main() {
-    harness::run("Barrier", groups, compare);
+    crossproc_harness::run("Barrier", groups, compare);
 }
 
 /// A barrier and its measurements.

@@ -1,12 +1,9 @@
 //! [`crossproc::Condition`] with a [`crossproc::Lock`] beside other locks with conditions, and
 //! beside bare futexes.
 
-mod harness;
-
-mod rivals {
+mod beside {
     pub(crate) mod futex_flag;
     pub(crate) mod monitor;
-    pub(crate) mod posix_semaphore;
     pub(crate) mod pthread_monitor;
 }
 
@@ -15,16 +12,16 @@ use core::ops::Deref;
 use criterion::Criterion;
 use crossproc::{Condition, Lock, Shm, shared};
 
-use self::harness::placement::Placement;
-use self::harness::ratios::Ratios;
-use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
-use self::harness::team::{MAX_MEMBERS, Team};
-use self::rivals::futex_flag::FutexFlag;
-use self::rivals::monitor::{Monitor, Value};
-use self::rivals::pthread_monitor::PthreadMonitor;
+use self::beside::futex_flag::FutexFlag;
+use self::beside::monitor::{Monitor, Value};
+use self::beside::pthread_monitor::PthreadMonitor;
+use crossproc_harness::placement::Placement;
+use crossproc_harness::ratios::Ratios;
+use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
+use crossproc_harness::team::{MAX_MEMBERS, Team};
 
 fn main() {
-    harness::run("Condition", groups, compare);
+    crossproc_harness::run("Condition", groups, compare);
 }
 
 shared! {

@@ -1,13 +1,10 @@
 //! [`crossproc::Event`] beside an event made of a mutex and a condition variable, and beside a bare
 //! futex.
 
-mod harness;
-
-mod rivals {
+mod beside {
     pub(crate) mod flag;
     pub(crate) mod futex_flag;
     pub(crate) mod monitor;
-    pub(crate) mod posix_semaphore;
     pub(crate) mod pthread_monitor;
 }
 
@@ -16,17 +13,17 @@ use core::ops::Deref;
 use criterion::Criterion;
 use crossproc::{Event, Shared, Shm};
 
-use self::harness::placement::Placement;
-use self::harness::ratios::Ratios;
-use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
-use self::harness::team::Team;
-use self::rivals::flag::Flag;
-use self::rivals::futex_flag::FutexFlag;
-use self::rivals::monitor::Monitor;
-use self::rivals::pthread_monitor::PthreadMonitor;
+use self::beside::flag::Flag;
+use self::beside::futex_flag::FutexFlag;
+use self::beside::monitor::Monitor;
+use self::beside::pthread_monitor::PthreadMonitor;
+use crossproc_harness::placement::Placement;
+use crossproc_harness::ratios::Ratios;
+use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
+use crossproc_harness::team::Team;
 
 fn main() {
-    harness::run("Event", groups, compare);
+    crossproc_harness::run("Event", groups, compare);
 }
 
 impl<const SLICED: bool> Flag for FutexFlag<SLICED> {

@@ -1,11 +1,8 @@
 //! [`crossproc::Lock`] beside other mutexes for processes, and those for threads.
 
-mod harness;
-
-mod rivals {
+mod beside {
     pub(crate) mod futex_lock;
     pub(crate) mod mutual_exclusion;
-    pub(crate) mod posix_semaphore;
     pub(crate) mod pthread_mutex;
 }
 
@@ -14,17 +11,17 @@ use core::ops::Deref;
 use criterion::Criterion;
 use crossproc::{Lock, Shm};
 
-use self::harness::placement::Placement;
-use self::harness::ratios::Ratios;
-use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
-use self::harness::team::{Team, share, sizes};
-use self::rivals::futex_lock::FutexLock;
-use self::rivals::mutual_exclusion::MutualExclusion;
-use self::rivals::pthread_mutex::PthreadMutex;
-use self::rivals::pthread_mutex::Robustness::{Plain, Robust};
+use self::beside::futex_lock::FutexLock;
+use self::beside::mutual_exclusion::MutualExclusion;
+use self::beside::pthread_mutex::PthreadMutex;
+use self::beside::pthread_mutex::Robustness::{Plain, Robust};
+use crossproc_harness::placement::Placement;
+use crossproc_harness::ratios::Ratios;
+use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
+use crossproc_harness::team::{Team, share, sizes};
 
 fn main() {
-    harness::run("Lock", groups, compare);
+    crossproc_harness::run("Lock", groups, compare);
 }
 
 /// The value that a short critical section increments.

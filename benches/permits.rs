@@ -1,27 +1,24 @@
 //! [`crossproc::Permits`] beside the System V semaphore, which gives back what the dead had, and
 //! beside those that do not.
 
-mod harness;
-
-mod rivals {
+mod beside {
     pub(crate) mod limit;
     pub(crate) mod permits;
-    pub(crate) mod posix_semaphore;
     pub(crate) mod sysv_semaphore;
 }
 
 use criterion::Criterion;
 use crossproc::{Permits, Semaphore, Shm};
 
-use self::harness::ratios::Ratios;
-use self::harness::sampler::{Sampler, benchmark};
-use self::harness::team::sizes;
-use self::rivals::limit::{Limit, contended, pair};
-use self::rivals::posix_semaphore::PosixSemaphore;
-use self::rivals::sysv_semaphore::SysvSemaphore;
+use self::beside::limit::{Limit, contended, pair};
+use self::beside::sysv_semaphore::SysvSemaphore;
+use crossproc_harness::posix_semaphore::PosixSemaphore;
+use crossproc_harness::ratios::Ratios;
+use crossproc_harness::sampler::{Sampler, benchmark};
+use crossproc_harness::team::sizes;
 
 fn main() {
-    harness::run("Permits", groups, compare);
+    crossproc_harness::run("Permits", groups, compare);
 }
 
 impl<const N: usize> Limit for Permits<N> {

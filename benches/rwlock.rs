@@ -1,9 +1,6 @@
 //! [`crossproc::RwLock`] beside the pthread lock, and beside those for threads.
 
-mod harness;
-
-mod rivals {
-    pub(crate) mod posix_semaphore;
+mod beside {
     pub(crate) mod pthread_rwlock;
     pub(crate) mod shared_exclusion;
 }
@@ -14,15 +11,15 @@ use core::ops::Deref;
 use criterion::Criterion;
 use crossproc::{RwLock, Shm};
 
-use self::harness::placement::Placement;
-use self::harness::ratios::Ratios;
-use self::harness::sampler::{Sampler, benchmark, repeated, rounds};
-use self::harness::team::{Team, share, sizes};
-use self::rivals::pthread_rwlock::PthreadRwLock;
-use self::rivals::shared_exclusion::SharedExclusion;
+use self::beside::pthread_rwlock::PthreadRwLock;
+use self::beside::shared_exclusion::SharedExclusion;
+use crossproc_harness::placement::Placement;
+use crossproc_harness::ratios::Ratios;
+use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
+use crossproc_harness::team::{Team, share, sizes};
 
 fn main() {
-    harness::run("RwLock", groups, compare);
+    crossproc_harness::run("RwLock", groups, compare);
 }
 
 /// The value that a short section reads or increments.

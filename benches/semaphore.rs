@@ -1,28 +1,25 @@
 //! [`crossproc::Semaphore`] beside `sem_t`, and beside a bare futex.
 
-mod harness;
-
-mod rivals {
+mod beside {
     pub(crate) mod futex_flag;
     pub(crate) mod limit;
     pub(crate) mod permits;
-    pub(crate) mod posix_semaphore;
 }
 
 use criterion::Criterion;
 use crossproc::{Semaphore, Shared, Shm};
 
-use self::harness::placement::Placement;
-use self::harness::ratios::Ratios;
-use self::harness::sampler::{Sampler, benchmark, rounds};
-use self::harness::team::{Team, sizes};
-use self::rivals::futex_flag::FutexFlag;
-use self::rivals::limit::{contended, pair};
-use self::rivals::permits::Permits;
-use self::rivals::posix_semaphore::PosixSemaphore;
+use self::beside::futex_flag::FutexFlag;
+use self::beside::limit::{contended, pair};
+use self::beside::permits::Permits;
+use crossproc_harness::placement::Placement;
+use crossproc_harness::posix_semaphore::PosixSemaphore;
+use crossproc_harness::ratios::Ratios;
+use crossproc_harness::sampler::{Sampler, benchmark, rounds};
+use crossproc_harness::team::{Team, sizes};
 
 fn main() {
-    harness::run("Semaphore", groups, compare);
+    crossproc_harness::run("Semaphore", groups, compare);
 }
 
 fn semaphore(value: u32) -> Shm<Semaphore> {

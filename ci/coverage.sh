@@ -65,8 +65,8 @@ for program in tests/*.rs; do
     case $left_out in *" $program "*) ;; *) targets+=(--test "$program") ;; esac
 done
 targets+=(--test one_kill --test wordcount)
-cargo test --locked --all-features -p crossproc -p crossproc-sys -p wordcount "${targets[@]}" --no-run 2>&1 |
-    tee "$folder/build.txt" | grep -v '^ *Executable' || true
+cargo test --locked --all-features -p crossproc -p crossproc-sys -p wordcount "${targets[@]}" \
+    --no-run 2>&1 | tee "$folder/build.txt" | grep -v '^ *Executable' || true
 grep -q Finished "$folder/build.txt"
 # Programs that tests start.
 cargo build --quiet --locked --all-features --examples

@@ -189,7 +189,8 @@ build() {
         [ -z '$flags' ] || export CARGO_TARGET_${upper}_RUSTFLAGS='$flags'
         cargo build --locked --all-features --target $triple $std --examples
         cargo test --locked --all-features --target $triple $std --no-run \
-            -p crossproc -p crossproc-sys -p wordcount ${programs[*]}" 2>&1 | tee "$here/build/$1-$2.log"
+            -p crossproc -p crossproc-sys -p wordcount ${programs[*]}" 2>&1 |
+        tee "$here/build/$1-$2.log"
     # Such as: Executable tests/bus.rs (/target/.../deps/bus-0123456789abcdef)
     sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$here/build/$1-$2.log" >"$here/build/$1-$2.new"
     mv "$here/build/$1-$2.new" "$here/build/$1-$2"

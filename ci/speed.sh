@@ -17,10 +17,9 @@ if [ "${1:-}" != --again ]; then
         cargo bench --bench $bench --no-run
         "${first[@]}" cargo bench --bench $bench -- ratios >"$folder/$bench.txt"
     done
-    rivals=(--manifest-path rivals/Cargo.toml)
-    cargo bench "${rivals[@]}" --bench pipe --no-run
-    "${first[@]}" cargo bench "${rivals[@]}" --bench pipe -- "there and back, 8 B" \
-        >"$folder/pipe.txt"
+    cargo bench --bench pipe --no-run
+    "${first[@]}" cargo bench --bench pipe -- "there and back, 8 B" >"$folder/pipe.txt"
+    rivals=(--manifest-path benches/rivals/Cargo.toml)
     cargo +nightly bench "${rivals[@]}" --bench queue --features shaq --no-run
     "${first[@]}" cargo +nightly bench "${rivals[@]}" --bench queue --features shaq -- \
         ratios shaq "put + get, one thread" >"$folder/queue.txt"
@@ -58,12 +57,20 @@ machine=$(sed -n 's/^machine: *//p' "$folder/lock.txt")
 commit=$(sed -n 's/^commit: *//p' "$folder/lock.txt")
 new=$folder/README.md
 {
-    sed '/^<!-- begin: by ci\/speed.sh/q' README.md
-    printf '\nMedians of alternated pairs, on %s; commit %s (`ci/speed.sh`):\n\n' \
-        "$machine" "$commit" | fmt -w 100
+    echo
+    fmt -w 100 <<END
+Below 1, crossproc is faster. Medians of alternated pairs, on $machine; commit $commit
+(\`ci/speed.sh\`):
+END
+    echo
     table
     echo
-    sed -n '/^<!-- end -->/,$p' README.md
-} >"$new"
+} >"$folder/table.md"
+# In place of what stands between the two comments.
+awk -v table="$folder/table.md" '
+    /^<!-- end -->/ { inside = 0 }
+    !inside { print }
+    /^<!-- begin: by ci\/speed\.sh/ { inside = 1; while ((getline line <table) > 0) print line }
+' README.md >"$new"
 cp "$new" README.md
 table

@@ -1,0 +1,88 @@
+//! Python's `multiprocessing.Pipe`, between two processes of its own that report how long their
+//! rounds take.
+
+use core::time::Duration;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+
+use crossproc_harness::pipe::Work;
+use crossproc_harness::sampler::Sampler;
+
+/// Reads numbers, transfers that many messages, and writes how many nanoseconds that took. 0 ends
+/// it.
+const PROGRAM: &str = r#"
+import multiprocessing, os, sys, time
+work, size = sys.argv[1], int(sys.argv[2])
+one, other = multiprocessing.Pipe()
+go, gone = multiprocessing.Pipe()
+message = bytes(size)
+if work == "alone":
+    for times in map(int, sys.stdin):
+        if times == 0:
+            break
+        start = time.monotonic_ns()
+        for _ in range(times):
+            one.send_bytes(message)
+            other.recv_bytes()
+        print(time.monotonic_ns() - start, flush=True)
+    sys.exit()
+if os.fork() == 0:
+    while (times := go.recv()) is not None:
+        for _ in range(times):
+            other.recv_bytes()
+            if work == "ping-pong":
+                other.send_bytes(message)
+        go.send(time.monotonic_ns())
+    os._exit(0)
+for times in map(int, sys.stdin):
+    if times == 0:
+        break
+    gone.send(times)
+    start = time.monotonic_ns()
+    for _ in range(times):
+        one.send_bytes(message)
+        if work == "ping-pong":
+            one.recv_bytes()
+    print(gone.recv() - start, flush=True)
+gone.send(None)
+"#;
+
+/// The interpreter. It would not see the end of its standard input, because processes that were
+/// forked meanwhile have copies of that.
+struct Python(Child);
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        if let Some(mut input) = self.0.stdin.take() {
+            let _ = writeln!(input, "0");
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// Returns `None` where there is no Python.
+pub(crate) fn sampler(work: Work, size: usize) -> Option<Sampler> {
+    let work = match work {
+        Work::Alone => "alone",
+        Work::Stream => "stream",
+        Work::PingPong => "ping-pong",
+    };
+    let mut command = Command::new("python3");
+    command
+        .args(["-c", PROGRAM, work, &size.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        println!("there is no python3: its rows are left out");
+        return None;
+    };
+    let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut python = Python(child);
+    Some(Box::new(move |times| {
+        let input = python.0.stdin.as_mut().expect("it is piped");
+        writeln!(input, "{times}").expect("Python reads");
+        let mut line = String::new();
+        output.read_line(&mut line).expect("Python answers");
+        Duration::from_nanos(line.trim().parse().expect("a number"))
+    }))
+}
