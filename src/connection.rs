@@ -108,6 +108,19 @@ pub struct Receiver(Connection);
 
 /// Makes a two-way pipe.
 ///
+/// ```
+/// use crossproc::pipe;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (one, other) = pipe()?;
+/// one.send(b"6 * 7")?;
+/// assert_eq!(other.recv()?, b"6 * 7");
+/// other.send(b"42")?;
+/// assert_eq!(one.recv()?, b"42");
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// No free descriptor, or no memory.
 pub fn pipe() -> io::Result<(Connection, Connection)> {
@@ -155,6 +168,19 @@ impl Connection {
 
     /// Makes another descriptor of the same end, in this process.
     ///
+    /// ```
+    /// use crossproc::pipe;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (one, other) = pipe()?;
+    /// let again = one.try_clone()?;
+    /// drop(one); // the pipe does not end
+    /// again.send(b"hello")?;
+    /// assert_eq!(other.recv()?, b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// No free descriptor.
     pub fn try_clone(&self) -> io::Result<Self> {
@@ -168,6 +194,19 @@ impl Connection {
 impl Sender {
     /// Makes another descriptor of the same end, in this process.
     ///
+    /// ```
+    /// use crossproc::simplex;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (sender, receiver) = simplex()?;
+    /// let again = sender.try_clone()?;
+    /// drop(sender); // the pipe does not end
+    /// again.send(b"hello")?;
+    /// assert_eq!(receiver.recv()?, b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// No free descriptor.
     pub fn try_clone(&self) -> io::Result<Self> {
@@ -177,6 +216,21 @@ impl Sender {
 
 impl Receiver {
     /// Makes another descriptor of the same end, in this process.
+    ///
+    /// ```
+    /// use crossproc::simplex;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (sender, receiver) = simplex()?;
+    /// let again = receiver.try_clone()?;
+    /// sender.send(b"one")?;
+    /// sender.send(b"two")?;
+    /// // Each message is received once.
+    /// assert_eq!(receiver.recv()?, b"one");
+    /// assert_eq!(again.recv()?, b"two");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// No free descriptor.
@@ -191,6 +245,21 @@ macro_rules! sending {
         impl $of {
             forms! {
                 /// Sends a message, whole.
+                ///
+                /// ```
+                /// use crossproc::{ConnectionError, pipe};
+                ///
+                /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+                /// let (one, other) = pipe()?;
+                /// one.send(b"hello")?;
+                /// one.send(b"")?;
+                /// assert_eq!(other.recv()?, b"hello");
+                /// assert_eq!(other.recv()?, b"");
+                /// drop(other);
+                /// assert!(matches!(one.send(b"hello"), Err(ConnectionError::BrokenPipe)));
+                /// # Ok(())
+                /// # }
+                /// ```
                 send, try_send, send_timeout, send_deadline, send_with
                 (self: &Self, message: &[u8]) -> Result<(), ConnectionError>, Self::send_until,
                 errors "[`BrokenPipe`](ConnectionError::BrokenPipe), \
@@ -205,6 +274,20 @@ macro_rules! sending {
             forms! {
                 /// Sends a handle. The process that [receives](Receiver::recv_handle) it gets its
                 /// own handle to the same thing. The caller may drop this one afterwards.
+                ///
+                /// ```
+                /// use crossproc::{Event, Shm, pipe};
+                ///
+                /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+                /// let (one, other) = pipe()?;
+                /// let ready = Shm::new(Event::new())?;
+                /// one.send_handle(&ready)?;
+                /// let theirs: Shm<Event> = other.recv_handle()?;
+                /// theirs.set();
+                /// assert!(ready.is_set());
+                /// # Ok(())
+                /// # }
+                /// ```
                 send_handle, try_send_handle, send_handle_timeout, send_handle_deadline,
                 send_handle_with <H: Handle>
                 (self: &Self, handle: &H) -> Result<(), ConnectionError>, Self::send_handle_until,
@@ -217,6 +300,20 @@ macro_rules! sending {
             forms! {
                 /// Sends a message with a handle, which the receiver [takes out of
                 /// it](Message::take_handle).
+                ///
+                /// ```
+                /// use crossproc::{Event, Shm, pipe};
+                ///
+                /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+                /// let (one, other) = pipe()?;
+                /// one.send_both(b"ready", &Shm::new(Event::new())?)?;
+                /// let mut message = other.recv()?;
+                /// assert_eq!(message, b"ready");
+                /// let ready: Shm<Event> = message.take_handle()?;
+                /// assert!(!ready.is_set());
+                /// # Ok(())
+                /// # }
+                /// ```
                 send_both, try_send_both, send_both_timeout, send_both_deadline,
                 send_both_with <H: Handle>
                 (self: &Self, message: &[u8], handle: &H) -> Result<(), ConnectionError>,
@@ -263,6 +360,20 @@ macro_rules! receiving {
         impl $of {
             forms! {
                 /// Receives a message, whole, along with its handle if it has one.
+                ///
+                /// ```
+                /// use crossproc::{ConnectionError, pipe};
+                ///
+                /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+                /// let (one, other) = pipe()?;
+                /// one.send(b"hello")?;
+                /// assert_eq!(other.recv()?, b"hello");
+                /// assert!(matches!(other.try_recv(), Err(ConnectionError::WouldBlock)));
+                /// drop(one);
+                /// assert!(matches!(other.recv(), Err(ConnectionError::EndOfStream)));
+                /// # Ok(())
+                /// # }
+                /// ```
                 recv, try_recv, recv_timeout, recv_deadline, recv_with
                 (self: &Self) -> Result<Message, ConnectionError>, Self::recv_until,
                 errors "[`EndOfStream`](ConnectionError::EndOfStream); \
@@ -274,6 +385,27 @@ macro_rules! receiving {
 
             forms! {
                 /// Receives a message into a buffer and returns its length in bytes.
+                ///
+                /// ```
+                /// use crossproc::{ConnectionError, pipe};
+                ///
+                /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+                /// let (one, other) = pipe()?;
+                /// let mut buffer = [0; 8];
+                /// one.send(b"hello")?;
+                /// let len = other.recv_into(&mut buffer)?;
+                /// assert_eq!(buffer[..len], *b"hello");
+                ///
+                /// one.send(b"good morning")?;
+                /// match other.recv_into(&mut buffer) {
+                ///     Err(ConnectionError::TooShort { message, .. }) => {
+                ///         assert_eq!(*message, b"good morning");
+                ///     }
+                ///     other => panic!("{other:?}"),
+                /// }
+                /// # Ok(())
+                /// # }
+                /// ```
                 recv_into, try_recv_into, recv_into_timeout, recv_into_deadline, recv_into_with
                 (self: &Self, buffer: &mut [u8]) -> Result<usize, ConnectionError>,
                 Self::recv_into_until,
@@ -287,6 +419,22 @@ macro_rules! receiving {
             forms! {
                 /// Receives a handle and checks that it is of this kind. Nothing that its sender
                 /// says is trusted.
+                ///
+                /// ```
+                /// use crossproc::{ConnectionError, Event, Lock, Shm, pipe};
+                ///
+                /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+                /// let (one, other) = pipe()?;
+                /// one.send_handle(&Shm::new(Event::new())?)?;
+                /// let ready: Shm<Event> = other.recv_handle()?;
+                /// assert!(!ready.is_set());
+                ///
+                /// one.send_handle(&ready)?;
+                /// let wrong = other.recv_handle::<Shm<Lock<u64>>>();
+                /// assert!(matches!(wrong, Err(ConnectionError::OtherHandle { .. })));
+                /// # Ok(())
+                /// # }
+                /// ```
                 recv_handle, try_recv_handle, recv_handle_timeout, recv_handle_deadline,
                 recv_handle_with <H: Handle>
                 (self: &Self) -> Result<H, ConnectionError>, Self::recv_handle_until,
@@ -299,6 +447,18 @@ macro_rules! receiving {
 
             /// Returns whether there is something to receive: a message, or the end of the stream.
             /// Other receivers at this end may take it first.
+            ///
+            /// ```
+            /// use crossproc::pipe;
+            ///
+            /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (one, other) = pipe()?;
+            /// assert!(!other.poll()?);
+            /// one.send(b"hello")?;
+            /// assert!(other.poll()?);
+            /// # Ok(())
+            /// # }
+            /// ```
             ///
             /// # Errors
             /// No memory for `poll(2)`.

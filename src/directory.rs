@@ -235,12 +235,54 @@ impl DirectoryOptions {
     /// may be 1,024 connections, 32 of them of one process. One connection may have 64 names, and
     /// all connections together 4,096. Connections and names are each limited to a quarter of
     /// `RLIMIT_NOFILE`, if that is less.
+    ///
+    /// ```
+    /// use crossproc::directory::DirectoryOptions;
+    /// # use crossproc::directory::Address;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc new {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = DirectoryOptions::new().bind(&address)?;
+    /// assert_eq!(directory.address(), &address);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         DirectoryOptions::default()
     }
 
     /// Lets a user look up names, and wait for them.
+    ///
+    /// ```
+    /// use crossproc::directory::{DirectoryClient, DirectoryError, DirectoryOptions};
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::Address;
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc allow_lookup {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let own = rustix::process::geteuid().as_raw();
+    /// // This user, and no other, may look up; nobody may put.
+    /// let directory = DirectoryOptions::new().deny(own).allow_lookup(own).bind(&address)?;
+    /// # let directory = Arc::new(directory);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With the directory served:
+    /// let ready = Shm::new(Event::new())?;
+    /// directory.put("ready", &ready)?;
+    /// let mut client = DirectoryClient::connect(&address)?;
+    /// client.get::<Shm<Event>>("ready")?.set();
+    /// assert!(ready.is_set());
+    /// assert!(matches!(client.put("steady", &ready), Err(DirectoryError::NotAllowed)));
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn allow_lookup(mut self, uid: u32) -> Self {
         self.rules.lookers.insert(uid);
@@ -248,6 +290,20 @@ impl DirectoryOptions {
     }
 
     /// Lets a user look up and put.
+    ///
+    /// ```
+    /// use crossproc::directory::DirectoryOptions;
+    /// # use crossproc::directory::Address;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc allow_put {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// // Besides this user, 33 may look up, and 34 may look up and put.
+    /// let directory = DirectoryOptions::new().allow_lookup(33).allow_put(34).bind(&address)?;
+    /// assert!(directory.names().is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn allow_put(mut self, uid: u32) -> Self {
         self.rules.putters.insert(uid);
@@ -255,6 +311,28 @@ impl DirectoryOptions {
     }
 
     /// Denies a user everything, even if it is the server's own user.
+    ///
+    /// ```
+    /// use crossproc::directory::{DirectoryClient, DirectoryError, DirectoryOptions};
+    /// # use crossproc::directory::Address;
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc deny {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let own = rustix::process::geteuid().as_raw();
+    /// let directory = DirectoryOptions::new().deny(own).bind(&address)?;
+    /// # let directory = Arc::new(directory);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With the directory served:
+    /// let refused = DirectoryClient::connect(&address);
+    /// assert!(matches!(refused, Err(DirectoryError::Unwelcome { .. })));
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn deny(mut self, uid: u32) -> Self {
         self.rules.lookers.remove(&uid);
@@ -264,6 +342,28 @@ impl DirectoryOptions {
 
     /// Sets how many connections there may be: at most [`MAX_CONNECTIONS`](Self::MAX_CONNECTIONS).
     /// Each takes a descriptor of the server.
+    ///
+    /// ```
+    /// use crossproc::directory::{DirectoryClient, DirectoryError, DirectoryOptions};
+    /// # use crossproc::directory::Address;
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc connections {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = DirectoryOptions::new().connections(1).bind(&address)?;
+    /// # let directory = Arc::new(directory);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With the directory served:
+    /// let _client = DirectoryClient::connect(&address)?;
+    /// let refused = DirectoryClient::connect(&address);
+    /// assert!(matches!(refused, Err(DirectoryError::Unwelcome { .. })));
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn connections(mut self, most: usize) -> Self {
         self.rules.connections = most.min(Self::MAX_CONNECTIONS);
@@ -272,6 +372,28 @@ impl DirectoryOptions {
 
     /// Sets how many connections a process may have. A connection counts for the process that made
     /// it.
+    ///
+    /// ```
+    /// use crossproc::directory::{DirectoryClient, DirectoryError, DirectoryOptions};
+    /// # use crossproc::directory::Address;
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc connections_per_process {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = DirectoryOptions::new().connections_per_process(1).bind(&address)?;
+    /// # let directory = Arc::new(directory);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With the directory served:
+    /// let _client = DirectoryClient::connect(&address)?;
+    /// let refused = DirectoryClient::connect(&address);
+    /// assert!(matches!(refused, Err(DirectoryError::Unwelcome { .. })));
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn connections_per_process(mut self, most: usize) -> Self {
         self.rules.connections_per_process = most;
@@ -280,6 +402,32 @@ impl DirectoryOptions {
 
     /// Sets how many names all clients together may have. Each takes a descriptor of the server.
     /// What the directory's owner puts does not count.
+    ///
+    /// ```
+    /// use crossproc::directory::{DirectoryClient, DirectoryError, DirectoryOptions};
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::Address;
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc names {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = DirectoryOptions::new().names(1).bind(&address)?;
+    /// # let directory = Arc::new(directory);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With the directory served:
+    /// let event = Shm::new(Event::new())?;
+    /// directory.put("the owner's", &event)?;
+    /// let mut client = DirectoryClient::connect(&address)?;
+    /// client.put("ready", &event)?;
+    /// assert!(matches!(client.put("steady", &event), Err(DirectoryError::TooMany { .. })));
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn names(mut self, most: usize) -> Self {
         self.rules.limits.names = most;
@@ -287,6 +435,33 @@ impl DirectoryOptions {
     }
 
     /// Sets how many names a connection may have.
+    ///
+    /// ```
+    /// use crossproc::directory::{DirectoryClient, DirectoryError, DirectoryOptions};
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::Address;
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc names_per_connection {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = DirectoryOptions::new().names_per_connection(1).bind(&address)?;
+    /// # let directory = Arc::new(directory);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With the directory served:
+    /// let event = Shm::new(Event::new())?;
+    /// let mut client = DirectoryClient::connect(&address)?;
+    /// client.put("ready", &event)?;
+    /// assert!(matches!(client.put("steady", &event), Err(DirectoryError::TooMany { .. })));
+    /// let mut other = DirectoryClient::connect(&address)?;
+    /// other.put("steady", &event)?;
+    /// # drop((client, other));
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn names_per_connection(mut self, most: usize) -> Self {
         self.rules.limits.names_per_client = most;
@@ -299,6 +474,21 @@ impl DirectoryOptions {
     ///
     /// Only this user can connect to the socket of a path (mode 0600). If other users are allowed,
     /// all users can (0666), and the server checks each of them.
+    ///
+    /// ```
+    /// use crossproc::directory::{DirectoryError, DirectoryOptions};
+    /// # use crossproc::directory::Address;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc bind 1 {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = DirectoryOptions::new().connections(50).bind(&address)?;
+    /// let second = DirectoryOptions::new().bind(&address);
+    /// assert!(matches!(second, Err(DirectoryError::AlreadyServed { .. })));
+    /// # drop(directory);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`AlreadyServed`](DirectoryError::AlreadyServed) if another living server has the address,
@@ -341,6 +531,22 @@ static PROCESS: PerProcess<()> = PerProcess::new();
 impl Directory {
     /// Takes an address, with the [defaults](DirectoryOptions::new).
     ///
+    /// ```
+    /// use crossproc::directory::Directory;
+    /// # use crossproc::directory::Address;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc bind 2 {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = Directory::bind(&address)?;
+    /// drop(directory);
+    /// // The address is free again.
+    /// let next = Directory::bind(&address)?;
+    /// assert!(next.names().is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`DirectoryOptions::bind`].
     pub fn bind(address: impl Into<Address>) -> Result<Self, DirectoryError> {
@@ -349,6 +555,17 @@ impl Directory {
 
     /// Returns the address, as it was given. A relative path is relative to the working directory
     /// in which it was bound.
+    ///
+    /// ```
+    /// use crossproc::directory::{Address, Directory};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let name = format!("crossproc address {}", std::process::id());
+    /// let directory = Directory::bind(Address::abstract_name(&name))?;
+    /// assert_eq!(directory.address().to_string(), format!("@{name}"));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn address(&self) -> &Address {
         self.claim.address()
@@ -356,6 +573,23 @@ impl Directory {
 
     /// Serves a handle under a name until the directory is dropped or the name is
     /// [removed](Directory::remove). The handle need not live on.
+    ///
+    /// ```
+    /// use crossproc::directory::{Directory, DirectoryError};
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::Address;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc put {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = Directory::bind(&address)?;
+    /// let ready = Shm::new(Event::new())?;
+    /// directory.put("ready", &ready)?;
+    /// assert!(matches!(directory.put("ready", &ready), Err(DirectoryError::NameTaken { .. })));
+    /// assert!(matches!(directory.put("", &ready), Err(DirectoryError::InvalidName { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`NameTaken`](DirectoryError::NameTaken): nothing is replaced;
@@ -378,6 +612,22 @@ impl Directory {
     /// Stops serving a name, whether the owner or a client put it. Participants that have a handle
     /// keep it.
     ///
+    /// ```
+    /// use crossproc::directory::{Directory, DirectoryError};
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::Address;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc remove {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = Directory::bind(&address)?;
+    /// directory.put("ready", &Shm::new(Event::new())?)?;
+    /// directory.remove("ready")?;
+    /// assert!(matches!(directory.remove("ready"), Err(DirectoryError::NotFound { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`NotFound`](DirectoryError::NotFound).
     pub fn remove(&self, name: &str) -> Result<(), DirectoryError> {
@@ -389,12 +639,50 @@ impl Directory {
     }
 
     /// Returns all served names, in order: the owner's and the clients'.
+    ///
+    /// ```
+    /// use crossproc::directory::Directory;
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::Address;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc names 2 {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = Directory::bind(&address)?;
+    /// let event = Shm::new(Event::new())?;
+    /// directory.put("stop", &event)?;
+    /// directory.put("ready", &event)?;
+    /// assert_eq!(directory.names(), ["ready", "stop"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.state().names().map(str::to_owned).collect()
     }
 
     /// Serves until the directory is [closed](Directory::close). Then the clients are disconnected.
+    ///
+    /// ```
+    /// use crossproc::directory::{Directory, DirectoryClient, DirectoryError};
+    /// use std::thread;
+    /// # use crossproc::directory::Address;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc serve {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = Directory::bind(&address)?;
+    /// let (mut client, served) = thread::scope(|scope| {
+    ///     let server = scope.spawn(|| directory.serve());
+    ///     let client = DirectoryClient::connect(&address);
+    ///     directory.close();
+    ///     (client.unwrap(), server.join().unwrap())
+    /// });
+    /// served?;
+    /// assert!(matches!(client.list(""), Err(DirectoryError::Disconnected)));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`NotToBeServed`](DirectoryError::NotToBeServed) if another thread serves, or if this
@@ -421,6 +709,22 @@ impl Directory {
 
     /// Ends [`serve`](Directory::serve) for good: a later call returns at once, and no client can
     /// connect. The address is free once the directory is dropped.
+    ///
+    /// ```
+    /// use crossproc::directory::{Directory, DirectoryClient, DirectoryError};
+    /// # use crossproc::directory::Address;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc close {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = Directory::bind(&address)?;
+    /// directory.close();
+    /// directory.serve()?; // returns at once
+    /// let late = DirectoryClient::connect(&address);
+    /// assert!(matches!(late, Err(DirectoryError::NotServed { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close(&self) {
         // Release: pairs with the Acquire in `Server::run`, which loads it after each bell.
         self.is_closed.store(true, Release);

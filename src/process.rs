@@ -231,12 +231,44 @@ pub struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// Creates the defaults: a child that may outlive this process.
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process::Builder;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let child = Builder::new().fork(|| 7)?;
+    /// assert_eq!(child.join()?.code(), Some(7));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Builder::default()
     }
 
     /// Sets whether the child is killed when this process ends. See the [module](self).
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process::{self, Builder};
+    /// use crossproc::{ConnectionError, simplex};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (kept, watch) = simplex()?;
+    /// let starter = process::fork(move || -> std::io::Result<()> {
+    ///     Builder::new().daemon(true).fork(move || -> ! {
+    ///         let _kept = kept;
+    ///         loop {
+    ///             std::thread::park();
+    ///         }
+    ///     })?;
+    ///     Ok(())
+    /// })?;
+    /// assert!(starter.join()?.success());
+    /// // The daemon ends, too, and with it the pipe.
+    /// assert!(matches!(watch.recv(), Err(ConnectionError::EndOfStream)));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn daemon(mut self, daemon: bool) -> Self {
         self.daemon = daemon;
@@ -292,6 +324,23 @@ impl<'a> Builder<'a> {
     /// holds any guard, even one that was leaked, or is in a `static` or a `thread_local!`. See the
     /// [module](self).
     ///
+    /// ```standalone_crate
+    /// use crossproc::process::Builder;
+    /// use crossproc::{Lock, Shm};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let total = Shm::new(Lock::new(5_u64))?;
+    /// let theirs = total.clone();
+    /// let child = Builder::new().daemon(true).fork(move || -> std::io::Result<()> {
+    ///     *theirs.lock()? += 1;
+    ///     Ok(())
+    /// })?;
+    /// assert!(child.join()?.success());
+    /// assert_eq!(*total.lock()?, 6);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`io::ErrorKind::Unsupported`] if this process has other threads that do not end. The error
     /// names them; see the [module](self), also for `#[test]`s. [`io::ErrorKind::ResourceBusy`] if
@@ -319,6 +368,21 @@ impl<'a> Builder<'a> {
     /// that are started have what is [shared](CommandExt::share) with them. Only a child that
     /// something other than this crate forks keeps a copy, until it calls `exec`.
     ///
+    /// ```standalone_crate
+    /// use crossproc::process::Builder;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (child, to_child) = Builder::new().daemon(true).fork_connected(|parent| {
+    ///     let name = parent.recv()?;
+    ///     parent.send(&[b"hello, ", &name[..]].concat())
+    /// })?;
+    /// to_child.send(b"Rome")?;
+    /// assert_eq!(to_child.recv()?, b"hello, Rome");
+    /// assert!(child.join()?.success());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As for [`fork`](Builder::fork). There is no connection then.
     pub fn fork_connected<R: Exit>(
@@ -337,6 +401,20 @@ impl<'a> Builder<'a> {
     /// Does what [`fork`](Builder::fork) does, even if this process has other threads. The child
     /// does not flush the standard output, and its buffer also holds what its parent had not
     /// flushed. See the [module](self).
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process::Builder;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let other = std::thread::spawn(|| std::thread::park());
+    /// // SAFETY: the child calls nothing.
+    /// let child = unsafe { Builder::new().fork_with_threads(|| 7) }?;
+    /// assert_eq!(child.join()?.code(), Some(7));
+    /// # other.thread().unpark();
+    /// # other.join().unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Safety
     /// If this process has other threads, `body` calls only async-signal-safe functions, or ones
@@ -476,6 +554,15 @@ fn run<R: Exit>(begin: impl FnOnce(), body: impl FnOnce() -> R, is_alone: bool) 
 /// ```
 pub trait Exit {
     /// Returns the exit code: 0 is success, and the system keeps the lowest 8 bits.
+    ///
+    /// ```
+    /// use crossproc::process::Exit;
+    ///
+    /// assert_eq!(().code(), 0);
+    /// assert_eq!(7.code(), 7);
+    /// assert_eq!(Ok::<i32, String>(7).code(), 7);
+    /// assert_eq!(Err::<(), _>("too late").code(), 1); // prints the error
+    /// ```
     fn code(self) -> i32;
 }
 

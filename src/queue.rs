@@ -161,6 +161,16 @@ const KIND: &str = "Queue";
 impl<T: Plain> Queue<T> {
     /// Creates a queue for `capacity` items, 1 to 2^20, with the defaults of [`QueueOptions`].
     ///
+    /// ```
+    /// use crossproc::Queue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue: Queue<u64> = Queue::new(16)?;
+    /// assert_eq!((queue.capacity(), queue.len()), (16, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`RegionError`]: there is no memory or no descriptor for it, or the capacity is impossible.
     pub fn new(capacity: usize) -> Result<Self, RegionError> {
@@ -171,6 +181,19 @@ impl<T: Plain> Queue<T> {
         /// Puts an item at the end of the queue. The item is moved, several times in a build
         /// without optimisation. From some 64 KiB on, write it into a [`loan`](Queue::loan), or
         /// pass a reference to [`put_many`](Queue::put_many).
+        ///
+        /// ```
+        /// use crossproc::{Queue, QueueError};
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// let queue: Queue<u64> = Queue::new(1)?;
+        /// queue.put(7)?;
+        /// let refused = queue.try_put(8).unwrap_err();
+        /// assert_eq!(refused.value, 8);
+        /// assert!(matches!(refused.error, QueueError::Full));
+        /// # Ok(())
+        /// # }
+        /// ```
         put, try_put, put_timeout, put_deadline, put_with
         (self: &Self, value: T) -> Result<(), PutError<T>>, Self::put_until,
         errors "[`Closed`](QueueError::Closed), \
@@ -181,6 +204,19 @@ impl<T: Plain> Queue<T> {
     forms! {
         /// Gets the first item, by copy. From some 64 KiB on, [`receive`](Queue::receive) it, or
         /// append it to a vector with [`get_many`](Queue::get_many).
+        ///
+        /// ```
+        /// use crossproc::{Queue, QueueError};
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// let queue: Queue<u64> = Queue::new(16)?;
+        /// queue.put(7)?;
+        /// queue.put(8)?;
+        /// assert_eq!((queue.get()?, queue.get()?), (7, 8));
+        /// assert!(matches!(queue.try_get(), Err(QueueError::Empty)));
+        /// # Ok(())
+        /// # }
+        /// ```
         get, try_get, get_timeout, get_deadline, get_with
         (self: &Self) -> Result<T, QueueError>, Self::get_until,
         errors "[`Closed`](QueueError::Closed) once there is nothing left, \
@@ -193,6 +229,19 @@ impl<T: Plain> Queue<T> {
         /// may come between them. It costs less per item than single puts. Each item is copied from
         /// where it lies: one in a `Box`, passed with [`slice::from_ref`](core::slice::from_ref),
         /// is never on the stack.
+        ///
+        /// ```
+        /// use crossproc::Queue;
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// let queue: Queue<u64> = Queue::new(4)?;
+        /// queue.put_many(&[1, 2, 3])?;
+        /// let numbers = [4, 5, 6];
+        /// let refused = queue.try_put_many(&numbers).unwrap_err();
+        /// assert_eq!(numbers[refused.put..], [5, 6]);
+        /// # Ok(())
+        /// # }
+        /// ```
         put_many, try_put_many, put_many_timeout, put_many_deadline, put_many_with
         (self: &Self, values: &[T]) -> Result<(), PutManyError>, Self::put_many_until,
         errors "As [`put`](Self::put), with how many were put before.",
@@ -204,6 +253,19 @@ impl<T: Plain> Queue<T> {
         /// `values`. Returns how many; 0 at once if `most` is 0. However fast others put meanwhile,
         /// it stops after as many as fit into the queue, or after 1,024 if that is more. It costs
         /// less per item than single gets, and no item is on the stack.
+        ///
+        /// ```
+        /// use crossproc::Queue;
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// let queue: Queue<u64> = Queue::new(4)?;
+        /// queue.put_many(&[1, 2, 3])?;
+        /// let mut numbers = vec![0];
+        /// assert_eq!(queue.get_many(&mut numbers, 10)?, 3);
+        /// assert_eq!(numbers, [0, 1, 2, 3]);
+        /// # Ok(())
+        /// # }
+        /// ```
         get_many, try_get_many, get_many_timeout, get_many_deadline, get_many_with
         (self: &Self, values: &mut Vec<T>, most: usize) -> Result<usize, QueueError>,
         Self::get_many_until,
@@ -217,6 +279,20 @@ impl<T: Plain> Queue<T> {
     /// Nothing of the item is on the stack, whatever its size. Until the loan is
     /// [sent](Loan::send), no other participant sees anything of it. If the thread panics or the
     /// process dies before that, nothing is put, and the slot is free again.
+    ///
+    /// ```
+    /// use crossproc::Queue;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let frames: Queue<[u8; 1 << 20]> = Queue::new(4)?;
+    /// let mut frame = frames.loan()?;
+    /// frame.fill(0);
+    /// frame[7] = 1;
+    /// frame.send()?;
+    /// assert_eq!(frames.receive()?[7], 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
@@ -315,6 +391,17 @@ impl Queue<[u8]> {
     /// Creates a queue for `capacity` messages, 1 to 2^20, of at most `max_len` bytes, with the
     /// defaults of [`QueueOptions`].
     ///
+    /// ```
+    /// use crossproc::{ByteQueue, QueueError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue = ByteQueue::with_max_len(8, 5)?;
+    /// queue.put(b"hello")?;
+    /// assert!(matches!(queue.put(b"good morning"), Err(QueueError::TooLong { len: 12, max: 5 })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`RegionError`]: there is no memory or no descriptor for it, or the capacity is impossible.
     pub fn with_max_len(capacity: usize, max_len: usize) -> Result<Self, RegionError> {
@@ -323,6 +410,18 @@ impl Queue<[u8]> {
 
     forms! {
         /// Puts a message at the end of the queue.
+        ///
+        /// ```
+        /// use crossproc::ByteQueue;
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// let queue = ByteQueue::with_max_len(8, 1024)?;
+        /// queue.put(b"hello")?;
+        /// queue.put(b"")?;
+        /// assert_eq!(queue.len(), 2);
+        /// # Ok(())
+        /// # }
+        /// ```
         put, try_put, put_timeout, put_deadline, put_with
         (self: &Self, message: &[u8]) -> Result<(), QueueError>, Self::put_until,
         errors "[`TooLong`](QueueError::TooLong), [`Closed`](QueueError::Closed), \
@@ -333,6 +432,17 @@ impl Queue<[u8]> {
     forms! {
         /// Gets the first message, as a vector. To read it in place, [`receive`](Queue::receive)
         /// it.
+        ///
+        /// ```
+        /// use crossproc::ByteQueue;
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// let queue = ByteQueue::with_max_len(8, 1024)?;
+        /// queue.put("grüß dich".as_bytes())?;
+        /// assert_eq!(String::from_utf8(queue.get()?)?, "grüß dich");
+        /// # Ok(())
+        /// # }
+        /// ```
         get, try_get, get_timeout, get_deadline, get_with
         (self: &Self) -> Result<Vec<u8>, QueueError>, Self::get_until,
         errors "[`Closed`](QueueError::Closed) once there is nothing left, \
@@ -343,6 +453,19 @@ impl Queue<[u8]> {
     /// Returns a slot to write a message of `len` bytes into, in place. The slot holds what some
     /// earlier message left there. The call does not wait, whether the queue is full or not.
     ///
+    /// ```
+    /// use crossproc::ByteQueue;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let queue = ByteQueue::with_max_len(8, 1024)?;
+    /// let mut message = queue.loan(5)?;
+    /// message.copy_from_slice(b"hello");
+    /// message.send()?;
+    /// assert_eq!(queue.get()?, b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), and those of
     /// becoming a participant.
@@ -351,6 +474,16 @@ impl Queue<[u8]> {
     }
 
     /// Returns the maximum length of a message, in bytes.
+    ///
+    /// ```
+    /// use crossproc::ByteQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue = ByteQueue::with_max_len(8, 1024)?;
+    /// assert_eq!(queue.max_len(), 1024);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn max_len(&self) -> usize {
         self.handle.memory().config.size as usize
@@ -412,6 +545,23 @@ impl<T: ?Sized + Item> Queue<T> {
     /// with the last clone, or at once if this fails. As with [`Shm::attach`](crate::Shm::attach),
     /// nothing in the file is trusted.
     ///
+    /// ```
+    /// use crossproc::{Queue, RegionError};
+    /// use std::os::fd::AsFd;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue: Queue<u64> = Queue::new(16)?;
+    /// // Here in the same process; other processes get the descriptor in some way.
+    /// let again: Queue<u64> = Queue::attach(queue.as_fd().try_clone_to_owned()?)?;
+    /// again.put(7)?;
+    /// assert_eq!(queue.get()?, 7);
+    ///
+    /// let other = Queue::<[u8; 4]>::attach(queue.as_fd().try_clone_to_owned()?);
+    /// assert!(matches!(other, Err(RegionError::OtherLayout { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`RegionError`], which has a variant for everything that can be wrong with the file.
     pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
@@ -427,6 +577,18 @@ impl<T: ?Sized + Item> Queue<T> {
     forms! {
         /// Takes the first item out, to be read in place. Its slot stays this thread's until the
         /// guard is dropped.
+        ///
+        /// ```
+        /// use crossproc::ByteQueue;
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// let queue = ByteQueue::with_max_len(8, 1 << 20)?;
+        /// queue.put(b"6 * 7")?;
+        /// let question = queue.receive()?;
+        /// assert!(question.starts_with(b"6"));
+        /// # Ok(())
+        /// # }
+        /// ```
         receive, try_receive, receive_timeout, receive_deadline, receive_with
         (self: &Self) -> Result<Received<'_, T>, QueueError>, Self::receive_until,
         errors "[`TooManyLoans`](QueueError::TooManyLoans); otherwise as `get`.",
@@ -444,6 +606,20 @@ impl<T: ?Sized + Item> Queue<T> {
     /// under way at the same time may succeed, and its item can be got. All waiters are woken. A
     /// closed queue cannot be opened again.
     ///
+    /// ```
+    /// use crossproc::{Queue, QueueError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue: Queue<u64> = Queue::new(16)?;
+    /// queue.put(7)?;
+    /// queue.close()?;
+    /// assert!(matches!(queue.put(8).unwrap_err().error, QueueError::Closed));
+    /// assert_eq!(queue.get()?, 7);
+    /// assert!(matches!(queue.get(), Err(QueueError::Closed)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Those of becoming a participant.
     pub fn close(&self) -> Result<(), QueueError> {
@@ -451,18 +627,53 @@ impl<T: ?Sized + Item> Queue<T> {
     }
 
     /// Returns whether the queue is closed for puts. Once true, it stays so.
+    ///
+    /// ```
+    /// use crossproc::Queue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue: Queue<u64> = Queue::new(16)?;
+    /// assert!(!queue.is_closed());
+    /// queue.close()?;
+    /// assert!(queue.is_closed());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
         is_closed(&self.handle)
     }
 
     /// Returns how many items there are. It may have changed by the time this returns.
+    ///
+    /// ```
+    /// use crossproc::Queue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue: Queue<u64> = Queue::new(16)?;
+    /// queue.put_many(&[1, 2, 3])?;
+    /// assert_eq!(queue.len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         count(&self.handle, Which::Items)
     }
 
     /// Returns whether there are no items. It may have changed by the time this returns.
+    ///
+    /// ```
+    /// use crossproc::Queue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue: Queue<u64> = Queue::new(16)?;
+    /// assert!(queue.is_empty());
+    /// queue.put(7)?;
+    /// assert!(!queue.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -470,12 +681,34 @@ impl<T: ?Sized + Item> Queue<T> {
 
     /// Returns whether there are as many items as fit. It may have changed by the time this
     /// returns.
+    ///
+    /// ```
+    /// use crossproc::Queue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue: Queue<u64> = Queue::new(1)?;
+    /// assert!(!queue.is_full());
+    /// queue.put(7)?;
+    /// assert!(queue.is_full());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.len() == self.capacity()
     }
 
     /// Returns how many items fit.
+    ///
+    /// ```
+    /// use crossproc::Queue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue: Queue<u64> = Queue::new(1000)?;
+    /// assert_eq!(queue.capacity(), 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.handle.memory().config.capacity as usize

@@ -133,6 +133,27 @@ macro_rules! sending_values {
             forms! {
                 /// Sends a value of [almost any type](ValueError#what-can-be-a-value), whole. With
                 /// the feature `serde`.
+                ///
+                /// ```
+                /// use crossproc::pipe;
+                /// use serde::{Deserialize, Serialize};
+                ///
+                /// #[derive(Serialize, Deserialize, PartialEq, Debug)]
+                /// enum Order {
+                ///     Go { to: String, by: Option<u32> },
+                ///     Stop,
+                /// }
+                ///
+                /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+                /// let (one, other) = pipe()?;
+                /// one.send_value(&Order::Go { to: "Rome".into(), by: Some(7) })?;
+                /// one.send_value(&Order::Stop)?;
+                /// let order: Order = other.recv_value(100)?;
+                /// assert_eq!(order, Order::Go { to: "Rome".into(), by: Some(7) });
+                /// assert_eq!(other.recv_value::<Order>(100)?, Order::Stop);
+                /// # Ok(())
+                /// # }
+                /// ```
                 send_value, try_send_value, send_value_timeout, send_value_deadline,
                 send_value_with <T: Serialize>
                 (self: &Self, value: &T) -> Result<(), ValueError<ConnectionError>>,
@@ -164,6 +185,23 @@ macro_rules! receiving_values {
                 /// The limit, together with the type, keeps a sender from making this process
                 /// allocate without end. However many bytes there are, a value has at most [128
                 /// levels](ValueError#levels), and 65,536 elements that take no bytes.
+                ///
+                /// ```
+                /// use crossproc::{ConnectionError, ValueError, pipe};
+                ///
+                /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+                /// let (one, other) = pipe()?;
+                /// one.send_value(&("Rome", vec![7, 8]))?;
+                /// let (to, by): (String, Vec<i32>) = other.recv_value(1000)?;
+                /// assert_eq!((to.as_str(), by), ("Rome", vec![7, 8]));
+                ///
+                /// one.send_value(&"x".repeat(1001))?;
+                /// let error = other.recv_value::<String>(1000).unwrap_err();
+                /// let ValueError::Transport(error) = error else { panic!("{error}") };
+                /// assert!(matches!(error, ConnectionError::TooShort { max: 1000, .. }));
+                /// # Ok(())
+                /// # }
+                /// ```
                 recv_value, try_recv_value, recv_value_timeout, recv_value_deadline,
                 recv_value_with <T: DeserializeOwned>
                 (self: &Self, max: usize) -> Result<T, ValueError<ConnectionError>>,
@@ -205,6 +243,22 @@ macro_rules! putting_values {
             forms! {
                 /// Puts a value of [almost any type](ValueError#what-can-be-a-value) behind all
                 /// messages. With the feature `serde`.
+                ///
+                /// ```
+                /// use crossproc::{ByteQueue, JoinableByteQueue};
+                ///
+                /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+                /// let queue = ByteQueue::with_max_len(8, 1024)?;
+                /// queue.put_value(&("Rome", Some(7)))?;
+                /// let (to, by): (String, Option<i32>) = queue.get_value()?;
+                /// assert_eq!((to.as_str(), by), ("Rome", Some(7)));
+                ///
+                /// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
+                /// tasks.put_value(&vec!["sweep", "wash up"])?;
+                /// assert_eq!(tasks.get()?.value::<Vec<String>>()?, ["sweep", "wash up"]);
+                /// # Ok(())
+                /// # }
+                /// ```
                 put_value, try_put_value, put_value_timeout, put_value_deadline,
                 put_value_with <T: Serialize>
                 (self: &Self, value: &T) -> Result<(), ValueError<QueueError>>,
@@ -234,6 +288,21 @@ impl Queue<[u8]> {
         ///
         /// Its bytes are not more than the queue's messages can have. See
         /// [`recv_value`](Connection::recv_value) for its other limits.
+        ///
+        /// ```
+        /// use crossproc::{ByteQueue, ValueError};
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// let queue = ByteQueue::with_max_len(8, 1024)?;
+        /// queue.put_value(&[Some("Rome"), None])?;
+        /// assert_eq!(queue.get_value::<[Option<String>; 2]>()?, [Some("Rome".into()), None]);
+        ///
+        /// queue.put(b"\xff")?;
+        /// let error = queue.get_value::<String>().unwrap_err();
+        /// assert!(matches!(error, ValueError::Decode { bytes, .. } if bytes == b"\xff"));
+        /// # Ok(())
+        /// # }
+        /// ```
         get_value, try_get_value, get_value_timeout, get_value_deadline,
         get_value_with <T: DeserializeOwned>
         (self: &Self) -> Result<T, ValueError<QueueError>>, Self::get_value_until,
@@ -253,6 +322,18 @@ impl Queue<[u8]> {
 impl Received<'_, [u8]> {
     /// Returns the message as a value. With the feature `serde`.
     ///
+    /// ```
+    /// use crossproc::ByteQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue = ByteQueue::with_max_len(8, 1024)?;
+    /// queue.put_value(&("Rome", 7))?;
+    /// let received = queue.receive()?;
+    /// assert_eq!(received.value::<(String, i32)>()?, ("Rome".into(), 7));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ValueError::TooDeep`], [`ValueError::Decode`].
     pub fn value<T: DeserializeOwned>(&self) -> Result<T, ValueError<QueueError>> {
@@ -262,6 +343,19 @@ impl Received<'_, [u8]> {
 
 impl Task<'_, [u8]> {
     /// Returns the task as a value. With the feature `serde`.
+    ///
+    /// ```
+    /// use crossproc::JoinableByteQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
+    /// tasks.put_value(&("sweep", 7))?;
+    /// let task = tasks.get()?;
+    /// assert_eq!(task.value::<(String, i32)>()?, ("sweep".into(), 7));
+    /// task.done();
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ValueError::TooDeep`], [`ValueError::Decode`].

@@ -127,6 +127,18 @@ pub fn wait_any(on: &[&dyn Waitable]) -> Result<Vec<usize>, WaitAnyError> {
 
 /// [`wait_any`] without waiting.
 ///
+/// ```
+/// use crossproc::{Event, Semaphore, WaitAnyError, try_wait_any};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (stop, permits) = (Event::new(), Semaphore::new(0));
+/// assert!(matches!(try_wait_any(&[&stop, &permits]), Err(WaitAnyError::WouldBlock)));
+/// permits.release()?;
+/// assert_eq!(try_wait_any(&[&stop, &permits])?, [1]);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// [`WaitAnyError::WouldBlock`] if none is ready; otherwise as [`wait_any`].
 pub fn try_wait_any(on: &[&dyn Waitable]) -> Result<Vec<usize>, WaitAnyError> {
@@ -139,6 +151,15 @@ pub fn try_wait_any(on: &[&dyn Waitable]) -> Result<Vec<usize>, WaitAnyError> {
 /// [`wait_any`], which waits for `timeout` at most. Zero looks once; [`Duration::MAX`] waits for
 /// ever.
 ///
+/// ```
+/// use crossproc::{Event, WaitAnyError, wait_any_timeout};
+/// use std::time::Duration;
+///
+/// let (stop, pause) = (Event::new(), Event::new());
+/// let ready = wait_any_timeout(&[&stop, &pause], Duration::from_millis(1));
+/// assert!(matches!(ready, Err(WaitAnyError::TimedOut)));
+/// ```
+///
 /// # Errors
 /// [`WaitAnyError::TimedOut`]; otherwise as [`wait_any`].
 pub fn wait_any_timeout(
@@ -150,6 +171,18 @@ pub fn wait_any_timeout(
 
 /// [`wait_any`], which waits until `deadline` at most. A past one looks once.
 ///
+/// ```
+/// use crossproc::{Event, WaitAnyError, wait_any_deadline};
+/// use std::time::{Duration, Instant};
+///
+/// let (stop, pause) = (Event::new(), Event::new());
+/// let deadline = Instant::now() + Duration::from_millis(1);
+/// assert!(matches!(wait_any_deadline(&[&stop, &pause], deadline), Err(WaitAnyError::TimedOut)));
+/// pause.set();
+/// assert_eq!(wait_any_deadline(&[&stop, &pause], deadline)?, [1]);
+/// # Ok::<(), WaitAnyError>(())
+/// ```
+///
 /// # Errors
 /// [`WaitAnyError::TimedOut`]; otherwise as [`wait_any`].
 pub fn wait_any_deadline(
@@ -160,6 +193,17 @@ pub fn wait_any_deadline(
 }
 
 /// [`wait_any`], which waits as `wait` says.
+///
+/// ```
+/// use crossproc::{Event, Wait, WaitAnyError, wait_any_with};
+/// use std::sync::atomic::AtomicBool;
+///
+/// static SIGNALLED: AtomicBool = AtomicBool::new(true); // as a signal handler sets it
+///
+/// let (stop, pause) = (Event::new(), Event::new());
+/// let wait = Wait::FOREVER.interruptible_by(&SIGNALLED);
+/// assert!(matches!(wait_any_with(&[&stop, &pause], wait), Err(WaitAnyError::Interrupted)));
+/// ```
 ///
 /// # Errors
 /// [`WaitAnyError::TimedOut`], and [`WaitAnyError::Interrupted`] if `wait` is interruptible;

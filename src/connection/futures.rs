@@ -73,6 +73,17 @@ macro_rules! sending {
             ///
             /// # Panics
             /// If it must wait outside a tokio runtime, or in a runtime without I/O.
+            ///
+            /// # Examples
+            /// ```
+            /// # #[tokio::main(flavor = "current_thread")]
+            /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let (one, other) = crossproc::pipe()?;
+            /// one.send_async(b"hello").await?;
+            /// assert_eq!(other.recv_async().await?, b"hello");
+            /// # Ok(())
+            /// # }
+            /// ```
             pub async fn send_async(&self, message: &[u8]) -> Result<(), ConnectionError> {
                 let mut attempts = Attempts::new(self, PollFlags::OUT);
                 if message.len() > MAX_INLINE {
@@ -90,6 +101,21 @@ macro_rules! sending {
             /// Sends a handle, as a future that waits for room.
             ///
             /// With the feature `tokio`; otherwise as [`send_async`](Self::send_async).
+            ///
+            /// ```
+            /// # #[tokio::main(flavor = "current_thread")]
+            /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// use crossproc::{Event, Shm, pipe};
+            ///
+            /// let (one, other) = pipe()?;
+            /// let ready = Shm::new(Event::new())?;
+            /// one.send_handle_async(&ready).await?;
+            /// other.recv_handle::<Shm<Event>>()?.set();
+            /// ready.wait_async().await?;
+            /// # assert!(ready.is_set());
+            /// # Ok(())
+            /// # }
+            /// ```
             ///
             /// # Errors
             /// As `send_handle`; no descriptor for the runtime to watch.
@@ -145,6 +171,21 @@ macro_rules! receiving {
             /// Receives a handle and checks that it is of this kind, as a future.
             ///
             /// With the feature `tokio`; otherwise as [`recv_async`](Self::recv_async).
+            ///
+            /// ```
+            /// # #[tokio::main(flavor = "current_thread")]
+            /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// use crossproc::{Queue, pipe};
+            ///
+            /// let (one, other) = pipe()?;
+            /// let numbers: Queue<u64> = Queue::new(16)?;
+            /// numbers.put(7)?;
+            /// one.send_handle(&numbers)?;
+            /// let theirs: Queue<u64> = other.recv_handle_async().await?;
+            /// assert_eq!(theirs.get_async().await?, 7);
+            /// # Ok(())
+            /// # }
+            /// ```
             ///
             /// # Errors
             /// As `recv_handle`; no descriptor for the runtime to watch.

@@ -16,6 +16,18 @@ use crate::memory::Handle;
 /// short message it returns the existing vector.
 ///
 /// Dropping a message closes its handle, unless that was taken out.
+///
+/// ```
+/// use crossproc::pipe;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (one, other) = pipe()?;
+/// one.send(&vec![7; 10 << 20])?; // goes through sealed memory
+/// let message = other.recv()?;
+/// assert_eq!((message.len(), message[5 << 20]), (10 << 20, 7));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Message {
     pub(super) body: Body,
     pub(super) parcel: Option<Parcel>,
@@ -39,6 +51,17 @@ impl Message {
     }
 
     /// Returns the bytes as a vector.
+    ///
+    /// ```
+    /// use crossproc::pipe;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (one, other) = pipe()?;
+    /// one.send("grüß dich".as_bytes())?;
+    /// assert_eq!(String::from_utf8(other.recv()?.into_vec())?, "grüß dich");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         match self.body {
@@ -49,6 +72,20 @@ impl Message {
 
     /// Returns the kind of the handle that came with the message, in the words of its sender;
     /// `None` without a handle.
+    ///
+    /// ```
+    /// use crossproc::pipe;
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (one, other) = pipe()?;
+    /// one.send(b"without")?;
+    /// one.send_both(b"with", &OwnedFd::from(std::fs::File::open("/dev/null")?))?;
+    /// assert_eq!(other.recv()?.handle_kind(), None);
+    /// assert_eq!(other.recv()?.handle_kind(), Some("descriptor"));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn handle_kind(&self) -> Option<&str> {
         self.parcel.as_ref().map(|parcel| parcel.kind.as_str())
@@ -56,6 +93,22 @@ impl Message {
 
     /// Takes the handle out and checks that it is of this kind. Nothing that its sender says about
     /// it is trusted.
+    ///
+    /// ```
+    /// use crossproc::{ConnectionError, Event, Lock, Shm, pipe};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (one, other) = pipe()?;
+    /// one.send_handle(&Shm::new(Event::new())?)?;
+    /// let mut message = other.recv()?;
+    /// // It is not a lock. The error holds the message, and that still holds the handle.
+    /// let error = message.take_handle::<Shm<Lock<u64>>>().unwrap_err();
+    /// let ConnectionError::OtherHandle { mut message, .. } = error else { panic!() };
+    /// let ready: Shm<Event> = message.take_handle()?;
+    /// assert!(!ready.is_set());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ConnectionError::NoHandle`] if there is none, and [`ConnectionError::OtherHandle`] if it

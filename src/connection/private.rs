@@ -142,6 +142,19 @@ impl Connection {
     /// the process ends. In such a child, every use of the end fails with
     /// [`ConnectionError::Closed`](super::ConnectionError::Closed). Any other connection is left
     /// unchanged.
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (child, to_child) = process::fork_connected(|parent| parent.recv().map(|_| ()))?;
+    /// let to_child = to_child.inheritable();
+    /// let sibling = process::fork(move || to_child.send(b"hello"))?;
+    /// assert!(sibling.join()?.success());
+    /// assert!(child.join()?.success());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn inheritable(mut self) -> Self {
         drop(self.end.leave());

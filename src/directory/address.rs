@@ -56,11 +56,34 @@ enum Place {
 
 impl Address {
     /// Returns the address of a name in the abstract namespace: 1 to 107 bytes, of any value.
+    ///
+    /// ```
+    /// use crossproc::directory::Address;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let address = Address::abstract_name("plant");
+    /// assert_eq!(address.to_string(), "@plant");
+    /// assert_eq!(address, "@plant".parse()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn abstract_name(name: impl AsRef<[u8]>) -> Self {
         Address(Place::Abstract(name.as_ref().to_vec()))
     }
 
     /// Returns the path, unless it is an abstract name.
+    ///
+    /// ```
+    /// use crossproc::directory::Address;
+    /// use std::path::Path;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let address: Address = "/run/user/1000/plant".parse()?;
+    /// assert_eq!(address.path(), Some(Path::new("/run/user/1000/plant")));
+    /// assert_eq!(Address::abstract_name("plant").path(), None);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match &self.0 {

@@ -92,6 +92,32 @@ pub struct DirectoryClient {
 }
 
 /// Some of the names of a [`Directory`](super::Directory).
+///
+/// ```
+/// use crossproc::directory::{DirectoryClient, DirectoryError};
+/// use crossproc::{Event, Shm};
+/// # use crossproc::directory::{Address, Directory};
+/// # use std::sync::Arc;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let name = format!("crossproc Listing {}", std::process::id());
+/// # let address = Address::abstract_name(name);
+/// # let directory = Arc::new(Directory::bind(&address)?);
+/// # let served = Arc::clone(&directory);
+/// # let server = std::thread::spawn(move || served.serve());
+/// // With a directory that is served at `address`:
+/// let mut client = DirectoryClient::connect(&address)?;
+/// client.put("ready", &Shm::new(Event::new())?)?;
+/// let listing = client.list("")?;
+/// assert_eq!(listing.names, ["ready"]);
+/// let change = client.try_wait_for_change(listing.revision);
+/// assert!(matches!(change, Err(DirectoryError::Unchanged { .. })));
+/// # drop(client);
+/// # directory.close();
+/// # server.join().unwrap()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Listing {
@@ -115,6 +141,29 @@ impl DirectoryClient {
 
     /// Connects to a server that is there. It may take [`REQUEST_TIMEOUT`](Self::REQUEST_TIMEOUT)
     /// to answer.
+    ///
+    /// ```
+    /// use crossproc::directory::{DirectoryClient, DirectoryError};
+    /// # use crossproc::directory::{Address, Directory};
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc connect {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// # let directory = Arc::new(Directory::bind(&address)?);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With a directory that is served at `address`:
+    /// let mut client = DirectoryClient::connect(&address)?;
+    /// assert!(client.list("")?.names.is_empty());
+    /// let nobody = DirectoryClient::connect(Address::abstract_name("nobody serves this"));
+    /// assert!(matches!(nobody, Err(DirectoryError::NotServed { .. })));
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`NotServed`](DirectoryError::NotServed);
@@ -174,6 +223,33 @@ impl DirectoryClient {
 
     /// Gets a handle to what is served under a name, and checks that it is of kind `H`.
     ///
+    /// ```
+    /// use crossproc::directory::{DirectoryClient, DirectoryError};
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::{Address, Directory};
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc get {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// # let directory = Arc::new(Directory::bind(&address)?);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With a directory that is served at `address`:
+    /// let ready = Shm::new(Event::new())?;
+    /// directory.put("ready", &ready)?;
+    /// let mut client = DirectoryClient::connect(&address)?;
+    /// client.get::<Shm<Event>>("ready")?.set();
+    /// assert!(ready.is_set());
+    /// let steady = client.get::<Shm<Event>>("steady");
+    /// assert!(matches!(steady, Err(DirectoryError::NotFound { .. })));
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`NotFound`](DirectoryError::NotFound); [`OtherHandle`](DirectoryError::OtherHandle), which
     /// names both kinds; [`TooMany`](DirectoryError::TooMany) if as many handles are on their way
@@ -205,6 +281,33 @@ impl DirectoryClient {
     ///
     /// A longer list comes in several pages, so a name that comes or goes meanwhile may be in it or
     /// not.
+    ///
+    /// ```
+    /// use crossproc::directory::DirectoryClient;
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::{Address, Directory};
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc list {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// # let directory = Arc::new(Directory::bind(&address)?);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With a directory that is served at `address`:
+    /// let event = Shm::new(Event::new())?;
+    /// let mut client = DirectoryClient::connect(&address)?;
+    /// for name in ["worker 2", "stop", "worker 1"] {
+    ///     client.put(name, &event)?;
+    /// }
+    /// assert_eq!(client.list("worker ")?.names, ["worker 1", "worker 2"]);
+    /// assert_eq!(client.list("")?.names.len(), 3);
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
@@ -254,6 +357,31 @@ impl DirectoryClient {
     /// Puts a handle under a name. It is served until this client is dropped or
     /// [removes](Self::remove) the name. The handle need not live on.
     ///
+    /// ```
+    /// use crossproc::directory::{DirectoryClient, DirectoryError};
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::{Address, Directory};
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc put {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// # let directory = Arc::new(Directory::bind(&address)?);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With a directory that is served at `address`:
+    /// let event = Shm::new(Event::new())?;
+    /// let mut client = DirectoryClient::connect(&address)?;
+    /// client.put("ready", &event)?;
+    /// assert!(matches!(client.put("ready", &event), Err(DirectoryError::NameTaken { .. })));
+    /// assert_eq!(directory.names(), ["ready"]);
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`NameTaken`](DirectoryError::NameTaken), even if this client has put it;
     /// [`NotAllowed`](DirectoryError::NotAllowed); [`TooMany`](DirectoryError::TooMany);
@@ -279,6 +407,30 @@ impl DirectoryClient {
     }
 
     /// [`put`](Self::put), unless the name is taken. Returns whether it was free.
+    ///
+    /// ```
+    /// use crossproc::directory::DirectoryClient;
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::{Address, Directory};
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc put_if_absent {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// # let directory = Arc::new(Directory::bind(&address)?);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With a directory that is served at `address`:
+    /// let event = Shm::new(Event::new())?;
+    /// let mut client = DirectoryClient::connect(&address)?;
+    /// assert!(client.put_if_absent("ready", &event)?);
+    /// assert!(!client.put_if_absent("ready", &event)?);
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`put`](Self::put), but for `NameTaken`.
@@ -306,6 +458,31 @@ impl DirectoryClient {
     /// Gets a handle to what is served under a name. If there is nothing, calls `make` and puts the
     /// result. If several clients do so at the same time, one is the first, and all get what it has
     /// made. That is served as long as *that* client lives.
+    ///
+    /// ```
+    /// use crossproc::directory::DirectoryClient;
+    /// use crossproc::Queue;
+    /// # use crossproc::directory::{Address, Directory};
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc get_or_put {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// # let directory = Arc::new(Directory::bind(&address)?);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With a directory that is served at `address`:
+    /// let mut client = DirectoryClient::connect(&address)?;
+    /// let first: Queue<u64> = client.get_or_put("numbers", || Ok(Queue::new(8)?))?;
+    /// let second: Queue<u64> = client.get_or_put("numbers", || panic!("there is one"))?;
+    /// first.put(7)?;
+    /// assert_eq!(second.get()?, 7);
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`get`](Self::get) and [`put`](Self::put), but for `NotFound` and `NameTaken`;
@@ -366,6 +543,33 @@ impl DirectoryClient {
 
     /// Removes a name that this client has put. Participants that have a handle keep it.
     ///
+    /// ```
+    /// use crossproc::directory::{DirectoryClient, DirectoryError};
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::{Address, Directory};
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc remove {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// # let directory = Arc::new(Directory::bind(&address)?);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With a directory that is served at `address`:
+    /// let event = Shm::new(Event::new())?;
+    /// directory.put("stop", &event)?;
+    /// let mut client = DirectoryClient::connect(&address)?;
+    /// client.put("ready", &event)?;
+    /// client.remove("ready")?;
+    /// assert!(matches!(client.remove("ready"), Err(DirectoryError::NotFound { .. })));
+    /// assert!(matches!(client.remove("stop"), Err(DirectoryError::NotYours { .. })));
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`NotFound`](DirectoryError::NotFound); [`NotYours`](DirectoryError::NotYours);
     /// [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
@@ -390,6 +594,37 @@ impl DirectoryClient {
 
     forms! {
         /// Gets a handle to what is served under a name, as soon as there is something.
+        ///
+        /// ```
+        /// use crossproc::directory::DirectoryClient;
+        /// use crossproc::{Event, Shm};
+        /// # use crossproc::directory::{Address, Directory};
+        /// # use std::sync::Arc;
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// # let name = format!("crossproc wait_for {}", std::process::id());
+        /// # let address = Address::abstract_name(name);
+        /// # let directory = Arc::new(Directory::bind(&address)?);
+        /// # let served = Arc::clone(&directory);
+        /// # let server = std::thread::spawn(move || served.serve());
+        /// // With a directory that is served at `address`:
+        /// let theirs = address.clone();
+        /// let waiter = std::thread::spawn(move || -> std::io::Result<()> {
+        ///     let ready: Shm<Event> = DirectoryClient::connect(&theirs)?.wait_for("ready")?;
+        ///     ready.set();
+        ///     Ok(())
+        /// });
+        /// let ready = Shm::new(Event::new())?;
+        /// let mut client = DirectoryClient::connect(&address)?;
+        /// client.put("ready", &ready)?;
+        /// ready.wait();
+        /// # waiter.join().unwrap()?;
+        /// # drop(client);
+        /// # directory.close();
+        /// # server.join().unwrap()?;
+        /// # Ok(())
+        /// # }
+        /// ```
         wait_for, try_wait_for, wait_for_timeout, wait_for_deadline, wait_for_with <H: Handle>
         (self: &mut Self, name: &str) -> Result<H, DirectoryError>, Self::wait_for_until,
         errors "As [`get`](Self::get), but for `NotFound`.",
@@ -403,6 +638,34 @@ impl DirectoryClient {
         /// then. Returns the new revision. Take the first one from a [listing](Listing::revision).
         ///
         /// So a publisher can follow which subscribers there are, if each of them puts a name.
+        ///
+        /// ```
+        /// use crossproc::directory::DirectoryClient;
+        /// use crossproc::{Event, Shm};
+        /// # use crossproc::directory::{Address, Directory};
+        /// # use std::sync::Arc;
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// # let name = format!("crossproc wait_for_change {}", std::process::id());
+        /// # let address = Address::abstract_name(name);
+        /// # let directory = Arc::new(Directory::bind(&address)?);
+        /// # let served = Arc::clone(&directory);
+        /// # let server = std::thread::spawn(move || served.serve());
+        /// // With a directory that is served at `address`:
+        /// let mut client = DirectoryClient::connect(&address)?;
+        /// let before = client.list("worker ")?;
+        /// assert!(before.names.is_empty());
+        /// // Another participant puts a name.
+        /// directory.put("worker 1", &Shm::new(Event::new())?)?;
+        /// let revision = client.wait_for_change(before.revision)?;
+        /// assert_ne!(revision, before.revision);
+        /// assert_eq!(client.list("worker ")?.names, ["worker 1"]);
+        /// # drop(client);
+        /// # directory.close();
+        /// # server.join().unwrap()?;
+        /// # Ok(())
+        /// # }
+        /// ```
         wait_for_change, try_wait_for_change, wait_for_change_timeout, wait_for_change_deadline,
         wait_for_change_with
         (self: &mut Self, since: u64) -> Result<u64, DirectoryError>, Self::wait_for_change_until,

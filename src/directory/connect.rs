@@ -59,12 +59,58 @@ impl Default for ConnectOptions {
 
 impl ConnectOptions {
     /// Returns the defaults: only this process's effective user and root are trusted.
+    ///
+    /// ```
+    /// use crossproc::directory::{ConnectOptions, Directory};
+    /// # use crossproc::directory::Address;
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc new {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = Directory::bind(&address)?;
+    /// # let directory = Arc::new(directory);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With the directory served:
+    /// let mut client = ConnectOptions::new().connect(&address)?;
+    /// assert!(client.list("")?.names.is_empty());
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         ConnectOptions::default()
     }
 
     /// Trusts servers of this user, too.
+    ///
+    /// ```
+    /// use crossproc::directory::{ConnectOptions, Directory};
+    /// # use crossproc::directory::Address;
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc trust {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let own = rustix::process::geteuid().as_raw();
+    /// let directory = Directory::bind(&address)?;
+    /// # let directory = Arc::new(directory);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With the directory served:
+    /// let only_own = ConnectOptions::new().distrust(0).trust(own);
+    /// let mut client = only_own.connect(&address)?;
+    /// assert!(client.list("")?.names.is_empty());
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn trust(mut self, uid: u32) -> Self {
         self.trusted.insert(uid);
@@ -72,6 +118,28 @@ impl ConnectOptions {
     }
 
     /// Does not trust servers of this user, even if it is this process's own user, or root.
+    ///
+    /// ```
+    /// use crossproc::directory::{ConnectOptions, Directory, DirectoryError};
+    /// # use crossproc::directory::Address;
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc distrust {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let own = rustix::process::geteuid().as_raw();
+    /// let directory = Directory::bind(&address)?;
+    /// # let directory = Arc::new(directory);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With the directory served:
+    /// let refused = ConnectOptions::new().distrust(own).connect(&address);
+    /// assert!(matches!(refused, Err(DirectoryError::UntrustedServer { uid, .. }) if uid == own));
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn distrust(mut self, uid: u32) -> Self {
         self.trusted.remove(&uid);
@@ -79,6 +147,30 @@ impl ConnectOptions {
     }
 
     /// [`DirectoryClient::connect`] with these options.
+    ///
+    /// ```
+    /// use crossproc::directory::{ConnectOptions, Directory};
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::Address;
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc connect {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = Directory::bind(&address)?;
+    /// # let directory = Arc::new(directory);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With the directory served:
+    /// let mut client = ConnectOptions::new().connect(&address)?;
+    /// client.put("ready", &Shm::new(Event::new())?)?;
+    /// assert_eq!(directory.names(), ["ready"]);
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As there.

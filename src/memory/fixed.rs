@@ -41,17 +41,47 @@ unsafe impl<T: Plain> Shared for Fixed<T> {
 
 impl<T: Plain> Fixed<T> {
     /// Creates plain data with this value.
+    ///
+    /// ```
+    /// use crossproc::{Fixed, Shm};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let limit = Shm::new(Fixed::new(12_u32))?;
+    /// assert_eq!(limit.get(), 12);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub const fn new(value: T) -> Self {
         Fixed { value: UnsafeCell::new(value) }
     }
 
     /// Returns a mutable reference to the value, which only the caller has.
+    ///
+    /// ```
+    /// use crossproc::{Fixed, Shm};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let seeds: Shm<Fixed<[u64; 1000]>> = Shm::new_in_place(|seeds: &mut Fixed<[u64; 1000]>| {
+    ///     seeds.get_mut().fill(7);
+    /// })?;
+    /// assert_eq!(seeds.get()[999], 7);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
 
     /// Returns a copy of the value. Data of many KiB are better in a [`Lock`](crate::Lock), which
     /// copies nothing.
+    ///
+    /// ```
+    /// use crossproc::Fixed;
+    ///
+    /// let limits = Fixed::new([1, 10]);
+    /// let [low, high] = limits.get();
+    /// assert!(low < high);
+    /// ```
     #[inline]
     #[must_use]
     pub fn get(&self) -> T {

@@ -14,6 +14,14 @@ use crate::memory::shm::{Contents, Shm};
 /// [`Directory`](crate::directory::Directory). The recipient checks what it is.
 pub trait Handle: AsFd + Sized {
     /// Returns the name of this kind of handle, which the recipient sees in errors.
+    ///
+    /// ```
+    /// use crossproc::process::Handle;
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// assert_eq!(crossproc::Sender::kind(), "Sender");
+    /// assert_eq!(OwnedFd::kind(), "descriptor");
+    /// ```
     #[must_use]
     fn kind() -> &'static str {
         type_name::<Self>()
@@ -21,6 +29,15 @@ pub trait Handle: AsFd + Sized {
 
     /// Checks whether a handle that was handed on as this `kind` may be a `Self` here. Only needed
     /// where [`from_fd`](Handle::from_fd) cannot tell.
+    ///
+    /// ```
+    /// use crossproc::process::Handle;
+    /// use crossproc::{Receiver, Sender};
+    ///
+    /// // One socket is like the other, so the kind decides.
+    /// assert!(Sender::check("Sender").is_ok());
+    /// assert!(Receiver::check("Sender").is_err());
+    /// ```
     ///
     /// # Errors
     /// If it may not be one.
@@ -31,6 +48,19 @@ pub trait Handle: AsFd + Sized {
 
     /// Makes the handle from a descriptor, after checking that it is one of this kind. The
     /// descriptor is closed if it is not.
+    ///
+    /// ```
+    /// use crossproc::process::{Handle, HandleError};
+    /// use crossproc::{Event, Shm};
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = OwnedFd::from(std::fs::File::open("/dev/null")?);
+    /// let error = Shm::<Event>::from_fd(file).unwrap_err();
+    /// assert!(matches!(error, HandleError::Region(_)));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// A [`HandleError`] that says what is wrong with the descriptor.

@@ -71,11 +71,55 @@ impl<T: AnyBitPattern + Send> Plain for T {}
 pub unsafe trait Shared: Sync + 'static {
     /// Adds the layout of this type to a fingerprint. Two types add the same if one program may
     /// take the other's memory for its own.
+    ///
+    /// ```
+    /// use crossproc::{Fingerprint, Lock, Plain, Shared};
+    ///
+    /// #[repr(transparent)]
+    /// struct Total<T>(Lock<T>);
+    ///
+    /// // SAFETY: it is nothing but a lock.
+    /// unsafe impl<T: Plain> Shared for Total<T> {
+    ///     fn layout(to: &mut Fingerprint) {
+    ///         Lock::<T>::layout(to);
+    ///     }
+    ///
+    ///     fn set_up(&mut self) {
+    ///         self.0.set_up();
+    ///     }
+    /// }
+    ///
+    /// assert_ne!(Fingerprint::of::<Total<u64>>(), Fingerprint::of::<Total<f64>>());
+    /// ```
     fn layout(to: &mut Fingerprint);
 
     /// Makes a new value out of zeros, for [`Shm::new_in_place`](crate::Shm::new_in_place).
     ///
     /// The default leaves the zeros as they are, for types whose new value is all zeros.
+    ///
+    /// ```
+    /// use crossproc::{Fingerprint, Lock, Plain, Shared, Shm};
+    ///
+    /// #[repr(transparent)]
+    /// struct Total<T>(Lock<T>);
+    ///
+    /// // SAFETY: it is nothing but a lock.
+    /// unsafe impl<T: Plain> Shared for Total<T> {
+    ///     fn layout(to: &mut Fingerprint) {
+    ///         Lock::<T>::layout(to);
+    ///     }
+    ///
+    ///     fn set_up(&mut self) {
+    ///         self.0.set_up();
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let total = Shm::new_in_place(|total: &mut Total<u64>| *total.0.get_mut() = 5)?;
+    /// assert_eq!(*total.0.lock()?, 5);
+    /// # Ok(())
+    /// # }
+    /// ```
     fn set_up(&mut self) {}
 }
 
@@ -99,6 +143,14 @@ impl Fingerprint {
     }
 
     /// Returns the fingerprint of a type.
+    ///
+    /// ```
+    /// use crossproc::{Event, Fingerprint, Lock};
+    ///
+    /// assert_eq!(Fingerprint::of::<Lock<u64>>(), Fingerprint::of::<Lock<u64>>());
+    /// assert_ne!(Fingerprint::of::<Lock<u64>>(), Fingerprint::of::<Lock<i64>>());
+    /// assert_ne!(Fingerprint::of::<[Event; 2]>(), Fingerprint::of::<[Event; 3]>());
+    /// ```
     #[must_use]
     pub fn of<T: Shared>() -> u64 {
         let mut fingerprint = Fingerprint::new();

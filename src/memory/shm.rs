@@ -123,6 +123,18 @@ impl<T: Shared> Shm<T> {
     ///
     /// An alignment of `T` beyond 4,096 bytes does not compile.
     ///
+    /// ```
+    /// use crossproc::{Lock, Shm};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let total = Shm::new(Lock::new(5_u64))?;
+    /// *total.lock()? += 1;
+    /// let again = total.clone(); // the same memory
+    /// assert_eq!(*again.lock()?, 6);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`RegionError::Create`] if there is no memory or no descriptor for it,
     /// [`RegionError::NoNamespace`] if there is no `/proc`.
@@ -210,6 +222,18 @@ impl<T: Shared> Shm<[T]> {
     ///
     /// # Panics
     /// If `element` panics.
+    ///
+    /// # Examples
+    /// ```
+    /// use crossproc::Shm;
+    /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let squares = Shm::from_fn(100, |index| AtomicU64::new((index * index) as u64))?;
+    /// assert_eq!((squares.len(), squares[12].load(Relaxed)), (100, 144));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_fn(len: usize, mut element: impl FnMut(usize) -> T) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
             for index in 0..len {

@@ -45,6 +45,18 @@ impl Child {
     }
 
     /// Returns the pid. Once the child is joined, another process may be given it.
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (child, to_child) =
+    ///     process::fork_connected(|parent| parent.send(&std::process::id().to_ne_bytes()))?;
+    /// assert_eq!(to_child.recv()?, child.id().to_ne_bytes());
+    /// # child.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn id(&self) -> u32 {
         self.pid.as_raw_nonzero().get() as u32
@@ -52,6 +64,19 @@ impl Child {
 
     /// Waits until the process has ended, as long as it takes. Returns its exit code, or the signal
     /// that killed it. Later calls return the same.
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process;
+    /// use std::os::unix::process::ExitStatusExt;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let child = process::fork(|| 7)?;
+    /// assert_eq!(child.join()?.code(), Some(7));
+    /// let child = process::fork(|| -> ! { std::process::abort() })?;
+    /// assert_eq!(child.join()?.signal(), Some(6)); // SIGABRT
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`StatusLost`], in the [`io::Error`]: the process has ended, and its status went elsewhere.
@@ -164,6 +189,20 @@ impl Child {
     /// Returns whether the process has not ended. It may have ended by the time this returns. Once
     /// the result is false, it stays so.
     ///
+    /// ```standalone_crate
+    /// use crossproc::process;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // The child lives until this process closes the connection.
+    /// let (child, to_child) = process::fork_connected(|parent| drop(parent.recv()))?;
+    /// assert!(child.is_alive()?);
+    /// drop(to_child);
+    /// child.join()?;
+    /// assert!(!child.is_alive()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// No memory for `poll(2)`.
     pub fn is_alive(&self) -> io::Result<bool> {
@@ -172,6 +211,18 @@ impl Child {
 
     /// Asks the process to end (SIGTERM). If it has ended already, this does nothing.
     ///
+    /// ```standalone_crate
+    /// use crossproc::process;
+    /// use std::os::unix::process::ExitStatusExt;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (child, _to_child) = process::fork_connected(|parent| drop(parent.recv()))?;
+    /// child.terminate()?;
+    /// assert_eq!(child.join()?.signal(), Some(15)); // SIGTERM
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`io::ErrorKind::PermissionDenied`]: the process changed its user.
     pub fn terminate(&self) -> io::Result<()> {
@@ -179,6 +230,19 @@ impl Child {
     }
 
     /// Ends the process (SIGKILL). If it has ended already, this does nothing.
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process;
+    /// use std::os::unix::process::ExitStatusExt;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (child, _to_child) = process::fork_connected(|parent| drop(parent.recv()))?;
+    /// child.kill()?;
+    /// assert_eq!(child.join()?.signal(), Some(9)); // SIGKILL
+    /// child.kill()?; // does nothing
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`io::ErrorKind::PermissionDenied`]: the process changed its user.
@@ -189,6 +253,22 @@ impl Child {
     /// Stops the process (SIGSTOP): it keeps what it holds and does nothing until
     /// [`resume`](Child::resume).
     ///
+    /// ```standalone_crate
+    /// use crossproc::process;
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (child, to_child) = process::fork_connected(|parent| parent.send(&parent.recv()?))?;
+    /// child.stop()?;
+    /// to_child.send(b"hello")?;
+    /// assert!(!to_child.poll_timeout(Duration::from_millis(20))?, "a stopped child does nothing");
+    /// assert!(child.is_alive()?);
+    /// # child.kill()?;
+    /// # child.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`io::ErrorKind::PermissionDenied`]: the process changed its user.
     pub fn stop(&self) -> io::Result<()> {
@@ -196,6 +276,20 @@ impl Child {
     }
 
     /// Lets a stopped process go on (SIGCONT).
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (child, to_child) = process::fork_connected(|parent| parent.send(&parent.recv()?))?;
+    /// child.stop()?;
+    /// to_child.send(b"hello")?;
+    /// child.resume()?;
+    /// assert_eq!(to_child.recv()?, b"hello");
+    /// # child.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`io::ErrorKind::PermissionDenied`]: the process changed its user.
@@ -254,6 +348,23 @@ pub struct StatusLost {
 
 impl StatusLost {
     /// Returns the pid that the process had. Another process may have it meanwhile.
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process::{self, StatusLost};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let child = process::fork(|| ())?;
+    /// let id = child.id();
+    /// // The sibling has the handle, and is not the parent: it cannot join.
+    /// let sibling = process::fork(move || {
+    ///     let error = child.join().unwrap_err();
+    ///     let lost: &StatusLost = error.get_ref().unwrap().downcast_ref().unwrap();
+    ///     assert_eq!(lost.id(), id);
+    /// })?;
+    /// assert!(sibling.join()?.success());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id

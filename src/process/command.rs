@@ -50,6 +50,26 @@ pub trait CommandExt {
     /// errors ([`io::ErrorKind::InvalidInput`]). A program that is started in another way does not
     /// find the handle.
     ///
+    /// ```standalone_crate
+    /// use crossproc::process::{self, CommandExt};
+    /// use crossproc::{Event, Shm};
+    /// use std::process::Command;
+    ///
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     if std::env::args().len() > 1 {
+    ///         // In the program that is started below, which is this one.
+    ///         process::inherited::<Shm<Event>>("ready")?.set();
+    ///         return Ok(());
+    ///     }
+    ///     let ready = Shm::new(Event::new())?;
+    ///     let mut worker = Command::new(std::env::current_exe()?);
+    ///     let child = worker.arg("worker").share("ready", &ready)?.start()?;
+    ///     ready.wait();
+    ///     assert!(child.join()?.success());
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] if the name is empty or has anything but ASCII letters,
     /// digits and `_`; no free descriptor, no memory.
@@ -58,6 +78,20 @@ pub trait CommandExt {
     /// Has the program killed (SIGKILL) when this process ends, however it ends. See the
     /// [module](super). This lasts through a later `exec`. It is for commands that are started:
     /// `exec` by this process ties nothing.
+    ///
+    /// ```
+    /// use crossproc::process::CommandExt;
+    /// use std::process::Command;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// // It does not outlive this process.
+    /// let child = Command::new("sleep").arg("60").daemon()?.start()?;
+    /// assert!(child.is_alive()?);
+    /// # child.kill()?;
+    /// # child.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// No free descriptor, no memory, no `/proc`.
@@ -68,6 +102,20 @@ pub trait CommandExt {
     ///
     /// The child opens its pidfd itself, before it becomes the program. So the pidfd is the
     /// program's, whatever becomes of it, even if SIGCHLD is ignored.
+    ///
+    /// ```
+    /// use crossproc::process::CommandExt;
+    /// use std::io::ErrorKind;
+    /// use std::process::Command;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let child = Command::new("sh").args(["-c", "exit 7"]).start()?;
+    /// assert_eq!(child.join()?.code(), Some(7));
+    /// let error = Command::new("/no/such/program").start().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::NotFound);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As for [`Command::spawn`], of the same kind, and with its error as the source. Also an error
@@ -148,6 +196,28 @@ impl CommandExt for Command {
 
 /// Takes a handle that the program which started this one [shared](CommandExt::share) under `name`.
 /// It can be called more than once for a name.
+///
+/// ```standalone_crate
+/// use crossproc::process::{self, CommandExt, InheritError};
+/// use crossproc::{Lock, Shm};
+/// use std::process::Command;
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let inherited = process::inherited::<Shm<Lock<u64>>>("total");
+///     if std::env::args().len() > 1 {
+///         // In the program that is started below, which is this one.
+///         *inherited?.lock()? += 1;
+///         return Ok(());
+///     }
+///     assert!(matches!(inherited, Err(InheritError::NotShared { .. })));
+///     let total = Shm::new(Lock::new(5_u64))?;
+///     let mut worker = Command::new(std::env::current_exe()?);
+///     let child = worker.arg("worker").share("total", &total)?.start()?;
+///     assert!(child.join()?.success());
+///     assert_eq!(*total.lock()?, 6);
+///     Ok(())
+/// }
+/// ```
 ///
 /// # Errors
 /// [`InheritError`]: there is no handle of that name, it was not meant for this process, or it is

@@ -89,6 +89,22 @@ impl<T: Plain> Queue<T> {
     /// # Errors
     /// [`Closed`](QueueError::Closed) once there is nothing left, those of becoming a participant,
     /// and [`NoThread`](QueueError::NoThread).
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::Queue;
+    /// use std::time::Duration;
+    ///
+    /// let queue: Queue<u64> = Queue::new(1)?;
+    /// let late = tokio::time::timeout(Duration::from_millis(1), queue.get_async()).await;
+    /// assert!(late.is_err());
+    /// queue.put_async(7).await?;
+    /// assert_eq!(queue.get_async().await?, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get_async(&self) -> impl Future<Output = Result<T, QueueError>> + Send + '_ {
         until_done(&self.handle, || got(self.try_get()))
     }
@@ -97,6 +113,20 @@ impl<T: Plain> Queue<T> {
 impl Queue<[u8]> {
     /// Puts a message at the end of the queue, as a future that waits for room. As
     /// [`Queue::put_async`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::ByteQueue;
+    ///
+    /// let queue = ByteQueue::with_max_len(1, 1024)?;
+    /// queue.put_async(b"one").await?;
+    /// let (put, got) = tokio::join!(queue.put_async(b"two"), queue.get_async());
+    /// put?;
+    /// assert_eq!((got?, queue.get()?), (b"one".to_vec(), b"two".to_vec()));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`put`](Queue::put), and [`NoThread`](QueueError::NoThread).
@@ -109,6 +139,19 @@ impl Queue<[u8]> {
 
     /// Gets the first message, as a future that waits for one. As [`Queue::get_async`].
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::ByteQueue;
+    ///
+    /// let queue = ByteQueue::with_max_len(8, 1024)?;
+    /// let (got, put) = tokio::join!(queue.get_async(), queue.put_async(b"hello"));
+    /// put?;
+    /// assert_eq!(got?, b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`get`](Queue::get), and [`NoThread`](QueueError::NoThread).
     pub fn get_async(&self) -> impl Future<Output = Result<Vec<u8>, QueueError>> + Send + '_ {
@@ -119,6 +162,18 @@ impl Queue<[u8]> {
 impl<T: Plain> JoinableQueue<T> {
     /// Puts a task at the end of the queue, as a future that waits for room. As
     /// [`Queue::put_async`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::JoinableQueue;
+    ///
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(1)?;
+    /// tasks.put_async(7).await?;
+    /// assert_eq!(tasks.unfinished(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`put`](JoinableQueue::put), and [`NoThread`](QueueError::NoThread).
@@ -133,6 +188,18 @@ impl<T: Plain> JoinableQueue<T> {
 impl JoinableQueue<[u8]> {
     /// Puts a task at the end of the queue, as a future that waits for room. As
     /// [`Queue::put_async`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::JoinableByteQueue;
+    ///
+    /// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
+    /// tasks.put_async(b"sweep the floor").await?;
+    /// assert_eq!(*tasks.get()?, *b"sweep the floor");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`put`](JoinableQueue::put), and [`NoThread`](QueueError::NoThread).

@@ -99,10 +99,33 @@ pub struct JoinableQueue<T: ?Sized + Item> {
 }
 
 /// A [`JoinableQueue`] of messages.
+///
+/// ```
+/// use crossproc::JoinableByteQueue;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
+/// tasks.put(b"sweep the floor")?;
+/// let task = tasks.get()?;
+/// assert_eq!(*task, *b"sweep the floor");
+/// task.done();
+/// # Ok(())
+/// # }
+/// ```
 pub type JoinableByteQueue = JoinableQueue<[u8]>;
 
 impl<T: Plain> JoinableQueue<T> {
     /// Creates a queue for `capacity` tasks, 1 to 2^20, with the defaults of [`QueueOptions`].
+    ///
+    /// ```
+    /// use crossproc::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
+    /// assert_eq!((tasks.capacity(), tasks.unfinished()), (16, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`RegionError`]: there is no memory or no descriptor for it, or the capacity is impossible.
@@ -114,6 +137,19 @@ impl<T: Plain> JoinableQueue<T> {
         /// Puts a task at the end of the queue. The task is moved, several times in a build without
         /// optimisation. From some 64 KiB on, write it into a [`loan`](JoinableQueue::loan), or
         /// pass a reference to [`put_many`](JoinableQueue::put_many).
+        ///
+        /// ```
+        /// use crossproc::{JoinableQueue, QueueError};
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// let tasks: JoinableQueue<u64> = JoinableQueue::new(1)?;
+        /// tasks.put(7)?;
+        /// let refused = tasks.try_put(8).unwrap_err();
+        /// assert_eq!(refused.value, 8);
+        /// assert!(matches!(refused.error, QueueError::Full));
+        /// # Ok(())
+        /// # }
+        /// ```
         put, try_put, put_timeout, put_deadline, put_with
         (self: &Self, value: T) -> Result<(), PutError<T>>, Self::put_until,
         errors "[`Closed`](QueueError::Closed), \
@@ -126,6 +162,17 @@ impl<T: Plain> JoinableQueue<T> {
         /// may come between them. It costs less per task than single puts. Each task is copied from
         /// where it lies: one in a `Box`, passed with [`slice::from_ref`](core::slice::from_ref),
         /// is never on the stack.
+        ///
+        /// ```
+        /// use crossproc::JoinableQueue;
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
+        /// tasks.put_many(&[1, 2, 3])?;
+        /// assert_eq!(tasks.unfinished(), 3);
+        /// # Ok(())
+        /// # }
+        /// ```
         put_many, try_put_many, put_many_timeout, put_many_deadline, put_many_with
         (self: &Self, values: &[T]) -> Result<(), PutManyError>, Self::put_many_until,
         errors "As [`put`](Self::put), with how many were put before.",
@@ -138,6 +185,19 @@ impl<T: Plain> JoinableQueue<T> {
     /// Nothing of the task is on the stack, whatever its size. Until the loan is
     /// [sent](Loan::send), no other participant sees anything of it. If the thread panics or the
     /// process dies before that, nothing is put, and the slot is free again.
+    ///
+    /// ```
+    /// use crossproc::JoinableQueue;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let pages: JoinableQueue<[u8; 4096]> = JoinableQueue::new(16)?;
+    /// let mut page = pages.loan()?;
+    /// page.fill(7);
+    /// page.send()?;
+    /// assert_eq!(pages.get()?[100], 7);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
@@ -162,6 +222,17 @@ impl JoinableQueue<[u8]> {
     /// Creates a queue for `capacity` tasks, 1 to 2^20, of at most `max_len` bytes, with the
     /// defaults of [`QueueOptions`].
     ///
+    /// ```
+    /// use crossproc::{JoinableByteQueue, QueueError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks = JoinableByteQueue::with_max_len(8, 5)?;
+    /// tasks.put(b"sweep")?;
+    /// assert!(matches!(tasks.put(b"wash up"), Err(QueueError::TooLong { len: 7, max: 5 })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`RegionError`]: there is no memory or no descriptor for it, or the capacity is impossible.
     pub fn with_max_len(capacity: usize, max_len: usize) -> Result<Self, RegionError> {
@@ -170,6 +241,17 @@ impl JoinableQueue<[u8]> {
 
     forms! {
         /// Puts a task at the end of the queue.
+        ///
+        /// ```
+        /// use crossproc::JoinableByteQueue;
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
+        /// tasks.put(b"sweep the floor")?;
+        /// assert_eq!(tasks.unfinished(), 1);
+        /// # Ok(())
+        /// # }
+        /// ```
         put, try_put, put_timeout, put_deadline, put_with
         (self: &Self, message: &[u8]) -> Result<(), QueueError>, Self::put_until,
         errors "[`TooLong`](QueueError::TooLong), [`Closed`](QueueError::Closed), \
@@ -180,6 +262,19 @@ impl JoinableQueue<[u8]> {
     /// Returns a slot to write a task of `len` bytes into, in place. The slot holds what some
     /// earlier task left there. The call does not wait, whether the queue is full or not.
     ///
+    /// ```
+    /// use crossproc::JoinableByteQueue;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
+    /// let mut task = tasks.loan(5)?;
+    /// task.copy_from_slice(b"sweep");
+    /// task.send()?;
+    /// assert_eq!(*tasks.get()?, *b"sweep");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), and those of
     /// becoming a participant.
@@ -188,6 +283,16 @@ impl JoinableQueue<[u8]> {
     }
 
     /// Returns the maximum length of a task, in bytes.
+    ///
+    /// ```
+    /// use crossproc::JoinableByteQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
+    /// assert_eq!(tasks.max_len(), 1024);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn max_len(&self) -> usize {
         self.handle.memory().config.size as usize
@@ -211,6 +316,22 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// with the last clone, or at once if this fails. As with [`Shm::attach`](crate::Shm::attach),
     /// nothing in the file is trusted.
     ///
+    /// ```
+    /// use crossproc::{JoinableQueue, Queue};
+    /// use std::os::fd::AsFd;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
+    /// // Here in the same process; other processes get the descriptor in some way.
+    /// let again: JoinableQueue<u64> = JoinableQueue::attach(tasks.as_fd().try_clone_to_owned()?)?;
+    /// again.put(7)?;
+    /// assert_eq!(*tasks.get()?, 7);
+    /// // It is not a queue of plain items.
+    /// assert!(Queue::<u64>::attach(tasks.as_fd().try_clone_to_owned()?).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`RegionError`], which has a variant for everything that can be wrong with the file.
     pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
@@ -219,6 +340,22 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
 
     forms! {
         /// Gets a task: one that came back, or else the first one.
+        ///
+        /// ```
+        /// use crossproc::{JoinableQueue, QueueError};
+        ///
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
+        /// tasks.put_many(&[7, 8])?;
+        /// drop(tasks.get()?); // ... without `done`: it comes back, and before the others
+        /// let task = tasks.get()?;
+        /// assert_eq!((*task, task.attempts()), (7, 2));
+        /// task.done();
+        /// tasks.get()?.done();
+        /// assert!(matches!(tasks.try_get(), Err(QueueError::Empty)));
+        /// # Ok(())
+        /// # }
+        /// ```
         get, try_get, get_timeout, get_deadline, get_with
         (self: &Self) -> Result<Task<'_, T>, QueueError>, Self::get_until,
         errors "[`Closed`](QueueError::Closed) once no task of others is unfinished; \
@@ -247,6 +384,30 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// # Errors
     /// [`Deadlock`](QueueError::Deadlock) if this thread has a task in hand; those of becoming a
     /// participant.
+    ///
+    /// # Examples
+    /// ```
+    /// use crossproc::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
+    /// tasks.put_many(&[1, 2, 3])?;
+    /// tasks.close()?;
+    /// let worker = tasks.clone();
+    /// let worker = std::thread::spawn(move || {
+    ///     let mut sum = 0;
+    ///     while let Ok(task) = worker.get() {
+    ///         sum += *task;
+    ///         task.done();
+    ///     }
+    ///     sum
+    /// });
+    /// tasks.join()?;
+    /// assert_eq!(tasks.unfinished(), 0);
+    /// assert_eq!(worker.join().unwrap(), 6);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn join(&self) -> Result<(), QueueError> {
         self.join_with(Wait::FOREVER)
     }
@@ -288,12 +449,41 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
 
     /// Returns how many tasks are unfinished: waiting, in hand, or returned. It may have changed by
     /// the time this returns.
+    ///
+    /// ```
+    /// use crossproc::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
+    /// tasks.put_many(&[7, 8])?;
+    /// let task = tasks.get()?;
+    /// assert_eq!((tasks.len(), tasks.unfinished()), (1, 2));
+    /// task.done();
+    /// assert_eq!((tasks.len(), tasks.unfinished()), (1, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.handle.memory().count_unfinished()
     }
 
     /// Takes out the first dead letter.
+    ///
+    /// ```
+    /// use crossproc::{JoinableQueue, QueueError, QueueOptions};
+    /// use std::num::NonZeroU32;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = QueueOptions::new().attempts(NonZeroU32::new(1), 10);
+    /// let tasks: JoinableQueue<u64> = options.create_joinable(16)?;
+    /// tasks.put(7)?;
+    /// drop(tasks.get()?); // ... without `done`, and there is no second attempt
+    /// assert_eq!(*tasks.dead_letter()?, 7);
+    /// assert!(matches!(tasks.dead_letter(), Err(QueueError::Empty)));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Empty`](QueueError::Empty) if there is none, [`TooManyLoans`](QueueError::TooManyLoans),
@@ -304,6 +494,22 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     }
 
     /// Returns how many dead letters there are. It may have changed by the time this returns.
+    ///
+    /// ```
+    /// use crossproc::{JoinableQueue, QueueOptions};
+    /// use std::num::NonZeroU32;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = QueueOptions::new().attempts(NonZeroU32::new(1), 10);
+    /// let tasks: JoinableQueue<u64> = options.create_joinable(16)?;
+    /// tasks.put(7)?;
+    /// assert_eq!(tasks.dead_letters(), 0);
+    /// drop(tasks.get()?); // ... without `done`, and there is no second attempt
+    /// tasks.join()?;
+    /// assert_eq!(tasks.dead_letters(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn dead_letters(&self) -> usize {
         let memory = self.handle.memory();
@@ -314,6 +520,20 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// that is under way at the same time may succeed, and its task can be got. All waiters are
     /// woken. A closed queue cannot be opened again.
     ///
+    /// ```
+    /// use crossproc::{JoinableQueue, QueueError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
+    /// tasks.put(7)?;
+    /// tasks.close()?;
+    /// assert!(matches!(tasks.put(8).unwrap_err().error, QueueError::Closed));
+    /// tasks.get()?.done();
+    /// assert!(matches!(tasks.get(), Err(QueueError::Closed)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Those of becoming a participant.
     pub fn close(&self) -> Result<(), QueueError> {
@@ -321,6 +541,18 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     }
 
     /// Returns whether the queue is closed for puts. Once true, it stays so.
+    ///
+    /// ```
+    /// use crossproc::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
+    /// assert!(!tasks.is_closed());
+    /// tasks.close()?;
+    /// assert!(tasks.is_closed());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
         super::is_closed(&self.handle)
@@ -328,6 +560,18 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
 
     /// Returns how many tasks wait in the queue, not counting those that were taken and came back.
     /// It may have changed by the time this returns.
+    ///
+    /// ```
+    /// use crossproc::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
+    /// tasks.put_many(&[7, 8])?;
+    /// drop(tasks.get()?); // ... without `done`: it came back
+    /// assert_eq!((tasks.len(), tasks.unfinished()), (1, 2));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         count(&self.handle, Which::Items)
@@ -335,6 +579,19 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
 
     /// Returns whether [`len`](JoinableQueue::len) is 0. It may have changed by the time this
     /// returns.
+    ///
+    /// ```
+    /// use crossproc::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
+    /// tasks.put(7)?;
+    /// let task = tasks.get()?;
+    /// assert!(tasks.is_empty() && tasks.unfinished() == 1);
+    /// # task.done();
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -342,12 +599,36 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
 
     /// Returns whether [`len`](JoinableQueue::len) is the capacity. It may have changed by the time
     /// this returns.
+    ///
+    /// ```
+    /// use crossproc::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(1)?;
+    /// tasks.put(7)?;
+    /// assert!(tasks.is_full());
+    /// let task = tasks.get()?;
+    /// assert!(!tasks.is_full(), "a task in hand takes no room");
+    /// # task.done();
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.len() == self.capacity()
     }
 
     /// Returns how many tasks fit, not counting those that were taken.
+    ///
+    /// ```
+    /// use crossproc::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(1000)?;
+    /// assert_eq!(tasks.capacity(), 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.handle.memory().config.capacity as usize
@@ -401,6 +682,20 @@ pub struct Task<'a, T: ?Sized + Item> {
 impl<T: ?Sized + Item> Task<'_, T> {
     /// Finishes the task. It does not block. In a forked child it does nothing: the task is the
     /// parent's.
+    ///
+    /// ```
+    /// use crossproc::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
+    /// tasks.put(7)?;
+    /// let task = tasks.get()?;
+    /// let square = *task * *task;
+    /// task.done();
+    /// assert_eq!((square, tasks.unfinished()), (49, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn done(self) {
         self.held.participation.finish_task(self.held.place);
         // SAFETY: `self` is forgotten below, so only this copy is dropped.
@@ -410,6 +705,18 @@ impl<T: ?Sized + Item> Task<'_, T> {
     }
 
     /// Returns how often the task was given out, this time included.
+    ///
+    /// ```
+    /// use crossproc::JoinableQueue;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
+    /// tasks.put(7)?;
+    /// assert_eq!(tasks.get()?.attempts(), 1);
+    /// assert_eq!(tasks.get()?.attempts(), 2, "the first was dropped");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
@@ -457,6 +764,22 @@ pub struct DeadLetter<'a, T: ?Sized + Item> {
 
 impl<T: ?Sized + Item> DeadLetter<'_, T> {
     /// Returns how often the task was given out.
+    ///
+    /// ```
+    /// use crossproc::{JoinableQueue, QueueOptions};
+    /// use std::num::NonZeroU32;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = QueueOptions::new().attempts(NonZeroU32::new(2), 10);
+    /// let tasks: JoinableQueue<u64> = options.create_joinable(16)?;
+    /// tasks.put(7)?;
+    /// drop(tasks.get()?);
+    /// drop(tasks.get()?);
+    /// let letter = tasks.dead_letter()?;
+    /// assert_eq!((*letter, letter.attempts()), (7, 2));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts

@@ -110,6 +110,19 @@ impl Drop for HeldSlot {
 ///
 /// A leaked loan is lost to its thread. The process ends with that thread, as it does for a [leaked
 /// lock guard](crate::LockGuard#leaked-guards).
+///
+/// ```
+/// use crossproc::Queue;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let queue: Queue<[u64; 2]> = Queue::new(4)?;
+/// let mut pair = queue.loan()?;
+/// *pair = [7, 8];
+/// drop(pair); // and nothing is put
+/// assert!(queue.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "what is not sent is gone"]
 pub struct Loan<'a, T: ?Sized + Item> {
     held: ManuallyDrop<HeldSlot>,
@@ -127,6 +140,23 @@ impl<'a, T: ?Sized + Item> Loan<'a, T> {
 
     forms! {
         /// Puts the item at the end of the queue, without copying it.
+        ///
+        /// ```
+        /// use crossproc::{Queue, QueueError};
+        ///
+        /// # fn main() -> std::io::Result<()> {
+        /// let queue: Queue<[u64; 2]> = Queue::new(1)?;
+        /// queue.put([0, 0])?;
+        /// let mut pair = queue.loan()?;
+        /// *pair = [7, 8];
+        /// let refused = pair.try_send().unwrap_err();
+        /// assert!(matches!(refused.error, QueueError::Full));
+        /// assert_eq!(queue.get()?, [0, 0]);
+        /// refused.value.send()?;
+        /// assert_eq!(queue.get()?, [7, 8]);
+        /// # Ok(())
+        /// # }
+        /// ```
         send, try_send, send_timeout, send_deadline, send_with
         (self) -> Result<(), PutError<Self>>, Self::send_until,
         errors "[`Closed`](QueueError::Closed), with the loan. \
@@ -181,6 +211,19 @@ impl<T: ?Sized + Item> fmt::Debug for Loan<'_, T> {
 ///
 /// A leaked item is lost to its thread. The process ends with that thread, as it does for a [leaked
 /// lock guard](crate::LockGuard#leaked-guards).
+///
+/// ```
+/// use crossproc::Queue;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let queue: Queue<[u64; 2]> = Queue::new(4)?;
+/// queue.put([7, 8])?;
+/// let pair = queue.receive()?;
+/// assert!(queue.is_empty());
+/// assert_eq!(pair[0] + pair[1], 15);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Received<'a, T: ?Sized + Item> {
     held: HeldSlot,
     queue: PhantomData<(&'a (), *const T)>,

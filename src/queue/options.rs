@@ -42,6 +42,16 @@ impl Default for QueueOptions {
 
 impl QueueOptions {
     /// Returns the defaults: 1,024 participants, 3 loans for each, and any number of attempts.
+    ///
+    /// ```
+    /// use crossproc::QueueOptions;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue = QueueOptions::new().create::<u64>(16)?;
+    /// assert_eq!(queue.capacity(), 16);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         QueueOptions { participants: 1_024, loans: 3, attempts: None, dead_letters: 0 }
@@ -49,6 +59,19 @@ impl QueueOptions {
 
     /// Sets how many threads may take part at the same time, in all processes together. Memory is
     /// used for as many as ever did: for each a record of 128 bytes or more, and `loans` + 1 slots.
+    ///
+    /// ```
+    /// use crossproc::{Queue, QueueError, QueueOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue: Queue<u64> = QueueOptions::new().participants(1).create(16)?;
+    /// queue.put(7)?;
+    /// let others = queue.clone();
+    /// let got = std::thread::spawn(move || others.get()).join().unwrap();
+    /// assert!(matches!(got, Err(QueueError::TooManyParticipants { limit: 1 })));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn participants(mut self, most: usize) -> Self {
         self.participants = most;
@@ -57,6 +80,17 @@ impl QueueOptions {
 
     /// Sets how many items a participant may have loaned, received, or in hand as tasks at the same
     /// time: 1 to 63.
+    ///
+    /// ```
+    /// use crossproc::{Queue, QueueError, QueueOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue: Queue<u64> = QueueOptions::new().loans(1).create(16)?;
+    /// let _loan = queue.loan()?;
+    /// assert!(matches!(queue.loan(), Err(QueueError::TooManyLoans { limit: 1 })));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn loans(mut self, most: usize) -> Self {
         self.loans = most;
@@ -91,6 +125,18 @@ impl QueueOptions {
 
     /// Creates a [`Queue`] for `capacity` items, 1 to 2^20.
     ///
+    /// ```
+    /// use crossproc::{Queue, QueueOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = QueueOptions::new();
+    /// let queue: Queue<u64> = options.create(16)?;
+    /// assert_eq!(queue.capacity(), 16);
+    /// assert!(options.create::<u64>(0).is_err(), "there is no queue for nothing");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
     pub fn create<T: Plain>(&self, capacity: usize) -> Result<Queue<T>, RegionError> {
@@ -100,6 +146,16 @@ impl QueueOptions {
 
     /// Creates a [`ByteQueue`](super::ByteQueue) for `capacity` messages, 1 to 2^20, of at most
     /// `max_len` bytes, which are fewer than 2^32.
+    ///
+    /// ```
+    /// use crossproc::{ByteQueue, QueueOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue: ByteQueue = QueueOptions::new().loans(8).create_bytes(16, 1024)?;
+    /// assert_eq!((queue.capacity(), queue.max_len()), (16, 1024));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
@@ -113,6 +169,18 @@ impl QueueOptions {
 
     /// Creates a [`JoinableQueue`] for `capacity` tasks, 1 to 2^20.
     ///
+    /// ```
+    /// use crossproc::{JoinableQueue, QueueOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = QueueOptions::new().participants(9).create_joinable(16)?;
+    /// tasks.put(7)?;
+    /// tasks.get()?.done();
+    /// assert_eq!(tasks.unfinished(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
     pub fn create_joinable<T: Plain>(
@@ -125,6 +193,16 @@ impl QueueOptions {
 
     /// Creates a [`JoinableByteQueue`](super::JoinableByteQueue) for `capacity` tasks, 1 to 2^20,
     /// of at most `max_len` bytes, which are fewer than 2^32.
+    ///
+    /// ```
+    /// use crossproc::{JoinableByteQueue, QueueOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableByteQueue = QueueOptions::new().create_joinable_bytes(16, 1024)?;
+    /// assert_eq!((tasks.capacity(), tasks.max_len()), (16, 1024));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.

@@ -38,6 +38,18 @@ impl<T: ?Sized + Item> Queue<T> {
 
 impl<T: ?Sized + Item> JoinableQueue<T> {
     /// Returns room for a put, to be [waited for](fn@crate::wait_any) along with other things.
+    ///
+    /// ```
+    /// use crossproc::{JoinableQueue, wait_any};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(1)?;
+    /// assert_eq!(wait_any(&[&tasks, &tasks.room()])?, [1]);
+    /// tasks.put(7)?;
+    /// assert_eq!(wait_any(&[&tasks, &tasks.room()])?, [0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn room(&self) -> Room<'_> {
         Room { handle: &self.handle }

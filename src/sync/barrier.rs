@@ -90,6 +90,14 @@ impl Barrier {
 
     /// Creates a barrier for `parties` parties, from 1 to [`MAX_PARTIES`](Barrier::MAX_PARTIES).
     ///
+    /// ```
+    /// use crossproc::Barrier;
+    ///
+    /// static START: Barrier = Barrier::new(3);
+    ///
+    /// assert_eq!(START.parties(), 3);
+    /// ```
+    ///
     /// # Panics
     /// If `parties` is 0 or more than that.
     #[must_use]
@@ -100,6 +108,18 @@ impl Barrier {
     }
 
     /// Arrives, and waits for the others for as long as it takes.
+    ///
+    /// ```
+    /// use crossproc::Barrier;
+    ///
+    /// static START: Barrier = Barrier::new(2);
+    ///
+    /// let other = std::thread::spawn(|| START.wait());
+    /// let ours = START.wait()?;
+    /// let theirs = other.join().unwrap()?;
+    /// assert_eq!(ours.index() + theirs.index(), 1);
+    /// # Ok::<(), crossproc::BarrierError>(())
+    /// ```
     ///
     /// # Errors
     /// [`Broken`](BarrierError::Broken).
@@ -154,6 +174,19 @@ impl Barrier {
 
     /// Arrives without waiting: the others need not wait for this party any longer.
     ///
+    /// ```
+    /// use crossproc::{Barrier, Wait};
+    ///
+    /// static START: Barrier = Barrier::new(2);
+    ///
+    /// let arrival = START.arrive()?;
+    /// let other = std::thread::spawn(|| START.wait());
+    /// // ... do something else meanwhile ...
+    /// assert_eq!(START.wait_for(arrival, Wait::FOREVER)?.index(), 0);
+    /// assert!(other.join().unwrap()?.is_leader());
+    /// # Ok::<(), crossproc::BarrierError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Broken`](BarrierError::Broken).
     pub fn arrive(&self) -> Result<Arrival, BarrierError> {
@@ -163,6 +196,20 @@ impl Barrier {
 
     /// Waits for the others as `wait` says, after this party has [arrived](Barrier::arrive). If the
     /// wait times out, that breaks the barrier.
+    ///
+    /// ```
+    /// use crossproc::{Barrier, BarrierError, Wait};
+    /// use std::time::Duration;
+    ///
+    /// static START: Barrier = Barrier::new(2);
+    ///
+    /// let arrival = START.arrive()?;
+    /// // Nobody else comes.
+    /// let wait = Wait::timeout(Duration::from_millis(1));
+    /// assert_eq!(START.wait_for(arrival, wait), Err(BarrierError::TimedOut));
+    /// assert!(START.is_broken());
+    /// # Ok::<(), BarrierError>(())
+    /// ```
     ///
     /// # Errors
     /// [`TimedOut`](BarrierError::TimedOut), [`Broken`](BarrierError::Broken),
@@ -179,17 +226,49 @@ impl Barrier {
 
     /// Breaks the barrier: current waiters and later arrivals get [`Broken`](BarrierError::Broken).
     /// Does not block.
+    ///
+    /// ```
+    /// use crossproc::{Barrier, BarrierError};
+    ///
+    /// static START: Barrier = Barrier::new(2);
+    ///
+    /// START.abort();
+    /// assert_eq!(START.wait(), Err(BarrierError::Broken));
+    /// ```
     pub fn abort(&self) {
         self.raw.abort();
     }
 
     /// Makes the barrier whole and empty. Current waiters get [`Broken`](BarrierError::Broken); the
     /// next arrival begins a new phase. Does not block.
+    ///
+    /// ```
+    /// use crossproc::{Barrier, BarrierError, Wait};
+    ///
+    /// static START: Barrier = Barrier::new(2);
+    ///
+    /// let early = START.arrive()?;
+    /// START.reset();
+    /// assert_eq!(START.wait_for(early, Wait::FOREVER), Err(BarrierError::Broken));
+    /// assert_eq!((START.is_broken(), START.n_waiting()), (false, 0));
+    /// # Ok::<(), BarrierError>(())
+    /// ```
     pub fn reset(&self) {
         self.raw.reset();
     }
 
     /// Returns whether the barrier is broken. It may have changed by the time this returns.
+    ///
+    /// ```
+    /// use crossproc::Barrier;
+    ///
+    /// static START: Barrier = Barrier::new(2);
+    ///
+    /// START.abort();
+    /// assert!(START.is_broken());
+    /// START.reset();
+    /// assert!(!START.is_broken());
+    /// ```
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.raw.is_broken()
@@ -197,12 +276,31 @@ impl Barrier {
 
     /// Returns how many parties have arrived in this phase, and wait or died waiting; 0 if the
     /// barrier is broken. It may have changed by the time this returns.
+    ///
+    /// ```
+    /// use crossproc::{Barrier, Wait};
+    ///
+    /// static START: Barrier = Barrier::new(2);
+    ///
+    /// let first = START.arrive()?;
+    /// assert_eq!(START.n_waiting(), 1);
+    /// let second = START.arrive()?; // the last party: the next phase begins
+    /// assert_eq!(START.n_waiting(), 0);
+    /// # START.wait_for(first, Wait::FOREVER)?;
+    /// # START.wait_for(second, Wait::FOREVER)?;
+    /// # Ok::<(), crossproc::BarrierError>(())
+    /// ```
     #[must_use]
     pub fn n_waiting(&self) -> u32 {
         self.raw.n_waiting()
     }
 
     /// Returns the number of parties that the barrier is for.
+    ///
+    /// ```
+    /// let start = crossproc::Barrier::new(4);
+    /// assert_eq!(start.parties(), 4);
+    /// ```
     #[must_use]
     pub fn parties(&self) -> u32 {
         self.parties.load(Relaxed)
@@ -234,12 +332,35 @@ pub struct BarrierPassed {
 
 impl BarrierPassed {
     /// Returns how many parties had arrived before this one: a different number for each, from 0.
+    ///
+    /// ```
+    /// use crossproc::{Barrier, Wait};
+    ///
+    /// static START: Barrier = Barrier::new(2);
+    ///
+    /// let (first, second) = (START.arrive()?, START.arrive()?);
+    /// assert_eq!(START.wait_for(first, Wait::FOREVER)?.index(), 0);
+    /// assert_eq!(START.wait_for(second, Wait::FOREVER)?.index(), 1);
+    /// # Ok::<(), crossproc::BarrierError>(())
+    /// ```
     #[must_use]
     pub fn index(&self) -> u32 {
         self.arrived.index
     }
 
     /// Returns whether this party was the last to arrive. One of each phase is.
+    ///
+    /// ```
+    /// use crossproc::Barrier;
+    ///
+    /// static START: Barrier = Barrier::new(2);
+    ///
+    /// let other = std::thread::spawn(|| START.wait());
+    /// let ours = START.wait()?;
+    /// let theirs = other.join().unwrap()?;
+    /// assert_ne!(ours.is_leader(), theirs.is_leader());
+    /// # Ok::<(), crossproc::BarrierError>(())
+    /// ```
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.arrived.is_last

@@ -114,12 +114,47 @@ unsafe impl Shared for Condition {
 
 impl Condition {
     /// Creates a condition that no thread waits for.
+    ///
+    /// ```
+    /// use crossproc::{Condition, Lock, shared};
+    ///
+    /// shared! {
+    ///     struct Mailbox {
+    ///         full: Lock<u32>,
+    ///         changed: Condition,
+    ///     }
+    /// }
+    ///
+    /// let mailbox = Mailbox { full: Lock::new(0), changed: Condition::new() };
+    /// mailbox.changed.notify_all(); // no thread waits
+    /// assert_eq!(*mailbox.full.lock()?, 0);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         Condition { raw: RawCondition::new() }
     }
 
     /// Waits for a notification, as long as it takes.
+    ///
+    /// ```
+    /// use crossproc::{Condition, Lock};
+    ///
+    /// static NUMBER: Lock<u32> = Lock::new(0);
+    /// static CHANGED: Condition = Condition::new();
+    ///
+    /// let other = std::thread::spawn(|| {
+    ///     *NUMBER.lock().unwrap() = 7;
+    ///     CHANGED.notify_one();
+    /// });
+    /// let mut number = NUMBER.lock()?;
+    /// while *number == 0 {
+    ///     CHANGED.wait(&mut number)?;
+    /// }
+    /// assert_eq!(*number, 7);
+    /// # other.join().unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`OwnerDied`](ConditionError::OwnerDied), [`NotOwner`](ConditionError::NotOwner).
@@ -174,6 +209,23 @@ impl Condition {
 
     /// Waits while `condition` returns true for the value, which it may change. `condition` is
     /// called with the lock held, for the first time before any waiting.
+    ///
+    /// ```
+    /// use crossproc::{Condition, Lock};
+    ///
+    /// static NUMBER: Lock<u32> = Lock::new(0);
+    /// static CHANGED: Condition = Condition::new();
+    ///
+    /// let other = std::thread::spawn(|| {
+    ///     *NUMBER.lock().unwrap() = 7;
+    ///     CHANGED.notify_one();
+    /// });
+    /// let mut number = NUMBER.lock()?;
+    /// CHANGED.wait_while(&mut number, |number| *number == 0)?;
+    /// assert_eq!(*number, 7);
+    /// # other.join().unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`wait`](Condition::wait).
@@ -243,18 +295,76 @@ impl Condition {
     }
 
     /// Wakes one waiter. Does not block.
+    ///
+    /// ```
+    /// use crossproc::{Condition, Lock};
+    ///
+    /// static ITEMS: Lock<u32> = Lock::new(0);
+    /// static CHANGED: Condition = Condition::new();
+    ///
+    /// let taker = std::thread::spawn(|| {
+    ///     let mut items = ITEMS.lock().unwrap();
+    ///     CHANGED.wait_while(&mut items, |items| *items == 0).unwrap();
+    ///     *items -= 1;
+    /// });
+    /// *ITEMS.lock()? += 1;
+    /// CHANGED.notify_one();
+    /// taker.join().unwrap();
+    /// assert_eq!(*ITEMS.lock()?, 0);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     #[inline]
     pub fn notify_one(&self) {
         self.raw.notify(1);
     }
 
     /// Wakes `count` waiters, or all if there are fewer. Does not block.
+    ///
+    /// ```
+    /// use crossproc::{Condition, Lock};
+    ///
+    /// static ITEMS: Lock<u32> = Lock::new(0);
+    /// static CHANGED: Condition = Condition::new();
+    ///
+    /// let takers = [(); 2].map(|()| {
+    ///     std::thread::spawn(|| {
+    ///         let mut items = ITEMS.lock().unwrap();
+    ///         CHANGED.wait_while(&mut items, |items| *items == 0).unwrap();
+    ///         *items -= 1;
+    ///     })
+    /// });
+    /// *ITEMS.lock()? += 2;
+    /// CHANGED.notify(2);
+    /// takers.map(|taker| taker.join().unwrap());
+    /// assert_eq!(*ITEMS.lock()?, 0);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     #[inline]
     pub fn notify(&self, count: u32) {
         self.raw.notify(count);
     }
 
     /// Wakes all waiters. Does not block, not even on dead or stopped ones.
+    ///
+    /// ```
+    /// use crossproc::{Condition, Lock};
+    ///
+    /// static STARTED: Lock<u32> = Lock::new(0);
+    /// static CHANGED: Condition = Condition::new();
+    ///
+    /// let runners = [(); 3].map(|()| {
+    ///     std::thread::spawn(|| {
+    ///         let mut started = STARTED.lock().unwrap();
+    ///         CHANGED.wait_while(&mut started, |started| *started == 0)
+    ///     })
+    /// });
+    /// *STARTED.lock()? = 1;
+    /// CHANGED.notify_all();
+    /// for runner in runners {
+    ///     assert_eq!(runner.join().unwrap(), Ok(()));
+    /// }
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     #[inline]
     pub fn notify_all(&self) {
         self.raw.notify_all();

@@ -70,24 +70,69 @@ unsafe impl Shared for Event {
 
 impl Event {
     /// Creates an event that is not set.
+    ///
+    /// ```
+    /// use crossproc::Event;
+    ///
+    /// static READY: Event = Event::new();
+    ///
+    /// assert!(!READY.is_set());
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         Event { raw: RawEvent::new() }
     }
 
     /// Sets the event and wakes all waiters. Does not block.
+    ///
+    /// ```
+    /// use crossproc::Event;
+    ///
+    /// static READY: Event = Event::new();
+    ///
+    /// let waiter = std::thread::spawn(|| READY.wait());
+    /// READY.set();
+    /// waiter.join().unwrap();
+    /// assert!(READY.is_set());
+    /// ```
     #[inline]
     pub fn set(&self) {
         self.raw.set();
     }
 
     /// Makes later waits block again. Does not block.
+    ///
+    /// ```
+    /// use crossproc::{Event, EventError};
+    ///
+    /// static READY: Event = Event::new();
+    ///
+    /// READY.set();
+    /// assert_eq!(READY.try_wait(), Ok(()));
+    /// READY.clear();
+    /// assert_eq!(READY.try_wait(), Err(EventError::WouldBlock));
+    /// ```
     #[inline]
     pub fn clear(&self) {
         self.raw.clear();
     }
 
     /// Returns whether the event is set. It may have changed by the time this returns.
+    ///
+    /// ```
+    /// use crossproc::Event;
+    ///
+    /// static STOP: Event = Event::new();
+    ///
+    /// let mut rounds = 0;
+    /// while !STOP.is_set() {
+    ///     rounds += 1;
+    ///     if rounds == 3 {
+    ///         STOP.set();
+    ///     }
+    /// }
+    /// assert_eq!(rounds, 3);
+    /// ```
     #[inline]
     #[must_use]
     pub fn is_set(&self) -> bool {
@@ -95,6 +140,21 @@ impl Event {
     }
 
     /// Waits until the event is set, for as long as it takes.
+    ///
+    /// ```
+    /// use crossproc::Event;
+    /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    ///
+    /// static READY: Event = Event::new();
+    /// static NUMBER: AtomicU32 = AtomicU32::new(0);
+    ///
+    /// std::thread::spawn(|| {
+    ///     NUMBER.store(7, Relaxed);
+    ///     READY.set();
+    /// });
+    /// READY.wait();
+    /// assert_eq!(NUMBER.load(Relaxed), 7);
+    /// ```
     #[inline]
     pub fn wait(&self) {
         // Without a deadline there is no time-out.

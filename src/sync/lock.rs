@@ -129,12 +129,33 @@ unsafe impl<T: Plain> Shared for Lock<T> {
 
 impl<T: Plain> Lock<T> {
     /// Creates a free lock around `value`.
+    ///
+    /// ```
+    /// use crossproc::Lock;
+    ///
+    /// static TOTAL: Lock<u64> = Lock::new(5);
+    ///
+    /// assert_eq!(*TOTAL.lock()?, 5);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     pub const fn new(value: T) -> Self {
         Lock { raw: RawLock::new(), value: UnsafeCell::new(value) }
     }
 
     forms! {
         /// Locks.
+        ///
+        /// ```
+        /// use crossproc::{Lock, LockError};
+        ///
+        /// static TOTAL: Lock<u64> = Lock::new(0);
+        ///
+        /// *TOTAL.lock()? += 2;
+        /// let total = TOTAL.lock()?;
+        /// assert_eq!(*total, 2);
+        /// assert_eq!(TOTAL.lock().unwrap_err(), LockError::Deadlock);
+        /// # Ok::<(), LockError>(())
+        /// ```
         lock, try_lock, lock_timeout, lock_deadline, lock_with
         (self: &Self) -> Result<LockGuard<'_, T>, LockError>, Self::locked,
         errors "[`OwnerDied`](LockError::OwnerDied), [`Deadlock`](LockError::Deadlock), \
@@ -197,6 +218,18 @@ impl<T: Plain> Lock<T> {
     /// Releases the lock that this thread has acquired, by [`acquire`](Lock::acquire) or by a guard
     /// that was leaked. If nobody has recovered from an owner's death, `OwnerDied` is passed on.
     ///
+    /// ```
+    /// use crossproc::{Lock, Wait};
+    ///
+    /// static TOTAL: Lock<u64> = Lock::new(5);
+    ///
+    /// assert!(!TOTAL.acquire(Wait::FOREVER)?.owner_died);
+    /// // SAFETY: this thread has no guard, and no reference to the value.
+    /// unsafe { TOTAL.force_release()? };
+    /// assert!(!TOTAL.is_owned());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`NotOwner`] if this thread does not hold the lock; nothing changes
     /// then.
@@ -211,6 +244,20 @@ impl<T: Plain> Lock<T> {
     /// Returns a pointer to the value, for a thread that holds the lock by
     /// [`acquire`](Lock::acquire). A peer may write the value at any time if the calling thread
     /// does not hold the lock.
+    ///
+    /// ```
+    /// use crossproc::{Lock, Wait};
+    ///
+    /// static TOTAL: Lock<u64> = Lock::new(5);
+    ///
+    /// assert!(!TOTAL.acquire(Wait::FOREVER)?.owner_died);
+    /// // SAFETY: this thread holds the lock, and has no reference to the value.
+    /// unsafe { *TOTAL.data_ptr() += 1 };
+    /// // SAFETY: as above.
+    /// unsafe { TOTAL.force_release()? };
+    /// assert_eq!(*TOTAL.lock()?, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn data_ptr(&self) -> *mut T {
         self.value.get()
     }
@@ -222,6 +269,18 @@ impl<T: Plain> Lock<T> {
     /// `Lock<()>`, by the safe [`release`](Lock::release). A thread that ends without that has died
     /// as the owner, and the lock is handed on. If the lock is not in a [`Shm`](crate::Shm), the
     /// process ends with such a thread: see [`LockGuard`].
+    ///
+    /// ```
+    /// use crossproc::{Lock, LockError, Wait};
+    ///
+    /// static LOCK: Lock<()> = Lock::new(());
+    ///
+    /// // What a binding's `acquire` calls, and then its `release`:
+    /// assert!(!LOCK.acquire(Wait::FOREVER)?.owner_died);
+    /// assert_eq!(LOCK.acquire(Wait::FOREVER), Err(LockError::Deadlock));
+    /// LOCK.release()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`lock_with`](Lock::lock_with), except that [`Acquired`] reports an owner's death,
@@ -237,17 +296,51 @@ impl<T: Plain> Lock<T> {
     }
 
     /// Returns whether the calling thread holds the lock.
+    ///
+    /// ```
+    /// use crossproc::Lock;
+    ///
+    /// static LOCK: Lock<u64> = Lock::new(0);
+    ///
+    /// let guard = LOCK.lock()?;
+    /// assert!(LOCK.is_owned());
+    /// std::thread::scope(|scope| scope.spawn(|| assert!(!LOCK.is_owned())).join()).unwrap();
+    /// drop(guard);
+    /// assert!(!LOCK.is_owned());
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     #[must_use]
     pub fn is_owned(&self) -> bool {
         self.raw.is_owned()
     }
 
     /// Returns the value without locking: nobody else has it.
+    ///
+    /// ```
+    /// use crossproc::Lock;
+    ///
+    /// let mut total = Lock::new(5_u64);
+    /// *total.get_mut() += 1;
+    /// assert_eq!(*total.lock()?, 6);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
 
     /// Returns the owner's TID if the lock is held. It may have changed by the time this returns.
+    ///
+    /// ```
+    /// use crossproc::Lock;
+    ///
+    /// static LOCK: Lock<u64> = Lock::new(0);
+    ///
+    /// assert_eq!(LOCK.owner(), None);
+    /// let _guard = LOCK.lock()?;
+    /// let tid = LOCK.owner().unwrap();
+    /// assert!(std::fs::exists(format!("/proc/self/task/{tid}"))?, "a thread of this process");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn owner(&self) -> Option<u32> {
         self.raw.owner()
@@ -323,6 +416,25 @@ impl Lock<()> {
 
     /// Declares what the lock protects whole again, after [`Acquired::owner_died`].
     ///
+    /// ```
+    /// use crossproc::{Lock, Shm, Wait};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let lock = Shm::new(Lock::new(()))?;
+    /// let theirs = lock.clone();
+    /// // A thread that ends without releasing the lock has died as its owner.
+    /// std::thread::spawn(move || theirs.acquire(Wait::FOREVER)).join().unwrap()?;
+    ///
+    /// assert!(lock.acquire(Wait::FOREVER)?.owner_died);
+    /// // ... repair what the lock protects ...
+    /// lock.recover()?;
+    /// lock.release()?;
+    /// assert!(!lock.acquire(Wait::FOREVER)?.owner_died);
+    /// # lock.release()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`NotOwner`] if this thread does not hold the lock; nothing changes
     /// then.
@@ -393,6 +505,26 @@ pub struct LockGuard<'a, T: Plain> {
 impl<T: Plain> LockGuard<'_, T> {
     /// Declares the value whole again, after [`LockError::OwnerDied`]: the next owner gets it
     /// without that error. Does nothing without such a death.
+    ///
+    /// ```
+    /// use crossproc::{Lock, Wait};
+    ///
+    /// static BOTH: Lock<[u64; 2]> = Lock::new([90, 10]);
+    ///
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let half = std::thread::spawn(|| {
+    ///     let mut both = BOTH.lock().unwrap();
+    ///     both[0] -= 10;
+    ///     panic!("and the other half is never written");
+    /// });
+    /// assert!(half.join().is_err());
+    ///
+    /// let mut both = BOTH.lock_unrepaired(Wait::FOREVER)?;
+    /// both[1] = 100 - both[0];
+    /// drop(both.recover());
+    /// assert_eq!(*BOTH.lock()?, [80, 20]);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     pub fn recover(self) -> Self {
         self.lock.raw.recover();
         self
@@ -423,6 +555,24 @@ impl<T: Plain> LockGuard<'_, T> {
 
     /// Returns whether an owner died and nobody has [recovered](LockGuard::recover) the value
     /// since.
+    ///
+    /// ```
+    /// use crossproc::{Lock, Wait};
+    ///
+    /// static TOTAL: Lock<u64> = Lock::new(0);
+    ///
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let panicked = std::thread::spawn(|| {
+    ///     let _total = TOTAL.lock().unwrap();
+    ///     panic!("with the guard in hand");
+    /// });
+    /// assert!(panicked.join().is_err());
+    ///
+    /// let total = TOTAL.lock_unrepaired(Wait::FOREVER)?;
+    /// assert!(total.is_inconsistent());
+    /// assert!(!total.recover().is_inconsistent());
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     #[must_use]
     pub fn is_inconsistent(&self) -> bool {
         self.lock.raw.is_inconsistent()

@@ -138,6 +138,21 @@ pub struct OnceState {
 
 impl OnceState {
     /// Returns whether an earlier initialiser has begun the work and died of it, or panicked.
+    ///
+    /// ```
+    /// use crossproc::Once;
+    ///
+    /// static ONCE: Once = Once::new();
+    ///
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let half = std::thread::spawn(|| ONCE.call_once(|_| panic!("in the middle of the work")));
+    /// assert!(half.join().is_err());
+    /// ONCE.call_once(|state| {
+    ///     assert!(state.predecessor_died());
+    ///     // ... clear away what is half done, and do the work ...
+    /// })?;
+    /// # Ok::<(), crossproc::OnceError>(())
+    /// ```
     #[must_use]
     pub fn predecessor_died(&self) -> bool {
         self.predecessor_died
@@ -158,6 +173,14 @@ unsafe impl Shared for Once {
 
 impl Once {
     /// Creates a `Once` whose work is not done yet.
+    ///
+    /// ```
+    /// use crossproc::Once;
+    ///
+    /// static ONCE: Once = Once::new();
+    ///
+    /// assert!(!ONCE.is_completed());
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         Once { lock: RawLock::new(), done: AtomicU32::new(0), _padding: 0 }
@@ -187,6 +210,16 @@ impl Once {
     }
 
     /// Returns whether the work is done. Once it is, it stays so.
+    ///
+    /// ```
+    /// use crossproc::Once;
+    ///
+    /// static ONCE: Once = Once::new();
+    ///
+    /// ONCE.call_once(|_| assert!(!ONCE.is_completed()))?;
+    /// assert!(ONCE.is_completed());
+    /// # Ok::<(), crossproc::OnceError>(())
+    /// ```
     #[inline]
     #[must_use]
     pub fn is_completed(&self) -> bool {

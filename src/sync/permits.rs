@@ -90,6 +90,14 @@ unsafe impl<const N: usize> Shared for Permits<N> {
 
 impl<const N: usize> Permits<N> {
     /// Creates `N` free permits.
+    ///
+    /// ```
+    /// use crossproc::Permits;
+    ///
+    /// static LICENCES: Permits<2> = Permits::new();
+    ///
+    /// assert_eq!(LICENCES.value(), 2);
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         const { assert!(N >= 1, "without permits, nobody could ever acquire one") };
@@ -120,6 +128,16 @@ impl<const N: usize> Permits<N> {
     }
 
     /// Returns how many permits are free. It may have changed by the time this returns.
+    ///
+    /// ```
+    /// use crossproc::Permits;
+    ///
+    /// static LICENCES: Permits<2> = Permits::new();
+    ///
+    /// let _one = LICENCES.acquire()?;
+    /// assert_eq!(LICENCES.value(), 1);
+    /// # Ok::<(), crossproc::PermitsError>(())
+    /// ```
     #[must_use]
     pub fn value(&self) -> usize {
         self.cells.free()

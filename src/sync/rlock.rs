@@ -149,6 +149,15 @@ unsafe impl<T: Plain> Shared for RLock<T> {
 
 impl<T: Plain> RLock<T> {
     /// Creates a free lock around `value`.
+    ///
+    /// ```
+    /// use crossproc::RLock;
+    ///
+    /// static TOTAL: RLock<u64> = RLock::new(5);
+    ///
+    /// assert_eq!(TOTAL.lock()?.get(), 5);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     pub const fn new(value: T) -> Self {
         RLock { raw: RawRLock::new(), value: Cell::new(value) }
     }
@@ -199,6 +208,17 @@ impl<T: Plain> RLock<T> {
     /// Locks, and waits as `wait` says, whether or not the value was repaired after an owner's
     /// death, as [`Lock::lock_unrepaired`](crate::Lock::lock_unrepaired) does.
     ///
+    /// ```
+    /// use crossproc::{RLock, Wait};
+    ///
+    /// static TOTAL: RLock<u64> = RLock::new(5);
+    ///
+    /// let total = TOTAL.lock_unrepaired(Wait::FOREVER)?;
+    /// assert!(!total.is_inconsistent(), "nobody died");
+    /// assert_eq!(total.get(), 5);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`lock_or_repair_with`](RLock::lock_or_repair_with).
     #[inline]
@@ -214,6 +234,19 @@ impl<T: Plain> RLock<T> {
     /// [`release`](RLock::release). As for a [`Lock`](crate::Lock::acquire), a thread may end
     /// without that if the lock is in a [`Shm`](crate::Shm).
     ///
+    /// ```
+    /// use crossproc::{RLock, Wait};
+    ///
+    /// static LOCK: RLock<()> = RLock::new(());
+    ///
+    /// assert!(!LOCK.acquire(Wait::FOREVER)?.owner_died);
+    /// assert!(!LOCK.acquire(Wait::FOREVER)?.owner_died);
+    /// assert_eq!(LOCK.depth(), 2);
+    /// LOCK.release()?;
+    /// LOCK.release()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`lock_with`](RLock::lock_with), except that [`Acquired`] reports an owner's death,
     /// because the lock is acquired then.
@@ -225,6 +258,18 @@ impl<T: Plain> RLock<T> {
 
     /// Releases, once, the lock that this thread has acquired, by [`acquire`](RLock::acquire) or by
     /// a guard that was leaked.
+    ///
+    /// ```
+    /// use crossproc::{RLock, Wait};
+    ///
+    /// static TOTAL: RLock<u64> = RLock::new(5);
+    ///
+    /// assert!(!TOTAL.acquire(Wait::FOREVER)?.owner_died);
+    /// // SAFETY: this thread has no guard, and no reference to the value.
+    /// unsafe { TOTAL.force_release()? };
+    /// assert!(!TOTAL.is_owned());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`NotOwner`] if this thread does not hold the lock; nothing changes
@@ -240,24 +285,70 @@ impl<T: Plain> RLock<T> {
     }
 
     /// Returns whether the calling thread holds the lock.
+    ///
+    /// ```
+    /// use crossproc::RLock;
+    ///
+    /// static LOCK: RLock<u64> = RLock::new(0);
+    ///
+    /// let guard = LOCK.lock()?;
+    /// assert!(LOCK.is_owned());
+    /// drop(guard);
+    /// assert!(!LOCK.is_owned());
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     #[must_use]
     pub fn is_owned(&self) -> bool {
         self.raw.lock.is_owned()
     }
 
     /// Returns how often the calling thread holds the lock.
+    ///
+    /// ```
+    /// use crossproc::RLock;
+    ///
+    /// static LOCK: RLock<u64> = RLock::new(0);
+    ///
+    /// let _one = LOCK.lock()?;
+    /// let two = LOCK.lock()?;
+    /// assert_eq!(LOCK.depth(), 2);
+    /// drop(two);
+    /// assert_eq!(LOCK.depth(), 1);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     #[must_use]
     pub fn depth(&self) -> u32 {
         self.raw.depth()
     }
 
     /// Returns the owner's TID if the lock is held. It may have changed by the time this returns.
+    ///
+    /// ```
+    /// use crossproc::RLock;
+    ///
+    /// static LOCK: RLock<u64> = RLock::new(0);
+    ///
+    /// assert_eq!(LOCK.owner(), None);
+    /// let _guard = LOCK.lock()?;
+    /// let tid = LOCK.owner().unwrap();
+    /// assert!(std::fs::exists(format!("/proc/self/task/{tid}"))?, "a thread of this process");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn owner(&self) -> Option<u32> {
         self.raw.lock.owner()
     }
 
     /// Returns the value without locking: nobody else has it.
+    ///
+    /// ```
+    /// use crossproc::RLock;
+    ///
+    /// let mut total = RLock::new(5_u64);
+    /// *total.get_mut() += 1;
+    /// assert_eq!(total.lock()?.get(), 6);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
@@ -307,6 +398,20 @@ impl RLock<()> {
     /// Releases, once, the lock that this thread has acquired. The last release passes `OwnerDied`
     /// on if nobody has recovered from an owner's death.
     ///
+    /// ```
+    /// use crossproc::{NotOwner, RLock, Wait};
+    ///
+    /// static LOCK: RLock<()> = RLock::new(());
+    ///
+    /// assert!(!LOCK.acquire(Wait::FOREVER)?.owner_died);
+    /// assert!(!LOCK.acquire(Wait::FOREVER)?.owner_died);
+    /// LOCK.release()?;
+    /// assert!(LOCK.is_owned());
+    /// LOCK.release()?;
+    /// assert_eq!(LOCK.release(), Err(NotOwner));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`NotOwner`] if this thread does not hold the lock; nothing changes
     /// then.
@@ -316,6 +421,25 @@ impl RLock<()> {
     }
 
     /// Declares what the lock protects whole again, after [`Acquired::owner_died`].
+    ///
+    /// ```
+    /// use crossproc::{RLock, Shm, Wait};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let lock = Shm::new(RLock::new(()))?;
+    /// let theirs = lock.clone();
+    /// // A thread that ends without releasing the lock has died as its owner.
+    /// std::thread::spawn(move || theirs.acquire(Wait::FOREVER)).join().unwrap()?;
+    ///
+    /// assert!(lock.acquire(Wait::FOREVER)?.owner_died);
+    /// // ... repair what the lock protects ...
+    /// lock.recover()?;
+    /// lock.release()?;
+    /// assert!(!lock.acquire(Wait::FOREVER)?.owner_died);
+    /// # lock.release()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`NotOwner`] if this thread does not hold the lock; nothing changes
@@ -364,6 +488,25 @@ pub struct RLockGuard<'a, T: Plain> {
 impl<T: Plain> RLockGuard<'_, T> {
     /// Declares the value whole again, after [`LockError::OwnerDied`]: the next owner gets it
     /// without that error. Does nothing without such a death.
+    ///
+    /// ```
+    /// use crossproc::{RLock, Wait};
+    ///
+    /// static TOTAL: RLock<u64> = RLock::new(0);
+    ///
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let panicked = std::thread::spawn(|| {
+    ///     let _total = TOTAL.lock().unwrap();
+    ///     panic!("with the guard in hand");
+    /// });
+    /// assert!(panicked.join().is_err());
+    ///
+    /// let total = TOTAL.lock_unrepaired(Wait::FOREVER)?;
+    /// total.set(1);
+    /// drop(total.recover());
+    /// assert_eq!(TOTAL.lock()?.get(), 1);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     pub fn recover(self) -> Self {
         self.lock.raw.lock.recover();
         self
@@ -371,6 +514,22 @@ impl<T: Plain> RLockGuard<'_, T> {
 
     /// Lets no panic that unwinds through this guard count as the owner's death. Does not affect
     /// the thread's other guards.
+    ///
+    /// ```
+    /// use crossproc::RLock;
+    ///
+    /// static COUNT: RLock<u64> = RLock::new(0);
+    ///
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let panicked = std::thread::spawn(|| {
+    ///     let count = COUNT.lock().unwrap().ignore_panics();
+    ///     count.set(count.get() + 1);
+    ///     panic!("with the guard in hand");
+    /// });
+    /// assert!(panicked.join().is_err());
+    /// assert_eq!(COUNT.lock()?.get(), 1);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     pub fn ignore_panics(mut self) -> Self {
         self.panics = Panics::IGNORED;
         self
@@ -378,6 +537,24 @@ impl<T: Plain> RLockGuard<'_, T> {
 
     /// Returns whether an owner died and nobody has [recovered](RLockGuard::recover) the value
     /// since.
+    ///
+    /// ```
+    /// use crossproc::RLock;
+    /// use std::panic::catch_unwind;
+    ///
+    /// static TOTAL: RLock<u64> = RLock::new(0);
+    ///
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let outer = TOTAL.lock()?;
+    /// let panicked = catch_unwind(|| {
+    ///     let _inner = TOTAL.lock().unwrap();
+    ///     panic!("with the inner guard in hand");
+    /// });
+    /// assert!(panicked.is_err() && outer.is_inconsistent());
+    /// let outer = outer.recover();
+    /// assert!(!outer.is_inconsistent());
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     #[must_use]
     pub fn is_inconsistent(&self) -> bool {
         self.lock.raw.lock.is_inconsistent()

@@ -104,6 +104,16 @@ unsafe impl<T: Plain + Sync, const READERS: usize> Shared for RwLock<T, READERS>
 
 impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
     /// Creates a free lock around `value`.
+    ///
+    /// ```
+    /// use crossproc::RwLock;
+    ///
+    /// // With places for 2 readers instead of 32.
+    /// static LIMITS: RwLock<[u32; 2], 2> = RwLock::new([1, 10]);
+    ///
+    /// assert_eq!(*LIMITS.read()?, [1, 10]);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     pub const fn new(value: T) -> Self {
         const { assert!(READERS >= 1, "without a place for readers, nobody could ever read") };
         RwLock { raw: RawRwLock::new(), value: UnsafeCell::new(value) }
@@ -132,6 +142,24 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
 
     /// Locks for reading, and waits as `wait` says, whether or not the value was repaired after a
     /// writer's death. [`is_inconsistent`](RwLockReadGuard::is_inconsistent) of the guard tells.
+    ///
+    /// ```
+    /// use crossproc::{RwLock, Wait};
+    ///
+    /// static LIMITS: RwLock<[u32; 2]> = RwLock::new([1, 10]);
+    ///
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let panicked = std::thread::spawn(|| {
+    ///     let _limits = LIMITS.write().unwrap();
+    ///     panic!("with the guard in hand");
+    /// });
+    /// assert!(panicked.join().is_err());
+    ///
+    /// let limits = LIMITS.read_unrepaired(Wait::FOREVER)?;
+    /// assert!(limits.is_inconsistent());
+    /// assert_eq!(*limits, [1, 10]);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     ///
     /// # Errors
     /// As [`read_with`](RwLock::read_with), but never [`OwnerDied`](LockError::OwnerDied).
@@ -196,6 +224,19 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
     /// Locks for writing, and waits as `wait` says, whether or not the value was repaired after a
     /// writer's death, as [`Lock::lock_unrepaired`](crate::Lock::lock_unrepaired) does.
     ///
+    /// ```
+    /// use crossproc::{RwLock, Wait};
+    ///
+    /// static LIMITS: RwLock<[u32; 2]> = RwLock::new([1, 10]);
+    ///
+    /// let mut limits = LIMITS.write_unrepaired(Wait::FOREVER)?;
+    /// if limits.is_inconsistent() && limits[0] < limits[1] {
+    ///     limits = limits.recover();
+    /// }
+    /// assert!(!limits.is_inconsistent());
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`write_or_repair_with`](RwLock::write_or_repair_with).
     #[inline]
@@ -207,18 +248,51 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
     }
 
     /// Returns the value without locking: nobody else has it.
+    ///
+    /// ```
+    /// use crossproc::RwLock;
+    ///
+    /// let mut limits: RwLock<[u32; 2]> = RwLock::new([1, 10]);
+    /// limits.get_mut()[1] = 20;
+    /// assert_eq!(*limits.read()?, [1, 20]);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
 
     /// Returns the TID of the writer, or of a thread that waits for readers to leave before it
     /// writes. It may have changed by the time this returns.
+    ///
+    /// ```
+    /// use crossproc::RwLock;
+    ///
+    /// static LIMITS: RwLock<[u32; 2]> = RwLock::new([1, 10]);
+    ///
+    /// assert_eq!(LIMITS.writer(), None);
+    /// let _limits = LIMITS.write()?;
+    /// let tid = LIMITS.writer().unwrap();
+    /// assert!(std::fs::exists(format!("/proc/self/task/{tid}"))?, "a thread of this process");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn writer(&self) -> Option<u32> {
         self.raw.writer()
     }
 
     /// Returns the number of readers. It may have changed by the time this returns.
+    ///
+    /// ```
+    /// use crossproc::RwLock;
+    ///
+    /// static LIMITS: RwLock<[u32; 2]> = RwLock::new([1, 10]);
+    ///
+    /// let (one, _other) = (LIMITS.read()?, LIMITS.read()?);
+    /// assert_eq!(LIMITS.readers(), 2);
+    /// drop(one);
+    /// assert_eq!(LIMITS.readers(), 1);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     #[must_use]
     pub fn readers(&self) -> usize {
         self.raw.readers()
@@ -329,6 +403,23 @@ pub struct RwLockReadGuard<'a, T: Plain, const READERS: usize = 32> {
 
 impl<T: Plain, const READERS: usize> RwLockReadGuard<'_, T, READERS> {
     /// Returns whether a writer died, and nobody has recovered the value since.
+    ///
+    /// ```
+    /// use crossproc::{RwLock, Wait};
+    ///
+    /// static LIMITS: RwLock<[u32; 2]> = RwLock::new([1, 10]);
+    ///
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let panicked = std::thread::spawn(|| {
+    ///     let _limits = LIMITS.write().unwrap();
+    ///     panic!("with the guard in hand");
+    /// });
+    /// assert!(panicked.join().is_err());
+    /// assert!(LIMITS.read_unrepaired(Wait::FOREVER)?.is_inconsistent());
+    /// drop(LIMITS.write_or_repair(|limits| *limits = [1, 10])?);
+    /// assert!(!LIMITS.read()?.is_inconsistent());
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     #[must_use]
     pub fn is_inconsistent(&self) -> bool {
         self.is_inconsistent
@@ -375,12 +466,48 @@ pub struct RwLockWriteGuard<'a, T: Plain, const READERS: usize = 32> {
 impl<T: Plain, const READERS: usize> RwLockWriteGuard<'_, T, READERS> {
     /// Declares the value whole again, after [`LockError::OwnerDied`]: once this guard is dropped,
     /// others get it without that error. Does nothing without such a death.
+    ///
+    /// ```
+    /// use crossproc::{RwLock, Wait};
+    ///
+    /// static LIMITS: RwLock<[u32; 2]> = RwLock::new([1, 10]);
+    ///
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let panicked = std::thread::spawn(|| {
+    ///     let mut limits = LIMITS.write().unwrap();
+    ///     limits[0] = 20;
+    ///     panic!("and the upper limit is lower now");
+    /// });
+    /// assert!(panicked.join().is_err());
+    ///
+    /// let mut limits = LIMITS.write_unrepaired(Wait::FOREVER)?;
+    /// limits[1] = limits[0] + 10;
+    /// drop(limits.recover());
+    /// assert_eq!(*LIMITS.read()?, [20, 30]);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     pub fn recover(mut self) -> Self {
         self.is_inconsistent = false;
         self
     }
 
     /// Lets no panic that unwinds through this guard count as the writer's death.
+    ///
+    /// ```
+    /// use crossproc::RwLock;
+    ///
+    /// static COUNT: RwLock<u64> = RwLock::new(0);
+    ///
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let panicked = std::thread::spawn(|| {
+    ///     let mut count = COUNT.write().unwrap().ignore_panics();
+    ///     *count += 1;
+    ///     panic!("with the guard in hand");
+    /// });
+    /// assert!(panicked.join().is_err());
+    /// assert_eq!(*COUNT.read()?, 1);
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     pub fn ignore_panics(mut self) -> Self {
         self.panics = Panics::IGNORED;
         self
@@ -388,6 +515,24 @@ impl<T: Plain, const READERS: usize> RwLockWriteGuard<'_, T, READERS> {
 
     /// Returns whether a writer died, and nobody has [recovered](RwLockWriteGuard::recover) the
     /// value since.
+    ///
+    /// ```
+    /// use crossproc::{RwLock, Wait};
+    ///
+    /// static LIMITS: RwLock<[u32; 2]> = RwLock::new([1, 10]);
+    ///
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let panicked = std::thread::spawn(|| {
+    ///     let _limits = LIMITS.write().unwrap();
+    ///     panic!("with the guard in hand");
+    /// });
+    /// assert!(panicked.join().is_err());
+    ///
+    /// let limits = LIMITS.write_unrepaired(Wait::FOREVER)?;
+    /// assert!(limits.is_inconsistent());
+    /// assert!(!limits.recover().is_inconsistent());
+    /// # Ok::<(), crossproc::LockError>(())
+    /// ```
     #[must_use]
     pub fn is_inconsistent(&self) -> bool {
         self.is_inconsistent

@@ -84,6 +84,14 @@ impl Semaphore {
 
     /// Creates a semaphore with `value` permits.
     ///
+    /// ```
+    /// use crossproc::Semaphore;
+    ///
+    /// static DONE: Semaphore = Semaphore::new(0);
+    ///
+    /// assert_eq!(DONE.value(), 0);
+    /// ```
+    ///
     /// # Panics
     /// If `value` is more than [`MAX`](Semaphore::MAX).
     #[must_use]
@@ -97,6 +105,18 @@ impl Semaphore {
 
     /// Adds one permit and wakes a waiter, if there is one.
     ///
+    /// ```
+    /// use crossproc::Semaphore;
+    ///
+    /// static DONE: Semaphore = Semaphore::new(0);
+    ///
+    /// let other = std::thread::spawn(|| DONE.release());
+    /// DONE.acquire();
+    /// other.join().unwrap()?;
+    /// assert_eq!(DONE.value(), 0);
+    /// # Ok::<(), crossproc::OverRelease>(())
+    /// ```
+    ///
     /// # Errors
     /// [`OverRelease`] if there are [`MAX`](Semaphore::MAX) already; nothing has changed then.
     #[inline]
@@ -105,6 +125,18 @@ impl Semaphore {
     }
 
     /// Adds `count` permits in one step and wakes as many waiters. Zero does nothing.
+    ///
+    /// ```
+    /// use crossproc::{OverRelease, Semaphore};
+    ///
+    /// static DONE: Semaphore = Semaphore::new(0);
+    ///
+    /// DONE.release_many(3)?;
+    /// assert_eq!(DONE.value(), 3);
+    /// let bound = Semaphore::MAX;
+    /// assert_eq!(DONE.release_many(bound), Err(OverRelease { bound }));
+    /// # Ok::<(), OverRelease>(())
+    /// ```
     ///
     /// # Errors
     /// [`OverRelease`] if there would be more than [`MAX`](Semaphore::MAX); nothing has changed
@@ -126,6 +158,15 @@ macro_rules! acquiring {
     ($semaphore:ident) => {
         impl $semaphore {
             /// Takes a permit. Waits for one as long as it takes.
+            ///
+            /// ```
+            /// use crossproc::{BoundedSemaphore, Semaphore};
+            ///
+            /// let (things, places) = (Semaphore::new(1), BoundedSemaphore::new(2));
+            /// things.acquire();
+            /// places.acquire();
+            /// assert_eq!((things.value(), places.value()), (0, 1));
+            /// ```
             #[inline]
             pub fn acquire(&self) {
                 // Without a deadline there is no time-out.
@@ -172,6 +213,16 @@ macro_rules! acquiring {
             }
 
             /// [Acquires](Self::acquire) a permit that the guard releases.
+            ///
+            /// ```
+            /// use crossproc::{BoundedSemaphore, Semaphore};
+            ///
+            /// let (things, places) = (Semaphore::new(1), BoundedSemaphore::new(2));
+            /// let (thing, place) = (things.access(), places.access());
+            /// assert_eq!((things.value(), places.value()), (0, 1));
+            /// drop((thing, place));
+            /// assert_eq!((things.value(), places.value()), (1, 2));
+            /// ```
             #[inline]
             pub fn access(&self) -> SemaphoreGuard<'_> {
                 self.acquire();
@@ -225,6 +276,14 @@ macro_rules! acquiring {
             }
 
             /// Returns how many permits there are. It may have changed by the time this returns.
+            ///
+            /// ```
+            /// use crossproc::{BoundedSemaphore, Semaphore};
+            ///
+            /// let (things, places) = (Semaphore::new(1), BoundedSemaphore::new(2));
+            /// things.acquire();
+            /// assert_eq!((things.value(), places.value()), (0, 2));
+            /// ```
             #[must_use]
             pub fn value(&self) -> u32 {
                 self.raw.value()
@@ -299,6 +358,14 @@ unsafe impl Shared for BoundedSemaphore {
 impl BoundedSemaphore {
     /// Creates a semaphore with `bound` permits, which never has more.
     ///
+    /// ```
+    /// use crossproc::BoundedSemaphore;
+    ///
+    /// static PLACES: BoundedSemaphore = BoundedSemaphore::new(2);
+    ///
+    /// assert_eq!((PLACES.value(), PLACES.bound()), (2, 2));
+    /// ```
+    ///
     /// # Panics
     /// If `bound` is more than [`Semaphore::MAX`].
     #[must_use]
@@ -316,6 +383,17 @@ impl BoundedSemaphore {
 
     /// Adds one permit and wakes a waiter, if there is one.
     ///
+    /// ```
+    /// use crossproc::{BoundedSemaphore, OverRelease};
+    ///
+    /// static PLACES: BoundedSemaphore = BoundedSemaphore::new(2);
+    ///
+    /// PLACES.acquire();
+    /// PLACES.release()?;
+    /// assert_eq!(PLACES.release(), Err(OverRelease { bound: 2 }));
+    /// # Ok::<(), OverRelease>(())
+    /// ```
+    ///
     /// # Errors
     /// [`OverRelease`] if all permits are there; nothing has changed then.
     #[inline]
@@ -325,6 +403,20 @@ impl BoundedSemaphore {
 
     /// Adds `count` permits in one step and wakes as many waiters. Zero does nothing.
     ///
+    /// ```
+    /// use crossproc::{BoundedSemaphore, OverRelease};
+    ///
+    /// static PLACES: BoundedSemaphore = BoundedSemaphore::new(3);
+    ///
+    /// PLACES.acquire();
+    /// PLACES.acquire();
+    /// // Three would be too many: none is released.
+    /// assert_eq!(PLACES.release_many(3), Err(OverRelease { bound: 3 }));
+    /// PLACES.release_many(2)?;
+    /// assert_eq!(PLACES.value(), 3);
+    /// # Ok::<(), OverRelease>(())
+    /// ```
+    ///
     /// # Errors
     /// [`OverRelease`] if there would be more than the bound; nothing has changed then.
     #[inline]
@@ -333,6 +425,12 @@ impl BoundedSemaphore {
     }
 
     /// Returns the largest number of permits.
+    ///
+    /// ```
+    /// let places = crossproc::BoundedSemaphore::new(2);
+    /// places.acquire();
+    /// assert_eq!(places.bound(), 2);
+    /// ```
     #[must_use]
     pub fn bound(&self) -> u32 {
         self.bound.load(Relaxed)

@@ -21,6 +21,12 @@ static SLICE: AtomicU64 = AtomicU64::new(DEFAULT_SLICE);
 
 /// Returns the length of the slices that every sleep of this process is cut into, or `None` if
 /// sleeps are not cut.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// assert_eq!(crossproc::recheck_interval(), Some(Duration::from_millis(100)));
+/// ```
 #[must_use]
 pub fn recheck_interval() -> Option<Duration> {
     match SLICE.load(Relaxed) {
@@ -43,6 +49,16 @@ pub fn recheck_interval() -> Option<Duration> {
 /// a mutex with priority inheritance makes the kernel refuse wake-ups.
 ///
 /// Forked children inherit the length; executed programs do not.
+///
+/// ```
+/// use crossproc::{recheck_interval, set_recheck_interval};
+/// use std::time::Duration;
+///
+/// set_recheck_interval(Some(Duration::from_millis(10)));
+/// assert_eq!(recheck_interval(), Some(Duration::from_millis(10)));
+/// set_recheck_interval(None);
+/// assert_eq!(recheck_interval(), None);
+/// ```
 pub fn set_recheck_interval(slice: Option<Duration>) {
     let nanos = slice
         .map_or(SLICES_OFF, |slice| u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX).max(1_000));
@@ -141,12 +157,32 @@ impl Wait {
 
     /// Returns a wait for `timeout` from now on. A time-out beyond the clock's 584 years, such as
     /// [`Duration::MAX`], is for ever.
+    ///
+    /// ```
+    /// use crossproc::{Event, EventError, Wait};
+    /// use std::time::Duration;
+    ///
+    /// let never = Event::new();
+    /// let wait = Wait::timeout(Duration::from_millis(1));
+    /// assert_eq!(never.wait_with(wait), Err(EventError::TimedOut));
+    /// ```
     #[must_use]
     pub fn timeout(timeout: Duration) -> Self {
         Wait::FOREVER.within(timeout)
     }
 
     /// Returns a wait until `deadline`. A past deadline is due at once.
+    ///
+    /// ```
+    /// use crossproc::{Event, EventError, Semaphore, Wait};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let (never, permits) = (Event::new(), Semaphore::new(1));
+    /// // Both calls together take no longer.
+    /// let wait = Wait::deadline(Instant::now() + Duration::from_millis(1));
+    /// assert_eq!(never.wait_with(wait), Err(EventError::TimedOut));
+    /// assert_eq!(permits.acquire_with(wait), Ok(()), "what can be done at once is done");
+    /// ```
     #[must_use]
     pub fn deadline(deadline: Instant) -> Self {
         // Both clocks are CLOCK_MONOTONIC. Only the time between the two readings is added.
@@ -179,6 +215,21 @@ impl Wait {
     ///
     /// A binding whose interpreter has handlers already installs its own handler, which sets the
     /// flag and then calls the one that was there.
+    ///
+    /// ```
+    /// use crossproc::{Event, EventError, Wait};
+    /// use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    ///
+    /// static SIGNALLED: AtomicBool = AtomicBool::new(false);
+    ///
+    /// let event = Event::new();
+    /// let wait = Wait::FOREVER.interruptible_by(&SIGNALLED);
+    /// SIGNALLED.store(true, SeqCst); // as a signal handler does
+    /// assert_eq!(event.wait_with(wait), Err(EventError::Interrupted));
+    /// SIGNALLED.store(false, SeqCst);
+    /// event.set();
+    /// assert_eq!(event.wait_with(wait), Ok(()));
+    /// ```
     #[must_use]
     pub const fn interruptible_by(self, flag: &'static AtomicBool) -> Self {
         Wait { interruption: Some(Flag(flag)), ..self }
@@ -194,6 +245,21 @@ impl Wait {
     /// A handler that was installed with `SA_RESTART` asks the kernel to go on sleeping. A wait for
     /// a lock or a semaphore notices it all the same. A wait for an event, a condition, a barrier,
     /// a permit, or for readers to leave does not: it sleeps by `futex_waitv`.
+    ///
+    /// ```
+    /// use crossproc::{Semaphore, SemaphoreError, Wait};
+    ///
+    /// extern "C" fn handle(_: i32) {}
+    /// # // SAFETY: the handler does nothing.
+    /// # unsafe { libc::signal(libc::SIGALRM, handle as extern "C" fn(i32) as usize) };
+    /// # let often = libc::timeval { tv_sec: 0, tv_usec: 10_000 };
+    /// # let timer = libc::itimerval { it_interval: often, it_value: often };
+    /// # // SAFETY: sets the process's timer.
+    /// # unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
+    /// // With `handle` installed for a signal that comes again and again:
+    /// let wait = Wait::FOREVER.interruptible();
+    /// assert_eq!(Semaphore::new(0).acquire_with(wait), Err(SemaphoreError::Interrupted));
+    /// ```
     #[must_use]
     pub const fn interruptible(self) -> Self {
         Wait { interruption: Some(Flag(&CALL)), ..self }

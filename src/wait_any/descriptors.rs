@@ -36,6 +36,22 @@ pub struct Readable<F: AsFd>(
 
 /// A descriptor that can be written to, as something to [wait for](fn@crate::wait_any). It is ready
 /// if there is room, or an error, such as that no reader is left.
+///
+/// ```
+/// use crossproc::{Event, Writable, try_wait_any};
+/// use std::io::Write;
+/// use std::os::unix::net::UnixStream;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let stop = Event::new();
+/// let (mut ours, _theirs) = UnixStream::pair()?;
+/// ours.set_nonblocking(true)?;
+/// assert_eq!(try_wait_any(&[&stop, &Writable(&ours)])?, [1]);
+/// while ours.write(&[0; 4096]).is_ok() {}
+/// assert!(try_wait_any(&[&stop, &Writable(&ours)]).is_err(), "there is no room");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Writable<F: AsFd>(
     /// The descriptor.

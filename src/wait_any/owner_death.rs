@@ -49,6 +49,24 @@ impl<T: Plain> Lock<T> {
 impl<T: Plain> RLock<T> {
     /// Returns the death of the owner, to be [waited for](fn@crate::wait_any) along with other
     /// things, as [`Lock::owner_death`] does.
+    ///
+    /// ```
+    /// use crossproc::{LockError, RLock, wait_any};
+    ///
+    /// static LIFE: RLock<()> = RLock::new(());
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let peer = std::thread::spawn(|| {
+    ///     let _held = LIFE.lock().unwrap();
+    ///     panic!("with the guard in hand"); // which counts as a death
+    /// });
+    /// assert_eq!(wait_any(&[&LIFE.owner_death()])?, [0]);
+    /// assert_eq!(LIFE.try_lock().unwrap_err(), LockError::OwnerDied);
+    /// # assert!(peer.join().is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn owner_death(&self) -> OwnerDeath<'_> {
         OwnerDeath { lock: self.raw.lock_itself() }
