@@ -20,10 +20,11 @@
 //! one process.
 //!
 //! # What all operations have in common
-//! - **Time.** Every blocking operation has a `try_` form, a `_timeout` form and a `_deadline`
-//!   form. Deadlines are absolute, on `CLOCK_MONOTONIC`, and bound the whole call. A signal handler
-//!   that runs meanwhile changes nothing by default. The `_with` form takes a [`Wait`], which can
-//!   be made interruptible, also [without missing a signal](Wait::interruptible_by).
+//! - **Time.** Every operation of a primitive that may block has a `try_` form, a `_timeout` form
+//!   and a `_deadline` form, where one makes sense. Deadlines are absolute, on `CLOCK_MONOTONIC`,
+//!   and bound the whole call. A signal handler that runs meanwhile changes nothing by default. The
+//!   `_with` form takes a [`Wait`], which can be made interruptible, also [without missing a
+//!   signal](Wait::interruptible_by).
 //! - **Cost.** An uncontended operation makes no system call and allocates nothing. A wake-up is a
 //!   system call only if a thread sleeps. (A thread's first operation sets up its robust list, and
 //!   its part in a queue.)

@@ -537,7 +537,8 @@ fn run<R: Exit>(begin: impl FnOnce(), body: impl FnOnce() -> R, is_alone: bool) 
     code
 }
 
-/// What a forked child's closure may return, and the exit code that it stands for.
+/// What a forked child's closure may return, and the exit code that it stands for. The trait is
+/// implemented for `()`, `i32`, `!`, results of these, and nothing else.
 ///
 /// ```
 /// use crossproc::process;
@@ -552,7 +553,7 @@ fn run<R: Exit>(begin: impl FnOnce(), body: impl FnOnce() -> R, is_alone: bool) 
 /// # Ok(())
 /// # }
 /// ```
-pub trait Exit {
+pub trait Exit: sealed::Exit {
     /// Returns the exit code: 0 is success, and the system keeps the lowest 8 bits.
     ///
     /// ```
@@ -564,6 +565,15 @@ pub trait Exit {
     /// assert_eq!(Err::<(), _>("too late").code(), 1); // prints the error
     /// ```
     fn code(self) -> i32;
+}
+
+mod sealed {
+    pub trait Exit {}
+
+    impl Exit for () {}
+    impl Exit for super::never::Never {}
+    impl Exit for i32 {}
+    impl<T: Exit, E: core::fmt::Debug> Exit for Result<T, E> {}
 }
 
 impl Exit for () {

@@ -182,6 +182,10 @@ macro_rules! receiving_values {
                 /// Receives a value whose bytes may not be more than `max`. With the feature
                 /// `serde`.
                 ///
+                /// `T` must be the type that was sent: nothing but the bytes checks that, and those
+                /// of another type may be a value, too, such as those of `7_u32` for an `i64`. So
+                /// name the type at both ends, also of literals: `Some(7)` is an `Option<i32>`.
+                ///
                 /// The limit, together with the type, keeps a sender from making this process
                 /// allocate without end. However many bytes there are, a value has at most [128
                 /// levels](ValueError#levels), and 65,536 elements that take no bytes.
@@ -287,7 +291,8 @@ impl Queue<[u8]> {
         /// Gets the first message as a value. With the feature `serde`.
         ///
         /// Its bytes are not more than the queue's messages can have. See
-        /// [`recv_value`](Connection::recv_value) for its other limits.
+        /// [`recv_value`](Connection::recv_value) for its other limits, and for what happens if `T`
+        /// is not the type that was put.
         ///
         /// ```
         /// use crossproc::{ByteQueue, ValueError};

@@ -242,8 +242,8 @@ unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
 ///
 /// The struct becomes `#[repr(C)]` and [`Shared`](trait@crate::Shared). Each field's type is
 /// checked at compile time. So is that there is nothing to drop, and that no attribute has added a
-/// field, changed a type or moved a field. Structs with parameters are not accepted: implement
-/// [`Shared`](trait@crate::Shared) by hand for them.
+/// field, changed a type or moved a field. Structs with parameters are not accepted: declare one
+/// for each set of them.
 ///
 /// ```
 /// use crossproc::{Event, Fixed, Lock, Shm, shared};

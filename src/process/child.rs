@@ -27,7 +27,8 @@ const MANY: u32 = 1_000;
 /// [`CommandExt::start`](super::CommandExt::start).
 ///
 /// It is known by a pidfd, so no operation can hit another process that was given the same pid.
-/// Several threads may use it at once. Dropping it leaves the process alone. Unless it is joined,
+/// Several threads may use it at once, but only in the process that started it: elsewhere a join is
+/// [`StatusLost`]. Dropping it leaves the process alone. Unless it is joined,
 /// the process stays a zombie after its end, until this process ends, too.
 ///
 /// The descriptor ([`AsFd`]) becomes readable when the process ends, for use with `poll`.

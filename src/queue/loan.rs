@@ -139,7 +139,9 @@ impl<'a, T: ?Sized + Item> Loan<'a, T> {
     }
 
     forms! {
-        /// Puts the item at the end of the queue, without copying it.
+        /// Puts the item at the end of the queue, without copying it. The error has the loan in it.
+        /// So `?` passes it on as an [`io::Error`](std::io::Error) or a [`QueueError`], and as a
+        /// `Box<dyn Error>` only where the queue outlives the function.
         ///
         /// ```
         /// use crossproc::{Queue, QueueError};

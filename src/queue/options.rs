@@ -138,7 +138,8 @@ impl QueueOptions {
     /// ```
     ///
     /// # Errors
-    /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
+    /// [`RegionError::Create`] if there is no memory or no descriptor for it,
+    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible.
     pub fn create<T: Plain>(&self, capacity: usize) -> Result<Queue<T>, RegionError> {
         let config = self.config(capacity, size_of::<T>(), align_of::<T>(), false)?;
         create(config, T::layout(KIND)).map(Queue::of)
@@ -158,7 +159,8 @@ impl QueueOptions {
     /// ```
     ///
     /// # Errors
-    /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
+    /// [`RegionError::Create`] if there is no memory or no descriptor for it,
+    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible.
     pub fn create_bytes(
         &self,
         capacity: usize,
@@ -182,7 +184,8 @@ impl QueueOptions {
     /// ```
     ///
     /// # Errors
-    /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
+    /// [`RegionError::Create`] if there is no memory or no descriptor for it,
+    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible.
     pub fn create_joinable<T: Plain>(
         &self,
         capacity: usize,
@@ -205,7 +208,8 @@ impl QueueOptions {
     /// ```
     ///
     /// # Errors
-    /// [`RegionError`]: there is no memory or no descriptor for it, or the numbers are impossible.
+    /// [`RegionError::Create`] if there is no memory or no descriptor for it,
+    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible.
     pub fn create_joinable_bytes(
         &self,
         capacity: usize,

@@ -317,7 +317,9 @@ impl fmt::Debug for Barrier {
     }
 }
 
-/// A party's arrival at a [`Barrier`], by which the party goes on waiting for the others.
+/// A party's arrival at a [`Barrier`], by which the party goes on waiting for the others. It is for
+/// that barrier alone: at another one the wait does not end before its deadline, and breaks that
+/// one then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "arriving does not wait: give it to `wait_for`"]
 pub struct Arrival {

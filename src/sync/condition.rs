@@ -397,7 +397,8 @@ pub enum ConditionError {
     /// An owner of the lock died while this thread waited: what the lock protects may be half
     /// written. There may have been a notification, too.
     #[error(
-        "the lock's owner died while it held it: repair the value and call recover() on the guard"
+        "the lock's owner died while it held it: repair the value and call recover(), of the guard \
+         or of the lock"
     )]
     OwnerDied,
     /// The calling thread does not hold the lock that it is to release.

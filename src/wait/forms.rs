@@ -34,6 +34,7 @@ macro_rules! forms {
     ) => {
         $(#[doc = $what])+
         ///
+        /// # Blocking
         /// It waits as long as it takes.
         ///
         /// # Errors

@@ -1,4 +1,5 @@
-//! [`crossproc::Queue`] beside other message queues, between processes or threads, behind one trait.
+//! [`crossproc::Queue`] beside other message queues, between processes or threads, behind one
+//! trait.
 
 use core::time::Duration;
 use std::env;
