@@ -34,7 +34,7 @@ pub(crate) const JOINS: usize = 792;
 const ENTRIES: usize = 896;
 
 /// Offsets in a record.
-pub(crate) const TOKEN: usize = 0;
+pub(crate) const TOKEN: usize = if cfg!(target_env = "musl") { 4 } else { 0 };
 pub(crate) const STARVING: usize = 40;
 pub(crate) const WATCHERS: usize = 44;
 pub(crate) const SEEN: usize = 48;
