@@ -40,7 +40,7 @@ impl Guarded {
     }
 
     fn acquire(&self) -> Outcome<'_> {
-        self.lock.lock_or_repair(|value| self.repair(value))
+        self.lock.lock_unrepaired(Wait::FOREVER)
     }
 
     /// Runs one more section, which excludes all others.
@@ -50,6 +50,10 @@ impl Guarded {
             Err(LockError::TimedOut | LockError::WouldBlock) => return,
             Err(error) => panic!("{error}"),
         };
+        if guard.is_inconsistent() {
+            self.repair(&mut guard);
+            guard = guard.recover();
+        }
         assert_eq!(self.inside.swap(1, SeqCst), 0, "two owners at once");
         assert_eq!(
             *guard,
@@ -72,7 +76,6 @@ impl Board {
         &self.0[0].lock
     }
 
-    /// Locks, and repairs the value if an owner died.
     fn acquire(&self) -> Outcome<'_> {
         self.0[0].acquire()
     }
@@ -174,6 +177,24 @@ fn locking() -> Vec<Box<dyn Subject>> {
             // A living process is told; a killed one may have been told.
             check(board, end, 1)
         }))),
+        Box::new(
+            case("lock_or_repair, its owner died")
+                .before(die)
+                .victim(|board, operation| {
+                    warm_up();
+                    operation.step(|| drop(board.lock().lock_or_repair(|value| *value = [0; 2])));
+                })
+                .check(|board, end| {
+                    // One that dies before it has declared the value whole has not repaired it.
+                    let deaths = board.0[0].deaths.load(SeqCst);
+                    let is_right = if end.was_completed { deaths == 0 } else { deaths <= 1 };
+                    if is_right && board.lock().owner().is_none() {
+                        Ok(())
+                    } else {
+                        Err(format!("{deaths} were told that the owner died; {end:?}"))
+                    }
+                }),
+        ),
         Box::new(locks(case("lock, held").companion(holder))),
         Box::new(locks(
             case("lock, held, 2 sleep before").companion(holder).companions(2, sleeper),
@@ -222,17 +243,11 @@ fn others() -> Vec<Box<dyn Subject>> {
         })),
         Box::new(case("try_lock, free").victim(|board, operation| {
             warm_up();
-            board.section(
-                operation
-                    .step(|| board.lock().try_lock_or_repair(|value| board.0[0].repair(value))),
-            );
+            board.section(operation.step(|| board.lock().try_lock()));
         })),
         Box::new(case("try_lock, held").companion(holder).victim(|board, operation| {
             warm_up();
-            board.section(
-                operation
-                    .step(|| board.lock().try_lock_or_repair(|value| board.0[0].repair(value))),
-            );
+            board.section(operation.step(|| board.lock().try_lock()));
         })),
     ]
 }
@@ -242,19 +257,13 @@ fn expiring() -> Vec<Box<dyn Subject>> {
         Box::new(case("lock_timeout, held, then unlocked").companion(holder).victim(
             |board, operation| {
                 warm_up();
-                board.section(operation.step(|| {
-                    board
-                        .lock()
-                        .lock_or_repair_timeout(EXPIRES * 100, |value| board.0[0].repair(value))
-                }));
+                board.section(operation.step(|| board.lock().lock_timeout(EXPIRES * 100)));
             },
         )),
         Box::new(case("lock_timeout, held, expires").expires().companion(holder).victim(
             |board, operation| {
                 warm_up();
-                board.section(operation.step(|| {
-                    board.lock().lock_or_repair_timeout(EXPIRES, |value| board.0[0].repair(value))
-                }));
+                board.section(operation.step(|| board.lock().lock_timeout(EXPIRES)));
             },
         )),
         Box::new(
@@ -264,11 +273,7 @@ fn expiring() -> Vec<Box<dyn Subject>> {
                 .companions(2, sleeper)
                 .victim(|board, operation| {
                     warm_up();
-                    board.section(operation.step(|| {
-                        board
-                            .lock()
-                            .lock_or_repair_timeout(EXPIRES, |value| board.0[0].repair(value))
-                    }));
+                    board.section(operation.step(|| board.lock().lock_timeout(EXPIRES)));
                 }),
         ),
     ]

@@ -28,7 +28,7 @@ impl Board {
     }
 
     fn acquire(&self) -> Outcome<'_> {
-        self.lock.lock_or_repair(|value| self.repair(value))
+        self.lock.lock_unrepaired(Wait::FOREVER)
     }
 
     /// Runs one more section, which excludes all others, and in which the lock is locked once more.
@@ -37,6 +37,12 @@ impl Board {
             Ok(guard) => guard,
             Err(LockError::TimedOut) => return,
             Err(error) => panic!("{error}"),
+        };
+        let guard = if guard.is_inconsistent() {
+            self.repair(&guard);
+            guard.recover()
+        } else {
+            guard
         };
         assert_eq!(self.inside.swap(1, SeqCst), 0, "two owners at once");
         let [first, second] = guard.get();
@@ -182,9 +188,7 @@ fn locking() -> Vec<Box<dyn Subject>> {
         Box::new(case("lock_timeout, held, expires").expires().companion(holder).victim(
             |board, operation| {
                 warm_up();
-                board.section(operation.step(|| {
-                    board.lock.lock_or_repair_timeout(EXPIRES, |value| board.repair(value))
-                }));
+                board.section(operation.step(|| board.lock.lock_timeout(EXPIRES)));
             },
         )),
     ]

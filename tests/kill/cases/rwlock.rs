@@ -51,7 +51,7 @@ impl Board {
     }
 
     fn acquire(&self) -> Result<WriteGuard<'_>, LockError> {
-        self.lock.write_or_repair(|value| self.repair(value))
+        self.lock.write_unrepaired(Wait::FOREVER)
     }
 
     /// Writes, alone.
@@ -61,6 +61,10 @@ impl Board {
             Err(LockError::TimedOut | LockError::WouldBlock) => return,
             Err(error) => panic!("{error}"),
         };
+        if guard.is_inconsistent() {
+            self.repair(&mut guard);
+            guard = guard.recover();
+        }
         assert_eq!(self.writers.swap(1, SeqCst), 0, "two writers at once");
         assert_eq!(self.readers.load(SeqCst), 0, "writes while one reads");
         assert_eq!(
@@ -384,9 +388,7 @@ fn expiring() -> Vec<Box<dyn Subject>> {
         case.expires()
             .victim(|board, operation| {
                 warm_up();
-                board.write(operation.step(|| {
-                    board.lock.write_or_repair_timeout(EXPIRES, |value| board.repair(value))
-                }));
+                board.write(operation.step(|| board.lock.write_timeout(EXPIRES)));
             })
             .known_strand(Mode::Stop, WAKER_STOPPED)
     };

@@ -125,7 +125,7 @@ impl End for RawPacketWithControl {
         header.msg_iov = &raw mut vector;
         header.msg_iovlen = 1;
         header.msg_control = control.as_mut_ptr().cast();
-        header.msg_controllen = size_of_val(&control);
+        header.msg_controllen = size_of_val(&control) as _;
         // SAFETY: the header is the same for glibc and the kernel. It leads to the buffer and the
         // control buffer, with their lengths.
         let len = unsafe {
