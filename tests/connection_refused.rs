@@ -12,7 +12,7 @@ use crossproc::{ConnectionError, WaitAnyError, pipe, wait_any};
 
 mod forked;
 mod refused;
-use forked::{PATIENCE, fork};
+use forked::{PATIENCE, fork, slowness};
 
 /// Returns the time that this process has spent on a CPU.
 fn cpu_time() -> Duration {
@@ -28,7 +28,9 @@ fn times_out(operate: impl FnOnce(Duration) -> Result<(), ConnectionError>) {
     let (took, spent) = (begun.elapsed(), cpu_time() - spent);
     assert!(matches!(result, Err(ConnectionError::TimedOut)), "{result:?}");
     assert!(took >= timeout && took < 10 * timeout, "it took {took:?}");
-    assert!(spent < timeout / 2, "it spent {spent:?} on a CPU");
+    // Under emulation each of the few attempts takes so much longer.
+    let tenths = if slowness() > 1 { 9 } else { 5 };
+    assert!(spent < timeout * tenths / 10, "it spent {spent:?} on a CPU");
 }
 
 fn null() -> OwnedFd {
