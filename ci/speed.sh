@@ -59,7 +59,8 @@ new=$folder/README.md
 {
     echo
     fmt -w 100 <<END
-Below 1, crossproc is faster. Medians of alternated pairs, on $machine; commit $commit
+Below 1, crossproc is faster. Medians; crossproc and its rival were run in turns. On $machine;
+commit $commit
 (\`ci/speed.sh\`):
 END
     echo

@@ -1,4 +1,4 @@
-//! Four children add to a number, once they are let.
+//! Four children each add to a number, once they are given the signal.
 
 use crossproc::{Event, Lock, Shm, process, shared};
 
