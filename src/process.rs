@@ -553,6 +553,11 @@ fn run<R: Exit>(begin: impl FnOnce(), body: impl FnOnce() -> R, is_alone: bool) 
 /// # Ok(())
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a forked child cannot return `{Self}`",
+    label = "no exit code",
+    note = "the closure returns `()`, `i32`, `!`, or a `Result` of one of these"
+)]
 pub trait Exit: sealed::Exit {
     /// Returns the exit code: 0 is success, and the system keeps the lowest 8 bits.
     ///

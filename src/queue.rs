@@ -105,7 +105,7 @@ use crate::wait::{Wait, forms};
 ///     for number in 0..1000 {
 ///         theirs.put(number)?;
 ///     }
-///     theirs.close();
+///     theirs.close()?;
 ///     Ok(())
 /// })?;
 ///

@@ -17,6 +17,8 @@ use bytemuck::AnyBitPattern;
 /// [`Fixed`](crate::Fixed).
 ///
 /// ```
+/// // Without the second attribute: "could not find `bytemuck` in the list of imported crates".
+/// // Without `repr(C)`, other programs may lay the struct out differently.
 /// use crossproc::{Lock, bytemuck::AnyBitPattern};
 ///
 /// #[derive(Clone, Copy, AnyBitPattern)]
@@ -63,8 +65,10 @@ impl<T: AnyBitPattern + Send> Plain for T {}
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot lie in memory that other processes write",
     label = "not `Shared`",
-    note = "atomics (but not `AtomicBool`, `AtomicPtr`), this crate's primitives, arrays of \
-            those and structs declared with `crossproc::shared!` can",
+    note = "atomics (but not `AtomicBool`, `AtomicPtr`), `Lock`, `Event` and this crate's other \
+            primitives, arrays of those and structs declared with `crossproc::shared!` can",
+    note = "queues, connections and `Shm` are handles to memory of their own: keep them beside it, \
+            and clone them for each child",
     note = "put plain data such as integers into a `Lock<T>`, or into a `Fixed<T>` if it is \
             set once"
 )]
