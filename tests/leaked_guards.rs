@@ -121,6 +121,7 @@ fn the_guards_of_all_locks_end_it() {
         let _ = died.join().unwrap();
         wait_until("the lock is free", || board.lock.owner().is_none());
         let guard = board.lock.lock_unrepaired(Wait::FOREVER).unwrap();
+        assert!(guard.is_inconsistent(), "its owner has died");
         mem::forget(guard);
     });
 }

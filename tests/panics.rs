@@ -70,12 +70,14 @@ fn a_panic_in_another_process_is_told_like_a_kill() {
         let child = fork(move || act(&theirs));
         assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(101));
     }
+    assert!(owner_died(&account.lock.lock()));
     let guard = account.lock.lock_unrepaired(Wait::FOREVER).unwrap();
     assert_eq!(*guard, [90, 0]);
+    assert!(owner_died(&account.rlock.lock()));
     let guard = account.rlock.lock_unrepaired(Wait::FOREVER).unwrap();
     assert_eq!(guard.get(), [90, 0]);
     // Readers are told as well as writers, until a writer has recovered it.
-    assert!(owner_died(&account.rwlock.read()));
+    assert!(owner_died(&account.rwlock.read()) && owner_died(&account.rwlock.write()));
     let guard = account.rwlock.write_unrepaired(Wait::FOREVER).unwrap();
     assert_eq!(*guard, [90, 0]);
     drop(guard.recover());

@@ -149,6 +149,8 @@ fn a_dead_writer_is_told_to_readers_and_writers_until_one_recovers() {
     let pages = book.pages.read_unrepaired(Wait::FOREVER).unwrap();
     assert!(pages.is_inconsistent());
     drop(pages);
+    assert_eq!(book.pages.write().map(drop), Err(LockError::OwnerDied));
+    assert_eq!(book.pages.try_write().map(drop), Err(LockError::OwnerDied));
     let pages = book.pages.write_unrepaired(Wait::FOREVER).unwrap();
     assert!(pages.is_inconsistent());
     drop(pages);

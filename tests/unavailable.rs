@@ -56,7 +56,9 @@ fn system(error: &RobustListError) -> i32 {
 fn of_lock<G>(result: Result<G, LockError>) -> i32 {
     match result {
         Err(error @ LockError::Unavailable(source)) => {
-            let text = io::Error::from(error).to_string();
+            let error = io::Error::from(error);
+            assert_eq!(error.kind(), io::ErrorKind::Other);
+            let text = error.to_string();
             assert!(text.contains(&source.to_string()), "{text:?} says why");
             system(&source)
         }

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use crossproc::process::Child;
 use crossproc::{
-    BoundedSemaphore, Event, JoinableQueue, Lock, Queue, QueueError, RLock, Readable, Semaphore,
-    Shm, Wait, WaitAnyError, Waitable, Writable, shared, try_wait_any, wait_any, wait_any_deadline,
-    wait_any_timeout, wait_any_with,
+    BoundedSemaphore, Event, JoinableQueue, Lock, LockError, Queue, QueueError, RLock, Readable,
+    Semaphore, Shm, Wait, WaitAnyError, Waitable, Writable, shared, try_wait_any, wait_any,
+    wait_any_deadline, wait_any_timeout, wait_any_with,
 };
 
 mod forked;
@@ -306,6 +306,7 @@ fn a_dead_owner_is_told_until_somebody_locks() {
     let deaths: [&dyn Waitable; 1] = [&board.lock.owner_death()];
     kill(owner);
     assert_eq!(try_wait_any(&deaths).unwrap(), [0]);
+    assert_eq!(board.lock.try_lock().map(drop), Err(LockError::OwnerDied));
     let guard = board.lock.lock_unrepaired(Wait::NONE).unwrap();
     assert!(matches!(try_wait_any(&deaths), Err(WaitAnyError::Deadlock { index: 0 })));
     drop(guard.recover());

@@ -158,11 +158,7 @@ pub(crate) fn check(config: &Config) -> Result<Offsets, RegionError> {
         )));
     }
     config.offsets().ok_or_else(|| {
-        unsuitable(format!(
-            "{} slots of {} bytes are more than an address space holds: there is one for each item \
-             that fits, and loans + 1 for each participant",
-            config.slots(),
-            config.size
-        ))
+        // All else has been checked, and is less than an address space.
+        unsuitable(format!("an item cannot be aligned to {} bytes", config.align))
     })
 }

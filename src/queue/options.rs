@@ -139,7 +139,8 @@ impl QueueOptions {
     ///
     /// # Errors
     /// [`RegionError::Create`] if there is no memory or no descriptor for it,
-    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible.
+    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible, and
+    /// [`RegionError::NoNamespace`].
     pub fn create<T: Plain>(&self, capacity: usize) -> Result<Queue<T>, RegionError> {
         let config = self.config(capacity, size_of::<T>(), align_of::<T>(), false)?;
         create(config, T::layout(KIND)).map(Queue::of)
@@ -160,7 +161,8 @@ impl QueueOptions {
     ///
     /// # Errors
     /// [`RegionError::Create`] if there is no memory or no descriptor for it,
-    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible.
+    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible, and
+    /// [`RegionError::NoNamespace`].
     pub fn create_bytes(
         &self,
         capacity: usize,
@@ -185,7 +187,8 @@ impl QueueOptions {
     ///
     /// # Errors
     /// [`RegionError::Create`] if there is no memory or no descriptor for it,
-    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible.
+    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible, and
+    /// [`RegionError::NoNamespace`].
     pub fn create_joinable<T: Plain>(
         &self,
         capacity: usize,
@@ -209,7 +212,8 @@ impl QueueOptions {
     ///
     /// # Errors
     /// [`RegionError::Create`] if there is no memory or no descriptor for it,
-    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible.
+    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible, and
+    /// [`RegionError::NoNamespace`].
     pub fn create_joinable_bytes(
         &self,
         capacity: usize,

@@ -49,8 +49,8 @@ use crate::wait::{Ended, Wait};
 /// dies before it holds the lock, another waiter gets the notification. It gets it at once, unless
 /// the dead waiter was waiting for the lock. In that case it gets it when a
 /// [slice](crate::set_recheck_interval) of its own has ended for the second time while that lock
-/// was free. If a waiter dies while it holds the lock, the next owner gets `OwnerDied`, and should
-/// notify the others.
+/// was free. If a waiter dies while it holds the lock, the value is to be repaired; the one that
+/// repairs it should notify the others.
 ///
 /// A notifier that dies has notified as many waiters as it wanted, or fewer, and one may return for
 /// nothing. In `notify_all` it has notified all or none. What it changed before is not taken back.

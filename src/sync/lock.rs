@@ -503,7 +503,7 @@ pub struct LockGuard<'a, T: Plain> {
 }
 
 impl<T: Plain> LockGuard<'_, T> {
-    /// Declares the value whole again, after [`LockError::OwnerDied`]: the next owner gets it
+    /// Declares the value whole again, after an owner's death: the next owner gets it
     /// without that error. Does nothing without such a death.
     ///
     /// ```

@@ -186,7 +186,8 @@ impl<T: Plain> RLock<T> {
     forms! {
         /// Locks, once more if this thread holds the lock already. If an owner died and the value
         /// was not repaired since, calls `repair` with it first, and declares it whole. If this
-        /// thread dies or panics in `repair`, the next owner is told again.
+        /// thread dies or panics in `repair`, the next owner is told again. `repair` must not lock
+        /// this lock: that would repair what is being repaired.
         ///
         /// ```
         /// use crossproc::RLock;
@@ -486,7 +487,7 @@ pub struct RLockGuard<'a, T: Plain> {
 }
 
 impl<T: Plain> RLockGuard<'_, T> {
-    /// Declares the value whole again, after [`LockError::OwnerDied`]: the next owner gets it
+    /// Declares the value whole again, after an owner's death: the next owner gets it
     /// without that error. Does nothing without such a death.
     ///
     /// ```

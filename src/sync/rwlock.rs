@@ -464,7 +464,7 @@ pub struct RwLockWriteGuard<'a, T: Plain, const READERS: usize = 32> {
 }
 
 impl<T: Plain, const READERS: usize> RwLockWriteGuard<'_, T, READERS> {
-    /// Declares the value whole again, after [`LockError::OwnerDied`]: once this guard is dropped,
+    /// Declares the value whole again, after an owner's death: once this guard is dropped,
     /// others get it without that error. Does nothing without such a death.
     ///
     /// ```

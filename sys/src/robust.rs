@@ -241,7 +241,7 @@ impl core::fmt::Display for Error {
                  nobody would release",
             ),
             Error::UnknownPidNamespace(unknown) => core::fmt::Display::fmt(unknown, f),
-            Error::Os(_) => f.write_str("the thread's robust list could not be set up"),
+            Error::Os(errno) => write!(f, "the thread's robust list could not be set up: {errno}"),
         }
     }
 }

@@ -67,6 +67,7 @@ fn nobody_is_left_out(end: &mut End<'_, Room, ()>) {
     end.assert_nobody_sleeps();
     end.look(|(lock, inside)| {
         let locked = lock.try_lock_or_repair(|()| inside.store(0, Relaxed));
+        assert!(!locked.as_ref().is_ok_and(LockGuard::is_inconsistent), "a death was not told");
         assert!(!matches!(locked, Err(LockError::WouldBlock)));
         enter(locked, inside);
     });

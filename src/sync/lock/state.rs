@@ -16,7 +16,7 @@
 //! |---|---|---|
 //! | plain | free | held, no waiters |
 //! | `WAITERS` | free, a waiter was woken or is being woken | held, the unlocker wakes |
-//! | `OWNER_DIED` | free, the next owner gets `OwnerDied` | held by an owner that got `OwnerDied` and has not recovered |
+//! | `OWNER_DIED` | free, the next owner gets `OwnerDied` | held by an owner that was told of the death and has not recovered |
 //!
 //! The writers are:
 //! - A locker puts its TID in the place of 0 and keeps the flags.

@@ -157,7 +157,9 @@ fn sleeper(board: &Board, _: &Me) {
 
 /// Dies as the owner.
 fn die(board: &Board) {
-    core::mem::forget(board.lock().lock());
+    let mut guard = board.lock().lock().expect("nobody died yet");
+    guard[0] += 7;
+    core::mem::forget(guard);
 }
 
 pub(crate) fn cases() -> Vec<Box<dyn Subject>> {
@@ -182,7 +184,10 @@ fn locking() -> Vec<Box<dyn Subject>> {
                 .before(die)
                 .victim(|board, operation| {
                     warm_up();
-                    operation.step(|| drop(board.lock().lock_or_repair(|value| *value = [0; 2])));
+                    let repair = |value: &mut [u64; 2]| {
+                        *value = [board.0[0].sections.load(SeqCst); 2];
+                    };
+                    operation.step(|| drop(board.lock().lock_or_repair(repair)));
                 })
                 .check(|board, end| {
                     // One that dies before it has declared the value whole has not repaired it.
@@ -306,6 +311,7 @@ fn unlocking() -> Vec<Box<dyn Subject>> {
             |board, operation| {
                 warm_up();
                 let guard = board.lock().lock_unrepaired(Wait::FOREVER).unwrap();
+                assert!(guard.is_inconsistent(), "the owner died");
                 let mut guard = operation.step(|| guard.recover());
                 *guard = [0; 2];
             },

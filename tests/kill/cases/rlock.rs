@@ -224,6 +224,7 @@ fn unlocking() -> Vec<Box<dyn Subject>> {
             |board, operation| {
                 warm_up();
                 let guard = board.lock.lock_unrepaired(Wait::FOREVER).unwrap();
+                assert!(guard.is_inconsistent(), "the owner died");
                 let guard = operation.step(|| guard.recover());
                 guard.set([0; 2]);
             },

@@ -369,6 +369,7 @@ fn ending() -> Vec<Box<dyn Subject>> {
                 .victim(|board, operation| {
                     warm_up();
                     let mut guard = board.lock.write_unrepaired(Wait::FOREVER).unwrap();
+                    assert!(guard.is_inconsistent(), "a writer died");
                     *guard = [0; 2];
                     operation.step(|| drop(guard.recover()));
                 })
