@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # The benchmarks beside rivals that are crates, which are in a package of their own, compile, and
-# each row runs once. Without shaq, which takes a nightly compiler.
+# each row runs once. Without shaq, which takes a nightly compiler. They are optimised: without that
+# a message of 1 MiB, which some rivals move, does not fit on the stack.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo test --manifest-path benches/rivals/Cargo.toml --bench queue --bench pipe
+cargo bench --manifest-path benches/rivals/Cargo.toml --bench queue -- --test
+cargo bench --manifest-path benches/rivals/Cargo.toml --bench pipe -- --test
