@@ -95,7 +95,11 @@ macro_rules! target {
 const TARGETS: [Target; 10] = [
     target!(lock: Lock<u64>, [
         |board| drop(board.lock.try_lock()),
-        |board| if let Ok(mut guard) = board.lock.lock_or_repair_timeout(SHORT, |_| ()) { *guard += 1; },
+        |board| {
+            if let Ok(mut guard) = board.lock.lock_or_repair_timeout(SHORT, |_| ()) {
+                *guard += 1;
+            }
+        },
         |board| drop(try_wait_any(&[&board.lock.owner_death()])),
         |board| drop(wait_any_timeout(&[&board.lock.owner_death()], SHORT)),
         |board| assert!(!board.lock.is_owned(), "nobody holds it"),
@@ -113,9 +117,16 @@ const TARGETS: [Target; 10] = [
     ]),
     target!(rwlock: RwLock<u64, 2>, [
         |board| drop((board.rwlock.read_timeout(SHORT), board.rwlock.try_read())),
-        |board| if let Ok(mut guard) = board.rwlock.write_or_repair_timeout(SHORT, |_| ()) { *guard += 1; },
+        |board| {
+            if let Ok(mut guard) = board.rwlock.write_or_repair_timeout(SHORT, |_| ()) {
+                *guard += 1;
+            }
+        },
         |board| drop(board.rwlock.try_write()),
-        |board| drop(format!("{:?} {} {:?}", board.rwlock, board.rwlock.readers(), board.rwlock.writer())),
+        |board| {
+            let (readers, writer) = (board.rwlock.readers(), board.rwlock.writer());
+            drop(format!("{:?} {readers} {writer:?}", board.rwlock));
+        },
     ]),
     target!(semaphore: Semaphore, [
         |board| drop(board.semaphore.acquire_timeout(SHORT)),
@@ -132,7 +143,7 @@ const TARGETS: [Target; 10] = [
         |board| drop(wait_any_timeout(&[&board.bounded], SHORT)),
     ]),
     target!(permits: Permits<2>, [
-        |board| drop((board.permits.acquire_timeout(SHORT), board.permits.acquire_timeout(SHORT), board.permits.acquire_timeout(SHORT))),
+        |board| drop([(); 3].map(|()| board.permits.acquire_timeout(SHORT))),
         |board| drop((board.permits.try_acquire(), board.permits.value())),
     ]),
     target!(event: Event, [
@@ -152,7 +163,11 @@ const TARGETS: [Target; 10] = [
         |board| board.condition.notify_all(),
     ]),
     target!(barrier: Barrier, [
-        |board| drop(board.barrier.arrive().map(|arrival| drop(board.barrier.wait_for(arrival, Wait::timeout(SHORT))))),
+        |board| {
+            if let Ok(arrival) = board.barrier.arrive() {
+                let _ = board.barrier.wait_for(arrival, Wait::timeout(SHORT));
+            }
+        },
         |board| drop(board.barrier.wait_timeout(SHORT)),
         |board| board.barrier.abort(),
         |board| board.barrier.reset(),
