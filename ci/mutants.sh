@@ -91,15 +91,16 @@ failure() {
 
 # LIST NAME FILE SUBSTITUTION FILTER: prints what came of it, and what noticed.
 mutant() {
-    local log=$copy/log failure pid code=0
+    local log=$copy/log failure pid code=0 file unchanged=1
     failure=$(failure "$1")
-    if [ -n "$3" ]; then
-        cp "$source/$3" "$copy/$3"
-        perl -0pi -e "$4" "$copy/$3"
-        if cmp -s "$source/$3" "$copy/$3"; then
-            echo 'NO MATCH'
-            return
-        fi
+    # More than one file, if the name has spaces.
+    for file in $3; do
+        perl -0pe "$4" "$source/$file" >"$copy/$file"
+        cmp -s "$source/$file" "$copy/$file" || unchanged=0
+    done
+    if [ -n "$3" ] && [ $unchanged = 1 ]; then
+        echo 'NO MATCH'
+        return
     fi
     # Until the first failure, or to its end.
     : >"$log"
@@ -127,7 +128,9 @@ mutant() {
     else
         echo SURVIVED
     fi
-    [ -z "$3" ] || cp "$source/$3" "$copy/$3"
+    for file in $3; do
+        cp "$source/$file" "$copy/$file"
+    done
 }
 
 # LIST WORKER: sets `copy` to such a worker's tree for the list, and makes it.

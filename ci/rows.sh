@@ -12,10 +12,13 @@ exec perl -e '
         while (my $row = <$in>) {
             chomp $row;
             next if $row =~ /^#|^$/;
-            my ($name, $file, $substitution) = split /\t/, $row;
+            my ($name, $files, $substitution) = split /\t/, $row;
             $rows++;
-            open my $code, "<", $file or die "$list: $name: $file: $!\n";
-            local $_ = do { local $/; <$code> };
+            local $_ = "";
+            for my $file (split / /, $files) {
+                open my $code, "<", $file or die "$list: $name: $file: $!\n";
+                $_ .= do { local $/; <$code> };
+            }
             for my $part (split m{; (?=s/)}, $substitution) {
                 my $before = $_;
                 eval "$part; 1" or die "$list: $name: $@";

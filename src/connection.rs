@@ -18,6 +18,7 @@ mod futures;
 mod message;
 mod private;
 mod socket;
+mod taking;
 
 pub use self::error::ConnectionError;
 pub use self::message::Message;

@@ -14,3 +14,12 @@ pub(crate) mod stand_in;
 pub(crate) use self::descriptor::Descriptor;
 #[cfg(feature = "tokio")]
 pub(crate) use self::line::{Lead, Line, MOST_LOOKS};
+
+/// Ends the threads that have nothing to do. Returns how many sleepers they are, or `None` if other
+/// sleepers are needed.
+pub(crate) fn end_idle() -> Option<usize> {
+    own_threads::end_idle_of_others();
+    let (sleepers, about_to_be_given_back) = driver::end_idle();
+    let stand_ins = stand_in::end_idle(about_to_be_given_back);
+    Some(sleepers? + stand_ins?)
+}

@@ -4,8 +4,6 @@ pub(crate) mod barrier;
 pub(crate) mod condition;
 pub(crate) mod error;
 pub(crate) mod event;
-#[cfg(feature = "tokio")]
-mod futures;
 pub(crate) mod lock;
 pub(crate) mod once;
 pub(crate) mod permits;
@@ -13,3 +11,7 @@ pub(crate) mod rlock;
 pub(crate) mod rwlock;
 pub(crate) mod semaphore;
 mod tokens;
+
+// Behind the types, whose pages of documentation follow the order of the modules.
+#[cfg(feature = "tokio")]
+mod futures;

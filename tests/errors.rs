@@ -330,7 +330,7 @@ fn errors_of_directories_become_errors_of_io() {
         "is no socket",
     );
     becomes(
-        DirectoryError::InvalidAddress { address: address(), why: "it is odd" },
+        DirectoryError::from("@".parse::<Address>().unwrap_err()),
         ErrorKind::InvalidInput,
         "it is odd",
     );

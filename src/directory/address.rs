@@ -3,12 +3,11 @@
 use core::fmt;
 use core::str::FromStr;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::net::SocketAddrUnix;
-
-use super::error::DirectoryError;
 
 /// The size of a socket's address in bytes. A NUL takes one of them, at the end of a path or at the
 /// start of an abstract name.
@@ -54,6 +53,23 @@ enum Place {
     Abstract(Vec<u8>),
 }
 
+/// No socket can have this address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{address:?} is no address of a directory: {why}")]
+#[non_exhaustive]
+pub struct AddressError {
+    /// The address.
+    pub address: Address,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+impl From<AddressError> for io::Error {
+    fn from(error: AddressError) -> Self {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
+    }
+}
+
 impl Address {
     /// Returns the address of a name in the abstract namespace: 1 to 107 bytes, of any value.
     ///
@@ -93,7 +109,7 @@ impl Address {
     }
 
     /// Returns where to connect to, or where to bind a socket with an abstract name.
-    pub(super) fn socket_address(&self) -> Result<SocketAddrUnix, DirectoryError> {
+    pub(super) fn socket_address(&self) -> Result<SocketAddrUnix, AddressError> {
         match &self.0 {
             Place::Path(path) => self.of_path(path),
             Place::Abstract(name) if name.is_empty() => Err(self.invalid("it is empty")),
@@ -115,12 +131,12 @@ impl Address {
     pub(super) fn new_socket_address<'p>(
         &self,
         path: &'p Path,
-    ) -> Result<(SocketAddrUnix, &'p OsStr), DirectoryError> {
+    ) -> Result<(SocketAddrUnix, &'p OsStr), AddressError> {
         let name = path.file_name().ok_or_else(|| self.invalid("it is no file's path"))?;
         Ok((self.of_path(&path.with_file_name(new_name(name)))?, name))
     }
 
-    fn of_path(&self, path: &Path) -> Result<SocketAddrUnix, DirectoryError> {
+    fn of_path(&self, path: &Path) -> Result<SocketAddrUnix, AddressError> {
         if path.file_name().is_none() {
             return Err(self.invalid("it is no file's path"));
         }
@@ -133,8 +149,8 @@ impl Address {
         SocketAddrUnix::new(path).map_err(|_| self.invalid("it contains a NUL"))
     }
 
-    fn invalid(&self, why: &'static str) -> DirectoryError {
-        DirectoryError::InvalidAddress { address: self.clone(), why }
+    fn invalid(&self, why: &'static str) -> AddressError {
+        AddressError { address: self.clone(), why }
     }
 }
 
@@ -179,10 +195,10 @@ impl From<&Address> for Address {
 }
 
 impl FromStr for Address {
-    type Err = DirectoryError;
+    type Err = AddressError;
 
     /// Parses a path, or an abstract name after an `@`.
-    fn from_str(text: &str) -> Result<Self, DirectoryError> {
+    fn from_str(text: &str) -> Result<Self, AddressError> {
         let address = match text.strip_prefix('@') {
             Some(name) => Address::abstract_name(name),
             None => Address::from(Path::new(text)),

@@ -1,23 +1,20 @@
-//! [`DirectoryClient`]: looks up handles and puts them.
+//! [`DirectoryClient`]: how it connects, and one request and its reply.
 
 use core::fmt;
 use core::time::Duration;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use crossproc_sys::clock;
+use rustix::net::SocketAddrUnix;
 
 use super::address::Address;
-use super::check_name;
-use super::connect::ConnectOptions;
+use super::connect::{ConnectOptions, FolderWatch};
 use super::error::DirectoryError;
 use super::own::Own;
-use super::protocol::{Ask, Reply, Request, Status, flaw_of_prefix};
+use super::protocol::{Ask, Reply, Request, Status};
 use crate::connection::{Connection, ConnectionError, Message};
 use crate::memory::Handle;
 use crate::wait::Wait;
-use crate::wait::forms;
 
 /// The time that a request may take if no deadline is given.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,48 +88,11 @@ pub struct DirectoryClient {
     number: u64,
 }
 
-/// Some of the names of a [`Directory`](super::Directory).
-///
-/// ```
-/// use crossproc::directory::{DirectoryClient, DirectoryError};
-/// use crossproc::{Event, Shm};
-/// # use crossproc::directory::{Address, Directory};
-/// # use std::sync::Arc;
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let name = format!("crossproc Listing {}", std::process::id());
-/// # let address = Address::abstract_name(name);
-/// # let directory = Arc::new(Directory::bind(&address)?);
-/// # let served = Arc::clone(&directory);
-/// # let server = std::thread::spawn(move || served.serve());
-/// // With a directory that is served at `address`:
-/// let mut client = DirectoryClient::connect(&address)?;
-/// client.put("ready", &Shm::new(Event::new())?)?;
-/// let listing = client.list("")?;
-/// assert_eq!(listing.names, ["ready"]);
-/// let change = client.try_wait_for_change(listing.revision);
-/// assert!(matches!(change, Err(DirectoryError::Unchanged { .. })));
-/// # drop(client);
-/// # directory.close();
-/// # server.join().unwrap()?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Listing {
-    /// The names, in order.
-    pub names: Vec<String>,
-    /// The directory's revision before the listing.
-    /// [`wait_for_change`](DirectoryClient::wait_for_change) since then misses nothing.
-    pub revision: u64,
-}
-
 /// The reply to a request, with what it brought.
-struct Answered {
-    message: Message,
-    status: Status,
-    revision: u64,
+pub(super) struct Answered {
+    pub(super) message: Message,
+    pub(super) status: Status,
+    pub(super) revision: u64,
 }
 
 impl DirectoryClient {
@@ -211,522 +171,18 @@ impl DirectoryClient {
         ConnectOptions::new().connect_with(address, wait)
     }
 
-    pub(super) fn of(connection: Own<Connection>) -> Self {
-        DirectoryClient { connection, number: 0 }
-    }
-
     /// Asks the server whether this client is welcome.
-    pub(super) fn greet(&mut self, wait: Wait) -> Result<(), DirectoryError> {
+    fn greet(&mut self, wait: Wait) -> Result<(), DirectoryError> {
         let answer = self.request(Ask::Hello, wait)?;
         if answer.status == Status::Done { Ok(()) } else { Err(answer.refusal("")) }
     }
 
-    /// Gets a handle to what is served under a name, and checks that it is of kind `H`.
-    ///
-    /// ```
-    /// use crossproc::directory::{DirectoryClient, DirectoryError};
-    /// use crossproc::{Event, Shm};
-    /// # use crossproc::directory::{Address, Directory};
-    /// # use std::sync::Arc;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let name = format!("crossproc get {}", std::process::id());
-    /// # let address = Address::abstract_name(name);
-    /// # let directory = Arc::new(Directory::bind(&address)?);
-    /// # let served = Arc::clone(&directory);
-    /// # let server = std::thread::spawn(move || served.serve());
-    /// // With a directory that is served at `address`:
-    /// let ready = Shm::new(Event::new())?;
-    /// directory.put("ready", &ready)?;
-    /// let mut client = DirectoryClient::connect(&address)?;
-    /// client.get::<Shm<Event>>("ready")?.set();
-    /// assert!(ready.is_set());
-    /// let steady = client.get::<Shm<Event>>("steady");
-    /// assert!(matches!(steady, Err(DirectoryError::NotFound { .. })));
-    /// # drop(client);
-    /// # directory.close();
-    /// # server.join().unwrap()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`NotFound`](DirectoryError::NotFound); [`OtherHandle`](DirectoryError::OtherHandle), which
-    /// names both kinds; [`TooMany`](DirectoryError::TooMany) if as many handles are on their way
-    /// as the server may send: ask again; [`Disconnected`](DirectoryError::Disconnected);
-    /// [`TimedOut`](DirectoryError::TimedOut); [`InvalidName`](DirectoryError::InvalidName); no
-    /// free descriptor.
-    pub fn get<H: Handle>(&mut self, name: &str) -> Result<H, DirectoryError> {
-        self.get_within(name, Wait::timeout(REQUEST_TIMEOUT))
-    }
-
-    /// [`get`](Self::get), until `deadline`.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub fn get_deadline<H: Handle>(
-        &mut self,
-        name: &str,
-        deadline: Instant,
-    ) -> Result<H, DirectoryError> {
-        self.get_within(name, Wait::deadline(deadline))
-    }
-
-    fn get_within<H: Handle>(&mut self, name: &str, wait: Wait) -> Result<H, DirectoryError> {
-        check_name(name)?;
-        self.request(Ask::Get { name }, wait)?.into_handle(name)
-    }
-
-    /// Returns all names that begin with `prefix`, which may be empty.
-    ///
-    /// A longer list comes in several pages, so a name that comes or goes meanwhile may be in it or
-    /// not.
-    ///
-    /// ```
-    /// use crossproc::directory::DirectoryClient;
-    /// use crossproc::{Event, Shm};
-    /// # use crossproc::directory::{Address, Directory};
-    /// # use std::sync::Arc;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let name = format!("crossproc list {}", std::process::id());
-    /// # let address = Address::abstract_name(name);
-    /// # let directory = Arc::new(Directory::bind(&address)?);
-    /// # let served = Arc::clone(&directory);
-    /// # let server = std::thread::spawn(move || served.serve());
-    /// // With a directory that is served at `address`:
-    /// let event = Shm::new(Event::new())?;
-    /// let mut client = DirectoryClient::connect(&address)?;
-    /// for name in ["worker 2", "stop", "worker 1"] {
-    ///     client.put(name, &event)?;
-    /// }
-    /// assert_eq!(client.list("worker ")?.names, ["worker 1", "worker 2"]);
-    /// assert_eq!(client.list("")?.names.len(), 3);
-    /// # drop(client);
-    /// # directory.close();
-    /// # server.join().unwrap()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
-    /// [`InvalidName`](DirectoryError::InvalidName) if no name can begin with `prefix`.
-    pub fn list(&mut self, prefix: &str) -> Result<Listing, DirectoryError> {
-        self.list_within(prefix, Wait::timeout(REQUEST_TIMEOUT))
-    }
-
-    /// [`list`](Self::list), until `deadline`.
-    ///
-    /// # Errors
-    /// As [`list`](Self::list).
-    pub fn list_deadline(
-        &mut self,
-        prefix: &str,
-        deadline: Instant,
-    ) -> Result<Listing, DirectoryError> {
-        self.list_within(prefix, Wait::deadline(deadline))
-    }
-
-    fn list_within(&mut self, prefix: &str, wait: Wait) -> Result<Listing, DirectoryError> {
-        if let Some(why) = flaw_of_prefix(prefix) {
-            return Err(DirectoryError::InvalidName {
-                name: prefix.to_owned(),
-                why: why.to_owned(),
-            });
-        }
-        let mut names: Vec<String> = Vec::new();
-        let mut revision = None;
-        loop {
-            let after = names.last().map_or("", String::as_str);
-            let answer = self.request(Ask::List { prefix, after }, wait)?;
-            if answer.status != Status::Names {
-                return Err(answer.refusal(prefix));
-            }
-            let revision = *revision.get_or_insert(answer.revision);
-            let reply = Reply::parse(&answer.message).map_err(malformed)?;
-            let before = names.len();
-            names.extend(reply.names().map(str::to_owned));
-            // The client would ask again and again for a page that brings nothing.
-            if !reply.has_more || names.len() == before {
-                return Ok(Listing { names, revision });
-            }
-        }
-    }
-
-    /// Puts a handle under a name. It is served until this client is dropped or
-    /// [removes](Self::remove) the name. The handle need not live on.
-    ///
-    /// ```
-    /// use crossproc::directory::{DirectoryClient, DirectoryError};
-    /// use crossproc::{Event, Shm};
-    /// # use crossproc::directory::{Address, Directory};
-    /// # use std::sync::Arc;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let name = format!("crossproc put {}", std::process::id());
-    /// # let address = Address::abstract_name(name);
-    /// # let directory = Arc::new(Directory::bind(&address)?);
-    /// # let served = Arc::clone(&directory);
-    /// # let server = std::thread::spawn(move || served.serve());
-    /// // With a directory that is served at `address`:
-    /// let event = Shm::new(Event::new())?;
-    /// let mut client = DirectoryClient::connect(&address)?;
-    /// client.put("ready", &event)?;
-    /// assert!(matches!(client.put("ready", &event), Err(DirectoryError::NameTaken { .. })));
-    /// assert_eq!(directory.names(), ["ready"]);
-    /// # drop(client);
-    /// # directory.close();
-    /// # server.join().unwrap()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`NameTaken`](DirectoryError::NameTaken), even if this client has put it;
-    /// [`NotAllowed`](DirectoryError::NotAllowed); [`TooMany`](DirectoryError::TooMany);
-    /// [`RefusedHandle`](DirectoryError::RefusedHandle): only the directory's owner can put what is
-    /// neither memory of this crate nor a Unix socket;
-    /// [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
-    /// [`InvalidName`](DirectoryError::InvalidName).
-    pub fn put<H: Handle>(&mut self, name: &str, handle: &H) -> Result<(), DirectoryError> {
-        self.put_within(name, handle, false, Wait::timeout(REQUEST_TIMEOUT)).map(|_| ())
-    }
-
-    /// [`put`](Self::put), until `deadline`.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    pub fn put_deadline<H: Handle>(
-        &mut self,
-        name: &str,
-        handle: &H,
-        deadline: Instant,
-    ) -> Result<(), DirectoryError> {
-        self.put_within(name, handle, false, Wait::deadline(deadline)).map(|_| ())
-    }
-
-    /// [`put`](Self::put), unless the name is taken. Returns whether it was free.
-    ///
-    /// ```
-    /// use crossproc::directory::DirectoryClient;
-    /// use crossproc::{Event, Shm};
-    /// # use crossproc::directory::{Address, Directory};
-    /// # use std::sync::Arc;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let name = format!("crossproc put_if_absent {}", std::process::id());
-    /// # let address = Address::abstract_name(name);
-    /// # let directory = Arc::new(Directory::bind(&address)?);
-    /// # let served = Arc::clone(&directory);
-    /// # let server = std::thread::spawn(move || served.serve());
-    /// // With a directory that is served at `address`:
-    /// let event = Shm::new(Event::new())?;
-    /// let mut client = DirectoryClient::connect(&address)?;
-    /// assert!(client.put_if_absent("ready", &event)?);
-    /// assert!(!client.put_if_absent("ready", &event)?);
-    /// # drop(client);
-    /// # directory.close();
-    /// # server.join().unwrap()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`put`](Self::put), but for `NameTaken`.
-    pub fn put_if_absent<H: Handle>(
-        &mut self,
-        name: &str,
-        handle: &H,
-    ) -> Result<bool, DirectoryError> {
-        put_or_not(self.put(name, handle))
-    }
-
-    /// [`put_if_absent`](Self::put_if_absent), until `deadline`.
-    ///
-    /// # Errors
-    /// As [`put_if_absent`](Self::put_if_absent).
-    pub fn put_if_absent_deadline<H: Handle>(
-        &mut self,
-        name: &str,
-        handle: &H,
-        deadline: Instant,
-    ) -> Result<bool, DirectoryError> {
-        put_or_not(self.put_deadline(name, handle, deadline))
-    }
-
-    /// Gets a handle to what is served under a name. If there is nothing, calls `make` and puts the
-    /// result. If several clients do so at the same time, one is the first, and all get what it has
-    /// made. That is served as long as *that* client lives.
-    ///
-    /// ```
-    /// use crossproc::directory::DirectoryClient;
-    /// use crossproc::Queue;
-    /// # use crossproc::directory::{Address, Directory};
-    /// # use std::sync::Arc;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let name = format!("crossproc get_or_put {}", std::process::id());
-    /// # let address = Address::abstract_name(name);
-    /// # let directory = Arc::new(Directory::bind(&address)?);
-    /// # let served = Arc::clone(&directory);
-    /// # let server = std::thread::spawn(move || served.serve());
-    /// // With a directory that is served at `address`:
-    /// let mut client = DirectoryClient::connect(&address)?;
-    /// let first: Queue<u64> = client.get_or_put("numbers", || Ok(Queue::new(8)?))?;
-    /// let second: Queue<u64> = client.get_or_put("numbers", || panic!("there is one"))?;
-    /// first.put(7)?;
-    /// assert_eq!(second.get()?, 7);
-    /// # drop(client);
-    /// # directory.close();
-    /// # server.join().unwrap()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`get`](Self::get) and [`put`](Self::put), but for `NotFound` and `NameTaken`;
-    /// [`Os`](DirectoryError::Os) with the error of `make`.
-    pub fn get_or_put<H: Handle>(
-        &mut self,
-        name: &str,
-        make: impl FnOnce() -> io::Result<H>,
-    ) -> Result<H, DirectoryError> {
-        self.get_or_put_within(name, make, Wait::timeout(REQUEST_TIMEOUT))
-    }
-
-    /// [`get_or_put`](Self::get_or_put), until `deadline`.
-    ///
-    /// # Errors
-    /// As [`get_or_put`](Self::get_or_put).
-    pub fn get_or_put_deadline<H: Handle>(
-        &mut self,
-        name: &str,
-        make: impl FnOnce() -> io::Result<H>,
-        deadline: Instant,
-    ) -> Result<H, DirectoryError> {
-        self.get_or_put_within(name, make, Wait::deadline(deadline))
-    }
-
-    fn get_or_put_within<H: Handle>(
-        &mut self,
-        name: &str,
-        make: impl FnOnce() -> io::Result<H>,
-        wait: Wait,
-    ) -> Result<H, DirectoryError> {
-        match self.get_within(name, wait) {
-            Err(DirectoryError::NotFound { .. }) => {}
-            result => return result,
-        }
-        let made = make().map_err(DirectoryError::os("making what is to be put"))?;
-        let answer = self.put_within(name, &made, true, wait)?;
-        if answer.status == Status::Handle { answer.into_handle(name) } else { Ok(made) }
-    }
-
-    fn put_within<H: Handle>(
-        &mut self,
-        name: &str,
-        handle: &H,
-        or_get: bool,
-        wait: Wait,
-    ) -> Result<Answered, DirectoryError> {
-        check_name(name)?;
-        let answer = self.exchange(Ask::Put { name, or_get }, wait, |connection, packet| {
-            connection.send_both_with(packet, handle, wait)
-        })?;
-        match answer.status {
-            Status::Done => Ok(answer),
-            Status::Handle if or_get => Ok(answer),
-            _ => Err(answer.refusal(name)),
-        }
-    }
-
-    /// Removes a name that this client has put. Participants that have a handle keep it.
-    ///
-    /// ```
-    /// use crossproc::directory::{DirectoryClient, DirectoryError};
-    /// use crossproc::{Event, Shm};
-    /// # use crossproc::directory::{Address, Directory};
-    /// # use std::sync::Arc;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let name = format!("crossproc remove {}", std::process::id());
-    /// # let address = Address::abstract_name(name);
-    /// # let directory = Arc::new(Directory::bind(&address)?);
-    /// # let served = Arc::clone(&directory);
-    /// # let server = std::thread::spawn(move || served.serve());
-    /// // With a directory that is served at `address`:
-    /// let event = Shm::new(Event::new())?;
-    /// directory.put("stop", &event)?;
-    /// let mut client = DirectoryClient::connect(&address)?;
-    /// client.put("ready", &event)?;
-    /// client.remove("ready")?;
-    /// assert!(matches!(client.remove("ready"), Err(DirectoryError::NotFound { .. })));
-    /// assert!(matches!(client.remove("stop"), Err(DirectoryError::NotYours { .. })));
-    /// # drop(client);
-    /// # directory.close();
-    /// # server.join().unwrap()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`NotFound`](DirectoryError::NotFound); [`NotYours`](DirectoryError::NotYours);
-    /// [`Disconnected`](DirectoryError::Disconnected); [`TimedOut`](DirectoryError::TimedOut);
-    /// [`InvalidName`](DirectoryError::InvalidName).
-    pub fn remove(&mut self, name: &str) -> Result<(), DirectoryError> {
-        self.remove_within(name, Wait::timeout(REQUEST_TIMEOUT))
-    }
-
-    /// [`remove`](Self::remove), until `deadline`.
-    ///
-    /// # Errors
-    /// As [`remove`](Self::remove).
-    pub fn remove_deadline(&mut self, name: &str, deadline: Instant) -> Result<(), DirectoryError> {
-        self.remove_within(name, Wait::deadline(deadline))
-    }
-
-    fn remove_within(&mut self, name: &str, wait: Wait) -> Result<(), DirectoryError> {
-        check_name(name)?;
-        let answer = self.request(Ask::Remove { name }, wait)?;
-        if answer.status == Status::Done { Ok(()) } else { Err(answer.refusal(name)) }
-    }
-
-    forms! {
-        /// Gets a handle to what is served under a name, as soon as there is something.
-        ///
-        /// ```
-        /// use crossproc::directory::DirectoryClient;
-        /// use crossproc::{Event, Shm};
-        /// # use crossproc::directory::{Address, Directory};
-        /// # use std::sync::Arc;
-        ///
-        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-        /// # let name = format!("crossproc wait_for {}", std::process::id());
-        /// # let address = Address::abstract_name(name);
-        /// # let directory = Arc::new(Directory::bind(&address)?);
-        /// # let served = Arc::clone(&directory);
-        /// # let server = std::thread::spawn(move || served.serve());
-        /// // With a directory that is served at `address`:
-        /// let theirs = address.clone();
-        /// let waiter = std::thread::spawn(move || -> std::io::Result<()> {
-        ///     let ready: Shm<Event> = DirectoryClient::connect(&theirs)?.wait_for("ready")?;
-        ///     ready.set();
-        ///     Ok(())
-        /// });
-        /// let ready = Shm::new(Event::new())?;
-        /// let mut client = DirectoryClient::connect(&address)?;
-        /// client.put("ready", &ready)?;
-        /// ready.wait();
-        /// # waiter.join().unwrap()?;
-        /// # drop(client);
-        /// # directory.close();
-        /// # server.join().unwrap()?;
-        /// # Ok(())
-        /// # }
-        /// ```
-        wait_for, try_wait_for, wait_for_timeout, wait_for_deadline, wait_for_with <H: Handle>
-        (self: &mut Self, name: &str) -> Result<H, DirectoryError>, Self::wait_for_until,
-        errors "As [`get`](Self::get), but for `NotFound`.",
-        now "[`NotFound`](DirectoryError::NotFound). Then the [descriptor](Self::as_fd) becomes \
-             readable when something is put under that name.",
-        of directory::DirectoryError
-    }
-
-    forms! {
-        /// Waits until the directory's revision is not `since`: until a name has come or gone since
-        /// then. Returns the new revision. Take the first one from a [listing](Listing::revision).
-        ///
-        /// So a publisher can follow which subscribers there are, if each of them puts a name.
-        ///
-        /// ```
-        /// use crossproc::directory::DirectoryClient;
-        /// use crossproc::{Event, Shm};
-        /// # use crossproc::directory::{Address, Directory};
-        /// # use std::sync::Arc;
-        ///
-        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-        /// # let name = format!("crossproc wait_for_change {}", std::process::id());
-        /// # let address = Address::abstract_name(name);
-        /// # let directory = Arc::new(Directory::bind(&address)?);
-        /// # let served = Arc::clone(&directory);
-        /// # let server = std::thread::spawn(move || served.serve());
-        /// // With a directory that is served at `address`:
-        /// let mut client = DirectoryClient::connect(&address)?;
-        /// let before = client.list("worker ")?;
-        /// assert!(before.names.is_empty());
-        /// // Another participant puts a name.
-        /// directory.put("worker 1", &Shm::new(Event::new())?)?;
-        /// let revision = client.wait_for_change(before.revision)?;
-        /// assert_ne!(revision, before.revision);
-        /// assert_eq!(client.list("worker ")?.names, ["worker 1"]);
-        /// # drop(client);
-        /// # directory.close();
-        /// # server.join().unwrap()?;
-        /// # Ok(())
-        /// # }
-        /// ```
-        wait_for_change, try_wait_for_change, wait_for_change_timeout, wait_for_change_deadline,
-        wait_for_change_with
-        (self: &mut Self, since: u64) -> Result<u64, DirectoryError>, Self::wait_for_change_until,
-        errors "[`Disconnected`](DirectoryError::Disconnected).",
-        now "[`Unchanged`](DirectoryError::Unchanged). Then the [descriptor](Self::as_fd) becomes \
-             readable at the next change.",
-        of directory::DirectoryError
-    }
-
-    fn wait_for_until<H: Handle>(
-        &mut self,
-        name: &str,
-        wait: Option<impl FnOnce() -> Wait>,
-    ) -> Result<H, DirectoryError> {
-        check_name(name)?;
-        self.until(
-            |tell| Ask::Wait { name, tell },
-            wait,
-            |_| DirectoryError::NotFound { name: name.to_owned() },
-        )?
-        .into_handle(name)
-    }
-
-    fn wait_for_change_until(
-        &mut self,
-        since: u64,
-        wait: Option<impl FnOnce() -> Wait>,
-    ) -> Result<u64, DirectoryError> {
-        let ask = |tell| Ask::Change { since, tell };
-        let answer = self.until(ask, wait, |revision| DirectoryError::Unchanged { revision })?;
-        if answer.status == Status::Done { Ok(answer.revision) } else { Err(answer.refusal("")) }
-    }
-
-    /// Has the server wait. A caller without time to wait asks to be told at once if there is
-    /// nothing yet.
-    fn until<'n>(
-        &mut self,
-        ask: impl FnOnce(bool) -> Ask<'n>,
-        wait: Option<impl FnOnce() -> Wait>,
-        not_yet: impl FnOnce(u64) -> DirectoryError,
-    ) -> Result<Answered, DirectoryError> {
-        let wait = wait.map(|wait| wait());
-        match wait {
-            Some(wait) if wait.until().is_none_or(|until| until > clock::now()) => {
-                self.request(ask(false), wait)
-            }
-            _ => match self.request(ask(true), one_round(wait))? {
-                Answered { status: Status::Pending, revision, .. } => {
-                    Err(if wait.is_some() { DirectoryError::TimedOut } else { not_yet(revision) })
-                }
-                answer => Ok(answer),
-            },
-        }
-    }
-
-    fn request(&mut self, ask: Ask<'_>, wait: Wait) -> Result<Answered, DirectoryError> {
+    pub(super) fn request(&mut self, ask: Ask<'_>, wait: Wait) -> Result<Answered, DirectoryError> {
         self.exchange(ask, wait, |connection, packet| connection.send_with(packet, wait))
     }
 
     /// Sends a request, and receives until its reply comes.
-    fn exchange(
+    pub(super) fn exchange(
         &mut self,
         ask: Ask<'_>,
         wait: Wait,
@@ -756,6 +212,103 @@ impl DirectoryClient {
     }
 }
 
+impl ConnectOptions {
+    /// [`DirectoryClient::connect`] with these options.
+    ///
+    /// ```
+    /// use crossproc::directory::{ConnectOptions, Directory};
+    /// use crossproc::{Event, Shm};
+    /// # use crossproc::directory::Address;
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("crossproc connect {}", std::process::id());
+    /// # let address = Address::abstract_name(name);
+    /// let directory = Directory::bind(&address)?;
+    /// # let directory = Arc::new(directory);
+    /// # let served = Arc::clone(&directory);
+    /// # let server = std::thread::spawn(move || served.serve());
+    /// // With the directory served:
+    /// let mut client = ConnectOptions::new().connect(&address)?;
+    /// client.put("ready", &Shm::new(Event::new())?)?;
+    /// assert_eq!(directory.names(), ["ready"]);
+    /// # drop(client);
+    /// # directory.close();
+    /// # server.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect(&self, address: impl Into<Address>) -> Result<DirectoryClient, DirectoryError> {
+        let address = address.into();
+        self.attempt(&address, &address.socket_address()?, Wait::timeout(REQUEST_TIMEOUT))
+    }
+
+    /// [`DirectoryClient::connect_timeout`] with these options.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_timeout(
+        &self,
+        address: impl Into<Address>,
+        timeout: Duration,
+    ) -> Result<DirectoryClient, DirectoryError> {
+        self.connect_with(address, Wait::timeout(timeout))
+    }
+
+    /// [`DirectoryClient::connect_deadline`] with these options.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_deadline(
+        &self,
+        address: impl Into<Address>,
+        deadline: Instant,
+    ) -> Result<DirectoryClient, DirectoryError> {
+        self.connect_with(address, Wait::deadline(deadline))
+    }
+
+    /// [`DirectoryClient::connect_with`] with these options.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_with(
+        &self,
+        address: impl Into<Address>,
+        wait: Wait,
+    ) -> Result<DirectoryClient, DirectoryError> {
+        let address = address.into();
+        // Waiting may take long, and the program may change its working directory meanwhile.
+        let anchored = address.anchored();
+        let place = anchored.socket_address()?;
+        // Watches before the first attempt, so that nothing comes unseen in between.
+        let watch = anchored.path().and_then(FolderWatch::of_folder);
+        loop {
+            match self.attempt(&address, &place, wait) {
+                // The server may have been killed just now; the next one will come.
+                Err(DirectoryError::NotServed { .. } | DirectoryError::Disconnected) => {}
+                result => return result,
+            }
+            FolderWatch::wait(watch.as_ref(), wait)?;
+        }
+    }
+
+    /// Tries once to connect to the server.
+    fn attempt(
+        &self,
+        address: &Address,
+        place: &SocketAddrUnix,
+        wait: Wait,
+    ) -> Result<DirectoryClient, DirectoryError> {
+        let connection = self.dial(address, place, wait)?;
+        let mut client = DirectoryClient { connection, number: 0 };
+        client.greet(wait)?;
+        Ok(client)
+    }
+}
+
 impl Drop for DirectoryClient {
     /// Closes the connection, without a moment in which a child could get it and keep the names.
     fn drop(&mut self) {
@@ -765,7 +318,7 @@ impl Drop for DirectoryClient {
 
 impl Answered {
     /// Returns the handle that it brought.
-    fn into_handle<H: Handle>(mut self, name: &str) -> Result<H, DirectoryError> {
+    pub(super) fn into_handle<H: Handle>(mut self, name: &str) -> Result<H, DirectoryError> {
         if self.status != Status::Handle {
             return Err(self.refusal(name));
         }
@@ -781,7 +334,7 @@ impl Answered {
     }
 
     /// Returns why the server has not done what it was asked.
-    fn refusal(&self, name: &str) -> DirectoryError {
+    pub(super) fn refusal(&self, name: &str) -> DirectoryError {
         let name = name.to_owned();
         let why = Reply::parse(&self.message)
             .map_or_else(std::borrow::Cow::into_owned, |reply| reply.text.to_owned());
@@ -804,21 +357,7 @@ impl Answered {
     }
 }
 
-/// Returns the limit of a question that must be asked although there is no time to wait for its
-/// subject.
-fn one_round(wait: Option<Wait>) -> Wait {
-    wait.unwrap_or(Wait::FOREVER).within(REQUEST_TIMEOUT)
-}
-
-fn put_or_not(result: Result<(), DirectoryError>) -> Result<bool, DirectoryError> {
-    match result {
-        Ok(()) => Ok(true),
-        Err(DirectoryError::NameTaken { .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn malformed(what: impl Into<String>) -> DirectoryError {
+pub(super) fn malformed(what: impl Into<String>) -> DirectoryError {
     DirectoryError::Malformed { what: what.into() }
 }
 

@@ -1,11 +1,11 @@
-//! Connecting to a server that may not be there yet.
+//! [`ConnectOptions`]: which servers a client trusts. And finding one that may not be there yet.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossproc_sys::clock;
 use crossproc_sys::descriptor::above_standard;
@@ -19,9 +19,9 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::address::Address;
-use super::client::{DirectoryClient, REQUEST_TIMEOUT};
 use super::error::DirectoryError;
 use super::own::Own;
+use crate::connection::Connection;
 use crate::wait::{Wait, recheck_interval};
 
 /// The nanoseconds between two looks for a server whose coming nothing announces: at an abstract
@@ -146,95 +146,13 @@ impl ConnectOptions {
         self
     }
 
-    /// [`DirectoryClient::connect`] with these options.
-    ///
-    /// ```
-    /// use crossproc::directory::{ConnectOptions, Directory};
-    /// use crossproc::{Event, Shm};
-    /// # use crossproc::directory::Address;
-    /// # use std::sync::Arc;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let name = format!("crossproc connect {}", std::process::id());
-    /// # let address = Address::abstract_name(name);
-    /// let directory = Directory::bind(&address)?;
-    /// # let directory = Arc::new(directory);
-    /// # let served = Arc::clone(&directory);
-    /// # let server = std::thread::spawn(move || served.serve());
-    /// // With the directory served:
-    /// let mut client = ConnectOptions::new().connect(&address)?;
-    /// client.put("ready", &Shm::new(Event::new())?)?;
-    /// assert_eq!(directory.names(), ["ready"]);
-    /// # drop(client);
-    /// # directory.close();
-    /// # server.join().unwrap()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As there.
-    pub fn connect(&self, address: impl Into<Address>) -> Result<DirectoryClient, DirectoryError> {
-        let address = address.into();
-        self.attempt(&address, &address.socket_address()?, Wait::timeout(REQUEST_TIMEOUT))
-    }
-
-    /// [`DirectoryClient::connect_timeout`] with these options.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn connect_timeout(
-        &self,
-        address: impl Into<Address>,
-        timeout: Duration,
-    ) -> Result<DirectoryClient, DirectoryError> {
-        self.connect_with(address, Wait::timeout(timeout))
-    }
-
-    /// [`DirectoryClient::connect_deadline`] with these options.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn connect_deadline(
-        &self,
-        address: impl Into<Address>,
-        deadline: Instant,
-    ) -> Result<DirectoryClient, DirectoryError> {
-        self.connect_with(address, Wait::deadline(deadline))
-    }
-
-    /// [`DirectoryClient::connect_with`] with these options.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn connect_with(
-        &self,
-        address: impl Into<Address>,
-        wait: Wait,
-    ) -> Result<DirectoryClient, DirectoryError> {
-        let address = address.into();
-        // Waiting may take long, and the program may change its working directory meanwhile.
-        let anchored = address.anchored();
-        let place = anchored.socket_address()?;
-        // Watches before the first attempt, so that nothing comes unseen in between.
-        let watch = anchored.path().and_then(FolderWatch::of_folder);
-        loop {
-            match self.attempt(&address, &place, wait) {
-                // The server may have been killed just now; the next one will come.
-                Err(DirectoryError::NotServed { .. } | DirectoryError::Disconnected) => {}
-                result => return result,
-            }
-            FolderWatch::wait(watch.as_ref(), wait)?;
-        }
-    }
-
-    /// Tries once to connect to the server.
-    fn attempt(
+    /// Tries once to connect to the server. Returns the connection to one that is trusted.
+    pub(super) fn dial(
         &self,
         address: &Address,
         place: &SocketAddrUnix,
         wait: Wait,
-    ) -> Result<DirectoryClient, DirectoryError> {
+    ) -> Result<Own<Connection>, DirectoryError> {
         let socket = dial(address, place, wait)?;
         let peer = sys::peer(&*socket).map_err(DirectoryError::os("finding out who serves"))?;
         if !self.trusted.contains(&peer.uid) {
@@ -255,9 +173,7 @@ impl ConnectOptions {
             );
             return Err(DirectoryError::NotServed { address: address.clone(), source });
         }
-        let mut client = DirectoryClient::of(socket.into_connection());
-        client.greet(wait)?;
-        Ok(client)
+        Ok(socket.into_connection())
     }
 }
 
@@ -310,11 +226,11 @@ fn dial(
 }
 
 /// Watches what comes into a folder: `inotify(7)`.
-struct FolderWatch(OwnedFd);
+pub(super) struct FolderWatch(OwnedFd);
 
 impl FolderWatch {
     /// Returns `None` if there is no such folder, or the system has no watch left.
-    fn of_folder(path: &Path) -> Option<Self> {
+    pub(super) fn of_folder(path: &Path) -> Option<Self> {
         let folder = path
             .parent()
             .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
@@ -327,7 +243,7 @@ impl FolderWatch {
     }
 
     /// Waits until something has come, or until it is time to look again.
-    fn wait(watch: Option<&Self>, wait: Wait) -> Result<(), DirectoryError> {
+    pub(super) fn wait(watch: Option<&Self>, wait: Wait) -> Result<(), DirectoryError> {
         let mut watched: Vec<_> =
             watch.iter().map(|watch| PollFd::new(&watch.0, PollFlags::IN)).collect();
         if wait.is_interrupted() {

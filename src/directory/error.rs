@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::address::Address;
+use super::address::{Address, AddressError};
+use super::protocol::flaw_of_name;
 use crate::connection::ConnectionError;
 use crate::memory::HandleError;
 
@@ -40,13 +41,8 @@ pub enum DirectoryError {
         address: Address,
     },
     /// No socket can have this address.
-    #[error("{address:?} is no address of a directory: {why}")]
-    InvalidAddress {
-        /// The address.
-        address: Address,
-        /// What is wrong with it.
-        why: &'static str,
-    },
+    #[error(transparent)]
+    InvalidAddress(#[from] AddressError),
     /// Another thread serves this directory already, or another process bound it.
     #[error("the directory {what}")]
     NotToBeServed {
@@ -211,7 +207,7 @@ impl From<DirectoryError> for io::Error {
             DirectoryError::NotASocket { .. } | DirectoryError::NameTaken { .. } => {
                 io::ErrorKind::AlreadyExists
             }
-            DirectoryError::InvalidAddress { .. } | DirectoryError::InvalidName { .. } => {
+            DirectoryError::InvalidAddress(_) | DirectoryError::InvalidName { .. } => {
                 io::ErrorKind::InvalidInput
             }
             DirectoryError::UntrustedServer { .. }
@@ -230,5 +226,15 @@ impl From<DirectoryError> for io::Error {
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)
+    }
+}
+
+/// Checks a name before it is sent, or put.
+pub(super) fn check_name(name: &str) -> Result<(), DirectoryError> {
+    match flaw_of_name(name) {
+        None => Ok(()),
+        Some(why) => {
+            Err(DirectoryError::InvalidName { name: name.to_owned(), why: why.to_owned() })
+        }
     }
 }

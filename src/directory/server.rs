@@ -28,8 +28,8 @@ use super::closer::Foreign;
 use super::error::DirectoryError;
 use super::own::Own;
 use super::protocol::MAX_REQUEST;
+use super::service::{Served, Service};
 use super::state::{Answer, Brought, ClientId};
-use super::{Directory, Served};
 use crate::connection::frame::{self, Frame, FrameHead};
 
 /// The most events that a round looks at.
@@ -72,7 +72,7 @@ enum Door {
 
 #[derive(Debug)]
 pub(super) struct Server<'a> {
-    directory: &'a Directory,
+    directory: &'a Service,
     epoll: OwnedFd,
     guests: BTreeMap<ClientId, Guest>,
     /// The number of connections of each process.
@@ -86,7 +86,7 @@ pub(super) struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    pub(super) fn new(directory: &'a Directory) -> Result<Self, DirectoryError> {
+    pub(super) fn new(directory: &'a Service) -> Result<Self, DirectoryError> {
         let failed = DirectoryError::os("making an epoll instance");
         let epoll =
             epoll::create(epoll::CreateFlags::CLOEXEC).and_then(above_standard).map_err(&failed)?;

@@ -10,6 +10,7 @@ use crossproc_sys::failed::because;
 use crossproc_sys::poll::sleep_until;
 use crossproc_sys::threads::{Others, Thread, others};
 
+use crate::reactor;
 use crate::reactor::own_threads::{self, CLOSER, SLEEPER};
 
 /// How long a thread may take to end, in nanoseconds, if nothing can tell whether it is ending.
@@ -40,7 +41,7 @@ pub(super) fn until_alone() -> io::Result<()> {
         if found == Others::None {
             break;
         }
-        let idle = own_threads::end_idle();
+        let idle = reactor::end_idle();
         if clock::now().saturating_sub(begin) >= patience(&found, idle) {
             return Err(io::Error::new(io::ErrorKind::Unsupported, refusal(&found)));
         }

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::exchange::Refused;
-use super::waiting::Failure;
+use super::ring::refused::Refused;
+use super::ring::waiting::Failure;
 use crate::sync::error::RobustListError;
 
 /// Why an operation on a [`Queue`](crate::Queue) or a [`JoinableQueue`](crate::JoinableQueue)

@@ -3,7 +3,8 @@
 use core::future::poll_fn;
 
 use super::participation::QueueHandle;
-use super::{Item, JoinableQueue, PutError, Queue, QueueError, Room, Task, put_bytes, put_value};
+use super::payload::{put_bytes, put_value};
+use super::{Item, JoinableQueue, PutError, Queue, QueueError, Room, Task};
 use crate::memory::shared::Plain;
 use crate::reactor::{Lead, Line};
 use crate::wait::Wait;

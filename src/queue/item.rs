@@ -6,13 +6,8 @@
 use core::any::type_name;
 use core::ptr::NonNull;
 
-use super::layout::{Config, MOST_PLACES, Offsets};
-use super::words::INDEX;
-use crate::memory::region::{Layout, RegionError};
+use crate::memory::region::Layout;
 use crate::memory::shared::{Fingerprint, Plain};
-
-/// The largest capacity of a queue.
-const MOST_ITEMS: usize = 1 << 20;
 
 /// What a queue can hold: [`Plain`] data, or messages of bytes, `[u8]`. The trait is implemented
 /// for these two and nothing else.
@@ -105,60 +100,4 @@ impl sealed::Item for [u8] {
     fn name() -> &'static str {
         "[u8]"
     }
-}
-
-/// Checks the numbers that a creator chooses.
-pub(crate) fn check_numbers(
-    capacity: usize,
-    dead_letters: usize,
-    participants: usize,
-    loans: usize,
-) -> Result<(), RegionError> {
-    let unsuitable = |what: String| Err(RegionError::UnsuitableQueue { what });
-    if capacity == 0 || capacity > MOST_ITEMS {
-        return unsuitable(format!("the capacity must be 1 to {MOST_ITEMS} items, not {capacity}"));
-    }
-    if participants == 0 {
-        return unsuitable("there must be room for one participant at least".into());
-    }
-    let most_loans = MOST_PLACES as usize - 1;
-    if loans == 0 || loans > most_loans {
-        return unsuitable(format!("a participant must have 1 to {most_loans} loans, not {loans}"));
-    }
-    // Wide enough for any of them.
-    let slots =
-        capacity as u128 + dead_letters as u128 + participants as u128 * (loans as u128 + 1);
-    if slots > u128::from(INDEX) {
-        return unsuitable(format!(
-            "capacity, dead letters, and participants times loans + 1 come to {slots} slots, \
-             of which there can be {INDEX}: take less of one of them"
-        ));
-    }
-    Ok(())
-}
-
-/// Checks a config. Returns the offsets that follow from it.
-pub(crate) fn check(config: &Config) -> Result<Offsets, RegionError> {
-    let unsuitable = |what: String| RegionError::UnsuitableQueue { what };
-    let loans = config.places.saturating_sub(1);
-    check_numbers(
-        config.capacity as usize,
-        config.letters as usize,
-        config.ids as usize,
-        loans as usize,
-    )?;
-    if !config.is_joinable && config.letters != 0 {
-        return Err(unsuitable("only a joinable queue can have dead letters".into()));
-    }
-    if u32::try_from(config.size).is_err() {
-        return Err(unsuitable(format!(
-            "an item can have {} bytes at most, not {}",
-            u32::MAX,
-            config.size
-        )));
-    }
-    config.offsets().ok_or_else(|| {
-        // All else has been checked, and is less than an address space.
-        unsuitable(format!("an item cannot be aligned to {} bytes", config.align))
-    })
 }

@@ -1,25 +1,19 @@
 //! [`JoinableQueue`]: a queue of tasks that outlive their workers.
 
-#![allow(unsafe_code)]
-
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem;
-use core::ops::Deref;
-use core::ptr::NonNull;
 use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use crossproc_sys::atomic::Ordering::Relaxed;
-
-use super::count;
 use super::error::{PutError, PutManyError, QueueError};
-use super::exchange::Which;
-use super::item::Item;
+use super::item::{Item, sealed::Item as _};
 use super::loan::{HeldSlot, Loan};
-use super::options::{self, QueueOptions};
+use super::options::QueueOptions;
 use super::participation::{Participation, QueueHandle};
+use super::payload::{put_value, put_values};
+use super::region::{attach, create};
+use super::task::{DeadLetter, Task};
 use crate::memory::HandleError;
 use crate::memory::region::RegionError;
 use crate::memory::shared::Plain;
@@ -92,27 +86,11 @@ pub(super) const KIND: &str = "JoinableQueue";
 /// ```
 ///
 /// # Source
-/// An original algorithm; the argument is in `src/queue/tasks.rs`.
+/// An original algorithm; the argument is in `src/queue/ring/tasks.rs`.
 pub struct JoinableQueue<T: ?Sized + Item> {
     pub(crate) handle: QueueHandle,
     items: PhantomData<fn(&T)>,
 }
-
-/// A [`JoinableQueue`] of messages.
-///
-/// ```
-/// use crossproc::JoinableByteQueue;
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
-/// tasks.put(b"sweep the floor")?;
-/// let task = tasks.get()?;
-/// assert_eq!(*task, *b"sweep the floor");
-/// task.done();
-/// # Ok(())
-/// # }
-/// ```
-pub type JoinableByteQueue = JoinableQueue<[u8]>;
 
 impl<T: Plain> JoinableQueue<T> {
     /// Creates a queue for `capacity` tasks, 1 to 2^20, with the defaults of [`QueueOptions`].
@@ -206,7 +184,7 @@ impl<T: Plain> JoinableQueue<T> {
     }
 
     fn put_until(&self, value: T, wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutError<T>> {
-        super::put_value(&self.handle, value, wait)
+        put_value(&self.handle, value, wait)
     }
 
     fn put_many_until(
@@ -214,96 +192,35 @@ impl<T: Plain> JoinableQueue<T> {
         values: &[T],
         wait: Option<impl FnOnce() -> Wait>,
     ) -> Result<(), PutManyError> {
-        super::put_values(&self.handle, values, wait)
+        put_values(&self.handle, values, wait)
     }
 }
 
-impl JoinableQueue<[u8]> {
-    /// Creates a queue for `capacity` tasks, 1 to 2^20, of at most `max_len` bytes, with the
-    /// defaults of [`QueueOptions`].
+impl QueueOptions {
+    /// Creates a [`JoinableQueue`] for `capacity` tasks, 1 to 2^20.
     ///
     /// ```
-    /// use crossproc::{JoinableByteQueue, QueueError};
+    /// use crossproc::{JoinableQueue, QueueOptions};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let tasks = JoinableByteQueue::with_max_len(8, 5)?;
-    /// tasks.put(b"sweep")?;
-    /// assert!(matches!(tasks.put(b"wash up"), Err(QueueError::TooLong { len: 7, max: 5 })));
+    /// let tasks: JoinableQueue<u64> = QueueOptions::new().participants(9).create_joinable(16)?;
+    /// tasks.put(7)?;
+    /// tasks.get()?.done();
+    /// assert_eq!(tasks.unfinished(), 0);
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// [`RegionError`]: there is no memory or no descriptor for it, or the capacity is impossible.
-    pub fn with_max_len(capacity: usize, max_len: usize) -> Result<Self, RegionError> {
-        QueueOptions::new().create_joinable_bytes(capacity, max_len)
-    }
-
-    forms! {
-        /// Puts a task at the end of the queue.
-        ///
-        /// ```
-        /// use crossproc::JoinableByteQueue;
-        ///
-        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-        /// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
-        /// tasks.put(b"sweep the floor")?;
-        /// assert_eq!(tasks.unfinished(), 1);
-        /// # Ok(())
-        /// # }
-        /// ```
-        put, try_put, put_timeout, put_deadline, put_with
-        (self: &Self, message: &[u8]) -> Result<(), QueueError>, Self::put_until,
-        errors "[`TooLong`](QueueError::TooLong), [`Closed`](QueueError::Closed), \
-                and those of becoming a participant ([`QueueError`]).",
-        now "[`Full`](QueueError::Full)."
-    }
-
-    /// Returns a slot to write a task of `len` bytes into, in place. The slot holds what some
-    /// earlier task left there. The call does not wait, whether the queue is full or not.
-    ///
-    /// ```
-    /// use crossproc::JoinableByteQueue;
-    ///
-    /// # fn main() -> std::io::Result<()> {
-    /// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
-    /// let mut task = tasks.loan(5)?;
-    /// task.copy_from_slice(b"sweep");
-    /// task.send()?;
-    /// assert_eq!(*tasks.get()?, *b"sweep");
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), and those of
-    /// becoming a participant.
-    pub fn loan(&self, len: usize) -> Result<Loan<'_, [u8]>, QueueError> {
-        Loan::new(&self.handle, len)
-    }
-
-    /// Returns the maximum length of a task, in bytes.
-    ///
-    /// ```
-    /// use crossproc::JoinableByteQueue;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
-    /// assert_eq!(tasks.max_len(), 1024);
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn max_len(&self) -> usize {
-        self.handle.memory().config.size as usize
-    }
-
-    pub(crate) fn put_until(
+    /// [`RegionError::Create`] if there is no memory or no descriptor for it,
+    /// [`RegionError::UnsuitableQueue`] if the numbers are impossible, and
+    /// [`RegionError::NoNamespace`].
+    pub fn create_joinable<T: Plain>(
         &self,
-        message: &[u8],
-        wait: Option<impl FnOnce() -> Wait>,
-    ) -> Result<(), QueueError> {
-        super::put_bytes(&self.handle, message, wait)
+        capacity: usize,
+    ) -> Result<JoinableQueue<T>, RegionError> {
+        let config = self.config(capacity, size_of::<T>(), align_of::<T>(), true)?;
+        create(config, T::layout(KIND)).map(JoinableQueue::of)
     }
 }
 
@@ -335,7 +252,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// # Errors
     /// [`RegionError`], which has a variant for everything that can be wrong with the file.
     pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
-        options::attach(file.into(), T::layout(KIND), T::name(), true).map(JoinableQueue::of)
+        attach(file.into(), T::layout(KIND), T::name(), true).map(JoinableQueue::of)
     }
 
     forms! {
@@ -370,7 +287,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     fn get_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Task<'_, T>, QueueError> {
         let held =
             HeldSlot::of::<T>(&self.handle, |participation| participation.receive_task(wait))?;
-        Ok(Task { attempts: attempts(&held), held, queue: PhantomData })
+        Ok(Task::new(held))
     }
 
     /// Waits until all tasks are finished, as long as it takes. When it returns, there was a moment
@@ -490,7 +407,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// and those of becoming a participant.
     pub fn dead_letter(&self) -> Result<DeadLetter<'_, T>, QueueError> {
         let held = HeldSlot::new::<T>(&self.handle, Participation::receive_letter)?;
-        Ok(DeadLetter { attempts: attempts(&held), held, queue: PhantomData })
+        Ok(DeadLetter::new(held))
     }
 
     /// Returns how many dead letters there are. It may have changed by the time this returns.
@@ -555,7 +472,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        super::is_closed(&self.handle)
+        self.handle.is_closed()
     }
 
     /// Returns how many tasks wait in the queue, not counting those that were taken and came back.
@@ -574,7 +491,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// ```
     #[must_use]
     pub fn len(&self) -> usize {
-        count(&self.handle, Which::Items)
+        self.handle.len()
     }
 
     /// Returns whether [`len`](JoinableQueue::len) is 0. It may have changed by the time this
@@ -664,145 +581,5 @@ impl<T: ?Sized + Item> fmt::Debug for JoinableQueue<T> {
             .field("capacity", &self.capacity())
             .field("is_closed", &self.is_closed())
             .finish()
-    }
-}
-
-/// A task in hand, to be read in place. [`done`](Task::done) finishes it. If it is dropped without
-/// that, also by a panic, it goes to another worker. It stays in its thread.
-///
-/// A leaked task stays unfinished until its thread ends. The process ends with that thread, as it
-/// does for a [leaked lock guard](crate::LockGuard#leaked-guards).
-#[must_use = "a task that is dropped is given to another"]
-pub struct Task<'a, T: ?Sized + Item> {
-    held: HeldSlot,
-    attempts: u32,
-    queue: PhantomData<(&'a (), *const T)>,
-}
-
-impl<T: ?Sized + Item> Task<'_, T> {
-    /// Finishes the task. It does not block. In a forked child it does nothing: the task is the
-    /// parent's.
-    ///
-    /// ```
-    /// use crossproc::JoinableQueue;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
-    /// tasks.put(7)?;
-    /// let task = tasks.get()?;
-    /// let square = *task * *task;
-    /// task.done();
-    /// assert_eq!((square, tasks.unfinished()), (49, 0));
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn done(self) {
-        self.held.participation.finish_task(self.held.place);
-        // SAFETY: `self` is forgotten below, so only this copy is dropped.
-        let held: HeldSlot = unsafe { core::ptr::read(&raw const self.held) };
-        mem::forget(self);
-        drop(held);
-    }
-
-    /// Returns how often the task was given out, this time included.
-    ///
-    /// ```
-    /// use crossproc::JoinableQueue;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let tasks: JoinableQueue<u64> = JoinableQueue::new(16)?;
-    /// tasks.put(7)?;
-    /// assert_eq!(tasks.get()?.attempts(), 1);
-    /// assert_eq!(tasks.get()?.attempts(), 2, "the first was dropped");
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn attempts(&self) -> u32 {
-        self.attempts
-    }
-}
-
-/// Returns how often the task was given out. It is read once: a later change by a peer does not
-/// reach the holder of the slot.
-fn attempts(held: &HeldSlot) -> u32 {
-    // Relaxed: the slot is this participant's.
-    held.participation.memory().attempts(held.slot()).load(Relaxed)
-}
-
-impl<T: ?Sized + Item> Drop for Task<'_, T> {
-    fn drop(&mut self) {
-        self.held.participation.return_task(self.held.place);
-    }
-}
-
-impl<T: ?Sized + Item> Deref for Task<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: the slot is this thread's alone (invariant of `HeldSlot`), and stays mapped as
-        // long as `participation` exists. It holds a `T`, and any bytes make one.
-        unsafe { NonNull::as_ref(&self.held.item::<T>()) }
-    }
-}
-
-impl<T: ?Sized + Item> fmt::Debug for Task<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Task").field("attempts", &self.attempts()).finish_non_exhaustive()
-    }
-}
-
-/// A task that was given up after as many attempts as [`QueueOptions::attempts`] allows. It counts
-/// as finished, and is gone once this is dropped.
-///
-/// A leaked dead letter ends the process with its thread, as a leaked [`Task`] does.
-pub struct DeadLetter<'a, T: ?Sized + Item> {
-    held: HeldSlot,
-    attempts: u32,
-    queue: PhantomData<(&'a (), *const T)>,
-}
-
-impl<T: ?Sized + Item> DeadLetter<'_, T> {
-    /// Returns how often the task was given out.
-    ///
-    /// ```
-    /// use crossproc::{JoinableQueue, QueueOptions};
-    /// use std::num::NonZeroU32;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let options = QueueOptions::new().attempts(NonZeroU32::new(2), 10);
-    /// let tasks: JoinableQueue<u64> = options.create_joinable(16)?;
-    /// tasks.put(7)?;
-    /// drop(tasks.get()?);
-    /// drop(tasks.get()?);
-    /// let letter = tasks.dead_letter()?;
-    /// assert_eq!((*letter, letter.attempts()), (7, 2));
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn attempts(&self) -> u32 {
-        self.attempts
-    }
-}
-
-impl<T: ?Sized + Item> Drop for DeadLetter<'_, T> {
-    fn drop(&mut self) {
-        self.held.participation.vacate(self.held.place);
-    }
-}
-
-impl<T: ?Sized + Item> Deref for DeadLetter<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: as for a task.
-        unsafe { NonNull::as_ref(&self.held.item::<T>()) }
-    }
-}
-
-impl<T: ?Sized + Item> fmt::Debug for DeadLetter<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeadLetter").field("attempts", &self.attempts()).finish_non_exhaustive()
     }
 }

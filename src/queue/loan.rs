@@ -11,10 +11,10 @@ use std::rc::Rc;
 
 use crossproc_sys::atomic::Ordering::Relaxed;
 
-use super::check_len;
 use super::error::{PutError, QueueError};
 use super::item::{Item, ItemSize};
 use super::participation::{Participation, QueueHandle};
+use super::payload::check_len;
 use crate::wait::{Wait, forms};
 
 /// One of the thread's own places, which is in use, and the slot in it.

@@ -6,11 +6,12 @@
 use core::ptr::NonNull;
 
 use super::error::QueueError;
-use super::exchange::{Refused, Ring};
 use super::participation::Participation;
-use super::tasks::Unfinished;
-use super::waiting::Side;
-use super::words::{TASK, WAITERS};
+use super::ring::ends::Ring;
+use super::ring::refused::Refused;
+use super::ring::tasks::Unfinished;
+use super::ring::waiting::Side;
+use super::ring::words::{TASK, WAITERS};
 use crate::wait::{Wait, Waiter};
 
 /// The least bound on the items of one `get_many`, for queues of a smaller capacity.
@@ -37,9 +38,7 @@ impl Participation {
         place: usize,
         wait: Option<impl FnOnce() -> Wait>,
     ) -> Result<(), QueueError> {
-        let put = |ring: Ring<'_>| {
-            self.memory().put(&self.participant, ring, place).map(|flags| (flags, 1))
-        };
+        let put = |ring: Ring<'_>| ring.put(&self.participant, place).map(|flags| (flags, 1));
         match (self.memory().at_once(self.thread, Side::Putters, put), wait) {
             (Err(Refused::Full), Some(wait)) => self.send_waiting(place, wait()),
             (result, _) => Ok(result?),
@@ -48,11 +47,8 @@ impl Participation {
 
     #[cold]
     fn send_waiting(&self, place: usize, wait: Wait) -> Result<(), QueueError> {
-        let put = |ring: Ring<'_>| {
-            self.memory().put(&self.participant, ring, place).map(|flags| (flags, 1))
-        };
-        let sleep =
-            |ring: Ring<'_>, waiter: &mut Waiter| self.memory().sleep(ring, Side::Putters, waiter);
+        let put = |ring: Ring<'_>| ring.put(&self.participant, place).map(|flags| (flags, 1));
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ring.sleep(Side::Putters, waiter);
         Ok(self.memory().waiting(self.thread, Side::Putters, &mut Waiter::new(wait), put, sleep)?)
     }
 
@@ -63,9 +59,7 @@ impl Participation {
         place: usize,
         wait: Option<impl FnOnce() -> Wait>,
     ) -> Result<(), QueueError> {
-        let get = |ring: Ring<'_>| {
-            self.memory().get(&self.participant, ring, place, 0).map(|flags| (flags, 1))
-        };
+        let get = |ring: Ring<'_>| ring.get(&self.participant, place, 0).map(|flags| (flags, 1));
         match (self.memory().at_once(self.thread, Side::Getters, get), wait) {
             (Err(Refused::Empty), Some(wait)) => self.receive_waiting(place, wait()),
             (result, _) => Ok(result?),
@@ -74,11 +68,8 @@ impl Participation {
 
     #[cold]
     fn receive_waiting(&self, place: usize, wait: Wait) -> Result<(), QueueError> {
-        let get = |ring: Ring<'_>| {
-            self.memory().get(&self.participant, ring, place, 0).map(|flags| (flags, 1))
-        };
-        let sleep =
-            |ring: Ring<'_>, waiter: &mut Waiter| self.memory().sleep(ring, Side::Getters, waiter);
+        let get = |ring: Ring<'_>| ring.get(&self.participant, place, 0).map(|flags| (flags, 1));
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ring.sleep(Side::Getters, waiter);
         Ok(self.memory().waiting(self.thread, Side::Getters, &mut Waiter::new(wait), get, sleep)?)
     }
 
@@ -215,7 +206,7 @@ impl Participation {
             while *put < count {
                 let slot = memory.slot(&self.participant, place)?;
                 write(memory.payload(slot), slot, *put);
-                match memory.put(&self.participant, ring, place) {
+                match ring.put(&self.participant, place) {
                     Ok(flags) => {
                         *put += 1;
                         if flags & WAITERS != 0 {
@@ -241,9 +232,8 @@ impl Participation {
             }
             let result = match (&mut waiter, refused) {
                 (Some(waiter), Refused::Full) => {
-                    let sleep = |ring: Ring<'_>, waiter: &mut Waiter| {
-                        memory.sleep(ring, Side::Putters, waiter)
-                    };
+                    let sleep =
+                        |ring: Ring<'_>, waiter: &mut Waiter| ring.sleep(Side::Putters, waiter);
                     memory
                         .waiting(
                             self.thread,
@@ -282,7 +272,7 @@ impl Participation {
         let mut some = |ring: Ring<'_>, got: &mut usize| {
             let before = *got;
             while *got < most {
-                match memory.get(&self.participant, ring, place, 0) {
+                match ring.get(&self.participant, place, 0) {
                     Ok(flags) => {
                         *got += 1;
                         let slot = memory.slot(&self.participant, place)?;
@@ -300,8 +290,7 @@ impl Participation {
         let mut got = 0;
         match (memory.at_once(self.thread, Side::Getters, |ring| some(ring, &mut got)), wait) {
             (Err(Refused::Empty), Some(wait)) => {
-                let sleep =
-                    |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep(ring, Side::Getters, waiter);
+                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ring.sleep(Side::Getters, waiter);
                 let waiter = &mut Waiter::new(wait());
                 memory.waiting(
                     self.thread,

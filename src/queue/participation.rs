@@ -18,9 +18,10 @@ use std::sync::Arc;
 use crossproc_sys::robust::{self, Holding, Slot, Thread};
 
 use super::error::QueueError;
-use super::exchange::Participant;
-use super::memory::QueueMemory;
-use super::participants::NoParticipant;
+use super::ring::ends::Which;
+use super::ring::memory::QueueMemory;
+use super::ring::participant::Participant;
+use super::ring::participants::NoParticipant;
 use crate::memory::region::Region;
 use crate::sync::error::RobustListError;
 use crate::sync::lock::state::LockRefused;
@@ -82,6 +83,15 @@ impl QueueHandle {
 
     pub(crate) fn region(&self) -> &Region {
         &self.0.region
+    }
+
+    /// Returns how many items are in the queue. A hint: the number may be stale by now.
+    pub(crate) fn len(&self) -> usize {
+        self.memory().ring(Which::Items).count()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.memory().is_closed()
     }
 
     /// Runs `operate` as a participant. The calling thread becomes one if it is none yet.

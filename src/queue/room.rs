@@ -4,8 +4,8 @@
 use crossproc_sys::robust::Entry;
 
 use super::participation::QueueHandle;
-use super::waiting::Side;
-use super::watching::{WORDS, WORDS_FOR_TASK};
+use super::ring::waiting::Side;
+use super::ring::watching::{WORDS, WORDS_FOR_TASK};
 use super::{Item, JoinableQueue, Queue};
 use crate::wait::source::{Armed, Source, WatchState, Words};
 

@@ -3,7 +3,7 @@
 //!
 //! | thread | started by | ends |
 //! |---|---|---|
-//! | [`SLEEPER`] | the [driver], or a [stand-in], for a wait | a second after the last wait, or for a fork |
+//! | [`SLEEPER`] | the [driver](super::driver), or a [stand-in], for a wait | a second after the last wait, or for a fork |
 //! | [`CLOSER`] | a directory | after a second without work, or for a fork |
 //! | a serving thread | the user | when the directory is closed |
 
@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crossproc_sys::threads::own_tid;
 
-use super::{driver, stand_in};
 use crate::memory::per_process::PerProcess;
 
 /// The name of a thread that sleeps on futexes for others.
@@ -49,18 +48,14 @@ pub(crate) fn ended_by_forks(somebody: Weak<dyn HasThreads>) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the threads that have nothing to do. Returns how many sleepers they are, or `None` if other
-/// sleepers are needed.
-pub(crate) fn end_idle() -> Option<usize> {
+/// Has those that were noted end their idle threads.
+pub(super) fn end_idle_of_others() {
     let somebody: Vec<_> = KNOWN
         .existing()
         .map_or_else(Vec::new, |known| with(known, |known| known.with_threads.clone()));
     for somebody in somebody.iter().filter_map(Weak::upgrade) {
         somebody.end_idle();
     }
-    let (sleepers, about_to_be_given_back) = driver::end_idle();
-    let stand_ins = stand_in::end_idle(about_to_be_given_back);
-    Some(sleepers? + stand_ins?)
 }
 
 /// Notes that the calling thread serves a directory, until the result is dropped. Without `/proc`

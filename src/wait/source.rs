@@ -154,25 +154,36 @@ impl<'a, 'w> Words<'a, 'w> {
     pub(crate) fn named(&self) -> &[Option<Watch<'a>>] {
         &self.words[..self.len]
     }
+
+    /// Sleeps for a slice at most, while all words are as they were named. `N` is how many there is
+    /// room for. Where the kernel cannot watch several, it sleeps `on_one`, until the time that
+    /// this gets.
+    pub(crate) fn sleep<const N: usize>(
+        &self,
+        waiter: &mut Waiter,
+        on_one: impl Fn(Option<u64>) -> Awake,
+    ) -> Awake {
+        let named = self.named();
+        let Some(Some(first)) = named.first() else { return Awake::Changed };
+        let all: [Watch<'_>; N] =
+            core::array::from_fn(|index| named.get(index).copied().flatten().unwrap_or(*first));
+        waiter.sleep(|until| {
+            futex::wait_any(&all[..named.len().min(N)], until).unwrap_or_else(|| on_one(until))
+        })
+    }
+
+    /// Does the same for a watcher. Where the kernel cannot watch several, it sleeps on the first
+    /// word, briefly.
+    pub(crate) fn sleep_as_watcher<const N: usize>(&self, waiter: &mut Waiter) -> Awake {
+        self.sleep::<N>(waiter, |until| {
+            match self.named()[0].and_then(|first| first.wait_briefly(ONE_AT_A_TIME, until)) {
+                None | Some(Awake::TimedOut) => Awake::Changed,
+                Some(awake) => awake,
+            }
+        })
+    }
 }
 
 /// How long a watcher sleeps on one of its words, in nanoseconds, if the kernel cannot watch
 /// several.
 const ONE_AT_A_TIME: u64 = 5_000_000;
-
-/// Sleeps for a slice at most, while all words are as they were named.
-pub(crate) fn sleep<const N: usize>(words: &Words<'_, '_>, waiter: &mut Waiter) -> Awake {
-    let named = words.named();
-    let Some(Some(first)) = named.first() else { return Awake::Changed };
-    let all: [Watch<'_>; N] =
-        core::array::from_fn(|index| named.get(index).copied().flatten().unwrap_or(*first));
-    waiter.sleep(|until| {
-        let all = &all[..named.len().min(N)];
-        futex::wait_any(all, until).unwrap_or_else(|| {
-            match first.wait_briefly(ONE_AT_A_TIME, until) {
-                None | Some(Awake::TimedOut) => Awake::Changed,
-                Some(awake) => awake,
-            }
-        })
-    })
-}

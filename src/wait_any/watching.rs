@@ -8,7 +8,7 @@ use crossproc_sys::futex::Watch;
 use crossproc_sys::robust::{self, Thread};
 
 use crate::reactor::stand_in::Cover;
-use crate::wait::source::{Armed, Source, WatchState, Words, sleep};
+use crate::wait::source::{Armed, Source, WatchState, Words};
 use crate::wait::{Ended, Waiter};
 
 /// A call that waits for some sources.
@@ -120,7 +120,7 @@ pub(crate) fn watch<const N: usize>(
         let mut words: [Option<Watch<'_>>; N] = [None; N];
         let mut words = Words::new(&mut words);
         if watcher.arm(0..on.len(), &mut words) == Armed::Asleep {
-            sleep::<N>(&words, waiter);
+            words.sleep_as_watcher::<N>(waiter);
             watcher.awake();
         }
     };

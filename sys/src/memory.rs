@@ -7,7 +7,6 @@
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 
@@ -17,12 +16,13 @@ use rustix::fs::{
     memfd_create,
 };
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
 
 use crate::descriptor::above_standard;
+use crate::pages::unmap;
 use crate::retry::retry;
 use crate::room::{check_room, check_size};
-use crate::{mappings, robust, streams};
+use crate::{mappings, robust};
 
 /// The seals of every region, as [`create`] sets them: its size is fixed, and so are the seals.
 pub const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -225,48 +225,4 @@ impl Drop for Mapping {
         // `self` or owns a share of it.
         unsafe { unmap(self.start, self.len) };
     }
-}
-
-/// `munmap(2)` of a mapping that is no longer used.
-///
-/// On ENOMEM (a hole in a larger area, and `vm.max_map_count` areas already), or a sandbox's errno,
-/// it stays mapped. That does no harm but for the memory that it takes. The first time, a message
-/// on the standard error says so.
-///
-/// # Safety
-/// As for `munmap`.
-pub(crate) unsafe fn unmap(start: NonNull<c_void>, len: usize) {
-    static HAS_COMPLAINED: AtomicBool = AtomicBool::new(false);
-    // SAFETY: the caller's.
-    let Err(errno) = (unsafe { munmap(start.as_ptr(), len) }) else { return };
-    // Relaxed: it orders nothing.
-    if !HAS_COMPLAINED.swap(true, Relaxed) {
-        let what = format!(
-            "crossproc: {len} bytes of shared memory could not be unmapped, and stay: {} \
-             (see vm.max_map_count)\n",
-            io::Error::from(errno)
-        );
-        let _ = streams::complain(&[&what]);
-    }
-}
-
-/// Maps private zeroed pages that read as zero again in a forked child, however it was forked
-/// (`MADV_WIPEONFORK`, Linux 4.14).
-///
-/// # Errors
-/// ENOMEM, and EINVAL on older kernels: the caller reports them.
-pub fn map_wiped_on_fork(len: usize) -> Result<NonNull<c_void>, Errno> {
-    // SAFETY: no address is asked for, so nothing that exists is changed.
-    let start = unsafe {
-        mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
-    }?;
-    // SAFETY: the range was mapped by the line above and holds nothing yet.
-    if let Err(errno) = unsafe { madvise(start, len, Advice::LinuxWipeOnFork) } {
-        if let Some(start) = NonNull::new(start) {
-            // SAFETY: as above; no other code knows it.
-            unsafe { unmap(start, len) };
-        }
-        return Err(errno);
-    }
-    NonNull::new(start).ok_or(Errno::NOMEM)
 }

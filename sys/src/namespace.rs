@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::retry::last_errno;
-use crate::{ids, memory};
+use crate::{ids, pages};
 
 /// A pid namespace: device and inode of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ fn of_this_process() -> Option<&'static Known> {
     static KNOWN: AtomicPtr<Known> = AtomicPtr::new(ptr::null_mut());
     // Acquire: pairs with the exchange below, for the mapping.
     let known = NonNull::new(KNOWN.load(Acquire)).or_else(|| {
-        let made = memory::map_wiped_on_fork(size_of::<Known>()).ok()?.cast::<Known>();
+        let made = pages::map_wiped_on_fork(size_of::<Known>()).ok()?.cast::<Known>();
         match KNOWN.compare_exchange(ptr::null_mut(), made.as_ptr(), AcqRel, Acquire) {
             Ok(_) => Some(made),
             // Another thread, or a handler, was faster. This page is left over.

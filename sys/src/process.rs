@@ -9,7 +9,7 @@ use std::io;
 
 use rustix::process::Pid;
 
-use crate::memory;
+use crate::pages;
 
 /// Calls libc's `fork(3)`, which runs its handlers. Returns `None` in the child.
 ///
@@ -55,7 +55,7 @@ pub unsafe fn at_fork(
 /// # Errors
 /// ENOMEM; EINVAL before Linux 4.14. The caller reports them.
 pub fn mark_of_this_process() -> io::Result<&'static AtomicU32> {
-    let start = memory::map_wiped_on_fork(size_of::<AtomicU32>())?;
+    let start = pages::map_wiped_on_fork(size_of::<AtomicU32>())?;
     // SAFETY: zeroed pages, mapped by the line above, never unmapped and aligned to a page; zero is
     // a value of the type.
     let mark = unsafe { start.cast::<AtomicU32>().as_ref() };

@@ -103,178 +103,35 @@
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
-use core::mem::{MaybeUninit, offset_of};
+use core::mem::offset_of;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::*, compiler_fence};
-use rustix::io::Errno;
-use rustix::mm::munmap;
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::*};
 
-use crate::atomic::AtomicU32;
 use crate::futex::Word;
-use crate::memory::map_wiped_on_fork;
-use crate::retry::last_errno;
 use crate::signals::Blocked;
-use crate::{ids, mappings, namespace};
+use crate::{ids, namespace};
 
 mod ending;
 mod entry;
+mod error;
+mod lent;
+mod libc_list;
+mod records;
+mod slots;
+mod word;
 
-pub use self::entry::{Entry, Lent, Pending};
-
-/// The TID bits of a robust futex word.
-pub const TID_MASK: u32 = 0x3fff_ffff;
-/// Set by the kernel when the owner has died.
-pub const OWNER_DIED: u32 = 0x4000_0000;
-/// Set by a thread that sleeps, or may sleep: the kernel wakes only if it is set.
-pub const WAITERS: u32 = 0x8000_0000;
+pub use self::entry::{Entry, Pending};
+pub use self::error::Error;
+pub use self::lent::Lent;
+use self::libc_list::{ListHead, registered_head};
+use self::records::{map_record, publish, records};
+use self::slots::SlotWord;
+pub use self::slots::{Holding, NoSlot, Slot, any_held_within};
+pub use self::word::{OWNER_DIED, RobustWord, TID_MASK, WAITERS, in_program_order};
 
 /// The largest number of locks that one thread may hold. The kernel's walk stops after 2,048
 /// entries, two for each lock; libc's own robust mutexes need some.
 pub const MAX_HELD: usize = 1_000;
-
-/// The distance from an entry to its futex word, as libc registered it for every thread.
-const FUTEX_OFFSET: isize = if cfg!(target_env = "musl") { -28 } else { -32 };
-
-const _: () = assert!(
-    offset_of!(RobustWord, word) as isize - offset_of!(RobustWord, next) as isize == FUTEX_OFFSET
-);
-const _: () = assert!(size_of::<RobustWord>() == 40 && align_of::<RobustWord>() == 8);
-
-/// A futex word and its robust-list entry, laid out as libc's `pthread_mutex_t` lays out its own.
-#[derive(Debug)]
-#[repr(C, align(8))]
-pub struct RobustWord {
-    #[cfg(target_env = "musl")]
-    _kind: AtomicU32,
-    word: AtomicU32,
-    #[cfg(not(target_env = "musl"))]
-    _reserved: AtomicU32,
-    _unused: [AtomicU32; 4],
-    /// The place where libc expects the address of the previous entry. Used in sentinels only.
-    prev: AtomicUsize,
-    /// The entry: the address of the next entry.
-    next: AtomicUsize,
-}
-
-impl RobustWord {
-    /// Creates a word that is 0: free.
-    #[must_use]
-    pub const fn new() -> Self {
-        RobustWord {
-            // Process-shared: musl reads this field when a thread ends.
-            #[cfg(target_env = "musl")]
-            _kind: AtomicU32::new(128),
-            word: AtomicU32::new(0),
-            #[cfg(not(target_env = "musl"))]
-            _reserved: AtomicU32::new(0),
-            _unused: [const { AtomicU32::new(0) }; 4],
-            prev: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
-        }
-    }
-
-    /// The futex word. Bits 0-29: the owner's TID, 0 when free; bit 30: [`OWNER_DIED`]; bit 31:
-    /// [`WAITERS`].
-    #[inline]
-    #[must_use]
-    pub fn word(&self) -> &AtomicU32 {
-        &self.word
-    }
-
-    #[inline]
-    fn entry(&self) -> usize {
-        ptr::from_ref(&self.next).expose_provenance()
-    }
-}
-
-impl Default for RobustWord {
-    fn default() -> Self {
-        RobustWord::new()
-    }
-}
-
-/// Why this thread can have no robust list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Error {
-    /// libc has registered no list for this thread: libc did not create it (a raw `clone`).
-    NoList,
-    /// libc's list has another layout than this program was compiled for.
-    OtherLayout {
-        /// The distance that libc registered.
-        futex_offset: isize,
-    },
-    /// This process was forked into another pid namespace than its parent's, and can see the
-    /// parent's locks.
-    OtherPidNamespace,
-    /// The thread is about to end: its last destructors are running.
-    ThreadEnds,
-    /// This process cannot find out its pid namespace.
-    UnknownPidNamespace(namespace::Unknown),
-    /// A system call failed, such as the one for the memory of the thread's record.
-    Os(Errno),
-}
-
-impl core::fmt::Display for Error {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Error::NoList => f.write_str(
-                "libc has registered no robust list for this thread: start threads and processes \
-                 through libc",
-            ),
-            Error::OtherLayout { futex_offset } => {
-                write!(
-                    f,
-                    "libc's robust list has its futex words at {futex_offset}, this program was \
-                     compiled for {FUTEX_OFFSET}"
-                )
-            }
-            Error::OtherPidNamespace => {
-                // A TID may name another thread in each namespace.
-                f.write_str(
-                    "forked into another pid namespace: exec before using locks, which name their \
-                     owner by TID",
-                )
-            }
-            Error::ThreadEnds => f.write_str(
-                "the thread is about to end: what it took now, \
-                 nobody would release",
-            ),
-            Error::UnknownPidNamespace(unknown) => core::fmt::Display::fmt(unknown, f),
-            Error::Os(errno) => write!(f, "the thread's robust list could not be set up: {errno}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Error::UnknownPidNamespace(unknown) => unknown.source(),
-            Error::Os(errno) => Some(errno),
-            _ => None,
-        }
-    }
-}
-
-impl From<namespace::Unknown> for Error {
-    fn from(unknown: namespace::Unknown) -> Self {
-        Error::UnknownPidNamespace(unknown)
-    }
-}
-
-impl From<Errno> for Error {
-    fn from(errno: Errno) -> Self {
-        Error::Os(errno)
-    }
-}
-
-/// The kernel's `struct robust_list_head`, which lies in libc's thread descriptor.
-#[repr(C)]
-struct ListHead {
-    list: Cell<usize>,
-    futex_offset: Cell<isize>,
-    list_op_pending: Entry,
-}
 
 /// A thread's place in its robust list.
 #[repr(C)]
@@ -297,63 +154,6 @@ pub struct Thread {
     /// What the locks hang on (invariant 5). Written by the thread alone; other threads read it to
     /// find what was leaked.
     slots: [SlotWord; MAX_HELD + 1],
-}
-
-/// A slot: what a lock hangs on, and how that lock is held.
-#[derive(Debug)]
-#[repr(C)]
-struct SlotWord {
-    /// The slot's entry. Its futex word is always 0, and only its `next` is used.
-    entry: RobustWord,
-    /// How the lock that hangs on the slot is held (invariant 6).
-    holding: Cell<Holding>,
-}
-
-impl SlotWord {
-    const fn new() -> Self {
-        SlotWord { entry: RobustWord::new(), holding: Cell::new(Holding::NOT) }
-    }
-}
-
-/// How a thread holds a lock. It lies in this process's own memory: no peer can change it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(C, align(8))]
-pub struct Holding {
-    /// How many times the thread holds it.
-    pub depth: u32,
-    /// How many guards of this thread stand for it. What they give references to belongs to this
-    /// thread while they exist. A lock held by 0 guards was acquired without one.
-    pub guards: u32,
-}
-
-impl Holding {
-    /// Not held.
-    pub const NOT: Holding = Holding { depth: 0, guards: 0 };
-    /// Held once, by a guard.
-    pub const BY_GUARD: Holding = Holding { depth: 1, guards: 1 };
-    /// Held once, without a guard.
-    pub const BY_HAND: Holding = Holding { depth: 1, guards: 0 };
-
-    /// Returns the holding with one hold less. `by_guard` removes a guard with it. Without that, a
-    /// guard goes only if there would be fewer holds than guards.
-    #[must_use]
-    pub fn less(self, by_guard: bool) -> Self {
-        let depth = self.depth.saturating_sub(1);
-        let guards = self.guards.saturating_sub(by_guard.into());
-        Holding { depth, guards: guards.min(depth) }
-    }
-}
-
-/// Why a thread cannot take one more lock.
-#[derive(Debug)]
-pub enum NoSlot {
-    /// It holds this one already, whatever the lock's word says.
-    Held,
-    /// It holds [`MAX_HELD`] locks.
-    TooMany,
-    /// libc cannot call the crate when the thread ends, for lack of memory or of keys for
-    /// thread-specific data (EAGAIN, ENOMEM).
-    Unavailable(Error),
 }
 
 impl core::fmt::Debug for Thread {
@@ -440,11 +240,6 @@ pub fn current() -> Result<&'static Thread, Error> {
     ready().map_or_else(set_up, Ok)
 }
 
-/// A place in the list for one more lock, or the one that a lock hangs on. With it comes the place
-/// after it.
-#[derive(Debug, Clone, Copy)]
-pub struct Slot<'a>(&'a [SlotWord; 2]);
-
 impl Thread {
     /// Returns the thread's TID.
     #[inline]
@@ -460,123 +255,6 @@ impl Thread {
     #[must_use]
     pub fn session(&self) -> u64 {
         self.session.get()
-    }
-
-    /// Returns a free slot for a lock that this thread does not hold. For `None`,
-    /// [`no_slot`](Thread::no_slot) tells the reason.
-    #[must_use]
-    pub fn slot_for(&self, lock: &RobustWord) -> Option<Slot<'_>> {
-        let made = self.made.load(Relaxed);
-        let mut free = None;
-        for index in 0..made {
-            let slot = self.slot(index);
-            if slot.holds(lock) {
-                if is_shared(lock) {
-                    return None;
-                }
-                if lock.word().load(Relaxed) & TID_MASK != self.tid() {
-                    // The slot belongs to another lock, that was there before.
-                    slot.lead_to(slot.after());
-                }
-            }
-            if slot.is_free() {
-                free = free.or(Some(index));
-            }
-        }
-        match free {
-            Some(index) => Some(self.slot(index)),
-            // Not done in `set_up`, which signal handlers need: libc may allocate for it.
-            None if made == 0 && self.will_be_called_at_end().is_err() => None,
-            None if made == MAX_HELD => None,
-            None => {
-                // Makes one more slot: its end first, then the link to it.
-                self.slots[made + 1].entry.next.store(self.last.entry(), Relaxed);
-                in_program_order();
-                self.slots[made].entry.next.store(self.slots[made + 1].entry.entry(), Relaxed);
-                self.made.store(made + 1, Relaxed);
-                Some(self.slot(made))
-            }
-        }
-    }
-
-    /// Returns why there is no [slot for](Thread::slot_for) a lock.
-    #[cold]
-    #[must_use]
-    pub fn no_slot(&self, lock: &RobustWord) -> NoSlot {
-        if self.made.load(Relaxed) == 0 {
-            return self
-                .will_be_called_at_end()
-                .map_or_else(NoSlot::Unavailable, |()| NoSlot::TooMany);
-        }
-        if self.slot_of(lock).is_some() { NoSlot::Held } else { NoSlot::TooMany }
-    }
-
-    /// Returns whether this thread still holds a lock for which it has a [slot](Thread::slot_of).
-    #[inline]
-    #[must_use]
-    pub fn is_held_still(&self, lock: &RobustWord) -> bool {
-        lock.word().load(Relaxed) & TID_MASK == self.tid() || is_shared(lock)
-    }
-
-    /// Lets the calling thread end though it has leaked guards. The locks that they stood for are
-    /// then handed on as those of a dead owner.
-    ///
-    /// # Safety
-    /// No guard of this thread is left, and no reference that came from one.
-    pub unsafe fn disown_guards(&self) {
-        for slot in self.slots_made().filter(|slot| !slot.is_free()) {
-            slot.hold(Holding { guards: 0, ..slot.holding() });
-        }
-    }
-
-    #[inline]
-    fn slot(&self, index: usize) -> Slot<'_> {
-        // There is one more slot than can be used, so each has one after it.
-        let both = self.slots[index..].first_chunk().expect("a slot that can be used");
-        Slot(both)
-    }
-
-    /// Returns the slots that can be used so far.
-    fn slots_made(&self) -> impl DoubleEndedIterator<Item = Slot<'_>> {
-        (0..self.made.load(Relaxed)).map(|index| self.slot(index))
-    }
-
-    /// Returns the slot that the lock hangs on, if this thread holds it. This is the truth about
-    /// that (invariant 6), if it [is that lock still](Thread::is_held_still).
-    #[inline]
-    #[must_use]
-    pub fn slot_of(&self, lock: &RobustWord) -> Option<Slot<'_>> {
-        let first = self.slot(0);
-        if first.holds(lock) {
-            return Some(first);
-        }
-        if self.made.load(Relaxed) <= 1 {
-            return None;
-        }
-        Some(self.slot(self.later_index_of(lock)?))
-    }
-
-    #[cold]
-    fn later_index_of(&self, lock: &RobustWord) -> Option<usize> {
-        // Takes the last one: an earlier one of the same address was leaked, and its memory used
-        // again.
-        (1..self.made.load(Relaxed)).rev().find(|&index| self.slot(index).holds(lock))
-    }
-
-    /// Returns whether this thread holds a lock whose entry lies in the `len` bytes from address
-    /// `start`.
-    #[inline]
-    #[must_use]
-    pub fn holds_within(&self, start: usize, len: usize) -> bool {
-        let is_within = |slot: Slot<'_>| slot.leads_to().wrapping_sub(start) < len;
-        is_within(self.slot(0)) || (self.made.load(Relaxed) > 1 && self.slots_made().any(is_within))
-    }
-
-    /// Returns how many guards this thread has.
-    #[must_use]
-    pub fn guards(&self) -> u32 {
-        let held = self.slots_made().filter(|slot| !slot.is_free());
-        held.map(|slot| slot.holding().guards).fold(0, u32::saturating_add)
     }
 
     /// Returns the entry that tells the kernel which futex this thread works on.
@@ -608,49 +286,6 @@ impl Thread {
         self.entry().end_nested(before);
     }
 
-    /// Links a lock that this thread has just acquired, in a [free slot](Thread::slot_for) of its
-    /// own. To be called between `begin` and `end`.
-    #[inline]
-    pub fn link(&self, free: Slot<'_>, lock: &RobustWord, holding: Holding) {
-        free.hold(holding);
-        lock.next.store(free.after(), Relaxed);
-        in_program_order();
-        free.lead_to(lock.entry());
-        in_program_order();
-    }
-
-    /// Unlinks a lock that this thread is about to release, between `begin` and `end`. Returns
-    /// whether the thread held it.
-    #[inline]
-    #[must_use]
-    pub fn unlink(&self, lock: &RobustWord) -> bool {
-        in_program_order();
-        let first = self.slot(0);
-        let was_held = if first.holds(lock) {
-            first.lead_to(first.after());
-            true
-        } else {
-            self.unlink_later(lock)
-        };
-        in_program_order();
-        was_held
-    }
-
-    #[cold]
-    fn unlink_later(&self, lock: &RobustWord) -> bool {
-        let mut made = self.made.load(Relaxed);
-        let Some(index) = self.later_index_of(lock) else { return false };
-        self.slot(index).lead_to(self.slot(index).after());
-        // Free slots at the end are unmade, so that the fast path is open again.
-        while made > 1 && self.slot(made - 1).is_free() {
-            made -= 1;
-            in_program_order();
-            self.slots[made].entry.next.store(self.last.entry(), Relaxed);
-            self.made.store(made, Relaxed);
-        }
-        true
-    }
-
     #[inline]
     fn head(&self) -> &ListHead {
         // SAFETY: `set_up` sets it to what the kernel has registered for this thread. It lies in
@@ -658,60 +293,6 @@ impl Thread {
         // executes.
         unsafe { &*self.head.get() }
     }
-}
-
-impl Slot<'_> {
-    /// Returns the entry that this one points to.
-    #[inline]
-    fn leads_to(self) -> usize {
-        self.0[0].entry.next.load(Relaxed)
-    }
-
-    #[inline]
-    fn lead_to(self, entry: usize) {
-        self.0[0].entry.next.store(entry, Relaxed);
-    }
-
-    /// Returns the entry of the slot after it.
-    #[inline]
-    fn after(self) -> usize {
-        self.0[1].entry.entry()
-    }
-
-    #[inline]
-    fn is_free(self) -> bool {
-        self.leads_to() == self.after()
-    }
-
-    #[inline]
-    fn holds(self, lock: &RobustWord) -> bool {
-        self.leads_to() == lock.entry()
-    }
-
-    /// Returns how the lock that hangs here is held.
-    #[inline]
-    #[must_use]
-    pub fn holding(self) -> Holding {
-        self.0[0].holding.get()
-    }
-
-    /// Records how the lock that hangs here is held.
-    #[inline]
-    pub fn hold(self, holding: Holding) {
-        self.0[0].holding.set(holding);
-    }
-}
-
-/// Returns whether any thread of this process holds a lock whose entry lies in the `len` bytes from
-/// address `start`. The answer is exact for memory in which no lock is being taken or released. For
-/// other memory it may err to either side.
-#[must_use]
-pub fn any_held_within(start: usize, len: usize) -> bool {
-    let is_within = |slot: &SlotWord| slot.entry.next.load(Relaxed).wrapping_sub(start) < len;
-    records().any(|thread| {
-        !thread.is_free()
-            && thread.slots[..thread.made.load(Relaxed).min(MAX_HELD)].iter().any(is_within)
-    })
 }
 
 /// How many records were ever set up, in this process and before it was forked.
@@ -806,130 +387,4 @@ impl Thread {
             prev.store(self.last.entry(), Relaxed);
         }
     }
-}
-
-/// Returns whether the lock must be the same one as when it was taken. Outside shared mappings, a
-/// lock at the same address may have been leaked and freed, and its memory used again.
-#[cold]
-fn is_shared(lock: &RobustWord) -> bool {
-    mappings::contain(ptr::from_ref(lock).addr())
-}
-
-/// Keeps the stores before it before the stores after it, for the kernel's walk in this thread's
-/// own context (invariant 2). SeqCst is the one ordering of a compiler fence that forbids moving a
-/// store across it in both directions; it costs no instruction.
-#[inline]
-pub fn in_program_order() {
-    compiler_fence(SeqCst);
-}
-
-/// Returns what libc has registered for the calling thread, checked against the layout of
-/// [`RobustWord`].
-fn registered_head() -> Result<&'static ListHead, Error> {
-    let mut head = get_robust_list()?;
-    if head.is_null() {
-        // musl registers a thread's list when the thread locks its first process-shared mutex.
-        lock_a_shared_mutex();
-        head = get_robust_list()?;
-    }
-    // SAFETY: the kernel returns what libc has registered for this very thread. It lies in the
-    // thread's descriptor, which outlives the thread's code.
-    let head: &'static ListHead = unsafe { head.as_ref() }.ok_or(Error::NoList)?;
-    match head.futex_offset.get() {
-        FUTEX_OFFSET => Ok(head),
-        futex_offset => Err(Error::OtherLayout { futex_offset }),
-    }
-}
-
-/// Calls `get_robust_list(2)` for the calling thread. That has no errnos: the call neither asks for
-/// another thread, nor passes a bad pointer.
-fn get_robust_list() -> Result<*const ListHead, Error> {
-    let mut head: *const ListHead = ptr::null();
-    let mut len: usize = 0;
-    // SAFETY: the call writes a pointer and a size where its two arguments point.
-    let failed =
-        unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
-    if failed != 0 {
-        return Err(Error::Os(last_errno()));
-    }
-    Ok(if len == size_of::<ListHead>() { head } else { ptr::null() })
-}
-
-fn lock_a_shared_mutex() {
-    let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
-    let mut mutex = MaybeUninit::<libc::pthread_mutex_t>::uninit();
-    // SAFETY: initialises the attributes.
-    unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) };
-    // SAFETY: initialised by the line above.
-    unsafe {
-        libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST)
-    };
-    // SAFETY: initialised as well.
-    unsafe {
-        libc::pthread_mutexattr_setpshared(attributes.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED)
-    };
-    // SAFETY: initialises the mutex from initialised attributes.
-    unsafe { libc::pthread_mutex_init(mutex.as_mut_ptr(), attributes.as_ptr()) };
-    // SAFETY: initialised, and no other code knows it.
-    unsafe { libc::pthread_mutex_lock(mutex.as_mut_ptr()) };
-    // SAFETY: held by this thread since the line above. Once it is unlocked, the list does not name
-    // it any more.
-    unsafe { libc::pthread_mutex_unlock(mutex.as_mut_ptr()) };
-    // SAFETY: unlocked, and not used again.
-    unsafe { libc::pthread_mutex_destroy(mutex.as_mut_ptr()) };
-    // SAFETY: not used again.
-    unsafe { libc::pthread_mutexattr_destroy(attributes.as_mut_ptr()) };
-}
-
-/// The place of the pointer to the process's first record: a page of its own that is wiped on fork.
-/// Null before the first use.
-static POOL: AtomicPtr<AtomicPtr<Thread>> = AtomicPtr::new(ptr::null_mut());
-
-/// Returns all records of this process. They are never unmapped: a thread that is gone leaves its
-/// own to the next one.
-fn records() -> impl Iterator<Item = &'static Thread> {
-    // Acquire: pairs with the Release in `publish`, as does the one below: what a pointer leads to
-    // is there.
-    let pool = NonNull::new(POOL.load(Acquire));
-    // SAFETY: once set, POOL points to a page that stays mapped and holds an `AtomicPtr`.
-    let first = pool.map_or(ptr::null_mut(), |pool| unsafe { pool.as_ref() }.load(Acquire));
-    // SAFETY: records are published whole and stay mapped. Of other threads' records only the
-    // atomics are used (invariant 1).
-    let at = |record: *mut Thread| unsafe { record.as_ref() };
-    core::iter::successors(at(first), move |thread| at(thread.next_thread.load(Acquire)))
-}
-
-/// Adds a record to those that `records` finds.
-fn publish(record: NonNull<Thread>) -> Result<(), Error> {
-    let mut pool = POOL.load(Acquire);
-    if pool.is_null() {
-        let page = map_wiped_on_fork(size_of::<AtomicPtr<Thread>>())?.cast();
-        // Release: pairs with the Acquire in `records`. Acquire on failure: another thread's page
-        // is used instead.
-        pool = match POOL.compare_exchange(ptr::null_mut(), page.as_ptr(), Release, Acquire) {
-            Ok(_) => page.as_ptr(),
-            Err(others) => {
-                // SAFETY: mapped above, with this length, and known to no other code.
-                let _ = unsafe { munmap(page.as_ptr().cast(), size_of::<AtomicPtr<Thread>>()) };
-                others
-            }
-        };
-    }
-    // SAFETY: not null, so it is the page that stays mapped.
-    let first = unsafe { &*pool };
-    // SAFETY: the caller's record is mapped for good.
-    let next = &unsafe { record.as_ref() }.next_thread;
-    let mut seen = first.load(Relaxed);
-    loop {
-        next.store(seen, Relaxed);
-        // Release: pairs with the Acquire in `records`.
-        match first.compare_exchange_weak(seen, record.as_ptr(), Release, Relaxed) {
-            Ok(_) => return Ok(()),
-            Err(now) => seen = now,
-        }
-    }
-}
-
-fn map_record() -> Result<NonNull<Thread>, Error> {
-    Ok(map_wiped_on_fork(size_of::<Thread>())?.cast())
 }

@@ -16,8 +16,8 @@ use rustix::fs::SealFlags;
 use rustix::io::{Errno, pwrite};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
-use crate::memory;
 use crate::retry::retry;
+use crate::{memory, pages};
 
 /// With these, neither the size, nor a byte, nor the seals can change.
 const SEALS: SealFlags =
@@ -119,7 +119,7 @@ impl Drop for Sealed {
     fn drop(&mut self) {
         if self.len != 0 {
             // SAFETY: `map` made exactly this mapping, and every slice of it borrows `self`.
-            unsafe { memory::unmap(self.start.cast(), self.len) };
+            unsafe { pages::unmap(self.start.cast(), self.len) };
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Explorations of the queue's state machine. It is compiled here from the crate's own files, so
-//! that it need not be public.
+//! Explorations of the queue's state machine.
 
 use core::hash::{Hash, Hasher};
 use std::ptr::NonNull;
@@ -10,48 +9,16 @@ use crossproc_sys::futex::Watch;
 use crossproc_sys::model::explorer::Script;
 use crossproc_sys::robust::{self, Entry, Thread};
 
-use self::exchange::{Participant, Refused, Ring, Which};
-use self::layout::Config;
-use self::memory::QueueMemory;
-use self::waiting::{Failure, Side};
-use self::words::{FLAGS, FULL, LIVES, ROUND, WAITERS, cycle, index, is_noted, over};
+use crate::ring::ends::{Ring, Which};
+use crate::ring::layout::Config;
+use crate::ring::memory::QueueMemory;
+use crate::ring::participant::Participant;
+use crate::ring::refused::Refused;
+use crate::ring::waiting::{Failure, Side};
+use crate::ring::words::{FLAGS, FULL, LIVES, ROUND, WAITERS, cycle, index, is_noted, over};
 use crate::wait::source::{Armed, Source, WatchState, Words};
 use crate::wait::{self, Wait, Waiter};
 use crate::wait_any::watching::watch;
-
-#[allow(dead_code)]
-#[path = "../../src/queue/burying.rs"]
-mod burying;
-#[allow(dead_code)]
-#[path = "../../src/queue/exchange.rs"]
-mod exchange;
-#[allow(dead_code)]
-#[path = "../../src/queue/layout.rs"]
-mod layout;
-#[allow(dead_code)]
-#[path = "../../src/queue/letters.rs"]
-mod letters;
-#[allow(dead_code)]
-#[path = "../../src/queue/looks.rs"]
-mod looks;
-#[allow(dead_code)]
-#[path = "../../src/queue/memory.rs"]
-mod memory;
-#[allow(dead_code)]
-#[path = "../../src/queue/participants.rs"]
-mod participants;
-#[allow(dead_code)]
-#[path = "../../src/queue/tasks.rs"]
-mod tasks;
-#[allow(dead_code)]
-#[path = "../../src/queue/waiting.rs"]
-mod waiting;
-#[allow(dead_code)]
-#[path = "../../src/queue/watching.rs"]
-mod watching;
-#[allow(dead_code)]
-#[path = "../../src/queue/words.rs"]
-mod words;
 
 mod burials;
 mod exchanging;
@@ -265,7 +232,7 @@ impl Source for Watched {
     }
 
     fn words(&self) -> usize {
-        watching::WORDS
+        crate::ring::watching::WORDS
     }
 
     fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
@@ -373,12 +340,12 @@ impl Plot {
         let place = memory.free_place(participant);
         let ring = self.ring();
         let write = |value| self.payload(participant, place).store(value, Relaxed);
-        let put = |ring: Ring<'_>| memory.put(participant, ring, place).map(|flags| (flags, 1));
-        let get = |ring: Ring<'_>| memory.get(participant, ring, place, 0).map(|flags| (flags, 1));
+        let put = |ring: Ring<'_>| ring.put(participant, place).map(|flags| (flags, 1));
+        let get = |ring: Ring<'_>| ring.get(participant, place, 0).map(|flags| (flags, 1));
         let sleep_for_room =
-            |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep(ring, Side::Putters, waiter);
+            |ring: Ring<'_>, waiter: &mut Waiter| ring.sleep(Side::Putters, waiter);
         let sleep_for_item =
-            |ring: Ring<'_>, waiter: &mut Waiter| memory.sleep(ring, Side::Getters, waiter);
+            |ring: Ring<'_>, waiter: &mut Waiter| ring.sleep(Side::Getters, waiter);
         let waiter = &mut Waiter::new(Wait::FOREVER);
         let read = || self.payload(participant, place).load(Relaxed);
         // As in `operations`.
@@ -386,7 +353,7 @@ impl Plot {
             let before = *from;
             while *from < to {
                 write(*from);
-                match memory.put(participant, ring, place) {
+                match ring.put(participant, place) {
                     Ok(flags) => {
                         *from += 1;
                         if flags & WAITERS != 0 {
@@ -402,9 +369,9 @@ impl Plot {
         match op {
             Op::Put(value) => {
                 write(value);
-                memory.put(participant, ring, place).map_or_else(refused, |_| output::DONE)
+                ring.put(participant, place).map_or_else(refused, |_| output::DONE)
             }
-            Op::Get => memory.get(participant, ring, place, 0).map_or_else(refused, |_| read()),
+            Op::Get => ring.get(participant, place, 0).map_or_else(refused, |_| read()),
             Op::PutWaiting(value) => {
                 write(value);
                 memory

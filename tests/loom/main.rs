@@ -26,33 +26,7 @@ mod rlock;
 mod rwlock;
 mod semaphore;
 
-// The modules that the queue's state machine refers to: see `queue`.
-#[allow(dead_code, unreachable_pub, reason = "part of it is used")]
-#[path = "../../src/reactor"]
-mod reactor {
-    #[path = "stand_in/model.rs"]
-    pub(crate) mod stand_in;
-}
-#[allow(dead_code, unreachable_pub, unused_imports, reason = "part of it is used")]
-#[path = "../../src/sync"]
-mod sync {
-    pub(crate) mod lock {
-        pub(crate) mod state;
-    }
-}
-#[allow(dead_code, unreachable_pub, unused_imports, reason = "part of it is used")]
-#[path = "../../src/wait"]
-mod wait {
-    pub(crate) mod source;
-    mod waiter;
-
-    pub(crate) use self::waiter::{Ended, Wait, Waiter, recheck_interval, set_recheck_interval};
-}
-#[allow(dead_code, unreachable_pub, reason = "part of it is used")]
-#[path = "../../src/wait_any"]
-mod wait_any {
-    pub(crate) mod watching;
-}
+include!("machines.rs");
 
 /// Explores a model in which no participant is killed.
 fn model(

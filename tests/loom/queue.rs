@@ -1,5 +1,5 @@
-//! Models of the queue's state machine. It is compiled here from the crate's own files, so that it
-//! need not be public. The layers above it have no part in what loom looks for.
+//! Models of the queue's state machine. The layers above it have no part in what loom
+//! looks for.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -9,47 +9,15 @@ use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::model::participant;
 use crossproc_sys::robust::{self, Thread};
 
-use self::exchange::{Participant, Refused, Ring, Which};
-use self::layout::Config;
-use self::memory::QueueMemory;
-use self::waiting::{Failure, Side};
-use self::words::{FULL, LIVES, ROUND, cycle, index, is_noted, over};
+use crate::ring::ends::{Ring, Which};
+use crate::ring::layout::Config;
+use crate::ring::memory::QueueMemory;
+use crate::ring::participant::Participant;
+use crate::ring::refused::Refused;
+use crate::ring::waiting::{Failure, Side};
+use crate::ring::words::{FULL, LIVES, ROUND, cycle, index, is_noted, over};
 use crate::wait::{Wait, Waiter};
 use crate::{Watched, share};
-
-#[allow(dead_code)]
-#[path = "../../src/queue/burying.rs"]
-mod burying;
-#[allow(dead_code)]
-#[path = "../../src/queue/exchange.rs"]
-mod exchange;
-#[allow(dead_code)]
-#[path = "../../src/queue/layout.rs"]
-mod layout;
-#[allow(dead_code)]
-#[path = "../../src/queue/letters.rs"]
-mod letters;
-#[allow(dead_code)]
-#[path = "../../src/queue/looks.rs"]
-mod looks;
-#[allow(dead_code)]
-#[path = "../../src/queue/memory.rs"]
-mod memory;
-#[allow(dead_code)]
-#[path = "../../src/queue/participants.rs"]
-mod participants;
-#[allow(dead_code)]
-#[path = "../../src/queue/tasks.rs"]
-mod tasks;
-#[allow(dead_code)]
-#[path = "../../src/queue/waiting.rs"]
-mod waiting;
-#[allow(dead_code)]
-#[path = "../../src/queue/watching.rs"]
-mod watching;
-#[allow(dead_code)]
-#[path = "../../src/queue/words.rs"]
-mod words;
 
 mod dying;
 mod exchanging;
@@ -205,12 +173,12 @@ impl Plot {
 
     fn put(&self, participant: &Participant, value: u64) -> Result<(), Refused> {
         let place = self.write(participant, value);
-        self.memory.put(participant, self.ring(), place).map(|_| ())
+        self.ring().put(participant, place).map(|_| ())
     }
 
     fn get(&self, participant: &Participant) -> Result<u64, Refused> {
         let place = self.memory.free_place(participant);
-        self.memory.get(participant, self.ring(), place, 0)?;
+        self.ring().get(participant, place, 0)?;
         Ok(self.read(participant, place))
     }
 
@@ -226,16 +194,14 @@ impl Plot {
     fn put_and_wake(&self, participant: &Participant, value: u64) -> Result<(), Refused> {
         let place = self.write(participant, value);
         self.memory.at_once(me(), Side::Putters, |ring| {
-            self.memory.put(participant, ring, place).map(|flags| (flags, 1))
+            ring.put(participant, place).map(|flags| (flags, 1))
         })
     }
 
     fn put_waiting(&self, participant: &Participant, value: u64) -> Result<(), Failure> {
         let place = self.write(participant, value);
-        let put =
-            |ring: Ring<'_>| self.memory.put(participant, ring, place).map(|flags| (flags, 1));
-        let sleep =
-            |ring: Ring<'_>, waiter: &mut Waiter| self.memory.sleep(ring, Side::Putters, waiter);
+        let put = |ring: Ring<'_>| ring.put(participant, place).map(|flags| (flags, 1));
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ring.sleep(Side::Putters, waiter);
         self.memory.waiting(me(), Side::Putters, &mut Waiter::new(Wait::FOREVER), put, sleep)
     }
 
@@ -248,17 +214,15 @@ impl Plot {
     fn get_and_wake(&self, participant: &Participant) -> Result<u64, Refused> {
         let place = self.memory.free_place(participant);
         self.memory.at_once(me(), Side::Getters, |ring| {
-            self.memory.get(participant, ring, place, 0).map(|flags| (flags, 1))
+            ring.get(participant, place, 0).map(|flags| (flags, 1))
         })?;
         Ok(self.read(participant, place))
     }
 
     fn get_waiting(&self, participant: &Participant) -> Result<u64, Failure> {
         let place = self.memory.free_place(participant);
-        let get =
-            |ring: Ring<'_>| self.memory.get(participant, ring, place, 0).map(|flags| (flags, 1));
-        let sleep =
-            |ring: Ring<'_>, waiter: &mut Waiter| self.memory.sleep(ring, Side::Getters, waiter);
+        let get = |ring: Ring<'_>| ring.get(participant, place, 0).map(|flags| (flags, 1));
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ring.sleep(Side::Getters, waiter);
         self.memory.waiting(me(), Side::Getters, &mut Waiter::new(Wait::FOREVER), get, sleep)?;
         Ok(self.read(participant, place))
     }

@@ -360,7 +360,7 @@ fn unmapped_words_are_told_and_others_are_watched_on() {
     let driver = driver();
     let kept = AtomicU32::new(0);
     let bystander = join(driver, &kept, Audience::First);
-    let page = crossproc_sys::memory::map_wiped_on_fork(4096).unwrap();
+    let page = crossproc_sys::pages::map_wiped_on_fork(4096).unwrap();
     // SAFETY: zeroed pages.
     let word = unsafe { page.cast::<AtomicU32>().as_ref() };
     let gone = join(driver, word, Audience::First);

@@ -3,7 +3,7 @@
 use core::cell::Cell;
 use core::ptr;
 
-use super::{Error, FUTEX_OFFSET, in_program_order, registered_head};
+use super::word::{FUTEX_OFFSET, in_program_order};
 use crate::futex::{Word, WordAddress};
 
 /// A thread's pending entry, in libc's head of its list. The kernel reads it when the thread ends.
@@ -11,47 +11,15 @@ use crate::futex::{Word, WordAddress};
 /// The thread that the entry belongs to uses it. If that thread works on nothing, other threads of
 /// its process may use it.
 ///
-/// An `Entry` stays in its thread, whose descriptor it lies in; [`Lent`] does not.
+/// An `Entry` stays in its thread, whose descriptor it lies in; a [`Lent`](super::Lent) does not.
 #[derive(Debug)]
 #[repr(transparent)]
 pub struct Entry(Cell<usize>);
-
-/// The entry of a thread that works on nothing, lent to other threads of its process.
-#[derive(Debug, Clone, Copy)]
-pub struct Lent(&'static Entry);
-
-// SAFETY: the entry exists while it is used, and is used by one thread at a time: see
-// `Lent::of_this_thread`.
-unsafe impl Send for Lent {}
-// SAFETY: as above.
-unsafe impl Sync for Lent {}
 
 /// The value that was pending when an operation began.
 #[derive(Debug)]
 #[must_use = "an operation that began must end"]
 pub struct Pending(usize);
-
-impl Lent {
-    /// Returns the calling thread's entry. With such entries a process can have any number of words
-    /// pending: when the process ends, all its threads end.
-    ///
-    /// # Errors
-    /// [`Error`]: libc has registered no list, or one with another layout.
-    ///
-    /// # Safety
-    /// The entry is used by one thread after the other, and each use happens after the one before.
-    /// No thread uses it once its own thread has ended, nor while its own thread works on anything,
-    /// with this crate or with libc's robust mutexes.
-    pub unsafe fn of_this_thread() -> Result<Self, Error> {
-        Ok(Lent(&registered_head()?.list_op_pending))
-    }
-
-    /// Returns the entry.
-    #[must_use]
-    pub fn entry(&self) -> &Entry {
-        self.0
-    }
-}
 
 /// Returns the address that the kernel takes for the entry of a futex.
 #[inline]

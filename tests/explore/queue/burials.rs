@@ -6,10 +6,10 @@ use super::Op::{
     TakeWaiting,
 };
 use super::Part;
-use super::layout::Config;
 use super::sequential::explore_parts;
 use super::working::{explore_tasks_in, worker};
 use super::{Op, config, part, plot};
+use crate::ring::layout::Config;
 
 /// Makes a participant that takes and finishes the only task, and may be killed at any step.
 fn victim() -> Part {

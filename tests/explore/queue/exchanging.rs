@@ -105,6 +105,6 @@ fn a_loan_stays_with_its_owner() {
         part(1, [Get, Put(11)]),
         part(0, [Settle, Loan, Get, Put(31)]).after(0),
     ];
-    let config = super::layout::Config { places: 3, ..config(1, 2) };
+    let config = crate::ring::layout::Config { places: 3, ..config(1, 2) };
     explore_parts("queue: a_loan_stays_with_its_owner", plot(config), parts, 1);
 }

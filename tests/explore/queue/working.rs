@@ -6,13 +6,13 @@ use crossproc_sys::model::explorer::{End, Fate};
 use super::Op::{
     Attach, Close, Finish, GiveBack, Join, Put, PutWaiting, Take, TakeLetter, TakeWaiting,
 };
-use super::exchange::End::Head;
-use super::layout::Config;
-use super::looks::Looks;
-use super::tasks::Unfinished;
-use super::words::{RETURNED, TASK, index};
 use super::{Me, Op, Part, Plot, config, part, plot};
 use crate::explore;
+use crate::ring::ends::End::Head;
+use crate::ring::layout::Config;
+use crate::ring::looks::Looks;
+use crate::ring::tasks::Unfinished;
+use crate::ring::words::{RETURNED, TASK, index};
 
 impl Plot {
     /// Returns the tasks in places with any of these flags.
@@ -49,7 +49,7 @@ impl Plot {
     /// Returns whether there is a task for a waiting participant, or the end.
     fn has_news(&self) -> bool {
         let Plot { memory, .. } = self;
-        let in_ring = memory.find(self.ring(), Head).map_or(true, |found| {
+        let in_ring = self.ring().find(Head).map_or(true, |found| {
             !found.is_empty() || (found.is_sealed() && !memory.has_unfinished(None))
         });
         let with_the_dead = (0..memory.used()).any(|id| {

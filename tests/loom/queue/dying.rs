@@ -9,9 +9,9 @@ use crossproc_sys::model::Futexes::Look;
 use crossproc_sys::model::{End, participant};
 use loom::thread;
 
-use super::exchange::Participant;
-use super::words::LIVES;
 use super::{Plot, me, plot, queue};
+use crate::ring::participant::Participant;
+use crate::ring::words::LIVES;
 use crate::{join, join_all, kill_model, model, sampled_kill_model, share, spawn};
 
 const VICTIM: usize = 0;

@@ -8,9 +8,10 @@ use crossproc_sys::model::Futexes::Look;
 use loom::sync::atomic::AtomicBool;
 use loom::thread::{self, JoinHandle};
 
-use super::exchange::{Participant, Refused};
 use super::{Plot, queue};
 use crate::model;
+use crate::ring::participant::Participant;
+use crate::ring::refused::Refused;
 
 /// Spawns a participant that cannot be killed. Joining it returns the result of `body`.
 fn spawn<T: 'static>(

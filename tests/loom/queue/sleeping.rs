@@ -7,10 +7,11 @@ use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::participant;
 use loom::thread;
 
-use super::exchange::{Participant, Refused};
-use super::waiting::{Failure, Side};
-use super::words::CLOSED;
 use super::{Plot, me, queue};
+use crate::ring::participant::Participant;
+use crate::ring::refused::Refused;
+use crate::ring::waiting::{Failure, Side};
+use crate::ring::words::CLOSED;
 use crate::{join, join_all, kill_model, model, spawn};
 
 const VICTIM: usize = 0;
@@ -93,7 +94,7 @@ fn put_two(plot: &Plot, participant: &Participant) {
         let mut flags = 0;
         for value in [1, 2] {
             let place = plot.write(participant, value);
-            flags |= plot.memory.put(participant, ring, place)?;
+            flags |= ring.put(participant, place)?;
         }
         Ok((flags, 2))
     };

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::participant;
 
-use super::exchange::{Participant, Refused, Ring};
-use super::waiting::Side;
 use super::{Plot, me, plot};
+use crate::ring::ends::Ring;
+use crate::ring::participant::Participant;
+use crate::ring::refused::Refused;
+use crate::ring::waiting::Side;
 use crate::wait::{Wait, Waiter};
 use crate::{join, join_all, kill_model, model, sampled_kill_model, share, spawn};
 

@@ -6,7 +6,7 @@ use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
 use crossproc_sys::futex::Watch;
 use crossproc_sys::robust::{self, Entry};
 
-use super::exchange::{End, Found, Ring, Which};
+use super::ends::{End, Found, Ring, Which};
 use super::memory::QueueMemory;
 use super::tasks::{SOME, Unfinished};
 use super::waiting::{Side, mark};
@@ -35,7 +35,7 @@ impl QueueMemory {
 
     /// Returns whether there is something for this side, or the queue is closed. Not for tasks.
     pub(crate) fn is_ready(&self, side: Side) -> bool {
-        let is_ready = self.obstacle(self.ring(Which::Items), side).is_none();
+        let is_ready = self.ring(Which::Items).obstacle(side).is_none();
         if is_ready {
             self.finish_close_pending();
         }
@@ -48,12 +48,12 @@ impl QueueMemory {
         if self.has_any_returned() {
             return true;
         }
-        if self.obstacle(ring, Side::Getters).is_some() {
+        if ring.obstacle(Side::Getters).is_some() {
             return false;
         }
         self.finish_close_pending();
         // If the words make no sense, the get says so.
-        let Ok(found) = self.find(ring, End::Head) else { return true };
+        let Ok(found) = ring.find(End::Head) else { return true };
         !found.is_empty() || (self.is_closed() && !self.has_unfinished(Some(id)))
     }
 
@@ -65,7 +65,7 @@ impl QueueMemory {
     /// Returns whether nothing is left, and nothing can be put any more: a get seals the entry
     /// then.
     pub(crate) fn is_at_end(&self, ring: Ring<'_>) -> bool {
-        self.find(ring, End::Head).is_ok_and(Found::is_sealed)
+        ring.find(End::Head).is_ok_and(Found::is_sealed)
     }
 
     /// Does the rest of a close, as an operation would: the closer may have died, or be stopped,
@@ -73,7 +73,7 @@ impl QueueMemory {
     fn finish_close_pending(&self) {
         let thread = robust::ready();
         let before = thread.map(|thread| thread.begin_nested(&self.control().roster.0));
-        self.finish_close(self.ring(Which::Items));
+        self.ring(Which::Items).finish_close();
         if let (Some(thread), Some(before)) = (thread, before) {
             thread.end_nested(before);
         }
@@ -103,7 +103,7 @@ impl QueueMemory {
         // Acquire: pairs with the Release in `announce_member`.
         let in_roster = roster.load(Acquire);
         let Some(marked) = self.mark_watched(side) else { return Armed::Again };
-        let Some((cell, entry)) = self.obstacle(self.ring(Which::Items), side) else {
+        let Some((cell, entry)) = self.ring(Which::Items).obstacle(side) else {
             return Armed::Again;
         };
         words.add_whole(roster, in_roster);
@@ -123,14 +123,14 @@ impl QueueMemory {
             return Armed::Again;
         }
         words.add_whole(&control.roster.0, in_roster);
-        let (cell, entry) = match self.obstacle(ring, Side::Getters) {
+        let (cell, entry) = match ring.obstacle(Side::Getters) {
             Some(obstacle) => obstacle,
             None => {
                 // The end comes when all tasks are finished. The fence in `mark` is what
                 // `note_finished` needs.
                 let Some(joining) = mark(&control.joins) else { return Armed::Again };
                 let Some(Found { at, entry, .. }) =
-                    self.find(ring, End::Head).ok().filter(|found| found.is_empty())
+                    ring.find(End::Head).ok().filter(|found| found.is_empty())
                 else {
                     return Armed::Again;
                 };

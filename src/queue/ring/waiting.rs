@@ -35,7 +35,7 @@
 //!
 //! # Watchers
 //! A watcher waits for other things, too (`wait::source`). It marks the position like all others,
-//! and leaves a note beside it, [`watched`](super::memory::Position): a thread that then wakes some
+//! and leaves a note beside it, [`watched`](super::layout::Position): a thread that then wakes some
 //! wakes all. A watcher sleeps on the roster, the position, the entry and the note, in this order.
 //! The waker looks for the note *after* it has woken some: if one of those was a watcher, the note
 //! was left before. A waker takes the note out before it wakes all. A watcher that is about to
@@ -57,13 +57,19 @@ use crossproc_sys::atomic::{AtomicU64, fence};
 use crossproc_sys::futex::{self, Watch};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{End, MOST_ROUNDS, Refused, Ring, Which};
-use super::memory::{Position, QueueMemory};
+use super::ends::{End, MOST_ROUNDS, Ring, Which};
+use super::layout::Position;
+use super::memory::QueueMemory;
+use super::refused::Refused;
 use super::words::{CLOSED, WAITERS};
+use crate::wait::source::Words;
 use crate::wait::{Ended, Waiter};
 
 /// How often a spinning thread looks for its obstacle before it tries the operation again.
 const MOST_SEARCHES: u32 = 16;
+
+/// The number of words that a sleeper watches: two of 64 bits, and an entry.
+const WATCHED: usize = 5;
 
 /// The participants that wait, or are woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -120,26 +126,6 @@ impl Side {
     }
 }
 
-/// The words that a sleeper watches.
-pub(crate) struct Watches<'a, const N: usize> {
-    words: [Option<Watch<'a>>; N],
-    len: usize,
-}
-
-impl<'a, const N: usize> Watches<'a, N> {
-    pub(crate) fn new() -> Self {
-        Watches { words: [None; N], len: 0 }
-    }
-
-    /// Adds some more words to watch, if there is room for all of them.
-    pub(crate) fn add<const M: usize>(&mut self, words: [Watch<'a>; M]) {
-        if let Some(free) = self.words.get_mut(self.len..self.len + M) {
-            free.iter_mut().zip(words).for_each(|(free, word)| *free = Some(word));
-            self.len += M;
-        }
-    }
-}
-
 impl QueueMemory {
     /// Does one operation on the items, whose wakes outlive the thread. `operate` returns the flags
     /// of its end of the ring, `tail` or `head`, and how many items it put or got.
@@ -155,7 +141,7 @@ impl QueueMemory {
         let result = operate(ring);
         if let Ok((flags, count)) = result {
             if flags & WAITERS != 0 {
-                self.wake_other_side(ring, side, count);
+                ring.wake_other_side(side, count);
             }
         }
         thread.end();
@@ -180,7 +166,7 @@ impl QueueMemory {
             match operate(ring) {
                 Ok((flags, count)) => {
                     if flags & WAITERS != 0 {
-                        self.wake_other_side(ring, side, count);
+                        ring.wake_other_side(side, count);
                     }
                     break Ok(());
                 }
@@ -190,7 +176,7 @@ impl QueueMemory {
             if let Err(ended) = waiter.check() {
                 break Err(ended.into());
             }
-            if !self.spin(ring, side, waiter) {
+            if !ring.spin(side, waiter) {
                 let slept = sleep(ring, waiter);
                 has_slept |= slept;
                 rounds = if slept { 0 } else { rounds + 1 };
@@ -200,73 +186,10 @@ impl QueueMemory {
             }
         };
         if has_slept {
-            self.pass_on(ring, side, result.as_ref().err());
+            ring.pass_on(side, result.as_ref().err());
         }
         thread.end();
         result
-    }
-
-    /// Spins for a while on the obstacle of this side. Returns whether the obstacle is gone, or
-    /// cannot be determined.
-    fn spin(&self, ring: Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
-        let mut obstacle = None;
-        let mut searches = 0;
-        waiter.spin(|| {
-            // Relaxed: a hint. A thread that goes on looks again.
-            if obstacle.is_some_and(|(cell, entry): (&AtomicU64, u64)| cell.load(Relaxed) == entry)
-            {
-                return false;
-            }
-            // The obstacle is another entry by now. To find that may take long, if a peer has
-            // displaced the positions.
-            obstacle = self.obstacle(ring, side);
-            searches += 1;
-            obstacle.is_none() || searches == MOST_SEARCHES
-        })
-    }
-
-    #[cold]
-    fn wake_other_side(&self, ring: Ring<'_>, side: Side, count: usize) {
-        side.other().position(ring).wake(count as u32);
-    }
-
-    /// Does what a thread that has slept owes the others: there may have been one wake for several
-    /// of them.
-    fn pass_on(&self, ring: Ring<'_>, side: Side, failure: Option<&Failure>) {
-        let position = side.position(ring);
-        let seen = position.at.load(Acquire);
-        match failure {
-            Some(Failure::Refused(_)) => self.wake_all(ring),
-            None if seen & WAITERS != 0 && self.obstacle(ring, side).is_none() => position.wake(1),
-            _ => {}
-        }
-    }
-
-    pub(crate) fn wake_all(&self, ring: Ring<'_>) {
-        Side::Getters.position(ring).wake(u32::MAX);
-        Side::Putters.position(ring).wake(u32::MAX);
-    }
-
-    /// Sleeps for at most one slice while there is nothing to do for this side. Returns whether it
-    /// did sleep. The roster must be pending.
-    pub(crate) fn sleep(&self, ring: Ring<'_>, side: Side, waiter: &mut Waiter) -> bool {
-        let roster = &self.control().roster.0;
-        // Acquire: pairs with the Release in `announce_member`.
-        let in_roster = roster.load(Acquire);
-        let word = &side.position(ring).at;
-        let Some(marked) = mark(word) else { return false };
-        let Some((cell, entry)) = self.obstacle(ring, side) else {
-            self.finish_close(ring);
-            return false;
-        };
-        let mut watches = Watches::<6>::new();
-        // In this order: see the top.
-        watches.add(Watch::whole(roster, in_roster));
-        watches.add(Watch::whole(word, marked));
-        watches.add([Watch::new(cell, entry as u32)]);
-        watches.sleep(waiter, word, marked);
-        self.bury(waiter.until());
-        true
     }
 
     /// Does what a participant that died may have left undone. It may have been about to wake any
@@ -274,28 +197,11 @@ impl QueueMemory {
     /// pending.
     pub(crate) fn do_for_the_dead(&self) {
         let ring = self.ring(Which::Items);
-        self.finish_close(ring);
-        self.wake_all(ring);
+        ring.finish_close();
+        ring.wake_all();
         if self.config.is_joinable {
             self.wake_joins();
         }
-    }
-
-    /// Returns the entry that keeps this side from going on, and its word.
-    pub(crate) fn obstacle(&self, ring: Ring<'_>, side: Side) -> Option<(&AtomicU64, u64)> {
-        let end = match side {
-            Side::Getters => End::Head,
-            Side::Putters => End::Tail,
-        };
-        let found = self.find(ring, end).ok()?;
-        let is_blocked = match side {
-            Side::Getters => found.is_empty(),
-            Side::Putters => found.is_full_since_last_cycle(),
-        };
-        // Acquire: pairs with the Release in `close`. What this load sees too late, the kernel
-        // sees.
-        let flags = ring.head().load(Acquire) | ring.tail().load(Acquire);
-        (is_blocked && flags & CLOSED == 0).then(|| (self.entry(found.at), found.entry))
     }
 
     /// Closes the queue for puts, and wakes all sleepers.
@@ -311,36 +217,102 @@ impl QueueMemory {
         ring.tail().fetch_or(CLOSED, Release);
         // Also if another thread has found it half done, and done the rest: that thread may die
         // before it wakes any sleeper.
-        self.wake_all(ring);
+        ring.wake_all();
         thread.end();
-    }
-
-    /// Does what a closer may have left undone, if it has begun.
-    pub(crate) fn finish_close(&self, ring: Ring<'_>) {
-        // Acquire, both: pair with the Release here and in `close`.
-        let (head, tail) = (ring.head().load(Acquire), ring.tail().load(Acquire));
-        if (head | tail) & CLOSED != 0 && head & tail & CLOSED == 0 {
-            ring.head().fetch_or(CLOSED, Release);
-            ring.tail().fetch_or(CLOSED, Release);
-            self.wake_all(ring);
-        }
     }
 }
 
-impl<const N: usize> Watches<'_, N> {
-    pub(crate) fn len(&self) -> usize {
-        self.len
+impl<'a> Ring<'a> {
+    /// Spins for a while on the obstacle of this side. Returns whether the obstacle is gone, or
+    /// cannot be determined.
+    fn spin(self, side: Side, waiter: &mut Waiter) -> bool {
+        let mut obstacle = None;
+        let mut searches = 0;
+        waiter.spin(|| {
+            // Relaxed: a hint. A thread that goes on looks again.
+            if obstacle.is_some_and(|(cell, entry): (&AtomicU64, u64)| cell.load(Relaxed) == entry)
+            {
+                return false;
+            }
+            // The obstacle is another entry by now. To find that may take long, if a peer has
+            // displaced the positions.
+            obstacle = self.obstacle(side);
+            searches += 1;
+            obstacle.is_none() || searches == MOST_SEARCHES
+        })
     }
 
-    /// Sleeps on all of the words, or on `word` alone where the kernel cannot watch several.
-    pub(crate) fn sleep(&self, waiter: &mut Waiter, word: &AtomicU64, seen: u64) {
-        let Some(first) = self.words[0] else { return };
-        let words: [Watch<'_>; N] =
-            core::array::from_fn(|index| self.words[index].unwrap_or(first));
-        waiter.sleep(|until| {
-            futex::wait_any(&words[..self.len], until)
-                .unwrap_or_else(|| futex::wait_on_one(word, seen as u32, until))
-        });
+    #[cold]
+    fn wake_other_side(self, side: Side, count: usize) {
+        side.other().position(self).wake(count as u32);
+    }
+
+    /// Does what a thread that has slept owes the others: there may have been one wake for several
+    /// of them.
+    fn pass_on(self, side: Side, failure: Option<&Failure>) {
+        let position = side.position(self);
+        let seen = position.at.load(Acquire);
+        match failure {
+            Some(Failure::Refused(_)) => self.wake_all(),
+            None if seen & WAITERS != 0 && self.obstacle(side).is_none() => position.wake(1),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn wake_all(self) {
+        Side::Getters.position(self).wake(u32::MAX);
+        Side::Putters.position(self).wake(u32::MAX);
+    }
+
+    /// Sleeps for at most one slice while there is nothing to do for this side. Returns whether it
+    /// did sleep. The roster must be pending.
+    pub(crate) fn sleep(self, side: Side, waiter: &mut Waiter) -> bool {
+        let roster = &self.memory.control().roster.0;
+        // Acquire: pairs with the Release in `announce_member`.
+        let in_roster = roster.load(Acquire);
+        let word = &side.position(self).at;
+        let Some(marked) = mark(word) else { return false };
+        let Some((cell, entry)) = self.obstacle(side) else {
+            self.finish_close();
+            return false;
+        };
+        let mut words = [None; WATCHED];
+        let mut words = Words::new(&mut words);
+        // In this order: see the top.
+        words.add_whole(roster, in_roster);
+        words.add_whole(word, marked);
+        words.add(Watch::new(cell, entry as u32));
+        words.sleep::<WATCHED>(waiter, |until| futex::wait_on_one(word, marked as u32, until));
+        self.memory.bury(waiter.until());
+        true
+    }
+
+    /// Returns the entry that keeps this side from going on, and its word.
+    pub(crate) fn obstacle(self, side: Side) -> Option<(&'a AtomicU64, u64)> {
+        let end = match side {
+            Side::Getters => End::Head,
+            Side::Putters => End::Tail,
+        };
+        let found = self.find(end).ok()?;
+        let is_blocked = match side {
+            Side::Getters => found.is_empty(),
+            Side::Putters => found.is_full_since_last_cycle(),
+        };
+        // Acquire: pairs with the Release in `close`. What this load sees too late, the kernel
+        // sees.
+        let flags = self.head().load(Acquire) | self.tail().load(Acquire);
+        (is_blocked && flags & CLOSED == 0).then(|| (self.memory.entry(found.at), found.entry))
+    }
+
+    /// Does what a closer may have left undone, if it has begun.
+    pub(crate) fn finish_close(self) {
+        // Acquire, both: pair with the Release here and in `close`.
+        let (head, tail) = (self.head().load(Acquire), self.tail().load(Acquire));
+        if (head | tail) & CLOSED != 0 && head & tail & CLOSED == 0 {
+            self.head().fetch_or(CLOSED, Release);
+            self.tail().fetch_or(CLOSED, Release);
+            self.wake_all();
+        }
     }
 }
 
@@ -354,7 +326,7 @@ pub(crate) fn mark(word: &AtomicU64) -> Option<u64> {
         return None;
     }
     // SeqCst: the mark is before the look at the entry. A participant that exchanges the entry
-    // looks for the mark afterwards, see `QueueMemory::end`.
+    // looks for the mark afterwards, see `Ring::end`.
     fence(SeqCst);
     Some(marked)
 }

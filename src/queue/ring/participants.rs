@@ -15,9 +15,10 @@ use std::io;
 use crossproc_sys::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{Participant, Refused};
 use super::looks::Looks;
 use super::memory::QueueMemory;
+use super::participant::Participant;
+use super::refused::Refused;
 use super::tasks::Unfinished;
 use super::words::{FLAGS, LIVES, RETURNED, ROUND, TASK, index, with};
 use crate::sync::lock::state::LockRefused;

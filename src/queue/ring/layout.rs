@@ -24,8 +24,10 @@
 //! All slots together are fewer than 2^21, counted in 64 bits, and `Offsets::len` is no more than
 //! the region's length.
 
-use super::memory::{Control, ParticipantRecord};
+use crossproc_sys::atomic::{AtomicU32, AtomicU64};
+
 use super::words::INDEX;
+use crate::sync::lock::state::RawLock;
 
 /// The length of a slot's header, in front of the payload. It says who took the slot last.
 pub(crate) const HEADER: usize = 8;
@@ -34,6 +36,68 @@ pub(crate) const LONG_HEADER: usize = 16;
 
 /// The most places that a participant can have: as many as a word has bits.
 pub(crate) const MOST_PLACES: u32 = 64;
+
+/// A value in cache lines of its own.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(crate) struct Apart<T>(pub(crate) T);
+
+/// A position in a ring, and a note about the threads that sleep on it.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Position {
+    pub(crate) at: AtomicU64,
+    /// Bit 0: since all sleepers on the position were last woken, a thread went to sleep that waits
+    /// for other things, too. See [`waiting`](super::waiting).
+    pub(crate) watched: AtomicU32,
+}
+
+/// The counters of a ring.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Counters {
+    /// Where the next put goes. Putters change it, getters sleep on it.
+    pub(crate) tail: Apart<Position>,
+    /// Where the next get is from. Getters change it, putters sleep on it.
+    pub(crate) head: Apart<Position>,
+}
+
+/// The words that all participants share.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Control {
+    pub(crate) config: [AtomicU64; 8],
+    pub(crate) items: Counters,
+    /// The second ring, of dead letters.
+    pub(crate) letters: Counters,
+    /// Bits 0-29 are 0: all participants have this word pending (`crossproc_sys::robust`), and all
+    /// sleepers sleep on it besides. Bits 30-63: how often a participant of a joinable queue came.
+    pub(crate) roster: Apart<AtomicU64>,
+    /// How many ids were ever used. Only grows. The records and slots of these ids are allocated.
+    pub(crate) used: AtomicU32,
+    /// Bit 0: there may be returned tasks. The rest: how often a task was returned.
+    pub(crate) returned: AtomicU64,
+    /// How often participants have tried to take a returned task out of a place.
+    pub(crate) moves: AtomicU64,
+    /// Bit 21 (`WAITERS`): a thread may sleep on it until all tasks are done. Bits 32-63: how often
+    /// all tasks may have been done. The other bits are 0.
+    pub(crate) joins: AtomicU64,
+}
+
+/// What is known of a participant. Its places follow the record.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct ParticipantRecord {
+    /// The thread that holds it is the participant.
+    pub(crate) token: RawLock,
+    /// The word that the participant tries to exchange, as it saw it. 0: it tries nothing.
+    pub(crate) seen: AtomicU64,
+    /// Bits 0-31: where that word is. Bits 32-63: from which place. It stays while `seen` is not 0.
+    pub(crate) site: AtomicU64,
+    /// How far the last life of the id has come: see `words`, and [`burying`](super::burying). Only
+    /// goes up.
+    pub(crate) life: AtomicU64,
+}
 
 /// The size and kind of a queue: all participants must agree on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

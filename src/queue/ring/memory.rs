@@ -36,7 +36,7 @@
 //! | its `attempts` | any: it is compared with the config's, and reported; the guard keeps it |
 //!
 //! Loops are bounded besides: operations and searches in a ring by
-//! [`MOST_ROUNDS`](super::exchange::MOST_ROUNDS), looks at all participants by
+//! [`MOST_ROUNDS`](super::ends::MOST_ROUNDS), looks at all participants by
 //! [`looks`](super::looks).
 
 #![allow(unsafe_code)]
@@ -46,71 +46,8 @@ use core::ptr::NonNull;
 use crossproc_sys::atomic::Ordering::{Relaxed, Release};
 use crossproc_sys::atomic::{AtomicU32, AtomicU64};
 
-use super::layout::{Config, Offsets};
+use super::layout::{Config, Control, HEADER, Offsets, ParticipantRecord};
 use super::words::noted;
-use crate::sync::lock::state::RawLock;
-
-/// A value in cache lines of its own.
-#[derive(Debug)]
-#[repr(C, align(128))]
-pub(crate) struct Apart<T>(pub(crate) T);
-
-/// A position in a ring, and a note about the threads that sleep on it.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct Position {
-    pub(crate) at: AtomicU64,
-    /// Bit 0: since all sleepers on the position were last woken, a thread went to sleep that waits
-    /// for other things, too. See [`waiting`](super::waiting).
-    pub(crate) watched: AtomicU32,
-}
-
-/// The counters of a ring.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct Counters {
-    /// Where the next put goes. Putters change it, getters sleep on it.
-    pub(crate) tail: Apart<Position>,
-    /// Where the next get is from. Getters change it, putters sleep on it.
-    pub(crate) head: Apart<Position>,
-}
-
-/// The words that all participants share.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct Control {
-    pub(crate) config: [AtomicU64; 8],
-    pub(crate) items: Counters,
-    /// The second ring, of dead letters.
-    pub(crate) letters: Counters,
-    /// Bits 0-29 are 0: all participants have this word pending (`crossproc_sys::robust`), and all
-    /// sleepers sleep on it besides. Bits 30-63: how often a participant of a joinable queue came.
-    pub(crate) roster: Apart<AtomicU64>,
-    /// How many ids were ever used. Only grows. The records and slots of these ids are allocated.
-    pub(crate) used: AtomicU32,
-    /// Bit 0: there may be returned tasks. The rest: how often a task was returned.
-    pub(crate) returned: AtomicU64,
-    /// How often participants have tried to take a returned task out of a place.
-    pub(crate) moves: AtomicU64,
-    /// Bit 21 (`WAITERS`): a thread may sleep on it until all tasks are done. Bits 32-63: how often
-    /// all tasks may have been done. The other bits are 0.
-    pub(crate) joins: AtomicU64,
-}
-
-/// What is known of a participant. Its places follow the record.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct ParticipantRecord {
-    /// The thread that holds it is the participant.
-    pub(crate) token: RawLock,
-    /// The word that the participant tries to exchange, as it saw it. 0: it tries nothing.
-    pub(crate) seen: AtomicU64,
-    /// Bits 0-31: where that word is. Bits 32-63: from which place. It stays while `seen` is not 0.
-    pub(crate) site: AtomicU64,
-    /// How far the last life of the id has come: see `words`, and [`burying`](super::burying). Only
-    /// goes up.
-    pub(crate) life: AtomicU64,
-}
 
 /// Where a participant's record is, in bytes from the first record. Less than the memory's length.
 #[derive(Debug, Clone, Copy)]
@@ -266,7 +203,7 @@ impl QueueMemory {
     pub(crate) fn payload_len(&self, slot: usize) -> &AtomicU32 {
         debug_assert!(self.has_slot(slot) && self.config.align == 1);
         // SAFETY: as for `taker`, which it follows. The header of such payloads has it.
-        unsafe { at(self.slots, slot * self.stride + super::layout::HEADER) }
+        unsafe { at(self.slots, slot * self.stride + HEADER) }
     }
 
     /// How often the slot's task was given out. For joinable queues.
@@ -274,9 +211,7 @@ impl QueueMemory {
     pub(crate) fn attempts(&self, slot: usize) -> &AtomicU32 {
         debug_assert!(self.has_slot(slot) && self.config.is_joinable);
         // SAFETY: as for `taker`. The header of a task has it, behind the length.
-        unsafe {
-            at(self.slots, slot * self.stride + super::layout::HEADER + size_of::<AtomicU32>())
-        }
+        unsafe { at(self.slots, slot * self.stride + HEADER + size_of::<AtomicU32>()) }
     }
 
     /// Prepares a slot for a new item, which was never given out.

@@ -54,12 +54,15 @@ use crossproc_sys::clock;
 use crossproc_sys::futex::{self, Watch};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{End, MOST_ROUNDS, Participant, Refused, Ring, Which};
+use super::ends::{End, MOST_ROUNDS, Ring, Which};
 use super::looks::Looks;
 use super::memory::QueueMemory;
-use super::waiting::{Failure, Side, Watches, mark, wake_all_of};
+use super::participant::Participant;
+use super::refused::Refused;
+use super::waiting::{Failure, Side, mark, wake_all_of};
 use super::words::{FLAGS, RETURNED, TASK, WAITERS, index};
 use crate::wait::Waiter;
+use crate::wait::source::Words;
 
 /// In `returned`: there may be some.
 pub(crate) const SOME: u64 = 1;
@@ -108,7 +111,7 @@ impl QueueMemory {
         if returned & SOME != 0 && self.take_returned(participant, place, returned, until)? {
             return Ok((0, 1));
         }
-        match self.get(participant, ring, place, TASK) {
+        match ring.get(participant, place, TASK) {
             // A task may come back from the participant that has it.
             Err(Refused::Closed) => Err(self.refuse_at_the_end(participant, until)),
             result => result.map(|flags| (flags, 1)),
@@ -215,7 +218,7 @@ impl QueueMemory {
         // marks `joins` first and then looks at places. One of the two sees the other.
         fence(SeqCst);
         let joins = &self.control().joins;
-        if joins.load(Relaxed) & WAITERS != 0 && self.count(self.ring(Which::Items)) == 0 {
+        if joins.load(Relaxed) & WAITERS != 0 && self.ring(Which::Items).count() == 0 {
             self.wake_joins();
         }
     }
@@ -283,7 +286,7 @@ impl QueueMemory {
             // Acquire: pairs with the Release in `take_from`. What was announced before is seen
             // below.
             let moves = control.moves.load(Acquire);
-            let Ok(end) = self.find(ring, End::Head) else { return Unfinished::Unknown };
+            let Ok(end) = ring.find(End::Head) else { return Unfinished::Unknown };
             if !end.is_empty() {
                 return Unfinished::Some;
             }
@@ -385,8 +388,8 @@ impl QueueMemory {
         let (in_roster, returned) =
             (control.roster.0.load(Acquire), control.returned.load(Acquire));
         let Some(marked) = mark(ring.tail()) else { return false };
-        let Some((cell, entry)) = self.obstacle(ring, Side::Getters) else {
-            self.finish_close(ring);
+        let Some((cell, entry)) = ring.obstacle(Side::Getters) else {
+            ring.finish_close();
             let until = waiter.until();
             let must_wait = |returned| {
                 returned & SOME == 0
@@ -430,17 +433,18 @@ impl QueueMemory {
         entry: Option<(&AtomicU64, u64)>,
         in_roster: u64,
     ) -> bool {
-        let mut watches = Watches::<N>::new();
+        let mut watched = [None; N];
+        let mut watched = Words::new(&mut watched);
         // The roster is the first: see `waiting`.
-        watches.add(Watch::whole(&self.control().roster.0, in_roster));
+        watched.add_whole(&self.control().roster.0, in_roster);
         for (word, seen) in words {
-            watches.add(Watch::whole(word, seen));
+            watched.add_whole(word, seen);
         }
-        entry.into_iter().for_each(|(cell, entry)| watches.add([Watch::new(cell, entry as u32)]));
+        entry.into_iter().for_each(|(cell, entry)| watched.add(Watch::new(cell, entry as u32)));
         for other in (0..self.used()).filter(|&other| other != id) {
             // Tokens for which there is no room are looked at once.
-            let watch = if watches.len() < N { self.record(other).token.watch() } else { None };
-            watch.into_iter().for_each(|watch| watches.add([watch]));
+            let watch = if watched.spare() != 0 { self.record(other).token.watch() } else { None };
+            watch.into_iter().for_each(|watch| watched.add(watch));
             // A thread does not sleep if it sees a dead participant. This comes after the token is
             // watched: a newcomer may have taken the token, and be stopped, before this thread
             // could see that it was free.
@@ -450,7 +454,7 @@ impl QueueMemory {
             }
         }
         let [(word, seen), _] = words;
-        watches.sleep(waiter, word, seen);
+        watched.sleep::<N>(waiter, |until| futex::wait_on_one(word, seen as u32, until));
         self.bury(waiter.until());
         true
     }
@@ -462,6 +466,6 @@ impl QueueMemory {
         });
         // Relaxed: a hint.
         let in_hand = in_hand.filter(|place| place.load(Relaxed) & (TASK | RETURNED) != 0).count();
-        self.count(self.ring(Which::Items)) + in_hand.saturating_sub(self.count_letters_to_come())
+        self.ring(Which::Items).count() + in_hand.saturating_sub(self.count_letters_to_come())
     }
 }

@@ -19,10 +19,12 @@
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
 use crossproc_sys::robust::Thread;
 
-use super::exchange::{End, Participant, Refused, Which};
+use super::ends::{End, Which};
 use super::looks::Looks;
 use super::memory::QueueMemory;
+use super::participant::Participant;
 use super::participants::bits;
+use super::refused::Refused;
 use super::tasks::SOME;
 use super::words::{CLOSED, RETURNED, TASK, index};
 
@@ -48,8 +50,8 @@ impl QueueMemory {
         // refused.
         let is_open = ring.tail().load(Acquire) & CLOSED == 0;
         is_open
-            && self
-                .find(ring, End::Tail)
+            && ring
+                .find(End::Tail)
                 .is_ok_and(|found| !found.is_full_since_last_cycle() && !found.is_sealed())
     }
 
@@ -57,8 +59,8 @@ impl QueueMemory {
     /// Returns whether it did. The roster must be pending.
     pub(crate) fn give_up(&self, participant: &Participant, place: usize) -> bool {
         let slot = index(participant.word(place).get());
-        let is_letter = self.is_given_up(slot)
-            && self.put(participant, self.ring(Which::Letters), place).is_ok();
+        let is_letter =
+            self.is_given_up(slot) && self.ring(Which::Letters).put(participant, place).is_ok();
         if is_letter {
             self.note_finished();
         }
@@ -173,7 +175,7 @@ impl QueueMemory {
         place: usize,
     ) -> Result<(), Refused> {
         self.bury(None);
-        match self.get(participant, self.ring(Which::Letters), place, 0) {
+        match self.ring(Which::Letters).get(participant, place, 0) {
             Err(Refused::Empty) => {}
             result => {
                 // There is room for one more: a joining thread may be waiting to move a task there.
@@ -192,13 +194,12 @@ impl QueueMemory {
 
     /// Returns the number of letters. A hint: it may be stale by now.
     pub(crate) fn count_letters(&self) -> usize {
-        self.count(self.ring(Which::Letters)) + self.count_letters_to_come()
+        self.ring(Which::Letters).count() + self.count_letters_to_come()
     }
 
     /// Returns how many returned tasks can still be moved to the letters.
     pub(crate) fn count_letters_to_come(&self) -> usize {
-        let room =
-            (self.config.letters as usize).saturating_sub(self.count(self.ring(Which::Letters)));
+        let room = (self.config.letters as usize).saturating_sub(self.ring(Which::Letters).count());
         self.given_up().take(room).count()
     }
 }

@@ -1,0 +1,103 @@
+//! What is written to a slot and read from it: a value of plain data, or bytes.
+
+#![allow(unsafe_code)]
+
+use core::ptr::NonNull;
+
+use crossproc_sys::atomic::Ordering::Relaxed;
+
+use super::error::{PutError, PutManyError, QueueError};
+use super::participation::QueueHandle;
+use super::ring::memory::QueueMemory;
+use crate::memory::shared::Plain;
+use crate::wait::Wait;
+
+#[inline(always)]
+pub(super) fn put_value<T: Plain>(
+    handle: &QueueHandle,
+    value: T,
+    wait: Option<impl FnOnce() -> Wait>,
+) -> Result<(), PutError<T>> {
+    let memory = handle.memory();
+    let write = |payload: NonNull<u8>, slot| {
+        memory.prepare(slot);
+        // SAFETY: the payload belongs to a slot of this participant. It has room for a `T`, and is
+        // aligned for it: the config was made, or checked, for `T`.
+        unsafe { payload.cast::<T>().write(value) };
+    };
+    let result = handle.with(|participation| participation.put(wait, write));
+    result.and_then(|result| result).map_err(|error| PutError { value, error })
+}
+
+pub(super) fn put_values<T: Plain>(
+    handle: &QueueHandle,
+    values: &[T],
+    wait: Option<impl FnOnce() -> Wait>,
+) -> Result<(), PutManyError> {
+    let memory = handle.memory();
+    let write = |payload: NonNull<u8>, slot, index: usize| {
+        memory.prepare(slot);
+        // SAFETY: as in `put_value`. The item is not in the slot: no reference is left to what lies
+        // in a place that is not in use. It is copied from where it lies, because it may be larger
+        // than the stack.
+        unsafe { payload.cast::<T>().copy_from_nonoverlapping(NonNull::from(&values[index]), 1) };
+    };
+    match handle.with(|participation| participation.put_many(values.len(), wait, write)) {
+        Ok((_, None)) => Ok(()),
+        Ok((put, Some(error))) => Err(PutManyError { put, error }),
+        Err(error) => Err(PutManyError { put: 0, error }),
+    }
+}
+
+/// Appends an item to `values`, copied from where it lies: it may be larger than the stack.
+#[inline]
+pub(super) fn push<T: Plain>(values: &mut Vec<T>, payload: NonNull<u8>) {
+    values.reserve(1);
+    let end = NonNull::from(&mut values.spare_capacity_mut()[0]).cast::<T>();
+    // SAFETY: the payload belongs to a slot of this participant. It holds a `T`, and any bytes make
+    // one. The vector has room for it, and is in other memory.
+    unsafe { end.copy_from_nonoverlapping(payload.cast(), 1) };
+    // SAFETY: one item more, which was reserved and written above.
+    unsafe { values.set_len(values.len() + 1) };
+}
+
+/// Copies an item out of its slot.
+#[inline]
+pub(super) fn read<T: Plain>(payload: NonNull<u8>) -> T {
+    // SAFETY: the payload belongs to a slot of this participant. It holds a `T`, and any bytes make
+    // one.
+    unsafe { payload.cast::<T>().read() }
+}
+
+pub(super) fn put_bytes(
+    handle: &QueueHandle,
+    message: &[u8],
+    wait: Option<impl FnOnce() -> Wait>,
+) -> Result<(), QueueError> {
+    let memory = handle.memory();
+    check_len(handle, message.len())?;
+    let write = |payload: NonNull<u8>, slot: usize| {
+        memory.prepare(slot);
+        // Relaxed: the exchange orders it.
+        memory.payload_len(slot).store(message.len() as u32, Relaxed);
+        // SAFETY: the payload belongs to a slot of this participant, and has as many bytes: checked
+        // above. It is shared memory; the message is not in it, or is in another slot.
+        unsafe { payload.copy_from(NonNull::from(message).cast(), message.len()) };
+    };
+    handle.with(|participation| participation.put(wait, write))?
+}
+
+/// Copies the message in a slot.
+pub(super) fn read_bytes(memory: &QueueMemory, payload: NonNull<u8>, slot: usize) -> Vec<u8> {
+    // Relaxed: the slot is this participant's, and the exchange has ordered it. The bound is the
+    // room that there is, whatever a peer has written there.
+    let len = (memory.payload_len(slot).load(Relaxed) as usize).min(memory.config.size as usize);
+    // SAFETY: the payload belongs to a slot of this participant. It has `config.size` bytes, all of
+    // them initialised: the memory began as zeros.
+    unsafe { NonNull::slice_from_raw_parts(payload, len).as_ref() }.to_vec()
+}
+
+pub(super) fn check_len(handle: &QueueHandle, len: usize) -> Result<(), QueueError> {
+    let max = handle.memory().config.size as usize;
+    if len > max { Err(QueueError::TooLong { len, max }) } else { Ok(()) }
+}

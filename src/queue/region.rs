@@ -1,0 +1,188 @@
+//! The region that a queue is in: how it is created, and what is checked when it is attached.
+
+#![allow(unsafe_code)]
+
+use core::ptr::NonNull;
+use std::os::fd::OwnedFd;
+
+use crossproc_sys::atomic::Ordering::Relaxed;
+
+use super::item::{ItemSize, QueueLayout};
+use super::participation::QueueHandle;
+use super::ring::layout::{Config, Control, MOST_PLACES, Offsets};
+use super::ring::memory::QueueMemory;
+use super::ring::words::INDEX;
+use crate::memory::region::{Region, RegionError};
+
+/// The largest capacity of a queue.
+const MOST_ITEMS: usize = 1 << 20;
+
+pub(super) fn create(config: Config, layout: QueueLayout) -> Result<QueueHandle, RegionError> {
+    let offsets = check(&config)?;
+    let fill = |base: NonNull<u8>| {
+        // SAFETY: `base` points to `offsets.len` bytes, page aligned, which the region keeps mapped
+        // for longer than this closure.
+        let memory = unsafe { QueueMemory::new(base, config, offsets) };
+        config.store(&memory);
+        memory.fill();
+    };
+    let count = usize::try_from(config.capacity).unwrap_or(usize::MAX);
+    let region = Region::create_with_holes(
+        layout.region,
+        count,
+        offsets.len,
+        &offsets.common(&config),
+        fill,
+    )?;
+    Ok(handle(region, config, offsets))
+}
+
+/// Makes a handle to a region whose contents are as long as `offsets` says.
+fn handle(region: Region, config: Config, offsets: Offsets) -> QueueHandle {
+    // SAFETY: the handle keeps the region, and with it the mapping, for as long as it keeps the
+    // memory.
+    let memory = unsafe { QueueMemory::new(region.contents(), config, offsets) };
+    QueueHandle::new(memory, region)
+}
+
+/// Makes a handle from a descriptor, if its file is a queue of such items.
+pub(super) fn attach(
+    file: OwnedFd,
+    layout: QueueLayout,
+    name: &'static str,
+    is_joinable: bool,
+) -> Result<QueueHandle, RegionError> {
+    let region = Region::attach(file, layout.region, name)?;
+    let too_short =
+        |needed: usize| RegionError::TooShort { len: region.len() as u64, needed: needed as u64 };
+    if region.len() < size_of::<Control>() {
+        return Err(too_short(size_of::<Control>()));
+    }
+    let unsuitable = |what: String| Err(RegionError::UnsuitableQueue { what });
+    let Some(config) = Config::load(region.contents()) else {
+        return unsuitable("its own account of itself has numbers that cannot be".into());
+    };
+    let offsets = check(&config)?;
+    let is_of_size = match layout.items {
+        ItemSize::Fixed(size) => config.size == size as u64,
+        // The creator chose the maximum length of a message; `check` has found that it fits.
+        ItemSize::Varying => true,
+    };
+    let is_expected = config.is_joinable == is_joinable
+        && config.align as usize == layout.region.align
+        && is_of_size;
+    if !is_expected {
+        return unsuitable(format!("its own account of its items is not that of {name}"));
+    }
+    if config.capacity as usize != region.count() {
+        return unsuitable(format!(
+            "it says that {} items fit, its header {}",
+            config.capacity,
+            region.count()
+        ));
+    }
+    if offsets.len > region.len() {
+        return Err(too_short(offsets.len));
+    }
+    Ok(handle(region, config, offsets))
+}
+
+impl Config {
+    fn store(&self, memory: &QueueMemory) {
+        let numbers = [
+            self.capacity.into(),
+            self.letters.into(),
+            self.ids.into(),
+            self.places.into(),
+            self.attempts.into(),
+            self.is_joinable.into(),
+            self.size,
+            self.align.into(),
+        ];
+        for (to, number) in memory.control().config.iter().zip(numbers) {
+            // Relaxed: an attach is ordered after it by `initialised` in the region's header.
+            to.store(number, Relaxed);
+        }
+    }
+
+    /// Reads the config at the beginning of a region, which is at least as long as the control
+    /// words. The result is unchecked; it is `None` if no creator can have stored it.
+    fn load(base: NonNull<u8>) -> Option<Self> {
+        let control = base.cast::<Control>();
+        // SAFETY: mapped, as the caller guarantees, page aligned, and all atomics.
+        let control = unsafe { control.as_ref() };
+        // Each is loaded once: this copy is checked and used.
+        let numbers = control.config.each_ref().map(|number| number.load(Relaxed));
+        let number = |index: usize| u32::try_from(numbers[index]).ok();
+        Some(Config {
+            capacity: number(0)?,
+            letters: number(1)?,
+            ids: number(2)?,
+            places: number(3)?,
+            attempts: number(4)?,
+            is_joinable: match numbers[5] {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
+            size: numbers[6],
+            align: number(7)?,
+        })
+    }
+}
+
+/// Checks the numbers that a creator chooses.
+pub(super) fn check_numbers(
+    capacity: usize,
+    dead_letters: usize,
+    participants: usize,
+    loans: usize,
+) -> Result<(), RegionError> {
+    let unsuitable = |what: String| Err(RegionError::UnsuitableQueue { what });
+    if capacity == 0 || capacity > MOST_ITEMS {
+        return unsuitable(format!("the capacity must be 1 to {MOST_ITEMS} items, not {capacity}"));
+    }
+    if participants == 0 {
+        return unsuitable("there must be room for one participant at least".into());
+    }
+    let most_loans = MOST_PLACES as usize - 1;
+    if loans == 0 || loans > most_loans {
+        return unsuitable(format!("a participant must have 1 to {most_loans} loans, not {loans}"));
+    }
+    // Wide enough for any of them.
+    let slots =
+        capacity as u128 + dead_letters as u128 + participants as u128 * (loans as u128 + 1);
+    if slots > u128::from(INDEX) {
+        return unsuitable(format!(
+            "capacity, dead letters, and participants times loans + 1 come to {slots} slots, \
+             of which there can be {INDEX}: take less of one of them"
+        ));
+    }
+    Ok(())
+}
+
+/// Checks a config. Returns the offsets that follow from it.
+fn check(config: &Config) -> Result<Offsets, RegionError> {
+    let unsuitable = |what: String| RegionError::UnsuitableQueue { what };
+    let loans = config.places.saturating_sub(1);
+    check_numbers(
+        config.capacity as usize,
+        config.letters as usize,
+        config.ids as usize,
+        loans as usize,
+    )?;
+    if !config.is_joinable && config.letters != 0 {
+        return Err(unsuitable("only a joinable queue can have dead letters".into()));
+    }
+    if u32::try_from(config.size).is_err() {
+        return Err(unsuitable(format!(
+            "an item can have {} bytes at most, not {}",
+            u32::MAX,
+            config.size
+        )));
+    }
+    config.offsets().ok_or_else(|| {
+        // All else has been checked, and is less than an address space.
+        unsuitable(format!("an item cannot be aligned to {} bytes", config.align))
+    })
+}
