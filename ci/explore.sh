@@ -1,7 +1,5 @@
 #!/usr/bin/env bash
 # The real state machines in the explorer: every state that three and four threads can reach, with
-# the number of states.
+# the number of states. With an argument: those whose name contains it.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-RUSTFLAGS="--cfg crossproc_loom ${RUSTFLAGS:-}" \
-    cargo test --release --target-dir target/loom --test explore "$@" -- --nocapture
+exec bash "$(dirname "$0")/each.sh" explore "$@"

@@ -12,17 +12,23 @@ has_fuzzer() {
 }
 if has_fuzzer; then
     printf 'fuzzed: %s, %s\n' "$(cargo fuzz --version)" "$(cargo +nightly --version)"
-    for target in queue_ops:256 connection_recv:512 directory_serve:1024; do
-        length=${target#*:} target=${target%:*}
+    cargo +nightly fuzz build
+    # TARGET:LENGTH
+    fuzz() {
+        local target=${1%:*} length=${1#*:}
         # What is found stays out of the corpus: it is the first directory that is written to.
-        found=fuzz/target/found/$target
+        local found=fuzz/target/found/$target
         mkdir -p "$found"
         # Participants that die leak what they had in hand.
         ASAN_OPTIONS="detect_leaks=0:${ASAN_OPTIONS:-}" \
             cargo +nightly fuzz run "$target" "$found" "tests/corpus/$target" -- \
             -max_total_time="$seconds" -max_len="$length" -len_control=0 -timeout=60 \
             -print_final_stats=1
-    done
+    }
+    export -f fuzz
+    export seconds
+    printf '%s\n' queue_ops:256 connection_recv:512 directory_serve:1024 |
+        xargs -P "$(nproc)" -I {} bash -euo pipefail -c 'fuzz {}'
 else
     printf 'random programs, not fuzzed, for want of a nightly toolchain with cargo-fuzz: %s\n' \
         "$(cargo --version)"

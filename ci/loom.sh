@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# The real state machines in loom: every model, with the number of executions that it explored.
+# The real state machines in loom: every model, or those whose name contains an argument, with the
+# number of executions that it explored.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-RUSTFLAGS="--cfg crossproc_loom ${RUSTFLAGS:-}" \
-    cargo test --release --target-dir target/loom --test loom "$@" -- --nocapture
+exec bash "$(dirname "$0")/each.sh" loom "$@"

@@ -2,8 +2,8 @@
 # Builds everything and runs tests with the oldest compiler that Cargo.toml promises: rustup's, if
 # it is installed, or else Debian stable's, which has that version, in a root of its own in
 # target/msrv (debootstrap, as root). One test program of each part is run, and all with --all; with
-# other arguments: those of cargo test. Left out is what compares the compiler's own messages, which
-# differ from version to version.
+# --install none, only the root is made; with other arguments: those of cargo test. Left out is what
+# compares the compiler's own messages, which differ from version to version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 promised=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -23,10 +23,15 @@ elif [ "$*" = --all ]; then
 fi
 
 if rustup run "$promised" rustc --version 2>/dev/null; then
+    [ "$*" != --install ] || exit 0
     rustup run "$promised" cargo build --locked --all-features --lib --bins --examples
     exec rustup run "$promised" cargo test --locked --all-features "$@"
 fi
 
+mkdir -p "$root"
+# Another process may be making it.
+exec 9>"$root/../lock"
+flock 9
 if [ ! -e "$root/done" ]; then
     command -v debootstrap >/dev/null ||
         { apt-get update -qq && apt-get install -y -qq debootstrap >/dev/null; }
@@ -40,6 +45,8 @@ if [ ! -e "$root/done" ]; then
         { tail -n 20 "$root/../log"; exit 1; }
     touch "$root/done"
 fi
+exec 9>&-
+[ "$*" != --install ] || exit 0
 case $(chroot "$root" rustc --version) in
 "rustc $promised".*) chroot "$root" rustc --version ;;
 *) echo "Debian's compiler is not $promised any more: $(chroot "$root" rustc --version)"; exit 1 ;;
