@@ -35,6 +35,7 @@ pub(crate) struct HeldSlot {
 
 impl HeldSlot {
     /// Occupies a place, has `fill` put a slot into it, and holds that.
+    #[inline(always)]
     pub(crate) fn new<T: ?Sized + Item>(
         handle: &QueueHandle,
         fill: impl FnOnce(&Participation, usize) -> Result<(), QueueError>,
@@ -52,6 +53,7 @@ impl HeldSlot {
     }
 
     /// Holds the slot in the place that `occupy` has occupied.
+    #[inline(always)]
     pub(crate) fn of<T: ?Sized + Item>(
         handle: &QueueHandle,
         occupy: impl FnOnce(&Participation) -> Result<usize, QueueError>,
@@ -79,6 +81,7 @@ impl HeldSlot {
     }
 
     /// Sets the length of an item whose length varies. It must be no more than there is room for.
+    #[inline]
     fn set_len<T: ?Sized + Item>(&mut self, len: usize) {
         if T::SIZE == ItemSize::Varying {
             self.len = len;
@@ -130,6 +133,7 @@ pub struct Loan<'a, T: ?Sized + Item> {
 }
 
 impl<'a, T: ?Sized + Item> Loan<'a, T> {
+    #[inline]
     pub(crate) fn new(handle: &'a QueueHandle, len: usize) -> Result<Self, QueueError> {
         check_len(handle, len)?;
         let mut held = HeldSlot::new::<T>(handle, |_, _| Ok(()))?;
@@ -166,6 +170,7 @@ impl<'a, T: ?Sized + Item> Loan<'a, T> {
         now "[`Full`](QueueError::Full), with the loan."
     }
 
+    #[inline]
     fn send_until(self, wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutError<Self>> {
         let sent = match self.held.participation.is_of_this_thread() {
             true => self.held.participation.send(self.held.place, wait),
@@ -178,6 +183,7 @@ impl<'a, T: ?Sized + Item> Loan<'a, T> {
 }
 
 impl<T: ?Sized + Item> Drop for Loan<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         self.held.participation.vacate(self.held.place);
         // SAFETY: `held` is not used after this.
@@ -232,6 +238,7 @@ pub struct Received<'a, T: ?Sized + Item> {
 }
 
 impl<'a, T: ?Sized + Item> Received<'a, T> {
+    #[inline]
     pub(crate) fn new(
         handle: &'a QueueHandle,
         wait: Option<impl FnOnce() -> Wait>,
@@ -243,6 +250,7 @@ impl<'a, T: ?Sized + Item> Received<'a, T> {
 }
 
 impl<T: ?Sized + Item> Drop for Received<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         self.held.participation.vacate(self.held.place);
     }

@@ -311,15 +311,18 @@ impl Participation {
     }
 
     /// Occupies a place for a loan, or for a received item.
+    #[inline(always)]
     pub(crate) fn occupy(&self) -> Result<usize, QueueError> {
         self.memory().occupy(&self.participant).ok_or_else(|| self.too_many_loans())
     }
 
+    #[cold]
     fn too_many_loans(&self) -> QueueError {
         QueueError::TooManyLoans { limit: self.memory().most_loans() }
     }
 
     /// Frees a place. Does nothing in a forked child, where the place is the parent's.
+    #[inline]
     pub(crate) fn vacate(&self, place: usize) {
         if self.is_of_this_thread() {
             self.memory().vacate(&self.participant, place);

@@ -15,6 +15,7 @@ use std::io;
 use crossproc_sys::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crossproc_sys::robust::Thread;
 
+use super::layout::MOST_PLACES;
 use super::looks::Looks;
 use super::memory::QueueMemory;
 use super::participant::Participant;
@@ -199,11 +200,16 @@ impl QueueMemory {
     /// Returns whether [`occupy`](QueueMemory::occupy) has a place to give.
     #[inline]
     pub(crate) fn can_occupy(&self, participant: &Participant) -> bool {
-        let is_limit = || participant.busy.get().count_ones() as usize >= self.most_loans();
-        if is_limit() {
+        // One place stays free, for every operation. This is not `count_ones`, which takes many
+        // instructions where `popcnt` is not taken for granted.
+        let has_two_free = || {
+            let free = !participant.busy.get() & u64::MAX >> (MOST_PLACES - self.config.places);
+            free & free.wrapping_sub(1) != 0
+        };
+        if !has_two_free() {
             self.reclaim(participant);
         }
-        !is_limit()
+        has_two_free()
     }
 
     /// Frees a place that [`occupy`](QueueMemory::occupy) gave.
