@@ -9,10 +9,10 @@
 use core::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::joinable::{
-    BEFORE, Board, PEER, SURVIVOR, VICTIM, check, getting, joining, taken, trying_to_get, victim,
-    with_peer,
-};
+use super::joinable::checks::check;
+use super::joinable::companions::with_peer;
+use super::joinable::operations::{getting, joining, taken, trying_to_get};
+use super::joinable::{BEFORE, Board, PEER, SURVIVOR, VICTIM, victim};
 use super::queue_words::Stage;
 use super::warm_up;
 use crate::harness::{Case, Fate, Me, Operation, Subject};
