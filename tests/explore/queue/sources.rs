@@ -1,0 +1,71 @@
+//! What is waited for among other things.
+
+use crossproc_sys::atomic::AtomicU32;
+use crossproc_sys::futex::Watch;
+use crossproc_sys::robust::Entry;
+
+use crate::ring::memory::QueueMemory;
+use crate::ring::waiting::Side;
+use crate::wait::source::{Armed, Source, WatchState, Words};
+
+/// Something that never happens.
+pub(super) struct Never(AtomicU32);
+
+pub(super) static NEVER: Never = Never(AtomicU32::new(0));
+
+impl Source for Never {
+    fn key(&self) -> usize {
+        std::ptr::from_ref(&self.0).addr()
+    }
+
+    fn look(&self, _: &WatchState) -> bool {
+        false
+    }
+
+    fn words(&self) -> usize {
+        1
+    }
+
+    fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
+        words.add(Watch::new(&self.0, 0));
+        Armed::Asleep
+    }
+
+    fn pend(&self, entry: &Entry) {
+        entry.begin(&self.0);
+    }
+
+    fn awake(&self, _: &mut WatchState) {}
+}
+
+/// A side of a queue to wait for, as in `room`.
+pub(super) struct Watched(pub(super) QueueMemory, pub(super) Side);
+
+impl Source for Watched {
+    fn key(&self) -> usize {
+        self.0.key(self.1)
+    }
+
+    fn look(&self, _: &WatchState) -> bool {
+        self.0.is_ready(self.1)
+    }
+
+    fn words(&self) -> usize {
+        crate::ring::watching::WORDS
+    }
+
+    fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
+        self.0.arm(self.1, words)
+    }
+
+    fn pend(&self, entry: &Entry) {
+        self.0.pend(entry);
+    }
+
+    fn awake(&self, state: &mut WatchState) {
+        self.0.awake();
+        if self.look(state) {
+            self.0.wake_side(self.1);
+        }
+    }
+}
