@@ -2,8 +2,9 @@
 # Which lines of src/ and sys/src/ the tests run, by the compiler's own counters: how many of each
 # file and of all, and which not. The lists are in target/coverage/: `lines.txt`, `uncovered.txt`,
 # and `report.txt`, which is the code with its counts.
-# With names of test programs (`lib`, `sys`, or a file in tests/ without .rs): runs these alone, and
-# counts what the others ran before. With --fresh: forgets that first. With --report: runs nothing.
+# With names of test programs (`lib`, `sys`, or a file or folder in tests/, without .rs): runs these
+# alone, and counts what the others ran before. With --fresh: forgets that first. With --report:
+# runs nothing.
 # Exits with 1 if a program fails, or if fewer lines are covered than `least` says.
 #
 # The counters are in a mapped file, so that what a process ran counts however it ended, and what a
@@ -14,11 +15,12 @@
 # - kill: whatever an instruction writes, others see, and the counters are such a place.
 # - no_system_calls: does everything a million times, which takes long with counters.
 # - compile_fail: compares messages of the compiler.
+# - faults: makes any system call fail, and the counters make some.
 # - loom, explore: the state machines in a model of the kernel.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 least=${COVERAGE_LEAST:-98}
-left_out=' compile_fail no_system_calls '
+left_out=' compile_fail explore faults kill loom no_system_calls '
 root=$PWD folder=$PWD/target/coverage
 host=$(rustc -vV | sed -n 's/^host: //p')
 major=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
@@ -60,11 +62,11 @@ export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0
 export LLVM_PROFILE_FILE=$folder/building/%p.profraw
 
 targets=(--lib)
-for program in tests/*.rs; do
-    program=$(basename "$program" .rs)
+for program in tests/*.rs tests/*/main.rs; do
+    program=$(basename "${program%/main.rs}" .rs)
     case $left_out in *" $program "*) ;; *) targets+=(--test "$program") ;; esac
 done
-targets+=(--test one_kill --test wordcount)
+targets+=(--test wordcount)
 cargo test --locked --all-features -p crossproc -p crossproc-sys -p wordcount "${targets[@]}" \
     --no-run 2>&1 | tee "$folder/build.txt" | grep -v '^ *Executable' || true
 grep -q Finished "$folder/build.txt"

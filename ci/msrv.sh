@@ -15,10 +15,13 @@ if [ $# = 0 ]; then
         set -- "$@" --test "$program"
     done
 elif [ "$*" = --all ]; then
-    set -- --lib --test kill --test faults --test wordcount
-    for program in tests/*.rs; do
-        program=$(basename "$program" .rs)
-        [ "$program" = compile_fail ] || set -- "$@" --test "$program"
+    set -- --lib --test wordcount
+    for program in tests/*.rs tests/*/main.rs; do
+        program=$(basename "${program%/main.rs}" .rs)
+        case $program in
+        compile_fail | explore | loom) ;;
+        *) set -- "$@" --test "$program" ;;
+        esac
     done
 fi
 

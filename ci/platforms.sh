@@ -17,8 +17,8 @@
 # target/platforms. Runs as root. The guest is an initramfs of busybox, the libc and the test
 # programs; ci/platforms-guest.sh is its init.
 #
-# Left out is compile_fail, which starts the compiler, and so are the tests in documentation, which
-# are compiled when they run.
+# Left out is compile_fail, which starts the compiler, faults, which ci/faults.sh runs, and the
+# models. So are the tests in documentation, which are compiled when they run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source=$PWD
@@ -177,10 +177,13 @@ build() {
     local upper=${triple^^}
     upper=${upper//-/_}
     variables+=" CARGO_TARGET_${upper}_LINKER=$linker"
-    local programs=(--lib --test kill --test one_kill --test wordcount)
-    for program in tests/*.rs; do
-        program=$(basename "$program" .rs)
-        [ "$program" = compile_fail ] || programs+=(--test "$program")
+    local programs=(--lib --test wordcount)
+    for program in tests/*.rs tests/*/main.rs; do
+        program=$(basename "${program%/main.rs}" .rs)
+        case $program in
+        compile_fail | explore | faults | loom) ;;
+        *) programs+=(--test "$program") ;;
+        esac
     done
     mkdir -p "$here/build"
     git describe --always --dirty --abbrev=7 >"$here/build/$1-$2.commit"

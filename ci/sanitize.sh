@@ -6,8 +6,9 @@
 #   ci/sanitize.sh                          both
 #   ci/sanitize.sh address|thread [PROGRAM...]
 #
-# Needs a nightly toolchain. Left out of both is what starts the compiler, or takes every
-# instruction for itself: compile_fail, declared, kill.
+# Needs a nightly toolchain. Left out of both is what starts the compiler, takes every instruction
+# for itself, makes any system call fail, or is a model: compile_fail, declared, kill, faults, loom,
+# explore.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/target/sanitize
@@ -18,7 +19,7 @@ if [ $# = 0 ]; then
     exit $failed
 fi
 name=$1 only=" ${*:2} "
-left_out=' compile_fail declared kill '
+left_out=' compile_fail declared explore faults kill loom '
 
 # What the sanitizers are told to pass over, and tests that are left out, each with its reason.
 case $name in
@@ -98,11 +99,11 @@ if [ $name = thread ]; then
 fi
 
 targets=(--lib)
-for program in tests/*.rs; do
-    program=$(basename "$program" .rs)
+for program in tests/*.rs tests/*/main.rs; do
+    program=$(basename "${program%/main.rs}" .rs)
     case $left_out in *" $program "*) ;; *) targets+=(--test "$program") ;; esac
 done
-targets+=(--test one_kill --test wordcount)
+targets+=(--test wordcount)
 export CARGO_TARGET_DIR=$folder/$name/build CARGO_PROFILE_DEV_DEBUG=1 CARGO_INCREMENTAL=0
 RUSTFLAGS=$flags cargo +nightly test --locked --all-features --target "$host" \
     -p crossproc -p crossproc-sys -p wordcount "${targets[@]}" --no-run 2>&1 |

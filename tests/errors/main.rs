@@ -1,21 +1,20 @@
 //! Errors as a program meets them. `?` makes an `io::Error` of a fitting kind, which contains the
 //! error with its text and the system's error. Also what `{:?}` shows of everything.
 
-use core::num::NonZeroU32;
 use std::error::Error;
-use std::fmt::{Debug, Display};
+use std::fmt::Display;
 use std::io::{self, ErrorKind};
-use std::path::Path;
-use std::sync::atomic::AtomicU32;
 
-use crossproc::directory::{Address, Directory, DirectoryClient, DirectoryError};
 use crossproc::process::{HandleError, InheritError};
 use crossproc::{
-    Barrier, BarrierError, BoundedSemaphore, ByteQueue, Condition, ConditionError, ConnectionError,
-    Event, EventError, Fixed, JoinableQueue, Lock, LockError, NotOwner, Once, OnceError,
-    OverRelease, Permits, PermitsError, PutError, PutManyError, Queue, QueueError, QueueOptions,
-    RLock, RegionError, RwLock, Semaphore, SemaphoreError, Shm, Wait, WaitAnyError, pipe, shared,
+    Barrier, BarrierError, Condition, ConditionError, ConnectionError, Event, EventError, Fixed,
+    Lock, LockError, NotOwner, Once, OnceError, OverRelease, Permits, PermitsError, PutError,
+    PutManyError, QueueError, QueueOptions, RLock, RegionError, RwLock, Semaphore, SemaphoreError,
+    Shm, Wait, WaitAnyError, pipe, shared,
 };
+
+mod directories;
+mod shown;
 
 /// The system's error within the errors here.
 fn system() -> io::Error {
@@ -300,229 +299,6 @@ fn errors_of_regions_become_errors_of_io() {
         RegionError::Attach { what: "mapping", source: system() },
         system().kind(),
         "mapping failed",
-    );
-}
-
-#[test]
-fn errors_of_directories_become_errors_of_io() {
-    let address = || Address::from(Path::new("/run/x"));
-    let (name, why) = (|| "n".to_owned(), || "it is odd".to_owned());
-    let (denied, data) = (ErrorKind::PermissionDenied, ErrorKind::InvalidData);
-    let in_use = ErrorKind::AddrInUse;
-    becomes(
-        DirectoryError::AlreadyServed { address: address(), pid: Some(7) },
-        in_use,
-        "/run/x is served already, by process 7:",
-    );
-    becomes(
-        DirectoryError::AlreadyServed { address: address(), pid: None },
-        in_use,
-        "/run/x is served already:",
-    );
-    becomes(
-        DirectoryError::Orphaned { address: address(), pid: 7 },
-        in_use,
-        "process 7, which has ended",
-    );
-    becomes(
-        DirectoryError::NotASocket { address: address() },
-        ErrorKind::AlreadyExists,
-        "is no socket",
-    );
-    becomes(
-        DirectoryError::from("@".parse::<Address>().unwrap_err()),
-        ErrorKind::InvalidInput,
-        "it is odd",
-    );
-    becomes(
-        DirectoryError::NotToBeServed { what: "is odd" },
-        ErrorKind::Other,
-        "the directory is odd",
-    );
-    becomes(
-        DirectoryError::NotServed { address: address(), source: system() },
-        ErrorKind::ConnectionRefused,
-        "connect_timeout",
-    );
-    becomes(
-        DirectoryError::UntrustedServer { address: address(), uid: 5, pid: 7 },
-        denied,
-        "user 5 (process 7)",
-    );
-    becomes(DirectoryError::Unwelcome { why: why() }, denied, "it is odd");
-    becomes(DirectoryError::TimedOut, ErrorKind::TimedOut, "until the deadline");
-    becomes(DirectoryError::Interrupted, ErrorKind::Interrupted, "signal handler");
-    becomes(DirectoryError::Disconnected, ErrorKind::ConnectionReset, "connect again");
-    becomes(DirectoryError::NotFound { name: name() }, ErrorKind::NotFound, "served as \"n\"");
-    becomes(DirectoryError::Unchanged { revision: 9 }, ErrorKind::WouldBlock, "revision 9");
-    becomes(DirectoryError::NameTaken { name: name() }, ErrorKind::AlreadyExists, "get_or_put");
-    becomes(DirectoryError::NotYours { name: name() }, denied, "\"n\" was put by another one");
-    becomes(DirectoryError::NotAllowed, denied, "allow_put");
-    becomes(
-        DirectoryError::InvalidName { name: name(), why: why() },
-        ErrorKind::InvalidInput,
-        "it is odd",
-    );
-    becomes(DirectoryError::TooMany { why: why() }, ErrorKind::Other, "it is odd");
-    becomes(
-        DirectoryError::RefusedHandle { name: name(), why: why() },
-        ErrorKind::Other,
-        "it is odd",
-    );
-    let source = HandleError::Region(RegionError::NotMemfd);
-    let other = DirectoryError::OtherHandle {
-        name: name(),
-        kind: "egg".to_owned(),
-        expected: "hen",
-        source,
-    };
-    becomes(other, data, "is a \"egg\", not a \"hen\"");
-    becomes(DirectoryError::Malformed { what: why() }, data, "it is odd");
-    becomes(
-        DirectoryError::Os { what: "binding", source: system() },
-        system().kind(),
-        "binding failed",
-    );
-}
-
-#[test]
-fn what_a_connection_says_is_what_a_directory_says() {
-    let says = |error: ConnectionError| DirectoryError::from(error);
-    assert!(matches!(says(ConnectionError::TimedOut), DirectoryError::TimedOut));
-    assert!(matches!(says(ConnectionError::WouldBlock), DirectoryError::TimedOut));
-    assert!(matches!(says(ConnectionError::Interrupted), DirectoryError::Interrupted));
-    assert!(matches!(says(ConnectionError::EndOfStream), DirectoryError::Disconnected));
-    assert!(matches!(says(ConnectionError::BrokenPipe), DirectoryError::Disconnected));
-    match says(ConnectionError::Os { what: "sending", source: system() }) {
-        DirectoryError::Os { what: "sending", source } => {
-            assert_eq!(source.raw_os_error(), Some(libc::ENFILE));
-        }
-        other => panic!("{other:?}"),
-    }
-    match says(ConnectionError::NoDescriptor) {
-        DirectoryError::Os { what, source } => {
-            assert!(
-                what.contains("descriptor") && source.to_string().contains("RLIMIT_NOFILE"),
-                "{what} {source}"
-            );
-        }
-        other => panic!("{other:?}"),
-    }
-    match says(ConnectionError::TooLong { len: 8, max: 7 }) {
-        DirectoryError::Malformed { what } => {
-            assert!(what.contains("8 bytes is longer than 7"), "{what}");
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-fn shows(value: impl Debug, expected: &str) {
-    assert_eq!(format!("{value:?}"), expected);
-}
-
-/// A primitive shows its state, and not what it protects: it takes nothing for that.
-#[test]
-fn what_is_shown_takes_nothing_and_waits_for_nobody() {
-    let tid = rustix::thread::gettid().as_raw_nonzero();
-    let lock = Lock::new(7_u64);
-    shows(&lock, "Lock { owner: None, .. }");
-    let guard = lock.lock().unwrap();
-    shows(&guard, "7");
-    assert_eq!(guard.to_string(), "7");
-    shows(&lock, &format!("Lock {{ owner: Some({tid}), .. }}"));
-    drop(guard);
-    let rlock = RLock::new(7_u64);
-    let guard = rlock.lock().unwrap();
-    shows(&guard, "7");
-    shows(&rlock, &format!("RLock {{ owner: Some({tid}), .. }}"));
-    drop(guard);
-    let rwlock: RwLock<u64> = RwLock::new(7);
-    let guard = rwlock.read().unwrap();
-    shows(&guard, "7");
-    shows(&rwlock, "RwLock { writer: None, readers: 1, .. }");
-    drop(guard);
-    let guard = rwlock.write().unwrap();
-    shows(&guard, "7");
-    shows(&rwlock, &format!("RwLock {{ writer: Some({tid}), readers: 0, .. }}"));
-    drop(guard);
-    let semaphore = Semaphore::new(3);
-    let guard = semaphore.access();
-    shows((&semaphore, &guard), "(Semaphore { value: 2, .. }, SemaphoreGuard { .. })");
-    let bounded = BoundedSemaphore::new(3);
-    let guard = bounded.access();
-    shows(
-        (&bounded, &guard),
-        "(BoundedSemaphore { value: 2, bound: 3, .. }, SemaphoreGuard { .. })",
-    );
-    let permits: Permits<3> = Permits::new();
-    let permit = permits.acquire().unwrap();
-    shows((&permits, &permit), "(Permits { value: 2, of: 3, .. }, Permit { .. })");
-    let event = Event::new();
-    event.set();
-    shows(&event, "Event { is_set: true, .. }");
-    shows(Condition::new(), "Condition { .. }");
-    let once = Once::new();
-    shows(&once, "Once { is_completed: false, .. }");
-    once.call_once(|_| ()).unwrap();
-    shows(&once, "Once { is_completed: true, .. }");
-    let barrier = Barrier::new(2);
-    let _arrival = barrier.arrive().unwrap();
-    let shown = format!("{barrier:?}");
-    assert!(
-        shown.starts_with("Barrier { ") && shown.contains("2") && shown.contains("1"),
-        "{shown}"
-    );
-    shows(Fixed::new(7_u64), "Fixed(7)");
-    shows(Shm::new(AtomicU32::new(7)).unwrap(), "7");
-}
-
-#[test]
-fn a_queue_shows_how_full_it_is_and_a_guard_what_it_is() {
-    let queue: Queue<u64> = Queue::new(4).unwrap();
-    queue.put_many(&[1, 2]).unwrap();
-    shows(&queue, "Queue { len: 2, capacity: 4, is_closed: false }");
-    shows(queue.loan().unwrap(), "Loan { .. }");
-    shows(queue.receive().unwrap(), "Received { .. }");
-    queue.close().unwrap();
-    shows(&queue, "Queue { len: 1, capacity: 4, is_closed: true }");
-    shows(
-        ByteQueue::with_max_len(3, 8).unwrap(),
-        "Queue { len: 0, capacity: 3, is_closed: false }",
-    );
-    let tasks: JoinableQueue<u64> =
-        QueueOptions::new().attempts(NonZeroU32::new(1), 1).create_joinable(4).unwrap();
-    tasks.put_many(&[1, 2]).unwrap();
-    let task = tasks.get().unwrap();
-    shows(&task, "Task { attempts: 1, .. }");
-    shows(&tasks, "JoinableQueue { len: 1, unfinished: 2, capacity: 4, is_closed: false }");
-    drop(task);
-    shows(tasks.dead_letter().unwrap(), "DeadLetter { attempts: 1, .. }");
-    assert_eq!(tasks.dead_letters(), 0);
-}
-
-#[test]
-fn ends_of_connections_and_messages_show_what_they_are() {
-    let (one, other) = pipe().unwrap();
-    let shown = format!("{one:?}");
-    assert!(shown.starts_with("Connection { socket: ") && shown.ends_with(", .. }"), "{shown}");
-    one.send(b"abc").unwrap();
-    shows(other.recv().unwrap(), "Message { len: 3, handle: None, .. }");
-    let address = Address::abstract_name(format!("crossproc errors {}", std::process::id()));
-    let directory = Directory::bind(&address).unwrap();
-    directory.put("one", &one).unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(|| directory.serve().unwrap());
-        let shown = format!("{:?}", DirectoryClient::connect(&address).unwrap());
-        assert!(
-            shown.starts_with("DirectoryClient { socket: ") && shown.ends_with(", .. }"),
-            "{shown}"
-        );
-        directory.close();
-    });
-    let shown = format!("{directory:?}");
-    assert!(
-        shown.starts_with("Directory { address: ") && shown.contains("names: [\"one\"]"),
-        "{shown}"
     );
 }
 

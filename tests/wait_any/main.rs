@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,11 @@ use crossproc::{
     wait_any_deadline, wait_any_timeout, wait_any_with,
 };
 
+mod deaths;
+#[path = "../forked/mod.rs"]
 mod forked;
+mod sharing;
+
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
 
 shared! {
@@ -403,195 +407,4 @@ fn who_sleeps_uses_no_processor() {
         thread::sleep(Duration::from_millis(300));
         used() == before
     });
-}
-
-/// Asserts that `watchers` and `others` together take everything that is given. Watchers wait for
-/// any of several things, and others wait in the ordinary way.
-fn share(
-    watchers: usize,
-    others: usize,
-    watch: impl Fn(&Board) + Sync,
-    wait: impl Fn(&Board) + Sync,
-    give: impl Fn(usize),
-    most: u64,
-) {
-    let board = board();
-    let count = || board.counts[0].fetch_add(1, SeqCst);
-    let watchers: Vec<_> = (0..watchers)
-        .map(|_| {
-            fork(|| -> () {
-                loop {
-                    watch(&board);
-                    count();
-                }
-            })
-        })
-        .collect();
-    let others: Vec<_> = (0..others)
-        .map(|_| {
-            fork(|| -> () {
-                loop {
-                    wait(&board);
-                    count();
-                }
-            })
-        })
-        .collect();
-    watchers.iter().chain(&others).for_each(wait_until_asleep);
-    let mut given = 0;
-    while given < most {
-        let count = fastrand::usize(1..4);
-        give(count);
-        given += count as u64;
-        if fastrand::bool() {
-            wait_until("all is taken", || board.counts[0].load(SeqCst) == given);
-        }
-    }
-    wait_until("all is taken", || board.counts[0].load(SeqCst) == given);
-    watchers.iter().chain(&others).for_each(kill);
-}
-
-#[test]
-fn watchers_and_others_take_all_permits() {
-    let semaphore = &Shm::new(Semaphore::new(0)).unwrap();
-    let watch = |board: &Board| {
-        while semaphore.try_acquire().is_err() {
-            wait_any(&[&board.event, &**semaphore]).unwrap();
-        }
-    };
-    share(
-        4,
-        4,
-        watch,
-        |_| semaphore.acquire(),
-        |count| semaphore.release_many(count as u32).unwrap(),
-        5_000,
-    );
-}
-
-#[test]
-fn watchers_and_others_take_all_items() {
-    let queue = &Queue::<u64>::new(8).unwrap();
-    let watch = |board: &Board| {
-        while queue.try_get().is_err() {
-            wait_any(&[&board.event, queue]).unwrap();
-        }
-    };
-    share(
-        4,
-        4,
-        watch,
-        |_| assert_eq!(queue.get().unwrap(), 7),
-        |count| queue.put_many(&vec![7; count]).unwrap(),
-        5_000,
-    );
-}
-
-#[test]
-fn watchers_and_others_use_all_room() {
-    let queue = &Queue::<u64>::new(2).unwrap();
-    queue.put_many(&[7, 7]).unwrap();
-    let watch = |board: &Board| {
-        while queue.try_put(7).is_err() {
-            wait_any(&[&board.event, &queue.room()]).unwrap();
-        }
-    };
-    share(
-        4,
-        4,
-        watch,
-        |_| queue.put(7).unwrap(),
-        |count| (0..count).for_each(|_| _ = queue.get().unwrap()),
-        5_000,
-    );
-}
-
-/// Watchers die at any moment while survivors wait in the ordinary way. The survivors take
-/// everything that is given.
-fn survive(watch: impl Fn() + Sync, wait: impl Fn() + Sync, give: impl Fn(), kills: usize) {
-    let taken = &Shm::new(AtomicU64::new(0)).unwrap();
-    let survivors = [(); 3].map(|()| {
-        fork(|| -> () {
-            loop {
-                wait();
-                taken.fetch_add(1, SeqCst);
-            }
-        })
-    });
-    survivors.iter().for_each(wait_until_asleep);
-    for round in 1..=kills as u64 {
-        let watchers = [(); 2].map(|()| fork(|| -> () { watch() }));
-        watchers.iter().for_each(wait_until_asleep);
-        give();
-        // About as long as the watchers take to be woken and go back to sleep.
-        for _ in 0..fastrand::u32(0..20_000) {
-            core::hint::spin_loop();
-        }
-        watchers.iter().for_each(kill);
-        wait_until("a survivor has taken it", || taken.load(SeqCst) == round);
-    }
-    survivors.iter().for_each(kill);
-}
-
-const KILLS: usize = 300;
-
-#[test]
-fn watchers_that_die_take_no_permit_with_them() {
-    let (semaphore, event) =
-        (&Shm::new(Semaphore::new(0)).unwrap(), &Shm::new(Event::new()).unwrap());
-    let watch = || loop {
-        wait_any(&[&**event, &**semaphore]).unwrap();
-    };
-    survive(watch, || semaphore.acquire(), || semaphore.release().unwrap(), KILLS);
-}
-
-#[test]
-fn watchers_that_die_take_no_item_with_them() {
-    let (queue, event) = (&Queue::<u64>::new(2).unwrap(), &Shm::new(Event::new()).unwrap());
-    let watch = || loop {
-        wait_any(&[&**event, queue, &queue.room()]).unwrap();
-        wait_any(&[&**event, queue]).unwrap();
-    };
-    let get = || assert_eq!(queue.get().unwrap(), 7);
-    survive(watch, get, || queue.put(7).unwrap(), KILLS);
-}
-
-#[test]
-fn watchers_that_die_take_no_lock_with_them() {
-    let board = &board();
-    let watch = || loop {
-        wait_any(&[&board.event, &board.rlock.owner_death(), &board.lock.owner_death()]).unwrap();
-    };
-    // Each survivor unlocks once for the giver.
-    let lock = || {
-        board.counts[1].fetch_add(1, SeqCst);
-        *board.lock.lock().unwrap() += 1;
-        board.semaphore.acquire();
-    };
-    let guard = std::cell::Cell::new(Some(board.lock.lock().unwrap()));
-    let survivors = [(); 3].map(|()| {
-        fork(|| -> () {
-            loop {
-                lock();
-            }
-        })
-    });
-    for round in 1..=KILLS as u64 {
-        survivors.iter().for_each(wait_until_asleep);
-        let watchers = [(); 2].map(|()| fork(|| -> () { watch() }));
-        watchers.iter().for_each(wait_until_asleep);
-        drop(guard.take());
-        for _ in 0..fastrand::u32(0..20_000) {
-            core::hint::spin_loop();
-        }
-        watchers.iter().for_each(kill);
-        // All three get the lock, one after the other.
-        wait_until("all survivors have had the lock", || {
-            board.lock.owner().is_none() && *board.lock.lock().unwrap() == 3 * round
-        });
-        guard.set(Some(board.lock.lock().unwrap()));
-        board.semaphore.release_many(3).unwrap();
-        wait_until("they are back", || board.counts[1].load(SeqCst) == 3 * (round + 1));
-    }
-    survivors.iter().for_each(kill);
 }
