@@ -38,7 +38,7 @@ fn errors_of_directories_become_errors_of_io() {
     becomes(
         DirectoryError::from("@".parse::<Address>().unwrap_err()),
         ErrorKind::InvalidInput,
-        "it is odd",
+        "it is empty",
     );
     becomes(
         DirectoryError::NotToBeServed { what: "is odd" },
