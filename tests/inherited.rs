@@ -221,10 +221,10 @@ fn role_that_asks_for_something_else() {
     other_layout(error_of::<ByteQueue>("numbers"), "Queue<u64>", "Queue<[u8]>");
     other_layout(
         error_of::<JoinableQueue<u64>>("numbers"),
-        "queue::Queue<u64>",
+        "fifo::Queue<u64>",
         "JoinableQueue<u64>",
     );
-    other_layout(error_of::<Queue<u64>>("tasks"), "JoinableQueue<u64>", "queue::Queue<u64>");
+    other_layout(error_of::<Queue<u64>>("tasks"), "JoinableQueue<u64>", "fifo::Queue<u64>");
     other_layout(error_of::<Shm<Event>>("numbers"), "Queue<u64>", "Event");
     let other_kind = |(error, text): (HandleError, String), found: &str, expected: &str| {
         assert!(matches!(error, HandleError::OtherKind { .. }), "{error:?}");
