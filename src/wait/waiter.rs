@@ -342,6 +342,21 @@ impl Waiter {
         !core::mem::replace(&mut self.has_spun, true) && spin(look)
     }
 
+    /// Looks at the state for some microseconds before each sleep, less and less often. Returns
+    /// whether `look` said yes. It is for what a thread on another CPU is about to change: each look
+    /// takes the word's cache line away from that thread.
+    pub(crate) fn pause(&self, mut look: impl FnMut() -> bool) -> bool {
+        if MAX_SPINS == 0 || online_cpus() == 1 {
+            return false;
+        }
+        let mut pauses = 1;
+        (0..PAUSED_LOOKS).any(|_| {
+            (0..pauses).for_each(|_| hint::spin_loop());
+            pauses = (2 * pauses).min(MOST_PAUSES);
+            look()
+        })
+    }
+
     /// Sleeps for a slice at most. The caller must look at the state before it sleeps again. `wait`
     /// is the futex call, which gets the end of the slice. Returns how the call ended.
     ///
@@ -376,6 +391,26 @@ impl Waiter {
 
 /// The end of the kernel's clock, 292 years after its start.
 const NEVER: u64 = i64::MAX as u64;
+
+/// The number of looks of a [`pause`](Waiter::pause), and the most `spin_loop` hints between two of
+/// them: 127 hints in all, one to three microseconds.
+const PAUSED_LOOKS: u32 = 8;
+const MOST_PAUSES: u32 = 32;
+
+/// The number of CPUs of the machine, counted at the first pause; 0 before that. This process's own
+/// do not tell: the thread that is waited for may be of another process, on another CPU.
+static ONLINE_CPUS: AtomicU32 = AtomicU32::new(0);
+
+fn online_cpus() -> u32 {
+    match ONLINE_CPUS.load(Relaxed) {
+        0 => {
+            let cpus = crossproc_sys::kernel::online_cpus();
+            ONLINE_CPUS.store(cpus, Relaxed);
+            cpus
+        }
+        cpus => cpus,
+    }
+}
 
 /// The number of CPUs that this process may run on, counted at its first wait; 0 before that.
 static CPUS: AtomicU32 = AtomicU32::new(0);

@@ -42,7 +42,7 @@
 //!
 //! An unlock clears the flag only after a wake that found no sleeper. It does so by an exchange
 //! that succeeds only on the word as the unlock left it. After that it wakes once more, for a
-//! waiter that went to sleep in between. A waiter that has slept takes the lock with `WAITERS`, and
+//! waiter that went to sleep in between. A waiter that was woken takes the lock with `WAITERS`, and
 //! puts the flag back when it gives up: that last exchange may have made other sleepers invisible.
 //!
 //! # What is left to slices
@@ -254,7 +254,8 @@ impl RawLock {
 
     fn wait_and_take(&self, thread: &Thread, waiter: &mut Waiter) -> Result<Locked, LockRefused> {
         let word = self.robust.word();
-        // Once this thread has slept, there may be sleepers that only this thread knows of.
+        // Once this thread was woken, there may be sleepers that only this thread knows of. A sleep
+        // that ended otherwise took no wake-up from the others.
         let mut kept = 0;
         // The number of times that this thread was woken in vain.
         let mut losses = 0;
@@ -290,21 +291,22 @@ impl RawLock {
                 losses += 1;
                 self.starve(thread, losses);
             }
-            if seen & WAITERS == 0 {
-                // Spins only while no waiter sleeps: a spinner would overtake the sleepers.
-                let look = || {
-                    let now = word.load(Relaxed);
-                    owner(now) == 0 || now & WAITERS != 0
-                };
-                if waiter.spin(look)
-                    || word.compare_exchange(seen, seen | WAITERS, Relaxed, Relaxed).is_err()
-                {
-                    continue;
-                }
+            // Before each sleep, also while others sleep: a mark costs the owner a system call.
+            if waiter.pause(|| owner(word.load(Relaxed)) == 0) {
+                continue;
             }
-            kept = WAITERS;
+            let seen = word.load(Relaxed);
+            if owner(seen) == 0
+                || seen & WAITERS == 0
+                    && word.compare_exchange(seen, seen | WAITERS, Relaxed, Relaxed).is_err()
+            {
+                continue;
+            }
             was_woken =
                 waiter.sleep(|until| futex::wait(word, seen | WAITERS, until)) == Awake::Woken;
+            if was_woken {
+                kept = WAITERS;
+            }
         }
     }
 
