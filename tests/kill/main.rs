@@ -30,7 +30,7 @@ use harness::{LATE, SLICE, STRANDED_FOR, Table, can_trace};
 const QUICK: Duration = Duration::from_secs(10);
 const SAMPLE: Duration = Duration::from_secs(120);
 /// Without arguments, one case in this many is tried.
-const ONE_OF_SO_MANY: usize = 8;
+const ONE_OF_SO_MANY: usize = 24;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
