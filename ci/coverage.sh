@@ -14,13 +14,12 @@
 # Left out, because counters are in their way or because they are other builds:
 # - kill: whatever an instruction writes, others see, and the counters are such a place.
 # - no_system_calls: does everything a million times, which takes long with counters.
-# - compile_fail: compares messages of the compiler.
 # - faults: makes any system call fail, and the counters make some.
 # - loom, explore: the state machines in a model of the kernel.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 least=${COVERAGE_LEAST:-98}
-left_out=' compile_fail explore faults kill loom no_system_calls '
+left_out=' explore faults kill loom no_system_calls '
 root=$PWD folder=$PWD/target/coverage
 host=$(rustc -vV | sed -n 's/^host: //p')
 major=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')

@@ -17,7 +17,7 @@
 # target/platforms. Runs as root. The guest is an initramfs of busybox, the libc and the test
 # programs; ci/platforms-guest.sh is its init.
 #
-# Left out is compile_fail, which starts the compiler, faults, which ci/faults.sh runs, and the
+# Left out is faults, which ci/faults.sh runs, and the
 # models. So are the tests in documentation, which are compiled when they run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -181,7 +181,7 @@ build() {
     for program in tests/*.rs tests/*/main.rs; do
         program=$(basename "${program%/main.rs}" .rs)
         case $program in
-        compile_fail | explore | faults | loom) ;;
+        explore | faults | loom) ;;
         *) programs+=(--test "$program") ;;
         esac
     done

@@ -7,7 +7,7 @@
 #   ci/sanitize.sh address|thread [PROGRAM...]
 #
 # Needs a nightly toolchain. Left out of both is what starts the compiler, takes every instruction
-# for itself, makes any system call fail, or is a model: compile_fail, declared, kill, faults, loom,
+# for itself, makes any system call fail, or is a model: declared, kill, faults, loom,
 # explore.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,7 +19,7 @@ if [ $# = 0 ]; then
     exit $failed
 fi
 name=$1 only=" ${*:2} "
-left_out=' compile_fail declared explore faults kill loom '
+left_out=' declared explore faults kill loom '
 
 # What the sanitizers are told to pass over, and tests that are left out, each with its reason.
 case $name in

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The README's second command, and what the features add.
+# The README's second command, what the features add, and the compiler's messages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo test
 cargo test --all-features --test values --test tokio --test tokio_connection --test tokio_many \
     --test one_kill --test stand_ins --test faults
 cargo test --all-features --doc
+cargo test -p crossproc-compile-fail

@@ -16,11 +16,11 @@ use forked::{fork, kill, wait_until};
 use spoiled::{Sizes, Spoiler, TASK};
 
 /// The number of stopping points that are spread over all the burier's instructions.
-const POINTS: usize = 20;
+const POINTS: usize = 10;
 /// The burier also stops around the instruction that returns the task. These points reach this many
 /// instructions before it and after it, and are `BETWEEN` apart.
 const AROUND: usize = 400;
-const BETWEEN: usize = 25;
+const BETWEEN: usize = 50;
 /// How long others may take. Calls are not sliced, so nothing ends a sleep by itself.
 const TIME: Duration = Duration::from_secs(10);
 

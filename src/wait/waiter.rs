@@ -343,8 +343,8 @@ impl Waiter {
     }
 
     /// Looks at the state for some microseconds before each sleep, less and less often. Returns
-    /// whether `look` said yes. It is for what a thread on another CPU is about to change: each look
-    /// takes the word's cache line away from that thread.
+    /// whether `look` said yes. It is for what a thread on another CPU is about to change: each
+    /// look takes the word's cache line away from that thread.
     pub(crate) fn pause(&self, mut look: impl FnMut() -> bool) -> bool {
         if MAX_SPINS == 0 || online_cpus() == 1 {
             return false;
