@@ -14,15 +14,15 @@ use static_assertions::{
 };
 
 // The robust list's entry is 32 bytes after the word.
-const_assert_eq!(size_of::<Lock<()>>(), 48);
-const_assert_eq!(size_of::<Lock<u64>>(), 56);
-const_assert_eq!(size_of::<RLock<u64>>(), 56);
+const_assert_eq!(size_of::<Lock<()>>(), 40);
+const_assert_eq!(size_of::<Lock<u64>>(), 48);
+const_assert_eq!(size_of::<RLock<u64>>(), 48);
 const_assert_eq!(size_of::<Condition>(), 16);
 const_assert_eq!(size_of::<Barrier>(), 16);
 const_assert_eq!(size_of::<BoundedSemaphore>(), 16);
-const_assert_eq!(size_of::<Once>(), 56);
+const_assert_eq!(size_of::<Once>(), 48);
 const_assert_eq!(size_of::<Permits<3>>(), 8 + 3 * 40);
-const_assert_eq!(size_of::<RwLock<u64>>(), 48 + 8 + (8 + 32 * 40) + 8);
+const_assert_eq!(size_of::<RwLock<u64>>(), 40 + 8 + (8 + 32 * 40) + 8);
 assert_eq_size!(Event, Semaphore, AtomicU64);
 assert_eq_align!(Event, Semaphore, Lock<u8>, AtomicU64);
 assert_eq_size!(Fixed<[u16; 3]>, [u16; 3]);

@@ -32,11 +32,12 @@ const LOSSES: u64 = 8;
 /// How long the others yield to it.
 const STAND_BACK: Duration = Duration::from_millis(10);
 
-/// Returns the word of a lock that names the starving waiter: the word behind its `RobustWord`.
+/// Returns the word of a lock that names the starving waiter: the first spare one of its
+/// `RobustWord`.
 fn starving(lock: &Lock<()>) -> &AtomicU32 {
-    const BEHIND: usize = 40;
-    // SAFETY: inside the lock, which has two more words there.
-    let word = unsafe { core::ptr::from_ref(lock).byte_add(BEHIND) };
+    const SPARE: usize = 12;
+    // SAFETY: inside the lock.
+    let word = unsafe { core::ptr::from_ref(lock).byte_add(SPARE) };
     // SAFETY: as above, and aligned; all accesses are atomic.
     unsafe { AtomicU32::from_ptr(word.cast::<u32>().cast_mut()) }
 }

@@ -35,12 +35,12 @@ const ENTRIES: usize = 896;
 
 /// Offsets in a record.
 pub(crate) const TOKEN: usize = if cfg!(target_env = "musl") { 4 } else { 0 };
-pub(crate) const STARVING: usize = 40;
-pub(crate) const WATCHERS: usize = 44;
-pub(crate) const SEEN: usize = 48;
-pub(crate) const SITE: usize = 56;
-pub(crate) const LIFE: usize = 64;
-pub(crate) const PLACES: usize = 72;
+pub(crate) const STARVING: usize = 12;
+pub(crate) const WATCHERS: usize = 16;
+pub(crate) const SEEN: usize = 40;
+pub(crate) const SITE: usize = 48;
+pub(crate) const LIFE: usize = 56;
+pub(crate) const PLACES: usize = 64;
 /// A bit of a life: a participant has it, or has died with it.
 pub(crate) const LIVES: u64 = 1;
 

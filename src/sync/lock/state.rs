@@ -80,15 +80,14 @@ mod starving;
 mod watchers;
 
 /// The shared part of the lock, without its data.
+///
+/// It is no larger than its entry in the robust list: what a lock protects should lie in the same
+/// cache line. The spare words of the entry are [`starving`](RawLock::starving) and
+/// [`watchers`](RawLock::watchers).
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct RawLock {
     robust: RobustWord,
-    /// Bits 0-29: the TID of a starving waiter, 0: none; bit 31:
-    /// [`STOOD_BACK`](starving::STOOD_BACK). Relaxed everywhere: it is a hint.
-    starving: AtomicU32,
-    /// The note of the watchers for an owner's death: see the top.
-    watchers: AtomicU32,
 }
 
 /// A lock that was acquired.
@@ -131,11 +130,18 @@ impl From<Ended> for LockRefused {
 
 impl RawLock {
     pub(crate) const fn new() -> Self {
-        RawLock {
-            robust: RobustWord::new(),
-            starving: AtomicU32::new(0),
-            watchers: AtomicU32::new(0),
-        }
+        RawLock { robust: RobustWord::new() }
+    }
+
+    /// Bits 0-29: the TID of a starving waiter, 0: none; bit 31:
+    /// [`STOOD_BACK`](starving::STOOD_BACK). Relaxed everywhere: it is a hint.
+    fn starving(&self) -> &AtomicU32 {
+        &self.robust.spare()[0]
+    }
+
+    /// The note of the watchers for an owner's death: see [`watchers`].
+    fn watchers(&self) -> &AtomicU32 {
+        &self.robust.spare()[1]
     }
 
     /// Takes the lock if the word is 0 (free, data whole, no `WAITERS`) and the thread is set up.
@@ -375,7 +381,7 @@ impl RawLock {
             return;
         }
         let woken = if is_watched { futex::wake(word, u32::MAX) } else { self.wake_one() };
-        if woken != 0 || self.starving.load(Relaxed) != 0 {
+        if woken != 0 || self.starving().load(Relaxed) != 0 {
             return;
         }
         // No waiter was asleep, and none starves. Relaxed: the flag orders nothing.

@@ -27,12 +27,17 @@ mod limits {
 #[derive(Debug)]
 pub struct RobustWord {
     word: AtomicU32,
+    spare: [AtomicU32; 2],
 }
 
 #[allow(missing_docs, reason = "as in the real module")]
 impl RobustWord {
     pub const fn new() -> Self {
-        RobustWord { word: AtomicU32::new(0) }
+        RobustWord { word: AtomicU32::new(0), spare: [const { AtomicU32::new(0) }; 2] }
+    }
+
+    pub fn spare(&self) -> &[AtomicU32; 2] {
+        &self.spare
     }
 
     pub fn word(&self) -> &AtomicU32 {

@@ -30,7 +30,10 @@ pub struct RobustWord {
     pub(super) word: AtomicU32,
     #[cfg(not(target_env = "musl"))]
     _reserved: AtomicU32,
-    _unused: [AtomicU32; 4],
+    /// musl wakes once more for an ending thread if this is not 0: a count of waiters.
+    _waiters: AtomicU32,
+    spare: [AtomicU32; 2],
+    _unused: AtomicU32,
     /// The place where libc expects the address of the previous entry. Used in sentinels only.
     pub(super) prev: AtomicUsize,
     /// The entry: the address of the next entry.
@@ -48,7 +51,9 @@ impl RobustWord {
             word: AtomicU32::new(0),
             #[cfg(not(target_env = "musl"))]
             _reserved: AtomicU32::new(0),
-            _unused: [const { AtomicU32::new(0) }; 4],
+            _waiters: AtomicU32::new(0),
+            spare: [const { AtomicU32::new(0) }; 2],
+            _unused: AtomicU32::new(0),
             prev: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
         }
@@ -60,6 +65,14 @@ impl RobustWord {
     #[must_use]
     pub fn word(&self) -> &AtomicU32 {
         &self.word
+    }
+
+    /// Two words that neither libc nor the kernel uses in an entry that is not libc's own. They are
+    /// for whoever has the futex word.
+    #[inline]
+    #[must_use]
+    pub fn spare(&self) -> &[AtomicU32; 2] {
+        &self.spare
     }
 
     #[inline]

@@ -1,5 +1,5 @@
-//! A queue's memory, read from outside. `queue::words` documents what the words say, and
-//! `queue::shape` where they lie.
+//! A queue's memory, read from outside. `queue::ring::words` documents what the words say, and
+//! `queue::ring::layout` where they lie.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -24,10 +24,10 @@ const RETURNS: usize = 776;
 const ENTRIES: usize = 896;
 const RECORDS: usize = 4096;
 /// Offsets in a record.
-const SEEN: usize = 48;
-const SITE: usize = 56;
-const LIFE: usize = 64;
-const PLACES: usize = 72;
+const SEEN: usize = 40;
+const SITE: usize = 48;
+const LIFE: usize = 56;
+const PLACES: usize = 64;
 /// A bit of a life.
 const LIVES: u64 = 1;
 

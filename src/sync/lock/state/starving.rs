@@ -26,14 +26,14 @@ pub(super) const STOOD_BACK: u32 = 1 << 31;
 impl RawLock {
     /// Returns whether another waiter starves.
     pub(super) fn is_starving_other(&self, thread: &Thread) -> bool {
-        let starving = owner(self.starving.load(Relaxed));
+        let starving = owner(self.starving().load(Relaxed));
         starving != 0 && starving != thread.tid()
     }
 
     /// Announces that this thread starves, if it has lost often enough and no other thread starves.
     pub(super) fn starve(&self, thread: &Thread, losses: u32) {
         if losses >= MAX_LOSSES {
-            let _ = self.starving.compare_exchange(0, thread.tid(), Relaxed, Relaxed);
+            let _ = self.starving().compare_exchange(0, thread.tid(), Relaxed, Relaxed);
         }
     }
 
@@ -45,11 +45,11 @@ impl RawLock {
 
     /// Stops other threads from yielding to the thread `starving`.
     fn feed(&self, starving: u32) {
-        let mut seen = self.starving.load(Relaxed);
+        let mut seen = self.starving().load(Relaxed);
         while owner(seen) == starving {
-            match self.starving.compare_exchange_weak(seen, 0, Relaxed, Relaxed) {
+            match self.starving().compare_exchange_weak(seen, 0, Relaxed, Relaxed) {
                 Ok(_) if seen & STOOD_BACK != 0 => {
-                    futex::wake(&self.starving, u32::MAX);
+                    futex::wake(self.starving(), u32::MAX);
                     return;
                 }
                 Ok(_) => return,
@@ -60,7 +60,7 @@ impl RawLock {
 
     /// Leaves a free lock to the starving waiter, for a while.
     pub(super) fn stand_back(&self, thread: &Thread, kept: u32, waiter: &mut Waiter) {
-        let seen = self.starving.load(Relaxed);
+        let seen = self.starving().load(Relaxed);
         if matches!(owner(seen), 0) || owner(seen) == thread.tid() {
             return;
         }
@@ -69,20 +69,23 @@ impl RawLock {
             self.wake_one();
         }
         let marked = seen | STOOD_BACK;
-        if seen != marked && self.starving.compare_exchange(seen, marked, Relaxed, Relaxed).is_err()
+        if seen != marked
+            && self.starving().compare_exchange(seen, marked, Relaxed, Relaxed).is_err()
         {
             return;
         }
         let mut was_in_vain = false;
         let deadline = waiter.until();
         // This sleep is short enough to do without slices.
-        waiter.sleep(|_| match futex::wait_briefly(&self.starving, marked, STAND_BACK, deadline) {
-            None => {
-                was_in_vain = true;
-                Awake::Changed
+        waiter.sleep(|_| {
+            match futex::wait_briefly(self.starving(), marked, STAND_BACK, deadline) {
+                None => {
+                    was_in_vain = true;
+                    Awake::Changed
+                }
+                Some(Awake::TimedOut) => Awake::Changed,
+                Some(awake) => awake,
             }
-            Some(Awake::TimedOut) => Awake::Changed,
-            Some(awake) => awake,
         });
         if was_in_vain {
             self.feed(owner(seen));

@@ -34,9 +34,9 @@ impl RawLock {
     /// Takes the note out, to say that all will be woken. Returns whether there may be a watcher.
     /// Relaxed: a watcher that comes meanwhile finds what it misses by comparing the words.
     pub(super) fn take_note_out(&self) -> bool {
-        let mut seen = self.watchers.load(Relaxed);
+        let mut seen = self.watchers().load(Relaxed);
         while seen & WATCHED != 0 {
-            match self.watchers.compare_exchange_weak(
+            match self.watchers().compare_exchange_weak(
                 seen,
                 (seen & !WATCHED).wrapping_add(ONE_WAKE),
                 Relaxed,
@@ -75,11 +75,11 @@ impl Source for RawLock {
             return Armed::Again;
         }
         // Relaxed: this comes before the sleep, which compares it.
-        let note = self.watchers.fetch_or(WATCHED, Relaxed) | WATCHED;
+        let note = self.watchers().fetch_or(WATCHED, Relaxed) | WATCHED;
         *state = WatchState { armed: marked.into(), note: note.into(), ..*state };
         // The order matters: a thread that takes the note out wakes the sleepers on the word.
         words.add(Watch::new(word, marked));
-        words.add(Watch::new(&self.watchers, note));
+        words.add(Watch::new(self.watchers(), note));
         Armed::Asleep
     }
 
@@ -96,7 +96,7 @@ impl Source for RawLock {
         if self.give_up(WAITERS) {
             return;
         }
-        let now = (self.robust.word().load(Relaxed), self.watchers.load(Relaxed) & !WATCHED);
+        let now = (self.robust.word().load(Relaxed), self.watchers().load(Relaxed) & !WATCHED);
         if now != (state.armed as u32, state.note as u32 & !WATCHED) {
             futex::wake(self.robust.word(), u32::MAX);
         }
