@@ -41,7 +41,8 @@ table() {
     row lock 'lock + unlock' 'pthread robust pshared' 'lock and unlock'
     row lock 'lock + unlock' 'std (threads only)' 'lock and unlock'
     row lock 'a section of 2 processes' 'pthread robust pshared' 'a short section of two processes'
-    row lock 'a section of 2 processes' 'parking_lot (threads only)' 'a short section of two processes'
+    row lock 'a section of 2 processes' 'parking_lot (threads only)' \
+        'a short section of two processes'
     row rwlock 'read + unlock' 'pthread pshared' "a readers' lock, read"
     row rwlock 'write + unlock' 'pthread pshared' "a readers' lock, write"
     row semaphore 'acquire + release, of 10' 'sem_t pshared' 'a permit, acquired and released'

@@ -336,11 +336,12 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
         &self,
         wait: Option<impl FnOnce() -> Wait>,
     ) -> Result<RwLockReadGuard<'_, T, READERS>, LockRefused> {
-        let result = match (self.raw.try_read(), wait) {
-            (Err(LockRefused::WouldBlock), Some(wait)) => self.raw.read(wait()),
-            (result, _) => result,
+        let admitted = match (self.raw.read_uncontended(), wait) {
+            (Some(admitted), _) => admitted,
+            (None, Some(wait)) => self.raw.read(wait())?,
+            (None, None) => self.raw.try_read()?,
         };
-        let Admitted { by, is_inconsistent } = result?;
+        let Admitted { by, is_inconsistent } = admitted;
         Ok(RwLockReadGuard { lock: self, taken: by, is_inconsistent, stays_here: PhantomData })
     }
 
@@ -350,11 +351,12 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
         &self,
         wait: Option<impl FnOnce() -> Wait>,
     ) -> Result<RwLockWriteGuard<'_, T, READERS>, LockRefused> {
-        let result = match (self.raw.try_write(), wait) {
-            (Err(LockRefused::WouldBlock), Some(wait)) => self.raw.write(wait()),
-            (result, _) => result,
+        let admitted = match (self.raw.write_uncontended(), wait) {
+            (Some(admitted), _) => admitted,
+            (None, Some(wait)) => self.raw.write(wait())?,
+            (None, None) => self.raw.try_write()?,
         };
-        let Admitted { by, is_inconsistent } = result?;
+        let Admitted { by, is_inconsistent } = admitted;
         let panics = Panics::now();
         Ok(RwLockWriteGuard {
             lock: self,

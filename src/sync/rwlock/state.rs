@@ -70,8 +70,18 @@ impl<const READERS: usize> RawRwLock<READERS> {
         }
     }
 
+    /// Takes the lock for reading if nothing is in the way. If it does not,
+    /// [`try_read`](RawRwLock::try_read) tells why.
+    #[inline(always)]
+    pub(crate) fn read_uncontended(&self) -> Option<Admitted<Taken>> {
+        if self.writer.is_owned() || self.writer.owner().is_some() {
+            return None;
+        }
+        self.enter(self.readers.try_take(Holding::BY_GUARD).ok()??)
+    }
+
     /// Takes the lock for reading if there is no writer and a cell is free.
-    #[inline]
+    #[cold]
     pub(crate) fn try_read(&self) -> Result<Admitted<Taken>, LockRefused> {
         // Asks this thread's own list first: a peer may have stored a word that shows no writer.
         if self.writer.is_owned() {
@@ -131,8 +141,21 @@ impl<const READERS: usize> RawRwLock<READERS> {
         self.readers.release(taken, u32::MAX);
     }
 
+    /// Takes the lock for writing if nothing is in the way. If it does not,
+    /// [`try_write`](RawRwLock::try_write) tells why.
+    #[inline(always)]
+    pub(crate) fn write_uncontended(&self) -> Option<Admitted<u32>> {
+        let tid = self.writer.lock_uncontended()?;
+        self.announce();
+        if self.readers.is_holder() || !self.readers.are_free() {
+            self.writer.unlock(tid);
+            return None;
+        }
+        Some(self.begin_write(tid))
+    }
+
     /// Takes the lock for writing if no thread reads or writes.
-    #[inline]
+    #[cold]
     pub(crate) fn try_write(&self) -> Result<Admitted<u32>, LockRefused> {
         let tid = match self.writer.lock_uncontended() {
             Some(tid) => tid,
