@@ -32,7 +32,7 @@ use crate::wait::{Wait, forms};
 /// order in which they went to sleep; each goes to sleep anew at the end of a
 /// [slice](crate::set_recheck_interval).
 ///
-/// If a waiter was woken eight times and found the lock taken each time, the other threads yield to
+/// If a waiter had eight chances and found the lock taken each time, the other threads yield to
 /// it. They leave the lock to it for 10 ms at most, because it may be dead or stopped. So no waiter
 /// starves, unless others poll by [`try_lock`](Lock::try_lock) or by short time-outs, which do not
 /// yield that long.

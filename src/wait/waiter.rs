@@ -346,7 +346,7 @@ impl Waiter {
     /// whether `look` said yes. It is for what a thread on another CPU is about to change: each
     /// look takes the word's cache line away from that thread.
     pub(crate) fn pause(&self, mut look: impl FnMut() -> bool) -> bool {
-        if MAX_SPINS == 0 || online_cpus() == 1 {
+        if MAX_SPINS == 0 {
             return false;
         }
         let mut pauses = 1;
@@ -393,24 +393,11 @@ impl Waiter {
 const NEVER: u64 = i64::MAX as u64;
 
 /// The number of looks of a [`pause`](Waiter::pause), and the most `spin_loop` hints between two of
-/// them: 127 hints in all, one to three microseconds.
+/// them: 127 hints in all, which is one to six microseconds. On a machine of one CPU that is lost.
+/// How many CPUs there are is not asked: this process's own do not tell where the others run, and
+/// the machine's are in a file system, which may be slow or refused.
 const PAUSED_LOOKS: u32 = 8;
 const MOST_PAUSES: u32 = 32;
-
-/// The number of CPUs of the machine, counted at the first pause; 0 before that. This process's own
-/// do not tell: the thread that is waited for may be of another process, on another CPU.
-static ONLINE_CPUS: AtomicU32 = AtomicU32::new(0);
-
-fn online_cpus() -> u32 {
-    match ONLINE_CPUS.load(Relaxed) {
-        0 => {
-            let cpus = crossproc_sys::kernel::online_cpus();
-            ONLINE_CPUS.store(cpus, Relaxed);
-            cpus
-        }
-        cpus => cpus,
-    }
-}
 
 /// The number of CPUs that this process may run on, counted at its first wait; 0 before that.
 static CPUS: AtomicU32 = AtomicU32::new(0);

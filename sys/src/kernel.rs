@@ -36,14 +36,6 @@ pub fn cpus() -> u32 {
     rustix::thread::sched_getaffinity(None).map_or(2, |set| set.count().max(1))
 }
 
-/// Returns how many CPUs the machine has: at least 1. With musl, how many this thread may run on.
-#[must_use]
-pub fn online_cpus() -> u32 {
-    // SAFETY: asks for a number.
-    let cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
-    u32::try_from(cpus).map_or(1, |cpus| cpus.max(1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

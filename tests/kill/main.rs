@@ -1,7 +1,7 @@
 //! Death and stop at every single instruction that others can notice. `ci/kill.sh` runs it; see
 //! [`harness`].
 //!
-//! Without arguments, a few points of one case in eight are tried, in a minute or two.
+//! Without arguments, a few points of one case in 24 are tried, in a minute or two.
 //!
 //! | argument | |
 //! |---|---|

@@ -327,7 +327,7 @@ impl<'a> Ring<'a> {
         Err(Refused::Corrupt)
     }
 
-    /// Returns how many items are in a self. A hint: the number may be stale by now.
+    /// Returns how many items are in a ring. A hint: the number may be stale by now.
     pub(crate) fn count(self) -> usize {
         match (self.find(End::Head), self.find(End::Tail)) {
             (Ok(head), Ok(tail)) => distance(tail.position, head.position, self.len())

@@ -69,7 +69,7 @@
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::atomic::{AtomicU32, Ordering};
-use crossproc_sys::futex::{self, Awake, Watch};
+use crossproc_sys::futex::{self, Awake, MAX_LOSSES, Watch};
 use crossproc_sys::robust::{
     self, Holding, NoSlot, OWNER_DIED, RobustWord, Slot, TID_MASK, Thread, WAITERS,
 };
@@ -263,9 +263,9 @@ impl RawLock {
         // Once this thread was woken, there may be sleepers that only this thread knows of. A sleep
         // that ended otherwise took no wake-up from the others.
         let mut kept = 0;
-        // The number of times that this thread was woken in vain.
+        // How often this thread was woken, or saw the lock free, in vain.
         let mut losses = 0;
-        let mut was_woken = false;
+        let mut had_chance = false;
         loop {
             let is_over = waiter.check();
             let may =
@@ -293,12 +293,14 @@ impl RawLock {
                 self.stand_back(thread, kept, waiter);
                 continue;
             }
-            if core::mem::take(&mut was_woken) {
+            if core::mem::take(&mut had_chance) {
                 losses += 1;
                 self.starve(thread, losses);
             }
-            // Before each sleep, also while others sleep: a mark costs the owner a system call.
-            if waiter.pause(|| owner(word.load(Relaxed)) == 0) {
+            // Before each sleep, also while others sleep: a mark costs the owner a system call. But
+            // to one that starves the others yield only once the word is marked.
+            if losses < MAX_LOSSES && waiter.pause(|| owner(word.load(Relaxed)) == 0) {
+                had_chance = true;
                 continue;
             }
             let seen = word.load(Relaxed);
@@ -308,9 +310,9 @@ impl RawLock {
             {
                 continue;
             }
-            was_woken =
+            had_chance =
                 waiter.sleep(|until| futex::wait(word, seen | WAITERS, until)) == Awake::Woken;
-            if was_woken {
+            if had_chance {
                 kept = WAITERS;
             }
         }

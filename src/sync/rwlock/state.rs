@@ -95,7 +95,7 @@ impl<const READERS: usize> RawRwLock<READERS> {
     }
 
     /// Takes the lock for reading, and waits as long as `wait` allows, whatever
-    /// [`try_read`](RawRwLock::try_read) found.
+    /// [`read_uncontended`](RawRwLock::read_uncontended) found.
     #[cold]
     pub(crate) fn read(&self, wait: Wait) -> Result<Admitted<Taken>, LockRefused> {
         let mut waiter = Waiter::new(wait);
@@ -172,7 +172,7 @@ impl<const READERS: usize> RawRwLock<READERS> {
     }
 
     /// Takes the lock for writing, and waits as long as `wait` allows, whatever
-    /// [`try_write`](RawRwLock::try_write) found.
+    /// [`write_uncontended`](RawRwLock::write_uncontended) found.
     #[cold]
     pub(crate) fn write(&self, wait: Wait) -> Result<Admitted<u32>, LockRefused> {
         if self.readers.is_holder() {

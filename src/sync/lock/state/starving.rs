@@ -1,10 +1,10 @@
 //! Fairness: a waiter that has lost too often gets the lock.
 //!
-//! A free lock goes to the first thread to come. A waiter that was woken [`MAX_LOSSES`] times, and
-//! found the lock taken each time, writes its TID into a second word, `starving`. From then on a
-//! thread that finds the lock free and marked yields to the starving waiter. So that waiter gets
-//! the lock after the owners of that moment, at most one for each other thread. `WAITERS` stays set
-//! for that time, so no thread passes by the fast path.
+//! A free lock goes to the first thread to come. A waiter that was woken, or saw the lock free,
+//! [`MAX_LOSSES`] times, and found it taken each time, writes its TID into a second word,
+//! `starving`. From then on a thread that finds the lock free and marked yields to the starving
+//! waiter. So that waiter gets the lock after the owners of that moment, at most one for each other
+//! thread. `WAITERS` stays set for that time, so no thread passes by the fast path.
 //!
 //! `starving` is a hint and excludes no thread. A thread that has yielded for [`STAND_BACK`] takes
 //! the lock all the same, and takes the hint out, because the starving waiter may be dead or
