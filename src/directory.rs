@@ -10,7 +10,8 @@ mod server;
 mod service;
 mod state;
 
-// A type's page of documentation follows the order of these.
+// A type's page of documentation follows the order of these. The empty lines keep rustfmt from
+// sorting them.
 mod options;
 
 mod bound;

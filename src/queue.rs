@@ -11,7 +11,8 @@ pub(crate) mod item;
 mod loan;
 mod options;
 
-// A type's page of documentation follows the order of these.
+// A type's page of documentation follows the order of these. The empty lines keep rustfmt from
+// sorting them.
 mod fifo;
 mod joinable;
 mod task;

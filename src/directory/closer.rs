@@ -230,6 +230,7 @@ impl Closer {
                 if self.left.load(SeqCst) == 0 {
                     return;
                 }
+                // SeqCst: as above.
                 self.threads.fetch_add(1, SeqCst);
             }
         }

@@ -283,7 +283,8 @@ impl<const N: usize> Cells<N> {
         let slot = at_hand.or_else(|| thread.slot_for(cell)).ok_or_else(|| thread.no_slot(cell))?;
         thread.begin(cell.word());
         while owner(seen) == 0 {
-            // Acquire: pairs with the Release in `release`. SeqCst: see `rwlock::state`.
+            // Acquire: pairs with the Release in `release`. SeqCst: a reader takes this and then
+            // looks for a writer, which locks and then looks at this. One of them sees the other.
             match cell.word().compare_exchange_weak(
                 seen,
                 thread.tid() | seen & WAITERS | kept,
