@@ -150,7 +150,9 @@ impl<const ROUND: u64> Broadcast<ROUND> {
                 return Ok(result);
             }
             waiter.check()?;
-            if seen & WAITERS == 0
+            // Beside other sleepers, whoever changes the word has to wake them first.
+            let sleeps_alone = seen & WAITERS == 0 || marked == Some(seen) && seen & SEVERAL == 0;
+            if sleeps_alone
                 && awake.is_none()
                 && waiter.spin(|| look(self.word.load(Relaxed), None).is_some())
             {

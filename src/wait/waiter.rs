@@ -1,16 +1,21 @@
 //! How everything in this crate waits: it spins for a moment, then sleeps in slices, until a
 //! deadline on the monotonic clock.
 
-use core::cell::Cell;
 use core::hint;
 use core::ptr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use core::time::Duration;
 use std::time::Instant;
 
 use crossproc_sys::clock;
 use crossproc_sys::futex::{Awake, MAX_SPINS};
+
+use self::spinning::spin;
+
+// Named, since a benchmark includes this file.
+#[path = "spinning.rs"]
+mod spinning;
 
 const DEFAULT_SLICE: u64 = 100_000_000;
 const SLICES_OFF: u64 = 0;
@@ -393,63 +398,10 @@ impl Waiter {
 const NEVER: u64 = i64::MAX as u64;
 
 /// The number of looks of a [`pause`](Waiter::pause), and the most `spin_loop` hints between two of
-/// them: 127 hints in all, which is one to six microseconds. On a machine of one CPU that is lost.
-/// How many CPUs there are is not asked: this process's own do not tell where the others run, and
-/// the machine's are in a file system, which may be slow or refused.
+/// them: 127 hints in all, which is one to six microseconds.
+///
+/// On a machine of one CPU that is lost, and so is what [`spin`] tries. How many CPUs there are is
+/// not asked: this process's own do not tell where the others run, and the machine's are in a file
+/// system, which may be slow or refused.
 const PAUSED_LOOKS: u32 = 8;
 const MOST_PAUSES: u32 = 32;
-
-/// The number of CPUs that this process may run on, counted at its first wait; 0 before that.
-static CPUS: AtomicU32 = AtomicU32::new(0);
-
-#[cold]
-fn count_cpus() -> u32 {
-    let cpus = crossproc_sys::kernel::cpus();
-    CPUS.store(cpus, Relaxed);
-    cpus
-}
-
-/// The least number of looks, so that one success can raise the number again.
-const MIN_SPINS: u32 = 4;
-/// The number of looks that is worth a try: a hand-over between two CPUs takes less.
-const SHORT_SPINS: u32 = 128;
-/// After this many waits in which spinning was in vain, one wait spins for at least `SHORT_SPINS`.
-const PROBE_EVERY: u32 = 16;
-/// After this many, one wait spins to the full, which is as long as it takes to wake another
-/// thread. Only so do two threads that sleep for each other in turns come to spin for each other.
-const LONG_PROBE_EVERY: u32 = 512;
-
-thread_local! {
-    /// How often this thread looks before it sleeps, learned from its own waits, and how many of
-    /// them in a row were in vain.
-    static SPINS: Cell<(u32, u32)> = const {
-        Cell::new((if MAX_SPINS < SHORT_SPINS { MAX_SPINS } else { SHORT_SPINS }, 0))
-    };
-}
-
-#[allow(clippy::unnecessary_min_or_max, reason = "MAX_SPINS is 0 in the models")]
-fn spin(mut look: impl FnMut() -> bool) -> bool {
-    let cpus = match CPUS.load(Relaxed) {
-        0 => count_cpus(),
-        cpus => cpus,
-    };
-    // On one CPU, the thread that would change the state runs only once this thread sleeps.
-    if cpus == 1 || MAX_SPINS == 0 {
-        return false;
-    }
-    let (learned, in_vain) = SPINS.get();
-    let budget = match in_vain + 1 {
-        vain if vain % LONG_PROBE_EVERY == 0 => MAX_SPINS,
-        vain if vain % PROBE_EVERY == 0 => learned.max(SHORT_SPINS),
-        _ => learned,
-    };
-    for used in 0..budget {
-        if look() {
-            SPINS.set(((used * 4).min(MAX_SPINS).max(budget / 2).max(MIN_SPINS), 0));
-            return true;
-        }
-        hint::spin_loop();
-    }
-    SPINS.set(((learned / 2).max(MIN_SPINS), in_vain.wrapping_add(1) % LONG_PROBE_EVERY));
-    false
-}

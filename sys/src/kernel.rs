@@ -1,4 +1,4 @@
-//! The kernel's version, and how many CPUs it gives a thread.
+//! The kernel's version.
 
 #![allow(unsafe_code)]
 
@@ -26,14 +26,6 @@ fn is_before(release: &[u8], version: (u32, u32)) -> bool {
         (Some(major), Some(minor)) => (major, minor) < version,
         _ => false,
     }
-}
-
-/// Returns how many CPUs the calling thread may run on, by `sched_getaffinity(2)`: at least 1.
-/// Returns 2, which stands for "several", if the call fails (EINVAL: more CPUs than the mask can
-/// name).
-#[must_use]
-pub fn cpus() -> u32 {
-    rustix::thread::sched_getaffinity(None).map_or(2, |set| set.count().max(1))
 }
 
 #[cfg(test)]

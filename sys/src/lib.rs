@@ -23,7 +23,7 @@ pub mod failed;
 #[cfg_attr(crossproc_loom, path = "model/futex.rs")]
 pub mod futex;
 pub mod ids;
-pub mod kernel;
+mod kernel;
 pub mod lifeline;
 #[cfg_attr(crossproc_loom, allow(dead_code, reason = "models map nothing"))]
 mod mappings;

@@ -23,11 +23,12 @@
 //!
 //! # Why no wake-up is lost
 //! It is the lock's argument (`lock::state`). The releaser and the sleepers have the word pending.
-//! `WAITERS` is kept until a wake found no sleeper. A thread that has slept leaves the flag behind,
-//! also when it gives up.
+//! `WAITERS` is kept until a wake found no sleeper. Then it goes, whatever the word has become, and
+//! a sleeper that has come since is woken. A thread that was woken leaves the flag behind, also
+//! when it gives up.
 //!
 //! The semaphore adds one step. There may be several permits, and one of the wake-ups for them may
-//! be the kernel's for a dead releaser, which wakes only one. So a thread that has slept and leaves
+//! be the kernel's for a dead releaser, which wakes only one. So a thread that was woken and leaves
 //! permits behind wakes the next.
 //!
 //! A thread that is to wake some sleepers and finds `WATCHED` wakes all. A releaser takes the flag
@@ -44,7 +45,7 @@
 
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
-use crossproc_sys::futex;
+use crossproc_sys::futex::{self, Awake};
 use crossproc_sys::robust::Entry;
 
 use crate::wait::source::{Armed, Source, WatchState, Words};
@@ -112,7 +113,8 @@ impl RawSemaphore {
     }
 
     fn acquire_pending(&self, waiter: &mut Waiter) -> Result<(), Ended> {
-        // Once this thread has slept, there may be other sleepers that only this thread knows of.
+        // Once this thread was woken, there may be other sleepers that only this thread knows of. A
+        // sleep that ended otherwise took no wake-up from the others.
         let mut kept = 0;
         loop {
             if let Some(left) = self.take(kept) {
@@ -138,10 +140,12 @@ impl RawSemaphore {
             if waiter.spin(|| self.value() != 0) || (!marked && !self.mark(seen)) {
                 continue;
             }
-            kept = WAITERS;
             // Expects the futex as it was seen, whatever a peer has put there: a sleep that always
             // failed would spin.
-            waiter.sleep(|until| futex::wait(&self.word, (seen | WAITERS) as u32, until));
+            let expected = (seen | WAITERS) as u32;
+            if waiter.sleep(|until| futex::wait(&self.word, expected, until)) == Awake::Woken {
+                kept = WAITERS;
+            }
         }
     }
 
@@ -204,9 +208,11 @@ impl RawSemaphore {
         if released & WAITERS == 0 || futex::wake(&self.word, count) != 0 {
             return;
         }
-        // No thread was asleep. Relaxed: the flag orders nothing.
-        if self.word.compare_exchange(released, released & !WAITERS, Relaxed, Relaxed).is_ok() {
-            futex::wake(&self.word, count);
+        // No thread was asleep. Relaxed: the flags order nothing. They go whatever has become of
+        // the value: a thread that spins takes a permit before this one is back from the kernel.
+        let before = self.word.fetch_and(!(WAITERS | WATCHED), Relaxed);
+        if before & WAITERS != 0 {
+            futex::wake(&self.word, to_wake(before, count));
         }
     }
 }
