@@ -88,8 +88,8 @@ pub use self::memory::RegionError;
 pub use self::memory::{Contents, Shm};
 pub use self::memory::{Fingerprint, Plain, Shared};
 pub use self::queue::{
-    ByteQueue, DeadLetter, Item, JoinableByteQueue, JoinableQueue, Loan, PutError, PutManyError,
-    Queue, QueueError, QueueOptions, Received, Room, Task,
+    Batch, BatchQueue, ByteQueue, DeadLetter, Item, JoinableByteQueue, JoinableQueue, Loan,
+    PutError, PutManyError, Queue, QueueError, QueueOptions, Received, Room, Task,
 };
 pub use self::sync::barrier::{Arrival, Barrier, BarrierError, BarrierPassed};
 pub use self::sync::condition::{Condition, ConditionError, Held};

@@ -17,16 +17,18 @@ mod fifo;
 mod joinable;
 mod task;
 
+mod batches;
 mod bytes;
 
 #[cfg(feature = "tokio")]
 mod futures;
 mod room;
 
+pub use self::batches::BatchQueue;
 pub use self::bytes::{ByteQueue, JoinableByteQueue};
 pub use self::error::{PutError, PutManyError, QueueError};
 pub use self::fifo::Queue;
-pub use self::item::Item;
+pub use self::item::{Batch, Item};
 pub use self::joinable::JoinableQueue;
 pub use self::loan::{Loan, Received};
 pub use self::options::QueueOptions;

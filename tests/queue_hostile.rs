@@ -8,7 +8,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crossproc::process::Child;
-use crossproc::{ByteQueue, JoinableByteQueue, JoinableQueue, Queue, QueueOptions, RegionError};
+use crossproc::{
+    BatchQueue, ByteQueue, JoinableByteQueue, JoinableQueue, Queue, QueueOptions, RegionError,
+};
 use crossproc_sys::memory::{self, Mapping};
 
 mod forked;
@@ -25,6 +27,7 @@ struct All {
     bytes: ByteQueue,
     tasks: JoinableQueue<u64>,
     byte_tasks: JoinableByteQueue,
+    batches: BatchQueue<[u32; 3]>,
 }
 
 fn new() -> All {
@@ -34,13 +37,19 @@ fn new() -> All {
         bytes: options.create_bytes(4, 40).unwrap(),
         tasks: options.create_joinable(2).unwrap(),
         byte_tasks: options.create_joinable_bytes(5, 9).unwrap(),
+        batches: options.create_batches(3, 5).unwrap(),
     }
 }
 
 impl All {
     fn mappings(&self) -> Vec<Mapping> {
-        let files =
-            [self.items.as_fd(), self.bytes.as_fd(), self.tasks.as_fd(), self.byte_tasks.as_fd()];
+        let files = [
+            self.items.as_fd(),
+            self.bytes.as_fd(),
+            self.tasks.as_fd(),
+            self.byte_tasks.as_fd(),
+            self.batches.as_fd(),
+        ];
         files.map(|file| Mapping::new(file, memory::len(file).unwrap() as usize).unwrap()).into()
     }
 }
@@ -64,7 +73,9 @@ fn telling(random: &mut fastrand::Rng) -> u64 {
         1 => u64::MAX >> random.u32(..64),
         2 => 1 << random.u32(..64),
         3 => random.u64(..1 << 21) | flags | random.u64(..4) << 23,
-        4 | 5 => random.u64(..40) | flags | random.u64(..64) << 23,
+        4 => random.u64(..40) | flags | random.u64(..64) << 23,
+        // Of a queue of batches.
+        5 => random.u64(..40) | random.u64(..8) << 15 | flags | random.u64(..64) << 23,
         6 => [0x3fff_ffff, 0x4000_0000, 0x8000_0000, 0xc000_0000, u64::from(std::process::id())]
             [random.usize(..5)],
         _ => random.u64(..),
@@ -112,6 +123,19 @@ fn operate_on_items(all: &All) {
     let _ = format!("{queue:?}");
 }
 
+fn operate_on_batches(all: &All) {
+    let queue = &all.batches;
+    let _ = queue.try_put([1; 3]);
+    let _ = queue.try_get();
+    let _ = queue.try_put_many(&[[2; 3]; 12]);
+    let _ = queue.get_timeout(SHORT);
+    let _ = queue.put_many_timeout(&[[3; 3]; 4], SHORT);
+    let _ = queue.try_get_many(&mut Vec::new(), 3);
+    let _ = queue.try_receive().map(|items| items.iter().map(|item| item[0]).max());
+    let _ = queue.get_many_timeout(&mut Vec::new(), 90, SHORT);
+    let _ = format!("{queue:?}");
+}
+
 fn operate_on_bytes(all: &All) {
     let queue = &all.bytes;
     let _ = queue.put_timeout(&[1; 40], SHORT);
@@ -148,6 +172,7 @@ fn operate(all: &All, until: Instant) {
     while Instant::now() < until {
         operate_on_items(all);
         operate_on_bytes(all);
+        operate_on_batches(all);
         operate_on_tasks(all);
         // Threads come and go, and take over what dead participants have left.
         std::thread::scope(|scope| {
@@ -220,13 +245,14 @@ fn attach(all: &All, which: usize) -> Result<(), RegionError> {
         0 => Queue::<u64>::attach(copy_of(&all.items)).map(|_| ()),
         1 => ByteQueue::attach(copy_of(&all.bytes)).map(|_| ()),
         2 => JoinableQueue::<u64>::attach(copy_of(&all.tasks)).map(|_| ()),
-        _ => JoinableByteQueue::attach(copy_of(&all.byte_tasks)).map(|_| ()),
+        3 => JoinableByteQueue::attach(copy_of(&all.byte_tasks)).map(|_| ()),
+        _ => BatchQueue::<[u32; 3]>::attach(copy_of(&all.batches)).map(|_| ()),
     }
 }
 
 /// The first words of a queue: capacity, dead letters, participants, places, attempts, whether it
-/// is joinable, size, alignment.
-const SHAPE: usize = 8;
+/// is joinable, size, alignment, the most items of a batch.
+const SHAPE: usize = 9;
 const ATTEMPTS: usize = 4;
 
 #[test]
@@ -307,6 +333,8 @@ fn a_shape_that_changes_afterwards_changes_nothing() {
     all.tasks.put(4).unwrap();
     all.tasks.get().unwrap().done();
     all.tasks.join().unwrap();
+    all.batches.put_many(&[[5; 3]; 6]).unwrap();
+    assert_eq!((all.batches.len(), all.batches.receive().unwrap().len()), (2, 5));
 }
 
 /// The participant that gave a task back looks at its place again and again, until the place makes

@@ -271,7 +271,8 @@ impl QueueOptions {
         capacity: usize,
         max_len: usize,
     ) -> Result<Queue<[u8]>, RegionError> {
-        create(self.config(capacity, max_len, 1, false)?, <[u8]>::layout(fifo::KIND)).map(Queue::of)
+        create(self.config(capacity, max_len, 1, false, None)?, <[u8]>::layout(fifo::KIND))
+            .map(Queue::of)
     }
 
     /// Creates a [`JoinableByteQueue`] for `capacity` tasks, 1 to 2^20,
@@ -296,7 +297,7 @@ impl QueueOptions {
         capacity: usize,
         max_len: usize,
     ) -> Result<JoinableQueue<[u8]>, RegionError> {
-        create(self.config(capacity, max_len, 1, true)?, <[u8]>::layout(joinable::KIND))
+        create(self.config(capacity, max_len, 1, true, None)?, <[u8]>::layout(joinable::KIND))
             .map(JoinableQueue::of)
     }
 }

@@ -307,7 +307,7 @@ impl QueueOptions {
     /// [`RegionError::UnsuitableQueue`] if the numbers are impossible, and
     /// [`RegionError::NoNamespace`].
     pub fn create<T: Plain>(&self, capacity: usize) -> Result<Queue<T>, RegionError> {
-        let config = self.config(capacity, size_of::<T>(), align_of::<T>(), false)?;
+        let config = self.config(capacity, size_of::<T>(), align_of::<T>(), false, None)?;
         create(config, T::layout(KIND)).map(Queue::of)
     }
 }

@@ -2,9 +2,11 @@
 
 use core::future::poll_fn;
 
+use bytemuck::NoUninit;
+
 use super::participation::QueueHandle;
 use super::payload::{put_bytes, put_value};
-use super::{Item, JoinableQueue, PutError, Queue, QueueError, Room, Task};
+use super::{Batch, Item, JoinableQueue, PutError, Queue, QueueError, Room, Task};
 use crate::memory::shared::Plain;
 use crate::reactor::{Lead, Line};
 use crate::wait::Wait;
@@ -28,9 +30,18 @@ fn got<R>(result: Result<R, QueueError>) -> Option<Result<R, QueueError>> {
 }
 
 async fn put_value_async<T: Plain>(handle: &QueueHandle, value: T) -> Result<(), PutError<T>> {
+    put_by(handle, value, |value| put_value(handle, value, AT_ONCE)).await
+}
+
+/// Runs `try_put`, which does not wait, until there is room.
+async fn put_by<T: Plain>(
+    handle: &QueueHandle,
+    value: T,
+    try_put: impl Fn(T) -> Result<(), PutError<T>> + Copy + Send,
+) -> Result<(), PutError<T>> {
     let mut line = Line::new(Room { handle });
     let put = move |_: &Line<Room<'_>>| {
-        Some(put_value(handle, value, AT_ONCE))
+        Some(try_put(value))
             .filter(|put| !matches!(put, Err(put) if matches!(put.error, QueueError::Full)))
     };
     poll_fn(move |context| line.poll(context, put))
@@ -156,6 +167,54 @@ impl Queue<[u8]> {
     /// # Errors
     /// As [`get`](Queue::get), and [`NoThread`](QueueError::NoThread).
     pub fn get_async(&self) -> impl Future<Output = Result<Vec<u8>, QueueError>> + Send + '_ {
+        until_done(&self.handle, || got(self.try_get()))
+    }
+}
+
+impl<T: Plain + NoUninit> Queue<Batch<T>> {
+    /// Puts an item as a batch of its own, as a future that waits for room. As
+    /// [`Queue::put_async`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::BatchQueue;
+    ///
+    /// let queue: BatchQueue<u64> = BatchQueue::with_max_batch(1, 16)?;
+    /// queue.put_async(1).await?;
+    /// let (put, got) = tokio::join!(queue.put_async(2), queue.get_async());
+    /// put?;
+    /// assert_eq!((got?, queue.get()?), (1, 2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Queue::put), and [`NoThread`](QueueError::NoThread).
+    pub fn put_async(&self, value: T) -> impl Future<Output = Result<(), PutError<T>>> + Send + '_
+    where
+        T: Send,
+    {
+        put_by(&self.handle, value, |value| self.try_put(value))
+    }
+
+    /// Gets the first item, as a future that waits for one. As [`Queue::get_async`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::BatchQueue;
+    ///
+    /// let queue: BatchQueue<u64> = BatchQueue::with_max_batch(8, 16)?;
+    /// queue.put_many(&[7, 8])?;
+    /// assert_eq!((queue.get_async().await?, queue.get_async().await?), (7, 8));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get`](Queue::get), and [`NoThread`](QueueError::NoThread).
+    pub fn get_async(&self) -> impl Future<Output = Result<T, QueueError>> + Send + '_ {
         until_done(&self.handle, || got(self.try_get()))
     }
 }

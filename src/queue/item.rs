@@ -4,7 +4,10 @@
 #![allow(private_interfaces, reason = "the sealed trait's methods are for this crate alone")]
 
 use core::any::type_name;
+use core::ops::Deref;
 use core::ptr::NonNull;
+
+use bytemuck::NoUninit;
 
 use crate::memory::region::Layout;
 use crate::memory::shared::{Fingerprint, Plain};
@@ -19,6 +22,19 @@ use crate::memory::shared::{Fingerprint, Plain};
 )]
 pub trait Item: sealed::Item {}
 
+/// The items of a batch, as a slice: the item of a [`BatchQueue`](super::BatchQueue).
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Batch<T>([T]);
+
+impl<T> Deref for Batch<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
 /// How long the items of a queue are.
 ///
 /// This is a type of its own, and no number stands for `Varying`: items of one byte are of a fixed
@@ -29,6 +45,8 @@ pub(crate) enum ItemSize {
     Fixed(usize),
     /// Any length up to that in the config, which the creator chose.
     Varying,
+    /// Batches of items of this many bytes; the creator chose how many at most.
+    Batches(usize),
 }
 
 /// The header of a queue's region, and what the config in the region must say of the items.
@@ -41,6 +59,7 @@ pub(crate) struct QueueLayout {
 #[diagnostic::do_not_recommend]
 impl<T: Plain> Item for T {}
 impl Item for [u8] {}
+impl<T: Plain + NoUninit> Item for Batch<T> {}
 
 pub(crate) mod sealed {
     use super::{ItemSize, NonNull, QueueLayout};
@@ -51,9 +70,10 @@ pub(crate) mod sealed {
         /// Returns the layout of a queue of such items.
         #[doc(hidden)]
         fn layout(kind: &str) -> QueueLayout;
-        /// Returns a pointer to the item in a payload of `len` bytes.
+        /// Returns a pointer to the item in a payload: to `len` bytes of it, or items of a batch,
+        /// from `from` on.
         #[doc(hidden)]
-        fn at(payload: NonNull<u8>, len: usize) -> NonNull<Self>;
+        fn at(payload: NonNull<u8>, from: usize, len: usize) -> NonNull<Self>;
         /// Returns the type's name for errors.
         #[doc(hidden)]
         fn name() -> &'static str;
@@ -73,7 +93,7 @@ impl<T: Plain> sealed::Item for T {
         QueueLayout { region, items: Self::SIZE }
     }
 
-    fn at(payload: NonNull<u8>, _len: usize) -> NonNull<T> {
+    fn at(payload: NonNull<u8>, _from: usize, _len: usize) -> NonNull<T> {
         payload.cast()
     }
 
@@ -93,11 +113,34 @@ impl sealed::Item for [u8] {
         QueueLayout { region, items: Self::SIZE }
     }
 
-    fn at(payload: NonNull<u8>, len: usize) -> NonNull<[u8]> {
+    fn at(payload: NonNull<u8>, _from: usize, len: usize) -> NonNull<[u8]> {
         NonNull::slice_from_raw_parts(payload, len)
     }
 
     fn name() -> &'static str {
         "[u8]"
+    }
+}
+
+impl<T: Plain + NoUninit> sealed::Item for Batch<T> {
+    const SIZE: ItemSize = ItemSize::Batches(size_of::<T>());
+
+    fn layout(kind: &str) -> QueueLayout {
+        let mut fingerprint = Fingerprint::new();
+        fingerprint.name(kind).name("batches").plain::<T>();
+        let region = Layout { fingerprint: fingerprint.value(), ..T::layout(kind).region };
+        QueueLayout { region, items: Self::SIZE }
+    }
+
+    fn at(payload: NonNull<u8>, from: usize, len: usize) -> NonNull<Batch<T>> {
+        // Inside the payload, which has room for `from + len` items.
+        let start = payload.as_ptr().cast::<T>().wrapping_add(from);
+        let items = core::ptr::slice_from_raw_parts_mut(start, len);
+        // SAFETY: not null, as `payload`. A `Batch` is a slice (`repr(transparent)`).
+        unsafe { NonNull::new_unchecked(items as *mut Batch<T>) }
+    }
+
+    fn name() -> &'static str {
+        type_name::<Batch<T>>()
     }
 }

@@ -10,7 +10,7 @@ use super::error::{PutError, PutManyError, QueueError};
 use super::item::{Item, sealed::Item as _};
 use super::loan::{HeldSlot, Loan};
 use super::options::QueueOptions;
-use super::participation::{Participation, QueueHandle};
+use super::participation::QueueHandle;
 use super::payload::{put_value, put_values};
 use super::region::{attach, create};
 use super::task::{DeadLetter, Task};
@@ -219,7 +219,7 @@ impl QueueOptions {
         &self,
         capacity: usize,
     ) -> Result<JoinableQueue<T>, RegionError> {
-        let config = self.config(capacity, size_of::<T>(), align_of::<T>(), true)?;
+        let config = self.config(capacity, size_of::<T>(), align_of::<T>(), true, None)?;
         create(config, T::layout(KIND)).map(JoinableQueue::of)
     }
 }
@@ -285,8 +285,9 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     }
 
     fn get_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Task<'_, T>, QueueError> {
-        let held =
-            HeldSlot::of::<T>(&self.handle, |participation| participation.receive_task(wait))?;
+        let held = HeldSlot::of::<T>(&self.handle, |participation| {
+            participation.receive_task(wait).map(|place| (place, 0))
+        })?;
         Ok(Task::new(held))
     }
 
@@ -406,7 +407,9 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// [`Empty`](QueueError::Empty) if there is none, [`TooManyLoans`](QueueError::TooManyLoans),
     /// and those of becoming a participant.
     pub fn dead_letter(&self) -> Result<DeadLetter<'_, T>, QueueError> {
-        let held = HeldSlot::new::<T>(&self.handle, Participation::receive_letter)?;
+        let held = HeldSlot::new::<T>(&self.handle, |participation, place| {
+            participation.receive_letter(place).map(|()| 0)
+        })?;
         Ok(DeadLetter::new(held))
     }
 

@@ -21,7 +21,7 @@ use crate::wait::{Wait, forms};
 ///
 /// *Invariant: the slot exists, was in the place when this was made, and is in no other `HeldSlot`
 /// of this thread. As long as this exists, nobody else that follows the protocol has the slot: the
-/// place is used for nothing else. `len` is no more than there is room for.*
+/// place is used for nothing else. `from` and `len` are no more than there is room for.*
 ///
 /// All of it is kept here, and is not read again from memory that others write.
 #[derive(Debug)]
@@ -29,21 +29,24 @@ pub(crate) struct HeldSlot {
     pub(crate) participation: Rc<Participation>,
     pub(crate) place: usize,
     slot: usize,
-    /// The length of the item, in bytes.
+    /// The length of the item, in bytes; of a batch, the number of items.
     len: usize,
+    /// The first item of a batch that is there; otherwise 0.
+    from: usize,
 }
 
 impl HeldSlot {
-    /// Occupies a place, has `fill` put a slot into it, and holds that.
+    /// Occupies a place, has `fill` put a slot into it, and holds that. `fill` returns the first
+    /// item of a batch, or 0.
     #[inline(always)]
     pub(crate) fn new<T: ?Sized + Item>(
         handle: &QueueHandle,
-        fill: impl FnOnce(&Participation, usize) -> Result<(), QueueError>,
+        fill: impl FnOnce(&Participation, usize) -> Result<usize, QueueError>,
     ) -> Result<Self, QueueError> {
         HeldSlot::of::<T>(handle, |participation| {
             let place = participation.occupy()?;
             match fill(participation, place) {
-                Ok(()) => Ok(place),
+                Ok(from) => Ok((place, from)),
                 Err(error) => {
                     participation.vacate(place);
                     Err(error)
@@ -56,10 +59,10 @@ impl HeldSlot {
     #[inline(always)]
     pub(crate) fn of<T: ?Sized + Item>(
         handle: &QueueHandle,
-        occupy: impl FnOnce(&Participation) -> Result<usize, QueueError>,
+        occupy: impl FnOnce(&Participation) -> Result<(usize, usize), QueueError>,
     ) -> Result<Self, QueueError> {
         let participation = handle.participation_again()?;
-        let place = occupy(&participation)?;
+        let (place, from) = occupy(&participation)?;
         let memory = participation.memory();
         let slot = match memory.slot(&participation.participant, place) {
             Ok(slot) => slot,
@@ -75,9 +78,10 @@ impl HeldSlot {
             ItemSize::Varying => {
                 (memory.payload_len(slot).load(Relaxed) as usize).min(memory.config.size as usize)
             }
+            ItemSize::Batches(_) => (memory.batch_len(slot) as usize).saturating_sub(from),
         };
         participation.add_guard();
-        Ok(HeldSlot { participation, place, slot, len })
+        Ok(HeldSlot { participation, place, slot, len, from })
     }
 
     /// Sets the length of an item whose length varies. It must be no more than there is room for.
@@ -93,7 +97,7 @@ impl HeldSlot {
     /// Returns the item in the slot. `T` must be the type that this was made for.
     #[inline(always)]
     pub(crate) fn item<T: ?Sized + Item>(&self) -> NonNull<T> {
-        T::at(self.participation.memory().payload(self.slot), self.len)
+        T::at(self.participation.memory().payload(self.slot), self.from, self.len)
     }
 
     pub(crate) fn slot(&self) -> usize {
@@ -136,7 +140,7 @@ impl<'a, T: ?Sized + Item> Loan<'a, T> {
     #[inline]
     pub(crate) fn new(handle: &'a QueueHandle, len: usize) -> Result<Self, QueueError> {
         check_len(handle, len)?;
-        let mut held = HeldSlot::new::<T>(handle, |_, _| Ok(()))?;
+        let mut held = HeldSlot::new::<T>(handle, |_, _| Ok(0))?;
         held.set_len::<T>(len);
         held.participation.memory().prepare(held.slot);
         Ok(Loan { held: ManuallyDrop::new(held), queue: PhantomData })
@@ -243,8 +247,10 @@ impl<'a, T: ?Sized + Item> Received<'a, T> {
         handle: &'a QueueHandle,
         wait: Option<impl FnOnce() -> Wait>,
     ) -> Result<Self, QueueError> {
-        let held =
-            HeldSlot::new::<T>(handle, |participation, place| participation.receive(place, wait))?;
+        let held = HeldSlot::new::<T>(handle, |participation, place| match T::SIZE {
+            ItemSize::Batches(_) => participation.receive_batch(place, wait),
+            _ => participation.receive(place, wait).map(|()| 0),
+        })?;
         Ok(Received { held, queue: PhantomData })
     }
 }

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::error::QueueError;
@@ -189,13 +190,15 @@ impl Participation {
         Ok(read(self.memory().payload(slot), slot))
     }
 
-    /// Puts `count` items, each of which `write` writes, given its index. Returns how many were
-    /// put, and the error that stopped it, if any. With `wait`, it waits for room for all of them.
+    /// Puts `count` items, `each` of them in a slot, where `write` writes them, given their
+    /// indices. Returns how many were put, and the error that stopped it, if any. With `wait`, it
+    /// waits for room for all of them.
     pub(crate) fn put_many(
         &self,
         count: usize,
+        each: usize,
         wait: Option<impl FnOnce() -> Wait>,
-        write: impl Fn(NonNull<u8>, usize, usize),
+        write: impl Fn(NonNull<u8>, usize, Range<usize>),
     ) -> (usize, Option<QueueError>) {
         let memory = self.memory();
         let place = memory.free_place(&self.participant);
@@ -205,10 +208,11 @@ impl Participation {
             let before = *put;
             while *put < count {
                 let slot = memory.slot(&self.participant, place)?;
-                write(memory.payload(slot), slot, *put);
+                let end = count.min(*put + each);
+                write(memory.payload(slot), slot, *put..end);
                 match ring.put(&self.participant, place) {
                     Ok(flags) => {
-                        *put += 1;
+                        *put = end;
                         if flags & WAITERS != 0 {
                             return Ok((flags, *put - before));
                         }
@@ -266,7 +270,7 @@ impl Participation {
         mut read: impl FnMut(NonNull<u8>, usize),
     ) -> Result<usize, QueueError> {
         let memory = self.memory();
-        let most = most.min((memory.config.capacity as usize).max(LEAST_BOUND));
+        let most = most.min(self.most_at_a_time());
         let place = memory.free_place(&self.participant);
         // Gets one after the other, until a waiter has to be woken.
         let mut some = |ring: Ring<'_>, got: &mut usize| {
@@ -308,6 +312,11 @@ impl Participation {
         {
         }
         Ok(got)
+    }
+
+    /// Returns how many items, or batches, one call gets at most, however fast others put.
+    pub(super) fn most_at_a_time(&self) -> usize {
+        (self.memory().config.capacity as usize).max(LEAST_BOUND)
     }
 
     /// Occupies a place for a loan, or for a received item.

@@ -113,16 +113,18 @@ impl QueueOptions {
         self
     }
 
-    /// Returns the config, if its numbers are possible.
+    /// Returns the config, if its numbers are possible. `batch` is the most items of a batch, if
+    /// there are batches; `size` is that of an item, or of a batch.
     pub(super) fn config(
         &self,
         capacity: usize,
         size: usize,
         align: usize,
         is_joinable: bool,
+        batch: Option<usize>,
     ) -> Result<Config, RegionError> {
         let dead_letters = if is_joinable { self.dead_letters } else { 0 };
-        check_numbers(capacity, dead_letters, self.participants, self.loans)?;
+        check_numbers(capacity, dead_letters, self.participants, self.loans, batch)?;
         Ok(Config {
             // All fit: `check_numbers`. An alignment does, too.
             capacity: capacity as u32,
@@ -133,6 +135,7 @@ impl QueueOptions {
             is_joinable,
             size: size as u64,
             align: align as u32,
+            batch: batch.unwrap_or(0) as u32,
         })
     }
 }

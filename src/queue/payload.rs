@@ -2,7 +2,11 @@
 
 #![allow(unsafe_code)]
 
+use core::mem::MaybeUninit;
+use core::ops::Range;
 use core::ptr::NonNull;
+// The models have payloads of their own.
+use core::sync::atomic::AtomicU64;
 
 use crossproc_sys::atomic::Ordering::Relaxed;
 
@@ -35,14 +39,15 @@ pub(super) fn put_values<T: Plain>(
     wait: Option<impl FnOnce() -> Wait>,
 ) -> Result<(), PutManyError> {
     let memory = handle.memory();
-    let write = |payload: NonNull<u8>, slot, index: usize| {
+    let write = |payload: NonNull<u8>, slot, indices: Range<usize>| {
         memory.prepare(slot);
+        let value = NonNull::from(&values[indices.start]);
         // SAFETY: as in `put_value`. The item is not in the slot: no reference is left to what lies
         // in a place that is not in use. It is copied from where it lies, because it may be larger
         // than the stack.
-        unsafe { payload.cast::<T>().copy_from_nonoverlapping(NonNull::from(&values[index]), 1) };
+        unsafe { payload.cast::<T>().copy_from_nonoverlapping(value, 1) };
     };
-    match handle.with(|participation| participation.put_many(values.len(), wait, write)) {
+    match handle.with(|participation| participation.put_many(values.len(), 1, wait, write)) {
         Ok((_, None)) => Ok(()),
         Ok((put, Some(error))) => Err(PutManyError { put, error }),
         Err(error) => Err(PutManyError { put: 0, error }),
@@ -100,4 +105,73 @@ pub(super) fn read_bytes(memory: &QueueMemory, payload: NonNull<u8>, slot: usize
 pub(super) fn check_len(handle: &QueueHandle, len: usize) -> Result<(), QueueError> {
     let max = handle.memory().config.size as usize;
     if len > max { Err(QueueError::TooLong { len, max }) } else { Ok(()) }
+}
+
+const WORD: usize = size_of::<u64>();
+
+/// Returns a word of a slot's payload. It may be another participant's at the same time, in a queue
+/// of batches, where all accesses are of this size and atomic. Only the owner of a batch reads it
+/// otherwise, and nobody writes meanwhile.
+#[inline(always)]
+fn word(memory: &QueueMemory, slot: usize, index: usize) -> &AtomicU64 {
+    debug_assert!(index * WORD < memory.config.size as usize);
+    // SAFETY: callers stay inside the payload, whose length is rounded up to words: the slot's
+    // stride is.
+    let at = unsafe { memory.payload(slot).cast::<u64>().add(index) };
+    // SAFETY: mapped as long as the memory, and aligned: the header of such a slot has 16 bytes,
+    // and any greater alignment of an item is a multiple of eight. Valid whatever it holds.
+    unsafe { AtomicU64::from_ptr(at.as_ptr()) }
+}
+
+/// Writes the bytes of a batch into a slot of this participant's own, which others may still be
+/// copying from: see `ring::batches`.
+#[inline]
+pub(super) fn copy_in(memory: &QueueMemory, slot: usize, bytes: &[u8]) {
+    assert!(bytes.len() <= memory.config.size as usize, "there is no room for such a batch");
+    let mut words = bytes.chunks_exact(WORD);
+    let mut index = 0;
+    for bytes in &mut words {
+        // Relaxed: the put orders it.
+        word(memory, slot, index).store(u64::from_ne_bytes(bytes.try_into().unwrap()), Relaxed);
+        index += 1;
+    }
+    let rest = words.remainder();
+    if !rest.is_empty() {
+        let mut bytes = [0; WORD];
+        bytes[..rest.len()].copy_from_slice(rest);
+        word(memory, slot, index).store(u64::from_ne_bytes(bytes), Relaxed);
+    }
+}
+
+/// Copies bytes of a batch from `from` on, as many as `into` has, while another participant may
+/// write there. The result is valid only if the slot is found to have been the entry's all the
+/// time: see `ring::batches`.
+#[inline]
+pub(super) fn copy_out(
+    memory: &QueueMemory,
+    slot: usize,
+    from: usize,
+    into: &mut [MaybeUninit<u8>],
+) {
+    assert!(from + into.len() <= memory.config.size as usize, "items that are not in a batch");
+    // Relaxed: a fence follows.
+    let load = |index| word(memory, slot, index).load(Relaxed).to_ne_bytes().map(MaybeUninit::new);
+    let mut index = from / WORD;
+    // The rest of the word in which the first item begins.
+    let skipped = from % WORD;
+    let head = (WORD - skipped) % WORD;
+    let (head, body) = into.split_at_mut(head.min(into.len()));
+    if !head.is_empty() {
+        head.copy_from_slice(&load(index)[skipped..][..head.len()]);
+        index += 1;
+    }
+    let mut words = body.chunks_exact_mut(WORD);
+    for to in &mut words {
+        to.copy_from_slice(&load(index));
+        index += 1;
+    }
+    let rest = words.into_remainder();
+    if !rest.is_empty() {
+        rest.copy_from_slice(&load(index)[..rest.len()]);
+    }
 }

@@ -11,7 +11,7 @@ use super::item::{ItemSize, QueueLayout};
 use super::participation::QueueHandle;
 use super::ring::layout::{Config, Control, MOST_PLACES, Offsets};
 use super::ring::memory::QueueMemory;
-use super::ring::words::INDEX;
+use super::ring::words::{BATCH_SLOT, INDEX, MOST_BATCHED};
 use crate::memory::region::{Region, RegionError};
 
 /// The largest capacity of a queue.
@@ -67,8 +67,13 @@ pub(super) fn attach(
         ItemSize::Fixed(size) => config.size == size as u64,
         // The creator chose the maximum length of a message; `check` has found that it fits.
         ItemSize::Varying => true,
+        ItemSize::Batches(size) => {
+            config.batch != 0 && config.size == size as u64 * u64::from(config.batch)
+        }
     };
+    let has_batches = matches!(layout.items, ItemSize::Batches(_));
     let is_expected = config.is_joinable == is_joinable
+        && has_batches == (config.batch != 0)
         && config.align as usize == layout.region.align
         && is_of_size;
     if !is_expected {
@@ -98,6 +103,7 @@ impl Config {
             self.is_joinable.into(),
             self.size,
             self.align.into(),
+            self.batch.into(),
         ];
         for (to, number) in memory.control().config.iter().zip(numbers) {
             // Relaxed: an attach is ordered after it by `initialised` in the region's header.
@@ -127,16 +133,18 @@ impl Config {
             },
             size: numbers[6],
             align: number(7)?,
+            batch: number(8)?,
         })
     }
 }
 
-/// Checks the numbers that a creator chooses.
+/// Checks the numbers that a creator chooses. `batch` is the most items of a batch.
 pub(super) fn check_numbers(
     capacity: usize,
     dead_letters: usize,
     participants: usize,
     loans: usize,
+    batch: Option<usize>,
 ) -> Result<(), RegionError> {
     let unsuitable = |what: String| Err(RegionError::UnsuitableQueue { what });
     if capacity == 0 || capacity > MOST_ITEMS {
@@ -149,13 +157,18 @@ pub(super) fn check_numbers(
     if loans == 0 || loans > most_loans {
         return unsuitable(format!("a participant must have 1 to {most_loans} loans, not {loans}"));
     }
+    let most_batched = MOST_BATCHED as usize;
+    if let Some(batch) = batch.filter(|batch| !(1..=most_batched).contains(batch)) {
+        return unsuitable(format!("a batch must have 1 to {most_batched} items, not {batch}"));
+    }
     // Wide enough for any of them.
     let slots =
         capacity as u128 + dead_letters as u128 + participants as u128 * (loans as u128 + 1);
-    if slots > u128::from(INDEX) {
+    let most_slots = if batch.is_none() { INDEX } else { BATCH_SLOT };
+    if slots > u128::from(most_slots) {
         return unsuitable(format!(
             "capacity, dead letters, and participants times loans + 1 come to {slots} slots, \
-             of which there can be {INDEX}: take less of one of them"
+             of which there can be {most_slots}: take less of one of them"
         ));
     }
     Ok(())
@@ -170,6 +183,7 @@ fn check(config: &Config) -> Result<Offsets, RegionError> {
         config.letters as usize,
         config.ids as usize,
         loans as usize,
+        (config.batch != 0).then_some(config.batch as usize),
     )?;
     if !config.is_joinable && config.letters != 0 {
         return Err(unsuitable("only a joinable queue can have dead letters".into()));

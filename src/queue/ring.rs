@@ -40,6 +40,7 @@
 //! |---|---|
 //! | `words`, `layout`, `memory`, `participant` | the words, where they lie, and each participant's own account |
 //! | `ends` | the two ends of a ring: put and get |
+//! | `batches` | several items in one slot |
 //! | `exchange` | one exchange of a slot, and who owns what after a death |
 //! | `waiting`, `watching` | sleep and wake-ups, for one thing and for several |
 //! | `participants`, `burying` | who takes part, and what is done for the dead |
@@ -56,6 +57,7 @@
 //! # Source
 //! Our own. Entries with cycles are from D. Vyukov's bounded MPMC queue. See `DESIGN.md`.
 
+pub(crate) mod batches;
 pub(crate) mod burying;
 pub(crate) mod ends;
 pub(crate) mod exchange;

@@ -12,9 +12,10 @@ use crate::ring::layout::Config;
 use crate::ring::memory::QueueMemory;
 use crate::ring::participant::Participant;
 use crate::ring::waiting::Side;
-use crate::ring::words::{FLAGS, FULL, LIVES, ROUND, cycle, index, is_noted};
+use crate::ring::words::{FLAGS, FULL, LIVES, ROUND, cycle, index, is_noted, taken};
 use crate::wait;
 
+mod batches;
 mod burials;
 mod exchanging;
 mod operations;
@@ -80,6 +81,12 @@ enum Op {
     WatchMore(Side),
     /// Puts this and the next value.
     PutTwoWaiting(u64),
+    /// Puts as many values, from this one on, as one batch.
+    PutBatch(u64, u32),
+    PutBatchWaiting(u64, u32),
+    /// Gets at most so many items of the first batch.
+    GetBatched(u32),
+    GetBatchedWaiting(u32),
     Close,
     /// Settles what the dead participant with this id has left, and begins the id's next life. Used
     /// where no participant has a token.
@@ -110,6 +117,11 @@ mod output {
     pub(super) const FULL: u64 = 1 << 32;
     pub(super) const EMPTY: u64 = 2 << 32;
     pub(super) const CLOSED: u64 = 3 << 32;
+
+    /// Some items of a batch, from `first` on.
+    pub(super) fn items(first: u64, count: u32) -> u64 {
+        first | u64::from(count) << 16
+    }
 }
 
 /// A participant: its id, what it does before the exploration, and what it does in it.
@@ -196,6 +208,7 @@ fn config(capacity: u32, ids: u32) -> Config {
         is_joinable: false,
         size: 8,
         align: 8,
+        batch: 0,
     }
 }
 
@@ -245,6 +258,18 @@ impl Plot {
         }
     }
 
+    /// Returns the values in a full entry. Those of a batch follow each other.
+    fn left(&self, entry: u64) -> impl Iterator<Item = u64> {
+        let slot = self.memory.slot_in(entry);
+        let first = self.payloads[slot].load(Relaxed);
+        let all = if self.memory.config.batch == 0 {
+            0..1
+        } else {
+            u64::from(taken(entry))..u64::from(self.memory.batch_len(slot))
+        };
+        all.map(move |index| first + index)
+    }
+
     /// Settles what the dead have left, and asserts that each slot is in one place. Returns the
     /// values in the ring.
     fn settled(&self) -> Vec<u64> {
@@ -255,9 +280,9 @@ impl Plot {
         let mut items = Vec::new();
         for at in 0..memory.config.entries() {
             let entry = memory.entry(at).load(Relaxed);
-            slots.push(index(entry));
+            slots.push(memory.slot_in(entry));
             if entry & FULL != 0 {
-                items.push((cycle(entry), at, self.payloads[index(entry)].load(Relaxed)));
+                items.push((cycle(entry), at, entry));
             }
         }
         for id in 0..used {
@@ -286,6 +311,6 @@ impl Plot {
             "a slot is lost or doubled: {slots:?}"
         );
         items.sort_unstable();
-        items.into_iter().map(|(.., value)| value).collect()
+        items.into_iter().flat_map(|(.., entry)| self.left(entry)).collect()
     }
 }

@@ -19,6 +19,7 @@ use crate::ring::words::{FULL, LIVES, ROUND, cycle, index, is_noted, over};
 use crate::wait::{Wait, Waiter};
 use crate::{Watched, share};
 
+mod batches;
 mod dying;
 mod exchanging;
 mod sleeping;
@@ -43,7 +44,12 @@ fn plot(capacity: u32, ids: u32, is_joinable: bool) -> Plot {
         is_joinable,
         size: 8,
         align: 8,
+        batch: 0,
     };
+    plot_of(config)
+}
+
+fn plot_of(config: Config) -> Plot {
     let offsets = config.offsets().unwrap();
     let layout = Layout::from_size_align(offsets.len, 4_096).unwrap();
     // SAFETY: the layout is not empty.
@@ -105,6 +111,9 @@ impl Plot {
         }
         for slot in 0..memory.config.slots() {
             memory.taker(slot).load(Relaxed);
+            if memory.config.batch != 0 {
+                memory.payload_len(slot).load(Relaxed);
+            }
             if memory.config.is_joinable {
                 memory.attempts(slot).load(Relaxed);
             }
@@ -245,8 +254,9 @@ impl Plot {
     fn assert_whole(&self) {
         let Plot { memory, .. } = self;
         let used = memory.used();
-        let mut slots: Vec<usize> =
-            (0..memory.config.entries()).map(|at| index(memory.entry(at).load(Acquire))).collect();
+        let mut slots: Vec<usize> = (0..memory.config.entries())
+            .map(|at| memory.slot_in(memory.entry(at).load(Acquire)))
+            .collect();
         for id in 0..used {
             let record = memory.record(id);
             // What a dead participant announced stays.

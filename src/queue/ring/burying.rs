@@ -166,7 +166,7 @@ impl QueueMemory {
         let Some(place) = self.announced_place(id) else { return };
         let (place, site) = (self.place(id, place), record.site.load(Acquire));
         let word = place.load(Acquire);
-        let (spare, want) = (index(word), index(seen));
+        let (spare, want) = (index(word), self.slot_in(seen));
         if !self.has_slot(spare) || !self.has_slot(want) || spare == want {
             return;
         }

@@ -85,7 +85,7 @@ impl Found {
 
     /// Returns whether an item was put there and not got.
     #[inline(always)]
-    fn is_full(self) -> bool {
+    pub(super) fn is_full(self) -> bool {
         self.state() == FULL as i64
     }
 
@@ -200,7 +200,7 @@ impl<'a> Ring<'a> {
     /// Returns the position to begin at: the further one of the participant's own and the shared
     /// one.
     #[inline(always)]
-    fn begin(self, participant: &Participant, end: End, seen: u64) -> u64 {
+    pub(super) fn begin(self, participant: &Participant, end: End, seen: u64) -> u64 {
         let shared = position(seen);
         // A participant remembers no position in the other ring, which is seldom used.
         let own = if self.which == Which::Items { own(participant, end).get() } else { shared };
@@ -210,7 +210,7 @@ impl<'a> Ring<'a> {
     }
 
     #[inline(always)]
-    fn look(self, position: u64) -> Result<Found, Refused> {
+    pub(super) fn look(self, position: u64) -> Result<Found, Refused> {
         let at = self.site(position)?;
         // Acquire: pairs with the Release of the exchange that left this entry. The payload comes
         // with it.
@@ -220,7 +220,13 @@ impl<'a> Ring<'a> {
     /// Decides how an operation goes on if it finds no entry to exchange at a position. Returns the
     /// next position to look at, and the number of the round.
     #[cold]
-    fn go_on(self, end: End, position: u64, entry: u64, round: u32) -> Result<(u64, u32), Refused> {
+    pub(super) fn go_on(
+        self,
+        end: End,
+        position: u64,
+        entry: u64,
+        round: u32,
+    ) -> Result<(u64, u32), Refused> {
         let found = Found { position, at: self.site(position)?, entry };
         if found.is_empty() {
             // At `tail` it is sealed: otherwise it would have been exchanged.
@@ -280,7 +286,7 @@ impl<'a> Ring<'a> {
     /// the flags of the shared position.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "all of it is in registers, this is the hot path")]
-    fn end(
+    pub(super) fn end(
         self,
         participant: &Participant,
         end: End,
@@ -293,7 +299,7 @@ impl<'a> Ring<'a> {
         // sleep marks the shared position first, and has the entry looked at after that. One of the
         // two sees the other.
         let shared = self.shared(end).load(SeqCst);
-        self.memory.complete(participant, place, word, index(found.entry), mark);
+        self.memory.complete(participant, place, word, self.memory.slot_in(found.entry), mark);
         let next = next(found.position, self.len());
         if self.which == Which::Items {
             own(participant, end).set(next);

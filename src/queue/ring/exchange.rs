@@ -12,7 +12,8 @@
 //! 2. The word is as it was seen: the exchange did not happen. The word never comes back to that.
 //! 3. The word has the dead participant's slot: the exchange happened. Only the dead participant
 //!    could put that slot there. The rest of the word may differ: the entry may have been sealed
-//!    since.
+//!    since, or items of its batch got. That changes no owner ([`batches`](super::batches)), so it
+//!    is neither announced nor settled.
 //! 4. Otherwise the word went on. If the exchange happened, another participant took the dead one's
 //!    slot from there. Either it still announces just that, or it noted itself as the slot's taker
 //!    before it took its announcement back. Any later taker of the slot has noted itself, too. If
@@ -54,7 +55,7 @@ impl QueueMemory {
         // The slot in the place exists: invariant 1 of `Participant`. The other slot is checked
         // here.
         let word = participant.word(place).get();
-        if !self.has_slot(index(seen)) {
+        if !self.has_slot(self.slot_in(seen)) {
             return Err(Refused::Corrupt);
         }
         let record = self.record_at(participant.site);
@@ -146,17 +147,18 @@ impl QueueMemory {
         // Acquire: pairs with the Release of the exchanges. All announcements before the exchange
         // that is seen here are seen below.
         let now = cell.load(Acquire);
-        // Compared by its slot: the entry may have been sealed since.
-        if now == seen || index(now) == spare {
+        // Compared by its slot: the entry may have been sealed since, or items of a batch got.
+        if now == seen || self.slot_in(now) == spare {
             return now != seen;
         }
         let announces = |other: usize| {
             let record = self.record(other);
             // Acquire: pair with the Releases in `announce` and `complete`. The second look at
             // `seen`: the site was this announcement's.
-            record.seen.load(Acquire) == after
+            let theirs = record.seen.load(Acquire);
+            theirs & !self.taken_bits() == after
                 && record.site.load(Acquire) as u32 == at
-                && record.seen.load(Acquire) == after
+                && record.seen.load(Acquire) == theirs
         };
         (0..self.used()).any(|other| other != id && announces(other))
             || !is_noted(self.taker(spare).load(Acquire), id)

@@ -20,18 +20,20 @@
 //! | `is_joinable` | 0 or 1, as the handle's type |
 //! | `size` | that of the item's type; any that fits for messages (`item::ItemSize`) |
 //! | `align` | that of the item's type, 1 for messages |
+//! | `batch` | 0, or for a queue of batches the most items of one: 1 to 64 |
 //!
-//! All slots together are fewer than 2^21, counted in 64 bits, and `Offsets::len` is no more than
-//! the region's length.
+//! All slots together are fewer than 2^21, or 2^15 in a queue of batches, counted in 64 bits, and
+//! `Offsets::len` is no more than the region's length.
 
 use crossproc_sys::atomic::{AtomicU32, AtomicU64};
 
-use super::words::INDEX;
+use super::words::{BATCH_SLOT, INDEX, MOST_BATCHED};
 use crate::sync::lock::state::RawLock;
 
 /// The length of a slot's header, in front of the payload. It says who took the slot last.
 pub(crate) const HEADER: usize = 8;
-/// The length of a header that also says how long the payload is and how often it was given out.
+/// The length of a header that also says how long the payload is, in bytes or in items, and how
+/// often it was given out.
 pub(crate) const LONG_HEADER: usize = 16;
 
 /// The most places that a participant can have: as many as a word has bits.
@@ -66,7 +68,7 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Control {
-    pub(crate) config: [AtomicU64; 8],
+    pub(crate) config: [AtomicU64; 9],
     pub(crate) items: Counters,
     /// The second ring, of dead letters.
     pub(crate) letters: Counters,
@@ -114,10 +116,12 @@ pub(crate) struct Config {
     pub(crate) attempts: u32,
     /// Whether items are tasks.
     pub(crate) is_joinable: bool,
-    /// The maximum length of an item, in bytes.
+    /// The maximum length of an item, or of a batch, in bytes.
     pub(crate) size: u64,
     /// The alignment of an item.
     pub(crate) align: u32,
+    /// The most items of a batch; 0 if there are no batches.
+    pub(crate) batch: u32,
 }
 
 /// Where everything lies, in bytes from the beginning of the control words.
@@ -162,6 +166,11 @@ impl Config {
         self.entries() + id * self.places as usize
     }
 
+    /// Returns the bits of an entry that name its slot.
+    pub(crate) fn slot_bits(&self) -> u64 {
+        if self.batch == 0 { INDEX } else { BATCH_SLOT }
+    }
+
     /// Returns the offsets that follow from the config. `None` means that it makes no sense, or is
     /// more than the words or an address space can hold.
     pub(crate) fn offsets(&self) -> Option<Offsets> {
@@ -170,13 +179,15 @@ impl Config {
             && (2..=MOST_PLACES).contains(&self.places)
             && self.align.is_power_of_two()
             && self.align as usize <= PAGE
-            && self.count_slots() <= INDEX
+            && self.count_slots() <= self.slot_bits()
+            && self.batch <= MOST_BATCHED
             && u32::try_from(self.size).is_ok();
         if !is_sound {
             return None;
         }
         // An alignment of 1 means that the length may vary, as it does for messages.
-        let header = if self.is_joinable || self.align == 1 { LONG_HEADER } else { HEADER };
+        let is_long = self.is_joinable || self.align == 1 || self.batch != 0;
+        let header = if is_long { LONG_HEADER } else { HEADER };
         let payload = header.next_multiple_of(self.align as usize);
         let slot_stride = payload
             .checked_add(usize::try_from(self.size).ok()?)?

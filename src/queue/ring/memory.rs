@@ -32,7 +32,7 @@
 //! | a place, by others | as an entry |
 //! | `life` | any: it is compared; each burial changes it |
 //! | a slot's `taker` | any: its id is compared, its count goes on from there |
-//! | its `payload_len` | no more than `config.size`, once, when it is received; the guard keeps it |
+//! | its `payload_len` | no more than `config.size`, or `batch`, once, when it is received; the guard keeps it |
 //! | its `attempts` | any: it is compared with the config's, and reported; the guard keeps it |
 //!
 //! Loops are bounded besides: operations and searches in a ring by
@@ -47,7 +47,7 @@ use crossproc_sys::atomic::Ordering::{Relaxed, Release};
 use crossproc_sys::atomic::{AtomicU32, AtomicU64};
 
 use super::layout::{Config, Control, HEADER, Offsets, ParticipantRecord};
-use super::words::noted;
+use super::words::{INDEX, noted};
 
 /// Where a participant's record is, in bytes from the first record. Less than the memory's length.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +65,8 @@ pub(crate) struct QueueMemory {
     stride: usize,
     /// `config.slots()`.
     count: usize,
+    /// `config.slot_bits()`.
+    slot_bits: u64,
     pub(crate) config: Config,
     pub(crate) offsets: Offsets,
 }
@@ -104,6 +106,7 @@ impl QueueMemory {
             slots,
             stride: offsets.slot_stride,
             count: config.slots(),
+            slot_bits: config.slot_bits(),
             config,
             offsets,
         }
@@ -180,6 +183,17 @@ impl QueueMemory {
         slot < self.count
     }
 
+    /// Returns the slot in an entry.
+    #[inline(always)]
+    pub(crate) fn slot_in(&self, entry: u64) -> usize {
+        (entry & self.slot_bits) as usize
+    }
+
+    /// Returns the bits of an entry that may change while its slot stays.
+    pub(super) fn taken_bits(&self) -> u64 {
+        INDEX & !self.slot_bits
+    }
+
     /// The word that says which participant took the slot last: see `words`.
     #[inline(always)]
     pub(crate) fn taker(&self, slot: usize) -> &AtomicU64 {
@@ -198,10 +212,11 @@ impl QueueMemory {
         taker.store(noted(taker.load(Relaxed), id), Release);
     }
 
-    /// The number of bytes of the slot's payload, for payloads of various lengths.
+    /// The number of bytes of the slot's payload, for payloads of various lengths; of a batch, the
+    /// number of items.
     #[inline]
     pub(crate) fn payload_len(&self, slot: usize) -> &AtomicU32 {
-        debug_assert!(self.has_slot(slot) && self.config.align == 1);
+        debug_assert!(self.has_slot(slot) && (self.config.align == 1 || self.config.batch != 0));
         // SAFETY: as for `taker`, which it follows. The header of such payloads has it.
         unsafe { at(self.slots, slot * self.stride + HEADER) }
     }

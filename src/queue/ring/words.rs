@@ -13,6 +13,13 @@
 //!
 //! Cycles begin at 1, so no entry and no place that was ever written is 0.
 //!
+//! A queue of batches has fewer slots, and its full entries have another field:
+//!
+//! | bits | of a full entry of a queue of batches |
+//! |---|---|
+//! | 0-14 | slot |
+//! | 15-20 | [`TAKEN`]: how many items of the batch were got; fewer than there were |
+//!
 //! | bits | of a slot's `taker` |
 //! |---|---|
 //! | 0-20 | the id of the participant that took it last, plus 1 |
@@ -28,6 +35,14 @@
 
 /// An index, or a slot.
 pub(crate) const INDEX: u64 = (1 << 21) - 1;
+/// Of an entry of a queue of batches: the slot.
+pub(crate) const BATCH_SLOT: u64 = (1 << 15) - 1;
+/// Of a full entry of a queue of batches.
+pub(crate) const TAKEN: u64 = INDEX & !BATCH_SLOT;
+/// One item that was got.
+pub(crate) const ONE_TAKEN: u64 = BATCH_SLOT + 1;
+/// The most items of a batch: the last of them is never counted as taken.
+pub(crate) const MOST_BATCHED: u32 = 64;
 /// Of a position.
 pub(crate) const WAITERS: u64 = 1 << 21;
 /// Of a position.
@@ -59,6 +74,12 @@ const ROUND_SHIFT: u32 = ROUND.trailing_zeros();
 #[inline]
 pub(crate) fn index(word: u64) -> usize {
     (word & INDEX) as usize
+}
+
+/// Returns how many items of the batch in an entry were got.
+#[inline]
+pub(crate) fn taken(entry: u64) -> u32 {
+    ((entry & TAKEN) / ONE_TAKEN) as u32
 }
 
 /// Returns the position in a counter, without its flags.

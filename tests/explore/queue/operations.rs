@@ -6,6 +6,7 @@ use crossproc_sys::robust::{self, Thread};
 
 use super::sources::{NEVER, Watched};
 use super::{Me, Op, Plot, output};
+use crate::ring::batches::Got;
 use crate::ring::ends::Ring;
 use crate::ring::participant::Participant;
 use crate::ring::refused::Refused;
@@ -40,6 +41,30 @@ fn list() -> &'static Thread {
 impl Plot {
     fn payload(&self, participant: &Participant, place: usize) -> &AtomicU64 {
         &self.payloads[self.memory.slot(participant, place).unwrap()]
+    }
+
+    fn write_batch(&self, participant: &Participant, place: usize, value: u64, len: u32) {
+        self.memory.begin_batch(self.memory.slot(participant, place).unwrap(), len);
+        self.payload(participant, place).store(value, Relaxed);
+    }
+
+    /// Returns the first item that was got, and how many were.
+    fn got_batched(
+        &self,
+        participant: &Participant,
+        place: usize,
+        most: u32,
+        got: Got,
+        copied: u64,
+    ) -> u64 {
+        match got {
+            Got::Some => output::items(copied, most),
+            Got::Rest { from } => {
+                let len = self.memory.batch_len(self.memory.slot(participant, place).unwrap());
+                let first = self.payload(participant, place).load(Relaxed);
+                output::items(first + u64::from(from), len - from)
+            }
+        }
     }
 
     /// Returns the place with the task in hand.
@@ -106,6 +131,44 @@ impl Plot {
                     }
                 }
                 output::DONE
+            }
+            Op::PutBatch(value, len) => {
+                self.write_batch(participant, place, value, len);
+                ring.put(participant, place).map_or_else(refused, |_| output::DONE)
+            }
+            Op::PutBatchWaiting(value, len) => {
+                self.write_batch(participant, place, value, len);
+                let put = |ring: Ring<'_>| {
+                    ring.put(participant, place).map(|flags| (flags, len as usize))
+                };
+                memory
+                    .waiting(list(), Side::Putters, waiter, put, sleep_for_room)
+                    .map_or_else(failed, |()| output::DONE)
+            }
+            Op::GetBatched(most) => {
+                let mut copied = 0;
+                ring.get_batched(participant, place, most, |slot, from| {
+                    copied = self.payloads[slot].load(Relaxed) + u64::from(from);
+                })
+                .map_or_else(refused, |(got, _)| {
+                    self.got_batched(participant, place, most, got, copied)
+                })
+            }
+            Op::GetBatchedWaiting(most) => {
+                let mut copied = 0;
+                let mut got = Got::Some;
+                let get = |ring: Ring<'_>| {
+                    let copy = |slot: usize, from: u32| {
+                        copied = self.payloads[slot].load(Relaxed) + u64::from(from);
+                    };
+                    let (some, flags) = ring.get_batched(participant, place, most, copy)?;
+                    got = some;
+                    Ok((flags, 1))
+                };
+                match memory.waiting(list(), Side::Getters, waiter, get, sleep_for_item) {
+                    Ok(()) => self.got_batched(participant, place, most, got, copied),
+                    Err(failure) => failed(failure),
+                }
             }
             Op::Watch(side) => {
                 watch::<24>(&[&Watched(*memory, side)], &mut [WatchState::default()], waiter)

@@ -40,11 +40,34 @@ fn history(ops: &[Op], outputs: &[u64], was_killed: bool) -> History {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Queue {
-    items: VecDeque<u64>,
+    /// Each with whether it is the last of its batch.
+    items: VecDeque<(u64, bool)>,
     is_closed: bool,
     /// Whether a getter was told that the queue is closed and empty.
     is_sealed: bool,
     next: Vec<usize>,
+}
+
+impl Queue {
+    /// Gets at most so many items of the first batch. Returns how many.
+    fn get(&mut self, most: u32) -> u32 {
+        for count in 1..=most {
+            if self.items.pop_front().is_some_and(|(_, is_last)| is_last) {
+                return count;
+            }
+        }
+        most
+    }
+}
+
+/// Returns the items that a put puts.
+fn batch(op: Op) -> impl Iterator<Item = (u64, bool)> {
+    let (first, len) = match op {
+        Op::Put(value) | Op::PutWaiting(value) => (value, 1),
+        Op::PutBatch(value, len) | Op::PutBatchWaiting(value, len) => (value, u64::from(len)),
+        _ => (0, 0),
+    };
+    (0..len).map(move |index| (first + index, index + 1 == len))
 }
 
 struct Search<'a> {
@@ -65,7 +88,7 @@ impl Search<'_> {
             .iter()
             .zip(&queue.next)
             .all(|(history, &next)| history[next..].iter().all(|(_, result)| result.is_none()));
-        if is_over && queue.items.iter().eq(self.items) {
+        if is_over && queue.items.iter().map(|(value, _)| value).eq(self.items) {
             return true;
         }
         (0..self.histories.len()).any(|thread| {
@@ -81,27 +104,39 @@ impl Search<'_> {
     /// Does the operation. Returns whether it can have this result, if it has one.
     fn happens(&self, queue: &mut Queue, op: Op, result: Option<u64>) -> bool {
         let returned = match op {
-            Op::Put(value) | Op::PutWaiting(value) => {
+            Op::Put(_) | Op::PutWaiting(_) | Op::PutBatch(..) | Op::PutBatchWaiting(..) => {
                 // A put that was under way when the queue was closed may come after the close.
                 let is_refused =
                     queue.is_sealed || (queue.is_closed && result == Some(output::CLOSED));
                 if is_refused {
                     output::CLOSED
-                } else if queue.items.len() == self.capacity {
+                } else if queue.items.iter().filter(|(_, is_last)| *is_last).count()
+                    == self.capacity
+                {
                     output::FULL
                 } else {
-                    queue.items.push_back(value);
+                    queue.items.extend(batch(op));
                     output::DONE
                 }
             }
-            Op::Get | Op::GetWaiting => match queue.items.pop_front() {
-                Some(value) => value,
-                None if queue.is_closed => {
-                    queue.is_sealed = true;
-                    output::CLOSED
+            Op::Get | Op::GetWaiting | Op::GetBatched(_) | Op::GetBatchedWaiting(_) => {
+                match queue.items.front() {
+                    Some(&(first, _)) => match op {
+                        Op::GetBatched(most) | Op::GetBatchedWaiting(most) => {
+                            output::items(first, queue.get(most))
+                        }
+                        _ => {
+                            queue.get(1);
+                            first
+                        }
+                    },
+                    None if queue.is_closed => {
+                        queue.is_sealed = true;
+                        output::CLOSED
+                    }
+                    None => output::EMPTY,
                 }
-                None => output::EMPTY,
-            },
+            }
             Op::Close => {
                 queue.is_closed = true;
                 output::DONE
@@ -129,14 +164,8 @@ pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part
     for (index, part) in parts.iter().enumerate() {
         exploration = exploration.thread(part.script(&memory, (index == 0).then_some(setup)));
     }
-    let first: VecDeque<u64> = parts
-        .iter()
-        .flat_map(|part| &part.prepared)
-        .filter_map(|op| match op {
-            Op::Put(value) => Some(*value),
-            _ => None,
-        })
-        .collect();
+    let first: VecDeque<_> =
+        parts.iter().flat_map(|part| &part.prepared).flat_map(|&op| batch(op)).collect();
     let parts = parts.map(|part| part.ops).to_vec();
     let known = RefCell::new(HashSet::new());
     let check = move |end: &mut End<'_, Plot, Me>| {
@@ -153,10 +182,12 @@ pub(super) fn explore_parts<const N: usize>(name: &str, plot: Plot, parts: [Part
         for (thread, ops) in parts.iter().enumerate() {
             if end.fate(thread) == Fate::Asleep {
                 let need = match ops[end.outputs(thread).len()] {
-                    Op::GetWaiting | Op::Watch(Side::Getters) | Op::WatchMore(Side::Getters) => {
-                        items.is_empty()
-                    }
-                    _ => items.len() == capacity,
+                    Op::GetWaiting
+                    | Op::GetBatchedWaiting(_)
+                    | Op::Watch(Side::Getters)
+                    | Op::WatchMore(Side::Getters) => items.is_empty(),
+                    // Of batches, there may be more items than that.
+                    _ => items.len() >= capacity,
                 };
                 assert!(need && !is_closed, "thread {thread} sleeps, and {items:?} are there");
             }

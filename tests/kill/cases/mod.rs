@@ -8,6 +8,7 @@ use crossproc::{Event, Lock, Semaphore};
 use crate::harness::Subject;
 
 mod barrier;
+mod batches;
 mod bounded;
 mod condition;
 mod connection;
@@ -42,6 +43,7 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         condition::cases(),
         barrier::cases(),
         queue::cases(),
+        batches::cases(),
         joinable::cases(),
         connection::cases(),
         wait_any::cases(),
