@@ -29,10 +29,10 @@ use crate::wait::{Wait, Waiter, forms};
 ///
 /// What is put together stays together until it is got. [`get_many`](Queue::get_many) gets as many
 /// items as are asked for, out of one batch after the other; [`get`](Queue::get) gets one item;
-/// [`receive`](Queue::receive) gets all that is left of the first batch, in place. The order is that
-/// of a [`Queue`], and so is all that is said there of blocking, memory ordering and deaths: an item
-/// is got when the queue's word changes, not before, and what a dead participant had not got is
-/// still there.
+/// [`receive`](Queue::receive) gets all that is left of the first batch, in place. The order is
+/// that of a [`Queue`], and so is all that is said there of blocking, memory ordering and deaths:
+/// an item is got when the queue's word changes, not before, and what a dead participant had not
+/// got is still there.
 ///
 /// **Room is counted in batches.** [`capacity`](Queue::capacity), [`len`](Queue::len) and
 /// [`room`](Queue::room) are about batches, full or not: a single [`put`](Queue::put) takes as much
@@ -283,8 +283,8 @@ impl QueueOptions {
 }
 
 impl Participation {
-    /// Gets as many of the first items as there is room for in `into`, out of one batch. Returns how
-    /// many.
+    /// Gets as many of the first items as there is room for in `into`, out of one batch. Returns
+    /// how many.
     #[inline]
     fn get_batched<T: Plain + NoUninit>(
         &self,
@@ -302,19 +302,19 @@ impl Participation {
             Got::Rest { from } => {
                 let slot = memory.slot(&self.participant, place)?;
                 // Not more than was asked for, whatever a peer has written there since.
-                let left = (memory.batch_len(slot).saturating_sub(from) as usize).min(most);
+                let left = memory.batch_len(slot).saturating_sub(from).min(most as u32) as usize;
                 let items = Batch::<T>::at(memory.payload(slot), from as usize, left);
                 let into = NonNull::from(into).cast::<T>();
-                // SAFETY: the slot is this participant's. It holds as many items, from there on, and
-                // any bytes make one. There is room for them, in other memory.
+                // SAFETY: the slot is this participant's. It holds as many items, from there on,
+                // and any bytes make one. There is room for them, in other memory.
                 unsafe { into.copy_from_nonoverlapping(items.cast(), left) };
                 Ok(left)
             }
         }
     }
 
-    /// Takes all that is left of the first batch, with its slot, into a place. Returns the first item
-    /// that is left.
+    /// Takes all that is left of the first batch, with its slot, into a place. Returns the first
+    /// item that is left.
     pub(super) fn receive_batch(
         &self,
         place: usize,

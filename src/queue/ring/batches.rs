@@ -13,20 +13,22 @@
 //! 1. copies the items from the slot, which is not its own,
 //! 2. adds their number to `TAKEN` by a compare-exchange.
 //!
-//! The items are its own if the exchange succeeds, and they are what it has copied: the entry's word
-//! never comes back, so the batch was in the entry from before the first copy to the exchange. If it
-//! fails, the copy may be anything, and is not looked at. No owner changes, so there is nothing to
-//! announce, and nothing to settle after a death: the items were got when the word changed.
+//! The items are its own if the exchange succeeds, and they are what it has copied: the entry's
+//! word never comes back, so the batch was in the entry from before the first copy to the exchange.
+//! If it fails, the copy may be anything, and is not looked at. No owner changes, so there is
+//! nothing to announce, and nothing to settle after a death: the items were got when the word
+//! changed.
 //!
 //! The last item of a batch is always got with the slot. So an entry is empty when its items are
 //! gone, and nothing else of the ring is concerned: `Full`, `Empty`, sleepers.
 //!
 //! # Memory ordering
 //! A getter copies while another participant may already have taken the slot and write to it. So
-//! both use atomics (`queue::payload`), and two fences make the exchange fail in that case. The writer has taken the slot out of the entry;
-//! its Release fence is before what it writes. The getter's Acquire fence is after what it has read,
-//! and before its exchange. If it has read any of what was written, the entry has changed for it.
-//! (Loom cannot show a fence missing: it never stores before an earlier exchange.)
+//! both use atomics (`queue::payload`), and two fences make the exchange fail in that case. The
+//! writer has taken the slot out of the entry; its Release fence is before what it writes. The
+//! getter's Acquire fence is after what it has read, and before its exchange. If it has read any of
+//! what was written, the entry has changed for it. (Loom cannot show a fence missing: it never
+//! stores before an earlier exchange.)
 //!
 //! # Source
 //! Our own; the check of a copy by the word that it was made under is that of a sequence lock.
@@ -127,8 +129,8 @@ impl QueueMemory {
     /// Returns how many items the batch in a slot of the participant's own has.
     #[inline]
     pub(crate) fn batch_len(&self, slot: usize) -> u32 {
-        // Relaxed: the exchange has ordered it. The bound is the room that there is, whatever a peer
-        // has written there.
+        // Relaxed: the exchange has ordered it. The bound is the room that there is, whatever a
+        // peer has written there.
         self.payload_len(slot).load(Relaxed).min(self.config.batch)
     }
 }
