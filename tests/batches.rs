@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 
@@ -135,6 +136,67 @@ fn a_queue_of_batches_is_not_taken_for_another() {
     assert_eq!((same.capacity(), same.max_batch()), (2, 3));
     same.put_many(&[1, 2]).unwrap();
     assert_eq!(batches.receive().unwrap()[..], [1, 2]);
+}
+
+/// Random operations, beside a list of batches that is changed in the same way.
+#[test]
+fn it_does_what_a_list_of_batches_does() {
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..200 {
+        let (capacity, max_batch) = (random.usize(1..5), random.usize(1..7));
+        let queue = queue::<[u32; 3]>(capacity, max_batch);
+        let mut list: VecDeque<VecDeque<[u32; 3]>> = VecDeque::new();
+        let mut next = 0;
+        for _ in 0..300 {
+            assert_eq!((queue.len(), queue.is_full()), (list.len(), list.len() == capacity));
+            match random.u32(..5) {
+                0 | 1 => {
+                    let items: Vec<_> = (0..random.u32(..12))
+                        .map(|_| {
+                            next += 1;
+                            [next, !next, next << 8]
+                        })
+                        .collect();
+                    let room = max_batch * (capacity - list.len());
+                    let put = items.len().min(room);
+                    match queue.try_put_many(&items) {
+                        Ok(()) => assert_eq!(put, items.len()),
+                        Err(refused) => assert_eq!((refused.put, put < items.len()), (put, true)),
+                    }
+                    let batches = items[..put].chunks(max_batch);
+                    list.extend(batches.map(|batch| batch.iter().copied().collect()));
+                }
+                2 => {
+                    let first = list.front_mut().and_then(VecDeque::pop_front);
+                    assert_eq!(queue.try_get().ok(), first);
+                }
+                3 => {
+                    let batch = list.pop_front();
+                    let received = queue.try_receive().ok();
+                    assert_eq!(
+                        received.map(|batch| batch.to_vec()),
+                        batch.map(|batch| batch.into_iter().collect())
+                    );
+                }
+                _ => {
+                    let most = random.usize(1..15);
+                    let mut got = Vec::new();
+                    let _ = queue.try_get_many(&mut got, most);
+                    let mut expected = Vec::new();
+                    while expected.len() < most && !list.is_empty() {
+                        expected.extend(list[0].pop_front());
+                        if list[0].is_empty() {
+                            list.pop_front();
+                        }
+                    }
+                    assert_eq!(got, expected);
+                }
+            }
+            if list.front().is_some_and(VecDeque::is_empty) {
+                list.pop_front();
+            }
+        }
+    }
 }
 
 /// One put of a batch is for as many getters as it has items.

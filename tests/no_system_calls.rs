@@ -4,8 +4,8 @@
 #![allow(unsafe_code)]
 
 use crossproc::{
-    Barrier, BoundedSemaphore, ByteQueue, Condition, Event, JoinableQueue, Lock, Once, Permits,
-    Queue, RLock, RwLock, Semaphore, Shm, shared,
+    Barrier, BatchQueue, BoundedSemaphore, ByteQueue, Condition, Event, JoinableQueue, Lock, Once,
+    Permits, Queue, RLock, RwLock, Semaphore, Shm, shared,
 };
 
 mod forked;
@@ -98,6 +98,7 @@ fn a_million_items_make_no_system_call() {
         ByteQueue::with_max_len(3, 16).unwrap(),
         JoinableQueue::<u64>::new(7).unwrap(),
     );
+    let batches = BatchQueue::<u64>::with_max_batch(3, 4).unwrap();
     join_all([fork(move || -> () {
         // A thread's first operation on a queue makes a few system calls.
         numbers.put(0).unwrap();
@@ -106,6 +107,8 @@ fn a_million_items_make_no_system_call() {
         drop(messages.receive().unwrap());
         tasks.put(0).unwrap();
         tasks.get().unwrap().done();
+        batches.put(0).unwrap();
+        batches.get().unwrap();
         let mut some = Vec::with_capacity(100);
         enter_strict_mode();
         for round in 0..ROUNDS {
@@ -115,6 +118,14 @@ fn a_million_items_make_no_system_call() {
             numbers.get_many(&mut some, 3).unwrap();
             some.clear();
             assert!(numbers.try_get().is_err());
+            // They take longer without optimisation.
+            if round % 8 == 0 {
+                batches.put_many(&[1, 2, 3, 4, 5]).unwrap();
+                assert_eq!(batches.get().unwrap(), 1);
+                assert_eq!(batches.receive().unwrap().len(), 3);
+                batches.get_many(&mut some, 3).unwrap();
+                some.clear();
+            }
             messages.put(b"hello").unwrap();
             assert_eq!(*messages.receive().unwrap(), *b"hello");
             let mut loan = messages.loan(1).unwrap();

@@ -1,7 +1,7 @@
 //! Queues.
 
 use core::num::NonZeroU32;
-use crossproc::{ByteQueue, JoinableQueue, Queue, QueueError, QueueOptions};
+use crossproc::{BatchQueue, ByteQueue, JoinableQueue, Queue, QueueError, QueueOptions};
 
 use super::{Case, Peer, duplicate};
 use crate::probe::{LONG, SHORT, done, require};
@@ -114,6 +114,26 @@ pub(super) fn add(all: &mut Vec<Case>) {
                 got == [1, 2, 3][..if is_ok { 3 } else { 0 }],
                 "they are there if they were put",
             )?)
+        };
+        probe.operate_and_look(operation, look);
+    });
+    case("batches: put, and got", |probe| {
+        let queue: BatchQueue<u64> = BatchQueue::with_max_batch(4, 2).unwrap();
+        let operation = || {
+            queue.put_many(&[1, 2, 3])?;
+            require(queue.try_get()? == 1, "it is the first")?;
+            require(queue.try_receive()?[..] == [2], "it is the rest of the first batch")?;
+            Ok(())
+        };
+        let look = |is_ok: bool| {
+            let mut left = Vec::new();
+            let _ = queue.try_get_many(&mut left, 8);
+            let is_right = if is_ok {
+                left == [3]
+            } else {
+                [&[][..], &[3], &[2, 3], &[1, 2, 3]].contains(&&left[..])
+            };
+            Ok(require(is_right, "what was not got is there if it was put")?)
         };
         probe.operate_and_look(operation, look);
     });
