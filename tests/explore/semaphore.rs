@@ -199,3 +199,37 @@ fn a_process_with_a_watcher_of_two_and_a_releaser_strands_no_acquirer() {
     .check(permits_add_up(0))
     .run();
 }
+
+/// Asserts that a stopped thread withholds no more than the one wake-up that it may have had.
+fn one_wake_up_is_withheld(end: &mut End<'_, Semaphore, ()>) {
+    let value = end.look(Semaphore::value);
+    let of = |fate| (0..end.threads()).filter(|&thread| end.fate(thread) == fate).count() as u32;
+    assert!(
+        value <= of(Fate::Stopped) || of(Fate::Asleep) == 0,
+        "one sleeps while there are {value} permits"
+    );
+}
+
+#[test]
+fn a_stopped_acquirer_withholds_one_wake_up() {
+    explore("semaphore: a_stopped_acquirer_withholds_one_wake_up", Semaphore::new(0))
+        .thread(script().then(acquire).stoppable())
+        .thread(script().then(acquire).then(acquire))
+        .thread(script().then(release))
+        .thread(script().then(release).then(release))
+        .stops(1)
+        .check(one_wake_up_is_withheld)
+        .run();
+}
+
+#[test]
+fn a_stopped_releaser_withholds_one_wake_up() {
+    explore("semaphore: a_stopped_releaser_withholds_one_wake_up", Semaphore::new(0))
+        .thread(script().then(acquire))
+        .thread(script().then(acquire).then(acquire))
+        .thread(script().then(release).stoppable())
+        .thread(script().then(release).then(release))
+        .stops(1)
+        .check(one_wake_up_is_withheld)
+        .run();
+}

@@ -23,9 +23,9 @@
 //!
 //! # Why no wake-up is lost
 //! It is the lock's argument (`lock::state`). The releaser and the sleepers have the word pending.
-//! `WAITERS` is kept until a wake found no sleeper. Then it goes, whatever the word has become, and
-//! a sleeper that has come since is woken. A thread that was woken leaves the flag behind, also
-//! when it gives up.
+//! `WAITERS` is kept until a wake found no sleeper. It stays if the word has changed since: threads
+//! that have gone to sleep meanwhile would be known to the releaser alone, which may be stopped. A
+//! thread that was woken leaves the flag behind, also when it gives up.
 //!
 //! The semaphore adds one step. There may be several permits, and one of the wake-ups for them may
 //! be the kernel's for a dead releaser, which wakes only one. So a thread that was woken and leaves
@@ -208,11 +208,9 @@ impl RawSemaphore {
         if released & WAITERS == 0 || futex::wake(&self.word, count) != 0 {
             return;
         }
-        // No thread was asleep. Relaxed: the flags order nothing. They go whatever has become of
-        // the value: a thread that spins takes a permit before this one is back from the kernel.
-        let before = self.word.fetch_and(!(WAITERS | WATCHED), Relaxed);
-        if before & WAITERS != 0 {
-            futex::wake(&self.word, to_wake(before, count));
+        // No thread was asleep. Relaxed: the flag orders nothing.
+        if self.word.compare_exchange(released, released & !WAITERS, Relaxed, Relaxed).is_ok() {
+            futex::wake(&self.word, count);
         }
     }
 }
