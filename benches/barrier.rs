@@ -15,6 +15,7 @@ use self::beside::meeting::Meeting;
 use self::beside::pthread_barrier::PthreadBarrier;
 use crossproc_harness::placement::Placement;
 use crossproc_harness::ratios::Ratios;
+use crossproc_harness::record::Operation;
 use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
 use crossproc_harness::team::{Team, sizes};
 
@@ -110,11 +111,13 @@ fn compare(ratios: &mut Ratios) {
     }
     for &processes in sizes() {
         for placement in Placement::all() {
-            let operation = format!("a phase of {processes} processes, {}", placement.name);
-            let bar = (processes == 2).then_some(0.8);
+            let name = format!("a phase of {processes} processes, {}", placement.name);
+            let operation =
+                Operation::new(name).among(processes, format!("barrier, {}", placement.name));
+            let bar = placement.bar(1.2, 0.5).filter(|_| processes == 2);
             for (rival, bar) in [(PTHREAD, bar), (STD, None)] {
                 ratios.compare(
-                    &operation,
+                    operation.clone(),
                     bar,
                     (CROSSPROC.phases)(processes, placement),
                     rival.name,

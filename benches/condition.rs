@@ -17,6 +17,7 @@ use self::beside::monitor::{Monitor, Value};
 use self::beside::pthread_monitor::PthreadMonitor;
 use crossproc_harness::placement::Placement;
 use crossproc_harness::ratios::Ratios;
+use crossproc_harness::record::Operation;
 use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
 use crossproc_harness::team::{MAX_MEMBERS, Team};
 
@@ -111,8 +112,8 @@ struct Contestant {
     notify_all: fn() -> Sampler,
     /// Round trips between two processes or threads.
     ping_pong: fn(Placement, Notify) -> Sampler,
-    /// One of eight processes or threads wakes the seven others, each in its turn.
-    broadcast: fn(Placement) -> Sampler,
+    /// Of a number of processes or threads, each wakes all others in its turn.
+    broadcast: fn(usize, Placement) -> Sampler,
 }
 
 const CROSSPROC: Contestant = Contestant {
@@ -120,7 +121,7 @@ const CROSSPROC: Contestant = Contestant {
     notify_one: || notify_one(crossproc()),
     notify_all: || notify_all(crossproc()),
     ping_pong: |placement, notify| ping_pong(placement, notify, crossproc()),
-    broadcast: |placement| broadcast(placement, crossproc()),
+    broadcast: |members, placement| broadcast(members, placement, crossproc()),
 };
 
 const PTHREAD: Contestant = Contestant {
@@ -128,7 +129,7 @@ const PTHREAD: Contestant = Contestant {
     notify_one: || notify_one(PthreadMonitor::shared()),
     notify_all: || notify_all(PthreadMonitor::shared()),
     ping_pong: |placement, notify| ping_pong(placement, notify, PthreadMonitor::shared()),
-    broadcast: |placement| broadcast(placement, PthreadMonitor::shared()),
+    broadcast: |members, placement| broadcast(members, placement, PthreadMonitor::shared()),
 };
 
 const STD: Contestant = Contestant {
@@ -136,7 +137,7 @@ const STD: Contestant = Contestant {
     notify_one: || notify_one(Box::<Std>::default()),
     notify_all: || notify_all(Box::<Std>::default()),
     ping_pong: |placement, notify| ping_pong_of_threads(placement, notify, &Std::default()),
-    broadcast: |placement| broadcast_of_threads(placement, &Std::default()),
+    broadcast: |members, placement| broadcast_of_threads(members, placement, &Std::default()),
 };
 
 const PARKING_LOT: Contestant = Contestant {
@@ -144,7 +145,9 @@ const PARKING_LOT: Contestant = Contestant {
     notify_one: || notify_one(Box::<ParkingLot>::default()),
     notify_all: || notify_all(Box::<ParkingLot>::default()),
     ping_pong: |placement, notify| ping_pong_of_threads(placement, notify, &ParkingLot::default()),
-    broadcast: |placement| broadcast_of_threads(placement, &ParkingLot::default()),
+    broadcast: |members, placement| {
+        broadcast_of_threads(members, placement, &ParkingLot::default())
+    },
 };
 
 const CONTESTANTS: [Contestant; 4] = [CROSSPROC, PTHREAD, STD, PARKING_LOT];
@@ -219,16 +222,27 @@ fn ping_pong_of_futexes<const SLICED: bool>(placement: Placement) -> Sampler {
     }))
 }
 
-fn broadcast<M: Monitor>(placement: Placement, monitor: impl Deref<Target = M> + Sync) -> Sampler {
-    rounds(Team::of_processes(MAX_MEMBERS, placement, |_, phases| meet(&*monitor, phases)))
+/// How many processes meet in the rows on `notify_all`.
+const CROWDS: [usize; 2] = [8, MAX_MEMBERS];
+
+fn broadcast<M: Monitor>(
+    members: usize,
+    placement: Placement,
+    monitor: impl Deref<Target = M> + Sync,
+) -> Sampler {
+    rounds(Team::of_processes(members, placement, |_, phases| meet(&*monitor, members, phases)))
 }
 
-fn broadcast_of_threads(placement: Placement, monitor: &(impl Monitor + Sync)) -> Sampler {
-    rounds(Team::of_threads(MAX_MEMBERS, placement, |_, phases| meet(monitor, phases)))
+fn broadcast_of_threads(
+    members: usize,
+    placement: Placement,
+    monitor: &(impl Monitor + Sync),
+) -> Sampler {
+    rounds(Team::of_threads(members, placement, |_, phases| meet(monitor, members, phases)))
 }
 
 /// Arrives, and waits for all others. The last one to arrive notifies them.
-fn meet(monitor: &impl Monitor, phases: u64) {
+fn meet(monitor: &impl Monitor, members: usize, phases: u64) {
     for _ in 0..phases {
         let mut own_phase = None;
         let mut is_last = false;
@@ -236,7 +250,7 @@ fn meet(monitor: &impl Monitor, phases: u64) {
             let own = *own_phase.get_or_insert_with(|| {
                 let own = *phase;
                 *arrived += 1;
-                is_last = *arrived == MAX_MEMBERS as u32;
+                is_last = *arrived == members as u32;
                 if is_last {
                     *arrived = 0;
                     *phase = phase.wrapping_add(1);
@@ -271,11 +285,14 @@ fn groups(criterion: &mut Criterion) {
         benchmark(&mut group, RAW_FUTEX, || ping_pong_of_futexes::<false>(placement));
         group.finish();
     }
-    let mut group = criterion.benchmark_group("condition: notify all, seven processes wait");
-    for Contestant { name, broadcast, .. } in &CONTESTANTS {
-        benchmark(&mut group, name, || broadcast(Placement::FREE));
+    for members in CROWDS {
+        let mut group =
+            criterion.benchmark_group(format!("condition: notify all, {members} processes meet"));
+        for Contestant { name, broadcast, .. } in &CONTESTANTS {
+            benchmark(&mut group, name, || broadcast(members, Placement::FREE));
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 fn compare(ratios: &mut Ratios) {
@@ -300,7 +317,7 @@ fn compare(ratios: &mut Ratios) {
         let ours = || (CROSSPROC.ping_pong)(placement, Notify::AfterUnlock);
         ratios.compare(
             &operation,
-            Some(1.1),
+            placement.bar(1.2, 1.0),
             ours(),
             RAW_FUTEX,
             ping_pong_of_futexes::<false>(placement),
@@ -333,16 +350,20 @@ fn compare(ratios: &mut Ratios) {
             (PTHREAD.ping_pong)(placement, Notify::WithLock),
         );
     }
-    for rival in [PTHREAD, STD, PARKING_LOT] {
-        for placement in [Placement::FREE, Placement::ONE_CPU] {
-            let operation = format!("notify all, seven processes wait, {}", placement.name);
-            ratios.compare(
-                &operation,
-                None,
-                (CROSSPROC.broadcast)(placement),
-                rival.name,
-                (rival.broadcast)(placement),
-            );
+    for members in CROWDS {
+        for (rival, bar) in [(PTHREAD, Some(1.0)), (STD, None), (PARKING_LOT, None)] {
+            for placement in [Placement::FREE, Placement::ONE_CPU] {
+                let name = format!("notify all, {members} processes meet, {}", placement.name);
+                let operation =
+                    Operation::new(name).among(members, format!("notify all, {}", placement.name));
+                ratios.compare(
+                    operation,
+                    bar,
+                    (CROSSPROC.broadcast)(members, placement),
+                    rival.name,
+                    (rival.broadcast)(members, placement),
+                );
+            }
         }
     }
 }

@@ -159,7 +159,8 @@ fn compare(ratios: &mut Ratios) {
     }
     for placement in Placement::all() {
         let operation = format!("ping-pong, {}", placement.name);
-        for (rival, bar) in [(RAW_FUTEX, Some(1.1)), (SLICED_FUTEX, None), (PTHREAD, None)] {
+        let bar = placement.bar(1.2, 1.0);
+        for (rival, bar) in [(RAW_FUTEX, bar), (SLICED_FUTEX, None), (PTHREAD, None)] {
             ratios.compare(
                 &operation,
                 bar,

@@ -14,6 +14,7 @@ use self::beside::limit::{Limit, contended, pair};
 use self::beside::sysv_semaphore::SysvSemaphore;
 use crossproc_harness::posix_semaphore::PosixSemaphore;
 use crossproc_harness::ratios::Ratios;
+use crossproc_harness::record::Operation;
 use crossproc_harness::sampler::{Sampler, benchmark};
 use crossproc_harness::team::sizes;
 
@@ -119,11 +120,12 @@ fn compare(ratios: &mut Ratios) {
     for permits in [1, 4] {
         for &processes in sizes() {
             for rival in RIVALS {
-                let operation =
-                    format!("a section of {processes} processes, permits for {permits}");
+                let name = format!("a section of {processes} processes, permits for {permits}");
+                let operation = Operation::new(name)
+                    .among(processes, format!("permits for {permits}, short sections"));
                 let ours = (CROSSPROC.contended)(processes, permits);
                 ratios.compare(
-                    &operation,
+                    operation,
                     None,
                     ours,
                     rival.name,

@@ -4,5 +4,5 @@
 use crossproc_harness::pipe::{OF_THE_SYSTEM, run};
 
 fn main() {
-    run(&OF_THE_SYSTEM, &[]);
+    run("Pipe", &OF_THE_SYSTEM, &[]);
 }

@@ -17,5 +17,5 @@ fn main() {
         rival!("socketpair, SOCK_SEQPACKET", SeqPacket),
         rival!("std sync_channel (threads only)", SyncChannel),
     ];
-    run(&rivals, &[], &[]);
+    run("Queue", &rivals, &[], &[]);
 }

@@ -15,6 +15,7 @@ use self::beside::pthread_rwlock::PthreadRwLock;
 use self::beside::shared_exclusion::SharedExclusion;
 use crossproc_harness::placement::Placement;
 use crossproc_harness::ratios::Ratios;
+use crossproc_harness::record::Operation;
 use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
 use crossproc_harness::team::{Team, share, sizes};
 
@@ -152,11 +153,13 @@ fn compare(ratios: &mut Ratios) {
     }
     for percent in [0, 10, 100] {
         for &members in sizes() {
-            let operation = format!("a section of {members} processes, {percent} % writing");
+            let operation =
+                Operation::new(format!("a section of {members} processes, {percent} % writing"))
+                    .among(members, format!("readers' lock, {percent} % writing"));
             for rival in [PTHREAD, STD, PARKING_LOT] {
                 let ours = (CROSSPROC.contended)(members, percent);
                 ratios.compare(
-                    &operation,
+                    operation.clone(),
                     None,
                     ours,
                     rival.name,

@@ -15,6 +15,7 @@ use self::beside::permits::Permits;
 use crossproc_harness::placement::Placement;
 use crossproc_harness::posix_semaphore::PosixSemaphore;
 use crossproc_harness::ratios::Ratios;
+use crossproc_harness::record::Operation;
 use crossproc_harness::sampler::{Sampler, benchmark, rounds};
 use crossproc_harness::team::{Team, sizes};
 
@@ -95,23 +96,24 @@ fn compare(ratios: &mut Ratios) {
         let operation = format!("acquire + release, of {permits}");
         ratios.compare(
             &operation,
-            Some(0.85),
+            Some(0.95),
             pair(semaphore(permits)),
             POSIX,
             pair(PosixSemaphore::shared(permits)),
         );
     }
     for &processes in sizes() {
-        let operation = format!("a section of {processes} processes, one permit");
+        let operation = Operation::new(format!("a section of {processes} processes, one permit"))
+            .among(processes, "semaphore of one, short sections");
         let theirs = contended(processes, PosixSemaphore::shared(1));
-        ratios.compare(&operation, None, contended(processes, semaphore(1)), POSIX, theirs);
+        ratios.compare(operation, None, contended(processes, semaphore(1)), POSIX, theirs);
     }
     for placement in Placement::all() {
         let operation = format!("ping-pong, {}", placement.name);
         let ours = || ping_pong(placement, semaphore);
         ratios.compare(
             &operation,
-            Some(1.1),
+            placement.bar(1.15, 1.0),
             ours(),
             RAW_FUTEX,
             ping_pong(placement, futex_flag::<false>),

@@ -3,7 +3,9 @@
 //!
 //! `cargo bench` does both, and `cargo bench -- ratios` only the tables. With any other argument, a
 //! filter or a baseline, only criterion runs. `cargo bench -- --test` and `cargo test --benches`
-//! check that everything runs.
+//! check that everything runs. `cargo bench -- ratios --quick` takes fewer and shorter samples.
+//!
+//! If [`record::FOLDER`] is set in the environment, the rows of the tables are also written there.
 
 use core::time::Duration;
 use std::env;
@@ -14,8 +16,11 @@ pub mod machine;
 pub mod pipe;
 pub mod placement;
 pub mod posix_semaphore;
+pub mod quartiles;
 pub mod queue;
 pub mod ratios;
+pub mod record;
+pub mod regime;
 pub mod sampler;
 pub mod team;
 
@@ -27,10 +32,7 @@ pub fn run(
     groups: impl FnOnce(&mut Criterion),
     compare: impl FnOnce(&mut Ratios),
 ) {
-    let (flags, others): (Vec<String>, Vec<String>) =
-        env::args().skip(1).partition(|argument| argument == "--bench" || argument == "--test");
-    // Decides as criterion does: cargo passes `--bench` only for `cargo bench`.
-    let is_trial = flags.iter().any(|flag| flag == "--test") || flags.is_empty();
+    let Arguments { effort, others } = Arguments::of_program();
     let ratios_alone = others == ["ratios"];
     if !ratios_alone {
         let mut criterion = Criterion::default()
@@ -43,12 +45,32 @@ pub fn run(
         criterion.final_summary();
     }
     if ratios_alone || others.is_empty() {
-        let mut ratios = Ratios::new(
-            title,
-            &["parking_lot"],
-            if is_trial { Effort::TRIAL } else { Effort::FULL },
-        );
+        let mut ratios = Ratios::new(title, &["parking_lot"], effort);
         compare(&mut ratios);
-        ratios.print();
+        ratios.finish();
+    }
+}
+
+/// The arguments of a benchmark's program.
+pub(crate) struct Arguments {
+    pub(crate) effort: Effort,
+    /// What does not begin with `--`.
+    pub(crate) others: Vec<String>,
+}
+
+impl Arguments {
+    pub(crate) fn of_program() -> Self {
+        let (flags, others): (Vec<String>, Vec<String>) =
+            env::args().skip(1).partition(|argument| argument.starts_with("--"));
+        let has = |name: &str| flags.iter().any(|flag| flag == name);
+        // Decides as criterion does: cargo passes `--bench` only for `cargo bench`.
+        let effort = if has("--test") || !has("--bench") {
+            Effort::TRIAL
+        } else if has("--quick") {
+            Effort::QUICK
+        } else {
+            Effort::FULL
+        };
+        Arguments { effort, others }
     }
 }

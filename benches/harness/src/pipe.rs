@@ -1,12 +1,11 @@
 //! [`crossproc::Connection`] beside its alternatives.
 
-use std::env;
-
 pub mod ends;
 
 use self::ends::{Crossproc, CrossprocMessage, End, RawPacket, RawPacketWithControl, RawStream};
+use crate::Arguments;
 use crate::placement::Placement;
-use crate::ratios::{Effort, Ratios};
+use crate::ratios::Ratios;
 use crate::sampler::{Sampler, rounds};
 use crate::team::Team;
 
@@ -30,13 +29,13 @@ pub enum Work {
     PingPong,
 }
 
-/// A kind of ends, and how it is measured. The sampler is `None` if it cannot be measured.
+/// A kind of ends, and how it is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Contestant {
     /// Its name.
     pub name: &'static str,
-    /// Measures it, with messages of so many bytes.
-    pub sampler: fn(Work, usize) -> Option<Sampler>,
+    /// Measures it, with messages of so many bytes, or tells why it cannot be measured.
+    pub sampler: fn(Work, usize) -> Result<Sampler, String>,
     /// The promised ratio.
     pub bar: Option<f64>,
 }
@@ -60,49 +59,49 @@ pub const OF_THE_SYSTEM: [Contestant; 4] = [
 ];
 
 /// Prints crossproc's ratios to these rivals, in alternated pairs; with `--test` everything runs
-/// once. Another argument is a filter: only rows, or rivals, whose names contain it.
-pub fn run(rivals: &[Contestant], packages: &'static [&'static str]) {
-    let (flags, filters): (Vec<String>, Vec<String>) =
-        env::args().skip(1).partition(|argument| argument.starts_with("--"));
-    let is_trial = flags.iter().any(|flag| flag == "--test") || flags.is_empty();
-    let mut ratios =
-        Ratios::new("Pipe", packages, if is_trial { Effort::TRIAL } else { Effort::FULL });
+/// once. `ratios` asks for what is done anyway. Another argument is a filter: only rows, or rivals,
+/// whose names contain it.
+pub fn run(title: &'static str, rivals: &[Contestant], packages: &'static [&'static str]) {
+    let Arguments { effort, others: mut filters } = Arguments::of_program();
+    filters.retain(|filter| filter != "ratios");
+    let mut ratios = Ratios::new(title, packages, effort);
     for (work, name) in
         [(Work::Alone, "one thread"), (Work::Stream, "one way"), (Work::PingPong, "there and back")]
     {
-        for size in SIZES {
+        for size in SIZES.into_iter().filter(|&size| work != Work::Alone || size <= ALONE) {
             for rival in rivals {
                 let row = format!("{name}, {size} B");
                 let is_wanted = filters
                     .iter()
                     .all(|filter| row.contains(filter) || rival.name.contains(filter));
-                if !is_wanted || (work == Work::Alone && size > ALONE) {
+                if !is_wanted {
                     continue;
                 }
-                let Some(theirs) = (rival.sampler)(work, size) else { continue };
+                let theirs = match (rival.sampler)(work, size) {
+                    Ok(theirs) => theirs,
+                    Err(reason) => {
+                        ratios.miss(&row, rival.name, reason);
+                        continue;
+                    }
+                };
                 let ours = (OURS.sampler)(work, size).expect("crossproc offers everything");
-                ratios.compare(
-                    &row,
-                    rival.bar.filter(|_| size <= BARRED),
-                    ours,
-                    rival.name,
-                    theirs,
-                );
+                let bar = rival.bar.filter(|_| size <= BARRED);
+                ratios.compare(&row, bar, ours, rival.name, theirs);
             }
         }
     }
-    ratios.print();
+    ratios.finish();
 }
 
-/// Returns what measures such ends. `None` if the message is too long for them.
-pub fn sampler<E: End>(work: Work, size: usize) -> Option<Sampler> {
+/// Returns what measures such ends, or why there is nothing to measure.
+pub fn sampler<E: End>(work: Work, size: usize) -> Result<Sampler, String> {
     if size > E::MAX {
-        return None;
+        return Err(format!("at most {} bytes", E::MAX));
     }
     let (one, other) = E::pair();
     if work == Work::Alone {
         let (message, mut buffer) = (vec![1; size], vec![0; size]);
-        return Some(Box::new(move |times| {
+        return Ok(Box::new(move |times| {
             let start = std::time::Instant::now();
             for _ in 0..times {
                 one.send(&message);
@@ -114,7 +113,7 @@ pub fn sampler<E: End>(work: Work, size: usize) -> Option<Sampler> {
     let is_duplex = work == Work::PingPong;
     // As many rounds as for short messages would take seconds.
     let first = ((64 << 20) / size as u64).clamp(1, 64);
-    Some(rounds(Team::of_processes_warmed_up(2, Placement::FREE, first, move |index, times| {
+    Ok(rounds(Team::of_processes_warmed_up(2, Placement::FREE, first, move |index, times| {
         let (message, mut buffer) = (vec![1; size], vec![0; size]);
         for _ in 0..times {
             if index == 0 {

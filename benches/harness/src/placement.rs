@@ -52,6 +52,20 @@ impl Placement {
         self.cpus <= allowed_cpus().len()
     }
 
+    /// Returns whether members are pinned to two CPUs, each of two to one of its own.
+    pub fn is_on_two_cpus(self) -> bool {
+        self.cpus == 2
+    }
+
+    /// Returns the bar for this placement: one of two, or none where the scheduler decides.
+    pub fn bar(self, on_one_cpu: f64, on_two_cpus: f64) -> Option<f64> {
+        match self.cpus {
+            1 => Some(on_one_cpu),
+            2 => Some(on_two_cpus),
+            _ => None,
+        }
+    }
+
     /// Pins the calling thread, which is member `index`, if it is to be pinned at this point.
     pub fn apply(self, index: usize, at_start: bool) {
         if self.cpus != 0 && self.from_start == at_start {

@@ -2,9 +2,10 @@
 //! trait.
 
 use core::time::Duration;
-use std::env;
 
-use crate::ratios::{Effort, Ratios};
+use crate::Arguments;
+use crate::ratios::Ratios;
+use crate::regime;
 
 pub mod crossproc_queue;
 pub mod message;
@@ -19,43 +20,57 @@ pub mod work;
 use self::rows::{Rival, rows};
 
 /// Prints the times of all these queues, row by row, the first of which is crossproc's. With
-/// `ratios` it also compares crossproc's queue with each of the others in alternated pairs; with
+/// `ratios` it compares crossproc's queue with each of the others in alternated pairs instead; with
 /// `--test` everything runs once. Another argument is a filter: only rows, or rivals, whose names
 /// contain it. `packages` are those whose versions are printed, and `missing` names the queues that
 /// are missing, and why.
-pub fn run(rivals: &[Rival], packages: &'static [&'static str], missing: &[(&str, &str)]) {
-    let (flags, others): (Vec<String>, Vec<String>) =
-        env::args().skip(1).partition(|argument| argument.starts_with("--"));
-    let is_trial = flags.iter().any(|flag| flag == "--test") || flags.is_empty();
-    let effort = if is_trial { Effort::TRIAL } else { Effort::FULL };
+pub fn run(
+    title: &'static str,
+    rivals: &[Rival],
+    packages: &'static [&'static str],
+    missing: &[(&str, &str)],
+) {
+    let Arguments { effort, others } = Arguments::of_program();
     let (modes, filters): (Vec<String>, Vec<String>) =
         others.into_iter().partition(|argument| argument == "ratios");
     let is_wanted = |row: &str, rival: &str| {
         filters.iter().all(|filter| row.contains(filter) || rival.contains(filter))
     };
-    table::print(rivals, packages, missing, effort, is_wanted);
-    if is_trial || !modes.is_empty() {
-        compare(rivals, packages, effort, is_wanted);
+    if effort.is_trial() || modes.is_empty() {
+        table::print(rivals, packages, missing, effort, is_wanted);
+    }
+    if effort.is_trial() || !modes.is_empty() {
+        let mut ratios = Ratios::new(title, packages, effort);
+        for (rival, reason) in missing {
+            ratios.miss("", rival, *reason);
+        }
+        compare(&mut ratios, rivals, is_wanted);
+        ratios.finish();
     }
 }
 
 /// Compares crossproc's times with each rival's, as ratios.
-fn compare(
-    rivals: &[Rival],
-    packages: &'static [&'static str],
-    effort: Effort,
-    is_wanted: impl Fn(&str, &str) -> bool,
-) {
+fn compare(ratios: &mut Ratios, rivals: &[Rival], is_wanted: impl Fn(&str, &str) -> bool) {
     let (ours, rivals) = rivals.split_first().expect("crossproc's is the first");
-    let mut ratios = Ratios::new("Queue", packages, effort);
     for row in rows() {
+        let our_sampler = || ours.sampler(&row).expect("crossproc offers everything");
+        if row.bar_to_bare().is_some() && is_wanted(&row.name, regime::BARE) {
+            let theirs = regime::sampler();
+            ratios.compare(row.operation(), row.bar_to_bare(), our_sampler(), regime::BARE, theirs);
+        }
         for rival in rivals.iter().filter(|rival| is_wanted(&row.name, rival.name)) {
-            let Ok(theirs) = rival.sampler(&row) else { continue };
-            let ours = ours.sampler(&row).expect("crossproc offers everything");
-            ratios.compare(&row.name, rival.bar(&row), ours, rival.name, theirs);
+            match rival.sampler(&row) {
+                Ok(theirs) => ratios.compare(
+                    row.operation(),
+                    rival.bar(&row),
+                    our_sampler(),
+                    rival.name,
+                    theirs,
+                ),
+                Err(reason) => ratios.miss(&row.name, rival.name, reason),
+            }
         }
     }
-    ratios.print();
 }
 
 /// The longest wait of [`MessageQueue::get_timeout`].

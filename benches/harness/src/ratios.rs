@@ -1,29 +1,65 @@
 //! Ratios, which are reliable where single times are not. Each is of two times that were taken one
 //! right after the other, many times over.
 
-use core::fmt;
 use core::time::Duration;
 use std::time::Instant;
 
-use crate::machine;
+use crate::machine::Machine;
+use crate::quartiles::Quartiles;
+use crate::record::{Missing, Operation, Record, Row, Verdict};
+use crate::regime;
 use crate::sampler::Sampler;
 
 /// How thoroughly to measure.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Effort {
+    pub name: &'static str,
     pub pairs: usize,
     /// The approximate length of one sample.
     pub sample: Duration,
+    /// A comparison that has taken this long makes do with fewer pairs.
+    pub patience: Duration,
+    /// The number of pairs that it makes do with.
+    pub enough: usize,
 }
 
 impl Effort {
     /// The effort for a result.
-    pub const FULL: Effort = Effort { pairs: 41, sample: Duration::from_millis(12) };
+    pub const FULL: Effort = Effort {
+        name: "full",
+        pairs: 41,
+        sample: Duration::from_millis(12),
+        patience: Duration::from_secs(3),
+        enough: 5,
+    };
+    /// The effort for a first impression.
+    pub const QUICK: Effort = Effort {
+        name: "quick",
+        pairs: 5,
+        sample: Duration::from_millis(2),
+        patience: Duration::from_millis(200),
+        enough: 3,
+    };
     /// The effort for a check that everything runs.
-    pub const TRIAL: Effort = Effort { pairs: 1, sample: Duration::from_micros(20) };
+    pub const TRIAL: Effort = Effort {
+        name: "trial",
+        pairs: 1,
+        sample: Duration::from_micros(20),
+        patience: Duration::ZERO,
+        enough: 1,
+    };
 
     pub fn is_trial(self) -> bool {
         self.pairs == Effort::TRIAL.pairs
+    }
+
+    /// Returns one of three, by the effort: for a result, for an impression, for a check.
+    pub fn choose<T>(self, full: T, quick: T, trial: T) -> T {
+        match self.name {
+            "full" => full,
+            "quick" => quick,
+            _ => trial,
+        }
     }
 }
 
@@ -33,29 +69,31 @@ pub struct Ratios {
     /// The packages whose versions the table names.
     rivals: &'static [&'static str],
     effort: Effort,
+    regime: Paced,
     rows: Vec<Row>,
+    missing: Vec<Missing>,
 }
 
-struct Row {
-    operation: String,
-    rival: String,
-    ours: Quartiles,
-    theirs: Quartiles,
-    ratio: Quartiles,
-    bar: Option<f64>,
-}
+/// Takes a sample of several figures at once.
+pub type Figures = Box<dyn FnMut() -> Vec<f64>>;
 
 impl Ratios {
     /// `rivals` are the packages whose versions the table names.
     pub fn new(title: &'static str, rivals: &'static [&'static str], effort: Effort) -> Self {
-        Ratios { title, rivals, effort, rows: Vec::new() }
+        let regime = Paced::new(regime::sampler(), effort.sample / 8);
+        Ratios { title, rivals, effort, regime, rows: Vec::new(), missing: Vec::new() }
+    }
+
+    /// How thoroughly everything is measured.
+    pub fn effort(&self) -> Effort {
+        self.effort
     }
 
     /// Measures `ours` against `theirs`, which do the same `operation`. `bar` is the greatest ratio
     /// that was promised.
     pub fn compare(
         &mut self,
-        operation: &str,
+        operation: impl Into<Operation>,
         bar: Option<f64>,
         ours: Sampler,
         rival: &str,
@@ -63,90 +101,128 @@ impl Ratios {
     ) {
         let mut ours = Paced::new(ours, self.effort.sample);
         let mut theirs = Paced::new(theirs, self.effort.sample);
-        let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
+        self.compare_figures(
+            vec![(operation.into(), bar)],
+            Box::new(move || vec![ours.nanos_each()]),
+            rival,
+            Box::new(move || vec![theirs.nanos_each()]),
+        );
+    }
+
+    /// The same with samples that have several figures, each of which makes a row. They are in the
+    /// order of `operations`, and not zero.
+    pub fn compare_figures(
+        &mut self,
+        operations: Vec<(Operation, Option<f64>)>,
+        mut ours: Figures,
+        rival: &str,
+        mut theirs: Figures,
+    ) {
+        let Effort { pairs, patience, enough, .. } = self.effort;
+        let (mut our_samples, mut their_samples) = (Vec::new(), Vec::new());
+        let mut regime = Vec::new();
         let start = Instant::now();
-        while our_times.len() < self.effort.pairs
-            && (our_times.len() < ENOUGH || start.elapsed() < PATIENCE)
+        while our_samples.len() < pairs
+            && (our_samples.len() < enough || start.elapsed() < patience)
         {
             // Which one is first changes at random. So what the first one leaves in caches and
             // clock rates does not always come from the same one.
             if fastrand::bool() {
-                our_times.push(ours.nanos_each());
-                their_times.push(theirs.nanos_each());
+                our_samples.push(ours());
+                their_samples.push(theirs());
             } else {
-                their_times.push(theirs.nanos_each());
-                our_times.push(ours.nanos_each());
+                their_samples.push(theirs());
+                our_samples.push(ours());
             }
+            regime.push(self.regime.nanos_each());
         }
-        let ratios =
-            our_times.iter().zip(&their_times).map(|(ours, theirs)| ours / theirs).collect();
-        self.rows.push(Row {
+        let regime = Quartiles::of(regime);
+        for (index, (operation, bar)) in operations.into_iter().enumerate() {
+            let column = |samples: &[Vec<f64>]| -> Vec<f64> {
+                samples.iter().map(|sample| sample[index]).collect()
+            };
+            let (ours, theirs) = (column(&our_samples), column(&their_samples));
+            let ratio = Quartiles::of(
+                ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect(),
+            );
+            self.rows.push(Row {
+                operation,
+                rival: rival.to_owned(),
+                pairs: ours.len(),
+                ours: Quartiles::of(ours),
+                theirs: Quartiles::of(theirs),
+                ratio,
+                bar,
+                verdict: Verdict::of(ratio.median, bar),
+                regime,
+            });
+        }
+    }
+
+    /// Notes what cannot be measured, and why. `operation` is empty if it is all that the rival
+    /// could do.
+    pub fn miss(&mut self, operation: &str, rival: &str, reason: impl Into<String>) {
+        self.missing.push(Missing {
             operation: operation.to_owned(),
             rival: rival.to_owned(),
-            ours: Quartiles::of(our_times),
-            theirs: Quartiles::of(their_times),
-            ratio: Quartiles::of(ratios),
-            bar,
+            reason: reason.into(),
         });
     }
 
-    /// Prints the table. After a trial, prints how many rows it would have.
-    pub fn print(&self) {
-        if self.effort.is_trial() {
-            println!("{} ratios: {} comparisons run", self.title, self.rows.len());
-            return;
-        }
-        let Effort { pairs, sample } = self.effort;
-        println!("\n{}: time of crossproc / time of the rival", self.title);
-        println!(
-            "Medians of {pairs} alternated pairs of samples of {sample:?}, with the quartiles of \
-             the pairs' ratios.\n{}\n",
-            machine::description(self.rivals)
-        );
-        let mut cells = vec![
-            ["operation", "rival", "crossproc", "rival", "ratio", "quartiles", "bar", ""]
-                .map(str::to_owned),
-        ];
-        cells.extend(self.rows.iter().map(Row::cells));
-        print_aligned(&cells);
-    }
-}
-
-impl Row {
-    fn cells(&self) -> [String; 8] {
-        let bar = self.bar.map_or(String::new(), |bar| format!("<= {bar:.2}"));
-        let verdict = match self.bar {
-            None => "",
-            Some(bar) if self.ratio.median <= bar => "ok",
-            Some(_) => "MISSED",
+    /// Prints the table, and writes the [record](Record) if there is to be one. After a trial,
+    /// prints how many rows it would have.
+    pub fn finish(self) {
+        let Effort { name, pairs, sample, .. } = self.effort;
+        let record = Record {
+            bench: self.title.to_owned(),
+            machine: Machine::here(self.rivals),
+            effort: name.to_owned(),
+            pairs,
+            sample_ns: sample.as_nanos() as u64,
+            rows: self.rows,
+            missing: self.missing,
         };
-        [
-            self.operation.clone(),
-            self.rival.clone(),
-            Nanos(self.ours.median).to_string(),
-            Nanos(self.theirs.median).to_string(),
-            format!("{:.3}", self.ratio.median),
-            format!("{:.3} .. {:.3}", self.ratio.first, self.ratio.third),
-            bar,
-            verdict.to_owned(),
-        ]
+        record.write_if_asked().expect("the record cannot be written");
+        if self.effort.is_trial() {
+            println!("{} ratios: {} comparisons run", record.bench, record.rows.len());
+        } else {
+            print(&record, sample);
+        }
     }
 }
 
-pub struct Nanos(pub f64);
-
-impl fmt::Display for Nanos {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let decimals = if self.0 < 100.0 { 2 } else { 0 };
-        write!(f, "{:.decimals$} ns", self.0)
+fn print(record: &Record, sample: Duration) {
+    println!("\n{}: crossproc / the rival", record.bench);
+    println!(
+        "Medians of {} alternated pairs of samples of {sample:?}, with the quartiles of the pairs' \
+        ratios.\n{}\n",
+        record.pairs, record.machine
+    );
+    let mut cells = vec![
+        ["operation", "rival", "crossproc", "rival", "ratio", "quartiles", "bar", ""]
+            .map(str::to_owned),
+    ];
+    cells.extend(record.rows.iter().map(cells_of));
+    print_aligned(&cells);
+    for Missing { operation, rival, reason } in &record.missing {
+        let between = if operation.is_empty() { "" } else { ": " };
+        println!("Not measured: {operation}{between}{rival}: {reason}");
     }
 }
 
-/// A comparison that has taken this long makes do with fewer pairs.
-pub const PATIENCE: Duration = Duration::from_secs(3);
-
-/// The number of pairs that it makes do with.
-pub const ENOUGH: usize = 5;
+fn cells_of(row: &Row) -> [String; 8] {
+    let unit = row.operation.unit;
+    [
+        row.operation.name.clone(),
+        row.rival.clone(),
+        unit.show(row.ours.median),
+        unit.show(row.theirs.median),
+        format!("{:.3}", row.ratio.median),
+        format!("{:.3} .. {:.3}", row.ratio.first, row.ratio.third),
+        row.bar.map_or(String::new(), |bar| format!("<= {bar:.2}")),
+        row.verdict.to_string(),
+    ]
+}
 
 /// A sampler that does as much as takes about a given time.
 pub struct Paced {
@@ -186,35 +262,24 @@ impl Paced {
     }
 }
 
-pub struct Quartiles {
-    pub first: f64,
-    pub median: f64,
-    pub third: f64,
-}
-
-impl Quartiles {
-    pub fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let at = |share: f64| {
-            let place = share * (values.len() - 1) as f64;
-            let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
-            below + (above - below) * place.fract()
-        };
-        Quartiles { first: at(0.25), median: at(0.5), third: at(0.75) }
-    }
-}
-
 /// Prints a table in Markdown. The columns are aligned for a reader of the plain text.
 pub fn print_aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
+    print!("{}", aligned(rows));
+}
+
+/// Returns such a table.
+pub fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let widths: [usize; COLUMNS] = core::array::from_fn(|column| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
     });
+    let mut lines = Vec::new();
     for (index, row) in rows.iter().enumerate() {
         let cells: Vec<String> =
             row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        println!("| {} |", cells.join(" | "));
+        lines.push(format!("| {} |\n", cells.join(" | ")));
         if index == 0 {
-            println!("|{}|", widths.map(|width| "-".repeat(width + 2)).join("|"));
+            lines.push(format!("|{}|\n", widths.map(|width| "-".repeat(width + 2)).join("|")));
         }
     }
+    lines.concat()
 }

@@ -20,5 +20,5 @@ fn main() {
         bar: None,
     });
     rivals.push(Contestant { name: "Python's Connection", sampler: python::sampler, bar: None });
-    run(&rivals, &["ipc-channel"]);
+    run("Pipe beside crates", &rivals, &["ipc-channel"]);
 }

@@ -54,5 +54,5 @@ const MISSING: &[(&str, &str)] = &[
 ];
 
 fn main() {
-    run(RIVALS, PACKAGES, MISSING);
+    run("Queue beside crates", RIVALS, PACKAGES, MISSING);
 }

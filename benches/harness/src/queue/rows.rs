@@ -2,6 +2,7 @@
 
 use super::Offers;
 use crate::placement::Placement;
+use crate::record::Operation;
 use crate::sampler::Sampler;
 
 /// One row of the tables, for every rival.
@@ -12,6 +13,35 @@ pub struct Row {
     /// The length of a message in words of eight bytes.
     words: usize,
     pub capacity: usize,
+}
+
+impl Row {
+    /// Returns the row as an operation, which is in a plot with those of other numbers of members.
+    pub fn operation(&self) -> Operation {
+        let operation = Operation::new(&self.name);
+        let (pairs, who) = match self.layout {
+            Layout::Alone => return operation,
+            _ if self.words != 1 => return operation,
+            Layout::Processes { pairs, placement } => (pairs, placement.name),
+            Layout::Threads { pairs } => (pairs, "threads"),
+        };
+        let how = match self.calls {
+            Calls::Trying => "trying",
+            Calls::Waiting => "waiting",
+            Calls::Batches => "batches of 16",
+        };
+        operation.among(2 * pairs, format!("queue, {how}, {who}"))
+    }
+
+    /// Returns the greatest ratio that was promised to a bare compare-exchange and a swap: 20 ns
+    /// for one thread's put and get, and 25 ns for a loan and a receive, where those take 9.5 ns.
+    pub fn bar_to_bare(&self) -> Option<f64> {
+        match self.layout {
+            Layout::Alone if self.words == 1 => Some(20.0 / 9.5),
+            Layout::Alone => Some(25.0 / 9.5),
+            _ => None,
+        }
+    }
 }
 
 /// Which threads or processes use the queue.
@@ -140,13 +170,15 @@ impl Rival {
         }
     }
 
-    /// Returns the greatest ratio that was promised.
+    /// Returns the greatest ratio that was promised: to each of three, and so to the fastest of
+    /// them; of batches, to the one that has them in shared memory.
     pub fn bar(&self, row: &Row) -> Option<f64> {
+        let Layout::Processes { placement, .. } = row.layout else { return None };
+        if row.calls == Calls::Batches {
+            return (self.name == "shaq").then_some(1.0);
+        }
         let is_shared_memory = ["shaq", "cloudtoid-interprocess", "iceoryx2"].contains(&self.name);
-        let is_promised = matches!(row.layout, Layout::Processes { pairs: 1..=4, .. })
-            && row.calls == Calls::Trying
-            && row.words == 1;
-        (is_shared_memory && is_promised).then_some(1.0)
+        is_shared_memory.then_some(if placement.is_on_two_cpus() { 0.6 } else { 1.0 })
     }
 }
 

@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use super::rows::{Rival, Row, rows};
 use super::work::SPINS;
-use crate::machine;
-use crate::ratios::{ENOUGH, Effort, Nanos, PATIENCE, Paced, Quartiles, print_aligned};
+use crate::machine::Machine;
+use crate::quartiles::Quartiles;
+use crate::ratios::{Effort, Paced, print_aligned};
+use crate::record::Unit;
 
 /// Measures, and prints each row's table when it is done.
 pub(super) fn print(
@@ -63,7 +65,7 @@ fn introduce(rivals: &[Rival], packages: &[&str], missing: &[(&str, &str)], effo
          {} samples of {:?} of each, in turns.\n{}\n",
         effort.pairs,
         effort.sample,
-        machine::description(packages)
+        Machine::here(packages)
     );
     for rival in rivals.iter().filter(|rival| !rival.offers.remark.is_empty()) {
         println!("- {}: {}", rival.name, rival.offers.remark);
@@ -86,7 +88,7 @@ fn measure(row: &Row, rivals: &[Rival], runners: &mut [Runner], effort: Effort) 
     for _ in 0..effort.pairs {
         fastrand::shuffle(runners);
         for runner in &mut *runners {
-            if runner.times.len() < ENOUGH || runner.spent < PATIENCE {
+            if runner.times.len() < effort.enough || runner.spent < effort.patience {
                 let start = Instant::now();
                 runner.times.push(runner.paced.nanos_each());
                 runner.spent += start.elapsed();
@@ -101,8 +103,8 @@ fn measure(row: &Row, rivals: &[Rival], runners: &mut [Runner], effort: Effort) 
         let Quartiles { first, median, third } = Quartiles::of(core::mem::take(&mut runner.times));
         cells.push([
             runner.name.to_owned(),
-            Nanos(median).to_string(),
-            format!("{} .. {}", Nanos(first), Nanos(third)),
+            Unit::Nanoseconds.show(median),
+            format!("{} .. {}", Unit::Nanoseconds.show(first), Unit::Nanoseconds.show(third)),
             samples,
         ]);
     }

@@ -60,8 +60,8 @@ impl Drop for Python {
     }
 }
 
-/// Returns `None` where there is no Python.
-pub(crate) fn sampler(work: Work, size: usize) -> Option<Sampler> {
+/// Returns what measures it, or an error where there is no Python.
+pub(crate) fn sampler(work: Work, size: usize) -> Result<Sampler, String> {
     let work = match work {
         Work::Alone => "alone",
         Work::Stream => "stream",
@@ -72,13 +72,10 @@ pub(crate) fn sampler(work: Work, size: usize) -> Option<Sampler> {
         .args(["-c", PROGRAM, work, &size.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-    let Ok(mut child) = command.spawn() else {
-        println!("there is no python3: its rows are left out");
-        return None;
-    };
+    let mut child = command.spawn().map_err(|error| format!("python3 does not start: {error}"))?;
     let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
     let mut python = Python(child);
-    Some(Box::new(move |times| {
+    Ok(Box::new(move |times| {
         let input = python.0.stdin.as_mut().expect("it is piped");
         writeln!(input, "{times}").expect("Python reads");
         let mut line = String::new();
