@@ -112,8 +112,7 @@ fn compare(ratios: &mut Ratios) {
     for &processes in sizes() {
         for placement in Placement::all() {
             let name = format!("a phase of {processes} processes, {}", placement.name);
-            let operation =
-                Operation::new(name).among(processes, format!("barrier, {}", placement.name));
+            let operation = Operation::new(name).among(processes, placement.name);
             let bar = placement.bar(1.2, 0.5).filter(|_| processes == 2);
             for (rival, bar) in [(PTHREAD, bar), (STD, None)] {
                 ratios.compare(

@@ -194,7 +194,7 @@ fn compare(ratios: &mut Ratios) {
     }
     for &members in sizes() {
         let operation = Operation::new(format!("a section of {members} processes"))
-            .among(members, "lock, short sections");
+            .among(members, "short sections");
         for (rival, bar) in [
             (PTHREAD_ROBUST, sections_to_robust(members)),
             (PTHREAD_PLAIN, Some(1.0)),

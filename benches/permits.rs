@@ -122,7 +122,7 @@ fn compare(ratios: &mut Ratios) {
             for rival in RIVALS {
                 let name = format!("a section of {processes} processes, permits for {permits}");
                 let operation = Operation::new(name)
-                    .among(processes, format!("permits for {permits}, short sections"));
+                    .among(processes, format!("short sections, permits for {permits}"));
                 let ours = (CROSSPROC.contended)(processes, permits);
                 ratios.compare(
                     operation,

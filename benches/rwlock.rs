@@ -155,7 +155,7 @@ fn compare(ratios: &mut Ratios) {
         for &members in sizes() {
             let operation =
                 Operation::new(format!("a section of {members} processes, {percent} % writing"))
-                    .among(members, format!("readers' lock, {percent} % writing"));
+                    .among(members, format!("{percent} % writing"));
             for rival in [PTHREAD, STD, PARKING_LOT] {
                 let ours = (CROSSPROC.contended)(members, percent);
                 ratios.compare(

@@ -104,7 +104,7 @@ fn compare(ratios: &mut Ratios) {
     }
     for &processes in sizes() {
         let operation = Operation::new(format!("a section of {processes} processes, one permit"))
-            .among(processes, "semaphore of one, short sections");
+            .among(processes, "short sections, one permit");
         let theirs = contended(processes, PosixSemaphore::shared(1));
         ratios.compare(operation, None, contended(processes, semaphore(1)), POSIX, theirs);
     }

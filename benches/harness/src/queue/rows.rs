@@ -30,7 +30,7 @@ impl Row {
             Calls::Waiting => "waiting",
             Calls::Batches => "batches of 16",
         };
-        operation.among(2 * pairs, format!("queue, {how}, {who}"))
+        operation.among(2 * pairs, format!("{how}, {who}"))
     }
 
     /// Returns the greatest ratio that was promised to a bare compare-exchange and a swap: 20 ns
