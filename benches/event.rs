@@ -15,7 +15,6 @@ use crossproc::{Event, Shared, Shm};
 
 use self::beside::flag::Flag;
 use self::beside::futex_flag::FutexFlag;
-use self::beside::monitor::Monitor;
 use self::beside::pthread_monitor::PthreadMonitor;
 use crossproc_harness::placement::Placement;
 use crossproc_harness::ratios::Ratios;
@@ -24,45 +23,6 @@ use crossproc_harness::team::Team;
 
 fn main() {
     crossproc_harness::run("Event", groups, compare);
-}
-
-impl<const SLICED: bool> Flag for FutexFlag<SLICED> {
-    #[inline]
-    fn set(&self) {
-        FutexFlag::set(self);
-    }
-
-    #[inline]
-    fn clear(&self) {
-        FutexFlag::clear(self);
-    }
-
-    #[inline]
-    fn wait(&self) {
-        FutexFlag::wait(self);
-    }
-}
-
-/// An event as it is made with pthreads.
-impl Flag for PthreadMonitor {
-    fn set(&self) {
-        self.wait_while(|[is_set, _]| {
-            *is_set = 1;
-            self.notify_all();
-            false
-        });
-    }
-
-    fn clear(&self) {
-        self.wait_while(|[is_set, _]| {
-            *is_set = 0;
-            false
-        });
-    }
-
-    fn wait(&self) {
-        self.wait_while(|&mut [is_set, _]| is_set == 0);
-    }
 }
 
 /// An event and its measurements.

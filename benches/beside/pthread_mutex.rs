@@ -13,6 +13,7 @@ use super::mutual_exclusion::MutualExclusion;
 #[derive(Clone, Copy)]
 pub(crate) enum Robustness {
     /// `PTHREAD_MUTEX_STALLED`: nothing happens, and no thread ever gets it.
+    #[allow(dead_code, reason = "some benchmarks are about robust ones alone")]
     Plain = libc::PTHREAD_MUTEX_STALLED as isize,
     /// `PTHREAD_MUTEX_ROBUST`: the next thread to lock gets it, with EOWNERDEAD.
     Robust = libc::PTHREAD_MUTEX_ROBUST as isize,

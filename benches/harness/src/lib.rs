@@ -12,6 +12,8 @@ use std::env;
 
 use criterion::Criterion;
 
+pub mod asleep;
+pub mod latencies;
 pub mod machine;
 pub mod pipe;
 pub mod placement;
