@@ -5,6 +5,7 @@ use core::ops::DerefMut;
 use crossproc::{Lock, Plain};
 
 /// A value that one thread at a time may use.
+#[allow(dead_code, reason = "the benchmark of deaths does without")]
 pub(crate) trait MutualExclusion {
     type Value;
 

@@ -76,6 +76,32 @@ impl<T> PthreadMutex<T> {
     }
 }
 
+impl<T> PthreadMutex<T> {
+    /// Locks, and does not unlock.
+    #[allow(dead_code, reason = "only the benchmark of deaths does that")]
+    pub(crate) fn hold(&self) {
+        // SAFETY: initialised by `shared`, at this place in its memory, and never destroyed.
+        succeeded(unsafe { libc::pthread_mutex_lock(self.mutex()) });
+    }
+
+    /// Locks a robust mutex whose owner dies, and declares the value whole.
+    #[allow(dead_code, reason = "only the benchmark of deaths does that")]
+    pub(crate) fn take_over(&self) {
+        // SAFETY: as in `hold`.
+        let errno = unsafe { libc::pthread_mutex_lock(self.mutex()) };
+        assert_eq!(errno, libc::EOWNERDEAD, "the owner has died");
+        // SAFETY: as in `hold`; this thread owns the mutex.
+        succeeded(unsafe { libc::pthread_mutex_consistent(self.mutex()) });
+    }
+
+    /// Unlocks what this thread has locked by one of these calls.
+    #[allow(dead_code, reason = "only the benchmark of deaths does that")]
+    pub(crate) fn unlock(&self) {
+        // SAFETY: as in `hold`; this thread owns the mutex.
+        succeeded(unsafe { libc::pthread_mutex_unlock(self.mutex()) });
+    }
+}
+
 impl<T> MutualExclusion for PthreadMutex<T> {
     type Value = T;
 

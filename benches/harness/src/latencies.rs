@@ -17,6 +17,8 @@ shared! {
     pub struct Board {
         /// The process that waits.
         waiter: AtomicU64,
+        /// Whether there is something to wait for.
+        is_prepared: AtomicU64,
         /// Whether the waiter is about to wait.
         is_ready: AtomicU64,
         /// When its wait was ended, on the monotonic clock.
@@ -36,24 +38,33 @@ impl Latencies {
     /// Has room for the latencies of a round.
     pub fn new(most: usize) -> Self {
         let zero = || AtomicU64::new(0);
-        let board = Board { waiter: zero(), is_ready: zero(), ended_at: zero(), is_over: zero() };
+        let board = Board {
+            waiter: zero(),
+            is_prepared: zero(),
+            is_ready: zero(),
+            ended_at: zero(),
+            is_over: zero(),
+        };
         Latencies {
             board: Shm::new(board).unwrap(),
             found: Shm::from_fn(most, |_| AtomicU64::new(0)).unwrap(),
         }
     }
 
-    /// The waiter's part of a round: waits `times` times, each time as `wait` does.
-    pub fn wait(&self, times: u64, wait: impl Fn()) {
+    /// The waiter's part of a round: waits `times` times, each time as `wait` does. What that
+    /// returns is dropped when the time is taken.
+    pub fn wait<R>(&self, times: u64, wait: impl Fn() -> R) {
         let board = &*self.board;
         board.waiter.store(std::process::id().into(), Relaxed);
         for found in &self.found[..times as usize] {
+            lower(&board.is_prepared);
             raise(&board.is_ready);
-            wait();
+            let result = wait();
             let now = clock::now();
             // Relaxed: `wait` returns after what was written before it was ended, or the
             // kernel has ended it, as at a death.
             found.store((now - board.ended_at.load(Relaxed)).max(1), Relaxed);
+            drop(result);
             raise(&board.is_over);
         }
     }
@@ -65,6 +76,7 @@ impl Latencies {
         let mut watched = None;
         for _ in 0..times {
             let prepared = prepare();
+            raise(&board.is_prepared);
             lower(&board.is_ready);
             watched
                 .get_or_insert_with(|| Watched::new(board.waiter.load(Relaxed) as u32))

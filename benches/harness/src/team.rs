@@ -56,7 +56,7 @@ pub struct Team {
 }
 
 /// Forks a daemon that may borrow: it ends by `_exit`, with its copy of what is borrowed.
-fn fork(body: impl FnOnce() + Send) -> Child {
+pub fn fork(body: impl FnOnce() + Send) -> Child {
     // SAFETY: a benchmark's program has no other threads, and holds no guards while it forks its
     // teams.
     unsafe { Builder::new().daemon(true).fork_with_threads(body) }
