@@ -20,7 +20,7 @@ use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
 use crossproc_harness::team::{Team, sizes};
 
 fn main() {
-    crossproc_harness::run("Barrier", groups, compare);
+    crossproc_harness::run("Barrier", &[], groups, compare);
 }
 
 /// A barrier and its measurements.

@@ -22,7 +22,7 @@ use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
 use crossproc_harness::team::{MAX_MEMBERS, Team};
 
 fn main() {
-    crossproc_harness::run("Condition", groups, compare);
+    crossproc_harness::run("Condition", &["parking_lot"], groups, compare);
 }
 
 shared! {

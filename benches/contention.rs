@@ -36,7 +36,7 @@ const LENGTHS: [(Duration, &str); 3] = [
 const LONGER: u32 = 4;
 
 fn main() {
-    crossproc_harness::run("Contention", |_| {}, compare);
+    crossproc_harness::run("Contention", &["parking_lot"], |_| {}, compare);
 }
 
 /// A lock, and what measures it: with so many members and this work in a section.

@@ -20,7 +20,7 @@ const SIZES: [(usize, &str); 5] = [
 const CAPACITY: usize = 4;
 
 fn main() {
-    crossproc_harness::run("Copies", |_| {}, compare);
+    crossproc_harness::run("Copies", &[], |_| {}, compare);
 }
 
 /// In and out as a vector, as `get` returns it.

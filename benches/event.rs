@@ -22,7 +22,7 @@ use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
 use crossproc_harness::team::Team;
 
 fn main() {
-    crossproc_harness::run("Event", groups, compare);
+    crossproc_harness::run("Event", &[], groups, compare);
 }
 
 /// An event and its measurements.

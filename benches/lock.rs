@@ -22,7 +22,7 @@ use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
 use crossproc_harness::team::{Team, share, sizes};
 
 fn main() {
-    crossproc_harness::run("Lock", groups, compare);
+    crossproc_harness::run("Lock", &["parking_lot"], groups, compare);
 }
 
 /// The value that a short critical section increments.

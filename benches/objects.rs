@@ -29,7 +29,7 @@ const NAMED_QUEUE: &str = "mq_open, mq_close, mq_unlink";
 const PYTHON: &str = "Python's multiprocessing";
 
 fn main() {
-    crossproc_harness::run("Objects", |_| {}, compare);
+    crossproc_harness::run("Objects", &[], |_| {}, compare);
 }
 
 fn compare(ratios: &mut Ratios) {

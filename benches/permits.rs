@@ -19,7 +19,7 @@ use crossproc_harness::sampler::{Sampler, benchmark};
 use crossproc_harness::team::sizes;
 
 fn main() {
-    crossproc_harness::run("Permits", groups, compare);
+    crossproc_harness::run("Permits", &[], groups, compare);
 }
 
 impl<const N: usize> Limit for Permits<N> {

@@ -27,7 +27,7 @@ const PERCENTS: [f64; 2] = [50.0, 99.0];
 const FIRST_ROUND: u64 = 1;
 
 fn main() {
-    crossproc_harness::run("Recovery", |_| {}, compare);
+    crossproc_harness::run("Recovery", &[], |_| {}, compare);
 }
 
 /// Returns what measures so many deaths. A process calls `hold`, and is killed; another one waits

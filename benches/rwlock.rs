@@ -20,7 +20,7 @@ use crossproc_harness::sampler::{Sampler, benchmark, repeated, rounds};
 use crossproc_harness::team::{Team, share, sizes};
 
 fn main() {
-    crossproc_harness::run("RwLock", groups, compare);
+    crossproc_harness::run("RwLock", &["parking_lot"], groups, compare);
 }
 
 /// The value that a short section reads or increments.

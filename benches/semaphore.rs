@@ -20,7 +20,7 @@ use crossproc_harness::sampler::{Sampler, benchmark, rounds};
 use crossproc_harness::team::{Team, sizes};
 
 fn main() {
-    crossproc_harness::run("Semaphore", groups, compare);
+    crossproc_harness::run("Semaphore", &[], groups, compare);
 }
 
 fn semaphore(value: u32) -> Shm<Semaphore> {

@@ -27,7 +27,7 @@ const FIRST_ROUND: u64 = 1;
 const RAW_FUTEX: &str = "raw futex, same spinning";
 
 fn main() {
-    crossproc_harness::run("Wake-up", |_| {}, compare);
+    crossproc_harness::run("Wake-up", &[], |_| {}, compare);
 }
 
 /// Returns what measures so many wakes: of a process that sleeps by `sleep`, by another one that

@@ -4,5 +4,9 @@
 # a message of 1 MiB, which some rivals move, does not fit on the stack.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo bench --manifest-path benches/rivals/Cargo.toml --bench queue -- --test
-cargo bench --manifest-path benches/rivals/Cargo.toml --bench pipe -- --test
+cargo build --release -p wordcount
+CROSSPROC_WORDCOUNT=$(realpath "${CARGO_TARGET_DIR:-target}/release/wordcount")
+export CROSSPROC_WORDCOUNT
+for bench in queue pipe wordcount; do
+    cargo bench --manifest-path benches/rivals/Cargo.toml --bench $bench -- --test
+done

@@ -28,9 +28,10 @@ pub mod team;
 
 use self::ratios::{Effort, Ratios};
 
-/// The benchmark's `main`.
+/// The benchmark's `main`. `packages` are the rivals whose versions are named.
 pub fn run(
     title: &'static str,
+    packages: &'static [&'static str],
     groups: impl FnOnce(&mut Criterion),
     compare: impl FnOnce(&mut Ratios),
 ) {
@@ -47,7 +48,7 @@ pub fn run(
         criterion.final_summary();
     }
     if ratios_alone || others.is_empty() {
-        let mut ratios = Ratios::new(title, &["parking_lot"], effort);
+        let mut ratios = Ratios::new(title, packages, effort);
         compare(&mut ratios);
         ratios.finish();
     }
