@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs every row of every benchmark, those beside crates in benches/rivals too, and prints one
 # table: row, crossproc, rival, ratio with quartiles, bar, and whether the row is ok or short.
-# target/bench-report has it as table.md and as report.json, and plots. What cannot be built or run
-# is named below the table. It takes a quiet machine, and real-time priority where it may have that.
+# target/bench-report has it as table.md and as report.json, plots, and in benches.txt what each
+# benchmark prints. What cannot be built or run is named below the table. It takes a quiet machine,
+# and real-time priority where it may have that.
 #
 #   ci/bench.sh           takes an hour or more
 #   ci/bench.sh --quick   takes few and short samples, in minutes, for a first impression
@@ -35,8 +36,10 @@ missing=()
 # Runs all benchmarks of a package: CARGO, and its arguments.
 measure() {
     "$@" --no-run
+    # The tables of each benchmark go to a file of their own.
     local log=$folder/log.txt
-    if "${first[@]}" "$@" --no-fail-fast -- ratios "${mode[@]}" 2>&1 | tee "$log"; then return; fi
+    if "${first[@]}" "$@" --no-fail-fast -- ratios "${mode[@]}" 2>&1 >>"$folder/benches.txt" |
+        tee "$log" >&2; then return; fi
     # At the end cargo names those that failed.
     local failed=0
     while read -r name; do
