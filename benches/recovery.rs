@@ -8,7 +8,7 @@ mod beside {
 
 use core::mem::forget;
 use core::sync::atomic::AtomicU32;
-use core::sync::atomic::Ordering::{Acquire, Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::thread;
 
 use crossproc::{JoinableQueue, Lock, Shm};
@@ -35,7 +35,6 @@ fn main() {
 fn deaths<R>(times: u64, hold: impl Fn() + Sync, take_over: impl Fn() -> R + Sync) -> Figures {
     let latencies = Latencies::new(times as usize);
     let is_held = Shm::new(AtomicU32::new(0)).unwrap();
-    // Only the holder, before the waiter may wait, sets this to 1.
     let hold_and_tell = || {
         hold();
         // Release: pairs with the Acquire below.
@@ -45,8 +44,8 @@ fn deaths<R>(times: u64, hold: impl Fn() + Sync, take_over: impl Fn() -> R + Syn
         }
     };
     let prepare = || {
-        // Release: before the fork, which orders everything.
-        is_held.store(0, Release);
+        // Relaxed: the fork comes after it.
+        is_held.store(0, Relaxed);
         let holder = fork(hold_and_tell);
         // Acquire: pairs with the Release above.
         wait_until(|| is_held.load(Acquire) == 1);

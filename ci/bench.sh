@@ -5,7 +5,7 @@
 # benchmark prints. What cannot be built or run is named below the table. It takes a quiet machine,
 # and real-time priority where it may have that.
 #
-#   ci/bench.sh           takes an hour or more
+#   ci/bench.sh           takes about an hour
 #   ci/bench.sh --quick   takes few and short samples, in minutes, for a first impression
 #   ci/bench.sh --write   writes the tables of README.md and docs/benchmarks.md from the last run,
 #                         which must not have been a quick one

@@ -1,7 +1,7 @@
 //! Latencies that the members of a team measure, and their percentiles.
 
 use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crossproc::{Shm, shared};
 use crossproc_sys::clock;
@@ -28,7 +28,9 @@ shared! {
     }
 }
 
-/// Latencies from the moment at which one member ends another one's wait.
+/// Latencies from the moment at which one member ends another one's wait. Clones are handles to the
+/// same memory.
+#[derive(Clone)]
 pub struct Latencies {
     board: Shm<Board>,
     found: Shm<[AtomicU64]>,
@@ -61,8 +63,8 @@ impl Latencies {
             raise(&board.is_ready);
             let result = wait();
             let now = clock::now();
-            // Relaxed: `wait` returns after what was written before it was ended, or the
-            // kernel has ended it, as at a death.
+            // Relaxed: the time was written before the call that ended the wait, and that orders
+            // it, or at a death the kernel does.
             found.store((now - board.ended_at.load(Relaxed)).max(1), Relaxed);
             drop(result);
             raise(&board.is_over);
@@ -104,14 +106,6 @@ impl Latencies {
     }
 }
 
-// Both hold the same memory: the members have inherited one, and the process that commands them
-// reads the other.
-impl Clone for Latencies {
-    fn clone(&self) -> Self {
-        Latencies { board: self.board.clone(), found: self.found.clone() }
-    }
-}
-
 /// Returns the rows of an operation's percentiles, which are points of one plot.
 pub fn rows(operation: &str, percents: &[f64]) -> Vec<(Operation, Option<f64>)> {
     let row = |&percent: &f64| {
@@ -123,13 +117,13 @@ pub fn rows(operation: &str, percents: &[f64]) -> Vec<(Operation, Option<f64>)> 
 
 fn raise(flag: &AtomicU64) {
     // Release: pairs with the Acquire in `lower`.
-    flag.store(1, core::sync::atomic::Ordering::Release);
+    flag.store(1, Release);
 }
 
 /// Waits until the flag is set, and clears it.
 fn lower(flag: &AtomicU64) {
     // Acquire: pairs with the Release in `raise`.
-    wait_until(|| flag.load(core::sync::atomic::Ordering::Acquire) == 1);
+    wait_until(|| flag.load(Acquire) == 1);
     // Relaxed: the next one to set it has waited for what this thread does after it.
     flag.store(0, Relaxed);
 }

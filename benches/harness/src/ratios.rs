@@ -36,8 +36,8 @@ impl Effort {
     pub const QUICK: Effort = Effort {
         name: "quick",
         pairs: 5,
-        sample: Duration::from_millis(2),
-        patience: Duration::from_millis(200),
+        sample: Duration::from_millis(5),
+        patience: Duration::from_millis(400),
         enough: 3,
     };
     /// The effort for a check that everything runs.
@@ -62,6 +62,9 @@ impl Effort {
         }
     }
 }
+
+/// No figure is taken to be less, be it a time in nanoseconds or a number of bytes.
+const LEAST: f64 = 1e-3;
 
 /// The comparisons of one benchmark.
 pub struct Ratios {
@@ -110,7 +113,7 @@ impl Ratios {
     }
 
     /// The same with samples that have several figures, each of which makes a row. They are in the
-    /// order of `operations`, and not zero.
+    /// order of `operations`.
     pub fn compare_figures(
         &mut self,
         operations: Vec<(Operation, Option<f64>)>,
@@ -138,8 +141,9 @@ impl Ratios {
         }
         let regime = Quartiles::of(regime);
         for (index, (operation, bar)) in operations.into_iter().enumerate() {
+            // A figure of nothing would make a ratio that is no number.
             let column = |samples: &[Vec<f64>]| -> Vec<f64> {
-                samples.iter().map(|sample| sample[index]).collect()
+                samples.iter().map(|sample| sample[index].max(LEAST)).collect()
             };
             let (ours, theirs) = (column(&our_samples), column(&their_samples));
             let ratio = Quartiles::of(

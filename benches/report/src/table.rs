@@ -11,7 +11,11 @@ use crate::report::Report;
 pub(crate) fn of(report: &Report) -> String {
     let mut text = String::new();
     if let Some(record) = report.records.first() {
-        text = format!("{}\neffort:  {}\n\n", record.machine, record.effort);
+        let mut machine = record.machine.clone();
+        machine
+            .rivals
+            .extend(report.records.iter().flat_map(|record| record.machine.rivals.clone()));
+        text = format!("{machine}\neffort:  {}\n\n", record.effort);
     }
     let heading = [
         "bench",
