@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's second command, what the features add, and the compiler's messages.
+# The README's second command, what the features add, the compiler's messages, and what measures.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo test
@@ -7,3 +7,4 @@ cargo test --all-features --test values --test tokio --test tokio_connection --t
     --test one_kill --test stand_ins --test faults
 cargo test --all-features --doc
 cargo test -p crossproc-compile-fail
+cargo test -p crossproc-harness -p crossproc-report
