@@ -227,7 +227,8 @@ impl Record {
 
 /// Returns a title as a file's name: lower-case letters and digits, with hyphens between.
 pub fn slug(title: &str) -> String {
-    let words = title.split(|letter: char| !letter.is_alphanumeric());
+    let title = title.replace('µ', "u");
+    let words = title.split(|letter: char| !letter.is_ascii_alphanumeric());
     let words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
     words.join("-")
 }
@@ -302,5 +303,6 @@ mod tests {
     fn a_title_becomes_a_file_name() {
         assert_eq!(slug("Queue beside crates"), "queue-beside-crates");
         assert_eq!(slug("ping-pong, two CPUs"), "ping-pong-two-cpus");
+        assert_eq!(slug("sections of 1 µs"), "sections-of-1-us");
     }
 }
