@@ -372,3 +372,46 @@ fn a_returned_task_whose_place_makes_no_sense_hangs_nobody() {
         assert!(Instant::now() < until, "with {wrong:#x}");
     }
 }
+
+/// A peer writes lengths of batches, and nothing else. What is got was put, or is an error.
+#[test]
+fn a_length_that_changes_makes_no_item_of_nothing() {
+    const PUT: [u32; 3] = [7; 3];
+    let queue: BatchQueue<[u32; 3]> =
+        QueueOptions::new().participants(4).loans(1).create_batches(2, 5).unwrap();
+    let all: Vec<Mapping> =
+        vec![Mapping::new(queue.as_fd(), memory::len(queue.as_fd()).unwrap() as usize).unwrap()];
+    // Every slot has its items' length behind the word that says who took it. An item of this size
+    // is 12 bytes, so that a slot is 80.
+    let until = Instant::now() + Duration::from_secs(2);
+    let scribbler = fork(move || -> () {
+        let mut random = fastrand::Rng::with_seed(5);
+        loop {
+            let slots = (all[0].len() - 2 * 4_096 - CONTENTS) / 80;
+            let slot = random.usize(..slots.min(16));
+            let at = word_at(&all[0], 3 * 4_096 + slot * 80 + 8).cast::<u32>();
+            // SAFETY: inside the mapping and aligned; all other accesses are atomic.
+            unsafe { at.write_volatile(random.u32(..7)) };
+        }
+    });
+    let mut got = 0_u64;
+    let mut random = fastrand::Rng::with_seed(6);
+    while Instant::now() < until {
+        let _ = queue.try_put_many(&[PUT; 5]);
+        for _ in 0..random.u32(..4) {
+            if let Ok(item) = queue.try_get() {
+                assert!(item == PUT || item == [0; 3], "{item:?}");
+                got += 1;
+            }
+        }
+        let mut items = Vec::new();
+        if let Ok(count) = queue.try_get_many(&mut items, random.usize(..3)) {
+            assert!(count == items.len(), "{count} items");
+        }
+        if let Ok(items) = queue.try_receive() {
+            assert!(!items.is_empty());
+        }
+    }
+    kill(&scribbler);
+    assert!(got > 0, "some were got");
+}

@@ -217,10 +217,8 @@ impl<T: Plain + NoUninit> Queue<Batch<T>> {
 
     fn get_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<T, QueueError> {
         let mut value = MaybeUninit::<T>::uninit();
-        self.handle.with(|participation| {
-            participation.get_batched(slice::from_mut(&mut value), wait).map(drop)
-        })??;
-        // SAFETY: the get has succeeded, and has written all of its bytes. Any bytes make a `T`.
+        self.handle.with(|participation| participation.get_batched(1, &mut value, wait))??;
+        // SAFETY: the get has succeeded, so it has written at least one item. Any bytes make one.
         Ok(unsafe { value.assume_init() })
     }
 
@@ -240,10 +238,8 @@ impl<T: Plain + NoUninit> Queue<Batch<T>> {
                 if now == 0 {
                     break;
                 }
-                values.reserve(now);
-                let room = &mut values.spare_capacity_mut()[..now];
-                match participation.get_batched(room, wait.take()) {
-                    // SAFETY: reserved, and written by the get, of which this is the result.
+                match participation.get_batched(now, values, wait.take()) {
+                    // SAFETY: the get has reserved and written as many.
                     Ok(more) => unsafe { values.set_len(before + got + more) },
                     Err(error) if got == 0 => return Err(error),
                     Err(_) => break,
@@ -282,29 +278,51 @@ impl QueueOptions {
     }
 }
 
+/// Where items go that are got.
+trait Room<T> {
+    /// Returns room for so many items, behind those that are there.
+    fn room(&mut self, count: usize) -> &mut [MaybeUninit<T>];
+}
+
+impl<T> Room<T> for MaybeUninit<T> {
+    fn room(&mut self, count: usize) -> &mut [MaybeUninit<T>] {
+        &mut slice::from_mut(self)[..count]
+    }
+}
+
+impl<T> Room<T> for Vec<T> {
+    fn room(&mut self, count: usize) -> &mut [MaybeUninit<T>] {
+        self.reserve(count);
+        &mut self.spare_capacity_mut()[..count]
+    }
+}
+
 impl Participation {
-    /// Gets as many of the first items as there is room for in `into`, out of one batch. Returns
-    /// how many.
+    /// Gets up to `most` of the first items, out of one batch, into the room for them. Returns how
+    /// many, which is never 0.
     #[inline]
     fn get_batched<T: Plain + NoUninit>(
         &self,
-        into: &mut [MaybeUninit<T>],
+        most: usize,
+        into: &mut impl Room<T>,
         wait: Option<impl FnOnce() -> Wait>,
     ) -> Result<usize, QueueError> {
         let memory = self.memory();
         let place = memory.free_place(&self.participant);
-        let most = into.len();
         let copy = |slot, from: u32| {
-            copy_out(memory, slot, from as usize * size_of::<T>(), as_bytes(into));
+            copy_out(memory, slot, from as usize * size_of::<T>(), as_bytes(into.room(most)));
         };
         match self.take_batched(place, most as u32, wait, copy)? {
             Got::Some => Ok(most),
-            Got::Rest { from } => {
+            Got::Rest { from, end } => {
                 let slot = memory.slot(&self.participant, place)?;
-                // Not more than was asked for, whatever a peer has written there since.
-                let left = memory.batch_len(slot).saturating_sub(from).min(most as u32) as usize;
+                // The length is the one that was compared with `most`, and with the room in a slot.
+                let left = (end - from) as usize;
+                if left == 0 {
+                    return Err(QueueError::Spoiled);
+                }
                 let items = Batch::<T>::at(memory.payload(slot), from as usize, left);
-                let into = NonNull::from(into).cast::<T>();
+                let into = NonNull::from(into.room(left)).cast::<T>();
                 // SAFETY: the slot is this participant's. It holds as many items, from there on,
                 // and any bytes make one. There is room for them, in other memory.
                 unsafe { into.copy_from_nonoverlapping(items.cast(), left) };
@@ -313,17 +331,17 @@ impl Participation {
         }
     }
 
-    /// Takes all that is left of the first batch, with its slot, into a place. Returns the first
-    /// item that is left.
+    /// Takes all that is left of the first batch, with its slot, into a place. Returns which items
+    /// of the batch are left.
     pub(super) fn receive_batch(
         &self,
         place: usize,
         wait: Option<impl FnOnce() -> Wait>,
-    ) -> Result<usize, QueueError> {
+    ) -> Result<Range<usize>, QueueError> {
         match self.take_batched(place, u32::MAX, wait, |_, _| {})? {
-            Got::Rest { from } => Ok(from as usize),
-            // No batch has so many items.
-            Got::Some => Err(QueueError::Spoiled),
+            Got::Rest { from, end } if from < end => Ok(from as usize..end as usize),
+            // No batch has so many items, or none.
+            _ => Err(QueueError::Spoiled),
         }
     }
 

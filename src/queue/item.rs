@@ -12,8 +12,8 @@ use bytemuck::NoUninit;
 use crate::memory::region::Layout;
 use crate::memory::shared::{Fingerprint, Plain};
 
-/// What a queue can hold: [`Plain`] data, or messages of bytes, `[u8]`. The trait is implemented
-/// for these two and nothing else.
+/// What a queue can hold: [`Plain`] data, messages of bytes, `[u8]`, or [batches](Batch) of plain
+/// data. The trait is implemented for these and nothing else.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the item of a queue",
     label = "neither plain data nor `[u8]`",

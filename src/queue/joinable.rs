@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use super::error::{PutError, PutManyError, QueueError};
-use super::item::{Item, sealed::Item as _};
-use super::loan::{HeldSlot, Loan};
+use super::item::{Item, ItemSize, sealed::Item as _};
+use super::loan::{HeldSlot, Loan, NO_ITEMS};
 use super::options::QueueOptions;
 use super::participation::QueueHandle;
 use super::payload::{put_value, put_values};
@@ -252,6 +252,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// # Errors
     /// [`RegionError`], which has a variant for everything that can be wrong with the file.
     pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
+        const { assert!(!matches!(T::SIZE, ItemSize::Batches(_)), "a batch is not a task") };
         attach(file.into(), T::layout(KIND), T::name(), true).map(JoinableQueue::of)
     }
 
@@ -286,7 +287,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
 
     fn get_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Task<'_, T>, QueueError> {
         let held = HeldSlot::of::<T>(&self.handle, |participation| {
-            participation.receive_task(wait).map(|place| (place, 0))
+            participation.receive_task(wait).map(|place| (place, NO_ITEMS))
         })?;
         Ok(Task::new(held))
     }
@@ -408,7 +409,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// and those of becoming a participant.
     pub fn dead_letter(&self) -> Result<DeadLetter<'_, T>, QueueError> {
         let held = HeldSlot::new::<T>(&self.handle, |participation, place| {
-            participation.receive_letter(place).map(|()| 0)
+            participation.receive_letter(place).map(|()| NO_ITEMS)
         })?;
         Ok(DeadLetter::new(held))
     }

@@ -5,7 +5,7 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
-use core::ops::{Deref, DerefMut};
+use core::ops::{Deref, DerefMut, Range};
 use core::ptr::NonNull;
 use std::rc::Rc;
 
@@ -16,6 +16,9 @@ use super::item::{Item, ItemSize};
 use super::participation::{Participation, QueueHandle};
 use super::payload::check_len;
 use crate::wait::{Wait, forms};
+
+/// The items of what is no batch.
+pub(super) const NO_ITEMS: Range<usize> = 0..0;
 
 /// One of the thread's own places, which is in use, and the slot in it.
 ///
@@ -36,17 +39,17 @@ pub(crate) struct HeldSlot {
 }
 
 impl HeldSlot {
-    /// Occupies a place, has `fill` put a slot into it, and holds that. `fill` returns the first
-    /// item of a batch, or 0.
+    /// Occupies a place, has `fill` put a slot into it, and holds that. `fill` returns the items of
+    /// a batch that are left, or nothing.
     #[inline(always)]
     pub(crate) fn new<T: ?Sized + Item>(
         handle: &QueueHandle,
-        fill: impl FnOnce(&Participation, usize) -> Result<usize, QueueError>,
+        fill: impl FnOnce(&Participation, usize) -> Result<Range<usize>, QueueError>,
     ) -> Result<Self, QueueError> {
         HeldSlot::of::<T>(handle, |participation| {
             let place = participation.occupy()?;
             match fill(participation, place) {
-                Ok(from) => Ok((place, from)),
+                Ok(items) => Ok((place, items)),
                 Err(error) => {
                     participation.vacate(place);
                     Err(error)
@@ -59,10 +62,10 @@ impl HeldSlot {
     #[inline(always)]
     pub(crate) fn of<T: ?Sized + Item>(
         handle: &QueueHandle,
-        occupy: impl FnOnce(&Participation) -> Result<(usize, usize), QueueError>,
+        occupy: impl FnOnce(&Participation) -> Result<(usize, Range<usize>), QueueError>,
     ) -> Result<Self, QueueError> {
         let participation = handle.participation_again()?;
-        let (place, from) = occupy(&participation)?;
+        let (place, items) = occupy(&participation)?;
         let memory = participation.memory();
         let slot = match memory.slot(&participation.participant, place) {
             Ok(slot) => slot,
@@ -78,10 +81,10 @@ impl HeldSlot {
             ItemSize::Varying => {
                 (memory.payload_len(slot).load(Relaxed) as usize).min(memory.config.size as usize)
             }
-            ItemSize::Batches(_) => (memory.batch_len(slot) as usize).saturating_sub(from),
+            ItemSize::Batches(_) => items.len(),
         };
         participation.add_guard();
-        Ok(HeldSlot { participation, place, slot, len, from })
+        Ok(HeldSlot { participation, place, slot, len, from: items.start })
     }
 
     /// Sets the length of an item whose length varies. It must be no more than there is room for.
@@ -140,7 +143,7 @@ impl<'a, T: ?Sized + Item> Loan<'a, T> {
     #[inline]
     pub(crate) fn new(handle: &'a QueueHandle, len: usize) -> Result<Self, QueueError> {
         check_len(handle, len)?;
-        let mut held = HeldSlot::new::<T>(handle, |_, _| Ok(0))?;
+        let mut held = HeldSlot::new::<T>(handle, |_, _| Ok(NO_ITEMS))?;
         held.set_len::<T>(len);
         held.participation.memory().prepare(held.slot);
         Ok(Loan { held: ManuallyDrop::new(held), queue: PhantomData })
@@ -249,7 +252,7 @@ impl<'a, T: ?Sized + Item> Received<'a, T> {
     ) -> Result<Self, QueueError> {
         let held = HeldSlot::new::<T>(handle, |participation, place| match T::SIZE {
             ItemSize::Batches(_) => participation.receive_batch(place, wait),
-            _ => participation.receive(place, wait).map(|()| 0),
+            _ => participation.receive(place, wait).map(|()| NO_ITEMS),
         })?;
         Ok(Received { held, queue: PhantomData })
     }

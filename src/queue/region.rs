@@ -185,6 +185,9 @@ fn check(config: &Config) -> Result<Offsets, RegionError> {
         loans as usize,
         (config.batch != 0).then_some(config.batch as usize),
     )?;
+    if config.is_joinable && config.batch != 0 {
+        return Err(unsuitable("a joinable queue cannot have batches".into()));
+    }
     if !config.is_joinable && config.letters != 0 {
         return Err(unsuitable("only a joinable queue can have dead letters".into()));
     }

@@ -12,6 +12,7 @@
 //! slot in a place for the one in an entry. The entry thereby becomes full, or empty in the next
 //! cycle (`words`). A slot's contents are written before the put and read after the get, when no
 //! other participant can reach them. So nothing is ever half published, and nothing is copied.
+//! ([Batches](batches) are the exception: others copy items from a slot that may be taken.)
 //!
 //! The entries alone say what is in the queue. The put at a position is done when the entry is full
 //! in the position's cycle. The get is done when the entry is empty in the next cycle. `tail` is

@@ -18,9 +18,9 @@
 //! | `places` | 2 to 64 |
 //! | `attempts` | any; 0: no limit |
 //! | `is_joinable` | 0 or 1, as the handle's type |
-//! | `size` | that of the item's type; any that fits for messages (`item::ItemSize`) |
+//! | `size` | that of the item's type, or of a whole batch; any that fits for messages (`item::ItemSize`) |
 //! | `align` | that of the item's type, 1 for messages |
-//! | `batch` | 0, or for a queue of batches the most items of one: 1 to 64 |
+//! | `batch` | 0, or for a queue of batches, which is not joinable, the most items of one: 1 to 64 |
 //!
 //! All slots together are fewer than 2^21, or 2^15 in a queue of batches, counted in 64 bits, and
 //! `Offsets::len` is no more than the region's length.
@@ -181,6 +181,7 @@ impl Config {
             && self.align as usize <= PAGE
             && self.count_slots() <= self.slot_bits()
             && self.batch <= MOST_BATCHED
+            && !(self.is_joinable && self.batch != 0)
             && u32::try_from(self.size).is_ok();
         if !is_sound {
             return None;

@@ -7,6 +7,8 @@
 //! 2. Everything but the payloads is only ever accessed as atomics: any bytes are valid there.
 //! 3. A payload is accessed by the participant that has its slot: as a spare, a loan, or something
 //!    received. That is what the exchange is about. A peer that breaks the protocol can spoil it.
+//!    In a queue of batches, any participant may copy from it, and all that is written there, and
+//!    copied so, is atomic.
 //!
 //! # What peers write, and how it is checked
 //! Any word may hold anything at any time. Each word is loaded once for one decision, and the value
@@ -32,7 +34,7 @@
 //! | a place, by others | as an entry |
 //! | `life` | any: it is compared; each burial changes it |
 //! | a slot's `taker` | any: its id is compared, its count goes on from there |
-//! | its `payload_len` | no more than `config.size`, or `batch`, once, when it is received; the guard keeps it |
+//! | its `payload_len` | no more than `config.size`, or `batch`, once, when it is received; the guard keeps it. None left of a batch: `Spoiled` |
 //! | its `attempts` | any: it is compared with the config's, and reported; the guard keeps it |
 //!
 //! Loops are bounded besides: operations and searches in a ring by

@@ -196,7 +196,7 @@ impl QueueMemory {
         self.control().moves.fetch_add(1, Release);
         let is_taken = self.swap(participant, self.place(id, other), seen, own);
         if is_taken {
-            self.complete(participant, place, own, index(seen), mark);
+            self.complete(participant, place, own, self.slot_in(seen), mark);
         }
         Ok(is_taken)
     }

@@ -59,10 +59,9 @@ impl Plot {
     ) -> u64 {
         match got {
             Got::Some => output::items(copied, most),
-            Got::Rest { from } => {
-                let len = self.memory.batch_len(self.memory.slot(participant, place).unwrap());
+            Got::Rest { from, end } => {
                 let first = self.payload(participant, place).load(Relaxed);
-                output::items(first + u64::from(from), len - from)
+                output::items(first + u64::from(from), end - from)
             }
         }
     }

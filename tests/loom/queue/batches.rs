@@ -68,7 +68,7 @@ impl Batches {
         let copy = |slot, from| copied = read(slot, from, most);
         match self.plot.ring().get_batched(me, place, most, copy)?.0 {
             Got::Some => Ok(copied),
-            Got::Rest { from } => Ok(read(memory.slot(me, place).unwrap(), from, 2)),
+            Got::Rest { from, end } => Ok(read(memory.slot(me, place).unwrap(), from, end - from)),
         }
     }
 }
