@@ -389,6 +389,10 @@ impl Reference {
             return Err(Refusal::Deadlock);
         }
         self.bury_all();
+        // What is in its own places needs no other place.
+        if let Some(own) = self.seats[seat].id {
+            self.give_up_own(own);
+        }
         if self.check_places(seat).is_ok() {
             self.give_up_all();
         }
