@@ -154,6 +154,8 @@ const CONTESTANTS: [Contestant; 4] = [CROSSPROC, PTHREAD, STD, PARKING_LOT];
 
 const RAW_FUTEX: &str = "raw futex, same spinning";
 const SLICED_FUTEX: &str = "raw futex, same spinning and slices";
+/// What a condition cannot do without: see `beside::futex_flag`.
+const WATCHED_FUTEX: &str = "raw futex, same spinning and slices, on two words";
 
 fn crossproc() -> Shm<LockAndCondition> {
     Shm::new(LockAndCondition { lock: Lock::new(Value::default()), condition: Condition::new() })
@@ -208,9 +210,9 @@ fn take_turns(monitor: &impl Monitor, notify: Notify, own: u32, trips: u64) {
 }
 
 /// The same without a lock, and without a value beside the futexes.
-fn ping_pong_of_futexes<const SLICED: bool>(placement: Placement) -> Sampler {
+fn ping_pong_of_futexes<const SLICED: bool, const WATCHED: bool>(placement: Placement) -> Sampler {
     // Each flag has memory of its own, and so cache lines of its own.
-    let turns: [Shm<FutexFlag<SLICED>>; 2] =
+    let turns: [Shm<FutexFlag<SLICED, WATCHED>>; 2] =
         core::array::from_fn(|_| Shm::new(FutexFlag::new()).unwrap());
     turns[0].set();
     rounds(Team::of_processes(2, placement, move |index, trips| {
@@ -282,7 +284,7 @@ fn groups(criterion: &mut Criterion) {
         for Contestant { name, ping_pong, .. } in &CONTESTANTS {
             benchmark(&mut group, name, || ping_pong(placement, Notify::AfterUnlock));
         }
-        benchmark(&mut group, RAW_FUTEX, || ping_pong_of_futexes::<false>(placement));
+        benchmark(&mut group, RAW_FUTEX, || ping_pong_of_futexes::<false, false>(placement));
         group.finish();
     }
     for members in CROWDS {
@@ -320,14 +322,21 @@ fn compare(ratios: &mut Ratios) {
             placement.bar(1.2, 1.0),
             ours(),
             RAW_FUTEX,
-            ping_pong_of_futexes::<false>(placement),
+            ping_pong_of_futexes::<false, false>(placement),
         );
         ratios.compare(
             &operation,
             None,
             ours(),
             SLICED_FUTEX,
-            ping_pong_of_futexes::<true>(placement),
+            ping_pong_of_futexes::<true, false>(placement),
+        );
+        ratios.compare(
+            &operation,
+            None,
+            ours(),
+            WATCHED_FUTEX,
+            ping_pong_of_futexes::<true, true>(placement),
         );
         for rival in [PTHREAD, STD, PARKING_LOT] {
             ratios.compare(

@@ -46,22 +46,28 @@ const PTHREAD: Contestant = Contestant {
 };
 const RAW_FUTEX: Contestant = Contestant {
     name: "raw futex, same spinning",
-    alone: || alone(futex_flag::<false>()),
-    ping_pong: |on| ping_pong(on, futex_flag::<false>),
+    alone: || alone(futex_flag::<false, false>()),
+    ping_pong: |on| ping_pong(on, futex_flag::<false, false>),
 };
 const SLICED_FUTEX: Contestant = Contestant {
     name: "raw futex, same spinning and slices",
-    alone: || alone(futex_flag::<true>()),
-    ping_pong: |on| ping_pong(on, futex_flag::<true>),
+    alone: || alone(futex_flag::<true, false>()),
+    ping_pong: |on| ping_pong(on, futex_flag::<true, false>),
+};
+/// What an event cannot do without: see `beside::futex_flag`.
+const WATCHED_FUTEX: Contestant = Contestant {
+    name: "raw futex, same spinning and slices, on two words",
+    alone: || alone(futex_flag::<true, true>()),
+    ping_pong: |on| ping_pong(on, futex_flag::<true, true>),
 };
 
-const CONTESTANTS: [Contestant; 4] = [CROSSPROC, PTHREAD, RAW_FUTEX, SLICED_FUTEX];
+const CONTESTANTS: [Contestant; 5] = [CROSSPROC, PTHREAD, RAW_FUTEX, SLICED_FUTEX, WATCHED_FUTEX];
 
 fn event() -> Shm<Event> {
     Shm::new(Event::new()).unwrap()
 }
 
-fn futex_flag<const SLICED: bool>() -> Shm<FutexFlag<SLICED>> {
+fn futex_flag<const SLICED: bool, const WATCHED: bool>() -> Shm<FutexFlag<SLICED, WATCHED>> {
     Shm::new(FutexFlag::new()).unwrap()
 }
 
@@ -120,7 +126,9 @@ fn compare(ratios: &mut Ratios) {
     for placement in Placement::all() {
         let operation = format!("ping-pong, {}", placement.name);
         let bar = placement.bar(1.2, 1.0);
-        for (rival, bar) in [(RAW_FUTEX, bar), (SLICED_FUTEX, None), (PTHREAD, None)] {
+        for (rival, bar) in
+            [(RAW_FUTEX, bar), (SLICED_FUTEX, None), (WATCHED_FUTEX, None), (PTHREAD, None)]
+        {
             ratios.compare(
                 &operation,
                 bar,

@@ -30,7 +30,7 @@ impl Flag for Event {
     }
 }
 
-impl<const SLICED: bool> Flag for FutexFlag<SLICED> {
+impl<const SLICED: bool, const WATCHED: bool> Flag for FutexFlag<SLICED, WATCHED> {
     #[inline]
     fn set(&self) {
         FutexFlag::set(self);

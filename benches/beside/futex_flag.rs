@@ -6,7 +6,7 @@ use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crossproc::{Fingerprint, Shared};
-use crossproc_sys::futex;
+use crossproc_sys::futex::{self, Awake, Watch};
 
 /// The crate's own way to spin and to sleep in slices, from its own source. So the rival does the
 /// same, even if that changes.
@@ -23,22 +23,25 @@ const WAITED_FOR: u32 = 2;
 
 /// A flag that two threads set, wait for and clear in turns. It ignores dead threads, and loses a
 /// wake-up that is cleared away too soon. What remains is the cost of the kernel and the cache
-/// lines. If `SLICED`, that includes a time-out in the kernel for every sleep.
-#[repr(transparent)]
-pub(crate) struct FutexFlag<const SLICED: bool> {
+/// lines. If `SLICED`, that includes a time-out in the kernel for every sleep. If `WATCHED`, every
+/// sleep is on two words, as that of an event's waiter is on both halves of its word.
+#[repr(C)]
+pub(crate) struct FutexFlag<const SLICED: bool, const WATCHED: bool = false> {
     word: AtomicU32,
+    /// Never changes.
+    other: AtomicU32,
 }
 
-// SAFETY: one atomic; every value of it is valid.
-unsafe impl<const SLICED: bool> Shared for FutexFlag<SLICED> {
+// SAFETY: atomics; every value of them is valid.
+unsafe impl<const SLICED: bool, const WATCHED: bool> Shared for FutexFlag<SLICED, WATCHED> {
     fn layout(to: &mut Fingerprint) {
         to.name("FutexFlag");
     }
 }
 
-impl<const SLICED: bool> FutexFlag<SLICED> {
+impl<const SLICED: bool, const WATCHED: bool> FutexFlag<SLICED, WATCHED> {
     pub(crate) const fn new() -> Self {
-        FutexFlag { word: AtomicU32::new(UNSET) }
+        FutexFlag { word: AtomicU32::new(UNSET), other: AtomicU32::new(0) }
     }
 
     #[inline]
@@ -82,10 +85,19 @@ impl<const SLICED: bool> FutexFlag<SLICED> {
                 }
             }
             if SLICED {
-                waiter.sleep(|until| futex::wait(&self.word, WAITED_FOR, until));
+                waiter.sleep(|until| self.sleep(until));
             } else {
-                futex::wait(&self.word, WAITED_FOR, None);
+                self.sleep(None);
             }
+        }
+    }
+
+    fn sleep(&self, until: Option<u64>) -> Awake {
+        if WATCHED {
+            let words = [Watch::new(&self.word, WAITED_FOR), Watch::new(&self.other, 0)];
+            futex::wait_any(&words, until).expect("the kernel can watch two words")
+        } else {
+            futex::wait(&self.word, WAITED_FOR, until)
         }
     }
 }

@@ -189,9 +189,17 @@ impl<Q: MessageQueue> Job<'_, Q> {
         // others have put.
         if self.tally.done.fetch_add(1, AcqRel) + 1 == self.pairs as u64 {
             for _ in 0..self.pairs {
-                until(|| self.queue.try_put(END).then_some(()));
+                self.put_end();
             }
         }
+    }
+
+    /// Puts an end, as this row's consumers get it.
+    fn put_end(&self) {
+        until(|| match self.calls {
+            Calls::Batches => (self.queue.put_batch(&[END]) > 0).then_some(()),
+            _ => self.queue.try_put(END).then_some(()),
+        });
     }
 
     #[inline]
@@ -217,8 +225,8 @@ impl<Q: MessageQueue> Job<'_, Q> {
             sum = batch[..items].iter().copied().fold(sum, u64::wrapping_add);
             if items < batch.len() {
                 // The ends that belong to other consumers.
-                for end in batch.drain(items + 1..) {
-                    until(|| self.queue.try_put(end).then_some(()));
+                for _ in items + 1..batch.len() {
+                    self.put_end();
                 }
                 return self.consumed(sum, count);
             }
