@@ -6,8 +6,8 @@
 use core::hint::black_box;
 
 use crossproc::{
-    Event, JoinableQueue, Lock, Permits, Queue, RLock, RwLock, Semaphore, Shm, pipe, process,
-    shared,
+    BatchQueue, Event, JoinableQueue, Lock, Permits, Queue, RLock, RwLock, Semaphore, Shm, pipe,
+    process, shared,
 };
 
 shared! {
@@ -23,7 +23,7 @@ shared! {
 }
 
 /// The operations' names. `run` has what each does.
-const OPERATIONS: [&str; 14] = [
+const OPERATIONS: [&str; 16] = [
     "lock",
     "lock_in_lock",
     "rlock",
@@ -35,6 +35,8 @@ const OPERATIONS: [&str; 14] = [
     "event",
     "put_get",
     "loan_receive",
+    "batch",
+    "batch_received",
     "task",
     "send_recv",
     "fork",
@@ -62,6 +64,8 @@ fn run(operation: &str, times: usize) {
     .unwrap();
     let queue: Queue<u64> = Queue::new(16).unwrap();
     let tasks: JoinableQueue<u64> = JoinableQueue::new(16).unwrap();
+    let batches: BatchQueue<u64> = BatchQueue::with_max_batch(16, 16).unwrap();
+    let mut numbers = Vec::with_capacity(16);
     let (left, right) = pipe().unwrap();
     let mut buffer = [0; 64];
     let mut once: Box<dyn FnMut()> = match operation {
@@ -98,6 +102,16 @@ fn run(operation: &str, times: usize) {
             *loan = 1;
             loan.send().unwrap();
             black_box(*queue.receive().unwrap());
+        }),
+        "batch" => Box::new(|| {
+            batches.put_many(&[1; 16]).unwrap();
+            numbers.clear();
+            batches.get_many(&mut numbers, 16).unwrap();
+            black_box(&numbers);
+        }),
+        "batch_received" => Box::new(|| {
+            batches.put_many(&[1; 16]).unwrap();
+            black_box(&batches.receive().unwrap()[..]);
         }),
         "task" => Box::new(|| {
             tasks.put(1).unwrap();

@@ -353,21 +353,35 @@ impl Participation {
         wait: Option<impl FnOnce() -> Wait>,
         mut copy: impl FnMut(usize, u32),
     ) -> Result<Got, QueueError> {
-        let memory = self.memory();
         let mut got = Got::Some;
-        let mut get = |ring: Ring<'_>| {
+        let get = |ring: Ring<'_>| {
             let (some, flags) = ring.get_batched(&self.participant, place, most, &mut copy)?;
             got = some;
             Ok((flags, 1))
         };
-        match (memory.at_once(self.thread, Side::Getters, &mut get), wait) {
-            (Err(Refused::Empty), Some(wait)) => {
-                let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ring.sleep(Side::Getters, waiter);
-                let waiter = &mut Waiter::new(wait());
-                memory.waiting(self.thread, Side::Getters, waiter, get, sleep)?;
-            }
-            (result, _) => result?,
+        match (self.memory().at_once(self.thread, Side::Getters, get), wait) {
+            (Err(Refused::Empty), Some(wait)) => self.wait_for_batched(place, most, wait(), copy),
+            (Ok(()), _) => Ok(got),
+            (Err(refused), _) => Err(refused.into()),
         }
+    }
+
+    #[cold]
+    fn wait_for_batched(
+        &self,
+        place: usize,
+        most: u32,
+        wait: Wait,
+        mut copy: impl FnMut(usize, u32),
+    ) -> Result<Got, QueueError> {
+        let mut got = Got::Some;
+        let get = |ring: Ring<'_>| {
+            let (some, flags) = ring.get_batched(&self.participant, place, most, &mut copy)?;
+            got = some;
+            Ok((flags, 1))
+        };
+        let sleep = |ring: Ring<'_>, waiter: &mut Waiter| ring.sleep(Side::Getters, waiter);
+        self.memory().waiting(self.thread, Side::Getters, &mut Waiter::new(wait), get, sleep)?;
         Ok(got)
     }
 }

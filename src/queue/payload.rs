@@ -109,18 +109,18 @@ pub(super) fn check_len(handle: &QueueHandle, len: usize) -> Result<(), QueueErr
 
 const WORD: usize = size_of::<u64>();
 
-/// Returns a word of a slot's payload. It may be another participant's at the same time, in a queue
-/// of batches, where all accesses are of this size and atomic. Only the owner of a batch reads it
-/// otherwise, and nobody writes meanwhile.
+/// Returns the words of a slot's payload. They may be another participant's at the same time, in a
+/// queue of batches, where all accesses are of this size and atomic. Only the owner of a batch reads
+/// them otherwise, and nobody writes meanwhile.
 #[inline(always)]
-fn word(memory: &QueueMemory, slot: usize, index: usize) -> &AtomicU64 {
-    debug_assert!(index * WORD < memory.config.size as usize);
-    // SAFETY: callers stay inside the payload, whose length is rounded up to words: the slot's
-    // stride is.
-    let at = unsafe { memory.payload(slot).cast::<u64>().add(index) };
+fn words(memory: &QueueMemory, slot: usize) -> &[AtomicU64] {
+    // The slot's stride is rounded up to words, so its payload is, too.
+    let count = (memory.config.size as usize).div_ceil(WORD);
+    let payload = memory.payload(slot).cast::<AtomicU64>();
     // SAFETY: mapped as long as the memory, and aligned: the header of such a slot has 16 bytes,
-    // and any greater alignment of an item is a multiple of eight. Valid whatever it holds.
-    unsafe { AtomicU64::from_ptr(at.as_ptr()) }
+    // and any greater alignment of an item is a multiple of eight. Valid whatever they hold, and
+    // atomics may change behind a shared reference.
+    unsafe { NonNull::slice_from_raw_parts(payload, count).as_ref() }
 }
 
 /// Writes the bytes of a batch into a slot of this participant's own, which others may still be
@@ -128,18 +128,16 @@ fn word(memory: &QueueMemory, slot: usize, index: usize) -> &AtomicU64 {
 #[inline]
 pub(super) fn copy_in(memory: &QueueMemory, slot: usize, bytes: &[u8]) {
     assert!(bytes.len() <= memory.config.size as usize, "there is no room for such a batch");
-    let mut words = bytes.chunks_exact(WORD);
-    let mut index = 0;
-    for bytes in &mut words {
-        // Relaxed: the put orders it.
-        word(memory, slot, index).store(u64::from_ne_bytes(bytes.try_into().unwrap()), Relaxed);
-        index += 1;
+    let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % WORD);
+    let (words, last) = words(memory, slot).split_at(whole.len() / WORD);
+    // Relaxed: the put orders it.
+    for (word, bytes) in words.iter().zip(whole.chunks_exact(WORD)) {
+        word.store(u64::from_ne_bytes(bytes.try_into().unwrap()), Relaxed);
     }
-    let rest = words.remainder();
     if !rest.is_empty() {
         let mut bytes = [0; WORD];
         bytes[..rest.len()].copy_from_slice(rest);
-        word(memory, slot, index).store(u64::from_ne_bytes(bytes), Relaxed);
+        last[0].store(u64::from_ne_bytes(bytes), Relaxed);
     }
 }
 
@@ -154,24 +152,25 @@ pub(super) fn copy_out(
     into: &mut [MaybeUninit<u8>],
 ) {
     assert!(from + into.len() <= memory.config.size as usize, "items that are not in a batch");
+    let words = &words(memory, slot)[from / WORD..];
     // Relaxed: a fence follows.
-    let load = |index| word(memory, slot, index).load(Relaxed).to_ne_bytes().map(MaybeUninit::new);
-    let mut index = from / WORD;
+    let load = |word: &AtomicU64| word.load(Relaxed).to_ne_bytes().map(MaybeUninit::new);
     // The rest of the word in which the first item begins.
     let skipped = from % WORD;
-    let head = (WORD - skipped) % WORD;
-    let (head, body) = into.split_at_mut(head.min(into.len()));
-    if !head.is_empty() {
-        head.copy_from_slice(&load(index)[skipped..][..head.len()]);
-        index += 1;
+    let (head, body) = into.split_at_mut(((WORD - skipped) % WORD).min(into.len()));
+    let words = match head {
+        [] => words,
+        head => {
+            head.copy_from_slice(&load(&words[0])[skipped..][..head.len()]);
+            &words[1..]
+        }
+    };
+    let (whole, rest) = body.split_at_mut(body.len() - body.len() % WORD);
+    let (words, last) = words.split_at(whole.len() / WORD);
+    for (word, bytes) in words.iter().zip(whole.chunks_exact_mut(WORD)) {
+        bytes.copy_from_slice(&load(word));
     }
-    let mut words = body.chunks_exact_mut(WORD);
-    for to in &mut words {
-        to.copy_from_slice(&load(index));
-        index += 1;
-    }
-    let rest = words.into_remainder();
     if !rest.is_empty() {
-        rest.copy_from_slice(&load(index)[..rest.len()]);
+        rest.copy_from_slice(&load(&last[0])[..rest.len()]);
     }
 }
