@@ -202,30 +202,13 @@ fn print(record: &Record, sample: Duration) {
         ratios.\n{}\n",
         record.pairs, record.machine
     );
-    let mut cells = vec![
-        ["operation", "rival", "crossproc", "rival", "ratio", "quartiles", "bar", ""]
-            .map(str::to_owned),
-    ];
-    cells.extend(record.rows.iter().map(cells_of));
+    let mut cells = vec![Row::HEADING.map(str::to_owned)];
+    cells.extend(record.rows.iter().map(Row::cells));
     print_aligned(&cells);
     for Missing { operation, rival, reason } in &record.missing {
         let between = if operation.is_empty() { "" } else { ": " };
         println!("Not measured: {operation}{between}{rival}: {reason}");
     }
-}
-
-fn cells_of(row: &Row) -> [String; 8] {
-    let unit = row.operation.unit;
-    [
-        row.operation.name.clone(),
-        row.rival.clone(),
-        unit.show(row.ours.median),
-        unit.show(row.theirs.median),
-        format!("{:.3}", row.ratio.median),
-        format!("{:.3} .. {:.3}", row.ratio.first, row.ratio.third),
-        row.bar.map_or(String::new(), |bar| format!("<= {bar:.2}")),
-        row.verdict.to_string(),
-    ]
 }
 
 /// A sampler that does as much as takes about a given time.

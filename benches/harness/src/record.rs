@@ -69,6 +69,27 @@ pub struct Row {
     pub regime: Quartiles,
 }
 
+impl Row {
+    /// The heading of a table of rows.
+    pub const HEADING: [&'static str; 8] =
+        ["operation", "rival", "crossproc", "rival's", "ratio", "quartiles", "bar", ""];
+
+    /// Returns the cells of such a table.
+    pub fn cells(&self) -> [String; 8] {
+        let unit = self.operation.unit;
+        [
+            self.operation.name.clone(),
+            self.rival.clone(),
+            unit.show(self.ours.median),
+            unit.show(self.theirs.median),
+            format!("{:.3}", self.ratio.median),
+            format!("{:.3} .. {:.3}", self.ratio.first, self.ratio.third),
+            self.bar.map_or(String::new(), |bar| format!("<= {bar:.2}")),
+            self.verdict.to_string(),
+        ]
+    }
+}
+
 /// Whether a promise is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -17,21 +17,13 @@ pub(crate) fn of(report: &Report) -> String {
             .extend(report.records.iter().flat_map(|record| record.machine.rivals.clone()));
         text = format!("{machine}\neffort:  {}\n\n", record.effort);
     }
-    let heading = [
-        "bench",
-        "row",
-        "rival",
-        "crossproc",
-        "rival's",
-        "ratio",
-        "quartiles",
-        "bar",
-        "",
-        "regime",
-    ];
-    let mut cells = vec![heading.map(str::to_owned)];
+    let heading = Row::HEADING.map(str::to_owned);
+    let mut cells = vec![around("bench".to_owned(), heading, "regime".to_owned())];
     for record in &report.records {
-        cells.extend(record.rows.iter().map(|row| cells_of(record, row)));
+        cells.extend(record.rows.iter().map(|row| {
+            let regime = format!("{:.2} ns", row.regime.median);
+            around(record.bench.clone(), row.cells(), regime)
+        }));
     }
     text += &aligned(&cells);
     let count = |verdict| {
@@ -53,20 +45,13 @@ pub(crate) fn of(report: &Report) -> String {
     text
 }
 
-fn cells_of(record: &Record, row: &Row) -> [String; 10] {
-    let unit = row.operation.unit;
-    [
-        record.bench.clone(),
-        row.operation.name.clone(),
-        row.rival.clone(),
-        unit.show(row.ours.median),
-        unit.show(row.theirs.median),
-        format!("{:.3}", row.ratio.median),
-        format!("{:.3} .. {:.3}", row.ratio.first, row.ratio.third),
-        row.bar.map_or(String::new(), |bar| format!("<= {bar:.2}")),
-        row.verdict.to_string(),
-        format!("{:.2} ns", row.regime.median),
-    ]
+/// Returns the cells of a row between two more.
+fn around(first: String, row: [String; 8], last: String) -> [String; 10] {
+    let mut cells = core::array::from_fn(|_| String::new());
+    cells[0] = first;
+    cells[9] = last;
+    cells[1..9].clone_from_slice(&row);
+    cells
 }
 
 fn missing(report: &Report) -> impl Iterator<Item = String> + '_ {
