@@ -16,6 +16,8 @@ use crossproc_rivals::iceoryx::Iceoryx;
 use crossproc_rivals::ipc_channel::IpcChannel;
 #[cfg(feature = "shaq")]
 use crossproc_rivals::shaq::Shaq;
+#[cfg(feature = "shaq")]
+use crossproc_rivals::shaq_spsc::ShaqSpsc;
 
 /// The packages whose versions are printed.
 const PACKAGES: &[&str] = &[
@@ -33,6 +35,8 @@ const RIVALS: &[Rival] = &[
     rival!("crossproc", CrossprocQueue),
     #[cfg(feature = "shaq")]
     rival!("shaq", Shaq),
+    #[cfg(feature = "shaq")]
+    rival!("shaq, spsc", ShaqSpsc),
     rival!("cloudtoid-interprocess", Cloudtoid),
     rival!("iceoryx2", Iceoryx),
     rival!("POSIX mq", PosixMq),

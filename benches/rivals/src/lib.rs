@@ -7,3 +7,5 @@ pub mod iceoryx;
 pub mod ipc_channel;
 #[cfg(feature = "shaq")]
 pub mod shaq;
+#[cfg(feature = "shaq")]
+pub mod shaq_spsc;

@@ -64,15 +64,16 @@ impl<const WORDS: usize> MessageQueue for CrossprocQueue<WORDS> {
         self.items.get_timeout(TIMEOUT).ok().map(|message| message[0])
     }
 
+    #[inline]
     fn put_batch(&self, values: &[u64]) -> usize {
         let batches = self.batches.as_ref().expect("items of eight bytes");
-        batches.put_many(values).expect("cannot put many");
-        values.len()
+        batches.try_put_many(values).map_or_else(|refused| refused.put, |()| values.len())
     }
 
+    #[inline]
     fn get_batch(&self, into: &mut Vec<u64>, most: usize) -> usize {
         let batches = self.batches.as_ref().expect("items of eight bytes");
-        batches.get_many(into, most).unwrap_or(0)
+        batches.try_get_many(into, most).unwrap_or(0)
     }
 }
 

@@ -170,14 +170,15 @@ impl Rival {
         }
     }
 
-    /// Returns the greatest ratio that was promised: to each of three, and so to the fastest of
-    /// them; of batches, to the one that has them in shared memory.
+    /// Returns the greatest ratio that was promised: to each of three crates, and so to the fastest
+    /// of them; of batches, to the one that has them in shared memory.
     pub fn bar(&self, row: &Row) -> Option<f64> {
         let Layout::Processes { placement, .. } = row.layout else { return None };
         if row.calls == Calls::Batches {
-            return (self.name == "shaq").then_some(1.0);
+            return self.name.starts_with("shaq").then_some(1.0);
         }
-        let is_shared_memory = ["shaq", "cloudtoid-interprocess", "iceoryx2"].contains(&self.name);
+        let is_shared_memory =
+            ["shaq", "shaq, spsc", "cloudtoid-interprocess", "iceoryx2"].contains(&self.name);
         is_shared_memory.then_some(if placement.is_on_two_cpus() { 0.6 } else { 1.0 })
     }
 }

@@ -1,11 +1,14 @@
 //! What the members of a team do with a queue, the same for all queues, and the check that nothing
 //! was lost.
 
+#![allow(unsafe_code)]
+
 use core::hint::spin_loop;
 use core::ops::Range;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 use core::time::Duration;
+use std::io;
 use std::thread;
 use std::time::Instant;
 
@@ -72,7 +75,13 @@ pub fn sampler<Q: MessageQueue>(row: &Row) -> Result<Sampler, String> {
     };
     let tally = Shm::new(tally).map_err(|error| error.to_string())?;
     let job = Job { queue: &queue, tally: &tally, calls: row.calls, pairs: members / 2 };
-    let work = |index, amount| job.work(index, amount);
+    let is_crowded = members > thread::available_parallelism().map_or(1, usize::from);
+    let work = |index, amount| {
+        if is_crowded {
+            give_up_real_time();
+        }
+        job.work(index, amount);
+    };
     let team = match row.layout {
         Layout::Threads { .. } => Team::of_threads(members, placement, work),
         _ => Team::of_processes(members, placement, work),
@@ -80,6 +89,23 @@ pub fn sampler<Q: MessageQueue>(row: &Row) -> Result<Sampler, String> {
     let mut measured = Measured { team, tally, _queue: queue };
     measured.check();
     Ok(Box::new(move |amount| measured.round(amount)))
+}
+
+/// Leaves the calling thread with the highest priority that is not a real-time one, if it has such.
+///
+/// Some queues have a member spin until another one goes on. With more members than CPUs and at
+/// real-time priority, the other one may never get a CPU.
+fn give_up_real_time() {
+    let no_priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: asks about the calling thread.
+    if unsafe { libc::sched_getscheduler(0) } == libc::SCHED_OTHER {
+        return;
+    }
+    // SAFETY: reads the parameter.
+    let failed = unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const no_priority) };
+    assert_eq!(failed, 0, "real-time priority stays: {}", io::Error::last_os_error());
+    // SAFETY: takes integers. If it fails, the members have the usual priority.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
 }
 
 /// The fields are in the order of their drops: some queues clean up when the last user drops them.
