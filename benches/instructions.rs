@@ -23,7 +23,7 @@ shared! {
 }
 
 /// The operations' names. `run` has what each does.
-const OPERATIONS: [&str; 16] = [
+const OPERATIONS: [&str; 18] = [
     "lock",
     "lock_in_lock",
     "rlock",
@@ -35,6 +35,8 @@ const OPERATIONS: [&str; 16] = [
     "event",
     "put_get",
     "loan_receive",
+    "get_of_none",
+    "put_into_full",
     "batch",
     "batch_received",
     "task",
@@ -103,6 +105,15 @@ fn run(operation: &str, times: usize) {
             loan.send().unwrap();
             black_box(*queue.receive().unwrap());
         }),
+        "get_of_none" => Box::new(|| {
+            black_box(queue.try_get().is_err());
+        }),
+        "put_into_full" => {
+            while queue.try_put(1).is_ok() {}
+            Box::new(|| {
+                black_box(queue.try_put(1).is_err());
+            })
+        }
         "batch" => Box::new(|| {
             batches.put_many(&[1; 16]).unwrap();
             numbers.clear();

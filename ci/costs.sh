@@ -10,7 +10,7 @@ command -v valgrind >/dev/null || {
     exit 1
 }
 [ $# -gt 0 ] || set -- lock lock_in_lock rlock rlock_twice read write semaphore permits event \
-    put_get loan_receive batch batch_received task send_recv
+    put_get loan_receive get_of_none put_into_full batch batch_received task send_recv
 program=$(cargo bench --bench instructions --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"name":"instructions".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 
