@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossproc::process::Builder;
 
@@ -65,9 +65,14 @@ pub(crate) fn run(case: &Case, fault: Option<Fault>, flawless: Option<&Report>) 
     // usable.
     let child = unsafe { Builder::new().daemon(true).fork_with_threads(live) };
     let child = child.expect("a child can be forked");
+    let start = Instant::now();
     let listener = loop {
         match board.listener() {
             Some(listener) => break listener,
+            None if start.elapsed() > PATIENCE => {
+                child.kill().expect("it is ours");
+                panic!("{}: it had not prepared after {PATIENCE:?}", case.name);
+            }
             None if child.is_alive().expect("it is ours") => {
                 thread::sleep(Duration::from_micros(100));
             }

@@ -36,15 +36,17 @@ pub(crate) fn be_supervised() -> RawFd {
     let one = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let unasked =
         [libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_sched_yield];
-    let mut program = vec![one(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
-    for call in unasked {
-        program.push(libc::sock_filter {
-            jf: 1,
-            ..one(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32)
-        });
-        program.push(one(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
-    }
-    program.push(one(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_USER_NOTIF));
+    let allowed = |call| {
+        let is_call = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        [
+            libc::sock_filter { jf: 1, ..one(is_call, call as u32) },
+            one(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+        ]
+    };
+    // Not on the heap: what gives memory back might make a call before anyone can decide it.
+    let mut program = [one(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0); 2 + 2 * 4];
+    program[1..9].copy_from_slice(unasked.map(allowed).as_flattened());
+    program[9] = one(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_USER_NOTIF);
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: takes integers.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
