@@ -110,8 +110,8 @@ pub(super) fn check_len(handle: &QueueHandle, len: usize) -> Result<(), QueueErr
 const WORD: usize = size_of::<u64>();
 
 /// Returns the words of a slot's payload. They may be another participant's at the same time, in a
-/// queue of batches, where all accesses are of this size and atomic. Only the owner of a batch reads
-/// them otherwise, and nobody writes meanwhile.
+/// queue of batches, where all accesses are of this size and atomic. Only the owner of a batch
+/// reads them otherwise, and nobody writes meanwhile.
 #[inline(always)]
 fn words(memory: &QueueMemory, slot: usize) -> &[AtomicU64] {
     // The slot's stride is rounded up to words, so its payload is, too.
