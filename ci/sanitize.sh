@@ -27,6 +27,7 @@ address)
     flags=-Zsanitizer=address
     # These tests leak on purpose; participants of the model that die do.
     suppressions='leak:driver::tests::driver
+leak:driver::tests::Nuisance
 leak:an_event_that_is_set_and_cleared_at_once_is_seen_by_all
 leak:queue_model'
     export LSAN_OPTIONS=suppressions=$folder/suppressions.txt:print_suppressions=0
@@ -98,6 +99,9 @@ if [ $name = thread ]; then
     fi
 fi
 
+# The bounds of time are of a program without a sanitizer.
+export CROSSPROC_PATIENCE=150 CROSSPROC_SLOWNESS=4
+
 targets=(--lib)
 for program in tests/*.rs tests/*/main.rs; do
     program=$(basename "${program%/main.rs}" .rs)
@@ -130,7 +134,7 @@ while read -r program file; do
     (
         [ "$program" = sys ] && cd sys
         export CARGO_MANIFEST_DIR=$PWD
-        exec timeout 300 "$file" --nocapture "${arguments[@]}" "${without[@]}"
+        exec timeout 500 "$file" --nocapture "${arguments[@]}" "${without[@]}"
     ) >"$folder/$name/$program.txt" 2>&1 </dev/null || code=$?
     counts=$(sed -nE \
         's/^test result: .*\. ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored.*/\1 \2 \3/p' \

@@ -13,7 +13,7 @@ use crossproc::{JoinableQueue, Queue, QueueError, QueueOptions, Shm, wait_any_ti
 
 mod forked;
 mod spoiled;
-use forked::{PATIENCE, fork, kill, wait_until};
+use forked::{fork, kill, patience, slowness, wait_until};
 use spoiled::*;
 
 const SIZES: Sizes = Sizes { entries: 6, ids: 8, places: 3 };
@@ -151,7 +151,7 @@ fn options() -> QueueOptions {
 fn in_time<R>(what: &str, call: impl FnOnce() -> R) -> R {
     let start = Instant::now();
     let result = call();
-    assert!(start.elapsed() < SHORT + SLACK, "{what} took {:?}", start.elapsed());
+    assert!(start.elapsed() < SHORT + SLACK * slowness(), "{what} took {:?}", start.elapsed());
     result
 }
 
@@ -200,7 +200,7 @@ fn operate_on_tasks(queue: &JoinableQueue<u64>) {
 /// Runs `body` in a process of its own. The test fails if that process never ends or is killed.
 fn in_a_process(what: &str, body: impl FnOnce() + Send) {
     let status =
-        fork(body).join_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"));
+        fork(body).join_timeout(patience()).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(status.success(), "{what}: {status}");
 }
 

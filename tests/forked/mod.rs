@@ -13,7 +13,7 @@ use crossproc::set_recheck_interval;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Returns `PATIENCE`, or as many seconds as `CROSSPROC_PATIENCE` says, where everything is slow.
-fn patience() -> Duration {
+pub(crate) fn patience() -> Duration {
     number_of("CROSSPROC_PATIENCE").map_or(PATIENCE, |seconds| Duration::from_secs(seconds.into()))
 }
 
