@@ -1,5 +1,6 @@
-//! Processes that share handles: [`fork`] runs a closure in a child, [`CommandExt`] starts another
-//! program, and [`Child`] stands for either.
+//! Processes that share handles: [`fork`] runs a closure in a child, a [`Nursery`] does so in a
+//! program with threads, [`CommandExt`] starts another program, and [`Child`] stands for any of
+//! them.
 //!
 //! # What a forked child inherits
 //! A child inherits handles: the mappings and the descriptors are shared. It inherits no locks.
@@ -26,7 +27,8 @@
 //! not know about `fork`, or of any library. A child may then do only what is async-signal-safe
 //! and, with glibc, also allocate. [`fork`] therefore refuses if there are other threads;
 //! [`Builder::fork_with_threads`] leaves the decision to its caller. To start workers from such a
-//! program, fork before the first thread, or start a program with [`CommandExt`].
+//! program, fork before the first thread, start a [`Nursery`] before the first thread, which forks
+//! at any time, or start a program with [`CommandExt`].
 //!
 //! A thread that has ended, or was joined, does not count: [`fork`] waits until the kernel has
 //! finished with it. A thread that is about to end cannot be told from one that is not. So `fork`
@@ -146,7 +148,9 @@ mod closing;
 mod command;
 mod exit;
 mod gate;
+mod nursery;
 mod printed;
+mod report;
 mod start;
 mod threads;
 
@@ -157,6 +161,7 @@ use crossproc_sys::failed::failed;
 pub use self::child::{Child, StatusLost};
 pub use self::command::{CommandExt, InheritError, inherited};
 pub use self::exit::Exit;
+pub use self::nursery::{Nursery, NurseryError};
 pub use crate::memory::{Handle, HandleError};
 
 /// The exit status of a child whose closure panicked: that of a Rust program whose `main` panicked.

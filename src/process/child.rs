@@ -15,6 +15,8 @@ use crossproc_sys::process;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
+use super::report::Reports;
+use crate::connection::Connection;
 use crate::wait::{Ended, Wait, Waiter};
 use crossproc_sys::failed::failed;
 
@@ -23,8 +25,8 @@ const AGAIN: u64 = 1_000_000;
 /// How many looks at a child that another is about to have reaped are enough.
 const MANY: u32 = 1_000;
 
-/// A process that this one started, by [`fork`](super::fork) or
-/// [`CommandExt::start`](super::CommandExt::start).
+/// A process that this one started, by [`fork`](super::fork),
+/// [`CommandExt::start`](super::CommandExt::start) or a [`Nursery`](super::Nursery).
 ///
 /// It is known by a pidfd, so no operation can hit another process that was given the same pid.
 /// Several threads may use it at once, but only in the process that started it: elsewhere a join is
@@ -38,11 +40,17 @@ pub struct Child {
     pidfd: OwnedFd,
     /// The exit status, once the process has been reaped.
     status: Mutex<Option<ExitStatus>>,
+    /// If it is the child of a nursery's helper: where that reports its end.
+    reports: Option<Reports>,
 }
 
 impl Child {
     pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
-        Child { pid, pidfd, status: Mutex::new(None) }
+        Child { pid, pidfd, status: Mutex::new(None), reports: None }
+    }
+
+    pub(super) fn of_nursery(pid: Pid, pidfd: OwnedFd, reports: Connection) -> Self {
+        Child { reports: Some(Reports::of(reports)), ..Child::new(pid, pidfd) }
     }
 
     /// Returns the pid. Once the child is joined, another process may be given it.
@@ -61,6 +69,10 @@ impl Child {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.pid.as_raw_nonzero().get() as u32
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
     }
 
     /// Waits until the process has ended, as long as it takes. Returns its exit code, or the signal
@@ -163,24 +175,46 @@ impl Child {
         if let Some(status) = *known {
             return Ok(Look::Ended(status));
         }
-        let status = match pidfd::reap(&self.pidfd) {
-            Ok(None) => return Ok(Look::Runs),
-            Ok(Some(status)) => status,
+        let look = match &self.reports {
+            None => self.reap()?,
+            Some(reports) => self.hear(reports)?,
+        };
+        if let Look::Ended(status) = look {
+            *known = Some(status);
+        }
+        Ok(look)
+    }
+
+    /// Reaps a child of this process.
+    fn reap(&self) -> io::Result<Look> {
+        match pidfd::reap(&self.pidfd) {
+            Ok(None) => Ok(Look::Runs),
+            Ok(Some(status)) => Ok(Look::Ended(status)),
             Err(error) if error.raw_os_error() != Some(Errno::CHILD.raw_os_error()) => {
-                return Err(failed("waitid")(error));
+                Err(failed("waitid")(error))
             }
             Err(_) => match pidfd::record(&self.pidfd) {
-                Record::Ended(status) => status,
-                Record::Child => return Ok(Look::IsReaped),
-                Record::OfAnother => return Err(self.lost(Taker::Parent)),
-                Record::Unknown if process::ignores_children() => {
-                    return Err(self.lost(Taker::Kernel));
-                }
-                Record::Unknown => return Err(self.lost(Taker::Wait)),
+                Record::Ended(status) => Ok(Look::Ended(status)),
+                Record::Child => Ok(Look::IsReaped),
+                Record::OfAnother => Err(self.lost(Taker::Parent)),
+                Record::Unknown if process::ignores_children() => Err(self.lost(Taker::Kernel)),
+                Record::Unknown => Err(self.lost(Taker::Wait)),
             },
-        };
-        *known = Some(status);
-        Ok(Look::Ended(status))
+        }
+    }
+
+    /// Looks for the report of a nursery's helper.
+    fn hear(&self, reports: &Reports) -> io::Result<Look> {
+        if let Some(status) = reports.look() {
+            return Ok(Look::Ended(status));
+        }
+        if !reports.are_over() || self.is_alive()? {
+            return Ok(Look::Runs);
+        }
+        match pidfd::record(&self.pidfd) {
+            Record::Ended(status) => Ok(Look::Ended(status)),
+            _ => Err(self.lost(Taker::Nursery)),
+        }
     }
 
     fn lost(&self, taker: Taker) -> io::Error {
@@ -304,7 +338,12 @@ impl Child {
 
     /// Sleeps until the process has ended, for a slice at most. Returns whether it has ended.
     fn sleep(&self, waiter: &mut Waiter) -> io::Result<bool> {
-        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        // A report comes just after the end of the process that it is about, or never.
+        let ended = match &self.reports {
+            Some(reports) if !reports.are_over() => reports.as_fd(),
+            _ => self.pidfd.as_fd(),
+        };
+        let mut ended = [PollFd::new(&ended, PollFlags::IN)];
         let mut polled = Ok(Polled::TimedOut);
         waiter.sleep(|until| {
             polled = poll(&mut ended, until);
@@ -337,9 +376,9 @@ enum Look {
 /// [`io::Error::get_ref`] and a downcast.
 ///
 /// The status went to a wait for any child, or the kernel kept none since SIGCHLD is ignored, or
-/// another process is the parent. The text says which. From Linux 6.15 on, the kernel keeps the
-/// status for every holder of a pidfd, and a [`Child`] is one. The first two cases do not happen
-/// there, unless a sandbox refuses the call (`PIDFD_GET_INFO`).
+/// the helper of its nursery died before it, or another process is the parent. The text says which.
+/// From Linux 6.15 on, the kernel keeps the status for every holder of a pidfd, and a [`Child`] is
+/// one. Only the last case happens there, unless a sandbox refuses the call (`PIDFD_GET_INFO`).
 #[derive(Debug, thiserror::Error)]
 #[error("process {id} has ended, or is another's, and its exit status is lost: {taker}")]
 pub struct StatusLost {
@@ -385,6 +424,8 @@ enum Taker {
          Have it wait for its own children only, or run Linux 6.15 or later"
     )]
     Wait,
+    #[error("the helper of its nursery had died, and reported nothing. Run Linux 6.15 or later")]
+    Nursery,
     #[error("this process did not start it: only the one that did can join it")]
     Parent,
 }

@@ -1,0 +1,254 @@
+//! [`Nursery`]: a helper process that forks children for a program with threads.
+
+use core::time::Duration;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
+use std::time::Instant;
+
+use super::report::Report;
+use super::{Builder, Child, Exit};
+use crate::connection::{Connection, ConnectionError, private_pipe};
+use crate::wait::Wait;
+
+mod helper;
+
+/// A helper process that forks children on request, at any time and from any thread.
+///
+/// [`fork`](super::fork) needs a program with one thread. A nursery is started while the program
+/// has one, and gets the closure that all its children run. From then on, [`fork`](Nursery::fork)
+/// works beside any threads, of a runtime or of a library, and replaces children that have died.
+///
+/// ```standalone_crate
+/// use crossproc::ConnectionError;
+/// use crossproc::process::Nursery;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // While there is one thread.
+/// let nursery = Nursery::start(|parent| -> Result<(), ConnectionError> {
+///     let number = parent.recv()?[0];
+///     parent.send(&[number * 2])
+/// })?;
+///
+/// std::thread::scope(|scope| {
+///     for number in 1..=3 {
+///         let nursery = &nursery;
+///         scope.spawn(move || {
+///             let (child, to_child) = nursery.fork().unwrap();
+///             to_child.send(&[number]).unwrap();
+///             assert_eq!(to_child.recv().unwrap(), [number * 2]);
+///             assert!(child.join().unwrap().success());
+///         });
+///     }
+/// });
+/// nursery.join()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What children have
+/// They are forked from the helper. So they have what the program had when it started the nursery:
+/// its memory as it was then, its handles, its environment. Nothing that the program does later
+/// changes that. What a child needs later, send it over its connection. The helper also keeps what
+/// was open then. So a stream whose end the program drops later ends only with the helper and its
+/// children: start the nursery early, or [close](Builder::close) such ends in it. The ends that
+/// [`fork_connected`](super::fork_connected) made are closed anyway.
+///
+/// The helper has a process group of its own, so that an interrupt from the terminal does not end
+/// it. Its children are in the group of the program.
+///
+/// # Deaths
+/// - **The program** dies, or its first thread ends: the helper is killed, and children that are
+///   [daemons](Builder::daemon) with it. Other children go on.
+/// - **A child** dies: the helper reaps it, and [`Child::join`] returns how it ended, as for other
+///   children.
+/// - **The helper** dies, which nothing but a kill or a lack of memory causes:
+///   [`fork`](Nursery::fork) is [`NurseryError::Ended`]. Its daemons are killed, and other children
+///   go on. How they end is not known any more: `join` waits for the end, and is
+///   [`StatusLost`](super::StatusLost), unless the kernel has kept it (from Linux 6.15 on). Start
+///   another nursery, if there is still one thread only.
+/// - **The helper is stopped**: `fork` waits until it goes on. [`fork_timeout`](Nursery::fork_timeout)
+///   does not.
+///
+/// # Drop
+/// Dropping a nursery leaves its children alone. The helper ends when they have ended. It stays a
+/// zombie then, as a [`Child`] that is not joined: [`join`](Nursery::join) waits for both.
+#[derive(Debug)]
+pub struct Nursery {
+    requests: Connection,
+    helper: Child,
+}
+
+/// Why a [`Nursery`] has not forked a child.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NurseryError {
+    /// The helper has ended: it was killed, or this process is a forked child, to which the
+    /// nursery does not belong.
+    #[error("the nursery's helper process has ended, or is another process's: start a nursery")]
+    Ended,
+    /// The helper had not answered in time. A child that it forks later for this request is killed
+    /// at once.
+    #[error("the nursery's helper process had not forked a child at the deadline")]
+    TimedOut,
+    /// The fork failed, in this process or in the helper, and there is no child.
+    #[error("a nursery could not fork a child")]
+    Fork(#[source] io::Error),
+}
+
+impl From<NurseryError> for io::Error {
+    fn from(error: NurseryError) -> Self {
+        let kind = match &error {
+            NurseryError::Ended => io::ErrorKind::BrokenPipe,
+            NurseryError::TimedOut => io::ErrorKind::TimedOut,
+            NurseryError::Fork(error) => error.kind(),
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+impl From<ConnectionError> for NurseryError {
+    fn from(error: ConnectionError) -> Self {
+        match error {
+            ConnectionError::EndOfStream
+            | ConnectionError::BrokenPipe
+            | ConnectionError::Closed => NurseryError::Ended,
+            ConnectionError::TimedOut => NurseryError::TimedOut,
+            error => NurseryError::Fork(error.into()),
+        }
+    }
+}
+
+impl Nursery {
+    /// Starts a nursery whose children run `body`: [`Builder::nursery`] with the defaults. This
+    /// process may have one thread only.
+    ///
+    /// # Errors
+    /// As for [`Builder::fork`].
+    pub fn start<R: Exit>(body: impl Fn(Connection) -> R + Send + 'static) -> io::Result<Nursery> {
+        Builder::new().nursery(body)
+    }
+
+    /// Forks a child, which gets one end of a connection, and this process the other, as with
+    /// [`fork_connected`](super::fork_connected). Returns when the child has begun. It may be
+    /// called by several threads at once.
+    ///
+    /// The child is the helper's, but may be used like any other. It exits with the [code](Exit) of
+    /// what the closure returned.
+    ///
+    /// # Errors
+    /// [`NurseryError`]. There is no child then.
+    pub fn fork(&self) -> Result<(Child, Connection), NurseryError> {
+        self.fork_with(Wait::FOREVER)
+    }
+
+    /// [`fork`](Nursery::fork), which waits for `timeout` at most. [`Duration::MAX`] waits for
+    /// ever.
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process::Nursery;
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let nursery = Nursery::start(|_| 7)?;
+    /// let (child, _) = nursery.fork_timeout(Duration::from_secs(10))?;
+    /// assert_eq!(child.join()?.code(), Some(7));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NurseryError::TimedOut`]; otherwise as [`fork`](Nursery::fork).
+    pub fn fork_timeout(&self, timeout: Duration) -> Result<(Child, Connection), NurseryError> {
+        // One deadline for all that follows.
+        match Instant::now().checked_add(timeout) {
+            Some(deadline) => self.fork_deadline(deadline),
+            None => self.fork(),
+        }
+    }
+
+    /// [`fork`](Nursery::fork), which waits until `deadline` at most.
+    ///
+    /// # Errors
+    /// [`NurseryError::TimedOut`]; otherwise as [`fork`](Nursery::fork).
+    pub fn fork_deadline(&self, deadline: Instant) -> Result<(Child, Connection), NurseryError> {
+        self.fork_with(Wait::deadline(deadline))
+    }
+
+    fn fork_with(&self, wait: Wait) -> Result<(Child, Connection), NurseryError> {
+        let (reports, theirs) = private_pipe().map_err(NurseryError::Fork)?;
+        let (connection, of_child) = private_pipe().map_err(NurseryError::Fork)?;
+        // It is there already when the helper has the other end.
+        reports.send_handle_with(&of_child, wait)?;
+        self.requests.send_handle_with(&theirs, wait)?;
+        drop((theirs, of_child));
+        let mut answer = match reports.recv_with(wait) {
+            Err(ConnectionError::EndOfStream) if self.helper.is_alive().unwrap_or(false) => {
+                return Err(NurseryError::Fork(io::Error::other(
+                    "the nursery's helper could not take the request: it may have no descriptors \
+                     left (RLIMIT_NOFILE)",
+                )));
+            }
+            answer => answer?,
+        };
+        match Report::of(&answer) {
+            Some(Report::Forked(pid)) => {
+                let pidfd: OwnedFd = answer.take_handle()?;
+                Ok((Child::of_nursery(pid, pidfd, reports), connection))
+            }
+            Some(Report::Failed(error)) => Err(NurseryError::Fork(error)),
+            _ => Err(NurseryError::Ended),
+        }
+    }
+
+    /// Waits until all children have ended, and then the helper. Nothing is left of the nursery
+    /// then.
+    ///
+    /// # Errors
+    /// As [`Child::join`], for the helper.
+    pub fn join(self) -> io::Result<ExitStatus> {
+        let Nursery { requests, helper } = self;
+        drop(requests);
+        helper.join()
+    }
+
+    /// Returns the helper's pid.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.helper.id()
+    }
+}
+
+impl Builder<'_> {
+    /// Starts a [`Nursery`], whose children run `body`. They are [daemons](Builder::daemon) of the
+    /// helper if that is set, and the descriptors to be [closed](Builder::close) are closed in the
+    /// helper. This process may have one thread only.
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process::Builder;
+    /// use crossproc::{ConnectionError, pipe};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (one, other) = pipe()?;
+    /// let nursery = Builder::new().daemon(true).close(&one).close(&other).nursery(|_| ())?;
+    /// // The stream ends, since neither the helper nor a child has a copy of this end.
+    /// drop(other);
+    /// assert!(matches!(one.recv(), Err(ConnectionError::EndOfStream)));
+    /// nursery.fork()?.0.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Builder::fork`].
+    pub fn nursery<R: Exit>(
+        &self,
+        body: impl Fn(Connection) -> R + Send + 'static,
+    ) -> io::Result<Nursery> {
+        let are_daemons = self.daemon;
+        let helper = Builder { daemon: true, closed: self.closed.clone() };
+        let (helper, requests) =
+            helper.fork_connected(move |requests| helper::run(requests, are_daemons, body))?;
+        Ok(Nursery { requests, helper })
+    }
+}
