@@ -277,6 +277,21 @@ fn a_nursery_ends_when_its_children_have() {
         assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(7));
         wait_until("the helper has ended", || has_ended(helper));
 
+        wait_until("only a zombie is left", || children_of(std::process::id()) == [helper]);
+
+        let nursery = Nursery::start(obey).unwrap();
+        kill(&nursery.fork().unwrap().0);
+        drop(nursery);
+        assert!(children_of(std::process::id()).is_empty(), "without children, nothing is left");
+
+        let nursery = Nursery::start(obey).unwrap();
+        signal_helper(&nursery, rustix::process::Signal::STOP);
+        let stopped = helper_of(&nursery);
+        let begin = Instant::now();
+        drop(nursery);
+        assert!(begin.elapsed() < PATIENCE / 3, "a stopped helper holds up no drop");
+        rustix::process::kill_process(stopped, rustix::process::Signal::CONT).unwrap();
+
         let nursery = Nursery::start(obey).unwrap();
         let (child, to_child) = nursery.fork().unwrap();
         to_child.send(b"x\x07").unwrap();
@@ -310,7 +325,7 @@ fn a_program_or_a_helper_without_descriptors_says_so() {
         let before = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, limit(0)).unwrap();
         let error = refused("no descriptors here");
-        setrlimit(Resource::Nofile, before.clone()).unwrap();
+        setrlimit(Resource::Nofile, before).unwrap();
         assert!(error.to_string().contains("Too many open files"), "{error}");
 
         let helper = Some(helper_of(&nursery));

@@ -67,7 +67,7 @@ const FORGETTING: u8 = 4;
 /// Waits for the end, and does not reap.
 const UNREAPED: WaitIdOptions = WaitIdOptions::EXITED.union(WaitIdOptions::NOWAIT);
 /// The exit code of a child that did not begin.
-const NOT_STARTED: i32 = 127;
+pub(super) const NOT_STARTED: i32 = 127;
 /// How often a child checks that its parent is alive, in nanoseconds.
 const LOOK: u64 = 100_000_000;
 /// How long a child that is not let in may take to end, in nanoseconds.

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use super::report::Report;
@@ -67,16 +68,36 @@ mod helper;
 ///   go on. How they end is not known any more: `join` waits for the end, and is
 ///   [`StatusLost`](super::StatusLost), unless the kernel has kept it (from Linux 6.15 on). Start
 ///   another nursery, if there is still one thread only.
-/// - **The helper is stopped**: `fork` waits until it goes on. [`fork_timeout`](Nursery::fork_timeout)
-///   does not.
+/// - **The helper is stopped**: `fork` waits until it goes on.
+///   [`fork_timeout`](Nursery::fork_timeout) does not.
 ///
 /// # Drop
-/// Dropping a nursery leaves its children alone. The helper ends when they have ended. It stays a
-/// zombie then, as a [`Child`] that is not joined: [`join`](Nursery::join) waits for both.
+/// Dropping a nursery leaves its children alone. If none is left, the helper ends, and the drop
+/// waits for that, unless the helper is stopped. Otherwise the helper ends when they have ended. It
+/// is a zombie then until this process next starts, joins or drops a nursery, or ends.
+/// [`join`](Nursery::join) waits for all.
 #[derive(Debug)]
 pub struct Nursery {
+    /// `None` only while it is joined or dropped.
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
     requests: Connection,
     helper: Child,
+}
+
+/// The helpers of this process that had children left when their nurseries were dropped.
+static LEFT: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+
+/// Reaps the helpers that have ended by now, and keeps `more` for later.
+fn reap_left(more: Option<Child>) {
+    // If another thread is about it, or was when this process was forked: it is only about zombies.
+    let Ok(mut left) = LEFT.try_lock() else { return };
+    // What cannot be joined is not this process's.
+    left.retain(|helper| matches!(helper.try_join(), Ok(None)));
+    left.extend(more);
 }
 
 /// Why a [`Nursery`] has not forked a child.
@@ -87,8 +108,8 @@ pub enum NurseryError {
     /// nursery does not belong.
     #[error("the nursery's helper process has ended, or is another process's: start a nursery")]
     Ended,
-    /// The helper had not answered in time. A child that it forks later for this request is killed
-    /// at once.
+    /// The helper had not answered in time. There is no child, or none that runs the closure: one
+    /// that is forked later for this request ends at once.
     #[error("the nursery's helper process had not forked a child at the deadline")]
     TimedOut,
     /// The fork failed, in this process or in the helper, and there is no child.
@@ -119,6 +140,9 @@ impl From<ConnectionError> for NurseryError {
     }
 }
 
+/// How long a helper may take to end that has no children.
+const ENDING: Duration = Duration::from_secs(1);
+
 impl Nursery {
     /// Starts a nursery whose children run `body`: [`Builder::nursery`] with the defaults. This
     /// process may have one thread only.
@@ -130,14 +154,13 @@ impl Nursery {
     }
 
     /// Forks a child, which gets one end of a connection, and this process the other, as with
-    /// [`fork_connected`](super::fork_connected). Returns when the child has begun. It may be
-    /// called by several threads at once.
+    /// [`fork_connected`](super::fork_connected). It may be called by several threads at once.
     ///
     /// The child is the helper's, but may be used like any other. It exits with the [code](Exit) of
     /// what the closure returned.
     ///
     /// # Errors
-    /// [`NurseryError`]. There is no child then.
+    /// [`NurseryError`]. The closure has not run then, and there is no child.
     pub fn fork(&self) -> Result<(Child, Connection), NurseryError> {
         self.fork_with(Wait::FOREVER)
     }
@@ -180,10 +203,11 @@ impl Nursery {
         let (connection, of_child) = private_pipe().map_err(NurseryError::Fork)?;
         // It is there already when the helper has the other end.
         reports.send_handle_with(&of_child, wait)?;
-        self.requests.send_handle_with(&theirs, wait)?;
+        let Open { requests, helper } = self.open();
+        requests.send_handle_with(&theirs, wait)?;
         drop((theirs, of_child));
         let mut answer = match reports.recv_with(wait) {
-            Err(ConnectionError::EndOfStream) if self.helper.is_alive().unwrap_or(false) => {
+            Err(ConnectionError::EndOfStream) if helper.is_alive().unwrap_or(false) => {
                 return Err(NurseryError::Fork(io::Error::other(
                     "the nursery's helper could not take the request: it may have no descriptors \
                      left (RLIMIT_NOFILE)",
@@ -194,6 +218,7 @@ impl Nursery {
         match Report::of(&answer) {
             Some(Report::Forked(pid)) => {
                 let pidfd: OwnedFd = answer.take_handle()?;
+                connection.send_with(helper::GO, wait)?;
                 Ok((Child::of_nursery(pid, pidfd, reports), connection))
             }
             Some(Report::Failed(error)) => Err(NurseryError::Fork(error)),
@@ -206,16 +231,39 @@ impl Nursery {
     ///
     /// # Errors
     /// As [`Child::join`], for the helper.
-    pub fn join(self) -> io::Result<ExitStatus> {
-        let Nursery { requests, helper } = self;
+    pub fn join(mut self) -> io::Result<ExitStatus> {
+        let Some(Open { requests, helper }) = self.open.take() else { unreachable!() };
         drop(requests);
-        helper.join()
+        let ended = helper.join();
+        reap_left(ended.is_err().then_some(helper));
+        ended
+    }
+
+    fn open(&self) -> &Open {
+        self.open.as_ref().expect("it is neither joined nor dropped")
     }
 
     /// Returns the helper's pid.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.helper.id()
+        self.open().helper.id()
+    }
+}
+
+impl Drop for Nursery {
+    fn drop(&mut self) {
+        let Some(Open { requests, helper }) = self.open.take() else { return };
+        // In a forked child, nobody is there who could be told.
+        if requests.try_send(helper::END).is_ok() {
+            // The helper closes its end: either it ends, or it has said before that children are
+            // left.
+            if let Err(ConnectionError::EndOfStream) = requests.recv_timeout(ENDING) {
+                let _ = helper.join_timeout(ENDING);
+            }
+        }
+        // Closed before the helper is waited for again.
+        drop(requests);
+        reap_left(Some(helper));
     }
 }
 
@@ -245,10 +293,11 @@ impl Builder<'_> {
         &self,
         body: impl Fn(Connection) -> R + Send + 'static,
     ) -> io::Result<Nursery> {
+        reap_left(None);
         let are_daemons = self.daemon;
         let helper = Builder { daemon: true, closed: self.closed.clone() };
         let (helper, requests) =
             helper.fork_connected(move |requests| helper::run(requests, are_daemons, body))?;
-        Ok(Nursery { requests, helper })
+        Ok(Nursery { open: Some(Open { requests, helper }) })
     }
 }

@@ -1,28 +1,44 @@
 //! The helper process of a nursery.
 //!
 //! It sleeps until there is a request or a child has ended. A request brings one end of the
-//! connection for the [reports](super::super::report) about the child, and that has brought already the
-//! child's end of the connection to the program. So requests of several threads are no concern of
-//! each other: each is one packet.
+//! connection for the [reports](super::super::report) about the child. That connection has brought
+//! already the child's end of its connection to the program. So each request is one packet, and
+//! requests of several threads do not get mixed up.
 //!
-//! A child's descriptors are the helper's but for those that are about the nursery: a child closes
-//! them before its body runs.
+//! A child begins when the program has its pidfd, and says so over that connection. So one that
+//! nobody knows of does nothing: the program gave up, or died.
+//!
+//! A child has the helper's descriptors but for those that are about the nursery: it closes them
+//! before its body runs.
 
 #![allow(unsafe_code)]
 
 use core::mem;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use crossproc_sys::clock;
 use crossproc_sys::failed::failed;
 use crossproc_sys::poll::{PollFd, PollFlags, poll, sleep_until};
-use rustix::process::{Pid, getpgrp, setpgid};
+use rustix::process::{Pid, getpgid, setpgid};
 
+use super::super::gate::NOT_STARTED;
 use super::super::report::Report;
-use super::super::{Builder, Child, Exit};
+use super::super::{Builder, Child, Exit, StatusLost};
 use crate::connection::{self, Connection, ConnectionError, Message};
 
+/// A message instead of a request: there are no more requests.
+pub(super) const END: &[u8] = b"end";
+/// The answer to that, unless there are no children.
+const LEFT: &[u8] = b"children are left";
+
+/// What the program sends to a child once it has its pidfd. The child does not begin before that.
+/// So one that nobody knows of does nothing, and ends.
+pub(super) const GO: &[u8] = b"go";
+
+/// How many times the helper, or a child, tries again what the system has refused, with a pause
+/// before each. It is a second.
+const TRIES: u32 = 1_000;
 /// The length of a pause, in nanoseconds, where nothing tells when it is over: the kernel refuses a
 /// wait, or a debugger has not let go of a child that has ended.
 const PAUSE: u64 = 1_000_000;
@@ -33,8 +49,8 @@ struct Helper<B> {
     requests: Option<Connection>,
     wards: Vec<Ward>,
     are_daemons: bool,
-    /// The program's process group.
-    group: Pid,
+    /// The program's process group. `None`: the system does not tell.
+    group: Option<Pid>,
     body: B,
 }
 
@@ -42,6 +58,8 @@ struct Helper<B> {
 struct Ward {
     child: Child,
     reports: Connection,
+    /// How many times the system may still refuse to reap it.
+    tries: u32,
 }
 
 /// Serves requests until there are no more, and all children have ended.
@@ -50,7 +68,7 @@ pub(super) fn run<R: Exit>(
     are_daemons: bool,
     body: impl Fn(Connection) -> R,
 ) {
-    let group = getpgrp();
+    let group = getpgid(None).ok();
     // So an interrupt from the terminal is not for the helper. It may be refused to the first
     // process of a session, which this is not; where a sandbox refuses it, the helper does without.
     let _ = setpgid(None, None);
@@ -111,6 +129,13 @@ impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
     fn serve(&mut self) -> bool {
         let Some(requests) = &self.requests else { return false };
         match requests.try_recv() {
+            Ok(request) if *request == *END => {
+                if !self.wards.is_empty() {
+                    // Without it, the program waits a moment for an end that does not come.
+                    let _ = requests.try_send(LEFT);
+                }
+                self.requests = None;
+            }
             Ok(request) => {
                 // One that makes no sense has no answer but the end of its stream.
                 let _ = self.answer(request);
@@ -127,59 +152,69 @@ impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
         let mut reports = Some(reports);
         let forked = self.fork(&mut reports, connection);
         let Some(reports) = reports else { return Ok(()) };
-        match forked {
-            Ok((child, pidfd)) => {
-                let report = Report::Forked(child.pid()).bytes();
-                if let Err(error) = reports.try_send_both(&report, &pidfd) {
-                    // Nobody waits for it any more.
-                    let _ = child.kill().and_then(|()| child.join());
-                    return Err(error);
-                }
-                self.wards.push(Ward { child, reports });
-                Ok(())
+        let child = match forked {
+            Ok(child) => child,
+            Err(error) => return reports.try_send(&Report::Failed(error).bytes()),
+        };
+        let told = match child.as_fd().try_clone_to_owned() {
+            Ok(pidfd) => reports.try_send_both(&Report::Forked(child.pid()).bytes(), &pidfd),
+            Err(error) => {
+                let error = failed("fcntl(F_DUPFD_CLOEXEC)")(error);
+                reports.try_send(&Report::Failed(error).bytes()).and(Err(ConnectionError::Closed))
             }
-            Err(error) => reports.try_send(&Report::Failed(error).bytes()),
+        };
+        if told.is_err() {
+            // Nobody knows of it, so it does nothing, and would end by itself.
+            let _ = child.kill();
         }
+        self.wards.push(Ward { child, reports, tries: TRIES });
+        told
     }
 
-    /// Forks a child that has this end of its connection to the program. Returns it with a copy of
-    /// its pidfd. In the child, `reports` are taken.
+    /// Forks a child that has this end of its connection to the program. In the child, `reports` are
+    /// taken.
     fn fork(
         &mut self,
         reports: &mut Option<Connection>,
         connection: Connection,
-    ) -> io::Result<(Child, OwnedFd)> {
+    ) -> io::Result<Child> {
         let Helper { requests, wards, are_daemons, group, body } = self;
         let number = connection.number();
         let in_child = || {
             // What is about the nursery is not the child's.
             drop((mem::take(wards), requests.take(), reports.take()));
             // So an interrupt from the terminal is for the child, too. The group may be gone.
-            let _ = setpgid(None, Some(*group));
-            body(connection::adopt(connection))
+            if let Some(group) = group {
+                let _ = setpgid(None, Some(*group));
+            }
+            let connection = connection::adopt(connection);
+            match wait_for_go(&connection) {
+                Ok(()) => body(connection).code(),
+                Err(_) => NOT_STARTED,
+            }
         };
         // SAFETY: this process has one thread, and has run no code but this file's, which holds no
         // guards.
-        let child = unsafe {
-            Builder::new().daemon(*are_daemons).fork_child(in_child, true, Some(number))
-        }?;
-        match child.as_fd().try_clone_to_owned() {
-            Ok(pidfd) => Ok((child, pidfd)),
-            Err(error) => {
-                let _ = child.kill().and_then(|()| child.join());
-                Err(failed("fcntl(F_DUPFD_CLOEXEC)")(error))
-            }
-        }
+        unsafe { Builder::new().daemon(*are_daemons).fork_child(in_child, true, Some(number)) }
     }
 
     /// Reports that a child has ended, how, and that there is no more to report. Returns whether it
     /// has.
     fn report_end(&mut self, index: usize) -> bool {
-        let ended = match self.wards[index].child.try_join() {
+        let ward = &mut self.wards[index];
+        let ended = match ward.child.try_join() {
             Ok(None) => return false,
             Ok(Some(status)) => Some(status),
             // Its status is lost; the end of the stream says so.
-            Err(_) => None,
+            Err(error)
+                if ward.tries == 0 || error.get_ref().is_some_and(|of| of.is::<StatusLost>()) =>
+            {
+                None
+            }
+            Err(_) => {
+                ward.tries -= 1;
+                return false;
+            }
         };
         let ward = self.wards.swap_remove(index);
         if let Some(status) = ended {
@@ -187,5 +222,23 @@ impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
             let _ = ward.reports.try_send(&Report::Ended(status).bytes());
         }
         true
+    }
+}
+
+/// The child's part: waits until the program knows of it.
+fn wait_for_go(connection: &Connection) -> Result<(), ConnectionError> {
+    let mut tries = TRIES;
+    loop {
+        match connection.recv() {
+            Ok(_) => return Ok(()),
+            Err(error @ (ConnectionError::EndOfStream | ConnectionError::Closed)) => {
+                return Err(error);
+            }
+            Err(error) if tries == 0 => return Err(error),
+            Err(_) => {
+                tries -= 1;
+                pause();
+            }
+        }
     }
 }

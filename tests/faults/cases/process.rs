@@ -1,10 +1,11 @@
 //! Processes.
 
 use std::cell::RefCell;
+use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
-use crossproc::process::{Builder, Child, CommandExt, fork, fork_connected};
+use crossproc::process::{Builder, Child, CommandExt, Nursery, fork, fork_connected};
 use crossproc::{Event, Shm, pipe};
 
 use super::{Case, eventually};
@@ -32,6 +33,14 @@ fn join_again(started: &RefCell<Option<Child>>) -> Outcome {
         Some(child) => Ok(require(child.join_timeout(LONG)?.success(), "it has succeeded")?),
         None => Ok(()),
     }
+}
+
+/// Requires that the helpers of nurseries that were dropped end, and are reaped by the next one.
+fn helpers_end() -> Outcome {
+    eventually("the helpers end", || {
+        drop(Nursery::start(|_| ()));
+        fs::read_to_string("/proc/thread-self/children").is_ok_and(|children| children.is_empty())
+    })
 }
 
 /// Returns a child that sleeps.
@@ -84,6 +93,27 @@ pub(super) fn add(all: &mut Vec<Case>) {
             .map_err(std::io::Error::other)?;
             Ok(child)
         });
+    });
+    case("process: a nursery", |probe| {
+        let count = Shm::new(AtomicU32::new(0)).unwrap();
+        let operation = || {
+            let before = count.load(Acquire);
+            let theirs = count.clone();
+            let nursery = Nursery::start(move |_| _ = theirs.fetch_add(1, Release))?;
+            let (child, _) = nursery.fork_timeout(LONG)?;
+            require(child.join_timeout(LONG)?.success(), "it succeeds")?;
+            Ok(require(count.load(Acquire) == before + 1, "it has run once")?)
+        };
+        probe.operate_and_look(operation, |_| helpers_end());
+    });
+    case("process: a nursery that is joined", |probe| {
+        let operation = || {
+            let nursery = Nursery::start(|_| ())?;
+            let (child, _) = nursery.fork_timeout(LONG)?;
+            drop(child);
+            Ok(require(nursery.join()?.success(), "the helper succeeds")?)
+        };
+        probe.operate_and_look(operation, |_| helpers_end());
     });
     case("process: an end closed in the child", |probe| {
         let (ours, _theirs) = pipe().unwrap();
