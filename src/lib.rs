@@ -14,6 +14,10 @@
 #![doc = include_str!("../docs/what-there-is.md")]
 //!
 //! [`OwnerDied`]: LockError::OwnerDied
+#![cfg_attr(
+    not(feature = "serde"),
+    doc = "[`values`]: https://docs.rs/crossproc/latest/crossproc/values/index.html"
+)]
 //!
 //! [`shared!`] declares your own structs with primitives as fields. Primitives have a
 //! `const fn new`, are valid at any address in any mapping, and also work between the threads of
@@ -78,7 +82,7 @@ mod queue;
 mod reactor;
 mod sync;
 #[cfg(feature = "serde")]
-mod values;
+pub mod values;
 mod wait;
 mod wait_any;
 
@@ -104,7 +108,7 @@ pub use self::sync::semaphore::{
     BoundedSemaphore, OverRelease, Semaphore, SemaphoreError, SemaphoreGuard,
 };
 #[cfg(feature = "serde")]
-pub use self::values::ValueError;
+pub use self::values::transport::ValueError;
 pub use self::wait::{Wait, recheck_interval, set_recheck_interval};
 #[cfg(feature = "tokio")]
 pub use self::wait_any::wait_any_async;

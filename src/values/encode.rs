@@ -7,14 +7,19 @@ use serde::ser::{self, Serialize, Serializer};
 
 use super::unfit::{Empty, MAX_DEPTH, Unfit, deeper};
 
-/// Returns the bytes of a value.
-pub(super) fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, Unfit> {
+/// Appends the bytes of a value. If it has none, `to` is left as it was.
+pub(super) fn append<T: ?Sized + Serialize>(value: &T, to: &mut Vec<u8>) -> Result<(), Unfit> {
+    let before = to.len();
     let mut output = Output {
-        leaves: postcard::Serializer { output: Bytes(Vec::new()) },
+        leaves: postcard::Serializer { output: Bytes(core::mem::take(to)) },
         empty: Empty::default(),
     };
-    value.serialize(Encoder { output: &mut output, levels: MAX_DEPTH })?;
-    Ok(output.leaves.output.0)
+    let result = value.serialize(Encoder { output: &mut output, levels: MAX_DEPTH });
+    *to = output.leaves.output.0;
+    if result.is_err() {
+        to.truncate(before);
+    }
+    result
 }
 
 struct Bytes(Vec<u8>);

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::io;
 use std::thread;
 
+use crossproc::values::CodecError;
 use crossproc::{ByteQueue, ConnectionError, JoinableByteQueue, QueueError, ValueError, pipe};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -70,14 +71,16 @@ struct Wide {
 fn is_refused<T: DeserializeOwned + Debug + Send>(level: &[u8]) {
     let bytes = level.repeat(100_000);
     let is_too_deep = |error: ValueError<QueueError>| match error {
-        ValueError::TooDeep { max: 128, bytes: kept, .. } => kept == bytes,
+        ValueError::Codec(CodecError::TooDeep { max: 128, bytes: kept, .. }) => kept == bytes,
         _ => false,
     };
     with_usual_stack(|| {
         let (one, other) = pipe().unwrap();
         one.send(&bytes).unwrap();
         match other.recv_value::<T>(1 << 20).unwrap_err() {
-            ValueError::TooDeep { max: 128, bytes: kept, .. } => assert_eq!(kept, bytes),
+            ValueError::Codec(CodecError::TooDeep { max: 128, bytes: kept, .. }) => {
+                assert_eq!(kept, bytes);
+            }
             error => panic!("{error}"),
         }
         let queue = ByteQueue::with_max_len(2, bytes.len()).unwrap();
@@ -138,13 +141,16 @@ fn a_value_of_too_many_levels_is_not_sent() {
         for levels in [129, 100_000] {
             let mut too_deep = tree(levels);
             let error = one.send_value(&too_deep).unwrap_err();
-            assert!(
-                matches!(&error, ValueError::TooDeep { max: 128, bytes, .. } if bytes.is_empty()),
-                "{error}"
-            );
+            let ValueError::Codec(CodecError::TooDeep { max: 128, bytes, .. }) = &error else {
+                panic!("{error}")
+            };
+            assert!(bytes.is_empty());
             assert!(format!("{error}").contains("more than 128 levels"), "{error}");
             assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
-            assert!(matches!(queue.put_value(&too_deep), Err(ValueError::TooDeep { .. })));
+            assert!(matches!(
+                queue.put_value(&too_deep),
+                Err(ValueError::Codec(CodecError::TooDeep { .. }))
+            ));
             // A drop of the whole value would itself overflow the stack.
             while let Tree::Node(inner) = too_deep {
                 too_deep = *inner;
@@ -155,14 +161,26 @@ fn a_value_of_too_many_levels_is_not_sent() {
             number,
             next: Some(Box::new(list)),
         });
-        assert!(matches!(one.send_value(&too_long), Err(ValueError::TooDeep { .. })));
+        assert!(matches!(
+            one.send_value(&too_long),
+            Err(ValueError::Codec(CodecError::TooDeep { .. }))
+        ));
         let fields = (0..128)
             .fold(Fields::End, |next, number| Fields::More { number, next: Box::new(next) });
-        assert!(matches!(one.send_value(&fields), Err(ValueError::TooDeep { .. })));
+        assert!(matches!(
+            one.send_value(&fields),
+            Err(ValueError::Codec(CodecError::TooDeep { .. }))
+        ));
         let tuples =
             (0..128).fold(Tuples::End, |next, number| Tuples::More(number, Box::new(next)));
-        assert!(matches!(one.send_value(&tuples), Err(ValueError::TooDeep { .. })));
+        assert!(matches!(
+            one.send_value(&tuples),
+            Err(ValueError::Codec(CodecError::TooDeep { .. }))
+        ));
         let maps = (0..64).fold(Map(BTreeMap::new()), |map, key| Map(BTreeMap::from([(key, map)])));
-        assert!(matches!(one.send_value(&maps), Err(ValueError::TooDeep { .. })));
+        assert!(matches!(
+            one.send_value(&maps),
+            Err(ValueError::Codec(CodecError::TooDeep { .. }))
+        ));
     });
 }

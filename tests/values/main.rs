@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::io;
 
+use crossproc::values::CodecError;
 use crossproc::{
     ByteQueue, ConnectionError, Event, JoinableByteQueue, QueueError, Shm, ValueError, pipe,
     simplex,
@@ -69,7 +70,9 @@ proptest! {
                 sender.send_value(&order).unwrap();
                 prop_assert_eq!(receiver.recv_value::<Order>(200).unwrap(), order);
             }
-            Err(ValueError::Decode { bytes: kept, .. }) => prop_assert_eq!(kept, bytes),
+            Err(ValueError::Codec(CodecError::Decode { bytes: kept, .. })) => {
+                prop_assert_eq!(kept, bytes);
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -89,7 +92,10 @@ fn a_limit_is_kept_and_nothing_lost() {
     assert_eq!(other.recv_value::<Vec<u8>>(1_002).unwrap(), [7; 1_000]);
     // A length that exceeds the bytes causes no allocation of that size.
     one.send(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1]).unwrap();
-    assert!(matches!(other.recv_value::<Vec<u8>>(100), Err(ValueError::Decode { .. })));
+    assert!(matches!(
+        other.recv_value::<Vec<u8>>(100),
+        Err(ValueError::Codec(CodecError::Decode { .. }))
+    ));
     one.send_value(&1_u8).unwrap();
     one.send(&[1, 2]).unwrap();
     assert_eq!(other.recv_value::<u8>(10).unwrap(), 1);
@@ -102,9 +108,10 @@ fn a_limit_is_kept_and_nothing_lost() {
         Err(ValueError::Transport(QueueError::TooLong { len: 30, max: 10 }))
     ));
     queue.put_value(&[0_u64; 10]).unwrap();
-    assert!(
-        matches!(queue.get_value::<u8>(), Err(ValueError::Decode { bytes, .. }) if bytes == [0; 10])
-    );
+    assert!(matches!(
+        queue.get_value::<u8>(),
+        Err(ValueError::Codec(CodecError::Decode { bytes, .. })) if bytes == [0; 10]
+    ));
 }
 
 #[test]
@@ -132,7 +139,7 @@ fn a_value_that_refuses_is_an_error() {
         }
     }
     let (one, other) = pipe().unwrap();
-    assert!(matches!(one.send_value(&Sullen), Err(ValueError::Encode { .. })));
+    assert!(matches!(one.send_value(&Sullen), Err(ValueError::Codec(CodecError::Encode { .. }))));
     assert!(matches!(other.try_recv(), Err(ConnectionError::WouldBlock)), "nothing was sent");
     let queue = ByteQueue::with_max_len(1, 8).unwrap();
     queue.put_value(&1_u8).unwrap();
@@ -145,7 +152,7 @@ fn bytes_that_no_type_describes_or_that_no_option_begins_with_are_an_error() {
     let says = |error: ValueError<ConnectionError>, words: &str| {
         let text = error.to_string();
         assert!(
-            matches!(error, ValueError::Decode { .. }) && text.contains(words),
+            matches!(error, ValueError::Codec(CodecError::Decode { .. })) && text.contains(words),
             "{text:?} and not {words:?}"
         );
     };
@@ -167,23 +174,20 @@ fn an_error_of_a_value_becomes_one_of_io() {
     let what = || "it is odd".to_owned();
     assert_eq!(kind(ValueError::Transport(QueueError::TimedOut)), io::ErrorKind::TimedOut);
     assert_eq!(
-        kind(ValueError::Encode { type_name: "T", what: what() }),
+        kind(ValueError::Codec(CodecError::Encode { type_name: "T", what: what() })),
         io::ErrorKind::InvalidInput
     );
     // One error about what was to be sent, and one about what came.
     assert_eq!(
-        kind(ValueError::TooDeep { type_name: "T", max: 1, bytes: vec![] }),
+        kind(ValueError::Codec(CodecError::TooDeep { type_name: "T", max: 1, bytes: vec![] })),
         io::ErrorKind::InvalidInput
     );
     assert_eq!(
-        kind(ValueError::TooDeep { type_name: "T", max: 1, bytes: vec![1] }),
+        kind(ValueError::Codec(CodecError::TooDeep { type_name: "T", max: 1, bytes: vec![1] })),
         io::ErrorKind::InvalidData
     );
-    let error = io::Error::from(ValueError::<QueueError>::Decode {
-        type_name: "T",
-        what: what(),
-        bytes: vec![1],
-    });
+    let error =
+        io::Error::from(CodecError::Decode { type_name: "T", what: what(), bytes: vec![1] });
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert_eq!(error.to_string(), "1 bytes came that are no value of type T: it is odd");
 }
@@ -208,13 +212,13 @@ fn elements_that_take_no_bytes_are_counted() {
         one.send(endless).unwrap();
         assert!(matches!(
             other.recv_value::<Vec<Nothing>>(100),
-            Err(ValueError::Decode { bytes, .. })
+            Err(ValueError::Codec(CodecError::Decode { bytes, .. }))
                 if bytes == endless
         ));
         one.send(endless).unwrap();
         assert!(matches!(
             other.recv_value::<HashMap<(),
-            ()>>(100), Err(ValueError::Decode { bytes, .. })
+            ()>>(100), Err(ValueError::Codec(CodecError::Decode { bytes, .. }))
                 if bytes == endless
         ));
     }
@@ -223,10 +227,13 @@ fn elements_that_take_no_bytes_are_counted() {
     // The limit counts the elements of a value, not of a sequence.
     one.send_value(&(vec![(); MOST - 1], vec![Nothing::default()])).unwrap();
     assert_eq!(other.recv_value::<(Vec<()>, Vec<Nothing>)>(10).unwrap().0.len(), MOST - 1);
-    assert!(matches!(one.send_value(&vec![(); MOST + 1]), Err(ValueError::Encode { .. })));
+    assert!(matches!(
+        one.send_value(&vec![(); MOST + 1]),
+        Err(ValueError::Codec(CodecError::Encode { .. }))
+    ));
     assert!(matches!(
         one.send_value(&(vec![(); MOST], [vec![()]])),
-        Err(ValueError::Encode { .. })
+        Err(ValueError::Codec(CodecError::Encode { .. }))
     ));
     assert!(matches!(other.try_recv(), Err(ConnectionError::WouldBlock)), "nothing was sent");
     // Elements that take bytes are limited by the number of bytes alone.
