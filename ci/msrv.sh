@@ -11,7 +11,7 @@ root=$PWD/target/msrv/root
 if [ $# = 0 ]; then
     set --
     for program in lock event condition queue joinable connection directory process wait_any \
-        values tokio surroundings; do
+        values tokio surroundings layout; do
         set -- "$@" --test "$program"
     done
 elif [ "$*" = --all ]; then

@@ -30,4 +30,4 @@ sys=$(echo "$folder"/crossproc-sys-*)
 packaged=(--config "patch.crates-io.crossproc-sys.path='$sys'" --target-dir "$root/target")
 cargo check --quiet "${packaged[@]}" --all-features --all-targets
 cargo test "${packaged[@]}" --test queue_model --test directory_model --test connection_packets \
-    --test inherited
+    --test inherited --test layout

@@ -24,7 +24,7 @@ pub(crate) const CONTENTS: usize = 4_096;
 const MAGIC: u64 = u64::from_be_bytes(*b"crossprc");
 
 /// The version of the layout of header and primitives. Any change that another build would misread
-/// gets a new version.
+/// gets a new version, and new images for `tests/layout.rs`: see `docs/layout.md`.
 const ABI: u32 = 6;
 
 /// Pointer width in bits, and the libc whose robust list the locks fit.

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use core::fmt;
+use core::mem::offset_of;
 use core::time::Duration;
 use std::io;
 use std::time::Instant;
@@ -75,6 +76,9 @@ pub struct Barrier {
     parties: AtomicU32,
     _padding: u32,
 }
+
+// The layout is a part of the ABI: see `docs/layout.md`.
+const _: () = assert!(offset_of!(Barrier, parties) == 8 && size_of::<Barrier>() == 16);
 
 // SAFETY: two atomics, and padding; every value of them is valid, and the number of parties is only
 // compared.

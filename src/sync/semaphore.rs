@@ -4,6 +4,7 @@
 
 use core::fmt;
 use core::marker::PhantomData;
+use core::mem::offset_of;
 use core::time::Duration;
 use std::io;
 use std::time::Instant;
@@ -347,6 +348,13 @@ pub struct BoundedSemaphore {
     bound: AtomicU32,
     _padding: u32,
 }
+
+// The layout is a part of the ABI: see `docs/layout.md`.
+const _: () = assert!(
+    offset_of!(BoundedSemaphore, bound) == 8
+        && size_of::<BoundedSemaphore>() == 16
+        && size_of::<Semaphore>() == 8
+);
 
 // SAFETY: two atomics, and padding; every value of them is valid, and the bound is only compared.
 unsafe impl Shared for BoundedSemaphore {

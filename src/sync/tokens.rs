@@ -58,6 +58,7 @@
 //! where a reader takes a cell and then looks for a writer: see `rwlock::state`.
 
 use core::array;
+use core::mem::offset_of;
 
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -76,6 +77,11 @@ pub(crate) struct Cells<const N: usize> {
     gate: AtomicU64,
     cells: [RobustWord; N],
 }
+
+// The layout is a part of the ABI: see `docs/layout.md`.
+const _: () = assert!(
+    offset_of!(Cells<2>, cells) == 8 && size_of::<Cells<2>>() == 8 + 2 * size_of::<RobustWord>()
+);
 
 /// A cell that a thread holds. The taker says how it is held. A reader holds it by a guard, which
 /// stands for references. A permit is held without a guard: it protects nothing that a leak could

@@ -25,6 +25,7 @@
 //! All slots together are fewer than 2^21, or 2^15 in a queue of batches, counted in 64 bits, and
 //! `Offsets::len` is no more than the region's length.
 
+use core::mem::offset_of;
 use crossproc_sys::atomic::{AtomicU32, AtomicU64};
 
 use super::words::{BATCH_SLOT, INDEX, MOST_BATCHED};
@@ -100,6 +101,24 @@ pub(crate) struct ParticipantRecord {
     /// goes up.
     pub(crate) life: AtomicU64,
 }
+
+// The layout is a part of the ABI: see `docs/layout.md`.
+const _: () = assert!(
+    offset_of!(Position, watched) == 8
+        && size_of::<Apart<Position>>() == 128
+        && offset_of!(Counters, head) == 128
+        && offset_of!(Control, items) == 128
+        && offset_of!(Control, letters) == 384
+        && offset_of!(Control, roster) == 640
+        && offset_of!(Control, used) == 768
+        && offset_of!(Control, returned) == 776
+        && offset_of!(Control, moves) == 784
+        && offset_of!(Control, joins) == 792
+        && size_of::<Control>() == 896
+        && offset_of!(ParticipantRecord, token) < offset_of!(ParticipantRecord, seen)
+        && offset_of!(ParticipantRecord, seen) < offset_of!(ParticipantRecord, site)
+        && offset_of!(ParticipantRecord, site) < offset_of!(ParticipantRecord, life)
+);
 
 /// The size and kind of a queue: all participants must agree on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -74,6 +74,7 @@
 
 use core::cell::Cell;
 use core::convert::Infallible;
+use core::mem::offset_of;
 
 use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::atomic::Ordering::Relaxed;
@@ -102,6 +103,9 @@ pub(crate) struct RawCondition {
     owed: AtomicU32,
     _padding: u32,
 }
+
+// The layout is a part of the ABI: see `docs/layout.md`.
+const _: () = assert!(offset_of!(RawCondition, owed) == 8 && size_of::<RawCondition>() == 16);
 
 /// The word as a waiter saw it when its wait began.
 #[derive(Debug, Clone, Copy)]

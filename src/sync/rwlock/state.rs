@@ -31,6 +31,7 @@
 //! Readers that sleep on the lock's word are woken one at a time, like its other waiters. Each
 //! wakes the next before it goes on, and the word is pending until then.
 
+use core::mem::offset_of;
 use crossproc_sys::atomic::Ordering::{Relaxed, SeqCst};
 use crossproc_sys::atomic::{AtomicU32, fence};
 use crossproc_sys::robust::{self, Holding};
@@ -52,6 +53,12 @@ pub(crate) struct RawRwLock<const READERS: usize> {
     _padding: u32,
     readers: Cells<READERS>,
 }
+
+// The layout is a part of the ABI: see `docs/layout.md`.
+const _: () = assert!(
+    offset_of!(RawRwLock<2>, writer) < offset_of!(RawRwLock<2>, writing)
+        && offset_of!(RawRwLock<2>, writing) < offset_of!(RawRwLock<2>, readers)
+);
 
 /// An acquired lock: what it is released by, and whether the data may be half written.
 #[derive(Debug, Clone, Copy)]
