@@ -58,6 +58,8 @@ END
 chmod +x "$folder/rustc.sh"
 export CARGO_TARGET_DIR=$folder/build RUSTC_WORKSPACE_WRAPPER=$folder/rustc.sh
 export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0
+# The bounds of time are of a program that counts nothing.
+export CROSSPROC_PATIENCE=150 CROSSPROC_SLOWNESS=4
 export LLVM_PROFILE_FILE=$folder/building/%p.profraw
 
 targets=(--lib)

@@ -171,8 +171,8 @@ impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
         told
     }
 
-    /// Forks a child that has this end of its connection to the program. In the child, `reports` are
-    /// taken.
+    /// Forks a child that has this end of its connection to the program. In the child, `reports`
+    /// are taken.
     fn fork(
         &mut self,
         reports: &mut Option<Connection>,
