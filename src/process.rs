@@ -135,6 +135,7 @@
 #![allow(unsafe_code)]
 
 use core::mem;
+use core::time::Duration;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -234,6 +235,8 @@ pub fn fork_connected<R: Exit>(
 pub struct Builder<'a> {
     daemon: bool,
     closed: Vec<BorrowedFd<'a>>,
+    /// How long a child may take to begin, if anything else waits for it.
+    patience: Option<Duration>,
 }
 
 impl<'a> Builder<'a> {
@@ -482,7 +485,7 @@ impl<'a> Builder<'a> {
                     return Err(gate::not_known(error));
                 }
             };
-            let has_begun = outside.let_in(pid, &pidfd, forgets)?;
+            let has_begun = outside.let_in(pid, &pidfd, forgets, self.patience)?;
             if forgets {
                 printed::is_known(has_begun);
             }

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use crossproc::process::{self, Builder, Child, Nursery, NurseryError, StatusLost};
 use crossproc::{Connection, ConnectionError, Event, Shm, shared, try_wait_any, wait_any_timeout};
-use rustix::process::{Resource, Rlimit, getpgrp, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getpgrp, getrlimit, setrlimit};
 
 mod forked;
-use forked::{PATIENCE, fork, join_all, kill, wait_until};
+use forked::{PATIENCE, enter_pid_namespace, fork, join_all, kill, wait_until};
 
 shared! {
     struct Board {
@@ -148,16 +148,89 @@ fn a_child_has_the_same_descriptors_whatever_siblings_it_has() {
 }
 
 #[test]
-fn a_child_is_in_the_programs_process_group_and_the_helper_is_not() {
+fn signals_are_for_the_program_and_the_children_and_not_for_the_helper() {
     join_all([fork(|| {
         let nursery = Nursery::start(obey).unwrap();
         let (child, to_child) = nursery.fork().unwrap();
-        let group = getpgrp().as_raw_nonzero().get() as u32;
-        assert_eq!(asked(&to_child, b"g\0"), group);
-        let helper = rustix::process::Pid::from_raw(nursery.id() as i32);
-        let helpers = rustix::process::getpgid(helper).unwrap().as_raw_nonzero().get() as u32;
-        assert_eq!(helpers, nursery.id());
-        kill(&child);
+        assert_eq!(asked(&to_child, b"g\0"), getpgrp().as_raw_nonzero().get() as u32);
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::TSTP] {
+            signal_helper(&nursery, signal);
+        }
+        child.terminate().unwrap();
+        assert_eq!(child.join_timeout(PATIENCE).unwrap().signal(), Some(libc::SIGTERM));
+        kill(&nursery.fork().unwrap().0);
+    })]);
+}
+
+#[test]
+fn a_helper_that_dies_in_a_request_has_ended() {
+    for _ in 0..10 {
+        join_all([fork(|| {
+            let nursery = Nursery::start(obey).unwrap();
+            signal_helper(&nursery, Signal::STOP);
+            thread::scope(|scope| {
+                let forking = scope.spawn(|| nursery.fork());
+                // Sent, and not answered.
+                wait_until("the request is there", || {
+                    matches!(nursery.fork_timeout(Duration::ZERO), Err(NurseryError::TimedOut))
+                });
+                signal_helper(&nursery, Signal::KILL);
+                assert!(matches!(forking.join().unwrap(), Err(NurseryError::Ended)));
+            });
+        })]);
+    }
+}
+
+#[test]
+fn an_orphan_that_the_program_adopts_tells_how_it_ended() {
+    join_all([fork(|| {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+        let nursery = Nursery::start(obey).unwrap();
+        let (child, to_child) = nursery.fork().unwrap();
+        signal_helper(&nursery, Signal::KILL);
+        wait_until("the helper has ended", || has_ended(nursery.id()));
+        to_child.send(b"x\x07").unwrap();
+        assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(7));
+        drop(nursery);
+        assert!(children_of(std::process::id()).is_empty());
+    })]);
+}
+
+#[test]
+fn a_child_of_a_nursery_is_joined_by_the_process_that_has_forked_it() {
+    join_all([fork(|| {
+        let nursery = Nursery::start(obey).unwrap();
+        let (child, _to_child) = nursery.fork().unwrap();
+        let sibling = process::fork(move || {
+            let error = child.join_timeout(PATIENCE).unwrap_err();
+            assert!(error.get_ref().unwrap().is::<StatusLost>(), "{error}");
+            assert!(child.try_join().is_err());
+        });
+        assert!(sibling.unwrap().join().unwrap().success());
+    })]);
+}
+
+#[test]
+fn a_nursery_is_not_in_another_pid_namespace() {
+    join_all([fork(|| {
+        enter_pid_namespace();
+        let error = Nursery::start(obey).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+        assert!(error.to_string().contains("namespace"), "{error}");
+    })]);
+}
+
+#[test]
+fn a_join_that_is_late_leaves_the_nursery_as_a_drop_does() {
+    join_all([fork(|| {
+        let nursery = Nursery::start(obey).unwrap();
+        let (child, to_child) = nursery.fork().unwrap();
+        let error = nursery.join_timeout(Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        to_child.send(b"x\x07").unwrap();
+        assert_eq!(child.join_timeout(PATIENCE).unwrap().code(), Some(7));
+        let nursery = Nursery::start(obey).unwrap();
+        assert!(nursery.join_deadline(Instant::now() + PATIENCE).unwrap().success());
     })]);
 }
 
@@ -165,7 +238,7 @@ fn helper_of(nursery: &Nursery) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(nursery.id() as i32).unwrap()
 }
 
-fn signal_helper(nursery: &Nursery, signal: rustix::process::Signal) {
+fn signal_helper(nursery: &Nursery, signal: Signal) {
     rustix::process::kill_process(helper_of(nursery), signal).unwrap();
 }
 
@@ -174,7 +247,7 @@ fn without_its_helper_a_nursery_says_so_and_children_go_on() {
     join_all([fork(|| {
         let nursery = Nursery::start(obey).unwrap();
         let (child, to_child) = nursery.fork().unwrap();
-        signal_helper(&nursery, rustix::process::Signal::KILL);
+        signal_helper(&nursery, Signal::KILL);
         wait_until("the helper has ended", || has_ended(nursery.id()));
         assert!(matches!(nursery.fork(), Err(NurseryError::Ended)));
         assert!(matches!(nursery.fork_timeout(PATIENCE), Err(NurseryError::Ended)));
@@ -203,7 +276,7 @@ fn daemons_end_with_the_helper() {
     join_all([fork(|| {
         let nursery = Builder::new().daemon(true).nursery(obey).unwrap();
         let (child, to_child) = nursery.fork().unwrap();
-        signal_helper(&nursery, rustix::process::Signal::KILL);
+        signal_helper(&nursery, Signal::KILL);
         assert!(is_end(to_child.recv_timeout(PATIENCE)));
         wait_until("the daemon has ended", || !child.is_alive().unwrap());
     })]);
@@ -246,7 +319,7 @@ fn the_helper_ends_with_the_program_and_daemons_with_it() {
 fn a_stopped_helper_holds_nobody_up_who_has_a_deadline() {
     join_all([fork(|| {
         let nursery = Nursery::start(obey).unwrap();
-        signal_helper(&nursery, rustix::process::Signal::STOP);
+        signal_helper(&nursery, Signal::STOP);
         for _ in 0..2 {
             let begin = Instant::now();
             let timeout = Duration::from_millis(30);
@@ -255,9 +328,10 @@ fn a_stopped_helper_holds_nobody_up_who_has_a_deadline() {
             let deadline = Instant::now() + timeout;
             assert!(matches!(nursery.fork_deadline(deadline), Err(NurseryError::TimedOut)));
         }
-        signal_helper(&nursery, rustix::process::Signal::CONT);
+        signal_helper(&nursery, Signal::CONT);
         let (child, to_child) = nursery.fork().unwrap();
-        assert_eq!(children_of(nursery.id()), [child.id()], "those that were late are gone");
+        let is_alone = || children_of(nursery.id()) == [child.id()];
+        wait_until("those that were late are gone", is_alone);
         to_child.send(b"x\0").unwrap();
         assert!(child.join_timeout(PATIENCE).unwrap().success());
     })]);
@@ -285,12 +359,12 @@ fn a_nursery_ends_when_its_children_have() {
         assert!(children_of(std::process::id()).is_empty(), "without children, nothing is left");
 
         let nursery = Nursery::start(obey).unwrap();
-        signal_helper(&nursery, rustix::process::Signal::STOP);
+        signal_helper(&nursery, Signal::STOP);
         let stopped = helper_of(&nursery);
         let begin = Instant::now();
         drop(nursery);
         assert!(begin.elapsed() < PATIENCE / 3, "a stopped helper holds up no drop");
-        rustix::process::kill_process(stopped, rustix::process::Signal::CONT).unwrap();
+        rustix::process::kill_process(stopped, Signal::CONT).unwrap();
 
         let nursery = Nursery::start(obey).unwrap();
         let (child, to_child) = nursery.fork().unwrap();

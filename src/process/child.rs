@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use super::report::Reports;
-use crate::connection::Connection;
+use crate::connection::{Connection, ConnectionError};
 use crate::wait::{Ended, Wait, Waiter};
 use crossproc_sys::failed::failed;
 
@@ -127,7 +127,10 @@ impl Child {
             let has_ended = self.sleep(&mut waiter)?;
             match self.look()? {
                 Look::Ended(status) => return Ok(status),
-                Look::IsReaped if in_vain >= MANY => return Err(self.lost(Taker::Wait)),
+                Look::IsReaped if in_vain >= MANY => {
+                    let taker = self.reports.as_ref().map_or(Taker::Wait, |_| Taker::Nursery);
+                    return Err(self.lost(taker));
+                }
                 Look::IsReaped => in_vain += 1,
                 Look::Runs => {}
             }
@@ -157,12 +160,21 @@ impl Child {
         }
     }
 
-    /// Returns the exit status if the process has ended, or `None` while it runs.
+    /// Returns the exit status if the process has ended, or `None` while it runs. That of a
+    /// [`Nursery`](super::Nursery)'s child comes from the helper, for which this waits up to 100 ms
+    /// after the child's end. It is still `None` then if the helper is stopped.
     ///
     /// # Errors
     /// As [`join`](Child::join).
     pub fn try_join(&self) -> io::Result<Option<ExitStatus>> {
-        Ok(match self.look()? {
+        let mut look = self.look()?;
+        if let (Look::Runs, Some(reports)) = (&look, &self.reports) {
+            if !self.is_alive()? {
+                reports.wait();
+                look = self.look()?;
+            }
+        }
+        Ok(match look {
             Look::Ended(status) => Some(status),
             Look::Runs | Look::IsReaped => None,
         })
@@ -205,15 +217,26 @@ impl Child {
 
     /// Looks for the report of a nursery's helper.
     fn hear(&self, reports: &Reports) -> io::Result<Look> {
-        if let Some(status) = reports.look() {
-            return Ok(Look::Ended(status));
+        match reports.look() {
+            Ok(Some(status)) => return Ok(Look::Ended(status)),
+            Ok(None) => {}
+            Err(ConnectionError::Closed) => return Err(self.lost(Taker::Parent)),
+            Err(error) => return Err(error.into()),
         }
         if !reports.are_over() || self.is_alive()? {
             return Ok(Look::Runs);
         }
+        // This process is its parent by now if it is the first of its pid namespace, or has asked
+        // for the orphans of its children. Otherwise one that is has reaped it, or is about to.
+        match pidfd::reap(&self.pidfd) {
+            Ok(Some(status)) => return Ok(Look::Ended(status)),
+            Ok(None) => return Ok(Look::Runs),
+            Err(_) => {}
+        }
         match pidfd::record(&self.pidfd) {
             Record::Ended(status) => Ok(Look::Ended(status)),
-            _ => Err(self.lost(Taker::Nursery)),
+            Record::Child | Record::OfAnother => Ok(Look::IsReaped),
+            Record::Unknown => Err(self.lost(Taker::Nursery)),
         }
     }
 
@@ -378,7 +401,8 @@ enum Look {
 /// The status went to a wait for any child, or the kernel kept none since SIGCHLD is ignored, or
 /// the helper of its nursery died before it, or another process is the parent. The text says which.
 /// From Linux 6.15 on, the kernel keeps the status for every holder of a pidfd, and a [`Child`] is
-/// one. Only the last case happens there, unless a sandbox refuses the call (`PIDFD_GET_INFO`).
+/// one. Only the last case happens there, unless a sandbox refuses the call (`PIDFD_GET_INFO`), or
+/// nobody reaps the orphan of a helper within a second.
 #[derive(Debug, thiserror::Error)]
 #[error("process {id} has ended, or is another's, and its exit status is lost: {taker}")]
 pub struct StatusLost {
@@ -424,7 +448,10 @@ enum Taker {
          Have it wait for its own children only, or run Linux 6.15 or later"
     )]
     Wait,
-    #[error("the helper of its nursery had died, and reported nothing. Run Linux 6.15 or later")]
+    #[error(
+        "the helper of its nursery reported nothing, since it had died, or SIGCHLD is ignored. Run \
+         Linux 6.15 or later"
+    )]
     Nursery,
     #[error("this process did not start it: only the one that did can join it")]
     Parent,

@@ -26,6 +26,7 @@
 //! So a child without a pidfd is told to end by its stream, and a child with a pidfd is killed
 //! through that.
 
+use core::time::Duration;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -160,9 +161,19 @@ impl Inside {
 impl Outside {
     /// The parent's part: lets the child in, and waits until it has begun. If the child does not
     /// begin, it is reaped, and the error says why. `false`: the child was to forget what its
-    /// parent has printed, and waits for a lock that no thread will ever release.
-    pub(super) fn let_in(self, child: Pid, pidfd: &OwnedFd, forgets: bool) -> io::Result<bool> {
-        let result = self.let_in_and_listen(child, pidfd, forgets);
+    /// parent has printed, and waits for a lock that no thread will ever release. With `patience`,
+    /// a child that has not begun by then is killed: it may be stopped.
+    pub(super) fn let_in(
+        self,
+        child: Pid,
+        pidfd: &OwnedFd,
+        forgets: bool,
+        patience: Option<Duration>,
+    ) -> io::Result<bool> {
+        let end = patience.map_or(u64::MAX, |patience| {
+            clock::now().saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX))
+        });
+        let result = self.let_in_and_listen(child, pidfd, forgets, end);
         let report = match result {
             Ok(Some(BEGUN)) => return Ok(true),
             Ok(report) => report,
@@ -220,12 +231,13 @@ impl Outside {
     }
 
     /// Lets the child in, and returns its report, or `None` if it has ended without one. ETIMEDOUT:
-    /// the child sleeps where it `forgets`, and has done so for a while.
+    /// the child sleeps where it `forgets`, and has done so for a while. ETIME: it is `end`.
     fn let_in_and_listen(
         &self,
         child: Pid,
         pidfd: &OwnedFd,
         forgets: bool,
+        end: u64,
     ) -> Result<Option<ChildReport>, Errno> {
         match retry(|| send(&self.0, &[GO], SendFlags::NOSIGNAL)) {
             // The child has ended, or is about to, and may have said why.
@@ -235,11 +247,17 @@ impl Outside {
         let mut ready = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
         let mut has_slept = false;
         loop {
-            let until =
-                forgets.then(|| clock::now().saturating_add(printed::PATIENCE.as_nanos() as u64));
-            match poll::poll(&mut ready, until).map_err(errno)? {
+            let until = if forgets {
+                end.min(clock::now().saturating_add(printed::PATIENCE.as_nanos() as u64))
+            } else {
+                end
+            };
+            match poll::poll(&mut ready, Some(until).filter(|&until| until != u64::MAX))
+                .map_err(errno)?
+            {
                 Polled::Ready => {}
                 Polled::Interrupted => continue,
+                Polled::TimedOut if clock::now() >= end => return Err(Errno::TIME),
                 Polled::TimedOut => {
                     let sleeps = sleeps(child);
                     // Only the second time in a row, in case both processes were stopped the first

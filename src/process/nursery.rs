@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use super::printed::children_are_in_this_namespace;
 use super::report::Report;
 use super::{Builder, Child, Exit};
 use crate::connection::{Connection, ConnectionError, private_pipe};
@@ -55,8 +56,8 @@ mod helper;
 /// children: start the nursery early, or [close](Builder::close) such ends in it. The ends that
 /// [`fork_connected`](super::fork_connected) made are closed anyway.
 ///
-/// The helper has a process group of its own, so that an interrupt from the terminal does not end
-/// it. Its children are in the group of the program.
+/// The helper blocks all signals, so that an interrupt from the terminal does not end it. Its
+/// children have the program's mask, and are in the process group that the program had.
 ///
 /// # Deaths
 /// - **The program** dies, or its first thread ends: the helper is killed, and children that are
@@ -66,10 +67,11 @@ mod helper;
 /// - **The helper** dies, which nothing but a kill or a lack of memory causes:
 ///   [`fork`](Nursery::fork) is [`NurseryError::Ended`]. Its daemons are killed, and other children
 ///   go on. How they end is not known any more: `join` waits for the end, and is
-///   [`StatusLost`](super::StatusLost), unless the kernel has kept it (from Linux 6.15 on). Start
-///   another nursery, if there is still one thread only.
-/// - **The helper is stopped**: `fork` waits until it goes on.
-///   [`fork_timeout`](Nursery::fork_timeout) does not.
+///   [`StatusLost`](super::StatusLost), unless the kernel has kept it (from Linux 6.15 on, once the
+///   orphan is reaped). Start another nursery, if there is still one thread only.
+/// - **The helper is stopped**: `fork`, and the `join` of a child, wait until it goes on. Their
+///   forms with a time-out do not.
+/// - **A child is stopped before it begins**: others wait for up to 10 s, then it is killed.
 ///
 /// # Drop
 /// Dropping a nursery leaves its children alone. If none is left, the helper ends, and the drop
@@ -95,9 +97,9 @@ static LEFT: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 fn reap_left(more: Option<Child>) {
     // If another thread is about it, or was when this process was forked: it is only about zombies.
     let Ok(mut left) = LEFT.try_lock() else { return };
+    left.extend(more);
     // What cannot be joined is not this process's.
     left.retain(|helper| matches!(helper.try_join(), Ok(None)));
-    left.extend(more);
 }
 
 /// Why a [`Nursery`] has not forked a child.
@@ -140,6 +142,8 @@ impl From<ConnectionError> for NurseryError {
     }
 }
 
+/// How long it takes at most to see that a helper has died.
+const DYING: Duration = Duration::from_millis(100);
 /// How long a helper may take to end that has no children.
 const ENDING: Duration = Duration::from_secs(1);
 
@@ -148,7 +152,7 @@ impl Nursery {
     /// process may have one thread only.
     ///
     /// # Errors
-    /// As for [`Builder::fork`].
+    /// As for [`Builder::nursery`].
     pub fn start<R: Exit>(body: impl Fn(Connection) -> R + Send + 'static) -> io::Result<Nursery> {
         Builder::new().nursery(body)
     }
@@ -207,7 +211,9 @@ impl Nursery {
         requests.send_handle_with(&theirs, wait)?;
         drop((theirs, of_child));
         let mut answer = match reports.recv_with(wait) {
-            Err(ConnectionError::EndOfStream) if helper.is_alive().unwrap_or(false) => {
+            // The helper has not taken the request, or is dead. A process's sockets close before
+            // its end can be seen.
+            Err(ConnectionError::EndOfStream) if helper.join_timeout(DYING).is_err() => {
                 return Err(NurseryError::Fork(io::Error::other(
                     "the nursery's helper could not take the request: it may have no descriptors \
                      left (RLIMIT_NOFILE)",
@@ -231,10 +237,32 @@ impl Nursery {
     ///
     /// # Errors
     /// As [`Child::join`], for the helper.
-    pub fn join(mut self) -> io::Result<ExitStatus> {
+    pub fn join(self) -> io::Result<ExitStatus> {
+        self.join_with(Wait::FOREVER)
+    }
+
+    /// [`join`](Nursery::join), which waits for `timeout` at most. After that, the nursery is as if
+    /// it was dropped.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`]; otherwise as [`Child::join`], for the helper.
+    pub fn join_timeout(self, timeout: Duration) -> io::Result<ExitStatus> {
+        self.join_with(Wait::timeout(timeout))
+    }
+
+    /// [`join`](Nursery::join), which waits until `deadline` at most. After that, the nursery is as
+    /// if it was dropped.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`]; otherwise as [`Child::join`], for the helper.
+    pub fn join_deadline(self, deadline: Instant) -> io::Result<ExitStatus> {
+        self.join_with(Wait::deadline(deadline))
+    }
+
+    fn join_with(mut self, wait: Wait) -> io::Result<ExitStatus> {
         let Some(Open { requests, helper }) = self.open.take() else { unreachable!() };
         drop(requests);
-        let ended = helper.join();
+        let ended = helper.join_with(wait);
         reap_left(ended.is_err().then_some(helper));
         ended
     }
@@ -288,14 +316,22 @@ impl Builder<'_> {
     /// ```
     ///
     /// # Errors
-    /// As for [`Builder::fork`].
+    /// As for [`Builder::fork`]; also [`io::ErrorKind::Unsupported`] if children would be in
+    /// another pid namespace.
     pub fn nursery<R: Exit>(
         &self,
         body: impl Fn(Connection) -> R + Send + 'static,
     ) -> io::Result<Nursery> {
+        if !children_are_in_this_namespace() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a nursery cannot be in another pid namespace, where its children's pids mean \
+                 nothing here: fork, and start it in the child",
+            ));
+        }
         reap_left(None);
         let are_daemons = self.daemon;
-        let helper = Builder { daemon: true, closed: self.closed.clone() };
+        let helper = Builder { daemon: true, closed: self.closed.clone(), patience: None };
         let (helper, requests) =
             helper.fork_connected(move |requests| helper::run(requests, are_daemons, body))?;
         Ok(Nursery { open: Some(Open { requests, helper }) })

@@ -63,7 +63,7 @@ pub(super) fn is_known(free: bool) {
 }
 
 /// Returns whether a child would be in this process's pid namespace.
-fn children_are_in_this_namespace() -> bool {
+pub(super) fn children_are_in_this_namespace() -> bool {
     // An error: the namespace for children has no process yet.
     match (stat("/proc/self/ns/pid"), stat("/proc/self/ns/pid_for_children")) {
         (Ok(own), Ok(childrens)) => {

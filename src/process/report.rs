@@ -1,6 +1,7 @@
 //! What the helper of a nursery tells about a child.
 
 use core::sync::atomic::{AtomicBool, Ordering::*};
+use core::time::Duration;
 use std::error::Error;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -73,27 +74,40 @@ impl Reports {
     }
 
     /// Returns the status that was reported, if it was. If none will ever be, the reports are over.
-    pub(super) fn look(&self) -> Option<ExitStatus> {
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`] in another process than the one that has the child; the
+    /// system's.
+    pub(super) fn look(&self) -> Result<Option<ExitStatus>, ConnectionError> {
         match self.connection.try_recv() {
             Ok(message) => {
                 if let Some(Report::Ended(status)) = Report::of(&message) {
-                    return Some(status);
+                    return Ok(Some(status));
                 }
             }
-            Err(ConnectionError::WouldBlock) => return None,
-            Err(_) => {}
+            Err(ConnectionError::EndOfStream) => {}
+            Err(ConnectionError::WouldBlock) => return Ok(None),
+            Err(error) => return Err(error),
         }
         // Relaxed: it orders nothing.
         self.are_over.store(true, Relaxed);
-        None
+        Ok(None)
     }
 
-    /// Returns whether no report will come: the helper is dead.
+    /// Waits a moment for a report, or for the end of the reports.
+    pub(super) fn wait(&self) {
+        let _ = self.connection.poll_timeout(IMMINENT);
+    }
+
+    /// Returns whether no report will come: the helper is dead, or could not tell.
     pub(super) fn are_over(&self) -> bool {
         // Relaxed: as above.
         self.are_over.load(Relaxed)
     }
 }
+
+/// How long a report of a process that has ended may take: the helper may be stopped.
+const IMMINENT: Duration = Duration::from_millis(100);
 
 impl AsFd for Reports {
     /// Is readable when the end is reported, and once the reports are over.

@@ -14,13 +14,14 @@
 #![allow(unsafe_code)]
 
 use core::mem;
+use core::time::Duration;
 use std::io;
 use std::os::fd::AsFd;
 
 use crossproc_sys::clock;
 use crossproc_sys::failed::failed;
 use crossproc_sys::poll::{PollFd, PollFlags, poll, sleep_until};
-use rustix::process::{Pid, getpgid, setpgid};
+use crossproc_sys::signals::Blocked;
 
 use super::super::gate::NOT_STARTED;
 use super::super::report::Report;
@@ -39,6 +40,8 @@ pub(super) const GO: &[u8] = b"go";
 /// How many times the helper, or a child, tries again what the system has refused, with a pause
 /// before each. It is a second.
 const TRIES: u32 = 1_000;
+/// How long a child may take to begin. Others wait meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The length of a pause, in nanoseconds, where nothing tells when it is over: the kernel refuses a
 /// wait, or a debugger has not let go of a child that has ended.
 const PAUSE: u64 = 1_000_000;
@@ -49,8 +52,9 @@ struct Helper<B> {
     requests: Option<Connection>,
     wards: Vec<Ward>,
     are_daemons: bool,
-    /// The program's process group. `None`: the system does not tell.
-    group: Option<Pid>,
+    /// The program's signals are blocked: neither do they end the helper, nor does it run the
+    /// program's handlers. A child has its mask from before.
+    blocked: Option<Blocked>,
     body: B,
 }
 
@@ -68,12 +72,14 @@ pub(super) fn run<R: Exit>(
     are_daemons: bool,
     body: impl Fn(Connection) -> R,
 ) {
-    let group = getpgid(None).ok();
-    // So an interrupt from the terminal is not for the helper. It may be refused to the first
-    // process of a session, which this is not; where a sandbox refuses it, the helper does without.
-    let _ = setpgid(None, None);
-    let requests = Some(requests);
-    let mut helper = Helper { requests, wards: Vec::new(), are_daemons, group, body };
+    let mut helper = Helper {
+        requests: Some(requests),
+        wards: Vec::new(),
+        are_daemons,
+        // Where a sandbox refuses it, the helper does without.
+        blocked: Blocked::all().ok(),
+        body,
+    };
     while helper.requests.is_some() || !helper.wards.is_empty() {
         let ready = helper.sleep().unwrap_or_else(|_| {
             pause();
@@ -147,7 +153,8 @@ impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
     }
 
     fn answer(&mut self, mut request: Message) -> Result<(), ConnectionError> {
-        let reports: Connection = request.take_handle()?;
+        // No child keeps it, also one that is stopped before it has closed anything.
+        let reports = connection::adopt(request.take_handle()?);
         let connection = reports.try_recv()?.take_handle()?;
         let mut reports = Some(reports);
         let forked = self.fork(&mut reports, connection);
@@ -178,24 +185,23 @@ impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
         reports: &mut Option<Connection>,
         connection: Connection,
     ) -> io::Result<Child> {
-        let Helper { requests, wards, are_daemons, group, body } = self;
+        let Helper { requests, wards, are_daemons, blocked, body } = self;
         let number = connection.number();
         let in_child = || {
             // What is about the nursery is not the child's.
             drop((mem::take(wards), requests.take(), reports.take()));
-            // So an interrupt from the terminal is for the child, too. The group may be gone.
-            if let Some(group) = group {
-                let _ = setpgid(None, Some(*group));
-            }
+            drop(blocked.take());
             let connection = connection::adopt(connection);
             match wait_for_go(&connection) {
                 Ok(()) => body(connection).code(),
                 Err(_) => NOT_STARTED,
             }
         };
+        let builder =
+            Builder { daemon: *are_daemons, patience: Some(PATIENCE), ..Builder::default() };
         // SAFETY: this process has one thread, and has run no code but this file's, which holds no
-        // guards.
-        unsafe { Builder::new().daemon(*are_daemons).fork_child(in_child, true, Some(number)) }
+        // guards, and handlers for a fork, which can have started no thread that this one needs.
+        unsafe { builder.fork_child(in_child, true, Some(number)) }
     }
 
     /// Reports that a child has ended, how, and that there is no more to report. Returns whether it
@@ -205,24 +211,31 @@ impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
         let ended = match ward.child.try_join() {
             Ok(None) => return false,
             Ok(Some(status)) => Some(status),
-            // Its status is lost; the end of the stream says so.
-            Err(error)
-                if ward.tries == 0 || error.get_ref().is_some_and(|of| of.is::<StatusLost>()) =>
-            {
-                None
-            }
+            Err(error) if ward.tries == 0 || is_lost(&error) => None,
             Err(_) => {
                 ward.tries -= 1;
                 return false;
             }
         };
-        let ward = self.wards.swap_remove(index);
         if let Some(status) = ended {
-            // There may be nobody who wants to know.
-            let _ = ward.reports.try_send(&Report::Ended(status).bytes());
+            match ward.reports.try_send(&Report::Ended(status).bytes()) {
+                // There may be nobody who wants to know.
+                Ok(()) | Err(ConnectionError::BrokenPipe) => {}
+                Err(_) if ward.tries == 0 => {}
+                Err(_) => {
+                    ward.tries -= 1;
+                    return false;
+                }
+            }
         }
+        self.wards.swap_remove(index);
         true
     }
+}
+
+/// Returns whether nobody will ever know how a child has ended. The end of its stream says so.
+fn is_lost(error: &io::Error) -> bool {
+    matches!(error.get_ref(), Some(error) if error.is::<StatusLost>())
 }
 
 /// The child's part: waits until the program knows of it.
