@@ -198,9 +198,10 @@ fn operate_on_tasks(queue: &JoinableQueue<u64>) {
 }
 
 /// Runs `body` in a process of its own. The test fails if that process never ends or is killed.
+/// Each of its many calls has a bound of its own.
 fn in_a_process(what: &str, body: impl FnOnce() + Send) {
     let status =
-        fork(body).join_timeout(patience()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        fork(body).join_timeout(patience() * 10).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(status.success(), "{what}: {status}");
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::printed::children_are_in_this_namespace;
 use super::report::Report;
-use super::{Builder, Child, Exit};
+use super::{Builder, Child, Exit, StatusLost};
 use crate::connection::{Connection, ConnectionError, private_pipe};
 use crate::wait::Wait;
 
@@ -98,8 +98,16 @@ fn reap_left(more: Option<Child>) {
     // If another thread is about it, or was when this process was forked: it is only about zombies.
     let Ok(mut left) = LEFT.try_lock() else { return };
     left.extend(more);
-    // What cannot be joined is not this process's.
-    left.retain(|helper| matches!(helper.try_join(), Ok(None)));
+    left.retain(|helper| match helper.try_join() {
+        Ok(ended) => ended.is_none(),
+        // In a forked child, it is not this process's.
+        Err(error) => !is_lost(&error),
+    });
+}
+
+/// Returns whether nobody will ever tell this process how a child has ended.
+fn is_lost(error: &io::Error) -> bool {
+    matches!(error.get_ref(), Some(error) if error.is::<StatusLost>())
 }
 
 /// Why a [`Nursery`] has not forked a child.

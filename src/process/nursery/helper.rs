@@ -25,7 +25,8 @@ use crossproc_sys::signals::Blocked;
 
 use super::super::gate::NOT_STARTED;
 use super::super::report::Report;
-use super::super::{Builder, Child, Exit, StatusLost};
+use super::super::{Builder, Child, Exit};
+use super::is_lost;
 use crate::connection::{self, Connection, ConnectionError, Message};
 
 /// A message instead of a request: there are no more requests.
@@ -231,11 +232,6 @@ impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
         self.wards.swap_remove(index);
         true
     }
-}
-
-/// Returns whether nobody will ever know how a child has ended. The end of its stream says so.
-fn is_lost(error: &io::Error) -> bool {
-    matches!(error.get_ref(), Some(error) if error.is::<StatusLost>())
 }
 
 /// The child's part: waits until the program knows of it.
