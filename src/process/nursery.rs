@@ -66,9 +66,9 @@ mod helper;
 ///   children.
 /// - **The helper** dies, which nothing but a kill or a lack of memory causes:
 ///   [`fork`](Nursery::fork) is [`NurseryError::Ended`]. Its daemons are killed, and other children
-///   go on. How they end is not known any more: `join` waits for the end, and is
-///   [`StatusLost`], unless the kernel has kept it (from Linux 6.15 on, once the
-///   orphan is reaped). Start another nursery, if there is still one thread only.
+///   go on. How they end is not known any more: `join` waits for the end, and is [`StatusLost`],
+///   unless the kernel has kept it (from Linux 6.15 on, once the orphan is reaped). Start another
+///   nursery, if there is still one thread only.
 /// - **The helper is stopped**: `fork`, and the `join` of a child, wait until it goes on. Their
 ///   forms with a time-out do not.
 /// - **A child is stopped before it begins**: others wait for up to 10 s, then it is killed.

@@ -200,8 +200,8 @@ impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
         };
         let builder =
             Builder { daemon: *are_daemons, patience: Some(PATIENCE), ..Builder::default() };
-        // SAFETY: this process has one thread, and has run no code but this file's, which holds no
-        // guards, and handlers for a fork, which can have started no thread that this one needs.
+        // SAFETY: this process has one thread, which runs this file's code and the program's
+        // handlers for a fork. It holds no guard: the nursery was started without any.
         unsafe { builder.fork_child(in_child, true, Some(number)) }
     }
 
