@@ -48,7 +48,7 @@
 //! | `Option` and `Result` | several within each other |
 //! | `Vec` and other collections | maps whose keys are of any type |
 //! | `Box`, `Cow`, `Cell`, `Mutex` | the value inside alone |
-//! | `Duration`, `SystemTime`, ranges, `NonZero`, network addresses | what else of std has serde's traits |
+//! | `Duration`, ranges, `NonZero`, network addresses | what else of std has serde's traits |
 //! | `#[serde(skip)]`, `rename`, `default`, `transparent`, `with`, `from` and `into` | nothing takes the place of a field that is left out |
 //!
 //! These cannot be values:

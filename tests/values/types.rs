@@ -242,7 +242,7 @@ fn what_the_page_says_can_be_a_value_arrives() {
             ("`Option` and `Result`", options),
             ("`Vec` and other collections", collections),
             ("`Box`, `Cow`, `Cell`, `Mutex`", around_a_value),
-            ("`Duration`, `SystemTime`, ranges, `NonZero`, network addresses", of_std),
+            ("`Duration`, ranges, `NonZero`, network addresses", of_std),
             ("`#[serde(skip)]`", attributes),
         ],
     );
