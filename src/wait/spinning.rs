@@ -77,7 +77,7 @@ pub(super) fn spin(mut look: impl FnMut() -> bool) -> bool {
     false
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(crossproc_loom)))]
 mod tests {
     use super::*;
 
