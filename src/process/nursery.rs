@@ -232,7 +232,13 @@ impl Nursery {
         match Report::of(&answer) {
             Some(Report::Forked(pid)) => {
                 let pidfd: OwnedFd = answer.take_handle()?;
-                connection.send_with(helper::GO, wait)?;
+                connection.send_with(helper::GO, wait).map_err(|error| match error {
+                    // Not the helper: somebody has killed the child.
+                    ConnectionError::BrokenPipe => NurseryError::Fork(io::Error::other(
+                        "the child ended before its closure was run",
+                    )),
+                    error => error.into(),
+                })?;
                 Ok((Child::of_nursery(pid, pidfd, reports), connection))
             }
             Some(Report::Failed(error)) => Err(NurseryError::Fork(error)),
