@@ -184,6 +184,13 @@ fn one_that_another_thread_starts_hangs_on_a_descriptor_alone() {
         move |_: &Board| thread::spawn(move || unsafe { fork_daemon(act) }).join().unwrap()
     };
     assert!(dies_with_its_parent(by_another_thread(|| ())));
+    // A line that other code has closed is made anew.
+    assert!(dies_with_its_parent(|board| {
+        Lifeline::of_this_process().unwrap();
+        close_all_but_standard_streams();
+        let _taken = [(); 16].map(|()| std::fs::File::open("/dev/null").unwrap());
+        by_another_thread(|| ())(board)
+    }));
     let (parent, daemon) = started_by(by_another_thread(close_all_but_standard_streams));
     kill(&parent);
     // The parent is gone with everything that it had: nothing is left that could end the daemon.

@@ -11,9 +11,10 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
 use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec};
 
 use crate::retry::ATTEMPTS;
@@ -45,6 +46,26 @@ pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd, Errno> {
 /// As for [`above_standard`]; both are closed.
 pub fn both_above_standard((one, other): (OwnedFd, OwnedFd)) -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok((above_standard(one)?, above_standard(other)?))
+}
+
+/// Returns whether a number, which may be -1 or closed, leads to the file that [`inode_of`] has
+/// told. Async-signal-safe.
+pub(crate) fn leads_to(number: RawFd, inode: u64) -> bool {
+    if number == -1 {
+        return false;
+    }
+    // SAFETY: borrowed for one system call, which returns an errno if it is not open.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    inode_of(descriptor).is_ok_and(|found| found == inode)
+}
+
+/// Returns the inode of a file. All sockets have theirs in one file system, and so have all pipes.
+///
+/// # Errors
+/// A sandbox's errno.
+#[allow(clippy::unnecessary_cast, reason = "its size depends on the processor")]
+pub(crate) fn inode_of(descriptor: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(fstat(descriptor)?.st_ino as u64)
 }
 
 /// A descriptor (`O_PATH`) on which every operation is EBADF, except closing it and asking for its

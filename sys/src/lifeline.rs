@@ -3,9 +3,9 @@
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicI32, Ordering::*};
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering::*};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open, openat};
@@ -14,7 +14,7 @@ use rustix::path::DecInt;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 
-use crate::descriptor::{above_standard, both_above_standard};
+use crate::descriptor::{above_standard, both_above_standard, inode_of, leads_to};
 use crate::ids;
 use crate::kernel::is_kernel_before;
 use crate::poll::{self, PollFlags};
@@ -62,9 +62,13 @@ const F_GETSIG: i32 = 11;
 static LINE_WRITE: AtomicI32 = AtomicI32::new(-1);
 /// The read end, from which each child opens one of its own, or -1.
 static LINE_READ: AtomicI32 = AtomicI32::new(-1);
+/// The file of both ends. Stored before them: see [`close_end`].
+static LINES_INODE: AtomicU64 = AtomicU64::new(0);
 /// In a forked child, its copy of the parent's read end, until the child is tied to the line or
 /// lets go of it. Otherwise -1.
 static INHERITED: AtomicI32 = AtomicI32::new(-1);
+/// The file of that end.
+static INHERITED_INODE: AtomicU64 = AtomicU64::new(0);
 /// In a forked child, the number of the line that it is tied to, or -1.
 static TIED: AtomicI32 = AtomicI32::new(-1);
 /// The owner of that line: this process's own line may have been given the same number since.
@@ -102,10 +106,16 @@ impl Lifeline {
             sort_out_ties()?;
             *sorted = true;
         }
-        if LINE_READ.load(Relaxed) == -1 {
+        let inode = LINES_INODE.load(Relaxed);
+        let is_whole = [&LINE_READ, &LINE_WRITE].map(|end| leads_to(end.load(Relaxed), inode));
+        // An end that other code has left open stays: closing the write end would kill children.
+        if is_whole != [true, true] {
             let (read, write) = both_above_standard(pipe_with(PipeFlags::CLOEXEC)?)?;
-            LINE_WRITE.store(write.into_raw_fd(), Relaxed);
-            LINE_READ.store(read.into_raw_fd(), Relaxed);
+            LINES_INODE.store(inode_of(read.as_fd())?, Relaxed);
+            // Release, both: a child that another thread forks at this moment has the inode if it
+            // has a number.
+            LINE_WRITE.store(write.into_raw_fd(), Release);
+            LINE_READ.store(read.into_raw_fd(), Release);
         }
         let is_exact = !is_kernel_before((5, 6));
         Ok(Lifeline { read: LINE_READ.load(Relaxed), owner: ids::this_process()?, is_exact })
@@ -153,7 +163,7 @@ impl Lifeline {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let line = openat(&numbers, DecInt::new(self.read), flags, Mode::empty())?;
         let line = above_standard(line)?;
-        close_number(self.read);
+        close_end(self.read, INHERITED_INODE.load(Relaxed));
         if is_signalled {
             // Left open by `exec`.
             fcntl_setfd(&line, FdFlags::empty())?;
@@ -182,7 +192,7 @@ impl Lifeline {
 /// For a forked child that is no daemon: closes what it inherited of its parent's line.
 /// Async-signal-safe.
 pub fn let_go() {
-    close_number(INHERITED.swap(-1, Relaxed));
+    close_end(INHERITED.swap(-1, Relaxed), INHERITED_INODE.load(Relaxed));
 }
 
 extern "C" fn note_who_forks() {
@@ -192,10 +202,14 @@ extern "C" fn note_who_forks() {
 
 extern "C" fn drop_parents_line() {
     // The read end stays open for `tie`. This process's own line will be another pipe.
-    close_number(LINE_WRITE.swap(-1, Relaxed));
+    // Acquire: pairs with the Release in `of_this_process`, in the parent.
+    let write = LINE_WRITE.swap(-1, Acquire);
+    let read = LINE_READ.swap(-1, Acquire);
+    let inode = LINES_INODE.load(Relaxed);
+    close_end(write, inode);
     TIED.store(-1, Relaxed);
     close_tie(TIE.swap(-1, Relaxed));
-    close_number(INHERITED.swap(LINE_READ.swap(-1, Relaxed), Relaxed));
+    close_end(INHERITED.swap(read, Relaxed), INHERITED_INODE.swap(inode, Relaxed));
 }
 
 /// Finds the descriptors that tie a process to another, in a program that was started. One is its
@@ -229,6 +243,17 @@ fn is_tie(number: RawFd) -> bool {
     unsafe { libc::fcntl(number, F_GETSIG) == libc::SIGKILL }
 }
 
+/// Closes an end of a line, if the number leads to it.
+///
+/// It may lead nowhere, or to another file, if other code has closed what is not its own. It also
+/// leads nowhere in a child that one thread forks while another makes the line: the kernel copies
+/// the descriptors before the memory, and the pipe may be made and noted between the two.
+fn close_end(number: RawFd, inode: u64) {
+    if leads_to(number, inode) {
+        close_number(number);
+    }
+}
+
 /// Closes what ties a process to another, but not what other code has put in its place.
 fn close_tie(number: RawFd) {
     if is_tie(number) {
@@ -237,11 +262,10 @@ fn close_tie(number: RawFd) {
 }
 
 fn close_number(number: RawFd) {
-    if number != -1 {
-        // SAFETY: the number was put there by `into_raw_fd` and taken out again by exactly one
-        // swap. Or no code in this program knows it (`sort_out_ties`).
-        drop(unsafe { OwnedFd::from_raw_fd(number) });
-    }
+    // SAFETY: the callers have just seen that it is open, in a process where no other thread closes
+    // it. It was put into a static by `into_raw_fd` and is taken out by exactly one swap, or no
+    // code in this program knows it (`sort_out_ties`).
+    drop(unsafe { OwnedFd::from_raw_fd(number) });
 }
 
 fn check(result: i32) -> io::Result<()> {

@@ -24,11 +24,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::fstat;
 use rustix::io::{DupFlags, dup3};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::descriptor::above_standard;
+use crate::descriptor::{above_standard, inode_of, leads_to};
 use crate::process::at_fork;
 use crate::retry::retry;
 
@@ -180,7 +179,7 @@ fn new_dead_end() -> io::Result<OwnedFd> {
 /// Returns the dead end, if no code has closed it.
 fn dead_end() -> Option<BorrowedFd<'static>> {
     let number = DEAD_END.load(Relaxed);
-    (number != -1 && leads_to(number, DEAD_ENDS_INODE.load(Relaxed))).then(|| {
+    leads_to(number, DEAD_ENDS_INODE.load(Relaxed)).then(|| {
         // SAFETY: this module's own, open from when it was made. It was checked a moment ago that
         // it still is, for programs that close what is not theirs.
         unsafe { BorrowedFd::borrow_raw(number) }
@@ -230,16 +229,4 @@ fn put_in_place(number: RawFd, end: Option<BorrowedFd<'_>>) {
     let mut there = unsafe { OwnedFd::from_raw_fd(number) };
     let _ = retry(|| dup3(end, &mut there, DupFlags::CLOEXEC));
     let _ = there.into_raw_fd();
-}
-
-fn leads_to(number: RawFd, inode: u64) -> bool {
-    // SAFETY: borrowed for one system call, which returns an errno if it is not open.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-    inode_of(descriptor).is_ok_and(|found| found == inode)
-}
-
-/// Returns the inode of a file. All sockets have theirs in one file system.
-#[allow(clippy::unnecessary_cast, reason = "its size depends on the processor")]
-fn inode_of(descriptor: BorrowedFd<'_>) -> io::Result<u64> {
-    Ok(fstat(descriptor)?.st_ino as u64)
 }

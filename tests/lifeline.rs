@@ -1,0 +1,69 @@
+//! What a forked child does about its parent's lifeline, whatever the numbers lead to by then.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::hint::spin_loop;
+use std::thread;
+
+use crossproc::process::Builder;
+use crossproc_sys::lifeline::Lifeline;
+use crossproc_sys::process::exit_now;
+
+mod forked;
+use forked::{close_all_but_standard_streams, fork, join_all};
+
+/// Forks past the crate, and returns the child's wait status. The child runs libc's handlers alone
+/// and then `body`.
+fn forked_past_the_crate(body: impl FnOnce()) -> i32 {
+    // SAFETY: the child makes system calls alone.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        body();
+        exit_now(0);
+    }
+    let mut status = -1;
+    // SAFETY: waits for the child above and writes its status.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    status
+}
+
+/// The kernel copies descriptors before it copies memory. So a child may know the numbers of a line
+/// that it does not have.
+#[test]
+fn a_child_is_forked_while_another_thread_makes_the_line() {
+    /// Without the check, one in 50 had a child that aborted.
+    const ROUNDS: u32 = 600;
+    for round in 0..ROUNDS {
+        let making = fork(move || {
+            let forking = thread::spawn(|| (0..40).all(|_| forked_past_the_crate(|| ()) == 0));
+            for _ in 0..round * 37 % 20_000 {
+                spin_loop();
+            }
+            Lifeline::of_this_process().unwrap();
+            assert!(forking.join().unwrap(), "a child was aborted");
+        });
+        join_all([making]);
+    }
+}
+
+#[test]
+fn a_child_leaves_alone_what_has_taken_the_numbers_of_a_closed_line() {
+    let process = fork(|| {
+        Lifeline::of_this_process().unwrap();
+        close_all_but_standard_streams();
+        assert_eq!(forked_past_the_crate(|| ()), 0, "the numbers lead nowhere");
+        let taken = [(); 16].map(|()| File::open("/dev/null").unwrap());
+        let generations = || {
+            let are_open = || taken.iter().all(|file| file.metadata().is_ok());
+            assert!(are_open());
+            // The read end is inherited, and closed by the next generation.
+            assert_eq!(forked_past_the_crate(|| assert!(are_open())), 0);
+        };
+        assert_eq!(forked_past_the_crate(generations), 0);
+        // A daemon hangs on a new line.
+        assert!(Builder::new().daemon(true).fork(|| ()).unwrap().join().unwrap().success());
+        assert!(taken.iter().all(|file| file.metadata().is_ok()));
+    });
+    join_all([process]);
+}
