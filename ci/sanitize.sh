@@ -88,6 +88,7 @@ if [ $name = thread ]; then
         echo 'mod sanitized;' >>$crate/lib.rs
     done
     find src sys/src -name '*.rs' ! -path '*/model/*' ! -path '*/tests/*' -exec perl -0pi -e '
+        s/^use std::sync::(Mutex\w*);/use std::sync::{$1};/gm;
         s/^use std::sync::\{([^}]*)\};/my @names = split m{, }, $1;
             my @of = grep { m{^Mutex} } @names;
             "use std::sync::{" . join(", ", grep { !m{^Mutex} } @names) . "};\n"

@@ -25,8 +25,16 @@ fn event() -> Shm<Event> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Libc,
+    /// As `Libc`, and the child takes its time before it runs this crate's handler.
+    LibcSlowly,
     Crate,
     RawCall,
+}
+
+/// Runs in a child before this crate's handlers do.
+extern "C" fn dawdle() {
+    // SAFETY: it sleeps.
+    unsafe { libc::usleep(100_000) };
 }
 
 /// Lives until it is killed, and not much longer than a test.
@@ -43,7 +51,7 @@ fn stay() -> ! {
 fn bystander(by: By) -> i32 {
     let pid = match by {
         // SAFETY: the child makes system calls alone.
-        By::Libc => unsafe { libc::fork() },
+        By::Libc | By::LibcSlowly => unsafe { libc::fork() },
         By::Crate => {
             // SAFETY: the child makes system calls alone.
             let child = unsafe { Builder::new().fork_with_threads(|| -> () { stay() }) };
@@ -72,6 +80,10 @@ fn server_with_bystander(address: &Address, by: By) -> (Child, Shm<Event>, Shm<A
     let (go, pid) = (event(), Shm::new(AtomicI32::new(0)).unwrap());
     let (theirs, address, of_bystander) = (go.clone(), address.clone(), pid.clone());
     let server = fork(move || {
+        if by == By::LibcSlowly {
+            // SAFETY: the handler makes a system call alone.
+            assert_eq!(unsafe { libc::pthread_atfork(None, None, Some(dawdle)) }, 0);
+        }
         let directory = Directory::bind(&address).unwrap();
         directory.put("x", &event()).unwrap();
         thread::scope(|scope| {
@@ -122,6 +134,14 @@ fn a_killed_servers_bystander_keeps_neither_its_address_nor_its_clients() {
             });
         });
     }
+}
+
+#[test]
+fn a_child_that_was_only_just_forked_does_not_keep_the_address() {
+    at_each_address(|address| {
+        let (_, _old, _bystander) = kill_beside_bystander(&address, By::LibcSlowly);
+        drop(Directory::bind(&address).unwrap());
+    });
 }
 
 #[test]

@@ -84,7 +84,8 @@ use crate::reactor::own_threads;
 ///   the socket listen;
 /// - clients that were connected at the time of the fork wait until their deadlines;
 /// - a path can be bound again, but an abstract name cannot, until that child is gone:
-///   [`Orphaned`](DirectoryError::Orphaned).
+///   [`Orphaned`](DirectoryError::Orphaned), after a second, in which a child that was only just
+///   forked has closed its copy.
 ///
 /// # Examples
 /// ```standalone_crate

@@ -15,6 +15,7 @@
 //! after the folder is moved. It removes nothing of another process's: on drop, it removes the
 //! socket and the lock file only if the name still leads to the same file.
 
+use core::time::Duration;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -22,7 +23,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossproc_sys::descriptor::above_standard;
-use crossproc_sys::{ids, pidfd, record_lock, socket as sys};
+use crossproc_sys::poll::{self, PollFlags};
+use crossproc_sys::{clock, ids, pidfd, record_lock, socket as sys};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::fs::{chmodat, fcntl_lock, fstat, linkat, open, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
@@ -36,6 +38,8 @@ use crate::memory::per_process::{Current, PerProcess};
 /// The most connections that may wait to be accepted. The kernel has a limit of its own
 /// (net.core.somaxconn).
 const BACKLOG: i32 = 4_096;
+/// How long a child that a server has forked may take to close its copy of the socket.
+const FORKING: Duration = Duration::from_secs(1);
 
 /// A taken address, which is given back on drop.
 #[derive(Debug)]
@@ -179,12 +183,17 @@ fn take_name(address: &Address, socket: &OwnedFd) -> Result<(), DirectoryError> 
                     .map_err(DirectoryError::os("binding a socket to an abstract name"))?;
             }
         }
-        let pid = who_listens(address).ok();
+        let (pid, connected) = who_listens(address).ok().unzip();
         match pid.filter(|&pid| pidfd::has_ended(pid)) {
             // That process had ended before this attempt, and all that it had open was closed: so
-            // another one has its socket.
+            // another one has its socket. A child that it has just forked is about to close that,
+            // and then the connection ends, which nobody has accepted.
             Some(pid) if ended == Some(pid) => {
-                return Err(DirectoryError::Orphaned { address: address.clone(), pid });
+                let until = clock::now().saturating_add(FORKING.as_nanos() as u64);
+                let is_closed = connected.map(|to| poll::wait(to, PollFlags::IN, Some(until)));
+                if !matches!(is_closed, Some(Ok(true))) {
+                    return Err(DirectoryError::Orphaned { address: address.clone(), pid });
+                }
             }
             // That process may have ended just now.
             Some(pid) => ended = Some(pid),
@@ -194,15 +203,15 @@ fn take_name(address: &Address, socket: &OwnedFd) -> Result<(), DirectoryError> 
     listen(socket, BACKLOG).map_err(DirectoryError::os("listening"))
 }
 
-/// Returns the process that listens.
-fn who_listens(address: &Address) -> io::Result<u32> {
+/// Returns the process that listens, and a connection to its socket.
+fn who_listens(address: &Address) -> io::Result<(u32, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
         .and_then(above_standard)?;
     connect(&socket, &address.socket_address()?)?;
     match sys::peer(&socket)?.pid {
         0 => Err(io::ErrorKind::NotFound.into()),
-        pid => Ok(pid),
+        pid => Ok((pid, socket)),
     }
 }
 
