@@ -1,6 +1,6 @@
 //! Processes that share handles: [`fork`] runs a closure in a child, a [`Nursery`] does so in a
 //! program with threads, [`CommandExt`] starts another program, and [`Child`] stands for any of
-//! them.
+//! them. With the feature `serde`, `spawn` runs a closure in a child whose value comes back.
 //!
 //! # What a forked child inherits
 //! A child inherits handles: the mappings and the descriptors are shared. It inherits no locks.
@@ -150,8 +150,12 @@ mod command;
 mod exit;
 mod gate;
 mod nursery;
+#[cfg(feature = "serde")]
+mod outcome;
 mod printed;
 mod report;
+#[cfg(feature = "serde")]
+mod spawn;
 mod start;
 mod threads;
 
@@ -163,6 +167,10 @@ pub use self::child::{Child, StatusLost};
 pub use self::command::{CommandExt, InheritError, inherited};
 pub use self::exit::Exit;
 pub use self::nursery::{Nursery, NurseryError};
+#[cfg(feature = "serde")]
+pub use self::outcome::{NotReturned, Outcome};
+#[cfg(feature = "serde")]
+pub use self::spawn::{JoinHandle, spawn};
 pub use crate::memory::{Handle, HandleError};
 
 /// The exit status of a child whose closure panicked: that of a Rust program whose `main` panicked.

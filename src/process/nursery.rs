@@ -101,13 +101,8 @@ fn reap_left(more: Option<Child>) {
     left.retain(|helper| match helper.try_join() {
         Ok(ended) => ended.is_none(),
         // In a forked child, it is not this process's.
-        Err(error) => !is_lost(&error),
+        Err(error) => !StatusLost::is_in(&error),
     });
-}
-
-/// Returns whether nobody will ever tell this process how a child has ended.
-fn is_lost(error: &io::Error) -> bool {
-    matches!(error.get_ref(), Some(error) if error.is::<StatusLost>())
 }
 
 /// Why a [`Nursery`] has not forked a child.

@@ -25,8 +25,7 @@ use crossproc_sys::signals::Blocked;
 
 use super::super::gate::NOT_STARTED;
 use super::super::report::Report;
-use super::super::{Builder, Child, Exit};
-use super::is_lost;
+use super::super::{Builder, Child, Exit, StatusLost};
 use crate::connection::{self, Connection, ConnectionError, Message};
 
 /// A message instead of a request: there are no more requests.
@@ -212,7 +211,7 @@ impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
         let ended = match ward.child.try_join() {
             Ok(None) => return false,
             Ok(Some(status)) => Some(status),
-            Err(error) if ward.tries == 0 || is_lost(&error) => None,
+            Err(error) if ward.tries == 0 || StatusLost::is_in(&error) => None,
             Err(_) => {
                 ward.tries -= 1;
                 return false;

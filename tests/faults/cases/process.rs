@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
-use crossproc::process::{Builder, Child, CommandExt, Nursery, fork, fork_connected};
+use crossproc::process::{self, Builder, Child, CommandExt, Nursery, fork, fork_connected};
 use crossproc::{Event, Shm, pipe};
 
 use super::{Case, eventually};
@@ -92,6 +92,25 @@ pub(super) fn add(all: &mut Vec<Case>) {
             )
             .map_err(std::io::Error::other)?;
             Ok(child)
+        });
+    });
+    #[cfg(feature = "serde")]
+    case("process: a value of a spawned process", |probe| {
+        let spawned = RefCell::new(None);
+        let operation = || {
+            let mut spawned = spawned.borrow_mut();
+            let child = spawned.insert(process::spawn(|| "Rome".to_owned())?);
+            let outcome = child.join_timeout(LONG)?;
+            Ok(require(outcome == process::Outcome::Returned("Rome".to_owned()), "it returns")?)
+        };
+        // A join that failed is repeated: the value is still there.
+        probe.operate_and_look(operation, |_| {
+            let Some(child) = spawned.take() else { return Ok(()) };
+            child.join_timeout(LONG).map(|_| ()).or_else(|error| {
+                // The child may have been refused what it needs to send.
+                require(error.kind() == std::io::ErrorKind::InvalidData, "it has ended")
+            })?;
+            Ok(())
         });
     });
     case("process: a nursery", |probe| {

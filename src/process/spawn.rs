@@ -1,0 +1,286 @@
+//! [`spawn`]: a process that returns a value.
+//!
+//! The child has one end of a connection, over which it sends one message: the value that its
+//! closure returned, or the message of its panic. The parent looks for that once the child has
+//! ended. So a child that is killed in the middle has sent the whole message or nothing.
+
+use core::any::Any;
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem;
+use core::time::Duration;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::outcome::Outcome;
+use super::{Builder, Child, PANICKED, StatusLost};
+use crate::connection::{Connection, ConnectionError, Message};
+use crate::values::{decode, encode_into};
+use crate::wait::Wait;
+
+/// Spawns a process that runs `body`, whose value comes back: [`Builder::spawn`] with the
+/// defaults. With the feature `serde`.
+///
+/// # Errors
+/// As for [`Builder::spawn`].
+///
+/// # Examples
+/// ```no_run
+/// use crossproc::process;
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let words = process::spawn(|| "to be or not to be".split(' ').count())?;
+///     assert_eq!(words.join()?.returned()?, 6);
+///     Ok(())
+/// }
+/// ```
+pub fn spawn<T>(body: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>>
+where
+    T: Serialize + DeserializeOwned,
+{
+    Builder::new().spawn(body)
+}
+
+impl Builder<'_> {
+    /// [`fork`](Builder::fork)s a child that runs `body`, and whose value comes back. With the
+    /// feature `serde`.
+    ///
+    /// The value, of [almost any type](crate::values#what-can-be-a-value), is copied. If it has no
+    /// serde traits, such as an [`io::Error`], return something that has, such as its text. The
+    /// value is sent when the closure has returned, also if the process that started the child
+    /// never looks for it: nothing waits for that.
+    ///
+    /// The child exits with code 0 if it has sent the value, with 101 if the closure panicked, and
+    /// with 1 if the value could not be sent, which it prints. Otherwise all that is said of
+    /// [`fork`](Builder::fork) is true.
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process::Builder;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let parsed =
+    ///     Builder::new().daemon(true).spawn(|| "x".parse::<u32>().map_err(|e| e.to_string()))?;
+    /// assert_eq!(parsed.join()?.returned()?, Err("invalid digit found in string".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`fork`](Builder::fork).
+    pub fn spawn<T>(&self, body: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let (child, told) = self.fork_connected(|parent| tell(&parent, body))?;
+        Ok(JoinHandle::new(child, told))
+    }
+}
+
+/// A process that was [spawned](spawn), and the value that it will return. With the feature
+/// `serde`.
+///
+/// Several threads may use it at once, but only in the process that spawned it. Dropping it leaves
+/// the process alone, as dropping a [`Child`] does.
+///
+/// The descriptor ([`AsFd`]) becomes readable when the process ends, for use with `poll`.
+pub struct JoinHandle<T> {
+    child: Child,
+    told: Connection,
+    /// What was told, once it has been received. It may be shared by joins of several threads.
+    message: Mutex<Option<Arc<Message>>>,
+    returns: PhantomData<fn() -> T>,
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("child", &self.child).finish_non_exhaustive()
+    }
+}
+
+impl<T> AsFd for JoinHandle<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.child.as_fd()
+    }
+}
+
+impl<T> JoinHandle<T> {
+    /// `told`: this process's end of the connection over which the child [tells](tell).
+    pub(super) fn new(child: Child, told: Connection) -> Self {
+        JoinHandle { child, told, message: Mutex::new(None), returns: PhantomData }
+    }
+
+    /// Returns the process, by which it may be killed, stopped and waited for.
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process::{self, Outcome};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let endless = process::spawn(|| -> () {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// })?;
+    /// endless.child().kill()?;
+    /// assert_eq!(endless.join()?, Outcome::Killed(9)); // SIGKILL
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn child(&self) -> &Child {
+        &self.child
+    }
+
+    /// Receives what the process has told, which has ended.
+    fn told(&self) -> Result<Option<Arc<Message>>, ConnectionError> {
+        // Held while receiving, so that no other thread finds nothing there and nothing stored
+        // yet. Nothing in between panics.
+        let mut message = self.message.lock().unwrap_or_else(PoisonError::into_inner);
+        // There is nothing, and no end of the stream either, if a process that something other than
+        // this crate has forked from the child keeps its end.
+        if message.is_none() && self.told.poll_timeout(Duration::ZERO)? {
+            match self.told.try_recv() {
+                Ok(told) => *message = Some(Arc::new(told)),
+                Err(ConnectionError::EndOfStream) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(message.clone())
+    }
+}
+
+impl<T: DeserializeOwned> JoinHandle<T> {
+    /// Waits until the process has ended, as long as it takes. Returns what came of it. Later calls
+    /// return the same.
+    ///
+    /// ```standalone_crate
+    /// use crossproc::process::{self, Outcome};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let name = process::spawn(|| vec!["Rome".to_owned()])?;
+    /// assert_eq!(name.join()?, Outcome::Returned(vec!["Rome".to_owned()]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`]: a value was returned, and could not be made into bytes, or
+    /// the bytes not into a value. The text says why. [`StatusLost`]: this process did not
+    /// spawn it. Otherwise the system's.
+    pub fn join(&self) -> io::Result<Outcome<T>> {
+        self.join_with(Wait::FOREVER)
+    }
+
+    /// [`join`](JoinHandle::join), which waits for `timeout` at most. Zero looks once;
+    /// [`Duration::MAX`] waits for ever.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`]; otherwise as [`join`](JoinHandle::join).
+    pub fn join_timeout(&self, timeout: Duration) -> io::Result<Outcome<T>> {
+        self.join_with(Wait::timeout(timeout))
+    }
+
+    /// [`join`](JoinHandle::join), which waits until `deadline` at most. A deadline in the past
+    /// looks once.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`]; otherwise as [`join`](JoinHandle::join).
+    pub fn join_deadline(&self, deadline: Instant) -> io::Result<Outcome<T>> {
+        self.join_with(Wait::deadline(deadline))
+    }
+
+    /// [`join`](JoinHandle::join), which waits as `wait` says.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`], and [`io::ErrorKind::Interrupted`] if `wait` is interruptible;
+    /// otherwise as [`join`](JoinHandle::join).
+    pub fn join_with(&self, wait: Wait) -> io::Result<Outcome<T>> {
+        let ended = match self.child.join_with(wait) {
+            Ok(status) => Outcome::of_status(status),
+            Err(error) if StatusLost::is_of_own_child(&error) => Outcome::Unknown,
+            Err(error) => return Err(error),
+        };
+        self.outcome(ended)
+    }
+
+    /// Returns what came of the process if it has ended, or `None` while it runs.
+    ///
+    /// # Errors
+    /// As [`join`](JoinHandle::join).
+    pub fn try_join(&self) -> io::Result<Option<Outcome<T>>> {
+        match self.join_timeout(Duration::ZERO) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
+            outcome => outcome.map(Some),
+        }
+    }
+
+    /// What has come of the process is what it has told, or else how it `ended`.
+    fn outcome(&self, ended: Outcome<T>) -> io::Result<Outcome<T>> {
+        let Some(message) = self.told()? else { return Ok(ended) };
+        match message.split_first() {
+            Some((&RETURNED, value)) => Ok(Outcome::Returned(decode(value)?)),
+            Some((&PANICKED_WITH, text)) => {
+                Ok(Outcome::Panicked(String::from_utf8_lossy(text).into_owned()))
+            }
+            Some((&NOT_SENT, text)) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "process {} has returned a value that it could not send: {}",
+                    self.child.id(),
+                    String::from_utf8_lossy(text)
+                ),
+            )),
+            _ => Ok(ended),
+        }
+    }
+}
+
+/// The first byte of what a child tells: the rest is the value.
+const RETURNED: u8 = 0;
+/// The first byte: the rest is the message of a panic.
+const PANICKED_WITH: u8 = 1;
+/// The first byte: there is a value, and the rest says why it was not sent.
+const NOT_SENT: u8 = 2;
+
+/// The child's part: runs `body`, and tells its parent what came of that. Returns the exit code.
+///
+/// It waits for nobody: the one message of a connection always has room.
+pub(super) fn tell<T: Serialize>(parent: &Connection, body: impl FnOnce() -> T) -> io::Result<i32> {
+    let returned = catch_unwind(AssertUnwindSafe(|| {
+        let value = body();
+        let mut bytes = vec![RETURNED];
+        let encoded = encode_into(&value, &mut bytes);
+        // It is the parent's now. Nothing that the child has is dropped at its end.
+        mem::forget(value);
+        encoded.map(|()| bytes)
+    }));
+    let error = match returned {
+        Ok(Ok(bytes)) => match parent.send(&bytes) {
+            Ok(()) | Err(ConnectionError::BrokenPipe) => return Ok(0),
+            Err(error) => io::Error::from(error),
+        },
+        Ok(Err(error)) => io::Error::from(error),
+        Err(payload) => {
+            let text = text_of(&*payload);
+            // The payload's destructor might panic, too.
+            mem::forget(payload);
+            // Without it, the parent is told by the exit code.
+            let _ = parent.send(&[&[PANICKED_WITH][..], text.as_bytes()].concat());
+            return Ok(PANICKED);
+        }
+    };
+    let _ = parent.send(&[&[NOT_SENT][..], error.to_string().as_bytes()].concat());
+    Err(error)
+}
+
+/// Returns a panic's message.
+fn text_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("(a payload that is no text)").to_owned()
+}
