@@ -27,8 +27,8 @@
 //! not know about `fork`, or of any library. A child may then do only what is async-signal-safe
 //! and, with glibc, also allocate. [`fork`] therefore refuses if there are other threads;
 //! [`Builder::fork_with_threads`] leaves the decision to its caller. To start workers from such a
-//! program, fork before the first thread, start a [`Nursery`] before the first thread, which forks
-//! at any time, or start a program with [`CommandExt`].
+//! program, fork before the first thread, start a [`Nursery`] or an [`FnNursery`] before the first
+//! thread, which forks at any time, or start a program with [`CommandExt`].
 //!
 //! A thread that has ended, or was joined, does not count: [`fork`] waits until the kernel has
 //! finished with it. A thread that is about to end cannot be told from one that is not. So `fork`
@@ -48,8 +48,24 @@
 //! # In a test
 //! A `#[test]` runs beside the test runner's own threads. The runner's first thread waits for each
 //! test, which runs in another thread, even with `--test-threads=1`. Nothing that the test could do
-//! ends them, so [`fork`] refuses. A test that forks needs a program of its own: a `main` without
-//! those threads.
+//! ends them, so [`fork`] refuses. A nursery that is started [before `main`](crate::nursery) runs
+//! what the test is to have run in other processes:
+//!
+//! ```
+//! crossproc::nursery!(static NURSERY);
+//!
+//! # /*
+//! #[test]
+//! # */
+//! fn a_killed_child_is_told_from_one_that_returns() {
+//!     let (child, _) = NURSERY.fork(|parent| drop(parent.recv())).unwrap();
+//!     child.kill().unwrap();
+//!     assert!(!child.join().unwrap().success());
+//! }
+//! # a_killed_child_is_told_from_one_that_returns();
+//! ```
+//!
+//! Or the tests are a program of their own, with a `main` without those threads:
 //!
 //! ```toml
 //! [[test]]
@@ -57,8 +73,8 @@
 //! harness = false
 //! ```
 //!
-//! Or it forks once with [`Builder::fork_with_threads`], and does the rest in that child, which has
-//! one thread. That function is `unsafe`: the test answers for what the child uses.
+//! Or a test forks once with [`Builder::fork_with_threads`], and does the rest in that child, which
+//! has one thread. That function is `unsafe`: the test answers for what the child uses.
 //!
 //! Locks of this crate are no problem in either case: they belong to their thread, and the child's
 //! are its own.
@@ -166,7 +182,7 @@ use crossproc_sys::failed::failed;
 pub use self::child::{Child, StatusLost};
 pub use self::command::{CommandExt, InheritError, inherited};
 pub use self::exit::Exit;
-pub use self::nursery::{Nursery, NurseryError};
+pub use self::nursery::{FnNursery, Nursery, NurseryError};
 #[cfg(feature = "serde")]
 pub use self::outcome::{NotReturned, Outcome};
 #[cfg(feature = "serde")]

@@ -119,14 +119,20 @@ fn any_thread_forks_while_others_do_and_nothing_is_left() {
         });
         assert_eq!(open_descriptors(), before);
         wait_until("all are reaped", || children_of(nursery.id()).is_empty());
-        let helpers = format!("/proc/{}/fd", nursery.id());
-        let (_child, _to_child) = nursery.fork().unwrap();
-        let with_one = fs::read_dir(&helpers).unwrap().count();
-        kill(&_child);
+        let descriptors_of_helper = || {
+            // Until then, it may have what it needs for its last work.
+            let call = format!("/proc/{}/syscall", nursery.id());
+            let polls = format!("{} ", libc::SYS_ppoll);
+            wait_until("the helper sleeps", || {
+                fs::read_to_string(&call).is_ok_and(|call| call.starts_with(&polls))
+            });
+            fs::read_dir(format!("/proc/{}/fd", nursery.id())).unwrap().count()
+        };
+        let (child, _to_child) = nursery.fork().unwrap();
+        let with_one = descriptors_of_helper();
+        kill(&child);
         wait_until("the last one is reaped", || children_of(nursery.id()).is_empty());
-        wait_until("its descriptors are closed", || {
-            fs::read_dir(&helpers).unwrap().count() == with_one - 2
-        });
+        assert_eq!(descriptors_of_helper(), with_one - 2);
     })]);
 }
 

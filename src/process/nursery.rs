@@ -10,10 +10,13 @@ use std::time::Instant;
 use super::printed::children_are_in_this_namespace;
 use super::report::Report;
 use super::{Builder, Child, Exit, StatusLost};
-use crate::connection::{Connection, ConnectionError, private_pipe};
+use crate::connection::{Connection, ConnectionError, Message, private_pipe};
 use crate::wait::Wait;
 
+mod functions;
 mod helper;
+
+pub use self::functions::FnNursery;
 
 /// A helper process that forks children on request, at any time and from any thread.
 ///
@@ -150,6 +153,14 @@ const DYING: Duration = Duration::from_millis(100);
 /// How long a helper may take to end that has no children.
 const ENDING: Duration = Duration::from_secs(1);
 
+/// What the child of a nursery of one closure is told: nothing but that it may begin.
+const GO: &[u8] = b"go";
+
+/// Returns one deadline for all that follows.
+fn within(timeout: Duration) -> Wait {
+    Instant::now().checked_add(timeout).map_or(Wait::FOREVER, Wait::deadline)
+}
+
 impl Nursery {
     /// Starts a nursery whose children run `body`: [`Builder::nursery`] with the defaults. This
     /// process may have one thread only.
@@ -169,7 +180,7 @@ impl Nursery {
     /// # Errors
     /// [`NurseryError`]. The closure has not run then, and there is no child.
     pub fn fork(&self) -> Result<(Child, Connection), NurseryError> {
-        self.fork_with(Wait::FOREVER)
+        self.request(GO, Wait::FOREVER)
     }
 
     /// [`fork`](Nursery::fork), which waits for `timeout` at most. [`Duration::MAX`] waits for
@@ -190,11 +201,7 @@ impl Nursery {
     /// # Errors
     /// [`NurseryError::TimedOut`]; otherwise as [`fork`](Nursery::fork).
     pub fn fork_timeout(&self, timeout: Duration) -> Result<(Child, Connection), NurseryError> {
-        // One deadline for all that follows.
-        match Instant::now().checked_add(timeout) {
-            Some(deadline) => self.fork_deadline(deadline),
-            None => self.fork(),
-        }
+        self.request(GO, within(timeout))
     }
 
     /// [`fork`](Nursery::fork), which waits until `deadline` at most.
@@ -202,10 +209,11 @@ impl Nursery {
     /// # Errors
     /// [`NurseryError::TimedOut`]; otherwise as [`fork`](Nursery::fork).
     pub fn fork_deadline(&self, deadline: Instant) -> Result<(Child, Connection), NurseryError> {
-        self.fork_with(Wait::deadline(deadline))
+        self.request(GO, Wait::deadline(deadline))
     }
 
-    fn fork_with(&self, wait: Wait) -> Result<(Child, Connection), NurseryError> {
+    /// Has the helper fork a child. `go`: what the child is told once this process has its pidfd.
+    fn request(&self, go: &[u8], wait: Wait) -> Result<(Child, Connection), NurseryError> {
         let (reports, theirs) = private_pipe().map_err(NurseryError::Fork)?;
         let (connection, of_child) = private_pipe().map_err(NurseryError::Fork)?;
         // It is there already when the helper has the other end.
@@ -227,7 +235,7 @@ impl Nursery {
         match Report::of(&answer) {
             Some(Report::Forked(pid)) => {
                 let pidfd: OwnedFd = answer.take_handle()?;
-                connection.send_with(helper::GO, wait).map_err(|error| match error {
+                connection.send_with(go, wait).map_err(|error| match error {
                     // Not the helper: somebody has killed the child.
                     ConnectionError::BrokenPipe => NurseryError::Fork(io::Error::other(
                         "the child ended before its closure was run",
@@ -330,6 +338,14 @@ impl Builder<'_> {
     pub fn nursery<R: Exit>(
         &self,
         body: impl Fn(Connection) -> R + Send + 'static,
+    ) -> io::Result<Nursery> {
+        self.nursery_of(move |connection, _| body(connection))
+    }
+
+    /// `body` also gets what the child was told when it was to begin.
+    fn nursery_of<R: Exit>(
+        &self,
+        body: impl Fn(Connection, Message) -> R + Send + 'static,
     ) -> io::Result<Nursery> {
         if !children_are_in_this_namespace() {
             return Err(io::Error::new(

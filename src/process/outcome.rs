@@ -76,8 +76,8 @@ impl<T> Outcome<T> {
     }
 }
 
-/// The error of a process that was [spawned](super::spawn()) and returned no value. With the feature
-/// `serde`.
+/// The error of a process that was [spawned](super::spawn()) and returned no value. With the
+/// feature `serde`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotReturned(Outcome<()>);
 

@@ -31,6 +31,7 @@ pub mod memory;
 #[cfg(crossproc_loom)]
 pub mod model;
 pub mod namespace;
+pub mod objects;
 pub mod pages;
 pub mod pidfd;
 pub mod poll;

@@ -50,6 +50,13 @@ impl Drop for Blocked {
     }
 }
 
+/// Ignores SIGPIPE, as std does before `main`: what is written to a pipe that nobody reads is an
+/// error. If a sandbox refuses it, the signal stays as it is.
+pub fn ignore_broken_pipes() {
+    // SAFETY: no handler is set.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Calls `act` with all signals blocked in the calling thread. A thread that `act` starts never
 /// runs a handler of the program's. If a sandbox refuses to block them, `act` is called all the
 /// same.

@@ -232,9 +232,12 @@ fn a_short_sleep_that_is_refused_takes_its_time_all_the_same() {
 
 extern "C" fn nothing(_: libc::c_int) {}
 
-/// Sends signals to the sleeper until it says that its waits have ended.
+/// Sends signals to the sleeper until it says that its waits have ended. Between two of them, the
+/// sleeper gets to its next call, also in a build that is slow: a call that is interrupted a
+/// hundred times in a row is taken for one that a sandbox refuses.
 fn signal_until(is_told: &AtomicU32, sleeper: &Child) {
     wait_until("the sleeper is interrupted", || {
+        thread::sleep(Duration::from_micros(200));
         // SAFETY: signals a child that has not been waited for.
         unsafe { libc::kill(sleeper.id() as i32, libc::SIGUSR1) };
         is_told.load(SeqCst) != 0

@@ -33,10 +33,6 @@ pub(super) const END: &[u8] = b"end";
 /// The answer to that, unless there are no children.
 const LEFT: &[u8] = b"children are left";
 
-/// What the program sends to a child once it has its pidfd. The child does not begin before that.
-/// So one that nobody knows of does nothing, and ends.
-pub(super) const GO: &[u8] = b"go";
-
 /// How many times the helper, or a child, tries again what the system has refused, with a pause
 /// before each. It is a second.
 const TRIES: u32 = 1_000;
@@ -70,7 +66,7 @@ struct Ward {
 pub(super) fn run<R: Exit>(
     requests: Connection,
     are_daemons: bool,
-    body: impl Fn(Connection) -> R,
+    body: impl Fn(Connection, Message) -> R,
 ) {
     let mut helper = Helper {
         requests: Some(requests),
@@ -106,7 +102,7 @@ enum Source {
     Ward(usize),
 }
 
-impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
+impl<R: Exit, B: Fn(Connection, Message) -> R> Helper<B> {
     fn sources(&self) -> Vec<Source> {
         let requests = self.requests.iter().map(|_| Source::Requests);
         requests.chain((0..self.wards.len()).map(Source::Ward)).collect()
@@ -193,7 +189,7 @@ impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
             drop(blocked.take());
             let connection = connection::adopt(connection);
             match wait_for_go(&connection) {
-                Ok(()) => body(connection).code(),
+                Ok(told) => body(connection, told).code(),
                 Err(_) => NOT_STARTED,
             }
         };
@@ -233,12 +229,12 @@ impl<R: Exit, B: Fn(Connection) -> R> Helper<B> {
     }
 }
 
-/// The child's part: waits until the program knows of it.
-fn wait_for_go(connection: &Connection) -> Result<(), ConnectionError> {
+/// The child's part: waits until the program knows of it. Returns what the program tells it then.
+fn wait_for_go(connection: &Connection) -> Result<Message, ConnectionError> {
     let mut tries = TRIES;
     loop {
         match connection.recv() {
-            Ok(_) => return Ok(()),
+            Ok(told) => return Ok(told),
             Err(error @ (ConnectionError::EndOfStream | ConnectionError::Closed)) => {
                 return Err(error);
             }

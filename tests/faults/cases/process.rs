@@ -5,7 +5,9 @@ use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
-use crossproc::process::{self, Builder, Child, CommandExt, Nursery, fork, fork_connected};
+use crossproc::process::{
+    self, Builder, Child, CommandExt, FnNursery, Nursery, fork, fork_connected,
+};
 use crossproc::{Event, Shm, pipe};
 
 use super::{Case, eventually};
@@ -122,6 +124,16 @@ pub(super) fn add(all: &mut Vec<Case>) {
             let (child, _) = nursery.fork_timeout(LONG)?;
             require(child.join_timeout(LONG)?.success(), "it succeeds")?;
             Ok(require(count.load(Acquire) == before + 1, "it has run once")?)
+        };
+        probe.operate_and_look(operation, |_| helpers_end());
+    });
+    #[cfg(feature = "serde")]
+    case("process: a function of a nursery", |probe| {
+        let operation = || {
+            let nursery = FnNursery::start()?;
+            let spawned = nursery.spawn_timeout(|number: u32| number * 2, &21, LONG)?;
+            let outcome = spawned.join_timeout(LONG)?;
+            Ok(require(outcome == process::Outcome::Returned(42), "it returns")?)
         };
         probe.operate_and_look(operation, |_| helpers_end());
     });
