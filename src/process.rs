@@ -1,6 +1,7 @@
 //! Processes that share handles: [`fork`] runs a closure in a child, a [`Nursery`] does so in a
 //! program with threads, [`CommandExt`] starts another program, and [`Child`] stands for any of
-//! them. With the feature `serde`, `spawn` runs a closure in a child whose value comes back.
+//! them. With the feature `serde`, `spawn` runs a closure in a child whose value comes back, and a
+//! `Function` is called in a program that is started for it.
 //!
 //! # What a forked child inherits
 //! A child inherits handles: the mappings and the descriptors are shared. It inherits no locks.
@@ -171,6 +172,8 @@ mod outcome;
 mod printed;
 mod report;
 #[cfg(feature = "serde")]
+mod serve;
+#[cfg(feature = "serde")]
 mod spawn;
 mod start;
 mod threads;
@@ -185,6 +188,11 @@ pub use self::exit::Exit;
 pub use self::nursery::{FnNursery, Nursery, NurseryError};
 #[cfg(feature = "serde")]
 pub use self::outcome::{NotReturned, Outcome};
+#[cfg(feature = "serde")]
+#[doc(hidden)]
+pub use self::serve::serve_before_main;
+#[cfg(feature = "serde")]
+pub use self::serve::{Function, Served, serve};
 #[cfg(feature = "serde")]
 pub use self::spawn::{JoinHandle, spawn};
 pub use crate::memory::{Handle, HandleError};

@@ -91,10 +91,18 @@ impl Builder<'_> {
 /// The descriptor ([`AsFd`]) becomes readable when the process ends, for use with `poll`.
 pub struct JoinHandle<T> {
     child: Child,
-    told: Connection,
-    /// What was told, once it has been received. It may be shared by joins of several threads.
-    message: Mutex<Option<Arc<Message>>>,
+    connection: Connection,
+    told: Mutex<Told>,
     returns: PhantomData<fn() -> T>,
+}
+
+/// What a process has told so far.
+#[derive(Debug, Clone)]
+struct Told {
+    /// False of a program that may do something else.
+    has_begun: bool,
+    /// What came of it. Several joins may share it.
+    message: Option<Arc<Message>>,
 }
 
 impl<T> fmt::Debug for JoinHandle<T> {
@@ -110,9 +118,16 @@ impl<T> AsFd for JoinHandle<T> {
 }
 
 impl<T> JoinHandle<T> {
-    /// `told`: this process's end of the connection over which the child [tells](tell).
-    pub(super) fn new(child: Child, told: Connection) -> Self {
-        JoinHandle { child, told, message: Mutex::new(None), returns: PhantomData }
+    /// `connection`: this process's end of that over which the child [tells](tell).
+    pub(super) fn new(child: Child, connection: Connection) -> Self {
+        let told = Mutex::new(Told { has_begun: true, message: None });
+        JoinHandle { child, connection, told, returns: PhantomData }
+    }
+
+    /// The process first tells that it has [`BEGUN`].
+    pub(super) fn of_started(child: Child, connection: Connection) -> Self {
+        let told = Mutex::new(Told { has_begun: false, message: None });
+        JoinHandle { child, connection, told, returns: PhantomData }
     }
 
     /// Returns the process, by which it may be killed, stopped and waited for.
@@ -137,20 +152,21 @@ impl<T> JoinHandle<T> {
     }
 
     /// Receives what the process has told, which has ended.
-    fn told(&self) -> Result<Option<Arc<Message>>, ConnectionError> {
+    fn told(&self) -> Result<Told, ConnectionError> {
         // Held while receiving, so that no other thread finds nothing there and nothing stored
         // yet. Nothing in between panics.
-        let mut message = self.message.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         // There is nothing, and no end of the stream either, if a process that something other than
         // this crate has forked from the child keeps its end.
-        if message.is_none() && self.told.poll_timeout(Duration::ZERO)? {
-            match self.told.try_recv() {
-                Ok(told) => *message = Some(Arc::new(told)),
-                Err(ConnectionError::EndOfStream) => {}
+        while told.message.is_none() && self.connection.poll_timeout(Duration::ZERO)? {
+            match self.connection.try_recv() {
+                Ok(begun) if *begun == [BEGUN] => told.has_begun = true,
+                Ok(message) => told.message = Some(Arc::new(message)),
+                Err(ConnectionError::EndOfStream) => break,
                 Err(error) => return Err(error),
             }
         }
-        Ok(message.clone())
+        Ok(told.clone())
     }
 }
 
@@ -170,8 +186,9 @@ impl<T: DeserializeOwned> JoinHandle<T> {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`]: a value was returned, and could not be made into bytes, or
-    /// the bytes not into a value. The text says why. [`StatusLost`]: this process did not
-    /// spawn it. Otherwise the system's.
+    /// the bytes not into a value. [`io::ErrorKind::Unsupported`]: a started program has not called
+    /// the function. The text says why. [`StatusLost`]: this process did not spawn it. Otherwise
+    /// the system's.
     pub fn join(&self) -> io::Result<Outcome<T>> {
         self.join_with(Wait::FOREVER)
     }
@@ -221,20 +238,29 @@ impl<T: DeserializeOwned> JoinHandle<T> {
 
     /// What has come of the process is what it has told, or else how it `ended`.
     fn outcome(&self, ended: Outcome<T>) -> io::Result<Outcome<T>> {
-        let Some(message) = self.told()? else { return Ok(ended) };
-        match message.split_first() {
-            Some((&RETURNED, value)) => Ok(Outcome::Returned(decode(value)?)),
-            Some((&PANICKED_WITH, text)) => {
+        let error = |kind, what: &str, text: &[u8]| {
+            let (id, text) = (self.child.id(), String::from_utf8_lossy(text));
+            Err(io::Error::new(kind, format!("process {id} {what}: {text}")))
+        };
+        let told = self.told()?;
+        match (told.message.as_deref().and_then(|message| message.split_first()), &ended) {
+            (Some((&RETURNED, value)), _) => Ok(Outcome::Returned(decode(value)?)),
+            (Some((&PANICKED_WITH, text)), _) => {
                 Ok(Outcome::Panicked(String::from_utf8_lossy(text).into_owned()))
             }
-            Some((&NOT_SENT, text)) => Err(io::Error::new(
+            (Some((&NOT_SENT, text)), _) => error(
                 io::ErrorKind::InvalidData,
-                format!(
-                    "process {} has returned a value that it could not send: {}",
-                    self.child.id(),
-                    String::from_utf8_lossy(text)
-                ),
-            )),
+                "has returned a value that it could not send",
+                text,
+            ),
+            (Some((&NOT_CALLED, text)), _) => {
+                error(io::ErrorKind::Unsupported, "has not called the function", text)
+            }
+            (None, Outcome::Exited(code)) if !told.has_begun => error(
+                io::ErrorKind::Unsupported,
+                "has not called the function",
+                format!("it exited with code {code}, and had not called process::serve").as_bytes(),
+            ),
             _ => Ok(ended),
         }
     }
@@ -246,6 +272,10 @@ const RETURNED: u8 = 0;
 const PANICKED_WITH: u8 = 1;
 /// The first byte: there is a value, and the rest says why it was not sent.
 const NOT_SENT: u8 = 2;
+/// The first byte: nothing was called, and the rest says why.
+const NOT_CALLED: u8 = 3;
+/// All of an earlier message: a started program is about to call the function.
+pub(super) const BEGUN: u8 = 4;
 
 /// The child's part: runs `body`, and tells its parent what came of that. Returns the exit code.
 ///
@@ -276,6 +306,11 @@ pub(super) fn tell<T: Serialize>(parent: &Connection, body: impl FnOnce() -> T) 
     };
     let _ = parent.send(&[&[NOT_SENT][..], error.to_string().as_bytes()].concat());
     Err(error)
+}
+
+/// Tells that nothing is called, and why.
+pub(super) fn tell_why_not(parent: &Connection, why: &str) {
+    let _ = parent.try_send(&[&[NOT_CALLED][..], why.as_bytes()].concat());
 }
 
 /// Returns a panic's message.

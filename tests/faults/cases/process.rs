@@ -45,6 +45,9 @@ fn helpers_end() -> Outcome {
     })
 }
 
+#[cfg(feature = "serde")]
+static SERVED: process::Function<u32, u32> = process::Function::new("served", |number| number);
+
 /// Returns a child that sleeps.
 fn sleeping() -> Child {
     // SAFETY: it only sleeps.
@@ -136,6 +139,26 @@ pub(super) fn add(all: &mut Vec<Case>) {
             Ok(require(outcome == process::Outcome::Returned(42), "it returns")?)
         };
         probe.operate_and_look(operation, |_| helpers_end());
+    });
+    #[cfg(feature = "serde")]
+    case("process: a function of a started program", |probe| {
+        let started = RefCell::new(None);
+        let operation = || {
+            let mut started = started.borrow_mut();
+            // Another program, which serves nothing, and whose calls are not refused.
+            let program = Command::new("true");
+            let child = started.insert(SERVED.start_by(program, &21)?);
+            let error = child.join_timeout(LONG).expect_err("it serves nothing");
+            Ok(require(error.kind() != std::io::ErrorKind::TimedOut, "it has ended")?)
+        };
+        probe.operate_and_look(operation, |_| {
+            let Some(child) = started.take() else { return Ok(()) };
+            let joined = child.join_timeout(LONG);
+            Ok(require(
+                joined.is_err_and(|error| error.to_string().contains("serve")),
+                "it says it",
+            )?)
+        });
     });
     case("process: a nursery that is joined", |probe| {
         let operation = || {
