@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use crossproc::{Barrier, Condition, Event, Lock, Permits, Queue, RLock, RwLock, Semaphore, Shm};
 
 use self::beside::named::{Name, create_queue, create_semaphore, open_queue, open_semaphore};
-use self::beside::python;
+use self::beside::python::{self, Clock};
 use crossproc_harness::ratios::Ratios;
 use crossproc_harness::record::Operation;
 use crossproc_harness::sampler::{Sampler, repeated};
@@ -110,7 +110,7 @@ fn beside(
 }
 
 fn beside_python(ratios: &mut Ratios, operation: &str, ours: Sampler, statement: &str) {
-    match python::repeated("import multiprocessing", statement) {
+    match python::repeated(Clock::Cpu, "import multiprocessing", statement) {
         Ok(theirs) => ratios.compare(operation, None, ours, PYTHON, theirs),
         Err(reason) => ratios.miss(operation, PYTHON, reason),
     }

@@ -17,7 +17,7 @@ report=(cargo run --quiet --release -p crossproc-report -- "$folder")
 
 mode=()
 case "${1:-}" in
-    --trial) exec cargo test --bench '*' ;;
+    --trial) exec cargo test --features serde --bench '*' ;;
     --write) exec "${report[@]}" --write README.md docs/benchmarks.md ;;
     --quick) mode=(--quick) ;;
     "") ;;
@@ -53,7 +53,7 @@ measure() {
 cargo build --release -p wordcount
 CROSSPROC_WORDCOUNT=$(realpath "${CARGO_TARGET_DIR:-target}/release/wordcount")
 export CROSSPROC_WORDCOUNT
-measure cargo bench --bench '*'
+measure cargo bench --features serde --bench '*'
 # shaq takes a nightly compiler. Without it, the benchmark of queues names it as missing.
 rivals=(bench --manifest-path benches/rivals/Cargo.toml --bench '*')
 if cargo +nightly "${rivals[@]}" --features shaq --no-run; then

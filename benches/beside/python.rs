@@ -6,20 +6,31 @@ use std::process::{Child, Command, Stdio};
 
 use crossproc_harness::sampler::Sampler;
 
-/// Reads numbers, executes the second argument as often, and writes the nanoseconds of its thread's
-/// CPU time. 0 ends it. The first argument comes before everything.
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "each benchmark uses one")]
+pub(crate) enum Clock {
+    /// The CPU time of the interpreter's thread.
+    Cpu,
+    /// The time of a clock.
+    Wall,
+}
+
+/// Reads numbers, executes the third argument as often, and writes the nanoseconds by the first,
+/// which names a clock. 0 ends it. The second argument comes before everything.
 const PROGRAM: &str = r#"
 import sys, time
-setup, statement = sys.argv[1:]
+clock, setup, statement = sys.argv[1:]
+now = getattr(time, clock)
 names = {}
 exec(setup, names)
 exec("def repeat(times):\n for _ in range(times):\n  " + statement, names)
 for times in map(int, sys.stdin):
     if times == 0:
         break
-    start = time.thread_time_ns()
+    start = now()
     names["repeat"](times)
-    print(max(1, time.thread_time_ns() - start), flush=True)
+    print(max(1, now() - start), flush=True)
 "#;
 
 /// The interpreter. It would not see the end of its standard input, because processes that were
@@ -36,9 +47,13 @@ impl Drop for Python {
 }
 
 /// Returns what repeats a statement of one line, or why there is nothing to measure.
-pub(crate) fn repeated(setup: &str, statement: &str) -> Result<Sampler, String> {
+pub(crate) fn repeated(clock: Clock, setup: &str, statement: &str) -> Result<Sampler, String> {
+    let clock = match clock {
+        Clock::Cpu => "thread_time_ns",
+        Clock::Wall => "perf_counter_ns",
+    };
     let mut child = Command::new("python3")
-        .args(["-c", PROGRAM, setup, statement])
+        .args(["-c", PROGRAM, clock, setup, statement])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
