@@ -91,6 +91,7 @@ pub use self::memory::Fixed;
 pub use self::memory::RegionError;
 pub use self::memory::{Contents, Shm};
 pub use self::memory::{Fingerprint, Plain, Shared};
+pub use self::memory::{Flag, Text, TextTooLong};
 pub use self::queue::{
     Batch, BatchQueue, ByteQueue, DeadLetter, Item, JoinableByteQueue, JoinableQueue, Loan,
     PutError, PutManyError, Queue, QueueError, QueueOptions, Received, Room, Task,

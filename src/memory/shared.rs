@@ -12,7 +12,8 @@ use bytemuck::AnyBitPattern;
 /// process: integers, floats, arrays of them, and structs that derive [`bytemuck::AnyBitPattern`].
 ///
 /// It holds no pointers, no references, no `bool`, `char` or enums: a process may die halfway
-/// through writing one, and its peers read what is there. `Plain` data is reached through something
+/// through writing one, and its peers read what is there. [`Flag`](crate::Flag) stands for a
+/// `bool`, and [`Text`](crate::Text) for a short `String`. `Plain` data is reached through something
 /// that orders the accesses, such as a [`Lock`](crate::Lock), or copied out of a
 /// [`Fixed`](crate::Fixed).
 ///
@@ -35,8 +36,9 @@ use bytemuck::AnyBitPattern;
     note = "integers, floats, and arrays of them are plain data; a struct of such fields is, if it \
             has `#[repr(C)]` and `#[derive(Clone, Copy, crossproc::bytemuck::AnyBitPattern)]` with \
             `#[bytemuck(crate = \"crossproc::bytemuck\")]`",
-    note = "there can be no pointers, references, `bool`, `char`, enums: send a `String`, a `Vec` \
-            or such as a message, through a `ByteQueue` or a `Connection`, with `put_value` or \
+    note = "there can be no pointers, references, `bool`, `char`, enums: use `crossproc::Flag` for \
+            a `bool`, and `crossproc::Text` for a short `String`, or send a `String`, a `Vec` or \
+            such as a message, through a `ByteQueue` or a `Connection`, with `put_value` or \
             `send_value` of the feature `serde`"
 )]
 pub trait Plain: AnyBitPattern + Send {}
