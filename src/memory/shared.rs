@@ -13,8 +13,8 @@ use bytemuck::AnyBitPattern;
 ///
 /// It holds no pointers, no references, no `bool`, `char` or enums: a process may die halfway
 /// through writing one, and its peers read what is there. [`Flag`](crate::Flag) stands for a
-/// `bool`, and [`Text`](crate::Text) for a short `String`. `Plain` data is reached through something
-/// that orders the accesses, such as a [`Lock`](crate::Lock), or copied out of a
+/// `bool`, and [`Text`](crate::Text) for a short `String`. `Plain` data is reached through
+/// something that orders the accesses, such as a [`Lock`](crate::Lock), or copied out of a
 /// [`Fixed`](crate::Fixed).
 ///
 /// ```

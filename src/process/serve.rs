@@ -29,9 +29,9 @@ const NAME: &str = "crossproc_serve";
 /// of [almost any type](crate::values#what-can-be-a-value). With the feature `serde`.
 ///
 /// A forked child has everything that its parent had. A started program has nothing but what it is
-/// given: no memory, no locks, no threads of its parent. So a program may start it at any time, from
-/// any thread, and it is the way to call code that leaks, crashes, or cannot be forked. The program
-/// is this one, or another that has the same functions.
+/// given: no memory, no locks, no threads of its parent. So a program may start it at any time,
+/// from any thread, and it is the way to call code that leaks, crashes, or cannot be forked. The
+/// program is this one, or another that has the same functions.
 ///
 /// ```standalone_crate
 /// use crossproc::process::{self, Function};
