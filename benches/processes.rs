@@ -103,5 +103,5 @@ fn compare(ratios: &mut Ratios) {
 }
 
 fn returned(spawned: process::JoinHandle<u64>) -> u64 {
-    spawned.join().unwrap().returned().unwrap()
+    spawned.join().unwrap().into_result().unwrap()
 }

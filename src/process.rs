@@ -173,12 +173,14 @@ mod printed;
 mod report;
 #[cfg(feature = "serde")]
 mod serve;
+mod settings;
 #[cfg(feature = "serde")]
 mod spawn;
 mod start;
 mod threads;
 
 use self::closing::Closing;
+use self::settings::Settings;
 use crate::connection::{self, Connection};
 use crossproc_sys::failed::failed;
 
@@ -193,6 +195,7 @@ pub use self::outcome::{NotReturned, Outcome};
 pub use self::serve::serve_before_main;
 #[cfg(feature = "serde")]
 pub use self::serve::{Function, Served, serve};
+pub use self::settings::Limit;
 #[cfg(feature = "serde")]
 pub use self::spawn::{JoinHandle, spawn};
 pub use crate::memory::{Handle, HandleError};
@@ -267,6 +270,7 @@ pub fn fork_connected<R: Exit>(
 pub struct Builder<'a> {
     daemon: bool,
     closed: Vec<BorrowedFd<'a>>,
+    settings: Settings,
     /// How long a child may take to begin, if anything else waits for it.
     patience: Option<Duration>,
 }
@@ -488,6 +492,7 @@ impl<'a> Builder<'a> {
         is_alone: bool,
         kept: Option<RawFd>,
     ) -> io::Result<Child> {
+        self.settings.check()?;
         let line = if self.daemon {
             Some(Lifeline::of_this_process().map_err(failed(LINE))?)
         } else {
@@ -504,7 +509,7 @@ impl<'a> Builder<'a> {
             let pid = match unsafe { sys::fork() }.map_err(failed("fork"))? {
                 None => {
                     drop(outside);
-                    let begin = || inside.pass(line, &mut closing, forgets);
+                    let begin = || inside.pass(line, &mut closing, &self.settings, forgets);
                     sys::exit_now(run(begin, body, is_alone))
                 }
                 Some(pid) => pid,

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use crossproc::directory::{Address, Directory, DirectoryClient, DirectoryError};
 use crossproc::process::{Builder, Child};
 use crossproc::{Event, Shm};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, accept, bind, listen, socket};
 
-use forked::{PATIENCE, fork, kill, wait_until};
+use forked::{PATIENCE, fork, join_all, kill, wait_until};
 use served::{Folder, abstract_address, alone, client, serve_with_client};
 
 fn event() -> Shm<Event> {
@@ -141,6 +142,38 @@ fn a_child_that_was_only_just_forked_does_not_keep_the_address() {
     at_each_address(|address| {
         let (_, _old, _bystander) = kill_beside_bystander(&address, By::LibcSlowly);
         drop(Directory::bind(&address).unwrap());
+    });
+}
+
+/// As of a server that forks its workers.
+#[test]
+fn who_has_a_dead_servers_socket_and_accepts_keeps_the_address_and_holds_up_nobody() {
+    alone(|| {
+        let address = abstract_address();
+        let text = address.to_string();
+        let name = text.strip_prefix('@').expect("an abstract name");
+        let place = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
+        let worker = Shm::new(AtomicI32::new(0)).unwrap();
+        let of_worker = worker.clone();
+        let server = fork(move || {
+            let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+            bind(&socket, &place).unwrap();
+            listen(&socket, 16).unwrap();
+            // SAFETY: the child makes system calls alone.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                loop {
+                    drop(accept(&socket));
+                }
+            }
+            of_worker.store(pid, SeqCst);
+        });
+        join_all([server]);
+        let _worker = Bystander(worker.load(SeqCst));
+        let begun = Instant::now();
+        let bound = Directory::bind(&address);
+        assert!(matches!(bound, Err(DirectoryError::Orphaned { .. })), "{bound:?}");
+        assert!(begun.elapsed() < PATIENCE);
     });
 }
 

@@ -4,13 +4,15 @@
 
 use std::fs::File;
 use std::hint::spin_loop;
+use std::process::Command;
 use std::thread;
 
-use crossproc::process::Builder;
+use crossproc::process::{Builder, CommandExt};
 use crossproc_sys::lifeline::Lifeline;
 use crossproc_sys::process::exit_now;
 
 mod forked;
+mod refused;
 use forked::{close_all_but_standard_streams, fork, join_all};
 
 /// Forks past the crate, and returns the child's wait status. The child runs libc's handlers alone
@@ -45,6 +47,38 @@ fn a_child_is_forked_while_another_thread_makes_the_line() {
         });
         join_all([making]);
     }
+}
+
+#[test]
+fn a_daemon_is_not_tied_to_what_has_taken_the_lines_number() {
+    let process = fork(|| {
+        let mut program = Command::new("true");
+        program.daemon().unwrap();
+        close_all_but_standard_streams();
+        let _taken = [(); 16].map(|()| File::open("/proc/self/exe").unwrap());
+        let error = program.start().unwrap_err();
+        assert!(error.to_string().contains("os error 9"), "EBADF: {error}");
+    });
+    join_all([process]);
+}
+
+#[test]
+fn a_child_keeps_no_write_end_though_a_sandbox_does_not_tell_which_file_it_is() {
+    let process = fork(|| {
+        Lifeline::of_this_process().unwrap();
+        let open = || (0..64).filter(|&number| is_open(number)).count();
+        let before = open();
+        let calls = [libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx];
+        refused::refuse(&calls.map(|call| refused::call(call, libc::EPERM)));
+        // Nor does it keep what ties this process to its own parent.
+        assert_eq!(forked_past_the_crate(|| assert_eq!(open(), before - 2)), 0);
+    });
+    join_all([process]);
+}
+
+fn is_open(number: i32) -> bool {
+    // SAFETY: takes no argument; the number may be closed.
+    unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
 }
 
 #[test]

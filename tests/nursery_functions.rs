@@ -3,12 +3,15 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossproc::process::{Builder, FnNursery, JoinHandle, NurseryError, Outcome};
+use crossproc::process::{Builder, FnNursery, JoinHandle, Limit, NurseryError, Outcome};
 use crossproc::{Connection, Lock, Shm, nursery};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -21,6 +24,8 @@ nursery! {
 }
 
 nursery!(static ANOTHER);
+// A name that the macro might use itself.
+nursery!(static START);
 
 fn came_of<T: for<'de> Deserialize<'de>>(spawned: &JoinHandle<T>) -> Outcome<T> {
     spawned.join_timeout(PATIENCE).unwrap()
@@ -83,7 +88,7 @@ fn functions_are_sent_handles_and_exit_with_their_codes() {
 #[test]
 fn nurseries_are_apart() {
     let parent = |()| crossproc_sys::ids::parent().unwrap().unwrap().as_raw_nonzero().get() as u32;
-    for nursery in [&NURSERY, &ANOTHER] {
+    for nursery in [&NURSERY, &ANOTHER, &START] {
         let spawned = nursery.spawn(parent, &()).unwrap();
         assert_eq!(came_of(&spawned), Outcome::Returned(nursery.id().unwrap()));
     }
@@ -130,7 +135,7 @@ impl<'de> Deserialize<'de> for Odd {
 #[test]
 fn an_argument_that_does_not_arrive_is_an_error_or_a_panic_that_says_why() {
     let error = NURSERY.spawn(|_: Odd| (), &Odd { is_sent: false }).unwrap_err();
-    let NurseryError::Fork(error) = error else { panic!("{error}") };
+    let NurseryError::Argument(error) = error else { panic!("{error}") };
     assert!(error.to_string().contains("not today"), "{error}");
     let spawned = NURSERY.spawn(|_: Odd| (), &Odd { is_sent: true }).unwrap();
     let Outcome::Panicked(text) = came_of(&spawned) else { panic!() };
@@ -145,9 +150,7 @@ fn a_function_of_another_library_is_refused() {
     let job = unsafe {
         std::mem::transmute::<*const (), fn(Connection) -> i32>(libc::getpid as *const ())
     };
-    let Err(NurseryError::Fork(error)) = NURSERY.fork(job) else { panic!() };
-    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-    assert!(error.to_string().contains("another library"), "{error}");
+    assert!(matches!(NURSERY.fork(job), Err(NurseryError::OtherLibrary)));
 }
 
 #[test]
@@ -167,14 +170,15 @@ fn children_ignore_broken_pipes_as_rust_programs_do() {
 #[test]
 fn one_that_was_not_started_says_why() {
     static NEVER: FnNursery = FnNursery::not_started();
-    let Err(NurseryError::Fork(error)) = NEVER.fork(|_| ()) else { panic!() };
+    let Err(NurseryError::NotStarted(error)) = NEVER.fork(|_| ()) else { panic!() };
     assert!(error.to_string().contains(".init_array"), "{error}");
-    assert!(matches!(NEVER.id(), Err(NurseryError::Fork(_))));
+    assert!(matches!(NEVER.id(), Err(NurseryError::NotStarted(_))));
+    assert!(FnNursery::not_started().join().is_err());
     // As in a library that is loaded late.
     static LATE: FnNursery = FnNursery::not_started();
     LATE.start_before_main();
     for _ in 0..2 {
-        let Err(NurseryError::Fork(error)) = LATE.fork(|_| ()) else { panic!() };
+        let Err(NurseryError::NotStarted(error)) = LATE.fork(|_| ()) else { panic!() };
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         assert!(error.to_string().contains("thread"), "{error}");
     }
@@ -187,6 +191,65 @@ fn a_forked_child_has_no_part_in_it() {
         assert!(matches!(NURSERY.spawn(spelled, &7), Err(NurseryError::Ended)));
     })]);
     assert_eq!(came_of(&NURSERY.spawn(spelled, &7).unwrap()), Outcome::Returned("7".into()));
+}
+
+#[test]
+fn a_process_that_has_ended_is_joined_without_waiting() {
+    for _ in 0..50 {
+        let spawned = NURSERY.spawn(spelled, &7).unwrap();
+        assert!(crossproc_sys::pidfd::wait(&spawned, None).unwrap());
+        assert_eq!(spawned.try_join().unwrap(), Some(Outcome::Returned("7".into())));
+    }
+}
+
+#[test]
+fn a_child_has_no_part_in_its_own_nursery() {
+    let is_ended = |()| matches!(NURSERY.fork(|_| ()), Err(NurseryError::Ended));
+    assert_eq!(came_of(&NURSERY.spawn(is_ended, &()).unwrap()), Outcome::Returned(true));
+    let starts_again = |()| NURSERY.start_before_main();
+    assert_eq!(came_of(&NURSERY.spawn(starts_again, &()).unwrap()), Outcome::Returned(()));
+}
+
+#[test]
+fn an_argument_that_a_child_has_no_descriptor_for_is_an_error() {
+    join_all([fork(|| {
+        let nursery = Builder::new().limit(Limit::Descriptors, 3).fn_nursery().unwrap();
+        let spawned = nursery.spawn(|bytes: Vec<u8>| bytes.len(), &vec![7; 4 << 20]).unwrap();
+        let error = spawned.join_timeout(PATIENCE).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(error.to_string().contains("had not received what it was to call"), "{error}");
+        // A short one needs none.
+        let spawned = nursery.spawn(spelled, &8).unwrap();
+        assert_eq!(came_of(&spawned), Outcome::Returned("8".into()));
+    })]);
+}
+
+/// Returns the number of a file that is opened.
+fn opened(_: ()) -> i32 {
+    std::fs::File::open("/dev/null").unwrap().as_raw_fd()
+}
+
+#[test]
+#[ignore = "the next test runs it, with the standard streams closed"]
+fn with_closed_streams() {
+    assert!(matches!(came_of(&NURSERY.spawn(opened, &()).unwrap()), Outcome::Returned(3..)));
+}
+
+fn close_standard_streams() -> io::Result<()> {
+    for number in 0..3 {
+        // SAFETY: a program is about to take this one's place.
+        unsafe { libc::close(number) };
+    }
+    Ok(())
+}
+
+#[test]
+fn closed_standard_streams_are_no_files_of_a_childs() {
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    program.args(["--ignored", "--exact", "with_closed_streams"]);
+    // SAFETY: the closure makes system calls alone.
+    unsafe { program.pre_exec(close_standard_streams) };
+    assert!(program.status().unwrap().success());
 }
 
 #[test]

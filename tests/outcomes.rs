@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::fs;
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -13,6 +14,7 @@ use crossproc::process::{self, Builder, JoinHandle, NotReturned, Outcome, Status
 use crossproc::{Event, Shm, pipe};
 use crossproc_sys::process::exit_now;
 use rustix::pipe::fcntl_getpipe_size;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize, Serializer};
 
 mod forked;
@@ -56,7 +58,7 @@ fn a_value_comes_back_whatever_its_size() {
             let theirs = answer.clone();
             assert_eq!(came_of(move || theirs), Outcome::Returned(answer));
         }
-        assert_eq!(came_of(|| ()).returned(), Ok(()));
+        assert_eq!(came_of(|| ()).into_result(), Ok(()));
         for len in [1, 1 << 10, 100 << 10, 10 << 20] {
             let Outcome::Returned(bytes) = came_of(move || vec![7_u8; len]) else { panic!() };
             assert!(bytes.len() == len && bytes.iter().all(|&byte| byte == 7));
@@ -74,8 +76,8 @@ fn what_a_process_does_instead_of_returning_is_told() {
         assert_eq!(came_of(|| -> () { panic!("late") }), Outcome::Panicked("late".into()));
         let odd = came_of(|| -> () { panic_any(7) });
         assert_eq!(odd, Outcome::Panicked("(a payload that is no text)".into()));
-        assert_eq!(came_of(|| -> () { std::process::exit(3) }), Outcome::Exited(3));
-        assert_eq!(came_of(|| -> () { std::process::exit(0) }), Outcome::Exited(0));
+        assert_eq!(came_of(|| -> () { exit_now(3) }), Outcome::Exited(3));
+        assert_eq!(came_of(|| -> () { exit_now(0) }), Outcome::Exited(0));
         assert_eq!(came_of(|| -> () { std::process::abort() }), Outcome::Killed(libc::SIGABRT));
     });
 }
@@ -102,7 +104,7 @@ fn a_text_says_what_came_instead_of_a_value() {
         ),
     ];
     for (outcome, text) in texts {
-        let error: NotReturned = outcome.clone().returned().unwrap_err();
+        let error: NotReturned = outcome.clone().into_result().unwrap_err();
         assert_eq!(error.to_string(), text);
         assert_eq!(*error.outcome(), outcome);
     }
@@ -162,6 +164,41 @@ fn a_child_without_room_for_its_value_says_so() {
     });
 }
 
+/// Leaves this process no free descriptor while it acts.
+fn without_descriptors<R>(act: impl FnOnce() -> R) -> R {
+    let before = getrlimit(Resource::Nofile);
+    let free = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(free), ..before }).unwrap();
+    let result = act();
+    setrlimit(Resource::Nofile, before).unwrap();
+    result
+}
+
+#[test]
+fn a_join_that_fails_for_want_of_a_descriptor_loses_nothing() {
+    alone(|| {
+        let child = quietly(|| vec![7_u8; 2 << 20]);
+        child.child().join_timeout(PATIENCE).unwrap();
+        for _ in 0..2 {
+            let error = without_descriptors(|| child.join_timeout(PATIENCE)).unwrap_err();
+            assert_ne!(error.kind(), io::ErrorKind::TimedOut);
+        }
+        let Outcome::Returned(bytes) = child.join_timeout(PATIENCE).unwrap() else { panic!() };
+        assert_eq!(bytes.len(), 2 << 20);
+    });
+}
+
+#[test]
+fn a_long_message_of_a_panic_is_told_in_part_whatever_is_refused() {
+    alone(|| {
+        let came = came_of(|| -> () {
+            refused::refuse(&[call(libc::SYS_memfd_create, libc::EMFILE)]);
+            panic_any("x".repeat(4 << 20))
+        });
+        assert_eq!(came, Outcome::Panicked("x".repeat(2 << 10)));
+    });
+}
+
 #[test]
 fn joins_of_many_threads_return_the_same() {
     alone(|| {
@@ -185,7 +222,7 @@ fn joins_of_many_threads_return_the_same() {
             }
             go.set();
         });
-        assert_eq!(child.join().unwrap().returned().unwrap(), "Rome");
+        assert_eq!(child.join().unwrap().into_result().unwrap(), "Rome");
         assert_eq!(child.try_join().unwrap(), Some(Outcome::Returned("Rome".to_owned())));
     });
 }
@@ -205,7 +242,7 @@ fn a_value_that_was_told_counts_though_the_process_was_killed_then() {
         .unwrap();
         let of_child = format!("/proc/{}/syscall", child.child().id());
         forked::wait_until("the child flushes", || {
-            let call = std::fs::read_to_string(&of_child);
+            let call = fs::read_to_string(&of_child);
             call.is_ok_and(|call| call.starts_with(&format!("{} 0x1 ", libc::SYS_write)))
         });
         child.child().kill().unwrap();
@@ -226,7 +263,7 @@ fn a_grandchild_that_keeps_the_end_holds_up_nobody() {
                     let _ = kept.recv();
                     exit_now(0);
                 }
-                std::process::exit(3)
+                exit_now(3)
             })
             .unwrap();
         assert_eq!(child.join_timeout(PATIENCE).unwrap(), Outcome::Exited(3));
@@ -240,19 +277,26 @@ fn an_end_that_nobody_can_tell_of_is_unknown_and_a_value_counts_all_the_same() {
         refused::refuse(&[call(libc::SYS_ioctl, libc::ENOTTY).if_argument(1, 0xc040_ff0b)]);
         // SAFETY: this process's children are reaped by the kernel.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-        assert_eq!(came_of(|| -> () { std::process::exit(3) }), Outcome::Unknown);
+        assert_eq!(came_of(|| -> () { exit_now(3) }), Outcome::Unknown);
         assert_eq!(came_of(|| 7), Outcome::Returned(7));
     });
 }
 
 #[test]
 fn another_process_cannot_join() {
+    alone(not_joined_by_another);
+    // As before Linux 6.15.
     alone(|| {
-        let child = quietly(|| 7);
-        let sibling = process::fork(move || {
-            let error = child.join_timeout(PATIENCE).unwrap_err();
-            assert!(error.get_ref().unwrap().is::<StatusLost>(), "{error}");
-        });
-        assert!(sibling.unwrap().join_timeout(PATIENCE).unwrap().success());
+        refused::refuse(&[call(libc::SYS_ioctl, libc::ENOTTY).if_argument(1, 0xc040_ff0b)]);
+        not_joined_by_another();
     });
+}
+
+fn not_joined_by_another() {
+    let child = quietly(|| 7);
+    let sibling = process::fork(move || {
+        let error = child.join_timeout(PATIENCE).unwrap_err();
+        assert!(error.get_ref().unwrap().is::<StatusLost>(), "{error}");
+    });
+    assert!(sibling.unwrap().join_timeout(PATIENCE).unwrap().success());
 }

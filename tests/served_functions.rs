@@ -3,6 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::ptr;
 use std::thread;
@@ -40,17 +42,19 @@ static ON_BROKEN_PIPES: Function<(), u64> = Function::new("on broken pipes", |()
     assert_eq!(unsafe { libc::sigaction(libc::SIGPIPE, ptr::null(), &raw mut action) }, 0);
     action.sa_sigaction as u64
 });
+static OPENED: Function<(), i32> =
+    Function::new("opened", |()| std::fs::File::open("/dev/null").unwrap().as_raw_fd());
 static TAKE: Function<Odd, ()> = Function::new("take", |_| ());
 /// Is itself called in a started program, and starts another one.
 static NEST: Function<u32, String> = Function::new("nest", |number| match number {
     0 => "bottom".to_owned(),
     _ => format!(
         "{} {number}",
-        NEST.start(&(number - 1)).unwrap().join().unwrap().returned().unwrap()
+        NEST.start(&(number - 1)).unwrap().join().unwrap().into_result().unwrap()
     ),
 });
 
-serve!(SPELL, LENGTHEN, END, STAY, ADD, ON_BROKEN_PIPES, TAKE, NEST);
+serve!(SPELL, LENGTHEN, END, STAY, ADD, ON_BROKEN_PIPES, OPENED, TAKE, NEST);
 
 /// These are not served, or not as this.
 static ABSENT: Function<(), ()> = Function::new("absent", |()| ());
@@ -140,6 +144,22 @@ fn a_command_shares_handles_and_makes_a_daemon() {
 fn broken_pipes_are_ignored_as_in_rust_programs() {
     let came = came_of(&ON_BROKEN_PIPES.start(&()).unwrap());
     assert_eq!(came, Outcome::Returned(libc::SIG_IGN as u64));
+}
+
+fn close_standard_streams() -> io::Result<()> {
+    for number in 0..3 {
+        // SAFETY: a program is about to take this one's place.
+        unsafe { libc::close(number) };
+    }
+    Ok(())
+}
+
+#[test]
+fn closed_standard_streams_are_no_files_of_a_functions() {
+    let mut program = this_program();
+    // SAFETY: the closure makes system calls alone.
+    unsafe { program.pre_exec(close_standard_streams) };
+    assert!(matches!(came_of(&OPENED.start_by(program, &()).unwrap()), Outcome::Returned(3..)));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 
 use crossproc_sys::clock;
 use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll, sleep_until};
+use crossproc_sys::retry::retry;
 use crossproc_sys::sealed;
 use crossproc_sys::socket::{self, MAX_DESCRIPTORS, Packet};
 use rustix::io::Errno;
@@ -195,6 +196,31 @@ impl Connection {
         }
     }
 
+    /// Receives the message that is there, without waiting. If that fails, the message stays there.
+    pub(crate) fn try_recv_or_leave(&self) -> Result<Message, ConnectionError> {
+        let mut overflow = take_overflow();
+        let mut peek = || retry(|| socket::peek(&*self.end, [&mut [], &mut overflow]));
+        let peeked = match peek() {
+            // As in `arrival`.
+            Err(Errno::CONNRESET) => peek(),
+            peeked => peeked,
+        };
+        let packet = match peeked {
+            Ok(packet) => packet,
+            Err(errno) => {
+                keep_overflow(overflow);
+                return Err(ConnectionError::receiving(errno));
+            }
+        };
+        let arrival = IncomingPacket { rest: packet.len, packet, overflow };
+        let bytes = arrival.rest().to_vec();
+        let message = arrival.into_message(bytes)?;
+        // Its bytes were copied, and its descriptors duplicated: what comes here is closed.
+        retry(|| socket::receive(&*self.end, [&mut [], &mut []], false))
+            .map_err(ConnectionError::receiving)?;
+        Ok(message)
+    }
+
     /// Receives a packet into a buffer, and what exceeds that into the overflow.
     #[inline(always)]
     fn arrival(
@@ -225,7 +251,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn poll_until(&self, wait: Wait) -> Result<bool, ConnectionError> {
+    pub(crate) fn poll_until(&self, wait: Wait) -> Result<bool, ConnectionError> {
         match self.wait_for(PollFlags::IN, wait) {
             Ok(()) => Ok(true),
             Err(Errno::TIMEDOUT) => Ok(false),

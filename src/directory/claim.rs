@@ -40,6 +40,8 @@ use crate::memory::per_process::{Current, PerProcess};
 const BACKLOG: i32 = 4_096;
 /// How long a child that a server has forked may take to close its copy of the socket.
 const FORKING: Duration = Duration::from_secs(1);
+/// Between two looks at it, in nanoseconds.
+const PAUSE: u64 = 1_000_000;
 
 /// A taken address, which is given back on drop.
 #[derive(Debug)]
@@ -174,7 +176,7 @@ impl Drop for LockFile {
 
 fn take_name(address: &Address, socket: &OwnedFd) -> Result<(), DirectoryError> {
     let place = address.socket_address()?;
-    let mut ended = None;
+    let (mut ended, mut until) = (None, None);
     loop {
         match bind(socket, &place) {
             Err(Errno::ADDRINUSE) => {}
@@ -189,11 +191,14 @@ fn take_name(address: &Address, socket: &OwnedFd) -> Result<(), DirectoryError> 
             // another one has its socket. A child that it has just forked is about to close that,
             // and then the connection ends, which nobody has accepted.
             Some(pid) if ended == Some(pid) => {
-                let until = clock::now().saturating_add(FORKING.as_nanos() as u64);
+                let end = || clock::now().saturating_add(FORKING.as_nanos() as u64);
+                let until = *until.get_or_insert_with(end);
                 let is_closed = connected.map(|to| poll::wait(to, PollFlags::IN, Some(until)));
-                if !matches!(is_closed, Some(Ok(true))) {
+                if !matches!(is_closed, Some(Ok(true))) || clock::now() >= until {
                     return Err(DirectoryError::Orphaned { address: address.clone(), pid });
                 }
+                // It may also accept, and close or send.
+                let _ = poll::sleep_until(clock::now().saturating_add(PAUSE));
             }
             // That process may have ended just now.
             Some(pid) => ended = Some(pid),

@@ -240,6 +240,12 @@ impl Child {
         }
     }
 
+    /// Returns the error of a process that is another one's child.
+    #[cfg(feature = "serde")]
+    pub(super) fn is_anothers(&self) -> io::Error {
+        self.lost(Taker::Parent)
+    }
+
     fn lost(&self, taker: Taker) -> io::Error {
         io::Error::other(StatusLost { id: self.id(), taker })
     }

@@ -6,7 +6,7 @@
 //! | 1 | parent | makes a pair of sockets, forks, opens a pidfd |
 //! | 2 | parent | sends [`GO`]: from here on, the child cannot be taken for another process |
 //! | 3 | child | ties itself to its parent if it is a daemon, and closes what it is not to keep |
-//! | 4 | child | receives the byte, and forgets what its parent has printed |
+//! | 4 | child | receives the byte, forgets what its parent has printed, and makes its settings |
 //! | 5 | child | reports that it begins, or what failed and the errno; then does so, or exits |
 //! | 6 | parent | receives the report: the fork is done, or an error, and then the child is reaped |
 //!
@@ -48,22 +48,40 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, waitid, w
 
 use super::closing::Closing;
 use super::printed;
+use super::settings::{Setting, Settings};
 
 /// What the parent sends.
 const GO: u8 = 1;
 /// What the child sends if it begins.
 const BEGUN: ChildReport = ChildReport { step: 0, errno: 0 };
 /// What can fail in the child, numbered from 1.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 9] = [
     "tying it to its parent",
     "being let in by its parent",
     "closing what it is not to keep",
     "letting go of what its parent has printed",
+    "entering its process group",
+    "ignoring a signal, or not",
+    "entering its working directory",
+    "setting its name",
+    "setting a limit",
 ];
 const TYING: u8 = 1;
 const LETTING_IN: u8 = 2;
 const CLOSING: u8 = 3;
 const FORGETTING: u8 = 4;
+
+impl Setting {
+    fn step(self) -> u8 {
+        match self {
+            Setting::Group => 5,
+            Setting::Signal => 6,
+            Setting::Folder => 7,
+            Setting::Name => 8,
+            Setting::Limit => 9,
+        }
+    }
+}
 
 /// Waits for the end, and does not reap.
 const UNREAPED: WaitIdOptions = WaitIdOptions::EXITED.union(WaitIdOptions::NOWAIT);
@@ -109,7 +127,13 @@ pub(super) fn gate() -> io::Result<(Inside, Outside)> {
 impl Inside {
     /// The child's part. Returns if the child is to begin, with the socket closed; otherwise the
     /// process exits. Async-signal-safe unless it `forgets` what its parent has printed.
-    pub(super) fn pass(self, line: Option<Lifeline>, closing: &mut Closing<'_>, forgets: bool) {
+    pub(super) fn pass(
+        self,
+        line: Option<Lifeline>,
+        closing: &mut Closing<'_>,
+        settings: &Settings,
+        forgets: bool,
+    ) {
         let tied = match line {
             Some(line) => line.tie(),
             None => {
@@ -127,7 +151,9 @@ impl Inside {
             .and_then(|()| self.wait_for_go().map_err(failed(LETTING_IN)))
             .and_then(|()| {
                 if forgets { printed::forget().map_err(failed_io(FORGETTING)) } else { Ok(()) }
-            });
+            })
+            // Last: a limit may leave nothing for the rest.
+            .and_then(|()| settings.make().map_err(|(it, errno)| failed(it.step())(errno)));
         let report = passed.err().unwrap_or(BEGUN);
         let [a, b, c, d] = report.errno.to_ne_bytes();
         let sent = retry(|| send(&self.socket, &[report.step, a, b, c, d], SendFlags::NOSIGNAL));

@@ -123,6 +123,20 @@ pub enum NurseryError {
     /// The fork failed, in this process or in the helper, and there is no child.
     #[error("a nursery could not fork a child")]
     Fork(#[source] io::Error),
+    /// The nursery was to be started before `main`, and was not.
+    #[error("the nursery was not started before main")]
+    NotStarted(#[source] io::Error),
+    /// The function is in another library than this crate. It may be elsewhere in the helper, or
+    /// not be there.
+    #[error(
+        "a nursery's children run functions of the program, or of the library that this crate is \
+         linked into, and not of another library"
+    )]
+    OtherLibrary,
+    /// The argument of a function could not be made into bytes. With the feature `serde`.
+    #[cfg(feature = "serde")]
+    #[error("the argument for a nursery's child could not be made into bytes")]
+    Argument(#[source] crate::values::CodecError),
 }
 
 impl From<NurseryError> for io::Error {
@@ -130,7 +144,10 @@ impl From<NurseryError> for io::Error {
         let kind = match &error {
             NurseryError::Ended => io::ErrorKind::BrokenPipe,
             NurseryError::TimedOut => io::ErrorKind::TimedOut,
-            NurseryError::Fork(error) => error.kind(),
+            NurseryError::Fork(error) | NurseryError::NotStarted(error) => error.kind(),
+            NurseryError::OtherLibrary => io::ErrorKind::Unsupported,
+            #[cfg(feature = "serde")]
+            NurseryError::Argument(_) => io::ErrorKind::InvalidInput,
         };
         io::Error::new(kind, error)
     }
@@ -314,8 +331,9 @@ impl Drop for Nursery {
 
 impl Builder<'_> {
     /// Starts a [`Nursery`], whose children run `body`. They are [daemons](Builder::daemon) of the
-    /// helper if that is set, and the descriptors to be [closed](Builder::close) are closed in the
-    /// helper. This process may have one thread only.
+    /// helper if that is set, and have the [name](Builder::name) and other settings. The
+    /// descriptors to be [closed](Builder::close) are closed in the helper. This process may have
+    /// one thread only.
     ///
     /// ```standalone_crate
     /// use crossproc::process::Builder;
@@ -355,10 +373,12 @@ impl Builder<'_> {
             ));
         }
         reap_left(None);
-        let are_daemons = self.daemon;
-        let helper = Builder { daemon: true, closed: self.closed.clone(), patience: None };
+        self.settings.check()?;
+        let children =
+            Builder { daemon: self.daemon, settings: self.settings.clone(), ..Builder::default() };
+        let helper = Builder { daemon: true, closed: self.closed.clone(), ..Builder::default() };
         let (helper, requests) =
-            helper.fork_connected(move |requests| helper::run(requests, are_daemons, body))?;
+            helper.fork_connected(move |requests| helper::run(requests, children, body))?;
         Ok(Nursery { open: Some(Open { requests, helper }) })
     }
 }

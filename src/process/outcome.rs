@@ -28,13 +28,14 @@ use std::process::ExitStatus;
 pub enum Outcome<T> {
     /// It returned this value. The process may have been killed after that.
     Returned(T),
-    /// It panicked, with this message. A payload that is no text has a message that says so.
+    /// It panicked, with this message, or with the first 2 KiB of it. A payload that is no text has
+    /// a message that says so.
     Panicked(String),
-    /// It did neither, and the process ended by itself, with this exit code.
+    /// It has told neither, and the process ended by itself, with this exit code.
     Exited(i32),
-    /// It did neither, and the process was killed by this signal.
+    /// It has told neither, and the process was killed by this signal.
     Killed(i32),
-    /// It did neither, and nobody can tell how the process ended: see
+    /// It has told neither, and nobody can tell how the process ended: see
     /// [`StatusLost`](super::StatusLost).
     Unknown,
 }
@@ -46,9 +47,9 @@ impl<T> Outcome<T> {
     /// use crossproc::process;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// assert_eq!(process::spawn(|| 7)?.join()?.returned()?, 7);
+    /// assert_eq!(process::spawn(|| 7)?.join()?.into_result()?, 7);
     /// let killed = process::spawn(|| -> () { std::process::abort() })?;
-    /// let error = killed.join()?.returned().unwrap_err();
+    /// let error = killed.join()?.into_result().unwrap_err();
     /// assert_eq!(error.to_string(), "a spawned process was killed by signal 6");
     /// # Ok(())
     /// # }
@@ -56,7 +57,7 @@ impl<T> Outcome<T> {
     ///
     /// # Errors
     /// Any other outcome.
-    pub fn returned(self) -> Result<T, NotReturned> {
+    pub fn into_result(self) -> Result<T, NotReturned> {
         Err(NotReturned(match self {
             Outcome::Returned(value) => return Ok(value),
             Outcome::Panicked(message) => Outcome::Panicked(message),

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use super::command::{CommandExt, InheritError, inherited};
 use super::exit::Exit;
 use super::gate::NOT_STARTED;
-use super::spawn::{BEGUN, JoinHandle, tell, tell_why_not};
+use super::spawn::{JoinHandle, tell, tell_beginning, tell_why_not};
 use crate::connection::{Connection, private_pipe};
 use crate::values::{decode, encode_into};
 
@@ -49,8 +49,8 @@ const NAME: &str = "crossproc_serve";
 ///
 ///     let greeting = GREET.start(&"Rome".into())?;
 ///     let doubled = DOUBLE.start(&21)?;
-///     assert_eq!(doubled.join()?.returned()?, 42);
-///     assert_eq!(greeting.join()?.returned()?, "hello, Rome");
+///     assert_eq!(doubled.join()?.into_result()?, 42);
+///     assert_eq!(greeting.join()?.into_result()?, "hello, Rome");
 ///     Ok(())
 /// }
 /// ```
@@ -114,7 +114,7 @@ where
     ///     let total = Shm::new(Lock::new(5_u64))?;
     ///     let mut program = Command::new(std::env::current_exe()?);
     ///     program.share("total", &total)?.daemon()?;
-    ///     ADD.start_by(program, &7)?.join()?.returned()?;
+    ///     ADD.start_by(program, &7)?.join()?.into_result()?;
     ///     assert_eq!(*total.lock()?, 12);
     ///     Ok(())
     /// }
@@ -145,7 +145,7 @@ where
         // There is room: nothing was sent before.
         ours.try_send(&order)?;
         program.share(NAME, &theirs)?;
-        Ok(JoinHandle::of_started(program.start()?, ours))
+        Ok(JoinHandle::of_beginning(program.start()?, ours, "called process::serve"))
     }
 }
 
@@ -244,11 +244,16 @@ fn starter() -> Option<Result<Connection, InheritError>> {
 
 /// Does what the starter has asked for. Returns the exit code, or `None` if that cannot be read.
 fn answer(functions: &[&dyn Served], starter: &Connection) -> Option<i32> {
-    let order = starter.try_recv().ok()?;
+    let order = match starter.try_recv_or_leave() {
+        Ok(order) => order,
+        Err(error) => {
+            tell_why_not(starter, &format!("what it was to call did not arrive: {error}"));
+            return None;
+        }
+    };
     let (name, rest) = split_text(&order)?;
     let (types, argument) = split_text(rest)?;
-    // Without it, what the function tells says as much.
-    let _ = starter.try_send(&[BEGUN]);
+    tell_beginning(starter);
     match functions.iter().find(|function| function.name() == name) {
         Some(function) if function.types() == types => {
             return Some(function.answer(starter, argument));
@@ -282,20 +287,22 @@ fn split_text(message: &[u8]) -> Option<(&str, &[u8])> {
 ///
 /// // As in a `#[test]`.
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// assert_eq!(DOUBLE.start(&21)?.join()?.returned()?, 42);
+/// assert_eq!(DOUBLE.start(&21)?.join()?.into_result()?, 42);
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// The function runs in a constructor (`.init_array`), before std has begun `main`, and with
-/// SIGPIPE ignored, as in Rust programs. What other constructors do may come earlier or later.
+/// The function runs in a constructor (`.init_array`), before std has begun `main`. SIGPIPE is
+/// ignored, and closed standard streams lead to `/dev/null`, as in Rust programs. But a stack
+/// overflow has no message, other constructors may not have run yet, and with musl there are no
+/// arguments.
 ///
 /// The expansion has an `unsafe` attribute, which `#![forbid(unsafe_code)]` refuses.
 #[macro_export]
 macro_rules! serve {
     ($($function:expr),+ $(,)?) => {
         const _: () = {
-            extern "C" fn serve() {
+            extern "C" fn __crossproc_serve() {
                 $crate::process::serve_before_main(&[$(&$function),+]);
             }
 
@@ -303,7 +310,7 @@ macro_rules! serve {
             #[allow(unsafe_code)]
             // SAFETY: the loader calls what is listed there, and expects functions like this one.
             #[unsafe(link_section = ".init_array")]
-            static SERVE: extern "C" fn() = serve;
+            static __CROSSPROC_SERVE: extern "C" fn() = __crossproc_serve;
         };
     };
 }
@@ -312,7 +319,7 @@ macro_rules! serve {
 #[doc(hidden)]
 pub fn serve_before_main(functions: &[&dyn Served]) {
     if starter().is_some() {
-        crossproc_sys::signals::ignore_broken_pipes();
+        crossproc_sys::streams::prepare_as_std();
     }
     serve(functions);
 }

@@ -12,6 +12,7 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -36,7 +37,7 @@ use crate::wait::Wait;
 ///
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
 ///     let words = process::spawn(|| "to be or not to be".split(' ').count())?;
-///     assert_eq!(words.join()?.returned()?, 6);
+///     assert_eq!(words.join()?.into_result()?, 6);
 ///     Ok(())
 /// }
 /// ```
@@ -66,7 +67,7 @@ impl Builder<'_> {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let parsed =
     ///     Builder::new().daemon(true).spawn(|| "x".parse::<u32>().map_err(|e| e.to_string()))?;
-    /// assert_eq!(parsed.join()?.returned()?, Err("invalid digit found in string".into()));
+    /// assert_eq!(parsed.join()?.into_result()?, Err("invalid digit found in string".into()));
     /// # Ok(())
     /// # }
     /// ```
@@ -93,13 +94,15 @@ pub struct JoinHandle<T> {
     child: Child,
     connection: Connection,
     told: Mutex<Told>,
+    /// What a process that has not begun has not done.
+    unless: &'static str,
     returns: PhantomData<fn() -> T>,
 }
 
 /// What a process has told so far.
 #[derive(Debug, Clone)]
 struct Told {
-    /// False of a program that may do something else.
+    /// False of one that may do something else. It tells that it has [`BEGUN`].
     has_begun: bool,
     /// What came of it. Several joins may share it.
     message: Option<Arc<Message>>,
@@ -121,13 +124,13 @@ impl<T> JoinHandle<T> {
     /// `connection`: this process's end of that over which the child [tells](tell).
     pub(super) fn new(child: Child, connection: Connection) -> Self {
         let told = Mutex::new(Told { has_begun: true, message: None });
-        JoinHandle { child, connection, told, returns: PhantomData }
+        JoinHandle { child, connection, told, unless: "", returns: PhantomData }
     }
 
-    /// The process first tells that it has [`BEGUN`].
-    pub(super) fn of_started(child: Child, connection: Connection) -> Self {
+    /// The process first tells that it has [`BEGUN`]. `unless`: what it has not done otherwise.
+    pub(super) fn of_beginning(child: Child, connection: Connection, unless: &'static str) -> Self {
         let told = Mutex::new(Told { has_begun: false, message: None });
-        JoinHandle { child, connection, told, returns: PhantomData }
+        JoinHandle { child, connection, told, unless, returns: PhantomData }
     }
 
     /// Returns the process, by which it may be killed, stopped and waited for.
@@ -159,7 +162,7 @@ impl<T> JoinHandle<T> {
         // There is nothing, and no end of the stream either, if a process that something other than
         // this crate has forked from the child keeps its end.
         while told.message.is_none() && self.connection.poll_timeout(Duration::ZERO)? {
-            match self.connection.try_recv() {
+            match self.connection.try_recv_or_leave() {
                 Ok(begun) if *begun == [BEGUN] => told.has_begun = true,
                 Ok(message) => told.message = Some(Arc::new(message)),
                 Err(ConnectionError::EndOfStream) => break,
@@ -186,9 +189,9 @@ impl<T: DeserializeOwned> JoinHandle<T> {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`]: a value was returned, and could not be made into bytes, or
-    /// the bytes not into a value. [`io::ErrorKind::Unsupported`]: a started program has not called
-    /// the function. The text says why. [`StatusLost`]: this process did not spawn it. Otherwise
-    /// the system's.
+    /// not sent, for want of a descriptor or of memory, or the bytes not made into a value.
+    /// [`io::ErrorKind::Unsupported`]: a started program has not called the function. The text says
+    /// why. [`StatusLost`]: this process did not spawn it. Otherwise the system's.
     pub fn join(&self) -> io::Result<Outcome<T>> {
         self.join_with(Wait::FOREVER)
     }
@@ -217,12 +220,7 @@ impl<T: DeserializeOwned> JoinHandle<T> {
     /// [`io::ErrorKind::TimedOut`], and [`io::ErrorKind::Interrupted`] if `wait` is interruptible;
     /// otherwise as [`join`](JoinHandle::join).
     pub fn join_with(&self, wait: Wait) -> io::Result<Outcome<T>> {
-        let ended = match self.child.join_with(wait) {
-            Ok(status) => Outcome::of_status(status),
-            Err(error) if StatusLost::is_of_own_child(&error) => Outcome::Unknown,
-            Err(error) => return Err(error),
-        };
-        self.outcome(ended)
+        self.came_of(self.child.join_with(wait))
     }
 
     /// Returns what came of the process if it has ended, or `None` while it runs.
@@ -230,19 +228,28 @@ impl<T: DeserializeOwned> JoinHandle<T> {
     /// # Errors
     /// As [`join`](JoinHandle::join).
     pub fn try_join(&self) -> io::Result<Option<Outcome<T>>> {
-        match self.join_timeout(Duration::ZERO) {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
-            outcome => outcome.map(Some),
+        match self.child.try_join().transpose() {
+            None => Ok(None),
+            Some(ended) => self.came_of(ended).map(Some),
         }
     }
 
     /// What has come of the process is what it has told, or else how it `ended`.
-    fn outcome(&self, ended: Outcome<T>) -> io::Result<Outcome<T>> {
+    fn came_of(&self, ended: io::Result<ExitStatus>) -> io::Result<Outcome<T>> {
+        let ended = match ended {
+            Ok(status) => Outcome::of_status(status),
+            Err(error) if StatusLost::is_of_own_child(&error) => Outcome::Unknown,
+            Err(error) => return Err(error),
+        };
         let error = |kind, what: &str, text: &[u8]| {
             let (id, text) = (self.child.id(), String::from_utf8_lossy(text));
             Err(io::Error::new(kind, format!("process {id} {what}: {text}")))
         };
-        let told = self.told()?;
+        let told = match self.told() {
+            // Before Linux 6.15, nothing else tells that it is another process's child.
+            Err(ConnectionError::Closed) => return Err(self.child.is_anothers()),
+            told => told?,
+        };
         match (told.message.as_deref().and_then(|message| message.split_first()), &ended) {
             (Some((&RETURNED, value)), _) => Ok(Outcome::Returned(decode(value)?)),
             (Some((&PANICKED_WITH, text)), _) => {
@@ -259,7 +266,7 @@ impl<T: DeserializeOwned> JoinHandle<T> {
             (None, Outcome::Exited(code)) if !told.has_begun => error(
                 io::ErrorKind::Unsupported,
                 "has not called the function",
-                format!("it exited with code {code}, and had not called process::serve").as_bytes(),
+                format!("it exited with code {code}, and had not {}", self.unless).as_bytes(),
             ),
             _ => Ok(ended),
         }
@@ -275,7 +282,7 @@ const NOT_SENT: u8 = 2;
 /// The first byte: nothing was called, and the rest says why.
 const NOT_CALLED: u8 = 3;
 /// All of an earlier message: a started program is about to call the function.
-pub(super) const BEGUN: u8 = 4;
+const BEGUN: u8 = 4;
 
 /// The child's part: runs `body`, and tells its parent what came of that. Returns the exit code.
 ///
@@ -300,17 +307,32 @@ pub(super) fn tell<T: Serialize>(parent: &Connection, body: impl FnOnce() -> T) 
             // The payload's destructor might panic, too.
             mem::forget(payload);
             // Without it, the parent is told by the exit code.
-            let _ = parent.send(&[&[PANICKED_WITH][..], text.as_bytes()].concat());
+            tell_text(parent, PANICKED_WITH, &text);
             return Ok(PANICKED);
         }
     };
-    let _ = parent.send(&[&[NOT_SENT][..], error.to_string().as_bytes()].concat());
+    tell_text(parent, NOT_SENT, &error.to_string());
     Err(error)
 }
 
 /// Tells that nothing is called, and why.
 pub(super) fn tell_why_not(parent: &Connection, why: &str) {
-    let _ = parent.try_send(&[&[NOT_CALLED][..], why.as_bytes()].concat());
+    tell_text(parent, NOT_CALLED, why);
+}
+
+/// Tells that the function is about to be called. Without it, what comes of that says as much.
+pub(super) fn tell_beginning(parent: &Connection) {
+    let _ = parent.try_send(&[BEGUN]);
+}
+
+/// The most bytes of a text that is told: as many as need no memory of their own, whatever is
+/// refused.
+const MAX_TEXT: usize = 2_048;
+
+/// Tells the beginning of a text. If that is refused, too, the exit code tells something.
+fn tell_text(parent: &Connection, tag: u8, text: &str) {
+    let text = &text.as_bytes()[..text.len().min(MAX_TEXT)];
+    let _ = parent.send(&[&[tag][..], text].concat());
 }
 
 /// Returns a panic's message.

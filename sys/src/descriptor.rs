@@ -59,13 +59,15 @@ pub(crate) fn leads_to(number: RawFd, inode: u64) -> bool {
     inode_of(descriptor).is_ok_and(|found| found == inode)
 }
 
-/// Returns the inode of a file. All sockets have theirs in one file system, and so have all pipes.
+/// Returns what stands for a file: its inode, and the device in the upper bits, where inodes of
+/// pipes and sockets have none.
 ///
 /// # Errors
 /// A sandbox's errno.
 #[allow(clippy::unnecessary_cast, reason = "its size depends on the processor")]
 pub(crate) fn inode_of(descriptor: BorrowedFd<'_>) -> io::Result<u64> {
-    Ok(fstat(descriptor)?.st_ino as u64)
+    let found = fstat(descriptor)?;
+    Ok(found.st_ino as u64 ^ (found.st_dev as u64).rotate_right(16))
 }
 
 /// A descriptor (`O_PATH`) on which every operation is EBADF, except closing it and asking for its

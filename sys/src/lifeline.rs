@@ -5,11 +5,11 @@
 use core::cell::Cell;
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering::*};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open, openat};
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::path::DecInt;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, set_parent_process_death_signal};
@@ -163,6 +163,10 @@ impl Lifeline {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let line = openat(&numbers, DecInt::new(self.read), flags, Mode::empty())?;
         let line = above_standard(line)?;
+        // Other code may have closed the line, and opened something else.
+        if !leads_to(line.as_raw_fd(), INHERITED_INODE.load(Relaxed)) {
+            return Err(Errno::BADF.into());
+        }
         close_end(self.read, INHERITED_INODE.load(Relaxed));
         if is_signalled {
             // Left open by `exec`.
@@ -249,9 +253,19 @@ fn is_tie(number: RawFd) -> bool {
 /// leads nowhere in a child that one thread forks while another makes the line: the kernel copies
 /// the descriptors before the memory, and the pipe may be made and noted between the two.
 fn close_end(number: RawFd, inode: u64) {
-    if leads_to(number, inode) {
+    if leads_to(number, inode) || is_open_unknown(number) {
         close_number(number);
     }
+}
+
+/// Returns whether a number is open, and a sandbox does not tell to what.
+fn is_open_unknown(number: RawFd) -> bool {
+    if number == -1 {
+        return false;
+    }
+    // SAFETY: borrowed for two system calls, which return an errno if it is not open.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    inode_of(descriptor).is_err() && fcntl_getfd(descriptor).is_ok()
 }
 
 /// Closes what ties a process to another, but not what other code has put in its place.

@@ -9,19 +9,18 @@ use core::ffi::{c_int, c_void};
 use core::ptr;
 use core::slice;
 
-/// Returns whether two addresses are in the same object.
+/// Returns whether three addresses are in the same object.
 #[must_use]
-pub fn are_in_one(one: usize, other: usize) -> bool {
-    let mut looked_for = [one, other];
+pub fn are_in_one(mut addresses: [usize; 3]) -> bool {
     // SAFETY: the function below takes the pointer for what it is, and it lives until the end of
     // the call.
-    unsafe { libc::dl_iterate_phdr(Some(has_both), ptr::from_mut(&mut looked_for).cast()) == 1 }
+    unsafe { libc::dl_iterate_phdr(Some(has_all), ptr::from_mut(&mut addresses).cast()) == 1 }
 }
 
-/// Returns 1 if the object has both addresses, which ends the iteration, and 0 otherwise.
-extern "C" fn has_both(info: *mut libc::dl_phdr_info, _: usize, looked_for: *mut c_void) -> c_int {
+/// Returns 1 if the object has all addresses, which ends the iteration, and 0 otherwise.
+extern "C" fn has_all(info: *mut libc::dl_phdr_info, _: usize, looked_for: *mut c_void) -> c_int {
     // SAFETY: `are_in_one` has given it, and waits.
-    let looked_for = unsafe { &*looked_for.cast::<[usize; 2]>() };
+    let looked_for = unsafe { &*looked_for.cast::<[usize; 3]>() };
     // SAFETY: the loader gives a whole record, which is there until this returns.
     let info = unsafe { &*info };
     // SAFETY: the record says where the headers are, and how many.
@@ -41,13 +40,13 @@ mod tests {
 
     #[test]
     fn a_function_is_where_its_neighbour_is_and_libcs_are_elsewhere() {
-        let own = has_both as *const () as usize;
-        assert!(are_in_one(own, are_in_one as *const () as usize));
-        let on_the_heap = ptr::from_ref(&*Box::new(7)) as usize;
-        assert!(!are_in_one(own, on_the_heap));
-        assert!(!are_in_one(own, 0));
+        let own = [has_all as *const () as usize, are_in_one as *const () as usize];
+        let with = |other| are_in_one([own[0], own[1], other]);
+        assert!(with(own[0]));
+        assert!(!with(ptr::from_ref(&*Box::new(7)) as usize));
+        assert!(!with(0));
         // In a static program, it is in the same object.
         #[cfg(not(target_feature = "crt-static"))]
-        assert!(!are_in_one(own, libc::getpid as *const () as usize));
+        assert!(!with(libc::getpid as *const () as usize));
     }
 }

@@ -8,6 +8,8 @@ use core::ptr;
 
 use rustix::io::Errno;
 
+use crate::retry::last_errno;
+
 /// Signals are blocked in the calling thread while this exists. Dropping it restores what was
 /// blocked before.
 #[derive(Debug)]
@@ -50,11 +52,30 @@ impl Drop for Blocked {
     }
 }
 
-/// Ignores SIGPIPE, as std does before `main`: what is written to a pipe that nobody reads is an
-/// error. If a sandbox refuses it, the signal stays as it is.
-pub fn ignore_broken_pipes() {
+/// What a process does about a signal, other than calling a handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// What the kernel does by default.
+    Default,
+    /// Nothing.
+    Ignored,
+}
+
+/// Sets what this process does about a signal. Async-signal-safe.
+///
+/// # Errors
+/// EINVAL: there is no such signal, or it cannot be ignored (SIGKILL, SIGSTOP). The caller reports
+/// it.
+pub fn dispose(signal: i32, disposition: Disposition) -> Result<(), Errno> {
+    let action = match disposition {
+        Disposition::Default => libc::SIG_DFL,
+        Disposition::Ignored => libc::SIG_IGN,
+    };
     // SAFETY: no handler is set.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    match unsafe { libc::signal(signal, action) } {
+        libc::SIG_ERR => Err(last_errno()),
+        _ => Ok(()),
+    }
 }
 
 /// Calls `act` with all signals blocked in the calling thread. A thread that `act` starts never

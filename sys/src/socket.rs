@@ -168,6 +168,23 @@ pub fn receive(
     buffers: [&mut [MaybeUninit<u8>]; 2],
     wait: bool,
 ) -> Result<Packet, Errno> {
+    receive_by(socket, buffers, dont_wait(wait))
+}
+
+/// Does what [`receive`] does, and leaves the packet where it is. It does not block.
+///
+/// # Errors
+/// As for [`receive`].
+pub fn peek(socket: impl AsFd, buffers: [&mut [MaybeUninit<u8>]; 2]) -> Result<Packet, Errno> {
+    receive_by(socket, buffers, libc::MSG_PEEK | dont_wait(false))
+}
+
+#[inline(always)]
+fn receive_by(
+    socket: impl AsFd,
+    buffers: [&mut [MaybeUninit<u8>]; 2],
+    flags: i32,
+) -> Result<Packet, Errno> {
     let vectors = buffers.map(|buffer| vector(NonNull::from(buffer)));
     // One buffer is less work for the kernel than two.
     let vectors = if vectors[0].iov_len == 0 { &vectors[1..] } else { &vectors[..] };
@@ -175,7 +192,7 @@ pub fn receive(
     let mut header = message(vectors);
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = size_of::<Incoming>() as _;
-    let flags = libc::MSG_CMSG_CLOEXEC | dont_wait(wait);
+    let flags = libc::MSG_CMSG_CLOEXEC | flags;
     // SAFETY: the header leads to buffers that are borrowed mutably, and to the control buffer with
     // its length.
     let len = unsafe { call::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, flags) }?;

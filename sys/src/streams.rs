@@ -5,14 +5,33 @@
 use core::mem::MaybeUninit;
 use core::ptr;
 use std::io;
+use std::os::fd::{IntoRawFd, RawFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, fcntl_getfd, fcntl_setfd};
 
 use crate::clock;
 use crate::descriptor::duplicate;
 use crate::poll::{self, PollFlags};
 use crate::retry::retry;
-use crate::signals::{self, Blocked};
+use crate::signals::{self, Blocked, Disposition};
+
+/// Does what std does before `main`, in a process that gets no further. SIGPIPE is ignored: what is
+/// written to a pipe that nobody reads is an error. Standard streams that are closed lead to
+/// `/dev/null`: no file that is opened later is taken for one. What the system refuses stays as it
+/// is.
+pub fn prepare_as_std() {
+    let _ = signals::dispose(libc::SIGPIPE, Disposition::Ignored);
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    // From the first on: each gets the lowest free number.
+    while streams.iter().any(|&stream| fcntl_getfd(stream) == Err(Errno::BADF)) {
+        let Ok(made) = rustix::fs::open(c"/dev/null", OFlags::RDWR, Mode::empty()) else { return };
+        // Never closed: it is a standard stream.
+        if made.into_raw_fd() >= streams.len() as RawFd {
+            return;
+        }
+    }
+}
 
 /// Writes a message to the standard error, without a lock and without allocating. It does no harm
 /// if the message cannot be written: for a reader that reads nothing it waits a second, and a

@@ -9,10 +9,11 @@
 #![allow(unsafe_code)]
 
 use core::mem;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::time::Duration;
 use std::io;
 use std::process::ExitStatus;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crossproc_sys::objects;
@@ -20,12 +21,12 @@ use crossproc_sys::objects;
 use serde::{Serialize, de::DeserializeOwned};
 
 #[cfg(feature = "serde")]
-use super::super::spawn::{JoinHandle, tell};
+use super::super::spawn::{JoinHandle, tell, tell_beginning};
 use super::super::{Builder, Child, Exit};
 use super::{Nursery, NurseryError};
 use crate::connection::{Connection, Message};
 #[cfg(feature = "serde")]
-use crate::values::{decode, encode};
+use crate::values::{decode, encode_into};
 use crate::wait::Wait;
 
 /// A [`Nursery`] whose children run any function of the program.
@@ -45,9 +46,6 @@ use crate::wait::Wait;
 ///
 /// std::thread::scope(|scope| -> Result<(), Box<dyn std::error::Error>> {
 ///     scope.spawn(|| ());
-///     let sum = nursery.spawn(|numbers: Vec<u32>| numbers.iter().sum::<u32>(), &vec![1, 2, 3])?;
-///     assert_eq!(sum.join()?.returned()?, 6);
-///
 ///     let (child, to_child) = nursery.fork(|parent| {
 ///         let count: Shm<AtomicU32> = parent.recv_handle().unwrap();
 ///         count.fetch_add(1, AcqRel);
@@ -67,8 +65,10 @@ use crate::wait::Wait;
 /// of this one. [`nursery!`](crate::nursery) starts one before `main`.
 #[derive(Debug)]
 pub struct FnNursery {
-    /// Not set: the program has no constructors.
-    started: OnceLock<io::Result<Nursery>>,
+    /// Not set: nobody has started it.
+    started: OnceLock<Result<Nursery, Arc<io::Error>>>,
+    /// In its own children: they were forked while it was started.
+    is_starting: AtomicBool,
 }
 
 impl FnNursery {
@@ -85,31 +85,35 @@ impl FnNursery {
     #[doc(hidden)]
     #[must_use]
     pub const fn not_started() -> Self {
-        FnNursery { started: OnceLock::new() }
+        FnNursery { started: OnceLock::new(), is_starting: AtomicBool::new(false) }
     }
 
     /// What [`nursery!`](crate::nursery) does before `main`.
     #[doc(hidden)]
     pub fn start_before_main(&self) {
+        // Relaxed, all: it orders nothing, and a forked child has a copy.
+        if self.is_starting.swap(true, Relaxed) {
+            return;
+        }
         self.started.get_or_init(|| {
-            Builder::new().nursery_of(|connection, order| {
-                // As std does before `main`.
-                crossproc_sys::signals::ignore_broken_pipes();
+            let nursery = Builder::new().nursery_of(|connection, order| {
+                crossproc_sys::streams::prepare_as_std();
                 run(connection, &order)
-            })
+            });
+            nursery.map_err(Arc::new)
         });
+        self.is_starting.store(false, Relaxed);
     }
 
     fn nursery(&self) -> Result<&Nursery, NurseryError> {
-        let error = match self.started.get() {
+        Err(NurseryError::NotStarted(match self.started.get() {
             Some(Ok(nursery)) => return Ok(nursery),
-            Some(Err(error)) => io::Error::new(error.kind(), error.to_string()),
+            Some(Err(error)) => io::Error::new(error.kind(), Arc::clone(error)),
+            None if self.is_starting.load(Relaxed) => return Err(NurseryError::Ended),
             None => io::Error::other(
-                "the nursery was not started before main: the program was linked without its \
-                 constructor (.init_array)",
+                "the program was linked without its constructor, which is in .init_array",
             ),
-        };
-        Err(NurseryError::Fork(error))
+        }))
     }
 
     /// Forks a child that runs `job`, which gets one end of a connection, and this process the
@@ -120,7 +124,8 @@ impl FnNursery {
     ///
     /// # Errors
     /// [`NurseryError`]. The function has not run then, and there is no child. In particular
-    /// [`io::ErrorKind::Unsupported`] if the function is in another library than this crate.
+    /// [`OtherLibrary`](NurseryError::OtherLibrary), and in the nursery's own children
+    /// [`Ended`](NurseryError::Ended).
     pub fn fork<R: Exit>(
         &self,
         job: fn(Connection) -> R,
@@ -158,16 +163,28 @@ impl FnNursery {
         job: fn(Connection) -> R,
         wait: Wait,
     ) -> Result<(Child, Connection), NurseryError> {
-        let order = Order { call: call::<R>, job: job as *const () }.bytes(&[])?;
+        let order = Order { call: call::<R>, job: job as *const () }.bytes()?;
         self.nursery()?.request(&order, wait)
     }
 
     /// Spawns a child that calls `job` with a copy of the argument, and whose value comes back, as
     /// that of [`spawn`](super::super::spawn()). With the feature `serde`.
     ///
+    /// ```standalone_crate
+    /// use crossproc::process::FnNursery;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let nursery = FnNursery::start()?;
+    /// let sum = nursery.spawn(|numbers: Vec<u32>| numbers.iter().sum::<u32>(), &vec![1, 2, 3])?;
+    /// assert_eq!(sum.join()?.into_result()?, 6);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
-    /// [`NurseryError`], as of [`fork`](FnNursery::fork), or since the argument could not be made
-    /// into bytes. An argument that the child cannot make of its bytes is a panic of the child's.
+    /// [`NurseryError`], as of [`fork`](FnNursery::fork), or
+    /// [`Argument`](NurseryError::Argument). An argument that the child cannot make of its bytes is
+    /// a panic of the child's.
     #[cfg(feature = "serde")]
     pub fn spawn<A, T>(&self, job: fn(A) -> T, argument: &A) -> Result<JoinHandle<T>, NurseryError>
     where
@@ -226,10 +243,10 @@ impl FnNursery {
         A: Serialize + DeserializeOwned,
         T: Serialize + DeserializeOwned,
     {
-        let argument = encode(argument).map_err(|error| NurseryError::Fork(error.into()))?;
-        let order = Order { call: call_with::<A, T>, job: job as *const () }.bytes(&argument)?;
+        let mut order = Order { call: call_with::<A, T>, job: job as *const () }.bytes()?;
+        encode_into(argument, &mut order).map_err(NurseryError::Argument)?;
         let (child, told) = self.nursery()?.request(&order, wait)?;
-        Ok(JoinHandle::new(child, told))
+        Ok(JoinHandle::of_beginning(child, told, "received what it was to call"))
     }
 
     /// Waits until all children have ended, and then the helper. Nothing is left of the nursery
@@ -238,13 +255,37 @@ impl FnNursery {
     /// # Errors
     /// As [`Child::join`], for the helper.
     pub fn join(self) -> io::Result<ExitStatus> {
-        self.started.into_inner().expect("`start` has set it")?.join()
+        self.into_nursery()?.join()
+    }
+
+    /// [`join`](FnNursery::join), which waits for `timeout` at most. After that, the nursery is as
+    /// if it was dropped.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`]; otherwise as [`Child::join`], for the helper.
+    pub fn join_timeout(self, timeout: Duration) -> io::Result<ExitStatus> {
+        self.into_nursery()?.join_timeout(timeout)
+    }
+
+    /// [`join`](FnNursery::join), which waits until `deadline` at most. After that, the nursery is
+    /// as if it was dropped.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`]; otherwise as [`Child::join`], for the helper.
+    pub fn join_deadline(self, deadline: Instant) -> io::Result<ExitStatus> {
+        self.into_nursery()?.join_deadline(deadline)
+    }
+
+    fn into_nursery(self) -> io::Result<Nursery> {
+        self.nursery()?;
+        let Some(Ok(nursery)) = self.started.into_inner() else { unreachable!() };
+        Ok(nursery)
     }
 
     /// Returns the helper's pid.
     ///
     /// # Errors
-    /// [`NurseryError::Fork`]: it was to be started before `main`, and was not.
+    /// [`NurseryError::NotStarted`]: it was to be started before `main`, and was not.
     pub fn id(&self) -> Result<u32, NurseryError> {
         Ok(self.nursery()?.id())
     }
@@ -268,7 +309,7 @@ impl Builder<'_> {
     /// As for [`nursery`](Builder::nursery).
     pub fn fn_nursery(&self) -> io::Result<FnNursery> {
         let nursery = self.nursery_of(|connection, order| run(connection, &order))?;
-        Ok(FnNursery { started: OnceLock::from(Ok(nursery)) })
+        Ok(FnNursery { started: OnceLock::from(Ok(nursery)), ..FnNursery::not_started() })
     }
 }
 
@@ -279,23 +320,18 @@ struct Order {
     job: *const (),
 }
 
-const ADDRESS: usize = size_of::<usize>();
+/// How the message begins. Nothing else that comes over a connection is taken for addresses.
+const MAGIC: usize = u32::from_ne_bytes(*b"xprc") as usize;
+const WORD: usize = size_of::<usize>();
 
 impl Order {
-    /// Returns the message to the child.
-    fn bytes(&self, argument: &[u8]) -> Result<Vec<u8>, NurseryError> {
-        let call = self.call as usize;
-        let addresses = [call, self.job as usize];
-        if !addresses.iter().all(|&address| objects::are_in_one(address, run as *const () as usize))
-        {
-            return Err(NurseryError::Fork(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "a nursery's children run functions of the program, or of the library that this \
-                 crate is linked into, and not of another library",
-            )));
+    /// Returns the message to the child. The argument comes behind it.
+    fn bytes(&self) -> Result<Vec<u8>, NurseryError> {
+        let [call, job] = [self.call as usize, self.job as usize];
+        if !objects::are_in_one([call, job, run as *const () as usize]) {
+            return Err(NurseryError::OtherLibrary);
         }
-        let [call, job] = addresses.map(usize::to_ne_bytes);
-        Ok([&call, &job, argument].concat())
+        Ok([MAGIC, call, job].map(usize::to_ne_bytes).concat())
     }
 
     /// Returns what a message says, and the argument. `None` if it is no such message.
@@ -303,8 +339,9 @@ impl Order {
     /// # Safety
     /// [`bytes`](Order::bytes) has made it, in a process with the same object at the same address.
     unsafe fn of(message: &[u8]) -> Option<(Self, &[u8])> {
-        let (&call, rest) = message.split_first_chunk::<ADDRESS>()?;
-        let (&job, argument) = rest.split_first_chunk::<ADDRESS>()?;
+        let rest = message.strip_prefix(&MAGIC.to_ne_bytes())?;
+        let (&call, rest) = rest.split_first_chunk::<WORD>()?;
+        let (&job, argument) = rest.split_first_chunk::<WORD>()?;
         // SAFETY: the address of such a function, as the caller promises.
         let call = unsafe {
             mem::transmute::<usize, fn(*const (), Connection, &[u8]) -> i32>(usize::from_ne_bytes(
@@ -318,8 +355,9 @@ impl Order {
 /// The child's part: runs what it is told to. Returns the exit code.
 fn run(connection: Connection, message: &Message) -> i32 {
     // SAFETY: the message came over a connection to the program that has forked the helper, and
-    // nothing but `request` sends there. Both have this object where it was, since it has this
-    // code, and so is never unloaded.
+    // nothing but `request` sends there before this. The sender has run this object's code, and so
+    // has this process: it is where it was when the helper was forked. If the program had unloaded
+    // it, the nursery that is named here would be another one's, with a helper of its own.
     match unsafe { Order::of(message) } {
         Some((order, argument)) => (order.call)(order.job, connection, argument),
         None => super::super::gate::NOT_STARTED,
@@ -342,6 +380,7 @@ fn call_with<A: DeserializeOwned, T: Serialize>(
 ) -> i32 {
     // SAFETY: `spawn_with` has taken the address of a function of this type.
     let job = unsafe { mem::transmute::<*const (), fn(A) -> T>(job) };
+    tell_beginning(&connection);
     let body = || match decode(argument) {
         Ok(argument) => job(argument),
         Err(error) => panic!("the argument did not arrive: {error}"),
@@ -363,21 +402,28 @@ fn call_with<A: DeserializeOwned, T: Serialize>(
 ///     pub static NURSERY
 /// }
 ///
-/// fn double(number: u32) -> u32 {
-///     number * 2
-/// }
-///
 /// // As in a `#[test]`.
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// assert_eq!(NURSERY.spawn(double, &21)?.join()?.returned()?, 42);
+/// let (child, to_child) = NURSERY.fork(|parent| parent.send(&parent.recv()?))?;
+/// to_child.send(b"hello")?;
+/// assert_eq!(to_child.recv()?, b"hello");
+/// assert!(child.join()?.success());
 /// # Ok(())
 /// # }
 /// ```
 ///
 /// The helper is forked by a constructor (`.init_array`), before std has begun `main`. So it and
-/// its children have the environment and the arguments of the program, and ignore SIGPIPE, as Rust
-/// programs do. In a library that is loaded later, by a program that has threads by then, the
-/// nursery cannot be started, and each use of it is an error that says so.
+/// its children have the environment of the program, and with glibc its arguments. They ignore
+/// SIGPIPE, and closed standard streams lead to `/dev/null`, as in Rust programs. But a stack
+/// overflow has no message, and what constructors of the program set that are linked later is not
+/// set in a child.
+///
+/// # In a library
+/// In a library that is loaded later, by a program that has threads by then, the nursery cannot be
+/// started, and each use of it is an error that says so. The helper is a child of the program: a
+/// wait for any child, until there is none, waits for the helper, too. It ends with the program, or
+/// when that calls `exec`, and not when the library is unloaded. A program that forks into the
+/// background has no part in it any more.
 ///
 /// The expansion has an `unsafe` attribute, which `#![forbid(unsafe_code)]` refuses.
 #[macro_export]
@@ -385,7 +431,7 @@ macro_rules! nursery {
     ($(#[$meta:meta])* $vis:vis static $name:ident $(;)?) => {
         $(#[$meta])*
         $vis static $name: $crate::process::FnNursery = {
-            extern "C" fn start() {
+            extern "C" fn __crossproc_start() {
                 $name.start_before_main();
             }
 
@@ -393,7 +439,7 @@ macro_rules! nursery {
             #[allow(unsafe_code)]
             // SAFETY: the loader calls what is listed there, and expects functions like this one.
             #[unsafe(link_section = ".init_array")]
-            static START: extern "C" fn() = start;
+            static __CROSSPROC_START: extern "C" fn() = __crossproc_start;
 
             $crate::process::FnNursery::not_started()
         };

@@ -27,6 +27,7 @@ use super::super::gate::NOT_STARTED;
 use super::super::report::Report;
 use super::super::{Builder, Child, Exit, StatusLost};
 use crate::connection::{self, Connection, ConnectionError, Message};
+use crate::wait::Wait;
 
 /// A message instead of a request: there are no more requests.
 pub(super) const END: &[u8] = b"end";
@@ -47,7 +48,8 @@ struct Helper<B> {
     /// `None`: there are none any more.
     requests: Option<Connection>,
     wards: Vec<Ward>,
-    are_daemons: bool,
+    /// As its children are forked.
+    children: Builder<'static>,
     /// The program's signals are blocked: neither do they end the helper, nor does it run the
     /// program's handlers. A child has its mask from before.
     blocked: Option<Blocked>,
@@ -65,13 +67,13 @@ struct Ward {
 /// Serves requests until there are no more, and all children have ended.
 pub(super) fn run<R: Exit>(
     requests: Connection,
-    are_daemons: bool,
+    children: Builder<'static>,
     body: impl Fn(Connection, Message) -> R,
 ) {
     let mut helper = Helper {
         requests: Some(requests),
         wards: Vec::new(),
-        are_daemons,
+        children: Builder { patience: Some(PATIENCE), ..children },
         // Where a sandbox refuses it, the helper does without.
         blocked: Blocked::all().ok(),
         body,
@@ -181,7 +183,7 @@ impl<R: Exit, B: Fn(Connection, Message) -> R> Helper<B> {
         reports: &mut Option<Connection>,
         connection: Connection,
     ) -> io::Result<Child> {
-        let Helper { requests, wards, are_daemons, blocked, body } = self;
+        let Helper { requests, wards, children, blocked, body } = self;
         let number = connection.number();
         let in_child = || {
             // What is about the nursery is not the child's.
@@ -193,11 +195,9 @@ impl<R: Exit, B: Fn(Connection, Message) -> R> Helper<B> {
                 Err(_) => NOT_STARTED,
             }
         };
-        let builder =
-            Builder { daemon: *are_daemons, patience: Some(PATIENCE), ..Builder::default() };
         // SAFETY: this process has one thread, which runs this file's code and the program's
         // handlers for a fork. It holds no guard: the nursery was started without any.
-        unsafe { builder.fork_child(in_child, true, Some(number)) }
+        unsafe { children.fork_child(in_child, true, Some(number)) }
     }
 
     /// Reports that a child has ended, how, and that there is no more to report. Returns whether it
@@ -230,19 +230,21 @@ impl<R: Exit, B: Fn(Connection, Message) -> R> Helper<B> {
 }
 
 /// The child's part: waits until the program knows of it. Returns what the program tells it then.
+/// What cannot be received is received again: it stays there.
 fn wait_for_go(connection: &Connection) -> Result<Message, ConnectionError> {
     let mut tries = TRIES;
     loop {
-        match connection.recv() {
-            Ok(told) => return Ok(told),
+        let received =
+            connection.poll_until(Wait::FOREVER).and_then(|_| connection.try_recv_or_leave());
+        match received {
             Err(error @ (ConnectionError::EndOfStream | ConnectionError::Closed)) => {
                 return Err(error);
             }
-            Err(error) if tries == 0 => return Err(error),
-            Err(_) => {
+            Err(_) if tries > 0 => {
                 tries -= 1;
                 pause();
             }
+            received => return received,
         }
     }
 }

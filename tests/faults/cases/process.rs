@@ -104,18 +104,26 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let spawned = RefCell::new(None);
         let operation = || {
             let mut spawned = spawned.borrow_mut();
-            let child = spawned.insert(process::spawn(|| "Rome".to_owned())?);
+            // Too long for one packet.
+            let child = spawned.insert(process::spawn(|| "x".repeat(2 << 20))?);
             let outcome = child.join_timeout(LONG)?;
-            Ok(require(outcome == process::Outcome::Returned("Rome".to_owned()), "it returns")?)
+            let is_whole = outcome == process::Outcome::Returned("x".repeat(2 << 20));
+            Ok(require(is_whole, "it returns")?)
         };
         // A join that failed is repeated: the value is still there.
         probe.operate_and_look(operation, |_| {
             let Some(child) = spawned.take() else { return Ok(()) };
-            child.join_timeout(LONG).map(|_| ()).or_else(|error| {
-                // The child may have been refused what it needs to send.
-                require(error.kind() == std::io::ErrorKind::InvalidData, "it has ended")
-            })?;
-            Ok(())
+            match child.join_timeout(LONG) {
+                Ok(outcome) => {
+                    let is_whole = outcome == process::Outcome::Returned("x".repeat(2 << 20));
+                    Ok(require(is_whole, "the value is still there")?)
+                }
+                // The child was refused what it needs to send.
+                Err(error) => {
+                    let is_told = error.kind() == std::io::ErrorKind::InvalidData;
+                    Ok(require(is_told, "the child has told why")?)
+                }
+            }
         });
     });
     case("process: a nursery", |probe| {
@@ -134,9 +142,11 @@ pub(super) fn add(all: &mut Vec<Case>) {
     case("process: a function of a nursery", |probe| {
         let operation = || {
             let nursery = FnNursery::start()?;
-            let spawned = nursery.spawn_timeout(|number: u32| number * 2, &21, LONG)?;
+            // Too long for one packet.
+            let argument = "x".repeat(2 << 20);
+            let spawned = nursery.spawn_timeout(|text: String| text.len(), &argument, LONG)?;
             let outcome = spawned.join_timeout(LONG)?;
-            Ok(require(outcome == process::Outcome::Returned(42), "it returns")?)
+            Ok(require(outcome == process::Outcome::Returned(2 << 20), "it returns")?)
         };
         probe.operate_and_look(operation, |_| helpers_end());
     });
