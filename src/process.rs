@@ -59,7 +59,7 @@
 //! #[test]
 //! # */
 //! fn a_killed_child_is_told_from_one_that_returns() {
-//!     let (child, _) = NURSERY.fork(|parent| drop(parent.recv())).unwrap();
+//!     let (child, _to_child) = NURSERY.fork(|parent| drop(parent.recv())).unwrap();
 //!     child.kill().unwrap();
 //!     assert!(!child.join().unwrap().success());
 //! }

@@ -230,7 +230,7 @@ fn joins_of_many_threads_return_the_same() {
 #[test]
 fn a_value_that_was_told_counts_though_the_process_was_killed_then() {
     alone(|| {
-        let (reader, writer) = io::pipe().unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
         let child = process::spawn(move || {
             // SAFETY: puts a descriptor in the place of the standard output.
             assert_eq!(unsafe { libc::dup2(writer.as_raw_fd(), 1) }, 1);
