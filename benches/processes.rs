@@ -79,15 +79,19 @@ fn compare(ratios: &mut Ratios) {
     let nothing = "p = m.Process(target=len, args=((),)); p.start(); p.join()";
     beside_python(ratios, operation, start_and_join, "fork", nothing);
 
-    let a_thousand = || {
-        let children: Vec<_> = (0..1_000).map(|_| process::fork(|| ()).unwrap()).collect();
+    // A trial has few.
+    let number = ratios.effort().choose(1_000, 1_000, 10);
+    let many = move || {
+        let children: Vec<_> = (0..number).map(|_| process::fork(|| ()).unwrap()).collect();
         for child in children {
             assert!(child.join().unwrap().success());
         }
     };
-    let all = "c = [m.Process(target=len, args=((),)) for _ in range(1000)]; \
-               [p.start() for p in c]; [p.join() for p in c]";
-    beside_python(ratios, "fork 1,000 children, join all", a_thousand, "fork", all);
+    let all = format!(
+        "c = [m.Process(target=len, args=((),)) for _ in range({number})]; \
+         [p.start() for p in c]; [p.join() for p in c]"
+    );
+    beside_python(ratios, "fork 1,000 children, join all", many, "fork", &all);
 
     let sent = "r, w = m.Pipe(False); p = m.Process(target=w.send, args=(42,)); p.start(); \
                 assert r.recv() == 42; p.join(); r.close(); w.close()";
