@@ -286,7 +286,8 @@ const BEGUN: u8 = 4;
 
 /// The child's part: runs `body`, and tells its parent what came of that. Returns the exit code.
 ///
-/// It waits for nobody: the one message of a connection always has room.
+/// It waits for nobody: a packet is taken as long as the buffer is not full, and before this one
+/// there is at most the one that it has [`BEGUN`].
 pub(super) fn tell<T: Serialize>(parent: &Connection, body: impl FnOnce() -> T) -> io::Result<i32> {
     let returned = catch_unwind(AssertUnwindSafe(|| {
         let value = body();
