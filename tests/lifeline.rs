@@ -35,7 +35,7 @@ fn forked_past_the_crate(body: impl FnOnce()) -> i32 {
 #[test]
 fn a_child_is_forked_while_another_thread_makes_the_line() {
     /// Without the check, one in 50 had a child that aborted.
-    const ROUNDS: u32 = 300;
+    const ROUNDS: u32 = 100;
     for round in 0..ROUNDS / forked::slowness() {
         let making = fork(move || {
             let forking = thread::spawn(|| (0..40).all(|_| forked_past_the_crate(|| ()) == 0));
