@@ -40,6 +40,9 @@ const IMAGES: &[(&str, &str, &str)] = images! {
     "abi-6-glibc": "lock.new" "lock.used" "slice.new" "slice.used" "struct.new" "struct.used"
         "queue.new" "queue.used" "bytes.new" "bytes.used" "batches.new" "batches.used"
         "joinable.new" "joinable.used";
+    "abi-7-glibc": "lock.new" "lock.used" "slice.new" "slice.used" "struct.new" "struct.used"
+        "queue.new" "queue.used" "bytes.new" "bytes.used" "long.new" "long.used" "batches.new"
+        "batches.used" "joinable.new" "joinable.used";
 };
 
 /// A type of region.
@@ -59,6 +62,7 @@ const KINDS: &[Kind] = &[
     Kind { name: "struct", new: || file_of(&board()), used: used_board, go_on: go_on_with_board },
     Kind { name: "queue", new: || file_of(&queue()), used: used_queue, go_on: go_on_with_queue },
     Kind { name: "bytes", new: || file_of(&bytes()), used: used_bytes, go_on: go_on_with_bytes },
+    Kind { name: "long", new: || file_of(&long()), used: used_long, go_on: go_on_with_long },
     Kind {
         name: "batches",
         new: || file_of(&batches()),
@@ -271,6 +275,35 @@ fn go_on_with_bytes(file: OwnedFd) -> Result<(), RegionError> {
     assert_eq!(messages, [&b""[..], b"one", b"twenty-one bytes here"]);
     bytes.put(b"two").unwrap();
     assert_eq!(bytes.get().unwrap(), b"two");
+    Ok(())
+}
+
+fn long() -> ByteQueue {
+    options().long_messages(5_000, 12_288).create_bytes(3, 21).unwrap()
+}
+
+/// One block is free and keeps a page, one has a message of two pages.
+fn used_long() -> OwnedFd {
+    let long = long();
+    in_a_thread(|| {
+        long.put(&[1; 100]).unwrap();
+        long.put(&[2; 5_000]).unwrap();
+        long.put(b"short").unwrap();
+        assert_eq!(long.get().unwrap(), [1; 100]);
+    });
+    file_of(&long)
+}
+
+fn go_on_with_long(file: OwnedFd) -> Result<(), RegionError> {
+    let long = ByteQueue::attach(file)?;
+    assert_eq!((long.capacity(), long.len(), long.max_len()), (3, 2, 5_000));
+    long.put(&[3; 22]).unwrap();
+    assert_eq!(long.get().unwrap(), [2; 5_000]);
+    assert_eq!(long.get().unwrap(), b"short");
+    long.put(&[4; 5_000]).unwrap();
+    assert!(matches!(long.try_put(&[5; 22]), Err(QueueError::Full)), "there is no memory left");
+    assert_eq!(long.get().unwrap(), [3; 22]);
+    assert_eq!(long.get().unwrap(), [4; 5_000]);
     Ok(())
 }
 

@@ -18,6 +18,10 @@ use forked::{PATIENCE, fork, kill};
 
 /// The offset of the queue's own words, behind the header.
 const CONTENTS: usize = 4_096;
+/// How many pages the words of a state machine take, with the header.
+const PAGES: usize = 7;
+/// The length of a long message.
+const LONG: usize = 5_000;
 const SHORT: Duration = Duration::from_millis(1);
 
 /// One queue of each kind.
@@ -28,6 +32,8 @@ struct All {
     tasks: JoinableQueue<u64>,
     byte_tasks: JoinableByteQueue,
     batches: BatchQueue<[u32; 3]>,
+    /// Of messages that do not fit into slots, too.
+    long_tasks: JoinableByteQueue,
 }
 
 fn new() -> All {
@@ -38,6 +44,7 @@ fn new() -> All {
         tasks: options.create_joinable(2).unwrap(),
         byte_tasks: options.create_joinable_bytes(5, 9).unwrap(),
         batches: options.create_batches(3, 5).unwrap(),
+        long_tasks: options.long_messages(LONG, 2 * LONG).create_joinable_bytes(3, 8).unwrap(),
     }
 }
 
@@ -49,6 +56,7 @@ impl All {
             self.tasks.as_fd(),
             self.byte_tasks.as_fd(),
             self.batches.as_fd(),
+            self.long_tasks.as_fd(),
         ];
         files.map(|file| Mapping::new(file, memory::len(file).unwrap() as usize).unwrap()).into()
     }
@@ -91,7 +99,7 @@ fn scribble(all: &All, seed: u64) -> ! {
         let words = if random.u32(..4) == 0 {
             mapping.len() / 8
         } else {
-            mapping.len().min(CONTENTS * 4) / 8
+            mapping.len().min(CONTENTS * PAGES) / 8
         };
         let at = word_at(mapping, random.usize(..words) * 8);
         let value = telling(&mut random);
@@ -168,15 +176,37 @@ fn operate_on_tasks(all: &All) {
     let _ = queue.join_timeout(SHORT);
 }
 
+fn operate_on_long_tasks(all: &All) {
+    let queue = &all.long_tasks;
+    let _ = queue.put_timeout(&[5; LONG], SHORT);
+    let _ = queue.try_put(&[6; 4_000]);
+    let loan = queue.loan_timeout(4_000, SHORT);
+    assert!(queue.try_get().map_or(0, |task| task.to_vec().len()) <= LONG);
+    let _ = loan.map(|mut loan| {
+        loan.fill(7);
+        loan.try_send().is_ok()
+    });
+    let (one, two) = (queue.get_timeout(SHORT), queue.get_timeout(SHORT));
+    let _ = one.map(|task| (task.to_vec(), task.done()));
+    let _ = two.map(|task| task.to_vec());
+    let _ = queue.dead_letter().map(|letter| letter.to_vec());
+    let _ = queue.trim();
+    let _ = crossproc::wait_any_timeout(&[&queue.room_for(LONG)], SHORT);
+}
+
 fn operate(all: &All, until: Instant) {
     while Instant::now() < until {
         operate_on_items(all);
         operate_on_bytes(all);
         operate_on_batches(all);
         operate_on_tasks(all);
+        operate_on_long_tasks(all);
         // Threads come and go, and take over what dead participants have left.
         std::thread::scope(|scope| {
-            _ = scope.spawn(|| [operate_on_items, operate_on_tasks].map(|operate| operate(all)));
+            _ = scope.spawn(|| {
+                [operate_on_items, operate_on_tasks, operate_on_long_tasks]
+                    .map(|operate| operate(all))
+            });
         });
         if let Ok(again) = Queue::<u64>::attach(copy_of(&all.items)) {
             let _ = again.try_put(6);
@@ -224,9 +254,10 @@ fn one_wrong_word_neither_crashes_nor_hangs_anybody() {
     while Instant::now() < until {
         let all = new();
         operate_on_tasks(&all);
+        operate_on_long_tasks(&all);
         let _ = all.items.try_put(1);
         for mapping in all.mappings() {
-            let words = CONTENTS / 8..mapping.len().min(CONTENTS * 3) / 8;
+            let words = CONTENTS / 8..mapping.len().min(CONTENTS * PAGES) / 8;
             for _ in 0..random.u32(1..4) {
                 let at = word_at(&mapping, random.usize(words.clone()) * 8);
                 // SAFETY: inside the mapping and aligned; this thread is in no operation, and no
@@ -246,13 +277,15 @@ fn attach(all: &All, which: usize) -> Result<(), RegionError> {
         1 => ByteQueue::attach(copy_of(&all.bytes)).map(|_| ()),
         2 => JoinableQueue::<u64>::attach(copy_of(&all.tasks)).map(|_| ()),
         3 => JoinableByteQueue::attach(copy_of(&all.byte_tasks)).map(|_| ()),
+        5 => JoinableByteQueue::attach(copy_of(&all.long_tasks)).map(|_| ()),
         _ => BatchQueue::<[u32; 3]>::attach(copy_of(&all.batches)).map(|_| ()),
     }
 }
 
 /// The first words of a queue: capacity, dead letters, participants, places, attempts, whether it
-/// is joinable, size, alignment, the most items of a batch.
-const SHAPE: usize = 9;
+/// is joinable, size, alignment, the most items of a batch; of blocks how many, the longest
+/// message, the bytes of a unit, and the units.
+const SHAPE: usize = 13;
 const ATTEMPTS: usize = 4;
 
 #[test]

@@ -25,7 +25,7 @@ const MAGIC: u64 = u64::from_be_bytes(*b"crossprc");
 
 /// The version of the layout of header and primitives. Any change that another build would misread
 /// gets a new version, and new images for `tests/layout.rs`: see `docs/layout.md`.
-const ABI: u32 = 6;
+const ABI: u32 = 7;
 
 /// Pointer width in bits, and the libc whose robust list the locks fit.
 const WORD: u32 = usize::BITS | if cfg!(target_env = "musl") { MUSL } else { 0 };
@@ -222,6 +222,16 @@ impl Region {
     /// Allocates a range of the contents that was left as a hole.
     pub(crate) fn allocate(&self, offset: usize, len: usize) -> io::Result<()> {
         memory::allocate(&self.file, (CONTENTS + offset) as u64, len as u64)
+    }
+
+    /// Leaves a range of the contents out of core dumps.
+    pub(crate) fn leave_out_of_dumps(&self, offset: usize, len: usize) {
+        self.mapping.leave_out_of_dumps(CONTENTS + offset, len);
+    }
+
+    /// Frees the pages of a range of the contents, which is a hole then.
+    pub(crate) fn free(&self, offset: usize, len: usize) -> io::Result<()> {
+        memory::free(&self.file, (CONTENTS + offset) as u64, len as u64)
     }
 
     fn header(&self) -> &Header {

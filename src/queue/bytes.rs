@@ -6,12 +6,15 @@ use super::item::sealed::Item as _;
 use super::joinable::{self, JoinableQueue};
 use super::loan::Loan;
 use super::options::QueueOptions;
-use super::payload::{put_bytes, read_bytes};
+use super::participation::Participation;
+use super::payload::{max_len, put_bytes};
 use super::region::create;
 use crate::memory::region::RegionError;
 use crate::wait::{Wait, forms};
 
-/// A [`Queue`] of messages, from 0 bytes to a maximum length that is set at its creation.
+/// A [`Queue`] of messages, from 0 bytes to a maximum length that is set at its creation. Each slot
+/// has room for that. For messages that may be much longer than most,
+/// [`long_messages`](QueueOptions::long_messages) has memory beside the slots.
 ///
 /// ```
 /// use crossproc::ByteQueue;
@@ -104,27 +107,52 @@ impl Queue<[u8]> {
         now "[`Empty`](QueueError::Empty)."
     }
 
-    /// Returns a slot to write a message of `len` bytes into, in place. The slot holds what some
-    /// earlier message left there. The call does not wait, whether the queue is full or not.
+    forms! {
+        /// Returns room to write a message of `len` bytes into, in place. It holds what some
+        /// earlier message left there. The call does not wait for room in the queue. It waits only
+        /// for memory, for a [long message](QueueOptions::long_messages).
+        ///
+        /// ```
+        /// use crossproc::ByteQueue;
+        ///
+        /// # fn main() -> std::io::Result<()> {
+        /// let queue = ByteQueue::with_max_len(8, 1024)?;
+        /// let mut message = queue.loan(5)?;
+        /// message.copy_from_slice(b"hello");
+        /// message.send()?;
+        /// assert_eq!(queue.get()?, b"hello");
+        /// # Ok(())
+        /// # }
+        /// ```
+        loan, try_loan, loan_timeout, loan_deadline, loan_with
+        (self: &Self, len: usize) -> Result<Loan<'_, [u8]>, QueueError>, Self::loan_until,
+        errors "[`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), \
+                [`NoMemory`](QueueError::NoMemory), and those of becoming a participant.",
+        now "[`Full`](QueueError::Full) if long messages have the memory."
+    }
+
+    /// Frees the memory that is kept for the next [long
+    /// messages](QueueOptions::long_messages). It does nothing if there can be none. Messages that
+    /// are in the queue, or in somebody's hand, keep theirs.
     ///
     /// ```
-    /// use crossproc::ByteQueue;
+    /// use crossproc::{ByteQueue, QueueOptions};
     ///
-    /// # fn main() -> std::io::Result<()> {
-    /// let queue = ByteQueue::with_max_len(8, 1024)?;
-    /// let mut message = queue.loan(5)?;
-    /// message.copy_from_slice(b"hello");
-    /// message.send()?;
-    /// assert_eq!(queue.get()?, b"hello");
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = QueueOptions::new().long_messages(1 << 20, 1 << 24);
+    /// let queue: ByteQueue = options.create_bytes(8, 1024)?;
+    /// queue.put(&[7; 1 << 20])?;
+    /// assert_eq!(queue.get()?.len(), 1 << 20);
+    /// queue.trim()?;
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// [`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), and those of
-    /// becoming a participant.
-    pub fn loan(&self, len: usize) -> Result<Loan<'_, [u8]>, QueueError> {
-        Loan::new(&self.handle, len)
+    /// [`NoMemory`](QueueError::NoMemory) if the system refuses to free it, and those of becoming a
+    /// participant.
+    pub fn trim(&self) -> Result<(), QueueError> {
+        self.handle.with(Participation::trim)?
     }
 
     /// Returns the maximum length of a message, in bytes.
@@ -140,7 +168,15 @@ impl Queue<[u8]> {
     /// ```
     #[must_use]
     pub fn max_len(&self) -> usize {
-        self.handle.memory().config.size as usize
+        max_len(&self.handle)
+    }
+
+    fn loan_until(
+        &self,
+        len: usize,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<Loan<'_, [u8]>, QueueError> {
+        Loan::new(&self.handle, len, wait)
     }
 
     pub(crate) fn put_until(
@@ -152,10 +188,7 @@ impl Queue<[u8]> {
     }
 
     fn get_until(&self, wait: Option<impl FnOnce() -> Wait>) -> Result<Vec<u8>, QueueError> {
-        let memory = self.handle.memory();
-        self.handle.with(|participation| {
-            participation.get(wait, |payload, slot| read_bytes(memory, payload, slot))
-        })?
+        self.handle.with(|participation| participation.get_message(wait, <[u8]>::to_vec))?
     }
 }
 
@@ -200,27 +233,50 @@ impl JoinableQueue<[u8]> {
         now "[`Full`](QueueError::Full)."
     }
 
-    /// Returns a slot to write a task of `len` bytes into, in place. The slot holds what some
-    /// earlier task left there. The call does not wait, whether the queue is full or not.
+    forms! {
+        /// Returns room to write a task of `len` bytes into, in place. It holds what some earlier
+        /// task left there. The call does not wait for room in the queue. It waits only for memory,
+        /// for a [long message](QueueOptions::long_messages).
+        ///
+        /// ```
+        /// use crossproc::JoinableByteQueue;
+        ///
+        /// # fn main() -> std::io::Result<()> {
+        /// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
+        /// let mut task = tasks.loan(5)?;
+        /// task.copy_from_slice(b"sweep");
+        /// task.send()?;
+        /// assert_eq!(*tasks.get()?, *b"sweep");
+        /// # Ok(())
+        /// # }
+        /// ```
+        loan, try_loan, loan_timeout, loan_deadline, loan_with
+        (self: &Self, len: usize) -> Result<Loan<'_, [u8]>, QueueError>, Self::loan_until,
+        errors "[`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), \
+                [`NoMemory`](QueueError::NoMemory), and those of becoming a participant.",
+        now "[`Full`](QueueError::Full) if long messages have the memory."
+    }
+
+    /// Frees the memory that is kept for the next [long
+    /// messages](QueueOptions::long_messages), as [`Queue::trim`] does.
     ///
     /// ```
-    /// use crossproc::JoinableByteQueue;
+    /// use crossproc::{JoinableByteQueue, QueueOptions};
     ///
-    /// # fn main() -> std::io::Result<()> {
-    /// let tasks = JoinableByteQueue::with_max_len(8, 1024)?;
-    /// let mut task = tasks.loan(5)?;
-    /// task.copy_from_slice(b"sweep");
-    /// task.send()?;
-    /// assert_eq!(*tasks.get()?, *b"sweep");
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = QueueOptions::new().long_messages(1 << 20, 1 << 24);
+    /// let tasks: JoinableByteQueue = options.create_joinable_bytes(8, 1024)?;
+    /// tasks.put(&[7; 1 << 20])?;
+    /// tasks.get()?.done();
+    /// tasks.trim()?;
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// [`TooLong`](QueueError::TooLong), [`TooManyLoans`](QueueError::TooManyLoans), and those of
-    /// becoming a participant.
-    pub fn loan(&self, len: usize) -> Result<Loan<'_, [u8]>, QueueError> {
-        Loan::new(&self.handle, len)
+    /// As [`Queue::trim`].
+    pub fn trim(&self) -> Result<(), QueueError> {
+        self.handle.with(Participation::trim)?
     }
 
     /// Returns the maximum length of a task, in bytes.
@@ -236,7 +292,15 @@ impl JoinableQueue<[u8]> {
     /// ```
     #[must_use]
     pub fn max_len(&self) -> usize {
-        self.handle.memory().config.size as usize
+        max_len(&self.handle)
+    }
+
+    fn loan_until(
+        &self,
+        len: usize,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<Loan<'_, [u8]>, QueueError> {
+        Loan::new(&self.handle, len, wait)
     }
 
     pub(crate) fn put_until(
@@ -271,7 +335,7 @@ impl QueueOptions {
         capacity: usize,
         max_len: usize,
     ) -> Result<Queue<[u8]>, RegionError> {
-        create(self.config(capacity, max_len, 1, false, None)?, <[u8]>::layout(fifo::KIND))
+        create(self.config_of_bytes(capacity, max_len, false)?, <[u8]>::layout(fifo::KIND))
             .map(Queue::of)
     }
 
@@ -297,7 +361,7 @@ impl QueueOptions {
         capacity: usize,
         max_len: usize,
     ) -> Result<JoinableQueue<[u8]>, RegionError> {
-        create(self.config(capacity, max_len, 1, true, None)?, <[u8]>::layout(joinable::KIND))
+        create(self.config_of_bytes(capacity, max_len, true)?, <[u8]>::layout(joinable::KIND))
             .map(JoinableQueue::of)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::ring::budget::NoBlock;
 use super::ring::refused::Refused;
 use super::ring::waiting::Failure;
 use crate::sync::error::RobustListError;
@@ -11,7 +12,7 @@ use crate::sync::error::RobustListError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// The queue holds as many items as fit.
+    /// The queue holds as many items as fit, or long messages have the memory for them.
     #[error("the queue is full")]
     Full,
     /// There is no item.
@@ -55,8 +56,8 @@ pub enum QueueError {
         /// How many there may be at a time.
         limit: usize,
     },
-    /// There is no memory for the slots of another participant.
-    #[error("there is no memory for another participant of the queue: {0}")]
+    /// The system gives no memory for the slots of another participant, or for a long message.
+    #[error("the system gives the queue no memory for another participant or message: {0}")]
     NoMemory(#[source] io::Error),
     /// The thread has a task in hand, and would wait for all tasks to be done, or for the last
     /// tasks of a closed queue. The latter come only from threads that give them up.
@@ -136,6 +137,15 @@ impl From<Failure> for QueueError {
             Failure::Refused(refused) => refused.into(),
             Failure::TimedOut => QueueError::TimedOut,
             Failure::Interrupted => QueueError::Interrupted,
+        }
+    }
+}
+
+impl From<NoBlock> for QueueError {
+    fn from(no_block: NoBlock) -> Self {
+        match no_block {
+            NoBlock::Failure(failure) => failure.into(),
+            NoBlock::NoMemory(source) => QueueError::NoMemory(source),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::item::{Item, sealed::Item as _};
 use super::loan::{Loan, Received};
 use super::options::QueueOptions;
 use super::participation::QueueHandle;
-use super::payload::{push, put_value, put_values, read};
+use super::payload::{AT_ONCE, push, put_value, put_values, read};
 use super::region::{attach, create};
 use crate::memory::HandleError;
 use crate::memory::region::RegionError;
@@ -254,7 +254,7 @@ impl<T: Plain> Queue<T> {
     /// # Errors
     /// [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
     pub fn loan(&self) -> Result<Loan<'_, T>, QueueError> {
-        Loan::new(&self.handle, size_of::<T>())
+        Loan::new(&self.handle, size_of::<T>(), AT_ONCE)
     }
 
     #[inline]

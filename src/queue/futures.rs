@@ -5,14 +5,10 @@ use core::future::poll_fn;
 use bytemuck::NoUninit;
 
 use super::participation::QueueHandle;
-use super::payload::{put_bytes, put_value};
+use super::payload::{AT_ONCE, put_bytes, put_value};
 use super::{Batch, Item, JoinableQueue, PutError, Queue, QueueError, Room, Task};
 use crate::memory::shared::Plain;
 use crate::reactor::{Lead, Line};
-use crate::wait::Wait;
-
-/// The `wait` of an operation that does not wait.
-const AT_ONCE: Option<fn() -> Wait> = None;
 
 /// Runs `operate`, which does not wait, again and again until it returns a result. In between, the
 /// future waits for `lead`.
@@ -39,7 +35,7 @@ async fn put_by<T: Plain>(
     value: T,
     try_put: impl Fn(T) -> Result<(), PutError<T>> + Copy + Send,
 ) -> Result<(), PutError<T>> {
-    let mut line = Line::new(Room { handle });
+    let mut line = Line::new(Room::new(handle, 0));
     let put = move |_: &Line<Room<'_>>| {
         Some(try_put(value))
             .filter(|put| !matches!(put, Err(put) if matches!(put.error, QueueError::Full)))
@@ -50,7 +46,7 @@ async fn put_by<T: Plain>(
 }
 
 async fn put_bytes_async(handle: &QueueHandle, message: &[u8]) -> Result<(), QueueError> {
-    until_done(Room { handle }, || {
+    until_done(Room::new(handle, message.len()), || {
         Some(put_bytes(handle, message, AT_ONCE))
             .filter(|put| !matches!(put, Err(QueueError::Full)))
     })

@@ -11,7 +11,7 @@ use super::item::{Item, ItemSize, sealed::Item as _};
 use super::loan::{HeldSlot, Loan, NO_ITEMS};
 use super::options::QueueOptions;
 use super::participation::QueueHandle;
-use super::payload::{put_value, put_values};
+use super::payload::{AT_ONCE, put_value, put_values};
 use super::region::{attach, create};
 use super::task::{DeadLetter, Task};
 use crate::memory::HandleError;
@@ -180,7 +180,7 @@ impl<T: Plain> JoinableQueue<T> {
     /// # Errors
     /// [`TooManyLoans`](QueueError::TooManyLoans), and those of becoming a participant.
     pub fn loan(&self) -> Result<Loan<'_, T>, QueueError> {
-        Loan::new(&self.handle, size_of::<T>())
+        Loan::new(&self.handle, size_of::<T>(), AT_ONCE)
     }
 
     fn put_until(&self, value: T, wait: Option<impl FnOnce() -> Wait>) -> Result<(), PutError<T>> {

@@ -24,7 +24,9 @@ pub(super) const NO_ITEMS: Range<usize> = 0..0;
 ///
 /// *Invariant: the slot exists, was in the place when this was made, and is in no other `HeldSlot`
 /// of this thread. As long as this exists, nobody else that follows the protocol has the slot: the
-/// place is used for nothing else. `from` and `len` are no more than there is room for.*
+/// place is used for nothing else. `payload` is that of the slot, or of a block that belongs to it
+/// and is in no other `HeldSlot` of this thread. `from` and `len` are no more than there is room
+/// for.*
 ///
 /// All of it is kept here, and is not read again from memory that others write.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub(crate) struct HeldSlot {
     pub(crate) participation: Rc<Participation>,
     pub(crate) place: usize,
     slot: usize,
+    payload: NonNull<u8>,
     /// The length of the item, in bytes; of a batch, the number of items.
     len: usize,
     /// The first item of a batch that is there; otherwise 0.
@@ -67,24 +70,23 @@ impl HeldSlot {
         let participation = handle.participation_again()?;
         let (place, items) = occupy(&participation)?;
         let memory = participation.memory();
-        let slot = match memory.slot(&participation.participant, place) {
-            Ok(slot) => slot,
-            Err(refused) => {
-                participation.vacate(place);
-                return Err(refused.into());
-            }
-        };
-        let len = match T::SIZE {
-            ItemSize::Fixed(size) => size,
-            // Loaded once. Relaxed: the slot is this participant's, and the exchange has ordered
-            // it. The bound is the room that there is, whatever a peer has written there.
+        let found = memory.slot(&participation.participant, place).map_err(QueueError::from);
+        let found = found.and_then(|slot| match T::SIZE {
+            ItemSize::Fixed(size) => Ok((slot, memory.payload(slot), size)),
             ItemSize::Varying => {
-                (memory.payload_len(slot).load(Relaxed) as usize).min(memory.config.size as usize)
+                participation.message(place, slot).map(|(payload, len)| (slot, payload, len))
             }
-            ItemSize::Batches(_) => items.len(),
+            ItemSize::Batches(_) => Ok((slot, memory.payload(slot), items.len())),
+        });
+        let (slot, payload, len) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                participation.vacate(place);
+                return Err(error);
+            }
         };
         participation.add_guard();
-        Ok(HeldSlot { participation, place, slot, len, from: items.start })
+        Ok(HeldSlot { participation, place, slot, payload, len, from: items.start })
     }
 
     /// Sets the length of an item whose length varies. It must be no more than there is room for.
@@ -100,7 +102,7 @@ impl HeldSlot {
     /// Returns the item in the slot. `T` must be the type that this was made for.
     #[inline(always)]
     pub(crate) fn item<T: ?Sized + Item>(&self) -> NonNull<T> {
-        T::at(self.participation.memory().payload(self.slot), self.from, self.len)
+        T::at(self.payload, self.from, self.len)
     }
 
     pub(crate) fn slot(&self) -> usize {
@@ -141,9 +143,18 @@ pub struct Loan<'a, T: ?Sized + Item> {
 
 impl<'a, T: ?Sized + Item> Loan<'a, T> {
     #[inline]
-    pub(crate) fn new(handle: &'a QueueHandle, len: usize) -> Result<Self, QueueError> {
+    pub(crate) fn new(
+        handle: &'a QueueHandle,
+        len: usize,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<Self, QueueError> {
         check_len(handle, len)?;
-        let mut held = HeldSlot::new::<T>(handle, |_, _| Ok(NO_ITEMS))?;
+        let mut held = HeldSlot::new::<T>(handle, |participation, place| {
+            if T::SIZE == ItemSize::Varying {
+                participation.make_room(place, len, wait)?;
+            }
+            Ok(NO_ITEMS)
+        })?;
         held.set_len::<T>(len);
         held.participation.memory().prepare(held.slot);
         Ok(Loan { held: ManuallyDrop::new(held), queue: PhantomData })

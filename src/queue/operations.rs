@@ -6,12 +6,16 @@
 use core::ops::Range;
 use core::ptr::NonNull;
 
+use crossproc_sys::atomic::Ordering::Relaxed;
+use crossproc_sys::clock;
+
 use super::error::QueueError;
 use super::participation::Participation;
+use super::ring::budget::NoBlock;
 use super::ring::ends::Ring;
 use super::ring::refused::Refused;
 use super::ring::tasks::Unfinished;
-use super::ring::waiting::Side;
+use super::ring::waiting::{Failure, Side};
 use super::ring::words::{TASK, WAITERS};
 use crate::wait::{Wait, Waiter};
 
@@ -32,6 +36,99 @@ impl Participation {
         self.send(place, wait)
     }
 
+    /// Writes a message into a block of so many units, and puts it.
+    #[cold]
+    pub(crate) fn put_in_block(
+        &self,
+        units: u32,
+        wait: Option<impl FnOnce() -> Wait>,
+        write: impl FnOnce(NonNull<u8>, usize),
+    ) -> Result<(), QueueError> {
+        let place = self.memory().free_place(&self.participant);
+        // Both waits end at the same time.
+        let wait = wait.map(|wait| wait());
+        let block = self.take_block(place, units, wait)?;
+        let slot = self.memory().slot(&self.participant, place)?;
+        write(self.memory().block_payload(block), slot);
+        let sent = self.send(place, wait.map(|wait| move || wait));
+        if sent.is_err() {
+            self.release_block(place);
+        }
+        sent
+    }
+
+    /// Takes a block of so many units for the slot in a place. Returns the block.
+    pub(crate) fn take_block(
+        &self,
+        place: usize,
+        units: u32,
+        wait: Option<Wait>,
+    ) -> Result<usize, QueueError> {
+        let (memory, participant, pages) = (self.memory(), &self.participant, self.region());
+        let mut waiter = wait.map(Waiter::new);
+        // What can be done at once is done, though the deadline has passed.
+        let until = waiter.as_ref().and_then(Waiter::until).filter(|&until| until > clock::now());
+        self.thread.begin(&memory.control().roster.0);
+        let mut taken = memory.take_block(participant, place, units, pages, until);
+        // The dead may have the memory, with no sleeper to notice the death. One call may bury only
+        // some of them.
+        for _ in 0..memory.used() {
+            if !is_full(&taken) || !memory.bury(Some(0)) {
+                break;
+            }
+            taken = memory.take_block(participant, place, units, pages, until);
+        }
+        self.thread.end();
+        if is_full(&taken) && memory.is_closed() {
+            return Err(QueueError::Closed);
+        }
+        match &mut waiter {
+            Some(waiter) if is_full(&taken) => {
+                memory.wait_for_block(self.thread, participant, place, units, pages, waiter)?;
+            }
+            _ => taken?,
+        }
+        participant
+            .block(place)
+            .get()
+            .checked_sub(1)
+            .map(|block| block as usize)
+            .ok_or(QueueError::Spoiled)
+    }
+
+    /// Sees to it that the slot in a place has room for a message of so many bytes.
+    pub(crate) fn make_room(
+        &self,
+        place: usize,
+        len: usize,
+        wait: Option<impl FnOnce() -> Wait>,
+    ) -> Result<(), QueueError> {
+        match self.memory().units(len) {
+            0 => self.memory().note_in_slot(self.memory().slot(&self.participant, place)?),
+            units => _ = self.take_block(place, units, wait.map(|wait| wait()))?,
+        }
+        Ok(())
+    }
+
+    /// Releases the block that the slot in a place has, if it has one.
+    #[cold]
+    fn release_block(&self, place: usize) {
+        self.thread.begin(&self.memory().control().roster.0);
+        self.memory().release_block(&self.participant, place);
+        self.thread.end();
+    }
+
+    /// Frees the pages of all free blocks.
+    pub(crate) fn trim(&self) -> Result<(), QueueError> {
+        if !self.memory().has_blocks() {
+            return Ok(());
+        }
+        self.thread.begin(&self.memory().control().roster.0);
+        let trimmed = self.memory().trim(&self.participant, self.region());
+        self.thread.end();
+        Ok(trimmed?)
+    }
+
     /// Puts the item in a place.
     #[inline(always)]
     pub(crate) fn send(
@@ -41,9 +138,12 @@ impl Participation {
     ) -> Result<(), QueueError> {
         let put = |ring: Ring<'_>| ring.put(&self.participant, place).map(|flags| (flags, 1));
         match (self.memory().at_once(self.thread, Side::Putters, put), wait) {
-            (Err(Refused::Full), Some(wait)) => self.send_waiting(place, wait()),
-            (result, _) => Ok(result?),
+            (Err(Refused::Full), Some(wait)) => self.send_waiting(place, wait())?,
+            (result, _) => result?,
         }
+        // A block has gone with the slot.
+        self.participant.block(place).set(0);
+        Ok(())
     }
 
     #[cold]
@@ -190,6 +290,48 @@ impl Participation {
         Ok(read(self.memory().payload(slot), slot))
     }
 
+    /// Gets the first message and reads it. It needs a place for the call only. Not for tasks.
+    #[inline]
+    pub(crate) fn get_message<R>(
+        &self,
+        wait: Option<impl FnOnce() -> Wait>,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, QueueError> {
+        let place = self.memory().free_place(&self.participant);
+        self.receive(place, wait)?;
+        let slot = self.memory().slot(&self.participant, place)?;
+        let (payload, len) = self.message(place, slot)?;
+        let _block = Borrowed { participation: self, place };
+        // SAFETY: the payload is that of a slot of this participant, or of its block (`message`).
+        // It has as many bytes, all of them initialised: the memory began as zeros.
+        Ok(read(unsafe { NonNull::slice_from_raw_parts(payload, len).as_ref() }))
+    }
+
+    /// Returns where the message in a slot of the participant's own is, and how long it is. A block
+    /// that it is in is the participant's from then on. One that the participant has taken for the
+    /// slot is known, whatever a peer has noted there since: it has room for what it was taken for.
+    #[inline]
+    pub(crate) fn message(
+        &self,
+        place: usize,
+        slot: usize,
+    ) -> Result<(NonNull<u8>, usize), QueueError> {
+        let memory = self.memory();
+        // Loaded once. Relaxed: the slot is this participant's, and the exchange has ordered it.
+        // The bound is the room that there is, whatever a peer has written there.
+        let len = memory.payload_len(slot).load(Relaxed) as usize;
+        let taken = self.participant.block(place).get().checked_sub(1);
+        let block = match taken {
+            Some(block) => Some(block as usize),
+            None => memory.find_message(&self.participant, place, slot)?,
+        };
+        let (payload, room) = match block {
+            None => (memory.payload(slot), memory.config.size),
+            Some(block) => (memory.block_payload(block), memory.config.blocks.longest),
+        };
+        Ok((payload, len.min(room as usize)))
+    }
+
     /// Puts `count` items, `each` of them in a slot, where `write` writes them, given their
     /// indices. Returns how many were put, and the error that stopped it, if any. With `wait`, it
     /// waits for room for all of them.
@@ -334,6 +476,9 @@ impl Participation {
     #[inline]
     pub(crate) fn vacate(&self, place: usize) {
         if self.is_of_this_thread() {
+            if self.participant.block(place).get() != 0 {
+                self.release_block(place);
+            }
             self.memory().vacate(&self.participant, place);
         }
     }
@@ -343,6 +488,7 @@ impl Participation {
         if self.is_of_this_thread() {
             self.thread.begin(&self.memory().control().roster.0);
             self.memory().finish_task(&self.participant, place);
+            self.memory().release_block(&self.participant, place);
             self.thread.end();
             self.memory().vacate(&self.participant, place);
         }
@@ -354,6 +500,8 @@ impl Participation {
             self.thread.begin(&self.memory().control().roster.0);
             self.memory().return_task(&self.participant, place);
             self.thread.end();
+            // A block has gone with the task.
+            self.participant.block(place).set(0);
             // The worker that takes the task leaves another slot there, and `reclaim` then makes
             // the place usable again. So it does if the task became a dead letter: the put left
             // another slot there, too.
@@ -388,4 +536,24 @@ impl Participation {
         self.thread.end();
         Ok(result?)
     }
+}
+
+/// A message that is read where it lies, in a place that is not in use otherwise. If it is in a
+/// block, that is released when this is dropped.
+struct Borrowed<'a> {
+    participation: &'a Participation,
+    place: usize,
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        if self.participation.participant.block(self.place).get() != 0 {
+            self.participation.release_block(self.place);
+        }
+    }
+}
+
+/// Returns whether a participant got no block because messages have the memory.
+fn is_full(taken: &Result<(), NoBlock>) -> bool {
+    matches!(taken, Err(NoBlock::Failure(Failure::Refused(Refused::Full))))
 }

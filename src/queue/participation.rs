@@ -243,6 +243,11 @@ impl Participation {
         &self.memory
     }
 
+    /// Returns the region that the memory is in.
+    pub(crate) fn region(&self) -> &Region {
+        &self.inner.region
+    }
+
     /// Counts one more guard that gives references to what this participant has. While it exists,
     /// the thread may not end, nor the process fork.
     #[inline]

@@ -16,6 +16,9 @@ use super::ring::memory::QueueMemory;
 use crate::memory::shared::Plain;
 use crate::wait::Wait;
 
+/// The `wait` of an operation that does not wait.
+pub(super) const AT_ONCE: Option<fn() -> Wait> = None;
+
 #[inline(always)]
 pub(super) fn put_value<T: Plain>(
     handle: &QueueHandle,
@@ -85,25 +88,31 @@ pub(super) fn put_bytes(
         memory.prepare(slot);
         // Relaxed: the exchange orders it.
         memory.payload_len(slot).store(message.len() as u32, Relaxed);
-        // SAFETY: the payload belongs to a slot of this participant, and has as many bytes: checked
-        // above. It is shared memory; the message is not in it, or is in another slot.
+        // SAFETY: the payload belongs to a slot of this participant, or to its block, and has as
+        // many bytes: checked above. It is shared memory; the message is not in it, or is in
+        // another slot or block.
         unsafe { payload.copy_from(NonNull::from(message).cast(), message.len()) };
     };
-    handle.with(|participation| participation.put(wait, write))?
+    let units = memory.units(message.len());
+    handle.with(|participation| {
+        if units != 0 {
+            return participation.put_in_block(units, wait, write);
+        }
+        participation.put(wait, |payload, slot| {
+            memory.note_in_slot(slot);
+            write(payload, slot);
+        })
+    })?
 }
 
-/// Copies the message in a slot.
-pub(super) fn read_bytes(memory: &QueueMemory, payload: NonNull<u8>, slot: usize) -> Vec<u8> {
-    // Relaxed: the slot is this participant's, and the exchange has ordered it. The bound is the
-    // room that there is, whatever a peer has written there.
-    let len = (memory.payload_len(slot).load(Relaxed) as usize).min(memory.config.size as usize);
-    // SAFETY: the payload belongs to a slot of this participant. It has `config.size` bytes, all of
-    // them initialised: the memory began as zeros.
-    unsafe { NonNull::slice_from_raw_parts(payload, len).as_ref() }.to_vec()
+/// Returns the length of the longest message.
+pub(super) fn max_len(handle: &QueueHandle) -> usize {
+    let config = &handle.memory().config;
+    config.size.max(config.blocks.longest) as usize
 }
 
 pub(super) fn check_len(handle: &QueueHandle, len: usize) -> Result<(), QueueError> {
-    let max = handle.memory().config.size as usize;
+    let max = max_len(handle);
     if len > max { Err(QueueError::TooLong { len, max }) } else { Ok(()) }
 }
 

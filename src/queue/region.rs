@@ -3,13 +3,15 @@
 #![allow(unsafe_code)]
 
 use core::ptr::NonNull;
+use std::io;
 use std::os::fd::OwnedFd;
 
 use crossproc_sys::atomic::Ordering::Relaxed;
 
 use super::item::{ItemSize, QueueLayout};
 use super::participation::QueueHandle;
-use super::ring::layout::{Config, Control, MOST_PLACES, Offsets};
+use super::ring::budget::Pages;
+use super::ring::layout::{BlockConfig, Config, Control, MOST_PLACES, Offsets};
 use super::ring::memory::QueueMemory;
 use super::ring::words::{BATCH_SLOT, INDEX, MOST_BATCHED};
 use crate::memory::region::{Region, RegionError};
@@ -39,6 +41,10 @@ pub(super) fn create(config: Config, layout: QueueLayout) -> Result<QueueHandle,
 
 /// Makes a handle to a region whose contents are as long as `offsets` says.
 fn handle(region: Region, config: Config, offsets: Offsets) -> QueueHandle {
+    if config.blocks.most != 0 {
+        // It is address space for the most part.
+        region.leave_out_of_dumps(offsets.block_pages, offsets.len - offsets.block_pages);
+    }
     // SAFETY: the handle keeps the region, and with it the mapping, for as long as it keeps the
     // memory.
     let memory = unsafe { QueueMemory::new(region.contents(), config, offsets) };
@@ -92,6 +98,16 @@ pub(super) fn attach(
     Ok(handle(region, config, offsets))
 }
 
+impl Pages for Region {
+    fn allocate(&self, offset: usize, len: usize) -> io::Result<()> {
+        Region::allocate(self, offset, len)
+    }
+
+    fn free(&self, offset: usize, len: usize) -> io::Result<()> {
+        Region::free(self, offset, len)
+    }
+}
+
 impl Config {
     fn store(&self, memory: &QueueMemory) {
         let numbers = [
@@ -104,6 +120,10 @@ impl Config {
             self.size,
             self.align.into(),
             self.batch.into(),
+            self.blocks.most.into(),
+            self.blocks.longest,
+            self.blocks.unit,
+            self.blocks.units.into(),
         ];
         for (to, number) in memory.control().config.iter().zip(numbers) {
             // Relaxed: an attach is ordered after it by `initialised` in the region's header.
@@ -134,6 +154,12 @@ impl Config {
             size: numbers[6],
             align: number(7)?,
             batch: number(8)?,
+            blocks: BlockConfig {
+                most: number(9)?,
+                longest: numbers[10],
+                unit: numbers[11],
+                units: number(12)?,
+            },
         })
     }
 }
@@ -199,7 +225,9 @@ fn check(config: &Config) -> Result<Offsets, RegionError> {
         )));
     }
     config.offsets().ok_or_else(|| {
-        // All else has been checked, and is less than an address space.
-        unsuitable(format!("an item cannot be aligned to {} bytes", config.align))
+        unsuitable(format!(
+            "its items cannot be aligned to {} bytes, or it cannot have {:?}",
+            config.align, config.blocks
+        ))
     })
 }

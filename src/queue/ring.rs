@@ -42,6 +42,7 @@
 //! | `words`, `layout`, `memory`, `participant` | the words, where they lie, and each participant's own account |
 //! | `ends` | the two ends of a ring: put and get |
 //! | `batches` | several items in one slot |
+//! | `blocks`, `budget` | memory for what does not fit into a slot, and how much of it there is |
 //! | `exchange` | one exchange of a slot, and who owns what after a death |
 //! | `waiting`, `watching` | sleep and wake-ups, for one thing and for several |
 //! | `participants`, `burying` | who takes part, and what is done for the dead |
@@ -59,6 +60,8 @@
 //! Our own. Entries with cycles are from D. Vyukov's bounded MPMC queue. See `DESIGN.md`.
 
 pub(crate) mod batches;
+pub(crate) mod blocks;
+pub(crate) mod budget;
 pub(crate) mod burying;
 pub(crate) mod ends;
 pub(crate) mod exchange;

@@ -14,7 +14,19 @@ use crate::wait::source::{Armed, Source, WatchState, Words};
 /// [`JoinableQueue::room`] return it.
 #[derive(Debug, Clone, Copy)]
 pub struct Room<'a> {
-    pub(super) handle: &'a QueueHandle,
+    handle: &'a QueueHandle,
+    /// What the message takes of the memory for long ones.
+    units: u32,
+}
+
+impl<'a> Room<'a> {
+    /// Room for a message of `len` bytes; any length for other items.
+    pub(super) fn new(handle: &'a QueueHandle, len: usize) -> Self {
+        let memory = handle.memory();
+        let is_long = memory.has_blocks() && len as u64 <= memory.config.blocks.longest;
+        let units = if is_long { memory.units(len) } else { 0 };
+        Room { handle, units }
+    }
 }
 
 impl<T: ?Sized + Item> Queue<T> {
@@ -32,7 +44,49 @@ impl<T: ?Sized + Item> Queue<T> {
     /// ```
     #[must_use]
     pub fn room(&self) -> Room<'_> {
-        Room { handle: &self.handle }
+        Room::new(&self.handle, 0)
+    }
+}
+
+impl Queue<[u8]> {
+    /// Returns room for a put of `len` bytes, to be [waited for](fn@crate::wait_any) along with
+    /// other things. For a [long message](super::QueueOptions::long_messages) it is ready only
+    /// while there is memory, too. A message that is too long is never waited for.
+    ///
+    /// ```
+    /// use crossproc::{ByteQueue, QueueOptions, wait_any};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = QueueOptions::new().long_messages(100_000, 100_000);
+    /// let queue: ByteQueue = options.create_bytes(8, 1_000)?;
+    /// queue.put(&[7; 80_000])?;
+    /// assert_eq!(wait_any(&[&queue.room_for(80_000), &queue.room_for(1_000)])?, [1]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn room_for(&self, len: usize) -> Room<'_> {
+        Room::new(&self.handle, len)
+    }
+}
+
+impl JoinableQueue<[u8]> {
+    /// Returns room for a put of `len` bytes, as [`Queue::room_for`] does.
+    ///
+    /// ```
+    /// use crossproc::{JoinableByteQueue, QueueOptions, wait_any};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = QueueOptions::new().long_messages(100_000, 100_000);
+    /// let tasks: JoinableByteQueue = options.create_joinable_bytes(8, 1_000)?;
+    /// tasks.put(&[7; 80_000])?;
+    /// assert_eq!(wait_any(&[&tasks.room_for(80_000), &tasks.room_for(1_000)])?, [1]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn room_for(&self, len: usize) -> Room<'_> {
+        Room::new(&self.handle, len)
     }
 }
 
@@ -52,7 +106,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// ```
     #[must_use]
     pub fn room(&self) -> Room<'_> {
-        Room { handle: &self.handle }
+        Room::new(&self.handle, 0)
     }
 }
 
@@ -123,19 +177,30 @@ impl Source for QueueHandle {
 
 impl Source for Room<'_> {
     fn key(&self) -> usize {
-        self.handle.memory().key(Side::Putters)
+        let memory = self.handle.memory();
+        if self.units == 0 { memory.key(Side::Putters) } else { memory.key_for_memory(self.units) }
     }
 
     fn look(&self, _: &WatchState) -> bool {
-        self.handle.memory().is_ready(Side::Putters)
+        let memory = self.handle.memory();
+        memory.is_ready(Side::Putters) && (memory.has_memory(self.units) || memory.is_closed())
     }
 
     fn words(&self) -> usize {
         WORDS
     }
 
+    fn more_words(&self) -> usize {
+        if self.units == 0 { 0 } else { self.handle.memory().config.ids as usize }
+    }
+
     fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
-        self.handle.memory().arm(Side::Putters, words)
+        let memory = self.handle.memory();
+        if memory.is_ready(Side::Putters) && self.units != 0 {
+            memory.arm_for_memory(self.units, words)
+        } else {
+            memory.arm(Side::Putters, words)
+        }
     }
 
     fn pend(&self, entry: &Entry) {
@@ -146,6 +211,9 @@ impl Source for Room<'_> {
         self.handle.memory().awake();
         if self.look(state) {
             self.handle.memory().wake_side(Side::Putters);
+            if self.units != 0 {
+                self.handle.memory().wake_for_memory();
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use rustix::fs::{
     memfd_create,
 };
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 
 use crate::descriptor::above_standard;
 use crate::pages::unmap;
@@ -101,6 +101,16 @@ fn of_system(error: memfd::Error) -> io::Error {
 pub fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
     check_room(len)?;
     Ok(retry(|| fallocate(file.as_fd(), FallocateFlags::empty(), offset, len))?)
+}
+
+/// Frees the pages of a range. It is a hole then, which reads as zeros.
+///
+/// # Errors
+/// EPERM: the file is sealed against writing, or a policy forbids it. ENOSYS: a policy. All go to
+/// the caller; EINTR is retried here.
+pub fn free(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(retry(|| fallocate(file.as_fd(), hole, offset, len))?)
 }
 
 /// Returns the seals of a file, or `None` for a file that cannot have any, which no memfd is. All
@@ -202,6 +212,19 @@ impl Mapping {
     #[must_use]
     pub fn start(&self) -> NonNull<u8> {
         self.start.cast()
+    }
+
+    /// Leaves a range out of core dumps, which would have a hole of the same length there. A range
+    /// that is not in the mapping is left alone. So is all where the system refuses: then a dump
+    /// takes longer, and nothing else changes.
+    pub fn leave_out_of_dumps(&self, offset: usize, len: usize) {
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            return;
+        }
+        // SAFETY: the range is inside the mapping, as was checked.
+        let start = unsafe { self.start().add(offset) };
+        // SAFETY: the advice concerns dumps alone: the memory stays as it is.
+        let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxDontDump) };
     }
 
     /// Returns how many bytes are mapped.

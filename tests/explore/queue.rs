@@ -8,7 +8,7 @@ use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::model::explorer::Script;
 
 use crate::ring::ends::{Ring, Which};
-use crate::ring::layout::Config;
+use crate::ring::layout::{BlockConfig, Config};
 use crate::ring::memory::QueueMemory;
 use crate::ring::participant::Participant;
 use crate::ring::waiting::Side;
@@ -16,6 +16,7 @@ use crate::ring::words::{FLAGS, FULL, LIVES, ROUND, cycle, index, is_noted, take
 use crate::wait;
 
 mod batches;
+mod blocks;
 mod burials;
 mod exchanging;
 mod operations;
@@ -30,6 +31,7 @@ struct Plot {
     payloads: Vec<AtomicU64>,
     /// For each task's value, whether the task was done.
     done: [AtomicU64; 4],
+    blocks: blocks::Contents,
 }
 
 #[repr(align(4096))]
@@ -40,7 +42,7 @@ struct Page(#[allow(dead_code, reason = "it is only there")] [u64; 512]);
 struct Me(Participant);
 
 impl Me {
-    fn words(&self) -> [u64; 7] {
+    fn words(&self) -> [u64; 9] {
         let Participant { id, head, tail, busy, returned, .. } = &self.0;
         [
             *id as u64,
@@ -50,6 +52,8 @@ impl Me {
             returned.get(),
             self.0.word(0).get(),
             self.0.word(1).get(),
+            self.0.block(0).get().into(),
+            self.0.block(1).get().into(),
         ]
     }
 }
@@ -109,6 +113,20 @@ enum Op {
     Finish,
     GiveBack,
     Join,
+    /// Takes a block of so many units, and keeps it.
+    Hold(u32),
+    HoldWaiting(u32),
+    /// Waits for memory among other things.
+    WatchMemory(u32),
+    /// Has so many units counted for that block.
+    Grow(u32),
+    /// Releases that block.
+    Release,
+    /// Puts the value in a block of so many units.
+    PutLong(u64, u32),
+    GetLong,
+    /// Frees the pages of all free blocks.
+    Trim,
 }
 
 /// The results of the operations, other than a value.
@@ -209,6 +227,7 @@ fn config(capacity: u32, ids: u32) -> Config {
         size: 8,
         align: 8,
         batch: 0,
+        blocks: BlockConfig::default(),
     }
 }
 
@@ -227,6 +246,7 @@ fn plot(config: Config) -> Plot {
         memory,
         payloads: (0..config.slots()).map(|_| AtomicU64::new(0)).collect(),
         done: Default::default(),
+        blocks: blocks::Contents::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use crossproc_sys::model::participant;
 use crossproc_sys::robust::{self, Thread};
 
 use crate::ring::ends::{Ring, Which};
-use crate::ring::layout::Config;
+use crate::ring::layout::{BlockConfig, Config};
 use crate::ring::memory::QueueMemory;
 use crate::ring::participant::Participant;
 use crate::ring::refused::Refused;
@@ -20,6 +20,7 @@ use crate::wait::{Wait, Waiter};
 use crate::{Watched, share};
 
 mod batches;
+mod blocks;
 mod dying;
 mod exchanging;
 mod sleeping;
@@ -45,6 +46,7 @@ fn plot(capacity: u32, ids: u32, is_joinable: bool) -> Plot {
         size: 8,
         align: 8,
         batch: 0,
+        blocks: BlockConfig::default(),
     };
     plot_of(config)
 }
@@ -116,6 +118,22 @@ impl Plot {
             }
             if memory.config.is_joinable {
                 memory.attempts(slot).load(Relaxed);
+            }
+            if memory.has_blocks() {
+                memory.note(slot).load(Relaxed);
+            }
+        }
+        if memory.has_blocks() {
+            let control = memory.block_control();
+            control.budget.0.load(Relaxed);
+            control.released.0.at.load(Relaxed);
+            control.released.0.watched.load(Relaxed);
+            control.used.load(Relaxed);
+            for block in 0..memory.config.blocks.most as usize {
+                let record = memory.block(block);
+                for word in [&record.owner, &record.kept, &record.wanted, &record.allocated] {
+                    word.load(Relaxed);
+                }
             }
         }
     }

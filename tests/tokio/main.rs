@@ -17,6 +17,7 @@ mod deaths;
 #[path = "../forked/mod.rs"]
 mod forked;
 mod giving_up;
+mod long;
 mod processes;
 mod queues;
 #[path = "../refused/mod.rs"]

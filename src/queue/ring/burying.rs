@@ -16,7 +16,7 @@
 //! newcomer:   over(n)  -> LIVES(n+1)   it has the token, has buried n, taken back what n
 //!                                      announced, and recovered the token
 //! burier:     LIVES    -> SETTLED      the exchange is completed, if it happened
-//! burier:     SETTLED  -> over         tasks are returned, and all sleepers were told
+//! burier:     SETTLED  -> over         tasks are returned, blocks released, and all sleepers told
 //! leaver:     LIVES    -> over         it has nothing in hand
 //! ```
 //!
@@ -38,6 +38,7 @@
 //! | the taker of the slot that was got is noted | the `taker` before it | a higher count, which stays so |
 //! | that slot comes into the place | round r, the spare slot | round r + 1; rounds only go up |
 //! | a task in hand is returned | round r, `TASK` | `RETURNED`; a participant that takes it adds a round |
+//! | a block is released | the `owner` before it | a higher count, which stays so |
 //! | the life goes on | the life itself | a later one |
 //!
 //! All buriers come to the same result. What they judge by does not change before the life is
@@ -113,6 +114,9 @@ impl QueueMemory {
             // Another burier has returned them, and told of it.
             return;
         }
+        if self.has_blocks() {
+            self.release_blocks_of_the_dead(id, settled);
+        }
         // Release: pairs with the Acquire loads of lives: all of the above is done. It fails if
         // another burier was faster.
         let _ = self.record(id).life.compare_exchange(settled, over(settled), Release, Relaxed);
@@ -137,7 +141,7 @@ impl QueueMemory {
 
     /// Returns whether the id still has this life, which was seen to be dead. If so, the words of
     /// the id that were read before are those of that life, or of its buriers.
-    fn is_still(&self, id: usize, life: u64) -> bool {
+    pub(super) fn is_still(&self, id: usize, life: u64) -> bool {
         // Acquire loads have read the words, and they stay before this load. Acquire: pairs with
         // the Release in `begin_life`. What a later life has written is not read before its `life`
         // is.

@@ -7,6 +7,9 @@
 //! | records | one for each participant that there may be | when it first comes |
 //! | slots | one for each entry | at creation |
 //! | | as many as it has places, for each participant | when it first comes |
+//! | [`BlockControl`] | one, if there are blocks | at creation |
+//! | records of blocks | one for each block | when it is first used |
+//! | blocks | each as long as the longest message | as far as messages need it |
 //!
 //! A region states its own [`Config`], which is checked before it is used:
 //!
@@ -21,6 +24,10 @@
 //! | `size` | that of the item's type, or of a whole batch; any that fits for messages (`item::ItemSize`) |
 //! | `align` | that of the item's type, 1 for messages |
 //! | `batch` | 0, or for a queue of batches, which is not joinable, the most items of one: 1 to 64 |
+//! | `blocks.most` | 0, or for a queue of messages, how many may be in blocks at a time |
+//! | `blocks.longest` | with blocks: more than `size`, no more than all units, less than 2^32 |
+//! | `blocks.unit` | with blocks: the bytes of a unit, a power of two, a page to 2^32 |
+//! | `blocks.units` | with blocks: the units of all blocks, 1 to 2^20 - 1 |
 //!
 //! All slots together are fewer than 2^21, or 2^15 in a queue of batches, counted in 64 bits, and
 //! `Offsets::len` is no more than the region's length.
@@ -36,6 +43,11 @@ pub(crate) const HEADER: usize = 8;
 /// The length of a header that also says how long the payload is, in bytes or in items, and how
 /// often it was given out.
 pub(crate) const LONG_HEADER: usize = 16;
+/// The length of a header that also says in which block the payload is.
+pub(crate) const LONGEST_HEADER: usize = 24;
+
+/// The most units of all blocks.
+pub(crate) const MOST_UNITS: u32 = (1 << 20) - 1;
 
 /// The most places that a participant can have: as many as a word has bits.
 pub(crate) const MOST_PLACES: u32 = 64;
@@ -69,7 +81,7 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Control {
-    pub(crate) config: [AtomicU64; 9],
+    pub(crate) config: [AtomicU64; 13],
     pub(crate) items: Counters,
     /// The second ring, of dead letters.
     pub(crate) letters: Counters,
@@ -102,6 +114,35 @@ pub(crate) struct ParticipantRecord {
     pub(crate) life: AtomicU64,
 }
 
+/// What all blocks share.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct BlockControl {
+    /// Bits 0-20: the block that is pending, plus 1; 0: none. Bits 21-40: the units counted for all
+    /// blocks. Bits 41-63: how often the word has changed.
+    pub(crate) budget: Apart<AtomicU64>,
+    /// Bit 21 (`WAITERS`): a thread may sleep on it until memory is free. Bits 23-63: how often it
+    /// was told that some is. The other bits are 0.
+    pub(crate) released: Apart<Position>,
+    /// How many blocks were ever used. Only grows. Their records are allocated.
+    pub(crate) used: AtomicU32,
+}
+
+/// What is known of a block.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct BlockRecord {
+    /// Bits 0-20: the slot that the block belongs to, plus 1; 0: none, the block is free. Bits
+    /// 21-63: how often that has changed.
+    pub(crate) owner: AtomicU64,
+    /// Bits 0-19: the units counted for the block. Bits 20-63: how often that has changed.
+    pub(crate) kept: AtomicU64,
+    /// What `kept` is going to be, as long as the block is pending.
+    pub(crate) wanted: AtomicU64,
+    /// How many units surely have pages, from the first on.
+    pub(crate) allocated: AtomicU64,
+}
+
 // The layout is a part of the ABI: see `docs/layout.md`.
 const _: () = assert!(
     offset_of!(Position, watched) == 8
@@ -118,6 +159,16 @@ const _: () = assert!(
         && offset_of!(ParticipantRecord, token) < offset_of!(ParticipantRecord, seen)
         && offset_of!(ParticipantRecord, seen) < offset_of!(ParticipantRecord, site)
         && offset_of!(ParticipantRecord, site) < offset_of!(ParticipantRecord, life)
+);
+
+const _: () = assert!(
+    offset_of!(BlockControl, released) == 128
+        && offset_of!(BlockControl, used) == 256
+        && size_of::<BlockControl>() == 384
+        && offset_of!(BlockRecord, kept) == 8
+        && offset_of!(BlockRecord, wanted) == 16
+        && offset_of!(BlockRecord, allocated) == 24
+        && size_of::<BlockRecord>() == 32
 );
 
 /// The size and kind of a queue: all participants must agree on it.
@@ -141,6 +192,20 @@ pub(crate) struct Config {
     pub(crate) align: u32,
     /// The most items of a batch; 0 if there are no batches.
     pub(crate) batch: u32,
+    pub(crate) blocks: BlockConfig,
+}
+
+/// The part of it that is about blocks. All of it is 0 if there are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct BlockConfig {
+    /// The most messages in blocks at a time.
+    pub(crate) most: u32,
+    /// The maximum length of a message in a block, in bytes.
+    pub(crate) longest: u64,
+    /// How many bytes a unit has.
+    pub(crate) unit: u64,
+    /// How many units all blocks have together.
+    pub(crate) units: u32,
 }
 
 /// Where everything lies, in bytes from the beginning of the control words.
@@ -154,13 +219,19 @@ pub(crate) struct Offsets {
     pub(crate) slot_stride: usize,
     /// The distance from the beginning of a slot to its payload.
     pub(crate) payload: usize,
+    /// Where [`BlockControl`] is. This and the rest on blocks is 0 if there are none.
+    pub(crate) block_control: usize,
+    pub(crate) block_records: usize,
+    pub(crate) block_pages: usize,
+    /// The distance from one block to the next.
+    pub(crate) block_stride: usize,
     /// The end of it all.
     pub(crate) len: usize,
 }
 
 /// Two cache lines: one, and the one that is fetched with it.
 const LINES: usize = 128;
-const PAGE: usize = 4_096;
+pub(crate) const PAGE: usize = 4_096;
 
 impl Config {
     /// Returns the number of entries in both rings.
@@ -201,13 +272,18 @@ impl Config {
             && self.count_slots() <= self.slot_bits()
             && self.batch <= MOST_BATCHED
             && !(self.is_joinable && self.batch != 0)
-            && u32::try_from(self.size).is_ok();
+            && u32::try_from(self.size).is_ok()
+            && self.blocks.are_sound(self);
         if !is_sound {
             return None;
         }
         // An alignment of 1 means that the length may vary, as it does for messages.
         let is_long = self.is_joinable || self.align == 1 || self.batch != 0;
-        let header = if is_long { LONG_HEADER } else { HEADER };
+        let header = match (is_long, self.blocks.most) {
+            (false, _) => HEADER,
+            (true, 0) => LONG_HEADER,
+            (true, _) => LONGEST_HEADER,
+        };
         let payload = header.next_multiple_of(self.align as usize);
         let slot_stride = payload
             .checked_add(usize::try_from(self.size).ok()?)?
@@ -222,15 +298,63 @@ impl Config {
             .checked_mul(self.slots())?
             .checked_add(slots)?
             .checked_next_multiple_of(PAGE)?;
-        isize::try_from(len).ok()?;
-        Some(Offsets { entries, records, record_stride, slots, slot_stride, payload, len })
+        let mut offsets = Offsets {
+            entries,
+            records,
+            record_stride,
+            slots,
+            slot_stride,
+            payload,
+            block_control: 0,
+            block_records: 0,
+            block_pages: 0,
+            block_stride: 0,
+            len,
+        };
+        if self.blocks.most != 0 {
+            let BlockConfig { most, longest, unit, .. } = self.blocks;
+            offsets.block_control = len;
+            offsets.block_records = len.checked_add(PAGE)?;
+            offsets.block_pages = size_of::<BlockRecord>()
+                .checked_mul(most as usize)?
+                .checked_add(offsets.block_records)?
+                .checked_next_multiple_of(PAGE)?;
+            offsets.block_stride = usize::try_from(longest.next_multiple_of(unit)).ok()?;
+            let pages = offsets.block_stride.checked_mul(most as usize)?;
+            offsets.len = pages.checked_add(offsets.block_pages)?;
+        }
+        isize::try_from(offsets.len).ok()?;
+        Some(offsets)
+    }
+}
+
+impl BlockConfig {
+    /// Returns whether this can be said of the blocks of such a queue.
+    fn are_sound(&self, config: &Config) -> bool {
+        if self.most == 0 {
+            return *self == BlockConfig::default();
+        }
+        config.align == 1
+            && config.batch == 0
+            && u64::from(self.most) < INDEX
+            && (1..=MOST_UNITS).contains(&self.units)
+            && self.unit.is_power_of_two()
+            && (PAGE as u64..=1 << 32).contains(&self.unit)
+            && self.longest > config.size
+            && self.longest <= u64::from(self.units) * self.unit
+            && u32::try_from(self.longest).is_ok()
     }
 }
 
 impl Offsets {
-    /// Returns the memory that all participants need: two ranges, each as offset and length.
-    pub(crate) fn common(&self, config: &Config) -> [(usize, usize); 2] {
-        [(0, self.records), (self.slots, config.entries() * self.slot_stride)]
+    /// Returns the memory that all participants need: ranges, each as offset and length.
+    pub(crate) fn common(&self, config: &Config) -> [(usize, usize); 3] {
+        let of_blocks = if config.blocks.most == 0 { 0 } else { size_of::<BlockControl>() };
+        [
+            (0, self.records),
+            (self.slots, config.entries() * self.slot_stride),
+            (self.block_control, of_blocks),
+        ]
     }
 
     /// Returns the memory that is allocated for one participant, likewise.

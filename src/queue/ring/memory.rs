@@ -8,7 +8,8 @@
 //! 3. A payload is accessed by the participant that has its slot: as a spare, a loan, or something
 //!    received. That is what the exchange is about. A peer that breaks the protocol can spoil it.
 //!    In a queue of batches, any participant may copy from it, and all that is written there, and
-//!    copied so, is atomic.
+//!    copied so, is atomic. A block is accessed by the participant that has the slot that the block
+//!    belongs to.
 //!
 //! # What peers write, and how it is checked
 //! Any word may hold anything at any time. Each word is loaded once for one decision, and the value
@@ -36,6 +37,13 @@
 //! | a slot's `taker` | any: its id is compared, its count goes on from there |
 //! | its `payload_len` | no more than `config.size`, or `batch`, once, when it is received; the guard keeps it. None left of a batch: `Spoiled` |
 //! | its `attempts` | any: it is compared with the config's, and reported; the guard keeps it |
+//! | its `note` | there is such a block, which belongs to the slot, and this thread has it in no other place (`find_message`) |
+//! | `budget` | the sum: compared; the block: there is such a block (`complete_change`) |
+//! | `released` | any: it is slept on |
+//! | `used` of blocks | as `used` |
+//! | `owner` of a block | any: it is compared |
+//! | `kept`, `wanted` | any: compared; the pages of a block are freed as far as the config goes (`pages_of`) |
+//! | `allocated` | any: pages that are not there come when they are touched |
 //!
 //! Loops are bounded besides: operations and searches in a ring by
 //! [`MOST_ROUNDS`](super::ends::MOST_ROUNDS), looks at all participants by
@@ -43,12 +51,15 @@
 
 #![allow(unsafe_code)]
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use crossproc_sys::atomic::Ordering::{Relaxed, Release};
 use crossproc_sys::atomic::{AtomicU32, AtomicU64};
 
-use super::layout::{Config, Control, HEADER, Offsets, ParticipantRecord};
+use super::layout::{
+    BlockControl, BlockRecord, Config, Control, HEADER, LONG_HEADER, Offsets, ParticipantRecord,
+};
 use super::words::{INDEX, noted};
 
 /// Where a participant's record is, in bytes from the first record. Less than the memory's length.
@@ -229,6 +240,55 @@ impl QueueMemory {
         debug_assert!(self.has_slot(slot) && self.config.is_joinable);
         // SAFETY: as for `taker`. The header of a task has it, behind the length.
         unsafe { at(self.slots, slot * self.stride + HEADER + size_of::<AtomicU32>()) }
+    }
+
+    /// The block that the message in the slot is in, plus 1; 0: it is in the slot. For queues with
+    /// blocks.
+    #[inline]
+    pub(crate) fn note(&self, slot: usize) -> &AtomicU32 {
+        debug_assert!(self.has_slot(slot) && self.config.blocks.most != 0);
+        // SAFETY: as for `taker`. The header of a slot of such a queue has it, behind the others.
+        unsafe { at(self.slots, slot * self.stride + LONG_HEADER) }
+    }
+
+    /// Notes that the slot's message is in the slot, if it could be in a block.
+    #[inline]
+    pub(crate) fn note_in_slot(&self, slot: usize) {
+        if self.config.blocks.most != 0 {
+            // Relaxed: the exchange orders it.
+            self.note(slot).store(0, Relaxed);
+        }
+    }
+
+    /// What all blocks share. For queues with blocks.
+    pub(crate) fn block_control(&self) -> &BlockControl {
+        debug_assert!(self.config.blocks.most != 0);
+        // SAFETY: the memory of a queue with blocks has it there.
+        unsafe { at(self.base, self.offsets.block_control) }
+    }
+
+    pub(crate) fn block(&self, block: usize) -> &BlockRecord {
+        debug_assert!(block < self.config.blocks.most as usize);
+        // SAFETY: callers compare the block with the config, which says how many there are.
+        unsafe { at(self.base, self.offsets.block_records + block * size_of::<BlockRecord>()) }
+    }
+
+    /// Returns where these units of a block are, as far as it has so many: offset and length.
+    pub(crate) fn pages_of(&self, block: usize, units: Range<u32>) -> (usize, usize) {
+        debug_assert!(block < self.config.blocks.most as usize);
+        let stride = self.offsets.block_stride;
+        let offset = |units: u32| {
+            (units as usize).saturating_mul(self.config.blocks.unit as usize).min(stride)
+        };
+        let (start, end) = (offset(units.start), offset(units.end));
+        (self.offsets.block_pages + block * stride + start, end.saturating_sub(start))
+    }
+
+    /// Returns where a block is: `config.blocks.longest` bytes, valid for the participant that has
+    /// the slot that the block belongs to.
+    pub(crate) fn block_payload(&self, block: usize) -> NonNull<u8> {
+        // SAFETY: it is inside the memory.
+        unsafe { self.base.add(self.pages_of(block, 0..0).0) }
     }
 
     /// Prepares a slot for a new item, which was never given out.

@@ -34,6 +34,9 @@ pub(crate) struct Participant {
     /// the same, and are not read back. Only those with returned tasks are, since others take the
     /// tasks out of them.
     words: [Cell<u64>; MOST_PLACES as usize],
+    /// The block that the slot in each of the places has, plus 1; 0: none. See
+    /// [`blocks`](super::blocks).
+    blocks: [Cell<u32>; MOST_PLACES as usize],
 }
 
 impl Participant {
@@ -50,6 +53,7 @@ impl Participant {
             returned: Cell::new(0),
             unknown: Cell::new(0),
             words: core::array::from_fn(|place| Cell::new(ROUND | (first + place) as u64)),
+            blocks: [const { Cell::new(0) }; MOST_PLACES as usize],
         }
     }
 
@@ -58,6 +62,19 @@ impl Participant {
     pub(crate) fn word(&self, place: usize) -> &Cell<u64> {
         // There are no more places than that: the remainder saves a comparison.
         &self.words[place % MOST_PLACES as usize]
+    }
+
+    /// Returns the block that the slot in a place has, plus 1.
+    #[inline(always)]
+    pub(crate) fn block(&self, place: usize) -> &Cell<u32> {
+        // As for `word`.
+        &self.blocks[place % MOST_PLACES as usize]
+    }
+
+    /// Returns whether the slot in another place than this one has the block.
+    pub(super) fn has_block(&self, block: usize, except: usize) -> bool {
+        let has_it = |place: usize| self.blocks[place].get() as usize == block + 1;
+        (0..self.blocks.len()).any(|place| place != except && has_it(place))
     }
 
     /// Returns whether a slot is in one of these places, and there may be a reference to it. Places

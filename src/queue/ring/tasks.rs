@@ -372,7 +372,7 @@ impl QueueMemory {
             return false;
         }
         let others = [(&control.joins, marked), (&control.returned, returned)];
-        self.sleep_watching_tokens(id, waiter, others, None, in_roster)
+        self.sleep_watching_tokens(id, waiter, &others, None, in_roster)
     }
 
     /// Sleeps for at most one slice while there is no task to take, and `returned` tells of none.
@@ -402,16 +402,16 @@ impl QueueMemory {
             return false;
         }
         let others = [(ring.tail(), marked), (&control.returned, returned)];
-        self.sleep_watching_tokens(participant.id, waiter, others, Some((cell, entry)), in_roster)
+        self.sleep_watching_tokens(participant.id, waiter, &others, Some((cell, entry)), in_roster)
     }
 
     /// Sleeps on the first of the words, and watches the others, an entry, and all participants'
     /// tokens.
-    fn sleep_watching_tokens(
+    pub(super) fn sleep_watching_tokens(
         &self,
         id: usize,
         waiter: &mut Waiter,
-        words: [(&AtomicU64, u64); 2],
+        words: &[(&AtomicU64, u64)],
         entry: Option<(&AtomicU64, u64)>,
         in_roster: u64,
     ) -> bool {
@@ -429,7 +429,7 @@ impl QueueMemory {
         &self,
         id: usize,
         waiter: &mut Waiter,
-        words: [(&AtomicU64, u64); 2],
+        words: &[(&AtomicU64, u64)],
         entry: Option<(&AtomicU64, u64)>,
         in_roster: u64,
     ) -> bool {
@@ -437,7 +437,7 @@ impl QueueMemory {
         let mut watched = Words::new(&mut watched);
         // The roster is the first: see `waiting`.
         watched.add_whole(&self.control().roster.0, in_roster);
-        for (word, seen) in words {
+        for &(word, seen) in words {
             watched.add_whole(word, seen);
         }
         entry.into_iter().for_each(|(cell, entry)| watched.add(Watch::new(cell, entry as u32)));
@@ -453,7 +453,7 @@ impl QueueMemory {
                 return false;
             }
         }
-        let [(word, seen), _] = words;
+        let (word, seen) = words[0];
         watched.sleep::<N>(waiter, |until| futex::wait_on_one(word, seen as u32, until));
         self.bury(waiter.until());
         true

@@ -262,6 +262,7 @@ impl<'a> Ring<'a> {
     pub(crate) fn wake_all(self) {
         Side::Getters.position(self).wake(u32::MAX);
         Side::Putters.position(self).wake(u32::MAX);
+        self.memory.wake_for_memory();
     }
 
     /// Sleeps for at most one slice while there is nothing to do for this side. Returns whether it

@@ -7,6 +7,7 @@ use crossproc_sys::futex::Watch;
 use crossproc_sys::robust::{self, Entry};
 
 use super::ends::{End, Found, Ring, Which};
+use super::layout::Position;
 use super::memory::QueueMemory;
 use super::tasks::{SOME, Unfinished};
 use super::waiting::{Side, mark};
@@ -148,12 +149,33 @@ impl QueueMemory {
         self.name_tokens(id, words)
     }
 
+    /// Returns the address by which those that wait for memory for so many units are known. There
+    /// is no word there: it is one of the first bytes of the first block. Those who need more are
+    /// told at other times than those who need less.
+    pub(crate) fn key_for_memory(&self, units: u32) -> usize {
+        self.block_payload(0).addr().get() + units as usize
+    }
+
+    /// Says that a watcher is about to sleep until there is memory for so many units, and names its
+    /// words: as [`sleep_for_block`](QueueMemory::sleep_for_block).
+    pub(crate) fn arm_for_memory<'a>(&'a self, units: u32, words: &mut Words<'a, '_>) -> Armed {
+        let roster = &self.control().roster.0;
+        // Acquire: pairs with the Release in `announce_member`.
+        let in_roster = roster.load(Acquire);
+        let released = &self.block_control().released.0;
+        let Some(marked) = mark_watched(released) else { return Armed::Again };
+        if self.is_closed() || self.has_memory(units) {
+            return Armed::Again;
+        }
+        words.add_whole(roster, in_roster);
+        words.add_whole(&released.at, marked);
+        words.add(Watch::new(&released.watched, NOTE));
+        // A watcher is nobody's participant: it watches all tokens.
+        self.name_tokens(usize::MAX, words)
+    }
+
     fn mark_watched(&self, side: Side) -> Option<u64> {
-        let position = side.position(self.ring(Which::Items));
-        let marked = mark(&position.at)?;
-        // Relaxed: the store is before the sleep, in which the note is compared.
-        position.watched.store(NOTE, Relaxed);
-        Some(marked)
+        mark_watched(side.position(self.ring(Which::Items)))
     }
 
     /// Names the position, the entry and the note. The note is the last of them: a thread that
@@ -202,4 +224,12 @@ impl QueueMemory {
     pub(crate) fn wake_side(&self, side: Side) {
         side.position(self.ring(Which::Items)).wake(u32::MAX);
     }
+}
+
+/// Marks a position for a watcher, and leaves the note. Returns the marked word.
+fn mark_watched(position: &Position) -> Option<u64> {
+    let marked = mark(&position.at)?;
+    // Relaxed: the store is before the sleep, in which the note is compared.
+    position.watched.store(NOTE, Relaxed);
+    Some(marked)
 }

@@ -4,7 +4,7 @@ use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::robust::{self, Thread};
 
-use super::sources::{NEVER, Watched};
+use super::sources::{NEVER, Watched, WatchedMemory};
 use super::{Me, Op, Plot, output};
 use crate::ring::batches::Got;
 use crate::ring::ends::Ring;
@@ -16,7 +16,7 @@ use crate::wait::source::WatchState;
 use crate::wait::{Wait, Waiter};
 use crate::wait_any::watching::watch;
 
-fn refused(refused: Refused) -> u64 {
+pub(super) fn refused(refused: Refused) -> u64 {
     match refused {
         Refused::Full => output::FULL,
         Refused::Empty => output::EMPTY,
@@ -26,7 +26,7 @@ fn refused(refused: Refused) -> u64 {
     }
 }
 
-fn failed(failure: Failure) -> u64 {
+pub(super) fn failed(failure: Failure) -> u64 {
     match failure {
         Failure::Refused(reason) => refused(reason),
         failure => panic!("{failure:?}"),
@@ -34,7 +34,7 @@ fn failed(failure: Failure) -> u64 {
 }
 
 /// Returns the calling participant's list.
-fn list() -> &'static Thread {
+pub(super) fn list() -> &'static Thread {
     robust::current().unwrap()
 }
 
@@ -216,6 +216,18 @@ impl Plot {
             Op::Take | Op::TakeWaiting | Op::Finish | Op::GiveBack | Op::Join | Op::TakeLetter => {
                 self.work(me, op)
             }
+            Op::WatchMemory(units) => {
+                let watched = WatchedMemory(*memory, units);
+                watch::<24>(&[&NEVER, &watched], &mut [WatchState::default(); 2], waiter).unwrap();
+                output::DONE
+            }
+            Op::Hold(_)
+            | Op::HoldWaiting(_)
+            | Op::Grow(_)
+            | Op::Release
+            | Op::PutLong(..)
+            | Op::GetLong
+            | Op::Trim => self.use_blocks(me, op),
             Op::TakeToken => {
                 // No other thread takes it.
                 let _ = memory.record(participant.id).token.try_lock_contended().unwrap();

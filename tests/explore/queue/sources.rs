@@ -69,3 +69,39 @@ impl Source for Watched {
         }
     }
 }
+
+/// Memory to wait for, as in `room`.
+pub(super) struct WatchedMemory(pub(super) QueueMemory, pub(super) u32);
+
+impl Source for WatchedMemory {
+    fn key(&self) -> usize {
+        self.0.key_for_memory(self.1)
+    }
+
+    fn look(&self, _: &WatchState) -> bool {
+        self.0.has_memory(self.1)
+    }
+
+    fn words(&self) -> usize {
+        crate::ring::watching::WORDS
+    }
+
+    fn more_words(&self) -> usize {
+        self.0.config.ids as usize
+    }
+
+    fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
+        self.0.arm_for_memory(self.1, words)
+    }
+
+    fn pend(&self, entry: &Entry) {
+        self.0.pend(entry);
+    }
+
+    fn awake(&self, state: &mut WatchState) {
+        self.0.awake();
+        if self.look(state) {
+            self.0.wake_for_memory();
+        }
+    }
+}

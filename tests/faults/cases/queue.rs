@@ -6,6 +6,14 @@ use crossproc::{BatchQueue, ByteQueue, JoinableQueue, Queue, QueueError, QueueOp
 use super::{Case, Peer, duplicate};
 use crate::probe::{LONG, SHORT, done, require};
 
+/// The length of a message that does not fit into a slot.
+const LONG_MESSAGE: usize = 5_000;
+
+/// Returns a queue with memory for two long messages.
+fn long_messages() -> ByteQueue {
+    QueueOptions::new().long_messages(LONG_MESSAGE, 2 * 8_192).create_bytes(10, 100).unwrap()
+}
+
 pub(super) fn add(all: &mut Vec<Case>) {
     let mut case = |name, run| all.push(Case { name, run });
     case("queue: new", |probe| {
@@ -15,6 +23,54 @@ pub(super) fn add(all: &mut Vec<Case>) {
         let options = QueueOptions::new().participants(3).loans(4);
         probe
             .operate(|| done((options.create_bytes(10, 300)?, options.create_joinable::<u64>(5)?)));
+    });
+    case("queue: of long messages", |probe| {
+        let options = QueueOptions::new().long_messages(LONG_MESSAGE, 2 * LONG_MESSAGE);
+        probe.operate(|| done(options.create_bytes(10, 100)?));
+    });
+    case("queue: a long message's put and get", |probe| {
+        let queue = long_messages();
+        let operation = || {
+            queue.put(&[7; LONG_MESSAGE])?;
+            Ok(require(queue.get()? == [7; LONG_MESSAGE], "it is what was put")?)
+        };
+        // Nothing of the memory is lost.
+        let look = |_: bool| {
+            while queue.try_get().is_ok() {}
+            done((queue.try_loan(LONG_MESSAGE)?, queue.try_loan(LONG_MESSAGE)?))
+        };
+        probe.operate_and_look(operation, look);
+    });
+    case("queue: a loan needs what other messages had", |probe| {
+        let queue = long_messages();
+        let operation = || {
+            drop((queue.loan(LONG_MESSAGE)?, queue.loan(LONG_MESSAGE)?));
+            done((queue.loan(101)?, queue.loan(LONG_MESSAGE)?))
+        };
+        let look = |_: bool| done((queue.try_loan(LONG_MESSAGE)?, queue.try_loan(LONG_MESSAGE)?));
+        probe.operate_and_look(operation, look);
+    });
+    case("queue: a loan times out for want of memory", |probe| {
+        let queue = long_messages();
+        queue.put(&[7; LONG_MESSAGE]).unwrap();
+        queue.put(&[7; LONG_MESSAGE]).unwrap();
+        probe.operate(|| match queue.loan_timeout(LONG_MESSAGE, SHORT) {
+            Err(QueueError::TimedOut) => Ok(()),
+            other => done(other?),
+        });
+    });
+    case("queue: trim", |probe| {
+        let queue = long_messages();
+        let operation = || {
+            queue.put(&[7; LONG_MESSAGE])?;
+            queue.get()?;
+            Ok(queue.trim()?)
+        };
+        let look = |_: bool| {
+            while queue.try_get().is_ok() {}
+            done((queue.try_loan(LONG_MESSAGE)?, queue.try_loan(LONG_MESSAGE)?))
+        };
+        probe.operate_and_look(operation, look);
     });
     case("queue: attach", |probe| {
         let queue: Queue<u64> = Queue::new(2).unwrap();

@@ -9,6 +9,7 @@ use crate::harness::Subject;
 
 mod barrier;
 mod batches;
+mod blocks;
 mod bounded;
 mod condition;
 mod connection;
@@ -44,6 +45,7 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         barrier::cases(),
         queue::cases(),
         batches::cases(),
+        blocks::cases(),
         joinable::cases(),
         connection::cases(),
         wait_any::cases(),
