@@ -413,6 +413,7 @@ fn messages_of_any_length_survive_kills() {
     let end = Instant::now() + Duration::from_secs(seconds);
     let (mut killed, mut consumers_killed) = (0, 0);
     while Instant::now() < end {
+        // The pace of the kills: any instant is as good as any other.
         std::thread::sleep(Duration::from_millis(20));
         let index = fastrand::usize(..workers.len());
         kill(&workers[index]);
