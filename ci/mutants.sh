@@ -7,20 +7,23 @@
 #                           the rows of one list, or those with this in their names
 #   ci/mutants.sh --rest    all rows of all lists that have no result yet; takes hours
 #   ci/mutants.sh --report  prints a table of all results
-#   ci/mutants.sh --clean   forgets them
+#   ci/mutants.sh --write   writes all results to ci/mutants-results.tsv
+#   ci/mutants.sh --clean   forgets them all
 #
 # Lists: ci/mutants.txt (`loom`) is for the loom models, ci/mutants-explore.txt for the
 # explorations, ci/mutants-kill.txt for the kill harness, ci/mutants-test.txt for integration tests,
 # and ci/mutants-thread.txt for tests under ThreadSanitizer, which needs a nightly toolchain. The
 # last two must pass with the code as it is in the same surroundings, too. JOBS=N runs so many rows
 # at a time; what measures time may fail then for that alone. Results are kept in target/mutants
-# with the commit that they are of.
+# with the commit that they are of, until they are written: all rows take longer than a tree lasts.
+# A row that is changed has no result any more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source=$PWD
 host=$(rustc -vV | sed -n 's/^host: //p')
 kept=$source/target/mutants
 results=$kept/results.tsv
+written=$source/ci/mutants-results.tsv
 lists=(loom explore kill test thread)
 known=' \((4|old|slice|bound|model|pair|kill|test|explore|thread|again|promise)\)$'
 
@@ -164,37 +167,49 @@ worker() {
     done <"$kept/todo"
 }
 
-# Prints what the last results are, and fails if a mutant was not caught, or has no result.
-report() {
-    echo '| list | rows | caught | known to survive | not caught | not run |'
-    echo '|---|---|---|---|---|---|'
-    local list row result missing=0 all caught survived bad none
+# Prints the last result of each row that there is, in the order of the lists.
+latest() {
+    local list row
     for list in "${lists[@]}"; do
-        all=0 caught=0 survived=0 bad=0 none=0
         while IFS= read -r row; do
-            result=$(awk -F '\t' -v key="$(key "$list" "$row")" \
-                '$1 == key { is = $3 } END { print is }' "$results")
-            all=$((all + 1))
-            case $result in
-            caught | passed) caught=$((caught + 1)) ;;
-            survived) survived=$((survived + 1)) ;;
-            '') none=$((none + 1)); printf 'not run   %s: %s\n' "$list" "${row%%$'\t'*}" >&2 ;;
-            *) bad=$((bad + 1)); printf '%-8s  %s: %s\n' "$result" "$list" "${row%%$'\t'*}" >&2 ;;
-            esac
+            printf '%s\t%s\t%s\n' "$(key "$list" "$row")" "$list" "${row%%$'\t'*}"
         done < <(rows "$list")
-        echo "| $list | $all | $caught | $survived | $bad | $none |"
-        missing=$((missing + bad + none))
-    done
-    [ $missing = 0 ]
+    done | awk -F '\t' '
+        BEGIN { OFS = FS }
+        FILENAME != "-" { is[$1] = $3; noticed[$1] = $5; took[$1] = $6; at[$1] = $7; next }
+        { print $1, $2, is[$1], $3, noticed[$1], took[$1], at[$1] }' "$written" "$results" -
+}
+
+# Prints how many rows have which result, and fails if a mutant was not caught, or has no result.
+report() {
+    latest | awk -F '\t' '
+        !($2 in all) { lists[++count] = $2 }
+        { all[$2]++ }
+        $3 == "caught" || $3 == "passed" { caught[$2]++; next }
+        $3 == "survived" { survived[$2]++; next }
+        { missing++; print ($3 == "" ? "not run " : $3) "  " $2 ": " $4 >"/dev/stderr" }
+        $3 == "" { none[$2]++; next }
+        { bad[$2]++ }
+        END {
+            print "| list | rows | caught | known to survive | not caught | not run |"
+            print "|---|---|---|---|---|---|"
+            for (i = 1; i <= count; i++) {
+                list = lists[i]
+                printf "| %s | %d | %d | %d | %d | %d |\n", list, all[list], caught[list],
+                    survived[list], bad[list], none[list]
+            }
+            exit missing > 0
+        }'
 }
 
 mkdir -p "$kept"
-touch "$results"
+touch "$results" "$written"
 case ${1:-} in
 loom | explore | kill | test | thread) chosen=("$1") only=${2:-} ;;
 --rest) chosen=("${lists[@]}") only= ;;
 --report) report; exit ;;
---clean) rm -f "$results"; exit ;;
+--write) latest | awk -F '\t' '$3 != ""' >"$kept/written"; mv "$kept/written" "$written"; exit ;;
+--clean) rm -f "$results" "$written"; exit ;;
 *) sed -n '2,/^set/s/^# \?//p' "$0" >&2; exit 2 ;;
 esac
 commit=$(git describe --always --dirty 2>/dev/null || echo unknown)
@@ -203,7 +218,7 @@ mkdir -p "$kept/claimed"
 for list in "${chosen[@]}"; do
     while IFS= read -r row; do
         [[ ${row%%$'\t'*} == *"$only"* ]] || continue
-        [ "$1" != --rest ] || ! grep -q "^$(key "$list" "$row")	" "$results" || continue
+        [ "$1" != --rest ] || ! grep -q "^$(key "$list" "$row")	" "$written" "$results" || continue
         printf '%s\t%s\n' "$list" "$row"
     done < <(rows "$list")
 done >"$kept/todo"
