@@ -440,3 +440,56 @@ fn a_nursery_is_started_by_a_program_with_one_thread() {
 fn are_shared(nursery: Nursery, child: Child) -> impl Send + Sync {
     (nursery, child)
 }
+
+#[test]
+fn a_child_that_the_program_could_not_learn_of_does_nothing() {
+    join_all([fork(|| {
+        let board = board();
+        let theirs = board.clone();
+        let count = move |_: Connection| _ = theirs.pid.fetch_add(1, SeqCst);
+        let nursery = Nursery::start(count).unwrap();
+        signal_helper(&nursery, Signal::STOP);
+        thread::scope(|scope| {
+            let (of_thread, tid) = std::sync::mpsc::channel();
+            let nursery = &nursery;
+            let forking = scope.spawn(move || {
+                of_thread.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
+                nursery.fork()
+            });
+            let call = format!("/proc/self/task/{}/syscall", tid.recv().unwrap());
+            let receives = format!("{} ", libc::SYS_recvmsg);
+            wait_until("the request is there", || {
+                fs::read_to_string(&call).is_ok_and(|now| now.starts_with(&receives))
+            });
+            let limit = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
+            signal_helper(nursery, Signal::CONT);
+            let forked = forking.join().unwrap();
+            setrlimit(Resource::Nofile, limit).unwrap();
+            assert!(forked.is_err(), "there was no descriptor for the child");
+        });
+        nursery.join_timeout(PATIENCE).unwrap();
+        assert_eq!(board.pid.load(SeqCst), 0);
+    })]);
+}
+
+#[test]
+fn one_who_waits_for_a_child_whose_helper_is_dead_sleeps() {
+    join_all([fork(|| {
+        let nursery = Nursery::start(obey).unwrap();
+        let (child, _to_child) = nursery.fork().unwrap();
+        signal_helper(&nursery, Signal::KILL);
+        wait_until("the helper has ended", || has_ended(nursery.id()));
+        let switches = || {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let count = status.split("\nvoluntary_ctxt_switches:").nth(1).unwrap();
+            count.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        };
+        let before = switches();
+        let late = child.join_timeout(Duration::from_millis(400)).unwrap_err();
+        assert_eq!(late.kind(), std::io::ErrorKind::TimedOut);
+        let looks = switches() - before;
+        assert!(looks < 100, "it looked {looks} times");
+        child.kill().unwrap();
+    })]);
+}

@@ -98,7 +98,8 @@ fn what_is_held_behind_a_lock_that_was_freed_is_handed_on_when_a_thread_ends() {
             let freed = Box::new(Lock::new([0_u64; 4]));
             mem::forget(freed.lock().unwrap());
             drop(freed);
-            let again: Vec<Box<[u64; 10]>> = (0..1000).map(|_| Box::new([u64::MAX; 10])).collect();
+            const LEN: usize = size_of::<Lock<[u64; 4]>>();
+            let again: Vec<Box<[u8; LEN]>> = (0..1000).map(|_| Box::new([0xff; LEN])).collect();
             core::hint::black_box(&again);
             mem::forget(theirs.lock().unwrap());
         });

@@ -442,17 +442,7 @@ impl StatusLost {
 
     /// Returns whether an error is this one: nobody will ever tell this process how a child ended.
     pub(super) fn is_in(error: &io::Error) -> bool {
-        StatusLost::found_in(error).is_some()
-    }
-
-    /// Returns whether an error is this one of a child of this process, which has ended.
-    #[cfg(feature = "serde")]
-    pub(super) fn is_of_own_child(error: &io::Error) -> bool {
-        StatusLost::found_in(error).is_some_and(|lost| lost.taker != Taker::Parent)
-    }
-
-    fn found_in(error: &io::Error) -> Option<&Self> {
-        error.get_ref().and_then(|error| error.downcast_ref())
+        error.get_ref().is_some_and(|error| error.is::<StatusLost>())
     }
 }
 

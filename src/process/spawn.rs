@@ -238,7 +238,7 @@ impl<T: DeserializeOwned> JoinHandle<T> {
     fn came_of(&self, ended: io::Result<ExitStatus>) -> io::Result<Outcome<T>> {
         let ended = match ended {
             Ok(status) => Outcome::of_status(status),
-            Err(error) if StatusLost::is_of_own_child(&error) => Outcome::Unknown,
+            Err(error) if StatusLost::is_in(&error) => Outcome::Unknown,
             Err(error) => return Err(error),
         };
         let error = |kind, what: &str, text: &[u8]| {
@@ -246,7 +246,7 @@ impl<T: DeserializeOwned> JoinHandle<T> {
             Err(io::Error::new(kind, format!("process {id} {what}: {text}")))
         };
         let told = match self.told() {
-            // Before Linux 6.15, nothing else tells that it is another process's child.
+            // It is another process's child: before Linux 6.15, nothing else tells that.
             Err(ConnectionError::Closed) => return Err(self.child.is_anothers()),
             told => told?,
         };

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossproc::process::{Builder, Child};
 use crossproc::{
-    BarrierError, Event, EventError, JoinableQueue, LockError, Readable, SemaphoreError, Shm, Wait,
-    WaitAnyError, set_recheck_interval, wait_any_with,
+    BarrierError, Event, EventError, JoinableQueue, LockError, Queue, Readable, SemaphoreError,
+    Shm, Wait, WaitAnyError, set_recheck_interval, wait_any_with,
 };
 
 use super::{All, SOME_SLICES, fork, new};
@@ -175,6 +175,23 @@ fn without_a_wait_for_several_words_everybody_wakes_within_a_tenth_of_a_second()
     let begun = Instant::now();
     join_all(sleepers);
     assert!(begun.elapsed() < Duration::from_secs(2) * forked::slowness(), "{:?}", begun.elapsed());
+}
+
+/// The sleeper's own word stays as it is: it lags behind.
+#[test]
+fn without_a_wait_for_several_words_a_put_that_wakes_nobody_is_seen_after_a_tenth_of_a_second() {
+    let queue = Queue::<u64>::new(4).unwrap();
+    let getter = fork(|| {
+        set_recheck_interval(None);
+        refused::refuse(&[refused::call(WAITV, libc::ENOSYS)]);
+        assert_eq!(queue.get().unwrap(), 7);
+    });
+    wait_until_asleep(&getter);
+    join_all([fork(|| {
+        refused::refuse(&[refused::call(FUTEX, libc::EPERM)]);
+        queue.put(7).unwrap();
+    })]);
+    getter.join_timeout(PATIENCE).unwrap();
 }
 
 #[test]
