@@ -156,6 +156,25 @@ fn what_a_free_block_keeps_is_counted_once() {
     });
 }
 
+/// One completes the other's first change when that is about to make its second one, for which
+/// nothing may be left.
+#[test]
+fn a_helper_that_is_late_changes_nothing() {
+    model("queue: a_helper_that_is_late_changes_nothing", Look, Some(2), || {
+        let blocks = furnished(2, 2, 2);
+        let other = spawn(1, None, &blocks, |blocks| {
+            let me = blocks.plot.participant(0);
+            if blocks.take(&me, 1) {
+                blocks.release(&me);
+                blocks.take(&me, 2);
+            }
+        });
+        participant(2, None, || _ = blocks.take(&blocks.plot.participant(1), 1));
+        join(other);
+        blocks.assert_counted();
+    });
+}
+
 #[test]
 fn a_waiter_is_woken_by_a_release() {
     model("queue: a_waiter_is_woken_by_a_release", Sleep, Some(2), || {
