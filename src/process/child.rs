@@ -442,7 +442,8 @@ impl StatusLost {
 
     /// Returns whether an error is this one: nobody will ever tell this process how a child ended.
     pub(super) fn is_in(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|error| error.is::<StatusLost>())
+        let lost: Option<&Self> = error.get_ref().and_then(|error| error.downcast_ref());
+        lost.is_some()
     }
 }
 
