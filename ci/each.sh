@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # PROGRAM [NAME]: runs each test of a program of models, or those whose name contains NAME, in a
 # process of its own, as many at a time as there are CPUs. In one process they would wait for each
-# other: the models map and unmap a stack for each thread of each execution.
+# other: for the stacks of their threads, which tests/loom/stacks.rs keeps.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 program=$1

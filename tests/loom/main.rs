@@ -25,6 +25,7 @@ mod queue;
 mod rlock;
 mod rwlock;
 mod semaphore;
+mod stacks;
 
 include!("machines.rs");
 
