@@ -13,7 +13,7 @@
 #
 # Left out, because counters are in their way or because they are other builds:
 # - kill: whatever an instruction writes, others see, and the counters are such a place.
-# - no_system_calls: does everything a million times, which takes long with counters.
+# - no_system_calls: does a million operations, which take long with counters.
 # - faults: makes any system call fail, and the counters make some.
 # - loom, explore: the state machines in a model of the kernel.
 set -euo pipefail
