@@ -9,6 +9,7 @@ use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 use core::time::Duration;
 use std::io;
+use std::mem;
 use std::thread;
 use std::time::Instant;
 
@@ -96,7 +97,8 @@ pub fn sampler<Q: MessageQueue>(row: &Row) -> Result<Sampler, String> {
 /// Some queues have a member spin until another one goes on. With more members than CPUs and at
 /// real-time priority, the other one may never get a CPU.
 fn give_up_real_time() {
-    let no_priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: integers; musl's has more of them than the priority.
+    let no_priority: libc::sched_param = unsafe { mem::zeroed() };
     // SAFETY: asks about the calling thread.
     if unsafe { libc::sched_getscheduler(0) } == libc::SCHED_OTHER {
         return;
