@@ -33,7 +33,8 @@ while read -r name path; do
     # step.
     [ "$name" != kill ] || [ $$ != 1 ] || [ -n "$1" ] || echo acpi_pm >$clock
     began=$(date +%s)
-    timeout -s KILL "$limit" "$path" >/tmp/out 2>&1 </dev/null
+    # In a session, as programs are everywhere but below init.
+    setsid timeout -s KILL "$limit" "$path" >/tmp/out 2>&1 </dev/null
     code=$?
     seconds=$(($(date +%s) - began))
     # Such as: test result: ok. 12 passed; 0 failed; 1 ignored; ...
@@ -51,7 +52,7 @@ while read -r name path; do
         # Once more with what their children print, which the test program keeps to itself. That
         # changes the result of none.
         for test in $(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' /tmp/out | head -n 5); do
-            timeout -s KILL 120 "$path" --exact --nocapture "$test" </dev/null 2>&1 |
+            setsid timeout -s KILL 120 "$path" --exact --nocapture "$test" </dev/null 2>&1 |
                 sed 's/^/  again: /' | tail -c 5000
         done
     fi
