@@ -93,8 +93,9 @@ pub use self::memory::{Contents, Shm};
 pub use self::memory::{Fingerprint, Plain, Shared};
 pub use self::memory::{Flag, Text, TextTooLong};
 pub use self::queue::{
-    Batch, BatchQueue, ByteQueue, DeadLetter, Item, JoinableByteQueue, JoinableQueue, Loan,
-    PutError, PutManyError, Queue, QueueError, QueueOptions, Received, Room, Task,
+    Batch, BatchQueue, Broadcast, BroadcastOptions, ByteQueue, DeadLetter, Item, JoinableByteQueue,
+    JoinableQueue, Loan, NextItem, PutError, PutManyError, Queue, QueueError, QueueOptions,
+    Received, Room, SlowSubscribers, Subscriber, Task, View,
 };
 pub use self::sync::barrier::{Arrival, Barrier, BarrierError, BarrierPassed};
 pub use self::sync::condition::{Condition, ConditionError, Held};

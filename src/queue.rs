@@ -20,11 +20,16 @@ mod task;
 mod batches;
 mod bytes;
 
+mod broadcast;
+mod subscriber;
+mod viewed;
+
 #[cfg(feature = "tokio")]
 mod futures;
 mod room;
 
 pub use self::batches::BatchQueue;
+pub use self::broadcast::{Broadcast, BroadcastOptions, SlowSubscribers};
 pub use self::bytes::{ByteQueue, JoinableByteQueue};
 pub use self::error::{PutError, PutManyError, QueueError};
 pub use self::fifo::Queue;
@@ -33,4 +38,5 @@ pub use self::joinable::JoinableQueue;
 pub use self::loan::{Loan, Received};
 pub use self::options::QueueOptions;
 pub use self::room::Room;
+pub use self::subscriber::{NextItem, Subscriber, View};
 pub use self::task::{DeadLetter, Task};

@@ -4,10 +4,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use crossproc::process::Child;
 use crossproc::{
-    Barrier, BarrierError, BoundedSemaphore, Condition, ConditionError, Event, Fixed, Lock,
-    LockError, LockGuard, Once, OnceError, Permit, Permits, PermitsError, Plain, RLock, RLockGuard,
-    RegionError, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, SemaphoreGuard, Shared, Shm,
-    Wait,
+    Barrier, BarrierError, BoundedSemaphore, Broadcast, Condition, ConditionError, Event, Fixed,
+    Lock, LockError, LockGuard, NextItem, Once, OnceError, Permit, Permits, PermitsError, Plain,
+    RLock, RLockGuard, RegionError, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore,
+    SemaphoreGuard, Shared, Shm, Subscriber, View, Wait,
 };
 use static_assertions::{
     assert_eq_align, assert_eq_size, assert_impl_all, assert_not_impl_any, const_assert_eq,
@@ -37,6 +37,10 @@ assert_impl_all!(RLock<u64>: Send, Sync, Shared);
 assert_impl_all!(RwLock<u64>: Send, Sync, Shared);
 assert_impl_all!(Permits<2>: Send, Sync, Shared);
 assert_impl_all!(BoundedSemaphore: Send, Sync, Shared);
+assert_impl_all!(Broadcast<u64>: Send, Sync, Clone);
+assert_not_impl_any!(Subscriber<u64>: Send, Sync);
+assert_not_impl_any!(View<'static, u64>: Send, Sync);
+assert_impl_all!(NextItem<'static>: Send, Sync);
 assert_impl_all!(Condition: Send, Sync, Shared);
 assert_impl_all!(Barrier: Send, Sync, Shared);
 assert_impl_all!(Once: Send, Sync, Shared);

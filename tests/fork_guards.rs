@@ -5,8 +5,8 @@ use core::num::NonZeroU32;
 use std::io;
 
 use crossproc::{
-    JoinableQueue, Lock, LockGuard, Once, Permits, Queue, RLock, RwLock, Semaphore, Shm, Wait,
-    process, shared,
+    Broadcast, JoinableQueue, Lock, LockGuard, Once, Permits, Queue, RLock, RwLock, Semaphore, Shm,
+    Subscriber, Wait, process, shared,
 };
 
 mod forked;
@@ -26,6 +26,14 @@ struct All {
     board: Shm<Board>,
     queue: Queue<u64>,
     tasks: JoinableQueue<u64>,
+    broadcast: Broadcast<u64>,
+}
+
+/// Returns a subscriber that has an item to read.
+fn subscriber(all: &All) -> &'static mut Subscriber<u64> {
+    let subscriber = all.broadcast.subscribe().unwrap();
+    all.broadcast.send(1).unwrap();
+    Box::leak(Box::new(subscriber))
 }
 
 fn all() -> All {
@@ -41,6 +49,7 @@ fn all() -> All {
         board: Shm::new(board).unwrap(),
         queue: Queue::new(4).unwrap(),
         tasks: options.create_joinable(4).unwrap(),
+        broadcast: Broadcast::new(4).unwrap(),
     };
     for item in 0..2 {
         all.queue.put(item).unwrap();
@@ -101,6 +110,7 @@ fn nor_one_that_has_a_loan_a_received_item_or_a_task() {
         let letter = all.tasks.dead_letter().unwrap();
         (letter, ())
     }));
+    assert!(!may_fork(|all| subscriber(all).view().unwrap()));
 }
 
 #[test]
@@ -112,6 +122,7 @@ fn nor_one_that_has_leaked_one() {
         &mut *guard
     }));
     assert!(!may_fork(|all| mem::forget(all.queue.receive().unwrap())));
+    assert!(!may_fork(|all| mem::forget(subscriber(all).view().unwrap())));
     assert!(!may_fork(|all| mem::forget(all.queue.loan().unwrap())));
     assert!(!may_fork(|all| mem::forget(all.tasks.get().unwrap())));
 }
@@ -122,6 +133,7 @@ fn what_leads_to_nothing_may_be_held() {
     assert!(may_fork(|all| all.board.lock.acquire(Wait::FOREVER).unwrap()));
     assert!(may_fork(|all| all.board.rlock.acquire(Wait::FOREVER).unwrap()));
     assert!(may_fork(|all| all.board.semaphore.access()));
+    assert!(may_fork(|all| subscriber(all).recv().unwrap()));
     // Here everything was given back, or is done.
     assert!(may_fork(|all| {
         drop((all.board.lock.lock().unwrap(), all.board.rwlock.read().unwrap()));

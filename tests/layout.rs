@@ -1,8 +1,9 @@
 //! The layout of shared memory stays what `ABI` says it is: regions that an earlier program made,
 //! kept as images in `tests/images`, are attached and used. `docs/layout.md` has what is promised.
 //!
-//! When `ABI` was raised, the images of the new one are written by
-//! `cargo test --test layout -- --ignored`, and listed in `IMAGES`. Those of earlier ones stay.
+//! When `ABI` was raised, or there is a new kind of region, the missing images are made as empty
+//! files, listed in `IMAGES`, and written by `cargo test --test layout -- --ignored`. Those that
+//! there are stay.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -15,9 +16,9 @@ use std::thread;
 
 use crossproc::bytemuck::AnyBitPattern;
 use crossproc::{
-    Barrier, BatchQueue, BoundedSemaphore, ByteQueue, Condition, Event, Fixed, JoinableQueue, Lock,
-    LockError, Once, Permits, Queue, QueueError, QueueOptions, RLock, RegionError, RwLock,
-    Semaphore, Shm, Wait, shared,
+    Barrier, BatchQueue, BoundedSemaphore, Broadcast, BroadcastOptions, ByteQueue, Condition,
+    Event, Fixed, JoinableQueue, Lock, LockError, Once, Permits, Queue, QueueError, QueueOptions,
+    RLock, RegionError, RwLock, Semaphore, Shm, Wait, shared,
 };
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
@@ -42,7 +43,7 @@ const IMAGES: &[(&str, &str, &str)] = images! {
         "joinable.new" "joinable.used";
     "abi-7-glibc": "lock.new" "lock.used" "slice.new" "slice.used" "struct.new" "struct.used"
         "queue.new" "queue.used" "bytes.new" "bytes.used" "long.new" "long.used" "batches.new"
-        "batches.used" "joinable.new" "joinable.used";
+        "batches.used" "joinable.new" "joinable.used" "broadcast.new" "broadcast.used";
 };
 
 /// A type of region.
@@ -74,6 +75,12 @@ const KINDS: &[Kind] = &[
         new: || file_of(&joinable()),
         used: used_joinable,
         go_on: go_on_with_joinable,
+    },
+    Kind {
+        name: "broadcast",
+        new: || file_of(&broadcast()),
+        used: used_broadcast,
+        go_on: go_on_with_broadcast,
     },
 ];
 
@@ -367,6 +374,35 @@ fn go_on_with_joinable(file: OwnedFd) -> Result<(), RegionError> {
     Ok(())
 }
 
+fn broadcast() -> Broadcast<u64> {
+    BroadcastOptions::new().participants(4).create(2).unwrap()
+}
+
+/// Three items were sent. A subscriber has read the first, and has died.
+fn used_broadcast() -> OwnedFd {
+    let broadcast = broadcast();
+    in_a_thread(|| {
+        let mut subscriber = broadcast.subscribe().unwrap();
+        broadcast.send(5).unwrap();
+        assert_eq!(subscriber.recv().unwrap(), 5);
+        broadcast.send(6).unwrap();
+        broadcast.send(7).unwrap();
+        std::mem::forget(subscriber);
+    });
+    file_of(&broadcast)
+}
+
+fn go_on_with_broadcast(file: OwnedFd) -> Result<(), RegionError> {
+    let broadcast = Broadcast::<u64>::attach(file)?;
+    assert_eq!((broadcast.capacity(), broadcast.subscribers()), (2, 0));
+    broadcast.send(8).unwrap();
+    let mut subscriber = broadcast.subscribe_from_oldest().unwrap();
+    assert_eq!((subscriber.recv().unwrap(), subscriber.recv().unwrap()), (7, 8));
+    broadcast.send(9).unwrap();
+    assert_eq!(subscriber.recv().unwrap(), 9);
+    Ok(())
+}
+
 fn bytes_of(file: OwnedFd) -> Vec<u8> {
     let file = File::from(file);
     let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
@@ -492,19 +528,26 @@ fn a_region_of_another_abi_is_refused_by_the_error_that_names_it() {
 }
 
 #[test]
-#[ignore = "writes the images of a new ABI"]
-fn images_of_a_new_abi_are_written() {
+#[ignore = "writes the images that are missing"]
+fn images_that_are_missing_are_written() {
     let folder = own_folder();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images").join(&folder);
-    assert!(!path.exists(), "{folder} is there: what has images stays as it is, so raise `ABI`");
     fs::create_dir_all(&path).unwrap();
+    let mut written = 0;
     for kind in KINDS {
         for (state, make) in [("new", kind.new), ("used", kind.used)] {
+            let path = path.join(format!("{}.{state}.txt", kind.name));
+            // What has an image stays as it is.
+            if path.metadata().is_ok_and(|file| file.len() != 0) {
+                continue;
+            }
             let mut bytes = bytes_of(make());
             bytes[NAMESPACE].fill(0);
             let text = text_of(&bytes);
             assert_eq!(of_text(&text), bytes);
-            fs::write(path.join(format!("{}.{state}.txt", kind.name)), text).unwrap();
+            fs::write(path, text).unwrap();
+            written += 1;
         }
     }
+    assert_ne!(written, 0, "all images of {folder} are there: for another layout, raise `ABI`");
 }

@@ -18,8 +18,8 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 
 use crossproc::{
-    Condition, Event, JoinableQueue, Lock, LockError, LockGuard, Permits, Queue, QueueOptions,
-    RLock, RwLock, RwLockReadGuard, Shm, Wait, shared,
+    Broadcast, Condition, Event, JoinableQueue, Lock, LockError, LockGuard, Permits, Queue,
+    QueueOptions, RLock, RwLock, RwLockReadGuard, Shm, Subscriber, Wait, shared,
 };
 
 mod forked;
@@ -139,6 +139,12 @@ fn what_a_queue_gives_out_ends_it() {
         tasks.put(1).unwrap();
         Box::leak(Box::new(tasks))
     }
+    fn subscriber() -> (Broadcast<u64>, &'static mut Subscriber<u64>) {
+        let broadcast: Broadcast<u64> = Broadcast::new(4).unwrap();
+        broadcast.send(1).unwrap();
+        let subscriber = broadcast.subscribe_from_oldest().unwrap();
+        (broadcast, Box::leak(Box::new(subscriber)))
+    }
     assert_is_ended("a loan", |_| mem::forget(queue().loan().unwrap()));
     assert_is_ended("a received item", |_| {
         let item: &'static u64 = Box::leak(Box::new(queue().receive().unwrap()));
@@ -160,11 +166,16 @@ fn what_a_queue_gives_out_ends_it() {
         let queue: Queue<u64> = Queue::new(4).unwrap();
         mem::forget(queue.loan().unwrap());
     });
+    assert_is_ended("an item that is read in place", |_| {
+        let (_broadcast, subscriber) = subscriber();
+        mem::forget(subscriber.view().unwrap());
+    });
     let all_is_given_back = |_: &'static Board| {
         let (queue, tasks) = (queue(), tasks());
         queue.loan().unwrap().send().unwrap();
         drop((queue.receive().unwrap(), queue.loan().unwrap()));
         tasks.get().unwrap().done();
+        drop(subscriber().1.view().unwrap());
     };
     assert_eq!(process_ends_with_thread(&board(), all_is_given_back), None);
 }

@@ -1,10 +1,12 @@
 //! A peer writes one slot's number into several words. No thread gets two references to a slot, and
 //! what a thread holds keeps its length.
 
-use crossproc::{ByteQueue, JoinableQueue, Queue, QueueError, QueueOptions};
+use crossproc::{
+    Broadcast, BroadcastOptions, ByteQueue, JoinableQueue, Queue, QueueError, QueueOptions,
+};
 
 mod spoiled;
-use spoiled::{PAYLOAD_LEN, RETURNED, ROUND, Sizes, Spoiler, TASK};
+use spoiled::{INDEX, PAYLOAD_LEN, RETURNED, ROUND, Sizes, Spoiler, TASK};
 
 const SIZES: Sizes = Sizes { entries: 4, ids: 2, places: 4 };
 /// The id of the only participant.
@@ -204,4 +206,40 @@ fn a_message_that_claims_to_be_longer_than_its_slot_is_cut() {
     }
     assert_eq!(queue.get().unwrap().len(), 40);
     assert_eq!(queue.receive().unwrap().len(), 40);
+}
+
+/// A broadcast for two items. Its ring has an entry more.
+fn broadcast() -> (Broadcast<u64>, Spoiler) {
+    let broadcast = BroadcastOptions::new().participants(4).create(2).unwrap();
+    let spoiler = Spoiler::new(&broadcast, Sizes { entries: 3, ids: 4, places: 2 });
+    (broadcast, spoiler)
+}
+
+/// The senders take the subscriber for none.
+#[test]
+fn a_thread_does_not_write_to_what_it_views_though_its_cursor_is_gone() {
+    let (broadcast, spoiler) = broadcast();
+    let mut subscriber = broadcast.subscribe().unwrap();
+    broadcast.send(7).unwrap();
+    let view = subscriber.view().unwrap();
+    // Behind two places.
+    let cursor = spoiler.place(ID, 2);
+    assert_ne!(spoiler.read(cursor), 0);
+    spoiler.write(cursor, 0);
+    let sent = [1, 2, 3, 4, 5].map(|item| broadcast.try_send(item).map_err(|it| it.error));
+    assert_eq!(*view, 7, "{sent:?}");
+    assert_spoiled(sent.into_iter().collect::<Result<Vec<_>, _>>());
+}
+
+#[test]
+fn a_thread_does_not_write_to_what_it_views_though_entries_name_it() {
+    let (broadcast, spoiler) = broadcast();
+    let mut subscriber = broadcast.subscribe().unwrap();
+    broadcast.send(7).unwrap();
+    let view = subscriber.view().unwrap();
+    let slot = (spoiler.read(spoiler.entry(0)) & INDEX) as usize;
+    spoiler.put_slot_into_entries(slot);
+    let sent = [1, 2].map(|item| broadcast.try_send(item).map_err(|it| it.error));
+    assert_eq!(*view, 7, "{sent:?}");
+    assert_spoiled(sent.into_iter().collect::<Result<Vec<_>, _>>());
 }

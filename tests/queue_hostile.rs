@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use crossproc::process::Child;
 use crossproc::{
-    BatchQueue, ByteQueue, JoinableByteQueue, JoinableQueue, Queue, QueueOptions, RegionError,
+    BatchQueue, Broadcast, BroadcastOptions, ByteQueue, JoinableByteQueue, JoinableQueue, Queue,
+    QueueOptions, RegionError, SlowSubscribers,
 };
 use crossproc_sys::memory::{self, Mapping};
 
@@ -34,9 +35,13 @@ struct All {
     batches: BatchQueue<[u32; 3]>,
     /// Of messages that do not fit into slots, too.
     long_tasks: JoinableByteQueue,
+    waiting: Broadcast<u64>,
+    lagging: Broadcast<[u8]>,
+    expelling: Broadcast<u64>,
 }
 
 fn new() -> All {
+    let broadcast = |slow| BroadcastOptions::new().participants(12).slow_subscribers(slow);
     let options = QueueOptions::new().participants(8).loans(2).attempts(NonZeroU32::new(2), 2);
     All {
         items: options.create(3).unwrap(),
@@ -45,6 +50,9 @@ fn new() -> All {
         byte_tasks: options.create_joinable_bytes(5, 9).unwrap(),
         batches: options.create_batches(3, 5).unwrap(),
         long_tasks: options.long_messages(LONG, 2 * LONG).create_joinable_bytes(3, 8).unwrap(),
+        waiting: broadcast(SlowSubscribers::Wait).create(2).unwrap(),
+        lagging: broadcast(SlowSubscribers::Lag).create_bytes(3, 40).unwrap(),
+        expelling: broadcast(SlowSubscribers::Expel(SHORT)).create(3).unwrap(),
     }
 }
 
@@ -57,6 +65,9 @@ impl All {
             self.byte_tasks.as_fd(),
             self.batches.as_fd(),
             self.long_tasks.as_fd(),
+            self.waiting.as_fd(),
+            self.lagging.as_fd(),
+            self.expelling.as_fd(),
         ];
         files.map(|file| Mapping::new(file, memory::len(file).unwrap() as usize).unwrap()).into()
     }
@@ -194,6 +205,33 @@ fn operate_on_long_tasks(all: &All) {
     let _ = crossproc::wait_any_timeout(&[&queue.room_for(LONG)], SHORT);
 }
 
+fn operate_on_broadcasts(all: &All) {
+    for broadcast in [&all.waiting, &all.expelling] {
+        let one = broadcast.subscribe();
+        let two = broadcast.subscribe_from_oldest();
+        let _ = broadcast.try_send(1);
+        let _ = broadcast.send_timeout(2, SHORT);
+        for mut subscriber in one.into_iter().chain(two) {
+            let _ = subscriber.try_recv();
+            let _ = subscriber.try_view().map(|item| *item);
+            let _ = subscriber.recv_timeout(SHORT);
+            let _ =
+                crossproc::wait_any_timeout(&[&subscriber.next_item(), &broadcast.room()], SHORT);
+            let _ = format!("{subscriber:?} {}", subscriber.lag());
+        }
+        let _ = format!("{broadcast:?}");
+    }
+    if let Ok(mut subscriber) = all.lagging.subscribe_from_oldest() {
+        for len in 0..5 {
+            let _ = all.lagging.try_send(&[7; 40][..10 * len]);
+        }
+        for _ in 0..3 {
+            assert!(subscriber.try_recv().map_or(0, |message| message.len()) <= 40);
+        }
+        assert!(subscriber.recv_timeout(SHORT).map_or(0, |message| message.len()) <= 40);
+    }
+}
+
 fn operate(all: &All, until: Instant) {
     while Instant::now() < until {
         operate_on_items(all);
@@ -201,10 +239,11 @@ fn operate(all: &All, until: Instant) {
         operate_on_batches(all);
         operate_on_tasks(all);
         operate_on_long_tasks(all);
+        operate_on_broadcasts(all);
         // Threads come and go, and take over what dead participants have left.
         std::thread::scope(|scope| {
             _ = scope.spawn(|| {
-                [operate_on_items, operate_on_tasks, operate_on_long_tasks]
+                [operate_on_items, operate_on_tasks, operate_on_long_tasks, operate_on_broadcasts]
                     .map(|operate| operate(all))
             });
         });
@@ -255,6 +294,7 @@ fn one_wrong_word_neither_crashes_nor_hangs_anybody() {
         let all = new();
         operate_on_tasks(&all);
         operate_on_long_tasks(&all);
+        operate_on_broadcasts(&all);
         let _ = all.items.try_put(1);
         for mapping in all.mappings() {
             let words = CONTENTS / 8..mapping.len().min(CONTENTS * PAGES) / 8;
@@ -278,22 +318,30 @@ fn attach(all: &All, which: usize) -> Result<(), RegionError> {
         2 => JoinableQueue::<u64>::attach(copy_of(&all.tasks)).map(|_| ()),
         3 => JoinableByteQueue::attach(copy_of(&all.byte_tasks)).map(|_| ()),
         5 => JoinableByteQueue::attach(copy_of(&all.long_tasks)).map(|_| ()),
+        6 => Broadcast::<u64>::attach(copy_of(&all.waiting)).map(|_| ()),
+        7 => Broadcast::<[u8]>::attach(copy_of(&all.lagging)).map(|_| ()),
+        8 => Broadcast::<u64>::attach(copy_of(&all.expelling)).map(|_| ()),
         _ => BatchQueue::<[u32; 3]>::attach(copy_of(&all.batches)).map(|_| ()),
     }
 }
 
 /// The first words of a queue: capacity, dead letters, participants, places, attempts, whether it
 /// is joinable, size, alignment, the most items of a batch; of blocks how many, the longest
-/// message, the bytes of a unit, and the units.
-const SHAPE: usize = 13;
+/// message, the bytes of a unit, and the units; of a broadcast the policy and the patience.
+const SHAPE: usize = 15;
 const ATTEMPTS: usize = 4;
+const PATIENCE_AT: usize = 14;
+/// The broadcast that expels.
+const EXPELLING: usize = 8;
 
 #[test]
 fn a_queue_with_a_shape_that_cannot_be_is_not_attached() {
     let all = new();
     for (which, mapping) in all.mappings().iter().enumerate() {
         attach(&all, which).unwrap();
-        for index in (0..SHAPE).filter(|&index| index != ATTEMPTS) {
+        // Both may be any number.
+        let is_free = |index| index == ATTEMPTS || index == PATIENCE_AT && which == EXPELLING;
+        for index in (0..SHAPE).filter(|&index| !is_free(index)) {
             let at = word_at(mapping, CONTENTS + index * 8);
             // SAFETY: inside the mapping and aligned; no other thread writes it meanwhile.
             let right = unsafe { at.read_volatile() };

@@ -27,6 +27,22 @@ pub enum QueueError {
     /// The queue is closed and, in the case of a get, nothing is left in it.
     #[error("the queue is closed")]
     Closed,
+    /// The subscriber was too slow for some items, which are gone. The next receive goes on with
+    /// the oldest item that is there.
+    #[error("the subscriber was too slow, and missed {missed} items: the next one can be received")]
+    Lagged {
+        /// How many items it has missed.
+        missed: u64,
+    },
+    /// The subscriber was too slow, and senders do not wait for it any more.
+    #[error("the subscriber was too slow, and is none any more: subscribe again")]
+    Expelled,
+    /// Items of this broadcast cannot be read in place, because senders do not wait as long as it
+    /// takes.
+    #[error(
+        "senders do not wait for slow subscribers, so items cannot be read in place: copy them"
+    )]
+    NotInPlace,
     /// The message is longer than the queue allows.
     #[error(
         "a message of {len} bytes is too long for this queue, which takes {max}: \
@@ -60,8 +76,11 @@ pub enum QueueError {
     #[error("the system gives the queue no memory for another participant or message: {0}")]
     NoMemory(#[source] io::Error),
     /// The thread has a task in hand, and would wait for all tasks to be done, or for the last
-    /// tasks of a closed queue. The latter come only from threads that give them up.
-    #[error("this thread has a task in hand that it, or others, would wait for: finish it first")]
+    /// tasks of a closed queue. The latter come only from threads that give them up. Or it would
+    /// wait for a subscriber of its own to go on.
+    #[error(
+        "this thread would wait for itself: first finish the task in hand, or receive what was sent"
+    )]
     Deadlock,
     /// The guard belongs to the process that this one was forked from.
     #[error(
@@ -125,6 +144,8 @@ impl From<Refused> for QueueError {
             Refused::Full => QueueError::Full,
             Refused::Empty => QueueError::Empty,
             Refused::Closed => QueueError::Closed,
+            Refused::Missed(missed) => QueueError::Lagged { missed },
+            Refused::Expelled => QueueError::Expelled,
             Refused::Deadlock => QueueError::Deadlock,
             Refused::Corrupt => QueueError::Spoiled,
         }

@@ -10,7 +10,7 @@ use super::loan::{Loan, Received};
 use super::options::QueueOptions;
 use super::participation::QueueHandle;
 use super::payload::{AT_ONCE, push, put_value, put_values, read};
-use super::region::{attach, create};
+use super::region::{Kind, attach, create};
 use crate::memory::HandleError;
 use crate::memory::region::RegionError;
 use crate::memory::shared::Plain;
@@ -341,7 +341,7 @@ impl<T: ?Sized + Item> Queue<T> {
     /// # Errors
     /// [`RegionError`], which has a variant for everything that can be wrong with the file.
     pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
-        attach(file.into(), T::layout(KIND), T::name(), false).map(Queue::of)
+        attach(file.into(), T::layout(KIND), T::name(), Kind::Queue).map(Queue::of)
     }
 
     forms! {

@@ -6,7 +6,9 @@ use bytemuck::NoUninit;
 
 use super::participation::QueueHandle;
 use super::payload::{AT_ONCE, put_bytes, put_value};
-use super::{Batch, Item, JoinableQueue, PutError, Queue, QueueError, Room, Task};
+use super::{
+    Batch, Broadcast, Item, JoinableQueue, PutError, Queue, QueueError, Room, Subscriber, Task,
+};
 use crate::memory::shared::Plain;
 use crate::reactor::{Lead, Line};
 
@@ -302,5 +304,140 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// ```
     pub fn get_async(&self) -> impl Future<Output = Result<Task<'_, T>, QueueError>> + Send + '_ {
         until_done(&self.handle, || got(self.try_get()))
+    }
+}
+
+impl<T: Plain + NoUninit> Broadcast<T> {
+    /// Sends an item to everybody who has subscribed, as a future that waits for room. It needs the
+    /// feature `tokio`, but runs on any executor. The thread that polls it takes part.
+    ///
+    /// It is never [`Deadlock`](QueueError::Deadlock): while it waits, another future of the thread
+    /// can receive. That it may [expel](crate::SlowSubscribers::Expel) a subscriber, it notices
+    /// within a [slice](crate::set_recheck_interval).
+    ///
+    /// # Cancellation
+    /// A future that is dropped before it is done has sent nothing.
+    ///
+    /// # Errors
+    /// As [`send`](Broadcast::send), and [`NoThread`](QueueError::NoThread).
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::Broadcast;
+    ///
+    /// let broadcast: Broadcast<u64> = Broadcast::new(1)?;
+    /// let mut subscriber = broadcast.subscribe()?;
+    /// broadcast.send_async(7).await?;
+    /// let (sent, received) = tokio::join!(broadcast.send_async(8), subscriber.recv_async());
+    /// sent?;
+    /// assert_eq!((received?, subscriber.recv_async().await?), (7, 8));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn send_async(&self, value: T) -> impl Future<Output = Result<(), PutError<T>>> + Send + '_
+    where
+        T: Send,
+    {
+        put_by(&self.handle, value, |value| self.send_until(value, AT_ONCE))
+    }
+}
+
+impl Broadcast<[u8]> {
+    /// Sends a message to everybody who has subscribed, as a future that waits for room.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::Broadcast;
+    ///
+    /// let lines = Broadcast::with_max_len(8, 1024)?;
+    /// let mut subscriber = lines.subscribe()?;
+    /// lines.send_async(b"hello").await?;
+    /// assert_eq!(subscriber.recv_async().await?, b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`send`](Broadcast::send), and [`NoThread`](QueueError::NoThread).
+    pub fn send_async<'a>(
+        &'a self,
+        message: &'a [u8],
+    ) -> impl Future<Output = Result<(), QueueError>> + Send + 'a {
+        until_done(Room::new(&self.handle, 0), || {
+            Some(self.send_until(message, AT_ONCE))
+                .filter(|sent| !matches!(sent, Err(QueueError::Full)))
+        })
+    }
+}
+
+impl<T: ?Sized + Item> Subscriber<T> {
+    /// Runs `receive`, which does not wait, until there is something.
+    async fn until_received<R>(
+        &mut self,
+        mut receive: impl FnMut(&mut Self) -> Result<R, QueueError>,
+    ) -> Result<R, QueueError> {
+        let feed = self.feed();
+        let mut line = Line::new(&*feed);
+        poll_fn(|context| line.poll(context, |_| got(receive(self))))
+            .await
+            .map_err(QueueError::NoThread)?
+    }
+}
+
+impl<T: Plain> Subscriber<T> {
+    /// Receives the next item, as a future that waits for one. It needs the feature `tokio`, but
+    /// runs on any executor. Like the subscriber, it stays in its thread: in a `LocalSet`, or in a
+    /// current-thread runtime.
+    ///
+    /// # Cancellation
+    /// A future that is dropped before it is done has received nothing.
+    ///
+    /// # Errors
+    /// As [`recv`](Subscriber::recv), and [`NoThread`](QueueError::NoThread).
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::Broadcast;
+    ///
+    /// let broadcast: Broadcast<u64> = Broadcast::new(16)?;
+    /// let (mut one, mut two) = (broadcast.subscribe()?, broadcast.subscribe()?);
+    /// let (sent, at_one, at_two) =
+    ///     tokio::join!(broadcast.send_async(7), one.recv_async(), two.recv_async());
+    /// sent?;
+    /// assert_eq!((at_one?, at_two?), (7, 7));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn recv_async(&mut self) -> Result<T, QueueError> {
+        self.until_received(|subscriber| subscriber.recv_until(AT_ONCE)).await
+    }
+}
+
+impl Subscriber<[u8]> {
+    /// Receives the next message, as a future that waits for one. As
+    /// [`recv_async`](Subscriber::recv_async) of other items.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use crossproc::Broadcast;
+    ///
+    /// let lines = Broadcast::with_max_len(8, 1024)?;
+    /// let mut subscriber = lines.subscribe()?;
+    /// lines.send(b"hello")?;
+    /// assert_eq!(subscriber.recv_async().await?, b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`recv`](Subscriber::recv), and [`NoThread`](QueueError::NoThread).
+    pub async fn recv_async(&mut self) -> Result<Vec<u8>, QueueError> {
+        self.until_received(|subscriber| subscriber.recv_until(AT_ONCE)).await
     }
 }

@@ -12,7 +12,7 @@ use super::loan::{HeldSlot, Loan, NO_ITEMS};
 use super::options::QueueOptions;
 use super::participation::QueueHandle;
 use super::payload::{AT_ONCE, put_value, put_values};
-use super::region::{attach, create};
+use super::region::{Kind, attach, create};
 use super::task::{DeadLetter, Task};
 use crate::memory::HandleError;
 use crate::memory::region::RegionError;
@@ -253,7 +253,7 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     /// [`RegionError`], which has a variant for everything that can be wrong with the file.
     pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
         const { assert!(!matches!(T::SIZE, ItemSize::Batches(_)), "a batch is not a task") };
-        attach(file.into(), T::layout(KIND), T::name(), true).map(JoinableQueue::of)
+        attach(file.into(), T::layout(KIND), T::name(), Kind::Joinable).map(JoinableQueue::of)
     }
 
     forms! {

@@ -1,9 +1,10 @@
 //! [`QueueOptions`]: how a queue is created.
 
 use core::num::NonZeroU32;
+use core::time::Duration;
 
 use super::region::check_numbers;
-use super::ring::layout::{BlockConfig, Config, MOST_UNITS, PAGE};
+use super::ring::layout::{BlockConfig, Config, MOST_UNITS, PAGE, SlowConfig};
 use crate::memory::region::RegionError;
 
 /// How to create a queue. Options that are not set are as in [`new`](QueueOptions::new).
@@ -178,6 +179,7 @@ impl QueueOptions {
             align: align as u32,
             batch: batch.unwrap_or(0) as u32,
             blocks: BlockConfig::default(),
+            slow: SlowConfig::default(),
         })
     }
 
@@ -196,6 +198,9 @@ impl QueueOptions {
         Ok(Config { blocks, ..config })
     }
 }
+
+/// The longest time that senders can wait for a slow subscriber of a broadcast.
+pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// The most address space that is set aside for more blocks than the total would fill.
 const ADDRESS_SPACE: u64 = 1 << 38;

@@ -155,7 +155,7 @@ impl QueueHandle {
         let participation = match known {
             Some(participation) => participation,
             None => {
-                let participation = Rc::new(self.attach()?);
+                let participation = Rc::new(self.attach(false)?);
                 ALL.try_with(|all| all.0.borrow_mut().push(Rc::clone(&participation)))
                     .map_err(|_| ended())?;
                 participation
@@ -165,7 +165,12 @@ impl QueueHandle {
         Ok(participation)
     }
 
-    fn attach(&self) -> Result<Participation, QueueError> {
+    /// Makes the calling thread one more participant, which only subscribes.
+    pub(super) fn subscriber(&self) -> Result<Participation, QueueError> {
+        self.attach(true)
+    }
+
+    fn attach(&self, as_subscriber: bool) -> Result<Participation, QueueError> {
         let thread =
             robust::current().map_err(RobustListError::new).map_err(QueueError::Unavailable)?;
         let (memory, region) = (&self.0.memory, &self.0.region);
@@ -174,19 +179,23 @@ impl QueueHandle {
                 .offsets
                 .of_participant(&memory.config, id)
                 .into_iter()
+                .take(if as_subscriber { 1 } else { 2 })
                 .try_for_each(|(offset, len)| region.allocate(offset, len))
         };
-        let participant = memory.attach(thread, allocate).map_err(|no_member| match no_member {
-            NoParticipant::TooMany => {
-                QueueError::TooManyParticipants { limit: memory.config.ids as usize }
-            }
-            NoParticipant::NoMemory(source) => QueueError::NoMemory(source),
-            NoParticipant::Lock(LockRefused::Unavailable(why)) => {
-                QueueError::Unavailable(RobustListError::new(why))
-            }
-            NoParticipant::Lock(_) => QueueError::TooManyHeld,
-            NoParticipant::Corrupt => QueueError::Spoiled,
-        })?;
+        let participant =
+            memory.attach(thread, as_subscriber, allocate).map_err(
+                |no_member| match no_member {
+                    NoParticipant::TooMany => {
+                        QueueError::TooManyParticipants { limit: memory.config.ids as usize }
+                    }
+                    NoParticipant::NoMemory(source) => QueueError::NoMemory(source),
+                    NoParticipant::Lock(LockRefused::Unavailable(why)) => {
+                        QueueError::Unavailable(RobustListError::new(why))
+                    }
+                    NoParticipant::Lock(_) => QueueError::TooManyHeld,
+                    NoParticipant::Corrupt => QueueError::Spoiled,
+                },
+            )?;
         let token = &memory.record(participant.id).token;
         // Without a guard: nothing that has to be this thread's was given out yet.
         token.hold(Holding::BY_HAND);

@@ -119,14 +119,14 @@ pub(super) fn check_len(handle: &QueueHandle, len: usize) -> Result<(), QueueErr
 const WORD: usize = size_of::<u64>();
 
 /// Returns the words of a slot's payload. They may be another participant's at the same time, in a
-/// queue of batches, where all accesses are of this size and atomic. Only the owner of a batch
-/// reads them otherwise, and nobody writes meanwhile.
+/// queue of batches and in a broadcast, where all accesses are of this size and atomic. Only the
+/// owner of a batch reads them otherwise, and nobody writes meanwhile.
 #[inline(always)]
 fn words(memory: &QueueMemory, slot: usize) -> &[AtomicU64] {
     // The slot's stride is rounded up to words, so its payload is, too.
     let count = (memory.config.size as usize).div_ceil(WORD);
     let payload = memory.payload(slot).cast::<AtomicU64>();
-    // SAFETY: mapped as long as the memory, and aligned: the header of such a slot has 16 bytes,
+    // SAFETY: mapped as long as the memory, and aligned: the header of a slot has 8 or 16 bytes,
     // and any greater alignment of an item is a multiple of eight. Valid whatever they hold, and
     // atomics may change behind a shared reference.
     unsafe { NonNull::slice_from_raw_parts(payload, count).as_ref() }

@@ -11,13 +11,21 @@ use crossproc_sys::atomic::Ordering::Relaxed;
 use super::item::{ItemSize, QueueLayout};
 use super::participation::QueueHandle;
 use super::ring::budget::Pages;
-use super::ring::layout::{BlockConfig, Config, Control, MOST_PLACES, Offsets};
+use super::ring::layout::{BlockConfig, Config, Control, MOST_PLACES, Offsets, SlowConfig};
 use super::ring::memory::QueueMemory;
 use super::ring::words::{BATCH_SLOT, INDEX, MOST_BATCHED};
 use crate::memory::region::{Region, RegionError};
 
 /// The largest capacity of a queue.
 const MOST_ITEMS: usize = 1 << 20;
+
+/// What a region is attached as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Queue,
+    Joinable,
+    Broadcast,
+}
 
 pub(super) fn create(config: Config, layout: QueueLayout) -> Result<QueueHandle, RegionError> {
     let offsets = check(&config)?;
@@ -28,10 +36,9 @@ pub(super) fn create(config: Config, layout: QueueLayout) -> Result<QueueHandle,
         config.store(&memory);
         memory.fill();
     };
-    let count = usize::try_from(config.capacity).unwrap_or(usize::MAX);
     let region = Region::create_with_holes(
         layout.region,
-        count,
+        config.items(),
         offsets.len,
         &offsets.common(&config),
         fill,
@@ -56,7 +63,7 @@ pub(super) fn attach(
     file: OwnedFd,
     layout: QueueLayout,
     name: &'static str,
-    is_joinable: bool,
+    kind: Kind,
 ) -> Result<QueueHandle, RegionError> {
     let region = Region::attach(file, layout.region, name)?;
     let too_short =
@@ -78,17 +85,18 @@ pub(super) fn attach(
         }
     };
     let has_batches = matches!(layout.items, ItemSize::Batches(_));
-    let is_expected = config.is_joinable == is_joinable
+    let is_expected = config.is_joinable == (kind == Kind::Joinable)
+        && config.is_broadcast() == (kind == Kind::Broadcast)
         && has_batches == (config.batch != 0)
         && config.align as usize == layout.region.align
         && is_of_size;
     if !is_expected {
         return unsuitable(format!("its own account of its items is not that of {name}"));
     }
-    if config.capacity as usize != region.count() {
+    if config.items() != region.count() {
         return unsuitable(format!(
             "it says that {} items fit, its header {}",
-            config.capacity,
+            config.items(),
             region.count()
         ));
     }
@@ -124,6 +132,8 @@ impl Config {
             self.blocks.longest,
             self.blocks.unit,
             self.blocks.units.into(),
+            self.slow.policy.into(),
+            self.slow.patience.into(),
         ];
         for (to, number) in memory.control().config.iter().zip(numbers) {
             // Relaxed: an attach is ordered after it by `initialised` in the region's header.
@@ -160,6 +170,7 @@ impl Config {
                 unit: numbers[11],
                 units: number(12)?,
             },
+            slow: SlowConfig { policy: number(13)?, patience: number(14)? },
         })
     }
 }
@@ -205,7 +216,7 @@ fn check(config: &Config) -> Result<Offsets, RegionError> {
     let unsuitable = |what: String| RegionError::UnsuitableQueue { what };
     let loans = config.places.saturating_sub(1);
     check_numbers(
-        config.capacity as usize,
+        config.items(),
         config.letters as usize,
         config.ids as usize,
         loans as usize,
@@ -226,8 +237,8 @@ fn check(config: &Config) -> Result<Offsets, RegionError> {
     }
     config.offsets().ok_or_else(|| {
         unsuitable(format!(
-            "its items cannot be aligned to {} bytes, or it cannot have {:?}",
-            config.align, config.blocks
+            "its items cannot be aligned to {} bytes, or it cannot have {:?} or {:?}",
+            config.align, config.blocks, config.slow
         ))
     })
 }

@@ -43,6 +43,7 @@
 //! | `ends` | the two ends of a ring: put and get |
 //! | `batches` | several items in one slot |
 //! | `blocks`, `budget` | memory for what does not fit into a slot, and how much of it there is |
+//! | `broadcast` | rings of which everybody gets everything |
 //! | `exchange` | one exchange of a slot, and who owns what after a death |
 //! | `waiting`, `watching` | sleep and wake-ups, for one thing and for several |
 //! | `participants`, `burying` | who takes part, and what is done for the dead |
@@ -61,6 +62,7 @@
 
 pub(crate) mod batches;
 pub(crate) mod blocks;
+pub(crate) mod broadcast;
 pub(crate) mod budget;
 pub(crate) mod burying;
 pub(crate) mod ends;

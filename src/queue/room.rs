@@ -5,7 +5,7 @@ use crossproc_sys::robust::Entry;
 
 use super::participation::QueueHandle;
 use super::ring::waiting::Side;
-use super::ring::watching::{WORDS, WORDS_FOR_TASK};
+use super::ring::watching::{WORDS, WORDS_FOR_SENDER, WORDS_FOR_TASK};
 use super::{Item, JoinableQueue, Queue};
 use crate::wait::source::{Armed, Source, WatchState, Words};
 
@@ -187,7 +187,7 @@ impl Source for Room<'_> {
     }
 
     fn words(&self) -> usize {
-        WORDS
+        if self.handle.memory().config.is_broadcast() { WORDS_FOR_SENDER } else { WORDS }
     }
 
     fn more_words(&self) -> usize {

@@ -126,11 +126,13 @@ pub struct Words<'a, 'w> {
     len: usize,
     /// How many are reserved for the sources to come.
     pub(crate) reserved: usize,
+    /// When the sleeper has to look again at the latest, if a source says so.
+    cut: Option<u64>,
 }
 
 impl<'a, 'w> Words<'a, 'w> {
     pub(crate) fn new(words: &'w mut [Option<Watch<'a>>]) -> Self {
-        Words { words, len: 0, reserved: 0 }
+        Words { words, len: 0, reserved: 0, cut: None }
     }
 
     /// Adds a word. There is room for those that a source has counted.
@@ -144,6 +146,11 @@ impl<'a, 'w> Words<'a, 'w> {
     /// Adds both halves of a word.
     pub(crate) fn add_whole(&mut self, word: &'a AtomicU64, expected: u64) {
         Watch::whole(word, expected).into_iter().for_each(|half| self.add(half));
+    }
+
+    /// Says when the sleeper has to look again at the latest. Only [`sleep`](Words::sleep) does so.
+    pub(crate) fn cut_at(&mut self, time: Option<u64>) {
+        self.cut = [self.cut, time].into_iter().flatten().min();
     }
 
     /// Returns how many more there is room for.
@@ -168,7 +175,13 @@ impl<'a, 'w> Words<'a, 'w> {
         let all: [Watch<'_>; N] =
             core::array::from_fn(|index| named.get(index).copied().flatten().unwrap_or(*first));
         waiter.sleep(|until| {
-            futex::wait_any(&all[..named.len().min(N)], until).unwrap_or_else(|| on_one(until))
+            let is_cut = self.cut.is_some_and(|cut| until.is_none_or(|until| cut < until));
+            let until = if is_cut { self.cut } else { until };
+            let all = &all[..named.len().min(N)];
+            match futex::wait_any(all, until).unwrap_or_else(|| on_one(until)) {
+                Awake::TimedOut if is_cut => Awake::Changed,
+                awake => awake,
+            }
         })
     }
 

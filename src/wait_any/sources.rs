@@ -2,7 +2,7 @@
 
 use super::Waitable;
 use super::sealed::{Of, Refusal, Waits};
-use crate::queue::{Item, JoinableQueue, Queue, Room};
+use crate::queue::{Item, JoinableQueue, NextItem, Queue, Room};
 use crate::sync::event::Event;
 use crate::sync::semaphore::{BoundedSemaphore, Semaphore};
 
@@ -48,6 +48,14 @@ impl<T: ?Sized + Item> Waits for JoinableQueue<T> {
 
     fn of(&self) -> Of<'_> {
         Of::Source(&self.handle)
+    }
+}
+
+impl Waitable for NextItem<'_> {}
+
+impl Waits for NextItem<'_> {
+    fn of(&self) -> Of<'_> {
+        Of::Source(self.feed)
     }
 }
 

@@ -8,7 +8,7 @@ use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::model::explorer::Script;
 
 use crate::ring::ends::{Ring, Which};
-use crate::ring::layout::{BlockConfig, Config};
+use crate::ring::layout::{BlockConfig, Config, SlowConfig};
 use crate::ring::memory::QueueMemory;
 use crate::ring::participant::Participant;
 use crate::ring::waiting::Side;
@@ -17,6 +17,7 @@ use crate::wait;
 
 mod batches;
 mod blocks;
+mod broadcast;
 mod burials;
 mod exchanging;
 mod operations;
@@ -42,12 +43,14 @@ struct Page(#[allow(dead_code, reason = "it is only there")] [u64; 512]);
 struct Me(Participant);
 
 impl Me {
-    fn words(&self) -> [u64; 9] {
-        let Participant { id, head, tail, busy, returned, .. } = &self.0;
+    fn words(&self) -> [u64; 11] {
+        let Participant { id, head, tail, limit, busy, returned, .. } = &self.0;
         [
             *id as u64,
             head.get(),
             tail.get(),
+            limit.at.get(),
+            limit.subscriptions.get(),
             busy.get(),
             returned.get(),
             self.0.word(0).get(),
@@ -127,6 +130,17 @@ enum Op {
     GetLong,
     /// Frees the pages of all free blocks.
     Trim,
+    /// Sends the value to everybody.
+    Send(u64),
+    SendWaiting(u64),
+    /// Attaches as a subscriber, from the oldest item there is or from now on.
+    Subscribe(bool),
+    Unsubscribe,
+    Receive,
+    ReceiveWaiting,
+    /// Waits for room, or for an item, of a broadcast, or for something that never happens.
+    WatchRoom,
+    WatchItem,
 }
 
 /// The results of the operations, other than a value.
@@ -135,6 +149,9 @@ mod output {
     pub(super) const FULL: u64 = 1 << 32;
     pub(super) const EMPTY: u64 = 2 << 32;
     pub(super) const CLOSED: u64 = 3 << 32;
+    pub(super) const EXPELLED: u64 = 4 << 32;
+    /// And how many.
+    pub(super) const MISSED: u64 = 5 << 32;
 
     /// Some items of a batch, from `first` on.
     pub(super) fn items(first: u64, count: u32) -> u64 {
@@ -228,6 +245,7 @@ fn config(capacity: u32, ids: u32) -> Config {
         align: 8,
         batch: 0,
         blocks: BlockConfig::default(),
+        slow: SlowConfig::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use crossproc_sys::model::participant;
 use crossproc_sys::robust::{self, Thread};
 
 use crate::ring::ends::{Ring, Which};
-use crate::ring::layout::{BlockConfig, Config};
+use crate::ring::layout::{BlockConfig, Config, SlowConfig};
 use crate::ring::memory::QueueMemory;
 use crate::ring::participant::Participant;
 use crate::ring::refused::Refused;
@@ -21,6 +21,7 @@ use crate::{Watched, share};
 
 mod batches;
 mod blocks;
+mod broadcast;
 mod dying;
 mod exchanging;
 mod sleeping;
@@ -47,6 +48,7 @@ fn plot(capacity: u32, ids: u32, is_joinable: bool) -> Plot {
         align: 8,
         batch: 0,
         blocks: BlockConfig::default(),
+        slow: SlowConfig::default(),
     };
     plot_of(config)
 }
@@ -121,6 +123,13 @@ impl Plot {
             }
             if memory.has_blocks() {
                 memory.note(slot).load(Relaxed);
+            }
+        }
+        if memory.config.is_broadcast() {
+            control.subscriptions.load(Relaxed);
+            for id in 0..memory.config.ids as usize {
+                memory.subscription(id).cursor.load(Relaxed);
+                memory.subscription(id).held.load(Relaxed);
             }
         }
         if memory.has_blocks() {

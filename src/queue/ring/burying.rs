@@ -66,6 +66,7 @@
 //! hand, like one that works on it.
 
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
+use crossproc_sys::atomic::fence;
 
 use super::exchange::NOTHING;
 use super::looks::Looks;
@@ -240,6 +241,12 @@ impl QueueMemory {
         let life = over(record.life.load(Relaxed));
         // Release: pairs with the Acquire loads of announcements.
         record.seen.store(NOTHING, Release);
+        if self.config.is_broadcast() {
+            // Relaxed, and a fence: pairs with the Acquire loads in `cursor_of_living`. A sender
+            // that sees the token as recovered does not see the dead one's cursor.
+            self.subscription(id).cursor.store(0, Relaxed);
+            fence(Release);
+        }
         record.token.recover_if_inconsistent();
         // Release: pairs with the Acquire loads of lives: the token is recovered, and nothing is
         // announced.

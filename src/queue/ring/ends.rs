@@ -124,7 +124,7 @@ impl<'a> Ring<'a> {
 
     /// Returns how many entries the ring has.
     #[inline(always)]
-    fn len(self) -> u64 {
+    pub(super) fn len(self) -> u64 {
         match self.which {
             Which::Items => self.memory.config.capacity.into(),
             Which::Letters => self.memory.config.letters.into(),
@@ -249,7 +249,7 @@ impl<'a> Ring<'a> {
 
     /// Returns `from`, or every `LOOK_AGAIN` rounds the shared position if that is further. While
     /// this thread did not run, others may have gone far.
-    fn catch_up(self, end: End, from: u64, round: u32) -> u64 {
+    pub(super) fn catch_up(self, end: End, from: u64, round: u32) -> u64 {
         if round % LOOK_AGAIN != 0 {
             return from;
         }
@@ -261,7 +261,7 @@ impl<'a> Ring<'a> {
     /// Finds out what an empty entry at `head` means. Returns `Ok` if the entry has changed. After
     /// a close, the answer is `Closed` only once the entry is sealed, so that no put that was on
     /// its way comes after that answer.
-    fn find_empty(self, found: Found) -> Result<(), Refused> {
+    pub(super) fn find_empty(self, found: Found) -> Result<(), Refused> {
         if found.is_sealed() {
             return Err(Refused::Closed);
         }

@@ -28,6 +28,9 @@
 //! | `blocks.longest` | with blocks: more than `size`, no more than all units, less than 2^32 |
 //! | `blocks.unit` | with blocks: the bytes of a unit, a power of two, a page to 2^32 |
 //! | `blocks.units` | with blocks: the units of all blocks, 1 to 2^20 - 1 |
+//! | `slow.policy` | 0 for a queue; for a broadcast, which is not joinable and has no batches and no |
+//! | | blocks, [`WAIT`], [`LAG`] or [`EXPEL`] |
+//! | `slow.patience` | 0, or with [`EXPEL`] the ticks that senders wait for a subscriber: less than 2^23 |
 //!
 //! All slots together are fewer than 2^21, or 2^15 in a queue of batches, counted in 64 bits, and
 //! `Offsets::len` is no more than the region's length.
@@ -35,7 +38,7 @@
 use core::mem::offset_of;
 use crossproc_sys::atomic::{AtomicU32, AtomicU64};
 
-use super::words::{BATCH_SLOT, INDEX, MOST_BATCHED};
+use super::words::{BATCH_SLOT, INDEX, MOST_BATCHED, MOST_PATIENCE};
 use crate::sync::lock::state::RawLock;
 
 /// The length of a slot's header, in front of the payload. It says who took the slot last.
@@ -81,7 +84,7 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Control {
-    pub(crate) config: [AtomicU64; 13],
+    pub(crate) config: [AtomicU64; 15],
     pub(crate) items: Counters,
     /// The second ring, of dead letters.
     pub(crate) letters: Counters,
@@ -97,9 +100,12 @@ pub(crate) struct Control {
     /// Bit 21 (`WAITERS`): a thread may sleep on it until all tasks are done. Bits 32-63: how often
     /// all tasks may have been done. The other bits are 0.
     pub(crate) joins: AtomicU64,
+    /// Of a broadcast: how often a thread has subscribed.
+    pub(crate) subscriptions: AtomicU64,
 }
 
-/// What is known of a participant. Its places follow the record.
+/// What is known of a participant. Its places follow the record, and then, in a broadcast, its
+/// [`Subscription`].
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct ParticipantRecord {
@@ -112,6 +118,18 @@ pub(crate) struct ParticipantRecord {
     /// How far the last life of the id has come: see `words`, and [`burying`](super::burying). Only
     /// goes up.
     pub(crate) life: AtomicU64,
+}
+
+/// What is known of a participant of a broadcast as a subscriber.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Subscription {
+    /// The position of the first item that it may still read, and flags; 0: it has not subscribed.
+    /// See `words`.
+    pub(crate) cursor: AtomicU64,
+    /// Bits 0-39: by which cursor senders were held up (`held_key`); 0: by none. Bits 40-63: since
+    /// when, in ticks of 2^20 ns.
+    pub(crate) held: AtomicU64,
 }
 
 /// What all blocks share.
@@ -155,6 +173,7 @@ const _: () = assert!(
         && offset_of!(Control, returned) == 776
         && offset_of!(Control, moves) == 784
         && offset_of!(Control, joins) == 792
+        && offset_of!(Control, subscriptions) == 800
         && size_of::<Control>() == 896
         && offset_of!(ParticipantRecord, token) < offset_of!(ParticipantRecord, seen)
         && offset_of!(ParticipantRecord, seen) < offset_of!(ParticipantRecord, site)
@@ -193,6 +212,22 @@ pub(crate) struct Config {
     /// The most items of a batch; 0 if there are no batches.
     pub(crate) batch: u32,
     pub(crate) blocks: BlockConfig,
+    pub(crate) slow: SlowConfig,
+}
+
+/// What senders of a broadcast do about a slow subscriber: its `policy`. They wait for it.
+pub(crate) const WAIT: u32 = 1;
+/// Another policy: they go on, and the subscriber misses items.
+pub(crate) const LAG: u32 = 2;
+/// Another policy: they wait for it for some time, and then it is out.
+pub(crate) const EXPEL: u32 = 3;
+
+/// The part of it that is about the subscribers of a broadcast. All of it is 0 for a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SlowConfig {
+    pub(crate) policy: u32,
+    /// How long senders wait for a subscriber before it is out, in ticks of 2^20 ns.
+    pub(crate) patience: u32,
 }
 
 /// The part of it that is about blocks. All of it is 0 if there are none.
@@ -234,6 +269,16 @@ const LINES: usize = 128;
 pub(crate) const PAGE: usize = 4_096;
 
 impl Config {
+    /// Returns whether everybody gets everything.
+    pub(crate) fn is_broadcast(&self) -> bool {
+        self.slow.policy != 0
+    }
+
+    /// Returns how many items, or messages, a user has asked for.
+    pub(crate) fn items(&self) -> usize {
+        (self.capacity as usize).saturating_sub(usize::from(self.slow.has_spare_entry()))
+    }
+
     /// Returns the number of entries in both rings.
     pub(crate) fn entries(&self) -> usize {
         self.capacity as usize + self.letters as usize
@@ -273,7 +318,8 @@ impl Config {
             && self.batch <= MOST_BATCHED
             && !(self.is_joinable && self.batch != 0)
             && u32::try_from(self.size).is_ok()
-            && self.blocks.are_sound(self);
+            && self.blocks.are_sound(self)
+            && self.slow.is_sound(self);
         if !is_sound {
             return None;
         }
@@ -290,9 +336,11 @@ impl Config {
             .checked_next_multiple_of(HEADER.max(self.align as usize))?;
         let entries = size_of::<Control>().next_multiple_of(LINES);
         let records = (entries + self.entries() * size_of::<u64>()).next_multiple_of(PAGE);
+        let subscription = if self.is_broadcast() { size_of::<Subscription>() } else { 0 };
         let record_stride = (size_of::<ParticipantRecord>()
-            + self.places as usize * size_of::<u64>())
-        .next_multiple_of(LINES);
+            + self.places as usize * size_of::<u64>()
+            + subscription)
+            .next_multiple_of(LINES);
         let slots = (records + self.ids as usize * record_stride).next_multiple_of(PAGE);
         let len = slot_stride
             .checked_mul(self.slots())?
@@ -343,6 +391,30 @@ impl BlockConfig {
             && self.longest > config.size
             && self.longest <= u64::from(self.units) * self.unit
             && u32::try_from(self.longest).is_ok()
+    }
+}
+
+impl SlowConfig {
+    /// Returns whether the ring has an entry more than items, for a put that does not know of a
+    /// newcomer yet: see [`broadcast`](super::broadcast).
+    pub(crate) fn has_spare_entry(&self) -> bool {
+        matches!(self.policy, WAIT | EXPEL)
+    }
+
+    /// Returns whether this can be said of the subscribers of such a broadcast.
+    fn is_sound(&self, config: &Config) -> bool {
+        match self.policy {
+            0 => self.patience == 0,
+            WAIT | LAG | EXPEL => {
+                !config.is_joinable
+                    && config.batch == 0
+                    && config.blocks.most == 0
+                    && config.items() >= 1
+                    && self.patience < MOST_PATIENCE
+                    && (self.policy == EXPEL || self.patience == 0)
+            }
+            _ => false,
+        }
     }
 }
 

@@ -7,9 +7,9 @@
 //! 2. Everything but the payloads is only ever accessed as atomics: any bytes are valid there.
 //! 3. A payload is accessed by the participant that has its slot: as a spare, a loan, or something
 //!    received. That is what the exchange is about. A peer that breaks the protocol can spoil it.
-//!    In a queue of batches, any participant may copy from it, and all that is written there, and
-//!    copied so, is atomic. A block is accessed by the participant that has the slot that the block
-//!    belongs to.
+//!    In a queue of batches, and in a broadcast, any participant may copy from it, and all that is
+//!    written there, and copied so, is atomic. A block is accessed by the participant that has the
+//!    slot that the block belongs to.
 //!
 //! # What peers write, and how it is checked
 //! Any word may hold anything at any time. Each word is loaded once for one decision, and the value
@@ -43,6 +43,9 @@
 //! | `used` of blocks | as `used` |
 //! | `owner` of a block | any: it is compared |
 //! | `kept`, `wanted` | any: compared; the pages of a block are freed as far as the config goes (`pages_of`) |
+//! | `subscriptions` | any: it is compared |
+//! | a `cursor` | any: it is compared; its own subscriber never reads it, it only expects it |
+//! | `held` | any: the cursor in it is compared, the time in it ends a wait at most (`patience_ends`) |
 //! | `allocated` | any: pages that are not there come when they are touched |
 //!
 //! Loops are bounded besides: operations and searches in a ring by
@@ -59,6 +62,7 @@ use crossproc_sys::atomic::{AtomicU32, AtomicU64};
 
 use super::layout::{
     BlockControl, BlockRecord, Config, Control, HEADER, LONG_HEADER, Offsets, ParticipantRecord,
+    Subscription,
 };
 use super::words::{INDEX, noted};
 
@@ -172,6 +176,16 @@ impl QueueMemory {
                 site.0 + size_of::<ParticipantRecord>() + place * size_of::<AtomicU64>(),
             )
         }
+    }
+
+    /// What is known of a participant of a broadcast as a subscriber.
+    #[inline]
+    pub(crate) fn subscription(&self, id: usize) -> &Subscription {
+        debug_assert!(self.config.is_broadcast());
+        let places = self.config.places as usize * size_of::<AtomicU64>();
+        let Site(site) = self.site_of(id);
+        // SAFETY: as for records. In a broadcast the places are followed by it.
+        unsafe { at(self.records, site + size_of::<ParticipantRecord>() + places) }
     }
 
     /// Returns the word that a [site](ParticipantRecord::site) names, if there is such a word.

@@ -20,9 +20,11 @@ pub(crate) struct Participant {
     /// Where the participant's record is.
     pub(crate) site: Site,
     /// Positions in the ring of items. Everything before `head` was got, everything before `tail`
-    /// put.
+    /// put. A subscriber's `head` is its own cursor.
     pub(crate) head: Cell<u64>,
     pub(crate) tail: Cell<u64>,
+    /// What it knows of the subscribers of a broadcast.
+    pub(crate) limit: Limit,
     /// The places that are in use, as bits: loaned, received, or left with a returned task and not
     /// reclaimed since.
     pub(crate) busy: Cell<u64>,
@@ -39,6 +41,15 @@ pub(crate) struct Participant {
     blocks: [Cell<u32>; MOST_PLACES as usize],
 }
 
+/// What a sender to a [`broadcast`](super::broadcast) remembers of the subscribers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Limit {
+    /// The first position that a cursor may hold up. 0 if nothing is known.
+    pub(crate) at: Cell<u64>,
+    /// The count of subscriptions for which this is so.
+    pub(crate) subscriptions: Cell<u64>,
+}
+
 impl Participant {
     /// Returns a participant whose places have the slots that they begin with.
     pub(crate) fn new(memory: &QueueMemory, id: usize) -> Self {
@@ -49,6 +60,7 @@ impl Participant {
             site,
             head: Cell::new(ROUND),
             tail: Cell::new(ROUND),
+            limit: Limit::default(),
             busy: Cell::new(0),
             returned: Cell::new(0),
             unknown: Cell::new(0),

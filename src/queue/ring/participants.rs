@@ -43,15 +43,27 @@ impl QueueMemory {
     /// Makes the calling thread a participant. `allocate` makes an id's memory usable. It may be
     /// called for an id whose memory is usable already.
     ///
+    /// A participant that only subscribes to a broadcast uses no slots, and `allocate` need not
+    /// make those of its id usable.
+    ///
     /// Each id is looked at once. An id that becomes free behind this thread is left to the next
     /// newcomer.
     pub(crate) fn attach(
         &self,
         thread: &Thread,
+        as_subscriber: bool,
         mut allocate: impl FnMut(usize) -> io::Result<()>,
     ) -> Result<Participant, NoParticipant> {
         let mut used = self.used();
+        // The id may have been a subscriber's, who has no slots.
+        let may_lack_slots = self.config.is_broadcast() && !as_subscriber;
         for id in 0..self.config.ids as usize {
+            if id < used && may_lack_slots {
+                if self.record(id).token.owner().is_some() {
+                    continue;
+                }
+                allocate(id).map_err(NoParticipant::NoMemory)?;
+            }
             if id >= used {
                 allocate(id).map_err(NoParticipant::NoMemory)?;
                 // Release: pairs with the Acquire in `used`. If it fails, another newcomer has done
@@ -66,7 +78,7 @@ impl QueueMemory {
                 }
             }
             if self.take_token(id)? {
-                return self.enter(thread, id);
+                return self.enter(thread, id, as_subscriber);
             }
         }
         Err(NoParticipant::TooMany)
@@ -87,11 +99,19 @@ impl QueueMemory {
 
     /// Does what the new holder of a token does first. Until its life begins, others may bury the
     /// last participant, too.
-    fn enter(&self, thread: &Thread, id: usize) -> Result<Participant, NoParticipant> {
+    fn enter(
+        &self,
+        thread: &Thread,
+        id: usize,
+        as_subscriber: bool,
+    ) -> Result<Participant, NoParticipant> {
         thread.begin(&self.control().roster.0);
         self.begin_life(id);
         self.announce_member();
         thread.end();
+        if as_subscriber {
+            return Ok(Participant::new(self, id));
+        }
         let Ok(participant) = self.furnish(id) else {
             self.end_life(id);
             // The token must not stay in the thread's list: the memory is going to be unmapped.

@@ -68,8 +68,15 @@ use crate::wait::{Ended, Waiter};
 /// How often a spinning thread looks for its obstacle before it tries the operation again.
 const MOST_SEARCHES: u32 = 16;
 
-/// The number of words that a sleeper watches: two of 64 bits, and an entry.
-const WATCHED: usize = 5;
+/// The number of words that a sleeper watches: two of 64 bits, an entry or a cursor, and a token.
+const WATCHED: usize = 6;
+
+/// What else a sleeper watches, and when it looks again at the latest.
+#[derive(Debug, Default)]
+pub(super) struct Besides<'a> {
+    pub(super) token: Option<Watch<'a>>,
+    pub(super) until: Option<u64>,
+}
 
 /// The participants that wait, or are woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -155,8 +162,22 @@ impl QueueMemory {
         thread: &Thread,
         side: Side,
         waiter: &mut Waiter,
-        mut operate: impl FnMut(Ring<'_>) -> Result<(u64, usize), Refused>,
-        mut sleep: impl FnMut(Ring<'_>, &mut Waiter) -> bool,
+        operate: impl FnMut(Ring<'_>) -> Result<(u64, usize), Refused>,
+        sleep: impl FnMut(Ring<'_>, &mut Waiter) -> bool,
+    ) -> Result<(), Failure> {
+        let obstacle = || self.ring(Which::Items).obstacle(side);
+        self.waiting_while(thread, side, waiter, obstacle, operate, sleep)
+    }
+
+    /// Does the same. `obstacle` returns a word that keeps the operation from being done.
+    pub(crate) fn waiting_while<'a>(
+        &'a self,
+        thread: &Thread,
+        side: Side,
+        waiter: &mut Waiter,
+        obstacle: impl Fn() -> Option<(&'a AtomicU64, u64)>,
+        mut operate: impl FnMut(Ring<'a>) -> Result<(u64, usize), Refused>,
+        mut sleep: impl FnMut(Ring<'a>, &mut Waiter) -> bool,
     ) -> Result<(), Failure> {
         thread.begin(&self.control().roster.0);
         let ring = self.ring(Which::Items);
@@ -176,7 +197,7 @@ impl QueueMemory {
             if let Err(ended) = waiter.check() {
                 break Err(ended.into());
             }
-            if !ring.spin(side, waiter) {
+            if !spin(&obstacle, waiter) {
                 let slept = sleep(ring, waiter);
                 has_slept |= slept;
                 rounds = if slept { 0 } else { rounds + 1 };
@@ -186,7 +207,7 @@ impl QueueMemory {
             }
         };
         if has_slept {
-            ring.pass_on(side, result.as_ref().err());
+            ring.pass_on(side, result.as_ref().err(), &obstacle);
         }
         thread.end();
         result
@@ -223,25 +244,6 @@ impl QueueMemory {
 }
 
 impl<'a> Ring<'a> {
-    /// Spins for a while on the obstacle of this side. Returns whether the obstacle is gone, or
-    /// cannot be determined.
-    fn spin(self, side: Side, waiter: &mut Waiter) -> bool {
-        let mut obstacle = None;
-        let mut searches = 0;
-        waiter.spin(|| {
-            // Relaxed: a hint. A thread that goes on looks again.
-            if obstacle.is_some_and(|(cell, entry): (&AtomicU64, u64)| cell.load(Relaxed) == entry)
-            {
-                return false;
-            }
-            // The obstacle is another entry by now. To find that may take long, if a peer has
-            // displaced the positions.
-            obstacle = self.obstacle(side);
-            searches += 1;
-            obstacle.is_none() || searches == MOST_SEARCHES
-        })
-    }
-
     #[cold]
     fn wake_other_side(self, side: Side, count: usize) {
         side.other().position(self).wake(count as u32);
@@ -249,12 +251,17 @@ impl<'a> Ring<'a> {
 
     /// Does what a thread that has slept owes the others: there may have been one wake for several
     /// of them.
-    fn pass_on(self, side: Side, failure: Option<&Failure>) {
+    fn pass_on(
+        self,
+        side: Side,
+        failure: Option<&Failure>,
+        obstacle: impl Fn() -> Option<(&'a AtomicU64, u64)>,
+    ) {
         let position = side.position(self);
         let seen = position.at.load(Acquire);
         match failure {
             Some(Failure::Refused(_)) => self.wake_all(),
-            None if seen & WAITERS != 0 && self.obstacle(side).is_none() => position.wake(1),
+            None if seen & WAITERS != 0 && obstacle().is_none() => position.wake(1),
             _ => {}
         }
     }
@@ -268,12 +275,22 @@ impl<'a> Ring<'a> {
     /// Sleeps for at most one slice while there is nothing to do for this side. Returns whether it
     /// did sleep. The roster must be pending.
     pub(crate) fn sleep(self, side: Side, waiter: &mut Waiter) -> bool {
+        self.sleep_on(side, waiter, || Some((self.obstacle(side)?, Besides::default())))
+    }
+
+    /// Does the same while there is this obstacle.
+    pub(super) fn sleep_on(
+        self,
+        side: Side,
+        waiter: &mut Waiter,
+        obstacle: impl FnOnce() -> Option<((&'a AtomicU64, u64), Besides<'a>)>,
+    ) -> bool {
         let roster = &self.memory.control().roster.0;
         // Acquire: pairs with the Release in `announce_member`.
         let in_roster = roster.load(Acquire);
         let word = &side.position(self).at;
         let Some(marked) = mark(word) else { return false };
-        let Some((cell, entry)) = self.obstacle(side) else {
+        let Some(((cell, seen), besides)) = obstacle() else {
             self.finish_close();
             return false;
         };
@@ -282,14 +299,20 @@ impl<'a> Ring<'a> {
         // In this order: see the top.
         words.add_whole(roster, in_roster);
         words.add_whole(word, marked);
-        words.add(Watch::new(cell, entry as u32));
+        words.add(Watch::new(cell, seen as u32));
+        besides.token.into_iter().for_each(|token| words.add(token));
+        words.cut_at(besides.until);
         words.sleep::<WATCHED>(waiter, |until| futex::wait_on_one(word, marked as u32, until));
         self.memory.bury(waiter.until());
         true
     }
 
-    /// Returns the entry that keeps this side from going on, and its word.
+    /// Returns the entry that keeps this side from going on, and its word. Of a broadcast, only for
+    /// putters, whose obstacle is a cursor.
     pub(crate) fn obstacle(self, side: Side) -> Option<(&'a AtomicU64, u64)> {
+        if self.memory.config.is_broadcast() && side == Side::Putters {
+            return self.no_room();
+        }
         let end = match side {
             Side::Getters => End::Head,
             Side::Putters => End::Tail,
@@ -299,10 +322,14 @@ impl<'a> Ring<'a> {
             Side::Getters => found.is_empty(),
             Side::Putters => found.is_full_since_last_cycle(),
         };
-        // Acquire: pairs with the Release in `close`. What this load sees too late, the kernel
-        // sees.
-        let flags = self.head().load(Acquire) | self.tail().load(Acquire);
-        (is_blocked && flags & CLOSED == 0).then(|| (self.memory.entry(found.at), found.entry))
+        // What this sees too late, the kernel sees.
+        (is_blocked && !self.is_closing()).then(|| (self.memory.entry(found.at), found.entry))
+    }
+
+    /// Returns whether a close has begun.
+    pub(super) fn is_closing(self) -> bool {
+        // Acquire: pairs with the Release in `close`.
+        (self.head().load(Acquire) | self.tail().load(Acquire)) & CLOSED != 0
     }
 
     /// Does what a closer may have left undone, if it has begun.
@@ -315,6 +342,23 @@ impl<'a> Ring<'a> {
             self.wake_all();
         }
     }
+}
+
+/// Spins for a while on an obstacle. Returns whether the obstacle is gone, or cannot be determined.
+fn spin<'a>(find: impl Fn() -> Option<(&'a AtomicU64, u64)>, waiter: &mut Waiter) -> bool {
+    let mut obstacle = None;
+    let mut searches = 0;
+    waiter.spin(|| {
+        // Relaxed: a hint. A thread that goes on looks again.
+        if obstacle.is_some_and(|(cell, word): (&AtomicU64, u64)| cell.load(Relaxed) == word) {
+            return false;
+        }
+        // The obstacle is another word by now. To find that may take long, if a peer has displaced
+        // the positions.
+        obstacle = find();
+        searches += 1;
+        obstacle.is_none() || searches == MOST_SEARCHES
+    })
 }
 
 /// Says that a thread is going to sleep on the word. Returns the marked word, or `None` if the word

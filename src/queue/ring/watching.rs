@@ -10,13 +10,15 @@ use super::ends::{End, Found, Ring, Which};
 use super::layout::Position;
 use super::memory::QueueMemory;
 use super::tasks::{SOME, Unfinished};
-use super::waiting::{Side, mark};
+use super::waiting::{Besides, Side, mark};
 use super::words::{CLOSED, RETURNED};
 use crate::wait::source::{Armed, Words};
 
 /// The number of words that a watcher of one side names: the roster, the position, the entry, the
 /// note.
 pub(crate) const WORDS: usize = 6;
+/// The same for room in a broadcast: also the token of the subscriber that there is none for.
+pub(crate) const WORDS_FOR_SENDER: usize = WORDS + 1;
 /// The same for a task: two more of 64 bits. Tokens are named as far as there is room.
 pub(crate) const WORDS_FOR_TASK: usize = WORDS + 4;
 
@@ -41,6 +43,15 @@ impl QueueMemory {
             self.finish_close_pending();
         }
         is_ready
+    }
+
+    /// Returns whether there is something for a subscriber at this position, or nothing any more.
+    pub(crate) fn has_item(&self, at: u64) -> bool {
+        let has_item = self.ring(Which::Items).no_item(at).is_none();
+        if has_item {
+            self.finish_close_pending();
+        }
+        has_item
     }
 
     /// Returns whether there is a task to take for a participant, or there will be none any more.
@@ -100,15 +111,38 @@ impl QueueMemory {
 
     /// Says that a watcher of this side is about to sleep, and names its words.
     pub(crate) fn arm<'a>(&'a self, side: Side, words: &mut Words<'a, '_>) -> Armed {
+        let ring = self.ring(Which::Items);
+        self.arm_on(side, words, || {
+            if self.config.is_broadcast() && side == Side::Putters {
+                ring.watch_blocker()
+            } else {
+                Some((ring.obstacle(side)?, Besides::default()))
+            }
+        })
+    }
+
+    /// Does the same for a watcher that waits for an item of a broadcast, after this position.
+    pub(crate) fn arm_for_item<'a>(&'a self, at: u64, words: &mut Words<'a, '_>) -> Armed {
+        let ring = self.ring(Which::Items);
+        self.arm_on(Side::Getters, words, || Some((ring.no_item(at)?, Besides::default())))
+    }
+
+    /// Does the same while there is this obstacle.
+    fn arm_on<'a>(
+        &'a self,
+        side: Side,
+        words: &mut Words<'a, '_>,
+        obstacle: impl FnOnce() -> Option<((&'a AtomicU64, u64), Besides<'a>)>,
+    ) -> Armed {
         let roster = &self.control().roster.0;
         // Acquire: pairs with the Release in `announce_member`.
         let in_roster = roster.load(Acquire);
         let Some(marked) = self.mark_watched(side) else { return Armed::Again };
-        let Some((cell, entry)) = self.ring(Which::Items).obstacle(side) else {
-            return Armed::Again;
-        };
+        let Some(((cell, seen), besides)) = obstacle() else { return Armed::Again };
         words.add_whole(roster, in_roster);
-        self.name_position(side, marked, cell, entry, words);
+        self.name_position(side, marked, cell, seen, words);
+        besides.token.into_iter().for_each(|token| words.add(token));
+        words.cut_at(besides.until);
         Armed::Asleep
     }
 

@@ -20,6 +20,17 @@
 //! | 0-14 | slot |
 //! | 15-20 | [`TAKEN`]: how many items of the batch were got; fewer than there were |
 //!
+//! Every exchange of an entry of a broadcast is a put. Its cycle and `FULL` count them together: an
+//! entry in which nothing was put is empty in cycle 1, the first put makes it full in cycle 1, the
+//! second empty in cycle 2, and so on ([`lap`]).
+//!
+//! | bits | of a subscriber's `cursor` |
+//! |---|---|
+//! | 0-20 | index of an entry |
+//! | 21 | [`SUBSCRIBED`]: senders take care of it |
+//! | 22 | [`EXPELLED`]: they do not, any more |
+//! | 23-63 | cycle |
+//!
 //! | bits | of a slot's `taker` |
 //! |---|---|
 //! | 0-20 | the id of the participant that took it last, plus 1 |
@@ -55,6 +66,10 @@ pub(crate) const SEALED: u64 = 1 << 22;
 pub(crate) const TASK: u64 = 1 << 21;
 /// Of a place.
 pub(crate) const RETURNED: u64 = 1 << 22;
+/// Of a cursor.
+pub(crate) const SUBSCRIBED: u64 = 1 << 21;
+/// Of a cursor.
+pub(crate) const EXPELLED: u64 = 1 << 22;
 /// The two flags of any of them.
 pub(crate) const FLAGS: u64 = 3 << 21;
 /// One cycle.
@@ -111,6 +126,66 @@ pub(crate) fn is_before(position: u64, other: u64) -> bool {
 pub(crate) fn distance(to: u64, from: u64, len: u64) -> i64 {
     let laps = cycle(to).wrapping_sub(cycle(from)) as i64 >> ROUND_SHIFT;
     laps.wrapping_mul(len as i64) + (index(to) as i64 - index(from) as i64)
+}
+
+/// Returns the position so many entries after this one, in a ring of `len` entries. `count` is no
+/// more than `len`.
+pub(crate) fn after(position: u64, count: u64, len: u64) -> u64 {
+    let index = (position & INDEX) + count;
+    if index < len { cycle(position) | index } else { next_cycle(position) | (index - len) }
+}
+
+/// Returns the position so many entries before this one, likewise. There is none before the first
+/// of the first cycle.
+pub(crate) fn before(position: u64, count: u64, len: u64) -> u64 {
+    let index = position & INDEX;
+    if index >= count {
+        cycle(position) | (index - count)
+    } else if cycle(position) == ROUND {
+        ROUND
+    } else {
+        cycle(position).wrapping_sub(ROUND) | (index + len - count)
+    }
+}
+
+fn next_cycle(position: u64) -> u64 {
+    cycle(position).wrapping_add(ROUND)
+}
+
+/// Returns the cycle of the last position at which an item was put into this entry of a broadcast,
+/// in the bits where a position has it; 0 if there was none.
+#[inline]
+pub(crate) fn lap(entry: u64) -> u64 {
+    let full = if entry & FULL == 0 { 0 } else { ROUND };
+    (entry & !(INDEX | FLAGS)).wrapping_sub(ROUND).wrapping_mul(2).wrapping_add(full)
+}
+
+/// The number of bits by which `held` knows a cursor: its index, those of the cycle that there is
+/// room for, and a 1, so that 0 is about none.
+const HELD_BITS: u32 = 40;
+/// The first number of ticks that nobody can wait: half of those that `held` has room for.
+pub(crate) const MOST_PATIENCE: u32 = 1 << (u64::BITS - HELD_BITS - 1);
+/// How many bits of a clock's nanoseconds are below a tick.
+const TICK_SHIFT: u32 = 20;
+
+/// Returns the word that says that senders are held up by a cursor at a time, in nanoseconds.
+pub(crate) fn held_at(cursor: u64, now: u64) -> u64 {
+    now >> TICK_SHIFT << HELD_BITS | held_key(cursor)
+}
+
+fn held_key(cursor: u64) -> u64 {
+    let index_and_cycle = (cursor & INDEX) | (cursor / ROUND * (INDEX + 1));
+    (index_and_cycle << 1 | 1) & ((1 << HELD_BITS) - 1)
+}
+
+/// Returns when a time of so many ticks has passed since senders were first held up by the cursor,
+/// in nanoseconds, as `now` is. Returns `None` if the word is about another cursor.
+pub(crate) fn patience_ends(held: u64, cursor: u64, patience: u32, now: u64) -> Option<u64> {
+    let is_about_it = held & ((1 << HELD_BITS) - 1) == held_key(cursor);
+    let passed =
+        (now >> TICK_SHIFT).wrapping_sub(held >> HELD_BITS) & ((1 << (u64::BITS - HELD_BITS)) - 1);
+    let left = u64::from(patience).saturating_sub(passed);
+    is_about_it.then(|| now.saturating_add(left << TICK_SHIFT))
 }
 
 /// Returns what an exchange makes of a word when it leaves the slot `spare` there. An empty entry
@@ -213,5 +288,54 @@ mod tests {
         assert_eq!(full, ROUND | FULL | 7);
         assert_eq!(exchanged(full, 9), (2 * ROUND) | 9);
         assert_eq!(exchanged(ROUND | RETURNED | 3, 4), (2 * ROUND) | 4);
+    }
+
+    #[test]
+    fn puts_of_a_broadcast_are_counted() {
+        let mut entry = ROUND;
+        for count in 0..7 {
+            assert_eq!(lap(entry), count * ROUND);
+            entry = exchanged(entry, 5);
+        }
+    }
+
+    #[test]
+    fn so_many_entries_on_and_back() {
+        for len in [1, 2, 3, 64] {
+            let mut at = 7 * ROUND;
+            for _ in 0..3 * len {
+                for count in 0..=len {
+                    let there = after(at, count, len);
+                    assert_eq!(distance(there, at, len), count as i64);
+                    assert_eq!(before(there, count, len), at);
+                }
+                at = next(at, len);
+            }
+        }
+        // There is nothing before the beginning.
+        assert_eq!((before(ROUND, 1, 3), before(ROUND + 1, 2, 3)), (ROUND, ROUND));
+        // The wrap.
+        let last = !(INDEX | FLAGS);
+        assert_eq!((after(last, 1, 1), before(0, 1, 1)), (0, last));
+    }
+
+    #[test]
+    fn patience_is_that_with_one_cursor() {
+        let (cursor, since) = ((9 * ROUND) | SUBSCRIBED | 3, 1 << 50);
+        let held = held_at(cursor, since);
+        assert_eq!(patience_ends(held, cursor, 4, since), Some(since + (4 << 20)));
+        let later = since + (3 << 20);
+        assert_eq!(patience_ends(held, cursor, 4, later), Some(later + (1 << 20)));
+        let too_late = since + (9 << 20);
+        assert_eq!(patience_ends(held, cursor, 4, too_late), Some(too_late));
+        assert_eq!(patience_ends(held, cursor + 1, 4, since), None);
+        assert_eq!(patience_ends(0, SUBSCRIBED, 4, since), None);
+        assert_eq!(patience_ends(held, cursor + (ROUND << 17), 4, since), None);
+        assert_eq!(patience_ends(held, cursor + ROUND, 4, since), None);
+        // The clock's ticks wrap in the word.
+        let wrap = (1 << 44) - (1 << 20);
+        let held = held_at(cursor, wrap);
+        let then = wrap + (2 << 20);
+        assert_eq!(patience_ends(held, cursor, 4, then), Some(then + (2 << 20)));
     }
 }

@@ -21,6 +21,8 @@ pub(super) fn refused(refused: Refused) -> u64 {
         Refused::Full => output::FULL,
         Refused::Empty => output::EMPTY,
         Refused::Closed => output::CLOSED,
+        Refused::Missed(count) => output::MISSED + count,
+        Refused::Expelled => output::EXPELLED,
         // The public waiting operations report `Deadlock`, and none of them is used here.
         Refused::Deadlock | Refused::Corrupt => panic!("{refused:?}"),
     }
@@ -206,7 +208,7 @@ impl Plot {
                 output::DONE
             }
             Op::Attach => {
-                me.0 = memory.attach(list(), |_| Ok(())).unwrap();
+                me.0 = memory.attach(list(), false, |_| Ok(())).unwrap();
                 output::DONE
             }
             Op::Loan => {
@@ -228,6 +230,14 @@ impl Plot {
             | Op::PutLong(..)
             | Op::GetLong
             | Op::Trim => self.use_blocks(me, op),
+            Op::Send(_)
+            | Op::SendWaiting(_)
+            | Op::Subscribe(_)
+            | Op::Unsubscribe
+            | Op::Receive
+            | Op::ReceiveWaiting
+            | Op::WatchRoom
+            | Op::WatchItem => self.cast(me, op),
             Op::TakeToken => {
                 // No other thread takes it.
                 let _ = memory.record(participant.id).token.try_lock_contended().unwrap();

@@ -51,7 +51,7 @@ impl Source for Watched {
     }
 
     fn words(&self) -> usize {
-        crate::ring::watching::WORDS
+        crate::ring::watching::WORDS_FOR_SENDER
     }
 
     fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
@@ -102,6 +102,38 @@ impl Source for WatchedMemory {
         self.0.awake();
         if self.look(state) {
             self.0.wake_for_memory();
+        }
+    }
+}
+
+/// An item of a broadcast to wait for, after a position, as in `subscriber`.
+pub(super) struct WatchedItem(pub(super) QueueMemory, pub(super) u64);
+
+impl Source for WatchedItem {
+    fn key(&self) -> usize {
+        self.0.key(Side::Getters)
+    }
+
+    fn look(&self, _: &WatchState) -> bool {
+        self.0.has_item(self.1)
+    }
+
+    fn words(&self) -> usize {
+        crate::ring::watching::WORDS
+    }
+
+    fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
+        self.0.arm_for_item(self.1, words)
+    }
+
+    fn pend(&self, entry: &Entry) {
+        self.0.pend(entry);
+    }
+
+    fn awake(&self, state: &mut WatchState) {
+        self.0.awake();
+        if self.look(state) {
+            self.0.wake_side(Side::Getters);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The cases. Each one prepares in a child of its own, and carries out one operation.
 
+mod broadcast;
 mod connection;
 mod directory;
 mod futures;
@@ -31,6 +32,7 @@ pub(crate) fn all() -> Vec<Case> {
     primitives::add(&mut all);
     wait_any::add(&mut all);
     queue::add(&mut all);
+    broadcast::add(&mut all);
     connection::add(&mut all);
     process::add(&mut all);
     directory::add(&mut all);

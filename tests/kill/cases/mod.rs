@@ -11,6 +11,7 @@ mod barrier;
 mod batches;
 mod blocks;
 mod bounded;
+mod broadcast;
 mod condition;
 mod connection;
 mod event;
@@ -46,6 +47,7 @@ pub(crate) fn all() -> Vec<Box<dyn Subject>> {
         queue::cases(),
         batches::cases(),
         blocks::cases(),
+        broadcast::cases(),
         joinable::cases(),
         connection::cases(),
         wait_any::cases(),

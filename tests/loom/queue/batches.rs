@@ -7,7 +7,7 @@ use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::model::Futexes::Look;
 use loom::thread;
 
-use super::{BlockConfig, Config, Plot, plot_of};
+use super::{BlockConfig, Config, Plot, SlowConfig, plot_of};
 use crate::ring::batches::Got;
 use crate::ring::participant::Participant;
 use crate::ring::refused::Refused;
@@ -32,6 +32,7 @@ fn batches(ids: u32) -> Arc<Batches> {
         align: 8,
         batch: 2,
         blocks: BlockConfig::default(),
+        slow: SlowConfig::default(),
     };
     let plot = plot_of(config);
     plot.furnish();

@@ -7,7 +7,7 @@ use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::participant;
 
-use super::{BlockConfig, Config, Plot, me, plot_of};
+use super::{BlockConfig, Config, Plot, SlowConfig, me, plot_of};
 use crate::ring::budget::{NoBlock, Pages, sum, units};
 use crate::ring::participant::Participant;
 use crate::ring::refused::Refused;
@@ -49,6 +49,7 @@ fn blocks(ids: u32, most: u32, units: u32) -> Blocks {
         align: 1,
         batch: 0,
         blocks: BlockConfig { most, longest: PAGE * u64::from(units.min(2)), unit: PAGE, units },
+        slow: SlowConfig::default(),
     };
     let contents = (0..most).map(|_| Watched::default()).collect();
     Blocks { plot: plot_of(config), contents }
@@ -212,7 +213,7 @@ fn a_holder_that_is_killed_leaves_its_memory() {
         21,
         |killed_at| {
             let blocks = share(blocks(2, 1, 2));
-            let attach = |plot: &Plot| plot.memory.attach(me(), |_| Ok(())).unwrap();
+            let attach = |plot: &Plot| plot.memory.attach(me(), false, |_| Ok(())).unwrap();
             let waiter = spawn(1, None, &blocks, move |blocks| {
                 let me = attach(&blocks.plot);
                 blocks.take_waiting(&me, 1).unwrap();

@@ -198,7 +198,7 @@ fn a_getter_killed_anywhere_loses_nothing_of_others() {
 
 /// Attaches with any id that is to be had.
 fn attach(plot: &Plot) -> Participant {
-    plot.memory.attach(me(), |_| Ok(())).unwrap()
+    plot.memory.attach(me(), false, |_| Ok(())).unwrap()
 }
 
 /// From the token to the end: the next participant takes the dead one's id, or an id of its own.

@@ -21,7 +21,7 @@ fn tasks(capacity: u32, ids: u32) -> Arc<Plot> {
 }
 
 fn attach(plot: &Plot) -> Participant {
-    plot.memory.attach(me(), |_| Ok(())).unwrap()
+    plot.memory.attach(me(), false, |_| Ok(())).unwrap()
 }
 
 impl Plot {
