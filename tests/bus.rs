@@ -60,7 +60,7 @@ impl Bus {
     }
 
     fn subscribe(&self, name: &str) -> Program {
-        self.start(name, &["subscribe", "news", "--name", name])
+        self.start(name, &["subscribe", "news"])
     }
 }
 
@@ -155,9 +155,8 @@ fn all_go_on(subscribers: &[&Program], publishers: &[&Program]) {
     for subscriber in subscribers {
         for publisher in publishers {
             let before = of(subscriber, publisher);
-            until("a subscriber gets a publisher's messages", || {
-                of(subscriber, publisher) >= before + ENOUGH
-            });
+            let what = format!("{:?} gets {:?}'s messages", subscriber.out, publisher.out);
+            until(&what, || of(subscriber, publisher) >= before + ENOUGH);
         }
     }
 }
@@ -183,19 +182,19 @@ fn programs_come_in_any_order_and_survivors_go_on() {
     let directory = bus.serve("directory-2");
     all_go_on(&[&first, &second, &third, &late], &[&one, &two, &three]);
 
-    // A subscriber is killed: the publishers forget it, and another one takes its place.
-    let id = first.child.id();
+    // A subscriber is killed, and another one takes its place.
     assert_whole("first", &first.kill());
-    for publisher in [&one, &two, &three] {
-        until("a publisher notices a death", || {
-            publisher.complaints().contains(&format!("first.{id} is gone"))
-        });
-    }
     let first = bus.subscribe("first-again");
     all_go_on(&[&first, &second, &third, &late], &[&one, &two, &three]);
 
-    // A publisher is killed.
+    // A publisher is killed: the subscribers forget it.
+    let id = one.child.id();
     one.kill();
+    for subscriber in [&first, &second, &third, &late] {
+        until("a subscriber notices a death", || {
+            subscriber.complaints().contains(&format!("one.{id}: the publisher is gone"))
+        });
+    }
     all_go_on(&[&first, &second, &third, &late], &[&two, &three]);
     let one = bus.publish("one-again");
     all_go_on(&[&first, &second, &third, &late], &[&one, &two, &three]);
@@ -220,7 +219,10 @@ fn programs_come_in_any_order_and_survivors_go_on() {
         [("first-again", &first), ("second-again", &second), ("third", &third)]
     {
         assert_whole(name, &subscriber.printed());
-        assert_eq!(subscriber.complaints().lines().find(|line| !line.contains("directory")), None);
+        // One who comes may miss the oldest message. What follows is whole, as was asserted.
+        let is_known =
+            |line: &&str| ["directory", "is gone", "missed"].iter().any(|it| line.contains(it));
+        assert_eq!(subscriber.complaints().lines().find(|line| !is_known(line)), None);
     }
     drop(directory);
 }

@@ -33,6 +33,11 @@ impl Link {
         self.client.as_ref()
     }
 
+    /// Returns whether the last call of `work` left something undone.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.client.is_some() && self.is_behind
+    }
+
     /// Calls `work` with the directory and a deadline, if there is a reason to. The reasons are a
     /// new connection, news on the old one, or work that was left undone. If `work` fails, the link
     /// drops the connection, and makes a new one later.

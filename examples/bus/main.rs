@@ -9,30 +9,30 @@
 //! ```
 //!
 //! # Who does what
-//! A subscriber has a [mailbox](mailbox): a queue of its own with room for 1,024 messages, and a
-//! lock that it holds until it ends. It puts both into the directory, under a name of its own. A
-//! publisher gets the mailboxes of its topic from the directory, and puts each message into every
-//! one of them. So messages go from process to process in shared memory, and the directory is
-//! needed only to find each other.
+//! A publisher has a [channel](channel): a broadcast that keeps 1,024 messages, and a lock that it
+//! holds until it ends. It puts both into the directory, under a name of its own. A subscriber gets
+//! the channels of its topics from the directory, and subscribes to each, from the oldest message
+//! on. So messages go from process to process in shared memory, and the directory is needed only to
+//! find each other.
 //!
 //! Each subscriber gets the messages of one publisher in order, and none twice. A publisher never
-//! waits for a subscriber. If a subscriber is stopped or too slow, it alone loses the messages that
-//! its mailbox has no room for.
+//! waits for a subscriber. If a subscriber is stopped or too slow, it alone misses the messages
+//! that the channel does not keep any more, and is told how many.
 //!
 //! # What a death does
 //! | killed process | what the others do |
 //! |---|---|
-//! | the directory | publishers and subscribers go on with the mailboxes that they know, and look for the next directory; there they put and get everything again |
-//! | a subscriber | publishers find that its lock has no owner, and forget its mailbox; the directory forgets its names |
-//! | a publisher | nothing; the message that it was about to put is in each mailbox as a whole, or not at all |
+//! | the directory | publishers and subscribers go on with the channels that they know, and look for the next directory; there they put and get everything again |
+//! | a subscriber | nothing |
+//! | a publisher | subscribers find that its lock has no owner, read what it has sent, and forget its channel; the message that it was about to send goes to all of them as a whole, or to none |
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use crossproc::directory::Address;
 
+mod channel;
 mod link;
-mod mailbox;
 mod publish;
 mod serve;
 mod subscribe;
