@@ -255,6 +255,19 @@ fn stop(child: &Child) {
     });
 }
 
+/// Returns processes that send these, once they sleep for want of room. They have no slices.
+fn senders_asleep(broadcast: &Broadcast<u64>, numbers: [u64; 2]) -> [Child; 2] {
+    let senders = numbers.map(|number| {
+        let broadcast = broadcast.clone();
+        fork(move || {
+            set_recheck_interval(None);
+            broadcast.send(number).unwrap();
+        })
+    });
+    senders.iter().for_each(wait_until_asleep);
+    senders
+}
+
 /// Without slices: the kernel wakes a sender, and that one all others.
 #[test]
 fn senders_go_on_when_the_subscriber_that_they_wait_for_dies() {
@@ -264,16 +277,7 @@ fn senders_go_on_when_the_subscriber_that_they_wait_for_dies() {
     broadcast.send(1).unwrap();
     broadcast.send(2).unwrap();
     assert_eq!((own.recv().unwrap(), own.recv().unwrap()), (1, 2));
-    let senders: Vec<Child> = [3, 4]
-        .map(|number| {
-            let broadcast = broadcast.clone();
-            fork(move || {
-                set_recheck_interval(None);
-                broadcast.send(number).unwrap();
-            })
-        })
-        .into();
-    senders.iter().for_each(wait_until_asleep);
+    let senders = senders_asleep(&broadcast, [3, 4]);
     assert!(matches!(broadcast.try_send(5).unwrap_err().error, QueueError::Full));
     assert!(matches!(broadcast.send_timeout(5, SHORT).unwrap_err().error, QueueError::TimedOut));
     kill(&victim);
@@ -289,16 +293,7 @@ fn senders_go_on_when_the_subscriber_that_they_wait_for_goes_on_or_leaves() {
         let broadcast = broadcast(1, SlowSubscribers::Wait);
         let mut subscriber = broadcast.subscribe().unwrap();
         broadcast.send(1).unwrap();
-        let senders: Vec<Child> = [2, 3]
-            .map(|number| {
-                let broadcast = broadcast.clone();
-                fork(move || {
-                    set_recheck_interval(None);
-                    broadcast.send(number).unwrap();
-                })
-            })
-            .into();
-        senders.iter().for_each(wait_until_asleep);
+        let senders = senders_asleep(&broadcast, [2, 3]);
         if leaves {
             drop(subscriber);
         } else {

@@ -4,8 +4,8 @@
 #![allow(unsafe_code)]
 
 use crossproc::{
-    Barrier, BatchQueue, BoundedSemaphore, ByteQueue, Condition, Event, JoinableQueue, Lock, Once,
-    Permits, Queue, RLock, RwLock, Semaphore, Shm, shared,
+    Barrier, BatchQueue, BoundedSemaphore, Broadcast, ByteQueue, Condition, Event, JoinableQueue,
+    Lock, Once, Permits, Queue, RLock, RwLock, Semaphore, Shm, shared,
 };
 
 mod forked;
@@ -100,6 +100,7 @@ fn a_million_items_make_no_system_call() {
         JoinableQueue::<u64>::new(7).unwrap(),
     );
     let batches = BatchQueue::<u64>::with_max_batch(3, 4).unwrap();
+    let broadcast = Broadcast::<u64>::new(3).unwrap();
     join_all([fork(move || -> () {
         // A thread's first operation on a queue makes a few system calls.
         numbers.put(0).unwrap();
@@ -110,6 +111,9 @@ fn a_million_items_make_no_system_call() {
         tasks.get().unwrap().done();
         batches.put(0).unwrap();
         batches.get().unwrap();
+        let mut subscribers = [broadcast.subscribe().unwrap(), broadcast.subscribe().unwrap()];
+        broadcast.send(0).unwrap();
+        subscribers.each_mut().map(|subscriber| subscriber.recv().unwrap());
         let mut some = Vec::with_capacity(100);
         enter_strict_mode();
         for round in 0..ROUNDS {
@@ -136,6 +140,11 @@ fn a_million_items_make_no_system_call() {
             tasks.put(round).unwrap();
             tasks.get().unwrap().done();
             tasks.join().unwrap();
+            broadcast.send(round).unwrap();
+            for subscriber in &mut subscribers {
+                assert_eq!(subscriber.recv().unwrap(), round);
+                assert!(subscriber.try_recv().is_err());
+            }
         }
         exit(0)
     })]);

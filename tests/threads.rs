@@ -6,11 +6,12 @@
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicUsize, Ordering::*};
 use std::thread;
 
 use crossproc::{
-    Barrier, BoundedSemaphore, ByteQueue, Condition, Event, JoinableQueue, Lock, Once, Permits,
-    Queue, RLock, RwLock, Semaphore, Shm, shared,
+    Barrier, BoundedSemaphore, Broadcast, ByteQueue, Condition, Event, JoinableQueue, Lock, Once,
+    Permits, Queue, RLock, RwLock, Semaphore, Shm, shared,
 };
 
 const THREADS: usize = 4;
@@ -225,6 +226,35 @@ fn what_is_done_once() {
 
 /// Each item is the number of a place. Its putter has written that place, and no other thread does
 /// until the item is got.
+/// Each subscriber sees what was written before each send, whether it copies the item or views it.
+#[test]
+fn broadcasts() {
+    let places: Vec<Passed> = (0..THREADS / 2 * ROUNDS).map(|_| Passed::new()).collect();
+    let broadcast = Broadcast::<u64>::new(8).unwrap();
+    let subscribed = AtomicUsize::new(0);
+    together(THREADS, |index| {
+        if index % 2 == 0 {
+            while subscribed.load(Acquire) < THREADS / 2 {
+                thread::yield_now();
+            }
+            for place in (index / 2 * ROUNDS..).take(ROUNDS) {
+                places[place].add(place);
+                broadcast.send(place as u64).unwrap();
+            }
+        } else {
+            let mut subscriber = broadcast.subscribe().unwrap();
+            subscribed.fetch_add(1, Release);
+            for round in 0..places.len() {
+                let place = match round % 2 {
+                    0 => subscriber.recv().unwrap() as usize,
+                    _ => *subscriber.view().unwrap() as usize,
+                };
+                assert_eq!(places[place].get(), place);
+            }
+        }
+    });
+}
+
 #[test]
 fn queues() {
     const PLACES: usize = THREADS / 2 * ROUNDS;

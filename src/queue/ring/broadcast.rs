@@ -374,8 +374,8 @@ impl QueueMemory {
         // Acquire: what the subscriber has read before, it has read before this. It does not
         // believe what it reads later.
         let out = word.compare_exchange(cursor, cursor & !FLAGS | EXPELLED, Acquire, Relaxed);
-        if out.is_ok() && self.ring(Which::Items).head().load(SeqCst) & WAITERS != 0 {
-            Side::Putters.position(self.ring(Which::Items)).wake(u32::MAX);
+        if out.is_ok() {
+            self.wake_senders();
         }
         true
     }
@@ -440,6 +440,8 @@ impl QueueMemory {
     /// Wakes all senders that sleep, after a change of a cursor that is more than one step.
     fn wake_senders(&self) {
         let ring = self.ring(Which::Items);
+        // SeqCst: after the change of the cursor, as in `go_on`. Where that is an exchange for
+        // EXPELLED, a sender that sleeps looks again by itself when patience ends.
         if ring.head().load(SeqCst) & WAITERS != 0 {
             Side::Putters.position(ring).wake(u32::MAX);
         }
@@ -458,6 +460,7 @@ impl QueueMemory {
             .compare_exchange(at | SUBSCRIBED, to | SUBSCRIBED, SeqCst, Relaxed)
             .map_err(|_| self.out(cursor))?;
         participant.head.set(to);
+        // SeqCst: not before the exchange above.
         Ok(self.ring(Which::Items).head().load(SeqCst) & FLAGS)
     }
 
