@@ -113,7 +113,9 @@ fn a_million_items_make_no_system_call() {
         batches.get().unwrap();
         let mut subscribers = [broadcast.subscribe().unwrap(), broadcast.subscribe().unwrap()];
         broadcast.send(0).unwrap();
-        subscribers.each_mut().map(|subscriber| subscriber.recv().unwrap());
+        for subscriber in &mut subscribers {
+            assert_eq!(subscriber.recv().unwrap(), 0);
+        }
         let mut some = Vec::with_capacity(100);
         enter_strict_mode();
         for round in 0..ROUNDS {
