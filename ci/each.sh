@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 program=$1
 shift
 export RUSTFLAGS="--cfg crossproc_loom ${RUSTFLAGS:-}"
+# A model that fails says where by itself.
+export CARGO_PROFILE_RELEASE_DEBUG=0
 cargo test --release --target-dir target/loom --test "$program" --no-run
 binary=$(cargo test --release --target-dir target/loom --test "$program" --no-run 2>&1 |
     sed -n 's/^ *Executable .* (\(.*\))$/\1/p')
