@@ -1,5 +1,6 @@
 //! How long it takes from a process's death by SIGKILL until another one, which sleeps, has what
-//! the dead one held: a lock, or a task of a queue. Beside a robust pthread mutex.
+//! the dead one held: a lock, a task of a queue, or the room that a subscriber did not leave. Beside
+//! a robust pthread mutex.
 
 mod beside {
     pub(crate) mod mutual_exclusion;
@@ -11,7 +12,7 @@ use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::thread;
 
-use crossproc::{JoinableQueue, Lock, Shm};
+use crossproc::{Broadcast, JoinableQueue, Lock, Shm};
 
 use self::beside::pthread_mutex::PthreadMutex;
 use self::beside::pthread_mutex::Robustness::Robust;
@@ -100,6 +101,16 @@ fn of_queue(times: u64) -> Figures {
     deaths(times, hold, || queue.get().unwrap().done())
 }
 
+/// The holder subscribes and does not read, and its successor sends.
+fn of_broadcast(times: u64) -> Figures {
+    let broadcast = Broadcast::<u64>::new(1).unwrap();
+    let hold = || {
+        forget(broadcast.subscribe().unwrap());
+        broadcast.send(1).unwrap();
+    };
+    deaths(times, hold, || broadcast.send(2).unwrap())
+}
+
 fn compare(ratios: &mut Ratios) {
     let times = ratios.effort().choose(200, 50, 1);
     let rival = "pthread robust pshared";
@@ -109,4 +120,6 @@ fn compare(ratios: &mut Ratios) {
     // the least that hands on anything.
     let operation = rows("a killed worker's task", &PERCENTS);
     ratios.compare_figures(operation, of_queue(times), rival, of_mutex(times));
+    let operation = rows("a killed subscriber's room", &PERCENTS);
+    ratios.compare_figures(operation, of_broadcast(times), rival, of_mutex(times));
 }

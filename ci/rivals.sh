@@ -7,6 +7,6 @@ cd "$(dirname "$0")/.."
 cargo build --release -p wordcount
 CROSSPROC_WORDCOUNT=$(realpath "${CARGO_TARGET_DIR:-target}/release/wordcount")
 export CROSSPROC_WORDCOUNT
-for bench in queue pipe wordcount; do
+for bench in queue broadcast pipe wordcount; do
     cargo bench --manifest-path benches/rivals/Cargo.toml --bench $bench -- --test
 done

@@ -13,6 +13,7 @@ use std::env;
 use criterion::Criterion;
 
 pub mod asleep;
+pub mod broadcast;
 pub mod latencies;
 pub mod machine;
 pub mod pipe;
