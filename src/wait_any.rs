@@ -36,6 +36,8 @@ pub trait Waitable: sealed::Waits + Sync {}
 /// | [`Queue`](crate::Queue) | while there is an item, or it is closed |
 /// | [`JoinableQueue`](crate::JoinableQueue) | while there is a task for the thread, or no more will come |
 /// | [`Queue::room`](crate::Queue::room), [`JoinableQueue::room`](crate::JoinableQueue::room) | while there is room, or it is closed |
+/// | [`Subscriber::next_item`](crate::Subscriber::next_item) | while there is an item for it, or the broadcast is closed |
+/// | [`Broadcast::room`](crate::Broadcast::room) | while there is room, or it is closed; a look [expels](crate::SlowSubscribers::Expel) as a send does |
 /// | [`Lock::owner_death`](crate::Lock::owner_death), [`RLock::owner_death`](crate::RLock::owner_death) | while the lock is free, and an owner has died whose data has not been recovered |
 /// | [`Connection`](crate::Connection), [`Receiver`](crate::Receiver) | while there is something to receive: a message, or the end of the stream |
 /// | [`Sender`](crate::Sender) | while there is room, or no receiver is left |
@@ -49,7 +51,7 @@ pub trait Waitable: sealed::Waits + Sync {}
 /// # Blocking and fairness
 /// The call looks at all of them for a few microseconds, then sleeps in one system call. It sleeps
 /// on all their futexes, up to 128 words, or on all descriptors. A semaphore, an event and a lock
-/// are two words, a queue is six, a queue of tasks ten.
+/// are two words, a queue is six, a broadcast's room seven, a queue of tasks ten.
 ///
 /// Threads of this process sleep in its place if there are both futexes and descriptors, more
 /// words, or the deaths of several locks' owners. There is one such thread for each 127 words in
