@@ -1,6 +1,6 @@
 //! How long it takes from a process's death by SIGKILL until another one, which sleeps, has what
-//! the dead one held: a lock, a task of a queue, or the room that a subscriber did not leave. Beside
-//! a robust pthread mutex.
+//! the dead one held: a lock, a task of a queue, or the room that a subscriber did not leave.
+//! Beside a robust pthread mutex.
 
 mod beside {
     pub(crate) mod mutual_exclusion;

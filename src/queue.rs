@@ -21,6 +21,7 @@ mod batches;
 mod bytes;
 
 mod broadcast;
+mod broadcast_options;
 mod subscriber;
 mod viewed;
 
@@ -29,7 +30,8 @@ mod futures;
 mod room;
 
 pub use self::batches::BatchQueue;
-pub use self::broadcast::{Broadcast, BroadcastOptions, SlowSubscribers};
+pub use self::broadcast::Broadcast;
+pub use self::broadcast_options::{BroadcastOptions, SlowSubscribers};
 pub use self::bytes::{ByteQueue, JoinableByteQueue};
 pub use self::error::{PutError, PutManyError, QueueError};
 pub use self::fifo::Queue;

@@ -34,10 +34,9 @@ impl Everybody for Bcast {
             return Err("one writer only".into());
         }
         let len = HEADER_SIZE + (row.capacity() * FRAME).next_power_of_two();
+        let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping, which is never unmapped.
-        let start = unsafe {
-            mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)
-        };
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), len, access, MapFlags::SHARED) };
         let start = start.map_err(|error| error.to_string())?;
         // SAFETY: mapped for ever. The ring takes shared bytes and writes to them all the same.
         let bytes = unsafe { slice::from_raw_parts(start.cast::<u8>(), len) };

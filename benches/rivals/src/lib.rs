@@ -1,5 +1,5 @@
-//! Message queues of other crates, which `crossproc::Queue` and `Broadcast` are measured against. Those that the
-//! system and the standard library have are in `crossproc-harness`.
+//! Message queues of other crates, which `crossproc::Queue` and `crossproc::Broadcast` are measured
+//! against. Those that the system and the standard library have are in `crossproc-harness`.
 
 pub mod bcast;
 pub mod cloudtoid;
