@@ -6,8 +6,8 @@ use std::thread;
 use crossproc::directory::{Address, DirectoryClient};
 use crossproc::process::Child;
 use crossproc::{
-    ByteQueue, Event, JoinableQueue, LockError, Queue, Readable, Shm, Wait, pipe, simplex,
-    wait_any_with,
+    Broadcast, ByteQueue, Event, JoinableQueue, LockError, Queue, Readable, Shm, Wait, pipe,
+    simplex, wait_any_with,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
@@ -66,6 +66,21 @@ fn unfinished() -> JoinableQueue<u64> {
     let queue: JoinableQueue<u64> = JoinableQueue::new(2).unwrap();
     while queue.try_put(0).is_ok() {}
     queue
+}
+
+/// Returns a broadcast without room, and its subscriber, which does not read.
+fn unread() -> (Broadcast<u64>, Child) {
+    let broadcast: Broadcast<u64> = Broadcast::new(2).unwrap();
+    let theirs = broadcast.clone();
+    let subscriber = fork(move || -> () {
+        let _subscriber = theirs.subscribe().unwrap();
+        loop {
+            thread::park();
+        }
+    });
+    wait_until("it has subscribed", || broadcast.subscribers() == 1);
+    while broadcast.try_send(0).is_ok() {}
+    (broadcast, subscriber)
 }
 
 /// Returns a connection without room for more, and its other end.
@@ -209,6 +224,28 @@ pub(super) fn every_wait(
         ),
         ("queue of tasks, putting", own(unfinished, |queue, wait| ended(queue.put_with(1, wait)))),
         ("queue of tasks, joining", own(unfinished, |queue, wait| ended(queue.join_with(wait)))),
+        (
+            "broadcast, sending",
+            own(unread, |(broadcast, _), wait| ended(broadcast.send_with(1, wait))),
+        ),
+        (
+            "broadcast, waiting for room",
+            own(unread, |(broadcast, _), wait| ended(wait_any_with(&[&broadcast.room()], wait))),
+        ),
+        (
+            "subscriber",
+            own(
+                || Broadcast::<u64>::new(2).unwrap().subscribe().unwrap(),
+                |subscriber, wait| ended(subscriber.recv_with(wait)),
+            ),
+        ),
+        (
+            "subscriber, waiting for an item",
+            own(
+                || Broadcast::<u64>::new(2).unwrap().subscribe().unwrap(),
+                |subscriber, wait| ended(wait_any_with(&[&subscriber.next_item()], wait)),
+            ),
+        ),
         (
             "connection, receiving",
             own(|| pipe().unwrap(), |(one, _), wait| ended(one.recv_with(wait))),
