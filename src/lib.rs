@@ -93,9 +93,9 @@ pub use self::memory::{Contents, Shm};
 pub use self::memory::{Fingerprint, Plain, Shared};
 pub use self::memory::{Flag, Text, TextTooLong};
 pub use self::queue::{
-    Batch, BatchQueue, Broadcast, BroadcastOptions, ByteQueue, DeadLetter, Item, JoinableByteQueue,
-    JoinableQueue, Loan, NextItem, PutError, PutManyError, Queue, QueueError, QueueOptions,
-    Received, Room, SlowSubscribers, Subscriber, Task, View,
+    AllDone, Batch, BatchQueue, Broadcast, BroadcastOptions, ByteQueue, DeadLetter, Item,
+    JoinableByteQueue, JoinableQueue, Loan, NextDeadLetter, NextItem, PutError, PutManyError,
+    Queue, QueueError, QueueOptions, Received, Room, SlowSubscribers, Subscriber, Task, View,
 };
 pub use self::sync::barrier::{Arrival, Barrier, BarrierError, BarrierPassed};
 pub use self::sync::condition::{Condition, ConditionError, Held};

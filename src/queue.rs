@@ -15,6 +15,7 @@ mod options;
 // sorting them.
 mod fifo;
 mod joinable;
+mod progress;
 mod task;
 
 mod batches;
@@ -39,6 +40,7 @@ pub use self::item::{Batch, Item};
 pub use self::joinable::JoinableQueue;
 pub use self::loan::{Loan, Received};
 pub use self::options::QueueOptions;
+pub use self::progress::{AllDone, NextDeadLetter};
 pub use self::room::Room;
 pub use self::subscriber::{NextItem, Subscriber, View};
 pub use self::task::{DeadLetter, Task};

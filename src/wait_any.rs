@@ -36,6 +36,8 @@ pub trait Waitable: sealed::Waits + Sync {}
 /// | [`Queue`](crate::Queue) | while there is an item, or it is closed |
 /// | [`JoinableQueue`](crate::JoinableQueue) | while there is a task for the thread, or no more will come |
 /// | [`Queue::room`](crate::Queue::room), [`JoinableQueue::room`](crate::JoinableQueue::room) | while there is room, or it is closed |
+/// | [`JoinableQueue::all_done`](crate::JoinableQueue::all_done) | while no task is unfinished |
+/// | [`JoinableQueue::next_dead_letter`](crate::JoinableQueue::next_dead_letter) | while there is a dead letter |
 /// | [`Subscriber::next_item`](crate::Subscriber::next_item) | while there is an item for it, or the broadcast is closed |
 /// | [`Broadcast::room`](crate::Broadcast::room) | while there is room, or it is closed; a look [expels](crate::SlowSubscribers::Expel) as a send does |
 /// | [`Lock::owner_death`](crate::Lock::owner_death), [`RLock::owner_death`](crate::RLock::owner_death) | while the lock is free, and an owner has died whose data has not been recovered |

@@ -2,7 +2,9 @@
 
 use super::Waitable;
 use super::sealed::{Of, Refusal, Waits};
-use crate::queue::{Item, JoinableQueue, NextItem, Queue, Room};
+use crate::queue::{
+    AllDone, Item, JoinableQueue, NextDeadLetter, NextItem, Queue, QueueError, Room,
+};
 use crate::sync::event::Event;
 use crate::sync::semaphore::{BoundedSemaphore, Semaphore};
 
@@ -62,6 +64,30 @@ impl Waits for NextItem<'_> {
 impl Waitable for Room<'_> {}
 
 impl Waits for Room<'_> {
+    fn of(&self) -> Of<'_> {
+        Of::Source(self)
+    }
+}
+
+impl Waitable for AllDone<'_> {}
+
+impl Waits for AllDone<'_> {
+    fn check(&self) -> Result<(), Refusal> {
+        match self.handle.with(|participation| participation.has_task()) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(Refusal::Queue(QueueError::Deadlock)),
+            Err(error) => Err(Refusal::Queue(error)),
+        }
+    }
+
+    fn of(&self) -> Of<'_> {
+        Of::Source(self)
+    }
+}
+
+impl Waitable for NextDeadLetter<'_> {}
+
+impl Waits for NextDeadLetter<'_> {
     fn of(&self) -> Of<'_> {
         Of::Source(self)
     }

@@ -21,6 +21,7 @@ mod broadcast;
 mod burials;
 mod exchanging;
 mod operations;
+mod progress;
 mod sequential;
 mod sleeping;
 mod sources;
@@ -116,6 +117,10 @@ enum Op {
     Finish,
     GiveBack,
     Join,
+    /// Waits until all tasks are done, or for something that never happens.
+    WatchAll,
+    /// Waits for a dead letter.
+    WatchLetter,
     /// Takes a block of so many units, and keeps it.
     Hold(u32),
     HoldWaiting(u32),

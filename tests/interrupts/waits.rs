@@ -225,6 +225,14 @@ pub(super) fn every_wait(
         ("queue of tasks, putting", own(unfinished, |queue, wait| ended(queue.put_with(1, wait)))),
         ("queue of tasks, joining", own(unfinished, |queue, wait| ended(queue.join_with(wait)))),
         (
+            "queue of tasks, waiting until all is done",
+            own(unfinished, |queue, wait| ended(wait_any_with(&[&queue.all_done()], wait))),
+        ),
+        (
+            "queue of tasks, waiting for a dead letter",
+            own(unfinished, |queue, wait| ended(wait_any_with(&[&queue.next_dead_letter()], wait))),
+        ),
+        (
             "broadcast, sending",
             own(unread, |(broadcast, _), wait| ended(broadcast.send_with(1, wait))),
         ),

@@ -37,7 +37,11 @@ struct Plot {
 
 /// Makes a queue without participants.
 fn plot(capacity: u32, ids: u32, is_joinable: bool) -> Plot {
-    let config = Config {
+    plot_of(config(capacity, ids, is_joinable))
+}
+
+fn config(capacity: u32, ids: u32, is_joinable: bool) -> Config {
+    Config {
         capacity,
         letters: 0,
         ids,
@@ -49,8 +53,7 @@ fn plot(capacity: u32, ids: u32, is_joinable: bool) -> Plot {
         batch: 0,
         blocks: BlockConfig::default(),
         slow: SlowConfig::default(),
-    };
-    plot_of(config)
+    }
 }
 
 fn plot_of(config: Config) -> Plot {

@@ -20,6 +20,7 @@ use crossproc::{
 mod deaths;
 #[path = "../forked/mod.rs"]
 mod forked;
+mod progress;
 mod sharing;
 
 use forked::{PATIENCE, fork, join_all, kill, wait_until, wait_until_asleep};
@@ -56,6 +57,9 @@ struct All {
     board: Shm<Board>,
     items: Queue<u64>,
     tasks: JoinableQueue<u64>,
+    /// With one unfinished task each.
+    ending: JoinableQueue<u64>,
+    failing: JoinableQueue<u64>,
     full: Queue<u64>,
     ours: UnixStream,
     theirs: UnixStream,
@@ -66,14 +70,17 @@ struct All {
 }
 
 /// The number of kinds, and of those that are no descriptors, which come first.
-const KINDS: usize = 9;
-const SOURCES: usize = 8;
+const KINDS: usize = 11;
+const SOURCES: usize = 10;
 
 impl All {
     fn new() -> Self {
         let board = board();
         let full = Queue::<u64>::new(1).unwrap();
         full.put(1).unwrap();
+        let (ending, failing) = (progress::with_letters(1), progress::with_letters(1));
+        ending.put(1).unwrap();
+        failing.put(1).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let owner = owner_of(&board, |board| core::mem::forget(board.lock.lock()));
         let rowner = owner_of(&board, |board| core::mem::forget(board.rlock.lock()));
@@ -81,6 +88,8 @@ impl All {
             board,
             items: Queue::new(4).unwrap(),
             tasks: JoinableQueue::new(4).unwrap(),
+            ending,
+            failing,
             full,
             ours,
             theirs,
@@ -93,6 +102,7 @@ impl All {
     fn wait(&self, kinds: usize, wait: Wait) -> Result<Vec<usize>, WaitAnyError> {
         let (death, rdeath, room) =
             (self.board.lock.owner_death(), self.board.rlock.owner_death(), self.full.room());
+        let (all_done, letter) = (self.ending.all_done(), self.failing.next_dead_letter());
         let readable = Readable(&self.theirs);
         let all: [&dyn Waitable; KINDS] = [
             &self.board.event,
@@ -103,6 +113,8 @@ impl All {
             &room,
             &death,
             &rdeath,
+            &all_done,
+            &letter,
             &readable,
         ];
         wait_any_with(&all[..kinds], wait)
@@ -119,6 +131,8 @@ impl All {
             5 => assert_eq!(self.full.get().unwrap(), 1),
             6 => kill(&self.owner),
             7 => kill(&self.rowner),
+            8 => self.ending.get().unwrap().done(),
+            9 => drop(self.failing.get().unwrap()),
             _ => (&self.ours).write_all(b"x").unwrap(),
         }
     }
@@ -154,7 +168,8 @@ fn wakes(waits: impl FnOnce() -> Vec<usize> + Send, make_ready: impl FnOnce(), e
 
 #[test]
 fn each_kind_alone_wakes() {
-    let All { board, items, tasks, full, ours, theirs, owner, rowner } = &All::new();
+    let All { board, items, tasks, ending, failing, full, ours, theirs, owner, rowner } =
+        &All::new();
     wakes(|| wait_any(&[&board.event]).unwrap(), || board.event.set(), &[0]);
     wakes(|| wait_any(&[&board.semaphore]).unwrap(), || board.semaphore.release().unwrap(), &[0]);
     wakes(|| wait_any(&[&board.bounded]).unwrap(), || board.bounded.release().unwrap(), &[0]);
@@ -163,6 +178,12 @@ fn each_kind_alone_wakes() {
     wakes(|| wait_any(&[&full.room()]).unwrap(), || assert_eq!(full.get().unwrap(), 1), &[0]);
     wakes(|| wait_any(&[&board.lock.owner_death()]).unwrap(), || kill(owner), &[0]);
     wakes(|| wait_any(&[&board.rlock.owner_death()]).unwrap(), || kill(rowner), &[0]);
+    wakes(|| wait_any(&[&ending.all_done()]).unwrap(), || ending.get().unwrap().done(), &[0]);
+    wakes(
+        || wait_any(&[&failing.next_dead_letter()]).unwrap(),
+        || drop(failing.get().unwrap()),
+        &[0],
+    );
     wakes(
         || wait_any(&[&Readable(theirs)]).unwrap(),
         || {

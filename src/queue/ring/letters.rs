@@ -15,18 +15,25 @@
 //!   taking a letter out.
 //! - A newcomer moves those that are in its own places, which are free then.
 //! - A request for a letter takes such a task directly where the ring has none.
+//!
+//! # Who waits for a letter
+//! Only [watchers](super::watching) do. They mark the ring's `tail`, as getters mark that of the
+//! items, and look at its `head` and for returned tasks after that. A participant looks for the
+//! mark after each put of a letter, and after each return of a task, and wakes all of them.
 
-use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
+use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use crossproc_sys::atomic::fence;
 use crossproc_sys::robust::Thread;
 
-use super::ends::{End, Which};
+use super::ends::{End, Found, Which};
 use super::looks::Looks;
 use super::memory::QueueMemory;
 use super::participant::Participant;
 use super::participants::bits;
 use super::refused::Refused;
 use super::tasks::SOME;
-use super::words::{CLOSED, RETURNED, TASK, index};
+use super::waiting::wake_all_of;
+use super::words::{CLOSED, RETURNED, TASK, WAITERS, index};
 
 /// The number of looks that moving one task counts for: it is an exchange at each of two places.
 const LOOKS_OF_A_MOVE: usize = 1 << 10;
@@ -37,7 +44,7 @@ type From = (usize, usize);
 impl QueueMemory {
     /// Returns whether a task was given out as often as it may be. If the task is not the caller's,
     /// the answer may be stale.
-    fn is_given_up(&self, slot: usize) -> bool {
+    pub(crate) fn is_given_up(&self, slot: usize) -> bool {
         let limit = self.config.attempts;
         // Relaxed: as in `count_attempt`. A participant that takes the task checks again.
         limit != 0 && self.config.letters != 0 && self.attempts(slot).load(Relaxed) >= limit
@@ -62,9 +69,40 @@ impl QueueMemory {
         let is_letter =
             self.is_given_up(slot) && self.ring(Which::Letters).put(participant, place).is_ok();
         if is_letter {
+            self.tell_of_letter();
             self.note_finished();
         }
         is_letter
+    }
+
+    /// Tells that there may be a letter: wakes the threads that wait for one.
+    pub(crate) fn tell_of_letter(&self) {
+        if self.config.letters == 0 {
+            return;
+        }
+        // SeqCst: the letter was put, or the task returned, before `tail` is loaded. A watcher
+        // marks `tail` first and then looks for both. One of the two sees the other.
+        fence(SeqCst);
+        if self.ring(Which::Letters).tail().load(Relaxed) & WAITERS != 0 {
+            self.wake_for_letter();
+        }
+    }
+
+    pub(crate) fn wake_for_letter(&self) {
+        wake_all_of(self.ring(Which::Letters).tail());
+    }
+
+    /// Returns whether there is a letter to take.
+    pub(crate) fn has_letter(&self) -> bool {
+        // If the words make no sense, the request for a letter says so.
+        self.config.letters != 0
+            && (!self.ring(Which::Letters).find(End::Head).is_ok_and(Found::is_empty)
+                || self.find_given_up().is_some())
+    }
+
+    /// Returns how many more letters there was room for just now.
+    pub(crate) fn room_for_letters(&self) -> usize {
+        (self.config.letters as usize).saturating_sub(self.ring(Which::Letters).count())
     }
 
     /// Returns all returned tasks that belong to the letters, each with the word of its place.
@@ -199,7 +237,6 @@ impl QueueMemory {
 
     /// Returns how many returned tasks can still be moved to the letters.
     pub(crate) fn count_letters_to_come(&self) -> usize {
-        let room = (self.config.letters as usize).saturating_sub(self.ring(Which::Letters).count());
-        self.given_up().take(room).count()
+        self.given_up().take(self.room_for_letters()).count()
     }
 }

@@ -84,6 +84,10 @@ const MOST_LOOKS_AT_ALL: u32 = 1 << 12;
 /// participants that follow the protocol, once would be much: see `looks`.
 const MOST_UNKNOWN: u32 = 8;
 
+/// How many of the returned tasks that belong to the dead letters count as finished.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Movable(pub(crate) usize);
+
 /// What a look at all participants has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unfinished {
@@ -251,6 +255,7 @@ impl QueueMemory {
         returned.fetch_or(SOME, Release);
         Side::Getters.position(self.ring(Which::Items)).wake(count);
         self.wake_joins();
+        self.tell_of_letter();
     }
 
     /// Announces that a participant has come: all sleepers look at everything again, and at the new
@@ -278,11 +283,43 @@ impl QueueMemory {
     /// Each costs at least one look at each participant. So the budget of looks bounds the rounds,
     /// too.
     pub(crate) fn unfinished(&self, except: Option<usize>, until: Option<u64>) -> Unfinished {
+        self.unfinished_but_for(&mut Movable(0), except, until)
+    }
+
+    /// Returns whether a task is unfinished, other than those that only have to be moved to the
+    /// dead letters, and that there is room for: a join moves them. Exact as
+    /// [`unfinished`](QueueMemory::unfinished) is.
+    pub(crate) fn unfinished_but_for_letters(&self) -> Unfinished {
+        let letters = self.ring(Which::Letters);
+        if self.config.letters == 0 {
+            return self.unfinished(None, None);
+        }
+        for _ in 0..MOST_ROUNDS {
+            let Ok(end) = letters.find(End::Tail) else { return Unfinished::Unknown };
+            let mut movable = Movable(self.room_for_letters());
+            let unfinished = self.unfinished_but_for(&mut movable, None, None);
+            // Acquire: pairs with the Release of a put. What has been put there in the meantime has
+            // taken room, and may be what was in hand before.
+            if unfinished != Unfinished::None || self.entry(end.at).load(Acquire) == end.entry {
+                return unfinished;
+            }
+        }
+        Unfinished::Unknown
+    }
+
+    fn unfinished_but_for(
+        &self,
+        movable: &mut Movable,
+        except: Option<usize>,
+        until: Option<u64>,
+    ) -> Unfinished {
         let control = self.control();
+        let Movable(room) = *movable;
         let ring = self.ring(Which::Items);
         let used = self.used();
         let mut looks = Looks::new(used, until);
         for _ in 0..MOST_LOOKS_AT_ALL {
+            *movable = Movable(room);
             // Acquire: pairs with the Release in `take_from`. What was announced before is seen
             // below.
             let moves = control.moves.load(Acquire);
@@ -294,7 +331,7 @@ impl QueueMemory {
                 let task = if except == Some(id) {
                     self.has_returned(id)
                 } else {
-                    self.has_task(id, &mut looks)
+                    self.has_task(id, &mut looks, movable)
                 };
                 if task != Unfinished::None {
                     return task;

@@ -222,6 +222,7 @@ impl QueueMemory {
         ring.wake_all();
         if self.config.is_joinable {
             self.wake_joins();
+            self.wake_for_letter();
         }
     }
 

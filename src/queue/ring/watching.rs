@@ -22,6 +22,11 @@ pub(crate) const WORDS_FOR_SENDER: usize = WORDS + 1;
 /// The same for a task: two more of 64 bits. Tokens are named as far as there is room.
 pub(crate) const WORDS_FOR_TASK: usize = WORDS + 4;
 
+/// The same for a dead letter: the roster, the ring's position and entry, what was returned.
+pub(crate) const WORDS_FOR_LETTER: usize = 7;
+/// The same until all tasks are done: the roster, the joins, what was returned.
+pub(crate) const WORDS_FOR_ALL: usize = 6;
+
 /// The note that a watcher names.
 const NOTE: u32 = 1;
 
@@ -181,6 +186,56 @@ impl QueueMemory {
         // position.
         words.add_whole(&control.returned, returned);
         self.name_tokens(id, words)
+    }
+
+    /// Does the same for a watcher that waits for a dead letter.
+    pub(crate) fn arm_for_letter<'a>(&'a self, words: &mut Words<'a, '_>) -> Armed {
+        let control = self.control();
+        // Acquire: pair with the Releases in `announce_member` and `tell_of_return`.
+        let (in_roster, returned) =
+            (control.roster.0.load(Acquire), control.returned.load(Acquire));
+        let letters = self.ring(Which::Letters);
+        // The fence in `mark` is what `tell_of_letter` needs.
+        let Some(marked) = mark(letters.tail()) else { return Armed::Again };
+        let head = letters.find(End::Head);
+        // Where there is no ring for letters there is nothing at its head.
+        if self.has_letter() || (head.is_err() && self.config.letters != 0) {
+            return Armed::Again;
+        }
+        words.add_whole(&control.roster.0, in_roster);
+        words.add_whole(letters.tail(), marked);
+        if let Ok(Found { at, entry, .. }) = head {
+            words.add(Watch::new(self.entry(at), entry as u32));
+        }
+        words.add_whole(&control.returned, returned);
+        self.name_tokens(usize::MAX, words)
+    }
+
+    /// Does the same for a watcher that waits until all tasks are done.
+    pub(crate) fn arm_for_all<'a>(&'a self, words: &mut Words<'a, '_>) -> Armed {
+        let control = self.control();
+        // As for a letter.
+        let (in_roster, returned) =
+            (control.roster.0.load(Acquire), control.returned.load(Acquire));
+        // The fence in `mark` is what `note_finished` needs.
+        let Some(marked) = mark(&control.joins) else { return Armed::Again };
+        if self.unfinished_but_for_letters() != Unfinished::Some {
+            return Armed::Again;
+        }
+        words.add_whole(&control.roster.0, in_roster);
+        words.add_whole(&control.joins, marked);
+        words.add_whole(&control.returned, returned);
+        self.name_tokens(usize::MAX, words)
+    }
+
+    /// Returns the address by which those that wait for a dead letter are known.
+    pub(crate) fn key_for_letter(&self) -> usize {
+        core::ptr::from_ref(self.ring(Which::Letters).tail()).addr()
+    }
+
+    /// Returns the address by which those that wait until all tasks are done are known.
+    pub(crate) fn key_for_all(&self) -> usize {
+        core::ptr::from_ref(&self.control().joins).addr()
     }
 
     /// Returns the address by which those that wait for memory for so many units are known. There

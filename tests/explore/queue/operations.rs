@@ -4,7 +4,7 @@ use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::robust::{self, Thread};
 
-use super::sources::{NEVER, Watched, WatchedMemory};
+use super::sources::{NEVER, Watched, WatchedMemory, WatchedTasks};
 use super::{Me, Op, Plot, output};
 use crate::ring::batches::Got;
 use crate::ring::ends::Ring;
@@ -215,9 +215,14 @@ impl Plot {
                 memory.occupy(participant).unwrap();
                 output::DONE
             }
-            Op::Take | Op::TakeWaiting | Op::Finish | Op::GiveBack | Op::Join | Op::TakeLetter => {
-                self.work(me, op)
-            }
+            Op::Take
+            | Op::TakeWaiting
+            | Op::Finish
+            | Op::GiveBack
+            | Op::Join
+            | Op::TakeLetter
+            | Op::WatchAll
+            | Op::WatchLetter => self.work(me, op),
             Op::WatchMemory(units) => {
                 let watched = WatchedMemory(*memory, units);
                 watch::<24>(&[&NEVER, &watched], &mut [WatchState::default(); 2], waiter).unwrap();
@@ -250,6 +255,11 @@ impl Plot {
                 output::DONE
             }
         }
+    }
+
+    /// Returns how many tasks have been done.
+    pub(super) fn count_done(&self) -> u64 {
+        self.done.iter().map(|done| done.load(Relaxed)).sum()
     }
 
     fn work(&self, me: &Me, op: Op) -> u64 {
@@ -312,9 +322,21 @@ impl Plot {
                 list().end();
                 taken.map_or_else(refused, |()| self.payload(participant, place).load(Relaxed))
             }
+            Op::WatchLetter => {
+                let watched = WatchedTasks::letter(*memory);
+                let waiter = &mut Waiter::new(Wait::FOREVER);
+                watch::<24>(&[&watched], &mut [WatchState::default()], waiter).unwrap();
+                output::DONE
+            }
+            Op::WatchAll => {
+                let watched = WatchedTasks::all(*memory);
+                let waiter = &mut Waiter::new(Wait::FOREVER);
+                watch::<24>(&[&NEVER, &watched], &mut [WatchState::default(); 2], waiter).unwrap();
+                self.count_done()
+            }
             _ => {
                 memory.join(list(), participant, &mut Waiter::new(Wait::FOREVER)).unwrap();
-                self.done.iter().map(|done| done.load(Relaxed)).sum()
+                self.count_done()
             }
         }
     }

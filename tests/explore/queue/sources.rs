@@ -5,6 +5,7 @@ use crossproc_sys::futex::Watch;
 use crossproc_sys::robust::Entry;
 
 use crate::ring::memory::QueueMemory;
+use crate::ring::tasks::Unfinished;
 use crate::ring::waiting::Side;
 use crate::wait::source::{Armed, Source, WatchState, Words};
 
@@ -103,6 +104,54 @@ impl Source for WatchedMemory {
         if self.look(state) {
             self.0.wake_for_memory();
         }
+    }
+}
+
+/// What becomes of tasks, as in `progress`: a dead letter, or that all are done.
+pub(super) struct WatchedTasks {
+    memory: QueueMemory,
+    look: fn(&QueueMemory) -> bool,
+    arm: for<'a> fn(&'a QueueMemory, &mut Words<'a, '_>) -> Armed,
+}
+
+impl WatchedTasks {
+    pub(super) fn letter(memory: QueueMemory) -> Self {
+        WatchedTasks { memory, look: QueueMemory::has_letter, arm: QueueMemory::arm_for_letter }
+    }
+
+    pub(super) fn all(memory: QueueMemory) -> Self {
+        let look = |memory: &QueueMemory| memory.unfinished_but_for_letters() == Unfinished::None;
+        WatchedTasks { memory, look, arm: QueueMemory::arm_for_all }
+    }
+}
+
+impl Source for WatchedTasks {
+    fn key(&self) -> usize {
+        self.memory.key_for_all()
+    }
+
+    fn look(&self, _: &WatchState) -> bool {
+        (self.look)(&self.memory)
+    }
+
+    fn words(&self) -> usize {
+        crate::ring::watching::WORDS_FOR_LETTER
+    }
+
+    fn more_words(&self) -> usize {
+        self.memory.config.ids as usize
+    }
+
+    fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
+        (self.arm)(&self.memory, words)
+    }
+
+    fn pend(&self, entry: &Entry) {
+        self.memory.pend(entry);
+    }
+
+    fn awake(&self, _: &mut WatchState) {
+        self.memory.awake();
     }
 }
 

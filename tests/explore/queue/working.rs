@@ -5,13 +5,14 @@ use crossproc_sys::model::explorer::{End, Fate};
 
 use super::Op::{
     Attach, Close, Finish, GiveBack, Join, Put, PutWaiting, Take, TakeLetter, TakeWaiting,
+    WatchAll, WatchLetter,
 };
 use super::{Me, Op, Part, Plot, config, part, plot};
 use crate::explore;
 use crate::ring::ends::End::Head;
 use crate::ring::layout::Config;
 use crate::ring::looks::Looks;
-use crate::ring::tasks::Unfinished;
+use crate::ring::tasks::{Movable, Unfinished};
 use crate::ring::words::{RETURNED, TASK, index};
 
 impl Plot {
@@ -53,7 +54,9 @@ impl Plot {
             !found.is_empty() || (found.is_sealed() && !memory.has_unfinished(None))
         });
         let with_the_dead = (0..memory.used()).any(|id| {
-            memory.is_dead(id) && memory.has_task(id, &mut Looks::new(0, None)) != Unfinished::None
+            memory.is_dead(id)
+                && memory.has_task(id, &mut Looks::new(0, None), &mut Movable(0))
+                    != Unfinished::None
         });
         in_ring || self.in_places(RETURNED).next().is_some() || with_the_dead
     }
@@ -109,6 +112,14 @@ pub(super) fn explore_tasks_in<const N: usize>(
                     Join if memory.config.letters == 0 => {
                         assert_eq!(output, tasks, "a join returned too early");
                     }
+                    // What is done stays so: nothing is put.
+                    WatchAll => {
+                        let all = end.look(|plot| {
+                            let left = plot.memory.unfinished_but_for_letters();
+                            left == Unfinished::None && plot.count_done() == output
+                        });
+                        assert!(all, "a watcher was told too early");
+                    }
                     _ => {}
                 }
             }
@@ -134,6 +145,14 @@ pub(super) fn explore_tasks_in<const N: usize>(
                 (Fate::Asleep, TakeWaiting) => assert!(
                     !end.look(Plot::has_news),
                     "thread {thread} sleeps, and {left:?} are unfinished"
+                ),
+                (Fate::Asleep, WatchLetter) => assert!(
+                    !end.look(|plot| plot.memory.has_letter()),
+                    "thread {thread} sleeps, and there is a letter"
+                ),
+                (Fate::Asleep, WatchAll) => assert!(
+                    end.look(|plot| plot.memory.unfinished_but_for_letters()) == Unfinished::Some,
+                    "thread {thread} sleeps, and all is done"
                 ),
                 (Fate::Asleep, op) => panic!("thread {thread} sleeps in {op:?}"),
                 _ => {}

@@ -60,9 +60,11 @@ pub(super) struct Board {
     tasks: [[Account; EACH]; ALL],
     /// The task that the operation under test ends, plus 1.
     victims: AtomicU64,
-    /// How many companions wait for a task, or for a join, and have not come to their ends.
+    /// How many companions wait for a task, or until all is done, and have not come to their ends.
     waiting: AtomicU32,
     joining: AtomicU32,
+    /// How many companions wait for a dead letter.
+    watching: AtomicU32,
     rounds: AtomicU32,
     pub(super) flag: AtomicU32,
 }
@@ -98,6 +100,7 @@ impl Board {
             victims: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
             joining: AtomicU32::new(0),
+            watching: AtomicU32::new(0),
             rounds: AtomicU32::new(0),
             flag: AtomicU32::new(0),
         }
@@ -278,8 +281,9 @@ fn may_wait(board: &Board, now: &Moment) -> bool {
     let is_unfinished = outstanding > 0 && !now.is_stopped;
     let getters_may = board.waiting.load(SeqCst) == 0
         || !is_available && !is_unfinished && (!board.queue.is_closed() || now.is_stopped);
+    let watchers_may = board.watching.load(SeqCst) == 0 || board.queue.dead_letters() == 0;
     // A survivor may wait for what the stopped process has in hand.
-    joiners_may && getters_may
+    joiners_may && getters_may && watchers_may
 }
 
 type Operate = fn(&Board, &Operation, usize);

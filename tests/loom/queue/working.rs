@@ -1,15 +1,19 @@
 //! Tasks: taking, finishing and returning them, and waiting until all are done.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crossproc_sys::model::Futexes::{Look, Sleep};
 use crossproc_sys::model::participant;
 
-use super::{Plot, me, plot};
+use super::{Plot, config, me, plot, plot_of};
 use crate::ring::ends::Ring;
+use crate::ring::layout::Config;
 use crate::ring::participant::Participant;
 use crate::ring::refused::Refused;
 use crate::ring::waiting::Side;
+use crate::ring::watching::WORDS_FOR_LETTER;
+use crate::wait::source::{Armed, Words};
 use crate::wait::{Wait, Waiter};
 use crate::{join, join_all, kill_model, model, sampled_kill_model, share, spawn};
 
@@ -271,6 +275,78 @@ fn a_worker_killed_anywhere_strands_no_join() {
             participant(3, None, work);
             join(joiner);
             end
+        },
+    );
+}
+
+/// Makes a queue of tasks as [`tasks`] does, whose tasks have one attempt, with room for one dead
+/// letter.
+fn tasks_with_a_letter(capacity: u32, ids: u32) -> Arc<Plot> {
+    let plot = plot_of(Config { letters: 1, attempts: 1, ..config(capacity, ids, true) });
+    plot.furnish();
+    share(plot)
+}
+
+impl Plot {
+    /// Takes a task for the last time. Returns its place.
+    fn take_last(&self, participant: &Participant) -> usize {
+        let (place, _) = self.take(participant).unwrap();
+        self.memory.count_attempt(participant, place);
+        place
+    }
+
+    /// Waits for a dead letter as a watcher does.
+    fn watch_for_letter(&self) {
+        let waiter = &mut Waiter::new(Wait::FOREVER);
+        while !self.memory.has_letter() {
+            let mut words = [None; WORDS_FOR_LETTER];
+            let mut words = Words::new(&mut words);
+            if self.memory.arm_for_letter(&mut words) == Armed::Asleep {
+                words.sleep_as_watcher::<WORDS_FOR_LETTER>(waiter);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_who_waits_for_a_letter_is_woken_by_one_who_gives_up() {
+    model("queue: one_who_waits_for_a_letter_is_woken_by_one_who_gives_up", Sleep, Some(3), || {
+        let plot = tasks_with_a_letter(1, 2);
+        plot.fill_with([1]);
+        let giver = plot.participant(1);
+        let place = Cell::new(0);
+        participant(3, None, || place.set(plot.take_last(&giver)));
+        let watcher = spawn(1, None, &plot, |plot| plot.watch_for_letter());
+        participant(2, None, || plot.give_back(&giver, place.get()));
+        join(watcher);
+    });
+}
+
+#[test]
+fn one_who_waits_for_a_letter_is_woken_by_one_that_had_no_room() {
+    model(
+        "queue: one_who_waits_for_a_letter_is_woken_by_one_that_had_no_room",
+        Sleep,
+        Some(2),
+        || {
+            let plot = tasks_with_a_letter(2, 3);
+            plot.fill_with([1, 2]);
+            let (giver, taker) = (plot.participant(1), plot.participant(2));
+            let place = Cell::new(0);
+            participant(3, None, || {
+                let first = plot.take_last(&giver);
+                plot.give_back(&giver, first);
+                place.set(plot.take_last(&giver));
+            });
+            let giving = spawn(1, None, &plot, move |plot| plot.give_back(&giver, place.get()));
+            participant(2, None, || {
+                me().begin(&plot.memory.control().roster.0);
+                let letter = plot.memory.occupy(&taker).unwrap();
+                plot.memory.take_letter(&taker, letter).unwrap();
+                me().end();
+                plot.watch_for_letter();
+            });
+            join(giving);
         },
     );
 }

@@ -2,6 +2,8 @@
 
 use core::sync::atomic::Ordering::SeqCst;
 
+use crossproc::wait_any;
+
 use super::operations::{taken, unfinished_of_before};
 use super::{Board, COMPANION, Operate, PEER};
 use crate::cases::queue_words::{RETURNED, Stage};
@@ -30,6 +32,31 @@ pub(super) fn joiner(board: &Board, _: &Me) {
     board.queue.join().expect("it has none in hand");
     assert_eq!(unfinished_of_before(board), 0, "joined, and not all are done");
     board.joining.fetch_sub(1, SeqCst);
+}
+
+/// Waits until all is done, as one of several things.
+pub(super) fn watcher(board: &Board, _: &Me) {
+    board.joining.fetch_add(1, SeqCst);
+    wait_any(&[&board.queue.all_done()]).expect("it has none in hand");
+    assert_eq!(unfinished_of_before(board), 0, "told, and not all are done");
+    board.joining.fetch_sub(1, SeqCst);
+}
+
+pub(super) fn letter_watcher(board: &Board, _: &Me) {
+    board.take_part();
+    board.watching.fetch_add(1, SeqCst);
+    wait_any(&[&board.queue.next_dead_letter()]).expect("there is memory");
+    board.watching.fetch_sub(1, SeqCst);
+}
+
+pub(super) fn later_watcher(board: &Board, me: &Me) {
+    me.pause();
+    watcher(board, me);
+}
+
+pub(super) fn later_letter_watcher(board: &Board, me: &Me) {
+    me.pause();
+    letter_watcher(board, me);
 }
 
 pub(super) fn later_getter(board: &Board, me: &Me) {

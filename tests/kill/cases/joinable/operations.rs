@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering::SeqCst;
 use core::time::Duration;
 
-use crossproc::Task;
+use crossproc::{Task, wait_any};
 
 use super::{BEFORE, Board, PEER, VICTIM};
 use crate::harness::Operation;
@@ -66,6 +66,17 @@ pub(crate) fn joining(board: &Board, operation: &Operation, _: usize) {
     let result = operation.step(|| board.queue.join());
     result.expect("it has none in hand");
     assert_eq!(unfinished_of_before(board), 0, "joined, and not all are done");
+}
+
+pub(super) fn watching_all(board: &Board, operation: &Operation, _: usize) {
+    let all = board.queue.all_done();
+    operation.step(|| wait_any(&[&all])).expect("it has none in hand");
+    assert_eq!(unfinished_of_before(board), 0, "told, and not all are done");
+}
+
+pub(super) fn watching_letters(board: &Board, operation: &Operation, _: usize) {
+    let letter = board.queue.next_dead_letter();
+    operation.step(|| wait_any(&[&letter])).expect("there is memory");
 }
 
 pub(super) fn looking_for_the_end(board: &Board, operation: &Operation, _: usize) {

@@ -1,11 +1,13 @@
 //! Processes that sleep, and are let go on.
 
 use super::companions::{
-    finisher, getter, joiner, later_getter, later_joiner, later_worker, returner, supplier,
-    with_dying_holder, with_dying_returner, worker,
+    finisher, getter, joiner, later_getter, later_joiner, later_letter_watcher, later_watcher,
+    later_worker, letter_watcher, returner, supplier, watcher, with_dying_holder,
+    with_dying_returner, worker,
 };
 use super::operations::{
-    closing, finishing, getting, giving_back, giving_up, joining, trying_to_put,
+    closing, finishing, getting, giving_back, giving_up, joining, trying_to_put, watching_all,
+    watching_letters,
 };
 use super::{Leaves, case, case_with, known, victim};
 use crate::harness::Subject;
@@ -40,6 +42,20 @@ pub(super) fn waking() -> Vec<Box<dyn Subject>> {
         known(victim(
             case_with("drop, the last attempt, 2 join", 2, 3, 1, 1, Leaves::Nothing)
                 .companions(2, joiner),
+            giving_up,
+        )),
+        known(victim(
+            case("done, 2 watch", 1, 1, Leaves::Nothing).companions(2, watcher),
+            finishing,
+        )),
+        known(victim(
+            case_with("drop, the last attempt, 2 watch", 2, 3, 1, 1, Leaves::Nothing)
+                .companions(2, watcher),
+            giving_up,
+        )),
+        known(victim(
+            case_with("drop, the last attempt, 2 watch for letters", 2, 3, 1, 1, Leaves::Nothing)
+                .companions(2, letter_watcher),
             giving_up,
         )),
         known(victim(case("get, 2 join", 2, 1, Leaves::Closed).companions(2, joiner), getting)),
@@ -91,6 +107,32 @@ pub(super) fn blocked() -> Vec<Box<dyn Subject>> {
                 .companion(later_joiner)
                 .companion(finisher),
             joining,
+        )),
+        known(victim(
+            case("wait_any until all is done, 1 watches behind", 2, 1, Leaves::Nothing)
+                .companion(later_watcher)
+                .companion(finisher),
+            watching_all,
+        )),
+        known(victim(
+            case_with("wait_any for a letter, 1 watches behind", 2, 3, 1, 1, Leaves::Nothing)
+                .companion(later_letter_watcher)
+                .companion(returner),
+            watching_letters,
+        )),
+        known(victim(
+            with_dying_holder(
+                case_with(
+                    "wait_any for a letter, whose holder dies, 1 watches behind",
+                    2,
+                    3,
+                    1,
+                    1,
+                    Leaves::Nothing,
+                )
+                .companion(later_letter_watcher),
+            ),
+            watching_letters,
         )),
         known(victim(
             with_dying_holder(
