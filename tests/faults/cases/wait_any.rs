@@ -1,9 +1,11 @@
 //! Waits for several things at once.
 
+use core::num::NonZeroU32;
+
 use crossproc::process::{Builder, Child};
 use crossproc::{
-    Event, Lock, Queue, Readable, Semaphore, Shm, WaitAnyError, Waitable, Writable, pipe,
-    try_wait_any, wait_any_timeout,
+    Event, JoinableQueue, Lock, Queue, QueueOptions, Readable, Semaphore, Shm, WaitAnyError,
+    Waitable, Writable, pipe, try_wait_any, wait_any_timeout,
 };
 
 use super::{Case, Peer};
@@ -96,6 +98,23 @@ pub(super) fn add(all: &mut Vec<Case>) {
         owner.finish().unwrap();
         let again = || drop(queue.try_get());
         is_woken(probe, &[&lock.owner_death(), &queue], || queue.put(1).unwrap(), again);
+    });
+    case("wait_any: until all tasks are done", |probe| {
+        let tasks: JoinableQueue<u64> = JoinableQueue::new(2).unwrap();
+        tasks.put(7).unwrap();
+        let worker = || tasks.get().unwrap().done();
+        is_woken(probe, &[&tasks.all_done()], worker, || tasks.put(7).unwrap());
+    });
+    case("wait_any: a dead letter", |probe| {
+        let tasks: JoinableQueue<u64> =
+            QueueOptions::new().attempts(NonZeroU32::new(1), 2).create_joinable(4).unwrap();
+        tasks.put(7).unwrap();
+        let again = || {
+            drop(tasks.dead_letter().unwrap());
+            tasks.put(7).unwrap();
+        };
+        let worker = || drop(tasks.get().unwrap());
+        is_woken(probe, &[&tasks.next_dead_letter()], worker, again);
     });
     case("try_wait_any: of each kind", |probe| {
         let (ours, _theirs) = pipe().unwrap();
