@@ -2,7 +2,7 @@
 
 mod error;
 mod operations;
-mod participation;
+pub(crate) mod participation;
 mod payload;
 mod region;
 mod ring;

@@ -2,6 +2,7 @@
 
 use super::Waitable;
 use super::sealed::{Of, Refusal, Waits};
+use crate::queue::participation::Participation;
 use crate::queue::{
     AllDone, Item, JoinableQueue, NextDeadLetter, NextItem, Queue, QueueError, Room,
 };
@@ -73,7 +74,7 @@ impl Waitable for AllDone<'_> {}
 
 impl Waits for AllDone<'_> {
     fn check(&self) -> Result<(), Refusal> {
-        match self.handle.with(|participation| participation.has_task()) {
+        match self.handle.with(Participation::has_task) {
             Ok(false) => Ok(()),
             Ok(true) => Err(Refusal::Queue(QueueError::Deadlock)),
             Err(error) => Err(Refusal::Queue(error)),

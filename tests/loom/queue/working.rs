@@ -316,7 +316,7 @@ fn one_who_waits_for_a_letter_is_woken_by_one_who_gives_up() {
         let giver = plot.participant(1);
         let place = Cell::new(0);
         participant(3, None, || place.set(plot.take_last(&giver)));
-        let watcher = spawn(1, None, &plot, |plot| plot.watch_for_letter());
+        let watcher = spawn(1, None, &plot, Plot::watch_for_letter);
         participant(2, None, || plot.give_back(&giver, place.get()));
         join(watcher);
     });
