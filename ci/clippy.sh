@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo clippy -p crossproc-sys -- -D warnings
-cargo clippy --workspace --all-targets -- -D warnings
+cargo clippy --workspace --lib --bins --examples -- -D warnings
 cargo clippy --workspace --all-targets --all-features -- -D warnings
 RUSTFLAGS="--cfg crossproc_loom ${RUSTFLAGS:-}" \
     cargo clippy --workspace --lib --test loom --test explore --target-dir target/loom -- \

@@ -118,12 +118,12 @@ fn those_who_try_exclude_each_other() {
             Err(LockError::WouldBlock) => {}
             Err(error) => panic!("{error:?}"),
         });
-        let writer = spawn(2, None, &shared, |shared| match shared.lock.try_write() {
+        participant(2, None, || match shared.lock.try_write() {
             Ok(_guard) => shared.data.add(1),
             Err(LockError::WouldBlock) => {}
             Err(error) => panic!("{error:?}"),
         });
-        join_all([reader, writer]);
+        join(reader);
     });
 }
 
