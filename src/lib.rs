@@ -90,7 +90,7 @@ pub use self::connection::{Connection, ConnectionError, Message, Receiver, Sende
 pub use self::memory::Fixed;
 pub use self::memory::RegionError;
 pub use self::memory::{Contents, Shm};
-pub use self::memory::{Fingerprint, Plain, Shared};
+pub use self::memory::{Fingerprint, Guarded, Plain, Shared};
 pub use self::memory::{Flag, Text, TextTooLong};
 pub use self::queue::{
     AllDone, Batch, BatchQueue, Broadcast, BroadcastOptions, ByteQueue, DeadLetter, Item,

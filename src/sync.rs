@@ -10,6 +10,7 @@ pub(crate) mod permits;
 pub(crate) mod rlock;
 pub(crate) mod rwlock;
 pub(crate) mod semaphore;
+mod slices;
 mod tokens;
 
 // Behind the types, whose pages of documentation follow the order of the modules.

@@ -17,6 +17,8 @@ use crossproc_sys::memory::{self, Mapping, SEAL_EXEC, SEALS};
 use crossproc_sys::namespace::{self, PidNamespace};
 use rustix::fs::SealFlags;
 
+use super::claim::{Belief, Said};
+
 /// Where the contents begin: after one page, so any alignment up to a page is kept.
 pub(crate) const CONTENTS: usize = 4_096;
 
@@ -65,12 +67,14 @@ struct Header {
 
 const _: () = assert!(size_of::<Header>() <= CONTENTS && offset_of!(Header, initialised) == 64);
 
-/// What a region holds: elements of one type.
+/// What a region holds: elements of one type, perhaps behind something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) size: usize,
     pub(crate) align: usize,
     pub(crate) fingerprint: u64,
+    /// The bytes before the first element.
+    pub(crate) before: usize,
     /// Whether there may be any number of elements; otherwise there is exactly one.
     pub(crate) is_slice: bool,
 }
@@ -79,8 +83,30 @@ impl Layout {
     /// Returns the length of a region with `count` elements, or `None` if no region can be that
     /// long.
     fn region_len(self, count: u64) -> Option<usize> {
-        let contents = usize::try_from(count).ok()?.checked_mul(self.size)?;
+        let elements = usize::try_from(count).ok()?.checked_mul(self.size)?;
+        let contents = elements.checked_add(self.before)?.checked_next_multiple_of(self.align)?;
         contents.checked_add(CONTENTS).filter(|&len| isize::try_from(len).is_ok())
+    }
+
+    /// Returns what the header says of `count` such elements.
+    fn said(self, count: u64) -> Said {
+        [self.size as u64, self.align as u64, self.fingerprint, count]
+    }
+
+    /// Checks what the header said of the contents. Returns how many elements there are. The caller
+    /// checks that number against the region's length.
+    fn check(self, said: Said, type_name: &'static str) -> Result<u64, RegionError> {
+        let [found_size, found_align, _, count] = said;
+        if said != self.said(count) || (count != 1 && !self.is_slice) {
+            return Err(RegionError::OtherLayout {
+                type_name,
+                size: self.size,
+                found_size,
+                align: self.align,
+                found_align,
+            });
+        }
+        Ok(count)
     }
 }
 
@@ -90,11 +116,13 @@ pub(crate) struct Region {
     mapping: Mapping,
     file: OwnedFd,
     count: usize,
+    /// What the header said when this process had its first handle.
+    belief: Belief,
 }
 
 impl Region {
-    /// Creates a region with zeroed contents, which `fill` then writes: it gets the address of the
-    /// first element. The region can be attached only after that.
+    /// Creates a region with zeroed contents, which `fill` then writes: it gets their address. The
+    /// region can be attached only after that.
     pub(crate) fn create(
         layout: Layout,
         count: usize,
@@ -128,9 +156,11 @@ impl Region {
             core::iter::once((0, CONTENTS as u64)).chain(contents).collect();
         let file = memory::create(len as u64, &ranges).map_err(failed)?;
         let mapping = Mapping::new(&file, len).map_err(failed)?;
-        let region = Region { mapping, file, count };
+        let identity = memory::identity(&file).map_err(failed)?;
+        let belief = Belief::of(identity, layout.said(count as u64)).map_err(failed)?;
+        let region = Region { mapping, file, count, belief };
         fill(region.contents());
-        region.header().describe(layout, count as u64, namespace);
+        Header::of(&region.mapping).describe(layout, count as u64, namespace);
         Ok(region)
     }
 
@@ -160,7 +190,9 @@ impl Region {
     /// | it is at least as long as a header page | [`RegionError::TooShort`] |
     /// | this process is still in its first pid namespace | [`RegionError::OtherPidNamespace`] |
     /// | it can be mapped for writing | [`RegionError::Attach`] |
-    /// | the header: magic, ABI, word size, namespace, layout, count | see [`Header::check`] |
+    /// | the header: magic, ABI, word size, namespace | see [`Header::read`] |
+    /// | the header: layout and count | [`RegionError::OtherLayout`] |
+    /// | it said the same when this process had its first handle | [`RegionError::Changed`] |
     /// | [`attach_whole`](Region::attach_whole): every page is allocated | [`RegionError::Holes`] |
     ///
     /// One thing cannot be checked. A process that has the descriptor can punch a hole later, which
@@ -189,18 +221,23 @@ impl Region {
             });
         }
         let mapping = Mapping::new(&file, mapped).map_err(os("mapping it"))?;
-        let mut region = Region { mapping, file, count: 0 };
-        let count = region.header().check(layout, type_name, namespace)?;
-        match layout.region_len(count) {
-            Some(needed) if needed <= mapped => region.count = count as usize,
-            needed => {
-                return Err(RegionError::TooShort {
-                    len,
-                    needed: needed.map_or(u64::MAX, |needed| needed as u64),
-                });
-            }
+        let failed = "finding out which it is";
+        let identity = memory::identity(&file).map_err(os(failed))?;
+        let said = Header::of(&mapping).read(namespace)?;
+        let count = layout.check(said, type_name)?;
+        let belief = Belief::of(identity, said).map_err(os(failed))?;
+        if belief.said() != said {
+            return Err(RegionError::Changed);
         }
-        Ok(region)
+        match layout.region_len(count) {
+            Some(needed) if needed <= mapped => {
+                Ok(Region { mapping, file, count: count as usize, belief })
+            }
+            needed => Err(RegionError::TooShort {
+                len,
+                needed: needed.map_or(u64::MAX, |needed| needed as u64),
+            }),
+        }
     }
 
     /// Returns the address of the first element.
@@ -234,10 +271,10 @@ impl Region {
         memory::free(&self.file, (CONTENTS + offset) as u64, len as u64)
     }
 
-    fn header(&self) -> &Header {
-        // SAFETY: a region is at least a page long and aligned to one. The header is all atomics,
-        // for which any bytes are valid.
-        unsafe { self.mapping.start().cast().as_ref() }
+    /// Returns whether the contents have said these numbers of themselves since this process has a
+    /// handle.
+    pub(crate) fn agrees(&self, numbers: &[u64]) -> Result<bool, RegionError> {
+        self.belief.agrees(numbers).map_err(os("comparing what it says"))
     }
 }
 
@@ -248,6 +285,13 @@ impl AsFd for Region {
 }
 
 impl Header {
+    /// Returns the header of a region, which is at least a page long.
+    fn of(mapping: &Mapping) -> &Header {
+        // SAFETY: mapped, and aligned to a page. The header is all atomics, for which any bytes are
+        // valid.
+        unsafe { mapping.start().cast().as_ref() }
+    }
+
     fn describe(&self, layout: Layout, count: u64, namespace: PidNamespace) {
         self.magic.store(MAGIC, Relaxed);
         self.abi.store(ABI, Relaxed);
@@ -258,18 +302,12 @@ impl Header {
         self.align.store(layout.align as u64, Relaxed);
         self.count.store(count, Relaxed);
         self.fingerprint.store(layout.fingerprint, Relaxed);
-        // Release: pairs with the Acquire in `check`; the contents were filled before.
+        // Release: pairs with the Acquire in `read`; the contents were filled before.
         self.initialised.store(INITIALISED, Release);
     }
 
-    /// Checks the header, and returns the number of elements that it claims. The caller checks that
-    /// number against the region's length.
-    fn check(
-        &self,
-        layout: Layout,
-        type_name: &'static str,
-        namespace: PidNamespace,
-    ) -> Result<u64, RegionError> {
+    /// Checks what all regions have in common, and returns what the header says of the contents.
+    fn read(&self, namespace: PidNamespace) -> Result<Said, RegionError> {
         // Acquire: pairs with the Release in `describe`.
         let initialised = self.initialised.load(Acquire) == INITIALISED;
         match self.magic.load(Relaxed) {
@@ -296,20 +334,8 @@ impl Header {
         if (PidNamespace { device, inode }) != namespace {
             return Err(RegionError::OtherPidNamespace { found: inode, expected: namespace.inode });
         }
-        let (size, align) = (self.size.load(Relaxed), self.align.load(Relaxed));
-        let (fingerprint, count) = (self.fingerprint.load(Relaxed), self.count.load(Relaxed));
-        let same = (size, align, fingerprint)
-            == (layout.size as u64, layout.align as u64, layout.fingerprint);
-        if !same || (count != 1 && !layout.is_slice) {
-            return Err(RegionError::OtherLayout {
-                type_name,
-                size: layout.size,
-                found_size: size,
-                align: layout.align,
-                found_align: align,
-            });
-        }
-        Ok(count)
+        Ok([&self.size, &self.align, &self.fingerprint, &self.count]
+            .map(|number| number.load(Relaxed)))
     }
 }
 
@@ -467,6 +493,13 @@ pub enum RegionError {
         /// The alignment in the region's header.
         found_align: u64,
     },
+    /// A participant has overwritten what the region says of itself since this process has a handle
+    /// to it.
+    #[error(
+        "the region does not say of itself any more what it said when this process first attached \
+         to it: a participant has overwritten that; have the region made anew"
+    )]
+    Changed,
     /// Its maker has not finished it, or died before it had.
     #[error("the region is not initialised: its maker has not finished it, or died before")]
     NotInitialised,

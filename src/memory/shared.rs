@@ -47,6 +47,32 @@ pub trait Plain: AnyBitPattern + Send {}
 #[diagnostic::do_not_recommend]
 impl<T: AnyBitPattern + Send> Plain for T {}
 
+/// What a [`Lock`](crate::Lock) or an [`RwLock`](crate::RwLock) may protect: [plain data](Plain),
+/// or a slice of it, whose length is given at run time. Implemented for these two only.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not plain data: some bytes that a dying process may leave are no valid \
+               value of it",
+    label = "not plain data",
+    note = "integers, floats, and arrays of them are plain data; a struct of such fields is, if it \
+            has `#[repr(C)]` and `#[derive(Clone, Copy, crossproc::bytemuck::AnyBitPattern)]` with \
+            `#[bytemuck(crate = \"crossproc::bytemuck\")]`"
+)]
+pub trait Guarded: sealed::Guarded + Send {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Plain> Guarded for T {}
+#[diagnostic::do_not_recommend]
+impl<T: Plain> Guarded for [T] {}
+
+mod sealed {
+    use super::Plain;
+
+    pub trait Guarded {}
+
+    impl<T: Plain> Guarded for T {}
+    impl<T: Plain> Guarded for [T] {}
+}
+
 /// Types whose values may be used, by shared reference, in memory that other processes write at the
 /// same time.
 ///

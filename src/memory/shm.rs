@@ -22,7 +22,8 @@ use crate::memory::shared::{Fingerprint, Shared};
 /// [descriptor](AsFd) and [attach](Shm::attach) to it.
 ///
 /// `T` is [`Shared`]: atomics, primitives, and structs declared with [`shared!`](crate::shared!).
-/// It is never dropped.
+/// It is never dropped. A table whose length is known at run time, and that one lock protects, is a
+/// `Shm<Lock<[T]>>` or a `Shm<RwLock<[T]>>`.
 ///
 /// # Blocking
 /// Nothing here blocks, except for the kernel's search for free pages. Using the contents makes no
@@ -58,19 +59,20 @@ pub struct Shm<T: ?Sized + Contents> {
 }
 
 // SAFETY: a handle gives `&T` and never a `T`. So `T` only has to be `Sync`, which `Shared`
-// includes.
+// includes; a lock around a slice of plain data is `Sync`, too.
 unsafe impl<T: ?Sized + Contents> Send for Shm<T> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized + Contents> Sync for Shm<T> {}
 
-/// What a [`Shm`] can hold: a `T` or a slice `[T]` of [`Shared`] types. Implemented for these two
-/// only.
+/// What a [`Shm`] can hold: a `T` or a slice `[T]` of [`Shared`] types, or a [`Lock`](crate::Lock)
+/// or an [`RwLock`](crate::RwLock) around a slice of [plain data](crate::Plain). Implemented for
+/// these only.
 pub trait Contents: sealed::Contents {}
 
 impl<T: Shared> Contents for T {}
 impl<T: Shared> Contents for [T] {}
 
-mod sealed {
+pub(crate) mod sealed {
     use super::{Layout, NonNull};
 
     pub trait Contents {
@@ -91,7 +93,7 @@ fn layout_of<T: Shared>(fingerprint: u64, is_slice: bool) -> Layout {
     const {
         assert!(align_of::<T>() <= CONTENTS, "shared memory is aligned to 4,096 bytes at most");
     };
-    Layout { size: size_of::<T>(), align: align_of::<T>(), fingerprint, is_slice }
+    Layout { size: size_of::<T>(), align: align_of::<T>(), fingerprint, before: 0, is_slice }
 }
 
 impl<T: Shared> sealed::Contents for T {
@@ -300,6 +302,7 @@ impl<T: ?Sized + Contents> Shm<T> {
     /// | it was made by this crate, and finished | [`RegionError::ForeignMagic`], [`NotInitialised`] |
     /// | it was made for the same kind of machine and libc | [`RegionError::OtherAbi`], [`OtherWordSize`] |
     /// | it holds a `T` laid out as in this program | [`RegionError::OtherLayout`] |
+    /// | it has always said so, if this process has a handle to it | [`RegionError::Changed`] |
     /// | all of it is allocated | [`RegionError::Holes`] |
     ///
     /// A process that has the descriptor can take pages out of it later, by `fallocate`. Their
@@ -329,7 +332,7 @@ impl<T: ?Sized + Contents> Shm<T> {
         Region::attach_whole(file.into(), T::layout(), type_name::<T>()).map(Shm::of)
     }
 
-    fn of(region: Region) -> Self {
+    pub(crate) fn of(region: Region) -> Self {
         Shm { contents: T::at(region.contents(), region.count()), region: Arc::new(region) }
     }
 }
@@ -340,8 +343,9 @@ impl<T: ?Sized + Contents> Deref for Shm<T> {
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: the region holds as many elements of `T`'s element type as its count says. They
-        // were written by a constructor, or checked by `attach`. They are `Shared`, so any bytes
-        // are valid and may change. The region stays mapped as long as `self.region`.
+        // were written by a constructor, or checked by `attach`. They are `Shared`, or plain data
+        // in a lock, so any bytes are valid and may change. The region stays mapped as long as
+        // `self.region`.
         unsafe { self.contents.as_ref() }
     }
 }

@@ -88,8 +88,13 @@ impl<T: Plain> sealed::Item for T {
         let mut fingerprint = Fingerprint::new();
         fingerprint.name(kind).plain::<T>();
         let fingerprint = fingerprint.value();
-        let region =
-            Layout { size: size_of::<T>(), align: align_of::<T>(), fingerprint, is_slice: true };
+        let region = Layout {
+            size: size_of::<T>(),
+            align: align_of::<T>(),
+            fingerprint,
+            before: 0,
+            is_slice: true,
+        };
         QueueLayout { region, items: Self::SIZE }
     }
 
@@ -109,7 +114,13 @@ impl sealed::Item for [u8] {
         let mut fingerprint = Fingerprint::new();
         fingerprint.name(kind).name("bytes");
         // The header counts bytes; an item is any number of them.
-        let region = Layout { size: 1, align: 1, fingerprint: fingerprint.value(), is_slice: true };
+        let region = Layout {
+            size: 1,
+            align: 1,
+            fingerprint: fingerprint.value(),
+            before: 0,
+            is_slice: true,
+        };
         QueueLayout { region, items: Self::SIZE }
     }
 

@@ -43,7 +43,14 @@ pub(super) fn create(config: Config, layout: QueueLayout) -> Result<QueueHandle,
         &offsets.common(&config),
         fill,
     )?;
+    agree(&region, &config)?;
     Ok(handle(region, config, offsets))
+}
+
+/// Checks that a queue says of itself what it has said since this process has a handle to it: the
+/// slots of all handles are the same then.
+fn agree(region: &Region, config: &Config) -> Result<(), RegionError> {
+    if region.agrees(&config.numbers())? { Ok(()) } else { Err(RegionError::Changed) }
 }
 
 /// Makes a handle to a region whose contents are as long as `offsets` says.
@@ -103,6 +110,7 @@ pub(super) fn attach(
     if offsets.len > region.len() {
         return Err(too_short(offsets.len));
     }
+    agree(&region, &config)?;
     Ok(handle(region, config, offsets))
 }
 
@@ -117,8 +125,8 @@ impl Pages for Region {
 }
 
 impl Config {
-    fn store(&self, memory: &QueueMemory) {
-        let numbers = [
+    fn numbers(&self) -> [u64; 15] {
+        [
             self.capacity.into(),
             self.letters.into(),
             self.ids.into(),
@@ -134,8 +142,11 @@ impl Config {
             self.blocks.units.into(),
             self.slow.policy.into(),
             self.slow.patience.into(),
-        ];
-        for (to, number) in memory.control().config.iter().zip(numbers) {
+        ]
+    }
+
+    fn store(&self, memory: &QueueMemory) {
+        for (to, number) in memory.control().config.iter().zip(self.numbers()) {
             // Relaxed: an attach is ordered after it by `initialised` in the region's header.
             to.store(number, Relaxed);
         }

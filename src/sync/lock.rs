@@ -4,6 +4,7 @@
 
 use core::cell::UnsafeCell;
 use core::fmt;
+use core::mem::offset_of;
 
 use crossproc_sys::robust::Holding;
 
@@ -15,7 +16,7 @@ pub(crate) mod unwinding;
 pub use self::error::LockError;
 pub use self::guard::LockGuard;
 use self::state::{LockRefused, RawLock};
-use crate::memory::shared::{Fingerprint, Plain, Shared};
+use crate::memory::shared::{Fingerprint, Guarded, Plain, Shared};
 use crate::sync::error::NotOwner;
 use crate::wait::{Wait, forms};
 
@@ -24,7 +25,8 @@ use crate::wait::{Wait, forms};
 /// It corresponds to `std::sync::Mutex` and to Python's `multiprocessing.Lock` around a `Value`.
 /// Place it in a struct declared with [`shared!`](crate::shared!) or directly in a
 /// [`Shm`](crate::Shm). `T` is [plain data](Plain): every sequence of bytes is a valid value,
-/// because after an owner's death the data may be half written.
+/// because after an owner's death the data may be half written. It may also be a slice of plain
+/// data, of a length that is given at run time ([`Shm::lock_from_fn`](crate::Shm::lock_from_fn)).
 ///
 /// # Blocking and fairness
 /// [`lock`](Lock::lock) looks at a held lock for a few microseconds, then sleeps. A free lock goes
@@ -110,14 +112,14 @@ use crate::wait::{Wait, forms};
 /// with `PTHREAD_MUTEX_ROBUST` uses them. The difference is that unlocking keeps the waiters' flag.
 /// See `DESIGN.md`.
 #[repr(C)]
-pub struct Lock<T> {
+pub struct Lock<T: ?Sized> {
     pub(crate) raw: RawLock,
     value: UnsafeCell<T>,
 }
 
 // SAFETY: one thread at a time reaches the value (`RawLock`). It may be any thread, hence `Send`,
 // and that suffices, as for `std::sync::Mutex`.
-unsafe impl<T: Send> Sync for Lock<T> {}
+unsafe impl<T: ?Sized + Send> Sync for Lock<T> {}
 
 // SAFETY: the word and the entry are atomics, and the value is plain data; every sequence of bytes
 // is valid for each. No pointer is followed: entries are written for the kernel and never read
@@ -147,6 +149,13 @@ impl<T: Plain> Lock<T> {
         Lock { raw: RawLock::new(), value: UnsafeCell::new(value) }
     }
 
+    /// The bytes before the value.
+    pub(crate) const fn offset() -> usize {
+        offset_of!(Lock<T>, value)
+    }
+}
+
+impl<T: ?Sized + Guarded> Lock<T> {
     forms! {
         /// Locks.
         ///
@@ -471,7 +480,7 @@ impl<T: Plain> From<T> for Lock<T> {
     }
 }
 
-impl<T> fmt::Debug for Lock<T> {
+impl<T: ?Sized> fmt::Debug for Lock<T> {
     /// Shows the owner, not the value: it does not lock.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lock").field("owner", &self.raw.owner()).finish_non_exhaustive()

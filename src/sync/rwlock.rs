@@ -5,12 +5,13 @@
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
+use core::mem::offset_of;
 use core::ops::{Deref, DerefMut};
 
 pub(crate) mod state;
 
 use self::state::{Admitted, RawRwLock};
-use crate::memory::shared::{Fingerprint, Plain, Shared};
+use crate::memory::shared::{Fingerprint, Guarded, Plain, Shared};
 use crate::sync::lock::LockError;
 use crate::sync::lock::state::LockRefused;
 use crate::sync::lock::unwinding::Panics;
@@ -80,14 +81,14 @@ use crate::wait::{Wait, forms};
 /// A lock for the writer and a flag for each reader is the "big reader" lock of old Linux kernels.
 /// That a reader's flag is a robust futex is our own. See `DESIGN.md`.
 #[repr(C)]
-pub struct RwLock<T, const READERS: usize = 32> {
+pub struct RwLock<T: ?Sized, const READERS: usize = 32> {
     raw: RawRwLock<READERS>,
     value: UnsafeCell<T>,
 }
 
 // SAFETY: either one thread at a time reaches the value, which may be any thread, hence `Send`; or
 // several threads read it, hence `Sync`.
-unsafe impl<T: Send + Sync, const READERS: usize> Sync for RwLock<T, READERS> {}
+unsafe impl<T: ?Sized + Send + Sync, const READERS: usize> Sync for RwLock<T, READERS> {}
 
 // SAFETY: the words and the entries are atomics, and the value is plain data; every sequence of
 // bytes is valid for each. No pointer is followed: entries are written for the kernel and never
@@ -119,6 +120,13 @@ impl<T: Plain, const READERS: usize> RwLock<T, READERS> {
         RwLock { raw: RawRwLock::new(), value: UnsafeCell::new(value) }
     }
 
+    /// The bytes before the value.
+    pub(crate) const fn offset() -> usize {
+        offset_of!(RwLock<T, READERS>, value)
+    }
+}
+
+impl<T: ?Sized + Guarded, const READERS: usize> RwLock<T, READERS> {
     forms! {
         /// Locks for reading. The forms that wait do so while a writer writes or waits, or too many
         /// threads read.
@@ -380,7 +388,7 @@ impl<T: Plain, const READERS: usize> From<T> for RwLock<T, READERS> {
     }
 }
 
-impl<T, const READERS: usize> fmt::Debug for RwLock<T, READERS> {
+impl<T: ?Sized, const READERS: usize> fmt::Debug for RwLock<T, READERS> {
     /// Shows the writer and the number of readers, not the value: it does not lock.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RwLock")
@@ -396,14 +404,14 @@ impl<T, const READERS: usize> fmt::Debug for RwLock<T, READERS> {
 /// A leaked guard keeps writers out until its thread ends, and the process ends with that thread,
 /// as for a [`Lock`](crate::LockGuard#leaked-guards).
 #[must_use = "dropping the guard unlocks at once"]
-pub struct RwLockReadGuard<'a, T: Plain, const READERS: usize = 32> {
+pub struct RwLockReadGuard<'a, T: ?Sized + Guarded, const READERS: usize = 32> {
     lock: &'a RwLock<T, READERS>,
     taken: Taken,
     is_inconsistent: bool,
     stays_here: PhantomData<*const ()>,
 }
 
-impl<T: Plain, const READERS: usize> RwLockReadGuard<'_, T, READERS> {
+impl<T: ?Sized + Guarded, const READERS: usize> RwLockReadGuard<'_, T, READERS> {
     /// Returns whether a writer died, and nobody has recovered the value since.
     ///
     /// ```
@@ -428,7 +436,7 @@ impl<T: Plain, const READERS: usize> RwLockReadGuard<'_, T, READERS> {
     }
 }
 
-impl<T: Plain, const READERS: usize> Deref for RwLockReadGuard<'_, T, READERS> {
+impl<T: ?Sized + Guarded, const READERS: usize> Deref for RwLockReadGuard<'_, T, READERS> {
     type Target = T;
 
     #[inline]
@@ -438,14 +446,16 @@ impl<T: Plain, const READERS: usize> Deref for RwLockReadGuard<'_, T, READERS> {
     }
 }
 
-impl<T: Plain, const READERS: usize> Drop for RwLockReadGuard<'_, T, READERS> {
+impl<T: ?Sized + Guarded, const READERS: usize> Drop for RwLockReadGuard<'_, T, READERS> {
     #[inline]
     fn drop(&mut self) {
         self.lock.raw.end_read(self.taken);
     }
 }
 
-impl<T: Plain + fmt::Debug, const READERS: usize> fmt::Debug for RwLockReadGuard<'_, T, READERS> {
+impl<T: ?Sized + Guarded + fmt::Debug, const READERS: usize> fmt::Debug
+    for RwLockReadGuard<'_, T, READERS>
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }
@@ -457,7 +467,7 @@ impl<T: Plain + fmt::Debug, const READERS: usize> fmt::Debug for RwLockReadGuard
 /// A leaked guard keeps the lock until its thread ends, and the process ends with that thread, as
 /// for a [`Lock`](crate::LockGuard#leaked-guards).
 #[must_use = "dropping the guard unlocks at once"]
-pub struct RwLockWriteGuard<'a, T: Plain, const READERS: usize = 32> {
+pub struct RwLockWriteGuard<'a, T: ?Sized + Guarded, const READERS: usize = 32> {
     lock: &'a RwLock<T, READERS>,
     tid: u32,
     is_inconsistent: bool,
@@ -465,7 +475,7 @@ pub struct RwLockWriteGuard<'a, T: Plain, const READERS: usize = 32> {
     stays_here: PhantomData<*const ()>,
 }
 
-impl<T: Plain, const READERS: usize> RwLockWriteGuard<'_, T, READERS> {
+impl<T: ?Sized + Guarded, const READERS: usize> RwLockWriteGuard<'_, T, READERS> {
     /// Declares the value whole again, after an owner's death: once this guard is dropped,
     /// others get it without that error. Does nothing without such a death.
     ///
@@ -541,7 +551,7 @@ impl<T: Plain, const READERS: usize> RwLockWriteGuard<'_, T, READERS> {
     }
 }
 
-impl<T: Plain, const READERS: usize> Deref for RwLockWriteGuard<'_, T, READERS> {
+impl<T: ?Sized + Guarded, const READERS: usize> Deref for RwLockWriteGuard<'_, T, READERS> {
     type Target = T;
 
     #[inline]
@@ -552,7 +562,7 @@ impl<T: Plain, const READERS: usize> Deref for RwLockWriteGuard<'_, T, READERS> 
     }
 }
 
-impl<T: Plain, const READERS: usize> DerefMut for RwLockWriteGuard<'_, T, READERS> {
+impl<T: ?Sized + Guarded, const READERS: usize> DerefMut for RwLockWriteGuard<'_, T, READERS> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`; the guard is borrowed exclusively.
@@ -560,14 +570,16 @@ impl<T: Plain, const READERS: usize> DerefMut for RwLockWriteGuard<'_, T, READER
     }
 }
 
-impl<T: Plain, const READERS: usize> Drop for RwLockWriteGuard<'_, T, READERS> {
+impl<T: ?Sized + Guarded, const READERS: usize> Drop for RwLockWriteGuard<'_, T, READERS> {
     #[inline]
     fn drop(&mut self) {
         self.lock.raw.end_write(self.tid, !self.is_inconsistent && !self.panics.have_begun_since());
     }
 }
 
-impl<T: Plain + fmt::Debug, const READERS: usize> fmt::Debug for RwLockWriteGuard<'_, T, READERS> {
+impl<T: ?Sized + Guarded + fmt::Debug, const READERS: usize> fmt::Debug
+    for RwLockWriteGuard<'_, T, READERS>
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }

@@ -2,7 +2,7 @@
 
 use super::Waitable;
 use super::sealed::{Of, Refusal, Waits};
-use crate::memory::shared::Plain;
+use crate::memory::shared::{Guarded, Plain};
 use crate::sync::lock::Lock;
 use crate::sync::lock::state::RawLock;
 use crate::sync::rlock::RLock;
@@ -14,7 +14,7 @@ pub struct OwnerDeath<'a> {
     lock: &'a RawLock,
 }
 
-impl<T: Plain> Lock<T> {
+impl<T: ?Sized + Guarded> Lock<T> {
     /// Returns the death of the owner, to be [waited for](fn@crate::wait_any) along with other
     /// things. It is ready while the lock is free and the next to lock it gets
     /// [`OwnerDied`](crate::LockError::OwnerDied).

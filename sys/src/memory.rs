@@ -159,6 +159,15 @@ pub fn len_and_allocated(file: impl AsFd) -> io::Result<(u64, u64)> {
     Ok((unsigned(stat.st_size), unsigned(stat.st_blocks).saturating_mul(512)))
 }
 
+/// Returns the file's device and inode: no other file has both as long as this one is open.
+///
+/// # Errors
+/// As [`len`].
+pub fn identity(file: impl AsFd) -> io::Result<[u64; 2]> {
+    let stat = fstat(file)?;
+    Ok([stat.st_dev, stat.st_ino])
+}
+
 /// A shared, writable mapping of a whole file, unmapped on drop.
 #[derive(Debug)]
 pub struct Mapping {

@@ -293,6 +293,7 @@ fn errors_of_regions_become_errors_of_io() {
     };
     becomes(layout, data, "2 bytes aligned to 4 there, of 1 aligned to 3 here");
     becomes(RegionError::NotInitialised, data, "has not finished");
+    becomes(RegionError::Changed, data, "a participant has overwritten that");
     becomes(
         RegionError::OtherPidNamespace { found: 1, expected: 2 },
         data,

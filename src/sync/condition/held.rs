@@ -2,7 +2,7 @@
 
 #![allow(private_interfaces, reason = "the sealed trait's method is for this crate alone")]
 
-use crate::memory::shared::Plain;
+use crate::memory::shared::{Guarded, Plain};
 use crate::sync::lock::state::RawLock;
 use crate::sync::lock::{Lock, LockGuard};
 use crate::sync::rlock::{RLock, RLockGuard};
@@ -13,7 +13,7 @@ use crate::sync::rlock::{RLock, RLockGuard};
 pub trait Held: sealed::Held {
     /// What a condition on the value looks at: a [`Lock`]'s value, an [`RLock`]'s guard, or,
     /// without a guard, the reference to the lock.
-    type Value;
+    type Value: ?Sized;
 
     #[doc(hidden)]
     fn value(&mut self) -> &mut Self::Value;
@@ -28,7 +28,7 @@ pub(super) mod sealed {
     }
 }
 
-impl<T: Plain> Held for LockGuard<'_, T> {
+impl<T: ?Sized + Guarded> Held for LockGuard<'_, T> {
     type Value = T;
 
     fn value(&mut self) -> &mut T {
@@ -36,7 +36,7 @@ impl<T: Plain> Held for LockGuard<'_, T> {
     }
 }
 
-impl<T: Plain> sealed::Held for LockGuard<'_, T> {
+impl<T: ?Sized + Guarded> sealed::Held for LockGuard<'_, T> {
     fn lock(&self) -> &RawLock {
         self.raw()
     }

@@ -9,7 +9,7 @@ use core::ops::{Deref, DerefMut};
 use super::Lock;
 use super::state::RawLock;
 use super::unwinding::Panics;
-use crate::memory::shared::Plain;
+use crate::memory::shared::Guarded;
 
 /// The right to use a [`Lock`]'s value; dropping it unlocks. It stays in its thread, because the
 /// kernel knows the owner by thread.
@@ -30,7 +30,7 @@ use crate::memory::shared::Plain;
 ///   programs).
 /// - A handler of SIGABRT ends the process in another way.
 #[must_use = "dropping the guard unlocks at once"]
-pub struct LockGuard<'a, T: Plain> {
+pub struct LockGuard<'a, T: ?Sized + Guarded> {
     lock: &'a Lock<T>,
     tid: u32,
     panics: Panics,
@@ -38,7 +38,7 @@ pub struct LockGuard<'a, T: Plain> {
     stays_here: PhantomData<*const ()>,
 }
 
-impl<'a, T: Plain> LockGuard<'a, T> {
+impl<'a, T: ?Sized + Guarded> LockGuard<'a, T> {
     /// Returns the guard of a lock that the thread `tid`, which is this one, has just taken.
     #[inline(always)]
     pub(super) fn new(lock: &'a Lock<T>, tid: u32) -> Self {
@@ -125,7 +125,7 @@ impl<'a, T: Plain> LockGuard<'a, T> {
     }
 }
 
-impl<T: Plain> Deref for LockGuard<'_, T> {
+impl<T: ?Sized + Guarded> Deref for LockGuard<'_, T> {
     type Target = T;
 
     #[inline]
@@ -136,7 +136,7 @@ impl<T: Plain> Deref for LockGuard<'_, T> {
     }
 }
 
-impl<T: Plain> DerefMut for LockGuard<'_, T> {
+impl<T: ?Sized + Guarded> DerefMut for LockGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`; the guard is borrowed exclusively.
@@ -144,7 +144,7 @@ impl<T: Plain> DerefMut for LockGuard<'_, T> {
     }
 }
 
-impl<T: Plain> Drop for LockGuard<'_, T> {
+impl<T: ?Sized + Guarded> Drop for LockGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.panics.have_begun_since() {
@@ -154,13 +154,13 @@ impl<T: Plain> Drop for LockGuard<'_, T> {
     }
 }
 
-impl<T: Plain + fmt::Debug> fmt::Debug for LockGuard<'_, T> {
+impl<T: ?Sized + Guarded + fmt::Debug> fmt::Debug for LockGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }
 }
 
-impl<T: Plain + fmt::Display> fmt::Display for LockGuard<'_, T> {
+impl<T: ?Sized + Guarded + fmt::Display> fmt::Display for LockGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&**self, f)
     }
