@@ -44,6 +44,10 @@ const IMAGES: &[(&str, &str, &str)] = images! {
     "abi-7-glibc": "lock.new" "lock.used" "slice.new" "slice.used" "struct.new" "struct.used"
         "queue.new" "queue.used" "bytes.new" "bytes.used" "long.new" "long.used" "batches.new"
         "batches.used" "joinable.new" "joinable.used" "broadcast.new" "broadcast.used";
+    "abi-8-glibc": "lock.new" "lock.used" "slice.new" "slice.used" "table.new" "table.used"
+        "readers.new" "readers.used" "struct.new" "struct.used" "queue.new" "queue.used"
+        "bytes.new" "bytes.used" "long.new" "long.used" "batches.new" "batches.used"
+        "joinable.new" "joinable.used" "broadcast.new" "broadcast.used";
 };
 
 /// A type of region.
@@ -60,6 +64,13 @@ struct Kind {
 const KINDS: &[Kind] = &[
     Kind { name: "lock", new: || file_of(&lock()), used: used_lock, go_on: go_on_with_lock },
     Kind { name: "slice", new: || file_of(&slice()), used: used_slice, go_on: go_on_with_slice },
+    Kind { name: "table", new: || file_of(&table()), used: used_table, go_on: go_on_with_table },
+    Kind {
+        name: "readers",
+        new: || file_of(&readers()),
+        used: used_readers,
+        go_on: go_on_with_readers,
+    },
     Kind { name: "struct", new: || file_of(&board()), used: used_board, go_on: go_on_with_board },
     Kind { name: "queue", new: || file_of(&queue()), used: used_queue, go_on: go_on_with_queue },
     Kind { name: "bytes", new: || file_of(&bytes()), used: used_bytes, go_on: go_on_with_bytes },
@@ -133,6 +144,49 @@ fn go_on_with_slice(file: OwnedFd) -> Result<(), RegionError> {
     assert_eq!(slice[2].try_lock().unwrap_err(), LockError::OwnerDied);
     assert_eq!(*slice[2].lock_or_repair(|value| *value += 10).unwrap(), 12);
     assert_eq!(*slice[2].lock().unwrap(), 12);
+    Ok(())
+}
+
+fn table() -> Shm<Lock<[u16]>> {
+    Shm::<Lock<[u16]>>::lock_from_fn(5, |index| index as u16).unwrap()
+}
+
+/// The owner has died.
+fn used_table() -> OwnedFd {
+    let table = table();
+    in_a_thread(|| {
+        table.lock().unwrap()[4] = 9;
+        assert!(table.acquire(Wait::FOREVER).is_ok());
+    });
+    file_of(&table)
+}
+
+fn go_on_with_table(file: OwnedFd) -> Result<(), RegionError> {
+    let table = Shm::<Lock<[u16]>>::attach(file)?;
+    assert_eq!(table.try_lock().map(drop), Err(LockError::OwnerDied));
+    drop(table.lock_or_repair(|all| all[0] = 7).unwrap());
+    assert_eq!(*table.lock().unwrap(), [7, 1, 2, 3, 9]);
+    Ok(())
+}
+
+fn readers() -> Shm<RwLock<[u64], 2>> {
+    Shm::<RwLock<[u64], 2>>::rw_lock_from_fn(3, |index| index as u64).unwrap()
+}
+
+fn used_readers() -> OwnedFd {
+    let readers = readers();
+    in_a_thread(|| {
+        readers.write().unwrap()[2] = 9;
+        assert_eq!(readers.read().unwrap()[2], 9);
+    });
+    file_of(&readers)
+}
+
+fn go_on_with_readers(file: OwnedFd) -> Result<(), RegionError> {
+    let readers = Shm::<RwLock<[u64], 2>>::attach(file)?;
+    assert_eq!(*readers.read().unwrap(), [0, 1, 9]);
+    readers.write().unwrap()[0] = 7;
+    assert_eq!(*readers.read().unwrap(), [7, 1, 9]);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use crossproc::{
 };
 
 mod forked;
-use forked::{fork, join_all};
+use forked::{fork, join_all, wait_until_asleep};
 
 shared! {
     struct All {
@@ -23,6 +23,13 @@ shared! {
         condition: Condition,
         barrier: Barrier,
         once: Once,
+    }
+}
+
+shared! {
+    struct Woken {
+        count: Lock<u32>,
+        changed: Condition,
     }
 }
 
@@ -90,6 +97,28 @@ fn a_million_uncontended_operations_make_no_system_call() {
         (*all.lock.lock().unwrap(), all.rlock.lock().unwrap().get(), *all.rwlock.read().unwrap()),
         (ROUNDS, ROUNDS, ROUNDS)
     );
+}
+
+/// The mark that a sleeper has left went with the notification that woke it. Otherwise threads that
+/// wait for each other in turns would sleep each time, once they have.
+#[test]
+fn where_the_only_sleeper_was_woken_a_notification_makes_no_system_call() {
+    let shared = Shm::new(Woken { count: Lock::new(0), changed: Condition::new() }).unwrap();
+    let theirs = shared.clone();
+    let sleeper = fork(move || {
+        let mut guard = theirs.count.lock().unwrap();
+        theirs.changed.wait_while(&mut guard, |woken| *woken == 0).unwrap();
+    });
+    wait_until_asleep(&sleeper);
+    *shared.count.lock().unwrap() = 1;
+    shared.changed.notify_one();
+    join_all([sleeper]);
+    join_all([fork(move || -> () {
+        enter_strict_mode();
+        shared.changed.notify_one();
+        shared.changed.notify_all();
+        exit(0)
+    })]);
 }
 
 #[test]

@@ -44,7 +44,7 @@ use crate::wait::{Ended, Waiter};
 
 pub(crate) const WAITERS: u64 = 1 << 31;
 pub(crate) const WAKING: u64 = 1 << 32;
-const SEVERAL: u64 = 1 << 33;
+pub(crate) const SEVERAL: u64 = 1 << 33;
 
 /// The word. The bits in `ROUND` tell whose sleepers are being woken.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl<const ROUND: u64> Broadcast<ROUND> {
         waiter: &mut Waiter,
         look: impl Fn(u64) -> Option<R>,
     ) -> Result<R, Ended> {
-        with_wake_on_death(&self.word, || self.wait_pending(waiter, None, |seen, _| look(seen)))
+        with_wake_on_death(&self.word, || self.wait_pending(waiter, |seen, _| look(seen)))
     }
 
     /// Announces that a thread that has seen `seen` in the word is going to sleep. Returns what the
@@ -130,16 +130,15 @@ impl<const ROUND: u64> Broadcast<ROUND> {
         }
     }
 
-    /// [`wait`](Broadcast::wait), where the word is pending already. `marked` is what the word was
-    /// when this thread [marked](Broadcast::mark) it, if it has. `look` is also told how the last
-    /// sleep ended, if there was one, and on what value of the word.
+    /// [`wait`](Broadcast::wait), where the word is pending already. `look` is also told how the
+    /// last sleep ended, if there was one, and on what value of the word.
     pub(crate) fn wait_pending<R>(
         &self,
         waiter: &mut Waiter,
-        mut marked: Option<u64>,
         look: impl Fn(u64, Option<(Awake, u64)>) -> Option<R>,
     ) -> Result<R, Ended> {
         let mut awake = None;
+        let mut marked = None;
         loop {
             // Acquire: pairs with the exchange in `change`.
             let seen = self.word.load(Acquire);
@@ -150,9 +149,8 @@ impl<const ROUND: u64> Broadcast<ROUND> {
                 return Ok(result);
             }
             waiter.check()?;
-            // Beside other sleepers, whoever changes the word has to wake them first.
-            let sleeps_alone = seen & WAITERS == 0 || marked == Some(seen) && seen & SEVERAL == 0;
-            if sleeps_alone
+            // Beside sleepers, whoever changes the word has to wake them first.
+            if seen & WAITERS == 0
                 && awake.is_none()
                 && waiter.spin(|| look(self.word.load(Relaxed), None).is_some())
             {

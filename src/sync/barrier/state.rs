@@ -141,21 +141,19 @@ impl RawBarrier {
         }
         let mut waiter = Waiter::new(wait);
         with_wake_on_death(self.state.word(), || {
-            let result = match self
-                .state
-                .wait_pending(&mut waiter, None, |seen, _| outcome(seen, arrived))
-            {
-                Ok(outcome) => outcome,
-                Err(Ended::Interrupted) => return Err(Failed::Ended(Ended::Interrupted)),
-                Err(Ended::TimedOut) => {
-                    // The phase may end, or break, before this party breaks it.
-                    let next = |seen| outcome(seen, arrived).map_or(Ok(broken(seen)), Err);
-                    match self.state.change(AcqRel, next) {
-                        Ok(_) => return Err(Failed::Ended(Ended::TimedOut)),
-                        Err(outcome) => outcome,
+            let result =
+                match self.state.wait_pending(&mut waiter, |seen, _| outcome(seen, arrived)) {
+                    Ok(outcome) => outcome,
+                    Err(Ended::Interrupted) => return Err(Failed::Ended(Ended::Interrupted)),
+                    Err(Ended::TimedOut) => {
+                        // The phase may end, or break, before this party breaks it.
+                        let next = |seen| outcome(seen, arrived).map_or(Ok(broken(seen)), Err);
+                        match self.state.change(AcqRel, next) {
+                            Ok(_) => return Err(Failed::Ended(Ended::TimedOut)),
+                            Err(outcome) => outcome,
+                        }
                     }
-                }
-            };
+                };
             result.map_err(|Broken| Failed::Broken)
         })
     }

@@ -10,19 +10,23 @@
 //! |---|---|---|
 //! | 30 | `TURN` | changes with every notification |
 //! | 31-33 | `WAITERS`, `WAKING`, `SEVERAL` | [`Broadcast`]'s |
-//! | 34-47 | some | how often some were to be woken, modulo 2^14 |
+//! | 34 | `LOOKING` | a thread began to wait since the last notification |
+//! | 35-47 | some | how often some were to be woken, modulo 2^13 |
 //! | 48-63 | all | how often all were to be woken, modulo 2^16 |
 //!
-//! A waiter marks the word and remembers it while it holds the lock. Then it frees the lock, and
-//! sleeps. It returns in three cases:
+//! A waiter sets `LOOKING`, unless there is a mark already, and remembers the word, while it holds
+//! the lock. Then it frees the lock, looks for a while, and sleeps. A notifier that finds `LOOKING`
+//! alone only changes the word: nobody sleeps. The waiter returns in three cases:
 //! - `all` has changed since.
 //! - The waiter was woken, and `some` has changed since.
 //! - The waiter finds `some` changed while it was not asleep yet.
 //!
 //! The end of a slice is none of these, so the caller does not notice it.
 //!
-//! `notify_all` adds one to `all` and wakes all waiters, as [`Broadcast`] does it. `notify(n)` adds
-//! one to `some`, and lets the kernel wake `n`. If the kernel woke fewer than `n`, all sleepers are
+//! `notify_all` adds one to `all` and wakes all waiters, as [`Broadcast`] does it. So does
+//! `notify(n)` where `SEVERAL` is not set: it is the same for one sleeper, and takes the mark out,
+//! so that the next wait begins with looks again. Beside several sleepers `notify(n)` adds one to
+//! `some`, and lets the kernel wake `n`. If the kernel woke fewer than `n`, all sleepers are
 //! awake. Waiters that are between two slices at that moment are told by adding one to `all`, which
 //! also takes the marks out.
 //!
@@ -65,12 +69,12 @@
 //! told.
 //!
 //! # Overflow
-//! A waiter that is stopped between its look and its sleep while exactly 2^14 or 2^16 notifications
+//! A waiter that is stopped between its look and its sleep while exactly 2^13 or 2^16 notifications
 //! take place may miss them.
 //!
 //! # Memory ordering
 //! The condition provides none. The lock that is held around what is waited for orders that. It
-//! also orders `WAITERS`: a notifier that has held the lock after a waiter sees the waiter's flag.
+//! also orders `LOOKING`: a notifier that has held the lock after a waiter sees the waiter's flag.
 
 use core::cell::Cell;
 use core::convert::Infallible;
@@ -80,15 +84,18 @@ use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::atomic::Ordering::Relaxed;
 use crossproc_sys::futex::{self, Awake};
 
-use crate::wait::broadcast::{Broadcast, WAITERS, WAKING};
+use crate::wait::broadcast::{Broadcast, SEVERAL, WAITERS, WAKING};
 use crate::wait::wake_on_death::with_wake_on_death;
 use crate::wait::{Ended, Wait, Waiter};
 
 const TURN: u64 = 1 << 30;
-const ONE_SOME: u64 = 1 << 34;
+const LOOKING: u64 = 1 << 34;
+const ONE_SOME: u64 = 1 << 35;
 const ONE_ALL: u64 = 1 << 48;
 const ALL: u64 = !(ONE_ALL - 1);
 const SOME: u64 = (ONE_ALL - 1) & !(ONE_SOME - 1);
+/// A thread waits, or is to be woken.
+const ANYBODY: u64 = WAITERS | WAKING | LOOKING;
 
 const OWED: u32 = 0xffff;
 const ONE_CHANGE: u32 = 1 << 16;
@@ -123,11 +130,15 @@ impl RawCondition {
 
     /// Begins a wait, with the lock held.
     pub(crate) fn begin(&self) -> Begun {
-        loop {
-            if let Ok(marked) = self.state.mark(self.state.word().load(Relaxed)) {
-                return Begun(marked);
+        let mut seen = self.state.word().load(Relaxed);
+        while seen & (WAITERS | LOOKING) == 0 {
+            let looking = seen | LOOKING;
+            match self.state.word().compare_exchange_weak(seen, looking, Relaxed, Relaxed) {
+                Ok(_) => return Begun(looking),
+                Err(now) => seen = now,
             }
         }
+        Begun(seen)
     }
 
     /// Waits, without the lock. `is_free` returns whether the lock is free.
@@ -142,10 +153,10 @@ impl RawCondition {
         let is_notified = |seen: u64, awake| match (seen ^ begun_in.get()) & (SOME | ALL) {
             0 => {
                 if matches!(awake, Some((Awake::Woken, _))) {
-                    let before = self.notify_pending(1);
+                    let (before, after) = self.notify_pending(1, LOOKING);
                     // This thread's own notification does not count; one that came in between does.
                     if (before ^ begun_in.get()) & (SOME | ALL) == 0 {
-                        begun_in.set(after_some(before));
+                        begun_in.set(after);
                     }
                 }
                 false
@@ -163,7 +174,7 @@ impl RawCondition {
             },
         };
         with_wake_on_death(self.state.word(), || {
-            self.state.wait_pending(&mut Waiter::new(wait), Some(begun.0), |seen, awake| {
+            self.state.wait_pending(&mut Waiter::new(wait), |seen, awake| {
                 is_notified(seen, awake).then_some(())
             })?;
             self.owed.fetch_add(ONE_CHANGE + 1, Relaxed);
@@ -198,25 +209,32 @@ impl RawCondition {
 
     #[inline]
     pub(crate) fn notify(&self, count: u32) {
-        if count != 0 && self.state.word().load(Relaxed) & (WAITERS | WAKING) != 0 {
+        if count != 0 && self.state.word().load(Relaxed) & ANYBODY != 0 {
             self.notify_contended(count);
         }
     }
 
     #[inline]
     pub(crate) fn notify_all(&self) {
-        if self.state.word().load(Relaxed) & (WAITERS | WAKING) != 0 {
+        if self.state.word().load(Relaxed) & ANYBODY != 0 {
             with_wake_on_death(self.state.word(), || self.wake_all(TURN));
         }
     }
 
     #[cold]
     fn notify_contended(&self, count: u32) {
-        with_wake_on_death(self.state.word(), || self.notify_pending(count));
+        with_wake_on_death(self.state.word(), || self.notify_pending(count, 0));
     }
 
-    /// Notifies, with the word pending already. Returns the word before.
-    fn notify_pending(&self, count: u32) -> u64 {
+    /// Notifies, with the word pending already. `still` is `LOOKING` if this thread goes on
+    /// waiting, so that it can be notified before it marks the word again. Returns the word before,
+    /// and what it was made.
+    fn notify_pending(&self, count: u32, still: u64) -> (u64, u64) {
+        let told = |seen| after_all(seen, TURN) | still;
+        let one_at_most = |seen| if seen & SEVERAL == 0 { Ok(told(seen)) } else { Err(()) };
+        if let Ok(before) = self.state.change(Relaxed, one_at_most) {
+            return (before, told(before));
+        }
         let mut seen = self.state.word().load(Relaxed);
         while let Err(now) =
             self.state.word().compare_exchange_weak(seen, after_some(seen), Relaxed, Relaxed)
@@ -229,7 +247,7 @@ impl RawCondition {
             // `TURN` has changed already.
             self.wake_all(0);
         }
-        seen
+        (seen, after_some(seen))
     }
 
     /// Makes all waiters return that have begun before.
@@ -239,7 +257,7 @@ impl RawCondition {
 }
 
 fn after_some(seen: u64) -> u64 {
-    (seen & !SOME | seen.wrapping_add(ONE_SOME) & SOME) ^ TURN
+    (seen & !(SOME | LOOKING) | seen.wrapping_add(ONE_SOME) & SOME) ^ TURN
 }
 
 fn one_less(owed: u32) -> u32 {
@@ -247,7 +265,7 @@ fn one_less(owed: u32) -> u32 {
 }
 
 fn after_all(seen: u64, turn: u64) -> u64 {
-    seen.wrapping_add(ONE_ALL) ^ turn
+    (seen & !LOOKING).wrapping_add(ONE_ALL) ^ turn
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::harness::{Case, End, Me, Mode, Moment, Operation, Subject};
 
 /// The bits of the condition's word that count how often some waiters were notified, and how often
 /// all. See `condition::state`.
-const SOME: u64 = 0x3fff << 34;
+const SOME: u64 = 0x1fff << 35;
 const ALL: u64 = !0 << 48;
 
 /// A condition, and a lock for it.
