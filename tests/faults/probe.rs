@@ -152,3 +152,6 @@ impl fmt::Display for Chain<'_> {
 pub(crate) const SHORT: Duration = Duration::from_millis(4);
 /// The deadline of a wait that is expected to succeed.
 pub(crate) const LONG: Duration = Duration::from_secs(8);
+/// The longest that anything may take that nobody refuses: a supervised call takes as long as its
+/// supervisor waits for a processor.
+pub(crate) const UNREFUSED: Duration = Duration::from_secs(40);

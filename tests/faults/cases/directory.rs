@@ -10,12 +10,15 @@ use crossproc::process::{Builder, Child};
 use crossproc::{Event, Shm};
 
 use super::{Case, Peer};
-use crate::probe::{LONG, Outcome, Probe, SHORT, done, require};
+use crate::probe::{LONG, Outcome, Probe, SHORT, UNREFUSED, done, require};
 
-/// The longest that a server may take that is refused something once.
+/// The longest that a server may take that is refused something once. One that is refused something
+/// each time may serve nobody.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long its client waits for an answer before it connects anew.
+/// How long its client waits for an answer before it connects anew, at first. Where each call of
+/// the server takes long, because a supervisor that has no processor has to look at it, it waits
+/// longer.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Returns a path that only this process uses.
@@ -101,16 +104,20 @@ pub(super) fn add(all: &mut Vec<Case>) {
         directory.put("there", &event).unwrap();
         let asks = Peer::new(|| {
             // The server may refuse what the kernel refuses it. The next client is served.
-            let mut has_got = false;
-            while !has_got {
-                let client = DirectoryClient::connect_timeout(at.clone(), AGAIN);
+            let mut time = AGAIN;
+            loop {
+                let client = DirectoryClient::connect_timeout(at.clone(), time);
                 let get = |mut client: DirectoryClient| {
-                    client.get_deadline::<Shm<Event>>("there", Instant::now() + AGAIN).is_ok()
+                    client.get_deadline::<Shm<Event>>("there", Instant::now() + time).is_ok()
                 };
-                has_got = client.is_ok_and(get);
+                if client.is_ok_and(get) {
+                    break;
+                }
+                time *= 2;
             }
         });
         drop(directory);
+        let mut patience = PATIENCE;
         let operation = || {
             let directory = Directory::bind(at.clone())?;
             directory.put("there", &event)?;
@@ -118,7 +125,9 @@ pub(super) fn add(all: &mut Vec<Case>) {
             thread::scope(|scope| {
                 let serving = thread::Builder::new().spawn_scoped(scope, || directory.serve());
                 let serving = serving.map_err(|error| format!("std spawns no thread: {error}"))?;
-                let deadline = Instant::now() + PATIENCE;
+                let deadline = Instant::now() + patience;
+                // From the second time on nothing is refused.
+                patience = UNREFUSED;
                 while !serving.is_finished() && !asks.has_finished() && Instant::now() < deadline {
                     thread::sleep(Duration::from_micros(200));
                 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crossproc::Shm;
 use crossproc::process::{Builder, Child};
 
-use crate::probe::{LONG, Outcome, Probe, require};
+use crate::probe::{Outcome, Probe, UNREFUSED, require};
 
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -99,7 +99,7 @@ pub(crate) fn duplicate(of: impl AsFd) -> io::Result<OwnedFd> {
 
 /// Requires that `holds` becomes true before long.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Outcome {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + UNREFUSED;
     while !holds() {
         require(Instant::now() < deadline, what)?;
         thread::sleep(Duration::from_micros(200));
