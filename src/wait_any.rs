@@ -53,7 +53,8 @@ pub trait Waitable: sealed::Waits + Sync {}
 /// # Blocking and fairness
 /// The call looks at all of them for a few microseconds, then sleeps in one system call. It sleeps
 /// on all their futexes, up to 128 words, or on all descriptors. A semaphore, an event and a lock
-/// are two words, a queue is six, a broadcast's room seven, a queue of tasks ten.
+/// are two words, a queue is six, a broadcast's room and a dead letter seven, that all tasks are
+/// done six, a queue of tasks ten.
 ///
 /// Threads of this process sleep in its place if there are both futexes and descriptors, more
 /// words, or the deaths of several locks' owners. There is one such thread for each 127 words in

@@ -20,14 +20,17 @@ pub struct AllDone<'a> {
 /// other things. [`JoinableQueue::next_dead_letter`] returns it.
 #[derive(Debug, Clone, Copy)]
 pub struct NextDeadLetter<'a> {
-    handle: &'a QueueHandle,
+    pub(crate) handle: &'a QueueHandle,
 }
 
 impl<T: ?Sized + Item> JoinableQueue<T> {
     /// Returns that all tasks are done, to be [waited for](fn@crate::wait_any) along with other
-    /// things. It is ready while a [`join`](JoinableQueue::join) would return at once. A thread
-    /// that has a task in hand cannot wait for it: that is
-    /// [`Deadlock`](crate::QueueError::Deadlock), as for a join.
+    /// things. It is ready while no task is unfinished: from the beginning, too, and until the next
+    /// put. As a [`join`](JoinableQueue::join) does, the wait moves to the dead letters what has no
+    /// attempts left. So the calling thread takes part. It can move nothing while all its loans are
+    /// in use. A thread that has a task in hand cannot wait for it: that is
+    /// [`Deadlock`](crate::QueueError::Deadlock), as for a join. Of a future that is asked at the
+    /// call only.
     ///
     /// ```
     /// use crossproc::{Event, JoinableQueue, wait_any};
@@ -47,8 +50,10 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     }
 
     /// Returns a dead letter, to be [waited for](fn@crate::wait_any) along with other things. It is
-    /// ready while [`dead_letter`](JoinableQueue::dead_letter) would find one, and never if the
-    /// queue [has none](crate::QueueOptions::attempts).
+    /// ready while there is one, and never if the queue [has none](crate::QueueOptions::attempts):
+    /// a close does not end the wait. A [`dead_letter`](JoinableQueue::dead_letter) that follows
+    /// may find none, though nobody else asks for letters: another thread may be moving the task
+    /// there. Wait again then.
     ///
     /// ```
     /// use crossproc::{JoinableQueue, QueueOptions, wait_any};
@@ -71,6 +76,14 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     }
 }
 
+/// Does what a dead worker has left, as far as that is about tasks. A thread that cannot take part
+/// leaves it to others.
+fn tidy(handle: &QueueHandle) {
+    let _ = handle.with(|participation| {
+        participation.memory().tidy(participation.thread, &participation.participant);
+    });
+}
+
 impl Source for AllDone<'_> {
     fn key(&self) -> usize {
         self.handle.memory().key_for_all()
@@ -80,8 +93,14 @@ impl Source for AllDone<'_> {
         true
     }
 
+    fn begin(&self) -> WatchState {
+        tidy(self.handle);
+        WatchState::default()
+    }
+
     fn look(&self, _: &WatchState) -> bool {
-        self.handle.memory().unfinished_but_for_letters() == Unfinished::None
+        // If it cannot be found out because the words make no sense, the join says so.
+        self.handle.memory().unfinished(None, None) != Unfinished::Some
     }
 
     fn words(&self) -> usize {
@@ -93,7 +112,7 @@ impl Source for AllDone<'_> {
     }
 
     fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
-        self.handle.memory().arm_for_all(words)
+        self.handle.memory().arm_for_all(words, || tidy(self.handle))
     }
 
     fn pend(&self, entry: &Entry) {
@@ -109,6 +128,11 @@ impl Source for AllDone<'_> {
 impl Source for NextDeadLetter<'_> {
     fn key(&self) -> usize {
         self.handle.memory().key_for_letter()
+    }
+
+    fn begin(&self) -> WatchState {
+        tidy(self.handle);
+        WatchState::default()
     }
 
     fn look(&self, _: &WatchState) -> bool {

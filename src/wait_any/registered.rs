@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
+use crossproc_sys::clock;
 use crossproc_sys::futex::{Watch, WordAddress};
 use crossproc_sys::poll::Bell;
 
@@ -142,7 +143,11 @@ fn wait_with(
             return Ok(());
         }
         waiter.check()?;
-        if waiter.spin(|| watcher.glance()) {
+        // A source may take long to look at, if a peer has spoilt its memory.
+        let deadline = waiter.until();
+        if waiter
+            .spin(|| watcher.glance() || deadline.is_some_and(|deadline| clock::now() >= deadline))
+        {
             continue;
         }
         let (armed, was_woken) = arm(watcher, groups, &waker).map_err(WaitAnyError::Os)?;

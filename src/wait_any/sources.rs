@@ -89,6 +89,10 @@ impl Waits for AllDone<'_> {
 impl Waitable for NextDeadLetter<'_> {}
 
 impl Waits for NextDeadLetter<'_> {
+    fn check(&self) -> Result<(), Refusal> {
+        self.handle.with(|_| ()).map_err(Refusal::Queue)
+    }
+
     fn of(&self) -> Of<'_> {
         Of::Source(self)
     }

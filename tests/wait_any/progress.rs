@@ -116,3 +116,20 @@ fn a_queue_without_letters_never_has_one() {
         wait_any_timeout(&[&tasks.next_dead_letter()], std::time::Duration::from_millis(10));
     assert!(matches!(waited, Err(WaitAnyError::TimedOut)));
 }
+
+/// Nobody sleeps when the worker dies.
+#[test]
+fn what_a_dead_worker_has_left_is_told_without_a_wait() {
+    for letter_first in [false, true] {
+        let tasks = with_letters(1);
+        tasks.put(7).unwrap();
+        let (child, _) = worker(&tasks, false);
+        kill(&child);
+        if letter_first {
+            assert_eq!(try_wait_any(&[&tasks.next_dead_letter()]).unwrap(), [0]);
+        }
+        assert_eq!(is_ready(&tasks), [true, true]);
+        assert_eq!(*tasks.dead_letter().unwrap(), 7);
+        assert_eq!(is_ready(&tasks), [true, false]);
+    }
+}

@@ -46,8 +46,9 @@ impl QueueMemory {
     /// the answer may be stale.
     pub(crate) fn is_given_up(&self, slot: usize) -> bool {
         let limit = self.config.attempts;
-        // Relaxed: as in `count_attempt`. A participant that takes the task checks again.
-        limit != 0 && self.config.letters != 0 && self.attempts(slot).load(Relaxed) >= limit
+        // Acquire: pairs with the Release in `count_attempt`. A participant that takes the task
+        // checks again.
+        limit != 0 && self.config.letters != 0 && self.attempts(slot).load(Acquire) >= limit
     }
 
     /// Returns whether there was room for one more letter just now.
@@ -100,11 +101,6 @@ impl QueueMemory {
                 || self.find_given_up().is_some())
     }
 
-    /// Returns how many more letters there was room for just now.
-    pub(crate) fn room_for_letters(&self) -> usize {
-        (self.config.letters as usize).saturating_sub(self.ring(Which::Letters).count())
-    }
-
     /// Returns all returned tasks that belong to the letters, each with the word of its place.
     fn given_up(&self) -> impl Iterator<Item = (From, u64)> {
         let used =
@@ -114,8 +110,12 @@ impl QueueMemory {
         all.filter_map(|(id, place)| {
             // Acquire: pairs with the Release in `return_task`.
             let seen = self.place(id, place).load(Acquire);
-            let is_one =
-                seen & RETURNED != 0 && self.has_slot(index(seen)) && self.is_given_up(index(seen));
+            // Looked at again: the count may be that of one who has taken the task since. Acquire:
+            // as above.
+            let is_one = seen & RETURNED != 0
+                && self.has_slot(index(seen))
+                && self.is_given_up(index(seen))
+                && self.place(id, place).load(Acquire) == seen;
             is_one.then_some(((id, place), seen))
         })
     }
@@ -237,6 +237,7 @@ impl QueueMemory {
 
     /// Returns how many returned tasks can still be moved to the letters.
     pub(crate) fn count_letters_to_come(&self) -> usize {
-        self.given_up().take(self.room_for_letters()).count()
+        let room = (self.config.letters as usize).saturating_sub(self.ring(Which::Letters).count());
+        self.given_up().take(room).count()
     }
 }

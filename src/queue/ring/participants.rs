@@ -20,7 +20,7 @@ use super::looks::Looks;
 use super::memory::QueueMemory;
 use super::participant::Participant;
 use super::refused::Refused;
-use super::tasks::{Movable, Unfinished};
+use super::tasks::Unfinished;
 use super::words::{FLAGS, LIVES, RETURNED, ROUND, TASK, index, with};
 use crate::sync::lock::state::LockRefused;
 
@@ -279,32 +279,11 @@ impl QueueMemory {
         is_mine
     }
 
-    /// Returns whether the word of a place is that of an unfinished task. One that is `movable`
-    /// is finished.
-    fn is_unfinished(&self, seen: u64, movable: &mut Movable) -> bool {
-        if seen & RETURNED != 0
-            && movable.0 != 0
-            && self.has_slot(index(seen))
-            && self.is_given_up(index(seen))
-        {
-            movable.0 -= 1;
-            return false;
-        }
-        seen & (TASK | RETURNED) != 0
-    }
-
     /// Returns whether a participant has a task in hand, or in a place for others, or has got one
     /// that is not in a place yet.
-    pub(crate) fn has_task(
-        &self,
-        id: usize,
-        looks: &mut Looks,
-        movable: &mut Movable,
-    ) -> Unfinished {
+    pub(crate) fn has_task(&self, id: usize, looks: &mut Looks) -> Unfinished {
         let record = self.record(id);
-        let before = *movable;
         for _ in 0..MOST_LOOKS_AT_ONE {
-            *movable = before;
             if !looks.take(1) {
                 break;
             }
@@ -314,8 +293,9 @@ impl QueueMemory {
             // Acquire: pairs with the Release in `complete`. What was announced before is in a
             // place, if it is not announced any more.
             let seen = record.seen.load(Acquire);
-            let mut places = (0..self.config.places as usize).map(|place| self.place(id, place));
-            if places.any(|place| self.is_unfinished(place.load(Acquire), movable)) {
+            if (0..self.config.places as usize)
+                .any(|place| self.place(id, place).load(Acquire) & (TASK | RETURNED) != 0)
+            {
                 return Unfinished::Some;
             }
             if life & LIVES == 0 {

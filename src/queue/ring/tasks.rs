@@ -84,10 +84,6 @@ const MOST_LOOKS_AT_ALL: u32 = 1 << 12;
 /// participants that follow the protocol, once would be much: see `looks`.
 const MOST_UNKNOWN: u32 = 8;
 
-/// How many of the returned tasks that belong to the dead letters count as finished.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Movable(pub(crate) usize);
-
 /// What a look at all participants has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unfinished {
@@ -146,9 +142,10 @@ impl QueueMemory {
     /// Notes that the task in a place has been given out once more.
     pub(crate) fn count_attempt(&self, participant: &Participant, place: usize) {
         let attempts = self.attempts(index(participant.word(place).get()));
-        // Relaxed, both: the slot is this participant's, and the exchange orders it for the next
-        // one's.
-        attempts.store(attempts.load(Relaxed).saturating_add(1), Relaxed);
+        // Relaxed: the slot is this participant's, and the exchange orders it for the next one's.
+        // Release: pairs with the Acquire in `is_given_up`, for a thread that finds the slot in a
+        // place and does not own it: if it sees this count, it sees that the slot was taken.
+        attempts.store(attempts.load(Relaxed).saturating_add(1), Release);
     }
 
     /// Takes a task from a place where it was left, if there is one. Returns whether there was.
@@ -283,43 +280,11 @@ impl QueueMemory {
     /// Each costs at least one look at each participant. So the budget of looks bounds the rounds,
     /// too.
     pub(crate) fn unfinished(&self, except: Option<usize>, until: Option<u64>) -> Unfinished {
-        self.unfinished_but_for(&mut Movable(0), except, until)
-    }
-
-    /// Returns whether a task is unfinished, other than those that only have to be moved to the
-    /// dead letters, and that there is room for: a join moves them. Exact as
-    /// [`unfinished`](QueueMemory::unfinished) is.
-    pub(crate) fn unfinished_but_for_letters(&self) -> Unfinished {
-        let letters = self.ring(Which::Letters);
-        if self.config.letters == 0 {
-            return self.unfinished(None, None);
-        }
-        for _ in 0..MOST_ROUNDS {
-            let Ok(end) = letters.find(End::Tail) else { return Unfinished::Unknown };
-            let mut movable = Movable(self.room_for_letters());
-            let unfinished = self.unfinished_but_for(&mut movable, None, None);
-            // Acquire: pairs with the Release of a put. What has been put there in the meantime has
-            // taken room, and may be what was in hand before.
-            if unfinished != Unfinished::None || self.entry(end.at).load(Acquire) == end.entry {
-                return unfinished;
-            }
-        }
-        Unfinished::Unknown
-    }
-
-    fn unfinished_but_for(
-        &self,
-        movable: &mut Movable,
-        except: Option<usize>,
-        until: Option<u64>,
-    ) -> Unfinished {
         let control = self.control();
-        let Movable(room) = *movable;
         let ring = self.ring(Which::Items);
         let used = self.used();
         let mut looks = Looks::new(used, until);
         for _ in 0..MOST_LOOKS_AT_ALL {
-            *movable = Movable(room);
             // Acquire: pairs with the Release in `take_from`. What was announced before is seen
             // below.
             let moves = control.moves.load(Acquire);
@@ -331,7 +296,7 @@ impl QueueMemory {
                 let task = if except == Some(id) {
                     self.has_returned(id)
                 } else {
-                    self.has_task(id, &mut looks, movable)
+                    self.has_task(id, &mut looks)
                 };
                 if task != Unfinished::None {
                     return task;

@@ -222,6 +222,8 @@ impl QueueMemory {
         ring.wake_all();
         if self.config.is_joinable {
             self.wake_joins();
+        }
+        if self.config.letters != 0 {
             self.wake_for_letter();
         }
     }

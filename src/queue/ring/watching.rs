@@ -4,11 +4,12 @@
 use crossproc_sys::atomic::AtomicU64;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed};
 use crossproc_sys::futex::Watch;
-use crossproc_sys::robust::{self, Entry};
+use crossproc_sys::robust::{self, Entry, Thread};
 
 use super::ends::{End, Found, Ring, Which};
 use super::layout::Position;
 use super::memory::QueueMemory;
+use super::participant::Participant;
 use super::tasks::{SOME, Unfinished};
 use super::waiting::{Besides, Side, mark};
 use super::words::{CLOSED, RETURNED};
@@ -211,15 +212,22 @@ impl QueueMemory {
         self.name_tokens(usize::MAX, words)
     }
 
-    /// Does the same for a watcher that waits until all tasks are done.
-    pub(crate) fn arm_for_all<'a>(&'a self, words: &mut Words<'a, '_>) -> Armed {
+    /// Does the same for a watcher that waits until all tasks are done, and that can
+    /// [`tidy`](QueueMemory::tidy).
+    pub(crate) fn arm_for_all<'a>(
+        &'a self,
+        words: &mut Words<'a, '_>,
+        tidy: impl FnOnce(),
+    ) -> Armed {
         let control = self.control();
         // As for a letter.
         let (in_roster, returned) =
             (control.roster.0.load(Acquire), control.returned.load(Acquire));
         // The fence in `mark` is what `note_finished` needs.
         let Some(marked) = mark(&control.joins) else { return Armed::Again };
-        if self.unfinished_but_for_letters() != Unfinished::Some {
+        // After the mark: who makes room for a letter wakes those that have marked.
+        tidy();
+        if self.unfinished(None, None) != Unfinished::Some {
             return Armed::Again;
         }
         words.add_whole(&control.roster.0, in_roster);
@@ -298,6 +306,15 @@ impl QueueMemory {
             }
         }
         Armed::Asleep
+    }
+
+    /// Buries the dead, and moves to the dead letters what belongs there, for a participant that
+    /// waits until all tasks are done. It may be in the middle of a watch.
+    pub(crate) fn tidy(&self, thread: &Thread, participant: &Participant) {
+        let before = thread.begin_nested(&self.control().roster.0);
+        self.bury(None);
+        self.give_up_returned(participant, None);
+        thread.end_nested(before);
     }
 
     /// Buries the dead after a watcher's sleep: they come first, as for all sleepers. The roster

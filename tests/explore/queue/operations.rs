@@ -12,7 +12,7 @@ use crate::ring::participant::Participant;
 use crate::ring::refused::Refused;
 use crate::ring::waiting::{Failure, Side};
 use crate::ring::words::{LIVES, WAITERS, over};
-use crate::wait::source::WatchState;
+use crate::wait::source::{Source, WatchState};
 use crate::wait::{Wait, Waiter};
 use crate::wait_any::watching::watch;
 
@@ -322,16 +322,12 @@ impl Plot {
                 list().end();
                 taken.map_or_else(refused, |()| self.payload(participant, place).load(Relaxed))
             }
-            Op::WatchLetter => {
-                let watched = WatchedTasks::letter(*memory);
+            Op::WatchLetter | Op::WatchAll => {
+                let is_letter = op == Op::WatchLetter;
+                let watched = WatchedTasks { memory: *memory, participant, is_letter };
                 let waiter = &mut Waiter::new(Wait::FOREVER);
-                watch::<24>(&[&watched], &mut [WatchState::default()], waiter).unwrap();
-                output::DONE
-            }
-            Op::WatchAll => {
-                let watched = WatchedTasks::all(*memory);
-                let waiter = &mut Waiter::new(Wait::FOREVER);
-                watch::<24>(&[&NEVER, &watched], &mut [WatchState::default(); 2], waiter).unwrap();
+                let states = &mut [WatchState::default(), watched.begin()];
+                watch::<24>(&[&NEVER, &watched], states, waiter).unwrap();
                 self.count_done()
             }
             _ => {

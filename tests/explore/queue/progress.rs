@@ -146,3 +146,48 @@ fn a_letter_without_room_is_told_once_the_other_is_gone() {
         [0; 2],
     );
 }
+
+/// Its last attempt begins while a watcher looks at it.
+#[test]
+fn a_task_that_is_taken_again_is_not_done() {
+    let parts =
+        [part(0, [Take, Finish]).prepared([Attach, Put(1), Take, GiveBack]), worker(1, [WatchAll])];
+    explore_tasks_in(
+        "queue: a_task_that_is_taken_again_is_not_done",
+        Config { attempts: 2, ..with_letters(1, 2) },
+        1,
+        parts,
+        [0; 2],
+    );
+}
+
+#[test]
+fn a_task_that_another_takes_is_not_done() {
+    let parts = [
+        part(0, []).prepared([Attach, Put(1), Take, GiveBack]),
+        worker(1, [Take, Finish]),
+        worker(2, [WatchAll]),
+    ];
+    explore_tasks_in(
+        "queue: a_task_that_another_takes_is_not_done",
+        Config { attempts: 2, ..with_letters(1, 3) },
+        1,
+        parts,
+        [0; 2],
+    );
+}
+
+#[test]
+fn a_task_that_is_taken_again_is_no_letter() {
+    let parts = [
+        part(0, [Take, GiveBack]).prepared([Attach, Put(1), Take, GiveBack]),
+        worker(1, [WatchLetter, TakeLetter]),
+    ];
+    explore_tasks_in(
+        "queue: a_task_that_is_taken_again_is_no_letter",
+        Config { attempts: 2, ..with_letters(1, 2) },
+        1,
+        parts,
+        [0; 2],
+    );
+}

@@ -2,9 +2,10 @@
 
 use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::futex::Watch;
-use crossproc_sys::robust::Entry;
+use crossproc_sys::robust::{self, Entry};
 
 use crate::ring::memory::QueueMemory;
+use crate::ring::participant::Participant;
 use crate::ring::tasks::Unfinished;
 use crate::ring::waiting::Side;
 use crate::wait::source::{Armed, Source, WatchState, Words};
@@ -108,30 +109,38 @@ impl Source for WatchedMemory {
 }
 
 /// What becomes of tasks, as in `progress`: a dead letter, or that all are done.
-pub(super) struct WatchedTasks {
-    memory: QueueMemory,
-    look: fn(&QueueMemory) -> bool,
-    arm: for<'a> fn(&'a QueueMemory, &mut Words<'a, '_>) -> Armed,
+pub(super) struct WatchedTasks<'p> {
+    pub(super) memory: QueueMemory,
+    /// Who moves to the dead letters what belongs there.
+    pub(super) participant: &'p Participant,
+    pub(super) is_letter: bool,
 }
 
-impl WatchedTasks {
-    pub(super) fn letter(memory: QueueMemory) -> Self {
-        WatchedTasks { memory, look: QueueMemory::has_letter, arm: QueueMemory::arm_for_letter }
-    }
-
-    pub(super) fn all(memory: QueueMemory) -> Self {
-        let look = |memory: &QueueMemory| memory.unfinished_but_for_letters() == Unfinished::None;
-        WatchedTasks { memory, look, arm: QueueMemory::arm_for_all }
+impl WatchedTasks<'_> {
+    fn tidy(&self) {
+        self.memory.tidy(robust::current().unwrap(), self.participant);
     }
 }
 
-impl Source for WatchedTasks {
+// SAFETY: each is one thread's.
+unsafe impl Sync for WatchedTasks<'_> {}
+
+impl Source for WatchedTasks<'_> {
     fn key(&self) -> usize {
         self.memory.key_for_all()
     }
 
+    fn begin(&self) -> WatchState {
+        self.tidy();
+        WatchState::default()
+    }
+
     fn look(&self, _: &WatchState) -> bool {
-        (self.look)(&self.memory)
+        if self.is_letter {
+            self.memory.has_letter()
+        } else {
+            self.memory.unfinished(None, None) == Unfinished::None
+        }
     }
 
     fn words(&self) -> usize {
@@ -143,7 +152,11 @@ impl Source for WatchedTasks {
     }
 
     fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
-        (self.arm)(&self.memory, words)
+        if self.is_letter {
+            self.memory.arm_for_letter(words)
+        } else {
+            self.memory.arm_for_all(words, || self.tidy())
+        }
     }
 
     fn pend(&self, entry: &Entry) {

@@ -7,12 +7,12 @@ use super::Op::{
     Attach, Close, Finish, GiveBack, Join, Put, PutWaiting, Take, TakeLetter, TakeWaiting,
     WatchAll, WatchLetter,
 };
-use super::{Me, Op, Part, Plot, config, part, plot};
+use super::{Me, Op, Part, Plot, config, output, part, plot};
 use crate::explore;
 use crate::ring::ends::End::Head;
 use crate::ring::layout::Config;
 use crate::ring::looks::Looks;
-use crate::ring::tasks::{Movable, Unfinished};
+use crate::ring::tasks::Unfinished;
 use crate::ring::words::{RETURNED, TASK, index};
 
 impl Plot {
@@ -54,9 +54,7 @@ impl Plot {
             !found.is_empty() || (found.is_sealed() && !memory.has_unfinished(None))
         });
         let with_the_dead = (0..memory.used()).any(|id| {
-            memory.is_dead(id)
-                && memory.has_task(id, &mut Looks::new(0, None), &mut Movable(0))
-                    != Unfinished::None
+            memory.is_dead(id) && memory.has_task(id, &mut Looks::new(0, None)) != Unfinished::None
         });
         in_ring || self.in_places(RETURNED).next().is_some() || with_the_dead
     }
@@ -115,13 +113,20 @@ pub(super) fn explore_tasks_in<const N: usize>(
                     // What is done stays so: nothing is put.
                     WatchAll => {
                         let all = end.look(|plot| {
-                            let left = plot.memory.unfinished_but_for_letters();
+                            let left = plot.memory.unfinished(None, None);
                             left == Unfinished::None && plot.count_done() == output
                         });
                         assert!(all, "a watcher was told too early");
                     }
                     _ => {}
                 }
+            }
+            // Where nobody else takes letters, nor moves any.
+            for (pair, outputs) in ops.windows(2).zip(outputs.windows(2)) {
+                assert!(
+                    *pair != [WatchLetter, TakeLetter] || outputs[1] != output::EMPTY,
+                    "one was told of a letter, and there is none"
+                );
             }
             let Some(op) = ops.get(outputs.len()) else { continue };
             match (end.fate(thread), op) {
@@ -151,8 +156,12 @@ pub(super) fn explore_tasks_in<const N: usize>(
                     "thread {thread} sleeps, and there is a letter"
                 ),
                 (Fate::Asleep, WatchAll) => assert!(
-                    end.look(|plot| plot.memory.unfinished_but_for_letters()) == Unfinished::Some,
-                    "thread {thread} sleeps, and all is done"
+                    end.look(|plot| {
+                        let can_move = plot.memory.find_given_up().is_some()
+                            && plot.memory.has_room_for_letter();
+                        plot.memory.unfinished(None, None) == Unfinished::Some && !can_move
+                    }),
+                    "thread {thread} sleeps, and all is done, or will be once it is moved"
                 ),
                 (Fate::Asleep, op) => panic!("thread {thread} sleeps in {op:?}"),
                 _ => {}

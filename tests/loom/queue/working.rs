@@ -279,16 +279,16 @@ fn a_worker_killed_anywhere_strands_no_join() {
     );
 }
 
-/// Makes a queue of tasks as [`tasks`] does, whose tasks have one attempt, with room for one dead
-/// letter.
-fn tasks_with_a_letter(capacity: u32, ids: u32) -> Arc<Plot> {
-    let plot = plot_of(Config { letters: 1, attempts: 1, ..config(capacity, ids, true) });
+/// Makes a queue of tasks as [`tasks`] does, whose tasks have so many attempts, with room for one
+/// dead letter.
+fn tasks_with_a_letter(capacity: u32, ids: u32, attempts: u32) -> Arc<Plot> {
+    let plot = plot_of(Config { letters: 1, attempts, ..config(capacity, ids, true) });
     plot.furnish();
     share(plot)
 }
 
 impl Plot {
-    /// Takes a task for the last time. Returns its place.
+    /// Takes a task, and counts that. Returns its place.
     fn take_last(&self, participant: &Participant) -> usize {
         let (place, _) = self.take(participant).unwrap();
         self.memory.count_attempt(participant, place);
@@ -311,7 +311,7 @@ impl Plot {
 #[test]
 fn one_who_waits_for_a_letter_is_woken_by_one_who_gives_up() {
     model("queue: one_who_waits_for_a_letter_is_woken_by_one_who_gives_up", Sleep, Some(3), || {
-        let plot = tasks_with_a_letter(1, 2);
+        let plot = tasks_with_a_letter(1, 2, 1);
         plot.fill_with([1]);
         let giver = plot.participant(1);
         let place = Cell::new(0);
@@ -329,7 +329,7 @@ fn one_who_waits_for_a_letter_is_woken_by_one_that_had_no_room() {
         Sleep,
         Some(2),
         || {
-            let plot = tasks_with_a_letter(2, 3);
+            let plot = tasks_with_a_letter(2, 3, 1);
             plot.fill_with([1, 2]);
             let (giver, taker) = (plot.participant(1), plot.participant(2));
             let place = Cell::new(0);
@@ -349,4 +349,20 @@ fn one_who_waits_for_a_letter_is_woken_by_one_that_had_no_room() {
             join(giving);
         },
     );
+}
+
+#[test]
+fn one_that_is_taken_for_the_last_time_is_no_letter() {
+    model("queue: one_that_is_taken_for_the_last_time_is_no_letter", Look, Some(2), || {
+        let plot = tasks_with_a_letter(2, 3, 2);
+        plot.fill_with([1]);
+        participant(3, None, || {
+            let me = plot.participant(2);
+            let place = plot.take_last(&me);
+            plot.give_back(&me, place);
+        });
+        let taker = spawn(1, None, &plot, |plot| _ = plot.take_last(&plot.participant(0)));
+        assert!(!plot.memory.has_letter(), "it is in hand, or may be taken once more");
+        join(taker);
+    });
 }
