@@ -4,17 +4,15 @@
 #![allow(unsafe_code)]
 
 use core::cell::RefCell;
-use core::hint::spin_loop;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::time::Duration;
-use std::thread;
-use std::time::Instant;
 
 use crossproc::{Broadcast, BroadcastOptions, Shm, SlowSubscribers, Subscriber, shared};
 
 use crate::Arguments;
 use crate::placement::Placement;
+use crate::queue::work::until;
 use crate::ratios::Ratios;
 use crate::record::Operation;
 use crate::sampler::Sampler;
@@ -46,13 +44,6 @@ impl Row {
 
 /// The most items of a round in which senders do not wait.
 const MOST_IN_A_ROUND: usize = 1 << 16;
-
-/// How many times a process looks with a pause after each look. After that, it yields the
-/// processor after each further look.
-const SPINS: u32 = 64;
-
-/// How long nothing may come. After that something has been lost.
-const LOST_AFTER: Duration = Duration::from_secs(30);
 
 /// Something by which every receiver gets every item. One process makes it, and those that it
 /// forks use it.
@@ -241,31 +232,4 @@ fn send_all<E: Everybody>(
         sum = sum.wrapping_add(value);
     }
     tally.sum_sent.fetch_add(sum, Relaxed);
-}
-
-/// Tries until it succeeds, in the same way for all.
-#[inline]
-fn until<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
-    match attempt() {
-        Some(done) => done,
-        None => until_later(attempt),
-    }
-}
-
-#[cold]
-fn until_later<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..SPINS {
-        spin_loop();
-        if let Some(done) = attempt() {
-            return done;
-        }
-    }
-    let start = Instant::now();
-    loop {
-        thread::yield_now();
-        if let Some(done) = attempt() {
-            return done;
-        }
-        assert!(start.elapsed() < LOST_AFTER, "nothing for {LOST_AFTER:?}: something was lost");
-    }
 }

@@ -277,9 +277,9 @@ impl<Q: MessageQueue> Job<'_, Q> {
     }
 }
 
-/// Tries until it succeeds, in the same way for all queues.
+/// Tries until it succeeds, in the same way for all queues and broadcasts.
 #[inline]
-fn until<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     match attempt() {
         Some(done) => done,
         None => until_later(attempt),
