@@ -55,6 +55,7 @@ use std::time::Instant;
 
 use clap::Parser;
 
+mod buffer;
 mod chaos;
 mod check;
 mod complaint;

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
+use crate::buffer::Buffer;
 use crate::listing::{Files, Part};
 use crate::sheet::Sheet;
 use crate::tally::{self, Tally};
@@ -73,20 +74,14 @@ impl fmt::Display for Flaw {
 /// this worker's next task.
 pub(crate) struct Reader<'a> {
     files: &'a Files,
-    /// One byte that was read before, and then the bytes that are read next.
-    buffer: Box<[u8]>,
+    buffer: Buffer,
     open: Option<(usize, File)>,
     cutter: Cutter,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(files: &'a Files) -> Self {
-        Reader {
-            files,
-            buffer: vec![0; 1 + BUFFER].into_boxed_slice(),
-            open: None,
-            cutter: Cutter::default(),
-        }
+        Reader { files, buffer: Buffer::new(BUFFER), open: None, cutter: Cutter::default() }
     }
 
     /// Counts one chunk, as far as possible.
@@ -105,20 +100,24 @@ impl<'a> Reader<'a> {
             _ => open(self.files, part.file)?,
         };
         let (_, file) = self.open.insert((part.file, file));
-        self.buffer[0] = tally::SPACE;
-        if part.offset != 0 && read(file, &mut self.buffer[..1], part.offset - 1)? == 0 {
+        let mut before = [tally::SPACE];
+        if part.offset != 0 && read(file, &mut before, part.offset - 1)? == 0 {
             return Err(Flaw::Shrank);
         }
-        self.cutter.begin(!tally::is_space(self.buffer[0]));
+        let [mut before] = before;
+        self.cutter.begin(!tally::is_space(before));
         let mut done = 0;
         while done < part.len {
             let want = (part.len - done).min(BUFFER as u64) as usize;
-            let got = read_some(file, &mut self.buffer[1..=want], part.offset + done)?;
-            sheet.tally += Tally::of(&self.buffer[..=got]);
+            let at = part.offset + done;
+            let bytes = self.buffer.at(at, want);
+            bytes[0] = before;
+            let got = read_some(file, &mut bytes[1..], at)?;
+            sheet.tally += Tally::of(&bytes[..=got]);
             if let Some(words) = &mut sheet.words {
-                self.cutter.cut(&self.buffer[1..=got], words);
+                self.cutter.cut(&bytes[1..=got], words);
             }
-            self.buffer[0] = self.buffer[got];
+            before = bytes[got];
             done += got as u64;
         }
         match &mut sheet.words {
@@ -133,8 +132,9 @@ impl<'a> Reader<'a> {
         let (mut at, size) = (part.offset + part.len, self.files.size(part.file));
         while self.cutter.is_in_word() && at < size {
             let want = (size - at).min(BEHIND as u64) as usize;
-            let got = read_some(file, &mut self.buffer[..want], at)?;
-            self.cutter.cut_end(&self.buffer[..got], words);
+            let bytes = &mut self.buffer.at(at, want)[1..];
+            let got = read_some(file, bytes, at)?;
+            self.cutter.cut_end(&bytes[..got], words);
             at += got as u64;
         }
         Ok(())
