@@ -348,7 +348,7 @@ impl From<WaitAnyError> for io::Error {
             WaitAnyError::Interrupted => io::ErrorKind::Interrupted,
             WaitAnyError::Nothing => io::ErrorKind::InvalidInput,
             WaitAnyError::Deadlock { .. } => io::ErrorKind::Deadlock,
-            WaitAnyError::Queue { .. } => io::ErrorKind::Other,
+            WaitAnyError::Queue { source, .. } => source.kind(),
             WaitAnyError::Os(source) => source.kind(),
         };
         io::Error::new(kind, error)

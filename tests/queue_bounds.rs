@@ -71,6 +71,11 @@ fn operate_in_time(queue: &JoinableQueue<u64>, setup: impl FnOnce() + Send) {
             let _ = in_time("unfinished", Duration::ZERO, || black_box(queue.unfinished()));
             let _ = in_time("wait_any_timeout", SHORT, || wait_any_timeout(&[&queue], SHORT));
             let _ = in_time("try_wait_any", Duration::ZERO, || try_wait_any(&[&queue]));
+            let _ = in_time("for all", SHORT, || wait_any_timeout(&[&queue.all_done()], SHORT));
+            let _ = in_time("is all", Duration::ZERO, || try_wait_any(&[&queue.all_done()]));
+            let letter = queue.next_dead_letter();
+            let _ = in_time("for a letter", SHORT, || wait_any_timeout(&[&letter], SHORT));
+            let _ = in_time("is a letter", Duration::ZERO, || try_wait_any(&[&letter]));
             let _ = in_time("close", Duration::ZERO, || queue.close());
         }
     });

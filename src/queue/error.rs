@@ -177,9 +177,9 @@ impl<V> From<PutError<V>> for QueueError {
     }
 }
 
-impl From<QueueError> for io::Error {
-    fn from(error: QueueError) -> Self {
-        let kind = match &error {
+impl QueueError {
+    pub(crate) fn kind(&self) -> io::ErrorKind {
+        match self {
             QueueError::Full | QueueError::Empty => io::ErrorKind::WouldBlock,
             QueueError::TimedOut => io::ErrorKind::TimedOut,
             QueueError::Interrupted => io::ErrorKind::Interrupted,
@@ -189,8 +189,13 @@ impl From<QueueError> for io::Error {
             QueueError::Spoiled => io::ErrorKind::InvalidData,
             QueueError::NoMemory(source) | QueueError::NoThread(source) => source.kind(),
             _ => io::ErrorKind::Other,
-        };
-        io::Error::new(kind, error)
+        }
+    }
+}
+
+impl From<QueueError> for io::Error {
+    fn from(error: QueueError) -> Self {
+        io::Error::new(error.kind(), error)
     }
 }
 

@@ -31,7 +31,7 @@ impl Participation {
         write: impl FnOnce(NonNull<u8>, usize),
     ) -> Result<(), QueueError> {
         let place = self.memory().free_place(&self.participant);
-        let slot = self.memory().slot(&self.participant, place)?;
+        let slot = self.memory().slot_in_free(&self.participant, place)?;
         write(self.memory().payload(slot), slot);
         self.send(place, wait)
     }
@@ -48,7 +48,7 @@ impl Participation {
         // Both waits end at the same time.
         let wait = wait.map(|wait| wait());
         let block = self.take_block(place, units, wait)?;
-        let slot = self.memory().slot(&self.participant, place)?;
+        let slot = self.memory().slot_in_free(&self.participant, place)?;
         write(self.memory().block_payload(block), slot);
         let sent = self.send(place, wait.map(|wait| move || wait));
         if sent.is_err() {
@@ -286,7 +286,7 @@ impl Participation {
     ) -> Result<R, QueueError> {
         let place = self.memory().free_place(&self.participant);
         self.receive(place, wait)?;
-        let slot = self.memory().slot(&self.participant, place)?;
+        let slot = self.memory().slot_in_free(&self.participant, place)?;
         Ok(read(self.memory().payload(slot), slot))
     }
 
@@ -299,7 +299,7 @@ impl Participation {
     ) -> Result<R, QueueError> {
         let place = self.memory().free_place(&self.participant);
         self.receive(place, wait)?;
-        let slot = self.memory().slot(&self.participant, place)?;
+        let slot = self.memory().slot_in_free(&self.participant, place)?;
         let (payload, len) = self.message(place, slot)?;
         let _block = Borrowed { participation: self, place };
         // SAFETY: the payload is that of a slot of this participant, or of its block (`message`).
@@ -349,7 +349,7 @@ impl Participation {
         let some = |ring: Ring<'_>, put: &mut usize| {
             let before = *put;
             while *put < count {
-                let slot = memory.slot(&self.participant, place)?;
+                let slot = memory.slot_in_free(&self.participant, place)?;
                 let end = count.min(*put + each);
                 write(memory.payload(slot), slot, *put..end);
                 match ring.put(&self.participant, place) {

@@ -100,35 +100,40 @@ impl QueueHandle {
         &self,
         operate: impl FnOnce(&Participation) -> R,
     ) -> Result<R, QueueError> {
-        let (inner, participation) = LAST.get();
-        if ptr::eq(inner, Arc::as_ptr(&self.0)) {
-            // SAFETY: `LAST` points to what is in this thread's `ALL`, and is cleared before
-            // anything is taken out of that. `operate` can reach either only through the functions
-            // here. None of them takes out the participation of a handle that exists, as `self`
-            // does.
-            let participation = unsafe { &*participation };
-            if participation.is_of_this_thread() {
-                return Ok(operate(participation));
-            }
+        let participation = match self.last() {
+            Some(last) => last,
+            None => Rc::as_ptr(&self.participation()?),
+        };
+        // SAFETY: it is in this thread's `ALL`. `operate` can reach that only through the functions
+        // here. None of them takes out the participation of a handle that exists, as `self` does.
+        let participation = unsafe { &*participation };
+        // The only call, so that it is inlined.
+        Ok(operate(participation))
+    }
+
+    /// Returns the calling thread's participation, which is in its `ALL`, if this is the queue that
+    /// it used last.
+    #[inline(always)]
+    fn last(&self) -> Option<*const Participation> {
+        let (inner, last) = LAST.get();
+        if !ptr::eq(inner, Arc::as_ptr(&self.0)) {
+            return None;
         }
-        Ok(operate(&*self.participation()?))
+        // SAFETY: `LAST` points to what is in this thread's `ALL`, and is cleared before anything
+        // is taken out of that.
+        let is_of_this_thread = unsafe { &*last }.is_of_this_thread();
+        is_of_this_thread.then_some(last)
     }
 
     /// Returns the calling thread's participation, for a guard to keep.
     #[inline]
     pub(crate) fn participation_again(&self) -> Result<Rc<Participation>, QueueError> {
-        let (inner, participation) = LAST.get();
-        if ptr::eq(inner, Arc::as_ptr(&self.0)) {
-            // SAFETY: as in `with`; the pointer is from `Rc::as_ptr`.
-            let known = unsafe { &*participation };
-            if known.is_of_this_thread() {
-                // SAFETY: `ALL` has a count of it, so it exists; this adds another.
-                unsafe { Rc::increment_strong_count(participation) };
-                // SAFETY: the count that was just added belongs to the result.
-                return Ok(unsafe { Rc::from_raw(participation) });
-            }
-        }
-        self.participation()
+        let Some(last) = self.last() else { return self.participation() };
+        // SAFETY: `ALL` has a count of it, so it exists, and the pointer is from `Rc::as_ptr`; this
+        // adds another count.
+        unsafe { Rc::increment_strong_count(last) };
+        // SAFETY: the count that was just added belongs to the result.
+        Ok(unsafe { Rc::from_raw(last) })
     }
 
     /// Returns the calling thread's participation, and attaches the thread first if there is none.

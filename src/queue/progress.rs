@@ -76,13 +76,16 @@ impl<T: ?Sized + Item> JoinableQueue<T> {
     }
 }
 
-/// Does what a dead worker has left, as far as that is about tasks. A thread that cannot take part
-/// leaves it to others.
-fn tidy(handle: &QueueHandle) {
+/// Does what a dead worker has left, as far as that is about tasks, until a deadline. A thread that
+/// cannot take part leaves it to others.
+fn tidy(handle: &QueueHandle, until: Option<u64>) {
     let _ = handle.with(|participation| {
-        participation.memory().tidy(participation.thread, &participation.participant);
+        participation.memory().tidy(participation.thread, &participation.participant, until);
     });
 }
+
+/// The deadline of a look before any wait: it takes no time for others.
+const AT_ONCE: Option<u64> = Some(0);
 
 impl Source for AllDone<'_> {
     fn key(&self) -> usize {
@@ -94,7 +97,7 @@ impl Source for AllDone<'_> {
     }
 
     fn begin(&self) -> WatchState {
-        tidy(self.handle);
+        tidy(self.handle, AT_ONCE);
         WatchState::default()
     }
 
@@ -112,7 +115,7 @@ impl Source for AllDone<'_> {
     }
 
     fn arm<'a>(&'a self, _: &mut WatchState, words: &mut Words<'a, '_>) -> Armed {
-        self.handle.memory().arm_for_all(words, || tidy(self.handle))
+        self.handle.memory().arm_for_all(words, || tidy(self.handle, None))
     }
 
     fn pend(&self, entry: &Entry) {
@@ -131,7 +134,7 @@ impl Source for NextDeadLetter<'_> {
     }
 
     fn begin(&self) -> WatchState {
-        tidy(self.handle);
+        tidy(self.handle, AT_ONCE);
         WatchState::default()
     }
 

@@ -118,7 +118,11 @@ impl Source for QueueHandle {
 
     fn begin(&self) -> WatchState {
         let id = if self.memory().config.is_joinable {
-            self.with(|participation| participation.participant.id).ok()
+            self.with(|participation| {
+                participation.memory().bury_nested(participation.thread);
+                participation.participant.id
+            })
+            .ok()
         } else {
             None
         };

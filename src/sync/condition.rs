@@ -27,18 +27,19 @@ use crate::wait::{Ended, Wait};
 /// Only waiting blocks. A wait returns after a notification, and then waits for the lock, which can
 /// take longer than its deadline. Sleepers are woken in the order in which they went to sleep; each
 /// slice counts as going to sleep. [`notify(n)`](Condition::notify) wakes no more than `n` of them.
-/// A waiter that has begun to wait, and does not sleep yet, may return, too.
+/// A waiter that has begun to wait, and does not sleep yet, may return, too, and may be the first
+/// to have the lock.
 ///
 /// Besides that, spurious wake-ups happen: a wait can return without a notification
-/// - after a death among the waiters or notifiers;
+/// - after a death among the waiters or notifiers, or after a signal;
 /// - seldom, when a waiter begins in the middle of a notification;
 /// - seldom, when a notified waiter does not come for the free lock for a
 ///   [slice](crate::set_recheck_interval), because it is stopped or does not get to run: it may be
 ///   dead.
 ///
 /// So look at what you wait for in a loop, as [`wait_while`](Condition::wait_while) does. A
-/// notification makes no system call if no thread waits. There are no `try_` forms: they would not
-/// wait at all.
+/// notification makes no system call if no thread waits, but for the first one after a waiter that
+/// slept gave up or died. There are no `try_` forms: they would not wait at all.
 ///
 /// # Memory ordering
 /// That of the lock. Notify while you hold the lock, or after you have held it. Then a waiter that
@@ -46,11 +47,12 @@ use crate::wait::{Ended, Wait};
 ///
 /// # Process death
 /// A waiter that dies leaves nothing behind: notifying never waits for it. If a notified waiter
-/// dies before it holds the lock, another waiter gets the notification. It gets it at once, unless
-/// the dead waiter was waiting for the lock. In that case it gets it when a
+/// dies before it holds the lock, another waiter gets the notification. It gets it at once if it
+/// sleeps and the dead waiter did not wait for the lock yet. Otherwise it gets it when a
 /// [slice](crate::set_recheck_interval) of its own has ended for the second time while that lock
-/// was free. If a waiter dies while it holds the lock, the value is to be repaired; the one that
-/// repairs it should notify the others.
+/// was free. For that, all that wait at the same time have to hold the same lock. If a waiter dies
+/// while it holds the lock, the value is to be repaired; the one that repairs it should notify the
+/// others.
 ///
 /// A notifier that dies has notified as many waiters as it wanted, or fewer, and one may return for
 /// nothing. In `notify_all` it has notified all or none. What it changed before is not taken back.

@@ -159,7 +159,14 @@ impl<const ROUND: u64> Broadcast<ROUND> {
             }
             // If nothing has changed since, the mark is this thread's own.
             let expected = if marked == Some(seen) { Ok(seen) } else { self.mark(seen) };
-            let Ok(expected) = expected else { continue };
+            let Ok(expected) = expected else {
+                // `look` has seen that this thread was woken, and may have changed the word for it
+                // itself.
+                if let Some((Awake::Woken, since)) = awake {
+                    awake = Some((Awake::Changed, since));
+                }
+                continue;
+            };
             marked = Some(expected);
             awake = Some((
                 waiter.sleep(|until| futex::wait_whole(&self.word, expected, until)),

@@ -342,10 +342,10 @@ const ON_ONE: u64 = 100_000_000;
 
 /// [`wait`] on one of several words, where the kernel cannot watch them all, as [`wait_any`] has
 /// said. What happens to the others wakes no sleeper here, so the sleep lasts a tenth of a second
-/// at most.
+/// at most. `Refused` is its end.
 #[cold]
 pub fn wait_on_one<W: Word>(word: &W, expected: u32, deadline: Option<u64>) -> Awake {
-    wait_briefly(word, expected, ON_ONE, deadline).unwrap_or(Awake::Changed)
+    wait_briefly(word, expected, ON_ONE, deadline).unwrap_or(Awake::Refused)
 }
 
 /// `FUTEX_WAKE`: wakes at most `count` of the threads that sleep on the word, and returns how many

@@ -300,7 +300,7 @@ fn one_killed_while_it_notifies_all_has_woken_all_or_nobody() {
 fn one_killed_while_it_notifies_one_leaves_a_condition_that_works() {
     kill_model(
         "condition: one_killed_while_it_notifies_one_leaves_a_condition_that_works",
-        Some(2),
+        Some(1),
         |killed_at| {
             let shared = empty();
             let waiters = [1, 2].map(|tid| spawn(tid, None, &shared, take));
@@ -347,6 +347,31 @@ fn a_notification_after_a_wake_up_for_nothing_is_not_lost() {
             join(waiter);
         },
     );
+}
+
+/// The marks of two whose time was over make a notifier say that it wakes. A waiter that begins
+/// meanwhile is woken for nothing, and the word is another one by then.
+#[test]
+fn one_that_is_woken_for_nothing_waits_on() {
+    model("condition: one_that_is_woken_for_nothing_waits_on", Sleep, Some(2), || {
+        let shared = empty();
+        let impatient = [1, 2].map(|tid| {
+            spawn(tid, None, &shared, |shared| {
+                let mut items = lock(&shared.items);
+                let waited = shared.changed.wait_timeout(&mut items, LONG);
+                assert!(matches!(waited, Err(ConditionError::TimedOut)));
+            })
+        });
+        expire();
+        join_all(impatient);
+        let waiter = spawn(3, None, &shared, take);
+        participant(4, None, || shared.changed.notify_all());
+        participant(4, None, || {
+            put(&shared, 1);
+            shared.changed.notify_one();
+        });
+        join(waiter);
+    });
 }
 
 #[test]

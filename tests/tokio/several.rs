@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
+use std::num::NonZeroU32;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::rc::Rc;
@@ -10,13 +11,13 @@ use std::sync::Arc;
 use std::thread;
 
 use crossproc::{
-    Event, JoinableQueue, Queue, QueueError, Readable, Semaphore, Shm, WaitAnyError,
+    Event, JoinableQueue, Queue, QueueError, QueueOptions, Readable, Semaphore, Shm, WaitAnyError,
     set_recheck_interval, wait_any_async,
 };
 use tokio::task::{JoinSet, LocalSet, yield_now};
 
 use super::{assert_send, in_time, one_thread, poll_once, threads};
-use crate::forked::{fork, join_all, wait_until};
+use crate::forked::{fork, join_all, kill, wait_until};
 
 #[test]
 fn several_things_are_waited_for_at_once() {
@@ -81,6 +82,42 @@ fn a_wait_that_moves_to_another_thread_is_that_threads() {
             task.done();
         });
     });
+}
+
+#[test]
+fn what_becomes_of_tasks_is_waited_for() {
+    set_recheck_interval(None);
+    let options = QueueOptions::new().attempts(NonZeroU32::new(1), 4);
+    let tasks: JoinableQueue<u64> = options.create_joinable(4).unwrap();
+    tasks.put_many(&[1, 2, 3]).unwrap();
+    let go = Shm::new(Semaphore::new(0)).unwrap();
+    let (their_tasks, their_go) = (tasks.clone(), go.clone());
+    let worker = fork(move || {
+        their_go.acquire();
+        drop(their_tasks.get().unwrap()); // its only attempt
+        their_go.acquire();
+        their_tasks.get().unwrap().done();
+        let _last = their_tasks.get().unwrap();
+        their_go.acquire();
+        their_go.acquire();
+    });
+    one_thread().block_on(in_time(async {
+        let (all, letter) = (tasks.all_done(), tasks.next_dead_letter());
+        let on: [&dyn crossproc::Waitable; 2] = [&all, &letter];
+        let wait = assert_send_any(&on);
+        go.release().unwrap();
+        assert_eq!(wait.await.unwrap(), [1]);
+        assert_eq!(*tasks.dead_letter().unwrap(), 1);
+        let (told, _) = tokio::join!(wait_any_async(&[&letter]), async {
+            yield_now().await;
+            go.release().unwrap();
+            wait_until("the worker has its last task", || tasks.is_empty());
+            kill(&worker);
+        });
+        assert_eq!(told.unwrap(), [0]);
+        assert_eq!(*tasks.dead_letter().unwrap(), 3);
+        assert_eq!(wait_any_async(&on).await.unwrap(), [0]);
+    }));
 }
 
 #[test]

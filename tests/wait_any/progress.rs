@@ -133,3 +133,14 @@ fn what_a_dead_worker_has_left_is_told_without_a_wait() {
         assert_eq!(is_ready(&tasks), [true, false]);
     }
 }
+
+#[test]
+fn one_that_never_sleeps_finds_the_task_of_a_dead_worker() {
+    let tasks = JoinableQueue::<u64>::new(4).unwrap();
+    tasks.put(7).unwrap();
+    let (child, _) = worker(&tasks, false);
+    assert!(matches!(try_wait_any(&[&tasks]), Err(WaitAnyError::WouldBlock)));
+    kill(&child);
+    assert_eq!(try_wait_any(&[&tasks]).unwrap(), [0]);
+    assert_eq!(*tasks.try_get().unwrap(), 7);
+}

@@ -15,6 +15,7 @@ pub mod rows;
 pub mod seqpacket;
 pub mod sync_channel;
 mod table;
+mod words;
 pub mod work;
 
 use self::rows::{Rival, rows};
@@ -57,6 +58,9 @@ fn compare(ratios: &mut Ratios, rivals: &[Rival], is_wanted: impl Fn(&str, &str)
         if row.bar_to_bare().is_some() && is_wanted(&row.name, regime::BARE) {
             let theirs = regime::sampler();
             ratios.compare(row.operation(), row.bar_to_bare(), our_sampler(), regime::BARE, theirs);
+        }
+        if row.bar_to_bare().is_some() && is_wanted(&row.name, words::WORDS) {
+            ratios.compare(row.operation(), None, our_sampler(), words::WORDS, words::sampler());
         }
         for rival in rivals.iter().filter(|rival| is_wanted(&row.name, rival.name)) {
             match rival.sampler(&row) {

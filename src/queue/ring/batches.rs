@@ -40,7 +40,7 @@ use super::ends::{End, MOST_ROUNDS, Ring};
 use super::memory::QueueMemory;
 use super::participant::Participant;
 use super::refused::Refused;
-use super::words::{ONE_TAKEN, taken};
+use super::words::{ONE_TAKEN, emptied, index, taken};
 
 /// What was got of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Ring<'_> {
                 continue;
             }
             let word = memory.announce(participant, place, found.at, found.entry)?;
-            if memory.swap(participant, cell, found.entry, word) {
+            if memory.swap(participant, cell, found.entry, emptied(found.entry, index(word))) {
                 let flags = self.end(participant, End::Head, place, word, found, 0);
                 return Ok((Got::Rest { from: taken.min(len), end: len }, flags));
             }

@@ -83,8 +83,8 @@ use super::participant::{Limit, Participant};
 use super::refused::Refused;
 use super::waiting::{Besides, Side};
 use super::words::{
-    CLOSED, EXPELLED, FLAGS, ROUND, SUBSCRIBED, WAITERS, after, before, cycle, distance, held_at,
-    is_before, lap, next, patience_ends, position,
+    CLOSED, EXPELLED, FLAGS, ROUND, SUBSCRIBED, WAITERS, after, before, cycle, distance, exchanged,
+    held_at, index, is_before, lap, next, patience_ends, position,
 };
 use crate::wait::Waiter;
 
@@ -132,7 +132,8 @@ impl<'a> Ring<'a> {
             }
             self.memory.check_limit(participant, found.position)?;
             let word = self.memory.announce(participant, place, found.at, found.entry)?;
-            if self.memory.swap(participant, self.memory.entry(found.at), found.entry, word) {
+            let left = exchanged(found.entry, index(word));
+            if self.memory.swap(participant, self.memory.entry(found.at), found.entry, left) {
                 return Ok(self.end(participant, End::Tail, place, word, found, 0));
             }
         }

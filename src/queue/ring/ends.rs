@@ -11,7 +11,8 @@ use super::memory::QueueMemory;
 use super::participant::Participant;
 use super::refused::Refused;
 use super::words::{
-    CLOSED, FLAGS, FULL, INDEX, ROUND, SEALED, cycle, distance, index, is_before, next, position,
+    CLOSED, FLAGS, FULL, INDEX, ROUND, SEALED, cycle, distance, emptied, filled, index, is_before,
+    next, position,
 };
 
 /// The number of rounds without a result after which a peer must have scribbled on the words. Among
@@ -70,6 +71,15 @@ impl Found {
     #[inline(always)]
     fn state(self) -> i64 {
         (self.entry & !INDEX).wrapping_sub(cycle(self.position)) as i64
+    }
+
+    /// Returns whether an operation at this end can exchange the entry.
+    #[inline(always)]
+    fn is_right(self, end: End) -> bool {
+        match end {
+            End::Tail => self.state() == 0,
+            End::Head => self.is_full(),
+        }
     }
 
     /// Returns whether nothing was put there. The entry may be sealed.
@@ -174,25 +184,60 @@ impl<'a> Ring<'a> {
         seen: u64,
         mark: u64,
     ) -> Result<u64, Refused> {
-        let mut from = self.begin(participant, end, seen);
-        let mut round = 0;
+        let found = self.look(self.begin(participant, end, seen))?;
+        match self.attempt(participant, place, end, found, mark)? {
+            Some(flags) => Ok(flags),
+            None => self.attempt_again(participant, place, end, found, mark),
+        }
+    }
+
+    /// Tries an operation with the entry that was found. Returns the flags of the end after the
+    /// exchange, or `None` if there was none.
+    #[inline(always)]
+    fn attempt(
+        self,
+        participant: &Participant,
+        place: usize,
+        end: End,
+        found: Found,
+        mark: u64,
+    ) -> Result<Option<u64>, Refused> {
+        if !found.is_right(end) {
+            return Ok(None);
+        }
+        let word = self.memory.announce(participant, place, found.at, found.entry)?;
+        let after = match end {
+            End::Tail => filled(found.entry, index(word)),
+            End::Head => emptied(found.entry, index(word)),
+        };
+        if !self.memory.swap(participant, self.memory.entry(found.at), found.entry, after) {
+            return Ok(None);
+        }
+        Ok(Some(self.end(participant, end, place, word, found, mark)))
+    }
+
+    /// Goes on with an operation whose first attempt was in vain. Apart, so that the first attempt
+    /// needs no more registers than there are.
+    #[cold]
+    fn attempt_again(
+        self,
+        participant: &Participant,
+        place: usize,
+        end: End,
+        mut found: Found,
+        mark: u64,
+    ) -> Result<u64, Refused> {
+        let mut round = 1;
         while round < MOST_ROUNDS {
+            let mut from = found.position;
+            if !found.is_right(end) {
+                (from, round) = self.go_on(end, from, found.entry, round)?;
+            }
             round += 1;
-            let found = self.look(from)?;
-            let is_right = match end {
-                End::Tail => found.state() == 0,
-                End::Head => found.is_full(),
-            };
-            if !is_right {
-                (from, round) = self.go_on(end, found.position, found.entry, round)?;
-                continue;
+            found = self.look(from)?;
+            if let Some(flags) = self.attempt(participant, place, end, found, mark)? {
+                return Ok(flags);
             }
-            let cell = self.memory.entry(found.at);
-            let word = self.memory.announce(participant, place, found.at, found.entry)?;
-            if !self.memory.swap(participant, cell, found.entry, word) {
-                continue;
-            }
-            return Ok(self.end(participant, end, place, word, found, mark));
         }
         Err(Refused::Corrupt)
     }

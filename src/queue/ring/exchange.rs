@@ -65,7 +65,7 @@ impl QueueMemory {
         Ok(word)
     }
 
-    /// Tries the exchange that was announced, with the slot in the place's word. Returns whether it
+    /// Tries the exchange that was announced, which makes `after` of the entry. Returns whether it
     /// happened.
     #[inline(always)]
     pub(crate) fn swap(
@@ -73,11 +73,10 @@ impl QueueMemory {
         participant: &Participant,
         cell: &AtomicU64,
         seen: u64,
-        word: u64,
+        after: u64,
     ) -> bool {
         // AcqRel: pairs with itself, and with the loads of entries. SeqCst besides: see `end`.
-        let is_done =
-            cell.compare_exchange(seen, exchanged(seen, index(word)), SeqCst, Relaxed).is_ok();
+        let is_done = cell.compare_exchange(seen, after, SeqCst, Relaxed).is_ok();
         if !is_done {
             // Release: so that the site is not changed before this.
             self.record_at(participant.site).seen.store(NOTHING, Release);

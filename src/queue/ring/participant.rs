@@ -120,8 +120,27 @@ impl QueueMemory {
     /// which no check sees.
     #[inline(always)]
     pub(crate) fn slot(&self, participant: &Participant, place: usize) -> Result<usize, Refused> {
+        self.slot_beside(participant, place, participant.busy.get() & !(1 << place))
+    }
+
+    /// Does the same for a place that is not in use.
+    #[inline(always)]
+    pub(crate) fn slot_in_free(
+        &self,
+        participant: &Participant,
+        place: usize,
+    ) -> Result<usize, Refused> {
+        self.slot_beside(participant, place, participant.busy.get())
+    }
+
+    #[inline(always)]
+    fn slot_beside(
+        &self,
+        participant: &Participant,
+        place: usize,
+        others: u64,
+    ) -> Result<usize, Refused> {
         let slot = index(participant.word(place).get());
-        let others = participant.busy.get() & !(1 << place);
         if others != 0 && participant.refers_to(slot, others) {
             Err(Refused::Corrupt)
         } else {

@@ -60,7 +60,7 @@ use super::memory::QueueMemory;
 use super::participant::Participant;
 use super::refused::Refused;
 use super::waiting::{Failure, Side, mark, wake_all_of};
-use super::words::{FLAGS, RETURNED, TASK, WAITERS, index};
+use super::words::{FLAGS, RETURNED, TASK, WAITERS, exchanged, index};
 use crate::wait::Waiter;
 use crate::wait::source::Words;
 
@@ -195,7 +195,8 @@ impl QueueMemory {
         // Release: pairs with the Acquire in `unfinished`. After the announcement, before the
         // exchange.
         self.control().moves.fetch_add(1, Release);
-        let is_taken = self.swap(participant, self.place(id, other), seen, own);
+        let is_taken =
+            self.swap(participant, self.place(id, other), seen, exchanged(seen, index(own)));
         if is_taken {
             self.complete(participant, place, own, self.slot_in(seen), mark);
         }

@@ -309,11 +309,21 @@ impl QueueMemory {
     }
 
     /// Buries the dead, and moves to the dead letters what belongs there, for a participant that
-    /// waits until all tasks are done. It may be in the middle of a watch.
-    pub(crate) fn tidy(&self, thread: &Thread, participant: &Participant) {
+    /// waits until all tasks are done. It may be in the middle of a watch. Once the deadline has
+    /// passed, it leaves the rest to the next call.
+    pub(crate) fn tidy(&self, thread: &Thread, participant: &Participant, until: Option<u64>) {
         let before = thread.begin_nested(&self.control().roster.0);
-        self.bury(None);
-        self.give_up_returned(participant, None);
+        self.bury(until);
+        self.give_up_returned(participant, until);
+        thread.end_nested(before);
+    }
+
+    /// Buries the dead, for a participant that looks for a task: they may have the only one, with
+    /// no sleeper to notice. It may be in the middle of a watch, and takes no time for it, as if
+    /// its deadline had passed.
+    pub(crate) fn bury_nested(&self, thread: &Thread) {
+        let before = thread.begin_nested(&self.control().roster.0);
+        self.bury(Some(0));
         thread.end_nested(before);
     }
 

@@ -193,9 +193,19 @@ pub(crate) fn patience_ends(held: u64, cursor: u64, patience: u32, now: u64) -> 
 /// becomes an empty one.
 #[inline]
 pub(crate) fn exchanged(seen: u64, spare: usize) -> u64 {
-    let rest = seen & !(INDEX | FLAGS);
-    let after = if seen & FLAGS == 0 { rest | FULL } else { rest.wrapping_add(ROUND) };
-    after | spare as u64
+    if seen & FLAGS == 0 { filled(seen, spare) } else { emptied(seen, spare) }
+}
+
+/// Returns the same of an empty entry.
+#[inline]
+pub(crate) fn filled(seen: u64, spare: usize) -> u64 {
+    seen & !(INDEX | FLAGS) | FULL | spare as u64
+}
+
+/// Returns the same of a full entry.
+#[inline]
+pub(crate) fn emptied(seen: u64, spare: usize) -> u64 {
+    (seen & !(INDEX | FLAGS)).wrapping_add(ROUND) | spare as u64
 }
 
 /// Returns a word with another slot and other flags.

@@ -41,11 +41,14 @@
 //! another waiter for one that was woken and dies, and a waiter for a notifier that dies before it
 //! wakes.
 //!
-//! A waiter that was woken and dies *while it waits for the lock* has the lock pending instead.
-//! Therefore each waiter adds one to `owed` before it waits for the lock, and takes it away when it
-//! has the lock. A sleeper looks at the end of each slice, if `some` has changed since it began. If
-//! it finds the lock free at two of these looks, and the same `owed` at both, it takes one of what
-//! is owed, and returns.
+//! The kernel tells nobody if a waiter that was woken dies *while it waits for the lock*, which is
+//! what it has pending then. Nor does it if it wakes for the dead while the others are between two
+//! sleeps, nor if a thread is only stopped. Therefore a notifier adds one to `owed` before it adds
+//! to `some`, and, for a notification of more, the rest of those that the kernel woke after that.
+//! A waiter that was woken takes one away when it has the lock. A sleeper looks at the end of each
+//! slice, if `some` has changed since it began. If it finds the lock free at two of these looks,
+//! and the same `owed` at both, it returns. It is then as if it had been woken: it takes one away
+//! when it has the lock, and if it dies before that, the next one finds it.
 //!
 //! Both looks are needed. A lock that is free at one look may have been freed a moment ago, after a
 //! long time in which no waiter could come for it. The waiter that is owed the notification is just
@@ -53,18 +56,25 @@
 //! the first look, and not from the notification.
 //!
 //! Looks that find the lock held in between are passed over; they neither count nor restart the
-//! time. So what a dead waiter left is found at a busy lock, too. What is taken is what was
-//! compared: a notification that is owed since the look is not taken for the old one.
+//! time. So what a dead waiter left is found at a busy lock, too. Whoever finds it changes `owed`,
+//! so that only one does.
 //!
 //! A waiter that is alive and does not run for a slice, though the lock is free, cannot be told
 //! from a dead one. It is passed over: another waiter returns as well, for the one notification.
 //!
+//! `owed` does not know whose it is. So it may be more than what is owed: a wake-up that found a
+//! waiter which `all` had told, or which had not begun, is nobody's. A sleeper returns for nothing
+//! then. It may be less, too, and then a notification is lost with a waiter that dies: a stopped
+//! waiter that was passed over goes on and takes what is another's, or waiters with several locks
+//! use one condition at the same time. For both a waiter has to die between its wake-up and the
+//! lock, besides.
+//!
 //! | bits of `owed` | meaning |
 //! |---|---|
-//! | 0-15 | the number of waiters that were woken and do not have the lock yet, or died before they had it |
-//! | 16-31 | how often that number has changed, modulo 2^16 |
+//! | 0-15 | the number of notifications of `some` whose waiters do not have the lock yet, or died before they had it |
+//! | 16-31 | how often that has changed, or was found, modulo 2^16 |
 //!
-//! Only two things are left to slices: this, and threads that are stopped after they were woken, or
+//! Only this is left to slices: such deaths, and threads that are stopped after they were woken, or
 //! before they wake others. A waiter that dies later has died with the lock: the next owner is
 //! told.
 //!
@@ -121,7 +131,10 @@ pub(crate) struct Begun(u64);
 /// Says that a wait ended by a notification. To be handed to [`RawCondition::has_lock`].
 #[derive(Debug, Clone, Copy)]
 #[must_use]
-pub(crate) struct Notified;
+pub(crate) struct Notified {
+    /// Whether it is one of those that are owed.
+    is_owed: bool,
+}
 
 impl RawCondition {
     pub(crate) const fn new() -> Self {
@@ -150,7 +163,8 @@ impl RawCondition {
     ) -> Result<Notified, Ended> {
         let begun_in = Cell::new(begun.0);
         let was_owed = Cell::new(0);
-        let is_notified = |seen: u64, awake| match (seen ^ begun_in.get()) & (SOME | ALL) {
+        let notified = |is_owed| Some(Notified { is_owed });
+        let look = |seen: u64, awake| match (seen ^ begun_in.get()) & (SOME | ALL) {
             0 => {
                 if matches!(awake, Some((Awake::Woken, _))) {
                     let (before, after) = self.notify_pending(1, LOOKING);
@@ -159,52 +173,52 @@ impl RawCondition {
                         begun_in.set(after);
                     }
                 }
-                false
+                None
             }
-            changed if changed & ALL != 0 => true,
+            changed if changed & ALL != 0 => notified(false),
             _ => match awake {
-                None | Some((Awake::Woken, _)) => true,
-                Some((Awake::Changed, since)) => (seen ^ since) & SOME != 0,
-                // The same where the kernel lets no thread sleep on the word: no wake was for this
-                // one.
+                Some((Awake::Woken, _)) => notified(true),
+                // It did not sleep, so no wake was for it.
+                None => notified(false),
+                Some((Awake::Changed, since)) if (seen ^ since) & SOME != 0 => notified(false),
+                Some((Awake::Changed | Awake::Interrupted, _)) => None,
+                // The same where the kernel lets no thread sleep on the word.
                 Some((Awake::TimedOut | Awake::Refused, _)) => {
-                    is_free() && self.take_left(&was_owed)
+                    if is_free() && self.find_left(&was_owed) { notified(true) } else { None }
                 }
-                Some((Awake::Interrupted, _)) => false,
             },
         };
         with_wake_on_death(self.state.word(), || {
-            self.state.wait_pending(&mut Waiter::new(wait), |seen, awake| {
-                is_notified(seen, awake).then_some(())
-            })?;
-            self.owed.fetch_add(ONE_CHANGE + 1, Relaxed);
-            Ok(Notified)
+            self.state.wait_pending(&mut Waiter::new(wait), look)
         })
     }
 
     /// Notes that a notified waiter has the lock again.
-    pub(crate) fn has_lock(&self, _: Notified) {
-        self.take_owed();
+    pub(crate) fn has_lock(&self, notified: Notified) {
+        if notified.is_owed {
+            self.change_owed(|owed| owed.checked_sub(1));
+        }
     }
 
-    /// Takes one of what is owed, if anything is.
-    fn take_owed(&self) {
+    /// Changes the number that are owed, unless `next` returns `None`.
+    fn change_owed(&self, next: impl Fn(u32) -> Option<u32>) {
         let mut seen = self.owed.load(Relaxed);
-        while seen & OWED != 0 {
-            match self.owed.compare_exchange_weak(seen, one_less(seen), Relaxed, Relaxed) {
+        while let Some(next) = next(seen & OWED) {
+            match self.owed.compare_exchange_weak(seen, with_owed(seen, next), Relaxed, Relaxed) {
                 Ok(_) => return,
                 Err(now) => seen = now,
             }
         }
     }
 
-    /// Takes one of what is owed, if `owed` is the same as at the last look, `before`. Returns
-    /// whether it did. For a sleeper that finds the lock free.
-    fn take_left(&self, before: &Cell<u32>) -> bool {
-        let owed = self.owed.load(Relaxed);
-        owed == before.replace(owed)
-            && owed & OWED != 0
-            && self.owed.compare_exchange(owed, one_less(owed), Relaxed, Relaxed).is_ok()
+    /// Returns whether anything is owed, and was at the last look, `before`, with no change since.
+    /// Notes that it was found. For a sleeper that finds the lock free.
+    fn find_left(&self, before: &Cell<u32>) -> bool {
+        let seen = self.owed.load(Relaxed);
+        let found = with_owed(seen, seen & OWED);
+        seen == before.replace(seen)
+            && seen & OWED != 0
+            && self.owed.compare_exchange(seen, found, Relaxed, Relaxed).is_ok()
     }
 
     #[inline]
@@ -235,17 +249,25 @@ impl RawCondition {
         if let Ok(before) = self.state.change(Relaxed, one_at_most) {
             return (before, told(before));
         }
+        // As many at most as there is room for: what exceeds that is not found if it is left.
+        self.change_owed(|owed| Some((owed + 1).min(OWED)));
         let mut seen = self.state.word().load(Relaxed);
         while let Err(now) =
             self.state.word().compare_exchange_weak(seen, after_some(seen), Relaxed, Relaxed)
         {
             seen = now;
         }
+        let woken = futex::try_wake(self.state.word(), count);
         // If the kernel refuses, nothing tells whether `count` were woken. The waiters that were
         // not woken must find out by themselves.
-        if futex::try_wake(self.state.word(), count).is_none_or(|woken| woken < count) {
+        if woken.is_none_or(|woken| woken < count) {
             // `TURN` has changed already.
             self.wake_all(0);
+        }
+        match woken.unwrap_or(0) {
+            0 => self.change_owed(|owed| owed.checked_sub(1)),
+            1 => {}
+            more => self.change_owed(|owed| Some(owed.saturating_add(more - 1).min(OWED))),
         }
         (seen, after_some(seen))
     }
@@ -260,8 +282,9 @@ fn after_some(seen: u64) -> u64 {
     (seen & !(SOME | LOOKING) | seen.wrapping_add(ONE_SOME) & SOME) ^ TURN
 }
 
-fn one_less(owed: u32) -> u32 {
-    owed.wrapping_add(ONE_CHANGE) - 1
+/// Returns `owed` after one more change, by which so many are owed.
+fn with_owed(owed: u32, count: u32) -> u32 {
+    (owed & !OWED).wrapping_add(ONE_CHANGE) | count
 }
 
 fn after_all(seen: u64, turn: u64) -> u64 {
@@ -272,33 +295,50 @@ fn after_all(seen: u64, turn: u64) -> u64 {
 mod tests {
     use super::*;
 
+    const OWING: Notified = Notified { is_owed: true };
+
     /// Returns a condition with one waiter that was notified and waits for the lock.
     fn owing() -> RawCondition {
         let condition = RawCondition::new();
-        condition.owed.fetch_add(ONE_CHANGE + 1, Relaxed);
+        condition.change_owed(|owed| Some(owed + 1));
         condition
     }
 
     #[test]
-    fn what_is_owed_is_left_at_the_second_look_at_a_free_lock() {
+    fn what_is_owed_is_found_at_the_second_look_at_a_free_lock() {
         let condition = owing();
         let look = Cell::new(0);
-        assert!(!condition.take_left(&look));
-        assert!(condition.take_left(&look));
-        // It is left only once.
-        assert!(!condition.take_left(&look));
-        assert!(!condition.take_left(&look));
+        assert!(!condition.find_left(&look));
+        assert!(condition.find_left(&look));
+        // Who has found it may die in turn, and has its time for the lock.
+        assert!(!condition.find_left(&look));
+        assert!(condition.find_left(&look));
+        condition.has_lock(OWING);
+        assert!(!condition.find_left(&look));
+        assert!(!condition.find_left(&look));
+    }
+
+    #[test]
+    fn one_of_several_sleepers_finds_it() {
+        let condition = owing();
+        let looks = [Cell::new(0), Cell::new(0)];
+        assert!(looks.iter().all(|look| !condition.find_left(look)));
+        assert!(condition.find_left(&looks[0]));
+        assert!(!condition.find_left(&looks[1]));
     }
 
     #[test]
     fn another_that_is_owed_it_has_its_time_too() {
         let condition = owing();
         let look = Cell::new(0);
-        assert!(!condition.take_left(&look));
-        condition.has_lock(Notified);
-        condition.owed.fetch_add(ONE_CHANGE + 1, Relaxed);
-        assert!(!condition.take_left(&look));
-        condition.has_lock(Notified);
-        assert!(!condition.take_left(&look));
+        assert!(!condition.find_left(&look));
+        condition.has_lock(OWING);
+        condition.change_owed(|owed| Some(owed + 1));
+        assert!(!condition.find_left(&look));
+        condition.has_lock(OWING);
+        assert!(!condition.find_left(&look));
+        condition.has_lock(OWING);
+        condition.has_lock(Notified { is_owed: false });
+        assert_eq!(condition.owed.load(Relaxed) & OWED, 0);
     }
 }

@@ -118,7 +118,7 @@ pub(super) struct WatchedTasks<'p> {
 
 impl WatchedTasks<'_> {
     fn tidy(&self) {
-        self.memory.tidy(robust::current().unwrap(), self.participant);
+        self.memory.tidy(robust::current().unwrap(), self.participant, None);
     }
 }
 
