@@ -89,9 +89,10 @@ mod wait_any;
 pub use self::connection::{Connection, ConnectionError, Message, Receiver, Sender, pipe, simplex};
 pub use self::memory::Fixed;
 pub use self::memory::RegionError;
-pub use self::memory::{Contents, Shm};
-pub use self::memory::{Fingerprint, Guarded, Plain, Shared};
+pub use self::memory::{Contents, Shm, ShmOptions};
+pub use self::memory::{Fields, Fingerprint, Guarded, Plain, Shared};
 pub use self::memory::{Flag, Text, TextTooLong};
+pub use self::memory::{Observe, Part, Parts, ReadOnly};
 pub use self::queue::{
     AllDone, Batch, BatchQueue, Broadcast, BroadcastOptions, ByteQueue, DeadLetter, Item,
     JoinableByteQueue, JoinableQueue, Loan, NextDeadLetter, NextItem, PutError, PutManyError,

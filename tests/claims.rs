@@ -1,7 +1,7 @@
 //! What a region says of itself is believed once: while a process has a handle to it, no other type
 //! and no other numbers are.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering::*};
@@ -103,6 +103,40 @@ fn a_queue_that_changes_its_numbers_is_refused() {
     assert!(matches!(refused, Err(RegionError::Changed)), "{refused:?}");
     large.put(1).unwrap();
     assert_eq!(large.get().unwrap(), 1);
+}
+
+/// Returns the file of the region of this length that this process is making.
+fn unfinished(len: u64) -> File {
+    let open = |path| File::options().read(true).write(true).open(path).ok();
+    let is_it = |file: &File| {
+        let mut begins = [0; 8];
+        file.metadata().unwrap().len() == len
+            && file.read_exact_at(&mut begins, 0).is_ok()
+            && begins == [0; 8]
+    };
+    let all = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let regions = all.filter(|path| {
+        fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("memfd:crossproc"))
+    });
+    regions.filter_map(open).find(is_it).expect("the region is being made")
+}
+
+/// A peer that looks into `/proc` can write a header before its maker does, who has a `&mut` to the
+/// contents.
+#[test]
+fn what_is_being_made_is_attached_to_by_nobody() {
+    type Large = Lock<[u64; 12_345]>;
+    let like_it: Shm<Large> = Shm::new_in_place(|_| ()).unwrap();
+    let made: Shm<Large> = Shm::new_in_place(|_| {
+        let file = unfinished(file_of(&like_it).metadata().unwrap().len());
+        let mut header = [0; 4_096];
+        file_of(&like_it).read_exact_at(&mut header, 0).unwrap();
+        file.write_all_at(&header, 0).unwrap();
+        let refused = attached::<Large>(&file);
+        assert!(matches!(refused, Err(RegionError::NotInitialised)), "{refused:?}");
+    })
+    .unwrap();
+    assert!(attached::<Large>(&made).is_ok());
 }
 
 /// Many come and go at the same time: each finds what is there, and nothing is left behind.

@@ -5,9 +5,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 use crossproc::process::Child;
 use crossproc::{
     Barrier, BarrierError, BoundedSemaphore, Broadcast, Condition, ConditionError, Event, Fixed,
-    Lock, LockError, LockGuard, NextItem, Once, OnceError, Permit, Permits, PermitsError, Plain,
-    RLock, RLockGuard, RegionError, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore,
-    SemaphoreGuard, Shared, Shm, Subscriber, View, Wait,
+    Lock, LockError, LockGuard, NextItem, Once, OnceError, Part, Parts, Permit, Permits,
+    PermitsError, Plain, RLock, RLockGuard, RegionError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Semaphore, SemaphoreGuard, Shared, Shm, Subscriber, View, Wait,
 };
 use static_assertions::{
     assert_eq_align, assert_eq_size, assert_impl_all, assert_not_impl_any, const_assert_eq,
@@ -31,6 +31,8 @@ assert_eq_size!(Fixed<[u16; 3]>, [u16; 3]);
 assert_not_impl_any!(&crossproc_sys::robust::Entry: Send, Sync);
 assert_impl_all!(Shm<Event>: Send, Sync, Clone);
 assert_impl_all!(Shm<[AtomicU32]>: Send, Sync, Clone);
+assert_impl_all!(Part<Event>: Send, Sync, Clone);
+assert_impl_all!(Parts: Send, Sync, Clone);
 assert_impl_all!(Lock<u64>: Send, Sync, Shared);
 assert_impl_all!([Event; 2]: Shared);
 assert_impl_all!(RLock<u64>: Send, Sync, Shared);

@@ -3,21 +3,25 @@
 //! | offset | what |
 //! |---|---|
 //! | 0 | the [`Header`] |
+//! | 120 | the [`Table`] of what lies where |
 //! | 4,096 | the contents |
 
 #![allow(unsafe_code)]
 
+use core::any::type_name;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crossproc_sys::memory::{self, Mapping, SEAL_EXEC, SEALS};
+use crossproc_sys::memory::{self, Manner, Mapping, SEAL_EXEC, SEAL_WRITERS, SEALS};
 use crossproc_sys::namespace::{self, PidNamespace};
 use rustix::fs::SealFlags;
 
 use super::claim::{Belief, Said};
+use super::fields::{self, Table};
+use super::shared::{Field, Fields, MOST_FIELDS, Shared};
 
 /// Where the contents begin: after one page, so any alignment up to a page is kept.
 pub(crate) const CONTENTS: usize = 4_096;
@@ -27,7 +31,7 @@ const MAGIC: u64 = u64::from_be_bytes(*b"crossprc");
 
 /// The version of the layout of header and primitives. Any change that another build would misread
 /// gets a new version, and new images for `tests/layout.rs`: see `docs/layout.md`.
-const ABI: u32 = 8;
+const ABI: u32 = 9;
 
 /// Pointer width in bits, and the libc whose robust list the locks fit.
 const WORD: u32 = usize::BITS | if cfg!(target_env = "musl") { MUSL } else { 0 };
@@ -65,7 +69,18 @@ struct Header {
     initialised: AtomicU32,
 }
 
-const _: () = assert!(size_of::<Header>() <= CONTENTS && offset_of!(Header, initialised) == 64);
+const _: () = assert!(offset_of!(Header, initialised) == 64 && size_of::<Header>() <= TABLE);
+/// Where the table of fields is.
+const TABLE: usize = 120;
+const _: () = assert!(TABLE + size_of::<Table>() == CONTENTS && TABLE % align_of::<Table>() == 0);
+
+/// Which fields some elements have, for the table; none if that cannot be told.
+pub(crate) type FieldsOf = fn(count: usize) -> Vec<Field>;
+
+/// Of contents that are handed out as a whole only.
+fn untold(_: usize) -> Vec<Field> {
+    Vec::new()
+}
 
 /// What a region holds: elements of one type, perhaps behind something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,11 +128,12 @@ impl Layout {
 /// A mapped region and its descriptor.
 #[derive(Debug)]
 pub(crate) struct Region {
+    /// What the header said when this process had its first handle. It is dropped first: as long as
+    /// it counts, the file is open.
+    belief: Belief,
     mapping: Mapping,
     file: OwnedFd,
     count: usize,
-    /// What the header said when this process had its first handle.
-    belief: Belief,
 }
 
 impl Region {
@@ -126,12 +142,15 @@ impl Region {
     pub(crate) fn create(
         layout: Layout,
         count: usize,
+        fields: FieldsOf,
+        manner: Manner,
         fill: impl FnOnce(NonNull<u8>),
     ) -> Result<Self, RegionError> {
         let len = layout
             .region_len(count as u64)
             .ok_or(RegionError::TooLarge { size: layout.size, count })?;
-        Self::create_with_holes(layout, count, len - CONTENTS, &[(0, len - CONTENTS)], fill)
+        let (len, fields) = (len - CONTENTS, fields(count));
+        Self::create_from(layout, count, len, &[(0, len)], &fields, manner, fill)
     }
 
     /// Creates a region with contents of `len` bytes, at least as many as `count` elements need.
@@ -141,6 +160,18 @@ impl Region {
         count: usize,
         len: usize,
         allocated: &[(usize, usize)],
+        fill: impl FnOnce(NonNull<u8>),
+    ) -> Result<Self, RegionError> {
+        Self::create_from(layout, count, len, allocated, &[], Manner::default(), fill)
+    }
+
+    fn create_from(
+        layout: Layout,
+        count: usize,
+        len: usize,
+        allocated: &[(usize, usize)],
+        fields: &[Field],
+        manner: Manner,
         fill: impl FnOnce(NonNull<u8>),
     ) -> Result<Self, RegionError> {
         let len =
@@ -154,13 +185,16 @@ impl Region {
             .map(|&(offset, len)| ((CONTENTS + offset) as u64, len as u64));
         let ranges: Vec<(u64, u64)> =
             core::iter::once((0, CONTENTS as u64)).chain(contents).collect();
-        let file = memory::create(len as u64, &ranges).map_err(failed)?;
-        let mapping = Mapping::new(&file, len).map_err(failed)?;
+        let (file, mapping) = memory::create(len, &ranges, manner).map_err(failed)?;
         let identity = memory::identity(&file).map_err(failed)?;
-        let belief = Belief::of(identity, layout.said(count as u64)).map_err(failed)?;
-        let region = Region { mapping, file, count, belief };
+        let said = layout.said(count as u64);
+        let belief = Belief::of_new(identity, said, fields).map_err(failed)?;
+        let belief = belief.ok_or(RegionError::Changed)?;
+        let region = Region { belief, mapping, file, count };
         fill(region.contents());
+        table_of(&region.mapping).store(fields);
         Header::of(&region.mapping).describe(layout, count as u64, namespace);
+        region.belief.made();
         Ok(region)
     }
 
@@ -169,12 +203,17 @@ impl Region {
     pub(crate) fn attach_whole(
         file: OwnedFd,
         layout: Layout,
+        fields: FieldsOf,
+        manner: Manner,
         type_name: &'static str,
     ) -> Result<Self, RegionError> {
-        let region = Region::attach(file, layout, type_name)?;
+        Region::attach_as(file, layout, fields, manner, type_name)?.whole()
+    }
+
+    fn whole(self) -> Result<Self, RegionError> {
         let (len, allocated) =
-            memory::len_and_allocated(&region).map_err(os("reading its length"))?;
-        if allocated < len { Err(RegionError::Holes { len, allocated }) } else { Ok(region) }
+            memory::len_and_allocated(&self).map_err(os("reading its length"))?;
+        if allocated < len { Err(RegionError::Holes { len, allocated }) } else { Ok(self) }
     }
 
     /// Maps a region that another process made, if it is one, and holds what `layout` says.
@@ -186,12 +225,15 @@ impl Region {
     /// | it has seals, so it is a memfd | [`RegionError::NotMemfd`] |
     /// | it cannot shrink, grow, nor get more seals | [`RegionError::NotSealed`] |
     /// | it has no other seals, which may forbid mapping it, except the one against execution | [`RegionError::OtherSeals`] |
+    /// | it is not sealed against writers, unless it is only to be read | [`RegionError::ReadOnly`] |
     /// | it is of the kernel's tmpfs, not of huge pages | [`RegionError::HugePages`] |
     /// | it is at least as long as a header page | [`RegionError::TooShort`] |
     /// | this process is still in its first pid namespace | [`RegionError::OtherPidNamespace`] |
     /// | it can be mapped for writing | [`RegionError::Attach`] |
     /// | the header: magic, ABI, word size, namespace | see [`Header::read`] |
     /// | the header: layout and count | [`RegionError::OtherLayout`] |
+    /// | there is room for as many elements | [`RegionError::TooShort`] |
+    /// | this process is not still making it | [`RegionError::NotInitialised`] |
     /// | it said the same when this process had its first handle | [`RegionError::Changed`] |
     /// | [`attach_whole`](Region::attach_whole): every page is allocated | [`RegionError::Holes`] |
     ///
@@ -204,40 +246,81 @@ impl Region {
         layout: Layout,
         type_name: &'static str,
     ) -> Result<Self, RegionError> {
-        check_descriptor(&file)?;
-        // It is sealed against shrinking and growing, so this length is final.
-        let len = memory::len(&file).map_err(os("reading its length"))?;
-        if len < CONTENTS as u64 {
-            return Err(RegionError::TooShort { len, needed: CONTENTS as u64 });
-        }
-        let mapped = usize::try_from(len)
-            .map_err(|_| RegionError::TooShort { len, needed: CONTENTS as u64 })?;
-        let namespace = namespace::current().map_err(no_namespace)?;
-        let expected = namespace::first().map_err(no_namespace)?;
-        if namespace != expected {
-            return Err(RegionError::OtherPidNamespace {
-                found: namespace.inode,
-                expected: expected.inode,
+        Region::attach_as(file, layout, untold, Manner::default(), type_name)
+    }
+
+    fn attach_as(
+        file: OwnedFd,
+        layout: Layout,
+        fields: FieldsOf,
+        manner: Manner,
+        type_name: &'static str,
+    ) -> Result<Self, RegionError> {
+        let (mapping, said) = map(&file, Access::Full(manner))?;
+        let count = layout.check(said, type_name)?;
+        let len = mapping.len();
+        let needed = layout.region_len(count);
+        if needed.is_none_or(|needed| needed > len) {
+            return Err(RegionError::TooShort {
+                len: len as u64,
+                needed: needed.map_or(u64::MAX, |needed| needed as u64),
             });
         }
-        let mapping = Mapping::new(&file, mapped).map_err(os("mapping it"))?;
+        Region::believed(mapping, file, said, &fields(count as usize))
+    }
+
+    /// [`attach_whole`](Region::attach_whole) for a region whose type this program need not know.
+    /// What the header and the table say is what it holds.
+    pub(crate) fn attach_parts(file: OwnedFd, access: Access) -> Result<Self, RegionError> {
+        let (mapping, said) = map(&file, access)?;
+        let fields = table_of(&mapping).load((mapping.len() - CONTENTS) as u64);
+        if fields.is_empty() {
+            return Err(RegionError::NoParts);
+        }
+        Region::believed(mapping, file, said, &fields)?.whole()
+    }
+
+    /// Makes a region whose header says this, and that has these fields, if this process has always
+    /// believed that.
+    fn believed(
+        mapping: Mapping,
+        file: OwnedFd,
+        said: Said,
+        fields: &[Field],
+    ) -> Result<Self, RegionError> {
         let failed = "finding out which it is";
         let identity = memory::identity(&file).map_err(os(failed))?;
-        let said = Header::of(&mapping).read(namespace)?;
-        let count = layout.check(said, type_name)?;
-        let belief = Belief::of(identity, said).map_err(os(failed))?;
-        if belief.said() != said {
+        let belief = Belief::of(identity, said, fields).map_err(os(failed))?;
+        let belief = belief.ok_or(RegionError::NotInitialised)?;
+        if belief.said() != said || belief.fields() != fields {
             return Err(RegionError::Changed);
         }
-        match layout.region_len(count) {
-            Some(needed) if needed <= mapped => {
-                Ok(Region { mapping, file, count: count as usize, belief })
-            }
-            needed => Err(RegionError::TooShort {
-                len,
-                needed: needed.map_or(u64::MAX, |needed| needed as u64),
-            }),
+        let [.., count] = said;
+        Ok(Region { belief, mapping, file, count: count as usize })
+    }
+
+    /// Checks that the region tells what lies where in it.
+    pub(crate) fn check_parts(&self) -> Result<(), RegionError> {
+        if self.belief.fields().is_empty() { Err(RegionError::NoParts) } else { Ok(()) }
+    }
+
+    /// Returns where a `P` lies, if one lies at this offset in the contents.
+    pub(crate) fn part<P: Shared>(&self, offset: usize) -> Result<NonNull<P>, RegionError> {
+        const {
+            assert!(align_of::<P>() <= CONTENTS, "shared memory is aligned to 4,096 bytes at most");
+        };
+        self.check_parts()?;
+        let size = size_of::<P>();
+        let is_inside = offset.checked_add(size).is_some_and(|end| end <= self.len());
+        let is_there = |wanted: Vec<Field>| {
+            fields::is_there(self.belief.fields(), &wanted, offset as u64, size as u64)
+        };
+        let is_aligned = offset % align_of::<P>() == 0;
+        if !(is_inside && is_aligned && Fields::of::<P>().is_some_and(is_there)) {
+            return Err(RegionError::NoSuchPart { type_name: type_name::<P>(), offset });
         }
+        // SAFETY: inside the contents, which are mapped.
+        Ok(unsafe { self.contents().add(offset) }.cast())
     }
 
     /// Returns the address of the first element.
@@ -246,7 +329,8 @@ impl Region {
         unsafe { self.mapping.start().add(CONTENTS) }
     }
 
-    /// Returns the number of elements, which has been checked against the length of the region.
+    /// Returns the number of elements, which has been checked against the length of the region if
+    /// that was attached as what it is.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
@@ -339,17 +423,60 @@ impl Header {
     }
 }
 
+/// What a mapping is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Full(Manner),
+    ReadOnly,
+}
+
+/// Maps a file that is a region, and returns what its header says of the contents.
+fn map(file: &OwnedFd, access: Access) -> Result<(Mapping, Said), RegionError> {
+    check_descriptor(file, access)?;
+    // It is sealed against shrinking and growing, so this length is final.
+    let len = memory::len(file).map_err(os("reading its length"))?;
+    let too_short = || RegionError::TooShort { len, needed: CONTENTS as u64 };
+    let mapped = usize::try_from(len).ok().filter(|&len| len >= CONTENTS).ok_or_else(too_short)?;
+    let namespace = namespace::current().map_err(no_namespace)?;
+    let expected = namespace::first().map_err(no_namespace)?;
+    if namespace != expected {
+        return Err(RegionError::OtherPidNamespace {
+            found: namespace.inode,
+            expected: expected.inode,
+        });
+    }
+    let mapping = match access {
+        Access::Full(manner) => Mapping::with(file, mapped, manner),
+        Access::ReadOnly => Mapping::read_only(file, mapped),
+    };
+    let mapping = mapping.map_err(os("mapping it"))?;
+    let said = Header::of(&mapping).read(namespace)?;
+    Ok((mapping, said))
+}
+
+/// Returns the table of a region, which is at least a page long.
+fn table_of(mapping: &Mapping) -> &Table {
+    // SAFETY: on the header page.
+    let table = unsafe { mapping.start().add(TABLE) };
+    // SAFETY: mapped, and aligned, as asserted above. The table is all atomics, for which any bytes
+    // are valid.
+    unsafe { table.cast().as_ref() }
+}
+
 /// Checks that a descriptor is that of a file such as this crate makes regions of. It touches
 /// nothing in the file.
-fn check_descriptor(file: &OwnedFd) -> Result<(), RegionError> {
+fn check_descriptor(file: &OwnedFd, access: Access) -> Result<(), RegionError> {
     let seals =
         memory::seals(file).map_err(os("reading its seals"))?.ok_or(RegionError::NotMemfd)?;
     if !seals.contains(SEALS) {
         return Err(RegionError::NotSealed { missing: seal_names(SEALS - seals) });
     }
-    let others = seals - SEALS - SEAL_EXEC;
+    let others = seals - SEALS - SEAL_EXEC - SEAL_WRITERS;
     if !others.is_empty() {
         return Err(RegionError::OtherSeals { found: seal_names(others) });
+    }
+    if access != Access::ReadOnly && seals.contains(SEAL_WRITERS) {
+        return Err(RegionError::ReadOnly);
     }
     match memory::is_of_tmpfs(file).map_err(os("finding out its file system"))? {
         true => Ok(()),
@@ -427,6 +554,9 @@ pub enum RegionError {
         /// The seals that no region has.
         found: String,
     },
+    /// It is sealed against writers that attach.
+    #[error("the region takes no more writers: attach to it as `ReadOnly`")]
+    ReadOnly,
     /// The memfd is of huge pages, which its maker could take away from the processes that map it.
     #[error(
         "the memfd is of huge pages: it was not made by this crate; have the region made by it"
@@ -500,6 +630,22 @@ pub enum RegionError {
          to it: a participant has overwritten that; have the region made anew"
     )]
     Changed,
+    /// It does not tell what lies where in it.
+    #[error(
+        "the region does not tell what lies where in it: it is a queue, a lock around a slice, or \
+         empty, has more than {MOST_FIELDS} fields, or was overwritten; attach to it as what it is"
+    )]
+    NoParts,
+    /// Something else lies there, or nothing.
+    #[error(
+        "there is no `{type_name}` at offset {offset} of the region, as this program lays it out"
+    )]
+    NoSuchPart {
+        /// The type that was asked for.
+        type_name: &'static str,
+        /// The offset in bytes.
+        offset: usize,
+    },
     /// Its maker has not finished it, or died before it had.
     #[error("the region is not initialised: its maker has not finished it, or died before")]
     NotInitialised,
@@ -531,9 +677,9 @@ impl From<RegionError> for io::Error {
             RegionError::Create { source, .. }
             | RegionError::Attach { source, .. }
             | RegionError::NoNamespace { source } => source.kind(),
-            RegionError::TooLarge { .. } | RegionError::UnsuitableQueue { .. } => {
-                io::ErrorKind::InvalidInput
-            }
+            RegionError::TooLarge { .. }
+            | RegionError::UnsuitableQueue { .. }
+            | RegionError::NoSuchPart { .. } => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::InvalidData,
         };
         io::Error::new(kind, error)

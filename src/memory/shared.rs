@@ -89,6 +89,7 @@ mod sealed {
 /// - There are no pointers, and the address does not matter: the value may be mapped at several
 ///   addresses at once.
 /// - The layout is fixed (`repr(C)` or `transparent`), and [`layout`](Shared::layout) describes it.
+///   [`fields`](Shared::fields) names what lies there, and nothing else.
 /// - There is nothing to drop.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot lie in memory that other processes write",
@@ -153,6 +154,16 @@ pub unsafe trait Shared: Sync + 'static {
     /// # }
     /// ```
     fn set_up(&mut self) {}
+
+    /// Adds what a value at an offset consists of, so that it can be handed out by itself
+    /// ([`Parts`](crate::Parts)). A type that only wraps another one forwards it, as
+    /// [`Fields`] shows. The default adds the value as a whole, which is right for every type.
+    fn fields(to: &mut Fields, at: usize)
+    where
+        Self: Sized,
+    {
+        to.whole::<Self>(at);
+    }
 }
 
 /// A hash of a type's layout. By it a program recognises memory that another program, or another
@@ -245,6 +256,136 @@ impl Fingerprint {
     }
 }
 
+/// The most fields that a region tells of: as many as there is room for on its header page.
+pub(crate) const MOST_FIELDS: usize = 124;
+
+/// A primitive, or some of one type, one behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(super) offset: u64,
+    /// The size of one. Not 0, nor is the count.
+    pub(super) size: u64,
+    pub(super) count: u64,
+    pub(super) fingerprint: u64,
+}
+
+impl Field {
+    /// Returns the end of the last one, or `None` if no region is that long.
+    pub(super) fn checked_end(self) -> Option<u64> {
+        self.size.checked_mul(self.count)?.checked_add(self.offset)
+    }
+
+    /// Returns the same of a field that was checked.
+    pub(super) fn end(self) -> u64 {
+        self.checked_end().unwrap_or(u64::MAX)
+    }
+}
+
+/// What a type consists of, while it is listed: see [`Shared::fields`].
+///
+/// ```
+/// use crossproc::{Event, Fields, Fingerprint, Shared};
+///
+/// #[repr(transparent)]
+/// struct Bell(Event);
+///
+/// // SAFETY: it is nothing but an event.
+/// unsafe impl Shared for Bell {
+///     fn layout(to: &mut Fingerprint) {
+///         Event::layout(to);
+///     }
+///
+///     fn fields(to: &mut Fields, at: usize) {
+///         Event::fields(to, at);
+///     }
+/// }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bell = crossproc::Shm::new(Bell(Event::new()))?;
+/// bell.part(&bell.0)?.set();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+pub struct Fields {
+    fields: Vec<Field>,
+    is_too_long: bool,
+}
+
+impl Fields {
+    /// Returns the fields of a type, or `None` if there are too many.
+    pub(crate) fn of<T: Shared>() -> Option<Vec<Field>> {
+        let mut fields = Fields::default();
+        T::fields(&mut fields, 0);
+        fields.all()
+    }
+
+    /// Returns the same of a slice.
+    pub(crate) fn of_slice<T: Shared>(len: usize) -> Option<Vec<Field>> {
+        let mut fields = Fields::default();
+        fields.array::<T>(0, len);
+        fields.all()
+    }
+
+    fn all(self) -> Option<Vec<Field>> {
+        if self.is_too_long { None } else { Some(self.fields) }
+    }
+
+    /// Adds a value at an offset as a field.
+    fn whole<T: Shared>(&mut self, at: usize) {
+        self.push(Field {
+            offset: at as u64,
+            size: size_of::<T>() as u64,
+            count: 1,
+            fingerprint: Fingerprint::of::<T>(),
+        });
+    }
+
+    /// Adds the fields of an array at an offset.
+    fn array<T: Shared>(&mut self, at: usize, len: usize) {
+        let Some(of_one) = Fields::of::<T>() else {
+            self.is_too_long |= len != 0;
+            return;
+        };
+        let (at, len, size) = (at as u64, len as u64, size_of::<T>() as u64);
+        match of_one[..] {
+            [] => {}
+            // Nothing lies between one and the next.
+            [one] if one.offset == 0 && one.end() == size => {
+                self.push(Field { offset: at, count: one.count.saturating_mul(len), ..one });
+            }
+            _ => {
+                for index in 0..len {
+                    if self.is_too_long {
+                        return;
+                    }
+                    // No overflow: the array is part of a type, or of a region.
+                    let first = at + index * size;
+                    of_one.iter().for_each(|one| {
+                        self.push(Field { offset: first + one.offset, ..*one });
+                    });
+                }
+            }
+        }
+    }
+
+    /// Adds the fields of a struct's field at an offset. The function is not called.
+    #[doc(hidden)]
+    pub fn field<S, T: Shared>(&mut self, at: usize, _: fn(&S) -> *const T) {
+        T::fields(self, at);
+    }
+
+    fn push(&mut self, field: Field) {
+        if field.size == 0 || field.count == 0 {
+            return;
+        }
+        if self.fields.len() == MOST_FIELDS {
+            self.is_too_long = true;
+        } else {
+            self.fields.push(field);
+        }
+    }
+}
+
 macro_rules! shared_atomics {
     ($($atomic:ident)*) => {$(
         // SAFETY: an atomic integer: all its bytes are in it, and every value is valid.
@@ -267,6 +408,10 @@ unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
 
     fn set_up(&mut self) {
         self.iter_mut().for_each(T::set_up);
+    }
+
+    fn fields(to: &mut Fields, at: usize) {
+        to.array::<T>(at, N);
     }
 }
 
@@ -370,6 +515,16 @@ macro_rules! shared {
             fn set_up(&mut self) {
                 let $name { $($field,)* } = self;
                 $( $crate::Shared::set_up($field); )*
+            }
+
+            #[allow(unused_variables)]
+            fn fields(to: &mut $crate::Fields, at: usize) {
+                $(
+                    to.field(
+                        at + ::core::mem::offset_of!($name, $field),
+                        |value: &$name| &raw const value.$field,
+                    );
+                )*
             }
         }
     };

@@ -10,8 +10,10 @@ use core::ptr::NonNull;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use crossproc_sys::memory::Manner;
+
 use crate::memory::region::{CONTENTS, Layout, Region, RegionError};
-use crate::memory::shared::{Fingerprint, Shared};
+use crate::memory::shared::{Field, Fields, Fingerprint, Shared};
 
 /// A handle to a `T`, or a slice `[T]`, in memory that any number of processes share: what [`Arc`]
 /// is to threads.
@@ -73,13 +75,19 @@ impl<T: Shared> Contents for T {}
 impl<T: Shared> Contents for [T] {}
 
 pub(crate) mod sealed {
-    use super::{Layout, NonNull};
+    use super::{Field, Layout, NonNull};
 
     pub trait Contents {
         #[doc(hidden)]
         fn layout() -> Layout;
         #[doc(hidden)]
         fn at(first: NonNull<u8>, count: usize) -> NonNull<Self>;
+
+        /// Returns what lies where in so many; nothing if that cannot be told.
+        #[doc(hidden)]
+        fn fields(_count: usize) -> Vec<Field> {
+            Vec::new()
+        }
     }
 }
 
@@ -104,6 +112,10 @@ impl<T: Shared> sealed::Contents for T {
     fn at(first: NonNull<u8>, _count: usize) -> NonNull<T> {
         first.cast()
     }
+
+    fn fields(_count: usize) -> Vec<Field> {
+        Fields::of::<T>().unwrap_or_default()
+    }
 }
 
 impl<T: Shared> sealed::Contents for [T] {
@@ -114,6 +126,10 @@ impl<T: Shared> sealed::Contents for [T] {
 
     fn at(first: NonNull<u8>, count: usize) -> NonNull<[T]> {
         NonNull::slice_from_raw_parts(first.cast(), count)
+    }
+
+    fn fields(count: usize) -> Vec<Field> {
+        Fields::of_slice::<T>(count).unwrap_or_default()
     }
 }
 
@@ -141,12 +157,16 @@ impl<T: Shared> Shm<T> {
     /// [`RegionError::Create`] if there is no memory or no descriptor for it,
     /// [`RegionError::NoNamespace`] if there is no `/proc`.
     pub fn new(value: T) -> Result<Self, RegionError> {
+        Shm::new_as(Manner::default(), value)
+    }
+
+    pub(super) fn new_as(manner: Manner, value: T) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
             // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a
             // page, and not yet shared.
             unsafe { at.cast::<T>().write(value) };
         };
-        Region::create(<T as sealed::Contents>::layout(), 1, write).map(Shm::of)
+        Shm::create(1, manner, write)
     }
 
     /// Creates a value in new shared memory, in place: nothing of it is on the stack, whatever its
@@ -195,6 +215,13 @@ impl<T: Shared> Shm<T> {
     /// [`Fixed`]: crate::Fixed
     /// [`Semaphore`]: crate::Semaphore
     pub fn new_in_place(write: impl FnOnce(&mut T)) -> Result<Self, RegionError> {
+        Shm::new_in_place_as(Manner::default(), write)
+    }
+
+    pub(super) fn new_in_place_as(
+        manner: Manner,
+        write: impl FnOnce(&mut T),
+    ) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
             // SAFETY: `create` gives the address of one element: mapped, writable, aligned to a
             // page, and not shared until it returns. It is all zeros, and any bytes are a `T`
@@ -203,7 +230,7 @@ impl<T: Shared> Shm<T> {
             value.set_up();
             write(value);
         };
-        Region::create(<T as sealed::Contents>::layout(), 1, write).map(Shm::of)
+        Shm::create(1, manner, write)
     }
 }
 
@@ -236,7 +263,15 @@ impl<T: Shared> Shm<[T]> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn from_fn(len: usize, mut element: impl FnMut(usize) -> T) -> Result<Self, RegionError> {
+    pub fn from_fn(len: usize, element: impl FnMut(usize) -> T) -> Result<Self, RegionError> {
+        Shm::from_fn_as(Manner::default(), len, element)
+    }
+
+    pub(super) fn from_fn_as(
+        manner: Manner,
+        len: usize,
+        mut element: impl FnMut(usize) -> T,
+    ) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
             for index in 0..len {
                 // SAFETY: `create` gives the address of `len` elements, of which this is one.
@@ -245,7 +280,7 @@ impl<T: Shared> Shm<[T]> {
                 unsafe { at.write(element(index)) };
             }
         };
-        Region::create(<[T] as sealed::Contents>::layout(), len, write).map(Shm::of)
+        Shm::create(len, manner, write)
     }
 
     /// Creates a slice of `len` elements in new shared memory, in place: nothing of them is on the
@@ -273,6 +308,14 @@ impl<T: Shared> Shm<[T]> {
     /// # }
     /// ```
     pub fn slice_in_place(len: usize, write: impl FnOnce(&mut [T])) -> Result<Self, RegionError> {
+        Shm::slice_in_place_as(Manner::default(), len, write)
+    }
+
+    pub(super) fn slice_in_place_as(
+        manner: Manner,
+        len: usize,
+        write: impl FnOnce(&mut [T]),
+    ) -> Result<Self, RegionError> {
         let write = |at: NonNull<u8>| {
             let mut slice = NonNull::slice_from_raw_parts(at.cast::<T>(), len);
             // SAFETY: as for a single value, of which there are `len` here.
@@ -280,7 +323,7 @@ impl<T: Shared> Shm<[T]> {
             slice.iter_mut().for_each(T::set_up);
             write(slice);
         };
-        Region::create(<[T] as sealed::Contents>::layout(), len, write).map(Shm::of)
+        Shm::create(len, manner, write)
     }
 }
 
@@ -296,6 +339,7 @@ impl<T: ?Sized + Contents> Shm<T> {
     /// | it is a memfd | [`RegionError::NotMemfd`] |
     /// | its size and its seals cannot change | [`RegionError::NotSealed`] |
     /// | it has no other seals, except the one against execution | [`RegionError::OtherSeals`] |
+    /// | it takes [writers](crate::ShmOptions::seal_writers) that attach | [`RegionError::ReadOnly`] |
     /// | it is not of huge pages, which its maker could take away | [`RegionError::HugePages`] |
     /// | it has a header, and room for as many elements as that says | [`RegionError::TooShort`] |
     /// | it is of this process's pid namespace | [`RegionError::OtherPidNamespace`] |
@@ -329,10 +373,28 @@ impl<T: ?Sized + Contents> Shm<T> {
     /// # }
     /// ```
     pub fn attach(file: impl Into<OwnedFd>) -> Result<Self, RegionError> {
-        Region::attach_whole(file.into(), T::layout(), type_name::<T>()).map(Shm::of)
+        Shm::attach_as(Manner::default(), file.into())
     }
 
-    pub(crate) fn of(region: Region) -> Self {
+    pub(super) fn attach_as(manner: Manner, file: OwnedFd) -> Result<Self, RegionError> {
+        let (layout, name) = (T::layout(), type_name::<T>());
+        Region::attach_whole(file, layout, T::fields, manner, name).map(Shm::of)
+    }
+
+    /// Creates so many elements, which `write` writes, given the address of the first.
+    pub(crate) fn create(
+        count: usize,
+        manner: Manner,
+        write: impl FnOnce(NonNull<u8>),
+    ) -> Result<Self, RegionError> {
+        Region::create(T::layout(), count, T::fields, manner, write).map(Shm::of)
+    }
+
+    pub(super) fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    fn of(region: Region) -> Self {
         Shm { contents: T::at(region.contents(), region.count()), region: Arc::new(region) }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 pub(crate) mod state;
 
 use self::state::RawEvent;
+use crate::memory::Observe;
 use crate::memory::shared::{Fingerprint, Shared};
 use crate::wait::{Ended, Wait};
 
@@ -65,6 +66,15 @@ pub struct Event {
 unsafe impl Shared for Event {
     fn layout(to: &mut Fingerprint) {
         to.name("Event");
+    }
+}
+
+// SAFETY: a load.
+unsafe impl Observe for Event {
+    type Value = bool;
+
+    fn observe(&self) -> bool {
+        self.is_set()
     }
 }
 

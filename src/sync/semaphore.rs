@@ -15,6 +15,7 @@ use crossproc_sys::atomic::Ordering::Relaxed;
 pub(crate) mod state;
 
 use self::state::{Overflow, RawSemaphore};
+use crate::memory::Observe;
 use crate::memory::shared::{Fingerprint, Shared};
 use crate::wait::{Ended, Wait};
 
@@ -76,6 +77,15 @@ pub struct Semaphore {
 unsafe impl Shared for Semaphore {
     fn layout(to: &mut Fingerprint) {
         to.name("Semaphore");
+    }
+}
+
+// SAFETY: a load.
+unsafe impl Observe for Semaphore {
+    type Value = u32;
+
+    fn observe(&self) -> u32 {
+        self.value()
     }
 }
 
@@ -360,6 +370,15 @@ const _: () = assert!(
 unsafe impl Shared for BoundedSemaphore {
     fn layout(to: &mut Fingerprint) {
         to.name("BoundedSemaphore");
+    }
+}
+
+// SAFETY: a load.
+unsafe impl Observe for BoundedSemaphore {
+    type Value = u32;
+
+    fn observe(&self) -> u32 {
+        self.value()
     }
 }
 

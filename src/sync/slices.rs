@@ -5,7 +5,9 @@
 
 use core::ptr::{self, NonNull};
 
-use crate::memory::region::{CONTENTS, Layout, Region, RegionError};
+use crossproc_sys::memory::Manner;
+
+use crate::memory::region::{CONTENTS, Layout, RegionError};
 use crate::memory::shared::{Fingerprint, Plain};
 use crate::memory::shm::{Contents, Shm, sealed};
 use crate::sync::lock::Lock;
@@ -30,19 +32,19 @@ fn layout<Raw, T: Plain>(name: &str, readers: usize, before: usize) -> Layout {
     }
 }
 
-/// Creates a lock around a slice.
-fn create<Raw, T: Plain>(
-    layout: Layout,
+/// Creates a lock around a slice, whose first element is `before` bytes behind its beginning.
+fn create<L: ?Sized + Contents, Raw, T: Plain>(
+    before: usize,
     len: usize,
     raw: Raw,
     mut element: impl FnMut(usize) -> T,
-) -> Result<Region, RegionError> {
-    Region::create(layout, len, |at| {
+) -> Result<Shm<L>, RegionError> {
+    Shm::create(len, Manner::default(), |at| {
         // SAFETY: `create` gives the address of the lock: mapped, writable, aligned to a page, and
         // not yet shared.
         unsafe { at.cast::<Raw>().write(raw) };
         // SAFETY: the elements are `before` bytes behind that, in the same mapping.
-        let first = unsafe { at.add(layout.before) }.cast::<T>();
+        let first = unsafe { at.add(before) }.cast::<T>();
         for index in 0..len {
             // SAFETY: there are `len` elements, of which this is one.
             let at = unsafe { first.add(index) };
@@ -103,8 +105,7 @@ impl<T: Plain> Shm<Lock<[T]>> {
     /// [`RegionError::Create`] if there is no memory or no descriptor for it,
     /// [`RegionError::TooLarge`] if no address space holds it, and [`RegionError::NoNamespace`].
     pub fn lock_from_fn(len: usize, element: impl FnMut(usize) -> T) -> Result<Self, RegionError> {
-        let layout = <Lock<[T]> as sealed::Contents>::layout();
-        create(layout, len, RawLock::new(), element).map(Shm::of)
+        create(Lock::<T>::offset(), len, RawLock::new(), element)
     }
 }
 
@@ -129,7 +130,7 @@ impl<T: Plain + Sync, const READERS: usize> Shm<RwLock<[T], READERS>> {
         len: usize,
         element: impl FnMut(usize) -> T,
     ) -> Result<Self, RegionError> {
-        let layout = <RwLock<[T], READERS> as sealed::Contents>::layout();
-        create(layout, len, RawRwLock::<READERS>::new(), element).map(Shm::of)
+        let before = RwLock::<T, READERS>::offset();
+        create(before, len, RawRwLock::<READERS>::new(), element)
     }
 }

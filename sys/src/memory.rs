@@ -8,12 +8,12 @@
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use memfd::{FileSeal, Memfd, MemfdOptions};
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_get_seals, fstat, fstatfs, ftruncate,
-    memfd_create,
+    FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, fallocate, fchmod, fcntl_get_seals, fstat,
+    fstatfs, ftruncate, memfd_create, open,
 };
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
@@ -30,22 +30,45 @@ pub const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(Seal
 /// A seal that a region may have in addition: `MFD_NOEXEC_SEAL`, or a sysctl, sets it.
 pub const SEAL_EXEC: SealFlags = SealFlags::EXEC;
 
-/// Creates an anonymous file of `len` bytes whose size is sealed. The pages of some ranges (offset
-/// and length) are allocated; the rest is a hole, for [`allocate`].
+/// A seal that a region may have in addition: nobody who maps it later can write.
+pub const SEAL_WRITERS: SealFlags = SealFlags::FUTURE_WRITE;
+
+/// How a file is mapped, and what others may do with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Maps all pages at once, where the system does.
+    pub populate: bool,
+    /// Has it in huge pages, as far as there are some.
+    pub huge_pages: bool,
+    /// Seals it with [`SEAL_WRITERS`] once it is mapped. For new files.
+    pub seal_writers: bool,
+}
+
+/// Creates an anonymous file of `len` bytes whose size is sealed, and maps it. The pages of some
+/// ranges (offset and length) are allocated; the rest is a hole, for [`allocate`].
 ///
 /// # Errors
 /// EMFILE, ENFILE: no descriptor is free. ENOSPC, ENOMEM: no memory for the pages. EFBIG, EINVAL:
-/// `len` is 0 or more than a file can have. EPERM: a policy forbids memfds. All go to the caller;
+/// `len` is 0 or more than a file can have; EINVAL also before Linux 5.1 for the seal against
+/// writers. EPERM: a policy forbids memfds. All go to the caller, and those of [`Mapping::new`];
 /// EINTR is retried here.
-pub fn create(len: u64, allocated: &[(u64, u64)]) -> io::Result<OwnedFd> {
-    check_size(len)?;
+pub fn create(
+    len: usize,
+    allocated: &[(u64, u64)],
+    manner: Manner,
+) -> io::Result<(OwnedFd, Mapping)> {
+    check_size(len as u64)?;
     check_room(allocated.iter().map(|(_, len)| len).sum())?;
     let file = memfd()?;
-    retry(|| ftruncate(&file, len))?;
+    retry(|| ftruncate(&file, len as u64))?;
     for &(offset, len) in allocated {
         retry(|| fallocate(&file, FallocateFlags::empty(), offset, len))?;
     }
-    seal(file, &[FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealSeal])
+    let mapping = Mapping::with(&file, len, manner)?;
+    let seals =
+        [FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealSeal, FileSeal::SealFutureWrite];
+    let count = if manner.seal_writers { seals.len() } else { seals.len() - 1 };
+    Ok((seal(file, &seals[..count])?, mapping))
 }
 
 /// Creates an anonymous file for `len` bytes, still empty, that can be sealed.
@@ -111,6 +134,20 @@ pub fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
 pub fn free(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
     let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     Ok(retry(|| fallocate(file.as_fd(), hole, offset, len))?)
+}
+
+/// Opens a file once more, for reading only. Afterwards only its owner's processes can open it for
+/// writing by its descriptor.
+///
+/// # Errors
+/// EPERM: the file belongs to another user. ENOENT: there is no `/proc`. EMFILE, ENFILE: no
+/// descriptor is free. All go to the caller.
+pub fn reopen_read_only(file: impl AsFd) -> io::Result<OwnedFd> {
+    let file = file.as_fd();
+    fchmod(file, Mode::RUSR | Mode::WUSR)?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let again = retry(|| open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))?;
+    Ok(above_standard(again)?)
 }
 
 /// Returns the seals of a file, or `None` for a file that cannot have any, which no memfd is. All
@@ -190,19 +227,38 @@ impl Mapping {
     /// ENOMEM: no address space, or too many mappings. EACCES, EPERM: the file is not open for
     /// writing, or sealed against it. EINVAL: `len` is 0. All go to the caller.
     pub fn new(file: impl AsFd, len: usize) -> io::Result<Self> {
+        Mapping::with(file, len, Manner::default())
+    }
+
+    /// Does the same in a manner.
+    ///
+    /// # Errors
+    /// As [`new`](Mapping::new).
+    pub fn with(file: impl AsFd, len: usize, manner: Manner) -> io::Result<Self> {
+        let hint = if manner.huge_pages { huge_page_hint(len) } else { ptr::null_mut() };
+        let mapping = Mapping::near(file, len, ProtFlags::READ | ProtFlags::WRITE, hint)?;
+        if manner.huge_pages {
+            mapping.collapse();
+        }
+        if manner.populate {
+            mapping.populate();
+        }
+        Ok(mapping)
+    }
+
+    /// Does the same for a file that is only read. A write there raises SIGSEGV.
+    ///
+    /// # Errors
+    /// As [`new`](Mapping::new), but for EACCES: the file is not open for reading.
+    pub fn read_only(file: impl AsFd, len: usize) -> io::Result<Self> {
+        Mapping::near(file, len, ProtFlags::READ, ptr::null_mut())
+    }
+
+    fn near(file: impl AsFd, len: usize, access: ProtFlags, hint: *mut c_void) -> io::Result<Self> {
         loop {
-            // SAFETY: no address is asked for, so the kernel picks one where nothing is mapped, and
+            // SAFETY: the address is a hint, so the kernel picks one where nothing is mapped, and
             // nothing that exists is changed.
-            let start = unsafe {
-                mmap(
-                    ptr::null_mut(),
-                    len,
-                    ProtFlags::READ | ProtFlags::WRITE,
-                    MapFlags::SHARED,
-                    &file,
-                    0,
-                )
-            }?;
+            let start = unsafe { mmap(hint, len, access, MapFlags::SHARED, &file, 0) }?;
             let start = NonNull::new(start).ok_or(Errno::NOMEM)?;
             if !robust::any_held_within(start.addr().get(), len) {
                 return Ok(Mapping { start, len, noted: mappings::add(start.addr().get(), len) });
@@ -215,6 +271,22 @@ impl Mapping {
             // SAFETY: it takes the place of the mapping above, which no other code knows.
             unsafe { mmap_anonymous(start.as_ptr(), len, access, flags) }?;
         }
+    }
+
+    /// Has the kernel map all pages now, which would otherwise happen page by page, when each is
+    /// touched first. Where the system refuses, as all do before Linux 5.14, that stays as it is.
+    fn populate(&self) {
+        // SAFETY: the contents stay as they are.
+        let _ = unsafe { madvise(self.start.as_ptr(), self.len, Advice::LinuxPopulateWrite) };
+    }
+
+    /// Has the kernel put what is mapped into huge pages, as far as it has some. Where the system
+    /// refuses, as all do before Linux 6.1, it stays as it is.
+    fn collapse(&self) {
+        /// `MADV_COLLAPSE` of `linux/mman.h`, which not all packages have.
+        const COLLAPSE: libc::c_int = 25;
+        // SAFETY: the contents stay as they are.
+        let _ = unsafe { libc::madvise(self.start.as_ptr(), self.len, COLLAPSE) };
     }
 
     /// Returns where the mapping begins: an address aligned to a page.
@@ -242,6 +314,27 @@ impl Mapping {
     pub fn len(&self) -> usize {
         self.len
     }
+}
+
+/// The size of a huge page where pages have 4 KiB. Elsewhere they are larger, and the kernel maps
+/// some of those together.
+const HUGE_PAGE: usize = 1 << 21;
+
+/// Returns an address where `len` bytes could be mapped from a multiple of [`HUGE_PAGE`] on, at
+/// this moment; or null.
+fn huge_page_hint(len: usize) -> *mut c_void {
+    let Some(room) = len.checked_add(HUGE_PAGE) else { return ptr::null_mut() };
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: no address is asked for, so nothing that exists is changed.
+    let Ok(free) = (unsafe { mmap_anonymous(ptr::null_mut(), room, ProtFlags::empty(), flags) })
+    else {
+        return ptr::null_mut();
+    };
+    if let Some(free) = NonNull::new(free) {
+        // SAFETY: it was mapped above, and no other code knows it.
+        unsafe { unmap(free, room) };
+    }
+    free.map_addr(|start| start.next_multiple_of(HUGE_PAGE))
 }
 
 impl Drop for Mapping {

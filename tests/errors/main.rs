@@ -136,6 +136,8 @@ fn errors_of_what_is_waited_for_become_errors_of_io() {
         ErrorKind::Other,
         "number 5 ",
     );
+    let of_a_queue = WaitAnyError::Queue { index: 6, source: QueueError::Deadlock };
+    becomes(of_a_queue, ErrorKind::Deadlock, "number 6 ");
     becomes(WaitAnyError::Os(system()), system().kind(), "does not let this thread wait");
 }
 
@@ -294,6 +296,9 @@ fn errors_of_regions_become_errors_of_io() {
     becomes(layout, data, "2 bytes aligned to 4 there, of 1 aligned to 3 here");
     becomes(RegionError::NotInitialised, data, "has not finished");
     becomes(RegionError::Changed, data, "a participant has overwritten that");
+    becomes(RegionError::NoParts, data, "more than 124 fields");
+    let no_part = RegionError::NoSuchPart { type_name: "T", offset: 9 };
+    becomes(no_part, input, "no `T` at offset 9");
     becomes(
         RegionError::OtherPidNamespace { found: 1, expected: 2 },
         data,
