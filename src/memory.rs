@@ -5,7 +5,6 @@ mod fields;
 pub(crate) mod fixed;
 pub(crate) mod handle;
 mod parts;
-pub(crate) mod per_process;
 pub(crate) mod plain;
 mod read_only;
 pub(crate) mod region;

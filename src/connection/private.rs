@@ -22,8 +22,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Connection, pipe};
-use crate::memory::per_process::{Current, PerProcess};
 use crossproc_sys::failed::failed;
+use crossproc_sys::per_process::{Current, PerProcess};
 
 type Numbers = Mutex<Vec<RawFd>>;
 

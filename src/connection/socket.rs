@@ -5,12 +5,13 @@
 #![allow(unsafe_code)]
 
 use core::mem::MaybeUninit;
+use core::ptr;
 use core::slice;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::AtomicPtr;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
 
 use crossproc_sys::clock;
 use crossproc_sys::poll::{PollFd, PollFlags, Polled, poll, sleep_until};
@@ -503,10 +504,21 @@ fn is_too_long(errno: Errno, len: usize) -> bool {
 
 /// Returns a sealed memfd without bytes, for all empty messages.
 fn empty() -> io::Result<BorrowedFd<'static>> {
-    static EMPTY: OnceLock<OwnedFd> = OnceLock::new();
-    if let Some(made) = EMPTY.get() {
-        return Ok(made.as_fd());
+    // No lock: a child that is forked meanwhile would find it held for ever.
+    static EMPTY: AtomicPtr<OwnedFd> = AtomicPtr::new(ptr::null_mut());
+    // Acquire: pairs with the Release of the exchange.
+    let mut made = EMPTY.load(Acquire);
+    if made.is_null() {
+        let new = Box::into_raw(Box::new(sealed::copy_of(&[])?));
+        match EMPTY.compare_exchange(made, new, AcqRel, Acquire) {
+            Ok(_) => made = new,
+            Err(other) => {
+                // SAFETY: it came from a box, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(new) });
+                made = other;
+            }
+        }
     }
-    let made = sealed::copy_of(&[])?;
-    Ok(EMPTY.get_or_init(|| made).as_fd())
+    // SAFETY: it came from a box, and is never freed.
+    Ok(unsafe { &*made }.as_fd())
 }

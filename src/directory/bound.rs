@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use crossproc_sys::clock;
 use crossproc_sys::ids;
+use crossproc_sys::per_process::PerProcess;
 use crossproc_sys::poll::Bell;
 
 use super::address::Address;
@@ -17,7 +18,6 @@ use super::server::Server;
 use super::service::{Served, Service};
 use super::state::Registry;
 use crate::memory::Handle;
-use crate::memory::per_process::PerProcess;
 use crate::reactor::own_threads;
 
 /// Handles, served by name over a Unix socket.

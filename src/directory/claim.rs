@@ -23,6 +23,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossproc_sys::descriptor::above_standard;
+use crossproc_sys::per_process::{Current, PerProcess};
 use crossproc_sys::poll::{self, PollFlags};
 use crossproc_sys::{clock, ids, pidfd, record_lock, socket as sys};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
@@ -33,7 +34,6 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen,
 use super::address::{Address, lock_name, new_name};
 use super::error::DirectoryError;
 use super::own::Own;
-use crate::memory::per_process::{Current, PerProcess};
 
 /// The most connections that may wait to be accepted. The kernel has a limit of its own
 /// (net.core.somaxconn).

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossproc_sys::descriptor::above_standard;
+use crossproc_sys::per_process::Current;
 use crossproc_sys::poll::Bell;
 use crossproc_sys::retry::retry;
 use rustix::io::Errno;
@@ -15,7 +16,6 @@ use super::closer::{Closer, Foreign};
 use super::options::Rules;
 use super::own::Own;
 use super::state::Registry;
-use crate::memory::per_process::Current;
 
 /// A directory's address, what is in it, and who may use it.
 #[derive(Debug)]

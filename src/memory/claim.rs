@@ -20,7 +20,8 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsiz
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use super::per_process::PerProcess;
+use crossproc_sys::per_process::PerProcess;
+
 use super::shared::Field;
 
 const LISTS: usize = 256;

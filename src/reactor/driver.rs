@@ -90,6 +90,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use crossproc_sys::futex::WordAddress;
+use crossproc_sys::per_process::{Current, PerProcess};
 
 mod sleeper;
 mod table;
@@ -100,7 +101,6 @@ use self::sleeper::Sleeper;
 pub(crate) use self::table::Audience;
 use self::table::{After, ROOM, Table};
 use super::stand_in::Cover;
-use crate::memory::per_process::{Current, PerProcess};
 use crate::wait::source::Source;
 
 /// The most words that can be armed for one key.
@@ -128,7 +128,19 @@ impl Driver {
     }
 }
 
-impl Current<Driver> {
+/// What the driver of a process does for its waiters. [`Current`] is another crate's.
+trait Arm {
+    fn arm(
+        &'static self,
+        registration: &mut Option<Registration>,
+        key: usize,
+        for_whom: (Audience, &[&dyn Source]),
+        words: &[WordAddress],
+        waker: &Waker,
+    ) -> io::Result<(bool, After)>;
+}
+
+impl Arm for Current<Driver> {
     fn arm(
         &'static self,
         registration: &mut Option<Registration>,

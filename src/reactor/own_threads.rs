@@ -10,9 +10,8 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crossproc_sys::per_process::PerProcess;
 use crossproc_sys::threads::own_tid;
-
-use crate::memory::per_process::PerProcess;
 
 /// The name of a thread that sleeps on futexes for others.
 pub(crate) const SLEEPER: &str = "crossproc-futex";

@@ -35,6 +35,10 @@
 //! a fork. They sleep, with all signals blocked, on 64 KiB of stack. A forked child has none of
 //! them, and begins with none.
 //!
+//! Of those that are not given out, the one that has been free for longest sleeps with a deadline,
+//! and when it ends it wakes the next. The others *rest*: to give them out and to take them back
+//! wakes none of them.
+//!
 //! # What is left to slices
 //! - More than [`MOST`] things at once, in a process.
 //! - A process that can start no thread, whose threads have no robust lists, or that is refused
@@ -58,10 +62,10 @@ use std::thread;
 use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::clock;
 use crossproc_sys::futex;
+use crossproc_sys::per_process::{Current, PerProcess};
 use crossproc_sys::robust::Lent;
 use crossproc_sys::signals::with_all_blocked;
 
-use crate::memory::per_process::{Current, PerProcess};
 use crate::reactor::own_threads::SLEEPER;
 use crate::wait::source::Source;
 
@@ -85,6 +89,17 @@ struct Posts {
     given_out: usize,
 }
 
+impl Posts {
+    /// Has the first one that is free look at the time, if it rests.
+    fn wake_first(&self) {
+        if let Some((first, _)) = self.free.first() {
+            if first.is_at_rest.swap(false, Relaxed) {
+                first.ring();
+            }
+        }
+    }
+}
+
 /// A thread that stands in.
 #[derive(Debug)]
 struct Post {
@@ -93,7 +108,7 @@ struct Post {
     entry: Lent,
     /// The word that the thread sleeps on. It moves when the thread is to look again.
     bell: AtomicU32,
-    /// Under the mutex: the thread sleeps without a deadline, since it is given out.
+    /// Under the mutex: the thread sleeps without a deadline.
     is_at_rest: AtomicBool,
     /// Under the mutex: the thread is not to wait until it is needed again.
     is_to_end: AtomicBool,
@@ -169,9 +184,11 @@ impl Pool {
                 .filter(|_| own.is_to_end.load(Relaxed) || until.is_some_and(|until| now >= until))
             {
                 posts.free.remove(free);
+                posts.wake_first();
                 return;
             }
-            own.is_at_rest.store(free.is_none(), Relaxed);
+            let until = until.filter(|_| free == Some(0));
+            own.is_at_rest.store(until.is_none(), Relaxed);
             let bell = own.bell.load(Relaxed);
             drop(posts);
             futex::wait(&own.bell, bell, until);
@@ -213,12 +230,8 @@ impl Drop for Cover {
         let now = clock::now();
         let mut posts = pool.posts();
         posts.given_out -= self.posts.len();
-        for post in self.posts.drain(..) {
-            if post.is_at_rest.swap(false, Relaxed) {
-                post.ring();
-            }
-            posts.free.push((post, now));
-        }
+        posts.free.extend(self.posts.drain(..).map(|post| (post, now)));
+        posts.wake_first();
     }
 }
 

@@ -128,7 +128,7 @@ impl<'a> Descriptors<'a> {
 
     /// Finds out which are ready, without waiting.
     pub(super) fn look(&mut self) -> io::Result<()> {
-        look(&mut self.polled)
+        if self.polled.is_empty() { Ok(()) } else { look(&mut self.polled) }
     }
 
     /// Sleeps for a slice at most, until one is ready. Returns whether one is.

@@ -101,21 +101,26 @@ pub(super) fn wait(on: &[&dyn Waitable], waiter: &mut Waiter) -> Result<Vec<usiz
         })
         .unzip();
     let mut states: Vec<WatchState> = sources.iter().map(|source| source.begin()).collect();
-    let ringer = Arc::new(Ringer(Bell::new().map_err(WaitAnyError::Os)?));
+    let ringer;
     let mut descriptors = Descriptors::of(on);
-    descriptors.add(ringer.0.as_fd());
     let mut watcher = Watcher::new(&sources, &mut states);
-    let mut groups = groups(&sources);
-    let result = wait_with(&mut watcher, &mut groups, &mut descriptors, &ringer, waiter);
-    let has_slept = groups.iter().any(|group| group.registration.is_some());
-    if has_slept {
-        watcher.awake();
-        drop(groups);
-        // No thread sleeps for this call any more.
-        watcher.awake();
+    // A first look needs no bell.
+    if !look(&mut watcher, &mut descriptors)? {
+        waiter.check()?;
+        ringer = Arc::new(Ringer(Bell::new().map_err(WaitAnyError::Os)?));
+        descriptors.add(ringer.0.as_fd());
+        let mut groups = groups(&sources);
+        let result = wait_with(&mut watcher, &mut groups, &mut descriptors, &ringer, waiter);
+        let has_slept = groups.iter().any(|group| group.registration.is_some());
+        if has_slept {
+            watcher.awake();
+            drop(groups);
+            // No thread sleeps for this call any more.
+            watcher.awake();
+        }
+        watcher.end();
+        result?;
     }
-    watcher.end();
-    result?;
     let ready = indices
         .into_iter()
         .zip(&states)
@@ -124,6 +129,16 @@ pub(super) fn wait(on: &[&dyn Waitable], waiter: &mut Waiter) -> Result<Vec<usiz
     let mut ready: Vec<usize> = ready.chain(descriptors.ready()).collect();
     ready.sort_unstable();
     Ok(ready)
+}
+
+/// Looks at everything. Returns whether anything is ready.
+fn look(
+    watcher: &mut Watcher<'_, '_>,
+    descriptors: &mut Descriptors<'_>,
+) -> Result<bool, WaitAnyError> {
+    let is_ready = watcher.look();
+    descriptors.look().map_err(WaitAnyError::Os)?;
+    Ok(is_ready || descriptors.ready().next().is_some())
 }
 
 fn wait_with(
@@ -137,9 +152,7 @@ fn wait_with(
     loop {
         // Before the look: a bell that rings later leads to a later look.
         ringer.0.silence();
-        let is_ready = watcher.look();
-        descriptors.look().map_err(WaitAnyError::Os)?;
-        if is_ready || descriptors.ready().next().is_some() {
+        if look(watcher, descriptors)? {
             return Ok(());
         }
         waiter.check()?;

@@ -33,6 +33,7 @@ pub mod model;
 pub mod namespace;
 pub mod objects;
 pub mod pages;
+pub mod per_process;
 pub mod pidfd;
 pub mod poll;
 pub mod process;

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicI32, AtomicU64, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::*};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 use crate::descriptor::{above_standard, both_above_standard, inode_of, leads_to};
 use crate::ids;
 use crate::kernel::is_kernel_before;
+use crate::per_process::PerProcess;
 use crate::poll::{self, PollFlags};
 use crate::process::{at_fork, exit_now};
 
@@ -91,20 +92,21 @@ impl Lifeline {
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM; ENOENT or EACCES: no `/proc`. The caller reports them.
     pub fn of_this_process() -> io::Result<Lifeline> {
-        static MAKING: Mutex<(bool, bool)> = Mutex::new((false, false));
-        // Poisoned only by a panic in here, of which there is none; the flags it guards are whole
-        // either way.
-        let mut done = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-        let (handled, sorted) = &mut *done;
-        if !*handled {
+        static MAKING: PerProcess<Mutex<()>> = PerProcess::new();
+        // Relaxed, both: they are changed under the lock.
+        static IS_HANDLED: AtomicBool = AtomicBool::new(false);
+        static IS_SORTED: AtomicBool = AtomicBool::new(false);
+        // Poisoned only by a panic in here, of which there is none; the flags are whole either way.
+        let _making = MAKING.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+        if !IS_HANDLED.load(Relaxed) {
             // SAFETY: the handlers only load, store and close.
             unsafe { at_fork(Some(note_who_forks), drop_parents_line) }?;
-            *handled = true;
+            IS_HANDLED.store(true, Relaxed);
         }
         // Descriptors that `exec` has left open, which this program's memory does not know.
-        if !*sorted {
+        if !IS_SORTED.load(Relaxed) {
             sort_out_ties()?;
-            *sorted = true;
+            IS_SORTED.store(true, Relaxed);
         }
         let inode = LINES_INODE.load(Relaxed);
         let is_whole = [&LINE_READ, &LINE_WRITE].map(|end| leads_to(end.load(Relaxed), inode));

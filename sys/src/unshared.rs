@@ -28,6 +28,7 @@ use rustix::io::{DupFlags, dup3};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::descriptor::{above_standard, inode_of, leads_to};
+use crate::per_process::PerProcess;
 use crate::process::at_fork;
 use crate::retry::retry;
 
@@ -148,17 +149,18 @@ fn notes() -> impl Iterator<Item = &'static Note> {
 /// children use.
 fn set_up() -> io::Result<()> {
     static IS_SET_UP: AtomicBool = AtomicBool::new(false);
-    static SETTING_UP: Mutex<bool> = Mutex::new(false);
+    static SETTING_UP: PerProcess<Mutex<()>> = PerProcess::new();
+    // Relaxed: it is changed under the lock.
+    static IS_HANDLED: AtomicBool = AtomicBool::new(false);
     if IS_SET_UP.load(Acquire) {
         return Ok(());
     }
-    // Poisoned only by a panic in here, of which there is none; the flag it guards is whole either
-    // way.
-    let mut handled = SETTING_UP.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*handled {
+    // Poisoned only by a panic in here, of which there is none; the flags are whole either way.
+    let _setting_up = SETTING_UP.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+    if !IS_HANDLED.load(Relaxed) {
         // SAFETY: the handler only loads, stores and makes system calls.
         unsafe { at_fork(None, leave_to_parent) }?;
-        *handled = true;
+        IS_HANDLED.store(true, Relaxed);
     }
     if DEAD_END.load(Relaxed) == -1 {
         let made = new_dead_end()?;

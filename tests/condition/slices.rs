@@ -97,13 +97,23 @@ fn notified_beside_slices<'a, G, const N: usize>(
 /// Sleeps are cut into slices, but no caller notices it.
 #[test]
 fn slices_do_not_show() {
-    let all = store();
-    let (first, others, ()) = notified_beside_slices(&all, [SHORT; 3], |_| ());
-    wait_until("one returns", || all.woken.load(Relaxed) == 1);
-    wait_for_sleeps(&others, 20);
-    assert_eq!(all.woken.load(Relaxed), 1);
-    all.arrived.notify_all();
-    join_all(others.into_iter().chain([first]));
+    loop {
+        let all = store();
+        let (first, others, ()) = notified_beside_slices(&all, [SHORT; 3], |_| ());
+        let before = all_sleeps(&others);
+        wait_until("one returns", || all.woken.load(Relaxed) != 0);
+        // One that does not get to run for two slices may be passed over.
+        let was_in_time = all_sleeps(&others).iter().zip(&before).all(|(now, then)| now - then < 2);
+        if was_in_time {
+            wait_for_sleeps(&others, 20);
+            assert_eq!(all.woken.load(Relaxed), 1);
+        }
+        all.arrived.notify_all();
+        join_all(others.into_iter().chain([first]));
+        if was_in_time {
+            return;
+        }
+    }
 }
 
 /// A notified waiter that waits for the lock for many slices is not taken for dead.

@@ -172,7 +172,7 @@ fn a_starving_waiter_killed_anywhere_strands_nobody() {
     sampled_kill_model(
         "lock: a_starving_waiter_killed_anywhere_strands_nobody",
         Some(2),
-        2,
+        4,
         |killed_at| {
             let shared = share(Lock::new(0));
             let victim = spawn(1, Some(killed_at), &shared, add_one);

@@ -8,12 +8,12 @@ use std::thread;
 use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::clock;
 use crossproc_sys::futex::{self, Awake, Slept};
+use crossproc_sys::per_process::Current;
 use crossproc_sys::robust;
 use crossproc_sys::signals::with_all_blocked;
 
 use super::Driver;
 use super::table::{After, Table, WaitList};
-use crate::memory::per_process::Current;
 use crate::reactor::own_threads::SLEEPER;
 use crate::wait::recheck_interval;
 

@@ -9,9 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossproc_sys::futex::{self, Watch, WordAddress};
+use crossproc_sys::per_process::Current;
 
-use super::{Audience, Driver, Registration};
-use crate::memory::per_process::Current;
+use super::{Arm as _, Audience, Driver, Registration};
 use crate::wait::set_recheck_interval;
 
 mod children;

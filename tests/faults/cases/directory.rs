@@ -113,7 +113,7 @@ pub(super) fn add(all: &mut Vec<Case>) {
                 if client.is_ok_and(get) {
                     break;
                 }
-                time *= 2;
+                time = UNREFUSED.min(2 * time);
             }
         });
         drop(directory);

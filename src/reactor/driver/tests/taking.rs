@@ -7,11 +7,13 @@ use std::task::{Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossproc_sys::per_process::Current;
+
 use super::{
     Audience, Driver, PATIENCE, Registration, change_by, driver, expecting, key, wait_until,
     wait_until_gone,
 };
-use crate::memory::per_process::Current;
+use crate::reactor::driver::Arm as _;
 
 /// A waker that has a thread go on.
 #[derive(Debug, Default)]

@@ -8,19 +8,19 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use core::sync::atomic::{AtomicPtr, AtomicU32};
 use std::io;
 
-use crossproc_sys::process::mark_of_this_process;
+use crate::process::mark_of_this_process;
 
 /// A value that each process makes when it needs it. A forked child's copy of its parent's value
 /// may be locked and in the middle of a change. So the child begins with a value of its own,
 /// however it was forked.
 #[derive(Debug)]
-pub(crate) struct PerProcess<T: 'static> {
+pub struct PerProcess<T: 'static> {
     current: AtomicPtr<Current<T>>,
 }
 
 /// A value, and the mark of the process that made it. It is never freed.
 #[derive(Debug)]
-pub(crate) struct Current<T> {
+pub struct Current<T> {
     /// 1 in the process that made the value, 0 in its children.
     mark: &'static AtomicU32,
     value: T,
@@ -28,7 +28,8 @@ pub(crate) struct Current<T> {
 
 impl<T> Current<T> {
     /// Returns whether the value is this process's own, and not its parent's.
-    pub(crate) fn is_of_this_process(&self) -> bool {
+    #[must_use]
+    pub fn is_of_this_process(&self) -> bool {
         // Relaxed: it was 1 before any other thread knew of it, and a thread that reads 0 is alone
         // in a new process.
         self.mark.load(Relaxed) == 1
@@ -40,7 +41,7 @@ impl<T: Default> Current<T> {
     ///
     /// # Errors
     /// ENOMEM, for the page that tells a child from its parent.
-    pub(crate) fn make() -> io::Result<&'static Self> {
+    pub fn make() -> io::Result<&'static Self> {
         let made = Current { mark: mark_of_this_process()?, value: T::default() };
         Ok(Box::leak(Box::new(made)))
     }
@@ -54,13 +55,22 @@ impl<T> Deref for Current<T> {
     }
 }
 
+impl<T: Default + Send + Sync> Default for PerProcess<T> {
+    fn default() -> Self {
+        PerProcess::new()
+    }
+}
+
 impl<T: Default + Send + Sync> PerProcess<T> {
-    pub(crate) const fn new() -> Self {
+    /// Returns a value that no process has made.
+    #[must_use]
+    pub const fn new() -> Self {
         PerProcess { current: AtomicPtr::new(ptr::null_mut()) }
     }
 
     /// Returns this process's value, if it has made one.
-    pub(crate) fn existing(&self) -> Option<&'static Current<T>> {
+    #[must_use]
+    pub fn existing(&self) -> Option<&'static Current<T>> {
         // SAFETY: null, or a pointer that `get` stored, which is never freed. Acquire: pairs with
         // the Release there.
         unsafe { self.current.load(Acquire).as_ref() }
@@ -71,7 +81,7 @@ impl<T: Default + Send + Sync> PerProcess<T> {
     ///
     /// # Errors
     /// ENOMEM, for the page that tells a child from its parent.
-    pub(crate) fn get(&self) -> io::Result<&'static Current<T>> {
+    pub fn get(&self) -> io::Result<&'static Current<T>> {
         let mut known = self.current.load(Acquire);
         loop {
             if let Some(current) = self.existing() {
