@@ -62,6 +62,9 @@
 //! A waiter that is alive and does not run for a slice, though the lock is free, cannot be told
 //! from a dead one. It is passed over: another waiter returns as well, for the one notification.
 //!
+//! Who tells all forgives what was owed before, since all who could have it are told; unless `owed`
+//! has changed meanwhile.
+//!
 //! `owed` does not know whose it is. So it may be more than what is owed: a wake-up that found a
 //! waiter which `all` had told, or which had not begun, is nobody's. A sleeper returns for nothing
 //! then. It may be less, too, and then a notification is lost with a waiter that dies: a stopped
@@ -91,7 +94,7 @@ use core::convert::Infallible;
 use core::mem::offset_of;
 
 use crossproc_sys::atomic::AtomicU32;
-use crossproc_sys::atomic::Ordering::Relaxed;
+use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
 use crossproc_sys::futex::{self, Awake};
 
 use crate::wait::broadcast::{Broadcast, SEVERAL, WAITERS, WAKING};
@@ -115,8 +118,8 @@ const ONE_CHANGE: u32 = 1 << 16;
 #[repr(C)]
 pub(crate) struct RawCondition {
     state: Broadcast<ALL>,
-    /// The notifications that are owed: see the top. Relaxed everywhere: it is looked at long
-    /// after.
+    /// The notifications that are owed: see the top. Relaxed where nothing else is said: it is
+    /// looked at long after.
     owed: AtomicU32,
     _padding: u32,
 }
@@ -246,7 +249,9 @@ impl RawCondition {
     fn notify_pending(&self, count: u32, still: u64) -> (u64, u64) {
         let told = |seen| after_all(seen, TURN) | still;
         let one_at_most = |seen| if seen & SEVERAL == 0 { Ok(told(seen)) } else { Err(()) };
+        let owed = self.owed_so_far();
         if let Ok(before) = self.state.change(Relaxed, one_at_most) {
+            self.forgive(owed);
             return (before, told(before));
         }
         // As many at most as there is room for: what exceeds that is not found if it is left.
@@ -260,11 +265,10 @@ impl RawCondition {
         let woken = futex::try_wake(self.state.word(), count);
         // If the kernel refuses, nothing tells whether `count` were woken. The waiters that were
         // not woken must find out by themselves.
-        if woken.is_none_or(|woken| woken < count) {
-            // `TURN` has changed already.
-            self.wake_all(0);
-        }
+        // `TURN` has changed already.
+        let are_all_told = woken.is_none_or(|woken| woken < count) && self.wake_all(0);
         match woken.unwrap_or(0) {
+            _ if are_all_told => {}
             0 => self.change_owed(|owed| owed.checked_sub(1)),
             1 => {}
             more => self.change_owed(|owed| Some(owed.saturating_add(more - 1).min(OWED))),
@@ -272,9 +276,26 @@ impl RawCondition {
         (seen, after_some(seen))
     }
 
-    /// Makes all waiters return that have begun before.
-    fn wake_all(&self, turn: u64) {
+    /// Makes all waiters return that have begun before. Returns whether nothing is owed any more.
+    fn wake_all(&self, turn: u64) -> bool {
+        let owed = self.owed_so_far();
         let Ok(_) = self.state.change(Relaxed, |seen| Ok::<_, Infallible>(after_all(seen, turn)));
+        self.forgive(owed)
+    }
+
+    /// Returns what is owed before all are told.
+    fn owed_so_far(&self) -> u32 {
+        // Acquire: the exchange that tells all comes after it.
+        self.owed.load(Acquire)
+    }
+
+    /// After all were told: nobody else is to have what was owed before that. Returns whether
+    /// nothing is owed any more; if `owed` has changed meanwhile, it stays as it is, and may be too
+    /// much.
+    fn forgive(&self, owed: u32) -> bool {
+        // Release: after the exchange that has told all.
+        owed & OWED == 0
+            || self.owed.compare_exchange(owed, with_owed(owed, 0), Release, Relaxed).is_ok()
     }
 }
 
@@ -340,5 +361,19 @@ mod tests {
         condition.has_lock(OWING);
         condition.has_lock(Notified { is_owed: false });
         assert_eq!(condition.owed.load(Relaxed) & OWED, 0);
+    }
+
+    #[test]
+    fn what_was_owed_is_forgiven_once_all_are_told() {
+        let condition = owing();
+        let before = condition.owed_so_far();
+        assert!(condition.forgive(before));
+        assert_eq!(condition.owed.load(Relaxed) & OWED, 0);
+        // Not what has come since.
+        let condition = owing();
+        let before = condition.owed_so_far();
+        condition.change_owed(|owed| Some(owed + 1));
+        assert!(!condition.forgive(before));
+        assert_eq!(condition.owed.load(Relaxed) & OWED, 2);
     }
 }
