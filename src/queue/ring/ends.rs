@@ -187,7 +187,10 @@ impl<'a> Ring<'a> {
         let found = self.look(self.begin(participant, end, seen))?;
         match self.attempt(participant, place, end, found, mark)? {
             Some(flags) => Ok(flags),
-            None => self.attempt_again(participant, place, end, found, mark),
+            None => {
+                let Found { position, entry, .. } = found;
+                self.attempt_again(participant, place, end, position, entry, mark)
+            }
         }
     }
 
@@ -224,9 +227,11 @@ impl<'a> Ring<'a> {
         participant: &Participant,
         place: usize,
         end: End,
-        mut found: Found,
+        position: u64,
+        entry: u64,
         mark: u64,
     ) -> Result<u64, Refused> {
+        let mut found = Found { position, at: self.site(position)?, entry };
         let mut round = 1;
         while round < MOST_ROUNDS {
             let mut from = found.position;
