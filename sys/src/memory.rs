@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 
 use crate::descriptor::above_standard;
+use crate::failed::failed;
 use crate::pages::unmap;
 use crate::retry::retry;
 use crate::room::{check_room, check_size};
@@ -144,10 +145,11 @@ pub fn free(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
 /// descriptor is free. All go to the caller.
 pub fn reopen_read_only(file: impl AsFd) -> io::Result<OwnedFd> {
     let file = file.as_fd();
-    fchmod(file, Mode::RUSR | Mode::WUSR)?;
+    fchmod(file, Mode::RUSR | Mode::WUSR).map_err(failed("fchmod"))?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let again = retry(|| open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))?;
-    Ok(above_standard(again)?)
+    let again = retry(|| open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))
+        .map_err(failed("opening it in /proc"))?;
+    above_standard(again).map_err(failed("fcntl(F_DUPFD)"))
 }
 
 /// Returns the seals of a file, or `None` for a file that cannot have any, which no memfd is. All
