@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossproc::directory::{Address, Directory, DirectoryClient, DirectoryError, DirectoryOptions};
 use crossproc::process::{Child, Exit};
 
-use forked::{PATIENCE, fork, join_all, wait_until_asleep};
+use forked::{PATIENCE, enter_pid_namespace, fork, join_all, wait_until_asleep};
 use served::{Folder, alone, serve};
 
 fn what_is_in(folder: &Path) -> Vec<std::ffi::OsString> {
@@ -64,12 +64,7 @@ fn of_two_servers_at_one_relative_path_each_removes_its_own() {
 #[test]
 fn a_childs_copy_removes_nothing_though_it_has_the_same_pid() {
     fn in_new_namespace<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
-        assert_eq!(
-            // SAFETY: the next child is in another namespace; nothing else changes.
-            unsafe { libc::unshare(libc::CLONE_NEWPID) },
-            0,
-            "this test needs the right to make a pid namespace"
-        );
+        enter_pid_namespace();
         fork(body)
     }
     let folder = Folder::new();

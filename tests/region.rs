@@ -18,7 +18,7 @@ use rustix::fs::{
 
 mod forked;
 mod refused;
-use forked::{fork, join_all};
+use forked::{enter_pid_namespace, fork, join_all};
 
 shared! {
     #[derive(Debug)]
@@ -393,11 +393,7 @@ fn nothing_is_left_behind() {
 fn a_child_in_another_pid_namespace_can_neither_attach_nor_lock() {
     let region = board();
     join_all([fork(move || {
-        // SAFETY: only this process's later children are affected.
-        let separated = unsafe { libc::unshare(libc::CLONE_NEWPID) } == 0
-            // SAFETY: as above; without privileges, it takes a user namespace, too.
-            || unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) } == 0;
-        assert!(separated, "this test needs the right to make a pid namespace");
+        enter_pid_namespace();
         join_all([fork(move || {
             let refused = Shm::<Board>::attach(descriptor_of(&region)).unwrap_err();
             assert!(matches!(refused, RegionError::OtherPidNamespace { .. }), "{refused}");

@@ -110,6 +110,11 @@ impl ConnectionError {
             Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED => {
                 ConnectionError::BrokenPipe
             }
+            Errno::TOOMANYREFS => ConnectionError::Os {
+                what: "sending a descriptor while this user has as many on their way as it may \
+                       (RLIMIT_NOFILE)",
+                source: errno.into(),
+            },
             errno => ConnectionError::Os { what: "sending a message", source: errno.into() },
         }
     }

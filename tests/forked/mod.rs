@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::fs;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use crossproc::process::{Builder, Child, Exit};
@@ -32,10 +33,26 @@ fn number_of(name: &str) -> Option<u32> {
 /// hide nothing.
 pub(crate) fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {
     set_recheck_interval(None);
-    // SAFETY: the children use the crate, atomics and system calls. If one panics, its message may
-    // wait for a lock of the standard error that another test holds. Then the test fails by its
-    // patience.
+    let_children_say_why_they_panic();
+    // SAFETY: the children use the crate, atomics and system calls.
     unsafe { Builder::new().daemon(true).fork_with_threads(body) }.expect("a child can be forked")
+}
+
+/// What a child prints would otherwise be lost with its copy of what the test has printed, or wait
+/// for a lock that another thread of the test had.
+fn let_children_say_why_they_panic() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let (test, in_the_test) = (std::process::id(), std::panic::take_hook());
+        std::panic::set_hook(Box::new(move |panic| {
+            if std::process::id() == test {
+                return in_the_test(panic);
+            }
+            let message = format!("child {} of {test}: {panic}\n", std::process::id());
+            // SAFETY: writes bytes that are there.
+            unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };
+        }));
+    });
 }
 
 /// Joins children, and fails unless each has exited with 0.
