@@ -71,4 +71,5 @@ unshare --mount --propagation private bash -euc '
     mount --rbind /dev "$root/dev"
     mount -t tmpfs tmpfs "$root/tmp"
     exec chroot "$root" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin CARGO_HOME=/cargo \
-        CARGO_TARGET_DIR=/target CARGO_NET_OFFLINE=true bash -euc "$inside" msrv "$@"' msrv "$@"
+        CARGO_TARGET_DIR=/target CARGO_NET_OFFLINE=true CARGO_INCREMENTAL=0 \
+        CARGO_PROFILE_DEV_DEBUG=0 bash -euc "$inside" msrv "$@"' msrv "$@"

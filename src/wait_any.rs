@@ -61,6 +61,10 @@ pub trait Waitable: sealed::Waits + Sync {}
 /// use. These threads, and the parked ones (see below), are started when they are needed, and end a
 /// second after that.
 ///
+/// Each call looks at all, and registers with the kernel anew: like that of `poll`, its cost grows
+/// with their number. `docs/benchmarks.md` compares the two under "Waiting for several". Where
+/// thousands are to be told apart, let them say through one queue which they are.
+///
 /// While a thread waits in this way, a wake-up wakes all that sleep for the same thing, and not
 /// only as many as there is something for. Otherwise nothing costs more than it would without such
 /// waits.

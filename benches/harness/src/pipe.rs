@@ -1,6 +1,9 @@
 //! [`crossproc::Connection`] beside its alternatives.
 
 pub mod ends;
+pub mod messages;
+
+use std::sync::Mutex;
 
 use self::ends::{Crossproc, CrossprocMessage, End, RawPacket, RawPacketWithControl, RawStream};
 use crate::Arguments;
@@ -62,13 +65,27 @@ pub const OF_THE_SYSTEM: [Contestant; 4] = [
 /// once. `ratios` asks for what is done anyway. Another argument is a filter: only rows, or rivals,
 /// whose names contain it.
 pub fn run(title: &'static str, rivals: &[Contestant], packages: &'static [&'static str]) {
+    let works = [
+        (Work::Alone, "one thread"),
+        (Work::Stream, "one way"),
+        (Work::PingPong, "there and back"),
+    ];
+    run_of(title, OURS, rivals, (&SIZES, &works), packages);
+}
+
+/// The same for other ends of crossproc's, with messages of these sizes, and for these works.
+pub fn run_of(
+    title: &'static str,
+    ours: Contestant,
+    rivals: &[Contestant],
+    (sizes, works): (&[usize], &[(Work, &str)]),
+    packages: &'static [&'static str],
+) {
     let Arguments { effort, others: mut filters } = Arguments::of_program();
     filters.retain(|filter| filter != "ratios");
     let mut ratios = Ratios::new(title, packages, effort);
-    for (work, name) in
-        [(Work::Alone, "one thread"), (Work::Stream, "one way"), (Work::PingPong, "there and back")]
-    {
-        for size in SIZES.into_iter().filter(|&size| work != Work::Alone || size <= ALONE) {
+    for &(work, name) in works {
+        for &size in sizes.iter().filter(|&&size| work != Work::Alone || size <= ALONE) {
             for rival in rivals {
                 let row = format!("{name}, {size} B");
                 let is_wanted = filters
@@ -84,7 +101,7 @@ pub fn run(title: &'static str, rivals: &[Contestant], packages: &'static [&'sta
                         continue;
                     }
                 };
-                let ours = (OURS.sampler)(work, size).expect("crossproc offers everything");
+                let ours = (ours.sampler)(work, size).expect("crossproc offers everything");
                 let bar = rival.bar.filter(|_| size <= BARRED);
                 ratios.compare(&row, bar, ours, rival.name, theirs);
             }
@@ -113,18 +130,20 @@ pub fn sampler<E: End>(work: Work, size: usize) -> Result<Sampler, String> {
     let is_duplex = work == Work::PingPong;
     // As many rounds as for short messages would take seconds.
     let first = ((64 << 20) / size as u64).clamp(1, 64);
+    // Each process has its own copy, which is there since its first round.
+    let own = Mutex::new((vec![1; size], vec![0; size]));
     Ok(rounds(Team::of_processes_warmed_up(2, Placement::FREE, first, move |index, times| {
-        let (message, mut buffer) = (vec![1; size], vec![0; size]);
+        let (message, buffer) = &mut *own.lock().expect("no round panics");
         for _ in 0..times {
             if index == 0 {
-                one.send(&message);
+                one.send(message);
                 if is_duplex {
-                    one.recv(&mut buffer);
+                    one.recv(buffer);
                 }
             } else {
-                other.recv(&mut buffer);
+                other.recv(buffer);
                 if is_duplex {
-                    other.send(&message);
+                    other.send(message);
                 }
             }
         }

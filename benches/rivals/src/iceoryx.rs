@@ -34,6 +34,8 @@ pub struct Iceoryx<const WORDS: usize> {
 
 // SAFETY: one thread of each process uses it: `OFFERS.threads` is false.
 unsafe impl<const WORDS: usize> Sync for Iceoryx<WORDS> {}
+// SAFETY: as above. It is not sent to another thread of a process after a thread has used it there.
+unsafe impl<const WORDS: usize> Send for Iceoryx<WORDS> {}
 
 impl<const WORDS: usize> MessageQueue for Iceoryx<WORDS> {
     const OFFERS: Offers = Offers {
