@@ -7,14 +7,17 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicI16, AtomicU64, Ordering::Relaxed};
 
+use crossproc::directory::DirectoryOptions;
 use crossproc::{
     BoundedSemaphore, Event, Fixed, Lock, Observe, Parts, ReadOnly, RegionError, Semaphore, Shm,
     ShmOptions, pipe, shared,
 };
+use rustix::fs::{FallocateFlags, fallocate, fstat};
 use rustix::process::{DumpableBehavior, Uid, geteuid, set_dumpable_behavior};
 use rustix::thread::set_thread_uid;
 
 mod forked;
+mod served;
 use forked::{fork, join_all};
 
 shared! {
@@ -221,6 +224,42 @@ fn large_memory_comes_into_huge_pages() {
         println!("{huge} KB in huge pages");
         assert!(huge >= 2_048 || kernel() < (6, 1), "{huge} KB in huge pages");
     }
+}
+
+/// Or a peer could have a process fill as much memory as a file may be long.
+#[test]
+fn holes_are_refused_before_anything_fills_them() {
+    const LEN: u64 = 16 << 20;
+    let allocated = |numbers: &Shm<[AtomicU64]>| fstat(numbers).unwrap().st_blocks * 512;
+    for options in [ShmOptions::new().populate(true), ShmOptions::new().huge_pages(true)] {
+        let numbers = Shm::from_fn(LEN as usize / 8, |_| AtomicU64::new(0)).unwrap();
+        // One page of each huge one is left.
+        for at in (0..LEN).step_by(2 << 20) {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(&numbers, flags, at + 4_096, (2 << 20) - 4_096).unwrap();
+        }
+        let before = allocated(&numbers);
+        assert!(before <= 10 * 4_096, "{before}");
+        let refused = options.attach::<[AtomicU64]>(descriptor_of(&numbers)).map(drop);
+        assert!(matches!(refused, Err(RegionError::Holes { .. })), "{refused:?}");
+        assert_eq!(allocated(&numbers), before);
+    }
+}
+
+#[test]
+fn a_directory_serves_what_is_sealed_against_writers() {
+    served::alone(|| {
+        let folder = served::Folder::new();
+        let address = folder.socket();
+        let _server = served::serve(&address, DirectoryOptions::new());
+        let region = state(&sealed());
+        region.last.store(5, Relaxed);
+        let read_only = ReadOnly::attach(region.read_only().unwrap()).unwrap();
+        let mut client = served::client(&address);
+        client.put("state", &read_only).unwrap();
+        let got: ReadOnly = served::client(&address).get("state").unwrap();
+        assert!(sees::<AtomicI16>(&got, offset_of!(State, last), 5));
+    });
 }
 
 fn kernel() -> (u32, u32) {

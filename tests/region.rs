@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use crossproc::{Event, Fixed, Lock, LockError, RegionError, Shm, pipe, shared};
 use crossproc_sys::memory::Mapping;
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create, statfs,
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, memfd_create, statfs,
 };
 
 mod forked;
@@ -400,6 +400,31 @@ fn a_child_in_another_pid_namespace_can_neither_attach_nor_lock() {
             let refused = region.hits.lock().unwrap_err();
             assert!(matches!(refused, LockError::Unavailable(_)), "{refused}");
         })]);
+    })]);
+}
+
+/// The child has none of what its parent is about to write, and may attach once that is done.
+#[test]
+fn a_child_that_is_forked_while_memory_is_made_may_attach_to_it() {
+    let (ours, theirs) = pipe().unwrap();
+    let mut child = None;
+    let made = Shm::<Event>::new_in_place(|_| {
+        child = Some(fork(move || theirs.recv_handle::<Shm<Event>>().unwrap().wait()));
+    });
+    let made = made.unwrap();
+    ours.send_handle(&made).unwrap();
+    made.set();
+    join_all(child);
+}
+
+/// A kernel may undo what a call has allocated at each signal.
+#[test]
+fn much_memory_is_allocated_in_small_pieces() {
+    join_all([fork(|| {
+        let refusal = refused::call(libc::SYS_fallocate, libc::EINTR);
+        refused::refuse(&[refusal.if_masked(3, 1 << 25, 1 << 25)]);
+        let numbers: Shm<[AtomicU64]> = Shm::slice_in_place(1 << 22, |_| ()).unwrap();
+        assert_eq!(fstat(&numbers).unwrap().st_blocks * 512, 4_096 + (1 << 25));
     })]);
 }
 

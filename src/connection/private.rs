@@ -29,6 +29,10 @@ type Numbers = Mutex<Vec<RawFd>>;
 
 static PRIVATE: PerProcess<Numbers> = PerProcess::new();
 
+fn list() -> io::Result<&'static Current<Numbers>> {
+    PRIVATE.get().map_err(failed("making the list of the ends that no child keeps"))
+}
+
 /// Locks the list. Poison is ignored: nothing panics under the lock.
 fn lock(numbers: &Numbers) -> MutexGuard<'_, Vec<RawFd>> {
     numbers.lock().unwrap_or_else(PoisonError::into_inner)
@@ -97,7 +101,7 @@ impl Drop for End {
 
 /// Makes a pipe whose ends no forked child keeps, but the child that is [given](adopt) one.
 pub(crate) fn private_pipe() -> io::Result<(Connection, Connection)> {
-    let list = PRIVATE.get().map_err(failed("making the list of the ends that no child keeps"))?;
+    let list = list()?;
     // Locked before there is anything that a fork could copy.
     let mut numbers = lock(list);
     let (one, other) = pipe()?;
@@ -120,17 +124,19 @@ pub(crate) fn adopt(connection: Connection) -> Connection {
 
 /// The locked list, which stays as it is until this is dropped.
 #[derive(Debug)]
-pub(crate) struct HeldEnds(Option<MutexGuard<'static, Vec<RawFd>>>);
+pub(crate) struct HeldEnds(MutexGuard<'static, Vec<RawFd>>);
 
 impl HeldEnds {
-    /// Locks the list, if there is one. If there is none, none comes meanwhile: a list is made
-    /// where there are no other threads, for [`fork_connected`](crate::process::fork_connected).
-    pub(crate) fn hold() -> Self {
-        HeldEnds(PRIVATE.existing().map(|list| lock(list)))
+    /// Locks the list. It is made if there is none: another thread could make one meanwhile.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub(crate) fn hold() -> io::Result<Self> {
+        Ok(HeldEnds(lock(list()?)))
     }
 
     pub(crate) fn numbers(&self) -> &[RawFd] {
-        self.0.as_ref().map_or(&[], |numbers| numbers)
+        &self.0
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Acquire;
 
 use crossproc_sys::clock;
 use crossproc_sys::descriptor::above_standard;
-use crossproc_sys::memory::{self, SEAL_EXEC, SEALS};
+use crossproc_sys::memory::{self, SEAL_EXEC, SEAL_WRITERS, SEALS};
 use crossproc_sys::retry::retry;
 use crossproc_sys::socket as sys;
 use rustix::buffer::spare_capacity;
@@ -305,7 +305,7 @@ impl<'a> Server<'a> {
             Ok(Some(seals)) if !seals.contains(SEALS) => {
                 return Some("it is memory that is not sealed, so that it could shrink");
             }
-            Ok(Some(seals)) if !(SEALS | SEAL_EXEC).contains(seals) => {
+            Ok(Some(seals)) if !(SEALS | SEAL_EXEC | SEAL_WRITERS).contains(seals) => {
                 return Some("it is memory with seals that keep others from using it");
             }
             Ok(Some(_)) if memory::is_of_tmpfs(fd).is_ok_and(|is| is) => return None,

@@ -16,11 +16,11 @@
 
 use core::ptr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use crossproc_sys::per_process::PerProcess;
+use crossproc_sys::per_process::{Current, PerProcess};
 
 use super::shared::Field;
 
@@ -46,10 +46,11 @@ struct Claim {
     /// How many handles there are. Release where the claim is made, and where a handle goes: pair
     /// with the Acquire of the thread that finds it.
     handles: AtomicUsize,
-    /// Not while this process makes the region: then it has a `&mut` to all of it, and nothing may
-    /// attach to it, though a peer has found it and written a header. Release when it is made:
-    /// pairs with the Acquire of who finds it so.
-    is_made: AtomicBool,
+    /// While a process makes the region, its `CHANGING`; then null. The process has a `&mut` to all
+    /// of it, and may not attach to it, though a peer has found it and written a header. A child
+    /// that it forks meanwhile has none, and may. Release when it is made: pairs with the Acquire
+    /// of who finds it so.
+    maker: AtomicPtr<Current<Mutex<()>>>,
     /// Relaxed, as all that follows: read and written by who has a handle, or by who has the lock
     /// while there is none.
     identity: [AtomicU64; 2],
@@ -80,17 +81,15 @@ impl Belief {
     /// # Errors
     /// ENOMEM.
     pub(crate) fn of(identity: Identity, said: Said, fields: &[Field]) -> io::Result<Option<Self>> {
-        let _changing = CHANGING.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let this_process = CHANGING.get()?;
+        let _changing = this_process.lock().unwrap_or_else(PoisonError::into_inner);
         let belief = match Claim::find(identity) {
             Ok(known) => known,
-            Err(free) => {
-                let belief = Claim::begin(free, identity, said, fields);
-                belief.made();
-                belief
-            }
+            Err(free) => Claim::begin(free, None, identity, said, fields),
         };
         // Acquire: pairs with the Release in `made`.
-        Ok(Some(belief).filter(|belief| belief.0.is_made.load(Acquire)))
+        let maker = belief.0.maker.load(Acquire).cast_const();
+        Ok(Some(belief).filter(|_| maker != ptr::from_ref(this_process)))
     }
 
     /// Returns what this process believes of a file that it is going to make a region of; until it
@@ -104,14 +103,16 @@ impl Belief {
         said: Said,
         fields: &[Field],
     ) -> io::Result<Option<Self>> {
-        let _changing = CHANGING.get()?.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Claim::find(identity).err().map(|free| Claim::begin(free, identity, said, fields)))
+        let this_process = CHANGING.get()?;
+        let _changing = this_process.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = |free| Claim::begin(free, Some(this_process), identity, said, fields);
+        Ok(Claim::find(identity).err().map(begin))
     }
 
     /// Says that the region is made.
     pub(crate) fn made(&self) {
         // Release: pairs with the Acquire in `of`.
-        self.0.is_made.store(true, Release);
+        self.0.maker.store(ptr::null_mut(), Release);
     }
 
     /// Returns what the header said.
@@ -170,6 +171,7 @@ impl Claim {
     /// Makes a claim of a free one, or of a new one, with one handle. The lock is held.
     fn begin(
         free: Option<&'static Claim>,
+        maker: Option<&'static Current<Mutex<()>>>,
         identity: Identity,
         said: Said,
         fields: &[Field],
@@ -179,7 +181,8 @@ impl Claim {
         store(&claim.said, &said);
         claim.is_numbered.store(0, Relaxed);
         claim.replace(fields.to_vec());
-        claim.is_made.store(false, Relaxed);
+        let maker = maker.map_or(ptr::null(), ptr::from_ref).cast_mut();
+        claim.maker.store(maker, Relaxed);
         claim.handles.store(1, Release);
         Belief(claim)
     }
@@ -188,7 +191,7 @@ impl Claim {
     fn add(list: &AtomicPtr<Claim>) -> &'static Claim {
         let claim: &'static Claim = Box::leak(Box::new(Claim {
             handles: AtomicUsize::new(0),
-            is_made: AtomicBool::new(false),
+            maker: AtomicPtr::new(ptr::null_mut()),
             identity: Default::default(),
             said: Default::default(),
             is_numbered: AtomicU32::new(0),

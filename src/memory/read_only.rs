@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use core::sync::atomic;
+use core::sync::atomic::{self, Ordering};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::shm::{Contents, Shm};
 /// | what is given away | who can write all the same |
 /// |---|---|
 /// | the descriptor of the memory | whoever has it |
-/// | a [read-only one](Shm::read_only) | processes of the user whom the memory belongs to, who can open it again |
+/// | a [read-only one](Shm::read_only) | processes of the user whom the memory belongs to, and those with CAP_DAC_OVERRIDE, who can open it again |
 /// | either, of memory that is [sealed against writers](crate::ShmOptions::seal_writers) | its creator, and children that the creator forks |
 ///
 /// # Blocking, memory ordering
@@ -87,7 +87,10 @@ impl ReadOnly {
         // SAFETY: a `P` lies there in all that this process believes of the region, which is mapped
         // as long as `self.region`. It is `Shared`, so any bytes are valid and may change.
         // `observe` only reads, as every `Observe` is required to.
-        Ok(unsafe { part.as_ref() }.observe())
+        let seen = unsafe { part.as_ref() }.observe();
+        // Acquire: as promised to the caller.
+        atomic::fence(Ordering::Acquire);
+        Ok(seen)
     }
 }
 
@@ -125,24 +128,24 @@ impl Handle for ReadOnly {
 /// primitives that have such a state, and arrays of these.
 ///
 /// # Safety
-/// `observe` writes nothing: the memory may be mapped read-only.
+/// `observe` writes nothing, and its atomic accesses are Relaxed loads. The memory may be mapped
+/// read-only, where [no others are allowed](core::sync::atomic#atomic-accesses-to-read-only-memory).
 pub unsafe trait Observe: Shared {
     /// What a look sees.
     type Value;
 
-    /// Looks.
+    /// Looks, without any order: [`ReadOnly::get`] has the Acquire fence.
     fn observe(&self) -> Self::Value;
 }
 
 macro_rules! observe_atomics {
     ($($atomic:ident: $value:ty)*) => {$(
-        // SAFETY: a load.
+        // SAFETY: a relaxed load.
         unsafe impl Observe for atomic::$atomic {
             type Value = $value;
 
             fn observe(&self) -> $value {
-                // Acquire: as promised to the caller.
-                self.load(atomic::Ordering::Acquire)
+                self.load(Ordering::Relaxed)
             }
         }
     )*};

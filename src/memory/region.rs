@@ -11,7 +11,7 @@
 use core::any::type_name;
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -207,7 +207,10 @@ impl Region {
         manner: Manner,
         type_name: &'static str,
     ) -> Result<Self, RegionError> {
-        Region::attach_as(file, layout, fields, manner, type_name)?.whole()
+        let region = Region::attach_as(file, layout, fields, manner, type_name)?.whole()?;
+        // It has no holes, so this takes no memory that its maker did not take.
+        region.mapping.prepare(manner);
+        Ok(region)
     }
 
     fn whole(self) -> Result<Self, RegionError> {
@@ -392,8 +395,10 @@ impl Header {
 
     /// Checks what all regions have in common, and returns what the header says of the contents.
     fn read(&self, namespace: PidNamespace) -> Result<Said, RegionError> {
-        // Acquire: pairs with the Release in `describe`.
-        let initialised = self.initialised.load(Acquire) == INITIALISED;
+        let initialised = self.initialised.load(Relaxed) == INITIALISED;
+        // Acquire: pairs with the Release in `describe`. The mapping may be read-only, where only a
+        // relaxed load is allowed.
+        fence(Acquire);
         match self.magic.load(Relaxed) {
             MAGIC => {}
             0 if !initialised => return Err(RegionError::NotInitialised),

@@ -95,7 +95,8 @@ impl ShmOptions {
 
     /// Sets whether the memory is sealed against writers: those that attach may only
     /// [read](crate::ReadOnly), whoever they are. This process and the children that it forks go on
-    /// writing. For memory that is created.
+    /// writing; those of a [nursery](crate::process::Nursery) that is older than the memory have
+    /// to attach. For memory that is created.
     ///
     /// ```
     /// use crossproc::{Event, RegionError, Shm, ShmOptions};

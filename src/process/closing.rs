@@ -25,7 +25,7 @@ pub(super) struct Closing<'a> {
 
 impl<'a> Closing<'a> {
     pub(super) fn new(asked_for: &'a [BorrowedFd<'a>], kept: Option<RawFd>) -> io::Result<Self> {
-        let private = HeldEnds::hold();
+        let private = HeldEnds::hold()?;
         let mut closing = Closing { dead: None, asked_for, private, kept };
         if closing.numbers().next().is_some() {
             let failed = because(

@@ -74,7 +74,7 @@ unsafe impl Observe for Event {
     type Value = bool;
 
     fn observe(&self) -> bool {
-        self.is_set()
+        self.raw.looks_set()
     }
 }
 

@@ -58,6 +58,9 @@ pub struct Lifeline {
 const F_SETSIG: i32 = 10;
 const F_GETSIG: i32 = 11;
 
+/// Whether the handlers of forks are there. Relaxed: it is changed under the lock of
+/// [`Lifeline::of_this_process`], or where a new process has one thread.
+static IS_HANDLED: AtomicBool = AtomicBool::new(false);
 /// The write end, or -1. A forked child closes its copy, which would otherwise keep its siblings
 /// alive.
 static LINE_WRITE: AtomicI32 = AtomicI32::new(-1);
@@ -93,8 +96,7 @@ impl Lifeline {
     /// EMFILE, ENFILE, ENOMEM; ENOENT or EACCES: no `/proc`. The caller reports them.
     pub fn of_this_process() -> io::Result<Lifeline> {
         static MAKING: PerProcess<Mutex<()>> = PerProcess::new();
-        // Relaxed, both: they are changed under the lock.
-        static IS_HANDLED: AtomicBool = AtomicBool::new(false);
+        // Relaxed: it is changed under the lock.
         static IS_SORTED: AtomicBool = AtomicBool::new(false);
         // Poisoned only by a panic in here, of which there is none; the flags are whole either way.
         let _making = MAKING.get()?.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,6 +209,8 @@ extern "C" fn note_who_forks() {
 }
 
 extern "C" fn drop_parents_line() {
+    // Another thread may have forked between the two steps of `of_this_process`.
+    IS_HANDLED.store(true, Relaxed);
     // The read end stays open for `tie`. This process's own line will be another pipe.
     // Acquire: pairs with the Release in `of_this_process`, in the parent.
     let write = LINE_WRITE.swap(-1, Acquire);

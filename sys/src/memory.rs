@@ -63,9 +63,10 @@ pub fn create(
     let file = memfd()?;
     retry(|| ftruncate(&file, len as u64))?;
     for &(offset, len) in allocated {
-        retry(|| fallocate(&file, FallocateFlags::empty(), offset, len))?;
+        allocate_range(&file, offset, len)?;
     }
     let mapping = Mapping::with(&file, len, manner)?;
+    mapping.prepare(manner);
     let seals =
         [FileSeal::SealShrink, FileSeal::SealGrow, FileSeal::SealSeal, FileSeal::SealFutureWrite];
     let count = if manner.seal_writers { seals.len() } else { seals.len() - 1 };
@@ -124,7 +125,20 @@ fn of_system(error: memfd::Error) -> io::Error {
 /// ENOSPC, ENOMEM: no memory for them. All go to the caller; EINTR is retried here.
 pub fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
     check_room(len)?;
-    Ok(retry(|| fallocate(file.as_fd(), FallocateFlags::empty(), offset, len))?)
+    Ok(allocate_range(file, offset, len)?)
+}
+
+/// Allocates a range in pieces. Before some version of Linux a signal undoes what a call has
+/// allocated, and a call for gigabytes is longer than the time from one signal of a timer to the
+/// next.
+fn allocate_range(file: impl AsFd, offset: u64, len: u64) -> Result<(), Errno> {
+    const PIECE: u64 = 1 << 20;
+    let end = offset + len;
+    for piece in (offset..end).step_by(PIECE as usize) {
+        let len = PIECE.min(end - piece);
+        retry(|| fallocate(file.as_fd(), FallocateFlags::empty(), piece, len))?;
+    }
+    Ok(())
 }
 
 /// Frees the pages of a range. It is a hole then, which reads as zeros.
@@ -232,20 +246,25 @@ impl Mapping {
         Mapping::with(file, len, Manner::default())
     }
 
-    /// Does the same in a manner.
+    /// Does the same where the pages lie well for this manner. Nothing is touched: see
+    /// [`prepare`](Mapping::prepare).
     ///
     /// # Errors
     /// As [`new`](Mapping::new).
     pub fn with(file: impl AsFd, len: usize, manner: Manner) -> io::Result<Self> {
         let hint = if manner.huge_pages { huge_page_hint(len) } else { ptr::null_mut() };
-        let mapping = Mapping::near(file, len, ProtFlags::READ | ProtFlags::WRITE, hint)?;
+        Mapping::near(file, len, ProtFlags::READ | ProtFlags::WRITE, hint)
+    }
+
+    /// Has the kernel do now what the manner asks for. This fills the file's holes: of a file that
+    /// another process has made, check first that it has none.
+    pub fn prepare(&self, manner: Manner) {
         if manner.huge_pages {
-            mapping.collapse();
+            self.collapse();
         }
         if manner.populate {
-            mapping.populate();
+            self.populate();
         }
-        Ok(mapping)
     }
 
     /// Does the same for a file that is only read. A write there raises SIGSEGV.

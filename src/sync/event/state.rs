@@ -59,6 +59,11 @@ impl RawEvent {
         self.state.word().load(Acquire) & SET != 0
     }
 
+    /// [`is_set`](RawEvent::is_set), without any order.
+    pub(crate) fn looks_set(&self) -> bool {
+        self.state.word().load(Relaxed) & SET != 0
+    }
+
     #[inline]
     pub(crate) fn set(&self) {
         let mut seen = self.state.word().load(Relaxed);
