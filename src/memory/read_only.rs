@@ -129,7 +129,9 @@ impl Handle for ReadOnly {
 ///
 /// # Safety
 /// `observe` writes nothing, and its atomic accesses are Relaxed loads. The memory may be mapped
-/// read-only, where [no others are allowed](core::sync::atomic#atomic-accesses-to-read-only-memory).
+/// read-only, where [others are not allowed][atomics].
+///
+/// [atomics]: core::sync::atomic#atomic-accesses-to-read-only-memory
 pub unsafe trait Observe: Shared {
     /// What a look sees.
     type Value;
