@@ -52,6 +52,10 @@ const IMAGES: &[(&str, &str, &str)] = images! {
         "readers.new" "readers.used" "struct.new" "struct.used" "queue.new" "queue.used"
         "bytes.new" "bytes.used" "long.new" "long.used" "batches.new" "batches.used"
         "joinable.new" "joinable.used" "broadcast.new" "broadcast.used";
+    "abi-10-glibc": "lock.new" "lock.used" "slice.new" "slice.used" "table.new" "table.used"
+        "readers.new" "readers.used" "struct.new" "struct.used" "queue.new" "queue.used"
+        "bytes.new" "bytes.used" "long.new" "long.used" "batches.new" "batches.used"
+        "joinable.new" "joinable.used" "broadcast.new" "broadcast.used";
 };
 
 /// A type of region.

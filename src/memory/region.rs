@@ -31,7 +31,7 @@ const MAGIC: u64 = u64::from_be_bytes(*b"crossprc");
 
 /// The version of the layout of header and primitives. Any change that another build would misread
 /// gets a new version, and new images for `tests/layout.rs`: see `docs/layout.md`.
-const ABI: u32 = 9;
+const ABI: u32 = 10;
 
 /// Pointer width in bits, and the libc whose robust list the locks fit.
 const WORD: u32 = usize::BITS | if cfg!(target_env = "musl") { MUSL } else { 0 };

@@ -32,7 +32,7 @@ use crate::wait::{Ended, Wait};
 ///
 /// Besides that, spurious wake-ups happen: a wait can return without a notification
 /// - after a death among the waiters or notifiers, or after a signal;
-/// - seldom, when a waiter begins in the middle of a notification;
+/// - seldom, when a waiter begins in the middle of a notification, or two notify at once;
 /// - seldom, when a notified waiter does not come for the free lock for a
 ///   [slice](crate::set_recheck_interval), because it is stopped or does not get to run: it may be
 ///   dead.
@@ -50,14 +50,14 @@ use crate::wait::{Ended, Wait};
 /// dies before it holds the lock, another waiter gets the notification. It gets it at once if it
 /// sleeps and the dead waiter did not wait for the lock yet. Otherwise it gets it when a
 /// [slice](crate::set_recheck_interval) of its own has ended for the second time while that lock
-/// was free. For that, all that wait at the same time have to hold the same lock. If a waiter dies
-/// while it holds the lock, the value is to be repaired; the one that repairs it should notify the
-/// others.
+/// was free, and nobody was notified in between. For that, all that wait at the same time have to
+/// hold the same lock. If a waiter dies while it holds the lock, the value is to be repaired; the
+/// one that repairs it should notify the others.
 ///
-/// A notifier that dies has notified as many waiters as it wanted, or fewer, and one may return for
-/// nothing. In `notify_all` it has notified all or none. What it changed before is not taken back.
-/// Where a change must not go without its notification, use a [`Semaphore`](crate::Semaphore),
-/// whose release is both in one.
+/// A notifier that dies has notified as many waiters as it wanted, or fewer, and others may return
+/// for nothing. In `notify_all` it has notified all or none. What it changed before is not taken
+/// back. Where a change must not go without its notification, use a
+/// [`Semaphore`](crate::Semaphore), whose release is both in one.
 ///
 /// If an owner of the lock dies during a wait, the wait returns
 /// [`OwnerDied`](ConditionError::OwnerDied), with the lock held.

@@ -160,11 +160,13 @@ impl<const ROUND: u64> Broadcast<ROUND> {
             // If nothing has changed since, the mark is this thread's own.
             let expected = if marked == Some(seen) { Ok(seen) } else { self.mark(seen) };
             let Ok(expected) = expected else {
-                // `look` has seen that this thread was woken, and may have changed the word for it
-                // itself.
-                if let Some((Awake::Woken, since)) = awake {
-                    awake = Some((Awake::Changed, since));
-                }
+                // `look` has seen how the sleep ended. It may have changed the word for it itself,
+                // and counts ends of slices.
+                awake = awake.map(|(awake, since)| match awake {
+                    Awake::Woken => (Awake::Changed, since),
+                    Awake::TimedOut => (Awake::Interrupted, since),
+                    _ => (awake, since),
+                });
                 continue;
             };
             marked = Some(expected);

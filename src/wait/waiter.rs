@@ -320,11 +320,14 @@ pub(crate) struct Waiter {
     wait: Wait,
     ended: Option<Ended>,
     has_spun: bool,
+    /// When the slice ends that a signal handler has interrupted, or 0. Handlers may run more often
+    /// than slices end.
+    slice_end: u64,
 }
 
 impl Waiter {
     pub(crate) fn new(wait: Wait) -> Self {
-        Waiter { wait, ended: None, has_spun: false }
+        Waiter { wait, ended: None, has_spun: false, slice_end: 0 }
     }
 
     /// Returns the deadline in [`clock::now`]'s nanoseconds, if there is one.
@@ -370,7 +373,11 @@ impl Waiter {
     /// sides: here, as near to the call as can be, and in [`check`](Waiter::check).
     pub(crate) fn sleep(&mut self, wait: impl FnOnce(Option<u64>) -> Awake) -> Awake {
         let slice = SLICE.load(Relaxed);
-        let slice_end = (slice != SLICES_OFF).then(|| clock::now().saturating_add(slice));
+        let slice_end = match (slice, self.slice_end) {
+            (SLICES_OFF, _) => None,
+            (slice, 0) => Some(clock::now().saturating_add(slice)),
+            (_, interrupted) => Some(interrupted),
+        };
         let deadline = self.wait.deadline;
         let until = match (deadline, slice_end) {
             (Some(deadline), Some(slice_end)) => Some(deadline.min(slice_end)),
@@ -384,6 +391,7 @@ impl Waiter {
             return Awake::Interrupted;
         }
         let awake = wait(until);
+        self.slice_end = slice_end.filter(|_| awake == Awake::Interrupted).unwrap_or(0);
         self.ended = match awake {
             Awake::TimedOut if until == deadline => Some(Ended::TimedOut),
             Awake::Interrupted if self.wait.ends_by_signal() => Some(Ended::Interrupted),

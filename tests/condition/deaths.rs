@@ -1,5 +1,6 @@
 //! Waiters, notifiers and owners that die, or are stopped.
 
+use std::ptr::null_mut;
 use std::sync::atomic::Ordering::*;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -51,11 +52,34 @@ fn a_waiter_learns_that_an_owner_died_meanwhile() {
 /// within two slices, since the first dies while it waits for the lock.
 #[test]
 fn a_notification_of_one_that_dies_is_another_ones() {
+    another_has_what_one_leaves_that_dies(Duration::from_millis(10), || ());
+}
+
+/// Handlers of signals interrupt sleeps, and slices end all the same.
+#[test]
+fn it_is_another_ones_beside_signals_that_come_more_often_than_slices_end() {
+    another_has_what_one_leaves_that_dies(Duration::from_millis(200), || {
+        extern "C" fn handle(_: i32) {}
+        // SAFETY: integers, and a handler, for which zero is none.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // Without SA_RESTART.
+        action.sa_sigaction = handle as extern "C" fn(i32) as usize;
+        let every = libc::timeval { tv_sec: 0, tv_usec: 2_000 };
+        let timer = libc::itimerval { it_interval: every, it_value: every };
+        // SAFETY: the handler does nothing.
+        assert_eq!(unsafe { libc::sigaction(libc::SIGALRM, &raw const action, null_mut()) }, 0);
+        // SAFETY: it ends with the process.
+        assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, null_mut()) }, 0);
+    });
+}
+
+fn another_has_what_one_leaves_that_dies(slice: Duration, prepare: fn()) {
     let all = store();
     let waiters = [(); 2].map(|()| {
         let all = all.clone();
         let child = fork(move || {
-            set_recheck_interval(Some(Duration::from_millis(10)));
+            set_recheck_interval(Some(slice));
+            prepare();
             let mut items = lock(&all.items);
             all.arrived.wait_while(&mut items, |items| *items == 0).unwrap();
             *items -= 1;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crossproc::{Wait, set_recheck_interval};
 use crossproc_sys::model::explorer::Exploration;
 
+mod condition;
 mod event;
 mod explorer;
 mod lock;

@@ -23,18 +23,17 @@
 //!
 //! The end of a slice is none of these, so the caller does not notice it.
 //!
-//! `notify_all` adds one to `all` and wakes all waiters, as [`Broadcast`] does it. So does
-//! `notify(n)` where `SEVERAL` is not set: it is the same for one sleeper, and takes the mark out,
-//! so that the next wait begins with looks again. Beside several sleepers `notify(n)` adds one to
-//! `some`, and lets the kernel wake `n`. If the kernel woke fewer than `n`, all sleepers are
-//! awake. Waiters that are between two slices at that moment are told by adding one to `all`, which
-//! also takes the marks out.
+//! `notify_all` adds one to `all` and wakes all waiters, as [`Broadcast`] does it. So does `notify`
+//! where `SEVERAL` is not set: it is the same for one sleeper, and takes the mark out, so that the
+//! next wait begins with looks again. Beside several sleepers `notify` adds one to `some`, and lets
+//! the kernel wake one. If the kernel woke none, all sleepers are awake. Waiters that are between
+//! two slices at that moment are told by adding one to `all`, which also takes the marks out.
+//! `notify(n)` does so up to `n` times, until all were told.
 //!
 //! The kernel may wake a waiter that has begun *after* the notification, and so finds nothing
 //! changed. The waiter for which the wake-up was meant may have queued behind it since. So the
-//! woken waiter notifies one more, and goes on waiting. (It may also have been woken for a waiter
-//! that died; then one returns for nothing.) Without marks there is no waiter to notify, and
-//! nothing to do.
+//! woken waiter tells all, if anything is owed (see below), and goes on waiting. If it notified one
+//! more, that could be one that has begun after that again, and so on without end.
 //!
 //! # Process death
 //! Waiters and notifiers keep the word pending while they sleep and wake. So the kernel wakes
@@ -43,12 +42,12 @@
 //!
 //! The kernel tells nobody if a waiter that was woken dies *while it waits for the lock*, which is
 //! what it has pending then. Nor does it if it wakes for the dead while the others are between two
-//! sleeps, nor if a thread is only stopped. Therefore a notifier adds one to `owed` before it adds
-//! to `some`, and, for a notification of more, the rest of those that the kernel woke after that.
-//! A waiter that was woken takes one away when it has the lock. A sleeper looks at the end of each
-//! slice, if `some` has changed since it began. If it finds the lock free at two of these looks,
-//! and the same `owed` at both, it returns. It is then as if it had been woken: it takes one away
-//! when it has the lock, and if it dies before that, the next one finds it.
+//! sleeps, nor if a thread is only stopped. Therefore a notifier counts in `owed` before it adds to
+//! `some`. A waiter that was woken settles one when it has the lock. A sleeper looks at the end of
+//! each slice, if `some` has changed since it began. If it finds the lock free at two of these
+//! looks, something owed, and no change of `owed` between them, it returns. It is then as if it had
+//! been woken: it settles one when it has the lock, and if it dies before that, the next one finds
+//! it. Where others are notified more often than twice a slice, it is found when they pause.
 //!
 //! Both looks are needed. A lock that is free at one look may have been freed a moment ago, after a
 //! long time in which no waiter could come for it. The waiter that is owed the notification is just
@@ -62,20 +61,21 @@
 //! A waiter that is alive and does not run for a slice, though the lock is free, cannot be told
 //! from a dead one. It is passed over: another waiter returns as well, for the one notification.
 //!
-//! Who tells all forgives what was owed before, since all who could have it are told; unless `owed`
-//! has changed meanwhile.
+//! Who tells all settles what was counted before, since all who could have it are told.
 //!
-//! `owed` does not know whose it is. So it may be more than what is owed: a wake-up that found a
-//! waiter which `all` had told, or which had not begun, is nobody's. A sleeper returns for nothing
-//! then. It may be less, too, and then a notification is lost with a waiter that dies: a stopped
-//! waiter that was passed over goes on and takes what is another's, or waiters with several locks
-//! use one condition at the same time. For both a waiter has to die between its wake-up and the
-//! lock, besides.
+//! `owed` does not know whose it is. A waiter may settle another's: one that was woken and told as
+//! well, or that was passed over and goes on. It has the lock then, and sees what the other's
+//! notifier changed before. So nothing is lost, if all that wait at the same time wait for the same
+//! lock and the same change. A waiter that was told, and not woken, settles nothing. If the wake-up
+//! was for it, and found nobody, one is owed to nobody, and a sleeper returns for nothing.
 //!
-//! | bits of `owed` | meaning |
-//! |---|---|
-//! | 0-15 | the number of notifications of `some` whose waiters do not have the lock yet, or died before they had it |
-//! | 16-31 | how often that has changed, or was found, modulo 2^16 |
+//! | bits of `owed` | name | meaning |
+//! |---|---|---|
+//! | 0-15 | settled | how many of those counted have the lock, or are not owed any more, modulo 2^16 |
+//! | 16-31 | counted | how many notifications of `some` there were, modulo 2^16 |
+//!
+//! The difference is what is owed: notifications whose waiters do not have the lock yet, or died
+//! before they had it. Who finds one that was left adds one to both, so that no other finds it.
 //!
 //! Only this is left to slices: such deaths, and threads that are stopped after they were woken, or
 //! before they wake others. A waiter that dies later has died with the lock: the next owner is
@@ -93,8 +93,8 @@ use core::cell::Cell;
 use core::convert::Infallible;
 use core::mem::offset_of;
 
-use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::atomic::Ordering::{Acquire, Relaxed, Release};
+use crossproc_sys::atomic::{AtomicU32, Ordering};
 use crossproc_sys::futex::{self, Awake};
 
 use crate::wait::broadcast::{Broadcast, SEVERAL, WAITERS, WAKING};
@@ -110,22 +110,57 @@ const SOME: u64 = (ONE_ALL - 1) & !(ONE_SOME - 1);
 /// A thread waits, or is to be woken.
 const ANYBODY: u64 = WAITERS | WAKING | LOOKING;
 
-const OWED: u32 = 0xffff;
-const ONE_CHANGE: u32 = 1 << 16;
-
 /// The condition's shared state, without the public methods.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct RawCondition {
     state: Broadcast<ALL>,
-    /// The notifications that are owed: see the top. Relaxed where nothing else is said: it is
-    /// looked at long after.
+    /// An [`Owed`]. Relaxed where nothing else is said: it is looked at long after.
     owed: AtomicU32,
     _padding: u32,
 }
 
 // The layout is a part of the ABI: see `docs/layout.md`.
 const _: () = assert!(offset_of!(RawCondition, owed) == 8 && size_of::<RawCondition>() == 16);
+
+/// The notifications that are owed: see the top.
+#[derive(Debug, Clone, Copy)]
+struct Owed {
+    counted: u16,
+    settled: u16,
+}
+
+impl Owed {
+    fn of(word: u32) -> Self {
+        Owed { counted: (word >> 16) as u16, settled: word as u16 }
+    }
+
+    fn word(self) -> u32 {
+        u32::from(self.counted) << 16 | u32::from(self.settled)
+    }
+
+    fn number(self) -> u16 {
+        self.counted.wrapping_sub(self.settled)
+    }
+
+    /// `None`: there is no room. What exceeds that is not found if it is left.
+    fn count(self) -> Option<Self> {
+        let counted = self.counted.wrapping_add(1);
+        (self.number() != u16::MAX).then_some(Owed { counted, ..self })
+    }
+
+    /// `None`: nothing is owed.
+    fn settle(self) -> Option<Self> {
+        let settled = self.settled.wrapping_add(1);
+        (self.number() != 0).then_some(Owed { settled, ..self })
+    }
+
+    /// Settles all of the first `counted`. `None`: they are.
+    fn settle_up_to(self, counted: u16) -> Option<Self> {
+        let left = counted.wrapping_sub(self.settled);
+        (left != 0 && left <= self.number()).then_some(Owed { settled: counted, ..self })
+    }
+}
 
 /// The word as a waiter saw it when its wait began.
 #[derive(Debug, Clone, Copy)]
@@ -169,16 +204,19 @@ impl RawCondition {
         let notified = |is_owed| Some(Notified { is_owed });
         let look = |seen: u64, awake| match (seen ^ begun_in.get()) & (SOME | ALL) {
             0 => {
-                if matches!(awake, Some((Awake::Woken, _))) {
-                    let (before, after) = self.notify_pending(1, LOOKING);
-                    // This thread's own notification does not count; one that came in between does.
+                if matches!(awake, Some((Awake::Woken, _))) && self.owed().number() != 0 {
+                    let told = |seen| after_all(seen, TURN) | LOOKING;
+                    let before = self.tell_all(told);
+                    // This thread's own telling does not count; what came in between does.
                     if (before ^ begun_in.get()) & (SOME | ALL) == 0 {
-                        begun_in.set(after);
+                        begun_in.set(told(before));
                     }
                 }
                 None
             }
-            changed if changed & ALL != 0 => notified(false),
+            changed if changed & ALL != 0 => {
+                notified(changed & SOME != 0 && matches!(awake, Some((Awake::Woken, _))))
+            }
             _ => match awake {
                 Some((Awake::Woken, _)) => notified(true),
                 // It did not sleep, so no wake was for it.
@@ -199,15 +237,20 @@ impl RawCondition {
     /// Notes that a notified waiter has the lock again.
     pub(crate) fn has_lock(&self, notified: Notified) {
         if notified.is_owed {
-            self.change_owed(|owed| owed.checked_sub(1));
+            self.change_owed(Relaxed, Owed::settle);
         }
     }
 
-    /// Changes the number that are owed, unless `next` returns `None`.
-    fn change_owed(&self, next: impl Fn(u32) -> Option<u32>) {
+    fn owed(&self) -> Owed {
+        // Acquire: what tells all comes after it.
+        Owed::of(self.owed.load(Acquire))
+    }
+
+    /// Changes what is owed, unless `next` returns `None`.
+    fn change_owed(&self, order: Ordering, next: impl Fn(Owed) -> Option<Owed>) {
         let mut seen = self.owed.load(Relaxed);
-        while let Some(next) = next(seen & OWED) {
-            match self.owed.compare_exchange_weak(seen, with_owed(seen, next), Relaxed, Relaxed) {
+        while let Some(next) = next(Owed::of(seen)) {
+            match self.owed.compare_exchange_weak(seen, next.word(), order, Relaxed) {
                 Ok(_) => return,
                 Err(now) => seen = now,
             }
@@ -218,10 +261,11 @@ impl RawCondition {
     /// Notes that it was found. For a sleeper that finds the lock free.
     fn find_left(&self, before: &Cell<u32>) -> bool {
         let seen = self.owed.load(Relaxed);
-        let found = with_owed(seen, seen & OWED);
+        let Owed { counted, settled } = Owed::of(seen);
+        let found = Owed { counted: counted.wrapping_add(1), settled: settled.wrapping_add(1) };
         seen == before.replace(seen)
-            && seen & OWED != 0
-            && self.owed.compare_exchange(seen, found, Relaxed, Relaxed).is_ok()
+            && counted != settled
+            && self.owed.compare_exchange(seen, found.word(), Relaxed, Relaxed).is_ok()
     }
 
     #[inline]
@@ -234,78 +278,62 @@ impl RawCondition {
     #[inline]
     pub(crate) fn notify_all(&self) {
         if self.state.word().load(Relaxed) & ANYBODY != 0 {
-            with_wake_on_death(self.state.word(), || self.wake_all(TURN));
+            with_wake_on_death(self.state.word(), || self.tell_all(|seen| after_all(seen, TURN)));
         }
     }
 
     #[cold]
     fn notify_contended(&self, count: u32) {
-        with_wake_on_death(self.state.word(), || self.notify_pending(count, 0));
+        // One by one. So each is counted before its waiter can settle it, and none is counted that
+        // nobody has.
+        with_wake_on_death(self.state.word(), || (0..count).all(|_| self.notify_pending()));
     }
 
-    /// Notifies, with the word pending already. `still` is `LOOKING` if this thread goes on
-    /// waiting, so that it can be notified before it marks the word again. Returns the word before,
-    /// and what it was made.
-    fn notify_pending(&self, count: u32, still: u64) -> (u64, u64) {
-        let told = |seen| after_all(seen, TURN) | still;
-        let one_at_most = |seen| if seen & SEVERAL == 0 { Ok(told(seen)) } else { Err(()) };
-        let owed = self.owed_so_far();
-        if let Ok(before) = self.state.change(Relaxed, one_at_most) {
-            self.forgive(owed);
-            return (before, told(before));
+    /// Notifies one, with the word pending already. Returns whether one was asleep; otherwise all
+    /// were told.
+    fn notify_pending(&self) -> bool {
+        let one_at_most =
+            |seen| if seen & SEVERAL == 0 { Ok(after_all(seen, TURN)) } else { Err(()) };
+        if self.try_tell_all(one_at_most).is_ok() {
+            return false;
         }
-        // As many at most as there is room for: what exceeds that is not found if it is left.
-        self.change_owed(|owed| Some((owed + 1).min(OWED)));
+        self.change_owed(Relaxed, Owed::count);
         let mut seen = self.state.word().load(Relaxed);
+        // Release: pairs with the Acquire in `wait_pending`. A waiter that begins after this, and
+        // is woken, sees that something is owed.
         while let Err(now) =
-            self.state.word().compare_exchange_weak(seen, after_some(seen), Relaxed, Relaxed)
+            self.state.word().compare_exchange_weak(seen, after_some(seen), Release, Relaxed)
         {
             seen = now;
         }
-        let woken = futex::try_wake(self.state.word(), count);
-        // If the kernel refuses, nothing tells whether `count` were woken. The waiters that were
-        // not woken must find out by themselves.
-        // `TURN` has changed already.
-        let are_all_told = woken.is_none_or(|woken| woken < count) && self.wake_all(0);
-        match woken.unwrap_or(0) {
-            _ if are_all_told => {}
-            0 => self.change_owed(|owed| owed.checked_sub(1)),
-            1 => {}
-            more => self.change_owed(|owed| Some(owed.saturating_add(more - 1).min(OWED))),
+        // If the kernel refuses, nothing tells whether one was woken. Then all must find out by
+        // themselves.
+        let is_woken = futex::try_wake(self.state.word(), 1) == Some(1);
+        if !is_woken {
+            // `TURN` has changed already.
+            self.tell_all(|seen| after_all(seen, 0));
         }
-        (seen, after_some(seen))
+        is_woken
     }
 
-    /// Makes all waiters return that have begun before. Returns whether nothing is owed any more.
-    fn wake_all(&self, turn: u64) -> bool {
-        let owed = self.owed_so_far();
-        let Ok(_) = self.state.change(Relaxed, |seen| Ok::<_, Infallible>(after_all(seen, turn)));
-        self.forgive(owed)
+    /// Makes all waiters return that have begun before. Returns what the word was.
+    fn tell_all(&self, next: impl Fn(u64) -> u64) -> u64 {
+        let Ok(before) = self.try_tell_all(|seen| Ok::<_, Infallible>(next(seen)));
+        before
     }
 
-    /// Returns what is owed before all are told.
-    fn owed_so_far(&self) -> u32 {
-        // Acquire: the exchange that tells all comes after it.
-        self.owed.load(Acquire)
-    }
-
-    /// After all were told: nobody else is to have what was owed before that. Returns whether
-    /// nothing is owed any more; if `owed` has changed meanwhile, it stays as it is, and may be too
-    /// much.
-    fn forgive(&self, owed: u32) -> bool {
+    /// The same, unless `next` refuses.
+    fn try_tell_all<E>(&self, next: impl Fn(u64) -> Result<u64, E>) -> Result<u64, E> {
+        let Owed { counted, .. } = self.owed();
+        let before = self.state.change(Relaxed, next)?;
         // Release: after the exchange that has told all.
-        owed & OWED == 0
-            || self.owed.compare_exchange(owed, with_owed(owed, 0), Release, Relaxed).is_ok()
+        self.change_owed(Release, |owed| owed.settle_up_to(counted));
+        Ok(before)
     }
 }
 
 fn after_some(seen: u64) -> u64 {
     (seen & !(SOME | LOOKING) | seen.wrapping_add(ONE_SOME) & SOME) ^ TURN
-}
-
-/// Returns `owed` after one more change, by which so many are owed.
-fn with_owed(owed: u32, count: u32) -> u32 {
-    (owed & !OWED).wrapping_add(ONE_CHANGE) | count
 }
 
 fn after_all(seen: u64, turn: u64) -> u64 {
@@ -321,7 +349,7 @@ mod tests {
     /// Returns a condition with one waiter that was notified and waits for the lock.
     fn owing() -> RawCondition {
         let condition = RawCondition::new();
-        condition.change_owed(|owed| Some(owed + 1));
+        condition.change_owed(Relaxed, Owed::count);
         condition
     }
 
@@ -354,26 +382,39 @@ mod tests {
         let look = Cell::new(0);
         assert!(!condition.find_left(&look));
         condition.has_lock(OWING);
-        condition.change_owed(|owed| Some(owed + 1));
+        condition.change_owed(Relaxed, Owed::count);
         assert!(!condition.find_left(&look));
         condition.has_lock(OWING);
         assert!(!condition.find_left(&look));
         condition.has_lock(OWING);
         condition.has_lock(Notified { is_owed: false });
-        assert_eq!(condition.owed.load(Relaxed) & OWED, 0);
+        assert_eq!(condition.owed().number(), 0);
     }
 
     #[test]
-    fn what_was_owed_is_forgiven_once_all_are_told() {
+    fn what_was_counted_is_settled_once_all_are_told() {
         let condition = owing();
-        let before = condition.owed_so_far();
-        assert!(condition.forgive(before));
-        assert_eq!(condition.owed.load(Relaxed) & OWED, 0);
+        condition.tell_all(|seen| after_all(seen, TURN));
+        assert_eq!(condition.owed().number(), 0);
+        let five = Owed { counted: 2, settled: 2_u16.wrapping_sub(5) };
+        assert_eq!(five.number(), 5);
         // Not what has come since.
-        let condition = owing();
-        let before = condition.owed_so_far();
-        condition.change_owed(|owed| Some(owed + 1));
-        assert!(!condition.forgive(before));
-        assert_eq!(condition.owed.load(Relaxed) & OWED, 2);
+        assert_eq!(five.settle_up_to(1).unwrap().number(), 1);
+        assert_eq!(five.settle_up_to(2).unwrap().number(), 0);
+        // Waiters may have settled some of it meanwhile, or all, and what came after it.
+        assert_eq!(five.settle().unwrap().settle_up_to(1).unwrap().number(), 1);
+        assert!(five.settle_up_to(five.settled).is_none());
+        assert!(five.settle_up_to(five.settled.wrapping_sub(1)).is_none());
+    }
+
+    #[test]
+    fn no_more_is_counted_than_there_is_room_for() {
+        let full = Owed { counted: 9, settled: 10 };
+        assert_eq!(full.number(), u16::MAX);
+        assert!(full.count().is_none());
+        assert_eq!(full.settle().unwrap().number(), u16::MAX - 1);
+        let none = Owed { counted: 9, settled: 9 };
+        assert!(none.settle().is_none());
+        assert_eq!(none.count().unwrap().number(), 1);
     }
 }
