@@ -43,7 +43,7 @@ for name in lock rwlock event semaphore condition barrier permits queue pipe; do
     before=$(program "$tree" $name)
     now=$(program "$PWD" $name)
     filter=()
-    # The others are as fast as they were.
+    # The fastest of its rivals. All of them would take an hour.
     [ $name != queue ] || filter=(shaq)
     for ((round = 0; round < rounds; round++)); do
         printf '%s, round %s\n' $name $((round + 1)) >&2
@@ -66,8 +66,8 @@ awk -F ' *[|] *' '
             }
         return all[int((count + 1) / 2)]
     }
-    function time(nanos) {
-        return sprintf(nanos < 100 ? "%.1f" : "%.0f", nanos)
+    function time(number) {
+        return sprintf((number < 100 ? "%.1f" : "%.0f"), number)
     }
     NF > 7 && $7 + 0 > 0 {
         row = $2 " | " $3 " | " $4
