@@ -76,7 +76,8 @@ awk -F ' *[|] *' '
         ratios[$1, row] = ratios[$1, row] " " $7
     }
     END {
-        print "| benchmark | operation | rival | before, ns | now, ns | now / before | before / rival | now / rival |"
+        print "| benchmark | operation | rival | before, ns | now, ns | now / before |" \
+            " before / rival | now / rival |"
         print "|---|---|---|---|---|---|---|---|"
         for (i = 1; i <= last; i++) {
             row = rows[i]
