@@ -19,6 +19,7 @@ pub mod machine;
 pub mod pipe;
 pub mod placement;
 pub mod posix_semaphore;
+pub mod python;
 pub mod quartiles;
 pub mod queue;
 pub mod ratios;
