@@ -31,6 +31,11 @@
 //! program, fork before the first thread, start a [`Nursery`] or an [`FnNursery`] before the first
 //! thread, which forks at any time, or start a program with [`CommandExt`].
 //!
+//! A child of [`Builder::fork_with_threads`] that starts threads with std may wait for ever: std
+//! takes a lock where a thread begins and where it ends, and another thread may have had it at the
+//! fork (Rust 1.95: `set_current_info` in std's `thread_info.rs`). The threads that this crate
+//! starts there take no such lock.
+//!
 //! A thread that has ended, or was joined, does not count: [`fork`] waits until the kernel has
 //! finished with it. A thread that is about to end cannot be told from one that is not. So `fork`
 //! waits 100 ms before it refuses, and then names the threads that are left.
@@ -75,7 +80,9 @@
 //! ```
 //!
 //! Or a test forks once with [`Builder::fork_with_threads`], and does the rest in that child, which
-//! has one thread. That function is `unsafe`: the test answers for what the child uses.
+//! has one thread. That function is `unsafe`: the test answers for what the child uses. If the
+//! child starts threads, run the tests with `RUST_TEST_THREADS=1`. Then the runner starts none
+//! meanwhile.
 //!
 //! Locks of this crate are no problem in either case: they belong to their thread, and the child's
 //! are its own.

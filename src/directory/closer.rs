@@ -26,12 +26,12 @@ use core::time::Duration;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use crate::reactor::own_threads::{CLOSER, HasThreads};
 use crate::sync::semaphore::Semaphore;
 use crossproc_sys::poll::Bell;
 use crossproc_sys::streams;
+use crossproc_sys::thread;
 
 /// The most threads: so many closes may be stuck before others have to wait for them.
 const MAX_THREADS: usize = 16;
@@ -134,9 +134,7 @@ impl Closer {
             .is_ok()
         {
             let closer = Arc::clone(self);
-            if let Err(error) =
-                thread::Builder::new().name(CLOSER.into()).spawn(move || closer.run())
-            {
+            if let Err(error) = thread::spawn(CLOSER, thread::STACK, move || closer.run()) {
                 // SeqCst: see `close`.
                 self.threads.fetch_sub(1, SeqCst);
                 self.complain(&error);
@@ -295,6 +293,8 @@ impl Drop for Foreign {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[test]

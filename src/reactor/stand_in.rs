@@ -57,7 +57,6 @@ use core::sync::atomic::Ordering::Relaxed;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::clock;
@@ -65,6 +64,7 @@ use crossproc_sys::futex;
 use crossproc_sys::per_process::{Current, PerProcess};
 use crossproc_sys::robust::Lent;
 use crossproc_sys::signals::with_all_blocked;
+use crossproc_sys::thread;
 
 use crate::reactor::own_threads::SLEEPER;
 use crate::wait::source::Source;
@@ -155,8 +155,7 @@ impl Pool {
             return Ok(None);
         }
         let (tell, told) = sync_channel(1);
-        let builder = thread::Builder::new().name(SLEEPER.into()).stack_size(STACK);
-        with_all_blocked(|| builder.spawn(move || this.stand(&tell)))?;
+        with_all_blocked(|| thread::spawn(SLEEPER, STACK, move || this.stand(&tell)))?;
         // The thread always sends an answer.
         Ok(told.recv().ok().flatten())
     }

@@ -46,5 +46,6 @@ pub mod sealed;
 pub mod signals;
 pub mod socket;
 pub mod streams;
+pub mod thread;
 pub mod threads;
 pub mod unshared;

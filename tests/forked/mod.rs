@@ -29,6 +29,19 @@ fn number_of(name: &str) -> Option<u32> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value:?}")))
 }
 
+/// Tests of a program that forks run one after the other, unless `RUST_TEST_THREADS` says something
+/// else. A child that was forked while another thread began or ended has a lock of std's taken, and
+/// no thread that std starts there begins: see `crossproc_sys::thread`.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ONE_AT_A_TIME: extern "C" fn() = {
+    extern "C" fn set() {
+        // SAFETY: both are strings of C, and before `main` there is no other thread.
+        unsafe { libc::setenv(c"RUST_TEST_THREADS".as_ptr(), c"1".as_ptr(), 0) };
+    }
+    set
+};
+
 /// Forks a child that dies with the test. Slices are off in the child and in the test, so that they
 /// hide nothing.
 pub(crate) fn fork<R: Exit>(body: impl FnOnce() -> R + Send) -> Child {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossproc::{Condition, ConditionError, Lock, LockError, LockGuard, RLock, Wait};
 use crossproc_sys::model::Futexes::{Look, Sleep};
-use crossproc_sys::model::{expire, participant};
+use crossproc_sys::model::{be_first, expire, participant};
 use loom::thread;
 
 use crate::{Watched, join, join_all, kill_model, model, share, spawn};
@@ -372,6 +372,56 @@ fn one_that_is_woken_for_nothing_waits_on() {
         });
         join(waiter);
     });
+}
+
+/// One that begins after a notification, and is woken by it, leaves it to one that began before.
+#[test]
+fn a_notification_is_not_lost_to_one_that_begins_after_it() {
+    /// Instead of how many have waited.
+    const OVER: u64 = u64::MAX;
+    /// Waits once, unless all is over, and ends it for all others.
+    fn wait_once((waits, changed): &(Lock<u64>, Condition)) {
+        let mut waits = waits.lock().unwrap();
+        if *waits != OVER {
+            *waits += 1;
+            changed.wait(&mut waits).unwrap();
+            *waits = OVER;
+        }
+        drop(waits);
+        changed.notify_all();
+    }
+    model(
+        "condition: a_notification_is_not_lost_to_one_that_begins_after_it",
+        Sleep,
+        Some(1),
+        || {
+            let shared = share((Lock::new(0), Condition::new()));
+            expire();
+            for tid in [1, 2] {
+                participant(tid, None, || {
+                    let mut waits = shared.0.lock().unwrap();
+                    let waited = shared.1.wait_timeout(&mut waits, LONG);
+                    assert!(matches!(waited, Err(ConditionError::TimedOut)));
+                });
+            }
+            let former = spawn(3, None, &shared, wait_once);
+            let latter = spawn(4, None, &shared, |shared| {
+                be_first();
+                wait_once(shared);
+            });
+            participant(5, None, || {
+                let (waits, changed) = &*shared;
+                let mut waits = waits.lock().unwrap();
+                // If nobody waits yet, nobody is owed a notification, and nobody need wait.
+                if *waits == 0 {
+                    *waits = OVER;
+                }
+                drop(waits);
+                changed.notify_one();
+            });
+            join_all([former, latter]);
+        },
+    );
 }
 
 #[test]

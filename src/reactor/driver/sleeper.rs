@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
 
 use crossproc_sys::atomic::AtomicU32;
 use crossproc_sys::clock;
@@ -11,6 +10,7 @@ use crossproc_sys::futex::{self, Awake, Slept};
 use crossproc_sys::per_process::Current;
 use crossproc_sys::robust;
 use crossproc_sys::signals::with_all_blocked;
+use crossproc_sys::thread;
 
 use super::Driver;
 use super::table::{After, Table, WaitList};
@@ -59,9 +59,7 @@ impl Sleeper {
             idle_end: None,
         };
         // The thread begins by taking the mutex, which the caller has.
-        let started = with_all_blocked(|| {
-            thread::Builder::new().name(SLEEPER.into()).spawn(|| sleeper.run())
-        });
+        let started = with_all_blocked(|| thread::spawn(SLEEPER, thread::STACK, || sleeper.run()));
         if started.is_err() {
             table.remove_batch(batch);
         }

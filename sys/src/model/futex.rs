@@ -12,7 +12,7 @@ use loom::thread::Thread;
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use crate::model::explorer::{self, Place, Private};
-use crate::model::{Futexes, WORLD, expired, private_step, step};
+use crate::model::{Futexes, WORLD, expired, is_first, private_step, step};
 use crate::robust::{OWNER_DIED, TID_MASK, WAITERS};
 
 /// No spinning: loom explores every order of the accesses anyway.
@@ -146,6 +146,9 @@ impl Futex {
             sleeper.end(Awake::Changed);
         } else if sleeper.has_deadline && expired() {
             sleeper.end(Awake::TimedOut);
+        } else if is_first() {
+            asleep.push_front((Rc::clone(sleeper), place));
+            return true;
         } else {
             asleep.push_back((Rc::clone(sleeper), place));
             return true;

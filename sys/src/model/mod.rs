@@ -101,6 +101,7 @@ struct Participant {
     /// The steps left; `None` for a participant that is not to be killed.
     left: Cell<Option<usize>>,
     dead: Cell<bool>,
+    is_first: Cell<bool>,
     writes: Cell<usize>,
 }
 
@@ -174,6 +175,16 @@ pub fn participant(tid: u32, killed_at: Option<usize>, body: impl FnOnce()) -> E
     me.dead.set(false);
     me.thread.die();
     End { killed, writes }
+}
+
+/// From now on the calling participant is woken before others. The kernel sorts a queue's threads
+/// by their priorities.
+pub fn be_first() {
+    me().expect("a participant").is_first.set(true);
+}
+
+pub(crate) fn is_first() -> bool {
+    me().is_some_and(|me| me.is_first.get())
 }
 
 /// Lets every deadline pass: sleeps with a deadline return, and later ones do not sleep at all.
