@@ -14,6 +14,7 @@ use crossproc::{
     Broadcast, BroadcastOptions, Plain, QueueError, RegionError, Shm, SlowSubscribers, Subscriber,
     WaitAnyError, set_recheck_interval, wait_any, wait_any_timeout,
 };
+use crossproc_sys::memory::len_and_allocated;
 
 mod forked;
 use forked::{fork, join_all, kill, patience, wait_until, wait_until_asleep};
@@ -498,6 +499,18 @@ fn ids_go_round_between_senders_and_subscribers() {
             one.recv().unwrap();
         })]);
     }
+}
+
+/// A sender's slots are there before it writes to them. A subscriber that had its id had none.
+#[test]
+fn a_sender_that_comes_after_a_subscriber_has_all_its_memory() {
+    const LEN: usize = 1 << 20;
+    let broadcast = BroadcastOptions::new().participants(1).create_bytes(1, LEN).unwrap();
+    let allocated = || len_and_allocated(&broadcast).unwrap().1;
+    join_all([fork(|| drop(broadcast.subscribe().unwrap()))]);
+    let before = allocated();
+    join_all([fork(|| broadcast.send(b"short").unwrap())]);
+    assert!(allocated() - before >= LEN as u64, "{before} bytes, and then {}", allocated());
 }
 
 #[test]

@@ -77,6 +77,18 @@ fn another_type_is_attached_only_once_all_handles_are_gone() {
     }
 }
 
+/// Unlike other regions, a queue has no table of what lies where in it.
+#[test]
+fn nor_are_the_items_of_a_queue_others_than_at_first() {
+    let (numbers, floats) = (Queue::<u64>::new(4).unwrap(), Queue::<f64>::new(4).unwrap());
+    let file = file_of(&numbers);
+    pretend(&file, &floats);
+    let refused = Queue::<f64>::attach(descriptor_of(&file));
+    assert!(matches!(refused, Err(RegionError::Changed)), "{refused:?}");
+    drop(numbers);
+    Queue::<f64>::attach(descriptor_of(&file)).unwrap();
+}
+
 #[test]
 fn a_forked_child_believes_what_its_parent_did() {
     let handle = lock();

@@ -57,20 +57,27 @@ fn new() -> All {
 }
 
 impl All {
-    fn mappings(&self) -> Vec<Mapping> {
-        let files = [
-            self.items.as_fd(),
-            self.bytes.as_fd(),
-            self.tasks.as_fd(),
-            self.byte_tasks.as_fd(),
-            self.batches.as_fd(),
-            self.long_tasks.as_fd(),
-            self.waiting.as_fd(),
-            self.lagging.as_fd(),
-            self.expelling.as_fd(),
-        ];
-        files.map(|file| Mapping::new(file, memory::len(file).unwrap() as usize).unwrap()).into()
+    fn files(&self) -> [OwnedFd; 9] {
+        [
+            copy_of(&self.items),
+            copy_of(&self.bytes),
+            copy_of(&self.tasks),
+            copy_of(&self.byte_tasks),
+            copy_of(&self.batches),
+            copy_of(&self.long_tasks),
+            copy_of(&self.waiting),
+            copy_of(&self.lagging),
+            copy_of(&self.expelling),
+        ]
     }
+
+    fn mappings(&self) -> Vec<Mapping> {
+        self.files().iter().map(mapped).collect()
+    }
+}
+
+fn mapped(file: &OwnedFd) -> Mapping {
+    Mapping::new(file, memory::len(file).unwrap() as usize).unwrap()
 }
 
 fn copy_of(queue: &impl AsFd) -> OwnedFd {
@@ -311,17 +318,19 @@ fn one_wrong_word_neither_crashes_nor_hangs_anybody() {
     }
 }
 
-fn attach(all: &All, which: usize) -> Result<(), RegionError> {
+/// Attaches to one of the files, as to what is in it. There is no other handle to that: while there
+/// is one, nothing else is believed than what that one has found.
+fn attach(file: &OwnedFd, which: usize) -> Result<(), RegionError> {
+    let file = copy_of(file);
     match which {
-        0 => Queue::<u64>::attach(copy_of(&all.items)).map(|_| ()),
-        1 => ByteQueue::attach(copy_of(&all.bytes)).map(|_| ()),
-        2 => JoinableQueue::<u64>::attach(copy_of(&all.tasks)).map(|_| ()),
-        3 => JoinableByteQueue::attach(copy_of(&all.byte_tasks)).map(|_| ()),
-        5 => JoinableByteQueue::attach(copy_of(&all.long_tasks)).map(|_| ()),
-        6 => Broadcast::<u64>::attach(copy_of(&all.waiting)).map(|_| ()),
-        7 => Broadcast::<[u8]>::attach(copy_of(&all.lagging)).map(|_| ()),
-        8 => Broadcast::<u64>::attach(copy_of(&all.expelling)).map(|_| ()),
-        _ => BatchQueue::<[u32; 3]>::attach(copy_of(&all.batches)).map(|_| ()),
+        0 => Queue::<u64>::attach(file).map(|_| ()),
+        1 => ByteQueue::attach(file).map(|_| ()),
+        2 => JoinableQueue::<u64>::attach(file).map(|_| ()),
+        3 => JoinableByteQueue::attach(file).map(|_| ()),
+        5 => JoinableByteQueue::attach(file).map(|_| ()),
+        6 | 8 => Broadcast::<u64>::attach(file).map(|_| ()),
+        7 => Broadcast::<[u8]>::attach(file).map(|_| ()),
+        _ => BatchQueue::<[u32; 3]>::attach(file).map(|_| ()),
     }
 }
 
@@ -336,9 +345,10 @@ const EXPELLING: usize = 8;
 
 #[test]
 fn a_queue_with_a_shape_that_cannot_be_is_not_attached() {
-    let all = new();
-    for (which, mapping) in all.mappings().iter().enumerate() {
-        attach(&all, which).unwrap();
+    let files = new().files();
+    for (which, file) in files.iter().enumerate() {
+        let mapping = &mapped(file);
+        attach(file, which).unwrap();
         // Both may be any number.
         let is_free = |index| index == ATTEMPTS || index == PATIENCE_AT && which == EXPELLING;
         for index in (0..SHAPE).filter(|&index| !is_free(index)) {
@@ -361,21 +371,22 @@ fn a_queue_with_a_shape_that_cannot_be_is_not_attached() {
                 // SAFETY: as above.
                 unsafe { at.write_volatile(wrong) };
                 assert!(
-                    attach(&all, which).is_err(),
+                    attach(file, which).is_err(),
                     "word {index} of queue {which} is {wrong:#x}, not {right:#x}"
                 );
             }
             // SAFETY: as above.
             unsafe { at.write_volatile(right) };
         }
-        attach(&all, which).unwrap();
+        attach(file, which).unwrap();
     }
 }
 
 #[test]
 fn a_queue_with_another_header_is_not_attached() {
-    let all = new();
-    for (which, mapping) in all.mappings().iter().enumerate() {
+    let files = new().files();
+    for (which, file) in files.iter().enumerate() {
+        let mapping = &mapped(file);
         // Every word up to the mark that says the queue is complete, and the mark itself.
         for index in 0..=8 {
             let at = word_at(mapping, index * 8);
@@ -385,14 +396,14 @@ fn a_queue_with_another_header_is_not_attached() {
                 // SAFETY: as above.
                 unsafe { at.write_volatile(wrong) };
                 assert!(
-                    attach(&all, which).is_err(),
+                    attach(file, which).is_err(),
                     "word {index} of the header of queue {which} is {wrong:#x}, not {right:#x}"
                 );
             }
             // SAFETY: as above.
             unsafe { at.write_volatile(right) };
         }
-        attach(&all, which).unwrap();
+        attach(file, which).unwrap();
     }
 }
 
@@ -416,6 +427,28 @@ fn a_shape_that_changes_afterwards_changes_nothing() {
     all.tasks.join().unwrap();
     all.batches.put_many(&[[5; 3]; 6]).unwrap();
     assert_eq!((all.batches.len(), all.batches.receive().unwrap().len()), (2, 5));
+}
+
+/// A message is no longer than its slot, whatever its slot says.
+#[test]
+fn a_message_whose_length_changes_is_as_long_as_its_slot_at_most() {
+    const SENT: usize = 17;
+    let broadcast = BroadcastOptions::new().create_bytes(3, 40).unwrap();
+    let mut subscriber = broadcast.subscribe().unwrap();
+    for wrong in [41, 1 << 20, u32::MAX] {
+        broadcast.send(&[7; SENT]).unwrap();
+        let mapping = mapped(&copy_of(&broadcast));
+        let lengths = (CONTENTS / 4..mapping.len() / 4 - 1)
+            .map(|word| word_at(&mapping, word * 4).cast::<u32>())
+            // SAFETY: inside the mapping and aligned; this thread is in no operation, and no other
+            // thread has the broadcast.
+            .filter(|at| unsafe { at.read_volatile() } == SENT as u32);
+        for at in lengths {
+            // SAFETY: as above.
+            unsafe { at.write_volatile(wrong) };
+        }
+        assert_eq!(subscriber.recv().unwrap().len(), 40);
+    }
 }
 
 /// The participant that gave a task back looks at its place again and again, until the place makes
