@@ -4,7 +4,6 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,41 +31,6 @@ fn refused() -> String {
 
 fn forks() -> Child {
     process::fork(|| ()).unwrap()
-}
-
-#[test]
-fn a_child_starts_the_crates_threads_whatever_other_threads_were_in_the_middle_of() {
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            // As each begins and ends, it has a lock of std's.
-            scope.spawn(|| {
-                while !is_over.load(Relaxed) {
-                    thread::spawn(|| ()).join().unwrap();
-                }
-            });
-        }
-        let _over = Over(&is_over);
-        for _ in 0..100 {
-            join_all([fork(|| {
-                let (one, other) = crossproc::pipe().unwrap();
-                one.send(b"").unwrap();
-                wait_any_timeout(&[&Event::new(), &other], PATIENCE).unwrap();
-                let idle = Event::new();
-                assert!(wait_any_timeout(&[&idle, &one], Duration::from_millis(1)).is_err());
-                assert!(names().iter().any(|name| name == "crossproc-futex"));
-            })]);
-        }
-    });
-}
-
-/// Ends a test's threads, also where the test fails.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 #[test]

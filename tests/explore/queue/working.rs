@@ -47,6 +47,12 @@ impl Plot {
         !self.memory.has_unfinished(None)
     }
 
+    /// Returns whether there is a dead letter, or will be once the dead are buried.
+    fn has_letter(&self) -> bool {
+        self.memory.bury(None);
+        self.memory.has_letter() || self.memory.count_letters() != 0
+    }
+
     /// Returns whether there is a task for a waiting participant, or the end.
     fn has_news(&self) -> bool {
         let Plot { memory, .. } = self;
@@ -152,7 +158,7 @@ pub(super) fn explore_tasks_in<const N: usize>(
                     "thread {thread} sleeps, and {left:?} are unfinished"
                 ),
                 (Fate::Asleep, WatchLetter) => assert!(
-                    !end.look(|plot| plot.memory.has_letter()),
+                    !end.look(Plot::has_letter),
                     "thread {thread} sleeps, and there is a letter"
                 ),
                 (Fate::Asleep, WatchAll) => assert!(
