@@ -144,8 +144,10 @@ impl Search<'_> {
         }
         threads.clone().any(|thread| {
             let op = self.histories[thread].get(model.next[thread]).copied();
+            // An operation that was cut off by a death may have happened. One that sleeps has not.
+            let is_asleep = self.fates[thread] == Fate::Asleep;
             let mut after = Vec::new();
-            if let Some((op, result)) = op {
+            if let Some((op, result)) = op.filter(|(_, result)| result.is_some() || !is_asleep) {
                 if let (Subscribe(oldest), Seat::None) = (op, model.seats[thread]) {
                     let mut next = model.clone();
                     next.seats[thread] = Seat::Coming(self.first(model, oldest));
