@@ -24,6 +24,14 @@ pub(crate) fn slowness() -> u32 {
     number_of("CROSSPROC_SLOWNESS").unwrap_or(1)
 }
 
+/// Returns how long the calling thread has waited for a processor, which others had; zero if the
+/// kernel does not say.
+pub(crate) fn waited_for_processor() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = stat.split(' ').nth(1).and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
+}
+
 fn number_of(name: &str) -> Option<u32> {
     let value = std::env::var(name).ok()?;
     Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value:?}")))

@@ -32,6 +32,7 @@
 
 mod arena;
 mod case;
+mod clock;
 mod process;
 mod record;
 mod run;

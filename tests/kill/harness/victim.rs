@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::arena::{Arena, Seat};
 use super::case::Operation;
+use super::clock::ClockRead;
 use super::process::{Crew, Member, is_traced_asleep, let_others_run, signal, wait_for};
 use super::run::Fault;
 use super::visible::{Memory, Next, position};
@@ -113,6 +114,7 @@ pub(crate) struct Victim {
     pub(crate) pid: i32,
     seat: &'static Seat,
     is_asleep: bool,
+    clock: ClockRead,
 }
 
 impl Victim {
@@ -131,6 +133,7 @@ impl Victim {
             pid: crew.pid(member),
             seat: &arena.control.seats[member],
             is_asleep: false,
+            clock: ClockRead::new(),
         };
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -226,13 +229,17 @@ impl Victim {
     /// Executes one instruction. One that sleeps takes two steps: to fall asleep, and to return.
     fn step(&mut self, crew: &mut Crew, is_syscall: bool) -> Result<(), Fault> {
         let may_sleep = is_syscall && !self.is_asleep;
+        let mut stopped = None;
         if !self.is_asleep {
-            ptrace(libc::PTRACE_SINGLESTEP, self.pid, 0, 0);
+            stopped = self.clock.end_if_it_begins_anew(self.pid);
+            if stopped.is_none() {
+                ptrace(libc::PTRACE_SINGLESTEP, self.pid, 0, 0);
+            }
         }
         let deadline = Instant::now() + PATIENCE;
         let flags = if is_syscall || self.is_asleep { libc::WNOHANG } else { 0 };
         loop {
-            match wait_for(self.pid, flags) {
+            match stopped.take().or_else(|| wait_for(self.pid, flags)) {
                 Some(status)
                     if libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP =>
                 {

@@ -132,7 +132,7 @@ impl Memory {
 }
 
 /// Parses a line of `/proc/PID/maps`: the range, the access rights, and the name.
-fn mapping(line: &str) -> Option<(Range<u64>, &str, &str)> {
+pub(super) fn mapping(line: &str) -> Option<(Range<u64>, &str, &str)> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
     let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
@@ -297,4 +297,8 @@ fn value_of(registers: &Registers, _: Register) -> Option<u64> {
 /// Returns the address of the instruction at which the process stands, if it stands at one.
 pub(crate) fn position(pid: i32) -> Option<u64> {
     registers(pid).and_then(|registers| value_of(&registers, Register::RIP))
+}
+
+pub(super) fn stack_pointer(pid: i32) -> Option<u64> {
+    registers(pid).and_then(|registers| value_of(&registers, Register::RSP))
 }
