@@ -177,7 +177,16 @@ impl Search<'_> {
                 rest.iter().all(|(_, result)| result.is_none())
             }
             Some(&(op, None)) if self.fates[thread] == Fate::Asleep => match op {
-                SendWaiting(_) | WatchRoom => !model.is_closed && self.is_full(model),
+                SendWaiting(_) | WatchRoom => {
+                    // A dead subscriber holds up nobody for good.
+                    let mut living = model.clone();
+                    for (seat, fate) in living.seats.iter_mut().zip(self.fates) {
+                        if *fate == Fate::Killed {
+                            *seat = Seat::None;
+                        }
+                    }
+                    !model.is_closed && self.is_full(&living)
+                }
                 ReceiveWaiting | WatchItem => {
                     !model.is_closed && model.seats[thread] == Seat::At(model.sent.len())
                 }
@@ -367,6 +376,31 @@ fn a_newcomer_gets_the_oldest() {
         part(2, [Send(11)]).prepared([Attach]),
     ];
     explore_cast("broadcast: a_newcomer_gets_the_oldest", broadcast(1, 3, WAIT), parts, 0);
+}
+
+/// A sender goes by what it found at an earlier look, unless it sees that somebody came.
+#[test]
+fn a_newcomer_gets_the_oldest_of_several() {
+    let parts = [
+        part(0, [OLDEST, Receive, Receive]),
+        part(1, [Send(1), Send(2)]).prepared([Attach, Send(7), Send(8)]),
+    ];
+    explore_cast(
+        "broadcast: a_newcomer_gets_the_oldest_of_several",
+        broadcast(2, 2, WAIT),
+        parts,
+        0,
+    );
+}
+
+/// It holds up senders until it has found where it begins.
+#[test]
+fn a_newcomer_strands_no_sender() {
+    let parts = [
+        part(0, [NOW, ReceiveWaiting]),
+        part(1, [Send(1), SendWaiting(2)]).prepared([Attach, Send(7)]),
+    ];
+    explore_cast("broadcast: a_newcomer_strands_no_sender", broadcast(1, 2, WAIT), parts, 0);
 }
 
 #[test]
