@@ -1,5 +1,6 @@
 //! Children that are forked while another thread begins. std has a lock then, which stays taken in
-//! the child (`crossproc_sys::thread`). What this crate does with threads goes on there all the same.
+//! the child (`crossproc_sys::thread`). What this crate does with threads goes on there all the
+//! same.
 
 #![allow(unsafe_code)]
 

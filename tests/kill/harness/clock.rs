@@ -73,7 +73,7 @@ fn run_to(pid: i32, at: u64) -> i32 {
         #[cfg(target_arch = "x86_64")]
         if position(pid) == Some(at + 1) {
             let register = core::mem::offset_of!(libc::user_regs_struct, rip);
-            // SAFETY: sets the other process's instruction pointer back to where the breakpoint was.
+            // SAFETY: sets the other process's instruction pointer back to the breakpoint.
             unsafe { libc::ptrace(libc::PTRACE_POKEUSER, pid, register, at) };
         }
     }
