@@ -374,6 +374,40 @@ fn one_that_is_woken_for_nothing_waits_on() {
     });
 }
 
+/// Leaves the marks of two sleepers whose time is over: a notifier says that it wakes one of them.
+fn leave_marks(lock: &Lock<u64>, changed: &Condition) {
+    expire();
+    for tid in [1, 2] {
+        participant(tid, None, || {
+            let mut guard = lock.lock().unwrap();
+            let waited = changed.wait_timeout(&mut guard, LONG);
+            assert!(matches!(waited, Err(ConditionError::TimedOut)));
+        });
+    }
+}
+
+/// The waiter need not be asleep yet when the notifier dies.
+#[test]
+fn one_killed_while_it_notifies_one_of_several_has_notified_it_or_has_not() {
+    kill_model(
+        "condition: one_killed_while_it_notifies_one_of_several_has_notified_it_or_has_not",
+        Some(3),
+        |killed_at| {
+            let shared = empty();
+            leave_marks(&shared.items, &shared.changed);
+            let waiter = spawn(3, None, &shared, take);
+            participant(4, None, || put(&shared, 1));
+            let end = participant(5, Some(killed_at), || shared.changed.notify_one());
+            // The first is that it is owed.
+            if end.writes < 2 {
+                participant(6, None, || shared.changed.notify_one());
+            }
+            join(waiter);
+            end
+        },
+    );
+}
+
 /// One that begins after a notification, and is woken by it, leaves it to one that began before.
 #[test]
 fn a_notification_is_not_lost_to_one_that_begins_after_it() {
@@ -396,14 +430,7 @@ fn a_notification_is_not_lost_to_one_that_begins_after_it() {
         Some(1),
         || {
             let shared = share((Lock::new(0), Condition::new()));
-            expire();
-            for tid in [1, 2] {
-                participant(tid, None, || {
-                    let mut waits = shared.0.lock().unwrap();
-                    let waited = shared.1.wait_timeout(&mut waits, LONG);
-                    assert!(matches!(waited, Err(ConditionError::TimedOut)));
-                });
-            }
+            leave_marks(&shared.0, &shared.1);
             let former = spawn(3, None, &shared, wait_once);
             let latter = spawn(4, None, &shared, |shared| {
                 be_first();

@@ -393,6 +393,16 @@ fn a_newcomer_gets_the_oldest_of_several() {
     );
 }
 
+#[test]
+fn a_sender_looks_for_the_slowest() {
+    let parts = [
+        part(0, [Receive]).prepared([NOW]),
+        part(1, [Send(1)]).prepared([Attach, Send(7)]),
+        part(2, [Send(11), Send(12)]).prepared([Attach]),
+    ];
+    explore_cast("broadcast: a_sender_looks_for_the_slowest", broadcast(2, 3, WAIT), parts, 0);
+}
+
 /// It holds up senders until it has found where it begins.
 #[test]
 fn a_newcomer_strands_no_sender() {
@@ -496,6 +506,17 @@ fn a_newcomer_is_not_taken_for_a_dead_subscriber() {
         parts,
         1,
     );
+}
+
+/// A sender gets the dead one's id.
+#[test]
+fn an_heir_is_no_subscriber() {
+    let parts = [
+        part(0, [Receive]).prepared([NOW]).killable(),
+        part(1, [Send(1)]).prepared([Attach, Send(7)]),
+        part(2, [Attach, SendWaiting(2)]).after(0),
+    ];
+    explore_cast("broadcast: an_heir_is_no_subscriber", broadcast(1, 3, WAIT), parts, 1);
 }
 
 /// The heir gets the dead sender's id, and its slots.

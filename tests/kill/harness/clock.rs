@@ -29,10 +29,9 @@ impl ClockRead {
         ClockRead { code: code.map(|(range, ..)| range), ..ClockRead::default() }
     }
 
-    /// Is called before each step. If the process would read a clock again, it is run to the end of
-    /// that, and not stepped. Returns what it was stopped by then.
-    pub(crate) fn end_if_it_begins_anew(&mut self, pid: i32) -> Option<i32> {
-        let at = position(pid)?;
+    /// Is called before each step. If the process, which is at this instruction, would read a clock
+    /// again, it is run to the end of that, and not stepped. Returns what it was stopped by then.
+    pub(crate) fn end_if_it_begins_anew(&mut self, pid: i32, at: u64) -> Option<i32> {
         if !self.code.as_ref().is_some_and(|code| code.contains(&at)) {
             self.executed.clear();
             return None;

@@ -194,7 +194,7 @@ impl Victim {
             if next.is_syscall {
                 walk.calls.push(walk.points);
             }
-            self.step(crew, next.is_syscall)?;
+            self.step(crew, at, next.is_syscall)?;
             walk.instructions += 1;
             if next.is_visible {
                 walk.pass(at, self.is_asleep);
@@ -226,12 +226,13 @@ impl Victim {
         }
     }
 
-    /// Executes one instruction. One that sleeps takes two steps: to fall asleep, and to return.
-    fn step(&mut self, crew: &mut Crew, is_syscall: bool) -> Result<(), Fault> {
+    /// Executes one instruction, which is at this address. One that sleeps takes two steps: to fall
+    /// asleep, and to return.
+    fn step(&mut self, crew: &mut Crew, at: Option<u64>, is_syscall: bool) -> Result<(), Fault> {
         let may_sleep = is_syscall && !self.is_asleep;
         let mut stopped = None;
         if !self.is_asleep {
-            stopped = self.clock.end_if_it_begins_anew(self.pid);
+            stopped = at.and_then(|at| self.clock.end_if_it_begins_anew(self.pid, at));
             if stopped.is_none() {
                 ptrace(libc::PTRACE_SINGLESTEP, self.pid, 0, 0);
             }
@@ -303,7 +304,7 @@ impl Victim {
                 ));
             }
             let next = if self.is_asleep { Next::RETURN_FROM_SLEEP } else { crew.next_of(&memory) };
-            self.step(crew, next.is_syscall)?;
+            self.step(crew, self.next_instruction(), next.is_syscall)?;
         }
         Ok(())
     }
