@@ -56,7 +56,8 @@ done
 awk -F ' *[|] *' '
     function nanos(text,  part) {
         split(text, part, " ")
-        return part[1] * (part[2] == "ns" ? 1 : part[2] == "µs" ? 1e3 : part[2] == "ms" ? 1e6 : 1e9)
+        if (part[2] == "ns") return part[1]
+        return part[1] * (part[2] == "µs" ? 1e3 : part[2] == "ms" ? 1e6 : 1e9)
     }
     function median(text,  all, count, i, j, swap) {
         count = split(text, all, " ")

@@ -8,6 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
 use crossproc::{Event, Shm, wait_any_timeout};
 
@@ -73,6 +74,9 @@ fn a_wait_for_several_things_ends_though_std_cannot_start_a_thread() {
                 let (_one, other) = crossproc::pipe().unwrap();
                 // One thread sleeps for the descriptor, and another for the event.
                 assert_eq!(wait_any_timeout(&[&*event, &other], PATIENCE).unwrap(), [0]);
+                // A thread stands in for this one in the queue of one of them.
+                let two = [(); 2].map(|()| Shm::new(Event::new()).unwrap());
+                assert!(wait_any_timeout(&[&*two[0], &*two[1]], Duration::from_millis(1)).is_err());
             });
             wait_until_asleep(&child);
             event.set();

@@ -315,8 +315,8 @@ mod tests {
                 for _ in 0..COUNT {
                     drop(Foreign::new(file.try_clone().unwrap(), &closer));
                     // Stays below the number of descriptors that this process may have open.
-                    while closer.left.load(SeqCst) > 200 {
-                        assert!(closer.left.load(SeqCst) <= COUNT);
+                    while closer.left.load(Relaxed) > 200 {
+                        assert!(closer.left.load(Relaxed) <= COUNT);
                         thread::yield_now();
                     }
                 }
@@ -325,7 +325,7 @@ mod tests {
             is_done.store(true, Relaxed);
             closed.unwrap();
         });
-        while closer.left.load(SeqCst) != 0 {
+        while closer.left.load(Relaxed) != 0 {
             thread::yield_now();
         }
     }

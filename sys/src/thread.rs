@@ -21,39 +21,18 @@ use std::ffi::CString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use libc::{pthread_attr_t, pthread_t};
+use libc::pthread_attr_t;
 
 /// What std gives a thread, in bytes. It is mapped, and takes memory as far as it is used.
 pub const STACK: usize = 2 << 20;
-
-/// A thread, which goes on if this is dropped.
-#[derive(Debug)]
-pub struct Thread(pthread_t);
-
-impl Thread {
-    /// Waits until the thread has ended, the destructors of its thread-locals included.
-    pub fn join(self) {
-        let thread = mem::ManuallyDrop::new(self);
-        // SAFETY: the thread has neither been joined nor detached, and this was the only handle.
-        let joined = unsafe { libc::pthread_join(thread.0, ptr::null_mut()) };
-        debug_assert_eq!(joined, 0, "no thread can join itself by its handle");
-    }
-}
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        // SAFETY: as in `join`.
-        unsafe { libc::pthread_detach(self.0) };
-    }
-}
 
 struct Start<F> {
     name: &'static str,
     body: F,
 }
 
-/// Starts a thread of this name, of which the kernel keeps 15 bytes, with a stack of so many bytes.
-/// If that is too little for libc on this processor, or with the program's thread-locals, it is
+/// Starts a thread that nobody joins. Of its name the kernel keeps 15 bytes. If a stack of so many
+/// bytes is too little for libc on this processor, or with the program's thread-locals, it gets
 /// [`STACK`]. A panic of `body` ends the thread.
 ///
 /// # Errors
@@ -62,7 +41,7 @@ pub fn spawn(
     name: &'static str,
     stack: usize,
     body: impl FnOnce() + Send + 'static,
-) -> io::Result<Thread> {
+) -> io::Result<()> {
     let start = Box::into_raw(Box::new(Start { name, body }));
     let created = match create(stack, start) {
         Err(libc::EINVAL) => create(STACK, start),
@@ -75,19 +54,13 @@ pub fn spawn(
     })
 }
 
-fn create<F: FnOnce() + Send + 'static>(
-    stack: usize,
-    start: *mut Start<F>,
-) -> Result<Thread, c_int> {
-    let mut attributes = Attributes::new()?;
-    attributes.set_stack(stack)?;
+fn create<F: FnOnce() + Send + 'static>(stack: usize, start: *mut Start<F>) -> Result<(), c_int> {
+    let attributes = Attributes::detached(stack)?;
     let mut thread = MaybeUninit::uninit();
     // SAFETY: the function is for this type, and the box is the thread's from here on.
     checked(unsafe {
         libc::pthread_create(thread.as_mut_ptr(), &raw const attributes.0, run::<F>, start.cast())
-    })?;
-    // SAFETY: set by the successful call.
-    Ok(Thread(unsafe { thread.assume_init() }))
+    })
 }
 
 extern "C" fn run<F: FnOnce() + Send + 'static>(start: *mut c_void) -> *mut c_void {
@@ -105,17 +78,21 @@ extern "C" fn run<F: FnOnce() + Send + 'static>(start: *mut c_void) -> *mut c_vo
 struct Attributes(pthread_attr_t);
 
 impl Attributes {
-    fn new() -> Result<Attributes, c_int> {
+    /// Returns those of a thread that nobody joins, with a stack of so many bytes.
+    fn detached(stack: usize) -> Result<Attributes, c_int> {
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: room for them.
         checked(unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) })?;
         // SAFETY: set by the successful call.
-        Ok(Attributes(unsafe { attributes.assume_init() }))
-    }
-
-    fn set_stack(&mut self, stack: usize) -> Result<(), c_int> {
+        let mut attributes = Attributes(unsafe { attributes.assume_init() });
+        let start = &raw mut attributes.0;
         // SAFETY: they are initialised.
-        checked(unsafe { libc::pthread_attr_setstacksize(&raw mut self.0, stack) })
+        checked(unsafe { libc::pthread_attr_setstacksize(start, stack) })?;
+        // SAFETY: as above.
+        checked(unsafe {
+            libc::pthread_attr_setdetachstate(start, libc::PTHREAD_CREATE_DETACHED)
+        })?;
+        Ok(attributes)
     }
 }
 
@@ -139,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_has_its_name_and_is_joined_after_its_destructors() {
+    fn it_has_its_name_and_its_destructors() {
         struct Tells(Cell<Option<Sender<&'static str>>>);
         impl Drop for Tells {
             fn drop(&mut self) {
@@ -157,8 +134,8 @@ mod tests {
                 send.send("begun").unwrap();
                 LAST.with(|last| last.0.set(Some(send)));
             });
-            started.unwrap().join();
-            assert_eq!(receive.try_iter().collect::<Vec<_>>(), ["begun", "ended"]);
+            started.unwrap();
+            assert_eq!([receive.recv(), receive.recv()], [Ok("begun"), Ok("ended")]);
         }
     }
 
@@ -169,7 +146,7 @@ mod tests {
             let _send = send;
             panic!("on purpose");
         });
-        drop(started.unwrap());
+        started.unwrap();
         receive.recv().unwrap_err();
     }
 }

@@ -146,11 +146,9 @@ impl Futex {
             sleeper.end(Awake::Changed);
         } else if sleeper.has_deadline && expired() {
             sleeper.end(Awake::TimedOut);
-        } else if is_first() {
-            asleep.push_front((Rc::clone(sleeper), place));
-            return true;
         } else {
-            asleep.push_back((Rc::clone(sleeper), place));
+            let at = if is_first() { 0 } else { asleep.len() };
+            asleep.insert(at, (Rc::clone(sleeper), place));
             return true;
         }
         false
