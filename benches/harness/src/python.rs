@@ -23,7 +23,7 @@ impl Drop for Python {
 /// writes how many nanoseconds that took. 0 ends it.
 ///
 /// # Errors
-/// There is no Python.
+/// There is no Python, or the program cannot do its work once.
 ///
 /// # Panics
 /// The sampler, if the program does not answer.
@@ -34,11 +34,15 @@ pub fn rounds_of(program: &str, arguments: &[&str]) -> Result<Sampler, String> {
     let mut child = command.spawn().map_err(|error| format!("python3 does not start: {error}"))?;
     let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
     let mut python = Python(child);
-    Ok(Box::new(move |times| {
+    let mut run = move |times: u64| -> Result<Duration, String> {
         let input = python.0.stdin.as_mut().expect("it is piped");
-        writeln!(input, "{times}").expect("Python reads");
+        writeln!(input, "{times}").map_err(|error| format!("python3 does not read: {error}"))?;
         let mut line = String::new();
-        output.read_line(&mut line).expect("Python answers");
-        Duration::from_nanos(line.trim().parse().expect("a number"))
-    }))
+        output.read_line(&mut line).map_err(|error| format!("python3 does not write: {error}"))?;
+        let nanos = line.trim().parse().map_err(|_| "python3 fails".to_owned())?;
+        Ok(Duration::from_nanos(nanos))
+    };
+    // What it cannot do fails at the first time.
+    run(1)?;
+    Ok(Box::new(move |times| run(times).expect("what it has done once it can do again")))
 }
